@@ -1,0 +1,48 @@
+# tdagger: `make help` lists what there is. Nothing is needed beforehand but Python 3.11 and make.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+# Touched when the environment was made from the present pyproject.toml and constraints.txt.
+READY := $(VENV)/.ready
+BENCHMARKS := $(sort $(wildcard benchmarks/[a-z]*.py))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint format bench clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-10s  %s\n", $$1, $$2}'
+
+setup: $(READY)  ## Make .venv with everything (the other targets do it when needed)
+
+# Always with the constraints: they pick the CPU build of torch, and the versions that are tested.
+$(READY): pyproject.toml constraints.txt $(wildcard support/*/*)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cli,torch,zoo,dev]' ./support/torchvision_cpu
+	@touch $@
+
+demo: $(READY)  ## Inspect resnet50, convert it to a TDAG and back, compare the outputs
+	$(BIN)/tdagger inspect timm:resnet50
+	$(BIN)/tdagger verify timm:resnet50
+
+test: lint  ## Lint, then run every test but the slow ones
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)  ## Run the slow sweeps
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)  ## Check format, lint and types
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/pyright
+
+format: $(READY)  ## Format the code and fix what can be fixed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(READY)  ## Run every benchmark, one after the other
+	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:  ## Remove .venv and everything else that was made here
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

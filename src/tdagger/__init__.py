@@ -1,0 +1,63 @@
+"""tdagger: neural networks as tensor directed acyclic graphs over about twenty core operations.
+
+>>> import tdagger as td
+>>> x = td.input("x", (2, 3))
+>>> td.softmax(x, axis=-1).type
+f32[2 3]
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from tdagger import library
+from tdagger.composite import Composite, composite, composites
+from tdagger.errors import (
+    AttributeValueError,
+    GraphError,
+    InputError,
+    NoInverseError,
+    SourceError,
+    TDaggerError,
+    TypeMismatchError,
+    UnsupportedError,
+)
+from tdagger.graph import Graph, bulk, rebuild
+from tdagger.library import *  # noqa: F403
+from tdagger.op import Op, Value, core_ops
+from tdagger.ops import *  # noqa: F403
+from tdagger.ops import __all__ as _ops
+from tdagger.tensordag import Origin, TensorDAG
+from tdagger.types import DType, TensorType
+from tdagger.view.text import show
+
+if TYPE_CHECKING:
+    import torch
+
+#: The name the first documents gave it.
+SafeDAG = TensorDAG
+
+
+def from_torch(model: Any, args: Any = (), kwargs: dict[str, Any] | None = None, **options: Any) -> TensorDAG:
+    """A TDAG of an ``nn.Module``, ExportedProgram, fx GraphModule or TorchScript module.
+
+    ``args`` and ``kwargs`` are example inputs: a tensor, or a tuple of arguments as the model takes them. See
+    :func:`tdagger.frameworks.torch.importer.from_torch` for the options and errors.
+    """
+    return importlib.import_module("tdagger.frameworks.torch.importer").from_torch(model, args, kwargs, **options)
+
+
+def from_torchscript(module: torch.jit.ScriptModule, args: Any = None, **options: Any) -> TensorDAG:
+    """A TDAG of a TorchScript module; ``args`` may be left out if it was traced in this process."""
+    return importlib.import_module("tdagger.frameworks.torch.importer").from_torchscript(module, args, **options)
+
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AttributeValueError", "Composite", "DType", "Graph", "GraphError", "InputError", "NoInverseError", "Op",
+    "Origin", "SafeDAG", "SourceError", "TDaggerError", "TensorDAG", "TensorType", "TypeMismatchError",
+    "UnsupportedError", "Value", "bulk", "composite", "composites", "core_ops", "from_torch", "from_torchscript",
+    "rebuild", "show", *_ops, *library.__all__,
+]  # fmt: skip  # pyright: ignore[reportUnsupportedDunderAll]

@@ -1,0 +1,49 @@
+"""The command line: ``tdagger inspect``, ``tdagger verify``, ``tdagger convert``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+
+from tdagger.errors import TDaggerError
+
+#: Exit statuses: outputs that differ, a command line or SOURCE that can't be used, a mistake of tdagger's.
+DIFFERS, UNUSABLE, BROKEN = 1, 2, 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status; errors are a line on stderr (``--debug``: and a trace)."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    try:
+        app = importlib.import_module("tdagger.cli.app")
+    except ModuleNotFoundError as e:
+        package = (e.name or "").partition(".")[0]
+        if package not in ("typer", "rich"):
+            raise
+        return _fail(f"the command line needs {package}: pip install 'tdagger[cli]'", UNUSABLE)
+    try:
+        with warnings.catch_warnings():
+            if not debug:  # frameworks warn of their own plans, which is of no use to who runs a command
+                warnings.simplefilter("ignore")
+            return app.run(args or ["--help"])
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except Exception as e:
+        if debug:
+            traceback.print_exc()
+        usage = getattr(e, "format_message", None)  # what typer raises for a wrong command line
+        if usage is not None:
+            return _fail(f"{usage()} (see tdagger --help)", UNUSABLE)
+        if isinstance(e, TDaggerError | OSError):
+            return _fail(str(e), UNUSABLE)
+        first = (str(e).strip().splitlines() or [""])[0]
+        return _fail(f"{type(e).__name__}: {first}{'' if debug else ' (--debug shows where)'}", BROKEN)
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"tdagger: {message}", file=sys.stderr)
+    return status

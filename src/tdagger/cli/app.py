@@ -1,0 +1,199 @@
+"""The commands and their options; what they print is in :mod:`tdagger.cli.tables`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tdagger.cli import DIFFERS, tables
+from tdagger.cli.measure import Difference, differences, report
+from tdagger.errors import AttributeValueError, SourceError
+from tdagger.frameworks.source import FORMS, Options, Source, load, parse_setting, parse_shape, save
+from tdagger.tensordag import TensorDAG
+from tdagger.types import DType
+from tdagger.view import text
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+
+
+def run(args: list[str]) -> int:
+    """Run a command line; errors are raised, and the exit status is returned."""
+    status: Any = app(args, prog_name="tdagger", standalone_mode=False)
+    return status or 0
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tdagger {version('tdagger')}")
+        raise typer.Exit
+
+
+@app.callback()
+def tdagger(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Neural networks as tensor graphs over a very small set of operations.
+
+    A [bold]SOURCE[/bold] is a file (.pt2 of torch.export; .pt, .pth or .ts of TorchScript),
+    [bold]timm:NAME[/bold], [bold]transformers:CLASS[/bold] (both with random weights), or
+    [bold]package.module:callable[/bold], which returns a module or (module, example inputs).
+    Files are never unpickled.
+
+    [dim]Examples[/dim]
+
+      tdagger inspect timm:resnet50 --depth 1
+
+      tdagger inspect transformers:BertModel --set num_hidden_layers=2 --text
+
+      tdagger verify timm:vit_base_patch16_224 --batch 2
+
+      tdagger convert my_package.models:build network.pt2 --shape x=1,3,64,64
+    """
+
+
+SourceName = Annotated[
+    str,
+    typer.Argument(metavar="SOURCE", help="A file, timm:NAME, transformers:CLASS or package.module:callable."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Passed to what builds the network; may be repeated."),
+]
+Batch = Annotated[int | None, typer.Option(min=1, help="The first size of every input.")]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option("--shape", metavar="NAME=SIZES", help="An input: x=1,3,224,224 or ids=i64:1,16; may be repeated."),
+]
+Dtype = Annotated[str | None, typer.Option(metavar="TYPE", help="Of weights and inputs: f32, f16, bf16 ...")]
+Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the trace too.")]
+
+
+@app.command()
+def inspect(
+    source: SourceName,
+    depth: Annotated[int, typer.Option(min=0, help="How deep to list modules; 0 for none.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+    as_text: Annotated[bool, typer.Option("--text", help="Print the graph itself.")] = False,
+    settings: Settings = None,
+    batch: Batch = None,
+    shape: Shapes = None,
+    dtype: Dtype = None,
+    debug: Debug = False,
+) -> int:
+    """Show a network's totals, its ops, and what each module takes."""
+    if as_json and as_text:
+        raise AttributeValueError("--json and --text exclude each other")
+    dag = _import(_load(source, settings, batch, shape, dtype))
+    if as_text:
+        typer.echo(text.show(dag))
+        return 0
+    found = report(dag, source, depth)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        tables.inspection(Console(), found)
+    return 0
+
+
+@app.command()
+def verify(
+    source: SourceName,
+    runs: Annotated[int, typer.Option(min=1, help="On how many random inputs.")] = 2,
+    seed: Annotated[int, typer.Option(help="Of the first random input; the next ones count on.")] = 0,
+    tolerance: Annotated[float, typer.Option(min=0, help="Of max|a-b| / max|a|, for every output.")] = 1e-5,
+    reference: Annotated[bool, typer.Option("--numpy", help="Compare the numpy reference too.")] = False,
+    settings: Settings = None,
+    batch: Batch = None,
+    shape: Shapes = None,
+    dtype: Dtype = None,
+    debug: Debug = False,
+) -> int:
+    """Import a network, go back to its framework, and compare both on random inputs.
+
+    Exit status 0 if all outputs agree, 1 if some differ, 2 if SOURCE can't be used.
+    """
+    loaded = _load(source, settings, batch, shape, dtype)
+    dag = _import(loaded)
+    ways = {"round trip": loaded.run_round_trip, **({"numpy": loaded.run_reference} if reference else {})}
+    worst: dict[str, list[Difference]] = {}
+    for i in range(runs):
+        inputs = loaded.random_inputs(seed + i)
+        with _progress(f"running the original, {i + 1} of {runs}"):
+            expected = loaded.run(inputs)
+        for way, run_ in ways.items():
+            with _progress(f"running the {way}, {i + 1} of {runs}"):
+                found = differences(expected, run_(dag, inputs))
+            before = worst.get(way, found)
+            worst[way] = [a.worse(b) for a, b in zip(before, found, strict=True)]
+    agree = tables.verification(Console(), dag, worst, tolerance, runs)
+    return 0 if agree else DIFFERS
+
+
+@app.command()
+def convert(
+    source: SourceName,
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="A file; its suffix says the form.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+    settings: Settings = None,
+    batch: Batch = None,
+    shape: Shapes = None,
+    dtype: Dtype = None,
+    debug: Debug = False,
+) -> int:
+    """Write a network as .pt2 (ExportedProgram), .pt or .ts (TorchScript) or .py (source and weights)."""
+    form = target.suffix.lower()
+    if form not in FORMS:
+        known = ", ".join(f"{k} ({v})" for k, v in FORMS.items())
+        raise SourceError(f"{target}: the suffix must say the form: {known}")
+    written = [target, *([target.with_suffix(".safetensors")] if form == ".py" else [])]
+    for path in written:
+        if path.exists() and not force:
+            raise SourceError(f"{path} is there already; --force overwrites it")
+    if not target.parent.is_dir():
+        raise SourceError(f"{target.parent}: there is no such folder")
+    dag = _import(_load(source, settings, batch, shape, dtype))
+    with _progress(f"writing {target}"):
+        save(dag, target, form)
+    sizes = ", ".join(f"{p} ({tables.size(p.stat().st_size)})" for p in written)
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"wrote {sizes}")
+    return 0
+
+
+def _load(
+    source: str, settings: list[str] | None, batch: int | None, shapes: list[str] | None, dtype: str | None
+) -> Source:
+    options = Options(
+        dict(map(parse_setting, settings or ())),
+        batch,
+        dict(map(parse_shape, shapes or ())),
+        None if dtype is None else DType.of(dtype),
+    )
+    if options.dtype is not None and not options.dtype.is_float:
+        raise AttributeValueError(f"--dtype is for weights, which are floats, got {dtype}")
+    with _progress(f"loading {source}"):
+        return load(source, options)
+
+
+def _import(source: Source) -> TensorDAG:
+    with _progress(f"importing {source.name}"):
+        return source.dag()
+
+
+@contextmanager
+def _progress(what: str) -> Generator[None]:
+    """Say on stderr what is being done, while it is, if somebody watches."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(f"{what} ..."):
+        yield

@@ -1,0 +1,39 @@
+"""The errors tdagger raises: what went wrong, where, with which values, and what to do.
+
+Every error derives from :class:`TDaggerError`, so ``except td.TDaggerError`` catches all that the library
+raises on purpose. Those that are also mistakes of type or value derive from the builtin of that meaning.
+"""
+
+from __future__ import annotations
+
+
+class TDaggerError(Exception):
+    """Base of every error tdagger raises on purpose."""
+
+
+class TypeMismatchError(TDaggerError, TypeError):
+    """An op was applied to arguments whose shapes or dtypes it doesn't take."""
+
+
+class AttributeValueError(TDaggerError, ValueError):
+    """An attribute of an op has a value the op doesn't take (an axis out of range, a stride of 0 ...)."""
+
+
+class GraphError(TDaggerError, ValueError):
+    """A graph is not closed or not well-named (an unknown module path, an input missing ...)."""
+
+
+class NoInverseError(TDaggerError, ValueError):
+    """An op was asked for an inverse or adjoint it doesn't have."""
+
+
+class UnsupportedError(TDaggerError, NotImplementedError):
+    """Something can't be represented or converted; the message names all of it, with counts and places."""
+
+
+class SourceError(TDaggerError, ValueError):
+    """A SOURCE (a file, ``timm:NAME`` ...) can't be loaded, or loading it would not be safe."""
+
+
+class InputError(TDaggerError, ValueError):
+    """The inputs given to a network don't fit what it was imported with."""

@@ -1,0 +1,1 @@
+"""Importers and exporters, one folder a framework; a framework is imported only inside its own folder."""

@@ -1,0 +1,170 @@
+"""A SOURCE is where a network comes from, as one writes it on a command line.
+
+- a file: ``.pt2`` (torch.export), ``.pt``, ``.pth`` or ``.ts`` (TorchScript);
+- ``timm:NAME``, a timm model with random weights;
+- ``transformers:CLASS``, a class of transformers from its default config, with random weights;
+- ``package.module:callable``, a function or class that gives a module, or ``(module, example inputs)``.
+
+Reading a file never unpickles arbitrary objects. Only the last form runs code that isn't a library's: yours.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from tdagger.errors import AttributeValueError, SourceError
+from tdagger.op import Array
+from tdagger.tensordag import TensorDAG
+from tdagger.types import DType
+
+#: How to get what is missing: the extra of tdagger that brings each package.
+EXTRAS = {"torch": "torch", "timm": "zoo", "transformers": "zoo", "torchvision": "zoo"}
+
+#: What files a SOURCE can be.
+SUFFIXES = (".pt2", ".pt", ".pth", ".ts")
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """A shape asked for, and the element type if one was given."""
+
+    shape: tuple[int, ...]
+    dtype: DType | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be said about a SOURCE besides its name.
+
+    ``settings`` go to the function that builds the network; ``batch`` replaces the first size of every
+    input, ``shapes`` gives or replaces whole inputs, ``dtype`` is for weights and floating-point inputs.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    batch: int | None = None
+    shapes: Mapping[str, InputSpec] = field(default_factory=dict[str, InputSpec])
+    dtype: DType | None = None
+
+    @property
+    def given(self) -> list[str]:
+        """The names of the options that were given."""
+        named = {"--set": self.settings, "--batch": self.batch, "--shape": self.shapes, "--dtype": self.dtype}
+        return [name for name, value in named.items() if value]
+
+
+class Source(Protocol):
+    """A network that was loaded, with what is needed to import, run and compare it."""
+
+    name: str
+
+    def dag(self) -> TensorDAG:
+        """The network as a TDAG."""
+        ...
+
+    def random_inputs(self, seed: int) -> Any:
+        """Arguments of the network: normal floats, integers in their range, bools."""
+        ...
+
+    def run(self, inputs: Any) -> list[Array]:
+        """The outputs of the network itself."""
+        ...
+
+    def run_round_trip(self, dag: TensorDAG, inputs: Any) -> list[Array]:
+        """The outputs of what the TDAG becomes in the network's own framework."""
+        ...
+
+    def run_reference(self, dag: TensorDAG, inputs: Any) -> list[Array]:
+        """The outputs of the TDAG, executed with numpy."""
+        ...
+
+
+def load(text: str, options: Options | None = None) -> Source:
+    """The network of a SOURCE; SourceError if there is none, it can't be read, or reading it isn't safe."""
+    require("torch")
+    builders = importlib.import_module("tdagger.frameworks.torch.source")
+    options = options or Options()
+    prefix, colon, rest = text.partition(":")
+    if prefix in ("timm", "transformers") and colon:
+        if not rest:
+            raise SourceError(f"{text}: name a {'model' if prefix == 'timm' else 'class'} after the colon")
+        build = builders.from_timm if prefix == "timm" else builders.from_transformers
+        return build(rest, options)
+    path = Path(text)
+    if path.suffix.lower() in SUFFIXES or path.is_file():
+        return builders.from_file(path, options)
+    if colon and all(part.isidentifier() for part in (*prefix.split("."), *rest.split("."))):
+        return builders.from_callable(prefix, rest, options)
+    raise SourceError(
+        f"{text!r} is not a SOURCE: give a file ({', '.join(SUFFIXES)}), timm:NAME, transformers:CLASS "
+        "or package.module:callable"
+    )
+
+
+def save(dag: TensorDAG, path: Path, form: str) -> None:
+    """Write a TDAG to ``path`` in a form of :data:`FORMS`."""
+    require("torch")
+    importlib.import_module("tdagger.frameworks.torch.save").save(dag, path, form)
+
+
+#: What a network can be converted to, by suffix.
+FORMS = {".pt2": "an ExportedProgram", ".pt": "TorchScript", ".ts": "TorchScript", ".py": "Python source"}
+
+
+def require(package: str) -> Any:
+    """A package, imported; SourceError says how to get it if it is missing."""
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as e:
+        if e.name != package:
+            raise
+        extra = EXTRAS[package]
+        raise SourceError(f"{package} is not installed: pip install 'tdagger[{extra}]'") from None
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """``key=value`` of ``--set``; the value is a Python literal, true, false, null, or else a string.
+
+    >>> parse_setting("layers=2"), parse_setting("act=gelu"), parse_setting("sizes=[1, 2]")
+    (('layers', 2), ('act', 'gelu'), ('sizes', [1, 2]))
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise AttributeValueError(f"--set takes key=value, got {text!r}")
+    words = {"true": True, "false": False, "null": None, "none": None}
+    if value.lower() in words:
+        return key, words[value.lower()]
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
+
+
+def parse_shape(text: str) -> tuple[str, InputSpec]:
+    """``name=sizes`` of ``--shape``, with an element type in front of the sizes if wanted.
+
+    >>> parse_shape("x=1,3,224,224"), parse_shape("ids=i64:1,16")
+    (('x', InputSpec(shape=(1, 3, 224, 224), dtype=None)), ('ids', InputSpec(shape=(1, 16), dtype=i64)))
+    """
+    name, equals, value = text.partition("=")
+    dtype, colon, sizes = value.rpartition(":")
+    try:
+        shape = tuple(int(n) for n in sizes.replace("x", ",").split(",") if n.strip())
+    except ValueError:
+        shape = (-1,)
+    if not equals or not name or any(n < 0 for n in shape):
+        raise AttributeValueError(f"--shape takes name=1,3,224,224 or name=i64:1,16, got {text!r}")
+    return name, InputSpec(shape, DType.of(dtype) if colon else None)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """``; did you mean ...`` with the names most like ``name``, nothing if none is."""
+    import difflib
+
+    by_lower = {n.lower(): n for n in names}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=4, cutoff=0.6)
+    return f"; did you mean {', '.join(by_lower[c] for c in close)}?" if close else ""

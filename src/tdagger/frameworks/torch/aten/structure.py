@@ -1,0 +1,579 @@
+"""ATen rules that move, index and make data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from tdagger import library as lib
+from tdagger.frameworks.torch.aten.table import (
+    DTYPES,
+    expand,
+    non_negative,
+    promote,
+    rule,
+    tuple_of,
+    unsupported,
+)
+from tdagger.frameworks.torch.functional import write_back
+from tdagger.op import Value, normal_axis
+from tdagger.ops import elementwise as e
+from tdagger.ops import structure as s
+from tdagger.ops.indexing import gather, iota_like, put_along, scatter, take_along
+from tdagger.ops.source import const, iota, scalar
+from tdagger.types import DType
+
+# --- axes --------------------------------------------------------------------------------------------------
+
+
+@rule("permute", "permute_copy")
+def _permute(self: Value, dims: Sequence[int]) -> Value:
+    return s.permute(self, dims)
+
+
+@rule("transpose", "transpose.int", "swapaxes", "swapdims", "transpose_copy")
+def _transpose(self: Value, dim0: int, dim1: int) -> Value:
+    return s.transpose(self, dim0, dim1)
+
+
+@rule("t", "numpy_T", "mT", "t_copy")
+def _t(self: Value) -> Value:
+    return s.transpose(self, -1, -2) if self.rank > 1 else self
+
+
+@rule("movedim", "movedim.int", "moveaxis")
+def _movedim(self: Value, source: Any, destination: Any) -> Value:
+    sources = [d % self.rank for d in tuple_of(source, 1)]
+    targets = [d % self.rank for d in tuple_of(destination, 1)]
+    rest = iter(i for i in range(self.rank) if i not in sources)
+    placed = dict(zip(targets, sources, strict=True))
+    return s.permute(self, [placed[i] if i in placed else next(rest) for i in range(self.rank)])
+
+
+@rule(
+    "view",
+    "reshape",
+    "_unsafe_view",
+    "view_copy",
+    "_reshape_copy",
+    "_reshape_alias",
+    "view.default",
+    "reshape.default",
+)
+def _reshape(self: Value, shape: Sequence[int], *_: Any) -> Value:
+    return lib.reshape(self, shape=tuple(shape))
+
+
+@rule("view_as", "reshape_as")
+def _reshape_as(self: Value, other: Value) -> Value:
+    return lib.reshape(self, shape=other.shape)
+
+
+@rule("flatten", "flatten.using_ints")
+def _flatten(self: Value, start_dim: int = 0, end_dim: int = -1) -> Value:
+    if not self.rank:
+        return s.unsqueeze(self, (0,))
+    a, b = normal_axis(start_dim, self.rank), normal_axis(end_dim, self.rank)
+    return s.group(self, [*(1,) * a, b - a + 1, *(1,) * (self.rank - b - 1)])
+
+
+@rule("unflatten", "unflatten.int")
+def _unflatten(self: Value, dim: int, sizes: Sequence[int]) -> Value:
+    return s.ungroup(self, dim, sizes)
+
+
+@rule("squeeze", "squeeze.dim", "squeeze.dims", "squeeze_copy")
+def _squeeze(self: Value, dim: Any = None) -> Value:
+    named = range(self.rank) if dim is None else [d % self.rank for d in tuple_of(dim, 1)] if self.rank else []
+    return s.squeeze(self, [d for d in named if self.shape[d] == 1])
+
+
+@rule("unsqueeze", "unsqueeze_copy")
+def _unsqueeze(self: Value, dim: int) -> Value:
+    return s.unsqueeze(self, (dim,))
+
+
+@rule("expand", "expand_copy")
+def _expand(self: Value, size: Sequence[int], *, implicit: bool = False) -> Value:
+    return expand(self, size)
+
+
+@rule("expand_as")
+def _expand_as(self: Value, other: Value) -> Value:
+    return expand(self, other.shape)
+
+
+@rule("broadcast_to")
+def _broadcast_to(self: Value, size: Sequence[int]) -> Value:
+    return expand(self, size)
+
+
+@rule("broadcast_tensors")
+def _broadcast_tensors(tensors: Sequence[Value]) -> tuple[Value, ...]:
+    shape = torch.broadcast_shapes(*[t.shape for t in tensors])
+    return tuple(expand(t, shape) for t in tensors)
+
+
+@rule("meshgrid", "meshgrid.indexing")
+def _meshgrid(tensors: Sequence[Value], *, indexing: str = "ij") -> tuple[Value, ...]:
+    lines = [t if t.rank else s.unsqueeze(t, (0,)) for t in tensors]
+    n = len(lines)
+    order = list(range(n))
+    if indexing == "xy" and n >= 2:
+        order[:2] = [1, 0]
+    shape = [lines[order.index(i)].shape[0] for i in range(n)]
+    return tuple(expand(s.unsqueeze(t, [i for i in range(n) if i != order[k]]), shape) for k, t in enumerate(lines))
+
+
+# --- parts -------------------------------------------------------------------------------------------------
+
+
+@rule("slice", "slice.Tensor", "slice_copy")
+def _slice(self: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Value:
+    return s.slice_axis(self, dim, start, end, step)
+
+
+@rule("select", "select.int", "select_copy")
+def _select(self: Value, dim: int, index: int) -> Value:
+    return s.select(self, dim, index)
+
+
+@rule("narrow", "narrow_copy")
+def _narrow(self: Value, dim: int, start: int, length: int) -> Value:
+    start = start + self.shape[dim] if start < 0 else start
+    return s.slice_axis(self, dim, start, start + length)
+
+
+@rule("split", "split.Tensor", "split_copy")
+def _split(self: Value, split_size: Any, dim: int = 0) -> tuple[Value, ...]:
+    if not isinstance(split_size, int):
+        return s.split(self, split_size, dim)
+    n = self.shape[dim]
+    if not n:
+        return (self,)
+    return s.split(self, [min(split_size, n - i) for i in range(0, n, split_size)], dim)
+
+
+@rule("split_with_sizes", "split_with_sizes_copy", "split.sizes")
+def _split_with_sizes(self: Value, split_sizes: Sequence[int], dim: int = 0) -> tuple[Value, ...]:
+    return s.split(self, split_sizes, dim)
+
+
+@rule("chunk")
+def _chunk(self: Value, chunks: int, dim: int = 0) -> tuple[Value, ...]:
+    return _split(self, max(-(-self.shape[dim] // chunks), 1), dim)
+
+
+@rule("tensor_split", "tensor_split.sections", "tensor_split.indices")
+def _tensor_split(self: Value, how: Any, dim: int = 0) -> tuple[Value, ...]:
+    n = self.shape[dim]
+    if isinstance(how, int):
+        small, extra = divmod(n, how)
+        return s.split(self, [small + (i < extra) for i in range(how)], dim)
+    ends = [0, *how, n]
+    return tuple(s.slice_axis(self, dim, a, b) for a, b in pairwise(ends))
+
+
+@rule("unbind", "unbind_copy")
+def _unbind(self: Value, dim: int = 0) -> tuple[Value, ...]:
+    return tuple(s.select(self, dim, i) for i in range(self.shape[dim]))
+
+
+@rule("unfold", "unfold_copy")
+def _unfold(self: Value, dimension: int, size: int, step: int) -> Value:
+    if not self.rank:
+        return s.unsqueeze(self, (0,))
+    axis = normal_axis(dimension, self.rank)
+    out = s.ungroup(s.unfold(self, axis, size, step), axis, (-1, size))
+    return s.permute(out, [*range(axis + 1), *range(axis + 2, out.rank), axis + 1])
+
+
+@rule("diagonal", "diagonal_copy")
+def _diagonal(self: Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Value:
+    return lib.diagonal(self, offset=offset, axis0=normal_axis(dim1, self.rank), axis1=normal_axis(dim2, self.rank))
+
+
+@rule("tril")
+def _tril(self: Value, diagonal: int = 0) -> Value:
+    return lib.tril(self, diagonal=diagonal)
+
+
+@rule("triu")
+def _triu(self: Value, diagonal: int = 0) -> Value:
+    return lib.triu(self, diagonal=diagonal)
+
+
+@rule("flip")
+def _flip(self: Value, dims: Sequence[int]) -> Value:
+    return s.flip(self, dims)
+
+
+@rule("fliplr")
+def _fliplr(self: Value) -> Value:
+    return s.flip(self, (1,))
+
+
+@rule("roll")
+def _roll(self: Value, shifts: Any, dims: Any = ()) -> Value:
+    steps, axes = tuple_of(shifts, 1), tuple_of(dims, 1)
+    if not axes:
+        flat = lib.reshape(self, shape=(-1,))
+        return lib.reshape(lib.roll(flat, shifts=steps, axes=(0,)), shape=self.shape)
+    # one roll over sorted axes, the shifts of an axis named twice added up
+    total: dict[int, int] = {}
+    for step, axis in zip(steps, axes, strict=True):
+        total[axis % self.rank] = total.get(axis % self.rank, 0) + step
+    named = tuple(sorted(total))
+    return lib.roll(self, shifts=tuple(total[a] for a in named), axes=named)
+
+
+# --- joining and padding -----------------------------------------------------------------------------------
+
+
+@rule("cat", "concat", "concatenate")
+def _cat(tensors: Sequence[Value], dim: int = 0) -> Value:
+    kept = [t for t in tensors if t.shape != (0,)] or list(tensors[:1])
+    return s.concat(promote(*kept) if len({t.dtype for t in tensors}) > 1 else kept, dim)
+
+
+@rule("stack")
+def _stack(tensors: Sequence[Value], dim: int = 0) -> Value:
+    xs = promote(*tensors)
+    return lib.stack(*xs, axis=normal_axis(dim, xs[0].rank + 1))
+
+
+@rule("hstack")
+def _hstack(tensors: Sequence[Value]) -> Value:
+    xs = [t if t.rank else s.unsqueeze(t, (0,)) for t in promote(*tensors)]
+    return s.concat(xs, 0 if xs[0].rank == 1 else 1)
+
+
+@rule("vstack")
+def _vstack(tensors: Sequence[Value]) -> Value:
+    xs = [s.broadcast_to(t, (1, *(t.shape or (1,)))) if t.rank < 2 else t for t in promote(*tensors)]
+    return s.concat(xs, 0)
+
+
+@rule("repeat")
+def _repeat(self: Value, repeats: Sequence[int]) -> Value:
+    return lib.tile(self, repeats=tuple(repeats))
+
+
+@rule("tile")
+def _tile(self: Value, dims: Sequence[int]) -> Value:
+    return lib.tile(self, repeats=(1,) * (self.rank - len(dims)) + tuple(dims))
+
+
+@rule("repeat_interleave.self_int")
+def _repeat_interleave(self: Value, repeats: int, dim: int | None = None, *, output_size: int | None = None) -> Value:
+    x, axis = (lib.reshape(self, shape=(-1,)), 0) if dim is None else (self, dim)
+    return lib.repeat_interleave(x, repeats=repeats, axis=axis)
+
+
+def _pairs(pad: Sequence[int], rank: int) -> list[tuple[int, int] | None]:
+    """torch's flat padding, last axis first, as a pair for each axis."""
+    widths: list[tuple[int, int] | None] = [None] * rank
+    for i in range(len(pad) // 2):
+        widths[rank - 1 - i] = (pad[2 * i], pad[2 * i + 1])
+    return widths
+
+
+@rule("constant_pad_nd")
+def _constant_pad(self: Value, pad: Sequence[int], value: Any = 0) -> Value:
+    return s.pad(self, _pairs(pad, self.rank), value)
+
+
+@rule("pad")
+def _pad(self: Value, pad: Sequence[int], mode: str = "constant", value: Any = None) -> Value:
+    if mode == "constant":
+        return _constant_pad(self, pad, 0 if value is None else value)
+    function = {"reflect": lib.reflect_pad, "replicate": lib.replicate_pad, "circular": lib.circular_pad}[mode]
+    return function(self, widths=tuple(w or (0, 0) for w in _pairs(pad, self.rank)))
+
+
+@rule("reflection_pad1d", "reflection_pad2d", "reflection_pad3d")
+def _reflection_pad(self: Value, padding: Sequence[int]) -> Value:
+    return _pad(self, padding, "reflect")
+
+
+@rule("replication_pad1d", "replication_pad2d", "replication_pad3d")
+def _replication_pad(self: Value, padding: Sequence[int]) -> Value:
+    return _pad(self, padding, "replicate")
+
+
+# --- sources -----------------------------------------------------------------------------------------------
+
+
+def _full(shape: Sequence[int], value: Any, dtype: torch.dtype | DType | None) -> Value:
+    if isinstance(value, Value):
+        to = value.dtype if dtype is None else DTYPES[dtype] if isinstance(dtype, torch.dtype) else dtype
+        return s.broadcast_to(e.cast(value, to), shape)
+    if dtype is None:
+        dtype = torch.get_default_dtype() if isinstance(value, float) else torch.tensor(value).dtype
+    ours = DTYPES[dtype] if isinstance(dtype, torch.dtype) else dtype
+    return s.broadcast_to(const(scalar(value, ours), ours), tuple(shape))
+
+
+@rule("full")
+def _full_rule(size: Sequence[int], fill_value: Any, *, dtype: torch.dtype | None = None) -> Value:
+    return _full(size, fill_value, dtype)
+
+
+@rule("zeros", "empty", "empty.memory_format", "new_empty_strided", "empty_strided", "empty_permuted")
+def _zeros(size: Sequence[int], *_: Any, dtype: torch.dtype | None = None) -> Value:
+    return _full(size, 0, dtype or torch.get_default_dtype())
+
+
+@rule("ones")
+def _ones(size: Sequence[int], *, dtype: torch.dtype | None = None) -> Value:
+    return _full(size, 1, dtype or torch.get_default_dtype())
+
+
+@rule("new_zeros", "new_empty")
+def _new_zeros(self: Value, size: Sequence[int], *, dtype: torch.dtype | None = None) -> Value:
+    return _full(size, 0, dtype or self.dtype)
+
+
+@rule("new_ones")
+def _new_ones(self: Value, size: Sequence[int], *, dtype: torch.dtype | None = None) -> Value:
+    return _full(size, 1, dtype or self.dtype)
+
+
+@rule("new_full")
+def _new_full(self: Value, size: Sequence[int], fill_value: Any, *, dtype: torch.dtype | None = None) -> Value:
+    return _full(size, fill_value, dtype or self.dtype)
+
+
+@rule("empty_like")
+def _empty_like(self: Value, *, dtype: torch.dtype | None = None) -> Value:
+    return _full(self.shape, 0, dtype or self.dtype)
+
+
+@rule("scalar_tensor", "tensor", "scalar_tensor.default")
+def _scalar_tensor(value: Any, *, dtype: torch.dtype | None = None) -> Value:
+    if isinstance(value, Value):
+        return value if dtype is None else e.cast(value, DTYPES[dtype])
+    return const(value, DTYPES[dtype or torch.tensor(value).dtype])
+
+
+@rule("arange", "arange.start", "arange.start_step")
+def _arange(start: Any, end: Any = None, step: Any = 1, *, dtype: torch.dtype | None = None) -> Value:
+    if end is None:
+        start, end = 0, start
+    if dtype is None:
+        whole = all(isinstance(v, int) for v in (start, end, step))
+        dtype = torch.int64 if whole else torch.get_default_dtype()
+    count = max(math.ceil((end - start) / step), 0)
+    to = DTYPES[dtype]
+    if isinstance(start, int) and isinstance(step, int):
+        line = iota(count, "i64")
+        line = line if step == 1 else line * step
+        return e.cast(line if start == 0 else line + start, to)
+    line = e.cast(iota(count, "i64"), "f64")
+    return e.cast(line * float(step) + float(start), to)
+
+
+@rule("linspace")
+def _linspace(start: float, end: float, steps: int, *, dtype: torch.dtype | None = None) -> Value:
+    line = torch.linspace(start, end, steps, dtype=dtype)  # torch counts from both ends: its own numbers
+    return const(line.view(torch.uint8).numpy().view(DTYPES[line.dtype].numpy) if steps else line.numpy())
+
+
+@rule("eye", "eye.m")
+def _eye(n: int, m: int | None = None, *, dtype: torch.dtype | None = None) -> Value:
+    columns = n if m is None else m
+    shape = s.broadcast_to(const(0, "i64"), (n, columns))
+    same = e.equal(iota_like(shape, 0), iota_like(shape, 1))
+    return e.cast(same, DTYPES[dtype or torch.get_default_dtype()])
+
+
+# --- indexing ----------------------------------------------------------------------------------------------
+
+
+def _linear_index(self: Value, indices: Sequence[Value | None]) -> tuple[Value, Value, int, list[int]]:
+    """x with the indexed axes grouped into one, the index into it, its axis, and the order used.
+
+    Follows numpy: where indexed axes aren't neighbours, the index's axes come first.
+    """
+    named = [i for i, index in enumerate(indices) if index is not None]
+    neighbours = named == list(range(named[0], named[-1] + 1))
+    at = named[0] if neighbours else 0
+    rest = [i for i in range(self.rank) if i not in named]
+    order = [*rest[:at], *named, *rest[at:]]
+    x = s.permute(self, order)
+    x = s.group(x, [*(1,) * at, len(named), *(1,) * (len(rest) - at)])
+    total: Value | None = None
+    for axis, index in zip(named, e.align(*[indices[i] for i in named]), strict=True):
+        n = self.shape[axis]
+        place = non_negative(e.cast(index, "i64") if index.dtype.name in ("u8", "i8", "i16") else index, n)
+        total = place if total is None else e.cast(total, place.dtype) * n + place
+    assert total is not None
+    return x, total, at, order
+
+
+def _no_masks(indices: Sequence[Value | None]) -> None:
+    if any(i is not None and i.dtype.name == "bool" for i in indices):
+        raise unsupported("indexing with a bool mask has a result whose shape depends on the data")
+
+
+@rule("index", "index.Tensor", "_unsafe_index", "_unsafe_index.Tensor")
+def _index(self: Value, indices: Sequence[Value | None]) -> Value:
+    _no_masks(indices)
+    if all(i is None for i in indices):
+        return self
+    x, index, axis, _ = _linear_index(self, indices)
+    return gather(x, index, axis)
+
+
+@rule("index_put", "_unsafe_index_put", "_index_put_impl")
+def _index_put(self: Value, indices: Sequence[Value | None], values: Value, accumulate: bool = False, *_: Any) -> Value:
+    values = e.cast(values, self.dtype)
+    if len(indices) == 1 and indices[0] is not None and indices[0].dtype.name == "bool":
+        if values.type.size != 1 or accumulate:
+            raise unsupported("x[mask] = values with more than one value depends on the data")
+        mask = s.unsqueeze(indices[0], range(indices[0].rank, self.rank))
+        return e.where(mask, lib.reshape(values, shape=()), self)
+    _no_masks(indices)
+    x, index, axis, order = _linear_index(self, indices)
+    shape = (*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
+    out = scatter(x, index, s.broadcast_to(values, shape), axis, 0, "add" if accumulate else "set")
+    out = lib.reshape(out, shape=tuple(self.shape[i] for i in order))
+    return s.permute(out, [order.index(i) for i in range(self.rank)])
+
+
+@rule("index_select")
+def _index_select(self: Value, dim: int, index: Value) -> Value:
+    if not self.rank:
+        return self
+    axis = normal_axis(dim, self.rank)
+    flat = index if index.rank else s.unsqueeze(index, (0,))
+    return gather(self, flat, axis)
+
+
+@rule("take")
+def _take(self: Value, index: Value) -> Value:
+    return gather(lib.reshape(self, shape=(-1,)), non_negative(index, self.type.size), 0)
+
+
+@rule("embedding")
+def _embedding(weight: Value, indices: Value, padding_idx: int = -1, *_: Any) -> Value:
+    return lib.embedding(weight, indices, padding=None if padding_idx < 0 else padding_idx)
+
+
+@rule("gather")
+def _gather(self: Value, dim: int, index: Value, *, sparse_grad: bool = False) -> Value:
+    if not self.rank:
+        return s.broadcast_to(self, index.shape)
+    axis = normal_axis(dim, self.rank)
+    for i, n in enumerate(index.shape):  # torch reads only as much of the other axes as the index has
+        if i != axis:
+            self = s.slice_axis(self, i, 0, n)
+    return take_along(self, index, axis)
+
+
+@rule("take_along_dim")
+def _take_along_dim(self: Value, indices: Value, dim: int | None = None) -> Value:
+    if dim is None:
+        return take_along(lib.reshape(self, shape=(-1,)), lib.reshape(indices, shape=(-1,)), 0)
+    axis = normal_axis(dim, self.rank)
+    shape = list(torch.broadcast_shapes(*[(*v.shape[:axis], 1, *v.shape[axis + 1 :]) for v in (self, indices)]))
+    own, other = list(shape), list(shape)
+    own[axis], other[axis] = self.shape[axis], indices.shape[axis]
+    return take_along(s.broadcast_to(self, own), s.broadcast_to(indices, other), axis)
+
+
+def _scatter(self: Value, dim: int, index: Value, src: Any, kind: str) -> Value:
+    if not self.rank:
+        self, index = s.unsqueeze(self, (0,)), s.unsqueeze(index, (0,))
+        src = s.unsqueeze(src, (0,)) if isinstance(src, Value) else src
+        return s.squeeze(_scatter(self, 0, index, src, kind), (0,))
+    axis = normal_axis(dim, self.rank)
+    if isinstance(src, Value):
+        for i, n in enumerate(index.shape):
+            src = s.slice_axis(src, i, 0, n)
+    else:
+        src = s.broadcast_to(const(scalar(src, self.dtype), self.dtype), index.shape)
+    part = self
+    for i, n in enumerate(index.shape):
+        if i != axis:
+            part = s.slice_axis(part, i, 0, n)
+    out = put_along(part, index, src, axis, kind)
+    return out if part is self else write_back(self, part, out)
+
+
+@rule("scatter", "scatter.src", "scatter.value", "scatter.reduce", "scatter.value_reduce")
+def _scatter_rule(self: Value, dim: int, index: Value, src: Any, *, reduce: str | None = None) -> Value:
+    return _scatter(self, dim, index, src, reduce or "set")
+
+
+@rule("scatter_add")
+def _scatter_add(self: Value, dim: int, index: Value, src: Value) -> Value:
+    return _scatter(self, dim, index, src, "add")
+
+
+@rule("scatter_reduce", "scatter_reduce.two")
+def _scatter_reduce(
+    self: Value, dim: int, index: Value, src: Value, reduce: str, *, include_self: bool = True
+) -> Value:
+    kinds = {"sum": "add", "prod": "multiply", "amax": "max", "amin": "min"}
+    if not include_self or reduce not in kinds:
+        raise unsupported(f"scatter_reduce with reduce={reduce!r}, include_self={include_self} is not imported")
+    return _scatter(self, dim, index, src, kinds[reduce])
+
+
+@rule("index_add")
+def _index_add(self: Value, dim: int, index: Value, source: Value, *, alpha: Any = 1) -> Value:
+    return scatter(self, index, source if alpha == 1 else source * alpha, dim, 0, "add")
+
+
+@rule("index_copy")
+def _index_copy(self: Value, dim: int, index: Value, source: Value) -> Value:
+    return scatter(self, index, source, dim, 0, "set")
+
+
+@rule("index_fill", "index_fill.int_Scalar")
+def _index_fill(self: Value, dim: int, index: Value, value: Any) -> Value:
+    axis = normal_axis(dim, self.rank)
+    shape = (*self.shape[:axis], *index.shape, *self.shape[axis + 1 :])
+    return scatter(self, non_negative(index, self.shape[axis]), _full(shape, value, self.dtype), axis)
+
+
+@rule("slice_scatter")
+def _slice_scatter(
+    self: Value, src: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Value:
+    part = s.slice_axis(self, dim, start, end, step)
+    return write_back(self, part, s.broadcast_to(e.cast(src, self.dtype), part.shape))
+
+
+@rule("select_scatter")
+def _select_scatter(self: Value, src: Value, dim: int, index: int) -> Value:
+    part = s.select(self, dim, index)
+    return write_back(self, part, s.broadcast_to(e.cast(src, self.dtype), part.shape))
+
+
+@rule("one_hot")
+def _one_hot(self: Value, num_classes: int = -1) -> Value:
+    if num_classes < 0:
+        raise unsupported("one_hot without num_classes has a result whose shape depends on the data")
+    return lib.one_hot(self, classes=num_classes)
+
+
+@rule("complex")
+def _complex(real: Value, imag: Value) -> Value:
+    to = DType.of("c64" if real.dtype.name == "f32" else "c128")
+    return e.cast(real, to) + e.cast(imag, to) * const(1j, to)
+
+
+@rule("view_as_complex", "view_as_complex_copy")
+def _view_as_complex(self: Value) -> Value:
+    return _complex(s.select(self, -1, 0), s.select(self, -1, 1))
+
+
+@rule("view_as_real", "view_as_real_copy")
+def _view_as_real(self: Value) -> Value:
+    return lib.stack(e.real(self), e.imag(self), axis=self.rank)

@@ -1,0 +1,141 @@
+"""The one table of ATen rules, shared by every entrance, and the helpers the rules are written with.
+
+A rule is a function named and shaped as the ATen op (``aten_transpose(x, dim0, dim1)``): tensors arrive as
+values, everything else as Python values, and it returns a value or a tuple of them. Rules are pure: in-place
+variants (``add_``) use the rule of the op without the underscore, and views are told by the op's schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from tdagger.errors import UnsupportedError
+from tdagger.op import Value
+from tdagger.ops.elementwise import Cast, cast, where
+from tdagger.ops.source import Const, Iota
+from tdagger.ops.structure import broadcast_to
+from tdagger.types import DType
+
+Rule = Callable[..., Any]
+
+#: ATen name, with or without overload (``aten.mean.dim``, ``aten.mean``), to its rule.
+RULES: dict[str, Rule] = {}
+
+#: torch dtype to ours.
+DTYPES: dict[torch.dtype, DType] = {
+    torch.float16: DType.of("f16"),
+    torch.bfloat16: DType.of("bf16"),
+    torch.float32: DType.of("f32"),
+    torch.float64: DType.of("f64"),
+    torch.float8_e4m3fn: DType.of("f8e4m3"),
+    torch.float8_e5m2: DType.of("f8e5m2"),
+    torch.int8: DType.of("i8"),
+    torch.int16: DType.of("i16"),
+    torch.int32: DType.of("i32"),
+    torch.int64: DType.of("i64"),
+    torch.uint8: DType.of("u8"),
+    torch.uint16: DType.of("u16"),
+    torch.uint32: DType.of("u32"),
+    torch.uint64: DType.of("u64"),
+    torch.bool: DType.of("bool"),
+    torch.complex64: DType.of("c64"),
+    torch.complex128: DType.of("c128"),
+}
+#: ours to torch's.
+TORCH_DTYPES: dict[DType, torch.dtype] = {ours: theirs for theirs, ours in DTYPES.items()}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a function as the rule of ATen ops: ``@rule("transpose", "swapaxes")``."""
+
+    def register(function: Rule) -> Rule:
+        for name in names:
+            assert name not in RULES, f"aten.{name} has two rules"
+            RULES[name] = function
+        return function
+
+    return register
+
+
+@lru_cache(maxsize=4096)
+def _result_type(kinds: tuple[Any, ...]) -> torch.dtype:
+    """torch's promotion of (dtype, is rank 0) of tensors and Python types of numbers."""
+    if len(kinds) == 1 and isinstance(kinds[0], tuple):
+        return kinds[0][0]
+    samples: list[Any] = [
+        torch.empty(() if k[1] else (1,), dtype=k[0]) if isinstance(k, tuple) else k(1) for k in kinds
+    ]
+    result = torch.result_type(samples[0], samples[-1])
+    for sample in samples[1:-1]:  # promotion of dtypes with equal standing is associative
+        result = torch.promote_types(result, torch.result_type(samples[0], sample))
+    return result
+
+
+def promoted(*xs: Any) -> DType:
+    """The element type torch computes with for these tensors and numbers."""
+    kinds = tuple(
+        [
+            (TORCH_DTYPES[x.type.dtype], x.type.rank == 0) if isinstance(x, Value) else type(x)
+            for x in xs
+            if x is not None
+        ]
+    )
+    return DTYPES[_result_type(kinds)]
+
+
+def promote(*xs: Any) -> tuple[Any, ...]:
+    """The tensors cast to the element type torch computes with; numbers stay numbers."""
+    to = promoted(*xs)
+    return tuple([cast(x, to) if isinstance(x, Value) else x for x in xs])
+
+
+def floating(x: Value) -> Value:
+    """``x`` as torch takes it to functions of real numbers: ints and bools become the default float."""
+    return x if x.dtype.is_float or x.dtype.is_complex else cast(x, DTYPES[torch.get_default_dtype()])
+
+
+def axes_of(dim: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:
+    """The axes ``dim`` names: None or nothing means all; a tensor of rank 0 takes 0 and -1."""
+    if dim is None or (not isinstance(dim, int) and len(dim) == 0):
+        return tuple(range(rank))
+    named = (dim,) if isinstance(dim, int) else tuple(dim)
+    if rank == 0:
+        return ()
+    return tuple(sorted(d % rank for d in named))
+
+
+def tuple_of(value: int | Sequence[int], count: int) -> tuple[int, ...]:
+    """One number for every spatial axis, or the sequence itself."""
+    if isinstance(value, int):
+        return (value,) * count
+    return tuple(value) * count if len(value) == 1 and count > 1 else tuple(value)
+
+
+def expand(x: Value, shape: Sequence[int]) -> Value:
+    """``x`` broadcast to ``shape``, where -1 keeps a size."""
+    ahead = len(shape) - x.rank
+    full = [x.shape[i - ahead] if n == -1 else n for i, n in enumerate(shape)]
+    return broadcast_to(x, full)
+
+
+def non_negative(index: Value, size: int) -> Value:
+    """Indices with those below 0 counted from the end, unless they plainly aren't negative."""
+    op = index
+    while len(op.args) == 1 and (op.op.name in ("group", "ungroup", "repeat", "permute", "slice", "cast")):
+        if isinstance(op.op, Cast) and not op.args[0].dtype.is_int:
+            break
+        op = op.args[0]
+    if isinstance(op.op, Iota) or not index.dtype.is_signed:
+        return index
+    if isinstance(op.op, Const) and (op.op.data.size == 0 or op.op.data.min() >= 0):
+        return index
+    return where(index < 0, index + size, index)
+
+
+def unsupported(why: str) -> UnsupportedError:
+    """An error for what an ATen op can't be imported with."""
+    return UnsupportedError(why)

@@ -1,0 +1,353 @@
+"""Writing a graph as Python: one statement per value, in tdagger's order, with names reused as values die.
+
+First every value that is needed is written, from the outputs back, with marks in place of names; an op's row
+(:mod:`emit_core`, :mod:`emit_composites`) gives its expression. Then, from the inputs on, marks become names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tdagger.composite import Composite
+from tdagger.graph import Graph
+from tdagger.op import Value
+from tdagger.ops.source import Buffer, Const, Iota, Leaf, Parameter
+from tdagger.ops.structure import Group, Item, Permute, Repeat, Slice, Ungroup
+from tdagger.tensordag import Origin
+from tdagger.types import DType
+
+#: Gives the Python expression for a value.
+Row = Callable[["Writer", Value], str]
+
+# A mark is \0, a kind, a number, \0: v a value, w a state tensor, t the training flag of a module.
+_MARK = re.compile("\0([vwt])([0-9]+)\0")
+_LARGEST = float(np.finfo(np.float32).max)
+#: How many views are written inside the expression that uses them: x.permute(0, 2, 1).reshape(8, 196)
+_NESTED_VIEWS = 3
+
+
+class Marked(NamedTuple):
+    """A state tensor or training flag in the code: the path of the module that owns it, and its name there."""
+
+    owner: str
+    name: str
+
+
+@dataclass
+class Statement:
+    """``targets = text``; a target is None where a result isn't used. ``before`` are lines put in front."""
+
+    targets: list[Value | None]
+    text: str
+    module: str
+    before: list[str] = field(default_factory=list[str])
+
+
+def number(value: Any, dtype: DType) -> str:
+    """A number as Python source, as short as identifies it in ``dtype``."""
+    if dtype.is_complex:
+        return f"complex({float(value.real)!r}, {float(value.imag)!r})"
+    if not dtype.is_float:
+        return repr(value.item())
+    wide = float(value)
+    if dtype.name != "f32" or abs(wide) >= _LARGEST:
+        return repr(wide)  # the shortest form of the largest float32 is larger than it
+    return repr(float(str(np.float32(wide))))
+
+
+def literal(value: Value) -> str | None:
+    """A constant of one entry as Python source, None for others."""
+    op = value.op
+    if not isinstance(op, Const) or op.data.size != 1:
+        return None
+    return number(op.data.reshape(-1)[0], op.dtype)
+
+
+def is_reshape(value: Value) -> bool:
+    """Whether a value has the entries of its argument in the same order, and other axes."""
+    op = value.op
+    return isinstance(op, Group | Ungroup) or (isinstance(op, Composite) and op.name == "reshape")
+
+
+def adds_leading_axes(value: Value) -> bool:
+    """Whether a value is its argument with axes of size 1 in front, which broadcasting adds by itself."""
+    if is_reshape(value):
+        shape, old = value.type.shape, value.args[0].type.shape
+        extra = len(shape) - len(old)
+        return extra >= 0 and shape[:extra] == (1,) * extra and shape[extra:] == old
+    return False
+
+
+def unbroadcast(value: Value) -> Value:
+    """The value that broadcasts to ``value``: its repeats and leading axes of size 1 left out."""
+    while isinstance(value.op, Repeat) or adds_leading_axes(value):
+        value = value.args[0]
+    return value
+
+
+class Writer:
+    """Writes the body of ``forward``. Rows call :meth:`ref` and :meth:`operands` for their arguments."""
+
+    def __init__(
+        self, graph: Graph, row_of: Callable[[Value], Row], origins: Mapping[Value, Origin], owners: set[str]
+    ) -> None:
+        self.graph = graph
+        self.origins = origins
+        self.owners = owners
+        self.users = graph.users
+        #: Constants that need a tensor, by value: their names.
+        self.constants: dict[Value, str] = {}
+        #: What the names of constants begin with.
+        self.constant = "constant"
+        #: The names of the whole state, used or not.
+        self.state: set[str] = set()
+        #: What isn't read from its module.
+        self.apart: set[Marked] = set()
+        self._row_of = row_of
+        self._kept = {*graph.outputs.values(), *graph.updates.values()}
+        self.marked: list[Marked] = []
+        self._wanted: set[Value] = set()
+        self._values: list[Value] = []
+        self.ids: dict[Value, int] = {}
+        self._depth = 0
+        self._before: list[str] = []
+        #: Set while a row is written: how an argument of an element type torch can't compute with is read.
+        self.reading: Callable[[Value, str], str] | None = None
+
+    # What rows call.
+
+    def ref(self, value: Value) -> str:
+        """An expression for ``value``: a name, an attribute, or a few views of one."""
+        text = self._plain(value)
+        return text if self.reading is None else self.reading(value, text)
+
+    def _plain(self, value: Value) -> str:
+        value = self.same(value)
+        op = value.op
+        if isinstance(op, Parameter | Buffer):
+            owner, _, name = op.leaf.rpartition(".")
+            return self._mark_state("w", owner, name)
+        if isinstance(op, Const | Iota):
+            name = self.constants.setdefault(value, f"{self.constant}{len(self.constants)}")
+            return self._mark_state("w", "", name)
+        if self._is_inlined(value):
+            self._depth += 1
+            reading, self.reading = self.reading, None
+            text = self._row_of(value)(self, value)
+            self.reading = reading
+            self._depth -= 1
+            return text
+        self._wanted.add(value)
+        return self._mark(value)
+
+    def operands(self, values: Sequence[Value], literals: str = "") -> list[str]:
+        """Expressions for values of one shape that torch broadcasts to that shape.
+
+        ``literals`` says which of them ("1" or "0" for each) may be Python numbers; one stays a tensor.
+        """
+        shape = values[0].type.shape
+        narrow = [unbroadcast(v) for v in values]
+        texts: list[str | None] = [None] * len(values)
+        for i, v in enumerate(narrow):
+            if literals[i : i + 1] == "1" and sum(t is None for t in texts) > 1:
+                texts[i] = self._number(v)
+        tensors = [v.type.shape for v, t in zip(narrow, texts, strict=True) if t is None]
+        if shape not in tensors and np.broadcast_shapes(*tensors) != shape:
+            first = texts.index(None)
+            narrow[first] = values[first]
+        return [self.ref(v) if t is None else t for v, t in zip(narrow, texts, strict=True)]
+
+    def _number(self, value: Value) -> str | None:
+        text = literal(value)
+        if text is not None and value.dtype.name == "u64" and int(text) >= 2**63:
+            return repr(int(text) - 2**64)  # computed in int64
+        return text
+
+    def same(self, value: Value) -> Value:
+        """``value`` without reshapes that end where they began."""
+        base = self.reshaped(value)
+        return base if base.type is value.type else value
+
+    def reshaped(self, value: Value) -> Value:
+        """What a chain of reshapes starts from."""
+        while is_reshape(value):
+            value = value.args[0]
+        return value
+
+    def is_used_once(self, value: Value) -> bool:
+        """Whether nothing but one other value needs ``value``."""
+        return value not in self._kept and len(self.users[value]) == 1
+
+    def is_private(self, value: Value, base: Value) -> bool:
+        """Whether ``base`` is needed only through the chain of first arguments from ``value`` to it."""
+        while value is not base:
+            value = value.args[0]
+            if not self.is_used_once(value):
+                return False
+        return True
+
+    def training(self, value: Value, owner: str | None = None) -> str:
+        """The training flag of module ``owner``, or of the module ``value`` came from."""
+        path = owner
+        if path is None:
+            origin = self.origins.get(value)
+            path = origin.module if origin else ""
+            while path and path not in self.owners:
+                path = path.rpartition(".")[0]
+        return self._mark_state("t", path, "training")
+
+    def state_tensor(self, owner: str, name: str) -> str:
+        """The state tensor ``name`` of module ``owner``."""
+        return self._mark_state("w", owner, name)
+
+    def before(self, line: str) -> None:
+        """Put a line in front of the statement that is being written."""
+        self._before.append(line)
+
+    def _is_inlined(self, value: Value) -> bool:
+        if isinstance(value.op, Permute | Slice | Repeat):
+            view = True
+        elif is_reshape(value):
+            old = self.reshaped(value).type.shape
+            view = [n for n in value.type.shape if n != 1] == [n for n in old if n != 1]
+        else:
+            view = False
+        return view and self._depth < _NESTED_VIEWS and self.is_used_once(value)
+
+    def _mark(self, value: Value) -> str:
+        found = self.ids.get(value)
+        if found is None:
+            found = self.ids[value] = len(self._values)
+            self._values.append(value)
+        return f"\0v{found}\0"
+
+    def _mark_state(self, kind: str, owner: str, name: str) -> str:
+        self.marked.append(Marked(owner, name))
+        return f"\0{kind}{len(self.marked) - 1}\0"
+
+    # First pass: statements, from the outputs back.
+
+    def statements(self, roots: Sequence[Value]) -> list[Statement]:
+        """The statements that compute ``roots``, in order."""
+        for root in roots:
+            self._plain(root)
+        out: list[Statement] = []
+        for value in reversed(self.graph.values):
+            if value not in self._wanted or isinstance(value.op, Item | Leaf):
+                if isinstance(value.op, Item) and value in self._wanted:
+                    self._wanted.add(value.args[0])
+                continue
+            out.append(self._statement(value))
+        out.reverse()
+        return out
+
+    def _statement(self, value: Value) -> Statement:
+        self._before = []
+        origin = self.origins.get(value)
+        text = self._row_of(value)(self, value)
+        types: Any = value.type
+        targets: list[Value | None] = [value]
+        if isinstance(types, tuple):
+            targets = [None] * len(types)
+            for user in self.users[value]:
+                if user in self._wanted and isinstance(user.op, Item):
+                    targets[user.op.index] = user
+        return Statement(targets, text, origin.module if origin else "", self._before)
+
+    # Second pass: names.
+
+    def lines(self, statements: list[Statement], end: list[str], inputs: dict[Value, str],
+              path: Callable[[Marked], str], modules: Mapping[str, str]) -> list[str]:  # fmt: skip
+        """The source lines: ``statements``, then the lines ``end``, with a comment for each module."""
+        last: dict[int, int] = {}
+        for at, text in enumerate([*[s.text for s in statements], *end]):
+            for kind, n in _MARK.findall(text):
+                if kind == "v":
+                    last[int(n)] = at
+        names = _Names(self, inputs, path, last)
+        out: list[str] = []
+        module: str = ""
+        for at, s in enumerate(statements):
+            if s.module != module:
+                module = s.module
+                kind = modules.get(module)
+                if module:
+                    out.append(f"# {module}" + (f" ({kind})" if kind else ""))
+            out += names.statement(s, at)
+        out += map(names.filled, end)
+        return out
+
+
+class _Names:
+    """Names for values while lines are written in order; the name of a dead value is used again."""
+
+    def __init__(self, writer: Writer, inputs: dict[Value, str], path: Callable[[Marked], str],
+                 last: dict[int, int]) -> None:  # fmt: skip
+        self.writer = writer
+        self.path = path
+        self.last = last
+        self.named = {writer.ids[v]: n for v, n in inputs.items() if v in writer.ids}
+        self.of_inputs = set(self.named)
+        self.taken = set(inputs.values())
+        self.free: list[int] = []
+        self.count = 0
+        self.owner = ""
+
+    def filled(self, text: str) -> str:
+        """``text`` with every mark replaced by what stands for it now."""
+        return _MARK.sub(self._one, text)
+
+    def _one(self, match: re.Match[str]) -> str:
+        n = int(match[2])
+        if match[1] == "v":
+            return self.named[n]
+        marked = self.writer.marked[n]
+        if marked.owner == self.owner != "" and marked not in self.writer.apart:
+            return self.path(Marked("@", marked.name))
+        return self.path(marked)
+
+    def statement(self, s: Statement, at: int) -> list[str]:
+        """Lines for one statement: the module it takes its tensors from, itself, and what dies."""
+        out: list[str] = []
+        text = s.text + "".join(s.before)
+        marks = [(k, int(n)) for k, n in _MARK.findall(text)]
+        used = [self.writer.marked[n] for k, n in marks if k != "v"]
+        owners = [m.owner for m in used if m not in self.writer.apart]
+        for owner in dict.fromkeys(owners):
+            if owner and owner != self.owner and owners.count(owner) > 1:
+                self.owner = ""
+                out.append(f"m = {self.path(Marked(owner, ''))}")
+                self.owner = owner
+                break
+        out += [self.filled(line) for line in s.before]
+        right = self.filled(s.text)
+        dead = [n for n in dict.fromkeys(n for k, n in marks if k == "v")
+                if self.last[n] == at and n not in self.of_inputs]  # fmt: skip
+        freed = [int(self.named[n][1:]) for n in dead]
+        self.free += freed
+        self.free.sort(reverse=True)
+        targets = [self._target(t) for t in s.targets]
+        out.append(f"{', '.join(targets)} = {right}")
+        stale = sorted(set(freed) & set(self.free))
+        gone = [f"x{n}" for n in stale] + ["_"] * ("_" in targets)
+        if gone:
+            out.append(f"del {', '.join(gone)}")
+        return out
+
+    def _target(self, value: Value | None) -> str:
+        if value is None:
+            return "_"
+        if self.free:
+            n = self.free.pop()
+        else:
+            self.count += 1
+            while f"x{self.count}" in self.taken:
+                self.count += 1
+            n = self.count
+        name = self.named[self.writer.ids[value]] = f"x{n}"
+        return name

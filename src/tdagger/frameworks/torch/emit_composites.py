@@ -1,0 +1,453 @@
+"""How each composite is written in torch: one row each. A composite without a row is written as its body.
+
+A row is a template with the names of the composite's tensors and attributes in braces, or a function of
+(writer, value, those by name). A condition says for which arguments the row holds; else the body is written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from tdagger.composite import Composite
+from tdagger.frameworks.torch.codegen import Row, Writer, is_reshape
+from tdagger.frameworks.torch.emit_core import reshape
+from tdagger.op import Value
+from tdagger.ops.source import Buffer
+from tdagger.types import TensorType
+
+Fields = dict[str, Any]
+#: Whether the row holds, given the composite's attributes and the types of its arguments.
+Condition = Callable[[Fields, Sequence[TensorType]], bool]
+
+
+class Rule(NamedTuple):
+    """A template or function, the kinds of element types torch's function takes, and what else must hold.
+
+    ``takes`` has letters: f floats, i integers, b bool, c complex. ``literals`` marks an elementwise composite:
+    which of its tensors, all of one shape, may be written as Python numbers.
+    """
+
+    write: str | Callable[[Writer, Value, Fields], str]
+    takes: str = "f"
+    when: Condition | None = None
+    literals: str | None = None
+
+
+_FLOATS = ("f16", "bf16", "f32", "f64")
+
+
+def _kind(t: TensorType) -> str:
+    name = t.dtype.name
+    if t.dtype.is_float:
+        return "f" if name in _FLOATS else ""
+    if t.dtype.is_int:
+        return "i" if name not in ("u16", "u32", "u64") else ""
+    return "c" if t.dtype.is_complex else "b"
+
+
+# --- helpers for rows --------------------------------------------------------------------------------------
+
+
+def _one_or_all(axes: Sequence[int]) -> str:
+    return str(axes[0]) if len(axes) == 1 else str(tuple(axes))
+
+
+def _over_axes(template: str) -> Callable[[Writer, Value, Fields], str]:
+    """A reduction with ``axes`` and ``keep``; torch takes no axes for all of them, so that is written out."""
+
+    def write(w: Writer, v: Value, f: Fields) -> str:
+        return template.format(**{**f, "axes": _one_or_all(f["axes"]), "keep": ", keepdim=True" * f["keep"]})
+
+    return write
+
+
+def _has_axes(f: Fields, types: Sequence[TensorType]) -> bool:
+    return len(f["axes"]) > 0
+
+
+def _has_spread(f: Fields, types: Sequence[TensorType]) -> bool:
+    """torch warns of a variance of too few entries; the body doesn't."""
+    count = math.prod(types[0].shape[a] for a in f["axes"])
+    return _has_axes(f, types) and count > f["correction"] and 0 not in types[0].shape
+
+
+def _by_rank(template: str) -> Callable[[Writer, Value, Fields], str]:
+    """A function whose name ends in the number of spatial axes of x ``[b c spatial..]``: ``{n}d``."""
+
+    def write(w: Writer, v: Value, f: Fields) -> str:
+        return template.format(**f, n=v.args[0].rank - 2)
+
+    return write
+
+
+def _with_bias(template: str) -> Callable[[Writer, Value, Fields], str]:
+    """``{rest}``: weight and bias as far as they were given."""
+
+    def write(w: Writer, v: Value, f: Fields) -> str:
+        given = {n: f[n] for n in ("weight", "bias") if f[n] != "None"}
+        return template.format(**f, rest="".join(f", {n}={t}" for n, t in given.items()))
+
+    return write
+
+
+# --- rows that are functions -------------------------------------------------------------------------------
+
+
+def _clamp(w: Writer, v: Value, f: Fields) -> str:
+    bounds = [f"{n}={f[k]}" for n, k in (("min", "low"), ("max", "high")) if f[k] is not None]
+    return f"{f['x']}.clamp({', '.join(bounds)})" if bounds else f["x"]
+
+
+def _convolution(w: Writer, v: Value, f: Fields) -> str:
+    """Padding that differs at the two ends is a pad of its own, as torch does it for padding="same"."""
+    x, padding = f["x"], f["padding"]
+    ends = tuple(low for low, _ in padding)
+    if any(low != high for low, high in padding):
+        x = f"F.pad({x}, {tuple(n for p in reversed(padding) for n in p)})"
+        ends = (0,) * len(padding)
+    n = len(padding)
+    options: list[tuple[str, Any, Any]] = [
+        ("stride", f["stride"], (1,) * n), ("padding", ends, (0,) * n), ("dilation", f["dilation"], (1,) * n),
+        ("groups", f["groups"], 1),
+    ]  # fmt: skip
+    rest = "".join(f", {name}={value}" for name, value, default in options if value != default)
+    bias = "" if f["bias"] == "None" else f", {f['bias']}"
+    return f"F.conv{n}d({x}, {f['weight']}{bias}{rest})"
+
+
+def _batch_norm(w: Writer, v: Value, f: Fields) -> str:
+    """Like nn.BatchNorm: statistics of the batch, and running ones, when the module that has them trains."""
+    mean, variance = v.args[1:3]
+    stats = f"{f['mean']}, {f['variance']}, {f['weight']}, {f['bias']}"
+    if not (isinstance(mean.op, Buffer) and isinstance(variance.op, Buffer)):
+        return f"F.batch_norm({f['x']}, {stats}, eps={f['eps']})"
+    owner = mean.op.leaf.rpartition(".")[0]
+    training, momentum = w.training(v, owner), f["momentum"]
+    counter = f"{owner}.num_batches_tracked" if owner else "num_batches_tracked"
+    if counter in w.state:
+        count = w.state_tensor(owner, "num_batches_tracked")
+        w.before(f"if {training}:\n    {count}.add_(1)")
+        if momentum is None:
+            momentum = f"1.0 / float({count}) if {training} else 0.0"
+    return f"F.batch_norm({f['x']}, {stats}, {training}, {0.0 if momentum is None else momentum}, {f['eps']})"
+
+
+def _statistics(f: Fields, types: Sequence[TensorType]) -> bool:
+    return f["mean"] is not None and f["variance"] is not None and f["momentum"] is not None
+
+
+def _trailing(function: str) -> Callable[[Writer, Value, Fields], str]:
+    def write(w: Writer, v: Value, f: Fields) -> str:
+        shape = v.args[0].type.shape[-f["rank"] :]
+        given = "".join(f", {n}={f[n]}" for n in ("weight", "bias") if f.get(n, "None") != "None")
+        return f"F.{function}({f['x']}, {shape}{given}, eps={f['eps']})"
+
+    return write
+
+
+def _attention(w: Writer, v: Value, f: Fields) -> str:
+    rest = "" if f["mask"] == "None" else f", {f['mask']}"
+    rest += ", is_causal=True" if f["causal"] else ""
+    rest += "" if f["scale"] is None else f", scale={f['scale']}"
+    rest += ", enable_gqa=True" if f["grouped"] else ""
+    return f"F.scaled_dot_product_attention({f['q']}, {f['k']}, {f['v']}{rest})"
+
+
+def _avg_pool(w: Writer, v: Value, f: Fields) -> str:
+    n = len(f["kernel"])
+    divisor = "" if f["divisor"] is None else f", divisor_override={f['divisor']}"
+    counted = "" if f["count_include_pad"] else ", count_include_pad=False"
+    ceil = ", ceil_mode=True" if f["ceil"] else ""
+    padding = f", padding={f['padding']}" if any(f["padding"]) else ""
+    return f"F.avg_pool{n}d({f['x']}, {f['kernel']}, {f['stride']}{padding}{ceil}{counted}{divisor})"
+
+
+def _recurrent(function: str, states: int) -> Callable[[Writer, Value, Fields], str]:
+    def write(w: Writer, v: Value, f: Fields) -> str:
+        tensors = f["tensors"]
+        state = tensors[1] if states == 1 else f"({tensors[1]}, {tensors[2]})"
+        name = function.format(nonlinearity=f.get("nonlinearity"))
+        flags = f"{f['biases']}, {f['layers']}, {f['dropout']}, {w.training(v)}, {f['bidirectional']}"
+        weights = ", ".join(tensors[1 + states :])
+        return f"torch.{name}({tensors[0]}, {state}, [{weights}], {flags}, {f['batch_first']})"
+
+    return write
+
+
+_INTERPOLATIONS = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+def _interpolate(w: Writer, v: Value, f: Fields) -> str:
+    mode: str = f["mode"]
+    smooth = mode in ("linear", "cubic")
+    name = {"linear": _INTERPOLATIONS[v.rank - 2], "cubic": "bicubic"}.get(mode, mode)
+    size = f"size={tuple(f['size'])}" if f["scale"] is None else f"scale_factor={f['scale']}"
+    align = f", align_corners={f['align_corners']}" if smooth else ""
+    return f"F.interpolate({f['x']}, {size}, mode={name!r}{align}" + (", antialias=True)" if f["antialias"] else ")")
+
+
+def _scale_gives_size(f: Fields, types: Sequence[TensorType]) -> bool:
+    if f["scale"] is None or f["mode"] == "area":
+        return f["scale"] is None
+    scale = f["scale"] if isinstance(f["scale"], tuple) else (f["scale"],) * len(f["size"])
+    pairs = zip(types[0].shape[2:], scale, f["size"], strict=True)
+    return all(s is not None and math.floor(n * s) == size for n, s, size in pairs)
+
+
+def _resizes(f: Fields, types: Sequence[TensorType]) -> bool:
+    """torch smooths no half precision on the CPU."""
+    return _scale_gives_size(f, types) and not (f["antialias"] and types[0].dtype.bytes < 4)
+
+
+def _pad_mode(mode: str) -> Rule:
+    """torch pads the last one to three axes, of tensors with one or two axes more."""
+
+    def count(widths: Any) -> int:
+        return max((len(widths) - i for i, p in enumerate(widths) if any(p)), default=0)
+
+    def when(f: Fields, types: Sequence[TensorType]) -> bool:
+        widths = f["widths"]
+        n = max(count(widths), types[0].rank - 2)
+        return 1 <= n <= 3 and n < types[0].rank <= n + 2 and 0 not in types[0].shape and count(widths) > 0
+
+    def write(w: Writer, v: Value, f: Fields) -> str:
+        n = max(count(f["widths"]), v.rank - 2)
+        flat = tuple(k for p in reversed(f["widths"][-n:]) for k in p)
+        return f"F.pad({f['x']}, {flat}, mode={mode!r})"
+
+    return Rule(write, "f", when)
+
+
+def _one_hot(w: Writer, v: Value, f: Fields) -> str:
+    return f"F.one_hot({f['index']}" + (".long()" if v.args[0].dtype.name != "i64" else "") + f", {f['classes']})"
+
+
+def _listed(template: str) -> Callable[[Writer, Value, Fields], str]:
+    """``{xs}``: the tensors of a variadic composite."""
+
+    def write(w: Writer, v: Value, f: Fields) -> str:
+        return template.format(**{**f, "xs": ", ".join(f["xs"])})
+
+    return write
+
+
+def _cast_to_bytes(template: str) -> Callable[[Writer, Value, Fields], str]:
+    """torch finds no largest bool, so bools are read as bytes."""
+
+    def write(w: Writer, v: Value, f: Fields) -> str:
+        x = f["x"] + (".to(torch.uint8)" if v.args[0].dtype.name == "bool" else "")
+        return template.format(**{**f, "x": x, "keep": ", keepdim=True" * f["keep"]})
+
+    return write
+
+
+def _spatial_entries(f: Fields, types: Sequence[TensorType]) -> bool:
+    """torch refuses to normalise over one entry in training; the body doesn't."""
+    return math.prod(types[0].shape[2:]) > 1
+
+
+def _all_floats_alike(f: Fields, types: Sequence[TensorType]) -> bool:
+    return len({t.dtype for t in types}) == 1
+
+
+def _not_empty(f: Fields, types: Sequence[TensorType]) -> bool:
+    return types[0].size > 0  # torch leaves an empty tensor as it is
+
+
+def _flat_image(f: Fields, types: Sequence[TensorType]) -> bool:
+    return len(f["kernel"]) == 2
+
+
+def _no_divisor_1d(f: Fields, types: Sequence[TensorType]) -> bool:
+    return f["divisor"] is None or len(f["kernel"]) > 1
+
+
+_NUMBERS, _DATA = "fic", "fibc"
+_POOL = "F.max_pool{n}d({x}, {kernel}, {stride}, {padding}, {dilation}, ceil_mode={ceil}"
+_CONV_TRANSPOSE = (
+    "F.conv_transpose{n}d({x}, {weight}, {bias}, stride={stride}, padding={padding}, "
+    "output_padding={output_padding}, groups={groups}, dilation={dilation})"
+)
+
+COMPOSITES: dict[str, Rule] = {
+    # arithmetic
+    "subtract": Rule("{x} - {y}", _NUMBERS, literals="11"),
+    "divide": Rule("{x} / {y}", "fc", literals="01"),
+    "square": Rule("{x}.square()", _NUMBERS),
+    "rsqrt": Rule("torch.rsqrt({x})", "fc"),
+    "exp2": Rule("torch.exp2({x})", "fc"),
+    "log2": Rule("torch.log2({x})", "fc"),
+    "log10": Rule("torch.log10({x})", "fc"),
+    "mean": Rule(_over_axes("{x}.mean({axes}{keep})"), "fc", _has_axes),
+    "variance": Rule(_over_axes("{x}.var({axes}, correction={correction}{keep})"), "f", _has_spread),
+    "std": Rule(_over_axes("{x}.std({axes}, correction={correction}{keep})"), "f", _has_spread),
+    "argmax": Rule(_cast_to_bytes("{x}.argmax({axis}{keep})"), "fib"),
+    "argmin": Rule(_cast_to_bytes("{x}.argmin({axis}{keep})"), "fib"),
+    "logsumexp": Rule(_over_axes("torch.logsumexp({x}, {axes}{keep})"), "f", _has_axes),
+    "vector_norm": Rule(_over_axes("torch.linalg.vector_norm({x}, {ord}, {axes}{keep})"), "f", _has_axes),
+    "normalize": Rule(
+        lambda w, v, f: f"F.normalize({f['x']}, {f['ord']}, {_one_or_all(f['axes'])}, {f['eps']})",
+        "f",
+        lambda f, t: _has_axes(f, t) and t[0].dtype.name != "f16",  # torch rounds an eps of 1e-12 to 0
+    ),
+    "trunc_divide": Rule('torch.div({x}, {y}, rounding_mode="trunc")', "fi", literals="01"),
+    "lerp": Rule("torch.lerp({x}, {y}, {weight})", "f", literals="001"),
+    "logaddexp": Rule("torch.logaddexp({x}, {y})", "f", literals="00"),
+    "hypot": Rule("torch.hypot({x}, {y})", "f", literals="00"),
+    "xlogy": Rule("torch.xlogy({x}, {y})", "f", literals="10"),
+    "fmax": Rule("torch.fmax({x}, {y})", "fi", literals="00"),
+    "fmin": Rule("torch.fmin({x}, {y})", "fi", literals="00"),
+    "heaviside": Rule("torch.heaviside({x}, {y})", "fi", literals="00"),
+    "clamp": Rule(_clamp, "fi"),
+    "nan_to_num": Rule("torch.nan_to_num({x}, {nan}, {posinf}, {neginf})", "fi"),
+    "logcumsumexp": Rule("torch.logcumsumexp({x}, {axis})", "f"),
+    "sort": Rule("torch.sort({x}, dim={axis}, descending={descending}, stable=True)", "fib"),
+    "topk": Rule("torch.topk({x}, {k}, {axis}, {largest})", "fi"),
+    # activations
+    "relu": Rule("F.relu({x})", "fi"),
+    "relu6": Rule("F.relu6({x})"),
+    "leaky_relu": Rule("F.leaky_relu({x}, {slope})"),
+    "elu": Rule("F.elu({x}, {alpha})"),
+    "selu": Rule("F.selu({x})"),
+    "celu": Rule("F.celu({x}, {alpha})"),
+    "prelu": Rule("F.prelu({x}, {weight})", "f", _all_floats_alike),
+    "gelu": Rule("F.gelu({x}, approximate={approximate!r})"),
+    "silu": Rule("F.silu({x})"),
+    "mish": Rule("F.mish({x})"),
+    "sigmoid": Rule("torch.sigmoid({x})", "fc"),
+    "log_sigmoid": Rule("F.logsigmoid({x})"),
+    "hardtanh": Rule("F.hardtanh({x}, {low}, {high})"),
+    "hard_sigmoid": Rule("F.hardsigmoid({x})"),
+    "hard_swish": Rule("F.hardswish({x})"),
+    "softplus": Rule("F.softplus({x}, {beta}, {threshold})"),
+    "softsign": Rule("F.softsign({x})"),
+    "softmax": Rule("F.softmax({x}, dim={axis})"),
+    "log_softmax": Rule("F.log_softmax({x}, dim={axis})"),
+    "glu": Rule("F.glu({x}, dim={axis})"),
+    "tanh_shrink": Rule("F.tanhshrink({x})"),
+    "soft_shrink": Rule("F.softshrink({x}, {lambd})"),
+    "hard_shrink": Rule("F.hardshrink({x}, {lambd})"),
+    "threshold": Rule("F.threshold({x}, {threshold}, {value})", "fi"),
+    "gaussian": Rule("torch.exp(-{x}.square())", "f", lambda f, t: t[0].dtype.bytes > 2),  # else it rounds twice
+    "logit": Rule("torch.logit({x}, {eps})"),
+    "dropout": Rule(lambda w, v, f: f"F.dropout({f['x']}, {f['p']}, {w.training(v)})", "fc"),
+    "stop_gradient": Rule("{x}.detach()", _DATA),
+    # shape
+    "reshape": Rule("{x}.reshape({shape})", _DATA),
+    "stack": Rule(_listed("torch.stack([{xs}], {axis})"), _DATA),
+    "tile": Rule("{x}.repeat({repeats})", _DATA),
+    "repeat_interleave": Rule("{x}.repeat_interleave({repeats}, {axis})", _DATA),
+    "roll": Rule("torch.roll({x}, {shifts}, {axes})", _DATA),
+    "pixel_shuffle": Rule("F.pixel_shuffle({x}, {factor})", _DATA),
+    "pixel_unshuffle": Rule("F.pixel_unshuffle({x}, {factor})", _DATA, _not_empty),
+    "diagonal": Rule("{x}.diagonal({offset}, {axis0}, {axis1})", _DATA),
+    "tril": Rule("{x}.tril({diagonal})", _DATA),
+    "triu": Rule("{x}.triu({diagonal})", _DATA),
+    "im2col": Rule("F.unfold({x}, {kernel}, {dilation}, {padding}, {stride})", "f", _flat_image),
+    "col2im": Rule("F.fold({x}, {output}, {kernel}, {dilation}, {padding}, {stride})", "f", _flat_image),
+    "reflect_pad": _pad_mode("reflect"),
+    "replicate_pad": _pad_mode("replicate"),
+    "circular_pad": _pad_mode("circular"),
+    "one_hot": Rule(_one_hot, "i"),
+    # linear
+    "linear": Rule(
+        lambda w, v, f: f"F.linear({f['x']}, {f['weight']}" + ("" if f["bias"] == "None" else f", {f['bias']}") + ")",
+        _NUMBERS,
+        _all_floats_alike,
+    ),
+    "matmul": Rule("{x} @ {y}", _NUMBERS, _all_floats_alike),
+    "einsum": Rule(_listed("torch.einsum({equation!r}, {xs})"), "fc", _all_floats_alike),
+    "bilinear": Rule("F.bilinear({x1}, {x2}, {weight}, {bias})", "f", _all_floats_alike),
+    "addmm": Rule("torch.addmm({bias}, {x}, {y}, beta={beta}, alpha={alpha})", "f", _all_floats_alike),
+    "baddbmm": Rule("torch.baddbmm({bias}, {x}, {y}, beta={beta}, alpha={alpha})", "f", _all_floats_alike),
+    "embedding": Rule(
+        lambda w, v, f: (
+            f"F.embedding({f['index']}, {f['weight']}"
+            + ("" if f["padding"] is None else f", padding_idx={f['padding']}")
+            + ")"
+        ),
+        "fi",
+        lambda f, t: t[0].dtype.is_float and t[1].dtype.name in ("i32", "i64"),
+    ),
+    # convolution
+    "convolution": Rule(_convolution, "fc", _all_floats_alike),
+    "convolution_transpose": Rule(_by_rank(_CONV_TRANSPOSE), "fc", _all_floats_alike),
+    # norms
+    "batch_norm": Rule(_batch_norm),
+    "batch_norm_train": Rule(
+        "runtime.batch_norm_train({x}, {mean}, {variance}, {weight}, {bias}, {momentum}, {eps})", "f", _statistics
+    ),
+    "layer_norm": Rule(_trailing("layer_norm"), "f", _all_floats_alike),
+    "rms_norm": Rule(_trailing("rms_norm"), "f", _all_floats_alike),
+    "group_norm": Rule(_with_bias("torch.group_norm({x}, {groups}{rest}, eps={eps})"), "f", _all_floats_alike),
+    "instance_norm": Rule(
+        _with_bias("F.instance_norm({x}{rest}, eps={eps})"),
+        "f",
+        lambda f, t: _all_floats_alike(f, t) and _spatial_entries(f, t),
+    ),
+    "local_response_norm": Rule(
+        "F.local_response_norm({x}, {size}, {alpha}, {beta}, {k})",
+        "f",
+        lambda f, t: t[0].rank > 2 and t[0].dtype.bytes > 2,
+    ),
+    # attention
+    "scaled_dot_product_attention": Rule(_attention, "fb"),
+    # pooling
+    "max_pool": Rule(_by_rank(_POOL + ")")),
+    "max_pool_with_indices": Rule(_by_rank(_POOL + ", return_indices=True)")),
+    "avg_pool": Rule(_avg_pool, "f", _no_divisor_1d),
+    "adaptive_avg_pool": Rule(_by_rank("F.adaptive_avg_pool{n}d({x}, {size})")),
+    "adaptive_max_pool": Rule(_by_rank("F.adaptive_max_pool{n}d({x}, {size})")),
+    # recurrent
+    "lstm": Rule(_recurrent("lstm", 2), "f", _all_floats_alike),
+    "gru": Rule(_recurrent("gru", 1), "f", _all_floats_alike),
+    "rnn": Rule(_recurrent("rnn_{nonlinearity}", 1), "f", _all_floats_alike),
+    # resizing
+    "interpolate": Rule(_interpolate, "f", _resizes),
+    "grid_sample": Rule(
+        "F.grid_sample({x}, {grid}, mode={mode!r}, padding_mode={padding!r}, align_corners={align_corners})",
+        "f",
+        _all_floats_alike,
+    ),
+}
+
+
+def is_known(value: Value) -> bool:
+    """Whether torch has the composite of ``value`` for arguments of these types."""
+    op = value.op
+    assert isinstance(op, Composite)
+    rule = COMPOSITES.get(op.name)
+    types = [a.type for a in value.args]
+    if rule is None or any(_kind(t) == "" or _kind(t) not in rule.takes for t in types):
+        return False
+    return rule.when is None or rule.when({**_missing(op), **op.attributes}, types)
+
+
+def _missing(op: Composite) -> Fields:
+    if op.definition.variadic:
+        return {}
+    return {n: True if g else None for n, g in zip(op.definition.tensors, op.given, strict=True)}
+
+
+def composite_row(value: Value) -> Row:
+    """The row of a composite that :func:`is_known`."""
+    if is_reshape(value):
+        return reshape  # it looks at what its argument is made of
+    rule = COMPOSITES[value.op.name]
+
+    def row(w: Writer, v: Value) -> str:
+        op = v.op
+        assert isinstance(op, Composite)
+        texts = w.operands(v.args, rule.literals) if rule.literals is not None else [w.ref(a) for a in v.args]
+        fields: Fields = dict(op.attributes)
+        if op.definition.variadic:
+            fields[op.definition.tensors[0]] = texts
+        else:
+            rest = iter(texts)
+            for name, given in zip(op.definition.tensors, op.given, strict=True):
+                fields[name] = next(rest) if given else "None"
+        return rule.write.format(**fields) if isinstance(rule.write, str) else rule.write(w, v, fields)
+
+    return row

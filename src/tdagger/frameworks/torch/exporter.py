@@ -1,0 +1,386 @@
+"""Going to PyTorch: a TensorDAG becomes a readable ``nn.Module``, a ScriptModule or an ExportedProgram."""
+
+from __future__ import annotations
+
+import importlib
+import keyword
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from tdagger.composite import Composite
+from tdagger.errors import InputError, UnsupportedError
+from tdagger.frameworks.torch.codegen import Marked, Row, Statement, Writer, is_reshape
+from tdagger.frameworks.torch.emit_composites import composite_row, is_known
+from tdagger.frameworks.torch.emit_core import cannot, core_row
+from tdagger.frameworks.torch.legalize import legalize
+from tdagger.frameworks.torch.module import Entry, GeneratedModule, empty_module, fill, path_expression
+from tdagger.frameworks.torch.runtime import DTYPES, from_numpy
+from tdagger.graph import Graph
+from tdagger.op import Value
+from tdagger.ops.source import Buffer, Input, Leaf
+from tdagger.ops.structure import Item, Permute, Repeat, Slice
+from tdagger.tensordag import Origin, TensorDAG, Weight
+from tdagger.tree import Tree
+
+
+def to_torch(dag: TensorDAG, *, copy: bool = False) -> GeneratedModule:
+    """A module that computes what ``dag`` says, with the source's state_dict, in eval mode.
+
+    ``module.code`` is its source. Parameters are new ones that share memory with ``dag.weights`` (``copy``:
+    they don't) and are trainable as they were; those on the meta device stay there. Arguments are taken as the
+    source took them; shapes are fixed (InputError for others), and so are arguments that weren't tensors.
+    ``train()``, on the module or a part of it, brings back batch norm's statistics and dropout. Constants are
+    buffers that aren't saved. UnsupportedError names all that torch can't compute.
+    """
+    return _module(dag, copy, plain=False)
+
+
+def to_torchscript(dag: TensorDAG, *, copy: bool = False) -> torch.jit.ScriptModule:
+    """A traced ScriptModule that saves and loads, with the source's state_dict, frozen in eval mode.
+
+    It takes the source's tensor arguments, by position or name, without those that weren't tensors. A dataclass,
+    named tuple or dict of tensors comes out as a dict, or as a tuple where one of its entries is nested (TorchScript
+    has no dict of mixed values); None and numbers are left out.
+    """
+    module = _module(dag, copy, plain=True)
+    args, kwargs = example_inputs(dag, plain=True)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.filterwarnings("ignore", ".*deprecated", DeprecationWarning)
+        named = {**dict(zip(_parameter_names(module), args, strict=False)), **kwargs}
+        options: dict[str, Any] = {"example_kwarg_inputs": named} if kwargs else {"example_inputs": args}
+        traced: Any = torch.jit.trace(module, strict=False, check_trace=False, **options)
+        return traced
+
+
+def to_exported_program(dag: TensorDAG, *, copy: bool = False) -> torch.export.ExportedProgram:
+    """A ``torch.export.ExportedProgram`` of the module in eval mode.
+
+    Dataclass outputs that torch's pytree doesn't know come out as dicts.
+    """
+    known = all(_is_exportable(t) for t in _walk(dag.signature.outputs))
+    module = _module(dag, copy, plain=not known)
+    args, kwargs = example_inputs(dag, plain=not known)
+    return torch.export.export(module, args, kwargs, strict=False)
+
+
+# --- the module --------------------------------------------------------------------------------------------
+
+
+def _module(dag: TensorDAG, copy: bool, plain: bool) -> GeneratedModule:
+    """``plain`` is for tracing: no checks, no constant arguments, plain containers, constants baked in."""
+    graph, origins = legalize(dag.graph, is_known, dag.origins)
+    _refuse_unsupported(graph, origins)
+    state = dict(dag.state) or _declared(graph)
+    modules = [m for m in dag.modules if m]
+    owners = {"", *modules, *(n.rpartition(".")[0] for n in state)}
+    owners |= {o[:i] for o in owners for i, c in enumerate(o) if c == "."}
+    call = _call(dag, graph, plain)
+    writer = Writer(graph, _row_of, origins, owners)
+    writer.state = set(state)
+    while any(n.startswith(writer.constant) for n in (*state, *owners)):
+        writer.constant += "_"
+    entries = list(_entries(dag, state, copy))
+    baked = {e.path: f"buffer{i}" for i, e in enumerate(entries) if plain and _is_fixed(e, graph)}
+    writer.apart = {Marked(p.rpartition(".")[0], p.rpartition(".")[2]) for p in baked}
+    code, names = _forward(writer, dag, call, plain, baked)
+    constants = {n: from_numpy(_data(v), DTYPES[v.dtype.name]).clone() for v, n in writer.constants.items()}
+    if plain:
+        names |= constants | {baked[e.path]: e.tensor for e in entries if e.path in baked}
+        entries = [e for e in entries if e.path not in baked]
+    else:
+        entries += [Entry(name, tensor, False) for name, tensor in constants.items()]
+    module = empty_module(code, names, dag.name)
+    nn.Module.train(module, False)
+    fill(module, entries, modules)
+    return module
+
+
+def _is_fixed(entry: Entry, graph: Graph) -> bool:
+    """Whether a tensor is neither saved nor changed, so that tracing may see it as a constant."""
+    return not entry.persistent and not isinstance(entry.tensor, nn.Parameter) and entry.path not in graph.updates
+
+
+def _row_of(value: Value) -> Row:
+    return composite_row(value) if isinstance(value.op, Composite) else core_row(value)
+
+
+def _refuse_unsupported(graph: Graph, origins: dict[Value, Origin]) -> None:
+    found: Counter[str] = Counter()
+    places: dict[str, str] = {}
+    for value in graph.values:
+        if isinstance(value.op, Composite | Leaf) or value.op.name in ("const", "iota", "item"):
+            continue
+        why = cannot(value)
+        if why is not None:
+            found[why] += 1
+            origin = origins.get(value)
+            places.setdefault(why, f" (first in {origin.module or origin.source})" if origin else "")
+    if found:
+        shown = "; ".join(f"{n} x {why}{places[why]}" for why, n in found.items())
+        raise UnsupportedError(f"{graph.name} can't go to torch: {shown}")
+
+
+def _declared(graph: Graph) -> dict[str, Weight]:
+    """The state of a graph that no framework gave one."""
+    found = {n: Weight(v.type, True) for n, v in graph.parameters.items()}
+    found |= {n: Weight(v.type, False) for n, v in graph.buffers.items()}
+    return found | {n: Weight(v.type, False) for n, v in graph.updates.items() if n not in found}
+
+
+def _entries(dag: TensorDAG, state: dict[str, Weight], copy: bool) -> Iterator[Entry]:
+    """The tensors of the state in order; tied ones are one object."""
+    made: dict[str, Tensor] = {}
+    lazy = getattr(dag.weights, "tensor", None)
+    for name, weight in state.items():
+        of = weight.alias_of or name
+        tensor = made.get(of)
+        if tensor is None:
+            if of not in dag.weights:
+                raise InputError(f"{dag.name}: the weights have no {of!r} ({weight.type}), which its state lists")
+            data = lazy(of) if lazy is not None else from_numpy(dag.weights[of], DTYPES[weight.type.dtype.name])
+            data = data.detach().clone() if copy else data.detach()
+            floating = data.is_floating_point() or data.is_complex()
+            tensor = nn.Parameter(data, weight.trainable and floating) if weight.is_parameter else data
+            made[of] = made[name] = tensor
+        yield Entry(name, tensor, weight.persistent)
+
+
+def _data(value: Value) -> Any:
+    """The array of a constant or iota."""
+    op: Any = value.op
+    return op.run()
+
+
+# --- forward -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Call:
+    """How ``forward`` is called: its parameters, the lines that unpack and check them, the inputs' names."""
+
+    parameters: list[str] = field(default_factory=list[str])
+    lines: list[str] = field(default_factory=list[str])
+    inputs: dict[Value, str] = field(default_factory=dict[Value, str])
+    names: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+_RESERVED = {"self", "m", "_", "torch", "F", "runtime", "inf", "nan", "forward"}
+
+
+def _identifier(text: str, taken: set[str]) -> str:
+    """``text`` as a name that isn't taken; it is taken then."""
+    base = re.sub(r"\W+", "_", text).strip("_") or "x"
+    base = f"input_{base}" if base[0].isdigit() or keyword.iskeyword(base) else base
+    name = base
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
+def _call(dag: TensorDAG, graph: Graph, plain: bool) -> _Call:
+    """From the signature: leaves are parameters, nested arguments are unpacked, constants are compared."""
+    call, taken = _Call(), set(_RESERVED)
+    inputs = iter(graph.inputs.items())
+    args, kwargs = dag.signature.inputs.children
+    taken |= {str(k) for k in kwargs.keys}
+    for tree in args.children:
+        _parameter(call, tree, "", inputs, taken, plain)
+    if kwargs.children and not plain:
+        call.parameters.append("*")
+    for key, tree in zip(kwargs.keys, kwargs.children, strict=True):
+        _parameter(call, tree, str(key), inputs, taken, plain)
+    if call.parameters[-1:] == ["*"]:
+        call.parameters.pop()
+    return call
+
+
+def _parameter(call: _Call, tree: Tree, key: str, inputs: Iterator[tuple[str, Value]], taken: set[str],
+               plain: bool) -> None:  # fmt: skip
+    """Add one argument; ``key`` is its keyword, or "" for one by position."""
+    if tree.kind == "constant":
+        if not plain:
+            _constant(call, tree.constant, key or _identifier("option", taken), bool(key))
+        return
+    leaves = [next(inputs) for _ in range(_count(tree))]
+    if not leaves:
+        if plain:
+            return
+        name = key or _identifier("nothing", taken)
+    elif tree.kind == "leaf":
+        name = key or _identifier(leaves[0][0], taken)
+        call.inputs[leaves[0][1]] = name
+    else:
+        name = key or _identifier(leaves[0][0].rpartition(".")[0] or "args", taken)
+    call.parameters.append(name)
+    if tree.kind != "leaf":
+        for leaf, value in leaves:
+            call.inputs[value] = _identifier(leaf, taken)
+        call.names[f"{name}_structure"] = tree
+        taken.add(f"{name}_structure")
+        targets = "".join(f"{call.inputs[v]}, " for _, v in leaves)
+        unpacked = f"runtime.unpack({name!r}, {name}, {name}_structure)"
+        call.lines.append(
+            f"{targets.rstrip() if len(leaves) == 1 else targets[:-2]} = {unpacked}" if leaves else unpacked
+        )
+    for _, value in leaves if not plain else ():
+        own = call.inputs[value]
+        call.lines.append(f"if {own} is None or {own}.shape != {value.type.shape}:")
+        call.lines.append(f'    raise runtime.wrong_input({own!r}, "{value.type}", {own})')
+
+
+def _constant(call: _Call, constant: Any, name: str, by_name: bool) -> None:
+    shown = repr(constant)
+    call.parameters.append(f"{name}={shown}" if by_name else name)
+    differs = "is not" if constant is None or isinstance(constant, bool) else "!="
+    call.lines.append(f"if {name} {differs} {shown}:")
+    call.lines.append(f"    raise runtime.wrong_constant({name!r}, {shown}, {name})")
+
+
+def _count(tree: Tree) -> int:
+    return 1 if tree.kind == "leaf" else sum(map(_count, tree.children))
+
+
+def _forward(writer: Writer, dag: TensorDAG, call: _Call, plain: bool,
+             baked: dict[str, str]) -> tuple[str, dict[str, Any]]:  # fmt: skip
+    """The source of ``forward`` and what its names stand for; ``baked`` names buffers that became constants."""
+    graph, names = writer.graph, dict(call.names)
+    changed = set(graph.updates)
+    roots = [*graph.outputs.values(), *graph.updates.values()]
+    body: list[Statement] = writer.statements(roots)
+
+    def final(value: Value, buffer: str = "") -> str:
+        text = writer.ref(value)
+        return f"{text}.clone()" if (_viewed(value) & changed) - {buffer} else text
+
+    end: list[str] = []
+    moved: list[tuple[str, str]] = []
+    for name, value in graph.updates.items():
+        if isinstance(value.op, Buffer) and value.op.leaf == name:
+            continue
+        text = final(value, name)
+        if text.endswith(".clone()"):
+            end.append(f"new_{len(moved)} = {text}")
+            text = f"new_{len(moved)}"
+        moved.append((name, text))
+    leaves = iter([final(v) for v in graph.outputs.values()])
+    result = _result(dag.signature.outputs, leaves, names, plain)
+    if moved:
+        end.append(f"result = {result}")
+        result = "result"
+        for name, text in moved:
+            owner, _, own = name.rpartition(".")
+            end.append(f"{writer.state_tensor(owner, own)}.copy_({text}.detach())")
+    end.append(f"return {result}")
+
+    def path(marked: Marked) -> str:
+        if marked.owner == "@":
+            return path_expression("m", [marked.name])
+        parts = [p for p in (*marked.owner.split("."), marked.name) if p]
+        if plain and not marked.owner and marked.name in constants:
+            return marked.name
+        return baked.get(".".join(parts)) or path_expression("self", parts)
+
+    constants = set(writer.constants.values())
+    lines = [*call.lines, *writer.lines(body, end, call.inputs, path, dag.modules)]
+    code = "".join(f"    {line}\n" for text in lines for line in text.split("\n"))
+    return f"def forward({', '.join(['self', *call.parameters])}):\n{code}", names
+
+
+_VIEWS = {"stop_gradient", "diagonal", "dropout"}
+
+
+def _viewed(value: Value) -> set[str]:
+    """The buffers that ``value`` may share memory with."""
+    while is_reshape(value) or isinstance(value.op, Permute | Slice | Repeat | Item) or value.op.name in _VIEWS:
+        value = value.args[0]
+    return {value.op.leaf} if isinstance(value.op, Buffer) else set()
+
+
+def _result(tree: Tree, leaves: Iterator[str], names: dict[str, Any], plain: bool) -> str:
+    """An expression for the outputs, nested as the source nested them."""
+    if tree.kind == "leaf":
+        return next(leaves)
+    if tree.kind == "constant":
+        return repr(tree.constant)
+    pairs = list(zip(tree.keys, tree.children, strict=True))
+    kind = tree.kind
+    if plain:
+        pairs = [(k, c) for k, c in pairs if c.kind != "constant"]
+        flat = all(c.kind == "leaf" for _, c in pairs) and all(isinstance(k, str) for k, _ in pairs)
+        kind = "tuple" if kind in ("tuple", "list") or not flat or not pairs else "dict"
+    texts = [(k, _result(c, leaves, names, plain)) for k, c in pairs]
+    if kind == "tuple":
+        return f"({''.join(f'{t}, ' for _, t in texts)[: None if len(texts) == 1 else -2].rstrip()})"
+    if kind == "list":
+        return f"[{', '.join(t for _, t in texts)}]"
+    inner = f"{{{', '.join(f'{k!r}: {t}' for k, t in texts)}}}"
+    if plain or (kind == "dict" and not tree.type):
+        return inner
+    name = _container(tree, names)
+    if kind == "dict":
+        return f"{name}({inner})"
+    return f"{name}({', '.join(f'{k}={t}' for k, t in texts)})"
+
+
+def _container(tree: Tree, names: dict[str, Any]) -> str:
+    """The name of a container's class in the generated code."""
+    module, _, qualname = tree.type.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in qualname.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as e:
+        raise UnsupportedError(f"the network returns a {tree.type}, which can't be imported: {e}") from e
+    name = qualname.replace(".", "_")
+    while names.get(name, found) is not found:
+        name += "_"
+    names[name] = found
+    return name
+
+
+# --- example inputs ----------------------------------------------------------------------------------------
+
+
+def example_inputs(dag: TensorDAG, plain: bool = False) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Zeros of the inputs' types, nested as the network takes them; ``plain`` leaves out what isn't tensors."""
+    leaves = [
+        torch.zeros(v.type.shape, dtype=DTYPES[v.dtype.name])
+        for v in dag.graph.inputs.values()
+        if isinstance(v.op, Input)
+    ]
+    args, kwargs = dag.signature.inputs.unflatten(leaves)
+    if not plain:
+        return tuple(args), dict(kwargs)
+    trees, named = dag.signature.inputs.children
+    kept = tuple(a for a, t in zip(args, trees.children, strict=True) if _count(t))
+    return kept, {k: kwargs[k] for k, t in zip(named.keys, named.children, strict=True) if _count(t)}
+
+
+def _parameter_names(module: GeneratedModule) -> list[str]:
+    code: Any = type(module).forward.__code__
+    return list(code.co_varnames[1 : code.co_argcount])
+
+
+def _walk(tree: Tree) -> Iterator[Tree]:
+    yield tree
+    for child in tree.children:
+        yield from _walk(child)
+
+
+def _is_exportable(tree: Tree) -> bool:
+    """Whether torch's pytree knows the container."""
+    return not tree.type or _class_of(tree) in pytree.SUPPORTED_NODES or tree.kind == "namedtuple"
+
+
+def _class_of(tree: Tree) -> Any:
+    names: dict[str, Any] = {}
+    return names[_container(tree, names)] if tree.type else None

@@ -1,0 +1,437 @@
+"""From PyTorch: ``nn.Module``, ExportedProgram, fx GraphModule and TorchScript to a TDAG.
+
+Every entrance ends in the same table of ATen rules (:mod:`tdagger.frameworks.torch.aten`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.utils import _pytree as pytree
+
+from tdagger.errors import InputError, TDaggerError, UnsupportedError
+from tdagger.frameworks.torch import torchscript
+from tdagger.frameworks.torch.aten import DTYPES
+from tdagger.frameworks.torch.calls import Caller, array_of, constant, run_fx
+from tdagger.frameworks.torch.functional import Ref
+from tdagger.graph import Graph, bulk
+from tdagger.op import Array, Value
+from tdagger.ops.source import Buffer, Input, Parameter
+from tdagger.tensordag import Origin, Signature, TensorDAG, Weight
+from tdagger.tree import Tree, converters, flatten
+from tdagger.types import TensorType
+
+
+class TorchWeights(Mapping[str, Array]):
+    """The tensors of a torch module as numpy arrays on the same memory, made when asked for."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self.tensors = dict(tensors)
+
+    def __getitem__(self, name: str) -> Array:
+        tensor = self.tensors[name]
+        if tensor.is_meta:
+            raise InputError(f"weight {name!r} is on the meta device: it has a type but no data")
+        return array_of(tensor)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """The tensor itself."""
+        return self.tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+
+def type_of(tensor: torch.Tensor) -> TensorType:
+    """The type of a torch tensor."""
+    if tensor.dtype not in DTYPES:
+        raise UnsupportedError(f"tensors of {tensor.dtype} can't be imported")
+    return TensorType(tuple(tensor.shape), DTYPES[tensor.dtype])
+
+
+def _is_tensor(x: Any) -> bool:
+    return isinstance(x, torch.Tensor)
+
+
+def _cache_tensors(cache: Any) -> Any:
+    """A transformers Cache as a tuple of (key, value) for each layer, or its parts if it has several."""
+    if hasattr(cache, "self_attention_cache"):
+        return (_cache_tensors(cache.self_attention_cache), _cache_tensors(cache.cross_attention_cache))
+    if hasattr(cache, "layers"):
+        names = ("keys", "values", "conv_states", "recurrent_states", "ssm_states")
+        return tuple(
+            tuple(getattr(layer, n) for n in names if isinstance(getattr(layer, n, None), torch.Tensor))
+            for layer in cache.layers
+        )
+    return {k: v for k, v in vars(cache).items() if isinstance(v, torch.Tensor | list | tuple | dict)}
+
+
+converters["transformers.cache_utils.Cache"] = _cache_tensors
+for _name in ("MambaCache", "FalconMambaCache", "xLSTMCache"):
+    converters[f"transformers.models.mamba.modeling_mamba.{_name}"] = _cache_tensors
+converters["transformers.cache_utils.MambaCache"] = _cache_tensors
+
+
+# --- state -------------------------------------------------------------------------------------------------
+
+
+def state_of(module: nn.Module) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:
+    """Every tensor of a module's state, and the tensors by name; tied ones point to the first name."""
+    state: dict[str, Weight] = {}
+    tensors: dict[str, torch.Tensor] = {}
+    first: dict[int, str] = {}
+    kept = set(module.state_dict(keep_vars=True))
+    for is_parameter, named in (
+        (True, module.named_parameters(remove_duplicate=False)),
+        (False, module.named_buffers(remove_duplicate=False)),
+    ):
+        for name, tensor in named:
+            alias = first.setdefault(id(tensor), name)
+            state[name] = Weight(
+                type_of(tensor),
+                is_parameter,
+                tensor.requires_grad,
+                name in kept,
+                "" if alias == name else alias,
+            )
+            tensors[name] = tensor
+    order = list(module.state_dict(keep_vars=True))
+    ordered = [*(n for n in order if n in state), *(n for n in state if n not in kept)]
+    return {n: state[n] for n in ordered}, tensors
+
+
+def weight_value(name: str, weight: Weight) -> Value:
+    """The leaf of a weight; tied weights have one leaf."""
+    kind = Parameter if weight.is_parameter else Buffer
+    return kind(weight.alias_of or name, weight.type)()
+
+
+# --- nn.Module ---------------------------------------------------------------------------------------------
+
+
+class _Result:
+    """Where a capture leaves the structure of the result (torch.export restores a module's own attributes)."""
+
+    tree: Tree | None = None
+
+
+class _Flat(nn.Module):
+    """A module that takes the tensors of its arguments one by one and returns those of its result."""
+
+    def __init__(self, model: nn.Module, inputs: Tree) -> None:
+        super().__init__()
+        self.model = model
+        self.inputs = inputs
+        self.result = _Result()
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        args, kwargs = self.inputs.unflatten(list(tensors))
+        leaves, self.result.tree = flatten(self.model(*args, **kwargs), _is_tensor, "the result")
+        return tuple(leaves)
+
+
+def input_names(forward: Any, tree: Tree) -> list[str]:
+    """Names for the tensors of (args, kwargs): the parameter names of ``forward``, and keys inside them."""
+    positional, keyword = tree.children
+    try:
+        parameters = list(inspect.signature(forward).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    names: list[str] = []
+    for i, child in enumerate(positional.children):
+        own = f"input{i}"
+        if i < len(parameters) and parameters[i].kind is not inspect.Parameter.VAR_POSITIONAL:
+            own = parameters[i].name
+        names += child.names(own)
+    for key, child in zip(keyword.keys, keyword.children, strict=True):
+        names += child.names(str(key))
+    return names
+
+
+def output_names(tree: Tree) -> list[str]:
+    """Names for the tensors of a result: their keys, ``out`` for a single tensor."""
+    return ["out"] if tree.kind == "leaf" else tree.names("")
+
+
+def from_torch(
+    model: Any,
+    args: Any = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    via: Literal["export", "trace"] = "export",
+    external: bool = False,
+    name: str = "",
+) -> TensorDAG:
+    """A TDAG of a PyTorch network, captured on example inputs.
+
+    ``model`` is an ``nn.Module`` (an fx GraphModule too), a ``torch.export.ExportedProgram``, or a TorchScript
+    module. ``args`` is a tensor or a tuple of arguments, ``kwargs`` keyword arguments; tensors may be nested in
+    tuples, lists, dicts and dataclasses. The weights are shared with the model, not copied. With ``external``,
+    ops that have no rule become external ops instead of an error.
+
+    ``via`` says how an ``nn.Module`` is captured. ``"export"`` is ``torch.export``, which refuses what depends on
+    the data; ``"trace"`` is ``torch.jit.trace``, which takes more, but what Python decides from the data (a
+    branch, a size, a number taken out of a tensor) stays as it was for the example inputs.
+
+    UnsupportedError names every op that can't be imported, with counts and source lines, or says why torch
+    can't capture the network; InputError what is wrong with the inputs.
+    """
+    arguments: tuple[Any, ...] = args if isinstance(args, tuple) else (args,)
+    if isinstance(model, torch.export.ExportedProgram):
+        return from_exported_program(model, external=external, name=name)
+    if isinstance(model, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+        return from_torchscript(model, arguments or None, external=external, name=name)
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"from_torch takes an nn.Module, an ExportedProgram or a TorchScript module, got {type(model).__name__}"
+        )
+    leaves, inputs = flatten((arguments, dict(kwargs or {})), _is_tensor)
+    if not leaves:
+        raise InputError("from_torch needs example inputs: from_torch(model, (x,), {'mask': mask})")
+    if via not in ("export", "trace"):
+        raise InputError(f"from_torch captures via 'export' or 'trace', not {via!r}")
+    flat = _Flat(model, inputs)
+    flat.training = model.training
+    if via == "trace":
+        return _import_trace(flat, tuple(leaves), external, name or type(model).__name__)
+    program = _export(flat, tuple(leaves))
+    assert flat.result.tree is not None
+    state, tensors = state_of(model)
+    signature = Signature(inputs, flat.result.tree)
+    names = input_names(model.forward, inputs)
+    return _import_program(program, state, tensors, signature, names, "model.", external, name or type(model).__name__)
+
+
+def _export(flat: _Flat, args: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The tensor attributes? .* were? assigned during export", UserWarning)
+        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec", FutureWarning)
+        try:
+            return torch.export.export(flat, args, strict=False)
+        except TDaggerError:
+            raise
+        except Exception as e:  # whatever the network's own code or torch raises on tensors without data
+            advice = (
+                "If the network runs on these inputs, from_torch(..., via='trace') may capture it; what it decides "
+                "from the data is then fixed as for the example inputs."
+            )
+            raise _not_captured("torch.export", flat, e, advice) from e
+
+
+def _not_captured(tool: str, flat: _Flat, error: Exception, advice: str) -> UnsupportedError:
+    """The error for a network that torch can't capture, with the first line of torch's own."""
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return UnsupportedError(
+        f"{tool} can't capture {type(flat.model).__name__}: {type(error).__name__}: {first}\n{advice}"
+    )
+
+
+def _import_trace(flat: _Flat, args: tuple[torch.Tensor, ...], external: bool, title: str) -> TensorDAG:
+    """The module as ``torch.jit.trace`` sees it, called and answering as the module itself."""
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.filterwarnings("ignore", ".*deprecated", DeprecationWarning)
+            traced: Any = torch.jit.trace(flat, args, check_trace=False, strict=False)
+    except TDaggerError:
+        raise
+    except Exception as e:  # whatever the network's own code or torch raises
+        advice = "torch.jit.trace runs the network on the example inputs: does model(*args, **kwargs) work?"
+        raise _not_captured("torch.jit.trace", flat, e, advice) from e
+    assert flat.result.tree is not None
+    state, tensors = state_of(flat.model)
+    names = input_names(flat.model.forward, flat.inputs)
+    caller = Caller(external)
+    with bulk():
+        graph, _, modules = torchscript.walk(traced, args, state, caller, names, "model")
+        if caller.problems and not external:
+            raise caller.error()
+    signature = Signature(flat.inputs, flat.result.tree)
+    outputs = dict(zip(output_names(signature.outputs), graph.outputs.values(), strict=True))
+    graph = Graph(graph.inputs, outputs, graph.updates, title, caller.order)
+    return TensorDAG(graph, TorchWeights(tensors), signature, state, caller.origins, modules, title)
+
+
+def from_exported_program(
+    program: torch.export.ExportedProgram, *, external: bool = False, name: str = ""
+) -> TensorDAG:
+    """A TDAG of an ExportedProgram with static shapes; see :func:`from_torch`."""
+    spec = program.graph_signature
+    tensors: dict[str, torch.Tensor] = dict(program.state_dict)
+    tensors.update({k: v for k, v in program.constants.items() if isinstance(v, torch.Tensor)})
+    parameters = set(spec.parameters)
+    lifted = set(spec.inputs_to_lifted_tensor_constants.values())
+    first: dict[int, str] = {}
+    state: dict[str, Weight] = {}
+    for key, tensor in tensors.items():
+        if key in lifted:
+            continue
+        alias = first.setdefault(id(tensor), key)
+        state[key] = Weight(
+            type_of(tensor),
+            key in parameters,
+            tensor.requires_grad,
+            key in program.state_dict,
+            "" if alias == key else alias,
+        )
+    if program.range_constraints:
+        raise UnsupportedError(
+            f"the exported program has symbolic sizes ({', '.join(map(str, program.range_constraints))}): "
+            "a TDAG is static, export it without dynamic_shapes"
+        )
+    inputs = _tree_of(program.call_spec.in_spec)
+    outputs = _tree_of(program.call_spec.out_spec)
+    outputs = _with_constants(outputs, [o.arg for o in spec.output_specs if o.kind is OutputKind.USER_OUTPUT])
+    names = [s.arg.name for s in spec.input_specs if s.kind is InputKind.USER_INPUT]
+    signature = Signature(
+        _with_constants(inputs, [s.arg for s in spec.input_specs if s.kind is InputKind.USER_INPUT]), outputs
+    )
+    return _import_program(program, state, tensors, signature, names, "", external, name or "exported_program")
+
+
+def _tree_of(spec: Any) -> Tree:
+    """torch's pytree spec as a tree: tuples, lists, dicts, named tuples and registered dataclasses."""
+    dummy = pytree.tree_unflatten([_Leaf()] * spec.num_leaves, spec)
+    return flatten(dummy, lambda x: isinstance(x, _Leaf))[1]
+
+
+class _Leaf:
+    """Stands for a tensor while a pytree spec is read."""
+
+
+def _with_constants(tree: Tree, specs: Sequence[Any]) -> Tree:
+    """The tree with constants where the program's signature has them instead of tensors."""
+    arguments = iter(specs)
+
+    def fill(t: Tree) -> Tree:
+        if t.kind == "leaf":
+            spec = next(arguments)
+            return Tree("constant", constant=spec.value) if isinstance(spec, ConstantArgument) else t
+        return t._replace(children=tuple(fill(c) for c in t.children))
+
+    return fill(tree)
+
+
+def _import_program(
+    program: torch.export.ExportedProgram,
+    state: Mapping[str, Weight],
+    tensors: Mapping[str, torch.Tensor],
+    signature: Signature,
+    names: Sequence[str],
+    prefix: str,
+    external: bool,
+    title: str,
+) -> TensorDAG:
+    caller = Caller(external)
+    places = _Places(prefix)
+    refs: list[Any] = []
+    inputs: dict[str, Value] = {}
+    buffers: dict[str, Ref] = {}
+    placeholders = {n.name: n for n in program.graph.nodes if n.op == "placeholder"}
+    with bulk():
+        for spec in program.graph_signature.input_specs:
+            target = (spec.target or "").removeprefix(prefix)
+            if spec.kind is InputKind.USER_INPUT:
+                if isinstance(spec.arg, ConstantArgument):
+                    refs.append(spec.arg.value)
+                    continue
+                name = names[len(inputs)]
+                inputs[name] = Input(name, type_of(placeholders[spec.arg.name].meta["val"]))()
+                refs.append(Ref(inputs[name]))
+            elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+                weight = state[target]
+                name = weight.alias_of or target
+                ref = buffers.setdefault(name, Ref(weight_value(target, weight)))
+                refs.append(ref)
+            elif spec.kind is InputKind.CONSTANT_TENSOR:
+                refs.append(Ref(constant(_constant_tensor(program, str(spec.target)))))
+            else:
+                raise UnsupportedError(f"the exported program has an input of kind {spec.kind.name} ({spec.target})")
+        result = run_fx(program.graph_module, refs, caller, places)
+        if caller.problems and not external:
+            raise caller.error()
+        outputs, updates = _results(program, result, signature, buffers)
+        graph = Graph(inputs, outputs, updates, title, caller.order)
+    return TensorDAG(graph, TorchWeights(tensors), signature, dict(state), caller.origins, places.modules, title)
+
+
+def _constant_tensor(program: torch.export.ExportedProgram, target: str) -> torch.Tensor:
+    found = program.constants[target]
+    if not isinstance(found, torch.Tensor):
+        raise UnsupportedError(f"constant {target} is a {type(found).__name__}, not a tensor")
+    return found
+
+
+def _results(
+    program: torch.export.ExportedProgram, result: Any, signature: Signature, buffers: Mapping[str, Ref]
+) -> tuple[dict[str, Value], dict[str, Value]]:
+    """Outputs by name and the new values of changed buffers."""
+    updates: dict[str, Value] = {}
+    returned: list[Value] = []
+    for spec, ref in zip(program.graph_signature.output_specs, result, strict=True):
+        if spec.kind is OutputKind.BUFFER_MUTATION:
+            updates[str(spec.target)] = ref.read()
+        elif spec.kind is OutputKind.USER_OUTPUT and isinstance(ref, Ref):
+            returned.append(ref.read())
+    for name, ref in buffers.items():
+        if ref.cell.version:
+            updates[name] = ref.cell.value
+    return dict(zip(output_names(signature.outputs), returned, strict=True)), updates
+
+
+class _Places:
+    """Reads the origin of an fx node: module path, framework op, source line."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.modules: dict[str, str] = {}
+
+    def __call__(self, node: torch.fx.Node) -> Origin:
+        path = ""
+        stack = node.meta.get("nn_module_stack")
+        if stack:
+            for own, kind in stack.values():
+                path = f"{own}.".removeprefix("L['self'].")
+                if not path.startswith(self.prefix):
+                    continue  # the module that flattens the inputs
+                path = path[len(self.prefix) : -1]
+                if path not in self.modules:
+                    named = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+                    self.modules[path] = named.rpartition(".")[2]
+        return Origin(path, str(node.target), _source_line(node.meta.get("stack_trace")))
+
+
+def _source_line(trace: str | None) -> str:
+    """The last ``file:line`` of a stack trace."""
+    if not trace:
+        return ""
+    start = trace.rfind('File "') + 6
+    end = trace.find('"', start)
+    comma = trace.find(",", end + 2)
+    return f"{trace[start:end]}:{trace[end + 8 : comma]}"
+
+
+def from_torchscript(module: Any, args: Any = None, *, external: bool = False, name: str = "") -> TensorDAG:
+    """A TDAG of a TorchScript module, traced or scripted (control flow on shapes and settings is resolved).
+
+    ``args`` are example inputs; a module traced in this process doesn't need them. InputError asks for them
+    where the file doesn't say the shapes; UnsupportedError names ops and control flow on data.
+    """
+    arguments = args if args is None or isinstance(args, tuple) else (args,)
+    caller = Caller(external)
+    state, tensors = state_of(module) if isinstance(module, nn.Module) else ({}, {})
+    with bulk():
+        graph, signature, modules = torchscript.walk(module, arguments, state, caller)
+        if caller.problems and not external:
+            raise caller.error()
+    title = name or getattr(module, "original_name", "") or type(module).__name__
+    graph.name = title
+    return TensorDAG(graph, TorchWeights(tensors), signature, state, caller.origins, modules, title)

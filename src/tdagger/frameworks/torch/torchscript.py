@@ -1,0 +1,413 @@
+"""Walking TorchScript: a small interpreter of its graph in which tensors are values and all else is Python.
+
+Sizes, settings and branches on them are known, so loops and ifs over them are followed as they run; control
+flow on data is refused by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+
+from tdagger.errors import InputError, UnsupportedError
+from tdagger.frameworks.torch.aten import DTYPES, TORCH_DTYPES
+from tdagger.frameworks.torch.calls import Caller, constant
+from tdagger.frameworks.torch.functional import Ref
+from tdagger.graph import Graph
+from tdagger.op import Value
+from tdagger.ops.source import Buffer, Const, Input, Parameter
+from tdagger.tensordag import Origin, Signature, Weight
+from tdagger.tree import Tree, flatten
+from tdagger.types import TensorType
+
+#: Where a node came from, as TorchScript writes it: ``path(line): function`` or ``File "path", line 12``.
+_SOURCE = re.compile(r'^(\S+)\((\d+)\): |File "([^"]+)", line (\d+)')
+
+
+class _Object:
+    """A module of the script: where it is."""
+
+    def __init__(self, module: Any, path: str) -> None:
+        self.module = module
+        self.path = path
+
+
+def walk(
+    module: Any,
+    args: tuple[Any, ...] | None,
+    state: Mapping[str, Weight],
+    caller: Caller,
+    names: Sequence[str] = (),
+    root: str = "",
+) -> tuple[Graph, Signature, dict[str, str]]:
+    """The graph, signature and module classes of a TorchScript module or function.
+
+    ``names`` are those of the tensors of ``args``, the script's own if none are given; what is in the script's
+    module ``root`` is named as if that were the whole.
+    """
+    script = module.inlined_graph
+    declared = list(script.inputs())
+    is_module = isinstance(module, torch.nn.Module)
+    if is_module:
+        declared = declared[1:]
+    inputs, given, tree = _inputs(declared, args, names)
+    walker = _Walker(state, caller, root)
+    env = walker.env
+    if is_module:
+        env[next(iter(script.inputs())).unique()] = _Object(module, "")
+    for value, x in zip(declared, given, strict=False):
+        env[value.unique()] = x
+    results = walker.block(script)
+    result = results[0] if len(results) == 1 else tuple(results)
+    leaves, outputs = flatten(_tensors(result), lambda x: isinstance(x, Ref), "the result")
+    names = ["out"] if outputs.kind == "leaf" else outputs.names("")
+    updates = {n: ref.cell.value for n, ref in walker.weights.items() if ref.cell.version}
+    results_by_name = dict(zip(names, [r.read() for r in leaves], strict=True))
+    graph = Graph(inputs, results_by_name, updates, order=caller.order)
+    return graph, Signature(tree, outputs), walker.modules
+
+
+def _tensors(x: Any) -> Any:
+    """A result with its real tensors as refs."""
+    if isinstance(x, torch.Tensor):
+        return Ref(constant(x))
+    if isinstance(x, tuple | list):
+        return type(x)(_tensors(v) for v in x)
+    return {k: _tensors(v) for k, v in x.items()} if isinstance(x, dict) else x
+
+
+def _inputs(
+    declared: list[Any], args: tuple[Any, ...] | None, names: Sequence[str]
+) -> tuple[dict[str, Value], list[Any], Tree]:
+    """Input leaves by name, what each declared input is, and how they nest."""
+    inputs: dict[str, Value] = {}
+    if args is not None:
+        leaves, tree = flatten((args, {}), lambda x: isinstance(x, torch.Tensor))
+        if len(args) > len(declared):
+            raise InputError(f"the script takes {len(declared)} inputs, got {len(args)}")
+        names = names or [
+            n for v, child in zip(declared, tree.children[0].children, strict=False) for n in child.names(_name(v))
+        ]
+        for name, tensor in zip(names, leaves, strict=True):
+            inputs[name] = Input(name, TensorType(tuple(tensor.shape), DTYPES[tensor.dtype]))()
+        given = tree.unflatten([Ref(v) for v in inputs.values()])[0]
+        rest = [None] * (len(declared) - len(args))
+        return inputs, [*given, *rest], tree
+
+    def leaf(name: str, kind: Any) -> Any:
+        sizes: Any = None
+        if isinstance(kind, torch._C.TupleType):
+            return tuple(leaf(f"{name}.{i}", k) for i, k in enumerate(kind.elements()))
+        dtype: Any = None
+        if isinstance(kind, torch._C.TensorType):
+            sizes, dtype = kind.sizes(), kind.dtype()
+        if sizes is None or None in sizes or dtype is None:
+            raise InputError(
+                f"the script doesn't say the shape of its input {name!r} ({kind.annotation_str}): "
+                "give example inputs, from_torchscript(module, (x,))"
+            )
+        inputs[name] = Input(name, TensorType(tuple(sizes), DTYPES[dtype]))()
+        return Ref(inputs[name])
+
+    given = [leaf(_name(v), v.type()) for v in declared]
+    tree = flatten((tuple(given), {}), lambda x: isinstance(x, Ref))[1]
+    return inputs, given, tree
+
+
+def _name(value: Any) -> str:
+    return value.debugName().rpartition(".")[0] or value.debugName()
+
+
+@cache
+def _overload(schema: str) -> OpOverload | None:
+    """The op of a schema, if torch.ops has it."""
+    parsed = torch._C.parse_schema(schema)
+    namespace, _, name = parsed.name.partition("::")
+    packet = getattr(getattr(torch.ops, namespace), name, None)
+    overload = getattr(packet, parsed.overload_name or "default", None)
+    return overload if isinstance(overload, OpOverload) else None
+
+
+class _Walker:
+    """Runs the blocks of a script."""
+
+    def __init__(self, state: Mapping[str, Weight], caller: Caller, root: str = "") -> None:
+        self.root = root
+        self.env: dict[int, Any] = {}
+        self.state = state
+        self.caller = caller
+        self.weights: dict[str, Ref] = {}
+        self.modules: dict[str, str] = {}
+
+    def block(self, block: Any) -> list[Any]:
+        """Run the nodes of a block; the values of its outputs."""
+        for node in block.nodes():
+            self._node(node)
+        return [self.env[v.unique()] for v in block.outputs()]
+
+    def _node(self, node: Any) -> None:
+        kind = node.kind()
+        if kind == "prim::Constant":
+            output = node.output()
+            self.env[output.unique()] = output.toIValue()
+            return
+        inputs = [self.env[v.unique()] for v in node.inputs()]
+        rule = _PRIMS.get(kind)
+        results = self._operator(node, kind, inputs) if rule is None else rule(self, node, inputs)
+        outputs = list(node.outputs())
+        if len(outputs) == 1:
+            self.env[outputs[0].unique()] = results
+        else:
+            for value, result in zip(outputs, results or (), strict=True):
+                self.env[value.unique()] = result
+
+    def _operator(self, node: Any, kind: str, inputs: list[Any]) -> Any:
+        attribute = _ATTRIBUTES.get(kind)
+        if attribute is not None and isinstance(inputs[0], Ref):
+            return attribute(inputs[0].read(), *inputs[1:])
+        schema = node.schema()
+        target = _overload(schema) if schema != "(no schema)" else None
+        tensors = _flat(inputs)
+        scalars = all(isinstance(t, torch.Tensor) and t.dim() == 0 for t in tensors)
+        known = scalars and (tensors or not _makes_tensor(node))  # arithmetic on sizes and settings: run it
+        if target is None:
+            if known:
+                return _run(kind, inputs)
+            where = self.origin(node).source or "source unknown"
+            raise UnsupportedError(f"TorchScript {kind} at {where} is not imported")
+        args, kwargs = _split(target, inputs)
+        if known:
+            return target(*args, **kwargs)
+        result = self.caller.call(target, args, kwargs, self.origin(node))
+        return list(result) if isinstance(result, tuple) and node.outputsSize() == 1 else result
+
+    def origin(self, node: Any) -> Origin:
+        """Module path, op and source line of a node; a file without scopes tells the path by the weights used."""
+        path = node.scopeName().rpartition("/")[2]
+        if path.startswith("__module"):
+            path = self.below_root(path.removeprefix("__module").removeprefix("."))
+        else:
+            inputs = [self.env[v.unique()] for v in node.inputs()]
+            refs = [x for x in _flat(inputs) if isinstance(x, Ref)]
+            leaves = [r.cell.value.op for r in refs if isinstance(r.cell.value.op, Parameter | Buffer)]
+            path = leaves[0].leaf.rpartition(".")[0] if leaves else ""
+        found = _SOURCE.search(node.sourceRange())
+        source = ":".join(g for g in found.groups() if g) if found else ""
+        return Origin(path, node.kind().replace("::", "."), source)
+
+    def below_root(self, path: str) -> str:
+        """A module path without the root."""
+        return path.removeprefix(self.root).removeprefix(".") if self.root else path
+
+    def attribute(self, owner: _Object, name: str) -> Any:
+        """An attribute of a module: another module, a weight, or a plain value."""
+        found = getattr(owner.module, name)
+        path = self.below_root(f"{owner.path}.{name}" if owner.path else name)
+        if isinstance(found, torch.nn.Module):
+            self.modules[path] = getattr(found, "original_name", type(found).__name__)
+            return _Object(found, path)
+        if isinstance(found, torch.Tensor) and path in self.state:
+            weight = self.state[path]
+            key = weight.alias_of or path
+            if key not in self.weights:
+                kind = Parameter if weight.is_parameter else Buffer
+                self.weights[key] = Ref(kind(key, weight.type)())
+            return self.weights[key]
+        return found
+
+
+def _split(target: OpOverload, inputs: list[Any]) -> tuple[list[Any], dict[str, Any]]:
+    """TorchScript's arguments, all by position, as the op takes them."""
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for argument, x in zip(target._schema.arguments, inputs, strict=True):
+        if argument.kwarg_only:
+            kwargs[argument.name] = _dtype_of(argument, x)
+        else:
+            args.append(_dtype_of(argument, x))
+    return args, kwargs
+
+
+def _flat(x: Any) -> list[Any]:
+    """The tensors and refs in nested lists."""
+    if isinstance(x, Ref | torch.Tensor):
+        return [x]
+    if isinstance(x, list | tuple):
+        return [t for v in x for t in _flat(v)]
+    return [t for v in x.values() for t in _flat(v)] if isinstance(x, dict) else []
+
+
+def _makes_tensor(node: Any) -> bool:
+    return any(isinstance(v.type(), torch._C.TensorType) for v in node.outputs())
+
+
+def _run(kind: str, inputs: list[Any]) -> Any:
+    """Run an op of TorchScript on Python values."""
+    namespace, _, name = kind.partition("::")
+    operation, _ = torch._C._jit_get_operation(kind)
+    if operation is None:
+        raise UnsupportedError(f"TorchScript {namespace}::{name} is not known to this torch")
+    return operation(*inputs)
+
+
+_DTYPE_CODES: dict[int, torch.dtype] = {
+    0: torch.uint8, 1: torch.int8, 2: torch.int16, 3: torch.int32, 4: torch.int64, 5: torch.float16,
+    6: torch.float32, 7: torch.float64, 9: torch.complex64, 10: torch.complex128, 11: torch.bool, 15: torch.bfloat16,
+}  # fmt: skip
+
+
+def _dtype_of(argument: Any, x: Any) -> Any:
+    """TorchScript writes dtypes as numbers: turn those that stand for one back."""
+    if isinstance(x, int) and not isinstance(x, bool) and "ScalarType" in str(argument.real_type):
+        return _DTYPE_CODES[x]
+    if isinstance(x, list):
+        return [_dtype_of(argument, v) for v in x]
+    return x
+
+
+# --- prims -------------------------------------------------------------------------------------------------
+
+
+def _number(kind: type) -> Callable[..., Any]:
+    def convert(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+        x = inputs[0]
+        if isinstance(x, Ref):
+            value = x.read()
+            while len(value.args) == 1 and value.op.name in ("group", "ungroup", "stop_gradient"):
+                value = value.args[0]
+            if isinstance(value.op, Const) and value.type.size == 1:
+                return kind(value.op.data.reshape(()).item())
+            where = walker.origin(node).source or "source unknown"
+            raise UnsupportedError(
+                f"{node.kind()} at {where} turns a tensor into a number: control flow or sizes that depend on the data"
+            )
+        return kind(x)
+
+    return convert
+
+
+def _if(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+    then, otherwise = node.blocks()
+    results = walker.block(then if inputs[0] else otherwise)
+    return results[0] if node.outputsSize() == 1 else results
+
+
+def _loop(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+    count, condition, *carried = inputs
+    (body,) = node.blocks()
+    places = [v.unique() for v in body.inputs()]
+    i = 0
+    while condition and i < count:
+        for place, x in zip(places, [i, *carried], strict=True):
+            walker.env[place] = x
+        condition, *carried = walker.block(body)
+        i += 1
+    return carried[0] if node.outputsSize() == 1 else carried
+
+
+def _get_attribute(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+    return walker.attribute(inputs[0], node.s("name"))
+
+
+def _set_attribute(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+    raise UnsupportedError(f"the script sets {inputs[0].path}.{node.s('name')}: state other than buffers can't change")
+
+
+def _raise(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+    raise UnsupportedError(f"the script raises an exception on these inputs: {inputs[0]}")
+
+
+def _unpack(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+    return inputs[0][0] if node.outputsSize() == 1 else inputs[0]
+
+
+def _append(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+    inputs[0].append(inputs[1])
+    return inputs[0]
+
+
+def _set_item(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+    inputs[0][inputs[1]] = inputs[2]
+    return inputs[0]
+
+
+def _to_tensor(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+    return torch.tensor(inputs[0])
+
+
+_PRIMS: dict[str, Callable[[_Walker, Any, list[Any]], Any]] = {
+    "prim::GetAttr": _get_attribute,
+    "prim::SetAttr": _set_attribute,
+    "prim::If": _if,
+    "prim::Loop": _loop,
+    "prim::ListConstruct": lambda w, n, x: list(x),
+    "prim::TupleConstruct": lambda w, n, x: tuple(x),
+    "prim::DictConstruct": lambda w, n, x: dict(zip(x[::2], x[1::2], strict=True)),
+    "prim::TupleUnpack": _unpack,
+    "prim::ListUnpack": _unpack,
+    "prim::TupleIndex": lambda w, n, x: x[0][x[1]],
+    "prim::NumToTensor": _to_tensor,
+    "prim::unchecked_cast": lambda w, n, x: x[0],
+    "prim::unchecked_unwrap_optional": lambda w, n, x: x[0],
+    "aten::_unwrap_optional": lambda w, n, x: x[0],
+    "prim::Uninitialized": lambda w, n, x: None,
+    "prim::RaiseException": _raise,
+    "prim::Print": lambda w, n, x: None,
+    "aten::warn": lambda w, n, x: None,
+    "aten::Int": _number(int),
+    "aten::Float": _number(float),
+    "aten::Bool": _number(bool),
+    "aten::IntImplicit": _number(int),
+    "aten::FloatImplicit": _number(float),
+    "aten::ScalarImplicit": lambda w, n, x: x[0],
+    "aten::item": _number(lambda x: x),  # type: ignore[arg-type]
+    "aten::append": _append,
+    "aten::_set_item": _set_item,
+    "aten::__getitem__": lambda w, n, x: x[0][x[1]],
+    "aten::len": lambda w, n, x: x[0].read().shape[0] if isinstance(x[0], Ref) else len(x[0]),
+    "aten::list": lambda w, n, x: list(x[0]),
+    "aten::__is__": lambda w, n, x: x[0] is x[1],
+    "aten::__isnot__": lambda w, n, x: x[0] is not x[1],
+    "aten::__contains__": lambda w, n, x: x[1] in x[0],
+    "aten::format": lambda w, n, x: str(x[0]).format(*x[1:]),
+    "prim::device": lambda w, n, x: torch.device("cpu"),
+    "aten::keys": lambda w, n, x: list(x[0]),
+    "aten::values": lambda w, n, x: list(x[0].values()),
+    "aten::items": lambda w, n, x: list(x[0].items()),
+}
+
+
+def _size(x: Value, dim: int | None = None) -> Any:
+    return list(x.shape) if dim is None else x.shape[dim]
+
+
+#: What is asked of a tensor and known from its type.
+_ATTRIBUTES: dict[str, Callable[..., Any]] = {
+    "aten::size": _size,
+    "prim::shape": _size,
+    "aten::dim": lambda x: x.rank,
+    "prim::dtype": lambda x: _code(x),
+    "aten::numel": lambda x: x.type.size,
+    "aten::is_floating_point": lambda x: x.dtype.is_float,
+    "aten::is_complex": lambda x: x.dtype.is_complex,
+    "prim::is_cuda": lambda x: False,
+    "prim::is_meta": lambda x: False,
+    "prim::is_sparse": lambda x: False,
+    "prim::is_quantized": lambda x: False,
+    "prim::is_nested": lambda x: False,
+    "prim::requires_grad": lambda x: False,
+    "prim::layout": lambda x: 0,
+    "aten::is_contiguous": lambda x, *_: True,
+    "aten::get_device": lambda x: -1,
+    "prim::device": lambda x: torch.device("cpu"),
+}
+
+
+def _code(x: Value) -> int:
+    theirs = TORCH_DTYPES[x.dtype]
+    return next(code for code, dtype in _DTYPE_CODES.items() if dtype is theirs)

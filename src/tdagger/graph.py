@@ -1,0 +1,280 @@
+"""Graphs: named inputs, named outputs, and every value in between."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, cast
+
+from tdagger.errors import GraphError
+from tdagger.op import Op, Value
+from tdagger.ops.external import External
+from tdagger.ops.source import Buffer, Const, Input, Leaf, Parameter
+from tdagger.ops.structure import Item
+from tdagger.types import TensorType
+
+
+@contextmanager
+def bulk() -> Generator[None, None, None]:
+    """Pause Python's cycle collector while many values are made.
+
+    Values hold no cycles, but a collection visits every one of them, again and again as a graph grows: half
+    the time of building a large one. Importers and passes build inside ``with bulk():``.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def topological(roots: Iterable[Value]) -> list[Value]:
+    """Everything the roots reach, arguments before users; no recursion, linear in values and arguments."""
+    order: list[Value] = []
+    seen: set[Value] = set()
+    stack = list(roots)
+    stack.reverse()
+    add, append, pop = seen.add, order.append, stack.pop
+    while stack:
+        value = stack[-1]
+        if value in seen:
+            pop()
+            continue
+        ready = True
+        for arg in reversed(value.args):
+            if arg not in seen:
+                stack.append(arg)
+                ready = False
+        if ready:
+            add(value)
+            append(value)
+            pop()
+    return order
+
+
+class Graph:
+    """Inputs, outputs and buffer updates, all named; immutable.
+
+    ``updates`` maps the name of a buffer to its value after a run: a network that changes a buffer is a pure
+    function here. Two graphs are equal if their names and values are: values are interned, so that is
+    equality node for node. ``order`` lists values in the order a walk should take where arguments leave it
+    open, the source's for an imported network; without it, each value comes when it is first needed.
+
+    >>> import tdagger as td
+    >>> x = td.input("x", (2, 3))
+    >>> g = td.Graph({"x": x}, {"y": td.exp(x) + 1.0})
+    >>> g.total_flops(), g == td.Graph({"x": x}, {"y": td.exp(x) + 1.0})
+    (12, True)
+    """
+
+    def __init__(
+        self,
+        inputs: Mapping[str, Value],
+        outputs: Mapping[str, Value],
+        updates: Mapping[str, Value] | None = None,
+        name: str = "graph",
+        order: Iterable[Value] = (),
+    ) -> None:
+        self.inputs = dict(inputs)
+        self.outputs = dict(outputs)
+        self.updates = dict(updates or {})
+        self.name = name
+        self._order = order
+        for key, value in self.inputs.items():
+            if not isinstance(value.op, Input) or value.op.leaf != key:
+                why = f"input {key!r} must be an input leaf of that name, got {value!r}"
+                raise GraphError(f"graph {name}: {why}")
+
+    @cached_property
+    def values(self) -> list[Value]:
+        """Every value, arguments before users: the inputs first, then what the outputs and updates need."""
+        needed = [*self.inputs.values(), *self.outputs.values(), *self.updates.values()]
+        order = topological(needed)
+        if self._order:
+            reached = set(order)
+            order = topological([*self.inputs.values(), *(v for v in self._order if v in reached), *needed])
+            self._order = ()
+        known = set(self.inputs.values())
+        for value in order:
+            if isinstance(value.op, Input) and value not in known:
+                why = f"the outputs need {value!r}, which is not among the inputs"
+                raise GraphError(f"graph {self.name}: {why}")
+        return order
+
+    def __iter__(self) -> Iterator[Value]:
+        return iter(self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def _key(self) -> tuple[Any, ...]:
+        return (tuple(self.inputs.items()), tuple(self.outputs.items()), tuple(sorted(self.updates.items())))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Graph) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash((tuple(self.inputs.items()), tuple(self.outputs.items())))
+
+    def __repr__(self) -> str:
+        inputs, outputs = len(self.inputs), len(self.outputs)
+        return f"<Graph {self.name}: {inputs} inputs, {outputs} outputs, {len(self)} values>"
+
+    def __reduce__(self) -> Any:
+        """Pickled as a flat table of ops and the places of their arguments, without recursion."""
+        place = {value: i for i, value in enumerate(self.values)}
+        ops = [v.op for v in self.values]
+        args = [tuple([place[a] for a in v.args]) for v in self.values]
+        named = [{k: place[v] for k, v in d.items()} for d in (self.inputs, self.outputs, self.updates)]
+        return (_from_table, (ops, args, named, self.name))
+
+    def _leaves(self, kind: type[Leaf]) -> dict[str, Value]:
+        return {v.op.leaf: v for v in self.values if isinstance(v.op, kind)}
+
+    @cached_property
+    def parameters(self) -> dict[str, Value]:
+        """The parameters the outputs need, by name."""
+        return self._leaves(Parameter)
+
+    @cached_property
+    def buffers(self) -> dict[str, Value]:
+        """The buffers the outputs need, by name."""
+        return self._leaves(Buffer)
+
+    @cached_property
+    def constants(self) -> list[Value]:
+        """The constants the outputs need."""
+        return [v for v in self.values if isinstance(v.op, Const)]
+
+    @cached_property
+    def external(self) -> Counter[str]:
+        """The external ops, with counts: their flops are not in the totals."""
+        return Counter(f"{v.op.framework}:{v.op.target}" for v in self.values if isinstance(v.op, External))
+
+    @cached_property
+    def users(self) -> dict[Value, list[Value]]:
+        """For each value, the values that take it as an argument (once each)."""
+        users: dict[Value, list[Value]] = {v: [] for v in self.values}
+        for value in self.values:
+            for arg in dict.fromkeys(value.args):
+                users[arg].append(value)
+        return users
+
+    @cached_property
+    def traffic(self) -> dict[Value, Traffic]:
+        """Bytes that each value reads and writes; see :func:`traffic`."""
+        return traffic(self.values)
+
+    def _traffic(self, unit: str) -> dict[Value, Traffic]:
+        return self.traffic if unit == "bytes" else traffic(self.values, unit)
+
+    # Totals; each is a sum of the ops' own rules.
+
+    def total_bytes(self) -> int:
+        """Bytes of all parameters, buffers and constants, each once."""
+        leaves = [*self.parameters.values(), *self.buffers.values(), *self.constants]
+        return sum(v.type.bytes for v in leaves)
+
+    def total_flops(self) -> int:
+        """Arithmetic operations on elements: a multiply-add is 2, summing n numbers n - 1, a function 1."""
+        return sum(map(flops, self.values))
+
+    def total_memory_reads(self, unit: Literal["bytes", "elements"] = "bytes") -> int:
+        """What every op reads, its arguments at a composite's boundary; views (group, ungroup, repeat) read nothing."""
+        return sum(t.reads for t in self._traffic(unit).values())
+
+    def total_memory_writes(self, unit: Literal["bytes", "elements"] = "bytes") -> int:
+        """What every op writes, its results at a composite's boundary; views (group, ungroup, repeat) write nothing."""
+        return sum(t.writes for t in self._traffic(unit).values())
+
+
+def _from_table(ops: list[Op], args: list[tuple[int, ...]], named: list[dict[str, int]], name: str) -> Graph:
+    """The graph that :meth:`Graph.__reduce__` took apart."""
+    values: list[Value] = []
+    with bulk():
+        for op, places in zip(ops, args, strict=True):
+            values.append(op(*[values[i] for i in places]))
+    inputs, outputs, updates = ({k: values[i] for k, i in d.items()} for d in named)
+    return Graph(inputs, outputs, updates, name, values)
+
+
+def result_types(value: Value) -> tuple[TensorType, ...]:
+    """The types of all results of a value: one, or several for an op with several."""
+    t: Any = value.type
+    return (t,) if isinstance(t, TensorType) else tuple(t)
+
+
+def flops(value: Value) -> int:
+    """Arithmetic operations on elements of one value."""
+    return value.op.flops(value.type, *[a.type for a in value.args])
+
+
+def is_view(value: Value) -> bool:
+    """Whether a value is a view of its argument: nothing is read or written to have it."""
+    return bool(value.args) and value.op.moves_nothing(*[a.type for a in value.args])
+
+
+class Traffic(NamedTuple):
+    """What a value reads of its arguments and writes of its results."""
+
+    reads: int
+    writes: int
+
+
+def traffic(values: Iterable[Value], unit: str = "bytes") -> dict[Value, Traffic]:
+    """What each value reads and writes, in bytes or elements; ``values`` are in topological order.
+
+    Composites count at their boundary. Views (group, ungroup, repeat) cost nothing; reading one reads, at
+    most, the elements behind it.
+    """
+    found: dict[Value, Traffic] = {}
+    stored: dict[Value, int] = {}  # of a view, the elements behind it
+    for value in values:
+        reads = writes = 0
+        if is_view(value):
+            base = value.args[0]
+            if not isinstance(value.op, Item):
+                stored[value] = min(base.type.size, stored.get(base, base.type.size))
+        elif not isinstance(value.op, Leaf | Const):
+            read = value.op.reads(value.type, *[a.type for a in value.args])
+            for n, arg in zip(read, value.args, strict=True):
+                each = arg.type.dtype.bytes if unit == "bytes" else 1
+                reads += min(n, stored.get(arg, n)) * each
+            writes = sum(t.bytes if unit == "bytes" else t.size for t in result_types(value))
+        found[value] = Traffic(reads, writes)
+    return found
+
+
+def rebuild(graph: Graph, rule: Callable[[Value], Value | None]) -> tuple[Graph, dict[Value, Value]]:
+    """The graph with ``rule`` applied to every value, and what became of each value.
+
+    The rule sees each value after its arguments were rebuilt and returns what stands for it, or None to keep
+    it. Values whose arguments didn't change are kept as they are. Linear; this is the one rewrite driver.
+    """
+    new: dict[Value, Value] = {}
+    renew = new.__getitem__
+    with bulk():
+        for value in graph.values:
+            args = tuple(map(renew, value.args))
+            current = value if args == value.args else value.op(*args)
+            replaced = rule(current)
+            new[value] = current if replaced is None else replaced
+    inputs = {k: new[v] for k, v in graph.inputs.items()}
+    outputs = {k: new[v] for k, v in graph.outputs.items()}
+    updates = {k: new[v] for k, v in graph.updates.items()}
+    return Graph(inputs, outputs, updates, graph.name, new.values()), new
+
+
+def op_counts(values: Iterable[Value]) -> Counter[str]:
+    """How often each op occurs, by name; elementwise ops under the name of their function."""
+    return Counter(label(v.op) for v in values)
+
+
+def label(op: Op) -> str:
+    """The name an op is counted under: its function for elementwise ops, else its name."""
+    return cast(str, getattr(op, "kind", op.name)) if op.name in ("unary", "binary") else op.name

@@ -1,0 +1,244 @@
+"""Convolution and transposed convolution, 1d to 3d by rank: x ``[b c spatial..]``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tdagger.composite import Composite, composite
+from tdagger.errors import AttributeValueError, NoInverseError, TypeMismatchError
+from tdagger.library.linear import wide, wide_array
+from tdagger.op import Array, Value, ValueFunction
+from tdagger.ops.elementwise import cast
+from tdagger.ops.structure import Group, Ungroup, fold, pad, reduce, unfold, unsqueeze
+from tdagger.types import TensorType
+
+Ints = tuple[int, ...]
+Pairs = tuple[tuple[int, int], ...]
+
+# --- what both share ---------------------------------------------------------------------------------------
+
+
+def per_axis(value: Any, count: int, what: str, op: str) -> Ints:
+    """A number for each spatial axis: one int stands for all; AttributeValueError for another count."""
+    found = (value,) * count if isinstance(value, int) else tuple(value)
+    found = found * count if len(found) == 1 else found
+    if len(found) != count:
+        raise AttributeValueError(f"{op}: {what} {value} should have {count} entries, one per spatial axis")
+    return found
+
+
+def _check(op: str, x: Value, weight: Value, channels: int, groups: int) -> None:
+    """TypeMismatchError if x and weight don't fit together; ``channels`` is what the weight takes."""
+    if x.rank != weight.rank or x.rank < 3:
+        raise TypeMismatchError(
+            f"{op}: x [b c spatial..] and weight have one rank of 3 or more, got {x.type} and {weight.type}"
+        )
+    if groups < 1 or weight.shape[0] % groups or x.shape[1] != channels:
+        raise TypeMismatchError(
+            f"{op}: with {groups} groups, weight {weight.type} takes {channels} channels, x is {x.type}"
+        )
+
+
+def _spans(kernel: Sequence[int], dilation: Ints) -> list[int]:
+    """Entries from the first to the last of one window."""
+    return [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+
+
+def _add_bias(out: Value, bias: Value | None, like: Value) -> Value:
+    if bias is not None:
+        out = out + unsqueeze(wide(bias), range(1, out.rank - 1))
+    return cast(out, like.dtype)
+
+
+def _linear_only(op: Composite, types: tuple[TensorType, ...]) -> TensorType:
+    """The type of x, if the op has no bias."""
+    if op.given[2]:
+        raise NoInverseError(f"{op} with a bias is not linear, so it has no adjoint")
+    if len(types) != 2:
+        raise NoInverseError(f"{op}.adjoint() needs the types of x and the weight")
+    return types[0]
+
+
+# --- convolution -------------------------------------------------------------------------------------------
+
+
+def _pairs(padding: Any, kernel: Ints, dilation: Ints, stride: Ints) -> Pairs:
+    """Padding as (low, high) for each axis: from ints, pairs, "valid" or "same"."""
+    if padding == "same":
+        if any(s != 1 for s in stride):
+            raise AttributeValueError(f'convolution: padding "same" needs strides of 1, got {stride}')
+        total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+        return tuple((t // 2, t - t // 2) for t in total)
+    if padding == "valid":
+        padding = 0
+    if isinstance(padding, str):
+        raise AttributeValueError(f'convolution: padding is "same", "valid" or numbers, got {padding!r}')
+    each: tuple[Any, ...] = (padding,) * len(kernel) if isinstance(padding, int) else tuple(padding)
+    each = each * len(kernel) if len(each) == 1 else each
+    if len(each) != len(kernel):
+        raise AttributeValueError(f"convolution: padding {padding} should have {len(kernel)} entries")
+    return tuple((p, p) if isinstance(p, int) else (p[0], p[1]) for p in each)
+
+
+def _prepare(
+    x: Value, weight: Value, bias: Value | None = None, *, stride: Any = 1, padding: Any = 0,
+    dilation: Any = 1, groups: int = 1,
+) -> tuple[tuple[Any, ...], dict[str, Any]]:  # fmt: skip
+    n, kernel = weight.rank - 2, weight.shape[2:]
+    stride = per_axis(stride, n, "stride", "convolution")
+    dilation = per_axis(dilation, n, "dilation", "convolution")
+    pairs = _pairs(padding, kernel, dilation, stride)
+    return (x, weight, bias), {"stride": stride, "padding": pairs, "dilation": dilation, "groups": groups}
+
+
+@composite(prepare=_prepare)
+def convolution(
+    x: Value, weight: Value, bias: Value | None = None, *, stride: Ints, padding: Pairs, dilation: Ints,
+    groups: int = 1,
+) -> Value:  # fmt: skip
+    """Cross-correlation of x ``[b i s..]`` with weight ``[o i/groups k..]``, plus bias ``[o]``..
+
+    ``stride`` and ``dilation`` have an int per spatial axis, ``padding`` a (low, high) pair; written as one
+    int, ints, "same" or "valid" they are normalised to that. Negative padding crops. There are
+    ``(low + s + high - (k - 1) * dilation - 1) // stride + 1`` windows; TypeMismatchError if there is no room
+    for one.
+    """
+    _check("convolution", x, weight, weight.shape[1] * groups, groups)
+    out_channels, in_channels, *kernel = weight.shape
+    y = pad(wide(x), [None, None, *padding])
+    for i, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
+        if y.shape[2 + i] < (k - 1) * d + 1:
+            raise TypeMismatchError(f"convolution: {kernel} doesn't fit in {x.type} padded by {padding}")
+        y = unfold(y, 2 + i, k, s, d)
+    windows = [n // k for n, k in zip(y.shape[2:], kernel, strict=True)]
+    # x as b g 1 i (w k)..  times the weight as 1 g o i (1 k)..
+    pairs = tuple(zip(windows, kernel, strict=True))
+    y = Ungroup(((x.shape[0],), (groups, 1, in_channels), *pairs))(y)
+    ones = tuple((1, k) for k in kernel)
+    taps = Ungroup(((1, groups, out_channels // groups), (in_channels,), *ones))(wide(weight))
+    out = reduce(y * taps, "sum", [3, *range(5, y.rank, 2)])
+    return _add_bias(Group((1, 3, *(2,) * len(kernel)))(out), bias, x)
+
+
+@convolution.numpy
+def _(
+    x: Array, weight: Array, bias: Array | None, *, stride: Ints, padding: Pairs, dilation: Ints, groups: int
+) -> Array:
+    """Windows as a view, then one matrix product per image and group."""
+    o, i, *kernel = weight.shape
+    a = _padded(wide_array(x), padding)
+    windows = [(n - r) // s + 1 for n, r, s in zip(a.shape[2:], _spans(kernel, dilation), stride, strict=True)]
+    steps = a.strides[2:]
+    view = np.lib.stride_tricks.as_strided(
+        a,
+        (*a.shape[:2], *kernel, *windows),
+        (*a.strides[:2], *(t * d for t, d in zip(steps, dilation, strict=True)),
+         *(t * s for t, s in zip(steps, stride, strict=True))),
+        writeable=False,
+    )  # fmt: skip
+    columns = view.reshape(x.shape[0], groups, i * math.prod(kernel), math.prod(windows))
+    rows = wide_array(weight).reshape(groups, o // groups, i * math.prod(kernel))
+    out = np.matmul(rows, columns).reshape(x.shape[0], o, *windows)
+    out = out if bias is None else out + wide_array(bias).reshape(-1, *(1,) * len(kernel))
+    return out.astype(x.dtype, copy=False)
+
+
+def _padded(x: Array, padding: Pairs) -> Array:
+    """Zeros added to x, or entries cut off where a width is negative."""
+    cut = [slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(x.shape[2:], padding, strict=True)]
+    widths = [(max(low, 0), max(high, 0)) for low, high in padding]
+    x = x[(slice(None), slice(None), *cut)]
+    return np.pad(x, [(0, 0), (0, 0), *widths]) if any(map(any, widths)) else x
+
+
+@convolution.adjoint
+def _(op: Any, *types: TensorType) -> ValueFunction:
+    """With respect to x: the function of (y, weight), a transposed convolution of exactly the size of x."""
+    x = _linear_only(op, types)
+    kernel, rank = types[1].shape[2:], x.rank
+    padded = [n + a + b for n, (a, b) in zip(x.shape[2:], op.padding, strict=True)]
+    # what no window reached at the end of the padded axis
+    left = [(n - r) % s for n, r, s in zip(padded, _spans(kernel, op.dilation), op.stride, strict=True)]
+    extra = tuple(r + a - b for r, (a, b) in zip(left, op.padding, strict=True))
+    same = {"stride": op.stride, "dilation": op.dilation, "groups": op.groups}
+    if all(a >= 0 for a, _ in op.padding) and all(e >= 0 for e in extra):
+        low = tuple(a for a, _ in op.padding)
+        return partial(convolution_transpose, padding=low, output_padding=extra, **same)
+    zero, widths = (0,) * (rank - 2), [(-a, r - b) for (a, b), r in zip(op.padding, left, strict=True)]
+
+    def back(y: Value, weight: Value) -> Value:
+        full = convolution_transpose(y, weight, padding=zero, output_padding=zero, **same)
+        return pad(full, [None, None, *widths])
+
+    return back
+
+
+# --- transposed convolution --------------------------------------------------------------------------------
+
+
+def _prepare_transpose(
+    x: Value, weight: Value, bias: Value | None = None, *, stride: Any = 1, padding: Any = 0,
+    output_padding: Any = 0, dilation: Any = 1, groups: int = 1,
+) -> tuple[tuple[Any, ...], dict[str, Any]]:  # fmt: skip
+    given = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
+    each = {k: per_axis(v, weight.rank - 2, k, "convolution_transpose") for k, v in given.items()}
+    return (x, weight, bias), {**each, "groups": groups}
+
+
+@composite(prepare=_prepare_transpose)
+def convolution_transpose(
+    x: Value, weight: Value, bias: Value | None = None, *, stride: Ints, padding: Ints, output_padding: Ints,
+    dilation: Ints, groups: int = 1,
+) -> Value:  # fmt: skip
+    """Convolution's adjoint: x ``[b i s..]``, weight ``[i o/groups k..]``, bias ``[o]`` -> ``[b o n..]``.
+
+    ``n = (s - 1) * stride - 2 * padding + (k - 1) * dilation + 1 + output_padding``; each attribute has an
+    int per spatial axis.
+    """
+    _check("convolution_transpose", x, weight, weight.shape[0], groups)
+    in_channels, out_channels, *kernel = weight.shape
+    # x as b g i 1 (s 1)..  times the weight as 1 g i o (1 k)..
+    y = Ungroup(((x.shape[0],), (groups, in_channels // groups, 1), *((n, 1) for n in x.shape[2:])))(wide(x))
+    ones = tuple((1, k) for k in kernel)
+    taps = Ungroup(((1, groups, in_channels // groups), (out_channels,), *ones))(wide(weight))
+    y = Group((1, 3, *(2,) * len(kernel)))(reduce(y * taps, "sum", [2]))
+    for i, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
+        y = fold(y, 2 + i, k, s, d)
+    crop = [(-p, e - p) for p, e in zip(padding, output_padding, strict=True)]
+    return _add_bias(pad(y, [None, None, *crop]), bias, x)
+
+
+@convolution_transpose.numpy
+def _(
+    x: Array, weight: Array, bias: Array | None, *, stride: Ints, padding: Ints, output_padding: Ints,
+    dilation: Ints, groups: int,
+) -> Array:  # fmt: skip
+    """One matrix product per image and group, then the windows added where they belong."""
+    i, o, *kernel = weight.shape
+    b, _, *sizes = x.shape
+    rows = wide_array(weight).reshape(groups, i // groups, o * math.prod(kernel)).swapaxes(1, 2)
+    columns = wide_array(x).reshape(b, groups, i // groups, math.prod(sizes))
+    y = np.matmul(rows, columns).reshape(b, groups * o, *kernel, *sizes)
+    full = [(n - 1) * s + r for n, s, r in zip(sizes, stride, _spans(kernel, dilation), strict=True)]
+    out = np.zeros((b, groups * o, *full), y.dtype)
+    for tap in np.ndindex(*kernel):
+        starts = [t * d for t, d in zip(tap, dilation, strict=True)]
+        place = [slice(a, a + (n - 1) * s + 1, s) for a, n, s in zip(starts, sizes, stride, strict=True)]
+        out[(slice(None), slice(None), *place)] += y[(slice(None), slice(None), *tap)]
+    out = _padded(out, tuple((-p, e - p) for p, e in zip(padding, output_padding, strict=True)))
+    out = out if bias is None else out + wide_array(bias).reshape(-1, *(1,) * len(kernel))
+    return out.astype(x.dtype, copy=False)
+
+
+@convolution_transpose.adjoint
+def _(op: Any, *types: TensorType) -> ValueFunction:
+    """With respect to x: the function of (y, weight), a convolution."""
+    _linear_only(op, types)
+    padding = tuple((p, p - e) for p, e in zip(op.padding, op.output_padding, strict=True))
+    same = {"stride": op.stride, "dilation": op.dilation, "groups": op.groups}
+    return partial(convolution, padding=padding, **same)

@@ -1,0 +1,176 @@
+"""Matrix products: linear, matmul and their relatives, and embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tdagger.composite import Composite, composite
+from tdagger.errors import NoInverseError, TypeMismatchError
+from tdagger.op import Array, Op, Value, ValueFunction
+from tdagger.ops.elementwise import cast
+from tdagger.ops.indexing import Gather, scatter
+from tdagger.ops.source import const, scalar
+from tdagger.ops.structure import (
+    accumulator,
+    broadcast_to,
+    reduce,
+    squeeze,
+    transpose,
+    unsqueeze,
+)
+from tdagger.types import TensorType
+
+# --- what products share -----------------------------------------------------------------------------------
+
+
+def wide(x: Value) -> Value:
+    """``x`` in the element type its sums are made in: f32 for the narrower floats, else its own."""
+    return cast(x, "f32") if x.dtype.is_float and x.dtype.bytes < 4 else x
+
+
+def wide_array(x: Array) -> Array:
+    """The same for an array."""
+    return x.astype(accumulator(x.dtype), copy=False)
+
+
+def sum_to(x: Value, shape: Sequence[int]) -> Value:
+    """Undo broadcasting: the sum over the axes that broadcasting ``shape`` to that of ``x`` repeats."""
+    extra = x.rank - len(shape)
+    x = reduce(x, "sum", range(extra), keep=False) if extra else x
+    axes = [i for i, n in enumerate(shape) if n == 1 != x.shape[i]]
+    return reduce(x, "sum", axes) if axes else x
+
+
+def _affine(op: Op, given: bool) -> None:
+    if given:
+        raise NoInverseError(f"{op} with a bias is not linear, so it has no adjoint")
+
+
+# --- linear and matmul -------------------------------------------------------------------------------------
+
+
+@composite
+def linear(x: Value, weight: Value, bias: Value | None = None) -> Value:
+    """``x @ weight.T + bias``: x ``[... i]``, weight ``[o i]`` (or ``[i]``), bias ``[o]`` -> ``[... o]``."""
+    if x.rank < 1 or weight.rank not in (1, 2) or x.shape[-1] != weight.shape[-1]:
+        raise TypeMismatchError(f"linear: x [... i] and weight [o i] differ in i: {x.type} and {weight.type}")
+    rows = wide(x) if weight.rank == 1 else unsqueeze(wide(x), (-2,))
+    out = reduce(rows * wide(weight), "sum", (-1,), keep=False)
+    out = out if bias is None else out + wide(bias)
+    return cast(out, x.dtype)
+
+
+@linear.numpy
+def _(x: Array, weight: Array, bias: Array | None) -> Array:
+    out = np.matmul(wide_array(x), wide_array(weight).T)
+    out = out if bias is None else out + wide_array(bias)
+    return np.asarray(out).astype(x.dtype, copy=False)
+
+
+@linear.adjoint
+def _(op: Composite, *types: TensorType) -> ValueFunction:
+    """With respect to x: the function of (y, weight)."""
+    _affine(op, op.given[2])
+
+    def back(y: Value, weight: Value) -> Value:
+        return matmul(y, weight) if weight.rank == 2 else unsqueeze(y, (-1,)) * weight
+
+    return back
+
+
+@composite
+def matmul(x: Value, y: Value) -> Value:
+    """Matrix product by numpy's rules: ``[... m k] @ [... k n] -> [... m n]``.
+
+    Axes before the last two broadcast; a vector stands for one row on the left, one column on the right,
+    which the result doesn't have.
+    """
+    a = unsqueeze(x, (0,)) if x.rank == 1 else x
+    b = unsqueeze(y, (1,)) if y.rank == 1 else y
+    if not x.rank or not y.rank or a.shape[-1] != b.shape[-2] or x.dtype is not y.dtype:
+        raise TypeMismatchError(f"matmul: [... m k] and [... k n] differ in k or dtype: {x.type} and {y.type}")
+    product = unsqueeze(wide(a), (-1,)) * unsqueeze(wide(b), (-3,))
+    out = cast(reduce(product, "sum", (-2,), keep=False), x.dtype)
+    return squeeze(out, [-2] * (x.rank == 1) + [-1] * (y.rank == 1))
+
+
+@matmul.numpy
+def _(x: Array, y: Array) -> Array:
+    return np.asarray(np.matmul(wide_array(x), wide_array(y))).astype(x.dtype, copy=False)
+
+
+@matmul.adjoint
+def _(op: Composite, *types: TensorType) -> ValueFunction:
+    """With respect to the first argument: the function of (result, second argument)."""
+    if len(types) != 2:
+        raise NoInverseError(f"{op}.adjoint() needs the types of both arguments")
+    x = types[0]
+
+    def back(z: Value, y: Value) -> Value:
+        z = unsqueeze(z, [-1]) if y.rank == 1 else z
+        z = unsqueeze(z, [-2]) if x.rank == 1 else z
+        out = matmul(z, unsqueeze(y, [0]) if y.rank == 1 else transpose(y, -1, -2))
+        return sum_to(out, x.shape) if x.rank > 1 else reduce(out, "sum", range(out.rank - 1), keep=False)
+
+    return back
+
+
+@composite
+def addmm(bias: Value, x: Value, y: Value, *, beta: float = 1.0, alpha: float = 1.0) -> Value:
+    """``beta * bias + alpha * (x @ y)`` of matrices; a beta of 0 ignores the bias, NaN and all."""
+    if x.rank != 2 or y.rank != 2:
+        raise TypeMismatchError(f"addmm: x and y must be matrices, got {x.type} and {y.type}")
+    return _scaled_sum(bias, x, y, beta, alpha)
+
+
+@composite
+def baddbmm(bias: Value, x: Value, y: Value, *, beta: float = 1.0, alpha: float = 1.0) -> Value:
+    """``beta * bias + alpha * (x @ y)`` of batches of matrices; a beta of 0 ignores the bias, NaN and all."""
+    if x.rank != 3 or y.rank != 3:
+        raise TypeMismatchError(f"baddbmm: x and y must be batches of matrices, got {x.type} and {y.type}")
+    return _scaled_sum(bias, x, y, beta, alpha)
+
+
+def _scaled_sum(bias: Value, x: Value, y: Value, beta: float, alpha: float) -> Value:
+    out = matmul(wide(x), wide(y))
+    out = out if alpha == 1 else out * scalar(alpha, out.dtype)
+    if beta != 0:
+        scaled = wide(bias) if beta == 1 else wide(bias) * scalar(beta, out.dtype)
+        out = out + broadcast_to(scaled, out.shape)
+    return cast(out, x.dtype)
+
+
+@composite
+def embedding(weight: Value, index: Value, *, padding: int | None = None) -> Value:
+    """Rows of weight ``[n d]`` at index ``[...]`` -> ``[... d]``.
+
+    ``padding`` names a row whose gradient is 0 in training; it changes nothing here.
+    """
+    del padding
+    return Gather(0, 0)(weight, index)
+
+
+@embedding.adjoint
+def _(op: Composite, *types: TensorType) -> ValueFunction:
+    """With respect to the weight: the function of (y, index) that adds every row back."""
+    return _rows_back(op, types, "add")
+
+
+@embedding.inverse
+def _(op: Composite, *types: TensorType) -> ValueFunction:
+    """The function of (y, index) that puts every row back; rows not read become 0."""
+    return _rows_back(op, types, "set")
+
+
+def _rows_back(op: Composite, types: tuple[TensorType, ...], kind: str) -> ValueFunction:
+    if not types:
+        raise NoInverseError(f"{op}.adjoint() needs the type of the weight")
+    weight = types[0]
+    zero = const(scalar(0, weight.dtype), weight.dtype)
+
+    def back(y: Value, index: Value) -> Value:
+        return scatter(broadcast_to(zero, weight.shape), index, y, 0, 0, kind)
+
+    return back

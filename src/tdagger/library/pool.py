@@ -1,0 +1,224 @@
+"""Pooling, 1d to 3d by the length of ``kernel`` (or ``size``): x ``[b c spatial..]``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tdagger.composite import composite
+from tdagger.errors import AttributeValueError, TypeMismatchError
+from tdagger.library.adjoint import body_adjoint
+from tdagger.library.conv import Ints, per_axis
+from tdagger.library.linear import wide
+from tdagger.op import Value
+from tdagger.ops.elementwise import cast, equal, isnan, where
+from tdagger.ops.indexing import gather
+from tdagger.ops.source import const, iota
+from tdagger.ops.structure import Group, Ungroup, pad, reduce, repeat, unfold, ungroup, unsqueeze
+from tdagger.types import i64
+
+# --- windows -----------------------------------------------------------------------------------------------
+
+
+def _lowest(x: Value) -> Any:
+    """What no entry of the element type of x is below."""
+    if x.dtype.is_int:
+        return int(np.iinfo(x.dtype.numpy).min)
+    return False if x.dtype.name == "bool" else -math.inf
+
+
+def _window_counts(x: Value, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil: bool) -> Ints:
+    """How many windows there are along each spatial axis; a last one must start in x or before it."""
+    counts: list[int] = []
+    for n, k, s, p, d in zip(x.shape[2:], kernel, stride, padding, dilation, strict=True):
+        free = n + 2 * p - (k - 1) * d - 1
+        if free < 0 and not (ceil and free > -s):
+            raise TypeMismatchError(f"pooling: windows of {kernel} don't fit in {x.type} padded by {padding}")
+        count = (free + s - 1 if ceil else free) // s + 1
+        counts.append(count - 1 if ceil and (count - 1) * s >= n + p else count)
+    return tuple(counts)
+
+
+def _windows(x: Value, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil: bool, fill: Any) -> Value:
+    """The entries of x as ``[b c w k w k ..]``, padded with ``fill``."""
+    counts = _window_counts(x, kernel, stride, padding, dilation, ceil)
+    widths: list[tuple[int, int] | None] = [None, None]
+    for n, w, k, s, p, d in zip(x.shape[2:], counts, kernel, stride, padding, dilation, strict=True):
+        widths.append((p, max((w - 1) * s + (k - 1) * d + 1 - n - p, 0)))
+    y = pad(x, widths, fill)
+    for i, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
+        y = unfold(y, 2 + i, k, s, d)
+    pairs = tuple(zip(counts, kernel, strict=True))
+    return Ungroup(((x.shape[0],), (x.shape[1],), *pairs))(y)
+
+
+def _inside(y: Value) -> tuple[int, ...]:
+    """The kernel axes of ``[b c w k w k ..]``."""
+    return tuple(range(3, y.rank, 2))
+
+
+def _drop_inside(y: Value) -> Value:
+    return Group((1, 1, *(2,) * ((y.rank - 2) // 2)))(y)
+
+
+def _prepare_windows(name: str, optional: dict[str, Any]) -> Any:
+    """Attributes as one int per spatial axis; the stride is the kernel unless given."""
+
+    def prepare(x: Value, *, kernel: Any, stride: Any = None, **rest: Any) -> tuple[tuple[Value], dict[str, Any]]:
+        count = x.rank - 2
+        if count < 1:
+            raise TypeMismatchError(f"{name}: x must be [b c spatial..], got {x.type}")
+        given: dict[str, Any] = {"kernel": kernel, "stride": stride, **optional, **rest}
+        if stride is None or stride == () or stride == []:
+            given["stride"] = kernel
+        for key in ("kernel", "stride", "padding", "dilation"):
+            if key in given:
+                given[key] = per_axis(given[key], count, key, name)
+        for k, p, d in zip(given["kernel"], given["padding"], given.get("dilation", (1,) * count), strict=True):
+            if not 0 <= p <= ((k - 1) * d + 1) // 2:
+                raise AttributeValueError(f"{name}: padding {p} should be from 0 to half of the window {k}")
+        return (x,), given
+
+    return prepare
+
+
+# --- max ---------------------------------------------------------------------------------------------------
+
+
+@composite(prepare=_prepare_windows("max_pool", {"padding": 0, "dilation": 1}))
+def max_pool(x: Value, *, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil: bool = False) -> Value:
+    """Largest entry of each window, NaN if one is; what is padded never wins.
+
+    ``ceil`` rounds the number of windows up, but a last window must start in x or in the padding before it.
+    """
+    y = _windows(x, kernel, stride, padding, dilation, ceil, _lowest(x))
+    return _drop_inside(reduce(y, "max", _inside(y)))
+
+
+@composite(prepare=_prepare_windows("max_pool_with_indices", {"padding": 0, "dilation": 1}))
+def max_pool_with_indices(
+    x: Value, *, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil: bool = False
+) -> tuple[Value, Value]:
+    """:func:`max_pool`, and where it came from: the index (i64) into the spatial axes as one.
+
+    Of equal entries the first counts, of several NaN the last.
+    """
+    sizes, how = x.shape[2:], (kernel, stride, padding, dilation, ceil)
+    y = _windows(x, *how, _lowest(x))
+    best = reduce(y, "max", _inside(y))
+    beyond = math.prod(sizes)
+    places = Ungroup(((1, 1, *sizes),))(iota(beyond))
+    places = _windows(places, *how, beyond)
+    spread = [b if a == 1 else None for a, b in zip(places.shape, y.shape, strict=True)]
+    places = repeat(places, spread)
+    first = reduce(where(equal(y, best), places, beyond), "min", _inside(y))
+    if x.dtype.is_float:
+        last = reduce(where(isnan(y), places, -1), "max", _inside(y))
+        first = where(isnan(best), last, first)
+    return _drop_inside(best), _drop_inside(first)
+
+
+# --- average -----------------------------------------------------------------------------------------------
+
+
+def _counts(x: Value, kernel: Ints, stride: Ints, padding: Ints, ceil: bool, padded: bool) -> list[np.ndarray]:
+    """For each axis, how many entries each window has, those of the padding among them if ``padded``."""
+    windows = _window_counts(x, kernel, stride, padding, (1,) * len(kernel), ceil)
+    counts: list[np.ndarray] = []
+    for n, w, k, s, p in zip(x.shape[2:], windows, kernel, stride, padding, strict=True):
+        start = np.arange(w) * s - p
+        stop = np.minimum(start + k, n + p)
+        counts.append(stop - start if padded else np.minimum(stop, n) - np.maximum(start, 0))
+    return counts
+
+
+def _divided(total: Value, counts: list[np.ndarray]) -> Value:
+    """Sums over windows divided by the product of the windows' sizes along each axis."""
+    if all((c == c[0]).all() for c in counts if c.size):
+        return total / float(math.prod(int(c[0]) for c in counts if c.size))
+    area = np.ones(())
+    for c in counts:
+        area = np.multiply.outer(area, c)
+    return total / const(area.astype(total.dtype.numpy))
+
+
+@composite(prepare=_prepare_windows("avg_pool", {"padding": 0}))
+def avg_pool(
+    x: Value, *, kernel: Ints, stride: Ints, padding: Ints, ceil: bool = False,
+    count_include_pad: bool = True, divisor: int | None = None,
+) -> Value:  # fmt: skip
+    """Mean of each window; the padding's zeros count as entries unless ``count_include_pad`` is off.
+
+    ``divisor`` divides the sums instead. ``ceil`` is as in :func:`max_pool`; what it reaches beyond the
+    padding is never counted.
+    """
+    y = _windows(wide(x), kernel, stride, padding, (1,) * len(kernel), ceil, 0)
+    total = _drop_inside(reduce(y, "sum", _inside(y)))
+    if divisor is not None:
+        return cast(total / float(divisor), x.dtype)
+    return cast(_divided(total, _counts(x, kernel, stride, padding, ceil, count_include_pad)), x.dtype)
+
+
+avg_pool.adjoint(body_adjoint)
+
+
+# --- adaptive ----------------------------------------------------------------------------------------------
+
+
+def _prepare_adaptive(x: Value, *, size: Any) -> tuple[tuple[Value], dict[str, Any]]:
+    if x.rank < 3:
+        raise TypeMismatchError(f"adaptive pooling: x must be [b c spatial..], got {x.type}")
+    size = (size,) * (x.rank - 2) if isinstance(size, int) or size is None else tuple(size)
+    if len(size) != x.rank - 2 or any(n is not None and n < 0 for n in size):
+        raise AttributeValueError(f"adaptive pooling: size {size} should have a size for each spatial axis of {x.type}")
+    return (x,), {"size": size}
+
+
+def _adaptive(x: Value, size: tuple[int | None, ...], kind: str, fill: Any) -> tuple[Value, list[np.ndarray]]:
+    """Reduce bins of each axis in turn; also how many entries each bin has.
+
+    Bin i of o is ``floor(i * n / o)`` to ``ceil((i + 1) * n / o)``: equal bins are an ungroup, others are
+    gathered, the shorter ones filled up.
+    """
+    counts: list[np.ndarray] = []
+    for axis, wanted in enumerate(size, 2):
+        n = x.shape[axis]
+        out = n if wanted is None else wanted
+        bins = np.arange(out)
+        start, stop = bins * n // max(out, 1), -((bins + 1) * n // -max(out, 1))
+        counts.append(stop - start)
+        if out == n:
+            continue
+        even = out and n % out == 0
+        x = ungroup(x, axis, (out, n // out)) if even else _uneven(x, axis, start, stop, fill)
+        x = reduce(x, kind, (axis + 1,), keep=False)
+    return x, counts
+
+
+def _uneven(x: Value, axis: int, start: np.ndarray, stop: np.ndarray, fill: Any) -> Value:
+    """Entries ``start[i]`` to ``stop[i]`` of an axis as axes ``i k``, ``fill`` after the shorter ones."""
+    width = int((stop - start).max(initial=0))
+    places = start[:, None] + np.arange(width)
+    inside = places < stop[:, None]
+    x = gather(x, const(np.where(inside, places, start[:, None]), i64), axis)
+    if inside.all():
+        return x
+    return where(unsqueeze(const(inside), range(2, x.rank - axis)), x, fill)
+
+
+@composite(prepare=_prepare_adaptive)
+def adaptive_avg_pool(x: Value, *, size: tuple[int | None, ...]) -> Value:
+    """Mean over ``size`` bins of each spatial axis, uneven if they must be; None leaves an axis as it is."""
+    total, counts = _adaptive(wide(x), size, "sum", 0)
+    return cast(_divided(total, counts), x.dtype)
+
+
+adaptive_avg_pool.adjoint(body_adjoint)
+
+
+@composite(prepare=_prepare_adaptive)
+def adaptive_max_pool(x: Value, *, size: tuple[int | None, ...]) -> Value:
+    """Largest entry over ``size`` bins of each spatial axis; None leaves an axis as it is."""
+    return _adaptive(x, size, "max", _lowest(x))[0]

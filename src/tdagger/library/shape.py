@@ -1,0 +1,367 @@
+"""Composites that only move entries: reshape, stack, tile, roll, shuffles, diagonals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tdagger.composite import Composite, composite
+from tdagger.errors import AttributeValueError, NoInverseError, TypeMismatchError
+from tdagger.library.adjoint import body_adjoint
+from tdagger.library.arithmetic import of_result
+from tdagger.op import Value, ValueFunction, functions, normal_axis
+from tdagger.ops.elementwise import cast, equal, greater_equal, less_equal, where, zeros_like
+from tdagger.ops.indexing import iota_like
+from tdagger.ops.source import const, iota
+from tdagger.ops.structure import (
+    Group,
+    Ungroup,
+    broadcast_to,
+    concat,
+    group,
+    permute,
+    repeat,
+    select,
+    slice_axis,
+    ungroup,
+    unsqueeze,
+)
+from tdagger.ops.structure import (
+    stride as every,
+)
+from tdagger.types import Shape, TensorType
+
+Prepared = tuple[tuple[Value, ...], dict[str, Any]]
+
+# --- reshape -----------------------------------------------------------------------------------------------
+
+
+def _full_shape(x: TensorType, shape: Sequence[int]) -> Shape:
+    """``shape`` with its -1 resolved; AttributeValueError if it doesn't hold the elements of ``x``."""
+    known = math.prod(n for n in shape if n != -1)
+    wrong = AttributeValueError(f"reshape: {x} has {x.size} elements, the shape {tuple(shape)} doesn't")
+    if any(n < -1 for n in shape) or list(shape).count(-1) > 1:
+        raise AttributeValueError(f"reshape: sizes are at least 0, and one may be -1, got {tuple(shape)}")
+    if -1 in shape and (known == 0 or x.size % known):
+        raise wrong
+    full = tuple(x.size // known if n == -1 else int(n) for n in shape)
+    if math.prod(full) != x.size:
+        raise wrong
+    return full
+
+
+def _pieces(old: Shape, new: Shape) -> list[tuple[int, int]]:
+    """How many old and new axes make up each of the smallest runs of axes with one product, in order."""
+    if math.prod(old) == 0:
+        same = 0
+        while old[same] == new[same] and 0 in old[same + 1 :] and 0 in new[same + 1 :]:
+            same += 1
+        return [(1, 1)] * same + [(len(old) - same, len(new) - same)]
+    pieces: list[tuple[int, int]] = []
+    i = j = 0
+    while i < len(old) and j < len(new):
+        a, b, start = old[i], new[j], (i, j)
+        i, j = i + 1, j + 1
+        while a != b:
+            if a < b:
+                a, i = a * old[i], i + 1
+            else:
+                b, j = b * new[j], j + 1
+        pieces.append((i - start[0], j - start[1]))
+    rest = (len(old) - i, len(new) - j)  # axes of size 1 at the end go with the last piece
+    if rest != (0, 0):
+        last = pieces.pop() if pieces else (0, 0)
+        pieces.append((last[0] + rest[0], last[1] + rest[1]))
+    return pieces
+
+
+def _regroup(x: Value, new: Shape) -> Value:
+    """``x`` in the new shape: each piece is grouped to one axis, then split."""
+    pieces = _pieces(x.shape, new)
+    sizes: list[tuple[int, ...]] = []
+    at = 0
+    for _, count in pieces:
+        sizes.append(new[at : at + count])
+        at += count
+    if any(count != 1 for count, _ in pieces):
+        x = Group(tuple(count for count, _ in pieces))(x)
+    return Ungroup(tuple(sizes))(x) if any(len(s) != 1 for s in sizes) else x
+
+
+def _resolve(x: Value, *, shape: Sequence[int]) -> Prepared:
+    return (x,), {"shape": _full_shape(x.type, shape)}
+
+
+@composite(prepare=_resolve)
+def reshape_(x: Value, *, shape: tuple[int, ...]) -> Value:
+    """The same elements, in row-major order, in another shape, one of whose sizes may be -1.
+
+    Axes stay apart where their sizes align: ``(2, 3, 4) -> (2, 2, 6)`` regroups the last two only.
+    """
+    return _regroup(x, shape)
+
+
+@reshape_.inverse
+def _(op: Composite, *types: TensorType) -> ValueFunction:
+    x = op.one(types, "inverse")
+    return of_result(lambda y: reshape(y, shape=x.shape))
+
+
+reshape_.adjoint(reshape_.ways["inverse"])
+
+
+def reshape(x: Value, *, shape: Sequence[int]) -> Value:
+    """``x`` in another shape, one of whose sizes may be -1.
+
+    One group or ungroup if that is all there is to it, ``x`` itself if nothing is, else the composite reshape.
+    AttributeValueError if the shape doesn't hold the elements of ``x``.
+    """
+    full = _full_shape(x.type, shape)
+    pieces = _pieces(x.shape, full)
+    if all(a == 1 for a, _ in pieces) or all(b == 1 for _, b in pieces):
+        return _regroup(x, full)
+    return reshape_(x, shape=full)
+
+
+functions["reshape"] = reshape
+
+# --- copies ------------------------------------------------------------------------------------------------
+
+
+def _new_axis(*xs: Value, axis: int = 0) -> Prepared:
+    if not xs:
+        raise TypeMismatchError("stack needs at least one tensor")
+    return xs, {"axis": normal_axis(axis, xs[0].rank + 1)}
+
+
+@composite(prepare=_new_axis, normal_axes=False)
+def stack(*xs: Value, axis: int = 0) -> Value:
+    """Tensors of one type laid side by side along a new axis."""
+    if any(x.type is not xs[0].type for x in xs):
+        raise TypeMismatchError(f"stack: types must be equal, got {', '.join(str(x.type) for x in xs)}")
+    return concat([unsqueeze(x, (axis,)) for x in xs], axis)
+
+
+def _unstack(op: Composite, *types: TensorType) -> ValueFunction:
+    """The function that gives every tensor back, in a tuple."""
+    del types
+    axis: int = op.attributes["axis"]
+    return of_result(lambda y: tuple(select(y, axis, i) for i in range(y.shape[axis])))
+
+
+stack.inverse(_unstack)
+stack.adjoint(_unstack)
+
+
+@composite
+def tile(x: Value, *, repeats: tuple[int, ...]) -> Value:
+    """``x`` laid end to end ``repeats`` times along each axis; more repeats than axes add axes in front."""
+    new = len(repeats) - x.rank
+    if new < 0 or any(r < 0 for r in repeats):
+        raise AttributeValueError(f"tile: needs a repeat of 0 or more for each axis of {x.type}, got {repeats}")
+    x = unsqueeze(x, range(new))
+    if all(r == 1 for r in repeats):
+        return x
+    sizes = [(n,) if r == 1 else (1, n) for r, n in zip(repeats, x.shape, strict=True)]
+    x = Ungroup(tuple(sizes))(x)
+    times = [t for r in repeats for t in ((None,) if r == 1 else (r, None))]
+    return group(repeat(x, times), [len(s) for s in sizes])
+
+
+tile.adjoint(body_adjoint)
+
+
+@tile.inverse
+def _(op: Composite, *types: TensorType) -> ValueFunction:
+    x, repeats = op.one(types, "inverse"), op.attributes["repeats"]
+    if 0 in repeats:
+        raise NoInverseError(f"{op} keeps nothing of its argument")
+    new = len(repeats) - x.rank
+
+    def first(y: Value) -> Value:
+        for axis, n in enumerate((*(1,) * new, *x.shape)):
+            y = slice_axis(y, axis, 0, n)
+        return reshape(y, shape=x.shape)
+
+    return first
+
+
+@composite
+def repeat_interleave(x: Value, *, repeats: int, axis: int) -> Value:
+    """Every entry of ``axis`` ``repeats`` times in a row."""
+    if repeats < 0:
+        raise AttributeValueError(f"repeat_interleave: repeats can't be negative, got {repeats}")
+    x = ungroup(x, axis, (x.shape[axis], 1))
+    x = repeat(x, [repeats if i == axis + 1 else None for i in range(x.rank)])
+    return group(x, [2 if i == axis else 1 for i in range(x.rank - 1)])
+
+
+repeat_interleave.adjoint(body_adjoint)
+
+
+@repeat_interleave.inverse
+def _(op: Composite, *types: TensorType) -> ValueFunction:
+    del types
+    axis, repeats = op.attributes["axis"], op.attributes["repeats"]
+    if not repeats:
+        raise NoInverseError(f"{op} keeps nothing of its argument")
+    return of_result(lambda y: every(y, axis, repeats))
+
+
+# --- orders ------------------------------------------------------------------------------------------------
+
+
+def _rolls(x: Value, *, shifts: int | Sequence[int], axes: int | Sequence[int]) -> Prepared:
+    steps = (shifts,) if isinstance(shifts, int) else tuple(shifts)
+    named = (axes,) if isinstance(axes, int) else tuple(axes)
+    if len(steps) != len(named):
+        raise AttributeValueError(f"roll: needs one shift for each axis, got shifts {steps} and axes {named}")
+    total: dict[int, int] = {}
+    for step, axis in zip(steps, named, strict=True):
+        axis = normal_axis(axis, x.rank)
+        total[axis] = total.get(axis, 0) + step
+    order = tuple(sorted(total))
+    return (x,), {"shifts": tuple(total[a] for a in order), "axes": order}
+
+
+@composite(prepare=_rolls)
+def roll(x: Value, *, shifts: tuple[int, ...], axes: tuple[int, ...]) -> Value:
+    """Entries moved on by ``shifts`` along ``axes``, around the end."""
+    for step, axis in zip(shifts, axes, strict=True):
+        n = x.shape[axis]
+        step = step % n if n else 0
+        if step:
+            x = concat((slice_axis(x, axis, n - step, n), slice_axis(x, axis, 0, n - step)), axis)
+    return x
+
+
+@roll.inverse
+def _(op: Composite, *types: TensorType) -> ValueFunction:
+    del types
+    shifts, axes = op.attributes["shifts"], op.attributes["axes"]
+    return of_result(lambda y: roll(y, shifts=tuple(-s for s in shifts), axes=axes))
+
+
+roll.adjoint(roll.ways["inverse"])
+
+
+@composite
+def pixel_shuffle(x: Value, *, factor: int) -> Value:
+    """``[.. (c r r) h w] -> [.. c (h r) (w r)]`` with ``r = factor``."""
+    if x.rank < 3 or factor < 1 or x.shape[-3] % factor**2:
+        raise TypeMismatchError(f"pixel_shuffle: axis -3 of {x.type} is no multiple of {factor}**2")
+    b = x.rank - 3
+    x = ungroup(x, b, (x.shape[b] // factor**2, factor, factor))
+    x = permute(x, [*range(b), b, b + 3, b + 1, b + 4, b + 2])
+    return group(x, [1] * (b + 1) + [2, 2])
+
+
+@composite
+def pixel_unshuffle(x: Value, *, factor: int) -> Value:
+    """``[.. c (h r) (w r)] -> [.. (c r r) h w]`` with ``r = factor``."""
+    if x.rank < 3 or factor < 1 or x.shape[-2] % factor or x.shape[-1] % factor:
+        raise TypeMismatchError(f"pixel_unshuffle: the last two axes of {x.type} are no multiples of {factor}")
+    b = x.rank - 3
+    x = ungroup(x, b + 2, (x.shape[b + 2] // factor, factor))
+    x = ungroup(x, b + 1, (x.shape[b + 1] // factor, factor))
+    x = permute(x, [*range(b), b, b + 2, b + 4, b + 1, b + 3])
+    return group(x, [1] * b + [3, 1, 1])
+
+
+@pixel_shuffle.inverse
+def _(op: Composite, *types: TensorType) -> ValueFunction:
+    del types
+    return of_result(lambda y: pixel_unshuffle(y, factor=op.attributes["factor"]))
+
+
+@pixel_unshuffle.inverse
+def _(op: Composite, *types: TensorType) -> ValueFunction:
+    del types
+    return of_result(lambda y: pixel_shuffle(y, factor=op.attributes["factor"]))
+
+
+pixel_shuffle.adjoint(pixel_shuffle.ways["inverse"])
+pixel_unshuffle.adjoint(pixel_unshuffle.ways["inverse"])
+
+
+@composite
+def channel_shuffle(x: Value, *, groups: int) -> Value:
+    """Axis 1 ``(groups c)`` becomes ``(c groups)``."""
+    if x.rank < 2 or groups < 1 or x.shape[1] % groups:
+        raise TypeMismatchError(f"channel_shuffle: axis 1 of {x.type} is not made of {groups} groups")
+    split_ = ungroup(x, 1, (groups, x.shape[1] // groups))
+    return group(permute(split_, [0, 2, 1, *range(3, split_.rank)]), [1, 2] + [1] * (x.rank - 2))
+
+
+@channel_shuffle.inverse
+def _(op: Composite, *types: TensorType) -> ValueFunction:
+    del types
+    groups: int = op.attributes["groups"]
+    return of_result(lambda y: channel_shuffle(y, groups=max(y.shape[1] // groups, 1)))
+
+
+channel_shuffle.adjoint(channel_shuffle.ways["inverse"])
+
+# --- diagonals ---------------------------------------------------------------------------------------------
+
+
+def _two_axes(x: Value, *, offset: int = 0, axis0: int = 0, axis1: int = 1) -> Prepared:
+    a, b = normal_axis(axis0, x.rank), normal_axis(axis1, x.rank)
+    if a == b:
+        raise AttributeValueError(f"diagonal: needs two axes of {x.type}, got {axis0} and {axis1}")
+    return (x,), {"offset": offset, "axis0": a, "axis1": b}
+
+
+@composite(prepare=_two_axes)
+def diagonal(x: Value, *, offset: int = 0, axis0: int = 0, axis1: int = 1) -> Value:
+    """Entries ``i, i + offset`` of two axes as one last axis, the others before it."""
+    rows, columns = max(-offset, 0), max(offset, 0)
+    n = max(min(x.shape[axis0] - rows, x.shape[axis1] - columns), 0)
+    others = [i for i in range(x.rank) if i not in (axis0, axis1)]
+    x = slice_axis(slice_axis(x, axis0, rows, rows + n), axis1, columns, columns + n)
+    x = group(permute(x, [*others, axis0, axis1]), [1] * len(others) + [2])
+    return slice_axis(x, len(others), None, None, n + 1)
+
+
+diagonal.adjoint(body_adjoint)
+diagonal.inverse(body_adjoint)
+
+
+def _triangle(x: Value, keep: Callable[[Value, Value], Value]) -> Value:
+    if x.rank < 2:
+        raise TypeMismatchError(f"tril and triu take matrices, got {x.type}")
+    plane = broadcast_to(const(0), x.shape[-2:])
+    chosen = keep(iota_like(plane, 0), iota_like(plane, 1))
+    return where(broadcast_to(chosen, x.shape), x, zeros_like(x))
+
+
+@composite
+def tril(x: Value, *, diagonal: int = 0) -> Value:
+    """Entries of the last two axes on and below a diagonal (1 is above the main one), 0 elsewhere."""
+    return _triangle(x, lambda row, column: less_equal(column, row + diagonal))
+
+
+@composite
+def triu(x: Value, *, diagonal: int = 0) -> Value:
+    """Entries of the last two axes on and above a diagonal (1 is above the main one), 0 elsewhere."""
+    return _triangle(x, lambda row, column: greater_equal(column, row + diagonal))
+
+
+def _itself(op: Composite, *types: TensorType) -> ValueFunction:
+    del types
+    return op
+
+
+for _function in (tril, triu):
+    _function.adjoint(_itself)
+    _function.inverse(_itself)
+
+
+@composite
+def one_hot(index: Value, *, classes: int) -> Value:
+    """1 (i64) at each index along a new last axis of size ``classes``, else 0; nothing at an index out of range."""
+    if not index.dtype.is_int:
+        raise TypeMismatchError(f"one_hot: the index must be integers, got {index.type}")
+    index = unsqueeze(cast(index, "i64"), (-1,))
+    return cast(equal(index, iota(classes)), "i64")

@@ -1,0 +1,344 @@
+"""What an op is and what a value is: the two classes everything else is made of.
+
+An :class:`Op` is an immutable, interned set of attributes together with the rules an op owes: type
+inference, numpy reference, flops, traffic, inverse and adjoint. A :class:`Value` is an op applied to
+arguments. Both are interned (hash-consed): the same attributes are the same op, the same op on the same
+arguments is the same value, so equality is identity and common subexpressions are found by construction.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Self, cast, dataclass_transform
+
+import numpy as np
+
+from tdagger.errors import AttributeValueError, NoInverseError, TDaggerError, TypeMismatchError
+from tdagger.types import DType, Shape, TensorType, ValueType
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: A function of values: an op is one, and so is what ``inverse`` and ``adjoint`` return.
+ValueFunction = Callable[..., Any]
+
+#: Functions that build values, by name; operators on values (``x + y``) are looked up here.
+functions: dict[str, Callable[..., Any]] = {}
+
+#: Every class of core op, by name.
+core_ops: dict[str, type[Op]] = {}
+
+
+class _ValueRef(weakref.ref["Value"]):
+    """What an op's table of values holds: it forgets the value when nobody else knows it."""
+
+    __slots__ = ("args", "table")
+    args: tuple[Value, ...]
+    table: dict[tuple[Value, ...], _ValueRef]
+
+
+def _forget(ref: _ValueRef) -> None:
+    if ref.table.get(ref.args) is ref:
+        del ref.table[ref.args]
+
+
+class Value:
+    """An op applied to arguments: a tensor that would come out. Made by calling an op, never directly.
+
+    ``type`` is its :class:`~tdagger.types.TensorType` (or a tuple of them for an op with several results,
+    which only ``item`` takes). Values are immutable and compared by identity.
+    """
+
+    __slots__ = ("__weakref__", "args", "op", "type")
+
+    op: Op
+    args: tuple[Value, ...]
+    type: TensorType
+
+    @property
+    def shape(self) -> Shape:
+        """Sizes of the axes."""
+        return self.type.shape
+
+    @property
+    def dtype(self) -> DType:
+        """Element type."""
+        return self.type.dtype
+
+    @property
+    def rank(self) -> int:
+        """Number of axes."""
+        return self.type.rank
+
+    def __repr__(self) -> str:
+        args = ", ".join(str(a.type) for a in self.args)
+        return f"<{self.op}({args}) -> {self.type}>"
+
+    def __iter__(self) -> Iterator[Value]:
+        raise TypeMismatchError(f"a value can't be iterated over: {self!r}; slice or unstack it")
+
+    def __reduce__(self) -> Any:
+        raise TDaggerError("a value can't be pickled alone, pickle or save the graph it belongs to")
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
+    # Operators, for writing composites; each is the function of that name, scalars and broadcasting allowed.
+    def __add__(self, other: Any) -> Value:
+        return functions["add"](self, other)
+
+    def __radd__(self, other: Any) -> Value:
+        return functions["add"](other, self)
+
+    def __sub__(self, other: Any) -> Value:
+        return functions["subtract"](self, other)
+
+    def __rsub__(self, other: Any) -> Value:
+        return functions["subtract"](other, self)
+
+    def __mul__(self, other: Any) -> Value:
+        return functions["multiply"](self, other)
+
+    def __rmul__(self, other: Any) -> Value:
+        return functions["multiply"](other, self)
+
+    def __truediv__(self, other: Any) -> Value:
+        return functions["divide"](self, other)
+
+    def __rtruediv__(self, other: Any) -> Value:
+        return functions["divide"](other, self)
+
+    def __floordiv__(self, other: Any) -> Value:
+        return functions["floor_divide"](self, other)
+
+    def __mod__(self, other: Any) -> Value:
+        return functions["mod"](self, other)
+
+    def __pow__(self, other: Any) -> Value:
+        return functions["pow"](self, other)
+
+    def __neg__(self) -> Value:
+        return functions["neg"](self)
+
+    def __abs__(self) -> Value:
+        return functions["abs"](self)
+
+    def __lt__(self, other: Any) -> Value:
+        return functions["less"](self, other)
+
+    def __le__(self, other: Any) -> Value:
+        return functions["less_equal"](self, other)
+
+    def __gt__(self, other: Any) -> Value:
+        return functions["greater"](self, other)
+
+    def __ge__(self, other: Any) -> Value:
+        return functions["greater_equal"](self, other)
+
+    def __and__(self, other: Any) -> Value:
+        return functions["bitwise_and"](self, other)
+
+    def __or__(self, other: Any) -> Value:
+        return functions["bitwise_or"](self, other)
+
+    def __xor__(self, other: Any) -> Value:
+        return functions["bitwise_xor"](self, other)
+
+    def __invert__(self) -> Value:
+        return functions["not_"](self)
+
+
+_new_value: Callable[[type[Value]], Value] = object.__new__
+
+
+def _canonical(attribute: Any) -> Any:
+    """What an attribute is compared by: 0.0, -0.0, 0 and False differ, every NaN is the same."""
+    kind = attribute.__class__
+    if kind is float:
+        return (float, attribute.hex())
+    if kind is bool:
+        return (bool, attribute)
+    if kind is complex:
+        return (complex, attribute.real.hex(), attribute.imag.hex())
+    if kind is tuple:
+        return tuple([a if a.__class__ is int else _canonical(a) for a in attribute])
+    if isinstance(attribute, tuple):  # a named tuple is not equal to a plain one
+        return (kind, _canonical(tuple(cast(tuple[Any, ...], attribute))))
+    if isinstance(attribute, np.generic):  # np.float64(-0.0), np.int64(2): as the Python number
+        number: Any = cast(Any, attribute).item()  # itself, where Python has no such number
+        return number if number.__class__ is kind else _canonical(number)
+    return attribute
+
+
+@dataclass_transform(frozen_default=True)
+class Op:
+    """An op: its attributes and the rules it owes. A subclass declares its attributes as annotations.
+
+    >>> class Twice(Op):
+    ...     name = "twice"
+    ...     axis: int
+    ...     def infer(self, x):
+    ...         return x
+    >>> Twice(axis=1) is Twice(1), Twice(axis=1)
+    (True, twice(axis=1))
+
+    ``name`` is what it is called everywhere; the class is registered under it in :data:`core_ops` if
+    ``core`` is given: ``class Permute(Op, core=True)``.
+    """
+
+    name: ClassVar[str] = "op"
+    #: The attribute names in order, from the annotations.
+    fields: ClassVar[tuple[str, ...]] = ()
+    #: True for ops that rename or repeat axes (group, ungroup, repeat, item): nothing is read or written.
+    is_view: ClassVar[bool] = False
+    _interned: ClassVar[weakref.WeakValueDictionary[Any, Op]] = weakref.WeakValueDictionary()
+
+    #: The values this op has made, by arguments, as long as somebody else holds them.
+    values: dict[tuple[Value, ...], _ValueRef]
+    #: The types inferred so far, by those of the arguments.
+    inferred: dict[tuple[TensorType, ...], ValueType]
+
+    def __init_subclass__(cls, core: bool = False) -> None:
+        own = tuple(n for n, t in cls.__annotations__.items() if "ClassVar" not in str(t))
+        cls.fields = (*cls.fields, *own) if "__annotations__" in cls.__dict__ else cls.fields
+        if core:
+            core_ops[cls.name] = cls
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        if kwargs:
+            args = (*args, *(kwargs.pop(f) for f in cls.fields[len(args) :] if f in kwargs))
+        if len(args) != len(cls.fields) or kwargs:
+            raise AttributeValueError(f"{cls.name} has the attributes {cls.fields}, got {args} {kwargs}")
+        key = (cls, _canonical(args))
+        found = cls._interned.get(key)
+        if found is None:
+            found = super().__new__(cls)
+            for field, value in zip(cls.fields, args, strict=True):
+                object.__setattr__(found, field, value)
+            found.check()
+            found._intern(key)
+        return cast(Self, found)
+
+    def _intern(self, key: Any) -> None:
+        """Make this the one op of ``key``, without values so far."""
+        object.__setattr__(self, "values", {})
+        object.__setattr__(self, "inferred", {})
+        self._interned[key] = self
+
+    def __call__(self, *args: Value) -> Value:
+        """The value of this op on ``args``; TypeMismatchError if their types don't fit."""
+        table = self.values
+        ref = table.get(args)
+        if ref is not None:
+            value = ref()
+            if value is not None:
+                return value
+        types = tuple([a.type for a in args])
+        type_ = self.inferred.get(types)
+        if type_ is None:
+            type_ = self.inferred[types] = self.infer(*types)
+        # here and not in a Value.__init__: a third of the time to build a graph would go into calling it
+        value = _new_value(Value)
+        value.op, value.args, value.type = self, args, cast(TensorType, type_)
+        ref = _ValueRef(value, _forget)
+        ref.args, ref.table = args, table
+        other = table.setdefault(args, ref)
+        if other is not ref:  # a value that just died, or another thread was faster
+            alive = other()
+            if alive is not None:
+                return alive
+            table[args] = ref
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{self} is immutable, can't set {name}")
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{f}={getattr(self, f)!r}" for f in self.fields)
+        return f"{self.name}({shown})" if shown else self.name
+
+    def __reduce__(self) -> Any:
+        return (self.__class__, tuple(getattr(self, f) for f in self.fields))
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The attributes by name."""
+        return {f: getattr(self, f) for f in self.fields}
+
+    # The rules an op owes.
+
+    def check(self) -> None:
+        """Raise AttributeValueError if the attributes can't be, whatever the arguments."""
+
+    # The signatures below take anything so that an op may name its arguments: infer(self, x, index).
+
+    def infer(self, *types: Any, **_: Any) -> ValueType:
+        """The type of the result on arguments of these types; TypeMismatchError if they don't fit."""
+        raise NotImplementedError(f"{self.name} has no rule for types")
+
+    def run(self, *arrays: Any, **_: Any) -> Any:
+        """The numpy reference: slow and right. An array, or a tuple of them for several results."""
+        raise NotImplementedError(f"{self.name} has no reference execution")
+
+    def flops(self, out: TensorType, *types: TensorType) -> int:
+        """Arithmetic operations on elements, 0 for what only moves data."""
+        del out, types
+        return 0
+
+    def reads(self, out: TensorType, *types: TensorType) -> tuple[int, ...]:
+        """Elements read of each argument."""
+        del out
+        return tuple(0 if self.is_view else t.size for t in types)
+
+    def moves_nothing(self, *types: TensorType) -> bool:
+        """Whether the result on arguments of these types is a view of one: nothing is written."""
+        return self.is_view
+
+    def inverse(self, *types: TensorType) -> ValueFunction:
+        """A function that undoes this op: exactly where it can be undone, else a pseudo-inverse.
+
+        A pseudo-inverse p of f satisfies ``f(p(f(x))) = f(x)``. ``types`` are those of the arguments; they
+        are needed where the result doesn't tell what was there (the size a slice was cut from).
+        """
+        raise NoInverseError(f"{self} has no inverse")
+
+    def adjoint(self, *types: TensorType) -> ValueFunction:
+        """For a linear op f, the function g with ``sum(f(x) * y) = sum(x * g(y))``."""
+        raise NoInverseError(f"{self} is not linear, so it has no adjoint")
+
+    # Helpers for rules.
+
+    def mismatch(self, why: str, *types: ValueType) -> TypeMismatchError:
+        """The error for arguments this op doesn't take."""
+        return TypeMismatchError(f"{self} on ({', '.join(map(str, types))}): {why}")
+
+    def one(self, types: tuple[TensorType, ...], what: str) -> TensorType:
+        """The only type given to ``inverse`` or ``adjoint``, or an error that asks for it."""
+        if len(types) != 1:
+            raise NoInverseError(f"{self}.{what}() needs the type of the argument: .{what}(x.type)")
+        return types[0]
+
+
+def identity(y: Value) -> Value:
+    """``y`` itself: a pseudo-inverse of an op that changes nothing when applied to its own result."""
+    return y
+
+
+def normal_axis(axis: int, rank: int, what: str = "axis") -> int:
+    """``axis`` counted from the front; AttributeValueError if there is no such axis.
+
+    >>> normal_axis(-1, 3)
+    2
+    """
+    if not -rank <= axis < rank:
+        raise AttributeValueError(f"{what} {axis} is out of range for a tensor of rank {rank}")
+    return axis + rank if axis < 0 else axis

@@ -1,0 +1,291 @@
+"""The ops that index: gather, scatter, argsort, scan.
+
+Indices count from 0 and must be in range; importers turn negative ones around.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tdagger.errors import AttributeValueError, NoInverseError
+from tdagger.op import Array, Op, Value, ValueFunction, identity, normal_axis
+from tdagger.ops.elementwise import equal, floor_divide, full_like, neg, where
+from tdagger.ops.source import const, iota, scalar
+from tdagger.ops.structure import Concat, accumulator, broadcast_to, permute, repeat, slice_axis, unsqueeze
+from tdagger.types import TensorType, ValueType, i64
+
+
+class Gather(Op, core=True):
+    """Entries of ``axis`` of x at ``index`` (integers): the index's axes stand where the axis stood.
+
+    The first ``batch`` axes are shared by x and the index, entry by entry: with
+    ``x[b a.. n c..]`` and ``index[b i..]`` the result is ``[b a.. i.. c..]``. An embedding is
+    ``axis=0, batch=0``; numpy's take_along_axis on the last axis is ``axis=batch=rank-1``.
+    """
+
+    name = "gather"
+    axis: int
+    batch: int
+
+    def check(self) -> None:
+        if not 0 <= self.batch <= self.axis:
+            raise AttributeValueError(f"{self.name}: needs 0 <= batch <= axis, got {self}")
+
+    def infer(self, x: TensorType, index: TensorType) -> ValueType:
+        if not index.dtype.is_int:
+            raise self.mismatch("the index must be integers", x, index)
+        if self.axis >= x.rank or index.rank < self.batch or x.shape[: self.batch] != index.shape[: self.batch]:
+            raise self.mismatch("there is no such axis, or the batch axes differ", x, index)
+        axis, batch = self.axis, self.batch
+        return x.with_shape((*x.shape[:axis], *index.shape[batch:], *x.shape[axis + 1 :]))
+
+    def positions(self, x_shape: tuple[int, ...], index: Array) -> tuple[Any, ...]:
+        """The numpy index of x that selects the entries, in the order of the result's axes."""
+        n = x_shape[self.axis]
+        if index.size and (index.min() < 0 or index.max() >= n):
+            raise IndexError(f"{self}: indices must be in 0..{n - 1}, got {index.min()}..{index.max()}")
+        batch, axis, inner = self.batch, self.axis, index.ndim - self.batch
+        rank = len(x_shape) - 1 + inner
+        out: list[Any] = []
+        for a, size in enumerate(x_shape):
+            if a == axis:
+                spread = (*index.shape[:batch], *(1,) * (axis - batch), *index.shape[batch:])
+                out.append(index.reshape((*spread, *(1,) * (rank - len(spread)))))
+            else:
+                at = a if a < axis else a - 1 + inner
+                out.append(np.arange(size).reshape([-1 if i == at else 1 for i in range(rank)]))
+        return tuple(out)
+
+    def run(self, x: Array, index: Array) -> Array:
+        return x[self.positions(x.shape, index)]
+
+    def reads(self, out: TensorType, *types: TensorType) -> tuple[int, ...]:
+        return (out.size, types[1].size)
+
+    def adjoint(self, *types: TensorType) -> ValueFunction:
+        """The function of (result, index) that adds every entry back to where it came from."""
+        if not types:
+            raise NoInverseError(f"{self}.adjoint() needs the type of x")
+        x, add = types[0], Scatter(self.axis, self.batch, "add")
+
+        def back(y: Value, index: Value) -> Value:
+            return add(_zeros(x), index, y)
+
+        return back
+
+    def inverse(self, *types: TensorType) -> ValueFunction:
+        """The function of (result, index) that puts every entry back; what was not read becomes 0."""
+        if not types:
+            raise NoInverseError(f"{self}.inverse() needs the type of x")
+        x, put = types[0], Scatter(self.axis, self.batch, "set")
+
+        def back(y: Value, index: Value) -> Value:
+            return put(_zeros(x), index, y)
+
+        return back
+
+
+def _zeros(t: TensorType) -> Value:
+    return broadcast_to(const(scalar(0, t.dtype), t.dtype), t.shape)
+
+
+_SCATTERS: dict[str, Any] = {
+    "set": None,
+    "add": np.add,
+    "multiply": np.multiply,
+    "max": np.maximum,
+    "min": np.minimum,
+}
+
+
+class Scatter(Op, core=True):
+    """x with ``updates`` put at ``index`` of ``axis``: the adjoint of gather, same axes, same batch.
+
+    ``kind`` says how an update meets what is there: set (the last one wins), add, multiply, max, min.
+    """
+
+    name = "scatter"
+    axis: int
+    batch: int
+    kind: str
+
+    def check(self) -> None:
+        Gather(self.axis, self.batch)
+        if self.kind not in _SCATTERS:
+            raise AttributeValueError(f"scatter: kind {self.kind!r} is none of {', '.join(_SCATTERS)}")
+
+    def infer(self, x: TensorType, index: TensorType, updates: TensorType) -> ValueType:
+        if Gather(self.axis, self.batch).infer(x, index) is not updates:
+            raise self.mismatch("the updates must have the type gather would give", x, index, updates)
+        if x.dtype.name == "bool" if self.kind in ("add", "multiply") else self.kind != "set" and x.dtype.is_complex:
+            raise self.mismatch("add and multiply take numbers, max and min what has an order", x, index, updates)
+        return x
+
+    def run(self, x: Array, index: Array, updates: Array) -> Array:
+        where = Gather(self.axis, self.batch).positions(x.shape, index)
+        wide = x.astype(accumulator(x.dtype))
+        if self.kind == "set":
+            wide[where] = updates
+        else:
+            _SCATTERS[self.kind].at(wide, where, updates.astype(wide.dtype))
+        return wide.astype(x.dtype, copy=False)
+
+    def flops(self, out: TensorType, *types: TensorType) -> int:
+        return 0 if self.kind == "set" else types[2].size
+
+    def adjoint(self, *types: TensorType) -> ValueFunction:
+        """For add, with respect to the updates: the function of (result, index)."""
+        if self.kind != "add":
+            raise NoInverseError(f"{self} is not linear in its updates alone, so it has no adjoint")
+        return Gather(self.axis, self.batch)
+
+    def inverse(self, *types: TensorType) -> ValueFunction:
+        """For set: the function of (result, index) that gives the updates back (where no index repeats)."""
+        if self.kind != "set":
+            raise NoInverseError(f"{self} mixes the updates with what was there")
+        return Gather(self.axis, self.batch)
+
+
+class Argsort(Op, core=True):
+    """Indices (i64) that sort along an axis; equal entries keep their order, NaN counts as largest."""
+
+    name = "argsort"
+    axis: int
+    descending: bool
+
+    def infer(self, x: TensorType) -> ValueType:
+        if not 0 <= self.axis < x.rank or x.dtype.is_complex:
+            raise self.mismatch("there is no such axis, or the elements have no order", x)
+        return x.with_dtype(i64)
+
+    def run(self, x: Array) -> Array:
+        if x.dtype.kind in "fV" and x.dtype.itemsize < 4:
+            x = x.astype(np.float32)
+        if not self.descending:
+            return np.argsort(x, self.axis, kind="stable").astype(np.int64)
+        # a stable descending sort is an ascending sort from the other end
+        last = x.shape[self.axis] - 1
+        backwards = np.flip(x, self.axis)
+        return last - np.flip(np.argsort(backwards, self.axis, kind="stable"), self.axis).astype(np.int64)
+
+    def flops(self, out: TensorType, *types: TensorType) -> int:
+        n = out.shape[self.axis]
+        return out.size * max(n - 1, 0).bit_length()
+
+    def inverse(self, *types: TensorType) -> ValueFunction:
+        """Of a permutation: numbers that this op sorts into it."""
+        places = Argsort(self.axis, False)
+        if not self.descending:
+            return places
+
+        def undo(y: Value) -> Value:
+            return neg(places(y))
+
+        return undo
+
+
+_SCANS: dict[str, Any] = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}
+
+
+class Scan(Op, core=True):
+    """Running sum, prod, max or min along an axis (each entry takes in those before it, and itself)."""
+
+    name = "scan"
+    kind: str
+    axis: int
+    reverse: bool
+
+    def check(self) -> None:
+        if self.kind not in _SCANS:
+            raise AttributeValueError(f"scan: kind {self.kind!r} is none of {', '.join(_SCANS)}")
+
+    def infer(self, x: TensorType) -> ValueType:
+        if not 0 <= self.axis < x.rank:
+            raise self.mismatch(f"there is no axis {self.axis}", x)
+        if x.dtype.name == "bool" if self.kind in ("sum", "prod") else x.dtype.is_complex:
+            raise self.mismatch("sum and prod take numbers, max and min what has an order", x)
+        return x
+
+    def run(self, x: Array) -> Array:
+        wide = x.astype(accumulator(x.dtype))
+        wide = np.flip(wide, self.axis) if self.reverse else wide
+        out = _SCANS[self.kind].accumulate(wide, self.axis, dtype=wide.dtype)
+        return (np.flip(out, self.axis) if self.reverse else out).astype(x.dtype, copy=False)
+
+    def flops(self, out: TensorType, *types: TensorType) -> int:
+        n = out.shape[self.axis]
+        return out.size - out.size // n if n else 0
+
+    def adjoint(self, *types: TensorType) -> ValueFunction:
+        if self.kind != "sum":
+            raise NoInverseError(f"{self} is not linear, so it has no adjoint")
+        return Scan("sum", self.axis, not self.reverse)
+
+    def inverse(self, *types: TensorType) -> ValueFunction:
+        """Differences undo a sum, ratios a product; a running max or min is its own pseudo-inverse."""
+        if self.kind in ("max", "min"):
+            return identity
+        axis, reverse, fill = self.axis, self.reverse, 0 if self.kind == "sum" else 1
+
+        def undo(y: Value) -> Value:
+            n = y.shape[axis]
+            if n < 2:
+                return y
+            edge = full_like(slice_axis(y, axis, 0, 1), fill)
+            before = (slice_axis(y, axis, 1, n), edge) if reverse else (edge, slice_axis(y, axis, 0, n - 1))
+            shifted = Concat(axis)(*before)
+            if self.kind == "sum":
+                return y - shifted
+            # after a 0 all products are 0, whatever the factors were
+            zero = equal(shifted, 0)
+            divisor = where(zero, 1, shifted)
+            return where(zero, 1, floor_divide(y, divisor) if y.dtype.is_int else y / divisor)
+
+        return undo
+
+
+def gather(x: Value, index: Value, axis: int = 0, batch: int = 0) -> Value:
+    """Entries of ``axis`` of ``x`` at ``index``; see :class:`Gather`."""
+    return Gather(normal_axis(axis, x.rank), batch)(x, index)
+
+
+def take_along(x: Value, index: Value, axis: int) -> Value:
+    """For every place of ``index``, the entry of ``x`` at that place but at ``index`` along ``axis``."""
+    axis = normal_axis(axis, x.rank)
+    order = [i for i in range(x.rank) if i != axis] + [axis]
+    back = [order.index(i) for i in range(x.rank)]
+    out = Gather(x.rank - 1, x.rank - 1)(permute(x, order), permute(index, order))
+    return permute(out, back)
+
+
+def scatter(x: Value, index: Value, updates: Value, axis: int = 0, batch: int = 0, kind: str = "set") -> Value:
+    """``x`` with ``updates`` put at ``index`` of ``axis``; see :class:`Scatter`."""
+    return Scatter(normal_axis(axis, x.rank), batch, kind)(x, index, updates)
+
+
+def put_along(x: Value, index: Value, updates: Value, axis: int, kind: str = "set") -> Value:
+    """The adjoint of :func:`take_along`: ``x`` with updates at ``index`` along ``axis``."""
+    axis = normal_axis(axis, x.rank)
+    order = [i for i in range(x.rank) if i != axis] + [axis]
+    back = [order.index(i) for i in range(x.rank)]
+    moved = [permute(v, order) for v in (x, index, updates)]
+    return permute(Scatter(x.rank - 1, x.rank - 1, kind)(*moved), back)
+
+
+def argsort(x: Value, axis: int = -1, descending: bool = False) -> Value:
+    """Indices (i64) that sort along an axis, stable."""
+    return Argsort(normal_axis(axis, x.rank), descending)(x)
+
+
+def scan(x: Value, kind: str, axis: int, reverse: bool = False) -> Value:
+    """Running sum, prod, max or min along an axis."""
+    return Scan(kind, normal_axis(axis, x.rank), reverse)(x)
+
+
+def iota_like(x: Value, axis: int) -> Value:
+    """The index along ``axis`` (i64) at every place of ``x``."""
+    axis = normal_axis(axis, x.rank)
+    line = unsqueeze(iota(x.shape[axis]), [i for i in range(x.rank) if i != axis])
+    return repeat(line, [None if i == axis else n for i, n in enumerate(x.shape)])

@@ -1,0 +1,715 @@
+"""The structural ops ("deinops"): permute group ungroup slice pad concat repeat reduce unfold fold, and item.
+
+They act axis by axis and keep the rank, except permute, group and ungroup, which reorganise axes. Functions
+here normalise what people write (negative axes, missing bounds) into the attributes of an op.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from tdagger.errors import AttributeValueError, NoInverseError, TypeMismatchError
+from tdagger.op import Array, Op, Value, ValueFunction, core_ops, normal_axis
+from tdagger.ops.source import const, scalar
+from tdagger.types import ResultTypes, TensorType, ValueType
+
+
+class Permute(Op, core=True):
+    """Reorder axes: axis ``i`` of the result is axis ``order[i]`` of the argument."""
+
+    name = "permute"
+    order: tuple[int, ...]
+
+    def check(self) -> None:
+        if sorted(self.order) != list(range(len(self.order))):
+            raise AttributeValueError(f"permute: order {self.order} does not name each axis once")
+
+    def infer(self, x: TensorType) -> ValueType:
+        if len(self.order) != x.rank:
+            raise self.mismatch(f"order has {len(self.order)} axes, the tensor {x.rank}", x)
+        return x.with_shape(tuple([x.shape[i] for i in self.order]))
+
+    def run(self, x: Array) -> Array:
+        return x.transpose(self.order)
+
+    def inverse(self, *types: TensorType) -> ValueFunction:
+        return Permute(tuple(self.order.index(i) for i in range(len(self.order))))
+
+    adjoint = inverse
+
+
+class Group(Op, core=True):
+    """Merge neighbouring axes: ``a b c -> a (b c)`` has counts ``(1, 2)``.
+
+    A count of 0 is a new axis of size 1: the product of no axes.
+    """
+
+    name = "group"
+    is_view = True
+    counts: tuple[int, ...]
+
+    def check(self) -> None:
+        if any(c < 0 for c in self.counts):
+            raise AttributeValueError(f"group: counts can't be negative, got {self.counts}")
+
+    def _groups(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        groups: list[tuple[int, ...]] = []
+        at = 0
+        for count in self.counts:
+            groups.append(shape[at : at + count])
+            at += count
+        return groups
+
+    def infer(self, x: TensorType) -> ValueType:
+        if sum(self.counts) != x.rank:
+            raise self.mismatch(f"counts take {sum(self.counts)} axes, the tensor has {x.rank}", x)
+        return x.with_shape(tuple([math.prod(g) for g in self._groups(x.shape)]))
+
+    def run(self, x: Array) -> Array:
+        return x.reshape(tuple(math.prod(g) for g in self._groups(x.shape)))
+
+    def inverse(self, *types: TensorType) -> ValueFunction:
+        return Ungroup(tuple(self._groups(self.one(types, "inverse").shape)))
+
+    adjoint = inverse
+
+
+class Ungroup(Op, core=True):
+    """Split axes: ``a (b c) -> a b c`` with ``sizes`` ``((a,), (b, c))``, one tuple of factors per axis.
+
+    No factors, ``()``, drops an axis of size 1.
+    """
+
+    name = "ungroup"
+    is_view = True
+    sizes: tuple[tuple[int, ...], ...]
+
+    def check(self) -> None:
+        if any(n < 0 for s in self.sizes for n in s):
+            raise AttributeValueError(f"ungroup: sizes can't be negative, got {self.sizes}")
+
+    def infer(self, x: TensorType) -> ValueType:
+        if tuple([math.prod(s) for s in self.sizes]) != x.shape:
+            raise self.mismatch("the factors of each axis must multiply to its size", x)
+        return x.with_shape(tuple([n for s in self.sizes for n in s]))
+
+    def run(self, x: Array) -> Array:
+        return x.reshape(tuple(n for s in self.sizes for n in s))
+
+    def inverse(self, *types: TensorType) -> ValueFunction:
+        return Group(tuple(len(s) for s in self.sizes))
+
+    adjoint = inverse
+
+
+#: start, stop, step of one axis: the entries are those of range(start, stop, step).
+Bounds = tuple[int, int, int]
+
+
+class Slice(Op, core=True):
+    """Entries ``range(start, stop, step)`` of each axis; None leaves an axis whole.
+
+    A negative step runs backwards; a stop of -1 then means "up to and with the first entry", as in range.
+    """
+
+    name = "slice"
+    bounds: tuple[Bounds | None, ...]
+
+    def check(self) -> None:
+        if any(b is not None and b[2] == 0 for b in self.bounds):
+            raise AttributeValueError(f"slice: a step can't be 0, got {self.bounds}")
+
+    def infer(self, x: TensorType) -> ValueType:
+        if len(self.bounds) != x.rank:
+            raise self.mismatch(f"bounds for {len(self.bounds)} axes, the tensor has {x.rank}", x)
+        shape = list(x.shape)
+        for axis, b in enumerate(self.bounds):
+            if b is not None:
+                entries = range(*b)
+                if entries and not (0 <= entries[0] < shape[axis] and 0 <= entries[-1] < shape[axis]):
+                    raise self.mismatch(f"axis {axis} has no entries {entries}", x)
+                shape[axis] = len(entries)
+        return x.with_shape(tuple(shape))
+
+    def run(self, x: Array) -> Array:
+        whole = slice(None)
+        return x[
+            tuple(
+                whole if b is None else slice(b[0], b[1] if b[1] >= 0 else None, b[2]) if range(*b) else slice(0)
+                for b in self.bounds
+            )
+        ]
+
+    def reads(self, out: TensorType, *types: TensorType) -> tuple[int, ...]:
+        return (out.size,)
+
+    def adjoint(self, *types: TensorType) -> ValueFunction:
+        x = self.one(types, "adjoint")
+        widths: list[Widths | None] = []
+        flips: list[Bounds | None] = []
+        for n, b in zip(x.shape, self.bounds, strict=True):
+            entries = range(n) if b is None else range(*b)
+            if b is None or not entries:
+                widths.append(None if b is None else (0, n, 0))
+                flips.append(None)
+                continue
+            low, high = min(entries[0], entries[-1]), max(entries[0], entries[-1])
+            widths.append((low, n - 1 - high, abs(b[2]) - 1))
+            flips.append((len(entries) - 1, -1, -1) if b[2] < 0 else None)
+        put = Pad(tuple(widths), scalar(0, x.dtype))
+        flip_ = Slice(tuple(flips))
+
+        def back(y: Value) -> Value:
+            return put(flip_(y))
+
+        return back if any(flips) else put
+
+    inverse = adjoint
+
+
+#: entries added before, after, and between every two entries of one axis.
+Widths = tuple[int, int, int]
+
+
+class Pad(Op, core=True):
+    """Add entries of one value before, after and between the entries of each axis; None leaves it alone."""
+
+    name = "pad"
+    widths: tuple[Widths | None, ...]
+    value: bool | int | float | complex
+
+    def check(self) -> None:
+        if any(w is not None and min(w) < 0 for w in self.widths):
+            raise AttributeValueError(f"pad: widths can't be negative (slice instead), got {self.widths}")
+
+    def infer(self, x: TensorType) -> ValueType:
+        if len(self.widths) != x.rank:
+            raise self.mismatch(f"widths for {len(self.widths)} axes, the tensor has {x.rank}", x)
+        if self.value.__class__ is not scalar(0, x.dtype).__class__:
+            raise self.mismatch(f"the value {self.value!r} is not a number of the tensor's kind", x)
+        shape = tuple(
+            [
+                n if w is None else w[0] + n + max(n - 1, 0) * w[2] + w[1]
+                for n, w in zip(x.shape, self.widths, strict=True)
+            ]
+        )
+        return x.with_shape(shape)
+
+    def _inner(self, shape: tuple[int, ...]) -> tuple[Bounds | None, ...]:
+        return tuple(
+            None if w is None else (w[0], w[0] + max(n - 1, 0) * (w[2] + 1) + min(n, 1), w[2] + 1)
+            for n, w in zip(shape, self.widths, strict=True)
+        )
+
+    def run(self, x: Array) -> Array:
+        t = self.infer(TensorType(x.shape, x.dtype.name))
+        out = np.full(t.shape, self.value, x.dtype)
+        out[tuple(slice(None) if b is None else slice(*b) for b in self._inner(x.shape))] = x
+        return out
+
+    def inverse(self, *types: TensorType) -> ValueFunction:
+        return Slice(self._inner(self.one(types, "inverse").shape))
+
+    def adjoint(self, *types: TensorType) -> ValueFunction:
+        if self.value != 0:
+            raise NoInverseError(f"{self} adds a value that is not 0, so it is not linear")
+        return self.inverse(*types)
+
+
+class Concat(Op, core=True):
+    """Lay tensors end to end along an axis."""
+
+    name = "concat"
+    axis: int
+
+    def infer(self, *types: TensorType) -> ValueType:
+        if not types:
+            raise self.mismatch("needs at least one tensor")
+        first, axis = types[0], self.axis
+        if not 0 <= axis < first.rank:
+            raise self.mismatch(f"there is no axis {axis}", *types)
+        total = 0
+        for t in types:
+            if t.dtype is not first.dtype or t.rank != first.rank:
+                raise self.mismatch("element types and ranks must be equal", *types)
+            if t.shape[:axis] != first.shape[:axis] or t.shape[axis + 1 :] != first.shape[axis + 1 :]:
+                raise self.mismatch(f"sizes may differ on axis {axis} only", *types)
+            total += t.shape[axis]
+        return first.with_shape((*first.shape[:axis], total, *first.shape[axis + 1 :]))
+
+    def run(self, *arrays: Array) -> Array:
+        return np.concatenate(arrays, self.axis)
+
+    def adjoint(self, *types: TensorType) -> ValueFunction:
+        """Splits: the result has one value per argument."""
+        if not types:
+            raise NoInverseError(f"{self}.inverse() needs the types of the arguments")
+        sizes = [t.shape[self.axis] for t in types]
+
+        def back(y: Value) -> tuple[Value, ...]:
+            return split(y, sizes, self.axis)
+
+        return back
+
+    inverse = adjoint
+
+
+class Repeat(Op, core=True):
+    """Repeat axes of size 1: ``sizes`` has the new size of each axis, None leaves it alone."""
+
+    name = "repeat"
+    is_view = True
+    sizes: tuple[int | None, ...]
+
+    def check(self) -> None:
+        if any(n is not None and n < 0 for n in self.sizes):
+            raise AttributeValueError(f"repeat: sizes can't be negative, got {self.sizes}")
+
+    def infer(self, x: TensorType) -> ValueType:
+        if len(self.sizes) != x.rank:
+            raise self.mismatch(f"sizes for {len(self.sizes)} axes, the tensor has {x.rank}", x)
+        if any(n is not None and old != 1 for n, old in zip(self.sizes, x.shape, strict=True)):
+            raise self.mismatch("only an axis of size 1 can be repeated", x)
+        return x.with_shape(tuple([old if n is None else n for n, old in zip(self.sizes, x.shape, strict=True)]))
+
+    def run(self, x: Array) -> Array:
+        return np.broadcast_to(x, tuple(old if n is None else n for n, old in zip(self.sizes, x.shape, strict=True)))
+
+    def _axes(self) -> tuple[int, ...]:
+        return tuple(i for i, n in enumerate(self.sizes) if n is not None)
+
+    def adjoint(self, *types: TensorType) -> ValueFunction:
+        return Reduce("sum", self._axes())
+
+    def inverse(self, *types: TensorType) -> ValueFunction:
+        if 0 in self.sizes:
+            raise NoInverseError(f"{self} keeps nothing of its argument")
+        return Slice(tuple(None if n is None else (0, 1, 1) for n in self.sizes))
+
+
+def _extreme(of: Any, dtype: np.dtype[Any]) -> Any:
+    """The smallest (of=min) or largest (of=max) number of a dtype."""
+    if dtype == np.bool_:
+        return of is max
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        return info.min if of is min else info.max
+    return -math.inf if of is min else math.inf
+
+
+def accumulator(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype sums and products of ``dtype`` are accumulated in: float32 for the narrower floats."""
+    narrow = dtype.kind in "fV" and dtype.itemsize < 4
+    return np.dtype(np.float32) if narrow else dtype
+
+
+_REDUCTIONS: dict[str, Callable[[Array, tuple[int, ...]], Any]] = {
+    "sum": lambda x, axes: x.sum(axes, x.dtype, keepdims=True),
+    "prod": lambda x, axes: x.prod(axes, x.dtype, keepdims=True),
+    "max": lambda x, axes: x.max(axes, keepdims=True, initial=_extreme(min, x.dtype)),
+    "min": lambda x, axes: x.min(axes, keepdims=True, initial=_extreme(max, x.dtype)),
+    "any": lambda x, axes: x.any(axes, keepdims=True),
+    "all": lambda x, axes: x.all(axes, keepdims=True),
+}
+
+
+class Reduce(Op, core=True):
+    """Combine the entries of axes into one, keeping the axes with size 1.
+
+    ``kind`` is sum, prod, max, min (NaN wins), or any, all (bool only). Of no entries: 0, 1, the smallest,
+    the largest number, False, True. Sums and products of float16 and bfloat16 accumulate in float32.
+    """
+
+    name = "reduce"
+    kind: str
+    axes: tuple[int, ...]
+
+    def check(self) -> None:
+        if self.kind not in _REDUCTIONS:
+            raise AttributeValueError(f"reduce: kind {self.kind!r} is none of {', '.join(_REDUCTIONS)}")
+        if tuple(sorted(set(self.axes))) != self.axes:
+            raise AttributeValueError(f"reduce: axes must rise, got {self.axes}")
+
+    def infer(self, x: TensorType) -> ValueType:
+        if self.axes and not (self.axes[0] >= 0 and self.axes[-1] < x.rank):
+            raise self.mismatch(f"axes {self.axes} are not all there", x)
+        if self.kind in ("max", "min"):
+            if x.dtype.is_complex:
+                raise self.mismatch("complex numbers have no order", x)
+        elif (x.dtype.name == "bool") != (self.kind in ("any", "all")):
+            raise self.mismatch("any and all take bools, sum and prod numbers; cast first", x)
+        return x.with_shape(tuple([1 if i in self.axes else n for i, n in enumerate(x.shape)]))
+
+    def run(self, x: Array) -> Array:
+        wide = x.astype(accumulator(x.dtype), copy=False)
+        return np.asarray(_REDUCTIONS[self.kind](wide, self.axes)).astype(x.dtype, copy=False)
+
+    def flops(self, out: TensorType, *types: TensorType) -> int:
+        return max(types[0].size - out.size, 0)
+
+    def adjoint(self, *types: TensorType) -> ValueFunction:
+        if self.kind != "sum":
+            raise NoInverseError(f"{self} is not linear, so it has no adjoint")
+        return self._repeat(self.one(types, "adjoint"))
+
+    def _repeat(self, x: TensorType) -> Repeat:
+        return Repeat(tuple(n if i in self.axes else None for i, n in enumerate(x.shape)))
+
+    def inverse(self, *types: TensorType) -> ValueFunction:
+        x = self.one(types, "inverse")
+        count = math.prod(x.shape[i] for i in self.axes)
+        repeat_ = self._repeat(x)
+        if count == 0:
+            raise NoInverseError(f"{self} of no entries keeps nothing of its argument")
+        if self.kind == "sum":  # all of the sum in the first entry: exact for integers too
+            first = Slice(tuple((0, 1, 1) if i in self.axes else None for i in range(x.rank)))
+            return first.adjoint(x)
+        if self.kind == "prod":
+            widths = tuple((0, n - 1, 0) if i in self.axes else None for i, n in enumerate(x.shape))
+            return Pad(widths, scalar(1, x.dtype))
+        return repeat_
+
+
+class Unfold(Op, core=True):
+    """Windows along an axis, laid end to end: ``h -> (windows kernel)``.
+
+    Entry ``w * kernel + k`` is entry ``w * stride + k * dilation`` of the argument; only whole windows count.
+    """
+
+    name = "unfold"
+    axis: int
+    kernel: int
+    stride: int
+    dilation: int
+
+    def check(self) -> None:
+        if self.kernel < 1 or self.stride < 1 or self.dilation < 1 or self.axis < 0:
+            raise AttributeValueError(f"{self.name}: kernel, stride and dilation are at least 1, got {self}")
+
+    @property
+    def span(self) -> int:
+        """Entries from the first to the last of one window."""
+        return (self.kernel - 1) * self.dilation + 1
+
+    def windows(self, n: int) -> int:
+        """How many whole windows fit in ``n`` entries."""
+        return max((n - self.span) // self.stride + 1, 0)
+
+    def places(self, n: int) -> Array:
+        """Which of ``n`` entries each entry of the windows is."""
+        starts = np.arange(self.windows(n)) * self.stride
+        return (starts[:, None] + np.arange(self.kernel) * self.dilation).reshape(-1)
+
+    def infer(self, x: TensorType) -> ValueType:
+        if self.axis >= x.rank:
+            raise self.mismatch(f"there is no axis {self.axis}", x)
+        shape = list(x.shape)
+        shape[self.axis] = self.windows(shape[self.axis]) * self.kernel
+        return x.with_shape(tuple(shape))
+
+    def run(self, x: Array) -> Array:
+        return np.take(x, self.places(x.shape[self.axis]), self.axis)
+
+    def reads(self, out: TensorType, *types: TensorType) -> tuple[int, ...]:
+        return (min(out.size, types[0].size),)
+
+    def _back(self, x: TensorType) -> ValueFunction:
+        n = x.shape[self.axis]
+        windows = self.windows(n)
+        covered = (windows - 1) * self.stride + self.span if windows else 0
+        widths = tuple((0, n - covered, 0) if i == self.axis else None for i in range(x.rank))
+        zero = scalar(0, x.dtype)
+        add, put = Fold(self.axis, self.kernel, self.stride, self.dilation), Pad(widths, zero)
+
+        def back(y: Value) -> Value:
+            return put(add(y))
+
+        return back
+
+    def adjoint(self, *types: TensorType) -> ValueFunction:
+        return self._back(self.one(types, "adjoint"))
+
+    def inverse(self, *types: TensorType) -> ValueFunction:
+        """Every entry from the last window it is in; entries in none become 0."""
+        x = self.one(types, "inverse")
+        index = const(self.places(x.shape[self.axis]))
+        put = core_ops["scatter"](self.axis, 0, "set")
+
+        def undo(y: Value) -> Value:
+            return put(broadcast_to(const(scalar(0, x.dtype), x.dtype), x.shape), index, y)
+
+        return undo
+
+
+class Fold(Op, core=True):
+    """Overlap-add, the adjoint of unfold: ``(windows kernel) -> h`` with ``h`` as small as it can be."""
+
+    name = "fold"
+    axis: int
+    kernel: int
+    stride: int
+    dilation: int
+
+    check = Unfold.check
+    span = Unfold.span
+
+    def infer(self, x: TensorType) -> ValueType:
+        if self.axis >= x.rank or x.shape[self.axis] % self.kernel:
+            raise self.mismatch(f"axis {self.axis} is not made of windows of {self.kernel}", x)
+        if x.dtype.name == "bool":
+            raise self.mismatch("bools can't be added; cast first", x)
+        shape = list(x.shape)
+        windows = shape[self.axis] // self.kernel
+        shape[self.axis] = (windows - 1) * self.stride + self.span if windows else 0
+        return x.with_shape(tuple(shape))
+
+    def run(self, x: Array) -> Array:
+        t = self.infer(TensorType(x.shape, x.dtype.name))
+        assert isinstance(t, TensorType)
+        moved = np.moveaxis(x, self.axis, 0)
+        windows = moved.shape[0] // self.kernel
+        out = np.zeros((t.shape[self.axis], *moved.shape[1:]), accumulator(x.dtype))
+        for k in range(self.kernel if windows else 0):
+            start = k * self.dilation
+            out[start : start + (windows - 1) * self.stride + 1 : self.stride] += moved[k :: self.kernel]
+        return np.moveaxis(out, 0, self.axis).astype(x.dtype, copy=False)
+
+    def _unfold(self) -> Unfold:
+        return Unfold(self.axis, self.kernel, self.stride, self.dilation)
+
+    def flops(self, out: TensorType, *types: TensorType) -> int:
+        """Every entry of a window but the first to come to its place."""
+        n = out.shape[self.axis]
+        places = self._unfold().places(n)
+        return (len(places) - len(np.unique(places))) * (out.size // n) if n else 0
+
+    def adjoint(self, *types: TensorType) -> ValueFunction:
+        return self._unfold()
+
+    def inverse(self, *types: TensorType) -> ValueFunction:
+        """All of an entry in the first window that it is in, 0 in the others."""
+        out = self.infer(self.one(types, "inverse"))
+        assert isinstance(out, TensorType)
+        unfold_ = self._unfold()
+        places = unfold_.places(out.shape[self.axis])
+        first = np.zeros(len(places), np.bool_)
+        first[np.unique(places, return_index=True)[1]] = True
+        line = first.reshape([-1 if i == self.axis else 1 for i in range(out.rank)])
+
+        def undo(y: Value) -> Value:
+            windows = unfold_(y)
+            zeros = broadcast_to(const(scalar(0, y.dtype), y.dtype), windows.shape)
+            return core_ops["where"]()(broadcast_to(const(line), windows.shape), windows, zeros)
+
+        return undo
+
+
+class Item(Op, core=True):
+    """One result of an op that has several."""
+
+    name = "item"
+    is_view = True
+    index: int
+
+    def infer(self, x: Any) -> ValueType:
+        if not isinstance(x, ResultTypes) or not 0 <= self.index < len(x):
+            raise self.mismatch(f"there is no result {self.index}", x)
+        return x[self.index]
+
+    def run(self, x: Any) -> Array:
+        return x[self.index]
+
+    def reads(self, out: TensorType, *types: TensorType) -> tuple[int, ...]:
+        return (0,)
+
+
+# Functions: what people write, normalised.
+
+
+def permute(x: Value, order: Sequence[int]) -> Value:
+    """Reorder axes: axis ``i`` of the result is axis ``order[i]`` of ``x``; the identity gives ``x``."""
+    normal = tuple(normal_axis(i, x.rank) for i in order)
+    return x if normal == tuple(range(x.rank)) else Permute(normal)(x)
+
+
+def transpose(x: Value, axis0: int, axis1: int) -> Value:
+    """Exchange two axes."""
+    order = list(range(x.rank))
+    a, b = normal_axis(axis0, max(x.rank, 1)), normal_axis(axis1, max(x.rank, 1))
+    if x.rank:
+        order[a], order[b] = b, a
+    return permute(x, order)
+
+
+def group(x: Value, counts: Sequence[int]) -> Value:
+    """Merge neighbouring axes, ``counts[i]`` of them into axis ``i``: ``a b c -> a (b c)`` is ``(1, 2)``."""
+    return x if all(c == 1 for c in counts) and len(counts) == x.rank else Group(tuple(counts))(x)
+
+
+def ungroup(x: Value, axis: int, sizes: Sequence[int]) -> Value:
+    """Split one axis into factors, one of which may be -1: ``a (b c) -> a b c``."""
+    axis = normal_axis(axis, x.rank)
+    known = math.prod(n for n in sizes if n != -1)
+    if list(sizes).count(-1) > 1:
+        raise AttributeValueError(f"ungroup: only one size may be -1, got {tuple(sizes)}")
+    if -1 in sizes and (known == 0 or x.shape[axis] % known):
+        raise AttributeValueError(f"ungroup: axis {axis} of {x.type} is not a multiple of {known}")
+    factors = tuple(x.shape[axis] // known if n == -1 else n for n in sizes)
+    if factors == (x.shape[axis],):
+        return x
+    return Ungroup(tuple(factors if i == axis else (n,) for i, n in enumerate(x.shape)))(x)
+
+
+def squeeze(x: Value, axes: Sequence[int]) -> Value:
+    """Drop axes of size 1 by grouping each with a neighbour."""
+    drop = {normal_axis(a, x.rank) for a in axes}
+    if any(x.shape[a] != 1 for a in drop):
+        raise AttributeValueError(f"squeeze: only axes of size 1 can be dropped, got {sorted(drop)} of {x.type}")
+    keep = [i for i in range(x.rank) if i not in drop]
+    if not drop:
+        return x
+    if not keep:
+        return Ungroup(((),) * x.rank)(x)
+    # a dropped axis goes with the kept axis after it, those at the end with the last kept one
+    ends = [*keep[:-1], x.rank - 1]
+    return Group(tuple(e - s for s, e in zip([-1, *ends[:-1]], ends, strict=True)))(x)
+
+
+def unsqueeze(x: Value, axes: Sequence[int]) -> Value:
+    """Insert axes of size 1 at positions ``axes`` of the result, split off a neighbour."""
+    rank = x.rank + len(axes)
+    new = {normal_axis(a, rank) for a in axes}
+    if len(new) != len(axes):
+        raise AttributeValueError(f"unsqueeze: an axis is named twice in {tuple(axes)}")
+    if not new:
+        return x
+    if not x.rank:
+        return Group((0,) * rank)(x)
+    sizes: list[list[int]] = [[]]
+    old = iter(x.shape)
+    for i in range(rank):
+        if i in new:
+            sizes[-1].append(1)
+        else:
+            sizes[-1].append(next(old))
+            sizes.append([])
+    tail = sizes.pop()
+    sizes[-1].extend(tail)
+    return Ungroup(tuple(map(tuple, sizes)))(x)
+
+
+def slice_axis(x: Value, axis: int, start: int | None, stop: int | None, step: int = 1) -> Value:
+    """Entries of one axis, with Python's rules for bounds."""
+    axis = normal_axis(axis, x.rank)
+    if step == 0:
+        raise AttributeValueError(f"slice: the step along axis {axis} of {x.type} can't be 0")
+    entries = range(*slice(start, stop, step).indices(x.shape[axis]))
+    step = 1 if len(entries) < 2 else step  # one way to write what is the same
+    exact = (entries[0], entries[-1] + (1 if step > 0 else -1), step) if entries else (0, 0, 1)
+    if exact == (0, x.shape[axis], 1):
+        return x
+    return Slice(tuple(exact if i == axis else None for i in range(x.rank)))(x)
+
+
+def select(x: Value, axis: int, index: int) -> Value:
+    """One entry of an axis, without the axis."""
+    axis = normal_axis(axis, x.rank)
+    index = normal_axis(index, x.shape[axis], f"index into axis {axis}:")
+    return squeeze(slice_axis(x, axis, index, index + 1), (axis,))
+
+
+def split(x: Value, sizes: Sequence[int], axis: int) -> tuple[Value, ...]:
+    """Pieces of an axis, one after the other."""
+    axis = normal_axis(axis, x.rank)
+    if sum(sizes) != x.shape[axis]:
+        raise AttributeValueError(f"split: sizes {tuple(sizes)} don't add up to axis {axis} of {x.type}")
+    ends = np.cumsum([0, *sizes]).tolist()
+    return tuple(slice_axis(x, axis, a, b) for a, b in pairwise(ends))
+
+
+def flip(x: Value, axes: Sequence[int]) -> Value:
+    """Reverse the order along axes."""
+    for axis in axes:
+        x = slice_axis(x, axis, None, None, -1)
+    return x
+
+
+def pad(x: Value, widths: Sequence[Sequence[int] | None], value: bool | int | float | complex = 0) -> Value:
+    """Add entries of ``value`` before, after (and between) the entries of each axis; negative widths slice."""
+    for axis, w in enumerate(widths):
+        if w is not None and min(w[:2]) < 0:
+            if max(-w[0], 0) + max(-w[1], 0) > x.shape[axis]:
+                raise AttributeValueError(f"pad: widths {tuple(w)} take more from axis {axis} of {x.type} than it has")
+            x = slice_axis(x, axis, max(-w[0], 0), x.shape[axis] - max(-w[1], 0))
+    full = tuple(None if w is None else (max(w[0], 0), max(w[1], 0), w[2] if len(w) > 2 else 0) for w in widths)
+    return Pad(full, scalar(value, x.dtype))(x) if any(w is not None and any(w) for w in full) else x
+
+
+def interleave(x: Value, axis: int, gap: int, value: bool | int | float = 0) -> Value:
+    """Put ``gap`` entries of ``value`` between every two entries of an axis; stride undoes it."""
+    axis = normal_axis(axis, x.rank)
+    return pad(x, [(0, 0, gap) if i == axis else None for i in range(x.rank)], value)
+
+
+def stride(x: Value, axis: int, step: int) -> Value:
+    """Every ``step``-th entry of an axis, from the first."""
+    return slice_axis(x, axis, None, None, step)
+
+
+def concat(xs: Sequence[Value], axis: int = 0) -> Value:
+    """Lay tensors end to end along an axis."""
+    if len(xs) == 1:
+        return xs[0]
+    return Concat(normal_axis(axis, xs[0].rank) if xs else axis)(*xs)
+
+
+def repeat(x: Value, sizes: Sequence[int | None]) -> Value:
+    """Repeat axes of size 1 to ``sizes``; None leaves an axis alone."""
+    if len(sizes) != x.rank:
+        raise AttributeValueError(f"repeat: needs a size or None for each axis of {x.type}, got {tuple(sizes)}")
+    normal = tuple(None if n == 1 and old == 1 else n for n, old in zip(sizes, x.shape, strict=True))
+    return Repeat(normal)(x) if any(n is not None for n in normal) else x
+
+
+def broadcast_to(x: Value, shape: Sequence[int]) -> Value:
+    """``x`` with axes added in front and axes of size 1 repeated until it has ``shape``."""
+    if x.type.shape == tuple(shape):
+        return x
+    if len(shape) < x.rank:
+        raise TypeMismatchError(f"broadcast_to: {x.type} has more axes than the shape {tuple(shape)}")
+    x = unsqueeze(x, range(len(shape) - x.rank)) if len(shape) > x.rank else x
+    return repeat(x, [None if n == old else n for n, old in zip(shape, x.shape, strict=True)])
+
+
+def reduce(x: Value, kind: str, axes: Sequence[int] | None = None, keep: bool = True) -> Value:
+    """Combine the entries of ``axes`` (None: all); without ``keep`` the axes are dropped."""
+    named = range(x.rank) if axes is None else axes
+    normal = tuple(sorted({normal_axis(a, x.rank) for a in named}))
+    out = Reduce(kind, normal)(x) if normal else x
+    return out if keep else squeeze(out, normal)
+
+
+def unfold(x: Value, axis: int, kernel: int, stride: int = 1, dilation: int = 1) -> Value:
+    """Windows along an axis, laid end to end: ``h -> (windows kernel)``."""
+    return Unfold(normal_axis(axis, x.rank), kernel, stride, dilation)(x)
+
+
+def fold(x: Value, axis: int, kernel: int, stride: int = 1, dilation: int = 1) -> Value:
+    """Overlap-add ``(windows kernel) -> h``, the adjoint of :func:`unfold`."""
+    return Fold(normal_axis(axis, x.rank), kernel, stride, dilation)(x)
+
+
+def item(x: Value, index: int) -> Value:
+    """One result of an op that has several."""
+    return Item(index)(x)
+
+
+def items(x: Value) -> tuple[Value, ...]:
+    """All results of an op that has several."""
+    types: Any = x.type
+    return tuple(Item(i)(x) for i in range(len(types)))

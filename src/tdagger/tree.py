@@ -1,0 +1,132 @@
+"""How a network's inputs and outputs nest: tuples, lists, dicts, named tuples and dataclasses of tensors.
+
+>>> leaves, tree = flatten({"a": 1.5, "b": (2.5, None)}, lambda v: isinstance(v, float))
+>>> leaves, tree.names("out"), tree.unflatten([10, 20])
+([1.5, 2.5], ['out.a', 'out.b.0'], {'a': 10, 'b': (20, None)})
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, cast
+
+from tdagger.errors import InputError
+
+#: Containers of other libraries: type name -> function that gives what to flatten instead (a transformers
+#: Cache becomes nested tuples). Importers add to it; a name is ``module.qualname`` of the type or a base.
+converters: dict[str, Callable[[Any], Any]] = {}
+
+
+class Tree(NamedTuple):
+    """A nested structure without its tensors.
+
+    ``kind`` is leaf, constant, tuple, list, dict, namedtuple or dataclass; ``type`` is the container's type
+    as ``module:qualname`` where it isn't a builtin, ``constant`` the value of a constant.
+    """
+
+    kind: str
+    keys: tuple[Any, ...] = ()
+    children: tuple[Tree, ...] = ()
+    type: str = ""
+    constant: Any = None
+
+    def names(self, prefix: str) -> list[str]:
+        """A name for each leaf: the prefix and the keys on the way, joined by dots."""
+        if self.kind == "leaf":
+            return [prefix]
+        return [
+            name
+            for key, child in zip(self.keys, self.children, strict=True)
+            for name in child.names(f"{prefix}.{key}" if prefix else str(key))
+        ]
+
+    def leaf_count(self) -> int:
+        """How many leaves there are."""
+        return 1 if self.kind == "leaf" else sum([child.leaf_count() for child in self.children])
+
+    def unflatten(self, leaves: list[Any]) -> Any:
+        """The structure with ``leaves`` in it; InputError if there are too few or too many."""
+        if len(leaves) != self.leaf_count():
+            raise InputError(f"a {self.kind} takes {self.leaf_count()} tensors, got {len(leaves)}")
+        return self._fill(iter(leaves))
+
+    def _fill(self, leaves: Iterator[Any]) -> Any:
+        match self.kind:
+            case "leaf":
+                return next(leaves)
+            case "constant":
+                return self.constant
+            case _:
+                return self._build([c._fill(leaves) for c in self.children])
+
+    def _build(self, items: list[Any]) -> Any:
+        match self.kind:
+            case "tuple":
+                return tuple(items)
+            case "list":
+                return items
+            case "namedtuple":
+                return self._container()(*items)
+            case "dataclass":
+                return self._container()(**dict(zip(self.keys, items, strict=True)))
+            case _:
+                pairs = dict(zip(self.keys, items, strict=True))
+                return self._container()(pairs) if self.type else pairs
+
+    def _container(self) -> Any:
+        module, _, qualname = self.type.partition(":")
+        found: Any = importlib.import_module(module)
+        for part in qualname.split("."):
+            found = getattr(found, part)
+        return found
+
+
+def _type_name(value: Any) -> str:
+    return f"{type(value).__module__}:{type(value).__qualname__}"
+
+
+def _children(value: Any) -> tuple[str, str, tuple[Any, ...], list[Any]] | None:
+    """Kind, type, keys and items of a container; None if it isn't one."""
+    if isinstance(value, tuple | list):
+        items = list(cast(Iterable[Any], value))
+        fields: tuple[str, ...] | None = getattr(cast(object, value), "_fields", None)
+        if fields is not None:
+            return "namedtuple", _type_name(value), fields, items
+        return "tuple" if isinstance(value, tuple) else "list", "", tuple(range(len(items))), items
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = tuple(f.name for f in dataclasses.fields(value) if getattr(value, f.name) is not None)
+        return "dataclass", _type_name(value), names, [getattr(value, n) for n in names]
+    if isinstance(value, Mapping):
+        pairs = cast(Mapping[Any, Any], value)
+        return "dict", _type_name(pairs).removeprefix("builtins:dict"), tuple(pairs), list(pairs.values())
+    return None
+
+
+def flatten(value: Any, is_leaf: Callable[[Any], bool], where: str = "inputs") -> tuple[list[Any], Tree]:
+    """The leaves of a nested structure in order, and the structure. Numbers, strings and None are constants.
+
+    InputError names what is neither a leaf, a container nor a constant, and where it is.
+    """
+    if is_leaf(value):
+        return [value], Tree("leaf")
+    for base in type(value).__mro__:
+        convert = converters.get(f"{base.__module__}.{base.__qualname__}")
+        if convert is not None:
+            return flatten(convert(value), is_leaf, where)
+    found = _children(value)
+    if found is None:
+        if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+            return [], Tree("constant", constant=value)
+        what = f"{type(value).__module__}.{type(value).__qualname__}"
+        takes = "give tensors, numbers, or tuples, lists, dicts and dataclasses of them"
+        raise InputError(f"{where}: can't take a {what}; {takes}")
+    kind, type_, keys, items = found
+    leaves: list[Any] = []
+    children: list[Tree] = []
+    for key, item in zip(keys, items, strict=True):
+        own, child = flatten(item, is_leaf, f"{where}.{key}")
+        leaves += own
+        children.append(child)
+    return leaves, Tree(kind, keys, tuple(children), type_)

@@ -1,0 +1,259 @@
+"""The commands: what they print, what they write, and how they fail."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tdagger.cli import main
+from tdagger.cli.measure import difference, differences
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("typer")
+torch.set_num_threads(1)
+
+NETS = """
+import torch
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU())
+        self.head = torch.nn.Linear(8, 3)
+    def forward(self, x):
+        hidden = self.body(x)
+        return {"logits": self.head(hidden), "hidden": hidden}
+def build(): return Net(), torch.zeros(2, 4)
+class Strange(torch.nn.Module):
+    def forward(self, x): return torch.bincount(x.long().flatten())
+def strange(): return Strange(), torch.zeros(2, 4)
+"""
+
+
+@pytest.fixture(autouse=True)
+def nets(tmp_path, monkeypatch):
+    (tmp_path / "cli_nets.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("COLUMNS", "100")
+    yield
+    sys.modules.pop("cli_nets", None)
+
+
+def shown(capsys) -> str:
+    return re.sub(r"\s+", " ", capsys.readouterr().out)
+
+
+def failed(capsys, *args: str, status: int = 2) -> str:
+    assert main(args) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("tdagger: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_inspect(capsys):
+    assert main(["inspect", "cli_nets:build"]) == 0
+    out = shown(capsys)
+    assert "inputs x: f32[2 4]" in out
+    assert "outputs logits: f32[2 3], hidden: f32[2 8]" in out
+    assert "parameters 67 67" in out  # (4 * 8 + 8) + (8 * 3 + 3)
+    assert re.search(r"module class params FLOPs share reads writes body Sequential 40 ", out)
+    assert "body.0 Linear 40" in out
+    assert "head Linear 27" in out
+
+
+def test_depth(capsys):
+    assert main(["inspect", "cli_nets:build", "--depth", "1"]) == 0
+    out = shown(capsys)
+    assert "body Sequential" in out
+    assert "body.0" not in out
+    assert main(["inspect", "cli_nets:build", "--depth", "0"]) == 0
+    assert "Sequential" not in shown(capsys)
+
+
+def test_json(capsys):
+    assert main(["inspect", "cli_nets:build", "--json", "--batch", "5"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found) == [
+        *["source", "name", "inputs", "outputs", "updates", "totals", "ops", "external", "modules"],
+    ]
+    assert found["inputs"] == [{"name": "x", "dtype": "f32", "shape": [5, 4]}]
+    totals = found["totals"]
+    assert list(totals) == [
+        *["parameters", "parameter_bytes", "bytes", "flops", "memory_reads", "memory_writes", "values", "ops"],
+    ]
+    assert (totals["parameters"], totals["parameter_bytes"]) == (67, 268)
+    # a multiply-add is 2 and the first product of a sum needs no add; the bias is one add
+    linear = 5 * 8 * (4 + 3 + 1) + 5 * 3 * (8 + 7 + 1)
+    relu = 5 * 8
+    assert totals["flops"] == linear + relu
+    assert found["ops"]["linear"] == {"count": 2, "flops": linear}
+    assert [m["path"] for m in found["modules"]] == ["body", "body.0", "body.1", "head"]
+    assert found["modules"][0]["flops"] == 5 * 8 * 8 + relu
+    assert sum(m["flops"] for m in found["modules"] if "." not in m["path"]) == totals["flops"]
+
+
+def test_text(capsys):
+    assert main(["inspect", "cli_nets:build", "--text"]) == 0
+    out = shown(capsys)
+    assert "linear(x, body.0.weight, body.0.bias)" in out
+    assert "return {logits: %3, hidden: %2}" in out
+
+
+def test_verify(capsys):
+    assert main(["verify", "cli_nets:build", "--numpy", "--runs", "3"]) == 0
+    out = shown(capsys)
+    assert re.search(r"logits f32\[2 3\] round trip \S+ \S+ ok", out)
+    assert re.search(r"hidden f32\[2 8\] numpy \S+ \S+ ok", out)
+    assert "same: 4 outputs, 3 random inputs" in out
+
+
+def test_verify_finds_a_difference(capsys, monkeypatch):
+    from tdagger.frameworks.torch.source import TorchSource
+
+    original = TorchSource.run_round_trip
+
+    def wrong(self, dag, inputs):
+        logits, hidden = original(self, dag, inputs)
+        return [logits + np.float32(0.5), hidden]
+
+    monkeypatch.setattr(TorchSource, "run_round_trip", wrong)
+    assert main(["verify", "cli_nets:build"]) == 1
+    out = shown(capsys)
+    assert re.search(r"logits f32\[2 3\] round trip 5.00e-01 \S+ differs", out)
+    assert "not the same" in out
+    assert main(["verify", "cli_nets:build", "--tolerance", "1000"]) == 0
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".pt", ".ts"])
+def test_convert(capsys, tmp_path, suffix):
+    target = tmp_path / f"out{suffix}"
+    assert main(["convert", "cli_nets:build", str(target)]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["cli_nets.py", f"out{suffix}"]
+    capsys.readouterr()
+    assert main(["verify", str(target)]) == 0
+    capsys.readouterr()
+    assert "is there already; --force overwrites it" in failed(capsys, "convert", "cli_nets:build", str(target))
+    assert main(["convert", "cli_nets:build", str(target), "--force"]) == 0
+
+
+def test_convert_to_python(capsys, tmp_path, monkeypatch):
+    pytest.importorskip("safetensors")
+    target = tmp_path / "written.py"
+    assert main(["convert", "cli_nets:build", str(target)]) == 0
+    assert target.with_suffix(".safetensors").exists()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    written, net = __import__("written").load(), __import__("cli_nets").build
+    torch.manual_seed(0)
+    original, _ = net()
+    x = torch.randn(2, 4)
+    assert list(written.state_dict()) == list(original.state_dict())
+    assert torch.allclose(written(x)["logits"], original(x)["logits"])
+    assert written.head.weight.requires_grad
+    sys.modules.pop("written")
+    target.unlink()
+    capsys.readouterr()
+    assert "written.safetensors is there already" in failed(capsys, "convert", "cli_nets:build", str(target))
+
+
+def test_failed_conversion_leaves_nothing(capsys, tmp_path, monkeypatch):
+    def full(module, path):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(torch.jit.ScriptModule, "save", full)
+    monkeypatch.setattr(torch.jit.RecursiveScriptModule, "save", full)
+    assert "no space left" in failed(capsys, "convert", "cli_nets:build", str(tmp_path / "out.pt"))
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["cli_nets.py"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["inspect"], "Missing argument"),
+        (["frobnicate"], "No such command"),
+        (["inspect", "cli_nets:build", "--nope"], "No such option"),
+        (["inspect", "cli_nets:build", "--batch", "0"], "--batch"),
+        (["inspect", "cli_nets:build", "--json", "--text"], "--json and --text exclude each other"),
+        (["inspect", "cli_nets:build", "--set", "a"], "--set takes key=value"),
+        (["inspect", "cli_nets:build", "--shape", "x"], "--shape takes name=1,3,224,224"),
+        (["inspect", "cli_nets:build", "--dtype", "i32"], "--dtype is for weights"),
+        (["inspect", "cli_nets:build", "--dtype", "f33"], "no element type is called 'f33'"),
+        (["verify", "nothing"], "is not a SOURCE"),
+        (["inspect", "cli_nets:buidl"], "did you mean build?"),
+        (["convert", "cli_nets:build", "out.onnx"], "the suffix must say the form: .pt2"),
+        (["convert", "cli_nets:build", "nowhere/out.pt"], "nowhere: there is no such folder"),
+        (["inspect", "missing.pt"], "there is no such file"),
+    ],
+)
+def test_errors(capsys, args, message):
+    assert message in failed(capsys, *args)
+
+
+def test_unsupported_network(capsys):
+    assert main(["inspect", "cli_nets:strange"]) == 2
+    assert "bincount" in capsys.readouterr().err
+
+
+def test_debug_shows_the_trace(capsys):
+    assert main(["inspect", "missing.pt", "--debug"]) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("tdagger: missing.pt")
+
+
+def test_mistakes_of_ours_are_a_line_too(capsys, monkeypatch):
+    import tdagger.cli.app
+
+    def broken(*args):
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(tdagger.cli.app, "load", broken)
+    assert failed(capsys, "inspect", "x", status=3) == "tdagger: ZeroDivisionError: oh (--debug shows where)\n"
+
+
+@pytest.mark.parametrize("package", ["typer", "rich"])
+def test_missing_cli_packages(capsys, monkeypatch, package):
+    for name in [n for n in sys.modules if n.startswith("tdagger.cli.") or n.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    message = failed(capsys, "inspect", "x")
+    assert message == f"tdagger: the command line needs {package}: pip install 'tdagger[cli]'\n"
+
+
+def test_help_and_version(capsys):
+    assert main([]) == 0
+    assert "tdagger verify timm:vit_base_patch16_224" in capsys.readouterr().out
+    for command in ("inspect", "verify", "convert"):
+        assert main([command, "--help"]) == 0
+        assert "--shape" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert re.fullmatch(r"tdagger \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_help_imports_no_framework():
+    code = "import sys; from tdagger.cli import main; main(['--help']); print(*{'torch', 'timm'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == ""
+
+
+# --- differences -------------------------------------------------------------------------------------------
+
+A = np.array([1.0, -4.0, np.inf, np.nan], np.float32)
+
+
+def test_difference():
+    assert difference(A, A) == (0, 0, "")
+    near = np.array([1.5, -4.0, np.inf, np.nan], np.float32)
+    assert difference(A, near)[:2] == (0.5, 0.125)
+    for other in (A[::-1], np.array([1.0, -4.0, -np.inf, np.nan], np.float32), np.nan * A, A[:3]):
+        assert difference(A, other).relative == np.inf
+    assert difference(A, A.astype(np.float64)).why == "float32[4] became float64[4]"
+    assert difference(np.zeros(2), np.full(2, 0.25))[:2] == (0.25, 0.25)
+    assert difference(np.zeros(0), np.zeros(0))[:2] == (0, 0)
+    assert difference(np.array([True]), np.array([False]))[:2] == (1, 1)
+    assert difference(np.array([1j]), np.array([-1j]))[:2] == (2, 2)
+    assert [d.relative for d in differences([A, A], [A])] == [np.inf, np.inf]

@@ -1,0 +1,169 @@
+"""How arguments and results nest: flattened and put together again."""
+
+import pickle
+from collections import OrderedDict, UserDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tdagger import tree
+from tdagger.errors import InputError
+from tdagger.tree import Tree, flatten
+
+
+class Leaf:
+    """Stands for a tensor."""
+
+
+class Point(NamedTuple):
+    x: Any
+    y: Any
+
+
+@dataclass
+class Output:
+    first: Any
+    hidden: Any = None
+    last: Any = None
+
+
+class Outer:
+    @dataclass
+    class Inner:
+        value: Any
+
+
+def is_leaf(value: object) -> bool:
+    return isinstance(value, Leaf)
+
+
+def round_trip(value: Any) -> tuple[list[Any], Tree, Any]:
+    leaves, tree = flatten(value, is_leaf)
+    return leaves, tree, pickle.loads(pickle.dumps(tree)).unflatten(leaves)
+
+
+A, B, C = Leaf(), Leaf(), Leaf()
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        (A, ["out"]),
+        ((), []),
+        ([], []),
+        ({}, []),
+        ((A,), ["out.0"]),
+        ([A, (B, [C])], ["out.0", "out.1.0", "out.1.1.0"]),
+        ({"b": A, "a": B, 3: C}, ["out.b", "out.a", "out.3"]),
+        (OrderedDict(z=A, y=(B,)), ["out.z", "out.y.0"]),
+        (Point(A, [B]), ["out.x", "out.y.0"]),
+        (Output(A, last=(B, C)), ["out.first", "out.last.0", "out.last.1"]),
+        (Outer.Inner({"k": A}), ["out.value.k"]),
+        ((A, None, 1, 2.5, 1j, "s", b"s", True), ["out.0"]),
+        ((A, A), ["out.0", "out.1"]),
+    ],
+    ids=repr,
+)
+def test_round_trip(value: Any, names: list[str]) -> None:
+    leaves, tree, again = round_trip(value)
+    assert again == value
+    assert type(again) is type(value)
+    assert tree.names("out") == names
+    assert all(is_leaf(leaf) for leaf in leaves)
+    assert len(leaves) == len(names)
+
+
+def test_constants_keep_their_type() -> None:
+    _, _, again = round_trip((True, 1, 1.0, None, "1"))
+    assert [type(a) for a in again] == [bool, int, float, type(None), str]
+
+
+def test_order_of_dicts_is_kept() -> None:
+    leaves, _, again = round_trip({"b": A, "a": B})
+    assert leaves == [A, B]
+    assert list(again) == ["b", "a"]
+
+
+def test_dataclass_fields_that_are_none_are_left_out() -> None:
+    """As transformers' outputs do: a field of None is a field that isn't there."""
+    _, tree, again = round_trip(Output(A))
+    assert tree.keys == ("first",)
+    assert again == Output(A)
+
+
+def test_any_mapping() -> None:
+    _, tree, again = round_trip(UserDict(k=A))
+    assert tree.type == "collections:UserDict"
+    assert isinstance(again, UserDict)
+    assert again["k"] is A
+
+
+def test_names_without_prefix() -> None:
+    assert flatten(((A,), {"x": B}), is_leaf)[1].names("") == ["0.0", "1.x"]
+
+
+def test_converters(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cache:
+        def __init__(self, *tensors: Leaf) -> None:
+            self.tensors = tensors
+
+    class Special(Cache):
+        pass
+
+    convert: Callable[[Any], Any] = lambda cache: cache.tensors  # noqa: E731
+    monkeypatch.setitem(tree.converters, f"{Cache.__module__}.{Cache.__qualname__}", convert)
+    leaves, found = flatten({"cache": Special(A, B)}, is_leaf)
+    assert leaves == [A, B]
+    assert found.names("out") == ["out.cache.0", "out.cache.1"]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({1, 2}, r"^inputs: can't take a builtins\.set; give tensors, numbers, or tuples, lists, dicts and"),
+        ([A, {"k": object()}], r"^inputs\.1\.k: can't take a builtins\.object;"),
+        (Point(A, Leaf), r"^inputs\.y: can't take a builtins\.type;"),
+        ((Output,), r"^inputs\.0: can't take a builtins\.type;"),
+    ],
+    ids=["set", "nested", "class", "dataclass type"],
+)
+def test_what_it_does_not_take(value: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        flatten(value, is_leaf)
+
+
+def test_where_it_is() -> None:
+    with pytest.raises(InputError, match=r"^outputs of net\.0: can't take"):
+        flatten((object(),), is_leaf, "outputs of net")
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_wrong_number_of_leaves(count: int) -> None:
+    tree = flatten((A, B), is_leaf)[1]
+    with pytest.raises(InputError, match=f"takes 2 tensors, got {count}"):
+        tree.unflatten([A] * count)
+
+
+NESTED = st.recursive(
+    st.builds(Leaf) | st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=3)
+        | st.dictionaries(st.text(max_size=3), inner, max_size=3).map(OrderedDict)
+        | st.builds(Point, inner, inner)
+        | st.builds(Output, inner, inner, inner)
+    ),
+    max_leaves=10,
+)
+
+
+@given(NESTED)
+def test_round_trip_of_anything(value: Any) -> None:
+    leaves, tree, again = round_trip(value)
+    assert again == value
+    assert len(tree.names("x")) == len(leaves)
