@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -77,6 +78,11 @@ Dtype = Annotated[str | None, typer.Option(metavar="TYPE", help="Of weights and 
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the trace too.")]
 
 
+def _console() -> Console:
+    """Standard output; as wide as a table needs when it isn't a terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=200)
+
+
 @app.command()
 def inspect(
     source: SourceName,
@@ -100,7 +106,7 @@ def inspect(
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     else:
-        tables.inspection(Console(), found)
+        tables.inspection(_console(), found)
     return 0
 
 
@@ -134,7 +140,7 @@ def verify(
                 found = differences(expected, run_(dag, inputs))
             before = worst.get(way, found)
             worst[way] = [a.worse(b) for a, b in zip(before, found, strict=True)]
-    agree = tables.verification(Console(), dag, worst, tolerance, runs)
+    agree = tables.verification(_console(), dag, worst, tolerance, runs)
     return 0 if agree else DIFFERS
 
 

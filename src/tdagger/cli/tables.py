@@ -43,7 +43,8 @@ def _table(*columns: str, left: int = 1) -> Table:
             column,
             justify="left" if i < left else "right",
             no_wrap=True,
-            overflow="ellipsis" if i < left else "crop",
+            overflow="ellipsis",
+            min_width=8 if i >= left else None,  # where it is narrow, names give way and numbers stay
         )
     return table
 
