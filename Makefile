@@ -8,10 +8,10 @@ READY := $(VENV)/.ready
 BENCHMARKS := $(sort $(wildcard benchmarks/[a-z]*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench clean
+.PHONY: conformance-ops help setup demo test test-slow lint format bench conformance-timm conformance-transformers clean
 
 help:  ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-10s  %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-24s  %s\n", $$1, $$2}'
 
 setup: $(READY)  ## Make .venv with everything (the other targets do it when needed)
 
@@ -40,8 +40,18 @@ format: $(READY)  ## Format the code and fix what can be fixed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+conformance-ops: $(READY)  ## Run torch's op database through import and back (about half an hour; goes on where it stopped)
+	$(BIN)/python conformance/coverage.py
+	$(BIN)/python conformance/ops.py
+
 bench: $(READY)  ## Run every benchmark, one after the other
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+conformance-timm: $(READY)  ## Sweep the smallest model of every family of timm (an hour), write the table
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.models timm
+
+conformance-transformers: $(READY)  ## Sweep a tiny model of each kind of transformers (an hour), write the table
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.models transformers
 
 clean:  ## Remove .venv and everything else that was made here
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis

@@ -1,32 +1,48 @@
-"""What the benchmarks over networks share: the list of networks, arguments, quiet libraries."""
+"""What the benchmarks over networks share: the list of networks, arguments, quiet libraries, processor time."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import logging
-import sys
+import time
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
+from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests.networks import NETWORKS, Network
+#: timm networks at their own sizes: convolutional, attention, both; what most people use and what is odd.
+NETWORKS = (
+    "resnet50", "vgg11", "densenet121", "inception_v3", "mobilenetv3_large_100", "efficientnet_b0", "regnety_002",
+    "repvgg_a0", "ghostnet_100", "res2net50_26w_4s", "hrnet_w18_small", "convnext_tiny", "poolformer_s12",
+    "vit_base_patch16_224", "swin_tiny_patch4_window7_224", "maxvit_tiny_tf_224", "mixer_b16_224", "mobilevit_s",
+    "xcit_nano_12_p16_224", "levit_128s",
+)  # fmt: skip
 
-__all__ = ["NETWORKS", "Network", "chosen", "quiet"]
+
+def network(name: str, batch: int) -> tuple[nn.Module, torch.Tensor]:
+    """A timm network in eval mode with random weights, none of them all zero, and an input."""
+    import timm
+
+    torch.manual_seed(0)
+    module = timm.create_model(name, pretrained=False).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if not parameter.any():  # a head that starts at zero gives zeros, which can't be compared
+                parameter.normal_(0, 0.05)
+    channels, *sides = timm.data.resolve_model_data_config(module)["input_size"]
+    return module, torch.randn(batch, channels, *sides)
 
 
-def chosen(description: str | None) -> tuple[list[str], int]:
-    """The networks and the number of runs that the command line asks for; all, and 7, by default."""
+def chosen(description: str | None, runs: int) -> tuple[list[str], int]:
+    """The networks and the number of runs that the command line asks for; all of them by default."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(NETWORKS)}")
-    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help="a name of timm")
+    parser.add_argument("--runs", type=int, default=runs, help=f"of each network; {runs} by default")
     options = parser.parse_args()
-    unknown = set(options.networks) - set(NETWORKS)
-    if unknown:
-        parser.error(f"no network is called {', '.join(sorted(unknown))}; there are {', '.join(NETWORKS)}")
     return options.networks or list(NETWORKS), options.runs
 
 
@@ -34,7 +50,16 @@ def chosen(description: str | None) -> tuple[list[str], int]:
 def quiet() -> Iterator[None]:
     """One thread, no gradients, and no warnings of other libraries about each other."""
     torch.set_num_threads(1)
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    logging.getLogger("timm").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         yield
+
+
+def seconds(function: Callable[..., Any], *args: Any, calls: int = 1) -> float:
+    """Processor time of one call, the mean of several; what else the machine does is not counted."""
+    gc.collect()
+    start = time.process_time()
+    for _ in range(calls):
+        function(*args)
+    return (time.process_time() - start) / calls

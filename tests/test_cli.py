@@ -66,6 +66,13 @@ def test_inspect(capsys):
     assert "head Linear 27" in out
 
 
+def test_meta(capsys):
+    assert main(["inspect", "cli_nets:build"]) == 0
+    plain = shown(capsys)
+    assert main(["inspect", "cli_nets:build", "--meta"]) == 0
+    assert shown(capsys) == plain
+
+
 def test_depth(capsys):
     assert main(["inspect", "cli_nets:build", "--depth", "1"]) == 0
     out = shown(capsys)

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tdagger import interpret
 from tdagger.errors import GraphError, InputError
 from tdagger.graph import Graph, flops, op_counts
+from tdagger.interpret import run
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Const, Leaf, Parameter
 from tdagger.tree import Tree, flatten
@@ -79,7 +79,7 @@ class TensorDAG:
         if len(leaves) != len(names):
             expected = ", ".join(f"{n}: {v.type}" for n, v in self.graph.inputs.items())
             raise InputError(f"{self.name} takes the arrays ({expected}), got {len(leaves)} arrays in {tree.kind}")
-        out, _ = interpret.run(self.graph, dict(zip(names, map(np.asarray, leaves), strict=True)), self.weights)
+        out, _ = run(self.graph, dict(zip(names, map(np.asarray, leaves), strict=True)), self.weights)
         return self.signature.outputs.unflatten(list(out.values()))
 
     def __str__(self) -> str:

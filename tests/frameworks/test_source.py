@@ -217,7 +217,7 @@ def test_torchscript(tmp_path, net, suffix):
     assert loaded.run(loaded.random_inputs(0))[0].shape == (2, 4)
     loaded = source.load(str(path), Options(batch=5))
     assert loaded.run(loaded.random_inputs(0))[0].shape == (5, 4)
-    with pytest.raises(SourceError, match="--set and --dtype can't change"):
+    with pytest.raises(SourceError, match="--set, --dtype and --meta can't change"):
         source.load(str(path), Options({"a": 1}))
 
 

@@ -231,6 +231,7 @@ def _angles() -> list[Sample]:
     found += [
         _binary("nextafter", f"{d} edges", _pairs(edges(d)), by_torch(torch.nextafter)) for d in ("f64", "f32", "bf16")
     ]
+    found += [_binary("complex", f"{d} edges", _pairs(edges(d)), by_torch(torch.complex)) for d in ("f64", "f32")]
     found += [_binary("nextafter", "f16 edges", _pairs(edges("f16")), np.nextafter)]
     return found
 

@@ -102,6 +102,18 @@ SAMPLES.append(
            True)
 )  # fmt: skip
 
+
+def _grouped(x: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    starts = [0, *ends.tolist()]
+    parts = [x[i:j] @ w for i, j, w in zip(starts, starts[1:], weight, strict=False)]
+    return torch.cat([*parts, torch.zeros(x.shape[0] - starts[-1], weight.shape[2], dtype=x.dtype)])
+
+
+for _ends in ([2, 2, 5], [0, 6, 6], [1, 3, 4], [0, 0, 0]):
+    for _width in (8, 3):
+        SAMPLES += sampled("grouped_matmul", f"{_ends} {_width}", td.grouped_matmul,
+                           [(6, 8), (3, 8, _width), np.array(_ends, np.int32)], _grouped)  # fmt: skip
+
 SAMPLES += sampled("bilinear", "bias", td.bilinear, [(2, 3, 4), (2, 3, 5), (6, 4, 5), (6,)], F.bilinear)
 SAMPLES += sampled("bilinear", "no bias", td.bilinear, [(3, 4), (3, 5), (6, 4, 5)], F.bilinear)
 

@@ -98,6 +98,18 @@ def _instance(x: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
 
 SAMPLES += sampled("instance_norm", "weight and bias", td.instance_norm, [(2, 4, 3, 5), _C, _C], _instance)
 SAMPLES += sampled("instance_norm", "bare", td.instance_norm, [(2, 4, 5)], _instance)
+
+
+def _train_instances(x: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor, *rest: torch.Tensor) -> Any:
+    mean, variance = mean.clone(), variance.clone()
+    return F.instance_norm(x, mean, variance, *rest, momentum=0.3), mean, variance
+
+
+for _dtype in FLOATS:
+    _stats = [numbers(_C, _dtype, seed=1), numbers(_C, _dtype, 0.1, 3)]
+    for _name, _rest in (("weight and bias", [_C, _C]), ("bare", [])):
+        SAMPLES += sampled("instance_norm_train", _name, _with(td.instance_norm_train, momentum=0.3),
+                           [(2, 4, 3, 5), *_stats, *_rest], _train_instances, (_dtype,))  # fmt: skip
 for _size in (1, 2, 3, 5):
     SAMPLES += sampled(
         "local_response_norm", f"{_size}",

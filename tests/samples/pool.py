@@ -73,3 +73,6 @@ for _size in ((3, None), (None, 1), (4, 5)):
                        [(2, 3, 6, 7)], lambda x, s=_size: F.adaptive_avg_pool2d(x, s))  # fmt: skip
     SAMPLES += sampled("adaptive_max_pool", f"{_size}", lambda x, s=_size: td.adaptive_max_pool(x, size=s),
                        [(2, 3, 6, 7)], lambda x, s=_size: F.adaptive_max_pool2d(x, s), ulps=0)  # fmt: skip
+    SAMPLES += sampled("adaptive_max_pool_with_indices", f"{_size}",
+                       lambda x, s=_size: td.adaptive_max_pool_with_indices(x, size=s), [(2, 3, 6, 7)],
+                       lambda x, s=_size: F.adaptive_max_pool2d(x, s, return_indices=True), ulps=0)  # fmt: skip

@@ -93,12 +93,13 @@ def inspect(
     batch: Batch = None,
     shape: Shapes = None,
     dtype: Dtype = None,
+    meta: Annotated[bool, typer.Option("--meta", help="Make no weights: for networks of any size.")] = False,
     debug: Debug = False,
 ) -> int:
     """Show a network's totals, its ops, and what each module takes."""
     if as_json and as_text:
         raise AttributeValueError("--json and --text exclude each other")
-    dag = _import(_load(source, settings, batch, shape, dtype))
+    dag = _import(_load(source, settings, batch, shape, dtype, meta))
     if as_text:
         typer.echo(text.show(dag))
         return 0
@@ -175,13 +176,19 @@ def convert(
 
 
 def _load(
-    source: str, settings: list[str] | None, batch: int | None, shapes: list[str] | None, dtype: str | None
+    source: str,
+    settings: list[str] | None,
+    batch: int | None,
+    shapes: list[str] | None,
+    dtype: str | None,
+    meta: bool = False,
 ) -> Source:
     options = Options(
         dict(map(parse_setting, settings or ())),
         batch,
         dict(map(parse_shape, shapes or ())),
         None if dtype is None else DType.of(dtype),
+        meta,
     )
     if options.dtype is not None and not options.dtype.is_float:
         raise AttributeValueError(f"--dtype is for weights, which are floats, got {dtype}")

@@ -42,18 +42,23 @@ class Options:
     """What may be said about a SOURCE besides its name.
 
     ``settings`` go to the function that builds the network; ``batch`` replaces the first size of every
-    input, ``shapes`` gives or replaces whole inputs, ``dtype`` is for weights and floating-point inputs.
+    input, ``shapes`` gives or replaces whole inputs, ``dtype`` is for weights and floating-point inputs. With
+    ``meta``, nothing has data: a network of any size is inspected without the memory for its weights.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     batch: int | None = None
     shapes: Mapping[str, InputSpec] = field(default_factory=dict[str, InputSpec])
     dtype: DType | None = None
+    meta: bool = False
 
     @property
     def given(self) -> list[str]:
         """The names of the options that were given."""
-        named = {"--set": self.settings, "--batch": self.batch, "--shape": self.shapes, "--dtype": self.dtype}
+        named = {
+            "--set": self.settings, "--batch": self.batch, "--shape": self.shapes, "--dtype": self.dtype,
+            "--meta": self.meta,
+        }  # fmt: skip
         return [name for name, value in named.items() if value]
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from tdagger.composite import Composite, composite
 from tdagger.errors import NoInverseError, TypeMismatchError
 from tdagger.op import Array, Op, Value, ValueFunction
-from tdagger.ops.elementwise import cast
+from tdagger.ops.elementwise import cast, greater_equal, less, minimum, where
 from tdagger.ops.indexing import Gather, scatter
-from tdagger.ops.source import const, scalar
+from tdagger.ops.source import const, iota, scalar
 from tdagger.ops.structure import (
     accumulator,
     broadcast_to,
@@ -140,6 +140,37 @@ def _scaled_sum(bias: Value, x: Value, y: Value, beta: float, alpha: float) -> V
         scaled = wide(bias) if beta == 1 else wide(bias) * scalar(beta, out.dtype)
         out = out + broadcast_to(scaled, out.shape)
     return cast(out, x.dtype)
+
+
+@composite
+def grouped_matmul(x: Value, weight: Value, ends: Value) -> Value:
+    """Each row of x times the matrix of its group: x ``[m k]``, weight ``[g k n]``, ends ``[g]`` -> ``[m n]``.
+
+    Group i is the rows from ``ends[i - 1]`` (0 for the first) up to ``ends[i]``; ends never fall, so a group may
+    be empty. Rows after the last end are in no group and give 0. This is how experts work on tokens that were
+    sorted by expert.
+    """
+    shapes_fit = x.rank == 2 and weight.rank == 3 and ends.shape == weight.shape[:1] and x.shape[1] == weight.shape[1]
+    if not shapes_fit or x.dtype is not weight.dtype or not ends.dtype.is_int or not ends.shape[0]:
+        raise TypeMismatchError(
+            f"grouped_matmul: takes x [m k], weight [g k n] of one dtype and whole ends [g], got {x.type}, "
+            f"{weight.type} and {ends.type}"
+        )
+    passed = greater_equal(unsqueeze(iota(x.shape[0]), (1,)), unsqueeze(cast(ends, "i64"), (0,)))
+    group = reduce(cast(passed, "i64"), "sum", (1,), keep=False)
+    matrices = Gather(0, 0)(weight, minimum(group, ends.shape[0] - 1))
+    out = squeeze(matmul(unsqueeze(x, (1,)), matrices), (1,))
+    return where(unsqueeze(less(group, ends.shape[0]), (1,)), out, 0.0)
+
+
+@grouped_matmul.numpy
+def _(x: Array, weight: Array, ends: Array) -> Array:
+    out = np.zeros((x.shape[0], weight.shape[2]), wide_array(x).dtype)
+    start = 0
+    for matrix, end in zip(weight, ends.tolist(), strict=True):
+        out[start:end] = wide_array(x[start:end]) @ wide_array(matrix)
+        start = end
+    return out.astype(x.dtype, copy=False)
 
 
 @composite

@@ -98,12 +98,18 @@ def batch_norm_train(
     centred = y - average
     squares = reduce(centred * centred, "sum", axes)
     out = centred * _rsqrt(squares / float(count) + eps)
-    moved: list[Value] = []
-    for old, new in ((mean, average), (variance, squares / float(count - 1))):
-        new = group(new, [x.rank])
-        new = new if old is None else cast(wide(old) * (1 - momentum) + new * momentum, old.dtype)
-        moved.append(new)
-    return _scaled(out, x, weight, bias), moved[0], moved[1]
+    running = _moved((mean, variance), (average, squares / float(count - 1)), momentum)
+    return _scaled(out, x, weight, bias), *running
+
+
+def _moved(old: tuple[Value | None, Value | None], new: tuple[Value, Value], momentum: float) -> tuple[Value, Value]:
+    """The running statistics ``[c]`` moved by ``momentum`` towards new ones ``[1 c 1 ..]``, or just those."""
+    flat = [group(v, [v.rank]) for v in new]
+    moved = [
+        v if o is None else cast(wide(o) * (1 - momentum) + v * momentum, o.dtype)
+        for o, v in zip(old, flat, strict=True)
+    ]
+    return moved[0], moved[1]
 
 
 def _last_axes(op: str, x: Value, rank: int) -> list[int]:
@@ -156,6 +162,28 @@ def instance_norm(x: Value, weight: Value | None = None, bias: Value | None = No
     if x.rank < 3:
         raise TypeMismatchError(f"instance_norm: x must be [b c spatial..], got {x.type}")
     return _scaled(_standardised(wide(x), range(2, x.rank), eps), x, weight, bias)
+
+
+@composite
+def instance_norm_train(
+    x: Value, mean: Value, variance: Value, weight: Value | None = None, bias: Value | None = None, *,
+    eps: float = 1e-5, momentum: float = 0.1,
+) -> tuple[Value, Value, Value]:  # fmt: skip
+    """Instance norm in training with running statistics: (out, new mean, new variance).
+
+    The running ones are moved by ``momentum`` towards those of each sample, averaged over the samples.
+    """
+    if x.rank < 3:
+        raise TypeMismatchError(f"instance_norm_train: x must be [b c spatial..], got {x.type}")
+    axes = list(range(2, x.rank))
+    count = math.prod(x.shape[2:])
+    y = wide(x)
+    average = _average(y, axes)
+    centred = y - average
+    squares = reduce(centred * centred, "sum", axes)
+    out = centred * _rsqrt(squares / float(count) + eps)
+    new = (_average(average, (0,)), _average(squares / float(count - 1), (0,)))
+    return _scaled(out, x, weight, bias), *_moved((mean, variance), new, momentum)
 
 
 @composite

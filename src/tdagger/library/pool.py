@@ -10,13 +10,25 @@ import numpy as np
 from tdagger.composite import composite
 from tdagger.errors import AttributeValueError, TypeMismatchError
 from tdagger.library.adjoint import body_adjoint
+from tdagger.library.arithmetic import trunc_divide
 from tdagger.library.conv import Ints, per_axis
 from tdagger.library.linear import wide
 from tdagger.op import Value
 from tdagger.ops.elementwise import cast, equal, isnan, where
 from tdagger.ops.indexing import gather
 from tdagger.ops.source import const, iota
-from tdagger.ops.structure import Group, Ungroup, pad, reduce, repeat, unfold, ungroup, unsqueeze
+from tdagger.ops.structure import (
+    Group,
+    Ungroup,
+    broadcast_to,
+    pad,
+    reduce,
+    repeat,
+    squeeze,
+    unfold,
+    ungroup,
+    unsqueeze,
+)
 from tdagger.types import i64
 
 # --- windows -----------------------------------------------------------------------------------------------
@@ -137,11 +149,17 @@ def _counts(x: Value, kernel: Ints, stride: Ints, padding: Ints, ceil: bool, pad
 def _divided(total: Value, counts: list[np.ndarray]) -> Value:
     """Sums over windows divided by the product of the windows' sizes along each axis."""
     if all((c == c[0]).all() for c in counts if c.size):
-        return total / float(math.prod(int(c[0]) for c in counts if c.size))
+        return _over(total, math.prod(int(c[0]) for c in counts if c.size))
     area = np.ones(())
     for c in counts:
         area = np.multiply.outer(area, c)
-    return total / const(area.astype(total.dtype.numpy))
+    return _over(total, area)
+
+
+def _over(total: Value, count: Any) -> Value:
+    """Divided by how many there are; what is left of integers is cut off, as torch has it."""
+    by = const(np.asarray(count).astype(total.dtype.numpy))
+    return trunc_divide(total, by) if total.dtype.is_int else total / by
 
 
 @composite(prepare=_prepare_windows("avg_pool", {"padding": 0}))
@@ -157,7 +175,7 @@ def avg_pool(
     y = _windows(wide(x), kernel, stride, padding, (1,) * len(kernel), ceil, 0)
     total = _drop_inside(reduce(y, "sum", _inside(y)))
     if divisor is not None:
-        return cast(total / float(divisor), x.dtype)
+        return cast(_over(total, divisor), x.dtype)
     return cast(_divided(total, _counts(x, kernel, stride, padding, ceil, count_include_pad)), x.dtype)
 
 
@@ -222,3 +240,30 @@ adaptive_avg_pool.adjoint(body_adjoint)
 def adaptive_max_pool(x: Value, *, size: tuple[int | None, ...]) -> Value:
     """Largest entry over ``size`` bins of each spatial axis; None leaves an axis as it is."""
     return _adaptive(x, size, "max", _lowest(x))[0]
+
+
+@composite(prepare=_prepare_adaptive)
+def adaptive_max_pool_with_indices(x: Value, *, size: tuple[int | None, ...]) -> tuple[Value, Value]:
+    """:func:`adaptive_max_pool`, and where it came from: the index (i64) into the spatial axes as one.
+
+    Of equal entries the first counts, of several NaN the last.
+    """
+    beyond = math.prod(x.shape[2:])
+    places = repeat(Ungroup(((1, 1, *x.shape[2:]),))(iota(beyond)), [*x.shape[:2], *[None] * (x.rank - 2)])
+    inside: list[int] = []
+    for axis, wanted in enumerate(size):
+        at = 2 + axis + len(inside)  # axes before it have become two: bins, and what is in them
+        n = x.shape[at]
+        out = n if wanted is None else wanted
+        bins = np.arange(out)
+        start, stop = bins * n // max(out, 1), -((bins + 1) * n // -max(out, 1))
+        x = _uneven(x, at, start, stop, _lowest(x))
+        places = _uneven(places, at, start, stop, beyond)
+        inside.append(at + 1)
+    best = reduce(x, "max", inside)
+    hit = equal(x, broadcast_to(best, x.shape))
+    index = reduce(where(hit, places, beyond), "min", inside)
+    if x.dtype.is_float:
+        last = reduce(where(isnan(x), places, -1), "max", inside)
+        index = where(isnan(best), last, index)
+    return squeeze(best, inside), squeeze(index, inside)

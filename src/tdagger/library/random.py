@@ -21,20 +21,18 @@ from tdagger.op import Value
 from tdagger.ops.elementwise import (
     bitwise_xor,
     cast,
-    equal,
     erfinv,
-    floor_divide,
-    greater,
-    greater_equal,
     less,
+    log,
     mod,
+    neg,
     shift_right,
     where,
 )
 from tdagger.ops.indexing import argsort
 from tdagger.ops.source import const, random_bits
 from tdagger.ops.structure import broadcast_to
-from tdagger.types import DType, TensorType
+from tdagger.types import DType, f32, f64, i64
 
 #: What an importer calls the input that all random numbers come from; it is a u64 of rank 0.
 SEED = "seed"
@@ -62,7 +60,8 @@ _DIGITS = {"f64": 53, "f32": 24, "f16": 11, "bf16": 8}
 
 def _typed(*args: Any, **attributes: Any) -> tuple[Any, dict[str, Any]]:
     """The element type by its name, the shape as a tuple."""
-    attributes["dtype"] = DType.of(attributes.get("dtype", "f32"))
+    if "dtype" in attributes:
+        attributes["dtype"] = DType.of(attributes["dtype"])
     attributes["shape"] = tuple(attributes["shape"])
     return args, attributes
 
@@ -76,9 +75,7 @@ def _fraction(seed: Value, shape: tuple[int, ...], dtype: DType) -> Value:
 
 
 @composite(prepare=_typed)
-def uniform(
-    seed: Value, *, shape: tuple[int, ...], dtype: DType = DType.of("f32"), low: float = 0.0, high: float = 1.0
-) -> Value:
+def uniform(seed: Value, *, shape: tuple[int, ...], dtype: DType = f32, low: float = 0.0, high: float = 1.0) -> Value:
     """Random floats of ``low`` (included) to ``high``, evenly spread."""
     x = _fraction(seed, shape, dtype)
     if (low, high) == (0.0, 1.0):
@@ -87,9 +84,7 @@ def uniform(
 
 
 @composite(prepare=_typed)
-def normal(
-    seed: Value, *, shape: tuple[int, ...], dtype: DType = DType.of("f32"), mean: float = 0.0, std: float = 1.0
-) -> Value:
+def normal(seed: Value, *, shape: tuple[int, ...], dtype: DType = f32, mean: float = 0.0, std: float = 1.0) -> Value:
     """Random floats of the normal distribution, computed in f64."""
     u = (cast(_whole(seed, shape, 53), "f64") + 0.5) * 2.0**-52 - 1.0  # within -1..1, both left out
     z = erfinv(u) * (math.sqrt(2) * std)
@@ -97,18 +92,14 @@ def normal(
 
 
 @composite(prepare=_typed)
-def exponential(seed: Value, *, shape: tuple[int, ...], dtype: DType = DType.of("f32"), rate: float = 1.0) -> Value:
+def exponential(seed: Value, *, shape: tuple[int, ...], dtype: DType = f32, rate: float = 1.0) -> Value:
     """Random floats of the exponential distribution: above 0, ``1 / rate`` on average; computed in f64."""
-    from tdagger.ops.elementwise import log, neg
-
     u = (cast(_whole(seed, shape, 53), "f64") + 0.5) * 2.0**-53
     return cast(neg(log(u)) / rate, dtype)
 
 
 @composite(prepare=_typed)
-def random_integers(
-    seed: Value, *, shape: tuple[int, ...], low: int, high: int, dtype: DType = DType.of("i64")
-) -> Value:
+def random_integers(seed: Value, *, shape: tuple[int, ...], low: int, high: int, dtype: DType = i64) -> Value:
     """Random integers of ``low`` to ``high - 1``, all equally likely (to within ``(high - low) / 2^63``)."""
     if not high > low:
         raise AttributeValueError(f"random_integers: no integers from {low} to below {high}")
@@ -136,7 +127,7 @@ def bernoulli(seed: Value, p: Value | None = None, *, shape: tuple[int, ...] = (
         return _kept(seed, shape, rate)
     if not p.dtype.is_float:
         raise TypeMismatchError(f"bernoulli: the probabilities must be floats, got {p.type}")
-    return less(_fraction(seed, p.shape, DType.of("f64")), cast(p, "f64"))
+    return less(_fraction(seed, p.shape, f64), cast(p, "f64"))
 
 
 def _mask(x: Value, seed: Value, p: float, features: bool) -> Value:
@@ -160,9 +151,8 @@ def dropout_train(x: Value, seed: Value, *, p: float, features: bool = False) ->
     is infinite or NaN.
     """
     _probability(p)
-    if p == 1.0:
-        return where(equal(x, x), 0.0, 0.0) if x.type.size else x
-    return where(_mask(x, seed, p, features), cast(wide(x) * (1 / (1 - p)), x.dtype), 0.0)
+    scale = 1 / (1 - p) if p < 1 else 0.0
+    return where(_mask(x, seed, p, features), cast(wide(x) * scale, x.dtype), 0.0)
 
 
 # What selu tends to at minus infinity.
@@ -173,8 +163,6 @@ _SATURATED = -1.7580993408473766
 def alpha_dropout_train(x: Value, seed: Value, *, p: float, features: bool = False) -> Value:
     """Dropout for networks of selu: dropped places get its lowest value, then mean and variance are restored."""
     _probability(p)
-    if p == 1.0:
-        return x * 0.0
-    a = 1 / math.sqrt((_SATURATED**2 * p + 1) * (1 - p))
+    a = 1 / math.sqrt((_SATURATED**2 * p + 1) * (1 - p)) if p < 1 else 0.0
     y = where(_mask(x, seed, p, features), wide(x), _SATURATED)
     return cast(y * a - a * p * _SATURATED, x.dtype)

@@ -294,6 +294,13 @@ class BinaryRule:
     undo: tuple[Undo, Undo] | None = None
 
 
+def _complex(x: Array, y: Array) -> Array:
+    # not x + 1j * y: that makes the real part NaN where y is infinite
+    out = np.empty(np.shape(x), np.complex64 if x.dtype.itemsize == 4 else np.complex128)
+    out.real, out.imag = x, y
+    return out
+
+
 def _pow(x: Array, y: Array) -> Array:
     if x.dtype.kind not in "iu":
         return np.power(x, y)
@@ -333,6 +340,7 @@ BINARY: dict[str, BinaryRule] = {
     "rem": BinaryRule(_REAL, np.fmod),
     "floor_divide": BinaryRule(_REAL, np.floor_divide),
     "atan2": BinaryRule(_REAL_FLOAT, np.arctan2),
+    "complex": BinaryRule(_REAL_FLOAT, _complex),
     "nextafter": BinaryRule(_REAL_FLOAT, np.nextafter),
     "equal": BinaryRule(_ANY, np.equal, True, True),
     "not_equal": BinaryRule(_ANY, np.not_equal, True, True),
@@ -364,6 +372,10 @@ class Binary(Op, core=True):
             raise self.mismatch("both arguments must have one shape and element type", x, y)
         if rule.takes is not _ANY and not _takes(x.dtype, rule.takes):
             raise self.mismatch(f"{self.kind} takes {rule.takes}", x, y)
+        if self.kind == "complex":
+            if x.dtype.bytes < 4:
+                raise self.mismatch("there are complex numbers of f32 and f64 only; cast first", x, y)
+            return x.with_dtype(DType.of("c64" if x.dtype.bytes == 4 else "c128"))
         return x.with_dtype(bool_) if rule.predicate else x
 
     def run(self, x: Array, y: Array) -> Array:
@@ -533,6 +545,7 @@ real, imag, conj = map(_unary, ("real", "imag", "conj"))
 
 add, multiply, pow_, maximum, minimum = map(_binary, ("add", "multiply", "pow", "max", "min"))
 mod, rem, floor_divide, atan2, nextafter = map(_binary, ("mod", "rem", "floor_divide", "atan2", "nextafter"))
+complex_ = _binary("complex")
 equal, not_equal, less, less_equal = map(_binary, ("equal", "not_equal", "less", "less_equal"))
 greater, greater_equal = map(_binary, ("greater", "greater_equal"))
 bitwise_and, bitwise_or, bitwise_xor = map(_binary, ("bitwise_and", "bitwise_or", "bitwise_xor"))

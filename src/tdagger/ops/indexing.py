@@ -59,7 +59,7 @@ class Gather(Op, core=True):
         return tuple(out)
 
     def run(self, x: Array, index: Array) -> Array:
-        return x[self.positions(x.shape, index)]
+        return np.asarray(x[self.positions(x.shape, index)])
 
     def reads(self, out: TensorType, *types: TensorType) -> tuple[int, ...]:
         return (out.size, types[1].size)

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch._ops import HigherOrderOperator, OpOverload
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from tdagger import library as lib
 from tdagger.errors import TDaggerError, UnsupportedError
-from tdagger.frameworks.torch.aten import DTYPES, RULES, TORCH_DTYPES
+from tdagger.frameworks.torch import autocast
+from tdagger.frameworks.torch.aten import DRAWS, DTYPES, RULES, TORCH_DTYPES, Changed
+from tdagger.frameworks.torch.aten.reasons import MEMORY, reason_of
 from tdagger.frameworks.torch.functional import Ref
 from tdagger.op import Value
 from tdagger.ops.elementwise import cast
 from tdagger.ops.external import External, Slot
-from tdagger.ops.source import Leaf, Parameter, const
+from tdagger.ops.source import Input, Leaf, Parameter, const
 from tdagger.ops.structure import broadcast_to, items
-from tdagger.tensordag import Origin
+from tdagger.tensordag import Origin, Signature
+from tdagger.tree import Tree
 from tdagger.types import TensorType
 
 #: Arguments that say where and how data lies: nothing a value has.
-_PLACEMENT = frozenset({"device", "layout", "pin_memory", "memory_format", "non_blocking", "copy", "requires_grad"})
+_PLACEMENT = frozenset({"device", "layout", "pin_memory", "memory_format", "non_blocking", "copy", "requires_grad",
+                        "generator"})  # fmt: skip
 
 #: Ops that check or annotate and compute nothing.
 _NOTHING = frozenset({
@@ -37,6 +45,13 @@ _NOTHING = frozenset({
 
 #: Ops that give a view of a tensor that is contiguous, and a copy of one that isn't.
 _COPIES_IF_SCATTERED = frozenset({"contiguous", "reshape", "reshape_as", "flatten"})
+
+
+#: Views of memory that no structural op makes.
+_ALWAYS_VIEWS = frozenset({"as_strided", "view_as_real", "view_as_complex"})
+
+#: Ops that read memory, whatever tensor lies there: only where it is known to be all of a contiguous tensor's.
+_OF_MEMORY = frozenset({"as_strided", "as_strided_copy", "as_strided_scatter"})
 
 
 class Plan(NamedTuple):
@@ -63,9 +78,10 @@ def plan_of(target: OpOverload) -> Plan:
     overload = schema.overload_name
     if "out" in written:
         overload = overload.removesuffix("out").removesuffix("_")
-    found = None
     if namespace == "aten":
         found = RULES.get(f"{pure}.{overload or 'default'}") or RULES.get(pure)
+    else:
+        found = RULES.get(f"{namespace}.{pure}")  # an op that another library registered
     viewed = next((a.name for a in schema.arguments if a.alias_info is not None and not a.alias_info.is_write), None)
     return Plan(f"{namespace}.{base}", found, tuple(a.name for a in schema.arguments), written, viewed)
 
@@ -85,41 +101,126 @@ class Caller:
     collects them for one error at the end.
     """
 
-    def __init__(self, external: bool = False) -> None:
+    def __init__(self, external: bool = False, taken: Collection[str] = ()) -> None:
         self.external = external
+        #: The names of the network's own inputs.
+        self.taken = taken
         self.origins: dict[Value, Origin] = {}
         #: The results of the calls, in the source's order.
         self.order: list[Value] = []
         self.problems: list[Problem] = []
+        #: The region of torch.autocast that the calls are in.
+        self.autocast: autocast.Region | None = None
+        #: The input that random numbers come from, None as long as nothing is random; how many streams were drawn.
+        self.seed: Value | None = None
+        self.streams = 0
 
-    def call(self, target: OpOverload, args: Sequence[Any], kwargs: dict[str, Any], origin: Origin) -> Any:
-        """The result of an op: refs, nested as the op returns them."""
+    def draw(self) -> Value:
+        """The seed of a random stream that nothing else draws from."""
+        if self.seed is None:
+            name = lib.SEED
+            while name in self.taken:
+                name += "_"
+            self.seed = Input(name, TensorType((), "u64"))()
+        self.streams += 1
+        return lib.stream(self.seed, number=self.streams)
+
+    def with_seed(self, inputs: dict[str, Value], signature: Signature) -> Signature:
+        """The signature with the seed as its last keyword argument if anything is random; ``inputs`` get it too."""
+        if self.seed is None:
+            return signature
+        assert isinstance(self.seed.op, Input)
+        name = self.seed.op.leaf
+        inputs[name] = self.seed
+        args, kwargs = signature.inputs.children
+        named = kwargs._replace(keys=(*kwargs.keys, name), children=(*kwargs.children, Tree("leaf")))
+        return replace(signature, inputs=signature.inputs._replace(children=(args, named)))
+
+    def call(
+        self, target: OpOverload, args: Sequence[Any], kwargs: dict[str, Any], origin: Origin, whole: bool = False
+    ) -> Any:
+        """The result of an op: refs, nested as the op returns them.
+
+        ``whole`` says that the first argument is known to fill its memory, in order.
+        """
         plan = plan_of(target)
         base = plan.name.partition(".")[2]
         if base in _NOTHING:
             return None
+        if self.autocast is not None and autocast.may_cast(target, self.autocast):
+            args, kwargs, inner = self._autocast(target, args, kwargs, self.autocast, origin)
+            if inner is not None:
+                return inner()
         kwargs = {k: v for k, v in kwargs.items() if k not in _PLACEMENT}
         out_ref = kwargs.pop("out", None)
         if plan.rule is None:
+            if out_ref is not None:
+                kwargs["out"] = out_ref
             return self._without_rule(target, plan, args, kwargs, origin)
+        if base in _OF_MEMORY and not whole:
+            return self._stand_in(target, plan, args, kwargs, origin, MEMORY.why)
         try:
-            result = plan.rule(*map(_read, args), **{k: _read(v) for k, v in kwargs.items()})
+            named = {k: _read(v) for k, v in kwargs.items()}
+            if plan.rule in DRAWS:
+                named["draw"] = self.draw
+            result = plan.rule(*map(_read, args), **named)
         except UnsupportedError as e:
             return self._stand_in(target, plan, args, kwargs, origin, str(e))
         except Exception as e:
             raise _rule_failed(target, plan, args, origin, e) from e
+        if isinstance(result, Changed):
+            given = {**dict(zip(plan.arguments, args, strict=False)), **kwargs}
+            self.note(list(result.written.values()), origin)
+            for name, value in result.written.items():
+                self._write(given[name], value)
+            self.note(result.result, origin)
+            return _map_values(result.result, Ref)
         self.note(result, origin)
         if out_ref is not None:
             return self._write(out_ref, result)
         if plan.written:
-            first = (
-                kwargs[plan.written[0]] if plan.written[0] in kwargs else args[plan.arguments.index(plan.written[0])]
-            )
+            first = _written(plan, args, kwargs)
+            if torch.Tag.inplace_view in target.tags:
+                return first.become(result)
             return self._write(first, result[0] if isinstance(result, tuple) else result)
         first = args[0] if plan.viewed is not None and args else None
         if isinstance(first, Ref) and (first.is_contiguous or base not in _COPIES_IF_SCATTERED):
-            return _map_values(result, first.view)
+            return _map_values(result, lambda v: first.view(v, base in _ALWAYS_VIEWS))
         return _map_values(result, Ref)
+
+    def _autocast(
+        self, target: OpOverload, args: Sequence[Any], kwargs: dict[str, Any], region: autocast.Region, origin: Origin
+    ) -> tuple[Sequence[Any], dict[str, Any], Callable[[], Any] | None]:
+        """The arguments as autocast casts them; where it casts inside the op, what calls the ops that are inside."""
+        if not autocast.has_kernel(target, region):
+            if not autocast.casts_inside(target, args, kwargs, region, _tensor_type):
+                return args, kwargs, None
+            graph = decomposed(target, args, kwargs, region)
+            if isinstance(graph, str):
+                raise self.error(f"{plan_of(target).name} can't be imported from inside torch.autocast: {graph}")
+
+            def inner() -> Any:
+                tensors = [leaf for leaf in pytree.tree_leaves((tuple(args), kwargs)) if isinstance(leaf, Ref)]
+                with self.in_autocast(None):
+                    return run_fx(graph, tensors, self, lambda _: origin)
+
+            return args, kwargs, inner
+        leaves, spec = pytree.tree_flatten((tuple(args), kwargs))
+        for i, dtype in autocast.casts_of(target, args, kwargs, region, _tensor_type).items():
+            value = cast(_read(leaves[i]), DTYPES[dtype])
+            self.note(value, origin)
+            leaves[i] = Ref(value)
+        own_args, own_kwargs = pytree.tree_unflatten(leaves, spec)
+        return own_args, own_kwargs, None
+
+    @contextmanager
+    def in_autocast(self, region: autocast.Region | None) -> Generator[None, None, None]:
+        """Calls in another region of torch.autocast, or in none."""
+        before, self.autocast = self.autocast, region
+        try:
+            yield
+        finally:
+            self.autocast = before
 
     def _write(self, ref: Any, value: Value) -> Ref:
         old = ref.read()
@@ -141,9 +242,24 @@ class Caller:
     def _without_rule(
         self, target: OpOverload, plan: Plan, args: Sequence[Any], kwargs: dict[str, Any], origin: Origin
     ) -> Any:
-        graph = decomposed(target, args, kwargs) if not plan.written else None
-        if graph is None:
-            return self._stand_in(target, plan, args, kwargs, origin, "there is no rule for it")
+        reason = reason_of(plan.name.partition(".")[2])
+        if reason is not None:
+            return self._stand_in(target, plan, args, kwargs, origin, reason.why)
+        if plan.written:
+            pure = functional(target)
+            if pure is None:
+                return self._stand_in(target, plan, args, kwargs, origin, "there is no rule for it")
+            written = [n for n in plan.written if n in kwargs and n not in plan_of(pure).arguments]
+            inputs = {k: v for k, v in kwargs.items() if k not in written}
+            result = self.call(pure, args, inputs, origin)
+            targets = [kwargs[n] for n in written] or [_written(plan, args, kwargs)]
+            results = result if isinstance(result, tuple | list) else [result]
+            for ref, new in zip(targets, results, strict=True):
+                self._write(ref, new.read())
+            return targets[0] if len(targets) == 1 else tuple(targets)
+        graph = decomposed(target, args, kwargs)
+        if isinstance(graph, str):
+            return self._stand_in(target, plan, args, kwargs, origin, graph)
         tensors = [leaf for leaf in pytree.tree_leaves((tuple(args), kwargs)) if isinstance(leaf, Ref)]
         return run_fx(graph, tensors, self, lambda _: origin)
 
@@ -205,6 +321,28 @@ class Caller:
         return UnsupportedError("\n".join(lines))
 
 
+def _written(plan: Plan, args: Sequence[Any], kwargs: dict[str, Any]) -> Ref:
+    """The first argument that an op writes."""
+    name = plan.written[0]
+    return kwargs[name] if name in kwargs else args[plan.arguments.index(name)]
+
+
+@cache
+def functional(target: OpOverload) -> OpOverload | None:
+    """The op that computes what ``target`` (in-place, or with ``out``) writes; None if there is none."""
+    schema = target._schema
+    namespace, _, base = schema.name.partition("::")
+    if base.endswith("_") and not any(a.is_out for a in schema.arguments):
+        base = base[:-1]
+    packet = getattr(getattr(torch.ops, namespace), base, None)
+    wanted = [(a.name, str(a.type)) for a in schema.arguments if not a.is_out]
+    for name in packet.overloads() if packet is not None else ():
+        found = getattr(packet, name)
+        if found is not target and [(a.name, str(a.type)) for a in found._schema.arguments] == wanted:
+            return found
+    return None
+
+
 def _read(x: Any) -> Any:
     """Refs to values, wherever they are; real tensors of rank 0 to constants."""
     if isinstance(x, Ref):
@@ -214,6 +352,14 @@ def _read(x: Any) -> Any:
     if isinstance(x, list | tuple):
         return [_read(v) for v in x]
     return x
+
+
+def _tensor_type(x: Any) -> tuple[tuple[int, ...], torch.dtype] | None:
+    """Shape and element type of what stands for a tensor."""
+    if isinstance(x, Ref):
+        value = x.read()
+        return value.shape, TORCH_DTYPES[value.dtype]
+    return (tuple(x.shape), x.dtype) if isinstance(x, torch.Tensor) else None
 
 
 def _map_values(result: Any, function: Callable[[Value], Ref]) -> Any:
@@ -270,13 +416,19 @@ def _rule_failed(target: Any, plan: Plan, args: Sequence[Any], origin: Origin, e
 
 @lru_cache(maxsize=1)
 def _table() -> dict[Any, Any]:
-    from torch._decomp import core_aten_decompositions
+    """Every decomposition torch has; where it has two, the one into core ATen."""
+    from torch._decomp import core_aten_decompositions, decomposition_table
 
-    return core_aten_decompositions()
+    return {**decomposition_table, **core_aten_decompositions()}
 
 
-def decomposed(target: OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> torch.fx.GraphModule | None:
-    """torch's own decomposition of a call, traced on meta tensors; None if it has none into ops with rules."""
+def decomposed(
+    target: OpOverload, args: Sequence[Any], kwargs: dict[str, Any], region: autocast.Region | None = None
+) -> torch.fx.GraphModule | str:
+    """torch's own decomposition of a call into ops with rules, traced on meta tensors; why not, if it has none.
+
+    In a ``region`` of autocast with the casts that happen there.
+    """
     from torch.fx.experimental.proxy_tensor import make_fx
 
     leaves, spec = pytree.tree_flatten((tuple(args), kwargs))
@@ -287,25 +439,40 @@ def decomposed(target: OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) 
         for i, t in zip(places, tensors, strict=True):
             filled[i] = t
         own_args, own_kwargs = pytree.tree_unflatten(filled, spec)
-        return target(*own_args, **own_kwargs)
+        with nullcontext() if region is None else region.inside():
+            return target(*own_args, **own_kwargs)
 
     inputs = [meta_tensor(leaves[i].read().type) for i in places]
-    table = {k: v for k, v in _table().items() if plan_of(k).rule is None} if inputs else {}
+    if region is not None:  # autocast looks at the device
+        with FakeTensorMode():
+            inputs = [torch.empty(t.shape, dtype=t.dtype, device=region.device) for t in inputs]
+    table = {k: v for k, v in _table().items() if isinstance(k, OpOverload) and plan_of(k).rule is None}
     try:
-        graph = make_fx(call, decomposition_table=table)(*inputs)
-    except Exception:  # torch can't run it on meta tensors: then it has no decomposition we could use
-        return None
-    if not all(map(_is_known, graph.graph.nodes)):
-        return None
-    return graph
+        graph = make_fx(call, decomposition_table=table if inputs else {})(*inputs)
+    except Exception as e:  # torch can't run it on meta tensors: then it has no decomposition we could use
+        inner = re.search(r"aten::(\w+)", str(e))
+        reason = reason_of(inner[1]) if inner else None
+        return "there is no rule for it" if reason is None else f"it needs {inner[1]}, and {reason.why}"  # type: ignore[index]
+    missing = {plan_of(n.target).name for n in graph.graph.nodes if _is_op(n) and not _is_known(n)}
+    if not missing:
+        return graph
+    for name in sorted(missing):
+        reason = reason_of(name.partition(".")[2])
+        if reason is not None:
+            return f"it needs {name}, and {reason.why}"
+    others = ", ".join(sorted(missing - {plan_of(target).name}))
+    return f"there is no rule for it{', nor for ' + others + ', which it decomposes into' if others else ''}"
+
+
+def _is_op(node: torch.fx.Node) -> bool:
+    return isinstance(node.target, OpOverload)
 
 
 def _is_known(node: torch.fx.Node) -> bool:
-    """Whether a node of a decomposition can be walked."""
-    if not isinstance(node.target, OpOverload):
-        return not isinstance(node.target, HigherOrderOperator)
-    plan = plan_of(node.target)
-    return plan.rule is not None or plan.name.partition(".")[2] in _NOTHING
+    """Whether there is a rule for a node of a decomposition."""
+    plan = plan_of(node.target)  # type: ignore[arg-type]
+    known = plan.rule is not None or plan.name.partition(".")[2] in _NOTHING
+    return known or (bool(plan.written) and functional(node.target) is not None)  # type: ignore[arg-type]
 
 
 def run_fx(
@@ -343,7 +510,7 @@ def _call_node(
 ) -> Any:
     target = node.target
     if isinstance(target, OpOverload):
-        result = caller.call(target, args, kwargs, origin_of(node))
+        result = caller.call(target, args, kwargs, origin_of(node), _is_whole(node.args))
         _check(node, result)
         return result
     if isinstance(target, HigherOrderOperator):
@@ -354,6 +521,14 @@ def _call_node(
     if getattr(target, "__name__", "") == "getitem" or not any(isinstance(leaf, Ref) for leaf in leaves):
         return target(*args, **kwargs)
     raise caller.error(f"{target} at {origin_of(node).source} is a Python function on tensors, not an ATen op")
+
+
+def _is_whole(args: Sequence[Any]) -> bool:
+    """Whether the first argument of a node is recorded as all of its memory, in order."""
+    tensor = args[0].meta.get("val") if args and isinstance(args[0], torch.fx.Node) else None
+    if not isinstance(tensor, torch.Tensor) or tensor.layout is not torch.strided or not tensor.is_contiguous():
+        return False
+    return tensor.storage_offset() == 0 and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize
 
 
 def _higher_order(
@@ -369,14 +544,21 @@ def _higher_order(
         enabled, inner, *rest = args
         result = run_fx(inner, rest, caller, origin_of)
         return result if enabled else _without_gradient(result, caller, origin_of(node))
-    if name == "wrap_with_autocast" and args[2] is False:
-        inner, *rest = args[4:]
-        return run_fx(inner, rest, caller, origin_of)
+    if name == "wrap_with_autocast":
+        device, dtype, enabled, _, inner, *rest = args
+        region = autocast.Region(device, dtype or torch.get_autocast_dtype(device)) if enabled else None
+        with caller.in_autocast(region if _is_on(inner, device) else caller.autocast):
+            return run_fx(inner, rest, caller, origin_of)
     origin = origin_of(node)
     where = f"{origin.module or 'the top module'}, {origin.source or 'source unknown'}"
-    why = "autocast regions are not imported yet" if name == "wrap_with_autocast" else "control flow on data"
-    caller.problems.append(Problem(name, why, where))
+    caller.problems.append(Problem(name, "control flow on data", where))
     raise caller.error()
+
+
+def _is_on(graph: torch.fx.GraphModule, device: str) -> bool:
+    """Whether a region has tensors on a device, so that autocast for that device changes something."""
+    found = [v for n in graph.graph.nodes for v in pytree.tree_leaves(n.meta.get("val"))]
+    return any(isinstance(v, torch.Tensor) and v.device.type == device for v in found)
 
 
 def _without_gradient(result: Any, caller: Caller, origin: Origin) -> Any:

@@ -106,6 +106,10 @@ class Writer:
         self.constant = "constant"
         #: The names of the whole state, used or not.
         self.state: set[str] = set()
+        #: Whether the graph says what training does: then what it says of inference is not for training to change.
+        self.trains = False
+        #: Updates of buffers that happen only when a module trains: name of the buffer -> path of the module.
+        self.guards: dict[str, str] = {}
         #: What isn't read from its module.
         self.apart: set[Marked] = set()
         self._row_of = row_of
@@ -210,7 +214,7 @@ class Writer:
         self._before.append(line)
 
     def _is_inlined(self, value: Value) -> bool:
-        if isinstance(value.op, Permute | Slice | Repeat):
+        if isinstance(value.op, Permute | Slice | Repeat) or value.op.name == "stream":
             view = True
         elif is_reshape(value):
             old = self.reshaped(value).type.shape

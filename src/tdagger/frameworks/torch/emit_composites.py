@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from tdagger.composite import Composite
 from tdagger.frameworks.torch.codegen import Row, Writer, is_reshape
-from tdagger.frameworks.torch.emit_core import reshape
+from tdagger.frameworks.torch.emit_core import dtype_name, reshape
 from tdagger.op import Value
 from tdagger.ops.source import Buffer
 from tdagger.types import TensorType
@@ -25,7 +25,8 @@ Condition = Callable[[Fields, Sequence[TensorType]], bool]
 class Rule(NamedTuple):
     """A template or function, the kinds of element types torch's function takes, and what else must hold.
 
-    ``takes`` has letters: f floats, i integers, b bool, c complex. ``literals`` marks an elementwise composite:
+    ``takes`` has letters: f floats, i integers, b bool, c complex, u 64 bits (a seed).
+    ``literals`` marks an elementwise composite:
     which of its tensors, all of one shape, may be written as Python numbers.
     """
 
@@ -43,7 +44,7 @@ def _kind(t: TensorType) -> str:
     if t.dtype.is_float:
         return "f" if name in _FLOATS else ""
     if t.dtype.is_int:
-        return "i" if name not in ("u16", "u32", "u64") else ""
+        return {"u16": "", "u32": "", "u64": "u"}.get(name, "i")
     return "c" if t.dtype.is_complex else "b"
 
 
@@ -71,6 +72,11 @@ def _has_spread(f: Fields, types: Sequence[TensorType]) -> bool:
     """torch warns of a variance of too few entries; the body doesn't."""
     count = math.prod(types[0].shape[a] for a in f["axes"])
     return _has_axes(f, types) and count > f["correction"] and 0 not in types[0].shape
+
+
+def _is_wide(f: Fields, types: Sequence[TensorType]) -> bool:
+    """torch has most special functions for float32 and float64 only."""
+    return types[0].dtype.bytes >= 4
 
 
 def _by_rank(template: str) -> Callable[[Writer, Value, Fields], str]:
@@ -117,11 +123,18 @@ def _convolution(w: Writer, v: Value, f: Fields) -> str:
     return f"F.conv{n}d({x}, {f['weight']}{bias}{rest})"
 
 
+def _aligned(f: Fields, types: Sequence[TensorType]) -> bool:
+    """torch wants the rows of matrices at multiples of 16 bytes."""
+    return all(t.dtype.name != "f64" and t.shape[-1] * t.dtype.bytes % 16 == 0 for t in types[:2]) and (
+        types[1].shape[1] * types[1].dtype.bytes % 16 == 0 and 0 not in (*types[0].shape, *types[1].shape)
+    )
+
+
 def _batch_norm(w: Writer, v: Value, f: Fields) -> str:
     """Like nn.BatchNorm: statistics of the batch, and running ones, when the module that has them trains."""
     mean, variance = v.args[1:3]
     stats = f"{f['mean']}, {f['variance']}, {f['weight']}, {f['bias']}"
-    if not (isinstance(mean.op, Buffer) and isinstance(variance.op, Buffer)):
+    if w.trains or not (isinstance(mean.op, Buffer) and isinstance(variance.op, Buffer)):
         return f"F.batch_norm({f['x']}, {stats}, eps={f['eps']})"
     owner = mean.op.leaf.rpartition(".")[0]
     training, momentum = w.training(v, owner), f["momentum"]
@@ -134,8 +147,36 @@ def _batch_norm(w: Writer, v: Value, f: Fields) -> str:
     return f"F.batch_norm({f['x']}, {stats}, {training}, {0.0 if momentum is None else momentum}, {f['eps']})"
 
 
+def _normalise_and_update(w: Writer, v: Value, f: Fields) -> str:
+    """A norm that moves its running statistics; it is what it is in inference when their module doesn't train."""
+    mean = v.args[1] if f["mean"] != "None" else v
+    flag = ""
+    if isinstance(mean.op, Buffer):
+        owner = mean.op.leaf.rpartition(".")[0]
+        flag = f", {w.training(v, owner)}"
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            w.guards[f"{owner}.{name}" if owner else name] = owner
+    rest = ", ".join(f[n] for n in ("mean", "variance", "weight", "bias"))
+    return f"runtime.{v.op.name}({f['x']}, {rest}, {f['momentum']}, {f['eps']}{flag})"
+
+
 def _statistics(f: Fields, types: Sequence[TensorType]) -> bool:
-    return f["mean"] is not None and f["variance"] is not None and f["momentum"] is not None
+    """torch takes both running statistics or none, and refuses one entry in training; the body doesn't."""
+    return (f["mean"] is None) == (f["variance"] is None) and types[0].size > types[0].shape[1]
+
+
+def _drawn(*names: str) -> Callable[[Writer, Value, Fields], str]:
+    """A function of the runtime with the seed and these attributes."""
+
+    def write(w: Writer, v: Value, f: Fields) -> str:
+        shown = [dtype_name(f[n]) if n == "dtype" else str(f[n]) for n in names]
+        return f"runtime.{v.op.name}({', '.join([f['seed'], *shown])})"
+
+    return write
+
+
+def _dropping(w: Writer, v: Value, f: Fields) -> str:
+    return f"runtime.{v.op.name}({f['x']}, {f['seed']}, {f['p']}, {f['features']}, {w.training(v)})"
 
 
 def _trailing(function: str) -> Callable[[Writer, Value, Fields], str]:
@@ -169,7 +210,8 @@ def _recurrent(function: str, states: int) -> Callable[[Writer, Value, Fields], 
         tensors = f["tensors"]
         state = tensors[1] if states == 1 else f"({tensors[1]}, {tensors[2]})"
         name = function.format(nonlinearity=f.get("nonlinearity"))
-        flags = f"{f['biases']}, {f['layers']}, {f['dropout']}, {w.training(v)}, {f['bidirectional']}"
+        training = "False" if w.trains and f["dropout"] else w.training(v)
+        flags = f"{f['biases']}, {f['layers']}, {f['dropout']}, {training}, {f['bidirectional']}"
         weights = ", ".join(tensors[1 + states :])
         return f"torch.{name}({tensors[0]}, {state}, [{weights}], {flags}, {f['batch_first']})"
 
@@ -332,8 +374,36 @@ COMPOSITES: dict[str, Rule] = {
     "threshold": Rule("F.threshold({x}, {threshold}, {value})", "fi"),
     "gaussian": Rule("torch.exp(-{x}.square())", "f", lambda f, t: t[0].dtype.bytes > 2),  # else it rounds twice
     "logit": Rule("torch.logit({x}, {eps})"),
-    "dropout": Rule(lambda w, v, f: f"F.dropout({f['x']}, {f['p']}, {w.training(v)})", "fc"),
+    "dropout": Rule(lambda w, v, f: f["x"] if w.trains else f"F.dropout({f['x']}, {f['p']}, {w.training(v)})", "fc"),
+    # random numbers
+    "stream": Rule("runtime.stream({seed}, {number})", "u"),
+    "uniform": Rule(_drawn("shape", "dtype", "low", "high"), "u"),
+    "normal": Rule(_drawn("shape", "dtype", "mean", "std"), "u"),
+    "exponential": Rule(_drawn("shape", "dtype", "rate"), "u"),
+    "random_integers": Rule(_drawn("shape", "low", "high", "dtype"), "u"),
+    "permutation": Rule(_drawn("size"), "u"),
+    "bernoulli": Rule(_drawn("p", "shape", "rate"), "uf"),
+    "dropout_train": Rule(_dropping, "ufc"),
+    "alpha_dropout_train": Rule(_dropping, "uf"),
     "stop_gradient": Rule("{x}.detach()", _DATA),
+    # special functions
+    "bessel_i0": Rule("torch.special.i0({x})"),
+    "bessel_i0e": Rule("torch.special.i0e({x})", "f", _is_wide),
+    "bessel_i1": Rule("torch.special.i1({x})", "f", _is_wide),
+    "bessel_i1e": Rule("torch.special.i1e({x})", "f", _is_wide),
+    "bessel_j0": Rule("torch.special.bessel_j0({x})", "f", _is_wide),
+    "bessel_j1": Rule("torch.special.bessel_j1({x})", "f", _is_wide),
+    "bessel_k0": Rule("torch.special.modified_bessel_k0({x})", "f", _is_wide),
+    "bessel_k0e": Rule("torch.special.scaled_modified_bessel_k0({x})", "f", _is_wide),
+    "bessel_k1": Rule("torch.special.modified_bessel_k1({x})", "f", _is_wide),
+    "bessel_k1e": Rule("torch.special.scaled_modified_bessel_k1({x})", "f", _is_wide),
+    "bessel_y0": Rule("torch.special.bessel_y0({x})", "f", _is_wide),
+    "bessel_y1": Rule("torch.special.bessel_y1({x})", "f", _is_wide),
+    "spherical_bessel_j0": Rule("torch.special.spherical_bessel_j0({x})", "f", _is_wide),
+    "digamma": Rule("torch.special.digamma({x})"),
+    "erfcx": Rule("torch.special.erfcx({x})", "f", _is_wide),
+    "log_ndtr": Rule("torch.special.log_ndtr({x})", "f", _is_wide),
+    "ndtri": Rule("torch.special.ndtri({x})", "f", _is_wide),
     # shape
     "reshape": Rule("{x}.reshape({shape})", _DATA),
     "stack": Rule(_listed("torch.stack([{xs}], {axis})"), _DATA),
@@ -357,11 +427,21 @@ COMPOSITES: dict[str, Rule] = {
         _NUMBERS,
         _all_floats_alike,
     ),
+    "fft": Rule(
+        lambda w, v, f: (
+            f'torch.fft.ifft({f["x"]}, dim={f["axis"]}, norm="forward")'
+            if f["backward"]
+            else f"torch.fft.fft({f['x']}, dim={f['axis']})"
+        ),
+        "c",
+        lambda f, t: t[0].shape[f["axis"]] > 0,
+    ),
     "matmul": Rule("{x} @ {y}", _NUMBERS, _all_floats_alike),
     "einsum": Rule(_listed("torch.einsum({equation!r}, {xs})"), "fc", _all_floats_alike),
     "bilinear": Rule("F.bilinear({x1}, {x2}, {weight}, {bias})", "f", _all_floats_alike),
     "addmm": Rule("torch.addmm({bias}, {x}, {y}, beta={beta}, alpha={alpha})", "f", _all_floats_alike),
     "baddbmm": Rule("torch.baddbmm({bias}, {x}, {y}, beta={beta}, alpha={alpha})", "f", _all_floats_alike),
+    "grouped_matmul": Rule("runtime.grouped_matmul({x}, {weight}, {ends})", "fi", _aligned),
     "embedding": Rule(
         lambda w, v, f: (
             f"F.embedding({f['index']}, {f['weight']}"
@@ -376,8 +456,9 @@ COMPOSITES: dict[str, Rule] = {
     "convolution_transpose": Rule(_by_rank(_CONV_TRANSPOSE), "fc", _all_floats_alike),
     # norms
     "batch_norm": Rule(_batch_norm),
-    "batch_norm_train": Rule(
-        "runtime.batch_norm_train({x}, {mean}, {variance}, {weight}, {bias}, {momentum}, {eps})", "f", _statistics
+    "batch_norm_train": Rule(_normalise_and_update, "f", _statistics),
+    "instance_norm_train": Rule(
+        _normalise_and_update, "f", lambda f, t: _all_floats_alike(f, t) and _spatial_entries(f, t)
     ),
     "layer_norm": Rule(_trailing("layer_norm"), "f", _all_floats_alike),
     "rms_norm": Rule(_trailing("rms_norm"), "f", _all_floats_alike),
@@ -400,6 +481,7 @@ COMPOSITES: dict[str, Rule] = {
     "avg_pool": Rule(_avg_pool, "f", _no_divisor_1d),
     "adaptive_avg_pool": Rule(_by_rank("F.adaptive_avg_pool{n}d({x}, {size})")),
     "adaptive_max_pool": Rule(_by_rank("F.adaptive_max_pool{n}d({x}, {size})")),
+    "adaptive_max_pool_with_indices": Rule(_by_rank("F.adaptive_max_pool{n}d({x}, {size}, return_indices=True)")),
     # recurrent
     "lstm": Rule(_recurrent("lstm", 2), "f", _all_floats_alike),
     "gru": Rule(_recurrent("gru", 1), "f", _all_floats_alike),

@@ -13,6 +13,7 @@ from tdagger.op import Value
 from tdagger.ops.elementwise import Binary, Unary
 from tdagger.ops.external import External, Slot
 from tdagger.ops.indexing import Gather, Scan
+from tdagger.ops.source import Const
 from tdagger.ops.structure import Permute, Reduce, Slice
 from tdagger.types import DType
 
@@ -54,6 +55,7 @@ _BINARY: dict[str, tuple[str, str]] = {
     "rem": ("torch.fmod({0}, {1})", "01"),
     "floor_divide": ("{0} // {1}", "01"),
     "atan2": ("torch.atan2({0}, {1})", ""),
+    "complex": ("torch.complex({0}, {1})", ""),
     "nextafter": ("torch.nextafter({0}, {1})", ""),
     "equal": ("{0} == {1}", "01"),
     "not_equal": ("{0} != {1}", "01"),
@@ -80,7 +82,8 @@ def _binary(w: Writer, v: Value) -> str:
 
 
 def _where(w: Writer, v: Value) -> str:
-    return "torch.where({}, {}, {})".format(*w.operands(v.args, "011"))
+    literals = "010" if all(isinstance(unbroadcast(a).op, Const) for a in v.args[1:]) else "011"
+    return "torch.where({}, {}, {})".format(*w.operands(v.args, literals))  # of two numbers torch picks the type
 
 
 def _cast(w: Writer, v: Value) -> str:

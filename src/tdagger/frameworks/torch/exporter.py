@@ -24,15 +24,22 @@ from tdagger.frameworks.torch.legalize import legalize
 from tdagger.frameworks.torch.module import Entry, GeneratedModule, empty_module, fill, path_expression
 from tdagger.frameworks.torch.runtime import DTYPES, from_numpy
 from tdagger.graph import Graph
+from tdagger.library.random import SEED
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Input, Leaf
 from tdagger.ops.structure import Item, Permute, Repeat, Slice
 from tdagger.tensordag import Origin, TensorDAG, Weight
 from tdagger.tree import Tree
+from tdagger.types import TensorType
 
 
 def to_torch(dag: TensorDAG, *, copy: bool = False) -> GeneratedModule:
     """A module that computes what ``dag`` says, with the source's state_dict, in eval mode.
+
+    A network imported in train mode comes back in train mode, and is called with ``seed=`` a whole number or a
+    uint64 tensor; without one, a seed is drawn from torch's default generator. Its buffers are updated. After
+    ``eval()`` its norms use their running statistics and its dropouts do nothing; what drew random numbers by
+    itself (drop path, noise) still does, and what was imported in eval mode stays so.
 
     ``module.code`` is its source. Parameters are new ones that share memory with ``dag.weights`` (``copy``:
     they don't) and are trainable as they were; those on the meta device stay there. Arguments are taken as the
@@ -85,6 +92,7 @@ def _module(dag: TensorDAG, copy: bool, plain: bool) -> GeneratedModule:
     call = _call(dag, graph, plain)
     writer = Writer(graph, _row_of, origins, owners)
     writer.state = set(state)
+    writer.trains = any(map(_trains, graph.values))
     while any(n.startswith(writer.constant) for n in (*state, *owners)):
         writer.constant += "_"
     entries = list(_entries(dag, state, copy))
@@ -98,9 +106,16 @@ def _module(dag: TensorDAG, copy: bool, plain: bool) -> GeneratedModule:
     else:
         entries += [Entry(name, tensor, False) for name, tensor in constants.items()]
     module = empty_module(code, names, dag.name)
-    nn.Module.train(module, False)
+    nn.Module.train(module, writer.trains)
     fill(module, entries, modules)
     return module
+
+
+def _trains(value: Value) -> bool:
+    """Whether a value is what only training computes: dropout, or a norm that moves its running statistics."""
+    if value.op.name in ("batch_norm_train", "instance_norm_train"):
+        return len(value.args) > 1 and isinstance(value.args[1].op, Buffer)
+    return value.op.name in ("dropout_train", "alpha_dropout_train")
 
 
 def _is_fixed(entry: Entry, graph: Graph) -> bool:
@@ -215,6 +230,12 @@ def _parameter(call: _Call, tree: Tree, key: str, inputs: Iterator[tuple[str, Va
         if plain:
             return
         name = key or _identifier("nothing", taken)
+    elif not plain and key.rstrip("_") == SEED and leaves[0][1].type is TensorType((), "u64"):
+        like = next(iter(call.inputs.values()), None)
+        call.inputs[leaves[0][1]] = key
+        call.parameters.append(f"{key}=None")
+        call.lines.append(f"{key} = runtime.seed_of({key}, {like})")
+        return
     elif tree.kind == "leaf":
         name = key or _identifier(leaves[0][0], taken)
         call.inputs[leaves[0][1]] = name
@@ -276,9 +297,18 @@ def _forward(writer: Writer, dag: TensorDAG, call: _Call, plain: bool,
     if moved:
         end.append(f"result = {result}")
         result = "result"
+        before: str | None = None
         for name, text in moved:
             owner, _, own = name.rpartition(".")
-            end.append(f"{writer.state_tensor(owner, own)}.copy_({text}.detach())")
+            copied = f"{writer.state_tensor(owner, own)}.copy_({text}.detach())"
+            guard = writer.guards.get(name)
+            if guard is None:
+                end.append(copied)
+            elif guard == before:
+                end[-1] += f"\n    {copied}"
+            else:
+                end.append(f"if {writer.training(graph.updates[name], guard)}:\n    {copied}")
+            before = guard
     end.append(f"return {result}")
 
     def path(marked: Marked) -> str:

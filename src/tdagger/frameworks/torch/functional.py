@@ -7,10 +7,14 @@ applies the ops to what the cell holds now; writing puts the new part back into 
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
+
 from tdagger.composite import Composite
 from tdagger.errors import UnsupportedError
+from tdagger.library import stop_gradient
 from tdagger.op import Op, Value
-from tdagger.ops.elementwise import where
+from tdagger.ops.elementwise import Bitcast, Unary, cast, complex_, imag, real, where
 from tdagger.ops.source import const
 from tdagger.ops.structure import Group, Permute, Repeat, Slice, Ungroup, broadcast_to, concat, slice_axis
 
@@ -42,6 +46,10 @@ def _put(op: Op, old: Value, new: Value) -> Value:
         return op.inverse(old.type)(new)
     if isinstance(op, Slice):
         return _put_slice(op, old, new)
+    if isinstance(op, Bitcast):
+        return op.inverse(old.type)(new)
+    if isinstance(op, Unary) and op.kind in ("real", "imag"):
+        return complex_of(new, imag(old)) if op.kind == "real" else complex_of(real(old), new)
     if isinstance(op, Composite) and op.definition.name == "reshape":
         return op.inverse(old.type)(new)
     if isinstance(op, Composite):
@@ -69,33 +77,75 @@ def _put_slice(op: Slice, old: Value, new: Value) -> Value:
     return where(mask_of(ones), spread(new), old)
 
 
+def complex_of(re: Value, im: Value) -> Value:
+    """The complex numbers of two tensors of floats."""
+    to = "f64" if re.dtype.name == "f64" else "f32"
+    return complex_(cast(re, to), cast(im, to))
+
+
 #: Ops whose results share the memory of their argument in torch.
-_VIEWS = frozenset({"permute", "group", "ungroup", "slice", "repeat", "reshape", "diagonal", "unfold", "stop_gradient"})
+_VIEWS = frozenset({
+    "permute", "group", "ungroup", "slice", "repeat", "reshape", "diagonal", "unfold", "stop_gradient", "bitcast",
+})  # fmt: skip
+
+
+def _is_view(value: Value) -> bool:
+    op = value.op
+    return op.name in _VIEWS or (isinstance(op, Unary) and op.kind in ("real", "imag"))
 
 
 class Cell:
-    """What a base tensor holds now; ``version`` counts the writes."""
+    """What a base tensor holds now; ``version`` counts the writes.
 
-    __slots__ = ("value", "version")
+    A detached tensor has a cell of its own with the tensor it was detached ``of``: they share memory, so a write
+    to one is a write to both, but gradients go back only through the one that was written to.
+    """
 
-    def __init__(self, value: Value) -> None:
+    __slots__ = ("_seen", "of", "value", "version")
+
+    def __init__(self, value: Value, of: Ref | None = None) -> None:
         self.value = value
         self.version = 0
+        self.of = of
+        self._seen = 0 if of is None else of.cell.version
+
+    def sync(self) -> None:
+        """Take over what was written to the tensor this was detached of."""
+        if self.of is None:
+            return
+        self.of.cell.sync()
+        if self.of.cell.version != self._seen:
+            self._seen = self.of.cell.version
+            self.value = stop_gradient(self.of.read())
+            self.version += 1
+
+    def put(self, new: Value) -> None:
+        """Write ``new`` in the place of the whole."""
+        self.value = new
+        self.version += 1
+        if self.of is not None:
+            self.of.write(stop_gradient(new))
+            self._seen = self.of.cell.version
 
 
 class Ref:
     """A torch tensor: a cell, and the ops that make this view of it (none for the base itself)."""
 
-    __slots__ = ("_value", "_version", "cell", "ops")
+    __slots__ = ("_value", "_version", "apart", "cell", "ops")
 
     def __init__(self, value: Value, cell: Cell | None = None, ops: tuple[Op, ...] = ()) -> None:
         self.cell = Cell(value) if cell is None else cell
         self.ops = ops
         self._value = value
         self._version = self.cell.version
+        #: The cell this is a view of in torch though no ops say how, and its version then: it can't be changed.
+        self.apart: tuple[Cell, int] | None = None
 
     def read(self) -> Value:
-        """The value now."""
+        """The value now; UnsupportedError if it is a view that can't follow a write."""
+        if self.apart is not None and self.apart[0].version != self.apart[1]:
+            raise UnsupportedError(f"{self._value.op} is a view of what was written to since: clone it first")
+        self.cell.sync()
         if self._version != self.cell.version:
             self._value = self._replay()[-1]
             self._version = self.cell.version
@@ -109,20 +159,53 @@ class Ref:
 
     def write(self, new: Value) -> None:
         """Put ``new`` in the place of this view, in the cell: every view of the cell sees it."""
+        if self.apart is not None:
+            raise UnsupportedError(f"can't write through {self._value.op}, a view of another tensor: clone it first")
+        self.cell.sync()
         values = self._replay()
         for op, old in zip(reversed(self.ops), reversed(values[:-1]), strict=True):
             new = _put(op, old, new)
-        self.cell.value = new
-        self.cell.version += 1
+        self.cell.put(new)
+
+    def become(self, value: Value) -> Ref:
+        """Turn this very tensor into a view of itself, of which ``value`` was just made (``x.squeeze_()``)."""
+        other = self.view(value)
+        self.cell, self.ops, self._value, self._version = other.cell, other.ops, other._value, other._version
+        return self
 
     @property
     def is_contiguous(self) -> bool:
         """Whether the view lies in memory as a tensor of its own would."""
-        return not any(op.name in ("permute", "slice", "repeat", "diagonal", "unfold") for op in self.ops)
+        scattered = any(op.name in ("permute", "slice", "repeat", "diagonal", "unfold") for op in self.ops)
+        return not scattered and (self.cell.of is None or self.cell.of.is_contiguous)
 
-    def view(self, value: Value) -> Ref:
-        """A tensor that shares this one's memory, of which ``value`` was just made; its own memory if not."""
+    def view(self, value: Value, always: bool = False) -> Ref:
+        """A tensor that shares this one's memory, of which ``value`` was just made; its own memory if not.
+
+        ``always``: it does share memory in torch, also if no ops here say how.
+        """
         chain = steps(self.read(), value)
-        if chain is None or not all(v.op.name in _VIEWS for v in chain):
-            return Ref(value)
-        return Ref(value, self.cell, (*self.ops, *(v.op for v in chain)))
+        if chain is None or not all(map(_is_view, chain)):
+            ref = Ref(value)
+            ref.apart = self.apart or ((self.cell, self.cell.version) if always else None)
+            return ref
+        cell, ops = self.cell, self.ops
+        for link in chain:
+            if link.op.name == "stop_gradient":
+                cell, ops = Cell(link, Ref(link.args[0], cell, ops)), ()
+            else:
+                ops = (*ops, link.op)
+        ref = Ref(value, cell, ops)
+        ref.apart = self.apart
+        return ref
+
+
+def warn_of_writes(names: Sequence[str]) -> None:
+    """Warn that the network writes to these inputs, which no TDAG does."""
+    if names:
+        warnings.warn(
+            f"the network writes to its inputs in place ({', '.join(names)}); the imported one gives the same outputs, "
+            "but leaves its inputs as they are",
+            UserWarning,
+            stacklevel=5,
+        )

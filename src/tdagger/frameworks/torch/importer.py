@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from tdagger.errors import InputError, TDaggerError, UnsupportedError
-from tdagger.frameworks.torch import torchscript
+from tdagger.frameworks.torch import autocast, torchscript
 from tdagger.frameworks.torch.aten import DTYPES
 from tdagger.frameworks.torch.calls import Caller, array_of, constant, run_fx
-from tdagger.frameworks.torch.functional import Ref
+from tdagger.frameworks.torch.functional import Ref, warn_of_writes
 from tdagger.graph import Graph, bulk
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Input, Parameter
@@ -43,6 +46,9 @@ class TorchWeights(Mapping[str, Array]):
     def tensor(self, name: str) -> torch.Tensor:
         """The tensor itself."""
         return self.tensors[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tensors
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
@@ -182,6 +188,10 @@ def from_torch(
     the data; ``"trace"`` is ``torch.jit.trace``, which takes more, but what Python decides from the data (a
     branch, a size, a number taken out of a tensor) stays as it was for the example inputs.
 
+    The state has the names of ``model.state_dict()``, except that ``torch.compile(model)`` is taken for ``model``
+    itself. Lazy modules are initialised by the example inputs. A network that writes to its inputs in place gives
+    a UserWarning that names them: the imported one has the same outputs and leaves its inputs alone.
+
     UnsupportedError names every op that can't be imported, with counts and source lines, or says why torch
     can't capture the network; InputError what is wrong with the inputs.
     """
@@ -189,18 +199,20 @@ def from_torch(
     if isinstance(model, torch.export.ExportedProgram):
         return from_exported_program(model, external=external, name=name)
     if isinstance(model, torch.jit.ScriptModule | torch.jit.ScriptFunction):
-        return from_torchscript(model, arguments or None, external=external, name=name)
+        return from_torchscript(model, arguments or None, kwargs, external=external, name=name)
+    model = _without_compile(model)
     if not isinstance(model, nn.Module):
         raise InputError(
             f"from_torch takes an nn.Module, an ExportedProgram or a TorchScript module, got {type(model).__name__}"
         )
     leaves, inputs = flatten((arguments, dict(kwargs or {})), _is_tensor)
-    if not leaves:
-        raise InputError("from_torch needs example inputs: from_torch(model, (x,), {'mask': mask})")
+    _check_arguments(model, arguments, kwargs or {})
+    _initialise(model, leaves, inputs)
     if via not in ("export", "trace"):
         raise InputError(f"from_torch captures via 'export' or 'trace', not {via!r}")
     flat = _Flat(model, inputs)
     flat.training = model.training
+    leaves = _apart(leaves, model)
     if via == "trace":
         return _import_trace(flat, tuple(leaves), external, name or type(model).__name__)
     program = _export(flat, tuple(leaves))
@@ -208,7 +220,73 @@ def from_torch(
     state, tensors = state_of(model)
     signature = Signature(inputs, flat.result.tree)
     names = input_names(model.forward, inputs)
-    return _import_program(program, state, tensors, signature, names, "model.", external, name or type(model).__name__)
+    region = autocast.surrounding([*leaves, *tensors.values()])
+    title = name or type(model).__name__
+    with nullcontext() if region is None else torch.autocast(region.device, enabled=False):  # rules do their own casts
+        return _import_program(program, state, tensors, signature, names, "model.", external, title, region)
+
+
+def _without_compile(model: Any) -> Any:
+    """The module inside ``torch.compile(module)``, which is a way to run it and no part of its state's names."""
+    while isinstance(model, nn.Module) and type(model).__name__ == "OptimizedModule":
+        model = model._modules["_orig_mod"]
+    return model
+
+
+def _check_arguments(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """InputError if ``forward`` can't be called with these arguments, whatever they are."""
+    try:
+        signature = inspect.signature(model.forward)
+    except (TypeError, ValueError):  # a forward that isn't written in Python says nothing of its parameters
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as e:
+        raise InputError(
+            f"{type(model).__name__}.forward takes {signature}: {e}. from_torch needs example inputs: "
+            "from_torch(model, (x,), {'mask': mask})"
+        ) from e
+
+
+def _initialise(model: nn.Module, leaves: Sequence[torch.Tensor], inputs: Tree) -> None:
+    """Run a model with lazy modules once, in eval mode: that gives them their sizes."""
+    lazy = _lazy(model)
+    if not lazy:
+        return
+    args, kwargs = inputs.unflatten([t.clone() for t in leaves])
+    modes = [(m, m.training) for m in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(*args, **kwargs)
+    except Exception as e:  # whatever the network's own code or torch raises
+        raise InputError(
+            f"the example inputs don't initialise the lazy modules of {type(model).__name__} "
+            f"({', '.join(lazy)}): {type(e).__name__}: {e}"
+        ) from e
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    if _lazy(model):
+        raise InputError(
+            f"{', '.join(_lazy(model))} of {type(model).__name__} are lazy and not used on the example inputs, "
+            "so they have no size: initialise or remove them"
+        )
+
+
+def _lazy(model: nn.Module) -> list[str]:
+    """The names of parameters and buffers that wait for a first run to have a size."""
+    return [n for named in (model.named_parameters(), model.named_buffers()) for n, t in named if is_lazy(t)]
+
+
+def _apart(leaves: Sequence[torch.Tensor], model: nn.Module) -> list[torch.Tensor]:
+    """The tensors, none of them the same object as another or as a weight: torch tells them apart by identity."""
+    seen = {id(t) for t in (*model.parameters(), *model.buffers())}
+    apart: list[torch.Tensor] = []
+    for leaf in leaves:
+        apart.append(leaf.detach() if id(leaf) in seen else leaf)
+        seen.add(id(leaf))
+    return apart
 
 
 def _export(flat: _Flat, args: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
@@ -216,7 +294,12 @@ def _export(flat: _Flat, args: tuple[torch.Tensor, ...]) -> torch.export.Exporte
         warnings.filterwarnings("ignore", "The tensor attributes? .* were? assigned during export", UserWarning)
         warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec", FutureWarning)
         try:
-            return torch.export.export(flat, args, strict=False)
+            with _cumulative_averages(flat):
+                program = torch.export.export(flat, args, strict=False)
+            graphs = [m.graph for m in program.graph_module.modules() if isinstance(m, torch.fx.GraphModule)]
+            if any(getattr(n.target, "__module__", "") == _TRANSFORMS for g in graphs for n in g.nodes):
+                return program.run_decompositions({})
+            return program
         except TDaggerError:
             raise
         except Exception as e:  # whatever the network's own code or torch raises on tensors without data
@@ -225,6 +308,43 @@ def _export(flat: _Flat, args: tuple[torch.Tensor, ...]) -> torch.export.Exporte
                 "from the data is then fixed as for the example inputs."
             )
             raise _not_captured("torch.export", flat, e, advice) from e
+
+
+@contextmanager
+def _cumulative_averages(model: nn.Module) -> Generator[None, None, None]:
+    """Let batch norms that train with momentum None compute with their count as a tensor.
+
+    torch's own forward makes a Python number of it, which depends on the data.
+    """
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    changed = [
+        m
+        for m in model.modules()
+        if isinstance(m, kinds) and type(m) in kinds and m.training and m.momentum is None and m.track_running_stats
+    ]
+    for module in changed:
+        module.__dict__["forward"] = partial(_average_of_all_batches, module)
+    try:
+        yield
+    finally:
+        for module in changed:
+            del module.__dict__["forward"]
+
+
+def _average_of_all_batches(module: Any, x: torch.Tensor) -> torch.Tensor:
+    """What a batch norm with momentum None computes in training."""
+    axes = (0, *range(2, x.dim()))
+    module.num_batches_tracked.add_(1)
+    share = 1.0 / module.num_batches_tracked
+    with torch.no_grad():
+        wide = x.float() if x.element_size() < 4 else x
+        for running, now in ((module.running_mean, wide.mean(axes)), (module.running_var, wide.var(axes))):
+            running.copy_(running * (1 - share) + now * share)
+    return nn.functional.batch_norm(x, None, None, module.weight, module.bias, True, 0.0, module.eps)
+
+
+#: Where the calls are that torch.func.vmap, grad ... leave in an exported graph, around the ops they change.
+_TRANSFORMS = "torch._functorch.predispatch"
 
 
 def _not_captured(tool: str, flat: _Flat, error: Exception, advice: str) -> UnsupportedError:
@@ -254,7 +374,7 @@ def _import_trace(flat: _Flat, args: tuple[torch.Tensor, ...], external: bool, t
         graph, _, modules = torchscript.walk(traced, args, state, caller, names, "model")
         if caller.problems and not external:
             raise caller.error()
-    signature = Signature(flat.inputs, flat.result.tree)
+    signature = caller.with_seed(graph.inputs, Signature(flat.inputs, flat.result.tree))
     outputs = dict(zip(output_names(signature.outputs), graph.outputs.values(), strict=True))
     graph = Graph(graph.inputs, outputs, graph.updates, title, caller.order)
     return TensorDAG(graph, TorchWeights(tensors), signature, state, caller.origins, modules, title)
@@ -329,11 +449,14 @@ def _import_program(
     prefix: str,
     external: bool,
     title: str,
+    region: autocast.Region | None = None,
 ) -> TensorDAG:
-    caller = Caller(external)
+    caller = Caller(external, names)
+    caller.autocast = region
     places = _Places(prefix)
     refs: list[Any] = []
     inputs: dict[str, Value] = {}
+    given: dict[str, Ref] = {}
     buffers: dict[str, Ref] = {}
     placeholders = {n.name: n for n in program.graph.nodes if n.op == "placeholder"}
     with bulk():
@@ -345,20 +468,29 @@ def _import_program(
                     continue
                 name = names[len(inputs)]
                 inputs[name] = Input(name, type_of(placeholders[spec.arg.name].meta["val"]))()
-                refs.append(Ref(inputs[name]))
+                given[spec.arg.name] = Ref(inputs[name])
+                refs.append(given[spec.arg.name])
             elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
                 weight = state[target]
                 name = weight.alias_of or target
                 ref = buffers.setdefault(name, Ref(weight_value(target, weight)))
                 refs.append(ref)
             elif spec.kind is InputKind.CONSTANT_TENSOR:
-                refs.append(Ref(constant(_constant_tensor(program, str(spec.target)))))
+                found = _constant_tensor(program, str(spec.target))
+                if found.is_meta:  # a type without data is no constant, but can be a buffer
+                    state = {**state, target: Weight(type_of(found), False, False, persistent=False)}
+                    tensors = {**tensors, target: found}
+                    refs.append(buffers.setdefault(target, Ref(weight_value(target, state[target]))))
+                else:
+                    refs.append(Ref(constant(found)))
             else:
                 raise UnsupportedError(f"the exported program has an input of kind {spec.kind.name} ({spec.target})")
         result = run_fx(program.graph_module, refs, caller, places)
         if caller.problems and not external:
             raise caller.error()
-        outputs, updates = _results(program, result, signature, buffers)
+        outputs, updates = _results(program, result, signature, buffers, prefix)
+        _warn_of_writes(program, dict(zip(given, inputs, strict=True)), given)
+        signature = caller.with_seed(inputs, signature)
         graph = Graph(inputs, outputs, updates, title, caller.order)
     return TensorDAG(graph, TorchWeights(tensors), signature, dict(state), caller.origins, places.modules, title)
 
@@ -370,15 +502,25 @@ def _constant_tensor(program: torch.export.ExportedProgram, target: str) -> torc
     return found
 
 
+def _warn_of_writes(program: torch.export.ExportedProgram, names: Mapping[str, str], given: Mapping[str, Ref]) -> None:
+    """Warn of inputs that are written to, by themselves or as torch's signature says; ``given`` by placeholder."""
+    told = [str(s.target) for s in program.graph_signature.output_specs if s.kind is OutputKind.USER_INPUT_MUTATION]
+    warn_of_writes([names[n] for n, ref in given.items() if ref.cell.version or n in told])
+
+
 def _results(
-    program: torch.export.ExportedProgram, result: Any, signature: Signature, buffers: Mapping[str, Ref]
+    program: torch.export.ExportedProgram,
+    result: Any,
+    signature: Signature,
+    buffers: Mapping[str, Ref],
+    prefix: str,
 ) -> tuple[dict[str, Value], dict[str, Value]]:
     """Outputs by name and the new values of changed buffers."""
     updates: dict[str, Value] = {}
     returned: list[Value] = []
     for spec, ref in zip(program.graph_signature.output_specs, result, strict=True):
         if spec.kind is OutputKind.BUFFER_MUTATION:
-            updates[str(spec.target)] = ref.read()
+            updates[str(spec.target).removeprefix(prefix)] = ref.read()
         elif spec.kind is OutputKind.USER_OUTPUT and isinstance(ref, Ref):
             returned.append(ref.read())
     for name, ref in buffers.items():
@@ -419,7 +561,9 @@ def _source_line(trace: str | None) -> str:
     return f"{trace[start:end]}:{trace[end + 8 : comma]}"
 
 
-def from_torchscript(module: Any, args: Any = None, *, external: bool = False, name: str = "") -> TensorDAG:
+def from_torchscript(
+    module: Any, args: Any = None, kwargs: Mapping[str, Any] | None = None, *, external: bool = False, name: str = ""
+) -> TensorDAG:
     """A TDAG of a TorchScript module, traced or scripted (control flow on shapes and settings is resolved).
 
     ``args`` are example inputs; a module traced in this process doesn't need them. InputError asks for them
@@ -429,7 +573,7 @@ def from_torchscript(module: Any, args: Any = None, *, external: bool = False, n
     caller = Caller(external)
     state, tensors = state_of(module) if isinstance(module, nn.Module) else ({}, {})
     with bulk():
-        graph, signature, modules = torchscript.walk(module, arguments, state, caller)
+        graph, signature, modules = torchscript.walk(module, arguments, state, caller, kwargs=kwargs)
         if caller.problems and not external:
             raise caller.error()
     title = name or getattr(module, "original_name", "") or type(module).__name__

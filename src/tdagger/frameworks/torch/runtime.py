@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tdagger.errors import InputError
@@ -124,11 +125,30 @@ def scatter(x: Tensor, index: Tensor, updates: Tensor, axis: int, batch: int, ki
 
 
 def batch_norm_train(
-    x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, momentum: float, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Batch norm with the statistics of the batch, and the new running statistics; nothing is changed."""
+    x: Tensor, mean: Tensor | None, variance: Tensor | None, weight: Tensor | None, bias: Tensor | None,
+    momentum: float, eps: float, training: bool = True,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Batch norm with the statistics of the batch, and the new running statistics; nothing is changed.
+
+    Without running statistics, those of the batch. Unless ``training``, with the running statistics.
+    """
+    if mean is None or variance is None:
+        axes = (0, *range(2, x.ndim))
+        wide = x.float() if x.dtype.itemsize < 4 else x
+        out = F.batch_norm(x, None, None, weight, bias, True, momentum, eps)
+        return out, wide.mean(axes), wide.var(axes)
     mean, variance = mean.detach().clone(), variance.detach().clone()
-    out = torch.nn.functional.batch_norm(x, mean, variance, weight, bias, True, momentum, eps)
+    out = F.batch_norm(x, mean, variance, weight, bias, training, momentum, eps)
+    return out, mean, variance
+
+
+def instance_norm_train(
+    x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, momentum: float,
+    eps: float, training: bool = True,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Instance norm like :func:`batch_norm_train`."""
+    mean, variance = mean.detach().clone(), variance.detach().clone()
+    out = F.instance_norm(x, mean, variance, weight, bias, training, momentum, eps)
     return out, mean, variance
 
 
@@ -140,22 +160,131 @@ def shift_right(x: Tensor, by: Tensor | int) -> Tensor:
     return torch.where(by == 0, x, shifted)
 
 
-_LOW = 0xFFFFFFFF
+# --- random numbers: bit for bit as tdagger's -----------------------------------------------------------------
+
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_STEP = 0x9E3779B97F4A7C15
+
+
+def seed_of(seed: Tensor | int | None, like: Tensor | None) -> Tensor:
+    """A seed as a uint64 of rank 0 on the device of ``like``; None draws one from torch's default generator."""
+    device = None if like is None else like.device
+    if seed is None:
+        seed = torch.randint(2**63 - 1, ())
+    elif isinstance(seed, int):
+        seed = torch.from_numpy(np.array(seed % 2**64, np.uint64))
+    if seed.shape != () or seed.dtype not in (torch.uint64, torch.int64):
+        raise InputError(f"the seed must be a whole number or a uint64 of rank 0, got {seed.dtype}{list(seed.shape)}")
+    return seed.view(torch.uint64).to(device)
+
+
+def stream(seed: Tensor, number: int) -> Tensor:
+    """The seed of stream ``number`` of a seed."""
+    return (seed.to(torch.int64) ^ (number * _STEP % 2**63)).to(torch.uint64)
+
+
+def _bits(seed: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """64 random bits for each place, as int64 (TorchScript can't trace a view as another element type)."""
+    key = seed.to(torch.int64)
+    k0, k1 = (key >> 32).to(torch.int32), (key & 0xFFFFFFFF).to(torch.int32)
+    keys = (k0, k1, k0 ^ k1 ^ 0x1BD11BDA)
+    counter = torch.arange(math.prod(shape), device=seed.device)
+    a = (counter >> 32).to(torch.int32) + keys[0]
+    b = counter.to(torch.int32) + keys[1]
+    for round_ in range(5):
+        for r in _ROTATIONS[round_ % 2]:
+            a = a + b
+            b = ((b << r) | ((b >> (32 - r)) & ((1 << r) - 1))) ^ a
+        a = a + keys[(round_ + 1) % 3]
+        b = b + keys[(round_ + 2) % 3] + (round_ + 1)
+    return ((a.to(torch.int64) << 32) | (b.to(torch.int64) & 0xFFFFFFFF)).reshape(shape)
 
 
 def random_bits(seed: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """64 random bits for each place (uint64), by Threefry-2x32; bit for bit as tdagger's Random."""
-    key = seed.view(torch.int64)
-    k0, k1 = (key >> 32) & _LOW, key & _LOW
-    keys = (k0, k1, k0 ^ k1 ^ 0x1BD11BDA)
-    counter = torch.arange(math.prod(shape), device=seed.device)
-    a = ((counter >> 32) + keys[0]) & _LOW
-    b = (counter + keys[1]) & _LOW
-    for round_ in range(5):
-        for r in _ROTATIONS[round_ % 2]:
-            a = (a + b) & _LOW
-            b = (((b << r) | (b >> (32 - r))) & _LOW) ^ a
-        a = (a + keys[(round_ + 1) % 3]) & _LOW
-        b = (b + keys[(round_ + 2) % 3] + round_ + 1) & _LOW
-    return ((a << 32) | b).view(torch.uint64).reshape(shape)
+    """64 random bits for each place (uint64), by Threefry-2x32."""
+    return _bits(seed, shape).to(torch.uint64)
+
+
+def _whole(seed: Tensor, shape: tuple[int, ...], bits: int) -> Tensor:
+    """Random integers of 0 .. 2^bits - 1, int64."""
+    return (_bits(seed, shape) >> (64 - bits)) & ((1 << bits) - 1)
+
+
+_DIGITS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}
+
+
+def uniform(seed: Tensor, shape: tuple[int, ...], dtype: torch.dtype, low: float, high: float) -> Tensor:
+    """Random floats of ``low`` to ``high``."""
+    digits = _DIGITS[dtype]
+    x = _whole(seed, shape, digits).to(dtype) * 2.0**-digits
+    if (low, high) == (0.0, 1.0):
+        return x
+    return ((x.float() if dtype.itemsize < 4 else x) * (high - low) + low).to(dtype)
+
+
+def normal(seed: Tensor, shape: tuple[int, ...], dtype: torch.dtype, mean: float, std: float) -> Tensor:
+    """Random floats of the normal distribution."""
+    u = (_whole(seed, shape, 53).to(torch.float64) + 0.5) * 2.0**-52 - 1.0
+    z = torch.erfinv(u) * (math.sqrt(2) * std)
+    return (z + mean if mean else z).to(dtype)
+
+
+def exponential(seed: Tensor, shape: tuple[int, ...], dtype: torch.dtype, rate: float) -> Tensor:
+    """Random floats of the exponential distribution."""
+    u = (_whole(seed, shape, 53).to(torch.float64) + 0.5) * 2.0**-53
+    return (-torch.log(u) / rate).to(dtype)
+
+
+def random_integers(seed: Tensor, shape: tuple[int, ...], low: int, high: int, dtype: torch.dtype) -> Tensor:
+    """Random integers of ``low`` to ``high - 1``."""
+    return (_whole(seed, shape, 63) % (high - low) + low).to(dtype)
+
+
+def permutation(seed: Tensor, size: int) -> Tensor:
+    """The numbers 0 .. size - 1 in random order."""
+    return torch.argsort(_whole(seed, (size,), 63), stable=True)
+
+
+def bernoulli(seed: Tensor, p: Tensor | None, shape: tuple[int, ...], rate: float) -> Tensor:
+    """True with the probability of each place, or ``rate`` everywhere."""
+    if p is None:
+        return _whole(seed, shape, 53) < round(rate * 2**53)
+    return _whole(seed, tuple(p.shape), 53).to(torch.float64) * 2.0**-53 < p.to(torch.float64)
+
+
+def _mask(x: Tensor, seed: Tensor, p: float, features: bool) -> Tensor:
+    shape = (*x.shape[:2], *(1,) * (x.ndim - 2)) if features else tuple(x.shape)
+    return bernoulli(seed, None, shape, 1 - p)
+
+
+def dropout_train(x: Tensor, seed: Tensor, p: float, features: bool, training: bool) -> Tensor:
+    """Dropout by a seed; ``x`` itself unless ``training``."""
+    if not training:
+        return x
+    wide = x.float() if x.dtype.itemsize < 4 else x
+    return torch.where(_mask(x, seed, p, features), (wide * (1 / (1 - p) if p < 1 else 0.0)).to(x.dtype), 0.0)
+
+
+_SATURATED = -1.7580993408473766
+
+
+def alpha_dropout_train(x: Tensor, seed: Tensor, p: float, features: bool, training: bool) -> Tensor:
+    """Alpha dropout by a seed; ``x`` itself unless ``training``."""
+    if not training:
+        return x
+    a = 1 / math.sqrt((_SATURATED**2 * p + 1) * (1 - p)) if p < 1 else 0.0
+    y = torch.where(_mask(x, seed, p, features), x.float() if x.dtype.itemsize < 4 else x, _SATURATED)
+    return (y * a - a * p * _SATURATED).to(x.dtype)
+
+
+def grouped_matmul(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    """Each row of x ``[m k]`` times the matrix of its group, of weight ``[g k n]``; rows after the last end give 0.
+
+    torch's own kernel leaves those rows unset, and in torch 2.13 can be compiled and exported for bfloat16 only.
+    """
+    group = torch.searchsorted(ends, torch.arange(x.shape[0], device=x.device, dtype=ends.dtype), right=True)
+    if x.dtype is torch.bfloat16 or not torch.compiler.is_compiling():
+        out = F.grouped_mm(x.contiguous(), weight, offs=ends.int())
+    else:
+        out = (x.unsqueeze(1) @ weight[group.clamp(max=weight.shape[0] - 1)]).squeeze(1)
+    return out.masked_fill((group >= weight.shape[0]).unsqueeze(1), 0)

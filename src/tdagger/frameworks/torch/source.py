@@ -86,6 +86,8 @@ def _numpy(tensor: Tensor) -> Array:
 def _ready(name: str, module: nn.Module, arguments: example.Arguments, options: Options, **more: Any) -> TorchSource:
     """A module in eval mode with its example inputs as the options want them."""
     module = module.eval()
+    if options.meta:
+        module = module.to("meta")
     if options.dtype is not None:
         module = module.to(DTYPES[options.dtype.name])
     parameters = example.parameters_of(module.forward)
@@ -94,6 +96,9 @@ def _ready(name: str, module: nn.Module, arguments: example.Arguments, options: 
         shown = ", ".join(parameters) or "nothing by name"
         hint = f"--shape {(parameters or ['x'])[0]}=1,3,224,224"
         raise SourceError(f"{name} comes without example inputs (it takes {shown}); give their shapes: {hint}")
+    if options.meta:
+        leaves, tree = flatten((args, kwargs), _is_tensor)
+        args, kwargs = tree.unflatten([leaf.to("meta") for leaf in leaves])
     return TorchSource(name, module, args, kwargs, example.names_of(args, kwargs, parameters), **more)
 
 
@@ -103,7 +108,7 @@ def from_timm(name: str, options: Options) -> TorchSource:
     if not timm.is_model(name.partition(".")[0]):
         raise SourceError(f"timm has no model {name!r}{nearest(name, timm.list_models())}")
     torch.manual_seed(0)
-    with _explained(f"timm:{name}"):
+    with _explained(f"timm:{name}"), _device(options):
         model = timm.create_model(name, pretrained=False, **options.settings)
     channels, *sides = timm.data.resolve_model_data_config(model)["input_size"]
     size = options.settings.get("img_size", sides)
@@ -122,7 +127,7 @@ def from_transformers(name: str, options: Options) -> TorchSource:
     if getattr(found, "config_class", None) is None:
         raise SourceError(f"transformers:{name} is no model with a config; name a model class, like BertModel")
     torch.manual_seed(0)
-    with _explained(f"transformers:{name}"):
+    with _explained(f"transformers:{name}"), _device(options):
         model = found(_config(name, found.config_class, options))
     inputs, vocabulary = example.for_transformers(model) if not options.shapes else _as_asked(model)
     return _ready(name, model, ((), inputs), options, vocabulary=vocabulary)
@@ -171,7 +176,7 @@ def from_callable(module: str, path: str, options: Options) -> TorchSource:
         found = getattr(found, step)
     if not isinstance(found, nn.Module):
         torch.manual_seed(0)
-        with _explained(name):
+        with _explained(name), _device(options):
             found = found(**options.settings)
     network, given = found if isinstance(found, tuple) and len(found) == 2 else (found, ())
     if not isinstance(network, nn.Module):
@@ -194,8 +199,8 @@ def from_file(path: Path, options: Options) -> TorchSource:
         if options.given:
             raise SourceError(f"{path}: an exported program is fixed, {options.given[0]} can't change it")
         return TorchSource(path.stem, network, *_program_inputs(network))
-    if options.settings or options.dtype:
-        raise SourceError(f"{path}: --set and --dtype can't change a TorchScript file")
+    if options.settings or options.dtype or options.meta:
+        raise SourceError(f"{path}: --set, --dtype and --meta can't change a TorchScript file")
     network.eval()
     parameters = [a.name for a in network.forward.schema.arguments[1:]]
     known = _traced(network, parameters)
@@ -226,6 +231,11 @@ def _traced(network: torch.jit.ScriptModule, parameters: list[str]) -> dict[str,
         if sizes is not None:
             found[name] = torch.zeros(sizes, dtype=kind.dtype())
     return found
+
+
+def _device(options: Options) -> Any:
+    """Where new tensors are made inside ``with``."""
+    return torch.device("meta") if options.meta else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from torch._ops import OpOverload
 from tdagger.errors import InputError, UnsupportedError
 from tdagger.frameworks.torch.aten import DTYPES, TORCH_DTYPES
 from tdagger.frameworks.torch.calls import Caller, constant
-from tdagger.frameworks.torch.functional import Ref
+from tdagger.frameworks.torch.functional import Ref, warn_of_writes
 from tdagger.graph import Graph
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Const, Input, Parameter
@@ -44,6 +44,7 @@ def walk(
     caller: Caller,
     names: Sequence[str] = (),
     root: str = "",
+    kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[Graph, Signature, dict[str, str]]:
     """The graph, signature and module classes of a TorchScript module or function.
 
@@ -55,21 +56,21 @@ def walk(
     is_module = isinstance(module, torch.nn.Module)
     if is_module:
         declared = declared[1:]
-    inputs, given, tree = _inputs(declared, args, names)
+    inputs, given, tree = _inputs(module, declared, args, kwargs or {}, names)
+    caller.taken = list(inputs)
     walker = _Walker(state, caller, root)
-    env = walker.env
-    if is_module:
-        env[next(iter(script.inputs())).unique()] = _Object(module, "")
-    for value, x in zip(declared, given, strict=False):
-        env[value.unique()] = x
-    results = walker.block(script)
+    results = walker.call(script, [*([_Object(module, "")] if is_module else []), *given])
     result = results[0] if len(results) == 1 else tuple(results)
     leaves, outputs = flatten(_tensors(result), lambda x: isinstance(x, Ref), "the result")
     names = ["out"] if outputs.kind == "leaf" else outputs.names("")
-    updates = {n: ref.cell.value for n, ref in walker.weights.items() if ref.cell.version}
+    now = {n: ref.read() for n, ref in walker.weights.items()}
+    updates = {n: v for n, v in now.items() if not (isinstance(v.op, Parameter | Buffer) and v.op.leaf == n)}
+    refs = [x for x in _flat(given) if isinstance(x, Ref)]
+    warn_of_writes([name for name, ref in zip(inputs, refs, strict=True) if ref.cell.version])
     results_by_name = dict(zip(names, [r.read() for r in leaves], strict=True))
+    signature = caller.with_seed(inputs, Signature(tree, outputs))
     graph = Graph(inputs, results_by_name, updates, order=caller.order)
-    return graph, Signature(tree, outputs), walker.modules
+    return graph, signature, walker.modules
 
 
 def _tensors(x: Any) -> Any:
@@ -82,22 +83,22 @@ def _tensors(x: Any) -> Any:
 
 
 def _inputs(
-    declared: list[Any], args: tuple[Any, ...] | None, names: Sequence[str]
+    module: Any, declared: list[Any], args: tuple[Any, ...] | None, kwargs: Mapping[str, Any], names: Sequence[str]
 ) -> tuple[dict[str, Value], list[Any], Tree]:
     """Input leaves by name, what each declared input is, and how they nest."""
     inputs: dict[str, Value] = {}
-    if args is not None:
-        leaves, tree = flatten((args, {}), lambda x: isinstance(x, torch.Tensor))
-        if len(args) > len(declared):
-            raise InputError(f"the script takes {len(declared)} inputs, got {len(args)}")
+    if args is not None or kwargs:
+        args = args or ()
+        leaves, tree = flatten((args, dict(kwargs)), lambda x: isinstance(x, torch.Tensor))
+        positional, keyword = tree.children
         names = names or [
-            n for v, child in zip(declared, tree.children[0].children, strict=False) for n in child.names(_name(v))
+            *(n for v, child in zip(_names(declared), positional.children, strict=False) for n in child.names(v)),
+            *(n for key, child in zip(keyword.keys, keyword.children, strict=True) for n in child.names(key)),
         ]
+        _arguments(module, len(declared), args, kwargs)
         for name, tensor in zip(names, leaves, strict=True):
             inputs[name] = Input(name, TensorType(tuple(tensor.shape), DTYPES[tensor.dtype]))()
-        given = tree.unflatten([Ref(v) for v in inputs.values()])[0]
-        rest = [None] * (len(declared) - len(args))
-        return inputs, [*given, *rest], tree
+        return inputs, _arguments(module, len(declared), *tree.unflatten([Ref(v) for v in inputs.values()])), tree
 
     def leaf(name: str, kind: Any) -> Any:
         sizes: Any = None
@@ -114,13 +115,36 @@ def _inputs(
         inputs[name] = Input(name, TensorType(tuple(sizes), DTYPES[dtype]))()
         return Ref(inputs[name])
 
-    given = [leaf(_name(v), v.type()) for v in declared]
+    given = [leaf(name, v.type()) for name, v in zip(_names(declared), declared, strict=True)]
     tree = flatten((tuple(given), {}), lambda x: isinstance(x, Ref))[1]
     return inputs, given, tree
 
 
-def _name(value: Any) -> str:
-    return value.debugName().rpartition(".")[0] or value.debugName()
+def _arguments(module: Any, count: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """What each input of a script is: given by position, by name, or its default; InputError if it is none."""
+    function: Any = module.forward if isinstance(module, torch.nn.Module) else module
+    schema = function.schema
+    declared = schema.arguments[-count:] if count else []
+    if len(args) > count:
+        raise InputError(f"the script takes {count} inputs, got {len(args)}")
+    found = list(args)
+    for argument in declared[len(args) :]:
+        if argument.name not in kwargs and not argument.has_default_value():
+            raise InputError(f"the script needs its input {argument.name!r}: {schema}")
+        found.append(kwargs.get(argument.name, argument.default_value))
+    unknown = set(kwargs) - {a.name for a in declared[len(args) :]}
+    if unknown:
+        raise InputError(f"the script has no input {', '.join(sorted(unknown))}, or it is given twice: {schema}")
+    return found
+
+
+def _names(declared: list[Any]) -> list[str]:
+    """The names of a script's inputs, without the numbers that TorchScript appends, except to tell them apart."""
+    names: list[str] = []
+    for value in declared:
+        name = value.debugName().rpartition(".")[0] or value.debugName()
+        names.append(name if name not in names else value.debugName().replace(".", "_"))
+    return names
 
 
 @cache
@@ -150,6 +174,16 @@ class _Walker:
             self._node(node)
         return [self.env[v.unique()] for v in block.outputs()]
 
+    def call(self, graph: Any, inputs: Sequence[Any]) -> list[Any]:
+        """Run a graph whose values are its own; what it gives."""
+        outer, self.env = self.env, {}
+        for value, x in zip(graph.inputs(), inputs, strict=True):
+            self.env[value.unique()] = x
+        try:
+            return self.block(graph)
+        finally:
+            self.env = outer
+
     def _node(self, node: Any) -> None:
         kind = node.kind()
         if kind == "prim::Constant":
@@ -162,7 +196,7 @@ class _Walker:
         outputs = list(node.outputs())
         if len(outputs) == 1:
             self.env[outputs[0].unique()] = results
-        else:
+        elif outputs:
             for value, result in zip(outputs, results or (), strict=True):
                 self.env[value.unique()] = result
 
@@ -210,6 +244,10 @@ class _Walker:
         path = self.below_root(f"{owner.path}.{name}" if owner.path else name)
         if isinstance(found, torch.nn.Module):
             self.modules[path] = getattr(found, "original_name", type(found).__name__)
+            return _Object(found, path)
+        if isinstance(found, torch._C.ScriptModule):  # one that freezing left without a Python module
+            kind: Any = found._type()
+            self.modules[path] = kind.name()
             return _Object(found, path)
         if isinstance(found, torch.Tensor) and path in self.state:
             weight = self.state[path]
@@ -262,7 +300,9 @@ _DTYPE_CODES: dict[int, torch.dtype] = {
 
 
 def _dtype_of(argument: Any, x: Any) -> Any:
-    """TorchScript writes dtypes as numbers: turn those that stand for one back."""
+    """TorchScript writes dtypes as numbers, and a trace numbers as tensors: turn those back."""
+    if isinstance(x, torch.Tensor) and not x.dim() and "Tensor" not in str(argument.real_type):
+        return x.item()
     if isinstance(x, int) and not isinstance(x, bool) and "ScalarType" in str(argument.real_type):
         return _DTYPE_CODES[x]
     if isinstance(x, list):
@@ -314,8 +354,30 @@ def _get_attribute(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
     return walker.attribute(inputs[0], node.s("name"))
 
 
-def _set_attribute(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
-    raise UnsupportedError(f"the script sets {inputs[0].path}.{node.s('name')}: state other than buffers can't change")
+def _set_attribute(walker: _Walker, node: Any, inputs: list[Any]) -> None:
+    owner, new = inputs
+    old = walker.attribute(owner, node.s("name"))
+    if old is new:
+        return
+    for key, ref in walker.weights.items():
+        if ref is old and isinstance(new, Ref) and new.read().type == old.read().type:
+            walker.weights[key] = new
+            return
+    path = f"{owner.path}.{node.s('name')}".removeprefix(".")
+    raise UnsupportedError(f"the script sets {path}: only buffers can change, and not their shape or element type")
+
+
+def _method(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+    method = inputs[0].module._c._get_method(node.s("name"))
+    (result,) = walker.call(method.inlined_graph, inputs)
+    return result
+
+
+def _fork(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+    graph = node.g("Subgraph").copy()
+    torch._C._jit_pass_inline(graph)
+    results = walker.call(graph, inputs)
+    return results[0] if len(results) == 1 else tuple(results)
 
 
 def _raise(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
@@ -343,6 +405,10 @@ def _to_tensor(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
 _PRIMS: dict[str, Callable[[_Walker, Any, list[Any]], Any]] = {
     "prim::GetAttr": _get_attribute,
     "prim::SetAttr": _set_attribute,
+    "prim::CallMethod": _method,
+    "prim::ModuleContainerIndex": lambda w, n, x: w.attribute(x[0], str(x[1])),
+    "prim::fork": _fork,
+    "aten::wait": lambda w, n, x: x[0],
     "prim::If": _if,
     "prim::Loop": _loop,
     "prim::ListConstruct": lambda w, n, x: list(x),
@@ -400,7 +466,7 @@ _ATTRIBUTES: dict[str, Callable[..., Any]] = {
     "prim::is_sparse": lambda x: False,
     "prim::is_quantized": lambda x: False,
     "prim::is_nested": lambda x: False,
-    "prim::requires_grad": lambda x: False,
+    "prim::requires_grad": lambda x: isinstance(x.op, Parameter),
     "prim::layout": lambda x: 0,
     "aten::is_contiguous": lambda x, *_: True,
     "aten::get_device": lambda x: -1,

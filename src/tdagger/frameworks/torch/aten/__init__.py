@@ -1,6 +1,31 @@
 """The ATen table: :data:`RULES`, filled by the modules of this package."""
 
-from tdagger.frameworks.torch.aten import elementwise, networks, structure
-from tdagger.frameworks.torch.aten.table import DTYPES, RULES, TORCH_DTYPES
+from tdagger.frameworks.torch.aten import (
+    backward,
+    elementwise,
+    fourier,
+    fused,
+    networks,
+    order,
+    random,
+    special,
+    structure,
+)
+from tdagger.frameworks.torch.aten.table import DRAWS, DTYPES, RULES, TORCH_DTYPES, Changed
 
-__all__ = ["DTYPES", "RULES", "TORCH_DTYPES", "elementwise", "networks", "structure"]
+__all__ = [
+    "DRAWS",
+    "DTYPES",
+    "RULES",
+    "TORCH_DTYPES",
+    "Changed",
+    "backward",
+    "elementwise",
+    "fourier",
+    "fused",
+    "networks",
+    "order",
+    "random",
+    "special",
+    "structure",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from tdagger.frameworks.torch.aten.table import (
     RULES,
     axes_of,
     floating,
+    number,
     promote,
     promoted,
     rule,
@@ -57,7 +59,7 @@ for _name in ("real", "imag", "conj"):
     RULES[_name] = _of_complex_only(getattr(e, _name))
 for _name in ("neg", "sign", "isnan", "isinf", "isfinite", "signbit"):
     RULES[_name] = getattr(e, _name)
-for _name in ("relu", "relu6", "silu", "mish", "softsign", "log_sigmoid", "selu", "square"):
+for _name in ("relu", "relu6", "silu", "mish", "softsign", "log_sigmoid", "selu"):
     RULES[_name] = getattr(lib, _name)
 RULES["abs"], RULES["hardswish"], RULES["hardsigmoid"] = e.abs_, lib.hard_swish, lib.hard_sigmoid
 
@@ -66,8 +68,14 @@ _ALIASES = {
     "special_erf": "erf", "special_expm1": "expm1", "arcsin": "asin", "arccos": "acos", "arctan": "atan",
     "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh", "negative": "neg", "absolute": "abs",
     "sgn": "sign", "fix": "trunc", "conj_physical": "conj",
+    "_conj_physical": "conj", "_conj": "conj",
 }  # fmt: skip
 RULES.update({alias: RULES[name] for alias, name in _ALIASES.items()})
+
+
+@rule("square")
+def _square(self: Value) -> Value:
+    return lib.square(e.cast(self, "i64") if self.dtype.name == "bool" else self)
 
 
 @rule("round", "round.default")
@@ -96,7 +104,7 @@ def _detach(self: Value) -> Value:
 
 
 @rule("alias", "contiguous", "clone", "lift_fresh", "lift_fresh_copy", "lift", "resolve_conj", "resolve_neg",
-      "_conj_physical", "alias_copy", "positive", "requires_grad_", "data")  # fmt: skip
+      "alias_copy", "positive", "requires_grad_", "data")  # fmt: skip
 def _identity(self: Value, *_: Any, **__: Any) -> Value:
     return self
 
@@ -137,7 +145,8 @@ def _flat(x: Value) -> Value:
 def _hardtanh(self: Value, min_val: float = -1, max_val: float = 1) -> Value:
     if (min_val, max_val) == (0, 6):
         return lib.relu6(self)
-    return lib.hardtanh(self, low=scalar(min_val, self.dtype), high=scalar(max_val, self.dtype))
+    low, high = (number(v, self.dtype) for v in (min_val, max_val))
+    return lib.hardtanh(self, low=low, high=high) if self.dtype.is_float else lib.clamp(self, low=low, high=high)
 
 
 @rule("softplus")
@@ -193,13 +202,6 @@ def _log_softmax(self: Value, dim: int, dtype: Any = None, **_: Any) -> Value:
     return lib.log_softmax(x, axis=dim) if x.rank else e.zeros_like(x)
 
 
-@rule("dropout", "feature_dropout", "alpha_dropout", "native_dropout")
-def _dropout(input: Value, p: float, train: bool) -> Value:
-    if train and p > 0:
-        raise unsupported("dropout in training mode draws random numbers; call model.eval() before importing")
-    return lib.dropout(input, p=float(p)) if p else input
-
-
 # --- casts -------------------------------------------------------------------------------------------------
 
 
@@ -220,6 +222,11 @@ def _to(self: Value, *args: Any, dtype: torch.dtype | None = None, **_: Any) -> 
         elif isinstance(arg, Value):
             return e.cast(self, arg.dtype)
     return self if dtype is None else e.cast(self, DTYPES[dtype])
+
+
+@rule("prims.convert_element_type")
+def _convert_element_type(a: Value, dtype: torch.dtype) -> Value:
+    return e.cast(a, DTYPES[dtype])
 
 
 def _to_dtype(dtype: DType) -> Callable[..., Value]:
@@ -257,7 +264,7 @@ def _binary(function: Callable[..., Value], float_only: bool = False) -> Callabl
 
 
 for _name, _function in {
-    "mul": e.multiply, "multiply": e.multiply, "maximum": e.maximum, "minimum": e.minimum, "remainder": e.mod,
+    "maximum": e.maximum, "minimum": e.minimum, "remainder": e.mod,
     "fmod": e.rem, "floor_divide": e.floor_divide, "eq": e.equal, "ne": e.not_equal, "not_equal": e.not_equal,
     "lt": e.less, "less": e.less, "le": e.less_equal, "less_equal": e.less_equal, "gt": e.greater,
     "greater": e.greater,
@@ -276,13 +283,34 @@ for _name, _function in {
     RULES[_name] = _binary(_function, float_only=True)
 
 
+@rule("mul", "multiply")
+def _mul(self: Any, other: Any) -> Value:
+    return _binary(e.bitwise_and if promoted(self, other).name == "bool" else e.multiply)(self, other)
+
+
+@rule("copysign")
+def _copysign(self: Any, other: Any) -> Value:
+    def apply(x: Value, y: Any) -> Value:
+        size, sign = e.align(e.abs_(x), y)
+        return e.where(e.signbit(sign), -size, size)
+
+    return _binary(apply, float_only=True)(self, other)
+
+
+@rule("angle")
+def _angle(self: Value) -> Value:
+    if self.dtype.is_complex:
+        return e.atan2(e.imag(self), e.real(self))
+    x = floating(self)
+    return e.where(e.isnan(x), x, e.where(x < 0, math.pi, e.zeros_like(x)))
+
+
 @rule("add")
 def _add(self: Any, other: Any, alpha: Any = 1) -> Value:
     x, y = promote(self, other)
-    y = y if alpha == 1 else y * alpha
     if promoted(x, y).name == "bool":
-        return e.bitwise_or(x, y)
-    return e.add(x, y)
+        return _binary(e.bitwise_or)(x, y if alpha else False)
+    return e.add(x, y if alpha == 1 else y * alpha)
 
 
 @rule("sub", "subtract")
@@ -376,19 +404,29 @@ def _clamp_max(self: Value, max: Any) -> Value:
 
 @rule("lerp")
 def _lerp(self: Value, end: Value, weight: Any) -> Value:
+    if self.dtype.bytes < 4 and not isinstance(weight, Value):  # the number isn't rounded to half precision
+        return e.cast(lib.lerp(*e.align(e.cast(self, "f32"), e.cast(end, "f32"), weight)), self.dtype)
     return lib.lerp(*e.align(self, end, weight))
+
+
+def _added(function: Callable[..., Value], x: Value, y: Value, z: Value, value: Any) -> Value:
+    """``x + value * function(y, z)``, rounded once to half precision as torch does."""
+    to = promoted(x, y, z)
+    if to.is_float and to.bytes < 4:
+        x, y, z = (e.cast(v, "f32") for v in (x, y, z))
+    product = function(y, z)
+    out = _add(x, product if value == 1 else product * value)
+    return e.cast(out, to) if to.is_float else out
 
 
 @rule("addcmul")
 def _addcmul(self: Value, tensor1: Value, tensor2: Value, *, value: Any = 1) -> Value:
-    product = RULES["mul"](tensor1, tensor2)
-    return _add(self, product if value == 1 else product * value)
+    return _added(RULES["mul"], self, tensor1, tensor2, value)
 
 
 @rule("addcdiv")
 def _addcdiv(self: Value, tensor1: Value, tensor2: Value, *, value: Any = 1) -> Value:
-    ratio = RULES["true_divide"](tensor1, tensor2)
-    return _add(self, ratio if value == 1 else ratio * value)
+    return _added(RULES["true_divide"], self, tensor1, tensor2, value)
 
 
 @rule("fill", "fill.Scalar", "fill.Tensor", "full_like")
@@ -430,12 +468,14 @@ def _summable(x: Value, dtype: torch.dtype | None) -> Value:
 def _sum(self: Value, dim: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Value:
     if isinstance(dim, torch.dtype):  # TorchScript gives aten::sum(self, dtype) by position
         dim, dtype = None, dim
-    return reduce(_summable(self, dtype), "sum", axes_of(dim, self.rank), keepdim)
+    x = _summable(self, dtype)
+    return reduce(x, "any" if x.dtype.name == "bool" else "sum", axes_of(dim, self.rank), keepdim)
 
 
 @rule("prod", "prod.dim_int")
 def _prod(self: Value, dim: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Value:
-    return reduce(_summable(self, dtype), "prod", axes_of(dim, self.rank), keepdim)
+    x = _summable(self, dtype)
+    return reduce(x, "all" if x.dtype.name == "bool" else "prod", axes_of(dim, self.rank), keepdim)
 
 
 @rule("mean", "mean.dim")

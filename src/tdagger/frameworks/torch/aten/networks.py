@@ -8,10 +8,21 @@ from typing import Any
 import torch
 
 from tdagger import library as lib
-from tdagger.frameworks.torch.aten.table import RULES, promote, rule, tuple_of, unsupported
+from tdagger.frameworks.torch.aten.table import (
+    DRAWS,
+    DTYPES,
+    RULES,
+    Changed,
+    number,
+    promote,
+    rule,
+    tuple_of,
+    unsupported,
+)
 from tdagger.op import Value
 from tdagger.ops import elementwise as e
-from tdagger.ops.structure import reduce, squeeze, unsqueeze
+from tdagger.ops.source import const
+from tdagger.ops.structure import broadcast_to, concat, flip, reduce, slice_axis, squeeze, unsqueeze
 
 # --- products ----------------------------------------------------------------------------------------------
 
@@ -28,25 +39,41 @@ def _matmul(self: Value, other: Value) -> Value:
 
 @rule("addmm")
 def _addmm(self: Value, mat1: Value, mat2: Value, *, beta: float = 1, alpha: float = 1) -> Value:
+    if not self.dtype.is_float:
+        return _sum_of_products(self, mat1, mat2, beta, alpha)
     return lib.addmm(self, mat1, mat2, beta=float(beta), alpha=float(alpha))
 
 
 @rule("baddbmm")
 def _baddbmm(self: Value, batch1: Value, batch2: Value, *, beta: float = 1, alpha: float = 1) -> Value:
+    if not self.dtype.is_float:
+        return _sum_of_products(self, batch1, batch2, beta, alpha)
     return lib.baddbmm(self, batch1, batch2, beta=float(beta), alpha=float(alpha))
 
 
 @rule("addmv", "addbmm")
 def _addmv(self: Value, mat: Value, vec: Value, *, beta: float = 1, alpha: float = 1) -> Value:
-    product = lib.matmul(mat, vec)
-    product = reduce(product, "sum", (0,), keep=False) if product.rank == 3 else product
-    return RULES["add"](self if beta == 1 else self * beta, product if alpha == 1 else product * alpha)
+    return _sum_of_products(self, mat, vec, beta, alpha, added=mat.rank == 3)
+
+
+def _sum_of_products(x: Value, y: Value, z: Value, beta: float, alpha: float, added: bool = False) -> Value:
+    """``beta * x + alpha * (y @ z)``, with ``added`` summed over the batch; half precision is rounded once."""
+    dtype = x.dtype
+    if dtype.is_float and dtype.bytes < 4:
+        x, y, z = (e.cast(v, "f32") for v in (x, y, z))
+    product = lib.matmul(y, z)
+    if added:
+        product = reduce(product, "sum", (0,), keep=False)
+    product = product if alpha == 1 else product * number(alpha, x.dtype)
+    if beta == 0:  # torch doesn't look at x then
+        return e.cast(product, dtype)
+    return e.cast(RULES["add"](x if beta == 1 else x * number(beta, x.dtype), product), dtype)
 
 
 @rule("outer", "ger")
 def _outer(self: Value, vec2: Value) -> Value:
     x, y = promote(self, vec2)
-    return unsqueeze(x, (1,)) * y
+    return RULES["mul"](unsqueeze(x, (1,)), y)
 
 
 @rule("einsum")
@@ -54,12 +81,26 @@ def _einsum(equation: str, operands: Sequence[Value], *, path: Any = None) -> Va
     return lib.einsum(*promote(*operands), equation=equation)
 
 
+@rule("_grouped_mm", "transformers.grouped_mm_fallback")
+def _grouped_mm(
+    input: Value, weight: Value, offs: Value | None = None, bias: Value | None = None, out_dtype: Any = None
+) -> Value:
+    if input.rank != 2 or weight.rank != 3 or offs is None:
+        raise unsupported(
+            f"only groups of the rows of a matrix are imported, not {input.type} and {weight.type}"
+            + (" without offsets" if offs is None else "")
+        )
+    out = lib.grouped_matmul(input, weight, offs)
+    out = out if bias is None else RULES["add"](out, bias)
+    return out if out_dtype is None else e.cast(out, DTYPES[out_dtype])
+
+
 @rule("bilinear")
 def _bilinear(input1: Value, input2: Value, weight: Value, bias: Value | None = None) -> Value:
     return lib.bilinear(input1, input2, weight, bias)
 
 
-@rule("scaled_dot_product_attention")
+@rule("scaled_dot_product_attention", draws=True)
 def _attention(
     query: Value,
     key: Value,
@@ -70,9 +111,11 @@ def _attention(
     *,
     scale: float | None = None,
     enable_gqa: bool = False,
+    draw: Any,
 ) -> Value:
     if dropout_p:
-        raise unsupported("attention with dropout draws random numbers; call model.eval() before importing")
+        options: dict[str, Any] = {"causal": is_causal, "scale": scale, "grouped": enable_gqa}
+        return lib.attention_train(query, key, value, draw(), attn_mask, p=float(dropout_p), **options)
     return lib.scaled_dot_product_attention(
         query, key, value, attn_mask, causal=is_causal, scale=scale, grouped=enable_gqa
     )
@@ -200,7 +243,7 @@ def _channel_shuffle(self: Value, groups: int) -> Value:
 # --- norms -------------------------------------------------------------------------------------------------
 
 
-@rule("batch_norm", "_batch_norm_impl_index", "cudnn_batch_norm")
+@rule("batch_norm")
 def _batch_norm(
     input: Value,
     weight: Value | None,
@@ -211,18 +254,60 @@ def _batch_norm(
     momentum: float,
     eps: float,
     cudnn_enabled: bool = False,
-) -> Value:
-    if training:
-        if running_mean is not None:
-            raise unsupported("batch norm in training mode changes its statistics; call model.eval() before importing")
-        return lib.batch_norm_train(input, None, None, weight, bias, eps=eps, momentum=momentum)[0]
-    assert running_mean is not None
-    assert running_var is not None
-    return lib.batch_norm(input, running_mean, running_var, weight, bias, eps=eps, momentum=momentum)
+) -> Any:
+    return _normalised(input, weight, bias, (running_mean, running_var), training, momentum, eps, ())
 
 
-@rule("_native_batch_norm_legit_no_training")
+def _normalised(
+    input: Value,
+    weight: Value | None,
+    bias: Value | None,
+    running: tuple[Value | None, Value | None],
+    training: bool,
+    momentum: float,
+    eps: float,
+    saved: tuple[Value | None, ...] | None,
+) -> Any:
+    """Batch norm and, in training, the new running statistics; ``saved`` are more results, None for the batch's."""
+    mean, variance = running
+    options = {"eps": float(eps), "momentum": float(momentum)}
+    if not training:
+        assert mean is not None
+        assert variance is not None
+        out = lib.batch_norm(input, mean, variance, weight, bias, **options)
+        return (out, *saved) if saved else out
+    out, *moved = lib.batch_norm_train(input, mean, variance, weight, bias, **options)
+    if saved is None:
+        axes = (0, *range(2, input.rank))
+        wide = e.cast(input, "f32") if input.dtype.bytes < 4 else input
+        spread = lib.variance(wide, axes=axes, correction=0.0, keep=False)
+        notes = (lib.mean(wide, axes=axes, keep=False), lib.rsqrt(spread + float(eps)))
+        saved = tuple(e.cast(v, input.dtype if weight is None else weight.dtype) for v in notes)
+    result = (out, *saved) if saved else out
+    if mean is None or variance is None:
+        return result
+    return Changed(result, {"running_mean": moved[0], "running_var": moved[1]})
+
+
+@rule("native_batch_norm", "_native_batch_norm_legit")
 def _native_batch_norm(
+    input: Value,
+    weight: Value | None,
+    bias: Value | None,
+    running_mean: Value | None,
+    running_var: Value | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Any:
+    none = broadcast_to(const(0.0, input.dtype if weight is None else weight.dtype), (0,))
+    saved = None if training else (none, none)
+    result = _normalised(input, weight, bias, (running_mean, running_var), training, momentum, eps, saved)
+    return result if isinstance(result, Changed) else Changed(result, {})
+
+
+@rule("_batch_norm_with_update")
+def _batch_norm_with_update(
     input: Value,
     weight: Value | None,
     bias: Value | None,
@@ -231,8 +316,28 @@ def _native_batch_norm(
     momentum: float,
     eps: float,
 ) -> Any:
-    out = lib.batch_norm(input, running_mean, running_var, weight, bias, eps=eps, momentum=momentum)
-    return out, None, None
+    changed = _native_batch_norm(input, weight, bias, running_mean, running_var, True, momentum, eps)
+    return Changed((*changed.result, broadcast_to(const(0, "u8"), (0,))), changed.written)
+
+
+@rule("_native_batch_norm_legit.no_stats")
+def _batch_norm_without_statistics(
+    input: Value, weight: Value | None, bias: Value | None, training: bool, momentum: float, eps: float
+) -> Any:
+    return _native_batch_norm(input, weight, bias, None, None, training, momentum, eps)
+
+
+@rule("_native_batch_norm_legit_no_training")
+def _native_batch_norm_legit(
+    input: Value,
+    weight: Value | None,
+    bias: Value | None,
+    running_mean: Value,
+    running_var: Value,
+    momentum: float,
+    eps: float,
+) -> Any:
+    return _native_batch_norm(input, weight, bias, running_mean, running_var, False, momentum, eps)
 
 
 @rule("instance_norm")
@@ -246,10 +351,15 @@ def _instance_norm(
     momentum: float,
     eps: float,
     cudnn_enabled: bool = False,
-) -> Value:
+) -> Any:
     if not use_input_stats:
         return _batch_norm(input, weight, bias, running_mean, running_var, False, momentum, eps)
-    return lib.instance_norm(input, weight, bias, eps=eps)
+    if running_mean is None or running_var is None:
+        return lib.instance_norm(input, weight, bias, eps=eps)
+    out, mean, variance = lib.instance_norm_train(
+        input, running_mean, running_var, weight, bias, eps=float(eps), momentum=float(momentum)
+    )
+    return Changed(out, {"running_mean": mean, "running_var": variance})
 
 
 @rule("layer_norm")
@@ -268,7 +378,8 @@ def _layer_norm(
 def _native_layer_norm(input: Value, normalized_shape: Sequence[int], weight: Any, bias: Any, eps: float) -> Any:
     axes = tuple(range(input.rank - len(normalized_shape), input.rank))
     mean = lib.mean(input, axes=axes, keep=True)
-    rstd = lib.rsqrt(lib.variance(input, axes=axes, correction=0.0, keep=True) + eps)
+    wide = e.cast(input, "f32") if input.dtype.bytes < 4 else input
+    rstd = e.cast(lib.rsqrt(lib.variance(wide, axes=axes, correction=0.0, keep=True) + eps), input.dtype)
     return _layer_norm(input, normalized_shape, weight, bias, eps), mean, rstd
 
 
@@ -351,7 +462,8 @@ def _avg_pools(n: int) -> None:
         return _batched(lambda x: lib.adaptive_avg_pool(x, size=tuple_of(output_size, n)), self, n)
 
     def adaptive_max(self: Value, output_size: Any) -> Any:
-        return _batched(lambda x: lib.adaptive_max_pool(x, size=tuple_of(output_size, n)), self, n), None
+        size = tuple_of(output_size, n)
+        return _batched(lambda x: lib.adaptive_max_pool_with_indices(x, size=size), self, n)
 
     RULES[f"avg_pool{n}d"] = pool
     RULES[f"adaptive_avg_pool{n}d"] = RULES[f"_adaptive_avg_pool{n}d"] = adaptive
@@ -367,6 +479,8 @@ for _n in (1, 2, 3):
 
 
 def _recurrent(function: Any, **more: Any) -> Any:
+    """The rule of a recurrent net; in training with dropout a net for each layer, and dropout between them."""
+
     def apply(
         input: Value,
         hx: Any,
@@ -377,24 +491,26 @@ def _recurrent(function: Any, **more: Any) -> Any:
         train: bool,
         bidirectional: bool,
         batch_first: bool,
+        *,
+        draw: Any,
     ) -> Any:
         if not isinstance(has_biases, bool):
             raise unsupported("packed sequences have lengths that depend on the data; pad them instead")
-        if train and dropout:
-            raise unsupported("recurrent dropout draws random numbers; call model.eval() before importing")
         state = [hx] if isinstance(hx, Value) else list(hx)
-        return function(
-            input,
-            *state,
-            *params,
-            layers=num_layers,
-            bidirectional=bidirectional,
-            batch_first=batch_first,
-            biases=has_biases,
-            dropout=float(dropout),
-            **more,
-        )
+        options: dict[str, Any] = {"bidirectional": bidirectional, "batch_first": batch_first, "biases": has_biases}
+        options |= more
+        if not (train and dropout and num_layers > 1):
+            return function(input, *state, *params, layers=num_layers, dropout=float(dropout), **options)
+        each, ways = len(params) // num_layers, 2 if bidirectional else 1
+        x, last = input, []
+        for layer in range(num_layers):
+            x = lib.dropout_train(x, draw(), p=float(dropout)) if layer else x
+            own = [slice_axis(s, 0, layer * ways, (layer + 1) * ways) for s in state]
+            x, *states = function(x, *own, *params[layer * each : (layer + 1) * each], layers=1, **options)
+            last.append(states)
+        return x, *(concat(list(states), 0) for states in zip(*last, strict=True))
 
+    DRAWS.add(apply)
     return apply
 
 
@@ -402,6 +518,33 @@ RULES["lstm"] = RULES["lstm.input"] = _recurrent(lib.lstm)
 RULES["gru"] = RULES["gru.input"] = _recurrent(lib.gru)
 RULES["rnn_tanh"] = RULES["rnn_tanh.input"] = _recurrent(lib.rnn, nonlinearity="tanh")
 RULES["rnn_relu"] = RULES["rnn_relu.input"] = _recurrent(lib.rnn, nonlinearity="relu")
+
+
+@rule("mkldnn_rnn_layer")
+def _recurrent_layer(
+    input: Value,
+    weight0: Value,
+    weight1: Value,
+    weight2: Value,
+    weight3: Value,
+    hx_: Value,
+    cx_: Value,
+    reverse: bool,
+    batch_sizes: Any,
+    mode: int,
+    hidden_size: int,
+    num_layers: int,
+    has_biases: bool,
+    *_: Any,
+) -> Any:
+    """One layer in one direction of ``[t b i]``; torch has it for LSTMs only, which are mode 2."""
+    if mode != 2 or batch_sizes or num_layers != 1:
+        raise unsupported(f"a recurrent layer of oneDNN of mode {mode} with {num_layers} layers")
+    weights = (weight0, weight1, weight2, weight3) if has_biases else (weight0, weight1)
+    x = flip(input, (0,)) if reverse else input
+    states = (unsqueeze(hx_, (0,)), unsqueeze(cx_, (0,)))
+    out, h, c = lib.lstm(x, *states, *weights, layers=1, biases=has_biases)
+    return flip(out, (0,)) if reverse else out, squeeze(h, (0,)), squeeze(c, (0,)), None
 
 
 # --- resizing ----------------------------------------------------------------------------------------------

@@ -10,20 +10,24 @@ from typing import Any
 import torch
 
 from tdagger import library as lib
+from tdagger.frameworks.torch.aten.reasons import NUMBER, SHAPE
 from tdagger.frameworks.torch.aten.table import (
     DTYPES,
+    RULES,
     expand,
+    joining,
     non_negative,
+    number,
     promote,
     rule,
     tuple_of,
     unsupported,
 )
-from tdagger.frameworks.torch.functional import write_back
+from tdagger.frameworks.torch.functional import complex_of, write_back
 from tdagger.op import Value, normal_axis
 from tdagger.ops import elementwise as e
 from tdagger.ops import structure as s
-from tdagger.ops.indexing import gather, iota_like, put_along, scatter, take_along
+from tdagger.ops.indexing import gather, iota_like, put_along, scan, scatter, take_along
 from tdagger.ops.source import const, iota, scalar
 from tdagger.types import DType
 
@@ -43,6 +47,12 @@ def _transpose(self: Value, dim0: int, dim1: int) -> Value:
 @rule("t", "numpy_T", "mT", "t_copy")
 def _t(self: Value) -> Value:
     return s.transpose(self, -1, -2) if self.rank > 1 else self
+
+
+@rule("mH", "adjoint", "matrix_H")
+def _adjoint(self: Value) -> Value:
+    turned = _t(self)
+    return e.conj(turned) if turned.dtype.is_complex else turned
 
 
 @rule("movedim", "movedim.int", "moveaxis")
@@ -144,6 +154,8 @@ def _select(self: Value, dim: int, index: int) -> Value:
 
 @rule("narrow", "narrow_copy")
 def _narrow(self: Value, dim: int, start: int, length: int) -> Value:
+    if isinstance(start, Value):
+        raise unsupported(NUMBER.why)
     start = start + self.shape[dim] if start < 0 else start
     return s.slice_axis(self, dim, start, start + length)
 
@@ -174,6 +186,8 @@ def _tensor_split(self: Value, how: Any, dim: int = 0) -> tuple[Value, ...]:
     if isinstance(how, int):
         small, extra = divmod(n, how)
         return s.split(self, [small + (i < extra) for i in range(how)], dim)
+    if isinstance(how, Value):
+        raise unsupported(SHAPE.why)
     ends = [0, *how, n]
     return tuple(s.slice_axis(self, dim, a, b) for a, b in pairwise(ends))
 
@@ -292,7 +306,12 @@ def _pad(self: Value, pad: Sequence[int], mode: str = "constant", value: Any = N
     if mode == "constant":
         return _constant_pad(self, pad, 0 if value is None else value)
     function = {"reflect": lib.reflect_pad, "replicate": lib.replicate_pad, "circular": lib.circular_pad}[mode]
-    return function(self, widths=tuple(w or (0, 0) for w in _pairs(pad, self.rank)))
+    widths = [w or (0, 0) for w in _pairs(pad, self.rank)]
+    cut = [(min(low, 0), min(high, 0)) for low, high in widths]
+    cuts = any(map(any, cut))
+    x = s.pad(self, cut, 0) if cuts and mode == "circular" else self  # what is cut off doesn't come round
+    out = function(x, widths=tuple((max(low, 0), max(high, 0)) for low, high in widths))
+    return s.pad(out, cut, 0) if cuts and mode != "circular" else out
 
 
 @rule("reflection_pad1d", "reflection_pad2d", "reflection_pad3d")
@@ -323,7 +342,7 @@ def _full_rule(size: Sequence[int], fill_value: Any, *, dtype: torch.dtype | Non
     return _full(size, fill_value, dtype)
 
 
-@rule("zeros", "empty", "empty.memory_format", "new_empty_strided", "empty_strided", "empty_permuted")
+@rule("zeros", "empty", "empty.memory_format", "empty_strided", "empty_permuted")
 def _zeros(size: Sequence[int], *_: Any, dtype: torch.dtype | None = None) -> Value:
     return _full(size, 0, dtype or torch.get_default_dtype())
 
@@ -333,8 +352,8 @@ def _ones(size: Sequence[int], *, dtype: torch.dtype | None = None) -> Value:
     return _full(size, 1, dtype or torch.get_default_dtype())
 
 
-@rule("new_zeros", "new_empty")
-def _new_zeros(self: Value, size: Sequence[int], *, dtype: torch.dtype | None = None) -> Value:
+@rule("new_zeros", "new_empty", "new_empty_strided")
+def _new_zeros(self: Value, size: Sequence[int], *_: Any, dtype: torch.dtype | None = None) -> Value:
     return _full(size, 0, dtype or self.dtype)
 
 
@@ -353,8 +372,13 @@ def _empty_like(self: Value, *, dtype: torch.dtype | None = None) -> Value:
     return _full(self.shape, 0, dtype or self.dtype)
 
 
-@rule("scalar_tensor", "tensor", "scalar_tensor.default")
-def _scalar_tensor(value: Any, *, dtype: torch.dtype | None = None) -> Value:
+@rule("scalar_tensor")
+def _scalar_tensor(s: Any, *, dtype: torch.dtype | None = None) -> Value:
+    return _tensor(s, dtype=dtype or torch.get_default_dtype())
+
+
+@rule("tensor")
+def _tensor(value: Any, *, dtype: torch.dtype | None = None) -> Value:
     if isinstance(value, Value):
         return value if dtype is None else e.cast(value, DTYPES[dtype])
     return const(value, DTYPES[dtype or torch.tensor(value).dtype])
@@ -378,8 +402,35 @@ def _arange(start: Any, end: Any = None, step: Any = 1, *, dtype: torch.dtype | 
 
 
 @rule("linspace")
-def _linspace(start: float, end: float, steps: int, *, dtype: torch.dtype | None = None) -> Value:
+def _linspace(start: Any, end: Any, steps: int, *, dtype: torch.dtype | None = None) -> Value:
+    if isinstance(start, Value) or isinstance(end, Value):
+        return _line_between(start, end, steps, DTYPES[dtype or torch.get_default_dtype()])
     line = torch.linspace(start, end, steps, dtype=dtype)  # torch counts from both ends: its own numbers
+    return const(line.view(torch.uint8).numpy().view(DTYPES[line.dtype].numpy) if steps else line.numpy())
+
+
+def _line_between(start: Any, end: Any, steps: int, dtype: DType) -> Value:
+    """As torch has it: counted from both ends, to the middle."""
+    exact = dtype if dtype.is_float or dtype.is_complex else DType.of("f32")
+    first, last = (e.cast(v, exact) if isinstance(v, Value) else const(scalar(v, exact), exact) for v in (start, end))
+    if dtype.is_int:
+        first, last = (e.cast(e.cast(v, dtype), exact) for v in (first, last))
+    if steps < 2:
+        return e.cast(s.broadcast_to(s.unsqueeze(first, (0,)), (steps,)), dtype)
+    step = (last - first) / float(steps - 1)
+    at = e.cast(iota(steps, "i64"), exact)
+    low, high = first + step * at, last - step * (steps - 1 - at)
+    return e.cast(e.where(e.less(at, float(steps // 2)), low, high), dtype)
+
+
+@rule("logspace")
+def _logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: torch.dtype | None = None) -> Value:
+    if isinstance(start, Value) or isinstance(end, Value):
+        to = DTYPES[dtype or torch.get_default_dtype()]
+        exact = to if to.is_float or to.is_complex else DType.of("f32")
+        line = _line_between(start, end, steps, exact)
+        return e.cast(e.pow_(e.full_like(line, base), line), to)
+    line = torch.logspace(start, end, steps, base, dtype=dtype)
     return const(line.view(torch.uint8).numpy().view(DTYPES[line.dtype].numpy) if steps else line.numpy())
 
 
@@ -429,18 +480,31 @@ def _index(self: Value, indices: Sequence[Value | None]) -> Value:
     return gather(x, index, axis)
 
 
+def _put_where(self: Value, mask: Value, values: Value, accumulate: bool) -> Value:
+    """Values where the mask holds: one for all, or one for each place in order, as many as there are places."""
+    rest = self.shape[mask.rank :]
+    wide = s.unsqueeze(mask, range(mask.rank, self.rank))
+    if values.rank > len(rest) and values.shape[0] != 1:
+        rank = scan(e.cast(lib.reshape(mask, shape=(-1,)), "i64"), "sum", 0) - 1
+        if not values.type.size:
+            return self
+        rows = s.broadcast_to(values, (values.shape[0], *rest))
+        values = lib.reshape(gather(rows, lib.clamp(rank, low=0, high=values.shape[0] - 1)), shape=self.shape)
+    elif values.rank > len(rest):
+        values = s.squeeze(values, (0,))
+    return e.where(wide, RULES["add"](self, values) if accumulate else values, self)
+
+
 @rule("index_put", "_unsafe_index_put", "_index_put_impl")
 def _index_put(self: Value, indices: Sequence[Value | None], values: Value, accumulate: bool = False, *_: Any) -> Value:
     values = e.cast(values, self.dtype)
     if len(indices) == 1 and indices[0] is not None and indices[0].dtype.name == "bool":
-        if values.type.size != 1 or accumulate:
-            raise unsupported("x[mask] = values with more than one value depends on the data")
-        mask = s.unsqueeze(indices[0], range(indices[0].rank, self.rank))
-        return e.where(mask, lib.reshape(values, shape=()), self)
+        return _put_where(self, indices[0], values, accumulate)
     _no_masks(indices)
     x, index, axis, order = _linear_index(self, indices)
     shape = (*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
-    out = scatter(x, index, s.broadcast_to(values, shape), axis, 0, "add" if accumulate else "set")
+    kind = joining("add", self.dtype) if accumulate else "set"
+    out = scatter(x, index, s.broadcast_to(values, shape), axis, 0, kind)
     out = lib.reshape(out, shape=tuple(self.shape[i] for i in order))
     return s.permute(out, [order.index(i) for i in range(self.rank)])
 
@@ -480,6 +544,7 @@ def _take_along_dim(self: Value, indices: Value, dim: int | None = None) -> Valu
     if dim is None:
         return take_along(lib.reshape(self, shape=(-1,)), lib.reshape(indices, shape=(-1,)), 0)
     axis = normal_axis(dim, self.rank)
+    indices = non_negative(indices, self.shape[axis])
     shape = list(torch.broadcast_shapes(*[(*v.shape[:axis], 1, *v.shape[axis + 1 :]) for v in (self, indices)]))
     own, other = list(shape), list(shape)
     own[axis], other[axis] = self.shape[axis], indices.shape[axis]
@@ -496,12 +561,12 @@ def _scatter(self: Value, dim: int, index: Value, src: Any, kind: str) -> Value:
         for i, n in enumerate(index.shape):
             src = s.slice_axis(src, i, 0, n)
     else:
-        src = s.broadcast_to(const(scalar(src, self.dtype), self.dtype), index.shape)
+        src = s.broadcast_to(const(number(src, self.dtype), self.dtype), index.shape)
     part = self
     for i, n in enumerate(index.shape):
         if i != axis:
             part = s.slice_axis(part, i, 0, n)
-    out = put_along(part, index, src, axis, kind)
+    out = put_along(part, index, src, axis, joining(kind, self.dtype))
     return out if part is self else write_back(self, part, out)
 
 
@@ -515,31 +580,32 @@ def _scatter_add(self: Value, dim: int, index: Value, src: Value) -> Value:
     return _scatter(self, dim, index, src, "add")
 
 
-@rule("scatter_reduce", "scatter_reduce.two")
-def _scatter_reduce(
-    self: Value, dim: int, index: Value, src: Value, reduce: str, *, include_self: bool = True
-) -> Value:
-    kinds = {"sum": "add", "prod": "multiply", "amax": "max", "amin": "min"}
-    if not include_self or reduce not in kinds:
-        raise unsupported(f"scatter_reduce with reduce={reduce!r}, include_self={include_self} is not imported")
-    return _scatter(self, dim, index, src, kinds[reduce])
+def _put_at(self: Value, dim: int, index: Value, source: Value, kind: str) -> Value:
+    """Entries of an axis at a line of indices; a tensor of rank 0 has one axis of one entry, as torch has it."""
+    if not self.rank:
+        line = lib.reshape(source, shape=index.shape or (1,))
+        return s.squeeze(_put_at(s.unsqueeze(self, (0,)), 0, index, line, kind), (0,))
+    axis = normal_axis(dim, self.rank)
+    index = index if index.rank else s.unsqueeze(index, (0,))
+    source = s.broadcast_to(source, (*self.shape[:axis], index.shape[0], *self.shape[axis + 1 :]))
+    return scatter(self, non_negative(index, self.shape[axis]), source, axis, 0, joining(kind, self.dtype))
 
 
 @rule("index_add")
 def _index_add(self: Value, dim: int, index: Value, source: Value, *, alpha: Any = 1) -> Value:
-    return scatter(self, index, source if alpha == 1 else source * alpha, dim, 0, "add")
+    if alpha != 1:
+        source = RULES["mul"](source, const(number(alpha, self.dtype), self.dtype))
+    return _put_at(self, dim, index, source, "add")
 
 
 @rule("index_copy")
 def _index_copy(self: Value, dim: int, index: Value, source: Value) -> Value:
-    return scatter(self, index, source, dim, 0, "set")
+    return _put_at(self, dim, index, source, "set")
 
 
 @rule("index_fill", "index_fill.int_Scalar")
 def _index_fill(self: Value, dim: int, index: Value, value: Any) -> Value:
-    axis = normal_axis(dim, self.rank)
-    shape = (*self.shape[:axis], *index.shape, *self.shape[axis + 1 :])
-    return scatter(self, non_negative(index, self.shape[axis]), _full(shape, value, self.dtype), axis)
+    return _put_at(self, dim, index, _full((), value, self.dtype), "set")
 
 
 @rule("slice_scatter")
@@ -556,17 +622,41 @@ def _select_scatter(self: Value, src: Value, dim: int, index: int) -> Value:
     return write_back(self, part, s.broadcast_to(e.cast(src, self.dtype), part.shape))
 
 
+@rule("triu_indices")
+def _triu_indices(row: int, col: int, offset: int = 0, *, dtype: torch.dtype | None = None) -> Value:
+    return const(torch.triu_indices(row, col, offset, dtype=dtype or torch.int64).numpy())
+
+
+@rule("tril_indices")
+def _tril_indices(row: int, col: int, offset: int = 0, *, dtype: torch.dtype | None = None) -> Value:
+    return const(torch.tril_indices(row, col, offset, dtype=dtype or torch.int64).numpy())
+
+
+@rule("embedding_renorm")
+def _embedding_renorm(self: Value, indices: Value, max_norm: float, norm_type: float) -> Value:
+    """The rows that are looked up, scaled down to ``max_norm`` where they are longer."""
+    flat = lib.reshape(indices, shape=(-1,))
+    asked = scatter(s.broadcast_to(const(False), (self.shape[0],)), flat, s.broadcast_to(const(True), flat.shape))
+    norm = lib.vector_norm(self, ord=float(norm_type), axes=(1,), keep=True)
+    long = s.unsqueeze(asked, (1,)) & e.greater(norm, float(max_norm))
+    return e.where(s.broadcast_to(long, self.shape), self * (float(max_norm) / (norm + 1e-7)), self)
+
+
 @rule("one_hot")
 def _one_hot(self: Value, num_classes: int = -1) -> Value:
     if num_classes < 0:
-        raise unsupported("one_hot without num_classes has a result whose shape depends on the data")
+        raise unsupported(SHAPE.why + "; give one_hot num_classes")
     return lib.one_hot(self, classes=num_classes)
 
 
 @rule("complex")
 def _complex(real: Value, imag: Value) -> Value:
-    to = DType.of("c64" if real.dtype.name == "f32" else "c128")
-    return e.cast(real, to) + e.cast(imag, to) * const(1j, to)
+    return complex_of(real, imag)
+
+
+@rule("polar")
+def _polar(abs: Value, angle: Value) -> Value:
+    return complex_of(abs * e.cos(angle), abs * e.sin(angle))
 
 
 @rule("view_as_complex", "view_as_complex_copy")

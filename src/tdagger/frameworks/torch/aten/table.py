@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from tdagger.errors import UnsupportedError
+from tdagger.frameworks.torch.aten.reasons import HALF_COMPLEX
 from tdagger.op import Value
 from tdagger.ops.elementwise import Cast, cast, where
-from tdagger.ops.source import Const, Iota
+from tdagger.ops.source import Const, Iota, scalar
 from tdagger.ops.structure import broadcast_to
 from tdagger.types import DType
 
@@ -25,8 +26,17 @@ Rule = Callable[..., Any]
 #: ATen name, with or without overload (``aten.mean.dim``, ``aten.mean``), to its rule.
 RULES: dict[str, Rule] = {}
 
+
+class _Types(dict[torch.dtype, DType]):
+    """A table of element types that refuses those it lacks."""
+
+    def __missing__(self, dtype: torch.dtype) -> DType:
+        why = HALF_COMPLEX.why if dtype is torch.complex32 else "there is no such element type here"
+        raise UnsupportedError(f"tensors of {dtype} aren't imported: {why}")
+
+
 #: torch dtype to ours.
-DTYPES: dict[torch.dtype, DType] = {
+DTYPES: dict[torch.dtype, DType] = _Types({
     torch.float16: DType.of("f16"),
     torch.bfloat16: DType.of("bf16"),
     torch.float32: DType.of("f32"),
@@ -44,18 +54,32 @@ DTYPES: dict[torch.dtype, DType] = {
     torch.bool: DType.of("bool"),
     torch.complex64: DType.of("c64"),
     torch.complex128: DType.of("c128"),
-}
+})  # fmt: skip
 #: ours to torch's.
 TORCH_DTYPES: dict[DType, torch.dtype] = {ours: theirs for theirs, ours in DTYPES.items()}
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
+#: The rules that draw random numbers: they are given ``draw``, which makes the seed of a new stream.
+DRAWS: set[Rule] = set()
+
+
+class Changed(NamedTuple):
+    """What a rule returns if its op writes arguments that the op's schema doesn't say are written."""
+
+    result: Any
+    #: The new values of arguments, by the arguments' names.
+    written: dict[str, Value]
+
+
+def rule(*names: str, draws: bool = False) -> Callable[[Rule], Rule]:
     """Register a function as the rule of ATen ops: ``@rule("transpose", "swapaxes")``."""
 
     def register(function: Rule) -> Rule:
         for name in names:
             assert name not in RULES, f"aten.{name} has two rules"
             RULES[name] = function
+        if draws:
+            DRAWS.add(function)
         return function
 
     return register
@@ -91,6 +115,16 @@ def promote(*xs: Any) -> tuple[Any, ...]:
     """The tensors cast to the element type torch computes with; numbers stay numbers."""
     to = promoted(*xs)
     return tuple([cast(x, to) if isinstance(x, Value) else x for x in xs])
+
+
+def number(value: Any, dtype: DType) -> Any:
+    """A Python number as torch takes it to an element type: to integers it is cut."""
+    return scalar(int(value) if dtype.is_int else value, dtype)
+
+
+def joining(kind: str, dtype: DType) -> str:
+    """The kind of scatter that adds (or multiplies) entries of ``dtype``: of bools it is or (and)."""
+    return {"add": "max", "multiply": "min"}.get(kind, kind) if dtype.name == "bool" else kind
 
 
 def floating(x: Value) -> Value:

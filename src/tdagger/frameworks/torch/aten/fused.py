@@ -1,0 +1,100 @@
+"""ATen rules of what torch.nn runs in one piece when no gradient is wanted: files traced under no_grad hold them."""
+
+from __future__ import annotations
+
+import math
+
+from tdagger import library as lib
+from tdagger.frameworks.torch.aten.table import expand, rule
+from tdagger.op import Value
+from tdagger.ops.elementwise import cast, full_like, not_, where
+from tdagger.ops.structure import permute, slice_axis, unsqueeze
+from tdagger.types import DType
+
+_BOOL = DType.of("bool")
+#: What a mask of :func:`_multi_head_attention` tells apart: its ``mask_type`` for ``[b s]``, which keys are padding.
+_PADDING = 1
+
+
+@rule("_native_multi_head_attention")
+def _multi_head_attention(
+    query: Value,
+    key: Value,
+    value: Value,
+    embed_dim: int,
+    num_head: int,
+    qkv_weight: Value,
+    qkv_bias: Value,
+    proj_weight: Value,
+    proj_bias: Value,
+    mask: Value | None = None,
+    need_weights: bool = True,
+    average_attn_weights: bool = True,
+    mask_type: int | None = None,
+) -> tuple[Value, Value | None]:
+    """Attention of ``[b l f]`` on ``[b s f]``; a mask, whatever its type, says which pairs take no part."""
+    heads: list[Value] = []
+    for i, x in enumerate((query, key, value)):
+        weight, bias = (slice_axis(w, 0, i * embed_dim, (i + 1) * embed_dim) for w in (qkv_weight, qkv_bias))
+        split = lib.reshape(lib.linear(x, weight, bias), shape=(*x.shape[:2], num_head, -1))
+        heads.append(permute(split, (0, 2, 1, 3)))
+    q, k, v = heads
+    takes_part = None
+    if mask is not None:
+        takes_part = not_(cast(mask, _BOOL))
+        takes_part = unsqueeze(takes_part, (1, 2)) if mask_type == _PADDING else takes_part
+    if need_weights:
+        scores = lib.matmul(q * (1 / math.sqrt(q.shape[-1])), permute(k, (0, 1, 3, 2)))
+        if takes_part is not None:
+            scores = where(expand(takes_part, scores.shape), scores, full_like(scores, -math.inf))
+        weights = lib.softmax(scores, axis=-1)
+        mixed = lib.matmul(weights, v)
+        weights = lib.mean(weights, axes=(1,)) if average_attn_weights else weights
+    else:
+        mixed, weights = lib.scaled_dot_product_attention(q, k, v, takes_part), None
+    joined = lib.reshape(permute(mixed, (0, 2, 1, 3)), shape=(*query.shape[:2], -1))
+    return lib.linear(joined, proj_weight, proj_bias), weights
+
+
+@rule("_transformer_encoder_layer_fwd")
+def _transformer_encoder_layer(
+    src: Value,
+    embed_dim: int,
+    num_heads: int,
+    qkv_weight: Value,
+    qkv_bias: Value,
+    proj_weight: Value,
+    proj_bias: Value,
+    use_gelu: bool,
+    norm_first: bool,
+    eps: float,
+    norm_weight_1: Value,
+    norm_bias_1: Value,
+    norm_weight_2: Value,
+    norm_bias_2: Value,
+    ffn_weight_1: Value,
+    ffn_bias_1: Value,
+    ffn_weight_2: Value,
+    ffn_bias_2: Value,
+    mask: Value | None = None,
+    mask_type: int | None = None,
+) -> Value:
+    """nn.TransformerEncoderLayer on ``[b l f]``."""
+
+    def attend(x: Value) -> Value:
+        projections = (qkv_weight, qkv_bias, proj_weight, proj_bias)
+        return _multi_head_attention(
+            x, x, x, embed_dim, num_heads, *projections, mask, need_weights=False, mask_type=mask_type
+        )[0]
+
+    def feed_forward(x: Value) -> Value:
+        hidden = lib.linear(x, ffn_weight_1, ffn_bias_1)
+        return lib.linear(lib.gelu(hidden) if use_gelu else lib.relu(hidden), ffn_weight_2, ffn_bias_2)
+
+    x = src
+    for step, weight, bias in ((attend, norm_weight_1, norm_bias_1), (feed_forward, norm_weight_2, norm_bias_2)):
+        if norm_first:
+            x = x + step(lib.layer_norm(x, weight, bias, eps=eps))
+        else:
+            x = lib.layer_norm(x + step(x), weight, bias, eps=eps)
+    return x

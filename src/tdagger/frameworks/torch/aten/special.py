@@ -1,0 +1,61 @@
+"""ATen rules of special functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tdagger import library as lib
+from tdagger.frameworks.torch.aten.reasons import LOOP
+from tdagger.frameworks.torch.aten.table import RULES, floating, rule, unsupported
+from tdagger.op import Value
+from tdagger.ops import elementwise as e
+from tdagger.types import DType
+
+#: ATen's names of composites of special functions.
+_NAMES = {
+    "i0": "bessel_i0", "special_i0": "bessel_i0", "special_modified_bessel_i0": "bessel_i0",
+    "special_i0e": "bessel_i0e", "special_i1": "bessel_i1", "special_modified_bessel_i1": "bessel_i1",
+    "special_i1e": "bessel_i1e", "special_modified_bessel_k0": "bessel_k0",
+    "special_scaled_modified_bessel_k0": "bessel_k0e", "special_modified_bessel_k1": "bessel_k1",
+    "special_scaled_modified_bessel_k1": "bessel_k1e", "special_bessel_j0": "bessel_j0",
+    "special_bessel_j1": "bessel_j1", "special_bessel_y0": "bessel_y0", "special_bessel_y1": "bessel_y1",
+    "special_spherical_bessel_j0": "spherical_bessel_j0", "special_erfcx": "erfcx", "special_ndtri": "ndtri",
+    "special_log_ndtr": "log_ndtr", "digamma": "digamma", "special_digamma": "digamma", "special_psi": "digamma",
+}  # fmt: skip
+
+
+def _of_floats(function: Callable[[Value], Value]) -> Callable[[Value], Value]:
+    return lambda self: function(floating(self))
+
+
+RULES.update({name: _of_floats(getattr(lib, composite)) for name, composite in _NAMES.items()})
+
+
+@rule("polygamma", "special_polygamma")
+def _polygamma(*args: Value | int) -> Value:
+    n, x = (args[0], args[1]) if isinstance(args[0], int) else (args[1], args[0])
+    assert isinstance(x, Value)
+    if n != 0:
+        raise unsupported(LOOP.why)
+    return lib.digamma(floating(x))
+
+
+#: Of a float: the integers of its width, the bits of its fraction, its largest exponent.
+_LAYOUT = {"f64": ("i64", 52, 1023), "f32": ("i32", 23, 127)}
+
+
+@rule("frexp", "frexp.Tensor")
+def _frexp(self: Value) -> tuple[Value, Value]:
+    """Fraction in 0.5..1 and exponent, read from the bits; numbers below the normal range are scaled up first."""
+    x = self if self.dtype.name in _LAYOUT else e.cast(self, "f32")
+    whole, bits, bias = _LAYOUT[x.dtype.name]
+    to = DType.of(whole)
+    tiny = e.less(e.abs_(x), 2.0 ** (1 - bias))
+    scaled = e.where(tiny, x * 2.0**54, x)
+    raw = e.bitcast(scaled, to)
+    exponent = e.shift_right(raw, bits) & (2 * bias + 1)
+    plain = e.isfinite(x) & e.not_equal(x, 0.0)
+    half = (raw & ~((2 * bias + 1) << bits)) | ((bias - 1) << bits)
+    fraction = e.where(plain, e.bitcast(half, x.dtype), x)
+    power = e.where(plain, exponent - (bias - 1) - e.where(tiny, e.full_like(raw, 54), e.zeros_like(raw)), 0)
+    return e.cast(fraction, self.dtype), e.cast(power, "i32")

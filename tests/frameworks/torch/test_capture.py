@@ -1,0 +1,140 @@
+"""How ``from_torch`` captures a module: by export or by trace, and what an error says; found by the model sweeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import tdagger as td
+
+
+class _Decides(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(3, 3)
+        self.tied = self.inner
+
+    def forward(self, x: torch.Tensor, more: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        y = self.tied(x) + more["y"]
+        return {"out": y if x.sum() > 0 else -y, "sum": y.sum()}
+
+
+def test_an_export_that_fails_says_what_to_try() -> None:
+    x = torch.ones(2, 3)
+    with pytest.raises(td.UnsupportedError) as e:
+        td.from_torch(_Decides(), x, {"more": {"y": x}})
+    first, advice = str(e.value).splitlines()
+    assert first.startswith("torch.export can't capture _Decides: GuardOnDataDependentSymNode: ")
+    assert "via='trace'" in advice
+    assert type(e.value.__cause__).__name__ == "GuardOnDataDependentSymNode"
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_trace_is_called_and_answers_as_the_module() -> None:
+    module, x = _Decides().eval(), torch.ones(2, 3)
+    dag = td.from_torch(module, (x,), {"more": {"y": x}}, via="trace")
+    assert list(dag.graph.inputs) == ["x", "more.y"]
+    assert list(dag.graph.outputs) == ["out", "sum"]
+    assert list(dag.graph.parameters) == ["inner.weight", "inner.bias"]
+    assert dag.modules[""] == "_Decides"
+    assert dag["inner"].op_counts == {"linear": 1}
+    back = dag.to_torch()
+    assert list(back.state_dict()) == list(module.state_dict())
+    y = torch.randn(2, 3)
+    want, got = module(x, {"y": y}), back(x, more={"y": y})
+    assert list(got) == ["out", "sum"]
+    torch.testing.assert_close(got, want)
+    # what it decided by the data stays as it was
+    torch.testing.assert_close(back(-x, more={"y": y})["out"], -module(-x, {"y": y})["out"])
+
+
+def test_other_ways_to_capture_are_refused() -> None:
+    way: Any = "script"
+    with pytest.raises(td.InputError, match="via 'export' or 'trace', not 'script'"):
+        td.from_torch(nn.Linear(2, 2), torch.ones(2), via=way)
+
+
+@pytest.mark.parametrize("via", ["export", "trace"])
+def test_a_module_that_fails_itself(via: Any) -> None:
+    with pytest.raises(td.UnsupportedError, match=r"can't capture Linear: RuntimeError: "):
+        td.from_torch(nn.Linear(2, 2), torch.ones(3), via=via)
+
+
+class _Detached(nn.Module):
+    """Writes to a detached tensor what has gradients, as Kosmos-2.5 does with its positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.randn(3, 4))
+        self.b = nn.Parameter(torch.randn(3, 4))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        base = self.a * x
+        detached = base.detach()
+        detached += self.b  # gradients of b through it, and the base changes too, without gradients
+        part = detached[1:]
+        part *= self.b[1:]
+        base[0] += 1.0  # and the detached one follows, without gradients
+        return base * 2, detached * 3, part
+
+
+def test_what_is_written_to_a_detached_tensor_has_gradients() -> None:
+    module, x = _Detached(), torch.randn(3, 4)
+    plain = _Detached()
+    plain.load_state_dict(module.state_dict())
+
+    class First(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.b = nn.Parameter(module.b.detach().clone())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            positions = (x * 2).detach()
+            positions += self.b
+            return positions * x
+
+    first = First()
+    back = td.from_torch(first, x).to_torch()
+    for m in (first, back):
+        m(x).sum().backward()
+    torch.testing.assert_close(back.b.grad, first.b.grad)
+    assert first.b.grad.abs().min() > 0
+
+    dag = td.from_torch(module, x)
+    with torch.no_grad():
+        for own, theirs in zip(dag.to_torch()(x), module(x), strict=True):
+            torch.testing.assert_close(own, theirs)
+
+
+class _Experts(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, width, 8))
+
+    def forward(self, x: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        if torch.compiler.is_compiling():
+            return torch.ops.transformers.grouped_mm_fallback(x, self.weight.transpose(1, 2), offs=ends)
+        return torch._grouped_mm(x, self.weight.transpose(1, 2), offs=ends)
+
+
+@pytest.mark.parametrize("via", ["export", "trace"])
+@pytest.mark.parametrize("width", [8, 4])
+def test_grouped_products_of_experts(via: Any, width: int) -> None:
+    pytest.importorskip("transformers.integrations.moe")  # registers the op that it exports experts with
+    module, x = _Experts(width), torch.randn(9, 8, requires_grad=True)
+    ends = torch.tensor([4, 4, 9], dtype=torch.int32)
+    dag = td.from_torch(module, (x.detach(), ends), via=via)
+    back = dag.to_torch()
+    assert "runtime.grouped_matmul" in back.code
+    exported = torch.export.export(back, (x, ends)).module()
+    for other in (ends, torch.tensor([0, 8, 9], dtype=torch.int32)):
+        want, got = module(x, other), back(x, other)
+        torch.testing.assert_close(got, want)
+        torch.testing.assert_close(exported(x, other), want)
+        for g, w in zip(*(torch.autograd.grad(o.square().sum(), x) for o in (got, want)), strict=True):
+            torch.testing.assert_close(g, w)
+        np.testing.assert_allclose(dag.run(x.detach().numpy(), other.numpy()), want.detach().numpy(), rtol=1e-4)
