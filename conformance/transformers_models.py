@@ -328,6 +328,6 @@ KINDS: tuple[str, ...] = tuple(
     siglip_vision_model smollm3 smolvlm smolvlm_vision solar_open speecht5 swiftformer t5gemma t5gemma2 tapas
     textnet timm_wrapper tipsv2 tipsv2_text_model tipsv2_vision_model ultrabert ultravbert unlimited_ocr
     vaultgemma vibevoice_asr video_llama_3 video_llava vipllava vitdet voxtral voxtral_encoder
-    voxtral_realtime_encoder xlm xlm-roberta-xl yoso zaya
+    voxtral_realtime_encoder xlm xlm-roberta-xl yoso zaya reformer
     """.split()  # noqa: SIM905
 )
