@@ -5,14 +5,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import inspect
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+import tests.networks
 
 #: timm networks at their own sizes: convolutional, attention, both; what most people use and what is odd.
 NETWORKS = (
@@ -37,6 +43,20 @@ def network(name: str, batch: int) -> tuple[nn.Module, torch.Tensor]:
     return module, torch.randn(batch, channels, *sides)
 
 
+#: The networks of tests/networks.py that are not timm's: transformers and recurrent ones, small.
+OTHERS = tuple(name for name, other in tests.networks.NETWORKS.items() if not other.vision)
+
+
+def any_network(name: str, batch: int) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
+    """A network of either list with its arguments; without a cache, on which torch.export alone fails."""
+    if name not in OTHERS:
+        module, x = network(name, batch)
+        return module, (x,), {}
+    module, args, kwargs = tests.networks.NETWORKS[name](batch=batch)
+    takes = "use_cache" in inspect.signature(module.forward).parameters
+    return module, args, {**kwargs, "use_cache": False} if takes else kwargs
+
+
 def chosen(description: str | None, runs: int) -> tuple[list[str], int]:
     """The networks and the number of runs that the command line asks for; all of them by default."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
@@ -50,16 +70,17 @@ def chosen(description: str | None, runs: int) -> tuple[list[str], int]:
 def quiet() -> Iterator[None]:
     """One thread, no gradients, and no warnings of other libraries about each other."""
     torch.set_num_threads(1)
-    logging.getLogger("timm").setLevel(logging.ERROR)
+    for library in ("timm", "transformers"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         yield
 
 
-def seconds(function: Callable[..., Any], *args: Any, calls: int = 1) -> float:
+def seconds(function: Callable[..., Any], *args: Any, calls: int = 1, **kwargs: Any) -> float:
     """Processor time of one call, the mean of several; what else the machine does is not counted."""
     gc.collect()
     start = time.process_time()
     for _ in range(calls):
-        function(*args)
+        function(*args, **kwargs)
     return (time.process_time() - start) / calls

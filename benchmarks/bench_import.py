@@ -1,10 +1,10 @@
-"""``td.from_torch`` against ``torch.export.export(..., strict=False)`` alone, on the same timm networks.
+"""``td.from_torch`` against ``torch.export.export(..., strict=False)`` alone, on the same networks.
 
 from_torch exports too, so 1.0 would mean that all the rest costs nothing. Processor time on one thread, both in
 one process and in turns after one run of each; the median of each, and their ratio. Goal: a median ratio of at
 most 1.3 over 20 networks.
 
-Usage: ``python benchmarks/bench_import.py [--runs N] [NETWORK ...]``
+Usage: ``python benchmarks/bench_import.py [--runs N] [NETWORK ...]``, names of timm or of tests/networks.py
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import statistics
 from typing import Any
 
 import torch
-from _zoo import chosen, network, quiet, seconds
+from _zoo import any_network, chosen, quiet, seconds
 
 import tdagger as td
 
 
-def export(module: torch.nn.Module, x: torch.Tensor) -> Any:
-    return torch.export.export(module, (x,), strict=False)
+def export(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return torch.export.export(module, args, kwargs, strict=False)
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     print(f"{'network':<30} {'export':>9} {'from_torch':>11} {'ratio':>6}")
     for name in names:
         with quiet():
-            work = network(name, 1)
+            work = any_network(name, 1)
             seconds(export, *work), seconds(td.from_torch, *work)
             pairs = [(seconds(export, *work), seconds(td.from_torch, *work)) for _ in range(runs)]
         base, own = (statistics.median(column) for column in zip(*pairs, strict=True))
