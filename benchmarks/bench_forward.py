@@ -1,6 +1,7 @@
 """The forward pass of ``td.from_torch(model).to_torch()`` against the original's, both eager.
 
-Batch 1 (``BATCH=8`` in the environment: 8), eval mode, one thread, processor time. Each run times the original and ours back to back (in turns first)
+Batch 1 (``BATCH=8`` in the environment: 8), eval mode, one thread, processor time.
+Each run times the original and ours back to back (in turns first)
 and gives one ratio; printed is the median of the ratios. Goal: a median of at most 1.0 over 20 timm networks, none
 above 1.1.
 
