@@ -1,8 +1,8 @@
 """``td.from_torch`` against ``torch.export.export(..., strict=False)`` alone, on the same networks.
 
 from_torch exports too, so 1.0 would mean that all the rest costs nothing. Processor time on one thread, both in
-one process and in turns after one run of each; the median of each, and their ratio. Goal: a median ratio of at
-most 1.3 over 20 networks.
+one process and in turns after one run of each, at several depths of the stack; the median of each, and their
+ratio. Goal: a median ratio of at most 1.3 over 20 networks.
 
 Usage: ``python benchmarks/bench_import.py [--runs N] [NETWORK ...]``, names of timm or of tests/networks.py
 """
@@ -13,7 +13,7 @@ import statistics
 from typing import Any
 
 import torch
-from _zoo import any_network, chosen, quiet, seconds
+from _zoo import any_network, at_depth, chosen, quiet, seconds
 
 import tdagger as td
 
@@ -30,7 +30,10 @@ def main() -> None:
         with quiet():
             work = any_network(name, 1)
             seconds(export, *work), seconds(td.from_torch, *work)
-            pairs = [(seconds(export, *work), seconds(td.from_torch, *work)) for _ in range(runs)]
+            pairs = [
+                (at_depth(7 * i, seconds, export, *work), at_depth(7 * i, seconds, td.from_torch, *work))
+                for i in range(runs)
+            ]
         base, own = (statistics.median(column) for column in zip(*pairs, strict=True))
         ratios[name] = own / base
         print(f"{name:<30} {base:8.3f}s {own:10.3f}s {own / base:6.2f}", flush=True)
