@@ -95,6 +95,13 @@ def test_dataclass_fields_that_are_none_are_left_out() -> None:
     assert again == Output(A)
 
 
+def test_required_dataclass_fields_that_are_none_are_kept() -> None:
+    """Without it the class can't be called."""
+    _, tree, again = round_trip(Output(None, hidden=A))
+    assert tree.keys == ("first", "hidden")
+    assert again == Output(None, hidden=A)
+
+
 def test_any_mapping() -> None:
     _, tree, again = round_trip(UserDict(k=A))
     assert tree.type == "collections:UserDict"

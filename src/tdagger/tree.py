@@ -96,7 +96,9 @@ def _children(value: Any) -> tuple[str, str, tuple[Any, ...], list[Any]] | None:
             return "namedtuple", _type_name(value), fields, items
         return "tuple" if isinstance(value, tuple) else "list", "", tuple(range(len(items))), items
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = tuple(f.name for f in dataclasses.fields(value) if getattr(value, f.name) is not None)
+        names = tuple(
+            f.name for f in dataclasses.fields(value) if getattr(value, f.name) is not None or f.default is not None
+        )
         return "dataclass", _type_name(value), names, [getattr(value, n) for n in names]
     if isinstance(value, Mapping):
         pairs = cast(Mapping[Any, Any], value)
