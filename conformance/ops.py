@@ -109,7 +109,7 @@ def function_of(op: Any, sample: Any) -> tuple[Any, tuple[torch.Tensor, ...]]:
             filled[i] = t
         first, args, kwargs = pytree.tree_unflatten(filled, spec)
         result = op.op(first, *args, **kwargs)
-        if op.name in TIES and (op.name == "argsort" or hasattr(result, "indices")):
+        if op.name in TIES and (op.name == "argsort" or not isinstance(result, torch.Tensor)):
             result = _without_ties(op.name, first, result, args, kwargs)
         out = pytree.tree_leaves(result)
         return [t for t in out if isinstance(t, torch.Tensor)]

@@ -52,6 +52,8 @@ _SWIN = {"hidden_size": None, "embed_dim": 24, "depths": [1, 1, 2, 1], "window_s
 _MLA = {"qk_head_dim": None, "head_dim": None, "n_group": 1, "topk_group": 1, "num_key_value_heads": HEADS,
         "first_k_dense_replace": 1}  # fmt: skip
 _SERIES = {"prediction_length": 8, "context_length": 16, "input_size": 1, "lags_sequence": [1, 2, 3], "d_model": 32}
+_TEXT_SECTIONS = {f"text_config.{k}": v for k, v in _SECTIONS.items()}
+_HALF_SECTIONS = {**_SECTIONS, "rope_parameters.mrope_section": [1, 1, 0]}
 FIELDS: dict[str, dict[str, Any]] = {
     "align": {"vision_config.hidden_dim": 640, "projection_dim": 640, "text_config.hidden_size": WIDTH},
     "audio-spectrogram-transformer": {"max_length": 64},
@@ -71,6 +73,10 @@ FIELDS: dict[str, dict[str, Any]] = {
     "luke": {"entity_vocab_size": 50, "entity_emb_size": WIDTH},
     "xlm": {"emb_dim": WIDTH, "n_heads": HEADS, "n_layers": LAYERS},
     "falcon_h1": {**_MAMBA, "mamba_d_ssm": 64},
+    **dict.fromkeys(["glm46v", "glm4v", "glm_image", "glm_ocr", "glmga", "paddleocr_vl"], _TEXT_SECTIONS),
+    **dict.fromkeys(["glm4v_text", "glm_image_text", "glm_ocr_text"], _SECTIONS),
+    "glm4v_moe": {f"text_config.{k}": v for k, v in _HALF_SECTIONS.items()},
+    "glm4v_moe_text": _HALF_SECTIONS,
     "granitemoehybrid": {**_MAMBA, "layer_types": ["mamba", "attention"]},
     "informer": {**_SERIES, "moving_average": 5},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_dt_rank": 4, "use_mamba_kernels": False},
@@ -88,12 +94,12 @@ FIELDS: dict[str, dict[str, Any]] = {
     "moonshine": {"encoder_num_key_value_heads": HEADS, "decoder_num_key_value_heads": HEADS},
     "patchtst": {"num_input_channels": 3, "do_mask_input": False},
     "patchtsmixer": {"num_input_channels": 3},
-    "pp_doclayout_v3": {"backbone_config.out_indices": [2, 3, 4]},
+    "pp_doclayout_v3": {"backbone_config.out_indices": [1, 2, 3, 4]},
     "pp_doclayout_v4": {"backbone_config.out_indices": [2, 3, 4]},
     "pvt": {"image_size": 224, "sequence_reduction_ratios": [8, 4, 2, 1]},
-    "qwen2_vl": {f"text_config.{k}": v for k, v in _SECTIONS.items()},
+    "qwen2_vl": _TEXT_SECTIONS,
     "qwen2_vl_text": _SECTIONS,
-    "qwen2_5_vl": {f"text_config.{k}": v for k, v in _SECTIONS.items()},
+    "qwen2_5_vl": _TEXT_SECTIONS,
     "qwen2_5_vl_text": _SECTIONS,
     "recurrent_gemma": {"num_hidden_layers": 3, "lru_width": WIDTH, "attention_window_size": 16},
     "reformer": {"axial_pos_embds_dim": [8, 24], "axial_pos_shape": [4, 16], "attn_layers": ["local", "lsh"],
@@ -161,9 +167,13 @@ INPUTS: dict[str, Callable[[Any], dict[str, torch.Tensor]]] = {
 def small(fields: Mapping[str, Any], layers: int = LAYERS) -> dict[str, Any]:
     """A config's fields, shrunk by name; lists with an entry for each layer keep one of each kind of layer."""
     full = next((fields[k] for k in ("num_hidden_layers", "n_layer", "num_layers", "n_layers") if k in fields), None)
+    latent = {"qk_nope_head_dim", "qk_rope_head_dim"} <= fields.keys()  # whose heads are the two together
     found: dict[str, Any] = {}
     for name, value in fields.items():
-        if name in REMADE:
+        if name in REMADE or (latent and name in ("head_dim", "qk_head_dim")):
+            continue
+        if latent and name == "num_key_value_heads":
+            found[name] = min(HEADS, value)
             continue
         if isinstance(value, dict) and name not in ("id2label", "label2id", "rope_parameters", "rope_scaling"):
             found[name] = small(value, layers)
@@ -191,8 +201,8 @@ def config_of(kind: str) -> Any:
         inside = fields
         for part in parts:
             inside = inside[part]
-        if value is None and last in inside:
-            del inside[last]
+        if value is None:
+            inside.pop(last, None)
         else:
             inside[last] = value
     return type(default).from_dict(fields)
@@ -214,7 +224,20 @@ def pixels(config: Any, batch: int = 2) -> torch.Tensor:
     vision = part(config, "vision_config", "image_size")
     size = getattr(vision, "image_size", 64)
     sides = (size, size) if isinstance(size, int) else tuple(size)
-    return torch.randn(batch, getattr(vision, "num_channels", 3), *sides)
+    frames = getattr(vision, "num_frames", None)
+    return torch.randn(batch, *([frames] if frames else []), getattr(vision, "num_channels", 3), *sides)
+
+
+def _videos(config: Any) -> torch.Tensor:
+    vision = part(config, "vision_config", "image_size")
+    size = getattr(vision, "crop_size", None) or vision.image_size
+    return torch.randn(2, getattr(vision, "frames_per_clip", 4), 3, size, size)
+
+
+def _sound(config: Any) -> torch.Tensor:
+    """Samples of a sound; of codecs, which say how many channels they take, for each channel."""
+    channels = getattr(config, "audio_channels", None)
+    return torch.randn(2, *([channels] if channels else []), 2000)
 
 
 def _features(config: Any) -> torch.Tensor:
@@ -240,7 +263,9 @@ MAKERS: dict[str, Callable[[Any], torch.Tensor]] = {
     "decoder_input_ids": lambda c: tokens(2, TOKENS // 2),
     "pixel_values": pixels,
     "input_features": _features,
-    "input_values": lambda c: torch.randn(2, 2000),
+    "input_values": _sound,
+    "pixel_values_videos": _videos,
+    "past_values": lambda c: torch.randn(2, c.context_length),
     "bbox": lambda c: torch.randint(0, 20, (2, TOKENS, 1)) + torch.tensor([0, 0, 5, 9]),
 }
 
@@ -329,5 +354,9 @@ KINDS: tuple[str, ...] = tuple(
     textnet timm_wrapper tipsv2 tipsv2_text_model tipsv2_vision_model ultrabert ultravbert unlimited_ocr
     vaultgemma vibevoice_asr video_llama_3 video_llava vipllava vitdet voxtral voxtral_encoder
     voxtral_realtime_encoder xlm xlm-roberta-xl yoso zaya reformer
+    axk2 glm4_moe_lite glm_moe_dsa kimi_k25 mistral_large4 mistral_large4_text youtu longcat_flash glm46v glm4v
+    glm4v_text glm_image glm_image_text glm_ocr glm_ocr_text glmga paddleocr_vl glm4v_moe glm4v_moe_text
+    videomae vivit xclip mimi_encoder pocket_tts_audio_tokenizer_encoder pp_ocrv5_server_rec pp_ocrv6_small_rec
+    pp_ocrv6_tiny_rec
     """.split()  # noqa: SIM905
 )

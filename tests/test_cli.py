@@ -29,6 +29,12 @@ def build(): return Net(), torch.zeros(2, 4)
 class Strange(torch.nn.Module):
     def forward(self, x): return torch.bincount(x.long().flatten())
 def strange(): return Strange(), torch.zeros(2, 4)
+class Inserted(torch.nn.Module):
+    def forward(self, x): return torch.exp(x[None])[0]
+def inserted(): return Inserted(), torch.zeros(2, 4)
+class Windows(torch.nn.Module):
+    def forward(self, x): return x.reshape(2, 8, 7).exp().reshape(2, 56).reshape(2, 28, 2).reshape(2, 7, 4, 2)
+def windows(): return Windows(), torch.zeros(2, 56)
 """
 
 
@@ -109,6 +115,51 @@ def test_text(capsys):
     out = shown(capsys)
     assert "linear(x, body.0.weight, body.0.bias)" in out
     assert "return {logits: %3, hidden: %2}" in out
+
+
+def test_axes(capsys):
+    assert main(["inspect", "cli_nets:build", "--axes"]) == 0
+    out = shown(capsys)
+    assert "x: f32[b=2 c=4]" in out
+    assert "%3 f32[b c3]" in out
+    assert out.endswith("every axis is known ")
+    assert main(["inspect", "cli_nets:build", "--text", "--no-axes"]) == 0
+    out = shown(capsys)
+    assert "x: f32[2 4]" in out
+    assert "%3 f32[2 3]" in out
+
+
+def test_axes_that_are_not_known(capsys):
+    assert main(["inspect", "cli_nets:windows", "--axes"]) == 0
+    out = shown(capsys)
+    assert "not known (1 place)" in out
+    assert "cli_nets.py:" in out
+    assert "are two views of 56 entries" in out
+
+
+def test_ranks(capsys):
+    assert main(["inspect", "cli_nets:inserted", "--ranks"]) == 0
+    out = shown(capsys)
+    assert "largest rank 3" in out
+    assert "2 with a left-over dimension of size 1, 2 of them the first" in out
+    assert re.search(r"1 x exp \[1 2 4\] in \(\S*cli_nets.py:\d+\)", out)
+    assert main(["inspect", "cli_nets:inserted", "--ranks", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["ranks"]
+    assert (found["largest"], found["leftover"], found["leading"]) == (3, 2, 2)
+    assert found["ranks"] == {"2": 1, "3": 3}
+    assert [p["shape"] for p in found["places"]] == [[1, 2, 4]] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--json", "--axes"], "--json and --axes exclude each other"),
+        (["--ranks", "--text"], "--ranks goes with --json, not with --text or --axes"),
+        (["--no-axes"], "--no-axes is for --text"),
+    ],
+)
+def test_options_that_exclude_each_other(capsys, options, why):
+    assert why in failed(capsys, "inspect", "cli_nets:build", *options)
 
 
 def test_verify(capsys):

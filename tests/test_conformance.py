@@ -136,6 +136,34 @@ def test_a_network_that_gives_no_number() -> None:
     assert _checked(_Nothing(), torch.ones(3))["status"] == "failed"
 
 
+class _Empty(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x + 1, x[:0]
+
+
+def test_an_output_without_elements_is_no_lack_of_numbers() -> None:
+    row = _checked(_Empty(), torch.ones(3))
+    assert row["output_error"] == 0
+    assert "status" not in row
+
+
+class _Cancels(nn.Module):
+    """A sum minus the same in another order: little but rounding, in float32."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        turned = x.contiguous(memory_format=torch.channels_last)
+        return x.sum((2, 3)) - turned.sum((2, 3)) + 1e-7 * x[:, :, 0, 0]
+
+
+def test_a_difference_that_is_rounding_is_told_by_float64() -> None:
+    torch.manual_seed(0)
+    row = _checked(_Cancels(), torch.randn(1, 64, 8, 8))
+    assert row["output_error_f32"] > 1e-2
+    assert row["output_rounding"] > row["output_error_f32"] / 2
+    assert row["output_error"] <= 1e-5
+    assert "status" not in row
+
+
 class _Masked(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x[x > 0]
@@ -182,6 +210,9 @@ def test_the_page() -> None:
               "gradient_error": None}  # fmt: skip
     bad = {"name": "b", "status": "wrong", "exports": True, "via": "export", "error": "outputs | differ\nby 1",
            "import_s": 2.5, "export_s": 1.0}  # fmt: skip
+    wide = {**good, "name": "w", "output_error": 1e-13, "output_error_f32": 1e-3}
+    page = table.page({"timm": (["w"], {"w": wide})})
+    assert "| w | A | 1,234 | export | 1e-13 d | 2e-07 |" in page
     page = table.page({"timm": (["a", "b", "t", "c"], {"a": good, "b": bad, "t": traced})})
     assert "3 of 4 networks measured: 2 ok, 1 wrong." in page
     assert "Of the 2 that torch.export captures, 1 are ok (50.0%)." in page
@@ -205,6 +236,11 @@ def test_tiny_configs() -> None:
     assert transformers_models.small(fields) == {
         "hidden_size": 32, "num_hidden_layers": 2, "layer_types": ["a", "b"], "vision_config": {"depth": 2},
     }  # fmt: skip
+    heads = {"num_attention_heads": 64, "num_key_value_heads": 64, "head_dim": 64, "qk_head_dim": 192}
+    latent = {"qk_nope_head_dim": 128, "qk_rope_head_dim": 64}
+    assert not {"head_dim", "qk_head_dim"} & transformers_models.small({**heads, **latent}).keys()
+    assert transformers_models.small({**heads, **latent})["num_key_value_heads"] == transformers_models.HEADS
+    assert "head_dim" in transformers_models.small(heads)
     assert len(set(transformers_models.KINDS)) == len(transformers_models.KINDS) >= 80
     network = transformers_models.build("bert")
     assert sum(p.numel() for p in network.module.parameters()) < 50_000

@@ -9,12 +9,14 @@ f32[2 3]
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tdagger import library
 from tdagger.composite import Composite, composite, composites
 from tdagger.errors import (
     AttributeValueError,
+    AxisError,
     GraphError,
     InputError,
     NoInverseError,
@@ -39,13 +41,25 @@ if TYPE_CHECKING:
 SafeDAG = TensorDAG
 
 
-def from_torch(model: Any, args: Any = (), kwargs: dict[str, Any] | None = None, **options: Any) -> TensorDAG:
+def from_torch(
+    model: Any,
+    args: Any = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
+    axes: Mapping[str, str] | str | None = None,
+    **options: Any,
+) -> TensorDAG:
     """A TDAG of an ``nn.Module``, ExportedProgram, fx GraphModule or TorchScript module.
 
-    ``args`` and ``kwargs`` are example inputs: a tensor, or a tuple of arguments as the model takes them. See
+    ``args`` and ``kwargs`` are example inputs: a tensor, or a tuple of arguments as the model takes them.
+    ``axes`` names the dimensions of inputs (``"b c h w"``, ``{"x": "b s c"}``), see :meth:`TensorDAG.axes`. See
     :func:`tdagger.frameworks.torch.importer.from_torch` for the options and errors.
     """
-    return importlib.import_module("tdagger.frameworks.torch.importer").from_torch(model, args, kwargs, **options)
+    return (
+        importlib.import_module("tdagger.frameworks.torch.importer")
+        .from_torch(model, args, kwargs, **options)
+        .with_axes(axes)
+    )
 
 
 def from_torchscript(module: torch.jit.ScriptModule, args: Any = None, **options: Any) -> TensorDAG:
@@ -56,8 +70,8 @@ def from_torchscript(module: torch.jit.ScriptModule, args: Any = None, **options
 __version__ = "0.1.0"
 
 __all__ = [
-    "AttributeValueError", "Composite", "DType", "Graph", "GraphError", "InputError", "NoInverseError", "Op",
-    "Origin", "SafeDAG", "SourceError", "TDaggerError", "TensorDAG", "TensorType", "TypeMismatchError",
+    "AttributeValueError", "AxisError", "Composite", "DType", "Graph", "GraphError", "InputError", "NoInverseError",
+    "Op", "Origin", "SafeDAG", "SourceError", "TDaggerError", "TensorDAG", "TensorType", "TypeMismatchError",
     "UnsupportedError", "Value", "bulk", "composite", "composites", "core_ops", "from_torch", "from_torchscript",
     "rebuild", "show", *_ops, *library.__all__,
 ]  # fmt: skip  # pyright: ignore[reportUnsupportedDunderAll]

@@ -26,7 +26,7 @@ from tdagger.interpret import run
 from tdagger.op import Array, Op, Value, ValueFunction, functions, normal_axis
 from tdagger.ops.source import Input
 from tdagger.ops.structure import items
-from tdagger.types import ResultTypes, TensorType, ValueType
+from tdagger.types import ResultTypes, TensorType, ValueType, least
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -73,6 +73,7 @@ class Composite(Op):
         if len(names) != len(types):
             raise self.mismatch(f"takes {len(names)} tensors ({', '.join(names)})", *types)
         inputs = {n: Input(n, t)() for n, t in zip(names, types, strict=True)}
+        self._check_axes(types)
         if d.variadic:
             out: Any = d.function(*inputs.values(), **self.attributes)
         else:
@@ -81,6 +82,15 @@ class Composite(Op):
         results = cast(tuple[Value, ...], out if isinstance(out, tuple) else (out,))
         names = ["out"] if len(results) == 1 else [str(i) for i in range(len(results))]
         return Graph(inputs, dict(zip(names, results, strict=True)), name=self.name)
+
+    def _check_axes(self, types: tuple[TensorType, ...]) -> None:
+        """TypeMismatchError if the first tensor doesn't have the axes that the attributes name."""
+        if not types or not self.definition.normal_axes:
+            return
+        named: list[Any] = [self.attributes.get("axis"), *(self.attributes.get("axes") or ())]
+        rank = max(types[0].rank, 1)
+        if any(isinstance(a, int) and not 0 <= a < rank for a in named):
+            raise self.mismatch(f"{types[0]} has no such axis", *types)
 
     def infer(self, *types: TensorType) -> ValueType:
         outputs = list(self.body(*types).outputs.values())
@@ -123,13 +133,13 @@ class Composite(Op):
         for value in reversed(body.values):
             if is_view(value):
                 for arg in value.args:
-                    read[arg] += min(read[value], arg.type.size)
+                    read[arg] += least(read[value], arg.type.size)
                 continue
             own = value.op.reads(value.type, *[a.type for a in value.args])
             for arg, n in zip(value.args, own, strict=True):
                 read[arg] += n
         outputs = set(body.outputs.values())
-        return tuple(v.type.size if v in outputs else min(read[v], v.type.size) for v in body.inputs.values())
+        return tuple(v.type.size if v in outputs else least(read[v], v.type.size) for v in body.inputs.values())
 
     def inverse(self, *types: TensorType) -> ValueFunction:
         return self._other_way("inverse", types)
@@ -178,6 +188,8 @@ class CompositeFunction(Generic[P, R]):
         self.tensors = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
         self.defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         self.numpy_rule: Callable[..., Any] | None = None
+        self.axis_rule: Callable[..., Any] | None = None
+        self.adapt_rule: Callable[..., Any] | None = None
         self.ways: dict[str, Callable[..., ValueFunction]] = {}
         annotations = {**dict.fromkeys(self.defaults, "Any"), "given": "tuple[bool, ...]"}
         members = {"name": self.name, "definition": self, "__annotations__": annotations}
@@ -232,6 +244,16 @@ class CompositeFunction(Generic[P, R]):
     def numpy(self, rule: Callable[..., Any]) -> Callable[..., Any]:
         """Register a faster numpy execution than the body's; it must agree with the body."""
         self.numpy_rule = rule
+        return rule
+
+    def axes(self, rule: Callable[..., Any]) -> Callable[..., Any]:
+        """Register ``rule(op, rules, out, *terms)``, an axis rule that says more than the body's would."""
+        self.axis_rule = rule
+        return rule
+
+    def adapt(self, rule: Callable[..., Any]) -> Callable[..., Any]:
+        """Register ``rule(op, args, plan)``: the result where dimensions went, came or changed their sizes."""
+        self.adapt_rule = rule
         return rule
 
     def inverse(self, rule: Callable[..., ValueFunction]) -> Callable[..., ValueFunction]:

@@ -23,6 +23,10 @@ class GraphError(TDaggerError, ValueError):
     """A graph is not closed or not well-named (an unknown module path, an input missing ...)."""
 
 
+class AxisError(TDaggerError, ValueError):
+    """An axis can't be removed, added or resized; the message names the op, the parameter or the sizes that stop it."""
+
+
 class NoInverseError(TDaggerError, ValueError):
     """An op was asked for an inverse or adjoint it doesn't have."""
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import gc
+import importlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast, overload
 
 from tdagger.errors import GraphError
 from tdagger.op import Op, Value
 from tdagger.ops.external import External
 from tdagger.ops.source import Buffer, Const, Input, Leaf, Parameter
 from tdagger.ops.structure import Item
-from tdagger.types import TensorType
+from tdagger.types import TensorType, least
+
+#: What reads and writes are counted in.
+Unit = Literal["bytes", "elements"]
+#: Totals as formulas: in the free axes (True), or in the axes of parameters too.
+Symbolic = Literal[True, "all"]
 
 
 @contextmanager
@@ -173,23 +179,59 @@ class Graph:
     def _traffic(self, unit: str) -> dict[Value, Traffic]:
         return self.traffic if unit == "bytes" else traffic(self.values, unit)
 
-    # Totals; each is a sum of the ops' own rules.
+    @cached_property
+    def costs(self) -> Any:
+        """The totals as formulas, ``analysis.formula.Costs``: it stands to the right of this module."""
+        return importlib.import_module("tdagger.analysis.formula").costs_of(self)
 
-    def total_bytes(self) -> int:
+    # Totals; each is a sum of the ops' own rules. Symbolic ones are sympy expressions in the names of free axes, with
+    # "all" in those of parameters too, where axes with a name of one letter and of one size are taken for one.
+
+    @overload
+    def total_bytes(self, symbolic: Literal[False] = False) -> int: ...
+    @overload
+    def total_bytes(self, symbolic: Symbolic) -> Any: ...
+    def total_bytes(self, symbolic: bool | Symbolic = False) -> Any:
         """Bytes of all parameters, buffers and constants, each once."""
+        if symbolic:
+            return self.costs.expression("bytes", symbolic == "all")
         leaves = [*self.parameters.values(), *self.buffers.values(), *self.constants]
         return sum(v.type.bytes for v in leaves)
 
-    def total_flops(self) -> int:
-        """Arithmetic operations on elements: a multiply-add is 2, summing n numbers n - 1, a function 1."""
+    @overload
+    def total_flops(self, symbolic: Literal[False] = False) -> int: ...
+    @overload
+    def total_flops(self, symbolic: Symbolic) -> Any: ...
+    def total_flops(self, symbolic: bool | Symbolic = False) -> Any:
+        """Arithmetic operations on elements: a multiply-add is 2, summing n numbers n - 1, a function 1.
+
+        >>> import tdagger as td
+        >>> x = td.input("x", (2, 3))
+        >>> td.Graph({"x": x}, {"y": td.softmax(x, axis=1)}).total_flops(symbolic=True)
+        b*(5*s - 2)
+        """
+        if symbolic:
+            return self.costs.expression("flops", symbolic == "all")
         return sum(map(flops, self.values))
 
-    def total_memory_reads(self, unit: Literal["bytes", "elements"] = "bytes") -> int:
+    @overload
+    def total_memory_reads(self, unit: Unit = "bytes", symbolic: Literal[False] = False) -> int: ...
+    @overload
+    def total_memory_reads(self, unit: Unit = "bytes", *, symbolic: Symbolic) -> Any: ...
+    def total_memory_reads(self, unit: Unit = "bytes", symbolic: bool | Symbolic = False) -> Any:
         """What every op reads, its arguments at a composite's boundary; views (group, ungroup, repeat) read nothing."""
+        if symbolic:
+            return self.costs.expression("reads" if unit == "bytes" else "elements read", symbolic == "all")
         return sum(t.reads for t in self._traffic(unit).values())
 
-    def total_memory_writes(self, unit: Literal["bytes", "elements"] = "bytes") -> int:
+    @overload
+    def total_memory_writes(self, unit: Unit = "bytes", symbolic: Literal[False] = False) -> int: ...
+    @overload
+    def total_memory_writes(self, unit: Unit = "bytes", *, symbolic: Symbolic) -> Any: ...
+    def total_memory_writes(self, unit: Unit = "bytes", symbolic: bool | Symbolic = False) -> Any:
         """What every op writes, its results at a composite's boundary; views (group, ungroup, repeat) write nothing."""
+        if symbolic:
+            return self.costs.expression("writes" if unit == "bytes" else "elements written", symbolic == "all")
         return sum(t.writes for t in self._traffic(unit).values())
 
 
@@ -206,7 +248,12 @@ def _from_table(ops: list[Op], args: list[tuple[int, ...]], named: list[dict[str
 def result_types(value: Value) -> tuple[TensorType, ...]:
     """The types of all results of a value: one, or several for an op with several."""
     t: Any = value.type
-    return (t,) if isinstance(t, TensorType) else tuple(t)
+    return cast(tuple[TensorType, ...], t) if isinstance(t, tuple) else (t,)
+
+
+def is_one(value: Value) -> bool:
+    """Whether a value is one tensor, not the several results of one op."""
+    return value.type.__class__ is TensorType
 
 
 def flops(value: Value) -> int:
@@ -239,12 +286,12 @@ def traffic(values: Iterable[Value], unit: str = "bytes") -> dict[Value, Traffic
         if is_view(value):
             base = value.args[0]
             if not isinstance(value.op, Item):
-                stored[value] = min(base.type.size, stored.get(base, base.type.size))
+                stored[value] = least(base.type.size, stored.get(base, base.type.size))
         elif not isinstance(value.op, Leaf | Const):
             read = value.op.reads(value.type, *[a.type for a in value.args])
             for n, arg in zip(read, value.args, strict=True):
                 each = arg.type.dtype.bytes if unit == "bytes" else 1
-                reads += min(n, stored.get(arg, n)) * each
+                reads += least(n, stored.get(arg, n)) * each
             writes = sum(t.bytes if unit == "bytes" else t.size for t in result_types(value))
         found[value] = Traffic(reads, writes)
     return found

@@ -9,8 +9,8 @@ arguments is the same value, so equality is identity and common subexpressions a
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Self, cast, dataclass_transform
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, cast, dataclass_transform
 
 import numpy as np
 
@@ -27,6 +27,71 @@ functions: dict[str, Callable[..., Any]] = {}
 
 #: Every class of core op, by name.
 core_ops: dict[str, type[Op]] = {}
+
+
+#: One dimension as axes, outermost first: none is a dimension of size 1 that stands for nothing.
+Term = tuple[Any, ...]
+#: The terms of a tensor's dimensions.
+Terms = tuple[Term, ...]
+
+
+class AxisRules(Protocol):
+    """What an op's axis rule says of its arguments' dimensions; ``tdagger.analysis.axes`` implements it.
+
+    A term is opaque to a rule: rules take terms, hand them to these functions, and return terms.
+    """
+
+    def fresh(self, size: int, why: str) -> Term:
+        """A new axis of ``size`` entries."""
+        ...
+
+    def one(self) -> Term:
+        """A new dimension of size 1, the product of no axes."""
+        ...
+
+    def join(self, *args: Terms) -> Terms:
+        """The dimensions of arguments that must be equal, place by place."""
+        ...
+
+    def split(self, term: Term, sizes: Sequence[int]) -> list[Term]:
+        """A dimension's factors of ``sizes``, outermost first."""
+        ...
+
+    def line(self, parts: Sequence[Term | int], offset: int = 0, divisor: int = 1) -> Term:
+        """A dimension of ``(sum of parts + offset) // divisor`` entries; an int is so many constant entries."""
+        ...
+
+    def cut(self, axis: int, term: Term, start: int, stop: int, step: int) -> Term:
+        """Entries ``range(start, stop, step)`` of dimension ``axis`` of the argument."""
+        ...
+
+    def expect(self, argument: int, terms: Terms) -> None:
+        """What the dimensions of an argument are here: joined, they may carry axes of size 1 it doesn't have."""
+        ...
+
+    def mark(self, term: Term, how: str) -> None:
+        """The op doesn't just carry the axes of this dimension: it sums over them, slices them, ..."""
+        ...
+
+
+class Place(NamedTuple):
+    """A dimension of a tensor in a changed graph: which dimension it was (None: it is new) and its size."""
+
+    axis: int | None
+    size: int
+
+
+#: The dimensions of a tensor in a changed graph. New ones come first.
+Plan = tuple[Place, ...]
+
+
+def where_now(plan: Plan, axis: int) -> int | None:
+    """Where dimension ``axis`` is now; None if it is gone.
+
+    >>> where_now((Place(0, 2), Place(2, 4)), 2)
+    1
+    """
+    return next((i for i, p in enumerate(plan) if p.axis == axis), None)
 
 
 class _ValueRef(weakref.ref["Value"]):
@@ -314,6 +379,24 @@ class Op:
     def adjoint(self, *types: TensorType) -> ValueFunction:
         """For a linear op f, the function g with ``sum(f(x) * y) = sum(x * g(y))``."""
         raise NoInverseError(f"{self} is not linear, so it has no adjoint")
+
+    def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
+        """The terms of the result's dimensions, from those of the arguments: the op's axis rule.
+
+        Elementwise ops, which join their arguments, need no rule of their own.
+        """
+        del out
+        if len(args) == 1:
+            return args[0]
+        joined = rules.join(*args)
+        for i in range(len(args)):
+            rules.expect(i, joined)
+        return joined
+
+    def adapt(self, out: Plan, *args: Plan) -> Op:
+        """This op where dimensions of its arguments and result went, came or changed their sizes."""
+        del out, args
+        return self
 
     # Helpers for rules.
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tdagger.analysis.axes import Axes
+from tdagger.analysis.formula import CostFunction, Costs, costs_of
+from tdagger.analysis.names import Given, NamedAxes
+from tdagger.analysis.ranks import RankReport, rank_report
 from tdagger.errors import GraphError, InputError
-from tdagger.graph import Graph, flops, op_counts
+from tdagger.graph import Graph, Unit, flops, op_counts
 from tdagger.interpret import run
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Const, Leaf, Parameter
+from tdagger.transform import networks
 from tdagger.tree import Tree, flatten
 from tdagger.types import TensorType
 from tdagger.view import text
@@ -55,8 +60,9 @@ class TensorDAG:
     """A network: a graph and the data of its parameters and buffers.
 
     ``weights`` maps names to arrays and may be lazy; ``state`` lists every tensor of the source's state (also
-    those the graph doesn't use); ``origins`` tells where values came from; ``modules`` maps module paths to
-    class names. Make one with :func:`tdagger.from_torch` and its like.
+    those the graph doesn't use); ``origins`` tells where values came from; ``modules`` maps module paths to class
+    names; ``axis_names`` has names for the dimensions of inputs (``{"x": "b c h w"}``). Make one with
+    :func:`tdagger.from_torch` and its like.
     """
 
     graph: Graph
@@ -66,6 +72,7 @@ class TensorDAG:
     origins: Mapping[Value, Origin] = field(default_factory=dict[Value, Origin])
     modules: Mapping[str, str] = field(default_factory=dict[str, str])
     name: str = "network"
+    axis_names: Mapping[str, str] = field(default_factory=dict[str, str])
 
     # Running and looking.
 
@@ -119,9 +126,101 @@ class TensorDAG:
         paths = [p for p in self._by_module if depth is None or (p.count(".") + bool(p)) <= depth]
         return {p: self[p] for p in paths}
 
+    # What it costs, as formulas.
+
+    def cost_formula(self, what: str, unit: Unit = "bytes") -> CostFunction:
+        """A cost as a function of the free axes: ``f = dag.cost_formula("flops"); f(b=8, s=4096)``.
+
+        ``what`` is flops, bytes, reads or writes, ``unit`` that of reads and writes. Sizes not given are the
+        network's; AxisError says which axes are free, or which sizes it can't have and why. ``f.expression`` is
+        the formula in sympy.
+        """
+        in_elements = {"reads": "elements read", "writes": "elements written"}
+        return CostFunction(self._costs, in_elements.get(what, what) if unit == "elements" else what)
+
+    @cached_property
+    def _costs(self) -> Costs:
+        return costs_of(self.graph, self.axes()) if self.axis_names else self.graph.costs
+
+    # Its axes removed, added and resized.
+
+    def unbatch(
+        self,
+        name: str | None = None,
+        *,
+        input: str | None = None,
+        axis: int | None = None,
+        assume_size_one: bool = False,
+    ) -> TensorDAG:
+        """The network without an axis: every op loses it, and every value that carried it one dimension.
+
+        The axis is named (``"b"`` unless told), or the dimension ``axis`` of an input. It can go if it is only carried;
+        AxisError names every op that sums over it, slices it, windows it or indexes it. ``assume_size_one`` takes
+        an entry of an axis of size 1 for the whole axis: ``x[0]`` of a batch of one is the batch.
+        """
+        named = self._named(assume_size_one)
+        term = networks.term_of(named, name or ("b" if input is None else None), input, axis)
+        return self.with_graph(*networks.without(named, term, self.origins))
+
+    def batch(self, size: int, axis: int = 0, inputs: Sequence[str] | None = None) -> TensorDAG:
+        """The network with a new dimension of ``size`` at ``axis``, as vmap does.
+
+        The inputs named (all unless told) get it, and all that depends on them; every entry is computed for itself.
+        """
+        return self.with_graph(*networks.with_batch(self.axes().axes, size, axis, inputs, self.origins))
+
+    def resize(self, shapes: Mapping[str, Sequence[int]] | None = None, /, **sizes: int) -> TensorDAG:
+        """The network at other sizes: ``dag.resize(b=8, h=320, w=320)``, or ``dag.resize({"x": (8, 3, 320, 320)})``.
+
+        Every attribute that holds a size is made anew, and constants that are equal or count on along an axis.
+        AxisError names the parameter, constant or op that can't follow, and the axes that can be resized.
+        """
+        return self.with_graph(*networks.at_sizes(self.axes(), {**(shapes or {}), **sizes}, self.origins))
+
+    def resizable_axes(self) -> networks.Resizable:
+        """The named axes of the inputs that can have other sizes, and why others can't; each is tried."""
+        return networks.resizable(self.axes())
+
+    def _named(self, assume_size_one: bool) -> NamedAxes:
+        if not assume_size_one:
+            return self.axes()
+        return NamedAxes(Axes(self.graph, assume_size_one=True), self.axis_names, self.origins)
+
     def with_graph(self, graph: Graph, origins: Mapping[Value, Origin] | None = None) -> TensorDAG:
         """The same weights with another graph."""
-        return replace(self, graph=graph, origins=self.origins if origins is None else origins)
+        new = replace(self, graph=graph, origins=self.origins if origins is None else origins)
+        return replace(new, axis_names={n: p for n, p in self.axis_names.items() if _still_fits(self, graph, n, p)})
+
+    # Axes.
+
+    def axes(self, names: Given = None) -> NamedAxes:
+        """Every dimension of every value as a term over named axes: ``dag.axes().show(value)`` is ``f32[b (h d) s]``.
+
+        ``names`` are names for the dimensions of inputs, as einops writes them: ``"b c h w"`` for the only input,
+        ``{"x": "b c h w", "mask": "b _"}`` for some; ``(h d)`` for what is a product, ``_`` and ``...`` for what
+        has no name, 1 for a dimension of size 1. They come before those given on import. AxisError says what
+        does not fit. Found once for the same names.
+        """
+        key = names if names is None or isinstance(names, str) else tuple(sorted(names.items()))
+        found = self._axes.get(key)
+        if found is None:
+            given = names if isinstance(names, str) else {**self.axis_names, **(names or {})}
+            found = self._axes[key] = NamedAxes(Axes(self.graph), given, self.origins)
+        return found
+
+    @cached_property
+    def _axes(self) -> dict[Any, NamedAxes]:
+        return {}
+
+    def with_axes(self, names: Given) -> TensorDAG:
+        """The same network with names for the dimensions of its inputs; see :meth:`axes`."""
+        self.axes(names)
+        given = {next(iter(self.graph.inputs)): names} if isinstance(names, str) else dict(names or {})
+        return replace(self, axis_names={**self.axis_names, **given})
+
+    def rank_report(self) -> RankReport:
+        """The largest rank and where, and which values have left-over dimensions of size 1, and where."""
+        return rank_report(self.axes().axes, self.origins)
 
     # Going to a framework. Frameworks stand to the right of this module, so they are found by name.
 
@@ -140,14 +239,20 @@ class TensorDAG:
     # Coming from a framework, for those who look for it on the class.
 
     @staticmethod
-    def from_torch(*args: Any, **options: Any) -> TensorDAG:
+    def from_torch(*args: Any, axes: Given = None, **options: Any) -> TensorDAG:
         """See :func:`tdagger.from_torch`."""
-        return _importer("torch").from_torch(*args, **options)
+        return _importer("torch").from_torch(*args, **options).with_axes(axes)
 
     @staticmethod
     def from_torchscript(*args: Any, **options: Any) -> TensorDAG:
         """See :func:`tdagger.from_torchscript`."""
         return _importer("torch").from_torchscript(*args, **options)
+
+
+def _still_fits(dag: TensorDAG, graph: Graph, name: str, pattern: str) -> bool:
+    """Whether names of an input's dimensions are still right with another graph."""
+    before, now = dag.graph.inputs[name], graph.inputs.get(name)
+    return now is before or (now is not None and now.rank == before.rank and "1" not in pattern.split())
 
 
 def _exporter(framework: str) -> Any:

@@ -16,6 +16,16 @@ from tdagger.errors import AttributeValueError, TypeMismatchError
 Shape = tuple[int, ...]
 
 
+def least(a: Any, b: Any) -> Any:
+    """The smaller of two numbers of entries: ints, or those of formulas (``tdagger.analysis.polynomial``)."""
+    return min(a, b) if isinstance(a, int) and isinstance(b, int) else b.least(a) if isinstance(a, int) else a.least(b)
+
+
+def most(a: Any, b: Any) -> Any:
+    """The larger of two numbers of entries; see :func:`least`."""
+    return max(a, b) if isinstance(a, int) and isinstance(b, int) else b.most(a) if isinstance(a, int) else a.most(b)
+
+
 class DType:
     """An element type, one of a fixed table (:data:`DTYPES`).
 

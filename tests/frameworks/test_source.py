@@ -270,6 +270,32 @@ def test_transformers_of_two_parts():
     assert shapes == {"input_ids": (1, 16), "pixel_values": (1, 3, 32, 32), "attention_mask": (1, 16)}
 
 
+@pytest.mark.parametrize(
+    ("name", "asked", "expected"),
+    [
+        ("BertModel", {"input_ids": (2, 7)}, {"input_ids": (2, 7), "attention_mask": (2, 7)}),
+        ("BertModel", {"attention_mask": (2, 7)}, {"input_ids": (2, 7), "attention_mask": (2, 7)}),
+        ("BertModel", {"input_ids": (2, 7), "token_type_ids": (2, 7)},
+         {"input_ids": (2, 7), "attention_mask": (2, 7), "token_type_ids": (2, 7)}),
+        ("BertModel", {"inputs_embeds": (2, 7, 12)}, {"inputs_embeds": (2, 7, 12), "attention_mask": (2, 7)}),
+        ("T5Model", {"input_ids": (2, 7)},
+         {"input_ids": (2, 7), "attention_mask": (2, 7), "decoder_input_ids": (2, 8)}),
+        ("T5Model", {"decoder_input_ids": (2, 5)},
+         {"input_ids": (2, 16), "attention_mask": (2, 16), "decoder_input_ids": (2, 5)}),
+    ],
+)  # fmt: skip
+def test_transformers_inputs_fit_the_shapes_asked_for(name, asked, expected):
+    pytest.importorskip("transformers")
+    small = {"num_layers": 1, "d_model": 12, "d_ff": 8, "num_heads": 2, "vocab_size": 50} if name == "T5Model" else BERT
+    loaded = source.load(f"transformers:{name}", Options(small, shapes={n: InputSpec(s) for n, s in asked.items()}))
+    inputs = dict(zip(loaded.names, (*loaded.args, *loaded.kwargs.values()), strict=True))
+    assert {n: tuple(t.shape) for n, t in inputs.items()} == expected
+    assert all((t == 1).all() for n, t in inputs.items() if "mask" in n)
+    drawn = loaded.random_inputs(0)
+    want, got = loaded.run(drawn), loaded.run_round_trip(loaded.dag(), drawn)
+    np.testing.assert_allclose(got[0], want[0], rtol=1e-4, atol=1e-5)
+
+
 NETS = """
 import torch
 class Two(torch.nn.Module):

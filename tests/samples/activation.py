@@ -176,6 +176,17 @@ def _along_axis() -> list[Sample]:
         )
     for s, n in [((2, 3), 3), ((2, 3, 4), 3), ((2, 3, 2, 1, 2), 1), ((4,), 1), ((0, 2), 2), ((), 1)]:
         found.append(Sample("prelu", f"{s} {n}", td.prelu, (numbers(s), numbers((n,), seed=2)), by_torch(F.prelu), 1))
+    for s, axis in [((3,), 0), ((3, 4), 0), ((2, 3), -1), ((2, 2, 3, 4), 2), ((0, 2, 3), 2), ((2, 1, 3), 1)]:
+        n = s[axis]
+        like = [1] * len(s)
+        like[axis] = n
+        found.append(
+            Sample(
+                "prelu", f"{s} axis {axis}", lambda x, w, a=axis: td.prelu(x, w, axis=a),
+                (numbers(s), numbers((n,), seed=2)),
+                by_torch(lambda x, w, to=tuple(like): torch.where(x > 0, x, w.reshape(to) * x)), 1,
+            )
+        )  # fmt: skip
     for d in FLOATS:
         found.append(
             Sample(

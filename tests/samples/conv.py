@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 import tdagger as td
-from tests.samples import Sample, by_torch, numbers
-from tests.samples.linear import INF, NAN, sampled, special
+from tests.samples import FLOATS, Sample, by_torch, numbers
+from tests.samples.linear import INF, LEADS, NAN, batched, sampled, special
 
 SAMPLES: list[Sample] = []
 
@@ -76,3 +76,34 @@ for _name, _shapes, _attributes in (
     ("zero batch", [(0, 3, 4, 5), (3, 4, 3, 2), (4,)], {}),
 ):
     SAMPLES += sampled("convolution_transpose", _name, _back(_attributes)[0], _shapes, _back(_attributes)[1])
+
+for _lead in LEADS:
+    for _name, _shapes, _attributes in (
+        ("plain", [(3, 7, 8), (4, 3, 3, 3), (4,)], {"padding": 1}),
+        ("groups", [(4, 9, 6), (6, 2, 3, 2), (6,)], {"groups": 2, "stride": (2, 1), "dilation": (1, 2)}),
+        ("same", [(3, 8), (4, 3, 5)], {"padding": "same", "dilation": 2}),
+        ("3d", [(2, 5, 6, 7), (3, 2, 2, 3, 2), (3,)], {"stride": 2}),
+    ):
+        _shapes = [(*_lead, *_shapes[0]), *_shapes[1:]]
+        SAMPLES += sampled("convolution", f"{len(_lead)} leading {_name}", _forward(_attributes)[0], _shapes,
+                           batched(_forward(_attributes)[1], len(_lead)))  # fmt: skip
+    for _name, _shapes, _attributes in (
+        ("strides", [(3, 4, 5), (3, 4, 3, 2), (4,)], {"stride": (2, 3), "padding": 1, "output_padding": (1, 2)}),
+        ("groups", [(4, 4), (4, 2, 3), (4,)], {"stride": 3, "dilation": 2, "groups": 2}),
+        ("no bias", [(2, 3, 4, 2), (2, 3, 2, 2, 3)], {}),
+    ):
+        _shapes = [(*_lead, *_shapes[0]), *_shapes[1:]]
+        # in 3d torch adds up half precision in half precision
+        _dtypes = ("f64", "f32") if len(_shapes[1]) == 5 else FLOATS
+        SAMPLES += sampled("convolution_transpose", f"{len(_lead)} leading {_name}", _back(_attributes)[0], _shapes,
+                           batched(_back(_attributes)[1], len(_lead)), _dtypes)  # fmt: skip
+    SAMPLES += sampled(
+        "convolution", f"{len(_lead)} leading uneven",
+        lambda x, w: td.convolution(x, w, stride=2, padding=((0, 3), (2, -1))), [(*_lead, 3, 7, 8), (4, 3, 3, 3)],
+        batched(_uneven, len(_lead)), ("f32",),
+    )  # fmt: skip
+for _empty in ((0, 2), (2, 0)):
+    SAMPLES += sampled("convolution", f"{_empty} leading", _forward({})[0], [(*_empty, 3, 7), (4, 3, 3), (4,)],
+                       lambda x, w, b: x.new_zeros(*x.shape[:2], 4, 5), ("f32",))  # fmt: skip
+    SAMPLES += sampled("convolution_transpose", f"{_empty} leading", _back({})[0], [(*_empty, 3, 7), (3, 4, 3), (4,)],
+                       lambda x, w, b: x.new_zeros(*x.shape[:2], 4, 9), ("f32",))  # fmt: skip

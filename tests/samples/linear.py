@@ -38,6 +38,24 @@ def sampled(
     return found
 
 
+def batched(function: Callable[..., Any], lead: int, tensors: int = 1) -> Callable[..., Any]:
+    """torch's ``function`` of tensors with one batch axis (the first ``tensors``) as one of those with ``lead``."""
+
+    def over(*xs: torch.Tensor) -> Any:
+        first = [x.reshape(-1, *x.shape[lead:]) for x in xs[:tensors]]
+        out = function(*first, *xs[tensors:])
+        ahead = xs[0].shape[:lead]
+        parts = out if isinstance(out, tuple) else (out,)
+        found = tuple(t.reshape(*ahead, *t.shape[1:]) for t in parts)
+        return found if isinstance(out, tuple) else found[0]
+
+    return over
+
+
+#: What stands before the channels where it isn't one batch axis.
+LEADS = ((), (2, 3), (2, 1, 2))
+
+
 def special(shape: Sequence[int], dtype: str = "f32", **at: Any) -> np.ndarray:
     """Random floats with the values ``at`` (n5=nan puts NaN at flat place 5)."""
     array = numbers(shape, "f64", -2, 2)
@@ -73,6 +91,8 @@ for _name, _shapes in {
     "vector matrix": [(5,), (2, 5, 4)],
     "matrix vector": [(2, 3, 5), (5,)],
     "vectors": [(5,), (5,)],
+    "vector and one matrix": [(5,), (5, 4)],
+    "one matrix and vector": [(3, 5), (5,)],
     "no rows": [(0, 5), (5, 4)],
     "nothing summed": [(3, 0), (0, 4)],
 }.items():
@@ -96,6 +116,18 @@ for _beta, _alpha in ((1.0, 1.0), (0.5, -2.0), (0.0, 1.5)):
                            [_bias, (3, 5), (5, 4)], _scaled(torch.addmm, _beta, _alpha))  # fmt: skip
     SAMPLES += sampled("baddbmm", _name, _scaled(td.baddbmm, _beta, _alpha), [(2, 1, 4), (2, 3, 5), (2, 5, 4)],
                        _scaled(torch.baddbmm, _beta, _alpha))  # fmt: skip
+    for _op, _bias, _x, _y in (
+        ("addmm", (4,), (5,), (5, 4)),
+        ("addmm", (1,), (2, 3, 5), (5, 4)),
+        ("addmm", (2, 1, 4), (2, 3, 5), (2, 5, 4)),
+        ("baddbmm", (3, 4), (3, 5), (5, 4)),
+        ("baddbmm", (4,), (3, 5), (5, 4)),
+        ("baddbmm", (2, 1, 3, 4), (2, 3, 3, 5), (3, 5, 4)),
+        ("baddbmm", (), (5,), (5,)),
+    ):
+        SAMPLES += sampled(_op, f"{_name} {list(_bias)} {list(_x)} {list(_y)}",
+                           _scaled(getattr(td, _op), _beta, _alpha), [_bias, _x, _y],
+                           lambda c, x, y, b=_beta, a=_alpha: b * c + a * (x @ y))  # fmt: skip
 SAMPLES.append(
     Sample("addmm", "beta 0 ignores nan", _scaled(td.addmm, 0.0, 1.0),
            (special((4,), n1=NAN), special((3, 5)), special((5, 4))), by_torch(_scaled(torch.addmm, 0.0, 1.0)), 64,
@@ -116,6 +148,8 @@ for _ends in ([2, 2, 5], [0, 6, 6], [1, 3, 4], [0, 0, 0]):
 
 SAMPLES += sampled("bilinear", "bias", td.bilinear, [(2, 3, 4), (2, 3, 5), (6, 4, 5), (6,)], F.bilinear)
 SAMPLES += sampled("bilinear", "no bias", td.bilinear, [(3, 4), (3, 5), (6, 4, 5)], F.bilinear)
+SAMPLES += sampled("bilinear", "vectors", td.bilinear, [(4,), (5,), (6, 4, 5), (6,)], F.bilinear)
+SAMPLES += sampled("bilinear", "many axes", td.bilinear, [(2, 3, 2, 4), (2, 3, 2, 5), (6, 4, 5)], F.bilinear)
 
 _index = np.array([[1, 0, 3], [3, 3, 1]])
 for _ids in (_index, _index.astype(np.int32), np.zeros((0, 2), np.int64), np.array(2)):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 import tdagger as td
 from tests.samples import FLOATS, Sample, by_torch, dtype_of, numbers
-from tests.samples.linear import INF, NAN, sampled, special
+from tests.samples.linear import INF, LEADS, NAN, batched, sampled, special
 
 SAMPLES: list[Sample] = []
 _C = (4,)
@@ -115,4 +115,48 @@ for _size in (1, 2, 3, 5):
         "local_response_norm", f"{_size}",
         _with(td.local_response_norm, size=_size, alpha=0.5, beta=0.75, k=1.5), [(2, 4, 3, 3)],
         _with(F.local_response_norm, size=_size, alpha=0.5, beta=0.75, k=1.5),
+    )  # fmt: skip
+
+
+def _only_first(function: Callable[..., Any], lead: int) -> Callable[..., Any]:
+    """:func:`batched` where the results after the first have no batch."""
+
+    def over(x: torch.Tensor, *rest: torch.Tensor) -> Any:
+        out, *others = function(x.reshape(-1, *x.shape[lead:]), *rest)
+        return (out.reshape(x.shape), *others)
+
+    return over
+
+
+for _lead in LEADS:
+    _n = len(_lead)
+    _id = f"channels at {_n}"
+    for _more in ((3, 5), ()):
+        for _dtype in FLOATS:
+            _stats = [numbers(_C, _dtype, seed=1), numbers(_C, _dtype, 0.1, 3)]
+            SAMPLES += sampled("batch_norm", f"{_id} {_more}", _with(td.batch_norm, axis=_n),
+                               [(*_lead, 4, *_more), *_stats, _C, _C], batched(F.batch_norm, _n),
+                               (_dtype,))  # fmt: skip
+            if _more or _lead:
+                SAMPLES += sampled(
+                    "batch_norm_train", f"{_id} {_more}", _with(td.batch_norm_train, momentum=0.3, eps=1e-3, axis=_n),
+                    [(*_lead, 4, *_more), *_stats, _C, _C], _only_first(_train(0.3, 1e-3), _n), (_dtype,),
+                )  # fmt: skip
+            if _more:
+                SAMPLES += sampled("instance_norm_train", _id, _with(td.instance_norm_train, momentum=0.3, axis=_n),
+                                   [(*_lead, 4, 3, 5), *_stats, _C, _C], _only_first(_train_instances, _n),
+                                   (_dtype,))  # fmt: skip
+    SAMPLES += sampled(
+        "batch_norm_train", f"{_id}, no running statistics", _with(td.batch_norm_train, axis=_n), [(*_lead, 4, 3)],
+        _only_first(lambda x: (F.batch_norm(x, None, None, training=True), x.mean((0, 2)), x.var((0, 2))), _n),
+        ("f64", "f32"),
+    )  # fmt: skip
+    for _groups, _x in ((1, (4, 3, 5)), (2, (4, 3)), (1, (4,))):
+        SAMPLES += sampled("group_norm", f"{_id} {_groups} of {_x}", _with(td.group_norm, groups=_groups, axis=_n),
+                           [(*_lead, *_x), _C, _C], batched(_grouped(_groups), _n))  # fmt: skip
+    SAMPLES += sampled("instance_norm", _id, _with(td.instance_norm, axis=_n), [(*_lead, 4, 3, 5), _C, _C],
+                       batched(_instance, _n))  # fmt: skip
+    SAMPLES += sampled(
+        "local_response_norm", _id, _with(td.local_response_norm, size=3, alpha=0.5, axis=_n), [(*_lead, 4, 3, 3)],
+        batched(_with(F.local_response_norm, size=3, alpha=0.5), _n),
     )  # fmt: skip

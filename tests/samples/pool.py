@@ -4,11 +4,12 @@ from collections.abc import Callable
 from itertools import product
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 
 import tdagger as td
-from tests.samples import Sample, by_torch, numbers
-from tests.samples.linear import INF, NAN, sampled, special
+from tests.samples import FLOATS, Sample, by_torch, numbers
+from tests.samples.linear import INF, LEADS, NAN, sampled, special
 
 SAMPLES: list[Sample] = []
 _SHAPES = ((2, 3, 7), (1, 2, 6, 7), (1, 2, 5, 6, 4))
@@ -76,3 +77,30 @@ for _size in ((3, None), (None, 1), (4, 5)):
     SAMPLES += sampled("adaptive_max_pool_with_indices", f"{_size}",
                        lambda x, s=_size: td.adaptive_max_pool_with_indices(x, size=s), [(2, 3, 6, 7)],
                        lambda x, s=_size: F.adaptive_max_pool2d(x, s, return_indices=True), ulps=0)  # fmt: skip
+
+for _lead, (_channels, _x) in product(LEADS, (((3,), (7,)), ((2,), (6, 7)), ((), (6, 7)), ((1,), (5, 6, 4)))):
+    _shape, _id = (*_lead, *_channels, *_x), f"{len(_lead)} leading {[*_channels, *_x]}"
+    _how = {"kernel": (3,) * len(_x), "stride": (2,) * len(_x), "padding": (1,) * len(_x), "ceil": True}
+
+    def _of(function: Any, shape: tuple[int, ...] = _shape, rank: int = len(_x)) -> Any:
+        def over(x: torch.Tensor) -> Any:
+            out = function(x.reshape(-1, 1, *shape[-rank:]))
+            parts = [t.reshape(*shape[:-rank], *t.shape[2:]) for t in (out if isinstance(out, tuple) else (out,))]
+            return tuple(parts) if isinstance(out, tuple) else parts[0]
+
+        return over
+
+    for _op, _indices in (("max_pool", False), ("max_pool_with_indices", True)):
+        _array = special(_shape, n5=NAN, n9=INF, n20=-INF)
+        SAMPLES.append(Sample(_op, _id, _max(_how, _indices)[0], (_array,), by_torch(_of(_max(_how, _indices)[1]))))
+    # on the CPU torch averages no half precision in 3d
+    SAMPLES += sampled("avg_pool", _id, _average(_how)[0], [_shape], _of(_average(_how)[1]),
+                       ("f64", "f32") if len(_x) == 3 else FLOATS)  # fmt: skip
+    for _size in (3, 4):
+        _sizes = (_size, None, 2)[: len(_x)]
+        for _op, _indices in (("avg", {}), ("max", {}), ("max", {"return_indices": True})):
+            _name = f"adaptive_{_op}_pool{'_with_indices' if _indices else ''}"
+            _function = getattr(F, f"adaptive_{_op}_pool{len(_x)}d")
+            SAMPLES += sampled(_name, f"{_id} to {_sizes}", lambda x, o=_name, s=_sizes: getattr(td, o)(x, size=s),
+                               [_shape], _of(lambda x, f=_function, s=_sizes, i=_indices: f(x, s, **i)),
+                               ("f32",))  # fmt: skip

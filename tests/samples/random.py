@@ -92,26 +92,26 @@ for _dtype in FLOATS:
     )  # fmt: skip
 
 
-def _mask(x: Array, seed: Array, p: float, features: bool) -> Array:
-    shape = (*x.shape[:2], *(1,) * (x.ndim - 2)) if features else x.shape
+def _mask(x: Array, seed: Array, p: float, features: bool, axis: int = 1) -> Array:
+    shape = (*x.shape[: axis + 1], *(1,) * (x.ndim - axis - 1)) if features else x.shape
     return np.broadcast_to(_whole(seed, shape, 53) / 2.0**53 < 1 - p, x.shape)
 
 
-def _dropout(p: float, features: bool) -> Any:
+def _dropout(p: float, features: bool, axis: int = 1) -> Any:
     def expected(x: Array, seed: Array) -> Array:
         wide = x.astype(np.float64 if x.dtype.itemsize == 8 else np.float32)
         scaled = wide / wide.dtype.type(1 - p) if p < 1 else wide
-        return np.where(_mask(x, seed, p, features), scaled, 0).astype(x.dtype)
+        return np.where(_mask(x, seed, p, features, axis), scaled, 0).astype(x.dtype)
 
     return expected
 
 
-def _alpha_dropout(p: float, features: bool) -> Any:
+def _alpha_dropout(p: float, features: bool, axis: int = 1) -> Any:
     low = -1.0507009873554805 * 1.6732632423543772
     a = 1 / math.sqrt((1 - p) * (1 + p * low**2)) if p < 1 else 0.0
 
     def expected(x: Array, seed: Array) -> Array:
-        y = np.where(_mask(x, seed, p, features), x.astype(np.float64), low)
+        y = np.where(_mask(x, seed, p, features, axis), x.astype(np.float64), low)
         return (a * y - a * p * low).astype(x.dtype)
 
     return expected
@@ -128,6 +128,15 @@ for _dtype in FLOATS:
             Sample("alpha_dropout_train", _id, lambda x, s, h=_how: td.alpha_dropout_train(x, s, **h), (_x, _SEED),
                    _alpha_dropout(_p, _features), 2, True),
         ]  # fmt: skip
+for _axis, _x in ((0, numbers((5, 4, 2))), (2, numbers((2, 3, 5, 4))), (0, numbers((7,))), (-2, numbers((2, 3, 5, 4)))):
+    _how = {"p": 0.4, "features": True, "axis": _axis}
+    _id = f"features at {_axis} {list(_x.shape)}"
+    SAMPLES += [
+        Sample("dropout_train", _id, lambda x, s, h=_how: td.dropout_train(x, s, **h), (_x, _SEED),
+               _dropout(0.4, True, _axis % _x.ndim), 1),
+        Sample("alpha_dropout_train", _id, lambda x, s, h=_how: td.alpha_dropout_train(x, s, **h), (_x, _SEED),
+               _alpha_dropout(0.4, True, _axis % _x.ndim), 2, True),
+    ]  # fmt: skip
 # what is dropped is 0, whatever it was
 SAMPLES.append(
     Sample("dropout_train", "inf", lambda x, s: td.dropout_train(x, s, p=0.5),

@@ -14,15 +14,17 @@ SAMPLES: list[Sample] = []
 _MODULES = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}
 
 
-def _network(op: str, kinds: int, how: dict[str, Any]) -> tuple[Callable[..., Any], Callable[..., Any], list[Any]]:
-    """What builds the value, what torch does, and the shapes: 5 steps, batch 2, 3 inputs, 4 hidden."""
+def _network(
+    op: str, kinds: int, how: dict[str, Any], batch: tuple[int, ...] = (2,)
+) -> tuple[Callable[..., Any], Callable[..., Any], list[Any]]:
+    """What builds the value, what torch does, and the shapes: 5 steps, 3 inputs, 4 hidden."""
     names = {"layers": "num_layers", "biases": "bias"}
     module = _MODULES[op](3, 4, **{names.get(k, k): v for k, v in how.items()})
     own = {k: v for k, v in how.items() if k != "proj_size"}
     weights = [p for ws in module.all_weights for p in ws]
     states = how["layers"] * (2 if how["bidirectional"] else 1)
-    x = (2, 5, 3) if how["batch_first"] else (5, 2, 3)
-    initial = [(states, 2, how.get("proj_size", 4)), (states, 2, 4)][:kinds]
+    x = (*batch, 5, 3) if how["batch_first"] else (5, *batch, 3)
+    initial = [(states, *batch, how.get("proj_size", 4)), (states, *batch, 4)][:kinds]
     shapes = [x, *initial, *[tuple(w.shape) for w in weights]]
 
     @torch.no_grad()
@@ -30,8 +32,12 @@ def _network(op: str, kinds: int, how: dict[str, Any]) -> tuple[Callable[..., An
         module.to(x.dtype)
         for w, value in zip(weights, rest[kinds:], strict=True):
             w.copy_(value)
-        out, last = module(x, rest[:kinds] if kinds > 1 else rest[0])
-        return (out, *last) if kinds > 1 else (out, last)
+        first = [t.reshape(t.shape[0], -1, t.shape[-1]) for t in rest[:kinds]]
+        at = 0 if how["batch_first"] else 1
+        rows = x.reshape(*x.shape[:at], -1, *x.shape[at + len(batch) :])
+        out, last = module(rows, first if kinds > 1 else first[0])
+        last = [t.reshape(t.shape[0], *batch, t.shape[-1]) for t in (last if kinds > 1 else (last,))]
+        return (out.reshape(*x.shape[:-1], out.shape[-1]), *last)
 
     return lambda *xs: getattr(td, op)(*xs, **own), function, shapes
 
@@ -53,3 +59,9 @@ for _op, _kinds in (("lstm", 2), ("gru", 1), ("rnn", 1)):
     SAMPLES += sampled(_op, "plain", _build, _shapes, _function, ("f16", "bf16"), ulps=16)
 _build, _function, _shapes = _network("rnn", 1, {**_how, "nonlinearity": "relu"})
 SAMPLES += sampled("rnn", "relu", _build, _shapes, _function, ("f64", "f32"))
+for _batch, _first in product(((), (2, 3)), (False, True)):
+    _how = {"layers": 2, "bidirectional": True, "batch_first": _first, "biases": True}
+    for _op, _kinds in (("lstm", 2), ("gru", 1), ("rnn", 1)):
+        _build, _function, _shapes = _network(_op, _kinds, _how, _batch)
+        SAMPLES += sampled(_op, f"batch {list(_batch)}{' first' if _first else ''}", _build, _shapes, _function,
+                           ("f64", "f32"))  # fmt: skip

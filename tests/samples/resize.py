@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 import tdagger as td
 from tests.samples import Sample, by_torch, numbers
-from tests.samples.linear import INF, NAN, sampled, special
+from tests.samples.linear import INF, LEADS, NAN, batched, sampled, special
 
 SAMPLES: list[Sample] = []
 _SHAPES = ((2, 2, 7), (1, 2, 6, 9), (1, 1, 4, 5, 3))
@@ -96,3 +96,31 @@ for _padding in ("zeros", "border"):
     _build, _function = _sample(mode="nearest", padding=_padding, align_corners=False)
     SAMPLES += sampled("grid_sample", f"far away {_padding}", _build, [(2, 3, 5, 6), _FAR], _function, ("f32",), 0,
                        wide=False)  # fmt: skip
+
+for _lead, (_size, _how) in product(
+    LEADS, (((9, 4), {"mode": "nearest"}), ((9, 4), {"mode": "linear", "align_corners": True}),
+            ((9, 4), {"mode": "cubic"}), ((4, 9), {"mode": "area"}), ((4, 5), {"mode": "linear", "antialias": True}),
+            ((3,), {"mode": "linear"}), ((3, 4, 2), {"mode": "linear"}), ((12, 14), {"mode": "nearest"})),
+):  # fmt: skip
+    _id = f"{len(_lead)} leading {_size} " + " ".join(f"{k}={v}" for k, v in _how.items())
+    _build, _function = _resize(len(_size), size=_size, **_how)
+    _x = (6, 7, 5)[: len(_size)]
+    SAMPLES += sampled("interpolate", _id, _build, [(*_lead, 2, *_x)], batched(_function, len(_lead)), ("f32",), _ULPS,
+                       wide=False)  # fmt: skip
+SAMPLES += sampled("interpolate", "of one axis", lambda x: td.interpolate(x, size=(9,), mode="linear"), [(6,)],
+                   lambda x: F.interpolate(x[None, None], 9, mode="linear")[0, 0], ("f32", "bf16"))  # fmt: skip
+SAMPLES += sampled(
+    "interpolate", "scale, no batch", lambda x: td.interpolate(x, size=(4, 9), scale=(0.7, 1.3), mode="linear"),
+    [(2, 6, 7)], lambda x: F.interpolate(x[None], scale_factor=(0.7, 1.3), mode="bilinear")[0], ("f32",), _ULPS,
+    wide=False,
+)  # fmt: skip
+for _lead, _mode in product(LEADS, ("bilinear", "nearest", "bicubic")):
+    _build, _function = _sample(mode=_mode, padding="reflection", align_corners=False)
+    _function = batched(_function, len(_lead), 2)
+    SAMPLES += sampled("grid_sample", f"{len(_lead)} leading {_mode}", _build,
+                       [(*_lead, 3, 5, 6), numbers((*_lead, 4, 7, 2), "f32", -1.8, 1.8)], _function, ("f32",), _ULPS,
+                       wide=False)  # fmt: skip
+    if _mode != "bicubic":
+        SAMPLES += sampled("grid_sample", f"3d {len(_lead)} leading {_mode}", _build,
+                           [(*_lead, 2, 5, 6, 4), numbers((*_lead, 4, 3, 2, 3), "f32", -1.5, 1.5)], _function,
+                           ("f32",), _ULPS, wide=False)  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 import tdagger as td
 from tdagger.composite import composites
 from tests.samples import FLOATS, INTS, Array, Sample, by_torch, numbers
+from tests.samples.linear import LEADS, batched
 
 DTYPES = (*FLOATS, *INTS, "bool", "c64")
 Function = Callable[..., Any]
@@ -164,6 +166,24 @@ def _orders() -> list[Sample]:
     return found
 
 
+def _shuffles_of_any_axis() -> list[Sample]:
+    found: list[Sample] = []
+    for shape, groups, axis in [((6,), 2, 0), ((6, 2), 3, 0), ((2, 3, 4, 2), 2, 2), ((2, 3, 4), 2, -1)]:
+
+        def shuffled(x: Array, g: int = groups, a: int = axis % len(shape)) -> Array:
+            parts = x.reshape(*x.shape[:a], g, x.shape[a] // g, *x.shape[a + 1 :])
+            return parts.swapaxes(a, a + 1).reshape(x.shape)
+
+        found += _moves(
+            "channel_shuffle",
+            f"{groups} axis {axis}",
+            lambda x, g=groups, a=axis: td.channel_shuffle(x, groups=g, axis=a),
+            shape,
+            shuffled,
+        )
+    return found
+
+
 def _diagonals() -> list[Sample]:
     found: list[Sample] = []
     for offset in (-4, -1, 0, 1, 2, 9):
@@ -258,6 +278,17 @@ def _windows() -> list[Sample]:
                     8,
                 )
             )
+    for lead, (shape, options) in product(LEADS, _WINDOWS[:2]):
+        theirs = _torch_windows(options)
+        unfold = batched(lambda x, o=theirs: F.unfold(x, **o), len(lead))
+        whole, name = (*lead, *shape[1:]), f"{len(lead)} leading {shape[1]}"
+        found += _moves("im2col", name, lambda x, o=options: td.im2col(x, **o), whole, by_torch(unfold))
+        fold = batched(lambda x, o=theirs, n=shape[2:]: F.fold(x, n, **o), len(lead))
+        columns = numbers(by_torch(unfold)(numbers(whole)).shape, low=0.1)
+        found.append(
+            Sample("col2im", name, lambda x, o=options, n=shape[2:]: td.col2im(x, output=n, **o), (columns,),
+                   by_torch(fold, wide=True), 8)
+        )  # fmt: skip
     line = {"kernel": (3,), "stride": (2,), "padding": (1,), "dilation": (1,)}
     flat = {"kernel": (1, 3), "stride": (1, 2), "padding": (0, 1), "dilation": (1, 1)}
     found += _moves(
@@ -278,6 +309,9 @@ def _padded(op: str, mode: str) -> list[Sample]:
         ((3, 3), ((0, 0), (0, 0))),
         ((2, 0, 3), ((1, 1), (0, 0), (0, 2))),
         ((2, 2, 2, 2, 2), ((0, 1), (1, 0), (1, 1), (0, 0), (1, 1))),
+        ((1, 2, 2, 2, 3, 3), ((0, 0), (0, 0), (0, 0), (0, 0), (1, 1), (2, 0))),
+        ((3, 3), ((1, 0), (1, 2))),
+        ((2, 3), ((1, 0), (0, 0))),
         ((), ()),
     ]:
         found += _moves(op, f"{widths}", lambda x, w=widths: getattr(td, op)(x, widths=w), shape,
@@ -294,6 +328,6 @@ def _padded(op: str, mode: str) -> list[Sample]:
 
 
 SAMPLES = [
-    *_reshapes(), *_copies(), *_orders(), *_diagonals(), *_windows(),
+    *_reshapes(), *_copies(), *_orders(), *_shuffles_of_any_axis(), *_diagonals(), *_windows(),
     *_padded("reflect_pad", "reflect"), *_padded("replicate_pad", "edge"), *_padded("circular_pad", "wrap"),
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from tests.samples import Array, Sample, by_torch, numbers
 
 #: Composite to torch's function, and the range it is asked for.
 _FUNCTIONS: dict[str, tuple[Any, float, float]] = {
+    "airy_ai": (lambda x: special.airy_ai(x).masked_fill(x.isinf(), 0), -20, 20),
     "bessel_i0": (special.i0, -30, 30),
     "bessel_i0e": (special.i0e, -30, 30),
     "bessel_i1": (special.i1, -30, 30),
@@ -32,12 +33,12 @@ _FUNCTIONS: dict[str, tuple[Any, float, float]] = {
     "spherical_bessel_j0": (special.spherical_bessel_j0, -30, 30),
 }
 
-#: torch's own Bessel functions are good to 2e-7 of the largest only, and those of other types go with them.
-_COARSE = ("bessel_j0", "bessel_j1", "bessel_y0", "bessel_y1")
+#: torch's own Airy and Bessel functions are good to 1e-6 of the largest only, and those of other types go with them.
+_COARSE = ("airy_ai", "bessel_j0", "bessel_j1", "bessel_y0", "bessel_y1")
 
 
 def _points(low: float, high: float, dtype: str) -> Array:
-    ends = [0.0, -0.0, 1.0, 2.0, 8.0, 0.5, np.nan]
+    ends = [0.0, -0.0, 1.0, 2.0, -5.0, 8.0, 0.5, np.nan]
     values = np.concatenate([[v for v in ends if low <= v <= high or v != v], numbers((60,), "f64", low, high)])
     return values.astype(td.DType.of(dtype).numpy)
 

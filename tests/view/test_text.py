@@ -91,20 +91,21 @@ def network():
 
 TEXT = """\
 Net
-  in   x: f32[2 4]
-  out  y: f32[2 5]
-       z: f32[1 5]
+  in   x: f32[b=2 c=4]
+  out  y: f32[b=2 c2=5]
+       z: f32[1 c2=5]
   25 parameters (100 B), 5 ops, 110 FLOPs; reads 360 B, writes 200 B
+  axes  b=2  c=4  c2=5
 
-                      FLOPs
+                       FLOPs
 
 block  Block
-  fc   %1  f32[2 5]      80  linear(x, fc.weight, fc.bias)
-  act  %2  f32[2 5]      10  relu(%1)
-       %3  f32[2 5]      10  %2 * 2.0
+  fc   %1  f32[b c2]      80  linear(x, fc.weight, fc.bias)
+  act  %2  f32[b c2]      10  relu(%1)
+       %3  f32[b c2]      10  %2 * 2.0
 
-       %4  f32[1 5]       5  sum(%3, over a of a b)
-       %5  f32[1 5]       5  exp(%4)
+       %4  f32[1 c2]       5  sum(%3, over a of a b)
+       %5  f32[1 c2]       5  exp(%4)
 
   return Result(y=%3, z=(%5,))
   count <- %4"""
@@ -121,9 +122,25 @@ def test_network():
     assert shown.splitlines()[5:] == TEXT.splitlines()[5:]
 
 
+def test_sizes_instead_of_axes():
+    shown = td.show(network(), axes=False).splitlines()
+    assert shown[1:4] == ["  in   x: f32[2 4]", "  out  y: f32[2 5]", "       z: f32[1 5]"]
+    assert not any(line.startswith("  axes") for line in shown)
+    assert "  act  %2  f32[2 5]      10  relu(%1)" in shown
+    assert "    fc.weight  f32[5 4]" in td.show(network(), axes=False, parameters=True).splitlines()
+
+
+def test_given_names_are_shown():
+    dag = network().with_axes("rows features")
+    shown = str(dag).splitlines()
+    assert shown[1] == "  in   x: f32[rows=2 features=4]"
+    assert "  axes  rows=2  features=4  c=5" in shown
+    assert td.show(dag, axes=dag.axes({"x": "n _"})).splitlines()[1] == "  in   x: f32[n=2 c=4]"
+
+
 def test_parameters_and_max_lines():
     shown = td.show(network(), parameters=True, max_lines=2).splitlines()
-    assert "    fc.weight  f32[5 4]" in shown
+    assert "    fc.weight  f32[c2=5 c=4]" in shown
     assert "  ... 3 more" in shown
     assert not any("%3  " in line for line in shown)
 
@@ -166,4 +183,4 @@ def test_values_of_one_module_are_marked():
     signature = Signature(Tree("leaf"), Tree("leaf"))
     origins = {a: Origin("net.act"), b: Origin("net.act"), c: Origin("net")}
     shown = str(TensorDAG(td.Graph({"x": x}, {"y": c}), {}, signature, {}, origins, {}, "Net")).splitlines()
-    assert [line[:8] for line in shown[8:11]] == ["  act  %", "  |    %", "       %"]
+    assert [line[:8] for line in shown[9:12]] == ["  act  %", "  |    %", "       %"]

@@ -89,6 +89,13 @@ def inspect(
     depth: Annotated[int, typer.Option(min=0, help="How deep to list modules; 0 for none.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
     as_text: Annotated[bool, typer.Option("--text", help="Print the graph itself.")] = False,
+    axes: Annotated[
+        bool | None,
+        typer.Option(
+            "--axes/--no-axes", help="Print the graph with named axes, and what is not known of them; or sizes."
+        ),
+    ] = None,
+    ranks: Annotated[bool, typer.Option("--ranks", help="Show ranks and left-over dimensions of size 1.")] = False,
     settings: Settings = None,
     batch: Batch = None,
     shape: Shapes = None,
@@ -97,15 +104,23 @@ def inspect(
     debug: Debug = False,
 ) -> int:
     """Show a network's totals, its ops, and what each module takes."""
-    if as_json and as_text:
-        raise AttributeValueError("--json and --text exclude each other")
+    if as_json and (as_text or axes):
+        raise AttributeValueError(f"--json and {'--axes' if axes else '--text'} exclude each other")
+    if ranks and (as_text or axes is not None):
+        raise AttributeValueError("--ranks goes with --json, not with --text or --axes")
+    if axes is False and not as_text:
+        raise AttributeValueError("--no-axes is for --text")
     dag = _import(_load(source, settings, batch, shape, dtype, meta))
-    if as_text:
-        typer.echo(text.show(dag))
+    if as_text or axes:
+        typer.echo(text.show(dag, axes=axes is not False))
+        if axes:
+            typer.echo("\n".join(["", *tables.opaque(dag.axes().opaque)]))
         return 0
     found = report(dag, source, depth)
     if as_json:
-        typer.echo(json.dumps(found, indent=1))
+        typer.echo(json.dumps({**found, **({"ranks": dag.rank_report().as_json()} if ranks else {})}, indent=1))
+    elif ranks:
+        typer.echo(str(dag.rank_report()))
     else:
         tables.inspection(_console(), found)
     return 0

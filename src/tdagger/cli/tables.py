@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tdagger.analysis.names import Hidden
 from tdagger.cli.measure import Difference
 from tdagger.tensordag import TensorDAG
 from tdagger.types import TensorType
@@ -76,6 +77,13 @@ def inspection(console: Console, found: Mapping[str, Any]) -> None:
     if found["modules"]:
         console.print()
         console.print(_modules(found["modules"], totals["flops"]), highlight=False)
+
+
+def opaque(found: Sequence[Hidden]) -> list[str]:
+    """Where dimensions could not be told apart, a line each."""
+    if not found:
+        return ["  every axis is known"]
+    return [f"  not known ({_many(len(found), 'place')})", *(f"    {h}" for h in found)]
 
 
 def _ops(ops: Mapping[str, Mapping[str, int]], total: int) -> Table:

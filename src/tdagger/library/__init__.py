@@ -30,6 +30,7 @@ from tdagger.library.activation import (
     tanh_shrink,
     threshold,
 )
+from tdagger.library.airy import airy_ai
 from tdagger.library.arithmetic import (
     clamp,
     divide,
@@ -142,6 +143,7 @@ __all__ = [
     "adaptive_max_pool",
     "adaptive_max_pool_with_indices",
     "addmm",
+    "airy_ai",
     "alpha_dropout_train",
     "argmax",
     "argmin",

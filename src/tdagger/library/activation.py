@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from tdagger.composite import Composite, composite
 from tdagger.errors import AttributeValueError, TypeMismatchError
 from tdagger.library.arithmetic import always, clamp, of_result, wide
-from tdagger.op import Value, ValueFunction
+from tdagger.op import Value, ValueFunction, normal_axis
 from tdagger.ops.elementwise import (
     abs_,
     cast,
@@ -25,7 +26,7 @@ from tdagger.ops.elementwise import (
     where,
     zeros_like,
 )
-from tdagger.ops.structure import broadcast_to, reduce, split, unsqueeze
+from tdagger.ops.structure import broadcast_to, reduce, split, squeeze, unsqueeze
 from tdagger.types import TensorType
 
 
@@ -82,16 +83,18 @@ def _(op: Composite, *types: TensorType) -> ValueFunction:
     return of_result(lambda y: where(y > 0.0, y, y / slope))
 
 
-@composite
-def prelu(x: Value, weight: Value) -> Value:
-    """``x`` where it is above 0, else ``weight * x``: one weight ``[1]``, or one for each entry of axis 1 ``[c]``."""
-    if weight.rank != 1 or (weight.shape[0] != 1 and (x.rank < 2 or weight.shape != x.shape[1:2])):
-        raise TypeMismatchError(f"prelu: weight must be [1] or as long as axis 1 of x: {x.type} and {weight.type}")
+def _channels(x: Value, weight: Value, *, axis: int = 1) -> tuple[tuple[Value, Value], dict[str, Any]]:
+    """Of one weight for all the axis says nothing, so that it is always the same."""
+    return (x, weight), {"axis": 1 if weight.shape == (1,) else normal_axis(axis, x.rank)}
+
+
+@composite(prepare=_channels, normal_axes=False)
+def prelu(x: Value, weight: Value, *, axis: int = 1) -> Value:
+    """``x`` where it is above 0, else ``weight * x``: one weight ``[1]``, or one for each entry of ``axis`` ``[c]``."""
+    if weight.rank != 1 or (weight.shape[0] != 1 and weight.shape != x.shape[axis : axis + 1]):
+        raise TypeMismatchError(f"prelu: weight must be [1] or as long as axis {axis} of x: {x.type} and {weight.type}")
     w, slope = wide(x), wide(weight)
-    if x.rank > 1:
-        slope = unsqueeze(slope, [i for i in range(x.rank) if i != 1])
-    elif not x.rank:
-        slope = reduce(slope, "sum", (0,), keep=False)
+    slope = squeeze(slope, (0,)) if weight.shape == (1,) else unsqueeze(slope, range(1, x.rank - axis))
     return cast(where(w > 0.0, w, broadcast_to(slope, x.shape) * w), x.dtype)
 
 

@@ -8,24 +8,25 @@ f32[2 4 5 6]
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from tdagger.composite import composite
 from tdagger.errors import AttributeValueError, TypeMismatchError
 from tdagger.library.adjoint import body_adjoint
-from tdagger.library.linear import matmul, wide
-from tdagger.op import Value
+from tdagger.library.linear import matmul, wide, wide_array
+from tdagger.op import Array, Value
 from tdagger.ops.elementwise import cast
 from tdagger.ops.structure import (
-    broadcast_to,
     group,
     permute,
     reduce,
     slice_axis,
     squeeze,
-    ungroup,
     unsqueeze,
 )
 
@@ -100,6 +101,28 @@ def parse_equation(equation: str, ranks: Sequence[int]) -> Equation:
     return Equation(operands, expand(out, widest))
 
 
+def with_axes(
+    equation: str, ranks: Sequence[int], operands: Sequence[Sequence[int | None]], out: Sequence[int | None]
+) -> str:
+    """The equation where operands of ``ranks`` and the result have other axes: of each which one it was, None if new.
+
+    >>> with_axes("bhqd,bhkd->bhqk", [4, 4], [[1, 2, 3]] * 2, [1, 2, 3])
+    'hqd,hkd->hqk'
+    >>> with_axes("...i,ij->...j", [2, 2], [[None, 0, 1], [0, 1]], [None, 0, 1])
+    'a...i,ij->a...j'
+    """
+    parsed = parse_equation(equation, ranks)
+    new = next(c for c in string.ascii_letters if c not in equation)
+
+    def term(labels: tuple[Any, ...], axes: Sequence[int | None]) -> str:
+        named = [new if a is None else labels[a] for a in axes]
+        letters = [label if isinstance(label, str) else "..." for label in named]
+        return "".join(c for i, c in enumerate(letters) if c != "..." or c not in letters[:i])
+
+    terms = [term(labels, axes) for labels, axes in zip(parsed.operands, operands, strict=True)]
+    return f"{','.join(terms)}->{term(parsed.out, out)}"
+
+
 def _check_equation(*xs: Value, equation: str) -> tuple[tuple[Value, ...], dict[str, Any]]:
     if not xs:
         raise TypeMismatchError("einsum needs at least one operand")
@@ -171,30 +194,20 @@ def _keep(x: Labelled, needed: set[Any]) -> Labelled:
 def _contract(x: Labelled, y: Labelled, needed: set[Any]) -> Labelled:
     """The product of two operands, summed over the labels that only they have."""
     (a, la), (b, lb) = _keep(x, needed | set(y[1])), _keep(y, needed | set(x[1]))
-    sizes: dict[Any, int] = {}
-    for label, n in [*zip(la, a.shape, strict=True), *zip(lb, b.shape, strict=True)]:
-        sizes[label] = n if sizes.get(label, 1) == 1 else sizes[label]
-    shared = [label for label in la if label in lb]
-    batch = [label for label in shared if label in needed]
-    summed = [label for label in shared if label not in needed]
-    left, right = [label for label in la if label not in lb], [label for label in lb if label not in la]
+    batch, left, right, summed = _blocks(la, lb, needed)
+    order = [*batch, *left, *right, *summed]
     if not summed:
-        order = [*batch, *left, *right]
         return _placed(a, la, order) * _placed(b, lb, order), tuple(order)
-    parts: list[Value] = []
-    for value, labels, blocks in ((a, la, (batch, left, summed)), (b, lb, (batch, summed, right))):
-        flat = [label for block in blocks for label in block]
-        value = permute(value, [labels.index(label) for label in flat])
-        value = broadcast_to(value, [sizes[label] for label in flat])
-        parts.append(group(value, [len(block) for block in blocks]))
-    out = matmul(parts[0], parts[1])
-    for axis, block in ((2, right), (1, left), (0, batch)):
-        out = _split(out, axis, [sizes[label] for label in block])
-    return out, (*batch, *left, *right)
+    product = _placed(wide(a), la, order) * _placed(wide(b), lb, order)
+    out = reduce(product, "sum", range(-len(summed), 0), keep=False)
+    return cast(out, a.dtype), (*batch, *left, *right)
 
 
-def _split(x: Value, axis: int, sizes: list[int]) -> Value:
-    return ungroup(x, axis, sizes) if sizes else squeeze(x, [axis])
+def _blocks(la: tuple[Any, ...], lb: tuple[Any, ...], needed: set[Any]) -> tuple[list[Any], ...]:
+    """Labels of both operands that are needed, of the first only, of the second only, and those summed over."""
+    batch = [label for label in la if label in lb and label in needed]
+    summed = [label for label in la if label in lb and label not in needed]
+    return batch, [label for label in la if label not in lb], [label for label in lb if label not in la], summed
 
 
 def _placed(x: Value, labels: tuple[Any, ...], order: list[Any]) -> Value:
@@ -205,10 +218,68 @@ def _placed(x: Value, labels: tuple[Any, ...], order: list[Any]) -> Value:
 einsum.adjoint(body_adjoint)
 
 
+LabelledArray = tuple[Array, tuple[Any, ...]]
+
+
+@einsum.numpy
+def _(*xs: Array, equation: str) -> Array:
+    """Every two operands as one product of matrices."""
+    operands, out = parse_equation(equation, [x.ndim for x in xs])
+    rest = [_array_diagonals(x, labels) for x, labels in zip(xs, operands, strict=True)]
+    done = rest.pop(0)
+    while rest:
+        needed = {*out, *(label for _, labels in rest[1:] for label in labels)}
+        done = _array_product(done, rest.pop(0), needed)
+    value, labels = _array_sum(done, set(out))
+    value = value.transpose([labels.index(label) for label in out if label in labels])
+    return np.expand_dims(value, [i for i, label in enumerate(out) if label not in labels])
+
+
+def _array_diagonals(x: Array, labels: tuple[Any, ...]) -> LabelledArray:
+    for label in dict.fromkeys(labels):
+        while labels.count(label) > 1:
+            i = labels.index(label)
+            j = labels.index(label, i + 1)
+            x = np.diagonal(x, 0, i, j)
+            labels = (*(other for a, other in enumerate(labels) if a not in (i, j)), label)
+    return x, labels
+
+
+def _array_sum(x: LabelledArray, needed: set[Any]) -> LabelledArray:
+    value, labels = x
+    drop = tuple(i for i, label in enumerate(labels) if label not in needed)
+    if not drop:
+        return x
+    total = wide_array(value).sum(drop, dtype=wide_array(value).dtype)
+    return np.asarray(total).astype(value.dtype), tuple(label for label in labels if label in needed)
+
+
+def _array_product(x: LabelledArray, y: LabelledArray, needed: set[Any]) -> LabelledArray:
+    (a, la), (b, lb) = _array_sum(x, needed | set(y[1])), _array_sum(y, needed | set(x[1]))
+    batch, left, right, summed = _blocks(la, lb, needed)
+    sizes: dict[Any, int] = {}
+    for label, n in [*zip(la, a.shape, strict=True), *zip(lb, b.shape, strict=True)]:
+        sizes[label] = n if sizes.get(label, 1) == 1 else sizes[label]
+    parts: list[Array] = []
+    for value, labels, blocks in ((a, la, (batch, left, summed)), (b, lb, (batch, summed, right))):
+        flat = [label for block in blocks for label in block]
+        moved = wide_array(value).transpose([labels.index(label) for label in flat])
+        full = np.broadcast_to(moved, [sizes[label] for label in flat])
+        parts.append(full.reshape([math.prod(sizes[label] for label in block) for block in blocks]))
+    out = np.matmul(parts[0], parts[1]) if summed else parts[0] * parts[1]
+    order = (*batch, *left, *right)
+    return out.reshape([sizes[label] for label in order]).astype(a.dtype, copy=False), order
+
+
 @composite
 def bilinear(x1: Value, x2: Value, weight: Value, bias: Value | None = None) -> Value:
     """``x1 @ weight[o] @ x2 + bias[o]``: ``[... a]``, ``[... b]``, weight ``[o a b]`` -> ``[... o]``."""
-    out = einsum(wide(x1), wide(weight), wide(x2), equation="...a,oab,...b->...o")
+    if weight.rank != 3 or not x1.rank or not x2.rank or (x1.shape[-1], x2.shape[-1]) != weight.shape[1:]:
+        raise TypeMismatchError(
+            f"bilinear: x1 [... a], x2 [... b] and weight [o a b] differ: {x1.type}, {x2.type} and {weight.type}"
+        )
+    row = squeeze(matmul(unsqueeze(wide(x1), (-2, -3)), wide(weight)), (-2,))  # [... o b]
+    out = reduce(row * unsqueeze(wide(x2), (-2,)), "sum", (-1,), keep=False)
     return cast(out if bias is None else out + wide(bias), x1.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Convolution and transposed convolution, 1d to 3d by rank: x ``[b c spatial..]``."""
+"""Convolution and transposed convolution: x ``[.. c spatial..]``, spatial axes as the weight has them."""
 
 from __future__ import annotations
 
@@ -34,14 +34,20 @@ def per_axis(value: Any, count: int, what: str, op: str) -> Ints:
 
 def _check(op: str, x: Value, weight: Value, channels: int, groups: int) -> None:
     """TypeMismatchError if x and weight don't fit together; ``channels`` is what the weight takes."""
-    if x.rank != weight.rank or x.rank < 3:
+    if weight.rank < 3 or x.rank < weight.rank - 1:
         raise TypeMismatchError(
-            f"{op}: x [b c spatial..] and weight have one rank of 3 or more, got {x.type} and {weight.type}"
+            f"{op}: x is [.. c spatial..] with as many spatial axes as the weight (1 or more), got {x.type} and "
+            f"{weight.type}"
         )
-    if groups < 1 or weight.shape[0] % groups or x.shape[1] != channels:
+    if groups < 1 or weight.shape[0] % groups or x.shape[_lead(x, weight)] != channels:
         raise TypeMismatchError(
             f"{op}: with {groups} groups, weight {weight.type} takes {channels} channels, x is {x.type}"
         )
+
+
+def _lead(x: Any, weight: Any) -> int:
+    """How many axes x ``[.. c spatial..]`` has before its channels (of values, arrays or types)."""
+    return len(x.shape) - len(weight.shape) + 1
 
 
 def _spans(kernel: Sequence[int], dilation: Ints) -> list[int]:
@@ -49,9 +55,9 @@ def _spans(kernel: Sequence[int], dilation: Ints) -> list[int]:
     return [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
 
 
-def _add_bias(out: Value, bias: Value | None, like: Value) -> Value:
+def _add_bias(out: Value, bias: Value | None, spatial: int, like: Value) -> Value:
     if bias is not None:
-        out = out + unsqueeze(wide(bias), range(1, out.rank - 1))
+        out = out + unsqueeze(wide(bias), range(1, 1 + spatial))
     return cast(out, like.dtype)
 
 
@@ -101,7 +107,9 @@ def convolution(
     x: Value, weight: Value, bias: Value | None = None, *, stride: Ints, padding: Pairs, dilation: Ints,
     groups: int = 1,
 ) -> Value:  # fmt: skip
-    """Cross-correlation of x ``[b i s..]`` with weight ``[o i/groups k..]``, plus bias ``[o]``..
+    """Cross-correlation of x ``[.. i s..]`` with weight ``[o i/groups k..]``, plus bias ``[o]``: ``[.. o n..]``.
+
+    Any number of axes may lead, none among them; the weight's rank says how many axes are spatial.
 
     ``stride`` and ``dilation`` have an int per spatial axis, ``padding`` a (low, high) pair; written as one
     int, ints, "same" or "valid" they are normalised to that. Negative padding crops. There are
@@ -110,19 +118,20 @@ def convolution(
     """
     _check("convolution", x, weight, weight.shape[1] * groups, groups)
     out_channels, in_channels, *kernel = weight.shape
-    y = pad(wide(x), [None, None, *padding])
-    for i, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
-        if y.shape[2 + i] < (k - 1) * d + 1:
+    lead = _lead(x, weight)
+    y = pad(wide(x), [*(None,) * (lead + 1), *padding])
+    for i, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True), lead + 1):
+        if y.shape[i] < (k - 1) * d + 1:
             raise TypeMismatchError(f"convolution: {kernel} doesn't fit in {x.type} padded by {padding}")
-        y = unfold(y, 2 + i, k, s, d)
-    windows = [n // k for n, k in zip(y.shape[2:], kernel, strict=True)]
-    # x as b g 1 i (w k)..  times the weight as 1 g o i (1 k)..
+        y = unfold(y, i, k, s, d)
+    windows = [n // k for n, k in zip(y.shape[lead + 1 :], kernel, strict=True)]
+    # x as .. g 1 i (w k)..  times the weight as .. g o i (1 k)..
     pairs = tuple(zip(windows, kernel, strict=True))
-    y = Ungroup(((x.shape[0],), (groups, 1, in_channels), *pairs))(y)
+    y = Ungroup((*((n,) for n in x.shape[:lead]), (groups, 1, in_channels), *pairs))(y)
     ones = tuple((1, k) for k in kernel)
-    taps = Ungroup(((1, groups, out_channels // groups), (in_channels,), *ones))(wide(weight))
-    out = reduce(y * taps, "sum", [3, *range(5, y.rank, 2)])
-    return _add_bias(Group((1, 3, *(2,) * len(kernel)))(out), bias, x)
+    taps = Ungroup(((*(1,) * lead, groups, out_channels // groups), (in_channels,), *ones))(wide(weight))
+    out = reduce(y * taps, "sum", [lead + 2, *range(lead + 4, y.rank, 2)])
+    return _add_bias(Group((*(1,) * lead, 3, *(2,) * len(kernel)))(out), bias, len(kernel), x)
 
 
 @convolution.numpy
@@ -131,7 +140,7 @@ def _(
 ) -> Array:
     """Windows as a view, then one matrix product per image and group."""
     o, i, *kernel = weight.shape
-    a = _padded(wide_array(x), padding)
+    a = _padded(_images(wide_array(x), weight), padding)
     windows = [(n - r) // s + 1 for n, r, s in zip(a.shape[2:], _spans(kernel, dilation), stride, strict=True)]
     steps = a.strides[2:]
     view = np.lib.stride_tricks.as_strided(
@@ -141,11 +150,17 @@ def _(
          *(t * s for t, s in zip(steps, stride, strict=True))),
         writeable=False,
     )  # fmt: skip
-    columns = view.reshape(x.shape[0], groups, i * math.prod(kernel), math.prod(windows))
+    columns = view.reshape(a.shape[0], groups, i * math.prod(kernel), math.prod(windows))
     rows = wide_array(weight).reshape(groups, o // groups, i * math.prod(kernel))
-    out = np.matmul(rows, columns).reshape(x.shape[0], o, *windows)
+    out = np.matmul(rows, columns).reshape(*x.shape[: _lead(x, weight)], o, *windows)
     out = out if bias is None else out + wide_array(bias).reshape(-1, *(1,) * len(kernel))
     return out.astype(x.dtype, copy=False)
+
+
+def _images(x: Array, weight: Array) -> Array:
+    """``[.. c spatial..]`` as ``[b c spatial..]``."""
+    lead = _lead(x, weight)
+    return x.reshape(math.prod(x.shape[:lead]), *x.shape[lead:])
 
 
 def _padded(x: Array, padding: Pairs) -> Array:
@@ -160,8 +175,8 @@ def _padded(x: Array, padding: Pairs) -> Array:
 def _(op: Any, *types: TensorType) -> ValueFunction:
     """With respect to x: the function of (y, weight), a transposed convolution of exactly the size of x."""
     x = _linear_only(op, types)
-    kernel, rank = types[1].shape[2:], x.rank
-    padded = [n + a + b for n, (a, b) in zip(x.shape[2:], op.padding, strict=True)]
+    kernel, lead = types[1].shape[2:], _lead(x, types[1])
+    padded = [n + a + b for n, (a, b) in zip(x.shape[lead + 1 :], op.padding, strict=True)]
     # what no window reached at the end of the padded axis
     left = [(n - r) % s for n, r, s in zip(padded, _spans(kernel, op.dilation), op.stride, strict=True)]
     extra = tuple(r + a - b for r, (a, b) in zip(left, op.padding, strict=True))
@@ -169,11 +184,11 @@ def _(op: Any, *types: TensorType) -> ValueFunction:
     if all(a >= 0 for a, _ in op.padding) and all(e >= 0 for e in extra):
         low = tuple(a for a, _ in op.padding)
         return partial(convolution_transpose, padding=low, output_padding=extra, **same)
-    zero, widths = (0,) * (rank - 2), [(-a, r - b) for (a, b), r in zip(op.padding, left, strict=True)]
+    zero, widths = (0,) * len(kernel), [(-a, r - b) for (a, b), r in zip(op.padding, left, strict=True)]
 
     def back(y: Value, weight: Value) -> Value:
         full = convolution_transpose(y, weight, padding=zero, output_padding=zero, **same)
-        return pad(full, [None, None, *widths])
+        return pad(full, [*(None,) * (lead + 1), *widths])
 
     return back
 
@@ -195,22 +210,24 @@ def convolution_transpose(
     x: Value, weight: Value, bias: Value | None = None, *, stride: Ints, padding: Ints, output_padding: Ints,
     dilation: Ints, groups: int = 1,
 ) -> Value:  # fmt: skip
-    """Convolution's adjoint: x ``[b i s..]``, weight ``[i o/groups k..]``, bias ``[o]`` -> ``[b o n..]``.
+    """Convolution's adjoint: x ``[.. i s..]``, weight ``[i o/groups k..]``, bias ``[o]`` -> ``[.. o n..]``.
 
     ``n = (s - 1) * stride - 2 * padding + (k - 1) * dilation + 1 + output_padding``; each attribute has an
     int per spatial axis.
     """
     _check("convolution_transpose", x, weight, weight.shape[0], groups)
     in_channels, out_channels, *kernel = weight.shape
-    # x as b g i 1 (s 1)..  times the weight as 1 g i o (1 k)..
-    y = Ungroup(((x.shape[0],), (groups, in_channels // groups, 1), *((n, 1) for n in x.shape[2:])))(wide(x))
+    lead = _lead(x, weight)
+    # x as .. g i 1 (s 1)..  times the weight as .. g i o (1 k)..
+    channels, places = (groups, in_channels // groups, 1), [(n, 1) for n in x.shape[lead + 1 :]]
+    y = Ungroup((*((n,) for n in x.shape[:lead]), channels, *places))(wide(x))
     ones = tuple((1, k) for k in kernel)
-    taps = Ungroup(((1, groups, in_channels // groups), (out_channels,), *ones))(wide(weight))
-    y = Group((1, 3, *(2,) * len(kernel)))(reduce(y * taps, "sum", [2]))
-    for i, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
-        y = fold(y, 2 + i, k, s, d)
+    taps = Ungroup(((*(1,) * lead, groups, in_channels // groups), (out_channels,), *ones))(wide(weight))
+    y = Group((*(1,) * lead, 3, *(2,) * len(kernel)))(reduce(y * taps, "sum", [lead + 1]))
+    for i, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True), lead + 1):
+        y = fold(y, i, k, s, d)
     crop = [(-p, e - p) for p, e in zip(padding, output_padding, strict=True)]
-    return _add_bias(pad(y, [None, None, *crop]), bias, x)
+    return _add_bias(pad(y, [*(None,) * (lead + 1), *crop]), bias, len(kernel), x)
 
 
 @convolution_transpose.numpy
@@ -220,9 +237,10 @@ def _(
 ) -> Array:  # fmt: skip
     """One matrix product per image and group, then the windows added where they belong."""
     i, o, *kernel = weight.shape
-    b, _, *sizes = x.shape
+    images = _images(wide_array(x), weight)
+    b, _, *sizes = images.shape
     rows = wide_array(weight).reshape(groups, i // groups, o * math.prod(kernel)).swapaxes(1, 2)
-    columns = wide_array(x).reshape(b, groups, i // groups, math.prod(sizes))
+    columns = images.reshape(b, groups, i // groups, math.prod(sizes))
     y = np.matmul(rows, columns).reshape(b, groups * o, *kernel, *sizes)
     full = [(n - 1) * s + r for n, s, r in zip(sizes, stride, _spans(kernel, dilation), strict=True)]
     out = np.zeros((b, groups * o, *full), y.dtype)
@@ -232,7 +250,7 @@ def _(
         out[(slice(None), slice(None), *place)] += y[(slice(None), slice(None), *tap)]
     out = _padded(out, tuple((-p, e - p) for p, e in zip(padding, output_padding, strict=True)))
     out = out if bias is None else out + wide_array(bias).reshape(-1, *(1,) * len(kernel))
-    return out.astype(x.dtype, copy=False)
+    return out.reshape(*x.shape[: _lead(x, weight)], *out.shape[1:]).astype(x.dtype, copy=False)
 
 
 @convolution_transpose.adjoint

@@ -87,13 +87,12 @@ def matmul(x: Value, y: Value) -> Value:
     Axes before the last two broadcast; a vector stands for one row on the left, one column on the right,
     which the result doesn't have.
     """
-    a = unsqueeze(x, (0,)) if x.rank == 1 else x
-    b = unsqueeze(y, (1,)) if y.rank == 1 else y
-    if not x.rank or not y.rank or a.shape[-1] != b.shape[-2] or x.dtype is not y.dtype:
+    if not x.rank or not y.rank or x.shape[-1] != y.shape[-min(y.rank, 2)] or x.dtype is not y.dtype:
         raise TypeMismatchError(f"matmul: [... m k] and [... k n] differ in k or dtype: {x.type} and {y.type}")
-    product = unsqueeze(wide(a), (-1,)) * unsqueeze(wide(b), (-3,))
-    out = cast(reduce(product, "sum", (-2,), keep=False), x.dtype)
-    return squeeze(out, [-2] * (x.rank == 1) + [-1] * (y.rank == 1))
+    # [.. m k n], without m or n where a vector has none
+    a = wide(x) if y.rank == 1 else unsqueeze(wide(x), (-1,))
+    b = wide(y) if x.rank == 1 or y.rank == 1 else unsqueeze(wide(y), (-3,))
+    return cast(reduce(a * b, "sum", (-1 if y.rank == 1 else -2,), keep=False), x.dtype)
 
 
 @matmul.numpy
@@ -119,17 +118,13 @@ def _(op: Composite, *types: TensorType) -> ValueFunction:
 
 @composite
 def addmm(bias: Value, x: Value, y: Value, *, beta: float = 1.0, alpha: float = 1.0) -> Value:
-    """``beta * bias + alpha * (x @ y)`` of matrices; a beta of 0 ignores the bias, NaN and all."""
-    if x.rank != 2 or y.rank != 2:
-        raise TypeMismatchError(f"addmm: x and y must be matrices, got {x.type} and {y.type}")
+    """``beta * bias + alpha * (x @ y)`` of anything :func:`matmul` takes; a beta of 0 ignores the bias, NaN and all."""
     return _scaled_sum(bias, x, y, beta, alpha)
 
 
 @composite
 def baddbmm(bias: Value, x: Value, y: Value, *, beta: float = 1.0, alpha: float = 1.0) -> Value:
-    """``beta * bias + alpha * (x @ y)`` of batches of matrices; a beta of 0 ignores the bias, NaN and all."""
-    if x.rank != 3 or y.rank != 3:
-        raise TypeMismatchError(f"baddbmm: x and y must be batches of matrices, got {x.type} and {y.type}")
+    """The same as :func:`addmm`; torch has it for batches of matrices, x ``[b m k]`` and y ``[b k n]``."""
     return _scaled_sum(bias, x, y, beta, alpha)
 
 

@@ -1,4 +1,7 @@
-"""Normalisation: statistics in float32 at least, rounded once at the end."""
+"""Normalisation: statistics in float32 at least, rounded once at the end.
+
+Where there is an ``axis`` it is that of the channels, 1 unless said: axes before it are batch, those after it spatial.
+"""
 
 from __future__ import annotations
 
@@ -30,38 +33,46 @@ def _standardised(x: Value, axes: Sequence[int], eps: float) -> Value:
     return centred * _rsqrt(_average(centred * centred, axes) + eps)
 
 
-def _on_channels(v: Value, rank: int) -> Value:
-    """A vector along axis 1 of a tensor of ``rank``."""
-    return unsqueeze(v, range(1, rank - 1))
+def _on_channels(v: Value, rank: int, axis: int) -> Value:
+    """A vector along ``axis`` of a tensor of ``rank``."""
+    return unsqueeze(v, range(1, rank - axis))
 
 
-def _scaled(y: Value, x: Value, weight: Value | None, bias: Value | None) -> Value:
+def _scaled(y: Value, x: Value, weight: Value | None, bias: Value | None, axis: int) -> Value:
     """``y * weight + bias`` along the channels, in the element type of x."""
-    y = y if weight is None else y * _on_channels(wide(weight), y.rank)
-    y = y if bias is None else y + _on_channels(wide(bias), y.rank)
+    y = y if weight is None else y * _on_channels(wide(weight), y.rank, axis)
+    y = y if bias is None else y + _on_channels(wide(bias), y.rank, axis)
     return cast(y, x.dtype)
 
 
-def _needs_channels(op: str, x: Value) -> None:
-    if x.rank < 2:
-        raise TypeMismatchError(f"{op}: x must be [b c ..], got {x.type}")
+def _needs_channels(op: str, x: Value, axis: int) -> None:
+    if axis >= x.rank:
+        raise TypeMismatchError(f"{op}: x must be [.. c ..] with the channels at axis {axis}, got {x.type}")
+
+
+def _needs_spatial(op: str, x: Value, axis: int) -> range:
+    """The axes after ``axis``; TypeMismatchError if there are none."""
+    if axis + 1 >= x.rank:
+        raise TypeMismatchError(f"{op}: x must be [.. c spatial..] with the channels at axis {axis}, got {x.type}")
+    return range(axis + 1, x.rank)
 
 
 @composite
 def batch_norm(
     x: Value, mean: Value, variance: Value, weight: Value | None = None, bias: Value | None = None, *,
-    eps: float = 1e-5, momentum: float = 0.1,
+    eps: float = 1e-5, momentum: float | None = 0.1, axis: int = 1,
 ) -> Value:  # fmt: skip
-    """Batch norm as it is applied after training: x ``[b c ..]``, everything else ``[c]``.
+    """Batch norm as it is applied after training: x ``[b c ..]`` (c at ``axis``), everything else ``[c]``.
 
-    ``momentum`` is what :func:`batch_norm_train` would use; it changes nothing here.
+    ``momentum`` is what :func:`batch_norm_train` would use, None for the average of all
+    batches; it changes nothing here.
     """
     del momentum
-    _needs_channels("batch_norm", x)
+    _needs_channels("batch_norm", x, axis)
     scale = _rsqrt(wide(variance) + eps)
     scale = scale if weight is None else scale * wide(weight)
     shift = -(wide(mean) * scale) if bias is None else wide(bias) - wide(mean) * scale
-    return cast(wide(x) * _on_channels(scale, x.rank) + _on_channels(shift, x.rank), x.dtype)
+    return cast(wide(x) * _on_channels(scale, x.rank, axis) + _on_channels(shift, x.rank, axis), x.dtype)
 
 
 @batch_norm.inverse
@@ -74,8 +85,8 @@ def _(op: Any, *types: TensorType) -> ValueFunction:
         weight, bias = (next(rest) if given else None for given in op.given[3:])
         scale = sqrt(wide(variance) + op.eps)
         scale = scale if weight is None else scale / wide(weight)
-        out = wide(y) if bias is None else wide(y) - _on_channels(wide(bias), y.rank)
-        return cast(out * _on_channels(scale, y.rank) + _on_channels(wide(mean), y.rank), y.dtype)
+        out = wide(y) if bias is None else wide(y) - _on_channels(wide(bias), y.rank, op.axis)
+        return cast(out * _on_channels(scale, y.rank, op.axis) + _on_channels(wide(mean), y.rank, op.axis), y.dtype)
 
     return back
 
@@ -83,15 +94,15 @@ def _(op: Any, *types: TensorType) -> ValueFunction:
 @composite
 def batch_norm_train(
     x: Value, mean: Value | None = None, variance: Value | None = None, weight: Value | None = None,
-    bias: Value | None = None, *, eps: float = 1e-5, momentum: float = 0.1,
+    bias: Value | None = None, *, eps: float = 1e-5, momentum: float = 0.1, axis: int = 1,
 ) -> tuple[Value, Value, Value]:  # fmt: skip
-    """Batch norm in training: normalised by the batch's own statistics.
+    """Batch norm in training: normalised by the batch's own statistics, over all axes but ``axis``.
 
     Returns (out, new mean, new variance): the running ones moved by ``momentum`` towards the batch's, whose
     variance is that of n - 1. Without running ones, those of the batch.
     """
-    _needs_channels("batch_norm_train", x)
-    axes = [0, *range(2, x.rank)]
+    _needs_channels("batch_norm_train", x, axis)
+    axes = [i for i in range(x.rank) if i != axis]
     count = math.prod(x.shape[a] for a in axes)
     y = wide(x)
     average = _average(y, axes)
@@ -99,7 +110,7 @@ def batch_norm_train(
     squares = reduce(centred * centred, "sum", axes)
     out = centred * _rsqrt(squares / float(count) + eps)
     running = _moved((mean, variance), (average, squares / float(count - 1)), momentum)
-    return _scaled(out, x, weight, bias), *running
+    return _scaled(out, x, weight, bias, axis), *running
 
 
 def _moved(old: tuple[Value | None, Value | None], new: tuple[Value, Value], momentum: float) -> tuple[Value, Value]:
@@ -145,53 +156,55 @@ def rms_norm(x: Value, weight: Value | None = None, *, rank: int = 1, eps: float
 
 @composite
 def group_norm(
-    x: Value, weight: Value | None = None, bias: Value | None = None, *, groups: int, eps: float = 1e-5
+    x: Value, weight: Value | None = None, bias: Value | None = None, *, groups: int, eps: float = 1e-5, axis: int = 1
 ) -> Value:
-    """Normalise each group of channels per sample: x ``[b (groups c) ..]``, ``* weight + bias``."""
-    _needs_channels("group_norm", x)
-    if groups < 1 or x.shape[1] % groups:
+    """Normalise each group of channels per sample, then ``* weight + bias``: x ``[b (groups c) ..]``."""
+    _needs_channels("group_norm", x, axis)
+    if groups < 1 or x.shape[axis] % groups:
         raise AttributeValueError(f"group_norm: the channels of {x.type} don't divide into {groups} groups")
-    y = ungroup(wide(x), 1, (groups, x.shape[1] // groups))
-    y = _standardised(y, range(2, y.rank), eps)
-    return _scaled(group(y, [1, 2] + [1] * (x.rank - 2)), x, weight, bias)
+    y = ungroup(wide(x), axis, (groups, x.shape[axis] // groups))
+    y = _standardised(y, range(axis + 1, y.rank), eps)
+    return _scaled(group(y, [2 if i == axis else 1 for i in range(x.rank)]), x, weight, bias, axis)
 
 
 @composite
-def instance_norm(x: Value, weight: Value | None = None, bias: Value | None = None, *, eps: float = 1e-5) -> Value:
+def instance_norm(
+    x: Value, weight: Value | None = None, bias: Value | None = None, *, eps: float = 1e-5, axis: int = 1
+) -> Value:
     """Normalise each channel of each sample over its spatial axes: x ``[b c ..]``, weight, bias ``[c]``."""
-    if x.rank < 3:
-        raise TypeMismatchError(f"instance_norm: x must be [b c spatial..], got {x.type}")
-    return _scaled(_standardised(wide(x), range(2, x.rank), eps), x, weight, bias)
+    axes = _needs_spatial("instance_norm", x, axis)
+    return _scaled(_standardised(wide(x), axes, eps), x, weight, bias, axis)
 
 
 @composite
 def instance_norm_train(
     x: Value, mean: Value, variance: Value, weight: Value | None = None, bias: Value | None = None, *,
-    eps: float = 1e-5, momentum: float = 0.1,
+    eps: float = 1e-5, momentum: float = 0.1, axis: int = 1,
 ) -> tuple[Value, Value, Value]:  # fmt: skip
     """Instance norm in training with running statistics: (out, new mean, new variance).
 
     The running ones are moved by ``momentum`` towards those of each sample, averaged over the samples.
     """
-    if x.rank < 3:
-        raise TypeMismatchError(f"instance_norm_train: x must be [b c spatial..], got {x.type}")
-    axes = list(range(2, x.rank))
-    count = math.prod(x.shape[2:])
+    axes = _needs_spatial("instance_norm_train", x, axis)
+    count = math.prod(x.shape[a] for a in axes)
     y = wide(x)
     average = _average(y, axes)
     centred = y - average
     squares = reduce(centred * centred, "sum", axes)
     out = centred * _rsqrt(squares / float(count) + eps)
-    new = (_average(average, (0,)), _average(squares / float(count - 1), (0,)))
-    return _scaled(out, x, weight, bias), *_moved((mean, variance), new, momentum)
+    batch = range(axis)
+    new = (_average(average, batch), _average(squares / float(count - 1), batch))
+    return _scaled(out, x, weight, bias, axis), *_moved((mean, variance), new, momentum)
 
 
 @composite
-def local_response_norm(x: Value, *, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Value:
-    """``x / (k + alpha * mean of x^2 over size neighbouring channels) ^ beta``; x ``[b c ..]``."""
-    _needs_channels("local_response_norm", x)
+def local_response_norm(
+    x: Value, *, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, axis: int = 1
+) -> Value:
+    """``x / (k + alpha * mean of x^2 over size neighbours along axis) ^ beta``; x ``[b c ..]``."""
+    _needs_channels("local_response_norm", x, axis)
     y = wide(x)
-    around = [(size // 2, (size - 1) // 2) if i == 1 else None for i in range(x.rank)]
-    squares = unfold(pad(y * y, around), 1, size)
-    squares = reduce(ungroup(squares, 1, (x.shape[1], size)), "sum", (2,), keep=False)
+    around = [(size // 2, (size - 1) // 2) if i == axis else None for i in range(x.rank)]
+    squares = unfold(pad(y * y, around), axis, size)
+    squares = reduce(ungroup(squares, axis, (x.shape[axis], size)), "sum", (axis + 1,), keep=False)
     return cast(y / pow_(squares * (alpha / size) + k, beta), x.dtype)

@@ -1,8 +1,12 @@
-"""Pooling, 1d to 3d by the length of ``kernel`` (or ``size``): x ``[b c spatial..]``."""
+"""Pooling of the last axes, as many as ``kernel`` (or ``size``) has entries: x ``[.. spatial..]``.
+
+Written as one int, ``kernel`` or ``size`` is for all axes but the first two.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +27,6 @@ from tdagger.ops.structure import (
     broadcast_to,
     pad,
     reduce,
-    repeat,
     squeeze,
     unfold,
     ungroup,
@@ -41,10 +44,17 @@ def _lowest(x: Value) -> Any:
     return False if x.dtype.name == "bool" else -math.inf
 
 
+def _sizes(x: Value, kernel: Sequence[Any]) -> tuple[int, ...]:
+    """Sizes of the axes that ``kernel`` is for, the last ones."""
+    if len(kernel) > x.rank:
+        raise TypeMismatchError(f"pooling: {kernel} is for {len(kernel)} axes, got {x.type}")
+    return x.shape[x.rank - len(kernel) :]
+
+
 def _window_counts(x: Value, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil: bool) -> Ints:
     """How many windows there are along each spatial axis; a last one must start in x or before it."""
     counts: list[int] = []
-    for n, k, s, p, d in zip(x.shape[2:], kernel, stride, padding, dilation, strict=True):
+    for n, k, s, p, d in zip(_sizes(x, kernel), kernel, stride, padding, dilation, strict=True):
         free = n + 2 * p - (k - 1) * d - 1
         if free < 0 and not (ceil and free > -s):
             raise TypeMismatchError(f"pooling: windows of {kernel} don't fit in {x.type} padded by {padding}")
@@ -54,34 +64,44 @@ def _window_counts(x: Value, kernel: Ints, stride: Ints, padding: Ints, dilation
 
 
 def _windows(x: Value, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil: bool, fill: Any) -> Value:
-    """The entries of x as ``[b c w k w k ..]``, padded with ``fill``."""
+    """The entries of x as ``[.. w k w k ..]``, padded with ``fill``."""
     counts = _window_counts(x, kernel, stride, padding, dilation, ceil)
-    widths: list[tuple[int, int] | None] = [None, None]
-    for n, w, k, s, p, d in zip(x.shape[2:], counts, kernel, stride, padding, dilation, strict=True):
-        widths.append((p, max((w - 1) * s + (k - 1) * d + 1 - n - p, 0)))
+    lead = x.rank - len(kernel)
+    widths: list[tuple[int, int] | None] = [None] * lead
+    for n, w, k, s, p, d in zip(x.shape[lead:], counts, kernel, stride, padding, dilation, strict=True):
+        # what windows don't reach stays: what is padded doesn't depend on n, unless the count is rounded up
+        widths.append((p, max((w - 1) * s + (k - 1) * d + 1 - n - p, p)))
     y = pad(x, widths, fill)
-    for i, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
-        y = unfold(y, 2 + i, k, s, d)
+    for i, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True), lead):
+        y = unfold(y, i, k, s, d)
     pairs = tuple(zip(counts, kernel, strict=True))
-    return Ungroup(((x.shape[0],), (x.shape[1],), *pairs))(y)
+    return Ungroup((*((n,) for n in x.shape[:lead]), *pairs))(y)
 
 
-def _inside(y: Value) -> tuple[int, ...]:
-    """The kernel axes of ``[b c w k w k ..]``."""
-    return tuple(range(3, y.rank, 2))
+def _inside(y: Value, kernel: Ints) -> tuple[int, ...]:
+    """The kernel axes of ``[.. w k w k ..]``."""
+    return tuple(range(y.rank - 2 * len(kernel) + 1, y.rank, 2))
 
 
-def _drop_inside(y: Value) -> Value:
-    return Group((1, 1, *(2,) * ((y.rank - 2) // 2)))(y)
+def _drop_inside(y: Value, kernel: Ints) -> Value:
+    return Group((*(1,) * (y.rank - 2 * len(kernel)), *(2,) * len(kernel)))(y)
+
+
+def _spatial(name: str, x: Value, given: Any) -> int:
+    """How many axes ``given`` (a kernel or size) is for: one int stands for all but the first two."""
+    count = x.rank - 2 if isinstance(given, int) or given is None else len(given)
+    if not 1 <= count <= x.rank:
+        raise TypeMismatchError(
+            f"{name}: x must be [b c spatial..], or have an axis for each entry of {given}, got {x.type}"
+        )
+    return count
 
 
 def _prepare_windows(name: str, optional: dict[str, Any]) -> Any:
     """Attributes as one int per spatial axis; the stride is the kernel unless given."""
 
     def prepare(x: Value, *, kernel: Any, stride: Any = None, **rest: Any) -> tuple[tuple[Value], dict[str, Any]]:
-        count = x.rank - 2
-        if count < 1:
-            raise TypeMismatchError(f"{name}: x must be [b c spatial..], got {x.type}")
+        count = _spatial(name, x, kernel)
         given: dict[str, Any] = {"kernel": kernel, "stride": stride, **optional, **rest}
         if stride is None or stride == () or stride == []:
             given["stride"] = kernel
@@ -106,7 +126,7 @@ def max_pool(x: Value, *, kernel: Ints, stride: Ints, padding: Ints, dilation: I
     ``ceil`` rounds the number of windows up, but a last window must start in x or in the padding before it.
     """
     y = _windows(x, kernel, stride, padding, dilation, ceil, _lowest(x))
-    return _drop_inside(reduce(y, "max", _inside(y)))
+    return _drop_inside(reduce(y, "max", _inside(y, kernel)), kernel)
 
 
 @composite(prepare=_prepare_windows("max_pool_with_indices", {"padding": 0, "dilation": 1}))
@@ -117,19 +137,18 @@ def max_pool_with_indices(
 
     Of equal entries the first counts, of several NaN the last.
     """
-    sizes, how = x.shape[2:], (kernel, stride, padding, dilation, ceil)
+    sizes, how = _sizes(x, kernel), (kernel, stride, padding, dilation, ceil)
     y = _windows(x, *how, _lowest(x))
-    best = reduce(y, "max", _inside(y))
+    inside = _inside(y, kernel)
+    best = reduce(y, "max", inside)
     beyond = math.prod(sizes)
-    places = Ungroup(((1, 1, *sizes),))(iota(beyond))
-    places = _windows(places, *how, beyond)
-    spread = [b if a == 1 else None for a, b in zip(places.shape, y.shape, strict=True)]
-    places = repeat(places, spread)
-    first = reduce(where(equal(y, best), places, beyond), "min", _inside(y))
+    places = _windows(ungroup(iota(beyond), 0, sizes), *how, beyond)
+    places = broadcast_to(places, y.shape)
+    first = reduce(where(equal(y, best), places, beyond), "min", inside)
     if x.dtype.is_float:
-        last = reduce(where(isnan(y), places, -1), "max", _inside(y))
+        last = reduce(where(isnan(y), places, -1), "max", inside)
         first = where(isnan(best), last, first)
-    return _drop_inside(best), _drop_inside(first)
+    return _drop_inside(best, kernel), _drop_inside(first, kernel)
 
 
 # --- average -----------------------------------------------------------------------------------------------
@@ -139,7 +158,7 @@ def _counts(x: Value, kernel: Ints, stride: Ints, padding: Ints, ceil: bool, pad
     """For each axis, how many entries each window has, those of the padding among them if ``padded``."""
     windows = _window_counts(x, kernel, stride, padding, (1,) * len(kernel), ceil)
     counts: list[np.ndarray] = []
-    for n, w, k, s, p in zip(x.shape[2:], windows, kernel, stride, padding, strict=True):
+    for n, w, k, s, p in zip(_sizes(x, kernel), windows, kernel, stride, padding, strict=True):
         start = np.arange(w) * s - p
         stop = np.minimum(start + k, n + p)
         counts.append(stop - start if padded else np.minimum(stop, n) - np.maximum(start, 0))
@@ -173,7 +192,7 @@ def avg_pool(
     padding is never counted.
     """
     y = _windows(wide(x), kernel, stride, padding, (1,) * len(kernel), ceil, 0)
-    total = _drop_inside(reduce(y, "sum", _inside(y)))
+    total = _drop_inside(reduce(y, "sum", _inside(y, kernel)), kernel)
     if divisor is not None:
         return cast(_over(total, divisor), x.dtype)
     return cast(_divided(total, _counts(x, kernel, stride, padding, ceil, count_include_pad)), x.dtype)
@@ -186,11 +205,10 @@ avg_pool.adjoint(body_adjoint)
 
 
 def _prepare_adaptive(x: Value, *, size: Any) -> tuple[tuple[Value], dict[str, Any]]:
-    if x.rank < 3:
-        raise TypeMismatchError(f"adaptive pooling: x must be [b c spatial..], got {x.type}")
-    size = (size,) * (x.rank - 2) if isinstance(size, int) or size is None else tuple(size)
-    if len(size) != x.rank - 2 or any(n is not None and n < 0 for n in size):
-        raise AttributeValueError(f"adaptive pooling: size {size} should have a size for each spatial axis of {x.type}")
+    count = _spatial("adaptive pooling", x, size)
+    size = (size,) * count if isinstance(size, int) or size is None else tuple(size)
+    if any(n is not None and n < 0 for n in size):
+        raise AttributeValueError(f"adaptive pooling: a size can't be negative, got {size}")
     return (x,), {"size": size}
 
 
@@ -201,8 +219,7 @@ def _adaptive(x: Value, size: tuple[int | None, ...], kind: str, fill: Any) -> t
     gathered, the shorter ones filled up.
     """
     counts: list[np.ndarray] = []
-    for axis, wanted in enumerate(size, 2):
-        n = x.shape[axis]
+    for axis, (n, wanted) in enumerate(zip(_sizes(x, size), size, strict=True), x.rank - len(size)):
         out = n if wanted is None else wanted
         bins = np.arange(out)
         start, stop = bins * n // max(out, 1), -((bins + 1) * n // -max(out, 1))
@@ -248,18 +265,21 @@ def adaptive_max_pool_with_indices(x: Value, *, size: tuple[int | None, ...]) ->
 
     Of equal entries the first counts, of several NaN the last.
     """
-    beyond = math.prod(x.shape[2:])
-    places = repeat(Ungroup(((1, 1, *x.shape[2:]),))(iota(beyond)), [*x.shape[:2], *[None] * (x.rank - 2)])
+    lead = x.rank - len(size)
+    sizes = _sizes(x, size)
+    beyond = math.prod(sizes)
+    places = ungroup(iota(beyond), 0, sizes)
     inside: list[int] = []
-    for axis, wanted in enumerate(size):
-        at = 2 + axis + len(inside)  # axes before it have become two: bins, and what is in them
+    for axis, wanted in enumerate(size, lead):
+        at = axis + len(inside)  # axes before it have become two: bins, and what is in them
         n = x.shape[at]
         out = n if wanted is None else wanted
         bins = np.arange(out)
         start, stop = bins * n // max(out, 1), -((bins + 1) * n // -max(out, 1))
         x = _uneven(x, at, start, stop, _lowest(x))
-        places = _uneven(places, at, start, stop, beyond)
+        places = _uneven(places, at - lead, start, stop, beyond)
         inside.append(at + 1)
+    places = broadcast_to(places, x.shape)
     best = reduce(x, "max", inside)
     hit = equal(x, broadcast_to(best, x.shape))
     index = reduce(where(hit, places, beyond), "min", inside)

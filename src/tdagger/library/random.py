@@ -17,7 +17,7 @@ from typing import Any
 from tdagger.composite import composite
 from tdagger.errors import AttributeValueError, TypeMismatchError
 from tdagger.library.linear import wide
-from tdagger.op import Value
+from tdagger.op import Value, normal_axis
 from tdagger.ops.elementwise import (
     bitwise_xor,
     cast,
@@ -130,11 +130,19 @@ def bernoulli(seed: Value, p: Value | None = None, *, shape: tuple[int, ...] = (
     return less(_fraction(seed, p.shape, f64), cast(p, "f64"))
 
 
-def _mask(x: Value, seed: Value, p: float, features: bool) -> Value:
-    """Where dropout keeps x: each place, or with ``features`` each ``[b c]`` as a whole."""
-    if features and x.rank < 2:
-        raise TypeMismatchError(f"dropout of features: x must be [b c ..], got {x.type}")
-    shape = (*x.shape[:2], *(1,) * (x.rank - 2)) if features else x.shape
+def _features(
+    x: Value, seed: Value, *, features: bool = False, axis: int = 1, **rest: Any
+) -> tuple[tuple[Value, Value], dict[str, Any]]:
+    """Where each place has its own fate the axis says nothing, so that it is always the same."""
+    axis = normal_axis(axis, x.rank) if features else 1
+    return (x, seed), {"features": features, "axis": axis, **rest}
+
+
+def _mask(x: Value, seed: Value, p: float, features: bool, axis: int) -> Value:
+    """Where dropout keeps x: each place, or with ``features`` each entry of the axes up to ``axis`` as a whole."""
+    if features and axis >= x.rank:
+        raise TypeMismatchError(f"dropout of features: x must be [.. c ..] with c at axis {axis}, got {x.type}")
+    shape = (*x.shape[: axis + 1], *(1,) * (x.rank - axis - 1)) if features else x.shape
     return broadcast_to(_kept(seed, shape, 1 - p), x.shape)
 
 
@@ -143,26 +151,26 @@ def _probability(p: float) -> None:
         raise AttributeValueError(f"dropout: the probability must be within 0..1, got p={p}")
 
 
-@composite
-def dropout_train(x: Value, seed: Value, *, p: float, features: bool = False) -> Value:
+@composite(prepare=_features, normal_axes=False)
+def dropout_train(x: Value, seed: Value, *, p: float, features: bool = False, axis: int = 1) -> Value:
     """Dropout in training: each place becomes 0 with probability ``p``, the others are divided by ``1 - p``.
 
-    With ``features`` places of one ``[b c]`` share their fate: x ``[b c ..]``. What is dropped is 0 also where x
-    is infinite or NaN.
+    With ``features`` places of one ``[b c]`` share their fate: x ``[b c ..]``, c at ``axis``. What is dropped is 0
+    also where x is infinite or NaN.
     """
     _probability(p)
     scale = 1 / (1 - p) if p < 1 else 0.0
-    return where(_mask(x, seed, p, features), cast(wide(x) * scale, x.dtype), 0.0)
+    return where(_mask(x, seed, p, features, axis), cast(wide(x) * scale, x.dtype), 0.0)
 
 
 # What selu tends to at minus infinity.
 _SATURATED = -1.7580993408473766
 
 
-@composite
-def alpha_dropout_train(x: Value, seed: Value, *, p: float, features: bool = False) -> Value:
+@composite(prepare=_features, normal_axes=False)
+def alpha_dropout_train(x: Value, seed: Value, *, p: float, features: bool = False, axis: int = 1) -> Value:
     """Dropout for networks of selu: dropped places get its lowest value, then mean and variance are restored."""
     _probability(p)
     a = 1 / math.sqrt((_SATURATED**2 * p + 1) * (1 - p)) if p < 1 else 0.0
-    y = where(_mask(x, seed, p, features), wide(x), _SATURATED)
+    y = where(_mask(x, seed, p, features, axis), wide(x), _SATURATED)
     return cast(y * a - a * p * _SATURATED, x.dtype)

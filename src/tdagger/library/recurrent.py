@@ -2,7 +2,8 @@
 
 The weights of each layer and direction are ``w_ih [gates i]``, ``w_hh [gates h]``, then with biases ``b_ih``
 and ``b_hh [gates]``, and for an LSTM with a projection ``w_hr [p h]``. The initial states are
-``[(layers directions) b h]``; x is ``[t b i]``, or ``[b t i]`` if ``batch_first``.
+``[(layers directions) b h]``; x is ``[t b i]``, or ``[b t i]`` if ``batch_first``. The batch may be any number of
+axes, none among them: x ``[t i]`` and states ``[(layers directions) h]``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tdagger.library.activation import relu, sigmoid
 from tdagger.library.linear import linear
 from tdagger.op import Value
 from tdagger.ops.elementwise import tanh
-from tdagger.ops.structure import concat, select, split, transpose, unsqueeze
+from tdagger.ops.structure import concat, permute, select, split, unsqueeze
 
 States = tuple[Value, ...]
 
@@ -46,7 +47,7 @@ def _rnn_cell(function: Callable[[Value], Value]) -> Cell:
 def _one_way(
     x: Value, states: States, weights: tuple[Value, ...], cell: Cell, reverse: bool, biases: bool
 ) -> tuple[Value, States]:
-    """One layer in one direction over ``[t b i]``: the outputs of all steps in order, and the last states."""
+    """One layer in one direction over ``[t .. i]``: the outputs of all steps in order, and the last states."""
     w_ih, w_hh, *rest = weights
     b_ih, b_hh = (rest[0], rest[1]) if biases else (None, None)
     projection = rest[2 * biases] if len(rest) > 2 * biases else None
@@ -71,12 +72,13 @@ def _network(
     directions = 2 if bidirectional else 1
     each, rest = divmod(len(weights), layers * directions)
     known = 2 + 2 * biases
-    if rest or each not in (known, known + 1) or x.rank != 3 or any(s.rank != 3 for s in initial):
+    if rest or each not in (known, known + 1) or x.rank < 2 or any(s.rank != x.rank for s in initial):
         raise TypeMismatchError(
-            f"{name}: takes x and {kinds} states of rank 3, then {known} weights for each of {layers} layers "
-            f"in {directions} directions, got ({', '.join(str(t.type) for t in tensors)})"
+            f"{name}: takes x and {kinds} states of one rank of 2 or more, then {known} weights for each of {layers} "
+            f"layers in {directions} directions, got ({', '.join(str(t.type) for t in tensors)})"
         )
-    x = transpose(x, 0, 1) if batch_first else x
+    order = [x.rank - 2, *range(x.rank - 2), x.rank - 1]  # time first
+    x = permute(x, order) if batch_first else x
     if not x.shape[0]:
         raise TypeMismatchError(f"{name}: x {tensors[0].type} has no steps")
     last: list[States] = []
@@ -91,7 +93,7 @@ def _network(
             last.append(states)
         x = concat(outputs, -1)
     finals = [concat([unsqueeze(states[k], (0,)) for states in last], 0) for k in range(kinds)]
-    return (transpose(x, 0, 1) if batch_first else x, *finals)
+    return (permute(x, [order.index(i) for i in range(x.rank)]) if batch_first else x, *finals)
 
 
 @composite

@@ -1,4 +1,4 @@
-"""Interpolation and sampling at a grid: x ``[b c spatial..]``."""
+"""Interpolation and sampling at a grid: x ``[.. spatial..]`` and ``[.. c spatial..]``."""
 
 from __future__ import annotations
 
@@ -130,18 +130,17 @@ _MODES = ("nearest", "nearest-exact", "linear", "cubic", "area")
 def _prepare(
     x: Value, *, size: Any, mode: str, align_corners: bool = False, antialias: bool = False, scale: Any = None
 ) -> tuple[tuple[Value], dict[str, Any]]:
-    count = x.rank - 2
-    if count < 1:
-        raise TypeMismatchError(f"interpolate: x must be [b c spatial..], got {x.type}")
+    count = x.rank - 2 if isinstance(size, int) else len(size)
+    if not 1 <= count <= x.rank:
+        raise TypeMismatchError(f"interpolate: x must be [b c spatial..], or have an axis for each size, got {x.type}")
     if mode not in _MODES:
         raise AttributeValueError(f"interpolate: mode {mode!r} is none of {', '.join(_MODES)}")
     size = (size,) * count if isinstance(size, int) else tuple(size)
     scale = (float(scale),) * count if isinstance(scale, int | float) else scale and tuple(scale)
-    for given in (size, scale):
-        if given and len(given) != count:
-            raise AttributeValueError(f"interpolate: {given} should have {count} entries, one per spatial axis")
+    if scale and len(scale) != count:
+        raise AttributeValueError(f"interpolate: {scale} should have {count} entries, one per spatial axis")
     if (mode == "cubic" or antialias) and count != 2:
-        raise TypeMismatchError(f"interpolate: cubic and antialiased modes take x [b c h w], got {x.type}")
+        raise TypeMismatchError(f"interpolate: cubic and antialiased modes take x [.. h w], got {x.type} and {size}")
     if align_corners and mode not in ("linear", "cubic"):
         raise AttributeValueError(f"interpolate: align_corners is for linear and cubic, not {mode}")
     if antialias and mode not in ("linear", "cubic"):
@@ -163,17 +162,19 @@ def interpolate(
     x: Value, *, size: tuple[int, ...], mode: str, align_corners: bool = False, antialias: bool = False,
     scale: tuple[float | None, ...] | None = None,
 ) -> Value:  # fmt: skip
-    """Resize the spatial axes of x ``[b c s..]`` to ``size``.
+    """Resize the last axes of x ``[.. s..]`` to ``size``: as many as it has entries, all but two if it is one int.
 
-    ``mode`` is nearest, nearest-exact, linear (bilinear, trilinear by rank), cubic (2d) or area. ``scale``,
+    ``mode`` is nearest, nearest-exact, linear (bilinear, trilinear), cubic (2d) or area. ``scale``,
     where torch was given one, replaces size / s in computing positions. ``antialias`` widens the kernel when
     shrinking.
     """
+    scales, lead = scale or (None,) * len(size), x.rank - len(size)
+    if lead < 0:
+        raise TypeMismatchError(f"interpolate: {size} is for {len(size)} axes, got {x.type}")
     if mode == "area":
         return adaptive_avg_pool(x, size=size)
-    scales = scale or (None,) * len(size)
     if mode.startswith("nearest"):
-        for axis, (out, factor) in enumerate(zip(size, scales, strict=True), 2):
+        for axis, (out, factor) in enumerate(zip(size, scales, strict=True), lead):
             n = x.shape[axis]
             if mode == "nearest" and len(size) == 2 and out in (n, 2 * n):
                 factor = None  # as torch, which has a short cut for these in 2d
@@ -181,7 +182,7 @@ def interpolate(
         return x
     y = wide(x)
     taps = _smooth_taps if antialias else _taps
-    for axis, (out, factor) in reversed(list(enumerate(zip(size, scales, strict=True), 2))):
+    for axis, (out, factor) in reversed(list(enumerate(zip(size, scales, strict=True), lead))):
         n = y.shape[axis]
         if out != n or (mode == "cubic" and not antialias):  # else torch copies, whatever the scale
             y = _mixed(y, axis, *taps(n, out, mode == "cubic", align_corners, factor, y.dtype.numpy.type))
@@ -250,7 +251,7 @@ def _axis_taps(at: Value, mode: str, pad: Callable[[Value], Value]) -> list[Tap]
 
 
 def _read(flat: Value, places: Sequence[Value], sizes: Sequence[int]) -> Value:
-    """Entries of ``[b c (s..)]`` at whole float positions ``[b o..]`` per axis; 0 outside of x."""
+    """Entries of ``[.. c (s..)]`` at whole float positions ``[.. o..]`` per axis; 0 outside of x."""
     inside: Value | None = None
     index: Value | None = None
     for at, n in zip(places, sizes, strict=True):
@@ -260,7 +261,7 @@ def _read(flat: Value, places: Sequence[Value], sizes: Sequence[int]) -> Value:
         index = whole if index is None else index * n + whole
     assert inside is not None
     assert index is not None
-    return where(unsqueeze(inside, (1,)), Gather(2, 1)(flat, index), 0.0)
+    return where(unsqueeze(inside, (flat.rank - 2,)), Gather(flat.rank - 1, flat.rank - 2)(flat, index), 0.0)
 
 
 _SAMPLE_MODES = ("bilinear", "nearest", "bicubic")
@@ -271,22 +272,23 @@ _PADDINGS = ("zeros", "border", "reflection")
 def grid_sample(
     x: Value, grid: Value, *, mode: str = "bilinear", padding: str = "zeros", align_corners: bool = False
 ) -> Value:
-    """Entries of x ``[b c h w]`` at the positions of grid ``[b o p 2]`` (x, y in -1..1) -> ``[b c o p]``.
+    """Entries of x ``[.. c h w]`` at the positions of grid ``[.. o p 2]`` (x, y in -1..1) -> ``[.. c o p]``.
 
-    In 3d x is ``[b c d h w]`` and the grid ``[b o p q 3]``. ``mode`` is bilinear (trilinear), nearest or
+    In 3d x is ``[.. c d h w]`` and the grid ``[.. o p q 3]``. ``mode`` is bilinear (trilinear), nearest or
     bicubic (2d); ``padding`` what lies outside: zeros, border or reflection. -1 and 1 are the outer edges of
     the outer entries, or their centres with ``align_corners``.
     """
-    dims = x.rank - 2
+    dims = grid.shape[-1] if grid.rank else 0
+    lead = x.rank - dims - 1
     if mode not in _SAMPLE_MODES or padding not in _PADDINGS:
         raise AttributeValueError(
             f"grid_sample: mode {mode!r} should be one of {_SAMPLE_MODES}, padding {padding!r} of {_PADDINGS}"
         )
-    fits = grid.rank == x.rank and x.shape[0] == grid.shape[0] and grid.shape[-1] == dims
+    fits = lead >= 0 and grid.rank == x.rank and x.shape[:lead] == grid.shape[:lead]
     if dims not in (2, 3) or not fits or (mode == "bicubic" and dims != 2):
         raise TypeMismatchError(f"grid_sample: grid {grid.type} doesn't fit x {x.type} in mode {mode}")
-    sizes = x.shape[2:]
-    flat = group(wide(x), [1, 1, dims])
+    sizes = x.shape[lead + 1 :]
+    flat = group(wide(x), [*(1,) * (lead + 1), dims])
     each: list[list[Tap]] = []
     # the grid's last axis runs from the innermost axis of x to the outermost
     for g, n in zip(reversed(split(wide(grid), [1] * dims, -1)), sizes, strict=True):
@@ -298,7 +300,7 @@ def grid_sample(
         part = _read(flat, [at for at, _ in taps], sizes)
         weights = [w for _, w in taps if w is not None]
         if weights:
-            part = part * unsqueeze(_product(weights), (1,))
+            part = part * unsqueeze(_product(weights), (lead,))
         out = part if out is None else out + part
     assert out is not None
     return cast(out, x.dtype)

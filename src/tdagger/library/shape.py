@@ -10,7 +10,7 @@ from tdagger.composite import Composite, composite
 from tdagger.errors import AttributeValueError, NoInverseError, TypeMismatchError
 from tdagger.library.adjoint import body_adjoint
 from tdagger.library.arithmetic import of_result
-from tdagger.op import Value, ValueFunction, functions, normal_axis
+from tdagger.op import AxisRules, Plan, Term, Terms, Value, ValueFunction, functions, normal_axis, where_now
 from tdagger.ops.elementwise import cast, equal, greater_equal, less_equal, where, zeros_like
 from tdagger.ops.indexing import iota_like
 from tdagger.ops.source import const, iota
@@ -99,7 +99,29 @@ def reshape_(x: Value, *, shape: tuple[int, ...]) -> Value:
 
     Axes stay apart where their sizes align: ``(2, 3, 4) -> (2, 2, 6)`` regroups the last two only.
     """
-    return _regroup(x, shape)
+    if math.prod(shape) != x.type.size:
+        raise TypeMismatchError(f"reshape: {x.type} has {x.type.size} elements, the shape {shape} doesn't")
+    return _regroup(x, _full_shape(x.type, shape))
+
+
+@reshape_.axes
+def _(op: Composite, rules: AxisRules, out: TensorType, x: Terms) -> Terms:
+    """Each piece's factors, wherever axes of size 1 are in it; the body would have grouped them out of sight."""
+    del op
+    terms: list[Term] = []
+    i = 0
+    sizes = [math.prod([a.size for a in term]) for term in x]
+    for old, new in _pieces(tuple(sizes), out.shape):
+        whole = sum(x[i : i + old], ())
+        terms += rules.split(whole, out.shape[len(terms) : len(terms) + new])
+        i += old
+    return tuple(terms)
+
+
+@reshape_.adapt
+def _(op: Composite, args: Sequence[Value], plan: Plan) -> Value:
+    del op
+    return reshape(args[0], shape=[p.size for p in plan])
 
 
 @reshape_.inverse
@@ -163,10 +185,9 @@ def tile(x: Value, *, repeats: tuple[int, ...]) -> Value:
     x = unsqueeze(x, range(new))
     if all(r == 1 for r in repeats):
         return x
-    sizes = [(n,) if r == 1 else (1, n) for r, n in zip(repeats, x.shape, strict=True)]
-    x = Ungroup(tuple(sizes))(x)
     times = [t for r in repeats for t in ((None,) if r == 1 else (r, None))]
-    return group(repeat(x, times), [len(s) for s in sizes])
+    x = unsqueeze(x, [i for i, t in enumerate(times) if t is not None])
+    return group(repeat(x, times), [1 if r == 1 else 2 for r in repeats])
 
 
 tile.adjoint(body_adjoint)
@@ -192,7 +213,7 @@ def repeat_interleave(x: Value, *, repeats: int, axis: int) -> Value:
     """Every entry of ``axis`` ``repeats`` times in a row."""
     if repeats < 0:
         raise AttributeValueError(f"repeat_interleave: repeats can't be negative, got {repeats}")
-    x = ungroup(x, axis, (x.shape[axis], 1))
+    x = unsqueeze(x, (axis + 1,))
     x = repeat(x, [repeats if i == axis + 1 else None for i in range(x.rank)])
     return group(x, [2 if i == axis else 1 for i in range(x.rank - 1)])
 
@@ -234,6 +255,21 @@ def roll(x: Value, *, shifts: tuple[int, ...], axes: tuple[int, ...]) -> Value:
         if step:
             x = concat((slice_axis(x, axis, n - step, n), slice_axis(x, axis, 0, n - step)), axis)
     return x
+
+
+@roll.axes
+def _(op: Composite, rules: AxisRules, out: TensorType, x: Terms) -> Terms:
+    """The same axes, in another order."""
+    del out
+    for axis in op.attributes["axes"]:
+        rules.mark(x[axis], "rolls")
+    return x
+
+
+@roll.adapt
+def _(op: Composite, args: Sequence[Value], plan: Plan) -> Value:
+    axes = [where_now(plan, a) for a in op.attributes["axes"]]
+    return roll(args[0], shifts=op.attributes["shifts"], axes=axes)
 
 
 @roll.inverse
@@ -286,19 +322,21 @@ pixel_unshuffle.adjoint(pixel_unshuffle.ways["inverse"])
 
 
 @composite
-def channel_shuffle(x: Value, *, groups: int) -> Value:
-    """Axis 1 ``(groups c)`` becomes ``(c groups)``."""
-    if x.rank < 2 or groups < 1 or x.shape[1] % groups:
-        raise TypeMismatchError(f"channel_shuffle: axis 1 of {x.type} is not made of {groups} groups")
-    split_ = ungroup(x, 1, (groups, x.shape[1] // groups))
-    return group(permute(split_, [0, 2, 1, *range(3, split_.rank)]), [1, 2] + [1] * (x.rank - 2))
+def channel_shuffle(x: Value, *, groups: int, axis: int = 1) -> Value:
+    """The axis ``(groups c)`` becomes ``(c groups)``."""
+    if axis >= x.rank or groups < 1 or x.shape[axis] % groups:
+        raise TypeMismatchError(f"channel_shuffle: axis {axis} of {x.type} is not made of {groups} groups")
+    split_ = ungroup(x, axis, (groups, x.shape[axis] // groups))
+    order = [*range(axis), axis + 1, axis, *range(axis + 2, split_.rank)]
+    return group(permute(split_, order), [2 if i == axis else 1 for i in range(x.rank)])
 
 
 @channel_shuffle.inverse
 def _(op: Composite, *types: TensorType) -> ValueFunction:
     del types
     groups: int = op.attributes["groups"]
-    return of_result(lambda y: channel_shuffle(y, groups=max(y.shape[1] // groups, 1)))
+    axis: int = op.attributes["axis"]
+    return of_result(lambda y: channel_shuffle(y, groups=max(y.shape[axis] // groups, 1), axis=axis))
 
 
 channel_shuffle.adjoint(channel_shuffle.ways["inverse"])
@@ -316,6 +354,8 @@ def _two_axes(x: Value, *, offset: int = 0, axis0: int = 0, axis1: int = 1) -> P
 @composite(prepare=_two_axes)
 def diagonal(x: Value, *, offset: int = 0, axis0: int = 0, axis1: int = 1) -> Value:
     """Entries ``i, i + offset`` of two axes as one last axis, the others before it."""
+    if max(axis0, axis1) >= x.rank:
+        raise TypeMismatchError(f"diagonal: {x.type} has no axes {axis0} and {axis1}")
     rows, columns = max(-offset, 0), max(offset, 0)
     n = max(min(x.shape[axis0] - rows, x.shape[axis1] - columns), 0)
     others = [i for i in range(x.rank) if i not in (axis0, axis1)]

@@ -7,10 +7,10 @@ is taken out; the tables hold the coefficients to the last place of float64, fou
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from tdagger.composite import composite
-from tdagger.library.arithmetic import floats_only
+from tdagger.library.chebyshev import in_double, piecewise, series
 from tdagger.op import Value
 from tdagger.ops.elementwise import (
     abs_,
@@ -166,34 +166,14 @@ _ERFCX = (
 # --- how they are put together -----------------------------------------------------------------------------
 
 
-def _series(coefficients: Sequence[float], t: Value) -> Value:
-    """The sum of coefficients times Chebyshev polynomials of ``t`` in -1..1 (Clenshaw's recurrence)."""
-    double = t + t
-    last, before = t * 0.0, t * 0.0
-    for c in coefficients[:0:-1]:
-        last, before = double * last - before + c, last
-    return t * last - before + coefficients[0]
-
-
-def _piecewise(x: Value, edge: float, near: Callable[[Value], Value], far: Callable[[Value], Value]) -> Value:
-    """``near(x)`` up to ``edge`` and ``far(x)`` beyond, each given only numbers on its own side; NaN stays NaN."""
-    inside = near(minimum(x, edge))
-    return where(x <= edge, inside, far(maximum(x, edge)))
-
-
-def _double(name: str, x: Value) -> Value:
-    floats_only(name, x)
-    return cast(x, "f64")
-
-
 def _i(x: Value, near: Sequence[float], far: Sequence[float], odd: bool) -> Value:
     """The scaled modified Bessel function of the first kind, ``exp(-|x|) * I(x)``."""
     size = abs_(x)
-    out = _piecewise(
+    out = piecewise(
         size,
         8.0,
-        lambda v: _series(near, v / 4.0 - 1.0) * (v if odd else 1.0),
-        lambda v: _series(far, 16.0 / v - 1.0) / sqrt(v),
+        lambda v: series(near, v / 4.0 - 1.0) * (v if odd else 1.0),
+        lambda v: series(far, 16.0 / v - 1.0) / sqrt(v),
     )
     return sign(x) * out if odd else out
 
@@ -212,15 +192,15 @@ def _k(x: Value, order: int, scaled: bool) -> Value:
         v = maximum(v, 0.0)
         tables = (_I0_NEAR, _I0_FAR, False) if order == 0 else (_I1_NEAR, _I1_FAR, True)
         first = _i(v, *tables) * exp(v)
-        rest = _series(near_table, v * v / 2.0 - 1.0)
+        rest = series(near_table, v * v / 2.0 - 1.0)
         grown = rest - log(v / 2.0) * first if order == 0 else log(v / 2.0) * first + rest / v
         return grown * exp(v) if scaled else grown
 
     def far(v: Value) -> Value:
-        out = _series(far_table, 4.0 / v - 1.0) / sqrt(v)
+        out = series(far_table, 4.0 / v - 1.0) / sqrt(v)
         return out if scaled else out * exp(neg(v))
 
-    out = _piecewise(x, 2.0, near, far)
+    out = piecewise(x, 2.0, near, far)
     return where(x < 0.0, math.nan, where(equal(x, 0.0), math.inf, out))
 
 
@@ -229,7 +209,7 @@ def _wave(x: Value, order: int, second: bool) -> Value:
     p_table, q_table = ((_P0_FAR, _Q0_FAR), (_P1_FAR, _Q1_FAR))[order]
     ratio = 8.0 / x
     t = ratio * ratio * 2.0 - 1.0
-    p, q = _series(p_table, t), _series(q_table, t) * ratio
+    p, q = series(p_table, t), series(q_table, t) * ratio
     angle = x - (2 * order + 1) * math.pi / 4
     c, s = cos(angle), sin(angle)
     out = (p * s + q * c) if second else (p * c - q * s)
@@ -239,10 +219,10 @@ def _wave(x: Value, order: int, second: bool) -> Value:
 def _j(x: Value, order: int) -> Value:
     size = abs_(x)
     table = (_J0_NEAR, _J1_NEAR)[order]
-    out = _piecewise(
+    out = piecewise(
         size,
         8.0,
-        lambda v: _series(table, v * v / 32.0 - 1.0) * (v if order else 1.0),
+        lambda v: series(table, v * v / 32.0 - 1.0) * (v if order else 1.0),
         lambda v: _wave(v, order, False),
     )
     return sign(x) * out if order else out
@@ -254,13 +234,13 @@ def _y(x: Value, order: int) -> Value:
 
     def near(v: Value) -> Value:
         v = maximum(v, 0.0)
-        rest = _series(table, v * v / 32.0 - 1.0)
+        rest = series(table, v * v / 32.0 - 1.0)
         first = log(v) * _j(v, order)
         if order:
             return rest * v + (first - reciprocal(v)) * (2 / math.pi)
         return rest + first * (2 / math.pi)
 
-    out = _piecewise(x, 8.0, near, lambda v: _wave(v, order, True))
+    out = piecewise(x, 8.0, near, lambda v: _wave(v, order, True))
     return where(x < 0.0, math.nan, where(equal(x, 0.0), -math.inf, out))
 
 
@@ -270,81 +250,81 @@ def _y(x: Value, order: int) -> Value:
 @composite
 def bessel_i0e(x: Value) -> Value:
     """``exp(-|x|) * I0(x)``."""
-    return cast(_i(_double("bessel_i0e", x), _I0_NEAR, _I0_FAR, False), x.dtype)
+    return cast(_i(in_double("bessel_i0e", x), _I0_NEAR, _I0_FAR, False), x.dtype)
 
 
 @composite
 def bessel_i1e(x: Value) -> Value:
     """``exp(-|x|) * I1(x)``."""
-    return cast(_i(_double("bessel_i1e", x), _I1_NEAR, _I1_FAR, True), x.dtype)
+    return cast(_i(in_double("bessel_i1e", x), _I1_NEAR, _I1_FAR, True), x.dtype)
 
 
 @composite
 def bessel_i0(x: Value) -> Value:
     """The modified Bessel function of the first kind, of order 0."""
-    w = _double("bessel_i0", x)
+    w = in_double("bessel_i0", x)
     return cast(_scaled_back(w, _i(w, _I0_NEAR, _I0_FAR, False)), x.dtype)
 
 
 @composite
 def bessel_i1(x: Value) -> Value:
     """The modified Bessel function of the first kind, of order 1."""
-    w = _double("bessel_i1", x)
+    w = in_double("bessel_i1", x)
     return cast(_scaled_back(w, _i(w, _I1_NEAR, _I1_FAR, True)), x.dtype)
 
 
 @composite
 def bessel_k0(x: Value) -> Value:
     """The modified Bessel function of the second kind, of order 0; NaN below 0."""
-    return cast(_k(_double("bessel_k0", x), 0, False), x.dtype)
+    return cast(_k(in_double("bessel_k0", x), 0, False), x.dtype)
 
 
 @composite
 def bessel_k1(x: Value) -> Value:
     """The modified Bessel function of the second kind, of order 1; NaN below 0."""
-    return cast(_k(_double("bessel_k1", x), 1, False), x.dtype)
+    return cast(_k(in_double("bessel_k1", x), 1, False), x.dtype)
 
 
 @composite
 def bessel_k0e(x: Value) -> Value:
     """``exp(x) * K0(x)``."""
-    return cast(_k(_double("bessel_k0e", x), 0, True), x.dtype)
+    return cast(_k(in_double("bessel_k0e", x), 0, True), x.dtype)
 
 
 @composite
 def bessel_k1e(x: Value) -> Value:
     """``exp(x) * K1(x)``."""
-    return cast(_k(_double("bessel_k1e", x), 1, True), x.dtype)
+    return cast(_k(in_double("bessel_k1e", x), 1, True), x.dtype)
 
 
 @composite
 def bessel_j0(x: Value) -> Value:
     """The Bessel function of the first kind, of order 0."""
-    return cast(_j(_double("bessel_j0", x), 0), x.dtype)
+    return cast(_j(in_double("bessel_j0", x), 0), x.dtype)
 
 
 @composite
 def bessel_j1(x: Value) -> Value:
     """The Bessel function of the first kind, of order 1."""
-    return cast(_j(_double("bessel_j1", x), 1), x.dtype)
+    return cast(_j(in_double("bessel_j1", x), 1), x.dtype)
 
 
 @composite
 def bessel_y0(x: Value) -> Value:
     """The Bessel function of the second kind, of order 0; NaN below 0."""
-    return cast(_y(_double("bessel_y0", x), 0), x.dtype)
+    return cast(_y(in_double("bessel_y0", x), 0), x.dtype)
 
 
 @composite
 def bessel_y1(x: Value) -> Value:
     """The Bessel function of the second kind, of order 1; NaN below 0."""
-    return cast(_y(_double("bessel_y1", x), 1), x.dtype)
+    return cast(_y(in_double("bessel_y1", x), 1), x.dtype)
 
 
 @composite
 def spherical_bessel_j0(x: Value) -> Value:
     """``sin(x) / x``, 1 at 0 and 0 at infinity."""
-    w = _double("spherical_bessel_j0", x)
+    w = in_double("spherical_bessel_j0", x)
     flat = equal(w, 0.0)
     out = where(flat, 1.0, sin(w) / where(flat, 1.0, w))
     return cast(where(isinf(w), 0.0, out), x.dtype)
@@ -356,7 +336,7 @@ def spherical_bessel_j0(x: Value) -> Value:
 def _erfcx(x: Value) -> Value:
     size = abs_(x)
     t = where(isinf(size), 1.0, (size - 3.75) / (where(isinf(size), 0.0, size) + 3.75))
-    positive = _series(_ERFCX, t) / (1.0 + 2.0 * size)
+    positive = series(_ERFCX, t) / (1.0 + 2.0 * size)
     return where(x < 0.0, 2.0 * exp(x * x) - positive, positive)
 
 
@@ -369,13 +349,13 @@ def _log_ndtr(x: Value) -> Value:
 @composite
 def erfcx(x: Value) -> Value:
     """``exp(x * x) * erfc(x)`` without underflow."""
-    return cast(_erfcx(_double("erfcx", x)), x.dtype)
+    return cast(_erfcx(in_double("erfcx", x)), x.dtype)
 
 
 @composite
 def log_ndtr(x: Value) -> Value:
     """The logarithm of the normal distribution's probability of being below x."""
-    return cast(_log_ndtr(_double("log_ndtr", x)), x.dtype)
+    return cast(_log_ndtr(in_double("log_ndtr", x)), x.dtype)
 
 
 @composite
@@ -384,7 +364,7 @@ def ndtri(x: Value) -> Value:
 
     erfinv in the middle; in the tails Newton steps on the logarithm of the probability.
     """
-    p = _double("ndtri", x)
+    p = in_double("ndtri", x)
     tail = minimum(p, 1.0 - p)
     target = log(minimum(maximum(tail, 1e-300), 0.1))
     at = neg(sqrt(target * -2.0))
@@ -407,7 +387,7 @@ _STIRLING = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12)
 @composite
 def digamma(x: Value) -> Value:
     """The derivative of lgamma: NaN at whole numbers below 0, -inf at 0 and +inf at -0."""
-    w = _double("digamma", x)
+    w = in_double("digamma", x)
     negative = w < 0.0
     positive = where(negative, 1.0 - w, w)
     high = positive + 10.0

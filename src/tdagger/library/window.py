@@ -30,8 +30,8 @@ from tdagger.types import TensorType
 
 def _window_check(op: str, x: Value, rank: int, attributes: dict[str, tuple[int, ...]]) -> None:
     kernel = attributes["kernel"]
-    if x.rank != rank:
-        raise TypeMismatchError(f"{op}: needs a tensor of rank {rank}, got {x.type}")
+    if x.rank < rank:
+        raise TypeMismatchError(f"{op}: needs a tensor of rank {rank} or more, got {x.type}")
     if any(len(v) != len(kernel) for v in attributes.values()):
         raise AttributeValueError(f"{op}: needs one number for each of {len(kernel)} axes, got {attributes}")
 
@@ -45,16 +45,18 @@ def im2col(
     padding: tuple[int, ...],
     dilation: tuple[int, ...],
 ) -> Value:
-    """Windows as columns (torch's unfold): ``[b c spatial..] -> [b (c kernel..) (windows..)]``, zeros around."""
+    """Windows as columns (torch's unfold): ``[.. c spatial..] -> [.. (c kernel..) (windows..)]``, zeros around."""
     k = len(kernel)
     given = {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
-    _window_check("im2col", x, 2 + k, given)
-    x = pad(x, [None, None, *((p, p) for p in padding)])
+    _window_check("im2col", x, 1 + k, given)
+    at = x.rank - k
+    x = pad(x, [*(None,) * at, *((p, p) for p in padding)])
     for i in range(k):
-        x = unfold(x, 2 + i, kernel[i], stride[i], dilation[i])
-    x = Ungroup(((x.shape[0],), (x.shape[1],), *((n // s, s) for n, s in zip(x.shape[2:], kernel, strict=True))))(x)
-    x = permute(x, [0, 1, *range(3, 3 + 2 * k, 2), *range(2, 2 + 2 * k, 2)])
-    return group(x, [1, 1 + k, k])
+        x = unfold(x, at + i, kernel[i], stride[i], dilation[i])
+    windows = [(n // s, s) for n, s in zip(x.shape[at:], kernel, strict=True)]
+    x = Ungroup((*((n,) for n in x.shape[:at]), *windows))(x)
+    x = permute(x, [*range(at), *range(at + 1, at + 2 * k, 2), *range(at, at + 2 * k, 2)])
+    return group(x, [*(1,) * (at - 1), 1 + k, k])
 
 
 @composite
@@ -67,46 +69,49 @@ def col2im(
     padding: tuple[int, ...],
     dilation: tuple[int, ...],
 ) -> Value:
-    """Columns added up where they came from (torch's fold): the adjoint of :func:`im2col`.
+    """Columns ``[.. (c kernel..) (windows..)]`` added up where they came from (torch's fold): im2col's adjoint.
 
     ``output`` is the sizes of the spatial axes of the result.
     """
     k = len(kernel)
     given = {"kernel": kernel, "output": output, "stride": stride, "padding": padding, "dilation": dilation}
-    _window_check("col2im", x, 3, given)
+    _window_check("col2im", x, 2, given)
     full = [n + 2 * p for n, p in zip(output, padding, strict=True)]
     spans = [(s - 1) * d + 1 for s, d in zip(kernel, dilation, strict=True)]
     windows = [max((n - s) // t + 1, 0) for n, s, t in zip(full, spans, stride, strict=True)]
     size = math.prod(kernel)
-    if x.shape[1] % size or x.shape[2] != math.prod(windows):
+    at = x.rank - 1  # where the spatial axes of the result begin
+    if x.shape[-2] % size or x.shape[-1] != math.prod(windows):
         raise TypeMismatchError(f"col2im: {x.type} is not {windows} windows of {kernel} in {output}")
-    x = Ungroup(((x.shape[0],), (x.shape[1] // size, *kernel), tuple(windows)))(x)
-    pairs = [axis for i in range(k) for axis in (2 + k + i, 2 + i)]
-    x = group(permute(x, [0, 1, *pairs]), [1, 1] + [2] * k)
+    x = Ungroup((*((n,) for n in x.shape[:-2]), (x.shape[-2] // size, *kernel), tuple(windows)))(x)
+    pairs = [axis for i in range(k) for axis in (at + k + i, at + i)]
+    x = group(permute(x, [*range(at), *pairs]), [1] * at + [2] * k)
     for i in range(k):
-        x = fold(x, 2 + i, kernel[i], stride[i], dilation[i])
-    x = pad(x, [None, None, *((0, n - old) for n, old in zip(full, x.shape[2:], strict=True))])
+        x = fold(x, at + i, kernel[i], stride[i], dilation[i])
+    x = pad(x, [*(None,) * at, *((0, n - old) for n, old in zip(full, x.shape[at:], strict=True))])
     for i, p in enumerate(padding):
-        x = slice_axis(x, 2 + i, p, x.shape[2 + i] - p)
+        x = slice_axis(x, at + i, p, x.shape[at + i] - p)
     return x
+
+
+def _folded(op: Composite, x: TensorType) -> ValueFunction:
+    """The function that adds the columns ``op`` makes of a tensor of type ``x`` up where they came from."""
+    attributes = op.attributes
+    output = x.shape[x.rank - len(attributes["kernel"]) :]
+    return of_result(lambda y: col2im(y, output=output, **attributes))
 
 
 @im2col.adjoint
 def _(op: Composite, *types: TensorType) -> ValueFunction:
     x = op.one(types, "adjoint")
-    return of_result(lambda y: col2im(y, output=x.shape[2:], **op.attributes))
+    return _folded(op, x)
 
 
 @im2col.inverse
 def _(op: Composite, *types: TensorType) -> ValueFunction:
     """The mean of what each entry is in the windows; 0 where it is in none."""
-    x = op.one(types, "inverse")
-
-    def undo(y: Value) -> Value:
-        times = col2im(full_like(y, 1), output=x.shape[2:], **op.attributes)
-        return divide(col2im(y, output=x.shape[2:], **op.attributes), maximum(times, 1))
-
-    return undo
+    add = _folded(op, op.one(types, "inverse"))
+    return of_result(lambda y: divide(add(y), maximum(add(full_like(y, 1)), 1)))
 
 
 def _columns(op: Composite) -> ValueFunction:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tdagger.errors import UnsupportedError
-from tdagger.op import Op
+from tdagger.op import AxisRules, Op, Terms
 from tdagger.types import ResultTypes, TensorType, ValueType
 
 
@@ -33,6 +33,12 @@ class External(Op, core=True):
 
     def infer(self, *types: TensorType) -> ValueType:
         return self.results[0] if len(self.results) == 1 else ResultTypes(self.results)
+
+    def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
+        for terms in args:
+            for term in terms:
+                rules.mark(term, "hides")
+        return tuple([rules.fresh(n, f"external {self.target}") for n in out.shape])
 
     def run(self, *arrays: Any) -> Any:
         raise UnsupportedError(

@@ -10,11 +10,34 @@ from typing import Any
 import numpy as np
 
 from tdagger.errors import AttributeValueError, NoInverseError
-from tdagger.op import Array, Op, Value, ValueFunction, identity, normal_axis
-from tdagger.ops.elementwise import equal, floor_divide, full_like, neg, where
-from tdagger.ops.source import const, iota, scalar
-from tdagger.ops.structure import Concat, accumulator, broadcast_to, permute, repeat, slice_axis, unsqueeze
-from tdagger.types import TensorType, ValueType, i64
+from tdagger.op import (
+    Array,
+    AxisRules,
+    Op,
+    Plan,
+    Terms,
+    Value,
+    ValueFunction,
+    identity,
+    normal_axis,
+    where_now,
+)
+from tdagger.ops.elementwise import Binary, Cast, Where, equal, floor_divide, full_like, neg, where
+from tdagger.ops.source import Const, Iota, const, iota, scalar
+from tdagger.ops.structure import (
+    Concat,
+    Group,
+    Permute,
+    Repeat,
+    Ungroup,
+    accumulator,
+    broadcast_to,
+    permute,
+    repeat,
+    slice_axis,
+    unsqueeze,
+)
+from tdagger.types import TensorType, ValueType, i64, most
 
 
 class Gather(Op, core=True):
@@ -61,6 +84,17 @@ class Gather(Op, core=True):
     def run(self, x: Array, index: Array) -> Array:
         return np.asarray(x[self.positions(x.shape, index)])
 
+    def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
+        x, index = args
+        rules.mark(x[self.axis], "indexes")
+        batch = rules.join(x[: self.batch], index[: self.batch])
+        rules.expect(0, (*batch, *x[self.batch :]))
+        rules.expect(1, (*batch, *index[self.batch :]))
+        return (*batch, *x[self.batch : self.axis], *index[self.batch :], *x[self.axis + 1 :])
+
+    def adapt(self, out: Plan, *args: Plan) -> Op:
+        return Gather(*_moved(self.axis, self.batch, *args))
+
     def reads(self, out: TensorType, *types: TensorType) -> tuple[int, ...]:
         return (out.size, types[1].size)
 
@@ -85,6 +119,15 @@ class Gather(Op, core=True):
             return put(_zeros(x), index, y)
 
         return back
+
+
+def _moved(axis: int, batch: int, x: Plan, index: Plan, *_: Plan) -> tuple[int, int]:
+    """The axis and batch of a gather or scatter after a change. A new dimension that only x has leaves the batch."""
+    now = where_now(x, axis)
+    if now is None:
+        raise AttributeValueError(f"the indexed dimension {axis} is gone from {x}")
+    shared = sum(p.axis is not None and p.axis < batch for p in x)
+    return now, shared + min(sum(p.axis is None for p in plan) for plan in (x, index))
 
 
 def _zeros(t: TensorType) -> Value:
@@ -132,6 +175,24 @@ class Scatter(Op, core=True):
             _SCATTERS[self.kind].at(wide, where, updates.astype(wide.dtype))
         return wide.astype(x.dtype, copy=False)
 
+    def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
+        x, index, updates = args
+        batch, axis, after = self.batch, self.axis, self.axis + len(index) - self.batch
+        rules.mark(x[axis], "scatters into")
+        for term in updates[axis:after]:
+            rules.mark(term, "scatters")
+        places = rules.join(updates[axis:after], index[batch:])
+        shared = rules.join(x[:batch], index[:batch], updates[:batch])
+        low = rules.join(x[batch:axis], updates[batch:axis])
+        high = rules.join(x[axis + 1 :], updates[after:])
+        rules.expect(0, (*shared, *low, x[axis], *high))
+        rules.expect(1, (*shared, *places))
+        rules.expect(2, (*shared, *low, *places, *high))
+        return (*shared, *low, x[axis], *high)
+
+    def adapt(self, out: Plan, *args: Plan) -> Op:
+        return Scatter(*_moved(self.axis, self.batch, *args), self.kind)
+
     def flops(self, out: TensorType, *types: TensorType) -> int:
         return 0 if self.kind == "set" else types[2].size
 
@@ -146,6 +207,14 @@ class Scatter(Op, core=True):
         if self.kind != "set":
             raise NoInverseError(f"{self} mixes the updates with what was there")
         return Gather(self.axis, self.batch)
+
+
+def _line_now(plan: Plan, axis: int) -> int:
+    """Where the dimension that is sorted or scanned is now."""
+    now = where_now(plan, axis)
+    if now is None:
+        raise AttributeValueError(f"dimension {axis} is gone from {plan}, but the op works along it")
+    return now
 
 
 class Argsort(Op, core=True):
@@ -170,9 +239,16 @@ class Argsort(Op, core=True):
         backwards = np.flip(x, self.axis)
         return last - np.flip(np.argsort(backwards, self.axis, kind="stable"), self.axis).astype(np.int64)
 
+    def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
+        rules.mark(args[0][self.axis], "sorts")
+        return args[0]
+
+    def adapt(self, out: Plan, *args: Plan) -> Op:
+        return Argsort(_line_now(out, self.axis), self.descending)
+
     def flops(self, out: TensorType, *types: TensorType) -> int:
         n = out.shape[self.axis]
-        return out.size * max(n - 1, 0).bit_length()
+        return out.size * most(n - 1, 0).bit_length()
 
     def inverse(self, *types: TensorType) -> ValueFunction:
         """Of a permutation: numbers that this op sorts into it."""
@@ -213,6 +289,13 @@ class Scan(Op, core=True):
         wide = np.flip(wide, self.axis) if self.reverse else wide
         out = _SCANS[self.kind].accumulate(wide, self.axis, dtype=wide.dtype)
         return (np.flip(out, self.axis) if self.reverse else out).astype(x.dtype, copy=False)
+
+    def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
+        rules.mark(args[0][self.axis], f"takes the running {self.kind} of")
+        return args[0]
+
+    def adapt(self, out: Plan, *args: Plan) -> Op:
+        return Scan(self.kind, _line_now(out, self.axis), self.reverse)
 
     def flops(self, out: TensorType, *types: TensorType) -> int:
         n = out.shape[self.axis]
@@ -282,6 +365,71 @@ def argsort(x: Value, axis: int = -1, descending: bool = False) -> Value:
 def scan(x: Value, kind: str, axis: int, reverse: bool = False) -> Value:
     """Running sum, prod, max or min along an axis."""
     return Scan(kind, normal_axis(axis, x.rank), reverse)(x)
+
+
+def counts_along(x: Value) -> int | None:
+    """The axis along which ``x`` plainly is 0, 1, 2, ... whatever the other places; None if there isn't one.
+
+    >>> counts_along(iota_like(iota(3), 0)), counts_along(unsqueeze(iota(3), (0, 2))), counts_along(iota(3) * 2)
+    (0, 1, None)
+    """
+    path: list[Value] = []
+    while not isinstance(x.op, Iota):
+        path.append(x)
+        inner = _same_numbers(x)
+        if inner is None:
+            return None
+        x = inner
+    axis = 0
+    for view in reversed(path):
+        op, shape = view.op, view.args[0].shape
+        if isinstance(op, Permute):
+            axis = op.order.index(axis)
+        elif isinstance(op, Repeat):
+            if op.sizes[axis] is not None:
+                return None
+        elif isinstance(op, Group | Ungroup):
+            found = _through(op, axis, shape)
+            if found is None:
+                return None
+            axis = found
+    return axis
+
+
+def _same_numbers(x: Value) -> Value | None:
+    """What holds the same numbers as ``x``, element by element or moved; None if that isn't plain."""
+    op = x.op
+    if isinstance(op, Permute | Repeat | Group | Ungroup):
+        return x.args[0]
+    if isinstance(op, Cast) and op.dtype.is_int and op.dtype.bytes >= 4:
+        return x.args[0]
+    if isinstance(op, Binary) and op.kind == "add":
+        return next((b for a, b in (x.args, x.args[::-1]) if _is_zero(a)), None)
+    if isinstance(op, Where):  # the form that turns negative indices around
+        return x.args[2] if isinstance(x.args[0].op, Binary) and x.args[0].args[0] is x.args[2] else None
+    return None
+
+
+def _is_zero(x: Value) -> bool:
+    while isinstance(x.op, Repeat | Group | Ungroup):
+        x = x.args[0]
+    return isinstance(x.op, Const) and x.type.size == 1 and not x.op.data.any()
+
+
+def _through(op: Group | Ungroup, axis: int, shape: tuple[int, ...]) -> int | None:
+    """Where an axis is after a group or ungroup that only adds or drops axes of size 1."""
+    if isinstance(op, Group):
+        at = 0
+        for i, count in enumerate(op.counts):
+            if at <= axis < at + count:
+                return i if all(shape[j] == 1 for j in range(at, at + count) if j != axis) else None
+            at += count
+        return None
+    sizes = op.sizes[axis]
+    own = [i for i, n in enumerate(sizes) if n == shape[axis]]
+    if len(own) != 1 or len([n for n in sizes if n != 1]) > 1:
+        return None
+    return sum(map(len, op.sizes[:axis])) + own[0]
 
 
 def iota_like(x: Value, axis: int) -> Value:

@@ -12,7 +12,7 @@ from typing import Any, Self, cast
 import numpy as np
 
 from tdagger.errors import AttributeValueError
-from tdagger.op import Array, Op, Value
+from tdagger.op import Array, AxisRules, Op, Plan, Terms, Value
 from tdagger.types import DType, TensorType, ValueType, i64
 
 
@@ -24,6 +24,11 @@ class Leaf(Op):
 
     def infer(self) -> ValueType:
         return self.type
+
+    def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
+        """An axis for each dimension; one of size 1 of a parameter or buffer stands for nothing."""
+        terms = [rules.fresh(n, self.name) if n != 1 or self.name == "input" else () for n in out.shape]
+        return tuple(terms)
 
     def reads(self, out: TensorType, *types: TensorType) -> tuple[int, ...]:
         return ()
@@ -75,6 +80,30 @@ class Const(Op, core=True):
     def infer(self) -> ValueType:
         return TensorType(self.shape, self.dtype)
 
+    def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
+        kinds = [
+            () if n == 1 else "repeated" if self.resized(i, n + 1) is not None else "const"
+            for i, n in enumerate(self.shape)
+        ]
+        return tuple([rules.fresh(n, kind) if kind else () for n, kind in zip(self.shape, kinds, strict=True)])
+
+    def resized(self, axis: int, size: int) -> Array | None:
+        """The data with ``size`` entries along an axis, if it is clear what they are: all equal, or counting on."""
+        data = np.moveaxis(self.data, axis, 0)
+        if len(data) == 0:
+            return None
+        first = data[:1]
+        if (data == first).all() or len(data) == 1:
+            new = np.broadcast_to(first, (size, *first.shape[1:]))
+            return np.ascontiguousarray(np.moveaxis(new, 0, axis))
+        if self.dtype.name == "bool" or len(data) < 3:
+            return None
+        steps = np.arange(max(size, len(data))).reshape(-1, *(1,) * (data.ndim - 1))
+        line = (first + steps * (data[1:2] - first)).astype(data.dtype)
+        if not (line[: len(data)] == data).all():
+            return None
+        return np.ascontiguousarray(np.moveaxis(line[:size], 0, axis))
+
     def run(self) -> Array:
         return self.data
 
@@ -116,6 +145,16 @@ class Iota(Op, core=True):
     def run(self) -> Array:
         return np.arange(self.size).astype(self.dtype.numpy)
 
+    def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
+        term = rules.fresh(self.size, "iota")
+        rules.mark(term, "numbers")
+        return (term,)
+
+    def adapt(self, out: Plan, *args: Plan) -> Op:
+        if len(out) != 1:
+            raise AttributeValueError(f"{self} has one dimension, not {len(out)}")
+        return Iota(out[0].size, self.dtype)
+
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
@@ -140,6 +179,16 @@ class Random(Op, core=True):
 
     name = "random"
     shape: tuple[int, ...]
+
+    def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
+        terms = tuple([rules.fresh(n, "random") for n in self.shape])
+        for n, term in zip(self.shape, terms, strict=True):
+            if n != 1:  # without an axis of size 1 the counter is the same
+                rules.mark(term, "draws random numbers along")
+        return terms
+
+    def adapt(self, out: Plan, *args: Plan) -> Op:
+        return Random(tuple([p.size for p in out]))
 
     def infer(self, seed: TensorType) -> ValueType:
         if seed.shape != () or seed.dtype.name != "u64":

@@ -14,9 +14,33 @@ from typing import Any
 import numpy as np
 
 from tdagger.errors import AttributeValueError, NoInverseError, TypeMismatchError
-from tdagger.op import Array, Op, Value, ValueFunction, core_ops, normal_axis
+from tdagger.op import (
+    Array,
+    AxisRules,
+    Op,
+    Plan,
+    Terms,
+    Value,
+    ValueFunction,
+    core_ops,
+    normal_axis,
+    where_now,
+)
 from tdagger.ops.source import const, scalar
-from tdagger.types import ResultTypes, TensorType, ValueType
+from tdagger.types import ResultTypes, TensorType, ValueType, least, most
+
+
+def _now(plan: Plan, axis: int) -> int:
+    """Where a dimension that is still there is now."""
+    found = where_now(plan, axis)
+    if found is None:
+        raise AttributeValueError(f"dimension {axis} is gone from {plan}, but the op needs it")
+    return found
+
+
+def _kept(plan: Plan, each: Sequence[Any]) -> tuple[Any, ...]:
+    """An attribute with one entry for each dimension, for the dimensions that are left; None for new ones."""
+    return tuple(None if p.axis is None else each[p.axis] for p in plan)
 
 
 class Permute(Op, core=True):
@@ -36,6 +60,13 @@ class Permute(Op, core=True):
 
     def run(self, x: Array) -> Array:
         return x.transpose(self.order)
+
+    def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
+        return tuple([args[0][i] for i in self.order])
+
+    def adapt(self, out: Plan, *args: Plan) -> Op:
+        new = tuple(i for i, p in enumerate(args[0]) if p.axis is None)
+        return Permute(new + tuple(_now(args[0], self.order[p.axis]) for p in out if p.axis is not None))
 
     def inverse(self, *types: TensorType) -> ValueFunction:
         return Permute(tuple(self.order.index(i) for i in range(len(self.order))))
@@ -73,6 +104,18 @@ class Group(Op, core=True):
     def run(self, x: Array) -> Array:
         return x.reshape(tuple(math.prod(g) for g in self._groups(x.shape)))
 
+    def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
+        terms = iter(args[0])
+        return tuple([sum([next(terms) for _ in range(n)], ()) if n else rules.one() for n in self.counts])
+
+    def adapt(self, out: Plan, *args: Plan) -> Op:
+        into = [i for i, count in enumerate(self.counts) for _ in range(count)]
+        left = [None if p.axis is None else into[p.axis] for p in args[0]]
+        counts = tuple(1 if p.axis is None else left.count(p.axis) for p in out)
+        if 0 in counts and max(counts) == 1:  # what inserts axes is written as unsqueeze writes it
+            return _inserting(counts, tuple(p.size for p in args[0]))
+        return Group(counts)
+
     def inverse(self, *types: TensorType) -> ValueFunction:
         return Ungroup(tuple(self._groups(self.one(types, "inverse").shape)))
 
@@ -100,6 +143,26 @@ class Ungroup(Op, core=True):
 
     def run(self, x: Array) -> Array:
         return x.reshape(tuple(n for s in self.sizes for n in s))
+
+    def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
+        pairs = zip(args[0], self.sizes, strict=True)
+        return tuple([t for term, sizes in pairs for t in ([term] if len(sizes) == 1 else rules.split(term, sizes))])
+
+    def adapt(self, out: Plan, *args: Plan) -> Op:
+        """Factors whose own dimension is gone (1s) go with the dimension after them, at the end with the last."""
+        of = [i for i, sizes in enumerate(self.sizes) for _ in sizes]
+        new = sum(p.axis is None for p in args[0])
+        sizes: list[list[int]] = [[p.size] for p in args[0][:new]]
+        rest = [p for p in out if p.axis is not None]
+        for p in args[0][new:]:
+            mine: list[int] = []
+            while rest and rest[0].axis is not None and p.axis is not None and of[rest[0].axis] <= p.axis:
+                mine.append(rest.pop(0).size)
+            sizes.append(mine)
+        if not sizes:
+            return Group((0,) * len(rest))
+        sizes[-1] += [p.size for p in rest]
+        return Ungroup(tuple(map(tuple, sizes)))
 
     def inverse(self, *types: TensorType) -> ValueFunction:
         return Group(tuple(len(s) for s in self.sizes))
@@ -147,6 +210,17 @@ class Slice(Op, core=True):
 
     def reads(self, out: TensorType, *types: TensorType) -> tuple[int, ...]:
         return (out.size,)
+
+    def moves_nothing(self, *types: TensorType) -> bool:
+        """Whether it keeps everything: a ``select`` from an axis of size 1."""
+        return self.infer(*types) is types[0] and not any(b is not None and b[2] < 0 for b in self.bounds)
+
+    def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
+        pairs = enumerate(zip(args[0], self.bounds, strict=True))
+        return tuple([t if b is None else rules.cut(i, t, *b) for i, (t, b) in pairs])
+
+    def adapt(self, out: Plan, *args: Plan) -> Op:
+        return Slice(_kept(out, self.bounds))
 
     def adjoint(self, *types: TensorType) -> ValueFunction:
         x = self.one(types, "adjoint")
@@ -212,6 +286,18 @@ class Pad(Op, core=True):
         out[tuple(slice(None) if b is None else slice(*b) for b in self._inner(x.shape))] = x
         return out
 
+    def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
+        terms: list[Any] = []
+        for term, w in zip(args[0], self.widths, strict=True):
+            if w is not None:
+                rules.mark(term, "pads")
+                term = rules.line([w[0], *[term] * (w[2] + 1), w[1]], -w[2])
+            terms.append(term)
+        return tuple(terms)
+
+    def adapt(self, out: Plan, *args: Plan) -> Op:
+        return Pad(_kept(out, self.widths), self.value)
+
     def inverse(self, *types: TensorType) -> ValueFunction:
         return Slice(self._inner(self.one(types, "inverse").shape))
 
@@ -244,6 +330,18 @@ class Concat(Op, core=True):
 
     def run(self, *arrays: Array) -> Array:
         return np.concatenate(arrays, self.axis)
+
+    def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
+        for terms in args:
+            rules.mark(terms[self.axis], "concatenates")
+        line = rules.line([terms[self.axis] for terms in args])
+        rest = rules.join(*[(*terms[: self.axis], (), *terms[self.axis + 1 :]) for terms in args])
+        for i, terms in enumerate(args):
+            rules.expect(i, (*rest[: self.axis], terms[self.axis], *rest[self.axis + 1 :]))
+        return (*rest[: self.axis], line, *rest[self.axis + 1 :])
+
+    def adapt(self, out: Plan, *args: Plan) -> Op:
+        return Concat(_now(out, self.axis))
 
     def adjoint(self, *types: TensorType) -> ValueFunction:
         """Splits: the result has one value per argument."""
@@ -279,6 +377,18 @@ class Repeat(Op, core=True):
 
     def run(self, x: Array) -> Array:
         return np.broadcast_to(x, tuple(old if n is None else n for n, old in zip(self.sizes, x.shape, strict=True)))
+
+    def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
+        terms: list[Any] = []
+        for term, n in zip(args[0], self.sizes, strict=True):
+            if n is not None:
+                rules.mark(term, "repeats")
+                term = rules.fresh(n, "repeated")
+            terms.append(term)
+        return tuple(terms)
+
+    def adapt(self, out: Plan, *args: Plan) -> Op:
+        return Repeat(tuple(None if p.axis is None or self.sizes[p.axis] is None else p.size for p in out))
 
     def _axes(self) -> tuple[int, ...]:
         return tuple(i for i, n in enumerate(self.sizes) if n is not None)
@@ -349,8 +459,16 @@ class Reduce(Op, core=True):
         wide = x.astype(accumulator(x.dtype), copy=False)
         return np.asarray(_REDUCTIONS[self.kind](wide, self.axes)).astype(x.dtype, copy=False)
 
+    def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
+        for i in self.axes:
+            rules.mark(args[0][i], f"takes the {self.kind} over")
+        return tuple([() if i in self.axes else term for i, term in enumerate(args[0])])
+
+    def adapt(self, out: Plan, *args: Plan) -> Op:
+        return Reduce(self.kind, tuple(i for i, p in enumerate(out) if p.axis in self.axes))
+
     def flops(self, out: TensorType, *types: TensorType) -> int:
-        return max(types[0].size - out.size, 0)
+        return most(types[0].size - out.size, 0)
 
     def adjoint(self, *types: TensorType) -> ValueFunction:
         if self.kind != "sum":
@@ -415,8 +533,17 @@ class Unfold(Op, core=True):
     def run(self, x: Array) -> Array:
         return np.take(x, self.places(x.shape[self.axis]), self.axis)
 
+    def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
+        term = args[0][self.axis]
+        rules.mark(term, "takes windows of")
+        windows = rules.line([term], self.stride - self.span, self.stride)
+        return (*args[0][: self.axis], windows + rules.fresh(self.kernel, "kernel"), *args[0][self.axis + 1 :])
+
+    def adapt(self, out: Plan, *args: Plan) -> Op:
+        return type(self)(_now(out, self.axis), self.kernel, self.stride, self.dilation)
+
     def reads(self, out: TensorType, *types: TensorType) -> tuple[int, ...]:
-        return (min(out.size, types[0].size),)
+        return (least(out.size, types[0].size),)
 
     def _back(self, x: TensorType) -> ValueFunction:
         n = x.shape[self.axis]
@@ -457,6 +584,15 @@ class Fold(Op, core=True):
 
     check = Unfold.check
     span = Unfold.span
+    adapt = Unfold.adapt
+
+    def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
+        term = args[0][self.axis]
+        rules.mark(term, "adds up windows of")
+        count = out.shape[self.axis] and (out.shape[self.axis] - self.span) // self.stride + 1
+        windows = rules.split(term, (count, self.kernel))[0]
+        line = rules.line([windows] * self.stride, self.span - self.stride)
+        return (*args[0][: self.axis], line, *args[0][self.axis + 1 :])
 
     def infer(self, x: TensorType) -> ValueType:
         if self.axis >= x.rank or x.shape[self.axis] % self.kernel:
@@ -483,10 +619,15 @@ class Fold(Op, core=True):
         return Unfold(self.axis, self.kernel, self.stride, self.dilation)
 
     def flops(self, out: TensorType, *types: TensorType) -> int:
-        """Every entry of a window but the first to come to its place."""
-        n = out.shape[self.axis]
-        places = self._unfold().places(n)
-        return (len(places) - len(np.unique(places))) * (out.size // n) if n else 0
+        """Every entry of a window but the first to come to its place.
+
+        Entry k of window w comes to the place of entry k + stride / g of window w - dilation / g, g their common
+        divisor, if there are such.
+        """
+        common = math.gcd(self.stride, self.dilation)
+        windows = types[0].shape[self.axis] // self.kernel
+        again = most(windows - self.dilation // common, 0) * max(self.kernel - self.stride // common, 0)
+        return again * math.prod([n for i, n in enumerate(out.shape) if i != self.axis])
 
     def adjoint(self, *types: TensorType) -> ValueFunction:
         return self._unfold()
@@ -588,19 +729,27 @@ def unsqueeze(x: Value, axes: Sequence[int]) -> Value:
         raise AttributeValueError(f"unsqueeze: an axis is named twice in {tuple(axes)}")
     if not new:
         return x
-    if not x.rank:
-        return Group((0,) * rank)(x)
+    return _inserting(tuple(int(i not in new) for i in range(rank)), x.shape)(x)
+
+
+def _inserting(counts: tuple[int, ...], shape: tuple[int, ...]) -> Op:
+    """What inserts axes of size 1 in a tensor of ``shape``: new ones have the count 0, those it has 1."""
+    old_axes = [i for i, count in enumerate(counts) if count]
+    new = [i for i, count in enumerate(counts) if not count]
+    beside = {next((o for o in old_axes if o > i), old_axes[-1]) for i in new} if old_axes else set[int]()
+    if any(shape[old_axes.index(o)] == 1 for o in beside) or not shape:
+        return Group(counts)  # an ungroup would not tell which of several 1s is the new one
     sizes: list[list[int]] = [[]]
-    old = iter(x.shape)
-    for i in range(rank):
-        if i in new:
+    old = iter(shape)
+    for count in counts:
+        if not count:
             sizes[-1].append(1)
         else:
             sizes[-1].append(next(old))
             sizes.append([])
     tail = sizes.pop()
     sizes[-1].extend(tail)
-    return Ungroup(tuple(map(tuple, sizes)))(x)
+    return Ungroup(tuple(map(tuple, sizes)))
 
 
 def slice_axis(x: Value, axis: int, start: int | None, stop: int | None, step: int = 1) -> Value:
@@ -620,7 +769,9 @@ def select(x: Value, axis: int, index: int) -> Value:
     """One entry of an axis, without the axis."""
     axis = normal_axis(axis, x.rank)
     index = normal_axis(index, x.shape[axis], f"index into axis {axis}:")
-    return squeeze(slice_axis(x, axis, index, index + 1), (axis,))
+    # kept where the axis has one entry only: x[0] of a batch of one is not x without its batch axis
+    entry = Slice(tuple((index, index + 1, 1) if i == axis else None for i in range(x.rank)))(x)
+    return squeeze(entry, (axis,))
 
 
 def split(x: Value, sizes: Sequence[int], axis: int) -> tuple[Value, ...]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
+from tdagger.analysis.axes import Axes
+from tdagger.analysis.names import NamedAxes
 from tdagger.graph import Graph, flops, result_types
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Const, Input, Parameter
@@ -14,6 +17,9 @@ from tdagger.view.numbers import quantity
 
 #: FLOPs are shown of values that take at least this share of the whole.
 HEAVY = 0.005
+
+#: What is wider doesn't make the column of types wide.
+WIDEST = 32
 
 #: Ops that spread one number over a shape, when applied to one number.
 _SPREAD = ("repeat", "group", "ungroup", "reshape")
@@ -39,6 +45,7 @@ def show(
     structure: Any = None,
     parameters: bool = False,
     max_lines: int | None = None,
+    axes: Any = True,
 ) -> str:
     """A :class:`Graph` or TensorDAG as text: a header with totals, one line a value, the outputs.
 
@@ -46,19 +53,21 @@ def show(
     numbers, also where they were repeated to a shape that another argument shows. Module paths are headings;
     the last name of a path stands before the first of its values, and ``|`` before the next ones. FLOPs are
     shown of what takes at least half a percent of them. ``parameters`` lists those too; ``max_lines`` cuts
-    the listing. Linear in the number of values.
+    the listing. Dimensions are shown by the names of their axes, whose sizes are in the header; ``axes`` is
+    False for sizes instead, or a :class:`~tdagger.analysis.names.NamedAxes`. Linear in the number of values.
 
     >>> import tdagger as td
     >>> x = td.input("x", (2, 3))
     >>> print(show(td.Graph({"x": x}, {"y": td.sin(td.exp(x))})))
     graph
-      in   x: f32[2 3]
-      out  y: f32[2 3]
+      in   x: f32[b=2 n=3]
+      out  y: f32[b=2 n=3]
       2 ops, 12 FLOPs; reads 48 B, writes 48 B
+      axes  b=2  n=3
     <BLANKLINE>
                      FLOPs
-      %1  f32[2 3]       6  exp(x)
-      %2  f32[2 3]       6  sin(%1)
+      %1  f32[b n]       6  exp(x)
+      %2  f32[b n]       6  sin(%1)
     <BLANKLINE>
       return {y: %2}
     """
@@ -68,10 +77,13 @@ def show(
         modules = network.modules if modules is None else modules
         structure = network.signature.outputs if structure is None else structure
         name = name or network.name
-    lines, names = _lines(graph, {} if origins is None else origins)
-    out = [name or graph.name, *_header(graph, len(lines))]
+    if axes is True:
+        axes = NamedAxes(Axes(graph)) if isinstance(network, Graph) else network.axes()
+    named: NamedAxes | None = axes or None
+    lines, names = _lines(graph, {} if origins is None else origins, named)
+    out = [name or graph.name, *_header(graph, len(lines), named)]
     if parameters:
-        out += ["", "  parameters and buffers", *_parameters(graph)]
+        out += ["", "  parameters and buffers", *_parameters(graph, named)]
     shown = lines if max_lines is None else lines[:max_lines]
     out += _layout(shown, modules or {}, sum(line.flops for line in lines))
     if len(shown) < len(lines):
@@ -79,9 +91,10 @@ def show(
     return "\n".join([*out, "", *_results(graph, names, structure)])
 
 
-def _header(graph: Graph, count: int) -> list[str]:
+def _header(graph: Graph, count: int, axes: NamedAxes | None) -> list[str]:
     def listed(label: str, values: Mapping[str, Value]) -> list[str]:
-        return [f"  {label if not i else '':3}  {k}: {v.type}" for i, (k, v) in enumerate(values.items())]
+        types = [v.type if axes is None else axes.show(v, sizes=True) for v in values.values()]
+        return [f"  {label if not i else '':3}  {k}: {t}" for i, (k, t) in enumerate(zip(values, types, strict=True))]
 
     size = sum(v.type.size for v in graph.parameters.values())
     nbytes = sum(v.type.bytes for v in graph.parameters.values())
@@ -94,16 +107,23 @@ def _header(graph: Graph, count: int) -> list[str]:
         *listed("out", graph.outputs),
         f"  {', '.join(totals)}; reads {traffic[0]}, writes {traffic[1]}",
         *(external if graph.external else []),
+        *(_sizes(graph, axes) if axes is not None else []),
     ]
 
 
-def _parameters(graph: Graph) -> list[str]:
+def _sizes(graph: Graph, axes: NamedAxes) -> list[str]:
+    """The sizes of the axes that values carry, in lines of about a hundred characters."""
+    shown = axes.summary([v for v in graph.values if not isinstance(v.op, Parameter | Buffer | Const)])
+    return textwrap.wrap(shown, 110, initial_indent="  axes  ", subsequent_indent="        ", break_on_hyphens=False)
+
+
+def _parameters(graph: Graph, axes: NamedAxes | None) -> list[str]:
     leaves = {**graph.parameters, **graph.buffers}
     wide = max((len(n) for n in leaves), default=0)
-    return [f"    {n:{wide}}  {v.type}" for n, v in leaves.items()]
+    return [f"    {n:{wide}}  {v.type if axes is None else axes.show(v, sizes=True)}" for n, v in leaves.items()]
 
 
-def _lines(graph: Graph, origins: Mapping[Value, Any]) -> tuple[list[Line], dict[Value, str]]:
+def _lines(graph: Graph, origins: Mapping[Value, Any], axes: NamedAxes | None) -> tuple[list[Line], dict[Value, str]]:
     """The lines of all values that get one, and how every value is written as an argument."""
     paths = [o.module if (o := origins.get(v)) else "" for v in graph.values]
     parents = {p.rpartition(".")[0] for p in set(paths) if p}
@@ -125,6 +145,7 @@ def _lines(graph: Graph, origins: Mapping[Value, Any]) -> tuple[list[Line], dict
                 section, last = path, ""
             types = result_types(value)
             type_ = str(types[0]) if len(types) == 1 else f"({', '.join(map(str, types))})"
+            type_ = type_ if axes is None else axes.show(value)
             text = expression(value, [names[a] for a in value.args])
             lines.append(Line(section, last, name, type_, text, flops(value)))
     return lines, names
@@ -158,7 +179,7 @@ def _layout(lines: Sequence[Line], modules: Mapping[str, str], total: int) -> li
     heavy = [quantity(n.flops) if total and n.flops >= HEAVY * total else "" for n in lines]
     module = max((len(n.module) for n in lines if len(n.module) <= 26), default=0)
     name = max((len(n.name) for n in lines), default=0)
-    type_ = max((len(n.type) for n in lines if len(n.type) <= 24), default=0)
+    type_ = max((len(n.type) for n in lines if len(n.type) <= WIDEST), default=0)
     out: list[str] = ["", f"  {'':{module + 2 if module else 0}}{'':{name}}  {'':{type_}}  {'FLOPs':>6}"]
     section = label = ""
     for line, cost in zip(lines, heavy, strict=True):

@@ -294,12 +294,23 @@ def test_a_view_that_cannot_follow_is_refused() -> None:
     class Follows(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> Any:
             y = x + 0
-            z = y.as_strided((2, 2), (1, 1))
+            z = y.as_strided((2, 2, 2), (1, 1, 1))
             y.add_(1)
             return z * 1
 
     with pytest.raises(td.TDaggerError, match="is a view of what was written to since: clone it first"):
         td.from_torch(Follows(), (X,))
+
+
+def test_a_strided_view_follows_what_is_written() -> None:
+    def function(x: torch.Tensor) -> Any:
+        y = x + 0
+        windows, part = y.as_strided((3, 2), (1, 1)), y.as_strided((2, 2), (8, 2), 1)
+        y.add_(1)
+        part.mul_(2)
+        return y, windows * 1
+
+    ok(function, X)
 
 
 def test_in_place_and_out_variants_of_decomposed_ops() -> None:
@@ -329,3 +340,37 @@ def test_medians_with_nan() -> None:
         ok(lambda v, f=function: f(v), x)
         ok(lambda v, f=function: tuple(f(v, 1)), x[:2])
         ok(lambda v, f=function: f(v, 1).values, x)
+
+
+def test_airy_functions() -> None:
+    x = torch.tensor([-9.0, -5.0, -0.0, 0.0, 1.5, 2.0, 8.4, 104.0, float("inf"), float("-inf"), float("nan")])
+    ok(torch.special.airy_ai, x)
+    ok(torch.special.airy_ai, i(3, 4))
+    ok(torch.special.airy_ai, b(2))
+
+
+def test_hashes() -> None:
+    for x in (t(2, 3, 5), Y.double(), Y.half(), i(7) - 9, b(3, 3), torch.tensor([200, 255], dtype=torch.uint8)):
+        ok(torch.hash_tensor, x)
+        ok(lambda v: torch.hash_tensor(v, -1, keepdim=True), x)
+    ok(lambda v: torch.hash_tensor(v, [0, 2]), t(2, 3, 5))
+    ok(lambda v: torch.hash_tensor(v, 1), t(0, 3))
+    ok(torch.hash_tensor, torch.tensor(-0.0))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_cross_entropy_of_a_linear_layer_in_chunks(reduction: str, dtype: torch.dtype) -> None:
+    def function(x: torch.Tensor, weight: torch.Tensor, target: torch.Tensor, *rest: torch.Tensor) -> Any:
+        options = torch.nn.modules.linear_cross_entropy_options.LinearCrossEntropyOptions(
+            batch_chunk_size=2, allow_retain_graph=True
+        )
+        bias, share = (*rest, None, None)[:2]
+        return torch.nn.functional.linear_cross_entropy(
+            x, weight, target, linear_bias=bias, weight=share, reduction=reduction, ignore_index=1, options=options
+        )
+
+    x, weight, target = t(5, 3, low=-1.0).to(dtype), t(4, 3).to(dtype), torch.tensor([0, 3, 1, 2, 3])
+    ok(function, x, weight, target)
+    ok(function, x, weight, target, t(4).to(dtype), t(4, low=0.5).to(dtype))
+    ok(function, x[:2], weight, torch.tensor([1, 1]))

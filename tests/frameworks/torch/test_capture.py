@@ -138,3 +138,22 @@ def test_grouped_products_of_experts(via: Any, width: int) -> None:
         for g, w in zip(*(torch.autograd.grad(o.square().sum(), x) for o in (got, want)), strict=True):
             torch.testing.assert_close(g, w)
         np.testing.assert_allclose(dag.run(x.detach().numpy(), other.numpy()), want.detach().numpy(), rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:the network writes to its inputs")
+@pytest.mark.parametrize("via", ["export", "trace"])
+def test_capturing_changes_neither_the_inputs_nor_the_buffers(via: Any) -> None:
+    class Writes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(2)
+
+        def forward(self, x):
+            return self.norm(x.add_(1))
+
+    net, x = Writes().train(), torch.arange(6.0).reshape(3, 2)
+    dag = td.from_torch(net, x, via=via)
+    assert torch.equal(x, torch.arange(6.0).reshape(3, 2))
+    assert torch.equal(net.norm.running_mean, torch.zeros(2))
+    assert net.norm.num_batches_tracked == 0
+    np.testing.assert_allclose(dag.run(x.numpy()), net(x.clone()).detach(), atol=1e-6)

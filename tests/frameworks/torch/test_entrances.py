@@ -536,6 +536,7 @@ def a_buffer_that_changes() -> Any:
 @pytest.mark.parametrize("name", CASES)
 # torch's own, about the network: old parametrizations set plain attributes, reentrant checkpoints want gradients
 @pytest.mark.filterwarnings("ignore:The tensor attribute", "ignore:None of the inputs have requires_grad")
+@pytest.mark.filterwarnings("ignore:the network applies autograd functions")  # which is told below
 def test_entrance(name: str) -> None:
     check(*CASES[name]())
 
@@ -625,6 +626,59 @@ class Written(nn.Module):
         return x * 2, pair[0] + pair[1]
 
 
+class WritesFirst(nn.Module):
+    def forward(self, a, b):
+        a.add_(1)
+        return b * 2
+
+
+@pytest.mark.parametrize("via", ["export", "trace"])
+@pytest.mark.parametrize(
+    "views",
+    [lambda x: (x, x), lambda x: (x, x.view(4)), lambda x: (x, x[1]), lambda x: (x[:, 1], x)],
+    ids=["same", "view", "part", "column"],
+)
+def test_inputs_that_share_what_is_written_are_refused(via: Any, views: Any) -> None:
+    with pytest.raises(td.InputError, match=r"input 'a' and input 'b' share memory, and the network writes to 'a'"):
+        td.from_torch(WritesFirst(), views(torch.ones(2, 2)), via=via)
+
+
+@pytest.mark.filterwarnings("ignore:the network writes to its inputs")
+@pytest.mark.parametrize("views", [lambda x: (x[0], x[1]), lambda x: (x[:, 0], x[:, 1])], ids=["rows", "columns"])
+def test_inputs_side_by_side_in_memory_are_apart(views: Any) -> None:
+    dag = td.from_torch(WritesFirst(), views(torch.ones(2, 2)))
+    assert_same(dag.run(*to_numpy(views(torch.ones(2, 2)))), torch.full((2,), 2.0))
+
+
+def test_views_of_one_another_as_inputs() -> None:
+    class Sum(nn.Module):
+        def forward(self, a, b):
+            return a + b
+
+    x = torch.arange(4.0).reshape(2, 2)
+    for args in ((x[:, 0], x), (x, x[:, 0]), (x[:, 0], x[:, 1])):
+        assert_same(td.from_torch(Sum(), args).run(*to_numpy(args)), Sum()(*args))
+
+
+class WritesBuffer(nn.Module):
+    def __init__(self, view: Any) -> None:
+        super().__init__()
+        self.register_buffer("a", torch.zeros(2, 2))
+        self.register_buffer("b", view(self.a))
+
+    def forward(self, x):
+        self.a.add_(x)
+        return self.b * 2
+
+
+@pytest.mark.parametrize("via", ["export", "trace"])
+def test_buffers_that_share_what_is_written_are_refused(via: Any) -> None:
+    told = "weight 'a' and weight 'b' share memory, and the network writes to 'a'"
+    for view in (lambda a: a[0], lambda a: a.detach()):
+        with pytest.raises(td.InputError, match=told):
+            td.from_torch(WritesBuffer(view), torch.ones(2, 2), via=via)
+
+
 def test_writing_to_an_input_is_told() -> None:
     args = (torch.ones(2), (torch.ones(3), torch.ones(3)))
     with pytest.warns(UserWarning, match=r"writes to its inputs in place \(x, pair.1\).*leaves its inputs as they are"):
@@ -690,6 +744,59 @@ def test_gradients_inside_are_refused_and_leave_nothing_behind() -> None:
         td.from_torch(model, args)
     check(*CASES["vmap"]())
     torch.randn(2)
+
+
+class Gated(nn.Module):
+    """A gate without gradients, computed before vmap or inside of it."""
+
+    def __init__(self, inside: bool) -> None:
+        super().__init__()
+        self.first, self.gate, self.inside = nn.Linear(3, 3), nn.Linear(3, 3), inside
+
+    def without(self, x):
+        with torch.no_grad():
+            return self.gate(x).sigmoid()
+
+    def forward(self, x):
+        h = self.first(x)
+        if self.inside:
+            return torch.func.vmap(lambda row: row * self.without(row))(h)
+        return torch.func.vmap(torch.mul)(h, self.without(h))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_has_no_gradient_beside_vmap_has_none(inside: bool) -> None:
+    model, x = Gated(inside), torch.randn(4, 3)
+    back = td.from_torch(model, x).to_torch()
+    for network in (model, back):
+        network(x).square().sum().backward()
+    assert_same(back.first.weight.grad, model.first.weight.grad)
+    assert model.gate.weight.grad is None
+    assert back.gate.weight.grad is None or not back.gate.weight.grad.any()
+
+
+class StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, scale):
+        return x.sign() * scale, x * 2
+
+    @staticmethod
+    def backward(ctx, given, _):
+        return given, None
+
+
+@pytest.mark.parametrize("via", ["export", "trace"])
+def test_a_backward_of_its_own_is_told(via: Any) -> None:
+    class Net(nn.Module):
+        def forward(self, x):
+            return StraightThrough.apply(x, 3.0)
+
+    x = torch.randn(2, 3)
+    before = torch.autograd.Function.apply
+    with pytest.warns(UserWarning, match=r"a backward of their own \(StraightThrough\), which isn't kept"):
+        dag = td.from_torch(Net(), x, via=via)
+    assert_same(dag.run(x.numpy()), Net()(x))
+    assert torch.autograd.Function.apply == before
 
 
 @pytest.mark.parametrize("how", ["cayley", "householder"])

@@ -459,6 +459,33 @@ def test_updates_that_exchange_buffers() -> None:
     assert (module.a.tolist(), module.b.tolist()) == ([1, 1], [0, 0])
 
 
+class _Windows(nn.Module):
+    """Ends a norm of the batch as attention in windows does: tokens, a grid, and tokens again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.inner = nn.BatchNorm2d(8), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        grid = self.norm(x).reshape(1, 8, 4).transpose(1, 2).view(1, 2, 2, 8)
+        return grid + self.inner(grid.reshape(1, 4, 8)).view(1, 2, 2, 8)
+
+
+def test_gradients_are_laid_out_as_the_source_s() -> None:
+    """The backward of torch 2.13's batch norm isn't right for every layout, so that these gradients tell."""
+    torch.manual_seed(0)
+    model, x = _Windows().eval(), torch.randn(1, 8, 2, 2)
+    module = td.from_torch(model, x).to_torch()
+    assert module.code.count(".reshape(") == 4
+    of = torch.randn(1, 2, 2, 8)
+    given = x.clone().requires_grad_(), x.clone().requires_grad_()
+    for network, own in zip((model, module), given, strict=True):
+        network(own).backward(of)
+    torch.testing.assert_close(given[1].grad, given[0].grad, rtol=0, atol=0)
+    for own, theirs in zip(module.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, theirs.grad, rtol=0, atol=0)
+
+
 def test_gradients() -> None:
     dag = state_dag()
     module = dag.to_torch()

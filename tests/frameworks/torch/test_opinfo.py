@@ -61,6 +61,15 @@ def test_what_is_nearer_to_the_truth_than_torch_is_not_wrong() -> None:
     assert not is_nearer([exact * float("nan")], [coarse], truth)
 
 
+def test_only_results_with_indices_are_compared_by_what_stands_there() -> None:
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    from conformance.ops import samples_of
+
+    op = next(o for o in op_db if o.name == "median")
+    assert [check(f, x)[0] for _, f, x in samples_of(op, torch.float32, 3)] == ["ok"] * 3
+
+
 def test_random_results_are_excluded() -> None:
     assert check(lambda x: [torch.rand_like(x)], (torch.ones(5),))[:2] == ("excluded", "random")
 

@@ -305,6 +305,28 @@ def test_a_cumulative_average() -> None:
     for a, b in zip(steps(module, 3, (4, 2, 5)), steps(net, 3, (4, 2, 5)), strict=True):
         torch.testing.assert_close(a, b)
     torch.testing.assert_close(module.state_dict(), net.state_dict())
+    x = torch.randn(4, 2, 5)
+    torch.testing.assert_close(module.eval()(x), net.eval()(x))
+    torch.testing.assert_close(module.train()(x), net.train()(x))
+    torch.testing.assert_close(module.state_dict(), net.state_dict())
+
+
+def test_a_cumulative_average_of_what_is_not_finite() -> None:
+    net, x = nn.BatchNorm1d(2, momentum=None).train(), torch.tensor([[1.0, torch.inf], [2.0, 3.0]])
+    module = td.from_torch(net, x).to_torch(copy=True)
+    torch.testing.assert_close(module(x), net(x), equal_nan=True)
+    torch.testing.assert_close(module.state_dict(), net.state_dict(), equal_nan=True)
+
+
+@pytest.mark.parametrize("casting", [False, True])
+def test_a_cumulative_average_imported_in_eval_mode(casting: bool) -> None:
+    net, x = nn.Sequential(nn.Conv1d(2, 3, 2), nn.BatchNorm1d(3, momentum=None)).eval(), torch.randn(4, 2, 5)
+    with torch.autocast("cpu", torch.bfloat16, enabled=casting):
+        module = td.from_torch(net, x).to_torch(copy=True)
+        want = net(x), net.train()(x), net(x + 1), net.eval()(x)
+    got = module(x), module.train()(x), module(x + 1), module.eval()(x)
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(module.state_dict(), net.state_dict())
 
 
 def test_frozen_norms_stay_frozen() -> None:

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from tdagger import library as lib
 from tdagger.errors import TDaggerError, UnsupportedError
 from tdagger.frameworks.torch import autocast
-from tdagger.frameworks.torch.aten import DRAWS, DTYPES, RULES, TORCH_DTYPES, Changed
+from tdagger.frameworks.torch.aten import DRAWS, DTYPES, RULES, TORCH_DTYPES, Changed, Memory, memory_of, number_of
 from tdagger.frameworks.torch.aten.reasons import MEMORY, reason_of
 from tdagger.frameworks.torch.functional import Ref
 from tdagger.op import Value
@@ -50,8 +50,12 @@ _COPIES_IF_SCATTERED = frozenset({"contiguous", "reshape", "reshape_as", "flatte
 #: Views of memory that no structural op makes.
 _ALWAYS_VIEWS = frozenset({"as_strided", "view_as_real", "view_as_complex"})
 
-#: Ops that read memory, whatever tensor lies there: only where it is known to be all of a contiguous tensor's.
+#: Ops that read memory, whatever tensor lies there: their rules are told how the first argument lies.
 _OF_MEMORY = frozenset({"as_strided", "as_strided_copy", "as_strided_scatter"})
+
+
+#: Ops that make a Python number of a tensor: only where it depends on no input and no weight.
+_NUMBERS = frozenset({"item", "_local_scalar_dense"})
 
 
 class Plan(NamedTuple):
@@ -137,16 +141,23 @@ class Caller:
         return replace(signature, inputs=signature.inputs._replace(children=(args, named)))
 
     def call(
-        self, target: OpOverload, args: Sequence[Any], kwargs: dict[str, Any], origin: Origin, whole: bool = False
+        self,
+        target: OpOverload,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        origin: Origin,
+        memory: Memory | None = None,
     ) -> Any:
         """The result of an op: refs, nested as the op returns them.
 
-        ``whole`` says that the first argument is known to fill its memory, in order.
+        ``memory`` is how the first argument lies there; None if that isn't known.
         """
         plan = plan_of(target)
         base = plan.name.partition(".")[2]
         if base in _NOTHING:
             return None
+        if base in _NUMBERS and (number := number_of(_read(args[0]))) is not None:
+            return number
         if self.autocast is not None and autocast.may_cast(target, self.autocast):
             args, kwargs, inner = self._autocast(target, args, kwargs, self.autocast, origin)
             if inner is not None:
@@ -157,12 +168,14 @@ class Caller:
             if out_ref is not None:
                 kwargs["out"] = out_ref
             return self._without_rule(target, plan, args, kwargs, origin)
-        if base in _OF_MEMORY and not whole:
+        if base in _OF_MEMORY and memory is None:
             return self._stand_in(target, plan, args, kwargs, origin, MEMORY.why)
         try:
             named = {k: _read(v) for k, v in kwargs.items()}
             if plan.rule in DRAWS:
                 named["draw"] = self.draw
+            if base in _OF_MEMORY:
+                named["memory"] = memory
             result = plan.rule(*map(_read, args), **named)
         except UnsupportedError as e:
             return self._stand_in(target, plan, args, kwargs, origin, str(e))
@@ -288,7 +301,8 @@ class Caller:
         try:
             result = target(*_on_meta(args), **_on_meta(kwargs))
         except Exception as e:
-            raise self.error(f"{plan.name} at {where} has a result whose shape can't be known ({e})") from e
+            kept = f"{plan.name} at {where} can't be kept as an external op, the shape of its result isn't known: {e}"
+            raise self.error(kept if self.external else "") from e
         types, result_spec = pytree.tree_flatten(result)
         if not all(isinstance(t, torch.Tensor) for t in types):
             raise self.error(f"{plan.name} at {where} has results that are not tensors")
@@ -510,7 +524,8 @@ def _call_node(
 ) -> Any:
     target = node.target
     if isinstance(target, OpOverload):
-        result = caller.call(target, args, kwargs, origin_of(node), _is_whole(node.args))
+        memory = _memory(node.args) if plan_of(target).name.partition(".")[2] in _OF_MEMORY else None
+        result = caller.call(target, args, kwargs, origin_of(node), memory)
         _check(node, result)
         return result
     if isinstance(target, HigherOrderOperator):
@@ -523,12 +538,15 @@ def _call_node(
     raise caller.error(f"{target} at {origin_of(node).source} is a Python function on tensors, not an ATen op")
 
 
-def _is_whole(args: Sequence[Any]) -> bool:
-    """Whether the first argument of a node is recorded as all of its memory, in order."""
+def _memory(args: Sequence[Any]) -> Memory | None:
+    """How the first argument of a node lies in memory, as recorded; None if it doesn't fill its part of it."""
     tensor = args[0].meta.get("val") if args and isinstance(args[0], torch.fx.Node) else None
-    if not isinstance(tensor, torch.Tensor) or tensor.layout is not torch.strided or not tensor.is_contiguous():
-        return False
-    return tensor.storage_offset() == 0 and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize
+    if not isinstance(tensor, torch.Tensor) or tensor.layout is not torch.strided:
+        return None
+    numbers = [*tensor.shape, *tensor.stride(), tensor.storage_offset()]
+    if not all(isinstance(n, int) for n in numbers):
+        return None
+    return memory_of(tensor.shape, tensor.stride(), int(tensor.storage_offset()))
 
 
 def _higher_order(
@@ -606,6 +624,9 @@ def _check(node: torch.fx.Node, result: Any) -> None:
     for own, theirs in pairs:
         if isinstance(own, Ref) and isinstance(theirs, torch.Tensor):
             t = own.read().type
-            if t.shape != tuple(theirs.shape) or t.dtype is not DTYPES[theirs.dtype]:
+            # a symbol among torch's sizes is what it took for data
+            sizes = [(n, m) for n, m in zip(t.shape, theirs.shape, strict=False) if not isinstance(m, torch.SymInt)]
+            same = t.rank == theirs.dim() and all(n == m for n, m in sizes)
+            if not same or t.dtype is not DTYPES[theirs.dtype]:
                 wanted = f"{theirs.dtype}{list(theirs.shape)}"
                 raise TDaggerError(f"the rule for {node.target} gives {t}, torch {wanted}: {node.format_node()}")

@@ -173,13 +173,18 @@ class Writer:
         return text
 
     def same(self, value: Value) -> Value:
-        """``value`` without reshapes that end where they began."""
+        """``value`` without reshapes of one call that end where they began."""
         base = self.reshaped(value)
         return base if base.type is value.type else value
 
     def reshaped(self, value: Value) -> Value:
-        """What a chain of reshapes starts from."""
-        while is_reshape(value):
+        """What a chain of reshapes that one call of the source made starts from.
+
+        Reshapes of several calls stay apart, also where the last undoes the first: what lies between them is
+        where gradients are added up and laid out anew, and torch's backward isn't right for every layout.
+        """
+        origin = self.origins.get(value)
+        while is_reshape(value) and self.origins.get(value) is origin:
             value = value.args[0]
         return value
 

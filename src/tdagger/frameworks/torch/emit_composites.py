@@ -79,21 +79,51 @@ def _is_wide(f: Fields, types: Sequence[TensorType]) -> bool:
     return types[0].dtype.bytes >= 4
 
 
-def _by_rank(template: str) -> Callable[[Writer, Value, Fields], str]:
-    """A function whose name ends in the number of spatial axes of x ``[b c spatial..]``: ``{n}d``."""
+def _merged(x: str, rank: int, least: int, most: int) -> str:
+    """``x`` of ``rank`` axes with ``least`` to ``most``: axes of size 1 added in front, or the first ones made one."""
+    if rank > most:
+        return f"{x}.flatten(0, {rank - most})"
+    return x + ".unsqueeze(0)" * (least - rank)
+
+
+def _unmerged(out: str, v: Value, least: int, most: int) -> str:
+    """The result of a function on what :func:`_merged` made of the first argument, with the axes that one had."""
+    x = v.args[0].type
+    ahead = x.shape[: x.rank - most + 1]
+    if isinstance(v.type, tuple) and not least <= x.rank <= most:
+        count = 1 if x.rank > most else least - x.rank
+        return f"runtime.unmerged({out}, {(0,) * len(v.type)}, {count}, {ahead if x.rank > most else ()})"
+    if x.rank > most:
+        return f"{out}.unflatten(0, {ahead})"
+    return out + ".squeeze(0)" * (least - x.rank)
+
+
+def _spatial(template: str, count: str) -> Callable[[Writer, Value, Fields], str]:
+    """A function whose name ends in the number of spatial axes, ``{n}d``: as many as attribute ``count`` has entries.
+
+    It takes the channels and at most one axis before them.
+    """
 
     def write(w: Writer, v: Value, f: Fields) -> str:
-        return template.format(**f, n=v.args[0].rank - 2)
+        n = len(f[count])
+        x = _merged(f["x"], v.args[0].rank, n + 1, n + 2)
+        return _unmerged(template.format(**{**f, "x": x}, n=n), v, n + 1, n + 2)
 
     return write
 
 
-def _with_bias(template: str) -> Callable[[Writer, Value, Fields], str]:
-    """``{rest}``: weight and bias as far as they were given."""
+def _channels(template: str) -> Callable[[Writer, Value, Fields], str]:
+    """A function that takes one axis before the channels, which are at ``axis``.
+
+    ``{rest}``: weight and bias as far as they were given.
+    """
 
     def write(w: Writer, v: Value, f: Fields) -> str:
-        given = {n: f[n] for n in ("weight", "bias") if f[n] != "None"}
-        return template.format(**f, rest="".join(f", {n}={t}" for n, t in given.items()))
+        given = {n: f[n] for n in ("weight", "bias") if f.get(n, "None") != "None"}
+        rank = v.args[0].rank - f["axis"] + 1
+        x = _merged(f["x"], v.args[0].rank, rank, rank)
+        fields = {**f, "x": x, "rest": "".join(f", {n}={t}" for n, t in given.items())}
+        return _unmerged(template.format(**fields), v, rank, rank)
 
     return write
 
@@ -108,19 +138,20 @@ def _clamp(w: Writer, v: Value, f: Fields) -> str:
 
 def _convolution(w: Writer, v: Value, f: Fields) -> str:
     """Padding that differs at the two ends is a pad of its own, as torch does it for padding="same"."""
-    x, padding = f["x"], f["padding"]
+    padding = f["padding"]
+    n = len(padding)
+    x = _merged(f["x"], v.args[0].rank, n + 1, n + 2)
     ends = tuple(low for low, _ in padding)
     if any(low != high for low, high in padding):
         x = f"F.pad({x}, {tuple(n for p in reversed(padding) for n in p)})"
-        ends = (0,) * len(padding)
-    n = len(padding)
+        ends = (0,) * n
     options: list[tuple[str, Any, Any]] = [
         ("stride", f["stride"], (1,) * n), ("padding", ends, (0,) * n), ("dilation", f["dilation"], (1,) * n),
         ("groups", f["groups"], 1),
     ]  # fmt: skip
     rest = "".join(f", {name}={value}" for name, value, default in options if value != default)
     bias = "" if f["bias"] == "None" else f", {f['bias']}"
-    return f"F.conv{n}d({x}, {f['weight']}{bias}{rest})"
+    return _unmerged(f"F.conv{n}d({x}, {f['weight']}{bias}{rest})", v, n + 1, n + 2)
 
 
 def _aligned(f: Fields, types: Sequence[TensorType]) -> bool:
@@ -133,9 +164,11 @@ def _aligned(f: Fields, types: Sequence[TensorType]) -> bool:
 def _batch_norm(w: Writer, v: Value, f: Fields) -> str:
     """Like nn.BatchNorm: statistics of the batch, and running ones, when the module that has them trains."""
     mean, variance = v.args[1:3]
+    rank = v.args[0].rank - f["axis"] + 1
+    x = _merged(f["x"], v.args[0].rank, rank, rank)
     stats = f"{f['mean']}, {f['variance']}, {f['weight']}, {f['bias']}"
     if w.trains or not (isinstance(mean.op, Buffer) and isinstance(variance.op, Buffer)):
-        return f"F.batch_norm({f['x']}, {stats}, eps={f['eps']})"
+        return _unmerged(f"F.batch_norm({x}, {stats}, eps={f['eps']})", v, rank, rank)
     owner = mean.op.leaf.rpartition(".")[0]
     training, momentum = w.training(v, owner), f["momentum"]
     counter = f"{owner}.num_batches_tracked" if owner else "num_batches_tracked"
@@ -144,7 +177,8 @@ def _batch_norm(w: Writer, v: Value, f: Fields) -> str:
         w.before(f"if {training}:\n    {count}.add_(1)")
         if momentum is None:
             momentum = f"1.0 / float({count}) if {training} else 0.0"
-    return f"F.batch_norm({f['x']}, {stats}, {training}, {0.0 if momentum is None else momentum}, {f['eps']})"
+    momentum = 0.0 if momentum is None else momentum
+    return _unmerged(f"F.batch_norm({x}, {stats}, {training}, {momentum}, {f['eps']})", v, rank, rank)
 
 
 def _normalise_and_update(w: Writer, v: Value, f: Fields) -> str:
@@ -157,12 +191,13 @@ def _normalise_and_update(w: Writer, v: Value, f: Fields) -> str:
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             w.guards[f"{owner}.{name}" if owner else name] = owner
     rest = ", ".join(f[n] for n in ("mean", "variance", "weight", "bias"))
+    flag += "" if f["axis"] == 1 else f", axis={f['axis']}"
     return f"runtime.{v.op.name}({f['x']}, {rest}, {f['momentum']}, {f['eps']}{flag})"
 
 
 def _statistics(f: Fields, types: Sequence[TensorType]) -> bool:
     """torch takes both running statistics or none, and refuses one entry in training; the body doesn't."""
-    return (f["mean"] is None) == (f["variance"] is None) and types[0].size > types[0].shape[1]
+    return (f["mean"] is None) == (f["variance"] is None) and types[0].size > types[0].shape[f["axis"]]
 
 
 def _drawn(*names: str) -> Callable[[Writer, Value, Fields], str]:
@@ -176,7 +211,8 @@ def _drawn(*names: str) -> Callable[[Writer, Value, Fields], str]:
 
 
 def _dropping(w: Writer, v: Value, f: Fields) -> str:
-    return f"runtime.{v.op.name}({f['x']}, {f['seed']}, {f['p']}, {f['features']}, {w.training(v)})"
+    axis = "" if f["axis"] == 1 else f", {f['axis']}"
+    return f"runtime.{v.op.name}({f['x']}, {f['seed']}, {f['p']}, {f['features']}, {w.training(v)}{axis})"
 
 
 def _trailing(function: str) -> Callable[[Writer, Value, Fields], str]:
@@ -202,18 +238,27 @@ def _avg_pool(w: Writer, v: Value, f: Fields) -> str:
     counted = "" if f["count_include_pad"] else ", count_include_pad=False"
     ceil = ", ceil_mode=True" if f["ceil"] else ""
     padding = f", padding={f['padding']}" if any(f["padding"]) else ""
-    return f"F.avg_pool{n}d({f['x']}, {f['kernel']}, {f['stride']}{padding}{ceil}{counted}{divisor})"
+    x = _merged(f["x"], v.args[0].rank, n + 1, n + 2)
+    out = f"F.avg_pool{n}d({x}, {f['kernel']}, {f['stride']}{padding}{ceil}{counted}{divisor})"
+    return _unmerged(out, v, n + 1, n + 2)
 
 
 def _recurrent(function: str, states: int) -> Callable[[Writer, Value, Fields], str]:
     def write(w: Writer, v: Value, f: Fields) -> str:
-        tensors = f["tensors"]
+        tensors = list(f["tensors"])
+        lead = v.args[0].rank - 2
+        at = 0 if f["batch_first"] else 1  # the batch's axis in x; that of the states is axis 1
+        if lead != 1:
+            for i, axis in enumerate((at, *(1,) * states)):
+                tensors[i] += f".unsqueeze({axis})" if not lead else f".flatten({axis}, {axis + lead - 1})"
         state = tensors[1] if states == 1 else f"({tensors[1]}, {tensors[2]})"
         name = function.format(nonlinearity=f.get("nonlinearity"))
         training = "False" if w.trains and f["dropout"] else w.training(v)
         flags = f"{f['biases']}, {f['layers']}, {f['dropout']}, {training}, {f['bidirectional']}"
         weights = ", ".join(tensors[1 + states :])
-        return f"torch.{name}({tensors[0]}, {state}, [{weights}], {flags}, {f['batch_first']})"
+        out = f"torch.{name}({tensors[0]}, {state}, [{weights}], {flags}, {f['batch_first']})"
+        batch = v.args[0].shape[at : at + lead]
+        return out if lead == 1 else f"runtime.unmerged({out}, {(at, *(1,) * states)}, 1, {batch})"
 
     return write
 
@@ -224,23 +269,38 @@ _INTERPOLATIONS = {1: "linear", 2: "bilinear", 3: "trilinear"}
 def _interpolate(w: Writer, v: Value, f: Fields) -> str:
     mode: str = f["mode"]
     smooth = mode in ("linear", "cubic")
-    name = {"linear": _INTERPOLATIONS[v.rank - 2], "cubic": "bicubic"}.get(mode, mode)
+    n = len(f["size"])
+    name = {"linear": _INTERPOLATIONS[n], "cubic": "bicubic"}.get(mode, mode)
     size = f"size={tuple(f['size'])}" if f["scale"] is None else f"scale_factor={f['scale']}"
     align = f", align_corners={f['align_corners']}" if smooth else ""
-    return f"F.interpolate({f['x']}, {size}, mode={name!r}{align}" + (", antialias=True)" if f["antialias"] else ")")
+    smoothed = ", antialias=True" if f["antialias"] else ""
+    x = _merged(f["x"], v.args[0].rank, n + 2, n + 2)
+    return _unmerged(f"F.interpolate({x}, {size}, mode={name!r}{align}{smoothed})", v, n + 2, n + 2)
+
+
+def _grid_sample(w: Writer, v: Value, f: Fields) -> str:
+    rank = v.args[1].shape[-1] + 2
+    x, grid = (_merged(f[n], v.args[0].rank, rank, rank) for n in ("x", "grid"))
+    how = f"mode={f['mode']!r}, padding_mode={f['padding']!r}, align_corners={f['align_corners']}"
+    return _unmerged(f"F.grid_sample({x}, {grid}, {how})", v, rank, rank)
+
+
+def _up_to_3d(name: str) -> Condition:
+    """torch has kernels for one to three spatial axes; ``name`` is the attribute with an entry for each."""
+    return lambda f, types: len(f[name]) <= 3
 
 
 def _scale_gives_size(f: Fields, types: Sequence[TensorType]) -> bool:
     if f["scale"] is None or f["mode"] == "area":
         return f["scale"] is None
     scale = f["scale"] if isinstance(f["scale"], tuple) else (f["scale"],) * len(f["size"])
-    pairs = zip(types[0].shape[2:], scale, f["size"], strict=True)
+    pairs = zip(types[0].shape[-len(scale) :], scale, f["size"], strict=True)
     return all(s is not None and math.floor(n * s) == size for n, s, size in pairs)
 
 
 def _resizes(f: Fields, types: Sequence[TensorType]) -> bool:
     """torch smooths no half precision on the CPU."""
-    return _scale_gives_size(f, types) and not (f["antialias"] and types[0].dtype.bytes < 4)
+    return len(f["size"]) <= 3 and _scale_gives_size(f, types) and not (f["antialias"] and types[0].dtype.bytes < 4)
 
 
 def _pad_mode(mode: str) -> Rule:
@@ -250,14 +310,13 @@ def _pad_mode(mode: str) -> Rule:
         return max((len(widths) - i for i, p in enumerate(widths) if any(p)), default=0)
 
     def when(f: Fields, types: Sequence[TensorType]) -> bool:
-        widths = f["widths"]
-        n = max(count(widths), types[0].rank - 2)
-        return 1 <= n <= 3 and n < types[0].rank <= n + 2 and 0 not in types[0].shape and count(widths) > 0
+        return 1 <= count(f["widths"]) <= 3 and 0 not in types[0].shape
 
     def write(w: Writer, v: Value, f: Fields) -> str:
-        n = max(count(f["widths"]), v.rank - 2)
+        n = min(max(count(f["widths"]), v.rank - 2), 3)
         flat = tuple(k for p in reversed(f["widths"][-n:]) for k in p)
-        return f"F.pad({f['x']}, {flat}, mode={mode!r})"
+        x = _merged(f["x"], v.rank, n + 1, n + 2)
+        return _unmerged(f"F.pad({x}, {flat}, mode={mode!r})", v, n + 1, n + 2)
 
     return Rule(write, "f", when)
 
@@ -287,7 +346,7 @@ def _cast_to_bytes(template: str) -> Callable[[Writer, Value, Fields], str]:
 
 def _spatial_entries(f: Fields, types: Sequence[TensorType]) -> bool:
     """torch refuses to normalise over one entry in training; the body doesn't."""
-    return math.prod(types[0].shape[2:]) > 1
+    return math.prod(types[0].shape[f["axis"] + 1 :]) > 1
 
 
 def _all_floats_alike(f: Fields, types: Sequence[TensorType]) -> bool:
@@ -298,12 +357,48 @@ def _not_empty(f: Fields, types: Sequence[TensorType]) -> bool:
     return types[0].size > 0  # torch leaves an empty tensor as it is
 
 
+def _columns(template: str, after: int) -> Callable[[Writer, Value, Fields], str]:
+    """A function of a tensor that has ``after`` axes after the batch, or of one without a batch."""
+
+    def write(w: Writer, v: Value, f: Fields) -> str:
+        x = _merged(f["x"], v.args[0].rank, after, after + 1)
+        return _unmerged(template.format(**{**f, "x": x}), v, after, after + 1)
+
+    return write
+
+
 def _flat_image(f: Fields, types: Sequence[TensorType]) -> bool:
     return len(f["kernel"]) == 2
 
 
-def _no_divisor_1d(f: Fields, types: Sequence[TensorType]) -> bool:
-    return f["divisor"] is None or len(f["kernel"]) > 1
+def _averages(f: Fields, types: Sequence[TensorType]) -> bool:
+    n = len(f["kernel"])
+    return n <= 3 and (f["divisor"] is None or n > 1)
+
+
+def _convolves(f: Fields, types: Sequence[TensorType]) -> bool:
+    return types[1].rank <= 5 and _all_floats_alike(f, types)
+
+
+def _prelu(w: Writer, v: Value, f: Fields) -> str:
+    """torch takes one weight for all, or one for each entry of axis 1."""
+    if v.args[1].shape == (1,):
+        return f"F.prelu({f['x']}, {f['weight']})"
+    return _channels("F.prelu({x}, {weight})")(w, v, f)
+
+
+def _of_ranks(*ranks: tuple[int, int]) -> Condition:
+    """Whether the two factors after the bias have one of these pairs of ranks."""
+    return lambda f, types: (types[1].rank, types[2].rank) in ranks and _all_floats_alike(f, types)
+
+
+def _scaled_product(w: Writer, v: Value, f: Fields) -> str:
+    """torch.addmm takes a matrix, torch.baddbmm a batch of them."""
+    rank = 2 if v.op.name == "addmm" else 3
+    x = _merged(f["x"], v.args[1].rank, rank, rank)
+    y = _merged(f["y"], v.args[2].rank, rank, rank)
+    out = f"torch.{v.op.name}({f['bias']}, {x}, {y}, beta={f['beta']}, alpha={f['alpha']})"
+    return out + ".squeeze(0)" * (rank - v.args[1].rank)
 
 
 _NUMBERS, _DATA = "fic", "fibc"
@@ -354,7 +449,7 @@ COMPOSITES: dict[str, Rule] = {
     "elu": Rule("F.elu({x}, {alpha})"),
     "selu": Rule("F.selu({x})"),
     "celu": Rule("F.celu({x}, {alpha})"),
-    "prelu": Rule("F.prelu({x}, {weight})", "f", _all_floats_alike),
+    "prelu": Rule(_prelu, "f", _all_floats_alike),
     "gelu": Rule("F.gelu({x}, approximate={approximate!r})"),
     "silu": Rule("F.silu({x})"),
     "mish": Rule("F.mish({x})"),
@@ -387,6 +482,7 @@ COMPOSITES: dict[str, Rule] = {
     "alpha_dropout_train": Rule(_dropping, "uf"),
     "stop_gradient": Rule("{x}.detach()", _DATA),
     # special functions
+    "airy_ai": Rule("torch.special.airy_ai({x}).masked_fill({x}.isinf(), 0)", "f", _is_wide),
     "bessel_i0": Rule("torch.special.i0({x})"),
     "bessel_i0e": Rule("torch.special.i0e({x})", "f", _is_wide),
     "bessel_i1": Rule("torch.special.i1({x})", "f", _is_wide),
@@ -415,8 +511,8 @@ COMPOSITES: dict[str, Rule] = {
     "diagonal": Rule("{x}.diagonal({offset}, {axis0}, {axis1})", _DATA),
     "tril": Rule("{x}.tril({diagonal})", _DATA),
     "triu": Rule("{x}.triu({diagonal})", _DATA),
-    "im2col": Rule("F.unfold({x}, {kernel}, {dilation}, {padding}, {stride})", "f", _flat_image),
-    "col2im": Rule("F.fold({x}, {output}, {kernel}, {dilation}, {padding}, {stride})", "f", _flat_image),
+    "im2col": Rule(_columns("F.unfold({x}, {kernel}, {dilation}, {padding}, {stride})", 3), "f", _flat_image),
+    "col2im": Rule(_columns("F.fold({x}, {output}, {kernel}, {dilation}, {padding}, {stride})", 2), "f", _flat_image),
     "reflect_pad": _pad_mode("reflect"),
     "replicate_pad": _pad_mode("replicate"),
     "circular_pad": _pad_mode("circular"),
@@ -439,8 +535,8 @@ COMPOSITES: dict[str, Rule] = {
     "matmul": Rule("{x} @ {y}", _NUMBERS, _all_floats_alike),
     "einsum": Rule(_listed("torch.einsum({equation!r}, {xs})"), "fc", _all_floats_alike),
     "bilinear": Rule("F.bilinear({x1}, {x2}, {weight}, {bias})", "f", _all_floats_alike),
-    "addmm": Rule("torch.addmm({bias}, {x}, {y}, beta={beta}, alpha={alpha})", "f", _all_floats_alike),
-    "baddbmm": Rule("torch.baddbmm({bias}, {x}, {y}, beta={beta}, alpha={alpha})", "f", _all_floats_alike),
+    "addmm": Rule(_scaled_product, "f", _of_ranks((1, 2), (2, 2))),
+    "baddbmm": Rule(_scaled_product, "f", _of_ranks((2, 2), (3, 3))),
     "grouped_matmul": Rule("runtime.grouped_matmul({x}, {weight}, {ends})", "fi", _aligned),
     "embedding": Rule(
         lambda w, v, f: (
@@ -452,8 +548,8 @@ COMPOSITES: dict[str, Rule] = {
         lambda f, t: t[0].dtype.is_float and t[1].dtype.name in ("i32", "i64"),
     ),
     # convolution
-    "convolution": Rule(_convolution, "fc", _all_floats_alike),
-    "convolution_transpose": Rule(_by_rank(_CONV_TRANSPOSE), "fc", _all_floats_alike),
+    "convolution": Rule(_convolution, "fc", _convolves),
+    "convolution_transpose": Rule(_spatial(_CONV_TRANSPOSE, "stride"), "fc", _convolves),
     # norms
     "batch_norm": Rule(_batch_norm),
     "batch_norm_train": Rule(_normalise_and_update, "f", _statistics),
@@ -462,37 +558,35 @@ COMPOSITES: dict[str, Rule] = {
     ),
     "layer_norm": Rule(_trailing("layer_norm"), "f", _all_floats_alike),
     "rms_norm": Rule(_trailing("rms_norm"), "f", _all_floats_alike),
-    "group_norm": Rule(_with_bias("torch.group_norm({x}, {groups}{rest}, eps={eps})"), "f", _all_floats_alike),
+    "group_norm": Rule(_channels("torch.group_norm({x}, {groups}{rest}, eps={eps})"), "f", _all_floats_alike),
     "instance_norm": Rule(
-        _with_bias("F.instance_norm({x}{rest}, eps={eps})"),
+        _channels("F.instance_norm({x}{rest}, eps={eps})"),
         "f",
         lambda f, t: _all_floats_alike(f, t) and _spatial_entries(f, t),
     ),
     "local_response_norm": Rule(
-        "F.local_response_norm({x}, {size}, {alpha}, {beta}, {k})",
+        _channels("F.local_response_norm({x}, {size}, {alpha}, {beta}, {k})"),
         "f",
-        lambda f, t: t[0].rank > 2 and t[0].dtype.bytes > 2,
+        lambda f, t: t[0].rank > f["axis"] + 1 and t[0].dtype.bytes > 2,
     ),
     # attention
     "scaled_dot_product_attention": Rule(_attention, "fb"),
     # pooling
-    "max_pool": Rule(_by_rank(_POOL + ")")),
-    "max_pool_with_indices": Rule(_by_rank(_POOL + ", return_indices=True)")),
-    "avg_pool": Rule(_avg_pool, "f", _no_divisor_1d),
-    "adaptive_avg_pool": Rule(_by_rank("F.adaptive_avg_pool{n}d({x}, {size})")),
-    "adaptive_max_pool": Rule(_by_rank("F.adaptive_max_pool{n}d({x}, {size})")),
-    "adaptive_max_pool_with_indices": Rule(_by_rank("F.adaptive_max_pool{n}d({x}, {size}, return_indices=True)")),
+    "max_pool": Rule(_spatial(_POOL + ")", "kernel"), "f", _up_to_3d("kernel")),
+    "max_pool_with_indices": Rule(_spatial(_POOL + ", return_indices=True)", "kernel"), "f", _up_to_3d("kernel")),
+    "avg_pool": Rule(_avg_pool, "f", _averages),
+    "adaptive_avg_pool": Rule(_spatial("F.adaptive_avg_pool{n}d({x}, {size})", "size"), "f", _up_to_3d("size")),
+    "adaptive_max_pool": Rule(_spatial("F.adaptive_max_pool{n}d({x}, {size})", "size"), "f", _up_to_3d("size")),
+    "adaptive_max_pool_with_indices": Rule(
+        _spatial("F.adaptive_max_pool{n}d({x}, {size}, return_indices=True)", "size"), "f", _up_to_3d("size")
+    ),
     # recurrent
     "lstm": Rule(_recurrent("lstm", 2), "f", _all_floats_alike),
     "gru": Rule(_recurrent("gru", 1), "f", _all_floats_alike),
     "rnn": Rule(_recurrent("rnn_{nonlinearity}", 1), "f", _all_floats_alike),
     # resizing
     "interpolate": Rule(_interpolate, "f", _resizes),
-    "grid_sample": Rule(
-        "F.grid_sample({x}, {grid}, mode={mode!r}, padding_mode={padding!r}, align_corners={align_corners})",
-        "f",
-        _all_floats_alike,
-    ),
+    "grid_sample": Rule(_grid_sample, "f", _all_floats_alike),
 }
 
 

@@ -105,10 +105,10 @@ def _draw(example: Tensor, name: str, vocabulary: int | None, generator: torch.G
 TOKENS, DECODER_TOKENS = 16, 8
 
 
-def for_transformers(model: Any) -> tuple[dict[str, Tensor], dict[str, int]]:
+def for_transformers(model: Any, shapes: Mapping[str, InputSpec]) -> tuple[dict[str, Tensor], dict[str, int]]:
     """Keyword arguments for a transformers model by what its forward takes, and the sizes of vocabularies.
 
-    SourceError if nothing is known of its main input.
+    They fit the ``shapes`` asked for. SourceError if nothing is known of its main input.
     """
     takes = set(parameters_of(model.forward))
     config = model.config
@@ -131,7 +131,29 @@ def for_transformers(model: Any) -> tuple[dict[str, Tensor], dict[str, int]]:
         inputs["decoder_input_ids"] = torch.zeros(1, DECODER_TOKENS, dtype=torch.int64)
     text = _part(config, "text_config", "vocab_size")
     vocabulary = int(getattr(text, "vocab_size", 2))
-    return inputs, {"input_ids": vocabulary, "decoder_input_ids": vocabulary}
+    return _fitting(inputs, shapes), {"input_ids": vocabulary, "decoder_input_ids": vocabulary}
+
+
+def _fitting(inputs: Mapping[str, Tensor], shapes: Mapping[str, InputSpec]) -> dict[str, Tensor]:
+    """The inputs with the batch of those whose ``shapes`` are asked for, and their shape where it was the same.
+
+    Embedded tokens that are asked for stand in the place of the tokens.
+    """
+    asked = {n: s.shape for n, s in shapes.items()}
+    embedded = {n.replace("inputs_embeds", "input_ids"): s[:-1] for n, s in asked.items() if "inputs_embeds" in n}
+    asked = {**embedded, **asked}
+    alike = {inputs[n].shape: asked[n] for n in reversed(asked) if n in inputs}
+    batch = next((shape[0] for shape in asked.values() if shape), None)
+    fitting: dict[str, Tensor] = {}
+    for name, tensor in inputs.items():
+        if name in embedded and name not in shapes:
+            continue
+        shape = alike.get(tensor.shape) if name not in shapes else None
+        if shape is None and batch is not None and tensor.ndim and name not in shapes:
+            fitting[name] = tensor[:1].repeat(batch, *[1] * (tensor.ndim - 1))
+        else:
+            fitting[name] = tensor if shape is None else _described(InputSpec(shape), name, tensor.dtype)
+    return fitting
 
 
 def _dummies(model: Any) -> dict[str, Tensor]:

@@ -8,10 +8,14 @@ applies the ops to what the cell holds now; writing puts the new part back into 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor
 
 from tdagger.composite import Composite
-from tdagger.errors import UnsupportedError
+from tdagger.errors import InputError, UnsupportedError
 from tdagger.library import stop_gradient
 from tdagger.op import Op, Value
 from tdagger.ops.elementwise import Bitcast, Unary, cast, complex_, imag, real, where
@@ -209,3 +213,39 @@ def warn_of_writes(names: Sequence[str]) -> None:
             UserWarning,
             stacklevel=5,
         )
+
+
+def refuse_shared_writes(written: Sequence[str], inputs: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """InputError if two tensors of the inputs and the state share memory, and one of the two is ``written``.
+
+    Such a network reads what it wrote under another name; in a TDAG every leaf is a tensor of its own.
+    """
+    if not written:
+        return
+    lying: dict[int, dict[int, tuple[str, str, Tensor]]] = {}
+    for kind, tensors in (("input", inputs), ("weight", state)):
+        for name, tensor in tensors.items():
+            if tensor.layout is torch.strided and tensor.numel():
+                found = lying.setdefault(tensor.untyped_storage()._cdata, {})
+                found.setdefault(id(tensor), (kind, name, tensor))  # tied weights are one leaf
+    for together in lying.values():
+        for (a_kind, a_name, a), (b_kind, b_name, b) in combinations(together.values(), 2):
+            if (a_name in written or b_name in written) and _overlap(a, b):
+                raise InputError(
+                    f"{a_kind} {a_name!r} and {b_kind} {b_name!r} share memory, and the network writes to "
+                    f"{a_name if a_name in written else b_name!r} in place, which changes both; the imported network "
+                    f"takes each as a tensor of its own: make one of them a clone()"
+                )
+
+
+def _overlap(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors in one storage have an element in common; also True where that isn't easily said."""
+    size = a.itemsize
+    if b.itemsize != size:
+        return True
+    ends = [t.storage_offset() + sum((n - 1) * s for n, s in zip(t.shape, t.stride(), strict=True)) for t in (a, b)]
+    if ends[0] < b.storage_offset() or ends[1] < a.storage_offset():
+        return False
+    places = torch.zeros(max(ends) + 1, dtype=torch.bool)
+    places.as_strided(a.shape, a.stride(), a.storage_offset()).fill_(True)
+    return bool(places.as_strided(b.shape, b.stride(), b.storage_offset()).any())

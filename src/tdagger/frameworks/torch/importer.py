@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -22,7 +21,15 @@ from tdagger.errors import InputError, TDaggerError, UnsupportedError
 from tdagger.frameworks.torch import autocast, torchscript
 from tdagger.frameworks.torch.aten import DTYPES
 from tdagger.frameworks.torch.calls import Caller, array_of, constant, run_fx
-from tdagger.frameworks.torch.functional import Ref, warn_of_writes
+from tdagger.frameworks.torch.capture import (
+    Captured,
+    buffers_kept,
+    export,
+    mark_cumulative,
+    not_captured,
+    telling_own_backwards,
+)
+from tdagger.frameworks.torch.functional import Ref, refuse_shared_writes, warn_of_writes
 from tdagger.graph import Graph, bulk
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Input, Parameter
@@ -81,10 +88,16 @@ def _cache_tensors(cache: Any) -> Any:
     return {k: v for k, v in vars(cache).items() if isinstance(v, torch.Tensor | list | tuple | dict)}
 
 
-converters["transformers.cache_utils.Cache"] = _cache_tensors
-for _name in ("MambaCache", "FalconMambaCache", "xLSTMCache"):
-    converters[f"transformers.models.mamba.modeling_mamba.{_name}"] = _cache_tensors
-converters["transformers.cache_utils.MambaCache"] = _cache_tensors
+#: Caches of transformers, by what they are called under ``transformers.``; those of a base class count too.
+_CACHES = (
+    "cache_utils.Cache",
+    "cache_utils.MambaCache",
+    "models.mamba.modeling_mamba.MambaCache",
+    "models.mimi.modeling_mimi.MimiConv1dPaddingCache",
+    "models.reformer.modeling_reformer.ReformerDynamicCache",
+    "models.xlstm.modeling_xlstm.xLSTMCache",
+)
+converters.update({f"transformers.{name}": _cache_tensors for name in _CACHES})
 
 
 # --- state -------------------------------------------------------------------------------------------------
@@ -130,7 +143,7 @@ class _Result:
     tree: Tree | None = None
 
 
-class _Flat(nn.Module):
+class _Flat(Captured):
     """A module that takes the tensors of its arguments one by one and returns those of its result."""
 
     def __init__(self, model: nn.Module, inputs: Tree) -> None:
@@ -190,10 +203,12 @@ def from_torch(
 
     The state has the names of ``model.state_dict()``, except that ``torch.compile(model)`` is taken for ``model``
     itself. Lazy modules are initialised by the example inputs. A network that writes to its inputs in place gives
-    a UserWarning that names them: the imported one has the same outputs and leaves its inputs alone.
+    a UserWarning that names them: the imported one has the same outputs and leaves its inputs alone. So does one
+    that applies a ``torch.autograd.Function`` of its own: its backward isn't kept.
 
     UnsupportedError names every op that can't be imported, with counts and source lines, or says why torch
-    can't capture the network; InputError what is wrong with the inputs.
+    can't capture the network; InputError what is wrong with the inputs, and which tensors share memory that the
+    network writes.
     """
     arguments: tuple[Any, ...] = args if isinstance(args, tuple) else (args,)
     if isinstance(model, torch.export.ExportedProgram):
@@ -214,8 +229,11 @@ def from_torch(
     flat.training = model.training
     leaves = _apart(leaves, model)
     if via == "trace":
-        return _import_trace(flat, tuple(leaves), external, name or type(model).__name__)
-    program = _export(flat, tuple(leaves))
+        with telling_own_backwards():
+            return _import_trace(flat, tuple(leaves), external, name or type(model).__name__)
+    with telling_own_backwards():
+        program = export(flat, tuple(leaves))
+    mark_cumulative(program, model, _Places("model."))
     assert flat.result.tree is not None
     state, tensors = state_of(model)
     signature = Signature(inputs, flat.result.tree)
@@ -223,7 +241,8 @@ def from_torch(
     region = autocast.surrounding([*leaves, *tensors.values()])
     title = name or type(model).__name__
     with nullcontext() if region is None else torch.autocast(region.device, enabled=False):  # rules do their own casts
-        return _import_program(program, state, tensors, signature, names, "model.", external, title, region)
+        given = dict(zip(names, leaves, strict=True))
+        return _import_program(program, state, tensors, signature, names, "model.", external, title, region, given)
 
 
 def _without_compile(model: Any) -> Any:
@@ -280,92 +299,30 @@ def _lazy(model: nn.Module) -> list[str]:
 
 
 def _apart(leaves: Sequence[torch.Tensor], model: nn.Module) -> list[torch.Tensor]:
-    """The tensors, none of them the same object as another or as a weight: torch tells them apart by identity."""
+    """The tensors, none of them the same object as another, a weight or what a view is of.
+
+    torch tells them apart by identity, and gives sizes that aren't numbers to what another input is a view of.
+    """
     seen = {id(t) for t in (*model.parameters(), *model.buffers())}
     apart: list[torch.Tensor] = []
     for leaf in leaves:
-        apart.append(leaf.detach() if id(leaf) in seen else leaf)
+        apart.append(leaf.detach() if id(leaf) in seen or leaf._base is not None else leaf)
         seen.add(id(leaf))
     return apart
-
-
-def _export(flat: _Flat, args: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The tensor attributes? .* were? assigned during export", UserWarning)
-        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec", FutureWarning)
-        try:
-            with _cumulative_averages(flat):
-                program = torch.export.export(flat, args, strict=False)
-            graphs = [m.graph for m in program.graph_module.modules() if isinstance(m, torch.fx.GraphModule)]
-            if any(getattr(n.target, "__module__", "") == _TRANSFORMS for g in graphs for n in g.nodes):
-                return program.run_decompositions({})
-            return program
-        except TDaggerError:
-            raise
-        except Exception as e:  # whatever the network's own code or torch raises on tensors without data
-            advice = (
-                "If the network runs on these inputs, from_torch(..., via='trace') may capture it; what it decides "
-                "from the data is then fixed as for the example inputs."
-            )
-            raise _not_captured("torch.export", flat, e, advice) from e
-
-
-@contextmanager
-def _cumulative_averages(model: nn.Module) -> Generator[None, None, None]:
-    """Let batch norms that train with momentum None compute with their count as a tensor.
-
-    torch's own forward makes a Python number of it, which depends on the data.
-    """
-    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    changed = [
-        m
-        for m in model.modules()
-        if isinstance(m, kinds) and type(m) in kinds and m.training and m.momentum is None and m.track_running_stats
-    ]
-    for module in changed:
-        module.__dict__["forward"] = partial(_average_of_all_batches, module)
-    try:
-        yield
-    finally:
-        for module in changed:
-            del module.__dict__["forward"]
-
-
-def _average_of_all_batches(module: Any, x: torch.Tensor) -> torch.Tensor:
-    """What a batch norm with momentum None computes in training."""
-    axes = (0, *range(2, x.dim()))
-    module.num_batches_tracked.add_(1)
-    share = 1.0 / module.num_batches_tracked
-    with torch.no_grad():
-        wide = x.float() if x.element_size() < 4 else x
-        for running, now in ((module.running_mean, wide.mean(axes)), (module.running_var, wide.var(axes))):
-            running.copy_(running * (1 - share) + now * share)
-    return nn.functional.batch_norm(x, None, None, module.weight, module.bias, True, 0.0, module.eps)
-
-
-#: Where the calls are that torch.func.vmap, grad ... leave in an exported graph, around the ops they change.
-_TRANSFORMS = "torch._functorch.predispatch"
-
-
-def _not_captured(tool: str, flat: _Flat, error: Exception, advice: str) -> UnsupportedError:
-    """The error for a network that torch can't capture, with the first line of torch's own."""
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return UnsupportedError(
-        f"{tool} can't capture {type(flat.model).__name__}: {type(error).__name__}: {first}\n{advice}"
-    )
 
 
 def _import_trace(flat: _Flat, args: tuple[torch.Tensor, ...], external: bool, title: str) -> TensorDAG:
     """The module as ``torch.jit.trace`` sees it, called and answering as the module itself."""
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), buffers_kept(flat):
             warnings.filterwarnings("ignore", ".*deprecated", DeprecationWarning)
-            traced: Any = torch.jit.trace(flat, args, check_trace=False, strict=False)
+            given = tuple(t.clone() for t in args)  # the network runs, and may write to them
+            traced: Any = torch.jit.trace(flat, given, check_trace=False, strict=False)
     except TDaggerError:
         raise
     except Exception as e:  # whatever the network's own code or torch raises
         advice = "torch.jit.trace runs the network on the example inputs: does model(*args, **kwargs) work?"
-        raise _not_captured("torch.jit.trace", flat, e, advice) from e
+        raise not_captured("torch.jit.trace", flat, e, advice) from e
     assert flat.result.tree is not None
     state, tensors = state_of(flat.model)
     names = input_names(flat.model.forward, flat.inputs)
@@ -450,6 +407,7 @@ def _import_program(
     external: bool,
     title: str,
     region: autocast.Region | None = None,
+    examples: Mapping[str, torch.Tensor] | None = None,
 ) -> TensorDAG:
     caller = Caller(external, names)
     caller.autocast = region
@@ -489,7 +447,9 @@ def _import_program(
         if caller.problems and not external:
             raise caller.error()
         outputs, updates = _results(program, result, signature, buffers, prefix)
-        _warn_of_writes(program, dict(zip(given, inputs, strict=True)), given)
+        changed = _written_inputs(program, dict(zip(given, inputs, strict=True)), given)
+        refuse_shared_writes([*changed, *updates], examples or {}, tensors)
+        warn_of_writes(changed)
         signature = caller.with_seed(inputs, signature)
         graph = Graph(inputs, outputs, updates, title, caller.order)
     return TensorDAG(graph, TorchWeights(tensors), signature, dict(state), caller.origins, places.modules, title)
@@ -502,10 +462,12 @@ def _constant_tensor(program: torch.export.ExportedProgram, target: str) -> torc
     return found
 
 
-def _warn_of_writes(program: torch.export.ExportedProgram, names: Mapping[str, str], given: Mapping[str, Ref]) -> None:
-    """Warn of inputs that are written to, by themselves or as torch's signature says; ``given`` by placeholder."""
+def _written_inputs(
+    program: torch.export.ExportedProgram, names: Mapping[str, str], given: Mapping[str, Ref]
+) -> list[str]:
+    """The inputs that are written to, by themselves or as torch's signature says; ``given`` by placeholder."""
     told = [str(s.target) for s in program.graph_signature.output_specs if s.kind is OutputKind.USER_INPUT_MUTATION]
-    warn_of_writes([names[n] for n, ref in given.items() if ref.cell.version or n in told])
+    return [names[n] for n, ref in given.items() if ref.cell.version or n in told]
 
 
 def _results(

@@ -86,6 +86,18 @@ def fold(x: Tensor, axis: int, kernel: int, stride: int, dilation: int) -> Tenso
     return out.index_add(axis, index, x.to(out.dtype)).to(x.dtype)
 
 
+def unmerged(
+    results: tuple[Tensor, ...], axes: tuple[int, ...], count: int, shape: tuple[int, ...]
+) -> tuple[Tensor, ...]:
+    """Each result with axes of ``shape`` in place of ``count`` axes, from the axis of ``axes`` on."""
+    return tuple(t.reshape([*t.shape[:a], *shape, *t.shape[a + count :]]) for t, a in zip(results, axes, strict=True))
+
+
+def _with_batch(x: Tensor, axis: int) -> Tensor:
+    """``x`` with all axes before ``axis`` as one."""
+    return x if axis == 1 else x.reshape([math.prod(x.shape[:axis]), *x.shape[axis:]])
+
+
 def _flat_index(x: Tensor, index: Tensor, axis: int, batch: int) -> tuple[Tensor, Tensor, list[int]]:
     """x as ``[batch n rest]``, the index as ``[batch i rest]``, and the order of x's axes for that."""
     order = [*range(batch), axis, *range(batch, axis), *range(axis + 1, x.ndim)]
@@ -126,30 +138,33 @@ def scatter(x: Tensor, index: Tensor, updates: Tensor, axis: int, batch: int, ki
 
 def batch_norm_train(
     x: Tensor, mean: Tensor | None, variance: Tensor | None, weight: Tensor | None, bias: Tensor | None,
-    momentum: float, eps: float, training: bool = True,
+    momentum: float, eps: float, training: bool = True, axis: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Batch norm with the statistics of the batch, and the new running statistics; nothing is changed.
 
-    Without running statistics, those of the batch. Unless ``training``, with the running statistics.
+    Without running statistics, those of the batch. Unless ``training``, with the running statistics. The channels
+    are at ``axis``.
     """
+    shape, x = x.shape, _with_batch(x, axis)
     if mean is None or variance is None:
         axes = (0, *range(2, x.ndim))
         wide = x.float() if x.dtype.itemsize < 4 else x
         out = F.batch_norm(x, None, None, weight, bias, True, momentum, eps)
-        return out, wide.mean(axes), wide.var(axes)
+        return out if axis == 1 else out.reshape(shape), wide.mean(axes), wide.var(axes)
     mean, variance = mean.detach().clone(), variance.detach().clone()
     out = F.batch_norm(x, mean, variance, weight, bias, training, momentum, eps)
-    return out, mean, variance
+    return out if axis == 1 else out.reshape(shape), mean, variance
 
 
 def instance_norm_train(
     x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, momentum: float,
-    eps: float, training: bool = True,
+    eps: float, training: bool = True, axis: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Instance norm like :func:`batch_norm_train`."""
+    shape, x = x.shape, _with_batch(x, axis)
     mean, variance = mean.detach().clone(), variance.detach().clone()
     out = F.instance_norm(x, mean, variance, weight, bias, training, momentum, eps)
-    return out, mean, variance
+    return out if axis == 1 else out.reshape(shape), mean, variance
 
 
 def shift_right(x: Tensor, by: Tensor | int) -> Tensor:
@@ -252,28 +267,28 @@ def bernoulli(seed: Tensor, p: Tensor | None, shape: tuple[int, ...], rate: floa
     return _whole(seed, tuple(p.shape), 53).to(torch.float64) * 2.0**-53 < p.to(torch.float64)
 
 
-def _mask(x: Tensor, seed: Tensor, p: float, features: bool) -> Tensor:
-    shape = (*x.shape[:2], *(1,) * (x.ndim - 2)) if features else tuple(x.shape)
+def _mask(x: Tensor, seed: Tensor, p: float, features: bool, axis: int) -> Tensor:
+    shape = (*x.shape[: axis + 1], *(1,) * (x.ndim - axis - 1)) if features else tuple(x.shape)
     return bernoulli(seed, None, shape, 1 - p)
 
 
-def dropout_train(x: Tensor, seed: Tensor, p: float, features: bool, training: bool) -> Tensor:
+def dropout_train(x: Tensor, seed: Tensor, p: float, features: bool, training: bool, axis: int = 1) -> Tensor:
     """Dropout by a seed; ``x`` itself unless ``training``."""
     if not training:
         return x
     wide = x.float() if x.dtype.itemsize < 4 else x
-    return torch.where(_mask(x, seed, p, features), (wide * (1 / (1 - p) if p < 1 else 0.0)).to(x.dtype), 0.0)
+    return torch.where(_mask(x, seed, p, features, axis), (wide * (1 / (1 - p) if p < 1 else 0.0)).to(x.dtype), 0.0)
 
 
 _SATURATED = -1.7580993408473766
 
 
-def alpha_dropout_train(x: Tensor, seed: Tensor, p: float, features: bool, training: bool) -> Tensor:
+def alpha_dropout_train(x: Tensor, seed: Tensor, p: float, features: bool, training: bool, axis: int = 1) -> Tensor:
     """Alpha dropout by a seed; ``x`` itself unless ``training``."""
     if not training:
         return x
     a = 1 / math.sqrt((_SATURATED**2 * p + 1) * (1 - p)) if p < 1 else 0.0
-    y = torch.where(_mask(x, seed, p, features), x.float() if x.dtype.itemsize < 4 else x, _SATURATED)
+    y = torch.where(_mask(x, seed, p, features, axis), x.float() if x.dtype.itemsize < 4 else x, _SATURATED)
     return (y * a - a * p * _SATURATED).to(x.dtype)
 
 

@@ -129,14 +129,14 @@ def from_transformers(name: str, options: Options) -> TorchSource:
     torch.manual_seed(0)
     with _explained(f"transformers:{name}"), _device(options):
         model = found(_config(name, found.config_class, options))
-    inputs, vocabulary = example.for_transformers(model) if not options.shapes else _as_asked(model)
+    inputs, vocabulary = example.for_transformers(model, {}) if not options.shapes else _as_asked(model, options)
     return _ready(name, model, ((), inputs), options, vocabulary=vocabulary)
 
 
-def _as_asked(model: Any) -> tuple[dict[str, Tensor], dict[str, int]]:
+def _as_asked(model: Any, options: Options) -> tuple[dict[str, Tensor], dict[str, int]]:
     """What can be made up for a model whose inputs are asked for by shape: all of it, or nothing."""
     try:
-        return example.for_transformers(model)
+        return example.for_transformers(model, options.shapes)
     except SourceError:
         return {}, {}
 

@@ -15,12 +15,12 @@ import torch
 from torch._ops import OpOverload
 
 from tdagger.errors import InputError, UnsupportedError
-from tdagger.frameworks.torch.aten import DTYPES, TORCH_DTYPES
+from tdagger.frameworks.torch.aten import DTYPES, TORCH_DTYPES, Memory, memory_of, number_of
 from tdagger.frameworks.torch.calls import Caller, constant
-from tdagger.frameworks.torch.functional import Ref, warn_of_writes
+from tdagger.frameworks.torch.functional import Ref, refuse_shared_writes, warn_of_writes
 from tdagger.graph import Graph
 from tdagger.op import Value
-from tdagger.ops.source import Buffer, Const, Input, Parameter
+from tdagger.ops.source import Buffer, Input, Parameter
 from tdagger.tensordag import Origin, Signature, Weight
 from tdagger.tree import Tree, flatten
 from tdagger.types import TensorType
@@ -66,7 +66,12 @@ def walk(
     now = {n: ref.read() for n, ref in walker.weights.items()}
     updates = {n: v for n, v in now.items() if not (isinstance(v.op, Parameter | Buffer) and v.op.leaf == n)}
     refs = [x for x in _flat(given) if isinstance(x, Ref)]
-    warn_of_writes([name for name, ref in zip(inputs, refs, strict=True) if ref.cell.version])
+    changed = [name for name, ref in zip(inputs, refs, strict=True) if ref.cell.version]
+    examples = flatten((args or (), dict(kwargs or {})), lambda x: isinstance(x, torch.Tensor))[0]
+    own = (*module.named_parameters(), *module.named_buffers()) if is_module else ()
+    tensors = {n.removeprefix(root and f"{root}."): t for n, t in own}
+    refuse_shared_writes([*changed, *updates], dict(zip(inputs, examples, strict=False)), tensors)
+    warn_of_writes(changed)
     results_by_name = dict(zip(names, [r.read() for r in leaves], strict=True))
     signature = caller.with_seed(inputs, Signature(tree, outputs))
     graph = Graph(inputs, results_by_name, updates, order=caller.order)
@@ -217,7 +222,7 @@ class _Walker:
         args, kwargs = _split(target, inputs)
         if known:
             return target(*args, **kwargs)
-        result = self.caller.call(target, args, kwargs, self.origin(node))
+        result = self.caller.call(target, args, kwargs, self.origin(node), _memory(node))
         return list(result) if isinstance(result, tuple) and node.outputsSize() == 1 else result
 
     def origin(self, node: Any) -> Origin:
@@ -271,6 +276,13 @@ def _split(target: OpOverload, inputs: list[Any]) -> tuple[list[Any], dict[str, 
     return args, kwargs
 
 
+def _memory(node: Any) -> Memory | None:
+    """How the first argument of a node lies in memory, as a trace recorded it; None if that isn't known."""
+    kind = node.inputsAt(0).type() if node.inputsSize() else None
+    sizes, strides = (kind.sizes(), kind.strides()) if isinstance(kind, torch._C.TensorType) else (None, None)
+    return None if sizes is None or strides is None else memory_of(sizes, strides, None)
+
+
 def _flat(x: Any) -> list[Any]:
     """The tensors and refs in nested lists."""
     if isinstance(x, Ref | torch.Tensor):
@@ -300,9 +312,12 @@ _DTYPE_CODES: dict[int, torch.dtype] = {
 
 
 def _dtype_of(argument: Any, x: Any) -> Any:
-    """TorchScript writes dtypes as numbers, and a trace numbers as tensors: turn those back."""
+    """TorchScript writes dtypes as numbers, and a trace numbers as tensors: turn those back that are known."""
     if isinstance(x, torch.Tensor) and not x.dim() and "Tensor" not in str(argument.real_type):
         return x.item()
+    if isinstance(x, Ref) and "Tensor" not in str(argument.real_type):
+        found = number_of(x.read())
+        return x if found is None else found
     if isinstance(x, int) and not isinstance(x, bool) and "ScalarType" in str(argument.real_type):
         return _DTYPE_CODES[x]
     if isinstance(x, list):
@@ -313,19 +328,18 @@ def _dtype_of(argument: Any, x: Any) -> Any:
 # --- prims -------------------------------------------------------------------------------------------------
 
 
-def _number(kind: type) -> Callable[..., Any]:
+def _number(kind: Callable[[Any], Any]) -> Callable[..., Any]:
     def convert(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
         x = inputs[0]
         if isinstance(x, Ref):
-            value = x.read()
-            while len(value.args) == 1 and value.op.name in ("group", "ungroup", "stop_gradient"):
-                value = value.args[0]
-            if isinstance(value.op, Const) and value.type.size == 1:
-                return kind(value.op.data.reshape(()).item())
-            where = walker.origin(node).source or "source unknown"
-            raise UnsupportedError(
-                f"{node.kind()} at {where} turns a tensor into a number: control flow or sizes that depend on the data"
-            )
+            found = number_of(x.read())
+            if found is None:
+                where = walker.origin(node).source or "source unknown"
+                raise UnsupportedError(
+                    f"{node.kind()} at {where} turns a tensor into a number: "
+                    "control flow or sizes that depend on the data"
+                )
+            return kind(found)
         return kind(x)
 
     return convert
@@ -402,12 +416,21 @@ def _to_tensor(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
     return torch.tensor(inputs[0])
 
 
+def _python_op(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+    """A ``torch.autograd.Function`` in a trace: what it computed."""
+    if not node.hasAttribute("Subgraph"):
+        raise UnsupportedError(f"{node.pyname()} is a Python function whose calls the trace doesn't hold")
+    results = walker.call(node.g("Subgraph"), inputs)
+    return tuple(results) if isinstance(node.output().type(), torch._C.TupleType) else results[0]
+
+
 _PRIMS: dict[str, Callable[[_Walker, Any, list[Any]], Any]] = {
     "prim::GetAttr": _get_attribute,
     "prim::SetAttr": _set_attribute,
     "prim::CallMethod": _method,
     "prim::ModuleContainerIndex": lambda w, n, x: w.attribute(x[0], str(x[1])),
     "prim::fork": _fork,
+    "prim::PythonOp": _python_op,
     "aten::wait": lambda w, n, x: x[0],
     "prim::If": _if,
     "prim::Loop": _loop,
@@ -431,7 +454,7 @@ _PRIMS: dict[str, Callable[[_Walker, Any, list[Any]], Any]] = {
     "aten::IntImplicit": _number(int),
     "aten::FloatImplicit": _number(float),
     "aten::ScalarImplicit": lambda w, n, x: x[0],
-    "aten::item": _number(lambda x: x),  # type: ignore[arg-type]
+    "aten::item": _number(lambda x: x.item() if isinstance(x, torch.Tensor) else x),
     "aten::append": _append,
     "aten::_set_item": _set_item,
     "aten::__getitem__": lambda w, n, x: x[0][x[1]],

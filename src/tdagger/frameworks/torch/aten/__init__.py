@@ -2,15 +2,19 @@
 
 from tdagger.frameworks.torch.aten import (
     backward,
+    constants,
     elementwise,
     fourier,
     fused,
+    memory,
     networks,
     order,
     random,
     special,
     structure,
 )
+from tdagger.frameworks.torch.aten.constants import number_of
+from tdagger.frameworks.torch.aten.memory import Memory, memory_of
 from tdagger.frameworks.torch.aten.table import DRAWS, DTYPES, RULES, TORCH_DTYPES, Changed
 
 __all__ = [
@@ -19,11 +23,16 @@ __all__ = [
     "RULES",
     "TORCH_DTYPES",
     "Changed",
+    "Memory",
     "backward",
+    "constants",
     "elementwise",
     "fourier",
     "fused",
+    "memory",
+    "memory_of",
     "networks",
+    "number_of",
     "order",
     "random",
     "special",

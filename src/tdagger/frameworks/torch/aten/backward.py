@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from tdagger import library as lib
-from tdagger.frameworks.torch.aten.order import scattered
 from tdagger.frameworks.torch.aten.table import RULES, rule, tuple_of, unsupported
 from tdagger.op import Value
 from tdagger.ops import elementwise as e
@@ -157,31 +156,3 @@ def _sym_size(self: Value, dim: int | None = None) -> Any:
 @rule("sym_numel")
 def _sym_numel(self: Value) -> int:
     return self.type.size
-
-
-# --- strided views -----------------------------------------------------------------------------------------
-
-
-def _strided(size: Sequence[int], stride: Sequence[int], storage_offset: int | None) -> Any:
-    """Places in memory, that of x being its own entries in order."""
-
-    def part(x: Value) -> Value:
-        place = const(storage_offset or 0, "i64")
-        for axis, (n, step) in enumerate(zip(size, stride, strict=True)):
-            line = s.unsqueeze(iota(n), [i for i in range(len(size)) if i != axis])
-            place = place + line * step
-        return gather(lib.reshape(x, shape=(-1,)), s.broadcast_to(place, tuple(size)))
-
-    return part
-
-
-@rule("as_strided", "as_strided_copy")
-def _as_strided(self: Value, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None) -> Value:
-    return _strided(size, stride, storage_offset)(self)
-
-
-@rule("as_strided_scatter")
-def _as_strided_scatter(
-    self: Value, src: Value, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None
-) -> Value:
-    return scattered(self, _strided(size, stride, storage_offset), src)

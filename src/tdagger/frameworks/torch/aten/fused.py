@@ -1,14 +1,18 @@
-"""ATen rules of what torch.nn runs in one piece when no gradient is wanted: files traced under no_grad hold them."""
+"""Rules of what torch.nn runs in one piece: layers when no gradient is wanted, and losses of large vocabularies."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
+
+import torch
 
 from tdagger import library as lib
-from tdagger.frameworks.torch.aten.table import expand, rule
+from tdagger.frameworks.torch.aten.table import DTYPES, expand, rule
 from tdagger.op import Value
-from tdagger.ops.elementwise import cast, full_like, not_, where
-from tdagger.ops.structure import permute, slice_axis, unsqueeze
+from tdagger.ops.elementwise import cast, full_like, neg, not_, not_equal, where
+from tdagger.ops.indexing import gather, take_along
+from tdagger.ops.structure import permute, reduce, slice_axis, squeeze, unsqueeze
 from tdagger.types import DType
 
 _BOOL = DType.of("bool")
@@ -98,3 +102,40 @@ def _transformer_encoder_layer(
         else:
             x = lib.layer_norm(x + step(x), weight, bias, eps=eps)
     return x
+
+
+def _losses(
+    input: Value, linear_weight: Value, target: Value, linear_bias: Value | None, weight: Value | None,
+    ignore_index: int, acc_dtype: torch.dtype,
+) -> tuple[Value, Value]:  # fmt: skip
+    """The cross-entropy of a linear layer's ``[b c]`` for each of ``[b]``, times its weight; and that weight."""
+    wide = DTYPES[acc_dtype]
+    bias = None if linear_bias is None else cast(linear_bias, wide)
+    logits = lib.linear(cast(input, wide), cast(linear_weight, wide), bias)
+    counts = not_equal(target, ignore_index)
+    place = where(counts, target, 0)
+    each = neg(squeeze(take_along(lib.log_softmax(logits, axis=1), unsqueeze(place, (1,)), 1), (1,)))
+    share = full_like(each, 1.0) if weight is None else cast(gather(weight, place), wide)
+    share = where(counts, share, 0.0)
+    return each * share, share
+
+
+@rule("torch_nn._linear_cross_entropy_batch_chunked")
+def _linear_cross_entropy(
+    input: Value, linear_weight: Value, target: Value, linear_bias: Value | None, weight: Value | None, reduction: str,
+    ignore_index: int, label_smoothing: float, batch_chunk_size: int, acc_policy: str, acc_dtype: torch.dtype, *_: Any,
+) -> tuple[Value | None, ...]:  # fmt: skip
+    """The loss; what torch works out ahead for the backward pass is left to whoever differentiates it."""
+    each, share = _losses(input, linear_weight, target, linear_bias, weight, ignore_index, acc_dtype)
+    total = reduce(each, "sum", (0,), keep=False)
+    if reduction == "mean":
+        total = total / reduce(share, "sum", (0,), keep=False)
+    return cast(total, input.dtype), None, None, None
+
+
+@rule("torch_nn._linear_cross_entropy_batch_chunked_no_reduction")
+def _linear_cross_entropy_of_each(
+    input: Value, linear_weight: Value, target: Value, linear_bias: Value | None, weight: Value | None,
+    ignore_index: int, batch_chunk_size: int, acc_policy: str, acc_dtype: torch.dtype,
+) -> Value:  # fmt: skip
+    return cast(_losses(input, linear_weight, target, linear_bias, weight, ignore_index, acc_dtype)[0], input.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -268,10 +269,14 @@ def _normalised(
     eps: float,
     saved: tuple[Value | None, ...] | None,
 ) -> Any:
-    """Batch norm and, in training, the new running statistics; ``saved`` are more results, None for the batch's."""
+    """Batch norm and, in training, the new running statistics; ``saved`` are more results, None for the batch's.
+
+    A momentum of NaN in inference is the importer's mark of a module whose momentum is None.
+    """
     mean, variance = running
-    options = {"eps": float(eps), "momentum": float(momentum)}
+    options: dict[str, Any] = {"eps": float(eps), "momentum": float(momentum)}
     if not training:
+        options["momentum"] = None if math.isnan(momentum) else options["momentum"]
         assert mean is not None
         assert variance is not None
         out = lib.batch_norm(input, mean, variance, weight, bias, **options)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 from tdagger import library as lib
 from tdagger.frameworks.torch.aten.reasons import LOOP
-from tdagger.frameworks.torch.aten.table import RULES, floating, rule, unsupported
+from tdagger.frameworks.torch.aten.table import RULES, axes_of, floating, rule, unsupported
 from tdagger.op import Value
 from tdagger.ops import elementwise as e
+from tdagger.ops import structure as s
 from tdagger.types import DType
 
 #: ATen's names of composites of special functions.
@@ -29,6 +31,12 @@ def _of_floats(function: Callable[[Value], Value]) -> Callable[[Value], Value]:
 
 
 RULES.update({name: _of_floats(getattr(lib, composite)) for name, composite in _NAMES.items()})
+
+
+@rule("special_airy_ai")
+def _airy_ai(x: Value) -> Value:
+    x = floating(x)
+    return e.where(e.isinf(x), math.nan, lib.airy_ai(x))  # as torch has it
 
 
 @rule("polygamma", "special_polygamma")
@@ -59,3 +67,20 @@ def _frexp(self: Value) -> tuple[Value, Value]:
     fraction = e.where(plain, e.bitcast(half, x.dtype), x)
     power = e.where(plain, exponent - (bias - 1) - e.where(tiny, e.full_like(raw, 54), e.zeros_like(raw)), 0)
     return e.cast(fraction, self.dtype), e.cast(power, "i32")
+
+
+@rule("hash_tensor")
+def _hash_tensor(self: Value, dim: Sequence[int] = (), *, keepdim: bool = False, mode: int = 0) -> Value:
+    """The exclusive or of the bits of all entries, each as 64 bits; half is put on half until one is left."""
+    axes = axes_of(dim, self.rank)
+    x = e.bitcast(e.cast(self, "f64"), "i64") if self.dtype.is_float else e.cast(self, "i64")
+    rest = [i for i in range(self.rank) if i not in axes]
+    count = math.prod(self.shape[i] for i in axes)
+    x = lib.reshape(s.permute(x, [*axes, *rest]), shape=(count, *(self.shape[i] for i in rest)))
+    while x.shape[0] > 1:
+        half = x.shape[0] // 2
+        left, right, odd = (s.slice_axis(x, 0, *b) for b in ((0, half), (half, 2 * half), (2 * half, x.shape[0])))
+        joined = left ^ right
+        x = s.concat([joined, odd], 0) if odd.shape[0] else joined
+    shape = [1 if i in axes else n for i, n in enumerate(self.shape) if keepdim or i not in axes]
+    return e.bitcast(lib.reshape(x, shape=tuple(shape)), "u64")

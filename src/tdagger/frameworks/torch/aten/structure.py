@@ -27,7 +27,7 @@ from tdagger.frameworks.torch.functional import complex_of, write_back
 from tdagger.op import Value, normal_axis
 from tdagger.ops import elementwise as e
 from tdagger.ops import structure as s
-from tdagger.ops.indexing import gather, iota_like, put_along, scan, scatter, take_along
+from tdagger.ops.indexing import counts_along, gather, iota_like, put_along, scan, scatter, take_along
 from tdagger.ops.source import const, iota, scalar
 from tdagger.types import DType
 
@@ -388,6 +388,8 @@ def _tensor(value: Any, *, dtype: torch.dtype | None = None) -> Value:
 def _arange(start: Any, end: Any = None, step: Any = 1, *, dtype: torch.dtype | None = None) -> Value:
     if end is None:
         start, end = 0, start
+    if any(isinstance(v, Value) for v in (start, end, step)):
+        raise unsupported(SHAPE.why)
     if dtype is None:
         whole = all(isinstance(v, int) for v in (start, end, step))
         dtype = torch.int64 if whole else torch.get_default_dtype()
@@ -476,8 +478,51 @@ def _index(self: Value, indices: Sequence[Value | None]) -> Value:
     _no_masks(indices)
     if all(i is None for i in indices):
         return self
+    counted = _counted(self, indices)
+    if counted:
+        return _index_batched(self, indices, counted)
     x, index, axis, _ = _linear_index(self, indices)
     return gather(x, index, axis)
+
+
+def _counted(self: Value, indices: Sequence[Value | None]) -> dict[int, int]:
+    """The indexed axes whose index only counts through them, along an axis of the index: ``x[arange(b)[:, None], i]``.
+
+    Such an axis is carried, not indexed. Axis of ``self`` -> axis of the indices, broadcast.
+    """
+    named = [i for i, index in enumerate(indices) if index is not None]
+    found: dict[int, int] = {}
+    for axis, index in zip(named, e.align(*[indices[i] for i in named]), strict=True):
+        along = counts_along(index)
+        if along is not None and index.shape[along] == self.shape[axis] and along not in found.values():
+            found[axis] = along
+    return found
+
+
+def _index_batched(self: Value, indices: Sequence[Value | None], counted: dict[int, int]) -> Value:
+    """Indexing where some axes are carried: those become axes of the batch of a gather, or nothing is to gather."""
+    named = [i for i, index in enumerate(indices) if index is not None]
+    neighbours = named == list(range(named[0], named[-1] + 1))
+    rest = [i for i in range(self.rank) if i not in named]
+    at = named[0] if neighbours else 0
+    shape = e.align(*[indices[i] for i in named])[0].shape
+    batch = sorted(counted, key=lambda axis: counted[axis])
+    other = [j for j in range(len(shape)) if j not in counted.values()]
+    picked = [indices[i] if i in named and i not in counted else None for i in range(len(indices))]
+    if all(i is None for i in picked):
+        x = s.permute(self, [*rest[:at], *batch, *rest[at:]])
+        x = s.unsqueeze(x, [at + j for j in other])
+        return s.repeat(x, [shape[i - at] if i - at in other else None for i in range(x.rank)])
+    x = s.permute(self, [*batch, *rest[:at], *[i for i in named if i not in counted], *rest[at:]])
+    own = [None] * (len(batch) + at) + [i for i in picked if i is not None]
+    x, index, axis, _ = _linear_index(x, own)
+    order = [*[counted[i] for i in batch], *other]
+    out = gather(x, s.permute(s.broadcast_to(index, shape), order), axis, len(batch))
+    # [batch, before, other, after] -> [before, the index's axes in order, after]
+    n = len(batch)
+    places = {j: i for i, j in enumerate(order[:n])} | {j: n + at + i for i, j in enumerate(other)}
+    inner = [places[j] for j in range(len(shape))]
+    return s.permute(out, [*range(n, n + at), *inner, *range(n + at + len(other), out.rank)])
 
 
 def _put_where(self: Value, mask: Value, values: Value, accumulate: bool) -> Value:

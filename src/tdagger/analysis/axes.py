@@ -1,0 +1,618 @@
+"""The axis algebra: which axes every dimension of every value is made of.
+
+A dimension is a *term*: a product of axes, outermost first, ``(h d)``; none for a dimension of size 1 that stands for
+nothing. Every core op has one rule (``Op.axis_rule``); composites get theirs from their bodies, once for each op
+and argument types. Joining two terms is unification: equal axes become one, an axis that meets a product is
+split into it, everywhere. A concatenated, padded or windowed dimension is a new axis with a *line* that says
+how many entries it has: ``(1 + n)``, ``(h + 1) // 2``.
+
+Axes of size 1 multiply to 1, so a dimension may carry one beside others, or not: joining ``(b)`` of size 1 with a
+dimension of size 1 that stands for nothing gives ``(b)``, and changes nothing in the argument without it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
+
+from tdagger.composite import Composite
+from tdagger.graph import Graph, bulk, is_one, result_types
+from tdagger.op import Term, Terms, Value
+from tdagger.ops.external import External
+from tdagger.ops.source import Const, Input, Iota, Leaf
+from tdagger.ops.structure import Item
+from tdagger.types import TensorType
+
+
+class Axis:
+    """One axis: its size, and what is known of it. Axes found equal are one: ask their :meth:`root`.
+
+    ``kind`` says where it came from: input, parameter, buffer, const, iota, repeated, kernel, one, line ...;
+    ``rigid`` names the parameter or buffer whose shape holds it; ``factors`` are what it was split into;
+    ``lines`` tell its number of entries.
+    """
+
+    __slots__ = ("factors", "kind", "lines", "name", "parent", "rigid", "size")
+
+    def __init__(self, size: int, kind: str, rigid: str = "") -> None:
+        self.size = size
+        self.kind = kind
+        self.rigid = rigid
+        self.parent: Axis | None = None
+        self.factors: Term = ()
+        self.lines: list[Line] = []
+        self.name = ""
+
+    def root(self) -> Axis:
+        """The axis that stands for all those found equal to this one."""
+        axis = self
+        while axis.parent is not None:
+            if axis.parent.parent is not None:
+                axis.parent = axis.parent.parent
+            axis = axis.parent
+        return axis
+
+    def __repr__(self) -> str:
+        return self.name or f"{self.kind}:{self.size}"
+
+
+class Line(NamedTuple):
+    """A number of entries: ``(sum of parts + offset) // divisor``. Parts lie end to end; an int is constant entries.
+
+    Not ``firm``: a guess (a slice of fixed length), taken only where nothing else tells.
+    """
+
+    parts: tuple[Term | int, ...]
+    offset: int = 0
+    divisor: int = 1
+    firm: bool = True
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether it is just its parts end to end."""
+        return self.divisor == 1 and not self.offset
+
+
+class Mark(NamedTuple):
+    """An op that doesn't just carry an axis: the value, the term of the dimension, and what it does."""
+
+    value: Value
+    term: Term
+    how: str
+
+
+class Opaque(NamedTuple):
+    """Two views of one dimension that have no common refinement, and where they met."""
+
+    value: Value
+    term: Term
+    other: Term
+
+
+def resolve(term: Term) -> Term:
+    """A term in axes that stand for themselves: found equal, split where they were split.
+
+    >>> a = Axis(6, "input")
+    >>> a.factors = (Axis(2, "part"), Axis(3, "part"))
+    >>> resolve((a,))
+    (part:2, part:3)
+    """
+    if len(term) == 1:
+        axis = cast(Axis, term[0])
+        if axis.parent is None and not axis.factors:
+            return term
+    out: list[Axis] = []
+    stack: list[Axis] = list(reversed(term))
+    while stack:
+        axis = stack.pop().root()
+        if axis.factors:
+            stack.extend(reversed(axis.factors))
+        else:
+            out.append(axis)
+    return tuple(out)
+
+
+def size_of(term: Term) -> int:
+    """How many entries a dimension has."""
+    return math.prod([a.size for a in term])
+
+
+class Axes:
+    """The axes of a graph, found in one walk; see the module.
+
+    ``assume_size_one``: an entry of an axis of size 1 is the whole axis (``x[0]`` of a batch of one is the batch).
+    """
+
+    def __init__(self, graph: Graph, assume_size_one: bool = False) -> None:
+        self.graph = graph
+        self.assume_size_one = assume_size_one
+        self.marks: list[Mark] = []
+        self.opaque: list[Opaque] = []
+        self.equal: list[tuple[Term, Term]] = []
+        #: For a value and the place of an argument, what its dimensions are there, where that differs.
+        self.expected: dict[tuple[Value, int], Terms] = {}
+        #: Where slices start: the entries before them, for a value and a dimension.
+        self.starts: dict[tuple[Value, int], Line] = {}
+        #: The axes of a composite's body that the axes of its arguments stand for.
+        self.inside: dict[Value, dict[Axis, Term]] = {}
+        #: What stands for the axes of an argument made of constants alone, for this use of it.
+        self.copies: dict[tuple[Value, int], dict[Axis, Axis]] = {}
+        self.all: list[Axis] = []
+        self._terms: dict[Value, Any] = {}
+        self._lines: dict[Any, Term] = {}
+        self._value: Value
+        self._dynamic: set[Value] = set()
+        #: What is made of constants alone.
+        self.static: set[Value] = set()
+        with bulk():
+            for value in graph.values:
+                self._visit(value)
+
+    def __getitem__(self, value: Value) -> Terms:
+        """The terms of a value's dimensions."""
+        return tuple(map(resolve, self._terms[value]))
+
+    def several(self, value: Value) -> list[Terms]:
+        """The terms of a value's results, where it has several."""
+        return self._terms[value]
+
+    def of(self, value: Value) -> list[Terms]:
+        """The terms of a value's dimensions, of each result if it has several."""
+        each = [self._terms[value]] if is_one(value) else self._terms[value]
+        return [tuple(map(resolve, terms)) for terms in each]
+
+    def is_dynamic(self, value: Value) -> bool:
+        """Whether a value depends on the inputs."""
+        return value in self._dynamic
+
+    def at(self, value: Value, argument: int) -> Terms:
+        """The terms of an argument's dimensions as ``value`` takes them."""
+        found = self.expected.get((value, argument))
+        return self[value.args[argument]] if found is None else tuple(map(resolve, found))
+
+    # The walk.
+
+    def _visit(self, value: Value) -> None:
+        op = value.op
+        self._value = value
+        if isinstance(op, Input) or any(a in self._dynamic for a in value.args):
+            self._dynamic.add(value)
+        args = [self._terms[a] for a in value.args]
+        if isinstance(op, Const | Iota) or (args and all(a in self.static for a in value.args)):
+            self.static.add(value)
+        else:
+            args = [
+                self._use(value, i) if a in self.static else t
+                for i, (a, t) in enumerate(zip(value.args, args, strict=True))
+            ]
+        if isinstance(op, Item):
+            self._terms[value] = args[0][op.index]
+        elif isinstance(op, Composite):
+            self._terms[value] = self._compose(value, op, args)
+        elif isinstance(op, External):
+            results = [op.axis_rule(self, t, *args) for t in result_types(value)]
+            self._terms[value] = results[0] if len(results) == 1 else results
+        else:
+            self._terms[value] = op.axis_rule(self, value.type, *args)
+
+    def _use(self, value: Value, argument: int) -> Terms:
+        """The axes of something made of constants alone, for one use of it.
+
+        Equal constants are one value, whatever they are for, so each use has axes of its own.
+        """
+        terms: Terms = self._terms[value.args[argument]]
+        if not any(terms):
+            return terms
+        copies: dict[Axis, Axis] = {}
+
+        def copy(term: Term) -> Term:
+            return tuple([copies.get(a) or made(a) for a in resolve(term)])
+
+        def made(axis: Axis) -> Axis:
+            new = copies[axis] = Axis(axis.size, axis.kind, axis.rigid)
+            self.all.append(new)
+            for line in axis.lines:
+                parts = [p if isinstance(p, int) else copy(p) for p in line.parts]
+                new.lines.append(line._replace(parts=tuple(parts)))
+            return new
+
+        found = self.expected[value, argument] = tuple(map(copy, terms))
+        self.copies[value, argument] = copies
+        return found
+
+    # The rules' side: see AxisRules in op.py.
+
+    def fresh(self, size: int, why: str) -> Term:
+        op = self._value.op
+        rigid = op.leaf if isinstance(op, Leaf) and why != "input" else "a constant" if why == "const" else ""
+        axis = Axis(size, why, rigid)
+        self.all.append(axis)
+        return (axis,)
+
+    def one(self) -> Term:
+        # what only weights go into is broadcast against the network's own axes, so it needs no axis of size 1
+        return self.fresh(1, "one") if self._value in self._dynamic else ()
+
+    def mark(self, term: Term, how: str) -> None:
+        if term:
+            self.marks.append(Mark(self._value, term, how))
+
+    def expect(self, argument: int, terms: Terms) -> None:
+        own = self._terms[self._value.args[argument]]
+        if (self._value, argument) in self.copies or (
+            own is not terms
+            and any(
+                o is not t and {a for a in resolve(o) if a.size == 1} != {a for a in resolve(t) if a.size == 1}
+                for o, t in zip(own, terms, strict=True)
+            )
+        ):
+            self.expected[self._value, argument] = terms
+
+    def join(self, *args: Terms) -> Terms:
+        out = args[0]
+        for other in args[1:]:
+            if other is not out and other != out:
+                out = tuple([self._join(a, b) for a, b in zip(out, other, strict=True)])
+        return out
+
+    def _join(self, a: Term, b: Term) -> Term:
+        if a is b or a == b:
+            return a
+        a, b = resolve(a), resolve(b)
+        if a == b:
+            return a
+        for x, y in ((a, b), (b, a)):
+            if len(x) == 1 and x[0].kind == "repeated" and x[0].size != 1 and len(y) > 1 and x[0] not in y:
+                x[
+                    0
+                ].factors = y  # what is only repeated has as many entries as it is joined to, axes of size 1 included
+                return y
+        ones_a, ones_b = ([x for x in t if x.size == 1] for t in (a, b))
+        self._align([x for x in a if x.size != 1], [x for x in b if x.size != 1])
+        if ones_a == ones_b or not ones_b:
+            return a
+        if not ones_a:
+            return b
+        if len(ones_a) == len(ones_b):
+            for x, y in zip(ones_a, ones_b, strict=True):
+                if (x.kind == "one") == (y.kind == "one"):
+                    self._unify(x, y)
+            return a if any(x.kind != "one" for x in ones_a) else b
+        return (*[x for x in ones_b if x not in ones_a], *a)
+
+    def _unify(self, a: Axis, b: Axis) -> None:
+        """Two axes of one size become one."""
+        a, b = a.root(), b.root()
+        if a is b:
+            return
+        if a.factors or b.factors:
+            self._align(list(resolve((a,))), list(resolve((b,))))
+            return
+        if _WEIGHT.get(b.kind, 1) > _WEIGHT.get(a.kind, 1):
+            a, b = b, a
+        b.parent = a
+        a.rigid = a.rigid or b.rigid
+        a.lines += b.lines
+
+    def _split_axis(self, axis: Axis, inner: int) -> tuple[Axis, Axis]:
+        kind = "part" if axis.kind != "parameter" else "parameter"
+        axis.factors = (Axis(axis.size // inner, kind, axis.rigid), Axis(inner, kind, axis.rigid))
+        self.all += axis.factors
+        return axis.factors
+
+    def _align(self, a: list[Axis], b: list[Axis]) -> None:
+        """Equate two products of axes that aren't of size 1, from the inside out, splitting axes where needed."""
+        if a == b:
+            return
+        if any(x.size == 0 for x in (*a, *b)):
+            if [x.size for x in a] == [x.size for x in b]:
+                for x, y in zip(a, b, strict=True):
+                    self._unify(x, y)
+            return
+        while a and b:
+            x, y = a.pop().root(), b.pop().root()
+            if x.factors or y.factors:  # split a moment ago
+                a += [f for f in resolve((x,)) if f.size != 1]
+                b += [f for f in resolve((y,)) if f.size != 1]
+            elif x is y:
+                continue
+            elif x.size == y.size:
+                self._unify(x, y)
+            elif x.size % y.size == 0:
+                outer, inner = self._split_axis(x, y.size)
+                self._unify(inner, y)
+                a.append(outer)
+            elif y.size % x.size == 0:
+                outer, inner = self._split_axis(y, x.size)
+                self._unify(inner, x)
+                b.append(outer)
+            else:
+                a.append(x)
+                b.append(y)
+                self._two_views(a, b)
+
+    def _two_views(self, a: list[Axis], b: list[Axis]) -> None:
+        """The innermost axes of two products that only have one size together: each keeps its own view."""
+        left, right = [a.pop()], [b.pop()]
+        while (m := size_of(tuple(left))) != (n := size_of(tuple(right))):
+            side, more = (left, a) if m < n else (right, b)
+            side.insert(0, more.pop())
+        self._view(tuple(left), tuple(right))
+
+    def split(self, term: Term, sizes: Sequence[int]) -> list[Term]:
+        axes = resolve(term)
+        if 0 in sizes:
+            exact = [a.size for a in axes] == list(sizes)
+            return [(a,) for a in axes] if exact else [self.fresh(n, "part") if n != 1 else () for n in sizes]
+        big = [i for i, n in enumerate(sizes) if n != 1]
+        pieces: list[list[Axis]] = [[] for _ in sizes]
+        for i, piece in zip(
+            big, self._split_big([a for a in axes if a.size != 1], [sizes[i] for i in big]), strict=True
+        ):
+            pieces[i] = piece
+        inner = 1
+        for axis in reversed(axes):
+            if axis.size == 1:
+                _place_one(axis, inner, sizes, pieces)
+            inner *= axis.size
+        return [tuple(p) if p or n != 1 else self.one() for p, n in zip(pieces, sizes, strict=True)]
+
+    def _split_big(self, rest: list[Axis], sizes: list[int]) -> list[list[Axis]]:
+        """Axes as factors of ``sizes``, none of size 1, from the inside out, splitting axes where needed."""
+        pieces: list[list[Axis]] = [[] for _ in sizes]
+        i = len(sizes) - 1
+        need = sizes[i] if sizes else 1
+        while i >= 0:
+            axis = rest.pop().root()
+            if axis.factors:  # split a moment ago
+                rest += axis.factors
+            elif need % axis.size == 0:
+                pieces[i].insert(0, axis)
+                need //= axis.size
+            elif axis.size % need == 0:
+                rest += self._split_axis(axis, need)
+            else:  # new axes, that have only together the size of some of these
+                together = [axis, *pieces[i]]
+                first, product = i, sizes[i]
+                while (n := size_of(tuple(together))) != product:
+                    if n < product:
+                        together.insert(0, rest.pop())
+                    else:
+                        first -= 1
+                        product *= sizes[first]
+                views = [self.fresh(n, "view")[0] for n in sizes[first : i + 1]]
+                pieces[first : i + 1] = [[v] for v in views]
+                self._view(tuple(together), tuple(views))
+                i, need = first, 1
+            if need == 1:
+                i -= 1
+                need = sizes[i] if i >= 0 else 1
+        return pieces
+
+    def _view(self, left: Term, right: Term) -> None:
+        self.equal.append((left, right))
+        self.opaque.append(Opaque(self._value, left, right))
+
+    def line(self, parts: Sequence[Term | int], offset: int = 0, divisor: int = 1, firm: bool = True) -> Term:
+        flat: list[Any] = []
+        for part in parts:
+            if isinstance(part, int):
+                flat += [part] if part else []
+                continue
+            term = resolve(part)
+            known = _firm(term)
+            if known is not None and known.divisor == 1:
+                flat += known.parts
+                offset += known.offset
+            elif known is not None and len(parts) == 1:  # a floor of a floor is one floor
+                flat += known.parts
+                offset, divisor = known.offset + offset * known.divisor, known.divisor * divisor
+            else:
+                flat.append(term)
+        if divisor > 1:  # where constant entries lie doesn't matter, so what was padded is a floor of a floor too
+            offset += sum(p for p in flat if isinstance(p, int))
+            flat = [p for p in flat if not isinstance(p, int)]
+            known = _firm(flat[0]) if len(flat) == 1 else None
+            if known is not None:
+                flat = list(known.parts)
+                offset, divisor = known.offset + offset * known.divisor, known.divisor * divisor
+        counts = Counter(p for p in flat if not isinstance(p, int))
+        constant = offset + sum(p for p in flat if isinstance(p, int))
+        if divisor > 1 and not constant % divisor and not any(n % divisor for n in counts.values()):
+            flat = [t for t, n in counts.items() for _ in range(n // divisor)]
+            constant, divisor = constant // divisor, 1
+            flat += [constant] if constant > 0 else []
+            offset = min(constant, 0)
+        if divisor == 1 and not constant and sum(counts.values()) == 1:
+            return next(iter(counts))
+        key = (tuple(flat), offset, divisor)
+        found = self._lines.get(key)
+        if found is None:
+            total = sum(p if isinstance(p, int) else size_of(p) for p in flat)
+            found = self._lines[key] = self.fresh(max((total + offset) // divisor, 0), "line" if counts else "fill")
+            found[0].lines.append(Line(tuple(flat), offset, divisor, firm))
+        return found
+
+    def cut(self, axis: int, term: Term, start: int, stop: int, step: int) -> Term:
+        size, count = size_of(term), len(range(start, stop, step))
+        if size == 1 and count == 1:
+            return self._only_entry(term)
+        if count == 1:
+            self.mark(term, "takes one entry of")
+            at = start if start < size - 1 - start else start - size
+            self.starts[self._value, axis] = Line((at,)) if at >= 0 else Line((term,), at)
+            return ()
+        if count == size:  # backwards
+            self.mark(term, "reverses")
+            return term
+        self.mark(term, "slices")
+        if step != 1:
+            ends = step > 0 and start + count * step >= size
+            line = Line((term,), step - 1 - start, step) if ends else Line((count,))
+            return self.line(line.parts, line.offset, line.divisor, firm=False)
+        before, result = self._segment(resolve(term), start, stop)
+        self.starts[self._value, axis] = before
+        return result
+
+    def _only_entry(self, term: Term) -> Term:
+        if self.assume_size_one or all(a.kind == "one" for a in resolve(term)):
+            return term
+        self.mark(term, "takes one entry of")
+        return ()
+
+    def _segment(self, term: Term, start: int, stop: int) -> tuple[Line, Term]:
+        """Entries start to stop of a dimension: what lies before them, and what they are."""
+        size, count = size_of(term), stop - start
+        if count == size:
+            return Line(()), term
+        known = _firm(term)
+        if known is not None and known.is_sum and len(known.parts) > 1:
+            ends = [0]
+            for part in known.parts:
+                ends.append(ends[-1] + (part if isinstance(part, int) else size_of(part)))
+            if start in ends and stop in ends:
+                i, j = ends.index(start), len(ends) - 1 - ends[::-1].index(stop)
+                return Line(known.parts[:i]), self.line(known.parts[i:j])
+            i = max(k for k, e in enumerate(ends) if e <= start)
+            part = known.parts[i]
+            if stop <= ends[i + 1] and not isinstance(part, int):
+                inner, found = self._segment(part, start - ends[i], stop - ends[i])
+                return Line((*known.parts[:i], *inner.parts), inner.offset), found
+        chunks = size // count if count > 1 and size % count == 0 and start % count == 0 else 0
+        if len(term) == 1 and term[0].rigid and 1 < chunks <= _CHUNKS:
+            _, chunk = self._split_axis(term[0], count)
+            return Line(((chunk,),) * (start // count)), (chunk,)
+        from_end = size - start <= start
+        if stop == size and not from_end:
+            return Line((start,)), self.line((term,), -start, firm=False)
+        if start == 0 and size - stop < stop:
+            return Line(()), self.line((term,), stop - size, firm=False)
+        fixed = self.fresh(count, "slice")
+        fixed[0].lines.append(Line((count,), firm=False))
+        return Line((term,), start - size) if from_end and stop == size else Line((start,)), fixed
+
+    # Composites: what their bodies say.
+
+    def _compose(self, value: Value, op: Composite, args: list[Terms]) -> Any:
+        if op.definition.axis_rule is not None:
+            return op.definition.axis_rule(op, self, value.type, *args)
+        inner = body_axes(op, tuple([a.type for a in value.args]), self.assume_size_one)
+        known = self._match(inner, args)
+        self.inside[value] = known
+
+        def outside(term: Term) -> Term:
+            return tuple([a for axis in resolve(term) for a in (known.get(axis) or made(axis))])
+
+        def made(axis: Axis) -> Term:
+            if axis in known:
+                return known[axis]
+            lines = [self._translated(line, outside) for line in axis.lines]
+            if not lines:
+                known[axis] = self.one() if axis.kind == "one" else self.fresh(axis.size, axis.kind)
+            else:
+                known[axis] = lines[0]
+                for line in lines[1:]:
+                    self._join(lines[0], line)
+            return known[axis]
+
+        results = [tuple([outside(_without_ones(t)) for t in terms]) for terms in inner.results]
+        for mark in inner.marks:
+            self.mark(tuple([a for axis in resolve(mark.term) for a in known.get(axis, ())]), mark.how)
+        for left, right in inner.equal:
+            self.equal.append((outside(left), outside(right)))
+        for found in inner.opaque:
+            self.opaque.append(Opaque(value, outside(found.term), outside(found.other)))
+        for axis in [a for terms in inner.inputs for t in terms for a in t if a.lines]:
+            for line in axis.lines:
+                self._join(known[axis], self._translated(line, outside))
+        return results[0] if is_one(value) else results
+
+    def _translated(self, line: Line, outside: Callable[[Term], Term]) -> Term:
+        return self.line(
+            [p if isinstance(p, int) else outside(p) for p in line.parts], line.offset, line.divisor, line.firm
+        )
+
+    def _match(self, inner: Axes, args: list[Terms]) -> dict[Axis, Term]:
+        """What the axes of a body's inputs are outside."""
+        known: dict[Axis, Term] = {}
+        for terms, actual in zip(inner.inputs, args, strict=True):
+            for term, outer in zip(terms, actual, strict=True):
+                pieces = [outer] if len(term) == 1 else self.split(outer, [a.size for a in term])
+                for axis, piece in zip(term, pieces, strict=True):
+                    before = known.get(axis)
+                    known[axis] = piece if before is None else self._join(before, piece)
+        for i, terms in enumerate(inner.inputs):
+            if any(a.size == 1 for t in terms for a in t):
+                self.expect(i, tuple([tuple([o for a in t for o in known[a]]) for t in terms]))
+        return known
+
+    @property
+    def inputs(self) -> list[Terms]:
+        """The terms of the graph's inputs."""
+        return [self[v] for v in self.graph.inputs.values()]
+
+    @property
+    def results(self) -> list[Terms]:
+        """The terms of the graph's outputs."""
+        return [self[v] for v in self.graph.outputs.values()]
+
+
+#: Which of two axes found equal stands for both: the one that says more.
+_WEIGHT = {"input": 5, "line": 4, "parameter": 3, "buffer": 3, "const": 2}
+
+#: A slice of an axis of parameters is taken as a chunk of it if there are at most so many.
+_CHUNKS = 8
+
+_BODIES: dict[Any, Axes] = {}
+
+
+def body_axes(op: Composite, types: tuple[TensorType, ...], assume_size_one: bool = False) -> Axes:
+    """The axes of a composite's body, found once for each op, argument types."""
+    key = (op, types, assume_size_one)
+    found = _BODIES.get(key)
+    if found is None:
+        found = _BODIES[key] = Axes(op.body(*types), assume_size_one)
+    return found
+
+
+def _firm(term: Term) -> Line | None:
+    """What tells the number of entries of a single axis."""
+    if len(term) != 1:
+        return None
+    return next((line for line in term[0].lines if line.firm), None) if term[0].kind == "line" else None
+
+
+def _without_ones(term: Term) -> Term:
+    """A term without the axes of size 1 that were added beside others (a convolution's one group)."""
+    return tuple([a for a in term if a.kind != "one"]) if len(term) > 1 else term
+
+
+def _place_one(axis: Axis, inner: int, sizes: Sequence[int], pieces: list[list[Axis]]) -> None:
+    """Give an axis of size 1, with ``inner`` entries inside of it, to a factor of size 1 at its place.
+
+    The outermost that is free; where there is none it goes with the factor inside of it, or around it.
+    """
+    slots: list[int] = []
+    around = 0
+    product = 1
+    for i in range(len(sizes) - 1, -1, -1):
+        if sizes[i] == 1 and product == inner:
+            slots.insert(0, i)
+        if product <= inner:
+            around = i
+        product *= sizes[i]
+    free = [i for i in slots if not pieces[i]]
+    if slots:
+        # axes come from the innermost: leave places for those that are still to come
+        pieces[free[-1] if free else slots[0]].insert(0, axis)
+        return
+    if not pieces:  # the dimension is dropped
+        return
+    own = pieces[around]
+    at, seen = len(own), 1
+    while at and seen < inner:
+        at -= 1
+        seen *= own[at].size
+    own.insert(at, axis)

@@ -1,0 +1,186 @@
+"""How many entries every axis has when some have others: the equations of the axes, solved.
+
+>>> import tdagger as td
+>>> from tdagger.analysis.axes import Axes
+>>> x = td.input("x", (2, 6))
+>>> axes = Axes(td.Graph({"x": x}, {"y": td.concat([x, x], 1)}))
+>>> (b,), (n,) = axes[x]
+>>> sizes = solve(axes, {(n,): 10})
+>>> [sizes.of(t) for t in axes.results[0]]
+[2, 20]
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from tdagger.analysis.axes import Axes, Axis, Line, resolve
+from tdagger.errors import AxisError
+from tdagger.op import Term
+
+
+class Sizes:
+    """The number of entries of every axis that stands for itself. ``one`` is the number 1 of their kind."""
+
+    def __init__(self, one: Any = 1) -> None:
+        self.known: dict[Axis, Any] = {}
+        self.one = one
+
+    def of(self, term: Term) -> Any:
+        """The number of entries of a dimension."""
+        out = self.one
+        for axis in resolve(term):
+            out = out * self.known[axis]
+        return out
+
+    def in_use(self, term: Term, uses: Mapping[Axis, Any]) -> Any:
+        """The number of entries of a dimension of a constant, or of what is made of constants alone, in one use.
+
+        ``uses`` has the numbers of some axes there (see ``Axes.copies``); others follow from these by their lines.
+        """
+        found: dict[Axis, Any] = {}
+
+        def size(axis: Axis) -> Any:
+            if axis in uses:
+                return uses[axis]
+            if axis not in found:
+                found[axis] = self.known.get(axis, axis.size)  # what is made of itself finds this
+                line = min(axis.lines, key=lambda line: not line.firm, default=None)
+                if line is not None:
+                    parts = [p if isinstance(p, int) else math.prod(map(size, resolve(p))) for p in line.parts]
+                    found[axis] = (sum(parts) + line.offset) // line.divisor
+            return found[axis]
+
+        return math.prod(map(size, resolve(term)))
+
+    def has(self, term: Term) -> bool:
+        """Whether every axis of a dimension is known."""
+        return all(axis in self.known for axis in resolve(term))
+
+    def line(self, line: Line) -> Any:
+        """The number of entries that a line has, if all its parts are known; else None."""
+        total = self.one * line.offset
+        for part in line.parts:
+            if isinstance(part, int):
+                total = total + part
+            elif self.has(part):
+                total = total + self.of(part)
+            else:
+                return None
+        total = total if line.divisor == 1 else total // line.divisor
+        return max(total, 0) if isinstance(total, int) else total
+
+    def divided(self, value: Any, known: Any, equation: Equation) -> Any:
+        """The factor that is missing where a dimension has ``value`` entries and its other factors ``known``."""
+        if known == 0 or value % known:
+            raise AxisError(_conflict(equation, value, self))
+        return value // known
+
+    def check(self, value: Any, equation: Equation) -> None:
+        """AxisError if a dimension has to have ``value`` entries and has another number."""
+        if value != self.of(equation.term):
+            raise AxisError(_conflict(equation, value, self))
+
+
+class Equation(NamedTuple):
+    """``term`` has ``value`` entries: a number, or those of a line or another term."""
+
+    term: Term
+    value: Any
+
+    def evaluate(self, sizes: Sizes) -> Any:
+        """The number, None if it isn't known yet."""
+        if isinstance(self.value, Line):
+            return sizes.line(self.value)
+        is_term = isinstance(self.value, tuple)
+        return self.value if not is_term else sizes.of(self.value) if sizes.has(self.value) else None
+
+
+def solve(axes: Axes, wanted: Mapping[Term, Any], sizes: Sizes | None = None) -> Sizes:
+    """The size of every axis where some dimensions get other sizes; AxisError says which can't follow, and why.
+
+    Axes of parameters and buffers keep theirs. Where a dimension was split and nothing tells which factor grows, the
+    innermost keeps its size (windows do). What nothing tells of keeps its size. ``sizes`` is where they go: numbers of
+    another kind than int have a class of their own.
+    """
+    sizes = Sizes() if sizes is None else sizes
+    leaves = list(dict.fromkeys(a for axis in axes.all for a in resolve((axis,))))
+    fixed = {a for a in leaves if a.rigid or a.kind == "kernel"}
+    asked = [Equation(resolve(t), n) for t, n in wanted.items()]
+    firm, soft = equations(axes)
+    for axis in fixed:
+        sizes.known.setdefault(axis, axis.size)
+    _propagate([*asked, *firm], sizes)
+    for axis in leaves:
+        if axis.kind == "input" and axis not in sizes.known and not any(axis in e.term for e in asked):
+            sizes.known[axis] = axis.size
+    while True:
+        _propagate([*asked, *firm], sizes)
+        inner = _undecided([*asked, *firm], sizes)
+        if inner is None:
+            break
+        sizes.known[inner] = inner.size
+    _propagate([*soft, *firm], sizes)
+    _propagate([*soft, *firm], sizes)
+    for axis in leaves:
+        sizes.known.setdefault(axis, axis.size)
+    for equation in [*asked, *firm]:
+        value = equation.evaluate(sizes)
+        if value is not None:
+            sizes.check(value, equation)
+    return sizes
+
+
+def equations(axes: Axes) -> tuple[list[Equation], list[Equation]]:
+    """What the axes of a graph must hold to, and what they hold to where nothing else tells."""
+    firm = [Equation(left, right) for left, right in axes.equal]
+    soft: list[Equation] = []
+    for axis in axes.all:
+        for line in axis.lines if axis.parent is None else ():
+            (firm if line.firm else soft).append(Equation(resolve((axis,)), line))
+    return firm, soft
+
+
+def _propagate(equations: list[Equation], sizes: Sizes) -> None:
+    """Find what follows from what is known, until nothing does. Equations come in the order of the graph."""
+    pending = equations
+    while True:
+        left: list[Equation] = []
+        for equation in pending:
+            unknown = [a for a in resolve(equation.term) if a not in sizes.known]
+            value = equation.evaluate(sizes) if len(unknown) <= 1 else None
+            if len(unknown) == 1 and value is not None:
+                known = sizes.of(tuple(a for a in resolve(equation.term) if a in sizes.known))
+                sizes.known[unknown[0]] = sizes.divided(value, known, equation)
+            elif unknown:
+                left.append(equation)
+        if len(left) == len(pending):
+            return
+        pending = left
+
+
+def _undecided(equations: list[Equation], sizes: Sizes) -> Axis | None:
+    """The innermost axis of a product whose number of entries is known, but not those of its factors."""
+    for equation in equations:
+        unknown = [a for a in resolve(equation.term) if a not in sizes.known]
+        if len(unknown) > 1 and equation.evaluate(sizes) is not None:
+            return unknown[-1]
+    return None
+
+
+def _conflict(equation: Equation, value: Any, sizes: Sizes) -> str:
+    term = resolve(equation.term)
+    rigid = sorted({a.rigid for a in term if a.rigid})
+    old = " x ".join(str(a.size) for a in term)
+    new = " x ".join(str(sizes.known.get(a, "?")) for a in term)
+    if rigid:
+        return f"the dimension {show(term)} of {', '.join(rigid)} has {old} entries and can't have {value}"
+    return f"the dimension {show(term)}, {old} entries, would need {value} but is made of {new}"
+
+
+def show(term: Term) -> str:
+    """A term as people write it: ``(h d)``, ``b``, 1 for nothing."""
+    names = [str(a) for a in resolve(term)]
+    return names[0] if len(names) == 1 else f"({' '.join(names)})" if names else "1"

@@ -1,0 +1,36 @@
+"""Values that don't depend on the network's inputs and weights: sizes and settings written as tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tdagger.graph import Graph
+from tdagger.interpret import run
+from tdagger.op import Value
+from tdagger.ops.external import External
+from tdagger.ops.source import Leaf
+from tdagger.types import ResultTypes
+
+#: What is computed while importing has at most so many elements in all.
+_ELEMENTS = 1 << 16
+
+
+def number_of(value: Value) -> bool | int | float | complex | None:
+    """The number that a value of one element is; None if it depends on inputs or weights, or takes much to know."""
+    if value.type.size != 1:
+        return None
+    seen: set[Value] = set()
+    stack, elements = [value], 0
+    while stack:
+        at = stack.pop()
+        if at in seen:
+            continue
+        elements += sum(t.size for t in (at.type if isinstance(at.type, ResultTypes) else (at.type,)))
+        if isinstance(at.op, Leaf | External) or elements > _ELEMENTS:
+            return None
+        seen.add(at)
+        stack.extend(at.args)
+    found: Any = run(Graph({}, {"number": value}), {}, {})[0]["number"].reshape(())
+    dtype = value.dtype
+    kind = complex if dtype.is_complex else float if dtype.is_float else int if dtype.is_int else bool
+    return kind(found)

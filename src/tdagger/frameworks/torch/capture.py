@@ -1,0 +1,169 @@
+"""What ``torch.export`` makes of a network, and what it leaves out: averages, gradients that stop, backwards."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from tdagger.errors import TDaggerError, UnsupportedError
+from tdagger.tensordag import Origin
+
+
+class Captured(nn.Module):
+    """What is captured: ``model``, called in the way that the capture wants."""
+
+    model: nn.Module
+
+
+def export(flat: Captured, args: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
+    """The program that torch.export makes of a network; UnsupportedError, with torch's reason, if it can't."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The tensor attributes? .* were? assigned during export", UserWarning)
+        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec", FutureWarning)
+        try:
+            with _cumulative_averages(flat):
+                program = torch.export.export(flat, args, strict=False)
+            graphs = [m.graph for m in program.graph_module.modules() if isinstance(m, torch.fx.GraphModule)]
+            if any(getattr(n.target, "__module__", "") == _TRANSFORMS for g in graphs for n in g.nodes):
+                _detach_regions(program.graph_module)
+                return program.run_decompositions({})
+            return program
+        except TDaggerError:
+            raise
+        except Exception as e:  # whatever the network's own code or torch raises on tensors without data
+            advice = (
+                "If the network runs on these inputs, from_torch(..., via='trace') may capture it; what it decides "
+                "from the data is then fixed as for the example inputs."
+            )
+            raise not_captured("torch.export", flat, e, advice) from e
+
+
+@contextmanager
+def _cumulative_averages(model: nn.Module) -> Generator[None, None, None]:
+    """Let batch norms that train with momentum None compute with their count as a tensor.
+
+    torch's own forward makes a Python number of it, which depends on the data.
+    """
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    changed = [
+        m
+        for m in model.modules()
+        if isinstance(m, kinds) and type(m) in kinds and m.training and m.momentum is None and m.track_running_stats
+    ]
+    for module in changed:
+        module.__dict__["forward"] = partial(_average_of_all_batches, module)
+    try:
+        yield
+    finally:
+        for module in changed:
+            del module.__dict__["forward"]
+
+
+def _average_of_all_batches(module: Any, x: torch.Tensor) -> torch.Tensor:
+    """What a batch norm with momentum None computes in training."""
+    axes = (0, *range(2, x.dim()))
+    before = module.running_mean.clone(), module.running_var.clone()
+    out = nn.functional.batch_norm(
+        x, module.running_mean, module.running_var, module.weight, module.bias, True, 0.0, module.eps
+    )
+    module.num_batches_tracked.add_(1)
+    share = 1.0 / module.num_batches_tracked
+    with torch.no_grad():
+        wide = x.float() if x.element_size() < 4 else x
+        now = wide.mean(axes), wide.var(axes)
+        for running, old, new in zip((module.running_mean, module.running_var), before, now, strict=True):
+            running.copy_(old.to(new.dtype) * (1 - share) + new * share)
+    return out
+
+
+def mark_cumulative(program: torch.export.ExportedProgram, model: nn.Module, places: Callable[..., Origin]) -> None:
+    """Mark batch norms in eval mode whose module has momentum None by a momentum of NaN: the graph has 0 for it."""
+    named = model.named_modules(remove_duplicate=False)
+    cumulative = {n for n, m in named if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.momentum is None}
+    for node in program.graph.nodes if cumulative else ():
+        if node.target is torch.ops.aten.batch_norm.default and not node.args[5] and places(node).module in cumulative:
+            node.update_arg(6, math.nan)
+
+
+#: Where the calls are that torch.func.vmap, grad ... leave in an exported graph, around the ops they change.
+_TRANSFORMS = "torch._functorch.predispatch"
+
+
+@contextmanager
+def telling_own_backwards() -> Generator[None, None, None]:
+    """Warn of the autograd functions that are applied inside: a capture has what they compute, not their backward.
+
+    Those of torch itself (checkpoints) have the derivative for a backward, and so are left out.
+    """
+    function: Any = torch.autograd.Function
+    own: Any = function.__dict__["apply"]
+    applied: dict[str, None] = {}
+
+    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        if not cls.__module__.startswith("torch."):
+            applied[cls.__name__] = None
+        return own.__get__(None, cls)(*args, **kwargs)
+
+    function.apply = classmethod(apply)
+    try:
+        yield
+    finally:
+        function.apply = own
+    if applied:
+        warnings.warn(
+            f"the network applies autograd functions with a backward of their own ({', '.join(applied)}), which isn't "
+            "kept; the imported one computes the same, and its gradients are the derivatives of what they compute",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+def _detach_regions(module: torch.fx.GraphModule) -> None:
+    """Detach the results of every region under no_grad, which decomposing leaves nothing else of."""
+    for graph in [m.graph for m in module.modules() if isinstance(m, torch.fx.GraphModule)]:
+        for node in graph.nodes:
+            if getattr(node.target, "__name__", "") != "wrap_with_set_grad_enabled" or node.args[0]:
+                continue
+            inner = getattr(graph.owning_module, node.args[1].target)
+            end = inner.graph.output_node()
+            for result in [n for n in end.all_input_nodes if _is_floating(n.meta.get("val"))]:
+                with inner.graph.inserting_before(end):
+                    detached = inner.graph.call_function(torch.ops.aten.detach.default, (result,))
+                detached.meta = dict(result.meta)
+                end.replace_input_with(result, detached)
+            inner.recompile()
+
+
+def _is_floating(x: Any) -> bool:
+    return isinstance(x, torch.Tensor) and (x.is_floating_point() or x.is_complex())
+
+
+@contextmanager
+def buffers_kept(model: nn.Module) -> Generator[None, None, None]:
+    """Run a network inside, and leave its buffers as they were before."""
+    owners = [(m._buffers, dict(m._buffers)) for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
+    contents = [(b, b.detach().clone()) for b in model.buffers() if not b.is_meta]
+    try:
+        yield
+    finally:
+        for own, before in owners:
+            own.update(before)
+        with torch.no_grad():
+            for buffer, before in contents:
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
+
+
+def not_captured(tool: str, flat: Captured, error: Exception, advice: str) -> UnsupportedError:
+    """The error for a network that torch can't capture, with the first line of torch's own."""
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return UnsupportedError(
+        f"{tool} can't capture {type(flat.model).__name__}: {type(error).__name__}: {first}\n{advice}"
+    )

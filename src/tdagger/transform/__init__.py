@@ -1,0 +1,1 @@
+"""What can be done to a graph: removing, adding and resizing axes."""

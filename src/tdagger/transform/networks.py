@@ -1,0 +1,155 @@
+"""Axes of a whole network removed, added and resized: by name, with the sources of values carried over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tdagger.analysis.axes import Axes
+from tdagger.analysis.names import NamedAxes
+from tdagger.errors import AxisError
+from tdagger.graph import Graph, bulk
+from tdagger.op import Term, Value, normal_axis
+from tdagger.ops.source import Input
+from tdagger.ops.structure import Permute
+from tdagger.transform.change import Change
+from tdagger.transform.resize import resize
+from tdagger.transform.unbatch import batch, unbatch
+
+Origins = Mapping[Value, Any]
+
+
+class Resizable(NamedTuple):
+    """Which named axes of a network's inputs can have other sizes, and why the others can't."""
+
+    free: tuple[str, ...]
+    fixed: dict[str, str]
+
+    def __str__(self) -> str:
+        lines = [f"free: {', '.join(self.free) or 'none'}"]
+        return "\n".join([*lines, *(f"fixed: {name}: {why}" for name, why in self.fixed.items())])
+
+
+def place(origins: Origins) -> Callable[[Value], str]:
+    """For messages: the module and the source line a value came from."""
+
+    def where(value: Value) -> str:
+        origin = origins.get(value)
+        parts = [p for p in (origin.module, origin.source) if p] if origin else []
+        return f" ({', '.join(parts)})" if parts else ""
+
+    return where
+
+
+def changed(change: Change, origins: Origins) -> tuple[Graph, dict[Value, Any]]:
+    """The changed graph, and where its values came from."""
+    graph = change.run()
+    return graph, {v: origins[old] for v, old in change.made_for.items() if old in origins}
+
+
+def term_of(named: NamedAxes, name: str | None, input: str | None, axis: int | None) -> Term:
+    """The axes meant by a name, or by a dimension of an input."""
+    if (name is None) == (input is None) or (input is None) != (axis is None):
+        raise AxisError("say which axis by its name, or by an input and the number of its dimension")
+    if input is None or axis is None:
+        return named.term(str(name))
+    inputs = named.axes.graph.inputs
+    if input not in inputs:
+        raise AxisError(f"no input is called {input!r}; there are {', '.join(inputs)}")
+    return named[inputs[input]][normal_axis(axis, inputs[input].rank)]
+
+
+def without(named: NamedAxes, term: Term, origins: Origins) -> tuple[Graph, dict[Value, Any]]:
+    """The graph without some axes."""
+    return changed(unbatch(named.axes, term, place(origins)), origins)
+
+
+def with_batch(
+    axes: Axes, size: int, axis: int, inputs: Sequence[str] | None, origins: Origins
+) -> tuple[Graph, dict[Value, Any]]:
+    """The graph with a new dimension at ``axis`` of inputs and of what depends on them."""
+    leaves = axes.graph.inputs
+    unknown = [n for n in inputs or () if n not in leaves]
+    if unknown:
+        raise AxisError(f"batch: no input is called {unknown[0]!r}; there are {', '.join(leaves)}")
+    if size < 1:
+        raise AxisError(f"batch: the size is at least 1, got {size}")
+    chosen = [leaves[n] for n in (leaves if inputs is None else inputs)]
+    graph, found = changed(batch(axes, size, chosen, place(origins)), origins)
+    if axis == 0:
+        return graph, found
+    return _moved(graph, axis, {n for n, v in leaves.items() if v in chosen}, axes.graph, found)
+
+
+def _moved(
+    graph: Graph, axis: int, batched: set[str], before: Graph, origins: Origins
+) -> tuple[Graph, dict[Value, Any]]:
+    """The first dimension of what is batched at another place."""
+
+    def first(rank: int) -> tuple[int, ...]:
+        at = normal_axis(axis, rank)
+        return (at, *[i for i in range(rank) if i != at])
+
+    inputs = dict(graph.inputs)
+    for name in batched:
+        value = graph.inputs[name]
+        order = first(value.rank)
+        shape = [0] * value.rank
+        for i, a in enumerate(order):
+            shape[a] = value.shape[i]
+        inputs[name] = Input(name, value.type.with_shape(tuple(shape)))()
+    new = {graph.inputs[n]: Permute(first(v.rank))(v) if n in batched else v for n, v in inputs.items()}
+    with bulk():
+        for value in graph.values:
+            if value not in new:
+                new[value] = value.op(*[new[a] for a in value.args])
+
+    def last(name: str, value: Value) -> Value:
+        if new[value].rank == before.outputs[name].rank:
+            return new[value]
+        order = first(value.rank)
+        return Permute(tuple(order.index(i) for i in range(value.rank)))(new[value])
+
+    outputs = {k: last(k, v) for k, v in graph.outputs.items()}
+    updates = {k: new[v] for k, v in graph.updates.items()}
+    carried = {new[v]: o for v, o in origins.items() if v in new}
+    return Graph(inputs, outputs, updates, graph.name, new.values()), carried
+
+
+def at_sizes(named: NamedAxes, sizes: Mapping[str, Any], origins: Origins) -> tuple[Graph, dict[Value, Any]]:
+    """The graph at other sizes: of named axes, or of all dimensions of an input."""
+    wanted: dict[Term, int] = {}
+    for name, size in sizes.items():
+        if isinstance(size, int):
+            wanted[named.term(name)] = size
+            continue
+        terms = [term_of(named, None, name, i) for i in range(len(size))]
+        wanted |= dict(zip(terms, size, strict=True))
+    if any(n < 1 for n in wanted.values()):
+        raise AxisError(f"resize: sizes are at least 1, got {dict(sizes)}")
+    try:
+        return changed(resize(named.axes, wanted, place(origins)), origins)
+    except AxisError as e:
+        free = resizable(named).free
+        asked = ", ".join(f"{k}={v}" for k, v in sizes.items())
+        raise AxisError(f"resize({asked}): {e}\naxes that can be resized: {', '.join(free) or 'none'}") from e
+
+
+def resizable(named: NamedAxes) -> Resizable:
+    """Which axes of the inputs can have other sizes: tried with twice and three times as many entries."""
+    free: list[str] = []
+    fixed: dict[str, str] = {}
+    own = {a for terms in named.axes.inputs for t in terms for a in t}
+    for name, size in named.sizes.items():
+        if own.isdisjoint(named.term(name)):
+            continue
+        for wanted in (2 * size, 3 * size):
+            try:
+                resize(named.axes, {named.term(name): wanted}).run()
+            except AxisError as e:
+                fixed[name] = str(e).splitlines()[0]
+            else:
+                free.append(name)
+                fixed.pop(name, None)
+                break
+    return Resizable(tuple(free), fixed)
