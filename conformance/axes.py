@@ -38,40 +38,6 @@ TABLE = ROOT / "docs" / "conformance-axes.md"
 #: The largest relative error of an output: the same kernels give 0, others the rounding of float32.
 ALLOWED = 1e-6
 
-#: The kinds of transformers whose batch and sequence are resized: text networks, the best known.
-KINDS = [
-    "bert",
-    "gpt2",
-    "llama",
-    "t5",
-    "albert",
-    "bart",
-    "roberta",
-    "distilbert",
-    "electra",
-    "mpnet",
-    "opt",
-    "bloom",
-    "gpt_neo",
-    "gpt_neox",
-    "gptj",
-    "falcon",
-    "phi",
-    "qwen2",
-    "qwen3",
-    "gemma",
-    "gemma2",
-    "mistral",
-    "mixtral",
-    "stablelm",
-    "olmo2",
-    "phi3",
-    "modernbert",
-    "deberta-v2",
-    "xlm-roberta",
-    "squeezebert",
-]
-
 
 def build_timm(name: str) -> Network:
     """A model of timm, with an image of its size."""
@@ -90,16 +56,41 @@ def outputs(module: nn.Module, args: Any, kwargs: Any) -> list[Tensor]:
         return tensors(module(*args, **kwargs))[0]
 
 
-def resized(x: Any, sizes: dict[int, int]) -> Any:
-    """An input at another size: its dimensions of the old sizes get the new ones."""
-    if not isinstance(x, Tensor) or not x.dim():
-        return x
-    shape = [sizes.get(n, n) if i or n in sizes else n for i, n in enumerate(x.shape)]
+def place_of(axes: Any, value: td.Value, gone: set[Any]) -> tuple[int, bool] | None:
+    """The dimension of a value that carries some axes, and whether they are all of it."""
+    for i, term in enumerate(axes[value]):
+        if gone & set(term):
+            return i, all(a in gone or a.size == 1 for a in term)
+    return None
+
+
+def joined(entries: Sequence[Tensor], at: tuple[int, bool] | None) -> Tensor:
+    """What was computed entry by entry, put together where the batch was."""
+    if at is None:
+        return entries[0]
+    whole = torch.stack(list(entries), at[0])
+    return whole if at[1] else whole.flatten(at[0], at[0] + 1)
+
+
+def at_shape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """An input of another shape: a mask with one place left out, random numbers within what there is."""
     if x.dtype == torch.bool or (not x.is_floating_point() and int(x.max()) <= 1):
-        return torch.ones(shape, dtype=x.dtype)
+        mask = torch.ones(shape, dtype=x.dtype)
+        if not x.all():  # where all take part, some networks decide to have no mask at all
+            mask.view(-1)[shape[-1] - 1] = 0
+        return mask
     if x.is_floating_point():
         return torch.randn(shape, dtype=x.dtype)
     return torch.randint(0, int(x.max()) + 1, shape, dtype=x.dtype)
+
+
+def runs(module: nn.Module, args: Any, kwargs: Any) -> bool:
+    """Whether the original takes these inputs at all."""
+    try:
+        outputs(module, args, kwargs)
+    except Exception:  # whatever it is, the network is not asked to be resized to it
+        return False
+    return True
 
 
 def cast_to(dtype: torch.dtype, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -120,12 +111,18 @@ def compare(module: nn.Module, back: Callable[[nn.Module, torch.dtype], list[Ten
     return output_error(outputs(double, *cast_to(torch.float64, args, kwargs)), back(double, torch.float64))
 
 
+class NotApplicable(Exception):
+    """The original can't do what is asked."""
+
+
 def attempt(report: Callable[..., None], what: str, action: Callable[[], float]) -> None:
     """Report how one change went: ok, wrong (with the error), refused (with the reason) or failed."""
     try:
         error = action()
     except td.AxisError as e:
         report(**{what: "refused", f"{what}_why": str(e)[:600]})
+    except NotApplicable as e:
+        report(**{what: "n/a", f"{what}_why": str(e)})
     except Exception as e:  # a sweep reports what went wrong and goes on
         report(**{what: "failed", f"{what}_why": f"{type(e).__name__}: {str(e)[:400]}"})
     else:
@@ -148,51 +145,66 @@ def work(library: str) -> Callable[[str, Callable[..., None]], None]:
         axes = dag.axes()
         report(stage="axes", nodes=len(dag.values), seconds_axes=round(time.process_time() - start, 3))
         report(opaque=len(axes.opaque), before=dag.rank_report().leftover)
-        leaves = tensors((args, kwargs))[0]
-        count = leaves[0].shape[0]
+        leaves, tree = tensors((args, kwargs))
 
         def again(module: nn.Module, args: Any, kwargs: Any, dtype: torch.dtype) -> td.TensorDAG:
             return dag if dtype == torch.float32 else td.from_torch(module, args, kwargs)
 
         def unbatched() -> float:
+            gone = set(axes.term("b"))
+            places = [place_of(axes, v, gone) for v in dag.graph.inputs.values()]
+            results = [place_of(axes, v, gone) for v in dag.graph.outputs.values()]
+
             def back(module: nn.Module, dtype: torch.dtype) -> list[Tensor]:
                 own, named = cast_to(dtype, args, kwargs)
                 small = again(module, own, named, dtype).unbatch("b")
                 if dtype == torch.float32:
                     report(after=small.rank_report().leftover)
                 net = small.to_torch().eval()
-                each = [
-                    outputs(
-                        net, [a[i] for a in own], {k: a[i] if isinstance(a, Tensor) else a for k, a in named.items()}
-                    )
-                    for i in range(count)
-                ]
-                return [torch.stack(list(ts)) for ts in zip(*each, strict=True)]
+                given = tensors((own, named))[0]
+                each: list[list[Tensor]] = []
+                for i in range(axes.sizes["b"]):
+                    entry = [t if at is None else t.select(at[0], i) for t, at in zip(given, places, strict=True)]
+                    each.append(outputs(net, *tree.unflatten(entry)))
+                return [joined(ts, at) for ts, at in zip(zip(*each, strict=True), results, strict=True)]
 
             return compare(module, back, args, kwargs)
 
         attempt(report, "unbatch", unbatched)
-        wanted = {"b": 3}
-        sizes = {count: 3} if library == "timm" else {2: 3}
-        if library == "transformers":
-            lengths = [n for n in axes.sizes if n.startswith("s")]
-            if "s" in lengths:
-                wanted["s"] = axes.sizes["s"] + 3
-                sizes[axes.sizes["s"]] = wanted["s"]
-        args3 = tuple(torch.randn(3, *a.shape[1:]) if library == "timm" else resized(a, sizes) for a in args)
-        kwargs3 = {k: resized(a, sizes) for k, a in kwargs.items()}
 
         def bigger() -> float:
+            longer = {"s": axes.sizes["s"] + 3} if library == "transformers" and "s" in axes.sizes else {}
+            refused: td.AxisError | None = None
+            for wanted in ({"b": 3, **longer}, {"b": 3}):  # the batch alone, if the network takes no other sequence
+                report(wanted=wanted)
+                try:
+                    big = dag.resize(**wanted)
+                except td.AxisError as e:
+                    refused = refused or e
+                    report(longer_why=str(e)[:600])
+                    continue
+                shapes = [v.shape for v in big.graph.inputs.values()]
+                args3, kwargs3 = tree.unflatten([at_shape(*pair) for pair in zip(leaves, shapes, strict=True)])
+                if runs(module, args3, kwargs3):
+                    break
+            else:
+                if refused:
+                    raise refused
+                raise NotApplicable("the network itself does not run on larger inputs of the kind it was given")
+
             def back(module: nn.Module, dtype: torch.dtype) -> list[Tensor]:
-                big = again(module, *cast_to(dtype, args, kwargs), dtype).resize(**wanted)
+                net = (
+                    big
+                    if dtype == torch.float32
+                    else again(module, *cast_to(dtype, args, kwargs), dtype).resize(**wanted)
+                )
                 if dtype == torch.float32:
-                    report(same=bool(td.from_torch(module, args3, kwargs3).graph == big.graph))
-                return outputs(big.to_torch().eval(), *cast_to(dtype, args3, kwargs3))
+                    report(same=bool(td.from_torch(module, args3, kwargs3).graph == net.graph))
+                return outputs(net.to_torch().eval(), *cast_to(dtype, args3, kwargs3))
 
             return compare(module, back, args3, kwargs3)
 
         attempt(report, "resize", bigger)
-        report(wanted=wanted)
 
     return run
 
@@ -218,7 +230,7 @@ def page(results: dict[str, dict[str, Row]]) -> str:
         lines += ["", f"## {library}", ""]
         inferred = sum("opaque" in r for r in done)
         for what in ("unbatch", "resize"):
-            counts = {k: sum(r.get(what) == k for r in done) for k in ("ok", "refused", "wrong", "failed")}
+            counts = {k: sum(r.get(what) == k for r in done) for k in ("ok", "refused", "wrong", "failed", "n/a")}
             lines.append(f"- {what}: {', '.join(f'{n} {k}' for k, n in counts.items())} of {len(done)}")
         lines.append(f"- axes inferred without a crash: {inferred} of {len(done)}")
         same = sum(bool(r.get("same")) for r in done)
@@ -238,6 +250,9 @@ def page(results: dict[str, dict[str, Row]]) -> str:
                 if row.get(what) not in ("ok", None):
                     reason = row.get(f"{what}_why") or f"error {row.get(f'{what}_error')}"
                     why.append(f"- {name}, {what} {row[what]}: {' '.join(reason.split())[:300]}")
+            if row.get("resize") == "ok" and "longer_why" in row:
+                cells[-1] += " (batch)"
+                why.append(f"- {name}, only its batch is resized: {' '.join(row['longer_why'].split())[:300]}")
             cells.append({True: "yes", False: "no"}.get(row.get("same"), ""))
             lines.append(f"| {' | '.join(cells)} |")
             if row.get("status") != "ok":
@@ -246,7 +261,10 @@ def page(results: dict[str, dict[str, Row]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-LIBRARIES: dict[str, Callable[[], Sequence[str]]] = {"timm": timm_models.names, "transformers": lambda: KINDS}
+LIBRARIES: dict[str, Callable[[], Sequence[str]]] = {
+    "timm": timm_models.names,
+    "transformers": transformers_models.names,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

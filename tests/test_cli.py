@@ -137,6 +137,15 @@ def test_axes_that_are_not_known(capsys):
     assert "are two views of 56 entries" in out
 
 
+def test_other_sizes(capsys, tmp_path):
+    assert main(["inspect", "cli_nets:build", "--text", "--no-axes", "--unbatch"]) == 0
+    assert "x: f32[4]" in shown(capsys)
+    target = tmp_path / "bigger.pt2"
+    assert main(["convert", "cli_nets:build", str(target), "--resize", "b=7"]) == 0
+    assert main(["inspect", str(target), "--text", "--no-axes"]) == 0
+    assert "x: f32[7 4]" in shown(capsys)
+
+
 def test_ranks(capsys):
     assert main(["inspect", "cli_nets:inserted", "--ranks"]) == 0
     out = shown(capsys)

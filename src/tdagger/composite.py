@@ -252,7 +252,10 @@ class CompositeFunction(Generic[P, R]):
         return rule
 
     def adapt(self, rule: Callable[..., Any]) -> Callable[..., Any]:
-        """Register ``rule(op, args, plan)``: the result where dimensions went, came or changed their sizes."""
+        """Register ``rule(op, args, *plans)``: the result (a tuple of several) where dimensions went, came or changed.
+
+        None if it can't say, which leaves it to the body.
+        """
         self.adapt_rule = rule
         return rule
 

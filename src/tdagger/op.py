@@ -57,8 +57,11 @@ class AxisRules(Protocol):
         """A dimension's factors of ``sizes``, outermost first."""
         ...
 
-    def line(self, parts: Sequence[Term | int], offset: int = 0, divisor: int = 1) -> Term:
-        """A dimension of ``(sum of parts + offset) // divisor`` entries; an int is so many constant entries."""
+    def line(self, parts: Sequence[Term | int], offset: int = 0, divisor: int = 1, firm: bool = True) -> Term:
+        """A dimension of ``(sum of parts + offset) // divisor`` entries; an int is so many constant entries.
+
+        Not ``firm``: a guess, taken only where nothing else tells.
+        """
         ...
 
     def cut(self, axis: int, term: Term, start: int, stop: int, step: int) -> Term:
@@ -67,6 +70,10 @@ class AxisRules(Protocol):
 
     def expect(self, argument: int, terms: Terms) -> None:
         """What the dimensions of an argument are here: joined, they may carry axes of size 1 it doesn't have."""
+        ...
+
+    def body(self, *args: Terms) -> Any:
+        """For a composite, what its body says of the dimensions of the result: a list of them if it has several."""
         ...
 
     def mark(self, term: Term, how: str) -> None:

@@ -105,7 +105,16 @@ def test_a_constant_has_the_names_of_its_use():
 def test_what_stands_for_two_things_shows_its_size():
     half, y = td.broadcast_to(td.const(0.5), (2, 6, 8)), td.input("y", (2, 6, 8))
     axes = named([X, y], [X * half, y + half])
-    assert axes.shape(half) == "2 6 8"
+    assert axes.shape(half) == "b 6 8"  # both inputs have one batch
+
+
+def test_inputs_that_never_meet_have_one_batch():
+    y = td.input("y", (2, 5))
+    axes = named([X, y], [td.exp(X), td.exp(y)])
+    assert axes[X][0] == axes[y][0]
+    pairs = td.matmul(td.reduce(X, "sum", (1,), keep=False), td.parameter("w", (8, 5)))
+    axes = named([X, y], [td.matmul(pairs, td.transpose(y, 0, 1))])
+    assert axes[X][0] != axes[y][0]  # each with each: two batches
 
 
 def test_given_names():

@@ -242,6 +242,17 @@ def _diagonals() -> list[Sample]:
             lambda x: np.eye(300, dtype=np.int64)[x],
         )
     )
+    for d in INTS[:4]:
+        x, i, j = numbers((2, 3, 4), "f32", 0, 9), numbers((5,), d, -3, 2), numbers((5,), d, 0, 3)
+        found.append(
+            Sample(
+                "linear_index",
+                d,
+                lambda x, i, j: td.linear_index(x, i, j, axis=1, signed=(True, False)),
+                (x, i, j),
+                lambda x, i, j: np.ravel_multi_index((i % 3, j), (3, 4)).astype(i.dtype),
+            )
+        )
     return found
 
 

@@ -226,7 +226,7 @@ class Axes:
 
     def fresh(self, size: int, why: str) -> Term:
         op = self._value.op
-        rigid = op.leaf if isinstance(op, Leaf) and why != "input" else "a constant" if why == "const" else ""
+        rigid = op.leaf if isinstance(op, Leaf) and why != "input" else f"the constant {op}" if why == "const" else ""
         axis = Axis(size, why, rigid)
         self.all.append(axis)
         return (axis,)
@@ -281,6 +281,10 @@ class Axes:
                     self._unify(x, y)
             return a if any(x.kind != "one" for x in ones_a) else b
         return (*[x for x in ones_b if x not in ones_a], *a)
+
+    def equate(self, a: Axis, b: Axis) -> None:
+        """Take two axes of one size for one: somebody knows what the graph doesn't say."""
+        self._unify(a, b)
 
     def _unify(self, a: Axis, b: Axis) -> None:
         """Two axes of one size become one."""
@@ -420,8 +424,9 @@ class Axes:
                 offset, divisor = known.offset + offset * known.divisor, known.divisor * divisor
         counts = Counter(p for p in flat if not isinstance(p, int))
         constant = offset + sum(p for p in flat if isinstance(p, int))
-        if divisor > 1 and not constant % divisor and not any(n % divisor for n in counts.values()):
-            flat = [t for t, n in counts.items() for _ in range(n // divisor)]
+        if divisor > 1 and counts and not any(n % divisor for n in counts.values()):
+            counts = Counter({t: n // divisor for t, n in counts.items()})
+            flat = list(counts.elements())
             constant, divisor = constant // divisor, 1
             flat += [constant] if constant > 0 else []
             offset = min(constant, 0)
@@ -498,8 +503,12 @@ class Axes:
     def _compose(self, value: Value, op: Composite, args: list[Terms]) -> Any:
         if op.definition.axis_rule is not None:
             return op.definition.axis_rule(op, self, value.type, *args)
+        return self.body(*args)
+
+    def body(self, *args: Terms) -> Any:
+        value, op = self._value, cast(Composite, self._value.op)
         inner = body_axes(op, tuple([a.type for a in value.args]), self.assume_size_one)
-        known = self._match(inner, args)
+        known = self._match(inner, list(args))
         self.inside[value] = known
 
         def outside(term: Term) -> Term:

@@ -65,6 +65,11 @@ class NamedAxes:
         self._counts: Counter[str] = Counter()
         self._given(given)
         self._roles = Roles(axes)
+        batch = list(self._roles.batch)
+        if len(batch) > 1 and len({a.size for a in batch}) == 1 and not _meet(axes, set(batch)):
+            for other in batch[1:]:  # inputs that never meet have one batch all the same
+                axes.equate(batch[0], other)
+            self._roles = Roles(axes)
         self._whole = {axis: term for term in self._terms.values() if len(term) > 1 for axis in term}
         self._name_all()
         self.sizes: dict[str, int] = {n: size_of(t) for n, t in self._terms.items()}
@@ -277,3 +282,8 @@ class NamedAxes:
             one = resolve(parts[0]) if parts and line.firm and line.is_sum and len(set(parts)) == 1 else ()
             if len(parts) > 1 and len(parts) == len(line.parts) and len(one) == 1 and not one[0].name:
                 one[0].name = f"{axis.name}/{len(parts)}"
+
+
+def _meet(axes: Axes, these: set[Axis]) -> bool:
+    """Whether two of some axes are different dimensions of one value: then they are not one axis."""
+    return any(sum(a in these for t in terms for a in t) > 1 for value in axes.graph.values for terms in axes.of(value))

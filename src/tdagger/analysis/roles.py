@@ -57,6 +57,7 @@ class Roles:
         self._of_parameters: set[Axis] = set()
         self._parents: dict[Axis, Axis] = {}
         self._views: dict[Axis, Term] = {}
+        self.batch: set[Axis] = set()
         self._walk()
         self._collect_marks()
         self._collect_splits()
@@ -147,7 +148,7 @@ class Roles:
             if "indexes" in marks:
                 return "n"
             return "c" if axis in self._carried else "k"
-        return "" if axis.kind == "fill" else "n" if axis.kind in ("buffer", "const") else None
+        return "" if axis.kind == "fill" else "n" if axis.kind in ("buffer", "const", "banded") else None
 
     def _is_source(self, axis: Axis) -> bool:
         """Whether it was an axis of inputs, or made of such, before it was split."""
@@ -171,7 +172,7 @@ class Roles:
     # Inputs.
 
     def _inputs(self) -> None:
-        batch = self._batch()
+        batch = self.batch = self._batch()
         for value in self.axes.graph.inputs.values():
             terms = self.axes[value]
             open_ = [t for t in terms if any(a not in self._of_parameters and a not in batch for a in t)]
@@ -214,6 +215,12 @@ class Roles:
         only_carried = [t for t in first if not any(self._marks.get(a) for a in t)]
         if only_carried:
             return {a for t in only_carried for a in t}
+        inputs = map(self.axes.__getitem__, self.axes.graph.inputs.values())
+        of_images = [
+            t[0] for t in inputs if t and t[0] in first and any(self._is_windowed(a) for d in t[1:] for a in d)
+        ]
+        if of_images:  # it can't be tokens, whatever is done with it
+            return {a for t in of_images for a in t}
         loose = {a for t in first for a in t if a not in self._attended}
         count = sum(self.axes.is_dynamic(v) for v in self.axes.graph.values)
         for axis, n in self._leading.most_common():

@@ -13,8 +13,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from heapq import heappop, heappush
+from typing import Any, NamedTuple, cast
 
 from tdagger.analysis.axes import Axes, Axis, Line, resolve
 from tdagger.errors import AxisError
@@ -90,6 +92,16 @@ class Equation(NamedTuple):
     term: Term
     value: Any
 
+    @property
+    def axes(self) -> Iterator[Axis]:
+        """Those of both sides."""
+        yield from self.term
+        if isinstance(self.value, Line):
+            for part in self.value.parts:
+                yield from () if isinstance(part, int) else resolve(part)
+        elif isinstance(self.value, tuple):
+            yield from resolve(cast(Any, self).value)
+
     def evaluate(self, sizes: Sizes) -> Any:
         """The number, None if it isn't known yet."""
         if isinstance(self.value, Line):
@@ -107,23 +119,23 @@ def solve(axes: Axes, wanted: Mapping[Term, Any], sizes: Sizes | None = None) ->
     """
     sizes = Sizes() if sizes is None else sizes
     leaves = list(dict.fromkeys(a for axis in axes.all for a in resolve((axis,))))
-    fixed = {a for a in leaves if a.rigid or a.kind == "kernel"}
     asked = [Equation(resolve(t), n) for t, n in wanted.items()]
     firm, soft = equations(axes)
+    told = {a for equation in (*asked, *firm, *soft) for a in equation.term}
+    fixed = [a for a in leaves if a.rigid or a.kind == "kernel" or a not in told]
     for axis in fixed:
         sizes.known.setdefault(axis, axis.size)
-    _propagate([*asked, *firm], sizes)
+    hard = _Following([*asked, *firm], sizes)
+    hard.all()
+    meant = {axis for equation in asked for axis in equation.term}
     for axis in leaves:
-        if axis.kind == "input" and axis not in sizes.known and not any(axis in e.term for e in asked):
-            sizes.known[axis] = axis.size
-    while True:
-        _propagate([*asked, *firm], sizes)
-        inner = _undecided([*asked, *firm], sizes)
-        if inner is None:
-            break
+        if axis.kind == "input" and axis not in meant:
+            sizes.known.setdefault(axis, axis.size)
+    hard.all()
+    while (inner := hard.undecided()) is not None:
         sizes.known[inner] = inner.size
-    _propagate([*soft, *firm], sizes)
-    _propagate([*soft, *firm], sizes)
+        hard.propagate(hard.places[inner])
+    _Following([*soft, *firm], sizes).all()
     for axis in leaves:
         sizes.known.setdefault(axis, axis.size)
     for equation in [*asked, *firm]:
@@ -135,7 +147,7 @@ def solve(axes: Axes, wanted: Mapping[Term, Any], sizes: Sizes | None = None) ->
 
 def equations(axes: Axes) -> tuple[list[Equation], list[Equation]]:
     """What the axes of a graph must hold to, and what they hold to where nothing else tells."""
-    firm = [Equation(left, right) for left, right in axes.equal]
+    firm = [Equation(resolve(left), resolve(right)) for left, right in axes.equal]
     soft: list[Equation] = []
     for axis in axes.all:
         for line in axis.lines if axis.parent is None else ():
@@ -143,31 +155,52 @@ def equations(axes: Axes) -> tuple[list[Equation], list[Equation]]:
     return firm, soft
 
 
-def _propagate(equations: list[Equation], sizes: Sizes) -> None:
-    """Find what follows from what is known, until nothing does. Equations come in the order of the graph."""
-    pending = equations
-    while True:
-        left: list[Equation] = []
-        for equation in pending:
-            unknown = [a for a in resolve(equation.term) if a not in sizes.known]
-            value = equation.evaluate(sizes) if len(unknown) <= 1 else None
-            if len(unknown) == 1 and value is not None:
-                known = sizes.of(tuple(a for a in resolve(equation.term) if a in sizes.known))
-                sizes.known[unknown[0]] = sizes.divided(value, known, equation)
-            elif unknown:
-                left.append(equation)
-        if len(left) == len(pending):
-            return
-        pending = left
+class _Following:
+    """Finds what follows from what is known. Equations come in the order of the graph.
 
+    Each is looked at again only where the size of one of its axes was found.
+    """
 
-def _undecided(equations: list[Equation], sizes: Sizes) -> Axis | None:
-    """The innermost axis of a product whose number of entries is known, but not those of its factors."""
-    for equation in equations:
-        unknown = [a for a in resolve(equation.term) if a not in sizes.known]
-        if len(unknown) > 1 and equation.evaluate(sizes) is not None:
-            return unknown[-1]
-    return None
+    def __init__(self, equations: list[Equation], sizes: Sizes) -> None:
+        self.equations = equations
+        self.sizes = sizes
+        #: The equations that an axis is in.
+        self.places: dict[Axis, list[int]] = {}
+        for i, equation in enumerate(equations):
+            for axis in dict.fromkeys(equation.axes):
+                self.places.setdefault(axis, []).append(i)
+        #: A heap of products whose number of entries is known, but not those of several factors.
+        self._products: list[int] = []
+
+    def all(self) -> None:
+        """Look at every equation."""
+        self.propagate(range(len(self.equations)))
+
+    def propagate(self, places: Iterable[int]) -> None:
+        """Look at some equations, and at all that follows from them."""
+        queue = deque(places)
+        while queue:
+            place = queue.popleft()
+            equation = self.equations[place]
+            unknown = self._unknown(equation)
+            value = equation.evaluate(self.sizes) if unknown else None
+            if value is not None and len(unknown) > 1:
+                heappush(self._products, place)
+            elif value is not None:
+                known = self.sizes.of(tuple(a for a in equation.term if a in self.sizes.known))
+                self.sizes.known[unknown[0]] = self.sizes.divided(value, known, equation)
+                queue.extend(self.places[unknown[0]])
+
+    def undecided(self) -> Axis | None:
+        """The innermost unknown factor of the first product whose number of entries is known."""
+        while self._products:
+            unknown = self._unknown(self.equations[heappop(self._products)])
+            if unknown:
+                return unknown[-1]
+        return None
+
+    def _unknown(self, equation: Equation) -> list[Axis]:
+        return [a for a in equation.term if a not in self.sizes.known]
 
 
 def _conflict(equation: Equation, value: Any, sizes: Sizes) -> str:

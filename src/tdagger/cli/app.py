@@ -75,6 +75,10 @@ Shapes = Annotated[
     typer.Option("--shape", metavar="NAME=SIZES", help="An input: x=1,3,224,224 or ids=i64:1,16; may be repeated."),
 ]
 Dtype = Annotated[str | None, typer.Option(metavar="TYPE", help="Of weights and inputs: f32, f16, bf16 ...")]
+Unbatch = Annotated[bool, typer.Option("--unbatch", help="Take the batch axis out of every op; before --resize.")]
+Resize = Annotated[
+    str | None, typer.Option(metavar="AXES", help="Other sizes: b=8,h=320,w=320, by the names that --axes shows.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the trace too.")]
 
 
@@ -101,6 +105,8 @@ def inspect(
     shape: Shapes = None,
     dtype: Dtype = None,
     meta: Annotated[bool, typer.Option("--meta", help="Make no weights: for networks of any size.")] = False,
+    unbatch: Unbatch = False,
+    resize: Resize = None,
     debug: Debug = False,
 ) -> int:
     """Show a network's totals, its ops, and what each module takes."""
@@ -110,7 +116,7 @@ def inspect(
         raise AttributeValueError("--ranks goes with --json, not with --text or --axes")
     if axes is False and not as_text:
         raise AttributeValueError("--no-axes is for --text")
-    dag = _import(_load(source, settings, batch, shape, dtype, meta))
+    dag = _changed(_import(_load(source, settings, batch, shape, dtype, meta)), unbatch, resize)
     if as_text or axes:
         typer.echo(text.show(dag, axes=axes is not False))
         if axes:
@@ -169,6 +175,8 @@ def convert(
     batch: Batch = None,
     shape: Shapes = None,
     dtype: Dtype = None,
+    unbatch: Unbatch = False,
+    resize: Resize = None,
     debug: Debug = False,
 ) -> int:
     """Write a network as .pt2 (ExportedProgram), .pt or .ts (TorchScript) or .py (source and weights)."""
@@ -182,7 +190,7 @@ def convert(
             raise SourceError(f"{path} is there already; --force overwrites it")
     if not target.parent.is_dir():
         raise SourceError(f"{target.parent}: there is no such folder")
-    dag = _import(_load(source, settings, batch, shape, dtype))
+    dag = _changed(_import(_load(source, settings, batch, shape, dtype)), unbatch, resize)
     with _progress(f"writing {target}"):
         save(dag, target, form)
     sizes = ", ".join(f"{p} ({tables.size(p.stat().st_size)})" for p in written)
@@ -214,6 +222,18 @@ def _load(
 def _import(source: Source) -> TensorDAG:
     with _progress(f"importing {source.name}"):
         return source.dag()
+
+
+def _changed(dag: TensorDAG, unbatch: bool, resize: str | None) -> TensorDAG:
+    """The network without its batch, at other sizes, as the options say."""
+    dag = dag.unbatch() if unbatch else dag
+    sizes: dict[str, int] = {}
+    for part in resize.split(",") if resize else ():
+        name, _, size = part.partition("=")
+        if not name or not size.strip().isdigit():
+            raise AttributeValueError(f"--resize takes AXIS=SIZE,AXIS=SIZE such as b=8,h=320, got {resize!r}")
+        sizes[name.strip()] = int(size)
+    return dag.resize(**sizes) if sizes else dag
 
 
 @contextmanager

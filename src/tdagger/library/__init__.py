@@ -104,6 +104,7 @@ from tdagger.library.resize import grid_sample, interpolate
 from tdagger.library.shape import (
     channel_shuffle,
     diagonal,
+    linear_index,
     one_hot,
     pixel_shuffle,
     pixel_unshuffle,
@@ -209,6 +210,7 @@ __all__ = [
     "leaky_relu",
     "lerp",
     "linear",
+    "linear_index",
     "local_response_norm",
     "log2",
     "log10",

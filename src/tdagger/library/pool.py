@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from tdagger.composite import composite
+from tdagger.composite import Composite, composite
 from tdagger.errors import AttributeValueError, TypeMismatchError
 from tdagger.library.adjoint import body_adjoint
 from tdagger.library.arithmetic import trunc_divide
 from tdagger.library.conv import Ints, per_axis
 from tdagger.library.linear import wide
-from tdagger.op import Value
+from tdagger.op import AxisRules, Plan, Terms, Value
 from tdagger.ops.elementwise import cast, equal, isnan, where
 from tdagger.ops.indexing import gather
 from tdagger.ops.source import const, iota
@@ -32,7 +32,7 @@ from tdagger.ops.structure import (
     ungroup,
     unsqueeze,
 )
-from tdagger.types import i64
+from tdagger.types import TensorType, ValueType, i64
 
 # --- windows -----------------------------------------------------------------------------------------------
 
@@ -287,3 +287,26 @@ def adaptive_max_pool_with_indices(x: Value, *, size: tuple[int | None, ...]) ->
         last = reduce(where(isnan(x), places, -1), "max", inside)
         index = where(isnan(best), last, index)
     return squeeze(best, inside), squeeze(index, inside)
+
+
+def _bins(op: Composite, rules: AxisRules, out: ValueType, x: Terms) -> Any:
+    """As many bins as there are, whatever the size of x: what the result goes into may tell of another number."""
+    sizes = op.attributes["size"]
+    lead = len(x) - len(sizes)
+    terms = list(x)
+    for axis, wanted in enumerate(sizes, lead):
+        if wanted is not None:
+            rules.mark(x[axis], "takes bins of")
+            terms[axis] = rules.fresh(wanted, "bins") if wanted != 1 else rules.one()
+    return tuple(terms) if isinstance(out, TensorType) else [tuple(terms)] * len(out)
+
+
+def _binned(op: Composite, args: Sequence[Value], *plans: Plan) -> Value:
+    size = op.attributes["size"]
+    last = plans[0][len(plans[0]) - len(size) :]
+    return op.definition(args[0], size=tuple([None if n is None else p.size for n, p in zip(size, last, strict=True)]))
+
+
+for definition in (adaptive_avg_pool, adaptive_max_pool, adaptive_max_pool_with_indices):
+    definition.axes(_bins)
+    definition.adapt(_binned)

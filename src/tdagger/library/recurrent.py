@@ -8,15 +8,16 @@ axes, none among them: x ``[t i]`` and states ``[(layers directions) h]``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from tdagger.composite import composite
+from tdagger.composite import Composite, composite
 from tdagger.errors import AttributeValueError, TypeMismatchError
 from tdagger.library.activation import relu, sigmoid
 from tdagger.library.linear import linear
-from tdagger.op import Value
+from tdagger.op import AxisRules, Plan, Terms, Value
 from tdagger.ops.elementwise import tanh
-from tdagger.ops.structure import concat, permute, select, split, unsqueeze
+from tdagger.ops.structure import concat, permute, repeat, select, split, unsqueeze
+from tdagger.types import TensorType
 
 States = tuple[Value, ...]
 
@@ -79,6 +80,10 @@ def _network(
         )
     order = [x.rank - 2, *range(x.rank - 2), x.rank - 1]  # time first
     x = permute(x, order) if batch_first else x
+    if any(s.shape[1:-1] != x.shape[1:-1] for s in initial):
+        raise TypeMismatchError(
+            f"{name}: the states of x {tensors[0].type} have its batch, got {', '.join(str(s.type) for s in initial)}"
+        )
     if not x.shape[0]:
         raise TypeMismatchError(f"{name}: x {tensors[0].type} has no steps")
     last: list[States] = []
@@ -133,3 +138,39 @@ def rnn(
     cell = _rnn_cell(_FUNCTIONS[nonlinearity])
     out, h = _network("rnn", tensors, 1, cell, layers, bidirectional, batch_first, biases)
     return out, h
+
+
+def _over_time(op: Composite, rules: AxisRules, out: tuple[TensorType, ...], x: Terms, *rest: Terms) -> list[Terms]:
+    """An output for every step: the body, unrolled, has so many outputs one after the other."""
+    outputs, *finals = rules.body(x, *rest)
+    time = out[0].rank - 2 if op.attributes["batch_first"] else 0
+    return [(*outputs[:time], x[time], *outputs[time + 1 :]), *finals]
+
+
+def _batched(op: Composite, args: Sequence[Value], *plans: Plan) -> tuple[Value, ...] | None:
+    """A new first dimension is one more of the batch, if the weights don't have it."""
+    if plans[0][0].axis is not None:
+        return None
+    rank, size = len(plans[0]), plans[0][0].size
+    x, *rest = [a if i >= len(plans) or a.rank == rank else _more(a, size) for i, a in enumerate(args)]
+    states, weights = rest[: len(plans) - 1], rest[len(plans) - 1 :]
+    networks: int = op.attributes["layers"] * (2 if op.attributes["bidirectional"] else 1)
+    ranks = [2, 2, *([1, 1] if op.attributes["biases"] else []), 2][: len(weights) // networks]
+    if [w.rank for w in weights] != ranks * networks:
+        return None
+
+    def swapped(value: Value) -> Value:
+        return permute(value, (1, 0, *range(2, rank)))
+
+    inputs = [x if op.attributes["batch_first"] else swapped(x), *map(swapped, states), *weights]
+    out, *finals = op.definition(*inputs, **op.attributes)
+    return (out if op.attributes["batch_first"] else swapped(out), *map(swapped, finals))
+
+
+def _more(value: Value, size: int) -> Value:
+    return repeat(unsqueeze(value, (0,)), [size, *[None] * value.rank])
+
+
+for definition in (lstm, gru, rnn):
+    definition.axes(_over_time)
+    definition.adapt(_batched)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from tdagger.composite import composite
+from tdagger.composite import Composite, composite
 from tdagger.errors import AttributeValueError, TypeMismatchError
 from tdagger.library.adjoint import body_adjoint
 from tdagger.library.linear import wide
 from tdagger.library.pool import adaptive_avg_pool
-from tdagger.op import Array, Value
+from tdagger.op import Array, AxisRules, Plan, Terms, Value
 from tdagger.ops.elementwise import (
     abs_,
     cast,
@@ -28,7 +30,7 @@ from tdagger.ops.elementwise import (
 from tdagger.ops.indexing import Gather, gather
 from tdagger.ops.source import const
 from tdagger.ops.structure import group, reduce, repeat, slice_axis, split, squeeze, unsqueeze
-from tdagger.types import i64
+from tdagger.types import TensorType, i64
 
 # --- where each entry of a result comes from, along one axis ------------------------------------------------
 # Positions are computed in the type torch computes them in, so that a rounding at .5 falls the same way.
@@ -124,6 +126,9 @@ def _mixed(x: Value, axis: int, index: Array, weights: Array) -> Value:
     return reduce(taps * factors, "sum", (axis + 1,), keep=False)
 
 
+#: A factor is taken as a fraction of which neither part is larger than this.
+_PARTS = 64
+
 _MODES = ("nearest", "nearest-exact", "linear", "cubic", "area")
 
 
@@ -187,6 +192,30 @@ def interpolate(
         if out != n or (mode == "cubic" and not antialias):  # else torch copies, whatever the scale
             y = _mixed(y, axis, *taps(n, out, mode == "cubic", align_corners, factor, y.dtype.numpy.type))
     return cast(y, x.dtype)
+
+
+@interpolate.axes
+def _(op: Composite, rules: AxisRules, out: TensorType, x: Terms) -> Terms:
+    """Sizes follow the factors that were given. Else what the result goes into tells, or the factors are guessed."""
+    sizes, scales = op.attributes["size"], op.attributes["scale"] or (None,) * len(op.attributes["size"])
+    lead = len(x) - len(sizes)
+    terms = list(x)
+    for axis, (wanted, factor) in enumerate(zip(sizes, scales, strict=True), lead):
+        n = math.prod([a.size for a in x[axis]])
+        rules.mark(x[axis], "interpolates")
+        exact = Fraction(factor).limit_denominator(_PARTS) if factor else Fraction(wanted, max(n, 1))
+        told = factor is not None and float(exact) == factor and exact * n // 1 == wanted
+        if wanted != 1 and x[axis] and (told or 1 in (exact.numerator, exact.denominator)):
+            terms[axis] = rules.line([x[axis]] * exact.numerator, 0, exact.denominator, firm=told)
+        else:
+            terms[axis] = rules.fresh(wanted, "interpolated") if wanted != 1 else rules.one()
+    return tuple(terms)
+
+
+@interpolate.adapt
+def _(op: Composite, args: Sequence[Value], plan: Plan) -> Value:
+    size = tuple([p.size for p in plan[len(plan) - len(op.attributes["size"]) :]])
+    return interpolate(args[0], **{**op.attributes, "size": size})
 
 
 interpolate.adjoint(body_adjoint)

@@ -11,7 +11,7 @@ from tdagger.errors import AttributeValueError, NoInverseError, TypeMismatchErro
 from tdagger.library.adjoint import body_adjoint
 from tdagger.library.arithmetic import of_result
 from tdagger.op import AxisRules, Plan, Term, Terms, Value, ValueFunction, functions, normal_axis, where_now
-from tdagger.ops.elementwise import cast, equal, greater_equal, less_equal, where, zeros_like
+from tdagger.ops.elementwise import cast, equal, greater_equal, less, less_equal, where, zeros_like
 from tdagger.ops.indexing import iota_like
 from tdagger.ops.source import const, iota
 from tdagger.ops.structure import (
@@ -396,6 +396,24 @@ def _itself(op: Composite, *types: TensorType) -> ValueFunction:
 for _function in (tril, triu):
     _function.adjoint(_itself)
     _function.inverse(_itself)
+
+
+@composite
+def linear_index(*xs: Value, axis: int, signed: tuple[bool, ...]) -> Value:
+    """Where entries are in some axes of a tensor laid end to end: ``xs`` are the tensor and an index for each axis.
+
+    The axes are ``axis`` and those after it; the indices are integers of one shape, and so is the result. Of those
+    that are ``signed``, negative ones count from the end. The tensor only tells the sizes.
+    """
+    x, *indices = xs
+    if not indices or len(signed) != len(indices) or axis + len(indices) > x.rank:
+        raise TypeMismatchError(f"linear_index: axes from {axis} of {x.type} don't go with {len(indices)} indices")
+    total: Value | None = None
+    for n, index, negative in zip(x.shape[axis:], indices, signed, strict=False):
+        place = where(less(index, 0), index + n, index) if negative else index
+        total = place if total is None else cast(total, place.dtype) * n + place
+    assert total is not None
+    return total
 
 
 @composite

@@ -81,11 +81,12 @@ class Const(Op, core=True):
         return TensorType(self.shape, self.dtype)
 
     def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
-        kinds = [
-            () if n == 1 else "repeated" if self.resized(i, n + 1) is not None else "const"
-            for i, n in enumerate(self.shape)
-        ]
-        return tuple([rules.fresh(n, kind) if kind else () for n, kind in zip(self.shape, kinds, strict=True)])
+        return tuple([rules.fresh(n, self._kind(i)) if n != 1 else () for i, n in enumerate(self.shape)])
+
+    def _kind(self, axis: int) -> str:
+        if self.resized(axis, self.shape[axis] + 1) is not None:
+            return "repeated"
+        return "const" if self.partner(axis) is None else "banded"
 
     def resized(self, axis: int, size: int) -> Array | None:
         """The data with ``size`` entries along an axis, if it is clear what they are: all equal, or counting on."""
@@ -93,16 +94,42 @@ class Const(Op, core=True):
         if len(data) == 0:
             return None
         first = data[:1]
-        if (data == first).all() or len(data) == 1:
+        if _is_same(data, np.broadcast_to(first, data.shape)):
             new = np.broadcast_to(first, (size, *first.shape[1:]))
             return np.ascontiguousarray(np.moveaxis(new, 0, axis))
         if self.dtype.name == "bool" or len(data) < 3:
             return None
-        steps = np.arange(max(size, len(data))).reshape(-1, *(1,) * (data.ndim - 1))
-        line = (first + steps * (data[1:2] - first)).astype(data.dtype)
-        if not (line[: len(data)] == data).all():
+        line = _counting_on(data, max(size, len(data)))
+        return None if line is None else np.ascontiguousarray(np.moveaxis(line[:size], 0, axis))
+
+    def partner(self, axis: int) -> int | None:
+        """The axis with which :meth:`banded` is clear, if there is one."""
+        n = self.shape[axis]
+        return next(
+            (
+                i
+                for i, m in enumerate(self.shape)
+                if i != axis and m == n and self.banded(min(i, axis), max(i, axis), n) is not None
+            ),
+            None,
+        )
+
+    def banded(self, axis: int, other: int, size: int) -> Array | None:
+        """The data with ``size`` entries along both of two axes, if it is clear what they are: a mask of bands.
+
+        What it holds depends only on how far the places on the two axes are apart, and is the same from some distance
+        on, on either side: a causal mask, a window, an identity.
+        """
+        data = np.moveaxis(self.data, (axis, other), (0, 1))
+        n = len(data)
+        if data.shape[1] != n or n < 3 or not data.size or not _is_same(data[1:, 1:], data[:-1, :-1]):
             return None
-        return np.ascontiguousarray(np.moveaxis(line[:size], 0, axis))
+        line = np.concatenate([data[:0:-1, 0], data[0]])  # for distances of 1 - n to n - 1
+        if not (_is_same(line[0], line[1]) and _is_same(line[-1], line[-2])):
+            return None
+        apart = np.arange(size) - np.arange(size)[:, None]
+        new = line[np.clip(apart, 1 - n, n - 1) + n - 1]
+        return np.ascontiguousarray(np.moveaxis(new, (0, 1), (axis, other)))
 
     def run(self) -> Array:
         return self.data
@@ -122,6 +149,22 @@ class Const(Op, core=True):
         else:
             shown = self.digest.hex()[:8]
         return f"const({shown})"
+
+
+def _is_same(a: Array, b: Array) -> bool:
+    """Whether two arrays of one shape and type hold the same, bit by bit."""
+    left, right = (np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in (a, b))
+    return bool((left == right).all())
+
+
+def _counting_on(data: Array, size: int) -> Array | None:
+    """``size`` entries along the first axis that go on as the first two do; None if those there are do not."""
+    wide = data.astype(np.int64) if data.dtype.kind in "iu" and data.dtype.itemsize < 8 else data
+    with np.errstate(all="ignore"):  # infinities give NaN, which is equal to nothing
+        exact = wide[:1] + np.arange(size).reshape(-1, *(1,) * (data.ndim - 1)) * (wide[1:2] - wide[:1])
+        line = exact.astype(data.dtype)
+        fits = data.dtype.kind not in "iu" or (line == exact).all()
+        return line if fits and (line[: len(data)] == data).all() else None
 
 
 class Iota(Op, core=True):

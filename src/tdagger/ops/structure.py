@@ -289,7 +289,7 @@ class Pad(Op, core=True):
     def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
         terms: list[Any] = []
         for term, w in zip(args[0], self.widths, strict=True):
-            if w is not None:
+            if w is not None and any(w):
                 rules.mark(term, "pads")
                 term = rules.line([w[0], *[term] * (w[2] + 1), w[1]], -w[2])
             terms.append(term)
@@ -797,7 +797,9 @@ def pad(x: Value, widths: Sequence[Sequence[int] | None], value: bool | int | fl
             if max(-w[0], 0) + max(-w[1], 0) > x.shape[axis]:
                 raise AttributeValueError(f"pad: widths {tuple(w)} take more from axis {axis} of {x.type} than it has")
             x = slice_axis(x, axis, max(-w[0], 0), x.shape[axis] - max(-w[1], 0))
-    full = tuple(None if w is None else (max(w[0], 0), max(w[1], 0), w[2] if len(w) > 2 else 0) for w in widths)
+    full = tuple(
+        None if w is None or not any(w) else (max(w[0], 0), max(w[1], 0), w[2] if len(w) > 2 else 0) for w in widths
+    )
     return Pad(full, scalar(value, x.dtype))(x) if any(w is not None and any(w) for w in full) else x
 
 

@@ -13,6 +13,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
+import numpy as np
+
 from tdagger.analysis.axes import Axes, Axis, body_axes, resolve
 from tdagger.analysis.sizes import Sizes
 from tdagger.composite import Composite
@@ -21,6 +23,7 @@ from tdagger.graph import Graph, bulk, is_one, result_types, topological
 from tdagger.library.contraction import with_axes
 from tdagger.op import Op, Place, Plan, Term, Terms, Value, where_now
 from tdagger.ops.elementwise import Cast, Unary
+from tdagger.ops.external import External
 from tdagger.ops.source import Const, Input, Leaf, const
 from tdagger.ops.structure import Group, Item, Permute, Repeat, Slice, Ungroup, repeat, squeeze, unsqueeze
 from tdagger.types import TensorType, ValueType
@@ -54,6 +57,8 @@ class Change:
         self.plans: dict[Value, Any] = {}
         #: For every value made, the value it was made for.
         self.made_for: dict[Value, Value] = {}
+        #: Inputs of a composite's body that stand for axes of size 1 that nobody gave the network.
+        self.loose: set[Axis] = set()
         #: What becomes of the axes of constants in the use at hand.
         self.uses: dict[Axis, int | None] = {}
 
@@ -72,11 +77,15 @@ class Change:
         """The new size of a dimension; None if it is gone."""
         axes = resolve(term)
         fates = [self.fate(a) for a in axes]
-        if None in fates and all(n is None or (n == 1 and a.kind != "input") for n, a in zip(fates, axes, strict=True)):
+        if None in fates and all(n is None or (n == 1 and self.is_loose(a)) for n, a in zip(fates, axes, strict=True)):
             return None
         if self.sizes is None and not self.uses and None not in fates:
             return old
         return math.prod([n for n in fates if n is not None])
+
+    def is_loose(self, axis: Axis) -> bool:
+        """Whether an axis of size 1 goes with the one beside it: nobody gave the network that axis."""
+        return axis.kind != "input" or axis in self.loose
 
     def fate(self, axis: Axis) -> int | None:
         """The new size of an axis; None if it is gone."""
@@ -160,12 +169,13 @@ class Change:
     def _apply(self, value: Value, plans: list[Plan], batched: bool) -> Any:
         op = value.op
         composite = isinstance(op, Composite)
-        # every argument of an elementwise op has the new dimension; other composites broadcast as they like
-        each = batched and (not composite or all(_shapes_of(a) == _shapes_of(value) for a in value.args))
+        # every argument of an elementwise op has all dimensions; other composites broadcast as they like
+        broadcasts = composite and any(_shapes_of(a) != _shapes_of(value) for a in value.args)
+        each = batched and not broadcasts
         given = [self._argument(value, i, each) for i in range(len(value.args))]
         places = [wanted for _, _, wanted in given]
-        if composite and not self.gone and self.added is None:
-            loose = [arg for arg, _, _ in given]  # it may broadcast
+        if composite and broadcasts and not self.gone and self.added is None:
+            loose = [arg for arg, _, _ in given]
             if _shapes(op, tuple([a.type for a in loose])) == [_shape(p) for p in plans]:
                 return op(*loose)
         args = [arg if own == wanted else _fitted(arg, own, wanted) for arg, own, wanted in given]
@@ -185,7 +195,10 @@ class Change:
             return self.new[arg], (), ()
         wanted = self.plan(self.axes.at(value, i), arg.type.shape, batched or arg in self.batched)
         if arg in self.axes.static:
-            found, own = self._static(arg, self._uses(value, i, wanted))
+            try:
+                found, own = self._static(arg, self._uses(value, i, wanted))
+            except AxisError as e:
+                raise AxisError(f"{value!r}{self.where(value)}: {e}") from e
         else:
             found, own = self.new[arg], self.plans[arg]
         return found, own, wanted
@@ -243,6 +256,8 @@ class Change:
             args, places = [_fitted(args[0], places[0], left)], [left]
         elif isinstance(op, Slice):
             op = self._bounds(value, op, places[0], plan)
+        elif isinstance(op, External) and not all(map(_same, places, [a.type.shape for a in value.args])):
+            raise AxisError(f"{value!r}{self.where(value)}: what {op.framework} makes of other shapes isn't known")
         adapted = op.adapt(plan, *places)
         return args[0] if _does_nothing(adapted) else adapted(*args)
 
@@ -281,8 +296,9 @@ class Change:
         same = all(_same(p, t.shape) for p, t in zip(plans, result_types(value), strict=True))
         if same and types == tuple([a.type for a in value.args]):
             return op(*args)
-        if op.definition.adapt_rule is not None:
-            return op.definition.adapt_rule(op, args, *plans)
+        adapted = None if op.definition.adapt_rule is None else op.definition.adapt_rule(op, args, *plans)
+        if adapted is not None:
+            return adapted
         shapes = [_shape(p) for p in plans]
         if not self.gone and self.added is None:
             for candidate in _candidates(op, places, plans, value):
@@ -333,7 +349,11 @@ class Change:
         batched = frozenset(
             v for v, p in zip(inner.graph.inputs.values(), places, strict=True) if p and p[0].axis is None
         )
-        return Change(inner, sizes, frozenset(gone), self.added, batched).run()
+        change = Change(inner, sizes, frozenset(gone), self.added, batched)
+        for axis, outer in self.axes.inside[value].items():
+            if all(map(self.is_loose, resolve(outer))):
+                change.loose.add(axis)
+        return change.run()
 
 
 def _without_first(op: Composite, types: tuple[TensorType, ...], places: list[Plan]) -> Graph | None:
@@ -401,7 +421,8 @@ def _same(plan: Plan, shape: tuple[int, ...]) -> bool:
 def _shapes(op: Op, types: tuple[TensorType, ...]) -> list[tuple[int, ...]] | None:
     """The shapes of an op's results, None if it doesn't take these arguments (its attributes may be a guess)."""
     try:
-        return [t.shape for t in _types(op.infer(*types))]
+        with np.errstate(all="ignore"):
+            return [t.shape for t in _types(op.infer(*types))]
     except (TypeError, ValueError, IndexError, ArithmeticError):
         return None
 
@@ -470,7 +491,11 @@ def _constant(op: Const, plan: Plan) -> Value:
                 raise AxisError(f"{op} of {list(op.shape)} differs along dimension {axis}, which is to go")
             data = data.take(0, axis)
             continue
-        new = op.resized(axis, size) if data is op.data else cast(Const, const(data).op).resized(axis, size)
+        now = op if data is op.data else cast(Const, const(data).op)
+        new = now.resized(axis, size)
+        other = now.partner(axis) if new is None else None
+        if other is not None and (at := where_now(plan, other)) is not None and plan[at].size == size:
+            new = now.banded(min(axis, other), max(axis, other), size)
         if new is None:
             raise AxisError(
                 f"{op} of {list(op.shape)} was made for {data.shape[axis]} entries of dimension {axis}; "
@@ -505,6 +530,8 @@ def _options(name: str, old: Any, places: list[Plan], plans: list[Plan], value: 
             old, [a.rank for a in value.args], [[p.axis for p in q] for q in places], [p.axis for p in plans[0]]
         )
         return
+    if name == "repeats":
+        yield from _times(old, [p.size for p in plans[0]], [p.size for p in first])
     if not isinstance(old, tuple) or not old:
         return
     entries = cast(tuple[Any, ...], old)
@@ -521,3 +548,15 @@ def _options(name: str, old: Any, places: list[Plan], plans: list[Plan], value: 
         if len(entries) == len(shape):  # something for each dimension
             for neutral in (None, 0, 1, (0, 0)):
                 yield tuple(neutral if p.axis is None else entries[p.axis] for p in plan)
+
+
+def _times(old: Any, after: list[int], before: list[int]) -> Iterator[Any]:
+    """How often every dimension is repeated, of the sizes after and before; of one dimension for a number."""
+    before = [1] * (len(after) - len(before)) + before
+    if len(after) != len(before) or 0 in before or any(n % m for n, m in zip(after, before, strict=True)):
+        return
+    times = tuple(n // m for n, m in zip(after, before, strict=True))
+    if isinstance(old, tuple):
+        yield times
+    else:
+        yield from dict.fromkeys(times)

@@ -61,7 +61,11 @@ def term_of(named: NamedAxes, name: str | None, input: str | None, axis: int | N
 
 def without(named: NamedAxes, term: Term, origins: Origins) -> tuple[Graph, dict[Value, Any]]:
     """The graph without some axes."""
-    return changed(unbatch(named.axes, term, place(origins)), origins)
+    change = unbatch(named.axes, term, place(origins))
+    try:
+        return changed(change, origins)
+    except AxisError as e:
+        raise AxisError(f"axis {named.dimension(term)} can't be removed: {e}") from e
 
 
 def with_batch(
@@ -120,11 +124,9 @@ def at_sizes(named: NamedAxes, sizes: Mapping[str, Any], origins: Origins) -> tu
     """The graph at other sizes: of named axes, or of all dimensions of an input."""
     wanted: dict[Term, int] = {}
     for name, size in sizes.items():
-        if isinstance(size, int):
-            wanted[named.term(name)] = size
-            continue
-        terms = [term_of(named, None, name, i) for i in range(len(size))]
-        wanted |= dict(zip(terms, size, strict=True))
+        for term, n in [(named.term(name), size)] if isinstance(size, int) else _dimensions(named, name, size):
+            if wanted.setdefault(term, n) != n:
+                raise AxisError(f"resize: {named.dimension(term)} can't have both {wanted[term]} and {n} entries")
     if any(n < 1 for n in wanted.values()):
         raise AxisError(f"resize: sizes are at least 1, got {dict(sizes)}")
     try:
@@ -133,6 +135,14 @@ def at_sizes(named: NamedAxes, sizes: Mapping[str, Any], origins: Origins) -> tu
         free = resizable(named).free
         asked = ", ".join(f"{k}={v}" for k, v in sizes.items())
         raise AxisError(f"resize({asked}): {e}\naxes that can be resized: {', '.join(free) or 'none'}") from e
+
+
+def _dimensions(named: NamedAxes, name: str, shape: Sequence[int]) -> list[tuple[Term, int]]:
+    """The dimensions of an input and the sizes that they are to have."""
+    value = named.axes.graph.inputs.get(name)
+    if value is not None and len(shape) != value.rank:
+        raise AxisError(f"resize: input {name}, {value.type}, can't become {tuple(shape)}")
+    return [(term_of(named, None, name, i), n) for i, n in enumerate(shape)]
 
 
 def resizable(named: NamedAxes) -> Resizable:

@@ -2,29 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
-from tdagger.analysis.axes import Axes, Axis, resolve
+from tdagger.analysis.axes import Axes, Axis, Mark, resolve
 from tdagger.analysis.sizes import show
 from tdagger.errors import AxisError
-from tdagger.op import Value
+from tdagger.op import Terms, Value
 from tdagger.transform.change import Change, Where
 
 
 def unbatch(axes: Axes, gone: Iterable[Axis], where: Where = lambda value: "") -> Change:
     """The change that takes some axes out of a graph; ``.run()`` is the graph without them.
 
-    An axis can go if it is only carried: nothing sums over it, slices it, windows it or indexes it. AxisError names
-    every op that does.
+    An axis can go if it is only carried: nothing sums over it, slices it, windows it, indexes it or sets its entries
+    against one another. AxisError names every op that does.
     """
     removed = frozenset(resolve(tuple(gone)))
-    blocking = [m for m in axes.marks if any(a in removed for a in resolve(m.term))]
+    blocking = [*_marked(axes, removed), *_regrouped(axes, removed), *_crossed(axes, removed)]
     if blocking:
         ops = dict.fromkeys(f"  {m.value!r} {m.how} {show(m.term)}{where(m.value)}" for m in blocking)
         shown = [*list(ops)[:8], *([f"  and {len(ops) - 8} more"] if len(ops) > 8 else [])]
         names = ", ".join(show((a,)) for a in removed)
         raise AxisError(f"axis {names} can't be removed: it is not only carried\n" + "\n".join(shown))
     return Change(axes, None, removed, where=where)
+
+
+def _marked(axes: Axes, removed: frozenset[Axis]) -> Iterator[Mark]:
+    """What doesn't just carry the axes, that of values made of constants alone too, where it is for these axes."""
+    of_constants: dict[Axis, Mark] = {}
+    for mark in axes.marks:
+        if any(a in removed for a in resolve(mark.term)):
+            yield mark
+        if mark.value in axes.static:
+            of_constants.update(dict.fromkeys(resolve(mark.term), mark))
+    for (value, _), copies in axes.copies.items() if of_constants else ():
+        for axis, copy in copies.items():
+            mark = of_constants.get(axis.root())
+            if mark is not None and any(a in removed for a in resolve((copy,))):
+                yield Mark(value, (copy,), f"takes {mark.value!r}, which {mark.how}")
+
+
+def _regrouped(axes: Axes, removed: frozenset[Axis]) -> Iterator[Mark]:
+    """What takes the axes together with others apart in another way."""
+    for value, term, _ in axes.opaque:
+        if any(a in removed for a in resolve(term)):
+            yield Mark(value, term, "regroups")
+
+
+def _crossed(axes: Axes, removed: frozenset[Axis]) -> Iterator[Mark]:
+    """What sets the entries of an axis against one another: its result has the axis twice."""
+    twice: set[Value] = set()
+    for value in axes.graph.values:
+        found = [a for terms in axes.of(value) for a in _repeated(terms, removed)]
+        found = [a for a in found if a.size != 1 or not axes.assume_size_one]
+        if found:
+            twice.add(value)
+            if not any(a in twice for a in value.args):
+                yield Mark(value, tuple(found[:1]), "sets against one another the entries of")
+
+
+def _repeated(terms: Terms, removed: frozenset[Axis]) -> list[Axis]:
+    counts = Counter(a for term in terms for a in term if a in removed)
+    return [a for a, n in counts.items() if n > 1]
 
 
 def batch(axes: Axes, size: int, inputs: Iterable[Value], where: Where = lambda value: "") -> Change:

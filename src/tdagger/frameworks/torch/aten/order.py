@@ -224,13 +224,13 @@ def _index_reduce(
         out = _index_reduce(s.unsqueeze(self, (0,)), 0, index, line, reduce, include_self=include_self)
         return s.squeeze(out, (0,))
     axis = normal_axis(dim, self.rank)
-    places = non_negative(index if index.rank else s.unsqueeze(index, (0,)), self.shape[axis])
+    places = non_negative(index if index.rank else s.unsqueeze(index, (0,)), self, axis)
     return _combined(self, source, reduce, include_self, lambda x, u, kind: scatter(x, places, u, axis, 0, kind))
 
 
 @rule("put")
 def _put(self: Value, index: Value, source: Value, accumulate: bool = False) -> Value:
-    places = non_negative(_line(index), self.type.size)
+    places = non_negative(_line(index), _line(self), 0)
     out = scatter(_line(self), places, _line(source), 0, 0, joining("add", self.dtype) if accumulate else "set")
     return lib.reshape(out, shape=self.shape)
 

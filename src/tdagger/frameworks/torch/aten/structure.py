@@ -16,6 +16,7 @@ from tdagger.frameworks.torch.aten.table import (
     RULES,
     expand,
     joining,
+    may_be_negative,
     non_negative,
     number,
     promote,
@@ -458,13 +459,13 @@ def _linear_index(self: Value, indices: Sequence[Value | None]) -> tuple[Value, 
     rest = [i for i in range(self.rank) if i not in named]
     order = [*rest[:at], *named, *rest[at:]]
     x = s.permute(self, order)
+    places = [
+        e.cast(i, "i64") if i.dtype.name in ("u8", "i8", "i16") else i for i in e.align(*[indices[i] for i in named])
+    ]
+    signed = tuple(map(may_be_negative, places))
+    plain = len(places) == 1 and not signed[0]
+    total = places[0] if plain else lib.linear_index(x, *places, axis=at, signed=signed)
     x = s.group(x, [*(1,) * at, len(named), *(1,) * (len(rest) - at)])
-    total: Value | None = None
-    for axis, index in zip(named, e.align(*[indices[i] for i in named]), strict=True):
-        n = self.shape[axis]
-        place = non_negative(e.cast(index, "i64") if index.dtype.name in ("u8", "i8", "i16") else index, n)
-        total = place if total is None else e.cast(total, place.dtype) * n + place
-    assert total is not None
     return x, total, at, order
 
 
@@ -565,7 +566,8 @@ def _index_select(self: Value, dim: int, index: Value) -> Value:
 
 @rule("take")
 def _take(self: Value, index: Value) -> Value:
-    return gather(lib.reshape(self, shape=(-1,)), non_negative(index, self.type.size), 0)
+    line = lib.reshape(self, shape=(-1,))
+    return gather(line, non_negative(index, line, 0), 0)
 
 
 @rule("embedding")
@@ -589,7 +591,7 @@ def _take_along_dim(self: Value, indices: Value, dim: int | None = None) -> Valu
     if dim is None:
         return take_along(lib.reshape(self, shape=(-1,)), lib.reshape(indices, shape=(-1,)), 0)
     axis = normal_axis(dim, self.rank)
-    indices = non_negative(indices, self.shape[axis])
+    indices = non_negative(indices, self, axis)
     shape = list(torch.broadcast_shapes(*[(*v.shape[:axis], 1, *v.shape[axis + 1 :]) for v in (self, indices)]))
     own, other = list(shape), list(shape)
     own[axis], other[axis] = self.shape[axis], indices.shape[axis]
@@ -633,7 +635,7 @@ def _put_at(self: Value, dim: int, index: Value, source: Value, kind: str) -> Va
     axis = normal_axis(dim, self.rank)
     index = index if index.rank else s.unsqueeze(index, (0,))
     source = s.broadcast_to(source, (*self.shape[:axis], index.shape[0], *self.shape[axis + 1 :]))
-    return scatter(self, non_negative(index, self.shape[axis]), source, axis, 0, joining(kind, self.dtype))
+    return scatter(self, non_negative(index, self, axis), source, axis, 0, joining(kind, self.dtype))
 
 
 @rule("index_add")
