@@ -7,7 +7,6 @@ import copy
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,11 +18,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import tdagger as td
 import tdagger.frameworks.torch.importer  # so that the containers of transformers are known to flatten
+from tdagger.analysis.cost import cost_of
 from tdagger.cli.measure import difference
 from tdagger.composite import Composite
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.torch.calls import array_of
-from tdagger.op import Value
 from tdagger.tree import Tree, flatten
 from tests.networks import Network
 
@@ -35,11 +34,6 @@ OUTPUT_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-4
 ROUNDINGS = 2
 #: A gradient that is zero but for rounding is measured by this part of the largest gradient.
 GRADIENT_FLOOR = 1e-3
-
-#: The composites whose sums of products torch's FlopCounterMode counts, 2 operations each product.
-CONTRACTIONS = frozenset({
-    "linear", "matmul", "addmm", "baddbmm", "bilinear", "einsum", "convolution", "convolution_transpose",
-})  # fmt: skip
 
 
 def check(network: Network, report: Callable[..., None]) -> None:
@@ -277,36 +271,13 @@ def gradient_error_f64(module: nn.Module, args: Any, kwargs: Any, via: Via) -> t
 # --- costs -------------------------------------------------------------------------------------------------
 
 
-def products(value: Value) -> int:
-    """Operations of sums of products in a value: 2 for each product, as torch's FlopCounterMode counts."""
-    op = value.op
-    return _products(op, tuple(a.type for a in value.args)) if isinstance(op, Composite) else 0
+def products(graph: td.Graph) -> int:
+    """Operations of contractions in composites, 2 for each multiply-add, as torch's FlopCounterMode counts.
 
-
-@cache
-def _products(op: Composite, types: tuple[Any, ...]) -> int:
-    body = op.body(*types)
-    found = sum(map(products, body.values))
-    if op.name not in CONTRACTIONS or found:
-        return found
-    multiplied = {v for v in body.values if getattr(v.op, "kind", "") == "multiply"}
-    return sum(2 * v.type.size for v in multiplied if any(_summed(u) for u in _through_views(body, v)))
-
-
-def _summed(value: Value) -> bool:
-    return value.op.name == "reduce" and getattr(value.op, "kind", "") == "sum"
-
-
-def _through_views(body: Any, value: Value) -> list[Value]:
-    """The users of a value, and those of its views."""
-    found: list[Value] = []
-    stack = [value]
-    while stack:
-        for user in body.users[stack.pop()]:
-            found.append(user)
-            if user.op.name in ("permute", "group", "ungroup", "cast", "reshape"):
-                stack.append(user)
-    return found
+    What a network multiplies and sums by itself torch doesn't count; ``contraction_flops`` has that too.
+    """
+    rows = cost_of(graph).by_value
+    return sum(r.contraction_flops for r in rows if r.value is not None and isinstance(r.value.op, Composite))
 
 
 def _grouped_flops(x: Any, weight: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
@@ -322,7 +293,7 @@ def counted(module: nn.Module, dag: td.TensorDAG, args: Any, kwargs: Any) -> dic
     # not without gradients: it asks parameters' views for theirs; it can't count fused attention on a CPU
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=_UNCOUNTED) as counter:
         module(*args, **kwargs)
-    return {"products": sum(map(products, dag.graph.values)), "torch_flops": counter.get_total_flops()}
+    return {"products": products(dag.graph), "torch_flops": counter.get_total_flops()}
 
 
 def peak_reset() -> int:

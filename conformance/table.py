@@ -36,15 +36,16 @@ How the subjects were chosen, and what was changed after a first run failed:
 
 - timm: by parameters, without timm's own `test_*` models. Three run on smaller images and levit_128s
   on a batch of 2 (`SMALLER` and `BATCH` in `conformance/timm_models.py`): at a batch of 1 torch's own gradient of
-  it is not what finite differences give, ours is. For tiny_vit_5m_224 it is the other way round: ours is wrong.
+  it is not what finite differences give, ours is.
 - transformers: of 605 kinds in the library, those that a shrunk config builds and that run on made-up inputs; 195 of
   the others failed before tdagger saw them, and torch.export alone took more than 90 s for timesfm2_5. Multimodal
   ones mostly run on text alone. Fields and inputs that could not be guessed are in
   `conformance/transformers_models.py`.
 - Comparing gradients and outputs in float64, and leaving the second input of a `frozen` trace out, came after the
   first run.
-- The rows are of several runs while the code changed; a clean one deletes `conformance/results/` first. FLOPs torch
-  counts in transformers were partly counted again, after the counter learned of fused attention.
+- yoso is `wrong` by this comparison: its own backward is not the derivative of its forward, which finite differences
+  show, and ours is; a capture keeps no such backward, and importing it warns.
+- Both tables are of one run each, in one state of the code.
 
 The state_dict has the same keys, shapes and types for every network that is `ok`.
 """

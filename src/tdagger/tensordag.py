@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tdagger.analysis.axes import Axes
+from tdagger.analysis.cost import Cost, cost_of
 from tdagger.analysis.formula import CostFunction, Costs, costs_of
+from tdagger.analysis.memory import scheduled
 from tdagger.analysis.names import Given, NamedAxes
 from tdagger.analysis.ranks import RankReport, rank_report
-from tdagger.errors import GraphError, InputError
+from tdagger.errors import AttributeValueError, GraphError, InputError
 from tdagger.graph import Graph, Unit, flops, op_counts
 from tdagger.interpret import run
 from tdagger.op import Array, Value
@@ -125,6 +127,24 @@ class TensorDAG:
         """Every module path up to ``depth`` dots deep, in the order of the network, with its region."""
         paths = [p for p in self._by_module if depth is None or (p.count(".") + bool(p)) <= depth]
         return {p: self[p] for p in paths}
+
+    # What it costs.
+
+    def cost(self) -> Cost:
+        """Multiply-adds, flops of each kind, bytes moved under three models, peak memory; whole and row by row.
+
+        ``print(dag.cost())`` shows them, docs/counting.md defines them. No weights are read.
+        """
+        return cost_of(self.graph, self.origins, {n: w.alias_of for n, w in self.state.items() if w.alias_of})
+
+    def schedule(self, minimize: str = "memory") -> TensorDAG:
+        """The same network in an order whose activations take less memory at their peak, never more.
+
+        AttributeValueError if ``minimize`` is anything but "memory".
+        """
+        if minimize != "memory":
+            raise AttributeValueError(f'schedule: what can be minimized is "memory", not {minimize!r}')
+        return self.with_graph(scheduled(self.graph))
 
     # What it costs, as formulas.
 

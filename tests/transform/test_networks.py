@@ -230,6 +230,33 @@ def test_channels_are_named():
     assert dag.resizable_axes().free == ("b", "h", "w")
 
 
+def test_a_loop_over_an_axis_is_named():
+    """What Python looped over has as many steps as it had: unbound, each entry for itself."""
+    dag = td.from_torch(Fn(lambda x: sum(x.unbind(0))), (torch.rand(3, 4),))
+    with pytest.raises(AxisError, match=r"takes one entry of .*every other of its 3 taken: a loop over them ran"):
+        dag.resize({"x": (5, 4)})
+    first = td.from_torch(Fn(lambda x: x[0] + x[-1]), (torch.rand(3, 4),)).resize({"x": (5, 4)})
+    x = torch.rand(5, 4)
+    close(first.run(x.numpy()), x[0] + x[-1])
+
+
+def test_positions_beyond_their_table_are_named():
+    class Positions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(12, 4)
+
+        def forward(self, x):
+            return x + self.table(torch.arange(x.shape[1]) + 2)
+
+    module = Positions()
+    dag = td.from_torch(module, (torch.rand(2, 5, 4),))
+    x = torch.rand(2, 10, 4)
+    close(dag.resize({"x": (2, 10, 4)}).to_torch()(x), module(x))
+    with pytest.raises(AxisError, match=r"reads entry 12 of table\.weight, which has 12"):
+        dag.resize({"x": (2, 11, 4)})
+
+
 def test_sizes_are_at_least_one():
     dag = td.from_torch(Fn(torch.sin), torch.randn(2, 3))
     with pytest.raises(AxisError, match="resize: sizes are at least 1"):

@@ -148,13 +148,17 @@ _ANY, _ORDERED, _WHOLE, _COMPLEX = "anything", "real numbers and bools", "intege
 
 @dataclass(frozen=True)
 class UnaryRule:
-    """A unary function: what it takes, its numpy meaning, what undoes it, whether the result is a bool."""
+    """A unary function: what it takes, its numpy meaning, what undoes it, whether the result is a bool.
+
+    ``transcendental`` marks what processors work out by a series or an iteration, not by one instruction for numbers.
+    """
 
     takes: str
     numpy: Callable[[Array], Any]
     inverse: str | None = None
     predicate: bool = False
     flops: int = 1
+    transcendental: bool = False
 
 
 #: Every unary function. "identity" as an inverse marks functions that applying twice changes nothing.
@@ -163,27 +167,27 @@ UNARY: dict[str, UnaryRule] = {
     "abs": UnaryRule(_NUMBER, np.abs, "identity"),
     "sign": UnaryRule(_ANY, _sign, "identity"),
     "reciprocal": UnaryRule(_FLOAT, lambda x: np.divide(1, x, dtype=x.dtype), "reciprocal"),
-    "sqrt": UnaryRule(_FLOAT, np.sqrt, "square"),
-    "exp": UnaryRule(_FLOAT, np.exp, "log"),
-    "log": UnaryRule(_FLOAT, np.log, "exp"),
-    "expm1": UnaryRule(_FLOAT, np.expm1, "log1p"),
-    "log1p": UnaryRule(_FLOAT, np.log1p, "expm1"),
-    "sin": UnaryRule(_FLOAT, np.sin, "asin"),
-    "cos": UnaryRule(_FLOAT, np.cos, "acos"),
-    "tan": UnaryRule(_FLOAT, np.tan, "atan"),
-    "asin": UnaryRule(_FLOAT, np.arcsin, "sin"),
-    "acos": UnaryRule(_FLOAT, np.arccos, "cos"),
-    "atan": UnaryRule(_FLOAT, np.arctan, "tan"),
-    "sinh": UnaryRule(_FLOAT, np.sinh, "asinh"),
-    "cosh": UnaryRule(_FLOAT, np.cosh, "acosh"),
-    "tanh": UnaryRule(_FLOAT, np.tanh, "atanh"),
-    "asinh": UnaryRule(_FLOAT, np.arcsinh, "sinh"),
-    "acosh": UnaryRule(_FLOAT, np.arccosh, "cosh"),
-    "atanh": UnaryRule(_FLOAT, np.arctanh, "tanh"),
-    "erf": UnaryRule(_REAL_FLOAT, _erf, "erfinv"),
-    "erfc": UnaryRule(_REAL_FLOAT, _erfc),
-    "erfinv": UnaryRule(_REAL_FLOAT, _erfinv, "erf"),
-    "lgamma": UnaryRule(_REAL_FLOAT, _lgamma),
+    "sqrt": UnaryRule(_FLOAT, np.sqrt, "square", transcendental=True),
+    "exp": UnaryRule(_FLOAT, np.exp, "log", transcendental=True),
+    "log": UnaryRule(_FLOAT, np.log, "exp", transcendental=True),
+    "expm1": UnaryRule(_FLOAT, np.expm1, "log1p", transcendental=True),
+    "log1p": UnaryRule(_FLOAT, np.log1p, "expm1", transcendental=True),
+    "sin": UnaryRule(_FLOAT, np.sin, "asin", transcendental=True),
+    "cos": UnaryRule(_FLOAT, np.cos, "acos", transcendental=True),
+    "tan": UnaryRule(_FLOAT, np.tan, "atan", transcendental=True),
+    "asin": UnaryRule(_FLOAT, np.arcsin, "sin", transcendental=True),
+    "acos": UnaryRule(_FLOAT, np.arccos, "cos", transcendental=True),
+    "atan": UnaryRule(_FLOAT, np.arctan, "tan", transcendental=True),
+    "sinh": UnaryRule(_FLOAT, np.sinh, "asinh", transcendental=True),
+    "cosh": UnaryRule(_FLOAT, np.cosh, "acosh", transcendental=True),
+    "tanh": UnaryRule(_FLOAT, np.tanh, "atanh", transcendental=True),
+    "asinh": UnaryRule(_FLOAT, np.arcsinh, "sinh", transcendental=True),
+    "acosh": UnaryRule(_FLOAT, np.arccosh, "cosh", transcendental=True),
+    "atanh": UnaryRule(_FLOAT, np.arctanh, "tanh", transcendental=True),
+    "erf": UnaryRule(_REAL_FLOAT, _erf, "erfinv", transcendental=True),
+    "erfc": UnaryRule(_REAL_FLOAT, _erfc, transcendental=True),
+    "erfinv": UnaryRule(_REAL_FLOAT, _erfinv, "erf", transcendental=True),
+    "lgamma": UnaryRule(_REAL_FLOAT, _lgamma, transcendental=True),
     "floor": UnaryRule(_REAL_FLOAT, np.floor, "identity"),
     "ceil": UnaryRule(_REAL_FLOAT, np.ceil, "identity"),
     "round": UnaryRule(_REAL_FLOAT, np.rint, "identity"),
@@ -284,7 +288,8 @@ Undo = Callable[[Value, Value], Value]
 class BinaryRule:
     """A binary function: what it takes, its numpy meaning, whether the result is a bool, how it is undone.
 
-    ``undo`` gives, for each argument, the function of (result, other argument) that gives it back.
+    ``undo`` gives, for each argument, the function of (result, other argument) that gives it back;
+    ``transcendental`` is as of :class:`UnaryRule`.
     """
 
     takes: str
@@ -292,6 +297,7 @@ class BinaryRule:
     predicate: bool = False
     commutes: bool = False
     undo: tuple[Undo, Undo] | None = None
+    transcendental: bool = False
 
 
 def _complex(x: Array, y: Array) -> Array:
@@ -333,13 +339,14 @@ BINARY: dict[str, BinaryRule] = {
             lambda z, y: functions["root"](z, y),
             lambda z, x: functions["log"](z) / functions["log"](x),
         ),
+        transcendental=True,
     ),
     "max": BinaryRule(_ORDERED, np.maximum, False, True),
     "min": BinaryRule(_ORDERED, np.minimum, False, True),
     "mod": BinaryRule(_REAL, _mod),
     "rem": BinaryRule(_REAL, np.fmod),
     "floor_divide": BinaryRule(_REAL, np.floor_divide),
-    "atan2": BinaryRule(_REAL_FLOAT, np.arctan2),
+    "atan2": BinaryRule(_REAL_FLOAT, np.arctan2, transcendental=True),
     "complex": BinaryRule(_REAL_FLOAT, _complex),
     "nextafter": BinaryRule(_REAL_FLOAT, np.nextafter),
     "equal": BinaryRule(_ANY, np.equal, True, True),

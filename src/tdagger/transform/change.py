@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -20,6 +20,7 @@ from tdagger.analysis.sizes import Sizes
 from tdagger.composite import Composite
 from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError
 from tdagger.graph import Graph, bulk, is_one, result_types, topological
+from tdagger.interpret import run
 from tdagger.library.contraction import with_axes
 from tdagger.op import Op, Place, Plan, Term, Terms, Value, where_now
 from tdagger.ops.elementwise import Cast, Unary
@@ -99,13 +100,13 @@ class Change:
 
     # The walk.
 
-    def run(self, inputs: Mapping[Value, Value] | None = None) -> Graph:
-        """The changed graph. ``inputs`` stand for the inputs, else they are inputs of the same names."""
+    def run(self) -> Graph:
+        """The changed graph, with inputs of the same names."""
         graph = self.axes.graph
         with bulk():
             for value in graph.values:
                 if value not in self.axes.static:
-                    self._visit(value, inputs or {})
+                    self._visit(value)
                     self._remember(value)
             # an output may be a constant, or not depend on what is new
             results = {v: self._result(v) for v in (*graph.outputs.values(), *graph.updates.values())}
@@ -113,7 +114,7 @@ class Change:
         outputs = {k: results[v] for k, v in graph.outputs.items()}
         updates = {k: results[v] for k, v in graph.updates.items()}
         order = [v for v in self.new.values() if isinstance(v, Value)]
-        return Graph(named if inputs is None else {}, outputs, updates, graph.name, order)
+        return Graph(named, outputs, updates, graph.name, order)
 
     def _remember(self, value: Value) -> None:
         made = self.new[value]
@@ -129,7 +130,7 @@ class Change:
             return self._static(value, {})[0]
         return self.new[value]
 
-    def _visit(self, value: Value, inputs: Mapping[Value, Value]) -> None:
+    def _visit(self, value: Value) -> None:
         op = value.op
         if any(a in self.batched for a in value.args):
             self.batched.add(value)
@@ -141,7 +142,7 @@ class Change:
                 return
             plans = self._plans(value, batched)
             if isinstance(op, Leaf):
-                self.new[value] = inputs.get(value) or self._leaf(value, op, plans[0])
+                self.new[value] = self._leaf(value, op, plans[0])
             else:
                 self.new[value] = self._apply(value, plans, batched)
         except (AttributeValueError, TypeMismatchError) as e:
@@ -174,6 +175,8 @@ class Change:
         each = batched and not broadcasts
         given = [self._argument(value, i, each) for i in range(len(value.args))]
         places = [wanted for _, _, wanted in given]
+        if self.sizes is not None and op.name in ("gather", "embedding") and value.args[1] in self.axes.static:
+            self._check_index(value, [arg for arg, _, _ in given])
         if composite and broadcasts and not self.gone and self.added is None:
             loose = [arg for arg, _, _ in given]
             if _shapes(op, tuple([a.type for a in loose])) == [_shape(p) for p in plans]:
@@ -185,6 +188,17 @@ class Change:
         if is_one(out) and out.type.shape != _shape(plans[0]):
             raise AxisError(f"{value!r}{self.where(value)} becomes {out.type}, but {list(_shape(plans[0]))} is needed")
         return out
+
+    def _check_index(self, value: Value, args: list[Value]) -> None:
+        """AxisError if a constant index goes beyond what it reads: positions beyond a table of them."""
+        table, index = args
+        n = table.shape[int(value.op.attributes.get("axis", 0))]
+        if index is value.args[1] or not index.type.size:
+            return
+        largest = int(run(Graph({}, {"index": index}), {}, {})[0]["index"].max())
+        if largest >= n:
+            source = table.op.leaf if isinstance(table.op, Leaf) else repr(table)
+            raise AxisError(f"{value!r}{self.where(value)} reads entry {largest} of {source}, which has {n}")
 
     # Arguments.
 

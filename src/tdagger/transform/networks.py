@@ -52,6 +52,10 @@ def term_of(named: NamedAxes, name: str | None, input: str | None, axis: int | N
     if (name is None) == (input is None) or (input is None) != (axis is None):
         raise AxisError("say which axis by its name, or by an input and the number of its dimension")
     if input is None or axis is None:
+        if name == "b" and name not in named.sizes:
+            # nothing looks like a batch: whoever says so means the first dimension, and hears what is done with it
+            first = next((t[0] for t in named.axes.inputs if t), ())
+            return first or named.term(name)
         return named.term(str(name))
     inputs = named.axes.graph.inputs
     if input not in inputs:

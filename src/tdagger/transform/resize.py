@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tdagger.analysis.axes import Axes
-from tdagger.analysis.sizes import solve
+from tdagger.analysis.sizes import Sizes, show, solve
 from tdagger.errors import AxisError
-from tdagger.op import Term
+from tdagger.op import Term, Value
+from tdagger.ops.structure import Slice
 from tdagger.transform.change import Change, Where
 
 
@@ -21,4 +22,24 @@ def resize(axes: Axes, wanted: Mapping[Term, int], where: Where = lambda value: 
     for axis, size in sizes.known.items():
         if size < 0 or (size == 0) != (axis.size == 0):
             raise AxisError(f"axis {axis} of {axis.size} entries would have {size}")
+    _check_unrolled(axes, sizes, where)
     return Change(axes, sizes, where=where)
+
+
+def _check_unrolled(axes: Axes, sizes: Sizes, where: Where) -> None:
+    """AxisError if every entry of an axis that is resized was taken for itself: a loop over it ran at import."""
+    taken: dict[tuple[Value, int], set[int]] = {}
+    for value in axes.graph.values:
+        if not isinstance(value.op, Slice):
+            continue
+        x = value.args[0]
+        for i, bounds in enumerate(value.op.bounds):
+            if bounds is None or x.shape[i] < 2 or len(range(*bounds)) != 1:
+                continue
+            seen = taken.setdefault((x, i), set())
+            seen.add(bounds[0])
+            if len(seen) == x.shape[i] != sizes.of(axes[x][i]):
+                raise AxisError(
+                    f"{value!r}{where(value)} takes one entry of {show(axes[x][i])}, and so is every other of its "
+                    f"{len(seen)} taken: a loop over them ran when the network was captured"
+                )
