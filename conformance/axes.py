@@ -146,6 +146,10 @@ def work(library: str) -> Callable[[str, Callable[..., None]], None]:
         report(stage="axes", nodes=len(dag.values), seconds_axes=round(time.process_time() - start, 3))
         report(opaque=len(axes.opaque), before=dag.rank_report().leftover)
         leaves, tree = tensors((args, kwargs))
+        if len(leaves) != len(dag.graph.inputs):
+            why = "it draws random numbers, so it takes a seed that the original doesn't"
+            report(unbatch="n/a", resize="n/a", unbatch_why=why, resize_why=why)
+            return
 
         def again(module: nn.Module, args: Any, kwargs: Any, dtype: torch.dtype) -> td.TensorDAG:
             return dag if dtype == torch.float32 else td.from_torch(module, args, kwargs)
@@ -249,16 +253,21 @@ def page(results: dict[str, dict[str, Row]]) -> str:
                 )
                 if row.get(what) not in ("ok", None):
                     reason = row.get(f"{what}_why") or f"error {row.get(f'{what}_error')}"
-                    why.append(f"- {name}, {what} {row[what]}: {' '.join(reason.split())[:300]}")
+                    why.append(f"- {name}, {what} {row[what]}: {_short(reason)}")
             if row.get("resize") == "ok" and "longer_why" in row:
                 cells[-1] += " (batch)"
-                why.append(f"- {name}, only its batch is resized: {' '.join(row['longer_why'].split())[:300]}")
+                why.append(f"- {name}, only its batch is resized: {_short(row['longer_why'])}")
             cells.append({True: "yes", False: "no"}.get(row.get("same"), ""))
             lines.append(f"| {' | '.join(cells)} |")
             if row.get("status") != "ok":
-                why.append(f"- {name}: {row.get('status')}: {row.get('error', '')}")
+                why.append(f"- {name}: {row.get('status')}: {_short(row.get('error', ''))}")
         lines += ["", *why]
     return "\n".join(lines) + "\n"
+
+
+def _short(reason: str) -> str:
+    """A message on one line, without the folders of this machine."""
+    return re.sub(r"[^\s(]*/site-packages/", "", " ".join(reason.split()))[:300]
 
 
 LIBRARIES: dict[str, Callable[[], Sequence[str]]] = {
