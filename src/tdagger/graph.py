@@ -15,7 +15,7 @@ from tdagger.op import Op, Value
 from tdagger.ops.external import External
 from tdagger.ops.source import Buffer, Const, Input, Leaf, Parameter
 from tdagger.ops.structure import Item
-from tdagger.types import TensorType, least
+from tdagger.types import TensorType, each_type, least
 
 #: What reads and writes are counted in.
 Unit = Literal["bytes", "elements"]
@@ -247,8 +247,7 @@ def _from_table(ops: list[Op], args: list[tuple[int, ...]], named: list[dict[str
 
 def result_types(value: Value) -> tuple[TensorType, ...]:
     """The types of all results of a value: one, or several for an op with several."""
-    t: Any = value.type
-    return cast(tuple[TensorType, ...], t) if isinstance(t, tuple) else (t,)
+    return each_type(value.type)
 
 
 def is_one(value: Value) -> bool:
@@ -315,6 +314,16 @@ def rebuild(graph: Graph, rule: Callable[[Value], Value | None]) -> tuple[Graph,
     outputs = {k: new[v] for k, v in graph.outputs.items()}
     updates = {k: new[v] for k, v in graph.updates.items()}
     return Graph(inputs, outputs, updates, graph.name, new.values()), new
+
+
+def replayed(graph: Graph, new: Mapping[Value, Value]) -> dict[Value, Value]:
+    """What becomes of every value where ``new`` stands for some (the inputs): its op on what its arguments became."""
+    found = dict(new)
+    with bulk():
+        for value in graph.values:
+            if value not in found:
+                found[value] = value.op(*[found[a] for a in value.args])
+    return found
 
 
 def op_counts(values: Iterable[Value]) -> Counter[str]:

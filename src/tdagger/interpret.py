@@ -62,6 +62,11 @@ def run(
         return interpret(graph, rule)
 
 
+def computed(value: Value) -> Array:
+    """What a value is that no input, parameter or buffer is behind."""
+    return run(Graph({}, {"value": value}), {}, {})[0]["value"]
+
+
 def _leaf(op: Leaf, data: Mapping[str, Array]) -> Array:
     if op.leaf not in data:
         given = ", ".join(data) or "none"

@@ -101,6 +101,14 @@ def where_now(plan: Plan, axis: int) -> int | None:
     return next((i for i, p in enumerate(plan) if p.axis == axis), None)
 
 
+def still(plan: Plan, axis: int) -> int:
+    """Where dimension ``axis``, which an op works along, is now; AttributeValueError if it is gone."""
+    found = where_now(plan, axis)
+    if found is None:
+        raise AttributeValueError(f"dimension {axis} is gone from {plan}, but the op needs it")
+    return found
+
+
 class _ValueRef(weakref.ref["Value"]):
     """What an op's table of values holds: it forgets the value when nobody else knows it."""
 

@@ -240,7 +240,7 @@ class TensorDAG:
 
     def rank_report(self) -> RankReport:
         """The largest rank and where, and which values have left-over dimensions of size 1, and where."""
-        return rank_report(self.axes().axes, self.origins)
+        return rank_report(self.graph, self.origins)
 
     # Going to a framework. Frameworks stand to the right of this module, so they are found by name.
 

@@ -156,3 +156,12 @@ class ResultTypes(tuple[TensorType, ...]):
 
 #: What a value can be: one tensor, or the several results of one op.
 ValueType = TensorType | ResultTypes
+
+
+def each_type(type_: Any) -> tuple[Any, ...]:
+    """The types of all results: the one, or those of an op with several.
+
+    >>> each_type(TensorType((2, 3), "f32"))
+    (f32[2 3],)
+    """
+    return cast(tuple[Any, ...], type_) if isinstance(type_, tuple) else (type_,)

@@ -1,7 +1,6 @@
 """Ranks, and dimensions of size 1 that are left over."""
 
 import tdagger as td
-from tdagger.analysis.axes import Axes
 from tdagger.analysis.ranks import rank_report
 from tdagger.tensordag import Origin
 
@@ -20,7 +19,7 @@ def blocks():
 
 def test_ranks_and_left_over_dimensions():
     graph, origins = blocks()
-    report = rank_report(Axes(graph), origins)
+    report = rank_report(graph, origins)
     assert (report.values, report.largest, report.leftover, report.leading) == (6, 3, 4, 0)
     assert report.ranks == {2: 2, 3: 4}
     assert [p.leftover for p in report.places] == [(1,)] * 4
@@ -38,11 +37,11 @@ def test_ranks_and_left_over_dimensions():
 
 def test_an_axis_of_size_one_is_left_over_too():
     x = td.input("x", (1, 5))
-    report = rank_report(Axes(td.Graph({"x": x}, {"y": td.exp(x)})))
+    report = rank_report(td.Graph({"x": x}, {"y": td.exp(x)}))
     assert (report.leftover, report.leading) == (1, 1)
 
 
 def test_no_values():
     x = td.input("x", ())
-    report = rank_report(Axes(td.Graph({"x": x}, {"y": x})))
+    report = rank_report(td.Graph({"x": x}, {"y": x}))
     assert (report.values, report.largest, report.leftover, report.deepest) == (0, 0, 0, ())

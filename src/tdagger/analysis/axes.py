@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from tdagger.composite import Composite
 from tdagger.graph import Graph, bulk, is_one, result_types
@@ -24,6 +24,8 @@ from tdagger.ops.external import External
 from tdagger.ops.source import Const, Input, Iota, Leaf
 from tdagger.ops.structure import Item
 from tdagger.types import TensorType
+
+T = TypeVar("T")
 
 
 class Axis:
@@ -154,10 +156,6 @@ class Axes:
         """The terms of a value's dimensions."""
         return tuple(map(resolve, self._terms[value]))
 
-    def several(self, value: Value) -> list[Terms]:
-        """The terms of a value's results, where it has several."""
-        return self._terms[value]
-
     def of(self, value: Value) -> list[Terms]:
         """The terms of a value's dimensions, of each result if it has several."""
         each = [self._terms[value]] if is_one(value) else self._terms[value]
@@ -171,6 +169,15 @@ class Axes:
         """The terms of an argument's dimensions as ``value`` takes them."""
         found = self.expected.get((value, argument))
         return self[value.args[argument]] if found is None else tuple(map(resolve, found))
+
+    def uses(self, value: Value, argument: int, of_copy: Callable[[Axis], T], dimensions: Sequence[T]) -> dict[Axis, T]:
+        """What the axes of an argument made of constants alone are in this use of it: of each copy, and of a dimension.
+
+        A dimension that is one axis is taken whole: joined to a product that has more axes of size 1, it has them too.
+        """
+        found = {axis.root(): of_copy(copy) for axis, copy in self.copies.get((value, argument), {}).items()}
+        terms = self[value.args[argument]]
+        return found | {t[0]: n for t, n in zip(terms, dimensions, strict=True) if len(t) == 1}
 
     # The walk.
 
@@ -265,9 +272,8 @@ class Axes:
             return a
         for x, y in ((a, b), (b, a)):
             if len(x) == 1 and x[0].kind == "repeated" and x[0].size != 1 and len(y) > 1 and x[0] not in y:
-                x[
-                    0
-                ].factors = y  # what is only repeated has as many entries as it is joined to, axes of size 1 included
+                # what is only repeated has as many entries as it is joined to, axes of size 1 included
+                x[0].factors = y
                 return y
         ones_a, ones_b = ([x for x in t if x.size == 1] for t in (a, b))
         self._align([x for x in a if x.size != 1], [x for x in b if x.size != 1])
@@ -278,16 +284,12 @@ class Axes:
         if len(ones_a) == len(ones_b):
             for x, y in zip(ones_a, ones_b, strict=True):
                 if (x.kind == "one") == (y.kind == "one"):
-                    self._unify(x, y)
+                    self.equate(x, y)
             return a if any(x.kind != "one" for x in ones_a) else b
         return (*[x for x in ones_b if x not in ones_a], *a)
 
     def equate(self, a: Axis, b: Axis) -> None:
-        """Take two axes of one size for one: somebody knows what the graph doesn't say."""
-        self._unify(a, b)
-
-    def _unify(self, a: Axis, b: Axis) -> None:
-        """Two axes of one size become one."""
+        """Two axes of one size become one: an op joins them, or somebody knows what the graph doesn't say."""
         a, b = a.root(), b.root()
         if a is b:
             return
@@ -313,7 +315,7 @@ class Axes:
         if any(x.size == 0 for x in (*a, *b)):
             if [x.size for x in a] == [x.size for x in b]:
                 for x, y in zip(a, b, strict=True):
-                    self._unify(x, y)
+                    self.equate(x, y)
             return
         while a and b:
             x, y = a.pop().root(), b.pop().root()
@@ -323,14 +325,14 @@ class Axes:
             elif x is y:
                 continue
             elif x.size == y.size:
-                self._unify(x, y)
+                self.equate(x, y)
             elif x.size % y.size == 0:
                 outer, inner = self._split_axis(x, y.size)
-                self._unify(inner, y)
+                self.equate(inner, y)
                 a.append(outer)
             elif y.size % x.size == 0:
                 outer, inner = self._split_axis(y, x.size)
-                self._unify(inner, x)
+                self.equate(inner, x)
                 b.append(outer)
             else:
                 a.append(x)

@@ -1,10 +1,9 @@
 """How many dimensions values have, and which of them are left over: of size 1, carrying nothing.
 
 >>> import tdagger as td
->>> from tdagger.analysis.axes import Axes
 >>> x = td.input("x", (3, 4))
 >>> y = td.exp(td.unsqueeze(x, (0,)))
->>> report = rank_report(Axes(td.Graph({"x": x}, {"y": td.squeeze(y, (0,))})))
+>>> report = rank_report(td.Graph({"x": x}, {"y": td.squeeze(y, (0,))}))
 >>> report.largest, report.leftover, report.values
 (3, 2, 3)
 """
@@ -17,8 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tdagger.analysis.axes import Axes
-from tdagger.graph import is_one, label
+from tdagger.graph import Graph, is_one, label
 from tdagger.op import Value
 from tdagger.ops.source import Leaf
 from tdagger.ops.structure import Concat, Group, Reduce, Slice, Ungroup
@@ -86,15 +84,15 @@ class RankReport:
         }
 
 
-def rank_report(axes: Axes, origins: Mapping[Value, Any] | None = None) -> RankReport:
+def rank_report(graph: Graph, origins: Mapping[Value, Any] | None = None) -> RankReport:
     """The ranks of a graph's values and their left-over dimensions. Linear in the number of values."""
     found: list[Place] = []
-    for value in axes.graph.values:
+    for value in graph.values:
         if isinstance(value.op, Leaf) or not is_one(value):
             continue  # a value of several results has a value for each of them
         origin = (origins or {}).get(value)
         where = (origin.module, origin.source) if origin else ("", "")
-        users = axes.graph.users[value]
+        users = graph.users[value]
         left = tuple([i for i, n in enumerate(value.shape) if n == 1 and not _has_use(value, i, users)])
         found.append(Place(value, label(value.op), value.shape, left, *where))
     largest = max((len(p.shape) for p in found), default=0)

@@ -19,6 +19,7 @@ from heapq import heappop, heappush
 from typing import Any, NamedTuple, cast
 
 from tdagger.analysis.axes import Axes, Axis, Line, resolve
+from tdagger.analysis.notation import show_term
 from tdagger.errors import AxisError
 from tdagger.op import Term
 
@@ -209,11 +210,5 @@ def _conflict(equation: Equation, value: Any, sizes: Sizes) -> str:
     old = " x ".join(str(a.size) for a in term)
     new = " x ".join(str(sizes.known.get(a, "?")) for a in term)
     if rigid:
-        return f"the dimension {show(term)} of {', '.join(rigid)} has {old} entries and can't have {value}"
-    return f"the dimension {show(term)}, {old} entries, would need {value} but is made of {new}"
-
-
-def show(term: Term) -> str:
-    """A term as people write it: ``(h d)``, ``b``, 1 for nothing."""
-    names = [str(a) for a in resolve(term)]
-    return names[0] if len(names) == 1 else f"({' '.join(names)})" if names else "1"
+        return f"the dimension {show_term(term)} of {', '.join(rigid)} has {old} entries and can't have {value}"
+    return f"the dimension {show_term(term)}, {old} entries, would need {value} but is made of {new}"

@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, cast
 
 from tdagger.analysis.axes import Axes, Axis, body_axes, resolve
+from tdagger.analysis.notation import show_term
 from tdagger.analysis.polynomial import Number, Point, divided, never_negative
-from tdagger.analysis.sizes import Equation, Sizes, show, solve
+from tdagger.analysis.sizes import Equation, Sizes, solve
 from tdagger.composite import Composite
 from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError
-from tdagger.graph import topological
+from tdagger.graph import is_one, result_types, topological
 from tdagger.op import Op, Term, Value
 from tdagger.ops.external import External
 from tdagger.ops.source import Iota
 from tdagger.ops.structure import Group, Item, Repeat, Slice, Ungroup
-from tdagger.types import DType, TensorType, ValueType
+from tdagger.types import DType, TensorType, ValueType, each_type
 
 
 class Condition(NamedTuple):
@@ -50,7 +51,7 @@ class FreeSizes(Sizes):
         if exact is not None:
             return exact
         rest = value % known
-        why = f"the dimension {show(equation.term)} has {value} entries, which must be a multiple of {known}"
+        why = f"the dimension {show_term(equation.term)} has {value} entries, which must be a multiple of {known}"
         self.conditions.append(Condition(rest, "zero", why))
         return value // known
 
@@ -59,7 +60,7 @@ class FreeSizes(Sizes):
         if isinstance(value, int) and isinstance(mine, int):
             super().check(value, equation)
         elif value != mine:
-            why = f"the dimension {show(equation.term)} has {mine} entries, which must be {value}"
+            why = f"the dimension {show_term(equation.term)} has {mine} entries, which must be {value}"
             self.conditions.append(Condition(value - mine, "zero", why))
 
 
@@ -206,11 +207,9 @@ class Walk:
         return tuple(map(self._size, terms))
 
     def _type(self, value: Value) -> Any:
-        type_: Any = value.type
-        if isinstance(type_, TensorType):
-            return Shaped(self._shape(self.axes[value]), type_.dtype)
-        pairs = zip(self.axes.several(value), type_, strict=True)
-        return tuple([Shaped(self._shape(terms), t.dtype) for terms, t in pairs])
+        pairs = zip(self.axes.of(value), result_types(value), strict=True)
+        types = tuple([Shaped(self._shape(terms), t.dtype) for terms, t in pairs])
+        return types[0] if is_one(value) else types
 
     def _add(self, value: Value, args: list[Node]) -> Node:
         type_ = args[0].type[value.op.index] if isinstance(value.op, Item) else self._type(value)
@@ -236,9 +235,7 @@ class Walk:
         arg = value.args[i]
         if arg in self.axes.static:
             shape = self._shape(self.axes.at(value, i))
-            copies = self.axes.copies.get((value, i), {})
-            uses = {axis.root(): self._size((copy,)) for axis, copy in copies.items()}
-            uses.update({t[0]: n for t, n in zip(self.axes[arg], shape, strict=True) if len(t) == 1})
+            uses = self.axes.uses(value, i, lambda copy: self._size((copy,)), shape)
             return self._fitted(self._static(arg, uses), shape)
         return self._as_taken(self.of[arg], value, i)
 
@@ -273,7 +270,7 @@ class Walk:
         shared = self._shared.setdefault((attributes, *map(id, args)), [])
         type_ = args[0].type[op.index] if isinstance(op, Item) else self._type(value)
         for node in shared:
-            if all(self._equal(s, t) for s, t in zip(_types(node.type), _types(type_), strict=True)):
+            if all(self._equal(s, t) for s, t in zip(each_type(node.type), each_type(type_), strict=True)):
                 return node
         node = self._add(value, args)
         shared.append(node)
@@ -289,14 +286,14 @@ class Walk:
     def _remade(self, op: Composite, args: list[Node], type_: Any) -> _Remade:
         """A composite traced anew at sizes that are numbers."""
         types = tuple([TensorType(a.type.shape, a.type.dtype) for a in args])
-        wanted = [t.shape for t in _types(type_)]
+        wanted = [t.shape for t in each_type(type_)]
         key = (op, types, tuple(wanted))
         if key not in self.branch.bodies:
             try:
                 out = op.infer(*types)
             except (AttributeValueError, TypeMismatchError) as e:
                 raise AxisError(f"{op} can't follow: {e}") from e
-            if [t.shape for t in _types(out)] != wanted:
+            if [t.shape for t in each_type(out)] != wanted:
                 raise AxisError(f"{op} can't follow: on {', '.join(map(str, types))} it gives {out}, not {wanted}")
             self.branch.bodies[key] = _Remade(op, out, types)
         return self.branch.bodies[key]
@@ -310,7 +307,7 @@ class Walk:
         for axis, term in self.axes.inside.get(value, {}).items():
             wanted[resolve((axis,))] = self._size(term)
         ends = [(inner[v], a.type) for v, a in zip(inner.graph.inputs.values(), args, strict=True)]
-        ends += [(inner[v], t) for v, t in zip(inner.graph.outputs.values(), _types(type_), strict=True)]
+        ends += [(inner[v], t) for v, t in zip(inner.graph.outputs.values(), each_type(type_), strict=True)]
         for terms, t in ends:
             for term, n in zip(terms, t.shape, strict=True):
                 if term and not all((a,) in wanted for a in term):
@@ -321,7 +318,3 @@ class Walk:
             sizes = solve(inner, wanted, FreeSizes([]))
             found = self.branch.bodies[key] = _Body(op, Walk(inner, sizes, self.branch))
         return found
-
-
-def _types(type_: Any) -> tuple[Any, ...]:
-    return cast(tuple[Any, ...], type_) if isinstance(type_, tuple) else (type_,)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tdagger.composite import Composite
 from tdagger.errors import NoInverseError
-from tdagger.graph import Graph, rebuild
+from tdagger.graph import Graph, rebuild, replayed
 from tdagger.op import Value, ValueFunction
 from tdagger.ops.elementwise import Binary, Where
 from tdagger.ops.indexing import Gather
@@ -22,12 +22,8 @@ def inlined(graph: Graph) -> Graph:
         if not isinstance(value.op, Composite):
             return None
         body = inlined(value.op.body(*[a.type for a in value.args]))
-        new = dict(zip(body.inputs.values(), value.args, strict=True))
-        for v in body.values:
-            if v not in new:
-                new[v] = v.op(*[new[a] for a in v.args])
         (out,) = body.outputs.values()
-        return new[out]
+        return replayed(body, dict(zip(body.inputs.values(), value.args, strict=True)))[out]
 
     return rebuild(graph, expand)[0]
 

@@ -20,7 +20,7 @@ from tdagger.op import (
     ValueFunction,
     identity,
     normal_axis,
-    where_now,
+    still,
 )
 from tdagger.ops.elementwise import Binary, Cast, Where, equal, floor_divide, full_like, neg, where
 from tdagger.ops.source import Const, Iota, const, iota, scalar
@@ -123,11 +123,8 @@ class Gather(Op, core=True):
 
 def _moved(axis: int, batch: int, x: Plan, index: Plan, *_: Plan) -> tuple[int, int]:
     """The axis and batch of a gather or scatter after a change. A new dimension that only x has leaves the batch."""
-    now = where_now(x, axis)
-    if now is None:
-        raise AttributeValueError(f"the indexed dimension {axis} is gone from {x}")
     shared = sum(p.axis is not None and p.axis < batch for p in x)
-    return now, shared + min(sum(p.axis is None for p in plan) for plan in (x, index))
+    return still(x, axis), shared + min(sum(p.axis is None for p in plan) for plan in (x, index))
 
 
 def _zeros(t: TensorType) -> Value:
@@ -209,14 +206,6 @@ class Scatter(Op, core=True):
         return Gather(self.axis, self.batch)
 
 
-def _line_now(plan: Plan, axis: int) -> int:
-    """Where the dimension that is sorted or scanned is now."""
-    now = where_now(plan, axis)
-    if now is None:
-        raise AttributeValueError(f"dimension {axis} is gone from {plan}, but the op works along it")
-    return now
-
-
 class Argsort(Op, core=True):
     """Indices (i64) that sort along an axis; equal entries keep their order, NaN counts as largest."""
 
@@ -244,7 +233,7 @@ class Argsort(Op, core=True):
         return args[0]
 
     def adapt(self, out: Plan, *args: Plan) -> Op:
-        return Argsort(_line_now(out, self.axis), self.descending)
+        return Argsort(still(out, self.axis), self.descending)
 
     def flops(self, out: TensorType, *types: TensorType) -> int:
         n = out.shape[self.axis]
@@ -295,7 +284,7 @@ class Scan(Op, core=True):
         return args[0]
 
     def adapt(self, out: Plan, *args: Plan) -> Op:
-        return Scan(self.kind, _line_now(out, self.axis), self.reverse)
+        return Scan(self.kind, still(out, self.axis), self.reverse)
 
     def flops(self, out: TensorType, *types: TensorType) -> int:
         n = out.shape[self.axis]

@@ -24,18 +24,10 @@ from tdagger.op import (
     ValueFunction,
     core_ops,
     normal_axis,
-    where_now,
+    still,
 )
 from tdagger.ops.source import const, scalar
 from tdagger.types import ResultTypes, TensorType, ValueType, least, most
-
-
-def _now(plan: Plan, axis: int) -> int:
-    """Where a dimension that is still there is now."""
-    found = where_now(plan, axis)
-    if found is None:
-        raise AttributeValueError(f"dimension {axis} is gone from {plan}, but the op needs it")
-    return found
 
 
 def _kept(plan: Plan, each: Sequence[Any]) -> tuple[Any, ...]:
@@ -66,7 +58,7 @@ class Permute(Op, core=True):
 
     def adapt(self, out: Plan, *args: Plan) -> Op:
         new = tuple(i for i, p in enumerate(args[0]) if p.axis is None)
-        return Permute(new + tuple(_now(args[0], self.order[p.axis]) for p in out if p.axis is not None))
+        return Permute(new + tuple(still(args[0], self.order[p.axis]) for p in out if p.axis is not None))
 
     def inverse(self, *types: TensorType) -> ValueFunction:
         return Permute(tuple(self.order.index(i) for i in range(len(self.order))))
@@ -341,7 +333,7 @@ class Concat(Op, core=True):
         return (*rest[: self.axis], line, *rest[self.axis + 1 :])
 
     def adapt(self, out: Plan, *args: Plan) -> Op:
-        return Concat(_now(out, self.axis))
+        return Concat(still(out, self.axis))
 
     def adjoint(self, *types: TensorType) -> ValueFunction:
         """Splits: the result has one value per argument."""
@@ -540,7 +532,7 @@ class Unfold(Op, core=True):
         return (*args[0][: self.axis], windows + rules.fresh(self.kernel, "kernel"), *args[0][self.axis + 1 :])
 
     def adapt(self, out: Plan, *args: Plan) -> Op:
-        return type(self)(_now(out, self.axis), self.kernel, self.stride, self.dilation)
+        return type(self)(still(out, self.axis), self.kernel, self.stride, self.dilation)
 
     def reads(self, out: TensorType, *types: TensorType) -> tuple[int, ...]:
         return (least(out.size, types[0].size),)

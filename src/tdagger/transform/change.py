@@ -19,15 +19,15 @@ from tdagger.analysis.axes import Axes, Axis, body_axes, resolve
 from tdagger.analysis.sizes import Sizes
 from tdagger.composite import Composite
 from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError
-from tdagger.graph import Graph, bulk, is_one, result_types, topological
-from tdagger.interpret import run
+from tdagger.graph import Graph, bulk, is_one, replayed, result_types, topological
+from tdagger.interpret import computed
 from tdagger.library.contraction import with_axes
 from tdagger.op import Op, Place, Plan, Term, Terms, Value, where_now
 from tdagger.ops.elementwise import Cast, Unary
 from tdagger.ops.external import External
 from tdagger.ops.source import Const, Input, Leaf, const
 from tdagger.ops.structure import Group, Item, Permute, Repeat, Slice, Ungroup, repeat, squeeze, unsqueeze
-from tdagger.types import TensorType, ValueType
+from tdagger.types import TensorType, each_type
 
 #: Where a value of the network came from, for messages: ``(value) -> " (module, line)"``.
 Where = Callable[[Value], str]
@@ -150,10 +150,8 @@ class Change:
         self.plans[value] = plans[0] if is_one(value) else plans
 
     def _plans(self, value: Value, batched: bool) -> list[Plan]:
-        if is_one(value):
-            return [self.plan(self.axes[value], value.shape, batched)]
-        pairs = zip(self.axes.several(value), result_types(value), strict=True)
-        return [self.plan(tuple(map(resolve, terms)), t.shape, batched) for terms, t in pairs]
+        pairs = zip(self.axes.of(value), result_types(value), strict=True)
+        return [self.plan(terms, t.shape, batched) for terms, t in pairs]
 
     def _item(self, op: Item, value: Value) -> Value:
         whole: Any = self.new[value.args[0]]
@@ -195,7 +193,7 @@ class Change:
         n = table.shape[int(value.op.attributes.get("axis", 0))]
         if index is value.args[1] or not index.type.size:
             return
-        largest = int(run(Graph({}, {"index": index}), {}, {})[0]["index"].max())
+        largest = int(computed(index).max())
         if largest >= n:
             source = table.op.leaf if isinstance(table.op, Leaf) else repr(table)
             raise AxisError(f"{value!r}{self.where(value)} reads entry {largest} of {source}, which has {n}")
@@ -219,14 +217,9 @@ class Change:
 
     def _uses(self, value: Value, i: int, wanted: Plan) -> dict[Axis, int | None]:
         """What becomes of the axes of an argument made of constants alone: what this use of it wants."""
-        uses: dict[Axis, int | None] = {}
-        for axis, copy in self.axes.copies.get((value, i), {}).items():
-            uses[axis.root()] = self.size((copy,), axis.size)
-        for j, term in enumerate(self.axes[value.args[i]]):
-            if len(term) == 1:  # joined to a product that has more axes of size 1, it has them too
-                place = where_now(wanted, j)
-                uses[term[0]] = None if place is None else wanted[place].size
-        return uses
+        places = [where_now(wanted, j) for j in range(value.args[i].rank)]
+        sizes = [None if at is None else wanted[at].size for at in places]
+        return self.axes.uses(value, i, lambda copy: self.size((copy,), copy.size), sizes)
 
     def _static(self, value: Value, uses: dict[Axis, int | None]) -> tuple[Value, Plan]:
         """Something made of constants alone, made anew for one use of it."""
@@ -336,8 +329,9 @@ class Change:
         if label is not None:
             return label(*args)
         body = self._body(value, op, places)
-        found = inlined(body, args)
-        return found[0] if is_one(value) else tuple(found)
+        new = replayed(body, dict(zip(body.inputs.values(), args, strict=True)))
+        found = tuple([new[v] for v in body.outputs.values()])
+        return found[0] if is_one(value) else found
 
     def _inner_fates(self, value: Value, op: Composite) -> Any:
         types = tuple([a.type for a in value.args])
@@ -389,15 +383,6 @@ def _without_first(op: Composite, types: tuple[TensorType, ...], places: list[Pl
 _LABELS: dict[Any, Op | None] = {}
 
 
-def inlined(body: Graph, args: list[Value]) -> list[Value]:
-    """The outputs of a composite's body on ``args``."""
-    new: dict[Value, Value] = dict(zip(body.inputs.values(), args, strict=True))
-    for value in body.values:
-        if value not in new:
-            new[value] = value.op(*[new[a] for a in value.args])
-    return [new[v] for v in body.outputs.values()]
-
-
 def _does_nothing(op: Op) -> bool:
     """Whether what is left of an op gives its argument."""
     match op:
@@ -413,10 +398,6 @@ def _does_nothing(op: Op) -> bool:
             return all(b is None for b in op.bounds)
         case _:
             return False
-
-
-def _types(type_: ValueType) -> tuple[TensorType, ...]:
-    return (type_,) if isinstance(type_, TensorType) else tuple(type_)
 
 
 def _shapes_of(value: Value) -> list[tuple[int, ...]]:
@@ -436,7 +417,7 @@ def _shapes(op: Op, types: tuple[TensorType, ...]) -> list[tuple[int, ...]] | No
     """The shapes of an op's results, None if it doesn't take these arguments (its attributes may be a guess)."""
     try:
         with np.errstate(all="ignore"):
-            return [t.shape for t in _types(op.infer(*types))]
+            return [t.shape for t in each_type(op.infer(*types))]
     except (TypeError, ValueError, IndexError, ArithmeticError):
         return None
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from tdagger.analysis.axes import Axes
 from tdagger.analysis.names import NamedAxes
 from tdagger.errors import AxisError
-from tdagger.graph import Graph, bulk
+from tdagger.graph import Graph, replayed
 from tdagger.op import Term, Value, normal_axis
 from tdagger.ops.source import Input
 from tdagger.ops.structure import Permute
@@ -107,10 +107,7 @@ def _moved(
             shape[a] = value.shape[i]
         inputs[name] = Input(name, value.type.with_shape(tuple(shape)))()
     new = {graph.inputs[n]: Permute(first(v.rank))(v) if n in batched else v for n, v in inputs.items()}
-    with bulk():
-        for value in graph.values:
-            if value not in new:
-                new[value] = value.op(*[new[a] for a in value.args])
+    new = replayed(graph, new)
 
     def last(name: str, value: Value) -> Value:
         if new[value].rank == before.outputs[name].rank:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tdagger.analysis.axes import Axes
-from tdagger.analysis.sizes import Sizes, show, solve
+from tdagger.analysis.notation import show_term
+from tdagger.analysis.sizes import Sizes, solve
 from tdagger.errors import AxisError
 from tdagger.op import Term, Value
 from tdagger.ops.structure import Slice
@@ -40,6 +41,6 @@ def _check_unrolled(axes: Axes, sizes: Sizes, where: Where) -> None:
             seen.add(bounds[0])
             if len(seen) == x.shape[i] != sizes.of(axes[x][i]):
                 raise AxisError(
-                    f"{value!r}{where(value)} takes one entry of {show(axes[x][i])}, and so is every other of its "
+                    f"{value!r}{where(value)} takes one entry of {show_term(axes[x][i])}, and so is every other of its "
                     f"{len(seen)} taken: a loop over them ran when the network was captured"
                 )

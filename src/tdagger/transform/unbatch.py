@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from tdagger.analysis.axes import Axes, Axis, Mark, resolve
-from tdagger.analysis.sizes import show
+from tdagger.analysis.notation import show_term
 from tdagger.errors import AxisError
 from tdagger.op import Terms, Value
 from tdagger.transform.change import Change, Where
@@ -21,9 +21,9 @@ def unbatch(axes: Axes, gone: Iterable[Axis], where: Where = lambda value: "") -
     removed = frozenset(resolve(tuple(gone)))
     blocking = [*_marked(axes, removed), *_regrouped(axes, removed), *_crossed(axes, removed)]
     if blocking:
-        ops = dict.fromkeys(f"  {m.value!r} {m.how} {show(m.term)}{where(m.value)}" for m in blocking)
+        ops = dict.fromkeys(f"  {m.value!r} {m.how} {show_term(m.term)}{where(m.value)}" for m in blocking)
         shown = [*list(ops)[:8], *([f"  and {len(ops) - 8} more"] if len(ops) > 8 else [])]
-        names = ", ".join(show((a,)) for a in removed)
+        names = ", ".join(show_term((a,)) for a in removed)
         raise AxisError(f"axis {names} can't be removed: it is not only carried\n" + "\n".join(shown))
     return Change(axes, None, removed, where=where)
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tdagger.graph import Graph
-from tdagger.interpret import run
+from tdagger.graph import result_types
+from tdagger.interpret import computed
 from tdagger.op import Value
 from tdagger.ops.external import External
 from tdagger.ops.source import Leaf
-from tdagger.types import ResultTypes
 
 #: What is computed while importing has at most so many elements in all.
 _ELEMENTS = 1 << 16
@@ -25,12 +24,12 @@ def number_of(value: Value) -> bool | int | float | complex | None:
         at = stack.pop()
         if at in seen:
             continue
-        elements += sum(t.size for t in (at.type if isinstance(at.type, ResultTypes) else (at.type,)))
+        elements += sum(t.size for t in result_types(at))
         if isinstance(at.op, Leaf | External) or elements > _ELEMENTS:
             return None
         seen.add(at)
         stack.extend(at.args)
-    found: Any = run(Graph({}, {"number": value}), {}, {})[0]["number"].reshape(())
+    found: Any = computed(value).reshape(())
     dtype = value.dtype
     kind = complex if dtype.is_complex else float if dtype.is_float else int if dtype.is_int else bool
     return kind(found)
