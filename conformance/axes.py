@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import tdagger as td
 from conformance import timm_models, transformers_models
-from conformance.check import output_error, quiet, tensors
+from conformance.check import output_error, quiet, results, tensors
 from conformance.models import warm_up
 from conformance.sweep import Limits, Row, read, sweep
 from tests.networks import Network, perturb
@@ -53,7 +53,7 @@ def build_transformers(kind: str) -> Network:
 def outputs(module: nn.Module, args: Any, kwargs: Any) -> list[Tensor]:
     """The tensors a network gives."""
     with torch.no_grad():
-        return tensors(module(*args, **kwargs))[0]
+        return results(module(*args, **kwargs))[0]
 
 
 def place_of(axes: Any, value: td.Value, gone: set[Any]) -> tuple[int, bool] | None:
@@ -253,19 +253,19 @@ def page(results: dict[str, dict[str, Row]]) -> str:
                 )
                 if row.get(what) not in ("ok", None):
                     reason = row.get(f"{what}_why") or f"error {row.get(f'{what}_error')}"
-                    why.append(f"- {name}, {what} {row[what]}: {_short(reason)}")
+                    why.append(f"- {name}, {what} {row[what]}: {short(reason)}")
             if row.get("resize") == "ok" and "longer_why" in row:
                 cells[-1] += " (batch)"
-                why.append(f"- {name}, only its batch is resized: {_short(row['longer_why'])}")
+                why.append(f"- {name}, only its batch is resized: {short(row['longer_why'])}")
             cells.append({True: "yes", False: "no"}.get(row.get("same"), ""))
             lines.append(f"| {' | '.join(cells)} |")
             if row.get("status") != "ok":
-                why.append(f"- {name}: {row.get('status')}: {_short(row.get('error', ''))}")
+                why.append(f"- {name}: {row.get('status')}: {short(row.get('error', ''))}")
         lines += ["", *why]
     return "\n".join(lines) + "\n"
 
 
-def _short(reason: str) -> str:
+def short(reason: str) -> str:
     """A message on one line, without the folders of this machine."""
     return re.sub(r"[^\s(]*/site-packages/", "", " ".join(reason.split()))[:300]
 

@@ -128,6 +128,58 @@ def test_converters(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.names("out") == ["out.cache.0", "out.cache.1"]
 
 
+class Layer:
+    """As a layer of a cache: tensors, a count, a class, and what isn't kept."""
+
+    def __init__(self, keys: Any = None, values: Any = None) -> None:
+        self.keys = keys
+        self.values = values
+        self.seen = 3
+        self.kind = Point
+        self.stream = object()
+        self._window = keys
+
+
+class Layers:
+    def __init__(self, *layers: Layer) -> None:
+        self.layers = list(layers)
+
+
+def test_objects_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    finished: list[Any] = []
+    for kind in (Layer, Layers):
+        monkeypatch.setitem(tree.objects, f"{kind.__module__}.{kind.__qualname__}", finished.append)
+    given = {"cache": Layers(Layer(A, B), Layer(), Layer(C))}
+    leaves, found, again = round_trip(given)
+    assert leaves == [A, B, C]
+    assert found.names("") == ["cache.0.keys", "cache.0.values", "cache.2.keys"]
+    assert flatten(again, is_leaf)[1] == found
+    made = again["cache"]
+    assert type(made) is Layers
+    assert made is not given["cache"]
+    assert (made.layers[0].values, made.layers[1].keys, made.layers[2].seen) == (B, None, 3)
+    assert made.layers[0].kind is Point
+    assert not hasattr(made.layers[0], "stream")
+    assert not hasattr(made.layers[0], "_window")
+    assert finished == [*made.layers, made]
+
+
+def test_objects_in_plain_containers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (Layer, Layers):
+        monkeypatch.setitem(tree.objects, f"{kind.__module__}.{kind.__qualname__}", lambda _: None)
+    leaves, found = flatten((Layers(Layer(A, B), Layer()),), is_leaf)
+    assert found.plain().unflatten(leaves) == ({"layers": [{"keys": A, "values": B}, {}]},)
+
+
+def test_results_have_converters_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"{Layer.__module__}.{Layer.__qualname__}"
+    monkeypatch.setitem(tree.objects, name, lambda _: None)
+    monkeypatch.setitem(tree.converters, name, lambda layer: tree.Fields(keys=layer.keys, values=layer.values))
+    leaves, found = flatten([Layer(A, B)], is_leaf, result=True)
+    assert found.names("out") == ["out.0.keys", "out.0.values"]
+    assert found.unflatten(leaves) == [(A, B)]
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [

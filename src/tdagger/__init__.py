@@ -67,11 +67,36 @@ def from_torchscript(module: torch.jit.ScriptModule, args: Any = None, **options
     return importlib.import_module("tdagger.frameworks.torch.importer").from_torchscript(module, args, **options)
 
 
+def from_transformers(
+    network: Any,
+    *,
+    batch: int = 1,
+    seq: int | None = None,
+    past: int = 0,
+    dtype: str = "bf16",
+    axes: Mapping[str, str] | str | None = None,
+    **settings: Any,
+) -> TensorDAG:
+    """A TDAG of a transformers configuration, however large: it has no weights. Or of a model.
+
+    ``from_transformers(LlamaConfig(), seq=2048)`` is a whole text of 2048 tokens;
+    ``from_transformers(LlamaConfig(), past=4096)`` is one more token (``seq`` more) after 4096 others: keys and values
+    of every layer are inputs (``past_key_values.0.keys`` ...), those with the new ones outputs, ``past`` is an axis.
+    ``dtype`` is that of the weights, ``settings`` are for the model: ``experts_implementation="batched_mm"``.
+    SourceError if there is no model for the configuration, or it has no text or cache.
+    """
+    return (
+        importlib.import_module("tdagger.frameworks.torch.huggingface")
+        .from_transformers(network, batch=batch, seq=seq, past=past, dtype=dtype, **settings)
+        .with_axes(axes)
+    )
+
+
 __version__ = "0.1.0"
 
 __all__ = [
     "AttributeValueError", "AxisError", "Composite", "DType", "Graph", "GraphError", "InputError", "NoInverseError",
     "Op", "Origin", "SafeDAG", "SourceError", "TDaggerError", "TensorDAG", "TensorType", "TypeMismatchError",
     "UnsupportedError", "Value", "bulk", "composite", "composites", "core_ops", "from_torch", "from_torchscript",
-    "rebuild", "show", *_ops, *library.__all__,
+    "from_transformers", "rebuild", "show", *_ops, *library.__all__,
 ]  # fmt: skip  # pyright: ignore[reportUnsupportedDunderAll]

@@ -116,10 +116,21 @@ class Composite(Op):
         rest = iter(tensors)
         return [next(rest) if g else None for g in self.given]
 
+    def branches(self, *types: TensorType) -> tuple[Graph, ...]:
+        """The graphs of which one is run, each on all arguments; none for nearly every composite."""
+        rule = self.definition.branches_rule
+        return () if rule is None else rule(self, *types)
+
+    def counted(self, *types: TensorType) -> Graph:
+        """The graph whose costs are the composite's: its body, or the branch with the most flops."""
+        if not self.has_branches:
+            return self.body(*types)
+        return max(self.branches(*types), key=lambda branch: sum(map(flops, branch.values)))
+
     def flops(self, out: TensorType, *types: TensorType) -> int:
         """Counted on the body, unless the definition says it executes as itself (subtract is 1, not 2)."""
         each = self.definition.flops_each
-        return sum(map(flops, self.body(*types).values)) if each is None else each * out.size
+        return sum(map(flops, self.counted(*types).values)) if each is None else each * out.size
 
     def moves_nothing(self, *types: TensorType) -> bool:
         """Whether the body only renames axes."""
@@ -128,7 +139,7 @@ class Composite(Op):
 
     def reads(self, out: TensorType, *types: TensorType) -> tuple[int, ...]:
         """Elements of each argument that the body's ops read, each counted at most once."""
-        body = self.body(*types)
+        body = self.counted(*types)
         read = dict.fromkeys(body.values, 0)
         for value in reversed(body.values):
             if is_view(value):
@@ -190,6 +201,7 @@ class CompositeFunction(Generic[P, R]):
         self.numpy_rule: Callable[..., Any] | None = None
         self.axis_rule: Callable[..., Any] | None = None
         self.adapt_rule: Callable[..., Any] | None = None
+        self.branches_rule: Callable[..., tuple[Graph, ...]] | None = None
         self.ways: dict[str, Callable[..., ValueFunction]] = {}
         annotations = {**dict.fromkeys(self.defaults, "Any"), "given": "tuple[bool, ...]"}
         members = {"name": self.name, "definition": self, "__annotations__": annotations}
@@ -257,6 +269,12 @@ class CompositeFunction(Generic[P, R]):
         None if it can't say, which leaves it to the body.
         """
         self.adapt_rule = rule
+        return rule
+
+    def branches(self, rule: Callable[..., tuple[Graph, ...]]) -> Callable[..., tuple[Graph, ...]]:
+        """Register ``rule(op, *types)``: graphs on all arguments, of which a run executes one."""
+        self.branches_rule = rule
+        self.op.has_branches = True
         return rule
 
     def inverse(self, rule: Callable[..., ValueFunction]) -> Callable[..., ValueFunction]:

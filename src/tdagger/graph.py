@@ -159,8 +159,13 @@ class Graph:
 
     @cached_property
     def external(self) -> Counter[str]:
-        """The external ops, with counts: their flops are not in the totals."""
-        return Counter(f"{v.op.framework}:{v.op.target}" for v in self.values if isinstance(v.op, External))
+        """The external ops, those in branches too, with counts: their flops are not in the totals."""
+        found = Counter(f"{v.op.framework}:{v.op.target}" for v in self.values if isinstance(v.op, External))
+        for value in self.values:
+            if value.op.has_branches:
+                for branch in branches(value):
+                    found.update(branch.external)
+        return found
 
     @cached_property
     def users(self) -> dict[Value, list[Value]]:
@@ -258,6 +263,12 @@ def is_one(value: Value) -> bool:
 def flops(value: Value) -> int:
     """Arithmetic operations on elements of one value."""
     return value.op.flops(value.type, *[a.type for a in value.args])
+
+
+def branches(value: Value) -> tuple[Graph, ...]:
+    """The graphs of which a run executes one, each on all arguments, for a value whose op ``has_branches``."""
+    op = cast(Any, value.op)
+    return op.branches(*[a.type for a in value.args])
 
 
 def is_view(value: Value) -> bool:

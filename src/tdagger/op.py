@@ -274,6 +274,8 @@ class Op:
     fields: ClassVar[tuple[str, ...]] = ()
     #: True for ops that rename or repeat axes (group, ungroup, repeat, item): nothing is read or written.
     is_view: ClassVar[bool] = False
+    #: True for composites of which a run executes one of several graphs (cond).
+    has_branches: ClassVar[bool] = False
     _interned: ClassVar[weakref.WeakValueDictionary[Any, Op]] = weakref.WeakValueDictionary()
 
     #: The values this op has made, by arguments, as long as somebody else holds them.

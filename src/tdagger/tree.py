@@ -14,16 +14,25 @@ from typing import Any, NamedTuple, cast
 
 from tdagger.errors import InputError
 
-#: Containers of other libraries: type name -> function that gives what to flatten instead (a transformers
+#: Containers of other libraries, as results: type name -> function that gives what to flatten instead (a transformers
 #: Cache becomes nested tuples). Importers add to it; a name is ``module.qualname`` of the type or a base.
 converters: dict[str, Callable[[Any], Any]] = {}
+
+#: Objects of other libraries that a network takes, and so must be made again: type name -> function that adds what
+#: isn't kept. Kept are the attributes that are tensors, containers, constants or classes; no tensors in ``_names``.
+objects: dict[str, Callable[[Any], None]] = {}
+
+
+class Fields(dict[str, Any]):
+    """What a converter gives for an object whose parts have names: it comes back as a tuple."""
 
 
 class Tree(NamedTuple):
     """A nested structure without its tensors.
 
-    ``kind`` is leaf, constant, tuple, list, dict, namedtuple or dataclass; ``type`` is the container's type
-    as ``module:qualname`` where it isn't a builtin, ``constant`` the value of a constant.
+    ``kind`` is leaf, constant, tuple, list, dict, namedtuple, dataclass, object (one of :data:`objects`) or named (a
+    class, found by its name); ``type`` is the container's type as ``module:qualname`` where it isn't a builtin,
+    ``constant`` the value of a constant.
     """
 
     kind: str
@@ -36,6 +45,10 @@ class Tree(NamedTuple):
         """A name for each leaf: the prefix and the keys on the way, joined by dots."""
         if self.kind == "leaf":
             return [prefix]
+        if self.kind == "object":  # the only list of an object is named as the object is
+            holding = [child for child in self.children if child.leaf_count()]
+            if len(holding) == 1 and holding[0].kind == "list":
+                return holding[0].names(prefix)
         return [
             name
             for key, child in zip(self.keys, self.children, strict=True)
@@ -58,6 +71,8 @@ class Tree(NamedTuple):
                 return next(leaves)
             case "constant":
                 return self.constant
+            case "named":
+                return self._container()
             case _:
                 return self._build([c._fill(leaves) for c in self.children])
 
@@ -71,9 +86,28 @@ class Tree(NamedTuple):
                 return self._container()(*items)
             case "dataclass":
                 return self._container()(**dict(zip(self.keys, items, strict=True)))
+            case "object":
+                return self._remake(dict(zip(self.keys, items, strict=True)))
             case _:
                 pairs = dict(zip(self.keys, items, strict=True))
                 return self._container()(pairs) if self.type else pairs
+
+    def _remake(self, attributes: dict[str, Any]) -> Any:
+        kind = self._container()
+        new = kind.__new__(kind)
+        new.__dict__.update(attributes)
+        finish = _found(objects, new)
+        if finish is not None:
+            finish(new)
+        return new
+
+    def plain(self) -> Tree:
+        """The same with dicts of what has tensors in the place of objects."""
+        pairs = [(k, c.plain()) for k, c in zip(self.keys, self.children, strict=True)]
+        if self.kind == "object":
+            pairs = [(k, c) for k, c in pairs if c.leaf_count()]
+            return Tree("dict", tuple(k for k, _ in pairs), tuple(c for _, c in pairs))
+        return self._replace(children=tuple(c for _, c in pairs))
 
     def _container(self) -> Any:
         module, _, qualname = self.type.partition(":")
@@ -100,23 +134,35 @@ def _children(value: Any) -> tuple[str, str, tuple[Any, ...], list[Any]] | None:
             f.name for f in dataclasses.fields(value) if getattr(value, f.name) is not None or f.default is not None
         )
         return "dataclass", _type_name(value), names, [getattr(value, n) for n in names]
+    if isinstance(value, Fields):
+        return "tuple", "", tuple(value), list(value.values())
     if isinstance(value, Mapping):
         pairs = cast(Mapping[Any, Any], value)
         return "dict", _type_name(pairs).removeprefix("builtins:dict"), tuple(pairs), list(pairs.values())
     return None
 
 
-def flatten(value: Any, is_leaf: Callable[[Any], bool], where: str = "inputs") -> tuple[list[Any], Tree]:
+def _found(table: Mapping[str, Any], value: Any) -> Any:
+    """What a table has for a value's type or the nearest base of it; None if nothing."""
+    names = [f"{base.__module__}.{base.__qualname__}" for base in type(value).__mro__]
+    return next((table[n] for n in names if n in table), None)
+
+
+def flatten(
+    value: Any, is_leaf: Callable[[Any], bool], where: str = "inputs", result: bool = False
+) -> tuple[list[Any], Tree]:
     """The leaves of a nested structure in order, and the structure. Numbers, strings and None are constants.
 
+    A ``result`` need not be made again by its class: it has no :data:`objects`, only what converters give for them.
     InputError names what is neither a leaf, a container nor a constant, and where it is.
     """
     if is_leaf(value):
         return [value], Tree("leaf")
-    for base in type(value).__mro__:
-        convert = converters.get(f"{base.__module__}.{base.__qualname__}")
-        if convert is not None:
-            return flatten(convert(value), is_leaf, where)
+    if not result and _found(objects, value) is not None:
+        return _attributes(value, is_leaf, where)
+    convert = _found(converters, value)
+    if convert is not None:
+        return flatten(convert(value), is_leaf, where, result)
     found = _children(value)
     if found is None:
         if value is None or isinstance(value, bool | int | float | complex | str | bytes):
@@ -128,7 +174,26 @@ def flatten(value: Any, is_leaf: Callable[[Any], bool], where: str = "inputs") -
     leaves: list[Any] = []
     children: list[Tree] = []
     for key, item in zip(keys, items, strict=True):
-        own, child = flatten(item, is_leaf, f"{where}.{key}")
+        own, child = flatten(item, is_leaf, f"{where}.{key}", result)
         leaves += own
         children.append(child)
     return leaves, Tree(kind, keys, tuple(children), type_)
+
+
+def _attributes(value: Any, is_leaf: Callable[[Any], bool], where: str) -> tuple[list[Any], Tree]:
+    """The leaves of an object of :data:`objects`, and what of its attributes is kept."""
+    leaves: list[Any] = []
+    kept: dict[str, Tree] = {}
+    attributes = cast(dict[str, Any], vars(value))
+    for name, item in attributes.items():
+        if isinstance(item, type):
+            kept[name] = Tree("named", type=f"{item.__module__}:{item.__qualname__}")
+            continue
+        try:
+            own, tree = flatten(item, is_leaf, f"{where}.{name}")
+        except InputError:  # a device, a stream: not kept, see objects
+            continue
+        if not (own and name.startswith("_")):
+            leaves += own
+            kept[name] = tree
+    return leaves, Tree("object", tuple(kept), tuple(kept.values()), _type_name(value))

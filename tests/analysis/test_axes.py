@@ -182,6 +182,24 @@ def test_the_same_line_is_the_same_axis() -> None:
     assert [size_of(t) for t in (*third, *fourth)] == [2, 11, 2, 11]
 
 
+def test_sums_that_are_one_have_the_same_parts() -> None:
+    """Keys and values of one layer, each with a new one behind: what was there before are as many."""
+    keys, values = td.input("keys", (7, 3)), td.input("values", (7, 5))
+    new_key, new_value = td.input("new_key", (2, 3)), td.input("new_value", (2, 5))
+    k, v = td.concat([keys, new_key], 0), td.concat([values, new_value], 0)
+    new = new_key * td.slice_axis(new_value, 1, 0, 3)
+    both = td.slice_axis(k, 1, 0, 1) * td.slice_axis(v, 1, 0, 1)
+    axes = Axes(graph_of(new, both, keys=keys, values=values, new_key=new_key, new_value=new_value))
+    assert axes[keys][0] == axes[values][0]
+    assert axes[keys][0] != axes[new_key][0]
+
+
+def test_sums_of_parts_in_another_order_stay_apart() -> None:
+    x, y, one, two = (td.input(n, (m,)) for n, m in (("x", 4), ("y", 4), ("one", 1), ("two", 1)))
+    axes = Axes(graph_of(td.concat([x, one], 0) + td.concat([two, y], 0), x=x, y=y, one=one, two=two))
+    assert axes[x] != axes[y]
+
+
 def test_a_floor_of_a_floor_is_one_floor() -> None:
     x = td.input("x", (16,))
     step = lambda v: td.ungroup(td.unfold(v, 0, 3, 2), 0, (-1, 3))  # noqa: E731

@@ -115,6 +115,27 @@ def test_counted_anew_where_the_function_of_a_composite_branches_on_a_size() -> 
     assert said(graph, b=5) == counted(resized(graph, b=5))
 
 
+def test_a_reshape_that_drops_an_axis_of_size_one_follows() -> None:
+    """Counted anew, it is what its own rule makes of it: its shape holds sizes."""
+    x, w = td.input("x", (2, 1, 6, 3)), td.parameter("w", (20, 3))
+    y = td.reshape(td.linear(x, w), shape=(2, 6, 4, 5))
+    assert y.op.name == "reshape"
+    graph = graph_of(x, y=td.softmax(y, axis=3))
+    six = next(n for n, symbol in graph.costs.free.items() if symbol.size == 6)
+    assert not graph.costs.uneven
+    assert said(graph, b=5, **{six: 9}) == counted(resized(graph, b=5, **{six: 9}))
+
+
+def test_a_constant_repeated_for_two_is_repeated_once() -> None:
+    """With one entry nothing has to be repeated; at other sizes there are two uses of one value."""
+    x, y = td.input("x", (1, 4)), td.input("y", (1, 4))
+    positions = td.repeat(td.unsqueeze(td.iota(1, dtype="f32") + td.broadcast_to(td.const(2.5), (1,)), (1,)), (None, 4))
+    graph = graph_of(x, y, z=(x * positions) + td.exp(y * positions))
+    names = [n for n, symbol in graph.costs.free.items() if symbol.size == 1]
+    assert said(graph) == counted(graph)
+    assert said(graph, **dict.fromkeys(names, 7)) == counted(resized(graph, **dict.fromkeys(names, 7)))
+
+
 def test_axes_of_parameters() -> None:
     x, w = td.input("x", (2, 7, 3)), td.parameter("w", (5, 3))
     graph = graph_of(x, y=td.linear(x, w))

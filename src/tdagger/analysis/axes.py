@@ -300,7 +300,22 @@ class Axes:
             a, b = b, a
         b.parent = a
         a.rigid = a.rigid or b.rigid
+        one, other = _sum((a,)), _sum((b,))
         a.lines += b.lines
+        if one is not None and other is not None:
+            self._cancel(one, other)
+
+    def _cancel(self, one: Line, other: Line) -> None:
+        """Two sums of as many entries that differ in one part: ``(n + 1)`` is ``(m + 1)``, so ``n`` is ``m``."""
+        pairs = [
+            (p, q) if isinstance(p, int) or isinstance(q, int) else (resolve(p), resolve(q))
+            for p, q in zip(one.parts, other.parts, strict=False)
+        ]
+        if one.offset != other.offset or len(one.parts) != len(other.parts):
+            return
+        left = [(p, q) for p, q in pairs if p != q]
+        if len(left) == 1 and not any(isinstance(p, int) for p in left[0]):
+            self._join(*cast(Any, left[0]))
 
     def _split_axis(self, axis: Axis, inner: int) -> tuple[Axis, Axis]:
         kind = "part" if axis.kind != "parameter" else "parameter"
@@ -593,6 +608,11 @@ def _firm(term: Term) -> Line | None:
     if len(term) != 1:
         return None
     return next((line for line in term[0].lines if line.firm), None) if term[0].kind == "line" else None
+
+
+def _sum(term: Term) -> Line | None:
+    """The firm line of a single axis that is its parts end to end, whole."""
+    return next((line for line in term[0].lines if line.firm and line.divisor == 1), None)
 
 
 def _without_ones(term: Term) -> Term:

@@ -17,9 +17,9 @@ from tdagger.analysis.sizes import Equation, Sizes, solve
 from tdagger.composite import Composite
 from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError
 from tdagger.graph import is_one, result_types, topological
-from tdagger.op import Op, Term, Value
+from tdagger.op import Op, Place, Term, Value
 from tdagger.ops.external import External
-from tdagger.ops.source import Iota
+from tdagger.ops.source import Input, Iota
 from tdagger.ops.structure import Group, Item, Repeat, Slice, Ungroup
 from tdagger.types import DType, TensorType, ValueType, each_type
 
@@ -114,6 +114,8 @@ class _Body:
     def body(self, *types: Any) -> _Body:
         return self
 
+    counted = body
+
     def flops(self, out: Any, *types: Any) -> Any:
         return self._once("flops", lambda: Composite.flops(cast(Any, self), out, *types))
 
@@ -149,6 +151,20 @@ class _Remade:
         if self._reads is None:
             self._reads = self.op.reads(cast(TensorType, self.out), *self.types)
         return self._reads
+
+
+def _adapted(op: Composite, types: tuple[TensorType, ...], wanted: list[tuple[int, ...]]) -> _Remade | _Op | None:
+    """What a composite's own rule makes of it at other sizes; None if it has none, or that isn't one op again."""
+    if op.definition.adapt_rule is None or len(wanted) != 1:
+        return None
+    args = tuple([Input(f"x{i}", t)() for i, t in enumerate(types)])
+    plan = tuple([Place(i, n) for i, n in enumerate(wanted[0])])
+    found = op.definition.adapt_rule(op, args, plan)
+    if args and found is args[0]:
+        return _Op(None, True)
+    if not isinstance(found, Value) or found.args != args or found.type.shape != wanted[0]:
+        return None
+    return _Remade(found.op, found.type, types)
 
 
 class Branch:
@@ -244,11 +260,16 @@ class Walk:
         return node if isinstance(node.type, tuple) else self._fitted(node, self._shape(self.axes.at(value, i)))
 
     def _fitted(self, node: Node, shape: tuple[Number, ...]) -> Node:
-        """A node repeated to the sizes that are wanted."""
+        """A node repeated to the sizes that are wanted; one for all who want the same."""
         if node.type.shape == shape:
             return node
+        shared = self._shared.setdefault(("fitted", id(node)), [])
+        for found in shared:
+            if all(self.branch.equal(m, n) for m, n in zip(found.type.shape, shape, strict=True)):
+                return found
         fitted = Node(_Op(None, True), (node,), Shaped(shape, node.type.dtype))
         self.nodes.append(fitted)
+        shared.append(fitted)
         return fitted
 
     def _static(self, value: Value, uses: dict[Axis, Number]) -> Node:
@@ -283,12 +304,16 @@ class Walk:
 
     # Composites.
 
-    def _remade(self, op: Composite, args: list[Node], type_: Any) -> _Remade:
+    def _remade(self, op: Composite, args: list[Node], type_: Any) -> _Remade | _Op:
         """A composite traced anew at sizes that are numbers."""
         types = tuple([TensorType(a.type.shape, a.type.dtype) for a in args])
         wanted = [t.shape for t in each_type(type_)]
         key = (op, types, tuple(wanted))
         if key not in self.branch.bodies:
+            adapted = _adapted(op, types, wanted)
+            if adapted is not None:
+                self.branch.bodies[key] = adapted
+                return adapted
             try:
                 out = op.infer(*types)
             except (AttributeValueError, TypeMismatchError) as e:

@@ -43,7 +43,8 @@ class Options:
 
     ``settings`` go to the function that builds the network; ``batch`` replaces the first size of every
     input, ``shapes`` gives or replaces whole inputs, ``dtype`` is for weights and floating-point inputs. With
-    ``meta``, nothing has data: a network of any size is inspected without the memory for its weights.
+    ``meta``, nothing has data: a network of any size is inspected without the memory for its weights. Of a transformers
+    model, ``seq`` is the number of tokens, and ``past`` that of tokens before these, which come in as its cache.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -51,13 +52,15 @@ class Options:
     shapes: Mapping[str, InputSpec] = field(default_factory=dict[str, InputSpec])
     dtype: DType | None = None
     meta: bool = False
+    seq: int | None = None
+    past: int = 0
 
     @property
     def given(self) -> list[str]:
         """The names of the options that were given."""
         named = {
             "--set": self.settings, "--batch": self.batch, "--shape": self.shapes, "--dtype": self.dtype,
-            "--meta": self.meta,
+            "--meta": self.meta, "--seq": self.seq, "--past": self.past,
         }  # fmt: skip
         return [name for name, value in named.items() if value]
 
@@ -67,8 +70,8 @@ class Source(Protocol):
 
     name: str
 
-    def dag(self) -> TensorDAG:
-        """The network as a TDAG."""
+    def dag(self, external: bool = False) -> TensorDAG:
+        """The network as a TDAG; with ``external``, ops that have no rule are kept as external ones."""
         ...
 
     def random_inputs(self, seed: int) -> Any:
@@ -94,6 +97,8 @@ def load(text: str, options: Options | None = None) -> Source:
     builders = importlib.import_module("tdagger.frameworks.torch.source")
     options = options or Options()
     prefix, colon, rest = text.partition(":")
+    if (options.seq or options.past) and prefix != "transformers":
+        raise SourceError(f"{text}: --seq and --past are for transformers:CLASS")
     if prefix in ("timm", "transformers") and colon:
         if not rest:
             raise SourceError(f"{text}: name a {'model' if prefix == 'timm' else 'class'} after the colon")

@@ -53,6 +53,7 @@ from tdagger.library.arithmetic import (
 )
 from tdagger.library.attention import attention_train, scaled_dot_product_attention
 from tdagger.library.contraction import bilinear, einsum
+from tdagger.library.control import cond
 from tdagger.library.conv import convolution, convolution_transpose
 from tdagger.library.fourier import fft
 from tdagger.library.linear import addmm, baddbmm, embedding, grouped_matmul, linear, matmul
@@ -172,6 +173,7 @@ __all__ = [
     "circular_pad",
     "clamp",
     "col2im",
+    "cond",
     "convolution",
     "convolution_transpose",
     "diagonal",

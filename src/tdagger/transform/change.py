@@ -21,6 +21,7 @@ from tdagger.composite import Composite
 from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError
 from tdagger.graph import Graph, bulk, is_one, replayed, result_types, topological
 from tdagger.interpret import computed
+from tdagger.library import control
 from tdagger.library.contraction import with_axes
 from tdagger.op import Op, Place, Plan, Term, Terms, Value, where_now
 from tdagger.ops.elementwise import Cast, Unary
@@ -306,6 +307,8 @@ class Change:
         adapted = None if op.definition.adapt_rule is None else op.definition.adapt_rule(op, args, *plans)
         if adapted is not None:
             return adapted
+        if op.has_branches:
+            return self._chosen(value, op, args, places)
         shapes = [_shape(p) for p in plans]
         if not self.gone and self.added is None:
             for candidate in _candidates(op, places, plans, value):
@@ -328,10 +331,19 @@ class Change:
             _LABELS[key] = label
         if label is not None:
             return label(*args)
-        body = self._body(value, op, places)
+        return self._inlined(value, self._body(value, op, places), args)
+
+    def _inlined(self, value: Value, body: Graph, args: list[Value]) -> Any:
+        """What a composite gives, by its changed body."""
         new = replayed(body, dict(zip(body.inputs.values(), args, strict=True)))
         found = tuple([new[v] for v in body.outputs.values()])
         return found[0] if is_one(value) else found
+
+    def _chosen(self, value: Value, op: Composite, args: list[Value], places: list[Plan]) -> Any:
+        """A choice after the change: between the changed branches, if what chooses is one entry still."""
+        body = self._body(value, op, places)
+        changed = control.of_body(body)
+        return self._inlined(value, body, args) if changed is None else changed(*args)
 
     def _inner_fates(self, value: Value, op: Composite) -> Any:
         types = tuple([a.type for a in value.args])

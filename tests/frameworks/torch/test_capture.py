@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -157,3 +158,86 @@ def test_capturing_changes_neither_the_inputs_nor_the_buffers(via: Any) -> None:
     assert torch.equal(net.norm.running_mean, torch.zeros(2))
     assert net.norm.num_batches_tracked == 0
     np.testing.assert_allclose(dag.run(x.numpy()), net(x.clone()).detach(), atol=1e-6)
+
+
+class _Inner(nn.Module):
+    """Has children of the name of what a trace captures, and of one that only begins with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.ModuleDict({"model": nn.Linear(3, 3)})
+        self.modelling = nn.BatchNorm1d(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.modelling(self.model["model"](x))
+
+
+def test_a_trace_of_a_network_with_a_child_called_model() -> None:
+    module, x = _Inner().eval(), torch.randn(2, 3)
+    traced, exported = (td.from_torch(module, x, via=via) for via in ("trace", "export"))
+    assert list(traced.graph.parameters) == list(exported.graph.parameters)
+    assert traced.graph.outputs["out"] is exported.graph.outputs["out"]
+    assert traced.modules == {"": "_Inner", "model.model": "Linear", "model": "ModuleDict", "modelling": "BatchNorm1d"}
+
+
+def test_a_trace_on_meta_has_its_convolutions() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, groups=1), nn.Conv2d(8, 8, 3, padding="same", groups=8, bias=False),
+        nn.ConvTranspose2d(8, 4, 3, stride=2, output_padding=1), nn.Flatten(2), nn.Conv1d(4, 2, 5, dilation=2),
+    ).eval()  # fmt: skip
+    x = torch.randn(2, 3, 6, 7)
+    own = td.from_torch(module, x, via="trace")
+    module, x = module.to("meta"), x.to("meta")
+    for _ in range(2):  # what torch does on meta is as before afterwards
+        dag = td.from_torch(module, x, via="trace")
+        assert dag.graph.outputs["out"] is own.graph.outputs["out"]
+        assert module(x).shape == dag.graph.outputs["out"].shape
+
+
+def test_a_number_of_repeats_that_a_trace_has_as_a_tensor() -> None:
+    class Repeats(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return x.repeat_interleave(y.size(-1), dim=0)
+
+    x, y = torch.randn(3, 4), torch.randn(2, 2)
+    dag = td.from_torch(Repeats(), (x, y), via="trace")
+    np.testing.assert_array_equal(dag.run(x.numpy(), y.numpy()), x.repeat_interleave(2, 0).numpy())
+
+    class Data(nn.Module):
+        def forward(self, x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+            return x.repeat_interleave(n, 0)
+
+    with pytest.raises(td.UnsupportedError, match="the shape of its result depends on the data"):
+        td.from_torch(Data(), (x, torch.tensor([1, 2, 0])), via="trace")
+
+
+@pytest.mark.parametrize("bounds", [(8, 0, 7), (8, 0, 8), (3, -1, 9), (5,)])
+def test_a_histogram_of_whole_numbers(bounds: tuple[int, ...]) -> None:
+    class Histogram(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.histc(x, *bounds)
+
+    x = torch.randint(-2, 12, (50,), dtype=torch.int32)
+    dag = td.from_torch(Histogram(), x.to("meta"))  # torch has none for a CPU, but for other devices
+    got = dag.run(x.numpy())
+    assert got.dtype == np.int32
+    np.testing.assert_array_equal(got, torch.histc(x.double(), *bounds).numpy())
+
+
+def test_short_cuts_are_undone_and_lines_are_kept() -> None:
+    """Graphs are written as Python when they run; of the stack the line is kept that is read: the innermost forward."""
+    before = torch.fx.GraphModule.recompile, sys.modules["torch.fx.proxy"].__dict__["CapturedTraceback"]
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return _twice(x.sin())
+
+    def _twice(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    dag = td.from_torch(Net(), torch.ones(3))
+    line = Net.forward.__code__.co_firstlineno + 1
+    assert {o.source for o in dag.origins.values()} == {f"{__file__}:{line}"}
+    assert before == (torch.fx.GraphModule.recompile, sys.modules["torch.fx.proxy"].__dict__["CapturedTraceback"])
+    program = torch.export.export(Net(), (torch.ones(3),))
+    assert "sin" in program.graph_module.code

@@ -437,9 +437,11 @@ def _table() -> dict[Any, Any]:
 
 
 def decomposed(
-    target: OpOverload, args: Sequence[Any], kwargs: dict[str, Any], region: autocast.Region | None = None
+    target: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], region: autocast.Region | None = None
 ) -> torch.fx.GraphModule | str:
     """torch's own decomposition of a call into ops with rules, traced on meta tensors; why not, if it has none.
+
+    ``target`` is an op, or a function that calls some.
 
     In a ``region`` of autocast with the casts that happen there.
     """
@@ -474,7 +476,8 @@ def decomposed(
         reason = reason_of(name.partition(".")[2])
         if reason is not None:
             return f"it needs {name}, and {reason.why}"
-    others = ", ".join(sorted(missing - {plan_of(target).name}))
+    own = plan_of(target).name if isinstance(target, OpOverload) else ""
+    others = ", ".join(sorted(missing - {own}))
     return f"there is no rule for it{', nor for ' + others + ', which it decomposes into' if others else ''}"
 
 
@@ -515,6 +518,10 @@ def run_fx(
     return None
 
 
+#: What torch makes of a Python number where it wants a tensor.
+_WIDEST = {bool: torch.bool, int: torch.int64, float: torch.float64}
+
+
 def _call_node(
     node: torch.fx.Node,
     args: tuple[Any, ...],
@@ -524,6 +531,8 @@ def _call_node(
 ) -> Any:
     target = node.target
     if isinstance(target, OpOverload):
+        if args and isinstance(args[0], int | float) and isinstance(target._schema.arguments[0].type, torch.TensorType):
+            args = (Ref(constant(torch.tensor(args[0], dtype=_WIDEST[type(args[0])]))), *args[1:])
         memory = _memory(node.args) if plan_of(target).name.partition(".")[2] in _OF_MEMORY else None
         result = caller.call(target, args, kwargs, origin_of(node), memory)
         _check(node, result)
@@ -567,10 +576,19 @@ def _higher_order(
         region = autocast.Region(device, dtype or torch.get_autocast_dtype(device)) if enabled else None
         with caller.in_autocast(region if _is_on(inner, device) else caller.autocast):
             return run_fx(inner, rest, caller, origin_of)
-    origin = origin_of(node)
+    from tdagger.frameworks.torch.higher_order import HIGHER_ORDER  # which walks graphs by what is here
+
+    rule = HIGHER_ORDER.get(name)
+    if rule is not None:
+        return rule(args, caller, origin_of, origin_of(node))
+    raise refused(name, "control flow on data", caller, origin_of(node))
+
+
+def refused(name: str, why: str, caller: Caller, origin: Origin) -> UnsupportedError:
+    """The error that names an op of higher order, beside all that was found before."""
     where = f"{origin.module or 'the top module'}, {origin.source or 'source unknown'}"
-    caller.problems.append(Problem(name, "control flow on data", where))
-    raise caller.error()
+    caller.problems.append(Problem(name, why, where))
+    return caller.error()
 
 
 def _is_on(graph: torch.fx.GraphModule, device: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+import traceback
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, uninteresting_files
 
 from tdagger.errors import TDaggerError, UnsupportedError
 from tdagger.tensordag import Origin
@@ -28,7 +31,7 @@ def export(flat: Captured, args: tuple[torch.Tensor, ...]) -> torch.export.Expor
         warnings.filterwarnings("ignore", "The tensor attributes? .* were? assigned during export", UserWarning)
         warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec", FutureWarning)
         try:
-            with _cumulative_averages(flat):
+            with _cumulative_averages(flat), _code_when_called(), _short_traces():
                 program = torch.export.export(flat, args, strict=False)
             graphs = [m.graph for m in program.graph_module.modules() if isinstance(m, torch.fx.GraphModule)]
             if any(getattr(n.target, "__module__", "") == _TRANSFORMS for g in graphs for n in g.nodes):
@@ -42,7 +45,93 @@ def export(flat: Captured, args: tuple[torch.Tensor, ...]) -> torch.export.Expor
                 "If the network runs on these inputs, from_torch(..., via='trace') may capture it; what it decides "
                 "from the data is then fixed as for the example inputs."
             )
-            raise not_captured("torch.export", flat, e, advice) from e
+            raise not_captured("torch.export", flat, e, _of_experts(flat.model, e) or advice) from e
+
+
+def _of_experts(model: nn.Module, error: Exception) -> str:
+    """What to do about the experts of a transformers model that are looked through one by one, as the data has them."""
+    config: Any = getattr(model, "config", None)
+    configs = [config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", ()))]
+    chosen = {getattr(c, "_experts_implementation", None) for c in configs}
+    experts = any("expert" in path for path, _ in model.named_modules())
+    if "eager" not in chosen or not experts or not isinstance(error, GuardOnDataDependentSymNode):
+        return ""
+    return (
+        "Its experts_implementation is 'eager', a loop over those that the data picks: set it to 'grouped_mm' or "
+        "'batched_mm', model.set_experts_implementation('grouped_mm')."
+    )
+
+
+@contextmanager
+def _code_when_called() -> Generator[None, None, None]:
+    """Let graphs be written out as Python and compiled only if they are run, which none is here.
+
+    torch.export does it after each of its passes: of a network of 80 layers that is a quarter of the time.
+    """
+    kind: Any = torch.fx.GraphModule
+    write = kind.recompile
+
+    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        write(self)
+        return type(self).forward(self, *args, **kwargs)
+
+    def put_off(self: Any) -> None:
+        type(self).forward = run  # every graph module has a class of its own
+
+    kind.recompile = put_off
+    try:
+        yield
+    finally:
+        kind.recompile = write
+
+
+class _Trace:
+    """The last line of the stack that torch keeps at a node: of the innermost ``forward`` outside of its machinery."""
+
+    @staticmethod
+    def extract() -> _Trace:
+        return _Trace()
+
+    def summary(self) -> traceback.StackSummary:
+        frame: Any = sys._getframe(1)
+        skipped = uninteresting_files()
+        while frame is not None and (frame.f_code.co_name != "forward" or frame.f_code.co_filename in skipped):
+            frame = frame.f_back
+        if frame is None:
+            return traceback.StackSummary()
+        found = traceback.FrameSummary(frame.f_code.co_filename, frame.f_lineno, "forward", lookup_line=False, line="")
+        return traceback.StackSummary.from_list([found])
+
+
+@contextmanager
+def _short_traces() -> Generator[None, None, None]:
+    """Keep of the stack at every node only what is read of it: taking all of it is a tenth of the time."""
+    proxies: Any = sys.modules["torch.fx.proxy"]
+    whole = proxies.CapturedTraceback
+    proxies.CapturedTraceback = _Trace
+    try:
+        yield
+    finally:
+        proxies.CapturedTraceback = whole
+
+
+@contextmanager
+def recorded_convolutions() -> Generator[None, None, None]:
+    """Let ``torch.jit.trace`` record convolutions of tensors on the meta device.
+
+    It records ``_convolution``, which everywhere else is what ``convolution`` calls; on meta that is worked out in
+    Python, which fails on traced sizes and would record no convolution if it didn't.
+    """
+    library = torch.library.Library("aten", "IMPL")
+    library.impl("convolution", _convolution, "Meta", allow_override=True)
+    try:
+        yield
+    finally:
+        library._destroy()
+
+
+def _convolution(*args: Any) -> torch.Tensor:
+    return torch.ops.aten._convolution.default(*args, False, False, False, False)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from tdagger.composite import Composite
 from tdagger.graph import Graph
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Const, Iota, Leaf, Parameter
-from tdagger.ops.structure import Group, Item, Permute, Repeat, Slice, Ungroup
+from tdagger.ops.structure import Group, Item, Permute, Reduce, Repeat, Slice, Ungroup
 from tdagger.tensordag import Origin
 from tdagger.types import DType
 
@@ -112,6 +112,8 @@ class Writer:
         self.guards: dict[str, str] = {}
         #: What isn't read from its module.
         self.apart: set[Marked] = set()
+        #: What names in the code stand for, besides those of every module.
+        self.names: dict[str, Any] = {}
         self._row_of = row_of
         self._kept = {*graph.outputs.values(), *graph.updates.values()}
         self.marked: list[Marked] = []
@@ -122,6 +124,12 @@ class Writer:
         self._before: list[str] = []
         #: Set while a row is written: how an argument of an element type torch can't compute with is read.
         self.reading: Callable[[Value, str], str] | None = None
+
+    def inside(self, graph: Graph) -> Writer:
+        """A writer for a graph that is part of an op: its constants are kept where this one's are."""
+        inner = Writer(graph, self._row_of, {}, set())
+        inner.constants, inner.constant, inner.trains = self.constants, self.constant, self.trains
+        return inner
 
     # What rows call.
 
@@ -222,8 +230,10 @@ class Writer:
         if isinstance(value.op, Permute | Slice | Repeat) or value.op.name == "stream":
             view = True
         elif is_reshape(value):
-            old = self.reshaped(value).type.shape
-            view = [n for n in value.type.shape if n != 1] == [n for n in old if n != 1]
+            base = self.reshaped(value)
+            same = [n for n in value.type.shape if n != 1] == [n for n in base.type.shape if n != 1]
+            # a reduction that drops its axes stays in its place: inside of its user, it would keep what it reads
+            view = same and not (isinstance(base.op, Reduce) and self.is_private(value, base))
         else:
             view = False
         return view and self._depth < _NESTED_VIEWS and self.is_used_once(value)

@@ -12,9 +12,12 @@ from typing import Any, NamedTuple
 
 from tdagger.composite import Composite
 from tdagger.frameworks.torch.codegen import Row, Writer, is_reshape
-from tdagger.frameworks.torch.emit_core import dtype_name, reshape
+from tdagger.frameworks.torch.emit_core import cannot, dtype_name, reshape
+from tdagger.frameworks.torch.legalize import legalize
+from tdagger.graph import Graph
 from tdagger.op import Value
-from tdagger.ops.source import Buffer
+from tdagger.ops.source import Buffer, Const, Iota, Leaf
+from tdagger.ops.structure import Item
 from tdagger.types import TensorType
 
 Fields = dict[str, Any]
@@ -408,6 +411,36 @@ _CONV_TRANSPOSE = (
     "output_padding={output_padding}, groups={groups}, dilation={dilation})"
 )
 
+
+def _cond(w: Writer, v: Value, f: Fields) -> str:
+    """Both branches as functions in front of the call."""
+    predicate, *operands = f["tensors"]
+    for name in ("then", "otherwise"):
+        w.before(_function(w, f"_{name}", f[name]))
+    given = f"({operands[0]},)" if len(operands) == 1 else f"({', '.join(operands)})"
+    return f"runtime.cond({predicate}, _then, _otherwise, {given})"
+
+
+def _function(w: Writer, name: str, graph: Graph) -> str:
+    """The source of a function that computes a graph; its constants are those of the module around it."""
+    graph = legalize(graph, is_known, {})[0]
+    inner = w.inside(graph)
+    arguments = {x: f"a{i}" for i, x in enumerate(graph.inputs.values())}
+    outputs = list(graph.outputs.values())
+    body = inner.statements(outputs)
+    end = [f"return {', '.join(map(inner.ref, outputs))}"]
+    lines = inner.lines(body, end, arguments, lambda m: w.state_tensor(m.owner, m.name), {})
+    text = "".join(f"\n    {line}" for several in lines for line in several.split("\n"))
+    return f"def {name}({', '.join(arguments.values())}):{text}"
+
+
+def _branches_known(f: Fields, types: Sequence[TensorType]) -> bool:
+    """Whether torch has every op of both branches."""
+    graphs = [legalize(f[name], is_known, {})[0] for name in ("then", "otherwise")]
+    core = [v for g in graphs for v in g.values if not isinstance(v.op, Composite | Leaf | Const | Iota | Item)]
+    return all(cannot(v) is None for v in core)
+
+
 COMPOSITES: dict[str, Rule] = {
     # arithmetic
     "subtract": Rule("{x} - {y}", _NUMBERS, literals="11"),
@@ -580,6 +613,8 @@ COMPOSITES: dict[str, Rule] = {
     "adaptive_max_pool_with_indices": Rule(
         _spatial("F.adaptive_max_pool{n}d({x}, {size}, return_indices=True)", "size"), "f", _up_to_3d("size")
     ),
+    # choosing by data
+    "cond": Rule(_cond, "fibcu", _branches_known),
     # recurrent
     "lstm": Rule(_recurrent("lstm", 2), "f", _all_floats_alike),
     "gru": Rule(_recurrent("gru", 1), "f", _all_floats_alike),

@@ -7,8 +7,8 @@ import keyword
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from tdagger.frameworks.torch.emit_core import cannot, core_row
 from tdagger.frameworks.torch.legalize import legalize
 from tdagger.frameworks.torch.module import Entry, GeneratedModule, empty_module, fill, path_expression
 from tdagger.frameworks.torch.runtime import DTYPES, from_numpy
-from tdagger.graph import Graph
+from tdagger.graph import Graph, branches
 from tdagger.library.random import SEED
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Input, Leaf
@@ -47,7 +47,7 @@ def to_torch(dag: TensorDAG, *, copy: bool = False) -> GeneratedModule:
     ``train()``, on the module or a part of it, brings back batch norm's statistics and dropout. Constants are
     buffers that aren't saved. UnsupportedError names all that torch can't compute.
     """
-    return _module(dag, copy, plain=False)
+    return module_of(dag, copy, plain=False)
 
 
 def to_torchscript(dag: TensorDAG, *, copy: bool = False) -> torch.jit.ScriptModule:
@@ -57,7 +57,8 @@ def to_torchscript(dag: TensorDAG, *, copy: bool = False) -> torch.jit.ScriptMod
     named tuple or dict of tensors comes out as a dict, or as a tuple where one of its entries is nested (TorchScript
     has no dict of mixed values); None and numbers are left out.
     """
-    module = _module(dag, copy, plain=True)
+    dag = _without_objects(dag)
+    module = module_of(dag, copy, plain=True)
     args, kwargs = example_inputs(dag, plain=True)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.filterwarnings("ignore", ".*deprecated", DeprecationWarning)
@@ -70,19 +71,28 @@ def to_torchscript(dag: TensorDAG, *, copy: bool = False) -> torch.jit.ScriptMod
 def to_exported_program(dag: TensorDAG, *, copy: bool = False) -> torch.export.ExportedProgram:
     """A ``torch.export.ExportedProgram`` of the module in eval mode.
 
-    Dataclass outputs that torch's pytree doesn't know come out as dicts.
+    Dataclass outputs that torch's pytree doesn't know come out as dicts, and caches go in as dicts.
     """
+    dag = _without_objects(dag)
     known = all(_is_exportable(t) for t in _walk(dag.signature.outputs))
-    module = _module(dag, copy, plain=not known)
+    module = module_of(dag, copy, plain=not known)
     args, kwargs = example_inputs(dag, plain=not known)
     return torch.export.export(module, args, kwargs, strict=False)
+
+
+def _without_objects(dag: TensorDAG) -> TensorDAG:
+    """The same, called with dicts in the place of objects, which tracing doesn't take apart."""
+    return replace(dag, signature=replace(dag.signature, inputs=dag.signature.inputs.plain()))
 
 
 # --- the module --------------------------------------------------------------------------------------------
 
 
-def _module(dag: TensorDAG, copy: bool, plain: bool) -> GeneratedModule:
-    """``plain`` is for tracing: no checks, no constant arguments, plain containers, constants baked in."""
+def module_of(dag: TensorDAG, copy: bool, plain: bool, writer_of: Callable[..., Writer] = Writer) -> GeneratedModule:
+    """``plain`` is for tracing: no checks, no constant arguments, plain containers, constants baked in.
+
+    ``writer_of`` makes the writer of the code.
+    """
     graph, origins = legalize(dag.graph, is_known, dag.origins)
     _refuse_unsupported(graph, origins)
     state = dict(dag.state) or _declared(graph)
@@ -90,7 +100,7 @@ def _module(dag: TensorDAG, copy: bool, plain: bool) -> GeneratedModule:
     owners = {"", *modules, *(n.rpartition(".")[0] for n in state)}
     owners |= {o[:i] for o in owners for i, c in enumerate(o) if c == "."}
     call = _call(dag, graph, plain)
-    writer = Writer(graph, _row_of, origins, owners)
+    writer = writer_of(graph, _row_of, origins, owners)
     writer.state = set(state)
     writer.trains = any(map(_trains, graph.values))
     while any(n.startswith(writer.constant) for n in (*state, *owners)):
@@ -113,6 +123,8 @@ def _module(dag: TensorDAG, copy: bool, plain: bool) -> GeneratedModule:
 
 def _trains(value: Value) -> bool:
     """Whether a value is what only training computes: dropout, or a norm that moves its running statistics."""
+    if value.op.has_branches:
+        return any(_trains(v) for branch in branches(value) for v in legalize(branch, is_known, {})[0].values)
     if value.op.name in ("batch_norm_train", "instance_norm_train"):
         return len(value.args) > 1 and isinstance(value.args[1].op, Buffer)
     return value.op.name in ("dropout_train", "alpha_dropout_train")
@@ -187,7 +199,7 @@ class _Call:
     names: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-_RESERVED = {"self", "m", "_", "torch", "F", "runtime", "inf", "nan", "forward"}
+_RESERVED = {"self", "m", "_", "_then", "_otherwise", "torch", "F", "runtime", "inf", "nan", "forward"}
 
 
 def _identifier(text: str, taken: set[str]) -> str:
@@ -273,7 +285,7 @@ def _count(tree: Tree) -> int:
 def _forward(writer: Writer, dag: TensorDAG, call: _Call, plain: bool,
              baked: dict[str, str]) -> tuple[str, dict[str, Any]]:  # fmt: skip
     """The source of ``forward`` and what its names stand for; ``baked`` names buffers that became constants."""
-    graph, names = writer.graph, dict(call.names)
+    graph, names = writer.graph, {**call.names, **writer.names}
     changed = set(graph.updates)
     roots = [*graph.outputs.values(), *graph.updates.values()]
     body: list[Statement] = writer.statements(roots)

@@ -18,8 +18,9 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from tdagger.errors import InputError, TDaggerError, UnsupportedError
-from tdagger.frameworks.torch import autocast, torchscript
+from tdagger.frameworks.torch import autocast, caches, torchscript
 from tdagger.frameworks.torch.aten import DTYPES
+from tdagger.frameworks.torch.aten.reasons import SPARSE
 from tdagger.frameworks.torch.calls import Caller, array_of, constant, run_fx
 from tdagger.frameworks.torch.capture import (
     Captured,
@@ -27,6 +28,7 @@ from tdagger.frameworks.torch.capture import (
     export,
     mark_cumulative,
     not_captured,
+    recorded_convolutions,
     telling_own_backwards,
 )
 from tdagger.frameworks.torch.functional import Ref, refuse_shared_writes, warn_of_writes
@@ -34,7 +36,7 @@ from tdagger.graph import Graph, bulk
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Input, Parameter
 from tdagger.tensordag import Origin, Signature, TensorDAG, Weight
-from tdagger.tree import Tree, converters, flatten
+from tdagger.tree import Tree, flatten
 from tdagger.types import TensorType
 
 
@@ -68,6 +70,8 @@ def type_of(tensor: torch.Tensor) -> TensorType:
     """The type of a torch tensor."""
     if tensor.dtype not in DTYPES:
         raise UnsupportedError(f"tensors of {tensor.dtype} can't be imported")
+    if tensor.layout is not torch.strided:
+        raise UnsupportedError(f"a tensor of layout {tensor.layout} can't be imported: {SPARSE.why}")
     return TensorType(tuple(tensor.shape), DTYPES[tensor.dtype])
 
 
@@ -75,30 +79,7 @@ def _is_tensor(x: Any) -> bool:
     return isinstance(x, torch.Tensor)
 
 
-def _cache_tensors(cache: Any) -> Any:
-    """A transformers Cache as a tuple of (key, value) for each layer, or its parts if it has several."""
-    if hasattr(cache, "self_attention_cache"):
-        return (_cache_tensors(cache.self_attention_cache), _cache_tensors(cache.cross_attention_cache))
-    if hasattr(cache, "layers"):
-        names = ("keys", "values", "conv_states", "recurrent_states", "ssm_states")
-        return tuple(
-            tuple(getattr(layer, n) for n in names if isinstance(getattr(layer, n, None), torch.Tensor))
-            for layer in cache.layers
-        )
-    return {k: v for k, v in vars(cache).items() if isinstance(v, torch.Tensor | list | tuple | dict)}
-
-
-#: Caches of transformers, by what they are called under ``transformers.``; those of a base class count too.
-_CACHES = (
-    "cache_utils.Cache",
-    "cache_utils.MambaCache",
-    "models.mamba.modeling_mamba.MambaCache",
-    "models.mimi.modeling_mimi.MimiConv1dPaddingCache",
-    "models.reformer.modeling_reformer.ReformerDynamicCache",
-    "models.xlstm.modeling_xlstm.xLSTMCache",
-)
-converters.update({f"transformers.{name}": _cache_tensors for name in _CACHES})
-
+caches.register()
 
 # --- state -------------------------------------------------------------------------------------------------
 
@@ -154,7 +135,7 @@ class _Flat(Captured):
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         args, kwargs = self.inputs.unflatten(list(tensors))
-        leaves, self.result.tree = flatten(self.model(*args, **kwargs), _is_tensor, "the result")
+        leaves, self.result.tree = flatten(self.model(*args, **kwargs), _is_tensor, "the result", result=True)
         return tuple(leaves)
 
 
@@ -317,7 +298,9 @@ def _import_trace(flat: _Flat, args: tuple[torch.Tensor, ...], external: bool, t
         with warnings.catch_warnings(), torch.no_grad(), buffers_kept(flat):
             warnings.filterwarnings("ignore", ".*deprecated", DeprecationWarning)
             given = tuple(t.clone() for t in args)  # the network runs, and may write to them
-            traced: Any = torch.jit.trace(flat, given, check_trace=False, strict=False)
+            on_meta = any(t.is_meta for t in (*given, *flat.parameters(), *flat.buffers()))
+            with recorded_convolutions() if on_meta else nullcontext():
+                traced: Any = torch.jit.trace(flat, given, check_trace=False, strict=False)
     except TDaggerError:
         raise
     except Exception as e:  # whatever the network's own code or torch raises
@@ -452,7 +435,8 @@ def _import_program(
         warn_of_writes(changed)
         signature = caller.with_seed(inputs, signature)
         graph = Graph(inputs, outputs, updates, title, caller.order)
-    return TensorDAG(graph, TorchWeights(tensors), signature, dict(state), caller.origins, places.modules, title)
+    axes = caches.axis_names(signature.inputs, graph.inputs)
+    return TensorDAG(graph, TorchWeights(tensors), signature, dict(state), caller.origins, places.modules, title, axes)
 
 
 def _constant_tensor(program: torch.export.ExportedProgram, target: str) -> torch.Tensor:

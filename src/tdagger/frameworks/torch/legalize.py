@@ -49,4 +49,5 @@ def legalize(
     def named(values: Mapping[str, Value]) -> dict[str, Value]:
         return {k: new[v] for k, v in values.items()}  # type: ignore[misc]
 
-    return Graph(named(graph.inputs), named(graph.outputs), named(graph.updates), graph.name), carried
+    order = [v for result in new.values() for v in (result if isinstance(result, tuple) else (result,))]
+    return Graph(named(graph.inputs), named(graph.outputs), named(graph.updates), graph.name, order), carried

@@ -6,8 +6,10 @@ import itertools
 import keyword
 import linecache
 import math
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -66,13 +68,13 @@ def _compiled(source: Source) -> Callable[..., Any]:
     file = f"<tdagger {source.title} {next(_numbers)}>"
     lines = source.code.splitlines(keepends=True)
     linecache.cache[file] = (len(source.code), None, lines, file)
-    scope: dict[str, Any] = {
-        "__name__": file, "torch": torch, "F": F, "runtime": runtime, "inf": math.inf, "nan": math.nan,
-        **source.names,
-    }  # fmt: skip
+    module = sys.modules[file] = ModuleType(file)  # torch.compile asks for it where it meets a function of the code
+    scope = vars(module)
+    scope.update({"torch": torch, "F": F, "runtime": runtime, "inf": math.inf, "nan": math.nan, **source.names})
     exec(compile(source.code, file, "exec"), scope)
-    forward = scope["forward"]
-    weakref.finalize(forward, linecache.cache.pop, file, None)
+    forward = scope.pop("forward")  # or the module would keep it, and it the module
+    for table in (linecache.cache, sys.modules):
+        weakref.finalize(forward, table.pop, file, None)
     return forward
 
 

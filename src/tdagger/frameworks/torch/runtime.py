@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -179,6 +180,31 @@ def shift_right(x: Tensor, by: Tensor | int) -> Tensor:
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _STEP = 0x9E3779B97F4A7C15
+
+
+def cond(predicate: Tensor, then: Callable[..., Any], otherwise: Callable[..., Any], operands: tuple[Any, ...]) -> Any:
+    """What one of two functions gives: the one is called that the predicate says, and recorded as ``torch.cond``.
+
+    A trace holds both and a ``where``, as do tensors without data.
+    """
+    if torch.compiler.is_compiling() or torch.compiler.is_exporting():
+        return torch.cond(predicate, _copying(then), _copying(otherwise), operands)
+    if not torch.jit.is_tracing() and not predicate.is_meta:  # pyright: ignore[reportPrivateImportUsage]
+        return (then if predicate else otherwise)(*operands)
+    a, b = then(*operands), otherwise(*operands)
+    if isinstance(a, Tensor):
+        return torch.where(predicate, a, b)
+    return tuple(torch.where(predicate, x, y) for x, y in zip(a, b, strict=True))
+
+
+def _copying(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, its results never its arguments, as torch.cond wants it."""
+
+    def call(*operands: Any) -> Any:
+        out = function(*operands)
+        return tuple(x.clone() for x in out) if isinstance(out, tuple) else out.clone()
+
+    return call
 
 
 def seed_of(seed: Tensor | int | None, like: Tensor | None) -> Tensor:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tdagger.errors import SourceError, TDaggerError
+from tdagger.errors import SourceError
 from tdagger.frameworks.source import Options, nearest, require
-from tdagger.frameworks.torch import archive, example, importer
+from tdagger.frameworks.torch import archive, example, huggingface, importer
 from tdagger.frameworks.torch.calls import array_of
 from tdagger.frameworks.torch.runtime import DTYPES
 from tdagger.op import Array
@@ -43,10 +43,10 @@ class TorchSource:
         """Whether it goes back as TorchScript."""
         return isinstance(self.network, torch.jit.ScriptModule)
 
-    def dag(self) -> TensorDAG:
+    def dag(self, external: bool = False) -> TensorDAG:
         if self.is_script:
-            return importer.from_torchscript(self.network, self.args, name=self.name)
-        return importer.from_torch(self.network, self.args, self.kwargs, name=self.name)
+            return importer.from_torchscript(self.network, self.args, external=external, name=self.name)
+        return importer.from_torch(self.network, self.args, self.kwargs, external=external, name=self.name)
 
     def random_inputs(self, seed: int) -> example.Arguments:
         return example.random((self.args, self.kwargs), self.names, self.vocabulary, seed)
@@ -72,7 +72,7 @@ def _is_tensor(value: Any) -> bool:
 def _outputs(module: Any, inputs: example.Arguments) -> list[Array]:
     args, kwargs = inputs
     with torch.no_grad():
-        leaves, _ = flatten(module(*args, **kwargs), _is_tensor, "the result")
+        leaves, _ = flatten(module(*args, **kwargs), _is_tensor, "the result", result=True)
     return [_numpy(leaf) for leaf in leaves]
 
 
@@ -108,7 +108,7 @@ def from_timm(name: str, options: Options) -> TorchSource:
     if not timm.is_model(name.partition(".")[0]):
         raise SourceError(f"timm has no model {name!r}{nearest(name, timm.list_models())}")
     torch.manual_seed(0)
-    with _explained(f"timm:{name}"), _device(options):
+    with huggingface.explained(f"timm:{name}"), _device(options):
         model = timm.create_model(name, pretrained=False, **options.settings)
     channels, *sides = timm.data.resolve_model_data_config(model)["input_size"]
     size = options.settings.get("img_size", sides)
@@ -127,17 +127,19 @@ def from_transformers(name: str, options: Options) -> TorchSource:
     if getattr(found, "config_class", None) is None:
         raise SourceError(f"transformers:{name} is no model with a config; name a model class, like BertModel")
     torch.manual_seed(0)
-    with _explained(f"transformers:{name}"), _device(options):
+    with huggingface.explained(f"transformers:{name}"), _device(options):
         model = found(_config(name, found.config_class, options))
-    inputs, vocabulary = example.for_transformers(model, {}) if not options.shapes else _as_asked(model, options)
+    inputs, vocabulary = _inputs(model, options)
     return _ready(name, model, ((), inputs), options, vocabulary=vocabulary)
 
 
-def _as_asked(model: Any, options: Options) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """What can be made up for a model whose inputs are asked for by shape: all of it, or nothing."""
+def _inputs(model: Any, options: Options) -> tuple[dict[str, Any], dict[str, int]]:
+    """What can be made up for a model; nothing where that is not all, and inputs are asked for by shape."""
     try:
-        return example.for_transformers(model, options.shapes)
+        return huggingface.inputs_for(model.eval(), options.shapes, options.seq, options.past)
     except SourceError:
+        if not options.shapes or options.seq or options.past:
+            raise
         return {}, {}
 
 
@@ -176,7 +178,7 @@ def from_callable(module: str, path: str, options: Options) -> TorchSource:
         found = getattr(found, step)
     if not isinstance(found, nn.Module):
         torch.manual_seed(0)
-        with _explained(name), _device(options):
+        with huggingface.explained(name), _device(options):
             found = found(**options.settings)
     network, given = found if isinstance(found, tuple) and len(found) == 2 else (found, ())
     if not isinstance(network, nn.Module):
@@ -236,15 +238,3 @@ def _traced(network: torch.jit.ScriptModule, parameters: list[str]) -> dict[str,
 def _device(options: Options) -> Any:
     """Where new tensors are made inside ``with``."""
     return torch.device("meta") if options.meta else contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def _explained(name: str) -> Any:
-    """What goes wrong in a library's or user's own code is told as the SOURCE's fault, in one line."""
-    try:
-        yield
-    except TDaggerError:
-        raise
-    except Exception as e:
-        first = (str(e).strip().splitlines() or [""])[0]
-        raise SourceError(f"{name} can't be built: {type(e).__name__}: {first}") from e

@@ -30,7 +30,7 @@ _SOURCE = re.compile(r'^(\S+)\((\d+)\): |File "([^"]+)", line (\d+)')
 
 
 class _Object:
-    """A module of the script: where it is."""
+    """A module of the script, and its whole path."""
 
     def __init__(self, module: Any, path: str) -> None:
         self.module = module
@@ -240,20 +240,21 @@ class _Walker:
         return Origin(path, node.kind().replace("::", "."), source)
 
     def below_root(self, path: str) -> str:
-        """A module path without the root."""
-        return path.removeprefix(self.root).removeprefix(".") if self.root else path
+        """A whole path, as it is below the root."""
+        return "" if path == self.root else path.removeprefix(f"{self.root}.")
 
     def attribute(self, owner: _Object, name: str) -> Any:
         """An attribute of a module: another module, a weight, or a plain value."""
         found = getattr(owner.module, name)
-        path = self.below_root(f"{owner.path}.{name}" if owner.path else name)
+        whole = f"{owner.path}.{name}" if owner.path else name
+        path = self.below_root(whole)
         if isinstance(found, torch.nn.Module):
             self.modules[path] = getattr(found, "original_name", type(found).__name__)
-            return _Object(found, path)
+            return _Object(found, whole)
         if isinstance(found, torch._C.ScriptModule):  # one that freezing left without a Python module
             kind: Any = found._type()
             self.modules[path] = kind.name()
-            return _Object(found, path)
+            return _Object(found, whole)
         if isinstance(found, torch.Tensor) and path in self.state:
             weight = self.state[path]
             key = weight.alias_of or path
@@ -377,7 +378,7 @@ def _set_attribute(walker: _Walker, node: Any, inputs: list[Any]) -> None:
         if ref is old and isinstance(new, Ref) and new.read().type == old.read().type:
             walker.weights[key] = new
             return
-    path = f"{owner.path}.{node.s('name')}".removeprefix(".")
+    path = walker.below_root(f"{owner.path}.{node.s('name')}".removeprefix("."))
     raise UnsupportedError(f"the script sets {path}: only buffers can change, and not their shape or element type")
 
 

@@ -23,7 +23,7 @@ from tdagger.frameworks.torch.aten.table import (
 from tdagger.op import Value
 from tdagger.ops import elementwise as e
 from tdagger.ops.source import const
-from tdagger.ops.structure import broadcast_to, concat, flip, reduce, slice_axis, squeeze, unsqueeze
+from tdagger.ops.structure import broadcast_to, concat, flip, permute, reduce, slice_axis, squeeze, unsqueeze
 
 # --- products ----------------------------------------------------------------------------------------------
 
@@ -82,10 +82,49 @@ def _einsum(equation: str, operands: Sequence[Value], *, path: Any = None) -> Va
     return lib.einsum(*promote(*operands), equation=equation)
 
 
+@rule("_int_mm")
+def _int_mm(self: Value, mat2: Value) -> Value:
+    return lib.matmul(e.cast(self, "i32"), e.cast(mat2, "i32"))
+
+
+@rule("_weight_int8pack_mm")
+def _weight_int8pack_mm(self: Value, mat2: Value, scales: Value) -> Value:
+    """Rows times the rows of int8 ``mat2``, each of which has a scale; summed, and scaled, in float32."""
+    product = lib.linear(e.cast(self, "f32"), e.cast(mat2, "f32"))
+    return e.cast(RULES["mul"](product, e.cast(scales, "f32")), self.dtype)
+
+
+@rule("_scaled_mm")
+def _scaled_mm(
+    self: Value,
+    mat2: Value,
+    scale_a: Value,
+    scale_b: Value,
+    bias: Value | None = None,
+    scale_result: Value | None = None,
+    out_dtype: Any = None,
+    use_fast_accum: bool = False,
+) -> Value:
+    """A product of scaled 8 bit floats; a scale is a number, or one for each row or column of the result."""
+    for scale, wanted in ((scale_a, (self.shape[0], 1)), (scale_b, (1, mat2.shape[1]))):
+        if scale.type.size != 1 and scale.shape != wanted:
+            raise unsupported(f"scales are imported for the whole matrix or for {wanted}, not {scale.type}")
+    if scale_result is not None:
+        raise unsupported("a scale of the result isn't imported")
+    out = lib.matmul(e.cast(self, "f32"), e.cast(mat2, "f32"))
+    for scale in (scale_a, scale_b):
+        out = RULES["mul"](out, lib.reshape(scale, shape=()) if scale.type.size == 1 else scale)
+    out = out if bias is None else RULES["add"](out, e.cast(bias, "f32"))
+    return e.cast(out, self.dtype if out_dtype is None else DTYPES[out_dtype])
+
+
 @rule("_grouped_mm", "transformers.grouped_mm_fallback")
 def _grouped_mm(
     input: Value, weight: Value, offs: Value | None = None, bias: Value | None = None, out_dtype: Any = None
 ) -> Value:
+    if input.rank == weight.rank == 3 and offs is None:
+        out = lib.matmul(input, weight)
+        return out if out_dtype is None else e.cast(out, DTYPES[out_dtype])
     if input.rank != 2 or weight.rank != 3 or offs is None:
         raise unsupported(
             f"only groups of the rows of a matrix are imported, not {input.type} and {weight.type}"
@@ -122,6 +161,23 @@ def _attention(
     )
 
 
+@rule("_scaled_dot_product_flash_attention_for_cpu")
+def _flash_attention(
+    query: Value,
+    key: Value,
+    value: Value,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    attn_mask: Value | None = None,
+    scale: float | None = None,
+) -> tuple[Value, None]:
+    """What attention is on a CPU; the other result is a note for its gradient."""
+    if dropout_p:
+        raise unsupported("its dropout draws random numbers of its own: capture the network without decomposing it")
+    return lib.scaled_dot_product_attention(query, key, value, attn_mask, causal=is_causal, scale=scale), None
+
+
 # --- convolutions ------------------------------------------------------------------------------------------
 
 
@@ -155,6 +211,13 @@ def _conv(
 
 for _n in (1, 2, 3):
     RULES[f"conv{_n}d"] = RULES[f"conv{_n}d.padding"] = _conv
+
+
+@rule("conv_tbc")
+def _conv_tbc(self: Value, weight: Value, bias: Value, pad: int = 0) -> Value:
+    """A convolution of ``[t b c]`` with ``[k c out]``."""
+    out = _conv(permute(self, (1, 2, 0)), permute(weight, (2, 1, 0)), bias, 1, pad)
+    return permute(out, (2, 0, 1))
 
 
 def _conv_transpose(

@@ -253,17 +253,35 @@ def _diagonal_scatter(self: Value, src: Value, offset: int = 0, dim1: int = 0, d
 # --- distances and statistics ------------------------------------------------------------------------------
 
 
+#: torch takes a Euclidean distance by a matrix product where one side has more rows than this.
+_ROWS_OF_DIFFERENCES = 25
+
+
 @rule("_cdist_forward")
 def _cdist(x1: Value, x2: Value, p: float, compute_mode: int | None = None) -> Value:
+    """``compute_mode`` 1 is a matrix product, 2 differences, 0 and None what the numbers of rows say."""
+    rows = max(x1.shape[-2], x2.shape[-2])
+    if p == 2 and x1.shape[-1] and (compute_mode == 1 or (not compute_mode and rows > _ROWS_OF_DIFFERENCES)):
+        return _cdist_by_matmul(x1, x2)
     away = s.unsqueeze(x1, (x1.rank - 1,)) - s.unsqueeze(x2, (x2.rank - 2,))
     if not away.shape[-1]:
         return e.zeros_like(s.reduce(away, "sum", (-1,), keep=False))
     return lib.vector_norm(away, ord=float(p), axes=(away.rank - 1,))
 
 
+def _cdist_by_matmul(x1: Value, x2: Value) -> Value:
+    """The root of ``|x1|^2 + |x2|^2 - 2 x1 x2``, which rounding can make negative: then 0, without a gradient."""
+    squares = [s.reduce(lib.square(x), "sum", (-1,)) for x in (x1, x2)]
+    product = lib.matmul(x1, s.transpose(x2, -2, -1))
+    total = RULES["add"](squares[0], s.transpose(squares[1], -2, -1))
+    total = RULES["add"](product * -2.0, total)
+    nothing = e.less_equal(total, e.zeros_like(total))
+    return e.where(nothing, 0.0, e.sqrt(e.where(nothing, 1.0, total)))
+
+
 @rule("cdist")
 def _cdist_rule(x1: Value, x2: Value, p: float = 2, compute_mode: int | None = None) -> Value:
-    return _cdist(x1, x2, p)
+    return _cdist(x1, x2, p, compute_mode)
 
 
 @rule("_pdist_forward", "pdist")
@@ -313,16 +331,20 @@ def _corrcoef(self: Value) -> Value:
 @rule("histc")
 def _histc(self: Value, bins: int = 100, min: Any = 0, max: Any = 0) -> Value:
     x = _line(self)
+    is_float = x.dtype.is_float
+    if not is_float:  # whole numbers, as torch counts them where it does (not on a CPU)
+        x = e.cast(x, "i64")
     if min == max:
         if not x.type.size:
-            return s.broadcast_to(const(0.0, x.dtype), (bins,))
+            return s.broadcast_to(const(0, self.dtype), (bins,))
         low, high = (s.reduce(x, k, (0,)) for k in ("min", "max"))
         flat = e.equal(low, high)
-        low, high = e.where(flat, low - 1.0, low), e.where(flat, high + 1.0, high)
+        low, high = e.where(flat, low - 1, low), e.where(flat, high + 1, high)
     else:
-        low, high = (const([float(v)], x.dtype) for v in (min, max))
+        low, high = (const([x.dtype.numpy.type(v)], x.dtype) for v in (min, max))
     inside = e.greater_equal(*e.align(x, low)) & e.less_equal(*e.align(x, high))
-    place = e.cast(e.where(inside, (x - low) * float(bins) / (high - low), 0.0), "i64")
+    place = (x - low) * bins / (high - low) if is_float else e.floor_divide((x - low) * bins, high - low)
+    place = e.cast(e.where(inside, place, 0), "i64")
     place = e.where(inside, e.minimum(place, bins - 1), bins)
     counts = scatter(s.broadcast_to(const(0, "i64"), (bins + 1,)), place, e.cast(inside, "i64"), 0, 0, "add")
-    return e.cast(s.slice_axis(counts, 0, 0, bins), x.dtype)
+    return e.cast(s.slice_axis(counts, 0, 0, bins), self.dtype)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tdagger import library as lib
+from tdagger.frameworks.torch.aten.constants import number_of
 from tdagger.frameworks.torch.aten.reasons import NUMBER, SHAPE
 from tdagger.frameworks.torch.aten.table import (
     DTYPES,
@@ -287,6 +288,14 @@ def _tile(self: Value, dims: Sequence[int]) -> Value:
 def _repeat_interleave(self: Value, repeats: int, dim: int | None = None, *, output_size: int | None = None) -> Value:
     x, axis = (lib.reshape(self, shape=(-1,)), 0) if dim is None else (self, dim)
     return lib.repeat_interleave(x, repeats=repeats, axis=axis)
+
+
+@rule("repeat_interleave.self_Tensor")
+def _repeat_interleave_by(self: Value, repeats: Value, dim: int | None = None, *, output_size: Any = None) -> Value:
+    times = number_of(repeats)  # a trace writes sizes as tensors
+    if times is None:
+        raise unsupported(SHAPE.why)
+    return _repeat_interleave(self, int(times.real), dim)
 
 
 def _pairs(pad: Sequence[int], rank: int) -> list[tuple[int, int] | None]:
