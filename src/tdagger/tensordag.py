@@ -6,16 +6,25 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tdagger.analysis.axes import Axes
+from tdagger.analysis.backends import backend_of
+from tdagger.analysis.backward import backward as gradients
+from tdagger.analysis.backward import has_gradient, leaves, results
 from tdagger.analysis.cost import Cost, cost_of
+from tdagger.analysis.execution import trace
 from tdagger.analysis.formula import CostFunction, Costs, costs_of
-from tdagger.analysis.memory import scheduled
+from tdagger.analysis.memory import peak
 from tdagger.analysis.names import Given, NamedAxes
+from tdagger.analysis.plan import ALIGNMENT, Plan, plan
+from tdagger.analysis.profile import Profile
 from tdagger.analysis.ranks import RankReport, rank_report
+from tdagger.analysis.schedule import scheduled
+from tdagger.analysis.timing import Device, Prediction, device_of, predict
 from tdagger.errors import AttributeValueError, GraphError, InputError
 from tdagger.graph import Graph, Unit, flops, op_counts
 from tdagger.interpret import run
@@ -130,21 +139,101 @@ class TensorDAG:
 
     # What it costs.
 
-    def cost(self) -> Cost:
+    def cost(self, backward: bool | str | Sequence[str] = False, outputs: Sequence[str] | None = None) -> Cost:
         """Multiply-adds, flops of each kind, bytes moved under three models, peak memory; whole and row by row.
 
         ``print(dag.cost())`` shows them, docs/counting.md defines them. No weights are read.
-        """
-        return cost_of(self.graph, self.origins, {n: w.alias_of for n, w in self.state.items() if w.alias_of})
 
-    def schedule(self, minimize: str = "memory") -> TensorDAG:
+        ``backward=True`` counts the backward pass too, for the gradients of trainable parameters; ``"inputs"`` for
+        those of inputs besides, and a list of names for those of these inputs, parameters and buffers only. What is
+        differentiated are all outputs of floats, or ``outputs``. GraphError for a name there isn't, or without floats.
+        """
+        aliases = {n: w.alias_of for n, w in self.state.items() if w.alias_of}
+        if backward is False:
+            if outputs is not None:
+                raise AttributeValueError("outputs are differentiated with cost(backward=True), there is no other use")
+            return cost_of(self.graph, self.origins, aliases)
+        work = gradients(self.graph, self._differentiated(backward), results(self.graph, outputs))
+        return cost_of(self.graph, self.origins, aliases, work)
+
+    def _differentiated(self, backward: bool | str | Sequence[str]) -> set[Value]:
+        """The leaves that ``cost(backward)`` asks for gradients of."""
+        if not isinstance(backward, bool | str):
+            tied = [self.state[n].alias_of or n if n in self.state else n for n in backward]
+            used = {*self.graph.inputs, *self.graph.parameters, *self.graph.buffers}
+            return leaves(self.graph, [n for n in tied if n in used or n not in self.state])
+        if backward not in (True, "inputs"):
+            raise AttributeValueError(f'backward: True, "inputs" or a list of names, not {backward!r}')
+        frozen = {n for n, w in self.state.items() if not w.trainable}
+        found = [v for n, v in self.graph.parameters.items() if n not in frozen]
+        found += self.graph.inputs.values() if backward == "inputs" else []
+        return {v for v in found if has_gradient(v.type)}
+
+    def schedule(self, minimize: str = "memory", backend: str | None = None) -> TensorDAG:
         """The same network in an order whose activations take less memory at their peak, never more.
 
-        AttributeValueError if ``minimize`` is anything but "memory".
+        ``backend`` is whose peak is compared, see :meth:`peak_memory`. AttributeValueError if ``minimize`` is anything
+        but "memory", or there is no such backend.
+
+        >>> import tdagger as td
+        >>> x = td.input("x", (100,))
+        >>> a, b = td.exp(x), td.sin(x)
+        >>> graph = td.Graph({"x": x}, {"y": td.reduce(a, "sum") + td.reduce(b, "sum")}, order=[a, b])
+        >>> dag = TensorDAG(graph, {}, Signature(Tree("tuple"), Tree("leaf")))
+        >>> dag.peak_memory(), dag.schedule().peak_memory()
+        (804, 408)
         """
         if minimize != "memory":
             raise AttributeValueError(f'schedule: what can be minimized is "memory", not {minimize!r}')
-        return self.with_graph(scheduled(self.graph))
+        return self.with_graph(scheduled(self.graph, None if backend is None else backend_of(backend)))
+
+    def peak_memory(self, backend: str | None = None) -> int:
+        """The most bytes of activations alive at once, outputs included, weights, inputs and constants apart.
+
+        Without a backend each op's results are as large as their types say, and kernels need nothing besides
+        (``cost().peak_bytes``). ``"numpy"`` is what :meth:`run` holds, where more ops are views; ``"torch-cpu"`` what
+        torch's allocator gives the module of :meth:`to_torch`, with the scratch of its kernels (docs/memory.md).
+        AttributeValueError if there is no such backend.
+        """
+        return peak(self.graph)[0] if backend is None else trace(self.graph, backend_of(backend)).peak_bytes
+
+    def memory_plan(self, *, in_place: bool = True, alignment: int = ALIGNMENT) -> Plan:
+        """A place for every activation in one block: ``plan.size``, ``plan.offsets[buffer]``, ``print(plan)``.
+
+        ``in_place``: elementwise ops write over an argument that nobody needs any more. ``schedule()`` before
+        often makes it smaller. AttributeValueError unless ``alignment`` is positive; in bytes, as all sizes.
+
+        >>> import tdagger as td
+        >>> x = td.input("x", (16,))
+        >>> graph = td.Graph({"x": x}, {"y": td.reduce(td.exp(td.sin(x)), "sum")})
+        >>> dag = TensorDAG(graph, {}, Signature(Tree("tuple"), Tree("leaf")))
+        >>> print(dag.memory_plan())
+                offset           size   first    last  op
+                     0             64       1       2  sin f32[16]
+                     0             64       2       3  exp f32[16]
+                    64              4       3       4  reduce f32[1]
+        3 buffers in 128 bytes, 1.882 of the peak 68; all: 132
+        """
+        return plan(self.graph, alignment, in_place=in_place)
+
+    # How long it takes.
+
+    def profile(self, args: Any = None, kwargs: dict[str, Any] | None = None, **options: Any) -> Profile:
+        """Run the network with torch and measure every op: ``print(dag.profile())``, ``profile.bottlenecks(5)``.
+
+        ``args`` and ``kwargs`` are tensors as the network takes them, or nothing for random ones. See
+        :func:`tdagger.frameworks.torch.profiler.profile` for the options ``threads``, ``runs``, ``device``.
+        """
+        return importlib.import_module("tdagger.frameworks.torch.profiler").profile(self, args, kwargs, **options)
+
+    def predict_time(self, device: Device | str | Path) -> Prediction:
+        """How many seconds the network takes on a device: ``float(found)``, ``found.by_kind``, ``print(found)``.
+
+        ``device`` is a device file (``tdagger calibrate`` writes one), the name of one that comes with tdagger
+        (:func:`tdagger.analysis.timing.devices`), or a Device. No weights are read. ``found.notices`` say what the
+        number isn't. SourceError if there is no such device.
+        """
+        return predict(self.graph, device_of(device), self.origins)
 
     # What it costs, as formulas.
 

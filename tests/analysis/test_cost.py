@@ -17,13 +17,16 @@ from torch import nn
 from torch.nn import functional as F
 
 import tdagger as td
-from tdagger.analysis.cost import Cost, Count, contractions, cost_of
+from tdagger.analysis.contractions import contractions
+from tdagger.analysis.cost import Cost, Count, cost_of
 from tdagger.analysis.traffic import MODELS, fused, materialised
 from tdagger.errors import AttributeValueError
-from tdagger.graph import Traffic
+from tdagger.graph import Traffic, Unit
 from tdagger.ops.external import External, Slot
 from tests.graphs import graphs
 from tests.samples import all_samples
+
+UNITS: tuple[Unit, ...] = ("bytes", "elements")
 
 
 class Fn(nn.Module):
@@ -314,8 +317,10 @@ class _Blocks(nn.Module):
 
 
 def _columns(count: Count) -> tuple[Any, ...]:
-    flops = (count.macs, count.contraction_flops, count.elementwise_flops, count.transcendental, count.total_flops)
-    return (*flops, *(n for model in MODELS for n in count.traffic(model)))
+    attention = (count.attention_flops, count.attention_flops_causal)
+    others = (count.elementwise_flops, count.transcendental, count.total_flops)
+    moved = [n for unit in UNITS for model in MODELS for n in count.traffic(model, unit)]
+    return (count.macs, count.contraction_flops, *attention, *others, *moved)
 
 
 def test_rows_add_up() -> None:
@@ -351,6 +356,39 @@ def test_what_is_not_counted_is_named() -> None:
     assert "PARTIAL" not in str(cost_of_values([x], td.exp(x)))
 
 
+@td.composite
+def _around_external(x: td.Value) -> td.Value:
+    """An external op in a body."""
+    return td.exp(External("torch", "lib.inside", (Slot(0),), (), (x.type,))(x))
+
+
+def test_external_ops_in_bodies_are_named() -> None:
+    x = td.input("x", (2, 3))
+    cost = cost_of_values([x], _around_external(_around_external(x)))
+    assert cost.partial == {"torch:lib.inside": 2}
+    assert cost.total_flops == 12
+
+
+#: Ops that compute nothing: they move, make or relabel data.
+MOVES = {
+    "bitcast", "buffer", "cast", "channel_shuffle", "circular_pad", "concat", "const", "diagonal", "dropout",
+    "embedding", "gather", "group", "im2col", "input", "iota", "pad", "parameter", "permute", "pixel_shuffle",
+    "pixel_unshuffle", "random", "reflect_pad", "repeat", "repeat_interleave", "replicate_pad", "reshape", "roll",
+    "scatter set", "slice", "stack", "stop_gradient", "tile", "unfold", "ungroup",
+}  # fmt: skip
+
+
+def test_nothing_is_zero_but_what_moves() -> None:
+    counted: dict[str, int] = {}
+    for sample in all_samples():
+        inputs = sample.inputs()
+        out = sample.build(*inputs)
+        outputs = {str(i): y for i, y in enumerate(out if isinstance(out, tuple) else (out,))}
+        graph = td.Graph({x.op.leaf: x for x in inputs}, outputs)
+        counted[sample.op] = counted.get(sample.op, 0) + graph.total_flops()
+    assert {name for name, n in counted.items() if not n} == MOVES
+
+
 def test_printing_names_every_number() -> None:
     text = str(td.from_torch(_Blocks(), (r(3, 4),)).cost())
     for name in ("macs", "contraction_flops", "elementwise_flops", "transcendental", "total_flops", *MODELS):
@@ -370,7 +408,7 @@ def test_a_long_chain_needs_no_recursion() -> None:
 def test_nothing_at_all() -> None:
     x = td.input("x", (2, 3))
     cost = cost_of_values([x], x)
-    assert _columns(cost) == (0,) * 11
+    assert _columns(cost) == (0,) * 19
     assert (cost.by_op, cost.by_value, cost.peak_bytes, cost.intensity()) == ((), (), 0, 0.0)
     assert str(cost)
 
@@ -383,8 +421,15 @@ def _check_bracket(graph: td.Graph) -> None:
     assert cost.total_flops - cost.elementwise_flops <= cost.contraction_flops
     for row in cost.by_value:
         assert 0 <= row.transcendental <= row.elementwise_flops <= row.total_flops
-        assert row.fused.reads <= row.composite.reads <= row.materialised.reads, row
-        assert row.fused.writes <= row.composite.writes <= row.materialised.writes, row
+        assert 0 <= row.attention_flops_causal <= row.attention_flops <= row.contraction_flops
+        for unit in UNITS:
+            most, default, least = (row.traffic(model, unit) for model in MODELS)
+            assert least.reads <= default.reads <= most.reads, row
+            assert least.writes <= default.writes <= most.writes, row
+    for unit in UNITS:
+        reads, writes = graph.total_memory_reads(unit), graph.total_memory_writes(unit)
+        assert cost.traffic(unit=unit) == (reads, writes)
+    assert {r.value: r.composite for r in cost.by_value} == {r.value: graph.traffic[r.value] for r in cost.by_value}
 
 
 @given(graphs(size=30))
@@ -455,7 +500,7 @@ def test_intensity() -> None:
     with pytest.raises(AttributeValueError, match="no model of traffic is called 'cached'"):
         cost.traffic("cached")
     nothing = Traffic(0, 0)
-    assert math.isinf(Count(1, 2, 0, 0, 1, nothing, nothing, nothing).intensity())
+    assert math.isinf(Count(1, 2, 0, 0, 0, 0, 1, *[nothing] * 6).intensity())
 
 
 def test_the_document_is_right() -> None:

@@ -16,113 +16,17 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
+from tdagger.analysis.attention import Macs, attention
+from tdagger.analysis.backward import BackwardWork, summed
+from tdagger.analysis.counter import Counter
 from tdagger.analysis.memory import Memory, memory
-from tdagger.analysis.traffic import MODELS
-from tdagger.composite import Composite
+from tdagger.analysis.traffic import MODELS, Moved, moved
 from tdagger.errors import AttributeValueError
-from tdagger.graph import Graph, Traffic, bulk, flops, label
-from tdagger.op import Op, Value
-from tdagger.ops.elementwise import BINARY, UNARY, Binary, Cast, Unary
+from tdagger.graph import Graph, Traffic, Unit, bulk, label
+from tdagger.op import Value
 from tdagger.ops.source import Const, Leaf
-from tdagger.ops.structure import Group, Permute, Reduce, Ungroup
-from tdagger.types import TensorType
-
-# --- contractions ------------------------------------------------------------------------------------------
-
-
-def contractions(graph: Graph) -> dict[Value, Value]:
-    """The products of a graph that are only taken by sums, each with its (first) sum; those inside composites left out.
-
-    Between a product and its sums there may be permute, group, ungroup and casts. Both factors come from an input or
-    a weight (what is made of constants alone weighs, it isn't data), and aren't one value (that is a norm's square).
-    """
-    kept = {*graph.outputs.values(), *graph.updates.values()}
-    data: set[Value] = set()
-    found: dict[Value, Value] = {}
-    for value in graph.values:
-        if isinstance(value.op, Leaf) or any(a in data for a in value.args):
-            data.add(value)
-        if isinstance(value.op, Binary) and value.op.kind == "multiply":
-            x, y = value.args
-            total = _sum_of(graph, value, kept) if x is not y and x in data and y in data else None
-            if total is not None:
-                found[value] = total
-    return found
-
-
-def _sum_of(graph: Graph, product: Value, kept: set[Value]) -> Value | None:
-    """The first sum that takes a product; None if anything but sums does."""
-    sums: list[Value] = []
-    stack = [product]
-    while stack:
-        value = stack.pop()
-        if value in kept:
-            return None
-        for user in graph.users[value]:
-            if isinstance(user.op, Reduce) and user.op.kind == "sum":
-                sums.append(user)
-            elif _only_moves(user):
-                stack.append(user)
-            else:
-                return None
-    return sums[0] if sums else None
-
-
-def _only_moves(value: Value) -> bool:
-    op = value.op
-    if isinstance(op, Permute | Group | Ungroup | Cast):
-        return True
-    return isinstance(op, Composite) and len(value.args) == 1 and op.moves_nothing(value.args[0].type)
-
-
-class _Work(NamedTuple):
-    """Work of one value or of several: ``contracted`` are the flops of products and their sums among ``flops``."""
-
-    macs: int
-    contracted: int
-    transcendental: int
-    flops: int
-
-
-class _Counter:
-    """Counts the work of values, that of a composite once for each op and types of arguments."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[Op, tuple[TensorType, ...]], _Work] = {}
-
-    def graph(self, graph: Graph) -> dict[Value, _Work]:
-        """The work of every value."""
-        products = contractions(graph)
-        sums = set(products.values())
-        return {v: self._value(v, v in products, v in sums) for v in graph.values}
-
-    def _value(self, value: Value, is_product: bool, is_sum: bool) -> _Work:
-        if isinstance(value.op, Composite):
-            return self._composite(value, value.op)
-        own = flops(value)
-        macs = value.type.size if is_product else 0
-        return _Work(macs, own if is_product or is_sum else 0, own if _is_transcendental(value.op) else 0, own)
-
-    def _composite(self, value: Value, op: Composite) -> _Work:
-        key = (op, tuple([a.type for a in value.args]))
-        work = self._known.get(key)
-        if work is None:
-            if op.definition.flops_each is not None:
-                work = _Work(0, 0, 0, flops(value))
-            else:
-                each = self.graph(op.body(*key[1])).values()
-                work = _Work(*map(sum, zip(*each, strict=True)))
-            self._known[key] = work
-        return work
-
-
-def _is_transcendental(op: Op) -> bool:
-    if isinstance(op, Unary):
-        return UNARY[op.kind].transcendental
-    return isinstance(op, Binary) and BINARY[op.kind].transcendental
-
 
 # --- what is reported --------------------------------------------------------------------------------------
 
@@ -131,20 +35,48 @@ def _is_transcendental(op: Op) -> bool:
 class Count:
     """What is counted of one value or of many; ``docs/counting.md`` defines each number.
 
-    ``macs`` multiply-adds of contractions, ``contraction_flops`` 2 for each; ``elementwise_flops`` all that isn't a
-    contraction, of which ``transcendental`` are exp, log, sin, tanh, erf, pow, sqrt and their like; ``total_flops`` as
-    the graph's. Bytes read and written if every core op (``materialised``), every composite (``composite``), or only
-    what can't be fused (``fused``) goes through memory.
+    ``macs`` multiply-adds of contractions, ``contraction_flops`` 2 for each, of which ``attention_flops`` are of
+    attention's two products and ``attention_flops_causal`` of the pairs that its mask lets through;
+    ``elementwise_flops`` all that isn't a contraction, of which ``transcendental`` are exp, log, sin, tanh, erf, pow,
+    sqrt and their like; ``total_flops`` as the graph's. Bytes (and elements) read and written if every core op
+    (``materialised``), every composite (``composite``), or only what can't be fused (``fused``) goes through memory.
     """
 
     macs: int
     contraction_flops: int
+    attention_flops: int
+    attention_flops_causal: int
     elementwise_flops: int
     transcendental: int
     total_flops: int
     materialised: Traffic
     composite: Traffic
     fused: Traffic
+    materialised_elements: Traffic
+    composite_elements: Traffic
+    fused_elements: Traffic
+    backward: BackwardWork | None = field(default=None, kw_only=True)
+
+    @property
+    def backward_macs(self) -> int:
+        """Multiply-adds of the contractions that give gradients; AttributeValueError if they weren't asked for."""
+        return self._backward.macs
+
+    @property
+    def backward_contraction_flops(self) -> int:
+        """2 for each of ``backward_macs``."""
+        return 2 * self._backward.macs
+
+    @property
+    def recomputed_flops(self) -> int:
+        """2 for each multiply-add that torch's fused attention has in its backward pass besides ``backward_macs``."""
+        return 2 * self._backward.recomputed
+
+    @property
+    def _backward(self) -> BackwardWork:
+        if self.backward is None:
+            raise AttributeValueError("the backward pass wasn't counted: ask for it with cost(backward=True)")
+        return self.backward
 
     @property
     def reads(self) -> int:
@@ -156,11 +88,16 @@ class Count:
         """Bytes written, at the boundaries of composites."""
         return self.composite.writes
 
-    def traffic(self, model: str = "composite") -> Traffic:
-        """Bytes read and written under a model: materialised, composite or fused; AttributeValueError for another."""
+    def traffic(self, model: str = "composite", unit: Unit = "bytes") -> Traffic:
+        """Read and written under a model (materialised, composite or fused), in bytes or elements.
+
+        AttributeValueError for another model or unit.
+        """
         if model not in MODELS:
             raise AttributeValueError(f"no model of traffic is called {model!r}; there are {', '.join(MODELS)}")
-        return getattr(self, model)
+        if unit not in ("bytes", "elements"):
+            raise AttributeValueError(f"traffic is counted in bytes or elements, not in {unit!r}")
+        return getattr(self, model if unit == "bytes" else f"{model}_elements")
 
     def intensity(self, model: str = "composite") -> float:
         """Arithmetic intensity: total flops for each byte read or written; 0 without flops, inf without bytes."""
@@ -168,7 +105,8 @@ class Count:
         return self.total_flops / moved if moved else math.inf if self.total_flops else 0.0
 
 
-_COUNTED = tuple(f.name for f in fields(Count))
+_COUNTED = tuple(f.name for f in fields(Count) if f.name != "backward")
+_NUMBERS = tuple(name for name in _COUNTED if not name.startswith(tuple(MODELS)))
 
 
 @dataclass(frozen=True)
@@ -190,10 +128,15 @@ class Cost(Count):
 
     ``peak_bytes`` are the most bytes of activations alive at once, in the graph's order; ``memory`` has all about it.
     ``partial`` names what isn't counted, with how often it occurs: if there is any, the numbers are lower bounds.
+    ``unknown_masks`` names what masks of attention depend on that the graph doesn't know (inputs, weights), with the
+    number of attentions: what such a mask leaves out is counted in ``attention_flops_causal``.
+    ``at_most`` names what chooses by data between branches that cost differently: the one with the most flops counts.
     """
 
     memory: Memory
     partial: Mapping[str, int]
+    unknown_masks: Mapping[str, int]
+    at_most: Mapping[str, int]
     by_op: tuple[Row, ...] = field(repr=False)
     by_module: tuple[Row, ...] = field(repr=False)
     by_value: tuple[Row, ...] = field(repr=False)
@@ -210,7 +153,10 @@ class Cost(Count):
 
     def __str__(self) -> str:
         m = self.memory
-        lines = [f"{name:18} {getattr(self, name):>22,}" for name in _COUNTED[:5]]
+        lines = [f"{name:22} {getattr(self, name):>18,}" for name in _NUMBERS]
+        if self.backward is not None:
+            names = ("backward_macs", "backward_contraction_flops", "recomputed_flops")
+            lines += ["", *(f"{name:26} {getattr(self, name):>14,}" for name in names)]
         lines += [""] + [
             f"{name:13} reads {t.reads:>20,} B   writes {t.writes:>20,} B   {self.intensity(name):>9.2f} flops/B"
             for name, t in ((name, self.traffic(name)) for name in MODELS)
@@ -226,24 +172,43 @@ class Cost(Count):
         if self.partial:
             names = ", ".join(f"{name} ({n} times)" for name, n in self.partial.items())
             lines += ["", f"PARTIAL: not counted, so that every number is a lower bound: {names}"]
+        if self.unknown_masks:
+            names = ", ".join(f"{name} ({n} times)" for name, n in self.unknown_masks.items())
+            lines += ["", f"UNKNOWN MASKS: attention_flops_causal counts what these may mask too: {names}"]
+        if self.at_most:
+            names = ", ".join(f"{name} ({n} times)" for name, n in self.at_most.items())
+            lines += ["", f"AT MOST: data decide what is run, and the branch with the most flops is counted: {names}"]
         return "\n".join(lines)
 
 
 # --- counting ----------------------------------------------------------------------------------------------
 
 
-def cost_of(graph: Graph, origins: Mapping[Value, Any] | None = None, aliases: Mapping[str, str] | None = None) -> Cost:
+def cost_of(
+    graph: Graph,
+    origins: Mapping[Value, Any] | None = None,
+    aliases: Mapping[str, str] | None = None,
+    backward: Mapping[Value, BackwardWork] | None = None,
+) -> Cost:
     """What a graph costs. Reads no weights; linear in values and arguments.
 
-    ``origins`` tells the module a value is from (an object with a ``module``), ``aliases`` which weights are tied.
+    ``origins`` tells the module a value is from (an object with a ``module``), ``aliases`` which weights are tied,
+    ``backward`` what the backward pass of values costs (:func:`tdagger.analysis.backward.backward`).
     """
     with bulk():
-        return _cost(graph, origins or {}, aliases or {})
+        return _cost(graph, origins or {}, aliases or {}, backward)
 
 
-def _cost(graph: Graph, origins: Mapping[Value, Any], aliases: Mapping[str, str]) -> Cost:
-    work = _Counter().graph(graph)
-    models = [model(graph) for model in MODELS.values()]
+def _cost(
+    graph: Graph,
+    origins: Mapping[Value, Any],
+    aliases: Mapping[str, str],
+    backward: Mapping[Value, BackwardWork] | None,
+) -> Cost:
+    counter = Counter()
+    work = counter.graph(graph)
+    attended = attention(graph, counter.products)
+    models = list(moved(graph).values())
     rows: list[Row] = []
     for value in graph.values:
         if isinstance(value.op, Leaf | Const):
@@ -251,16 +216,31 @@ def _cost(graph: Graph, origins: Mapping[Value, Any], aliases: Mapping[str, str]
         macs, contracted, transcendental, total = work[value]
         origin = origins.get(value)
         module = origin.module if origin is not None else ""
-        counts = (macs, 2 * macs, total - contracted, transcendental, total, *(model[value] for model in models))
-        rows.append(Row(*counts, name=label(value.op), module=module, value=value))
+        full, causal = attended.macs.get(value, _NO_ATTENTION)
+        numbers = (macs, 2 * macs, 2 * full, 2 * causal, total - contracted, transcendental, total)
+        counts = (*numbers, *_traffic([model[value] for model in models]))
+        back = None if backward is None else backward.get(value, BackwardWork())
+        rows.append(Row(*counts, name=label(value.op), module=module, value=value, backward=back))
+    modules = _grouped([(r.module, r) for r in rows], by_size=False)  # each alone first: many values have one path
     return Cost(
         *_sum(rows),
+        backward=None if backward is None else summed(backward.values()),
         memory=memory(graph, aliases),
-        partial=dict(graph.external),
+        partial=dict(counter.uncounted(graph)),
+        unknown_masks=dict(attended.unknown),
+        at_most=dict(counter.uneven(graph)),
         by_op=_grouped([(r.name, r) for r in rows]),
-        by_module=_grouped([(path, r) for r in rows for path in _outward(r.module)], by_size=False),
+        by_module=_grouped([(path, r) for r in modules for path in _outward(r.name)], by_size=False),
         by_value=tuple(rows),
     )
+
+
+_NO_ATTENTION = Macs(0, 0)
+
+
+def _traffic(models: list[Moved]) -> tuple[Traffic, ...]:
+    """Bytes under each model, then elements."""
+    return (*[Traffic(m[0], m[1]) for m in models], *[Traffic(m[2], m[3]) for m in models])
 
 
 def _outward(path: str) -> list[str]:
@@ -274,8 +254,15 @@ def _grouped(named: Iterable[tuple[str, Row]], by_size: bool = True) -> tuple[Ro
     groups: dict[str, list[Row]] = {}
     for name, row in named:
         groups.setdefault(name, []).append(row)
-    found = [Row(*_sum(of), name=name, ops=len(of)) for name, of in groups.items()]
+    found = [
+        Row(*_sum(of), name=name, ops=sum(r.ops for r in of), backward=_backward_sum(of)) for name, of in groups.items()
+    ]
     return tuple(sorted(found, key=lambda r: (-r.total_flops, -r.reads - r.writes)) if by_size else found)
+
+
+def _backward_sum(rows: Iterable[Row]) -> BackwardWork | None:
+    counted = [row.backward for row in rows if row.backward is not None]
+    return summed(counted) if counted else None
 
 
 _columns = attrgetter(*_COUNTED)
@@ -284,7 +271,7 @@ _columns = attrgetter(*_COUNTED)
 def _sum(rows: Iterable[Row]) -> tuple[Any, ...]:
     """The sum of every column."""
     columns = list(zip(*map(_columns, rows), strict=True))
+    n = len(_NUMBERS)
     if not columns:
-        return (*[0] * 5, *[Traffic(0, 0)] * 3)
-    numbers = map(sum, columns[:5])
-    return (*numbers, *[Traffic(sum(t.reads for t in c), sum(t.writes for t in c)) for c in columns[5:]])
+        return (*[0] * n, *[Traffic(0, 0)] * (len(_COUNTED) - n))
+    return (*map(sum, columns[:n]), *[Traffic(*map(sum, zip(*c, strict=True))) for c in columns[n:]])

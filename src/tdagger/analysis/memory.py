@@ -14,21 +14,16 @@ how :func:`tdagger.interpret.interpret` holds results.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
-from operator import attrgetter
 
-from tdagger.graph import Graph, is_view, result_types
-from tdagger.op import Value
+from tdagger.composite import Composite
+from tdagger.graph import Graph, is_one, is_view, result_types
+from tdagger.op import Op, Value
+from tdagger.ops.elementwise import Binary, Bitcast, Cast, Unary, Where
 from tdagger.ops.source import Const, Leaf
 from tdagger.ops.structure import Item
-
-#: Every offset of a plan is a multiple of this many bytes.
-ALIGNMENT = 64
-#: Up to so many buffers a plan is also made largest first, which takes quadratic time.
-_FEW = 2000
+from tdagger.types import TensorType
 
 
 @dataclass(frozen=True)
@@ -49,12 +44,16 @@ class Buffer:
 class Memory:
     """Bytes a network holds. ``peak_bytes`` is of activations, outputs included, ``peak_at`` the op that needs them.
 
-    ``input_bytes``, ``parameter_bytes``, ``buffer_bytes`` and ``constant_bytes`` are what the caller holds besides;
-    weights that are tied are counted once. ``output_bytes`` are those of activations that are left at the end.
+    ``in_place_bytes`` is the peak if elementwise ops write over an argument that nobody needs any more
+    (:func:`overwritten`). ``sum_bytes`` is of all activations, as if none were ever freed. ``output_bytes`` are those
+    that are left at the end. ``input_bytes``, ``parameter_bytes``, ``buffer_bytes`` and ``constant_bytes`` are what the
+    caller holds besides; weights that are tied are counted once, and so is a weight that is read through several views.
     """
 
     peak_bytes: int
     peak_at: Value | None
+    in_place_bytes: int
+    sum_bytes: int
     input_bytes: int
     output_bytes: int
     parameter_bytes: int
@@ -67,9 +66,13 @@ class Memory:
         return self.parameter_bytes + self.buffer_bytes + self.constant_bytes
 
 
-def holds(values: Iterable[Value]) -> dict[Value, tuple[tuple[Value, int], ...]]:
+#: Of every value the activations that it keeps alive, as (value, number of its result).
+Holds = dict[Value, tuple[tuple[Value, int], ...]]
+
+
+def holds(values: Iterable[Value]) -> Holds:
     """For each value the activations that it keeps alive, as (value, number of its result); leaves have none."""
-    found: dict[Value, tuple[tuple[Value, int], ...]] = {}
+    found: Holds = {}
     for value in values:
         if isinstance(value.op, Leaf | Const):
             found[value] = ()
@@ -83,10 +86,13 @@ def holds(values: Iterable[Value]) -> dict[Value, tuple[tuple[Value, int], ...]]
     return found
 
 
-def buffers(graph: Graph, order: Sequence[Value] = ()) -> list[Buffer]:
-    """The activations of a graph in the order they are made; ``order`` is another order of its values."""
+def buffers(graph: Graph, order: Sequence[Value] = (), held: Holds | None = None) -> list[Buffer]:
+    """The activations of a graph in the order they are made; ``order`` is another order of its values.
+
+    ``held`` is what :func:`holds` says of the values, if it is known.
+    """
     values = order or graph.values
-    held = holds(values)
+    held = holds(values) if held is None else held
     stop: dict[tuple[Value, int], int] = {}
     for step, value in enumerate(values):
         for key in held[value]:
@@ -103,14 +109,15 @@ def buffers(graph: Graph, order: Sequence[Value] = ()) -> list[Buffer]:
 
 def peak(graph: Graph, order: Sequence[Value] = ()) -> tuple[int, Value | None]:
     """The most bytes of activations alive at once, and the first op that needs them."""
-    return _peak(order or graph.values, buffers(graph, order))
+    return _peak(order or graph.values, ((b.size, b.start, b.stop) for b in buffers(graph, order)))
 
 
-def _peak(values: Sequence[Value], found: Iterable[Buffer]) -> tuple[int, Value | None]:
+def _peak(values: Sequence[Value], alive: Iterable[tuple[int, int, int]]) -> tuple[int, Value | None]:
+    """Of what is alive: (bytes, first step, last step)."""
     change = [0] * (len(values) + 2)
-    for b in found:
-        change[b.start] += b.size
-        change[b.stop + 1] -= b.size
+    for size, start, stop in alive:
+        change[start] += size
+        change[stop + 1] -= size
     live = most = 0
     at: Value | None = None
     for value, n in zip(values, change, strict=False):
@@ -122,8 +129,10 @@ def _peak(values: Sequence[Value], found: Iterable[Buffer]) -> tuple[int, Value 
 
 def memory(graph: Graph, aliases: Mapping[str, str] | None = None) -> Memory:
     """What a graph holds; ``aliases`` maps names of weights to the names of those that they are tied to."""
-    found, end = buffers(graph), len(graph.values)
-    most, at = _peak(graph.values, found)
+    held = holds(graph.values)
+    found, end = buffers(graph, held=held), len(graph.values)
+    most, at = _peak(graph.values, ((b.size, b.start, b.stop) for b in found))
+    slots = in_place(graph, found, held)
 
     def total(leaves: Mapping[str, Value]) -> int:
         once = {(aliases or {}).get(name) or name: v.type.bytes for name, v in leaves.items()}
@@ -132,6 +141,8 @@ def memory(graph: Graph, aliases: Mapping[str, str] | None = None) -> Memory:
     return Memory(
         peak_bytes=most,
         peak_at=at,
+        in_place_bytes=_peak(graph.values, ((s[0].size, s[0].start, s[-1].stop) for s in slots))[0],
+        sum_bytes=sum(b.size for b in found),
         input_bytes=sum(v.type.bytes for v in graph.inputs.values()),
         output_bytes=sum(b.size for b in found if b.stop == end),
         parameter_bytes=total(graph.parameters),
@@ -140,214 +151,89 @@ def memory(graph: Graph, aliases: Mapping[str, str] | None = None) -> Memory:
     )
 
 
-# --- a plan ------------------------------------------------------------------------------------------------
+# --- in place ----------------------------------------------------------------------------------------------
+
+_ELEMENTWISE = (Unary, Binary, Where, Cast, Bitcast)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Where every activation lies in one block of ``size`` bytes: ``offsets[buffer]``.
+def overwritten(op: Op, out: TensorType, types: tuple[TensorType, ...]) -> tuple[int, ...]:
+    """The arguments that a kernel of ``op`` may write its result over, by number.
 
-    Buffers that are alive at one step don't overlap. ``size`` is at least the peak.
+    Each entry of the result needs only the entry of the argument at the same place, which is as large: the op is
+    elementwise, or a composite whose body takes that argument by elementwise ops alone.
     """
+    same = {i for i, t in enumerate(types) if t.bytes == out.bytes}
+    return tuple(sorted(same & _pointwise(op, out, types))) if same else ()
 
-    size: int
-    offsets: Mapping[Buffer, int]
+
+def _pointwise(op: Op, out: TensorType, types: tuple[TensorType, ...]) -> set[int]:
+    """The arguments of which each entry of the result needs only the entry at the same place."""
+    same = {i for i, t in enumerate(types) if t.shape == out.shape}
+    if not same or isinstance(op, _ELEMENTWISE):
+        return same
+    if not isinstance(op, Composite):
+        return set()
+    body = op.body(*types)
+    behind: dict[Value, set[int]] = {v: {i} for i, v in enumerate(body.inputs.values())}
+    moved: set[int] = set()
+    for value in body.values:
+        if value.args:
+            behind[value] = {i for a in value.args for i in behind.get(a, ())}
+            if not behind[value] <= moved:  # recursion is as deep as composites nest, not as the graph
+                one = is_one(value) and value.type.shape == out.shape
+                fine = _pointwise(value.op, value.type, tuple([a.type for a in value.args])) if one else set[int]()
+                moved |= {i for n, a in enumerate(value.args) if n not in fine for i in behind.get(a, ())}
+    return same - moved
 
 
-def plan(graph: Graph, alignment: int = ALIGNMENT) -> Plan:
-    """Places for all activations, each in the smallest gap that has room for it.
+def in_place(graph: Graph, found: Sequence[Buffer], held: Holds) -> list[list[Buffer]]:
+    """The activations in slots: those of one slot follow each other, each written over the one before at its last use.
 
-    In the order they are made, n log n; for up to 2000 buffers also the largest first, as TFLite's arena does, and
-    the smaller of the two is taken.
+    ``found`` and ``held`` are the graph's :func:`buffers` and :func:`holds`. An activation is written over only if the
+    op that makes the next one is the last to take it (or a view of it), and takes it whole, at the same places.
     """
-    found = buffers(graph)
-    plans = [_in_order(found, alignment)]
-    if len(found) <= _FEW:
-        plans.append(_largest_first(found, alignment))
-    return min(plans, key=attrgetter("size"))
+    last = {(b.value, b.index): b for b in found}
+    whole = _whole(graph.values)
+    known: dict[tuple[Op, tuple[TensorType, ...]], tuple[int, ...]] = {}
+    slot: dict[Buffer, list[Buffer]] = {}
+    for b in found:
+        target = None
+        if b.size and is_one(b.value):
+            key = (b.value.op, tuple([a.type for a in b.value.args]))
+            numbers = known.get(key)
+            if numbers is None:
+                numbers = known[key] = overwritten(key[0], b.value.type, key[1])
+            # of several the slot that began first: what lives long stays where it is, so gaps stay large
+            target = min(_dying(b, numbers, held, last, whole), key=lambda old: slot[old][0].start, default=None)
+        if target is None:
+            slot[b] = [b]
+        else:
+            slot[target].append(b)
+            slot[b] = slot[target]
+    return list({id(s): s for s in slot.values()}.values())
 
 
-def _aligned(n: int, alignment: int) -> int:
-    return -(-n // alignment) * alignment
-
-
-def _in_order(found: Sequence[Buffer], alignment: int) -> Plan:
-    gaps = _Gaps()
-    offsets: dict[Buffer, int] = {}
-    alive: list[tuple[int, int, int]] = []  # (last step, offset, size)
-    for b in sorted(found, key=attrgetter("start")):
-        while alive and alive[0][0] < b.start:
-            _, offset, size = heappop(alive)
-            gaps.give(offset, size)
-        size = _aligned(b.size, alignment)
-        offsets[b] = gaps.take(size) if size else 0
-        if size:
-            heappush(alive, (b.stop, offsets[b], size))
-    return Plan(gaps.end, offsets)
-
-
-class _Gaps:
-    """The free parts of a block that grows at its end: ``starts`` and ``stops`` say where each of them is."""
-
-    def __init__(self) -> None:
-        self.end = 0
-        self._by_size: list[tuple[int, int]] = []
-        self._starts: dict[int, int] = {}
-        self._stops: dict[int, int] = {}
-
-    def _add(self, start: int, size: int) -> None:
-        insort(self._by_size, (size, start))
-        self._starts[start] = start + size
-        self._stops[start + size] = start
-
-    def _drop(self, start: int, stop: int) -> None:
-        del self._by_size[bisect_left(self._by_size, (stop - start, start))]
-        del self._starts[start], self._stops[stop]
-
-    def take(self, size: int) -> int:
-        """The offset of the smallest gap with room; the block grows, from its last gap on, if there is none."""
-        at = bisect_left(self._by_size, (size, -1))
-        if at < len(self._by_size):
-            room, start = self._by_size[at]
-            self._drop(start, start + room)
-            if room > size:
-                self._add(start + size, room - size)
-            return start
-        start = self._stops.get(self.end, self.end)
-        if start < self.end:
-            self._drop(start, self.end)
-        self.end = start + size
-        return start
-
-    def give(self, start: int, size: int) -> None:
-        """A part is free again; it is joined with the gaps beside it."""
-        stop = start + size
-        if start in self._stops:
-            before = self._stops[start]
-            self._drop(before, start)
-            start = before
-        if stop in self._starts:
-            after = self._starts[stop]
-            self._drop(stop, after)
-            stop = after
-        self._add(start, stop - start)
-
-
-def _largest_first(found: Sequence[Buffer], alignment: int) -> Plan:
-    offsets: dict[Buffer, int] = {}
-    placed: list[tuple[int, int, Buffer]] = []  # (offset, number, buffer), by offset
-    end = 0
-    for number, b in enumerate(sorted(found, key=lambda b: (-b.size, b.start))):
-        size = _aligned(b.size, alignment)
-        best: tuple[int, int] | None = None  # (room, offset)
-        free = 0
-        for offset, _, other in placed:
-            if other.stop < b.start or b.stop < other.start:
-                continue
-            if offset - free >= size and (best is None or offset - free < best[0]):
-                best = offset - free, free
-            free = max(free, offset + _aligned(other.size, alignment))
-        at = free if best is None else best[1]
-        offsets[b] = at if size else 0
-        if size:
-            insort(placed, (at, number, b))
-            end = max(end, at + size)
-    return Plan(end, offsets)
-
-
-# --- an order ----------------------------------------------------------------------------------------------
-
-
-def scheduled(graph: Graph) -> Graph:
-    """The graph in the order, of those tried, that has the lowest peak; never a higher one than its own.
-
-    Tried are the graph's own, going for what frees most and allocates least at every step, and going for what an
-    output needs, the argument that takes most memory first.
-    """
-    best, least = graph, peak(graph)[0]
-    for order in (_by_gain(graph), _by_need(graph)):
-        other = Graph(graph.inputs, graph.outputs, graph.updates, graph.name, order)
-        most = peak(other)[0]
-        if most < least:
-            best, least = other, most
-    return best
-
-
-def _made(value: Value) -> int:
-    """Bytes that a value takes in memory by itself."""
-    if isinstance(value.op, Leaf | Const | Item) or is_view(value):
-        return 0
-    return sum(t.bytes for t in result_types(value))
-
-
-def _by_gain(graph: Graph) -> list[Value]:
-    """At every step the value, of those whose arguments are there, that adds least to what is alive."""
-    values = graph.values
-    place = {v: i for i, v in enumerate(values)}
-    held = holds(values)
-    users: dict[tuple[Value, int], set[Value]] = {}  # of each activation, who is still to take it
+def _whole(values: Iterable[Value]) -> set[Value]:
+    """The values that lie as their activation does, entry for entry: not views that repeat."""
+    found: set[Value] = set()
     for value in values:
-        for arg in value.args:
-            for key in held[arg]:
-                users.setdefault(key, set()).add(value)
-    for value in (*graph.outputs.values(), *graph.updates.values()):
-        for key in held[value]:
-            users.pop(key, None)  # never freed
-    sizes = {key: result_types(key[0])[key[1]].bytes for key in users}
-    waits = {v: len(set(v.args)) for v in values}
+        view = is_view(value) and not isinstance(value.op, Item)
+        if not view or (is_one(value) and value.args[0] in found and value.type.size == value.args[0].type.size):
+            found.add(value)
+    return found
 
-    def gain(value: Value) -> int:
-        own = set(held[value])
-        taken = dict.fromkeys(k for a in value.args for k in held[a] if k not in own)
-        return _made(value) - sum(sizes[k] for k in taken if len(users.get(k, ())) == 1)
 
-    ready = [(gain(v), place[v]) for v in values if not v.args]
-    heapify(ready)
-    order: list[Value] = []
-    done: set[Value] = set()
-    while ready:
-        value = values[heappop(ready)[1]]
-        if value in done:
+def _dying(
+    b: Buffer, numbers: Iterable[int], held: Holds, last: Mapping[tuple[Value, int], Buffer], whole: set[Value]
+) -> list[Buffer]:
+    """The activations that ``b`` can be written over: an argument's, of its size, that dies where ``b`` is made."""
+    args, found = b.value.args, list[Buffer]()
+    for n in numbers:
+        keys = held[args[n]]
+        if len(keys) != 1 or args[n] not in whole:
             continue
-        done.add(value)
-        order.append(value)
-        for user in graph.users[value]:
-            waits[user] -= 1
-            if not waits[user]:
-                heappush(ready, (gain(user), place[user]))
-        for key in dict.fromkeys(k for a in value.args for k in held[a]):
-            left = users.get(key, set())
-            left.discard(value)
-            if len(left) == 1:  # the last one to take it frees it
-                last = next(iter(left))
-                if not waits[last]:
-                    heappush(ready, (gain(last), place[last]))
-    return order
-
-
-def _by_need(graph: Graph) -> list[Value]:
-    """From the outputs back: the argument that takes most memory first, as if the graph were a tree."""
-    need: dict[Value, int] = {}
-    first: dict[Value, list[Value]] = {}
-    for value in graph.values:
-        args = sorted(dict.fromkeys(value.args), key=lambda a: need[a] - _made(a), reverse=True)
-        most = held = 0
-        for arg in args:
-            most = max(most, held + need[arg])
-            held += _made(arg)
-        need[value], first[value] = max(most, held + _made(value)), args
-    order: list[Value] = []
-    seen: set[Value] = set()
-    roots = dict.fromkeys([*graph.outputs.values(), *graph.updates.values()])
-    stack = sorted(roots, key=lambda v: need[v] - _made(v))
-    while stack:
-        value = stack[-1]
-        waiting = [a for a in first[value] if a not in seen] if value not in seen else []
-        if waiting:
-            stack.extend(reversed(waiting))
-            continue
-        stack.pop()
-        if value not in seen:
-            seen.add(value)
-            order.append(value)
-    return order
+        old = last[keys[0]]
+        others = [i for i, a in enumerate(args) if keys[0] in held[a]]
+        if old.stop == b.start and old.size == b.size and all(i in numbers and args[i] in whole for i in others):
+            found.append(old)
+    return found
