@@ -1,4 +1,4 @@
-"""The command line: ``tdagger inspect``, ``tdagger verify``, ``tdagger convert``."""
+"""The command line, ``tdagger COMMAND``: a file for each command, or for a few; ``app.py`` puts them together."""
 
 from __future__ import annotations
 

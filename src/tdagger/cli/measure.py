@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tdagger.graph import flops, label
-from tdagger.op import Array, Value
-from tdagger.ops.source import Const, Leaf
-from tdagger.ops.structure import Item
-from tdagger.tensordag import Region, TensorDAG
+from tdagger.cli import rows
+from tdagger.op import Array
+from tdagger.tensordag import TensorDAG
 from tdagger.types import TensorType
 
 
-class Cost(NamedTuple):
-    """What one value, or several together, take: operations, bytes read and bytes written."""
-
-    flops: int
-    reads: int
-    writes: int
-
-
-def _is_op(value: Value) -> bool:
-    return not isinstance(value.op, Leaf | Const | Item)
-
-
-def _described(name: str, type_: TensorType) -> dict[str, Any]:
+def described(name: str, type_: TensorType) -> dict[str, Any]:
+    """An input or output for programs."""
     return {"name": name, "dtype": type_.dtype.name, "shape": list(type_.shape)}
 
 
@@ -38,59 +24,44 @@ def report(dag: TensorDAG, source: str, depth: int | None) -> dict[str, Any]:
     Bytes are bytes, FLOPs operations; modules are those down to ``depth`` names (None: all), each with all
     that is inside it. Keys are only ever added.
     """
-    graph = dag.graph
-    costs = {v: Cost(flops(v), *graph.traffic[v]) for v in graph.values}
-    counts: Counter[str] = Counter()
-    spent: Counter[str] = Counter()
-    for value in filter(_is_op, graph.values):
-        counts[label(value.op)] += 1
-        spent[label(value.op)] += costs[value].flops
+    graph, cost = dag.graph, dag.cost()
+    root = rows.by_module(dag, cost)
+    ops = rows.ranked(rows.by_op(dag, cost), "ops")
     return {
         "source": source,
         "name": dag.name,
-        "inputs": [_described(n, v.type) for n, v in graph.inputs.items()],
-        "outputs": [_described(n, v.type) for n, v in graph.outputs.items()],
+        "inputs": [described(n, v.type) for n, v in graph.inputs.items()],
+        "outputs": [described(n, v.type) for n, v in graph.outputs.items()],
         "updates": list(graph.updates),
         "totals": {
-            "parameters": sum(v.type.size for v in graph.parameters.values()),
+            "parameters": root.numbers["parameters"],
             "parameter_bytes": sum(v.type.bytes for v in graph.parameters.values()),
             "bytes": graph.total_bytes(),
-            **_sum(costs.values()),
+            **_costs(root),
             "values": len(graph.values),
-            "ops": sum(counts.values()),
+            "ops": root.numbers["ops"],
         },
-        "ops": {n: {"count": c, "flops": spent[n]} for n, c in counts.most_common()},
-        "external": dict(graph.external),
+        "ops": {op.name: {"count": op.numbers["ops"], "flops": op.numbers["total_flops"]} for op in ops},
+        "external": dict(cost.partial),
         "modules": [
             {
-                "path": path,
-                "class": region.type,
-                "parameters": sum(v.type.size for v in region.parameters.values()),
-                "parameter_bytes": region.total_bytes(),
-                **_sum([costs[v] for v in region.values]),
-                "ops": sum(map(_is_op, region.values)),
+                "path": module.path,
+                "class": module.kind,
+                "parameters": module.numbers["parameters"],
+                "parameter_bytes": dag[module.path].total_bytes(),
+                **_costs(module),
+                "ops": module.numbers["ops"],
             }
-            for path, region in _outermost_first(dag.regions(depth)).items()
+            for _, module in rows.deep(root, depth)
+            if module.path
         ],
     }
 
 
-def _outermost_first(regions: Mapping[str, Region]) -> dict[str, Region]:
-    """The regions in the order of the network, each after the one it is in, without the whole."""
-    found: dict[str, Region] = {}
-    for path in regions:
-        steps = path.split(".")
-        for i in range(len(steps)):
-            outer = ".".join(steps[: i + 1])
-            if outer in regions and outer:
-                found.setdefault(outer, regions[outer])
-    return found
-
-
-def _sum(costs: Any) -> dict[str, int]:
-    each = list(costs)
-    keys = ("flops", "memory_reads", "memory_writes")
-    return dict(zip(keys, (sum(c[i] for c in each) for i in range(3)), strict=True))
+def _costs(line: rows.Line) -> rows.Numbers:
+    """The costs that ``inspect`` shows of a line."""
+    names = {"flops": "total_flops", "memory_reads": "composite_reads", "memory_writes": "composite_writes"}
+    return {key: line.numbers[name] for key, name in names.items()}
 
 
 class Difference(NamedTuple):

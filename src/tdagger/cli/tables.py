@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tdagger.analysis.names import Hidden
+from tdagger.cli.layout import Column, share, table
 from tdagger.cli.measure import Difference
 from tdagger.tensordag import TensorDAG
 from tdagger.types import TensorType
@@ -24,30 +25,12 @@ def size(n: int) -> str:
     return quantity(n, "B")
 
 
-def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f} %" if part and whole else ""
-
-
 def _many(n: int, what: str) -> str:
     return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _or_blank(n: int, unit: str = "") -> str:
     return quantity(n, unit) if n else ""
-
-
-def _table(*columns: str, left: int = 1) -> Table:
-    """A table whose first columns are text and the others numbers."""
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for i, column in enumerate(columns):
-        table.add_column(
-            column,
-            justify="left" if i < left else "right",
-            no_wrap=True,
-            overflow="ellipsis",
-            min_width=8 if i >= left else None,  # where it is narrow, names give way and numbers stay
-        )
-    return table
 
 
 def inspection(console: Console, found: Mapping[str, Any]) -> None:
@@ -60,23 +43,28 @@ def inspection(console: Console, found: Mapping[str, Any]) -> None:
         console.print(f"{key:8} {escape(shown)}", highlight=False)
     console.print()
     totals = found["totals"]
-    grid = _table("", "", left=1)
+    rows = [
+        ("parameters", quantity(totals["parameters"]), f"{totals['parameters']:,}"),
+        ("weights and constants", size(totals["bytes"]), ""),
+        ("operations", quantity(totals["flops"], "FLOPs"), f"{totals['flops']:,}"),
+        ("memory reads", size(totals["memory_reads"]), ""),
+        ("memory writes", size(totals["memory_writes"]), ""),
+        ("graph", f"{totals['ops']} ops", f"{totals['values']:,} values"),
+    ]
+    labels, amounts, exact = zip(*rows, strict=True)
+    grid = table(
+        console, [Column("", labels, 0, True), Column("", amounts), Column("", [f"[dim]{e}[/dim]" for e in exact])]
+    )
     grid.show_header = False
-    grid.add_row("parameters", quantity(totals["parameters"]), f"[dim]{totals['parameters']:,}[/dim]")
-    grid.add_row("weights and constants", size(totals["bytes"]))
-    grid.add_row("operations", quantity(totals["flops"], "FLOPs"), f"[dim]{totals['flops']:,}[/dim]")
-    grid.add_row("memory reads", size(totals["memory_reads"]))
-    grid.add_row("memory writes", size(totals["memory_writes"]))
-    grid.add_row("graph", f"{totals['ops']} ops", f"[dim]{totals['values']:,} values[/dim]")
     console.print(grid, highlight=False)
     if found["external"]:
         listed = ", ".join(f"{k} x{n}" for k, n in found["external"].items())
         console.print(f"[yellow]external ops, not counted:[/yellow] {escape(listed)}", highlight=False)
     console.print()
-    console.print(_ops(found["ops"], totals["flops"]), highlight=False)
+    console.print(_ops(console, found["ops"], totals["flops"]), highlight=False)
     if found["modules"]:
         console.print()
-        console.print(_modules(found["modules"], totals["flops"]), highlight=False)
+        console.print(_modules(console, found["modules"], totals["flops"]), highlight=False)
 
 
 def opaque(found: Sequence[Hidden]) -> list[str]:
@@ -86,32 +74,32 @@ def opaque(found: Sequence[Hidden]) -> list[str]:
     return [f"  not known ({_many(len(found), 'place')})", *(f"    {h}" for h in found)]
 
 
-def _ops(ops: Mapping[str, Mapping[str, int]], total: int) -> Table:
-    table = _table("op", "count", "FLOPs", "share")
+def _ops(console: Console, ops: Mapping[str, Mapping[str, int]], total: int) -> Table:
     ranked = sorted(ops.items(), key=lambda item: (-item[1]["flops"], -item[1]["count"]))
-    for name, op in ranked[:MOST_OPS]:
-        table.add_row(escape(name), str(op["count"]), _or_blank(op["flops"]), _share(op["flops"], total))
-    if len(ranked) > MOST_OPS:
-        table.add_row(f"[dim]{len(ranked) - MOST_OPS} more, see --json[/dim]")
-    return table
+    shown = ranked[:MOST_OPS]
+    more = [f"[dim]{len(ranked) - MOST_OPS} more, see --json[/dim]"] if len(ranked) > MOST_OPS else []
+    blank = [""] * len(more)
+    columns = [
+        Column("op", [*(escape(name) for name, _ in shown), *more], is_text=True),
+        Column("count", [*(str(op["count"]) for _, op in shown), *blank]),
+        Column("FLOPs", [*(_or_blank(op["flops"]) for _, op in shown), *blank]),
+        Column("share", [*(share(op["flops"], total) for _, op in shown), *blank]),
+    ]
+    return table(console, columns)
 
 
-def _modules(modules: Sequence[Mapping[str, Any]], total: int) -> Table:
-    table = _table("module", "class", "params", "FLOPs", "share", "reads", "writes", left=2)
-    for m in modules:
-        depth = m["path"].count(".")
-        shown = m["path"] if not depth else "[dim]" + escape(m["path"][: m["path"].rfind(".") + 1]) + "[/dim]"
-        shown += escape(m["path"].rpartition(".")[2]) if depth else ""
-        table.add_row(
-            shown,
-            f"[dim]{escape(m['class'])}[/dim]",
-            _or_blank(m["parameters"]),
-            _or_blank(m["flops"]),
-            _share(m["flops"], total),
-            _or_blank(m["memory_reads"], "B"),
-            _or_blank(m["memory_writes"], "B"),
-        )
-    return table
+def _modules(console: Console, modules: Sequence[Mapping[str, Any]], total: int) -> Table:
+    names = [m["path"].rpartition(".") for m in modules]
+    columns = [
+        Column("module", [f"[dim]{escape(a + dot)}[/dim]{escape(b)}" for a, dot, b in names], is_text=True),
+        Column("class", [f"[dim]{escape(m['class'])}[/dim]" for m in modules], 3, is_text=True),
+        Column("params", [_or_blank(m["parameters"]) for m in modules], 2),
+        Column("FLOPs", [_or_blank(m["flops"]) for m in modules]),
+        Column("share", [share(m["flops"], total) for m in modules]),
+        Column("reads", [_or_blank(m["memory_reads"], "B") for m in modules], 1),
+        Column("writes", [_or_blank(m["memory_writes"], "B") for m in modules], 1),
+    ]
+    return table(console, columns)
 
 
 def verification(
@@ -119,7 +107,7 @@ def verification(
 ) -> bool:
     """Print the largest error of every output, and whether all are within the tolerance."""
     names = list(dag.graph.outputs)
-    table = _table("output", "type", "way", "max |a-b|", "relative", "", left=3)
+    rows: list[tuple[str, ...]] = []
     agree = True
     for way, found in worst.items():
         for i, d in enumerate(found):
@@ -129,16 +117,12 @@ def verification(
             agree &= good
             if i < MOST_OUTPUTS or not good:
                 verdict = "[green]ok[/green]" if good else f"[red]differs[/red] {escape(d.why)}".rstrip()
-                row = (
-                    escape(name),
-                    escape(str(type_)),
-                    way,
-                    f"{d.absolute:.2e}",
-                    f"{d.relative:.2e}",
-                    verdict,
-                )
-                table.add_row(*row)
-    console.print(table, highlight=False)
+                rows.append((escape(name), escape(str(type_)), way, f"{d.absolute:.2e}", f"{d.relative:.2e}", verdict))
+    cells = list(zip(*rows, strict=True)) or [()] * 6
+    headers = ("output", "type", "way", "max |a-b|", "relative", "")
+    texts = ("output", "type", "way")
+    columns = [Column(h, c, 0, h in texts) for h, c in zip(headers, cells, strict=True)]
+    console.print(table(console, columns), highlight=False)
     each = [d for found in worst.values() for d in found]
     relative, absolute = max(d.relative for d in each), max(d.absolute for d in each)
     verdict = "[green]same[/green]" if agree else "[red]not the same[/red]"

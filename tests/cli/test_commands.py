@@ -10,55 +10,11 @@ import pytest
 
 from tdagger.cli import main
 from tdagger.cli.measure import difference, differences
+from tests.cli.helpers import failed, shown
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("typer")
 torch.set_num_threads(1)
-
-NETS = """
-import torch
-class Net(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.body = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU())
-        self.head = torch.nn.Linear(8, 3)
-    def forward(self, x):
-        hidden = self.body(x)
-        return {"logits": self.head(hidden), "hidden": hidden}
-def build(): return Net(), torch.zeros(2, 4)
-class Strange(torch.nn.Module):
-    def forward(self, x): return torch.bincount(x.long().flatten())
-def strange(): return Strange(), torch.zeros(2, 4)
-class Inserted(torch.nn.Module):
-    def forward(self, x): return torch.exp(x[None])[0]
-def inserted(): return Inserted(), torch.zeros(2, 4)
-class Windows(torch.nn.Module):
-    def forward(self, x): return x.reshape(2, 8, 7).exp().reshape(2, 56).reshape(2, 28, 2).reshape(2, 7, 4, 2)
-def windows(): return Windows(), torch.zeros(2, 56)
-"""
-
-
-@pytest.fixture(autouse=True)
-def nets(tmp_path, monkeypatch):
-    (tmp_path / "cli_nets.py").write_text(NETS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setenv("COLUMNS", "100")
-    yield
-    sys.modules.pop("cli_nets", None)
-
-
-def shown(capsys) -> str:
-    return re.sub(r"\s+", " ", capsys.readouterr().out)
-
-
-def failed(capsys, *args: str, status: int = 2) -> str:
-    assert main(args) == status
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("tdagger: ")
-    assert err.count("\n") == 1
-    return err
 
 
 def test_inspect(capsys):
@@ -273,12 +229,12 @@ def test_debug_shows_the_trace(capsys):
 
 
 def test_mistakes_of_ours_are_a_line_too(capsys, monkeypatch):
-    import tdagger.cli.app
+    import tdagger.cli.common
 
     def broken(*args):
         raise ZeroDivisionError("oh")
 
-    monkeypatch.setattr(tdagger.cli.app, "load", broken)
+    monkeypatch.setattr(tdagger.cli.common, "load", broken)
     assert failed(capsys, "inspect", "x", status=3) == "tdagger: ZeroDivisionError: oh (--debug shows where)\n"
 
 
@@ -294,7 +250,7 @@ def test_missing_cli_packages(capsys, monkeypatch, package):
 def test_help_and_version(capsys):
     assert main([]) == 0
     assert "tdagger verify timm:vit_base_patch16_224" in capsys.readouterr().out
-    for command in ("inspect", "verify", "convert"):
+    for command in ("inspect", "cost", "verify", "convert"):
         assert main([command, "--help"]) == 0
         assert "--shape" in capsys.readouterr().out
     assert main(["--version"]) == 0

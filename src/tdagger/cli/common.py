@@ -1,0 +1,205 @@
+"""What the commands share: the types of their options, loading and importing a SOURCE, progress, the console.
+
+A command is a function with typed options in a file of its own; :mod:`tdagger.cli.app` puts it on the command line.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
+from rich.progress import TimeElapsedColumn as Elapsed
+
+from tdagger.errors import AttributeValueError
+from tdagger.frameworks.source import Options, Source, load, parse_setting, parse_shape
+from tdagger.tensordag import TensorDAG
+from tdagger.types import DType
+
+# --- options -----------------------------------------------------------------------------------------------
+
+#: What help calls the options that say what the network is.
+PANEL = "The network"
+
+SourceName = Annotated[
+    str,
+    typer.Argument(metavar="SOURCE", help="A file, timm:NAME, transformers:CLASS or package.module:callable."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Passed to what builds the network; may be repeated.",
+        rich_help_panel=PANEL,
+    ),
+]
+Batch = Annotated[
+    int | None, typer.Option("--batch", min=1, help="The first size of every input.", rich_help_panel=PANEL)
+]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape",
+        metavar="NAME=SIZES",
+        help="An input: x=1,3,224,224 or ids=i64:1,16; may be repeated.",
+        rich_help_panel=PANEL,
+    ),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option("--dtype", metavar="TYPE", help="Of weights and inputs: f32, f16, bf16 ...", rich_help_panel=PANEL),
+]
+Seq = Annotated[
+    int | None,
+    typer.Option(
+        "--seq",
+        min=1,
+        help="Tokens of every text, for transformers:CLASS; new ones with --past.",
+        rich_help_panel=PANEL,
+    ),
+]
+Past = Annotated[
+    int,
+    typer.Option(
+        "--past",
+        min=0,
+        metavar="TOKENS",
+        help="So many tokens came before: their cache is an input, and one more token is computed.",
+        rich_help_panel=PANEL,
+    ),
+]
+Meta = Annotated[bool, typer.Option("--meta", help="Make no weights: for networks of any size.", rich_help_panel=PANEL)]
+Unbatch = Annotated[
+    bool,
+    typer.Option("--unbatch", help="Take the batch axis out of every op; before other sizes.", rich_help_panel=PANEL),
+]
+Resize = Annotated[
+    str | None,
+    typer.Option(
+        "--resize",
+        metavar="AXES",
+        help="Other sizes: b=8,h=320,w=320, by the names that --axes shows.",
+        rich_help_panel=PANEL,
+    ),
+]
+At = Annotated[
+    str | None,
+    typer.Option(
+        "--at",
+        metavar="AXES",
+        help="At other sizes: b=8,s=4096, by the names that inspect --axes shows.",
+        rich_help_panel=PANEL,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print the rows as CSV.")]
+Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the trace too.")]
+
+
+# --- networks ----------------------------------------------------------------------------------------------
+
+
+def load_source(
+    source: str,
+    settings: list[str] | None = None,
+    batch: int | None = None,
+    shapes: list[str] | None = None,
+    dtype: str | None = None,
+    meta: bool = False,
+    seq: int | None = None,
+    past: int = 0,
+) -> Source:
+    """The network of a SOURCE, as the options say; AttributeValueError or SourceError says what can't be used."""
+    options = Options(
+        dict(map(parse_setting, settings or ())),
+        batch,
+        dict(map(parse_shape, shapes or ())),
+        None if dtype is None else DType.of(dtype),
+        meta,
+        seq,
+        past,
+    )
+    if options.dtype is not None and not options.dtype.is_float:
+        raise AttributeValueError(f"--dtype is for weights, which are floats, got {dtype}")
+    with progress(f"loading {source}"):
+        return load(source, options)
+
+
+def import_source(source: Source, external: bool = False) -> TensorDAG:
+    """The TDAG of a network that was loaded; with ``external``, ops that have no rule are kept as external ones."""
+    with progress(f"importing {source.name}"):
+        return source.dag(external)
+
+
+def changed(dag: TensorDAG, unbatch: bool, sizes: str | None, option: str = "--resize") -> TensorDAG:
+    """The network without its batch, at other sizes, as the options say."""
+    with progress(f"changing {dag.name}"):
+        dag = dag.unbatch() if unbatch else dag
+        return dag.resize(**sizes_of(sizes, option)) if sizes else dag
+
+
+def sizes_of(text: str | None, option: str) -> dict[str, int]:
+    """The sizes of an option such as ``--at b=8,s=4096``, by name.
+
+    >>> sizes_of("b=8, s=4096", "--at")
+    {'b': 8, 's': 4096}
+    """
+    sizes: dict[str, int] = {}
+    for part in text.split(",") if text else ():
+        name, _, size = part.partition("=")
+        if not name.strip() or not size.strip().isdigit():
+            raise AttributeValueError(f"{option} takes AXIS=SIZE,AXIS=SIZE such as b=8,h=320, got {text!r}")
+        sizes[name.strip()] = int(size)
+    return sizes
+
+
+# --- the terminal ------------------------------------------------------------------------------------------
+
+#: How wide output is that doesn't go to a terminal: nothing is cut there.
+UNCUT = 1000
+
+
+def console() -> Console:
+    """Standard output; as wide as it needs to be when it isn't a terminal."""
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=UNCUT)
+
+
+def as_csv(columns: Sequence[str], records: Iterable[Mapping[str, Any]]) -> str:
+    """Records as CSV, the names of the columns first.
+
+    >>> as_csv(["op", "flops"], [{"op": "exp", "flops": 2}, {"op": "a,b", "flops": 3}]).splitlines()
+    ['op,flops', 'exp,2', '"a,b",3']
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
+
+
+@contextmanager
+def progress(what: str, total: int | None = None) -> Generator[Callable[[], None]]:
+    """Say on stderr what is being done and for how long, while it is, if somebody watches.
+
+    With ``total`` there is a bar; call what this gives after every step.
+
+    >>> with progress("timing ops", total=2) as step:
+    ...     step()
+    ...     step()
+    """
+    stderr = Console(stderr=True)
+    if not stderr.is_terminal or stderr.is_dumb_terminal:
+        yield lambda: None
+        return
+    bar: list[ProgressColumn] = [] if total is None else [BarColumn(24), MofNCompleteColumn()]
+    columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False), *bar, Elapsed()]
+    with Progress(*columns, console=stderr, transient=True) as shown:
+        task = shown.add_task(what, total=total)
+        yield lambda: shown.advance(task)
