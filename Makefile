@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 BENCHMARKS := $(sort $(wildcard benchmarks/[a-z]*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: conformance-ops conformance-axes help setup demo test test-slow lint format bench conformance-timm conformance-transformers clean
+.PHONY: conformance-ops conformance-axes conformance-costs help setup demo test test-slow lint format bench conformance-timm conformance-transformers clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-24s  %s\n", $$1, $$2}'
@@ -56,6 +56,10 @@ conformance-transformers: $(READY)  ## Sweep a tiny model of each kind of transf
 conformance-axes: $(READY)  ## Unbatch and resize every network of both sweeps (an hour), write the table
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.axes timm
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.axes transformers
+
+conformance-costs: $(READY)  ## Compare the costs of every network of both sweeps with what torch runs (half an hour), write the table
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.costs timm
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.costs transformers
 
 clean:  ## Remove .venv and everything else that was made here
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis

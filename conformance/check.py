@@ -208,7 +208,7 @@ def results(x: Any) -> tuple[list[Tensor], Tree]:
 
 
 def nest_alike(a: Tree, b: Tree) -> bool:
-    """Whether two structures are built alike; the names of a cache's tensors are numbers in the tuple that stands for it."""
+    """Whether two structures are built alike; names of a cache's tensors are numbers in the tuple in its place."""
     places = list(range(a.leaf_count()))
     return b.leaf_count() == len(places) and a.unflatten(places) == b.unflatten(places)
 
