@@ -66,8 +66,10 @@ def tdagger(
 
 
 @app.command()
+@common.of_network
 def inspect(
     source: common.SourceName,
+    network: common.Network,
     depth: Annotated[int, typer.Option(min=0, help="How deep to list modules; 0 for none.")] = 2,
     as_json: common.AsJson = False,
     as_text: Annotated[bool, typer.Option("--text", help="Print the graph itself.")] = False,
@@ -78,12 +80,6 @@ def inspect(
         ),
     ] = None,
     ranks: Annotated[bool, typer.Option("--ranks", help="Show ranks and left-over dimensions of size 1.")] = False,
-    settings: common.Settings = None,
-    batch: common.Batch = None,
-    shape: common.Shapes = None,
-    dtype: common.Dtype = None,
-    seq: common.Seq = None,
-    past: common.Past = 0,
     meta: common.Meta = False,
     unbatch: common.Unbatch = False,
     resize: common.Resize = None,
@@ -97,7 +93,7 @@ def inspect(
     if axes is False and not as_text:
         raise AttributeValueError("--no-axes is for --text")
     dag = common.changed(
-        common.import_source(common.load_source(source, settings, batch, shape, dtype, meta, seq, past)),
+        common.import_source(common.load_source(source, network, meta)),
         unbatch,
         resize,
     )
@@ -117,25 +113,21 @@ def inspect(
 
 
 @app.command()
+@common.of_network
 def verify(
     source: common.SourceName,
+    network: common.Network,
     runs: Annotated[int, typer.Option(min=1, help="On how many random inputs.")] = 2,
     seed: Annotated[int, typer.Option(help="Of the first random input; the next ones count on.")] = 0,
     tolerance: Annotated[float, typer.Option(min=0, help="Of max|a-b| / max|a|, for every output.")] = 1e-5,
     reference: Annotated[bool, typer.Option("--numpy", help="Compare the numpy reference too.")] = False,
-    settings: common.Settings = None,
-    batch: common.Batch = None,
-    shape: common.Shapes = None,
-    dtype: common.Dtype = None,
-    seq: common.Seq = None,
-    past: common.Past = 0,
     debug: common.Debug = False,
 ) -> int:
     """Import a network, go back to its framework, and compare both on random inputs.
 
     Exit status 0 if all outputs agree, 1 if some differ, 2 if SOURCE can't be used.
     """
-    loaded = common.load_source(source, settings, batch, shape, dtype, False, seq, past)
+    loaded = common.load_source(source, network)
     dag = common.import_source(loaded)
     ways = {"round trip": loaded.run_round_trip, **({"numpy": loaded.run_reference} if reference else {})}
     worst: dict[str, list[Difference]] = {}
@@ -154,16 +146,12 @@ def verify(
 
 
 @app.command()
+@common.of_network
 def convert(
     source: common.SourceName,
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="A file; its suffix says the form.")],
+    network: common.Network,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
-    settings: common.Settings = None,
-    batch: common.Batch = None,
-    shape: common.Shapes = None,
-    dtype: common.Dtype = None,
-    seq: common.Seq = None,
-    past: common.Past = 0,
     unbatch: common.Unbatch = False,
     resize: common.Resize = None,
     debug: common.Debug = False,
@@ -180,7 +168,7 @@ def convert(
     if not target.parent.is_dir():
         raise SourceError(f"{target.parent}: there is no such folder")
     dag = common.changed(
-        common.import_source(common.load_source(source, settings, batch, shape, dtype, False, seq, past)),
+        common.import_source(common.load_source(source, network)),
         unbatch,
         resize,
     )

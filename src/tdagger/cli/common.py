@@ -10,7 +10,9 @@ import io
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from dataclasses import dataclass, fields, replace
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from rich.console import Console
@@ -106,28 +108,54 @@ Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the trac
 # --- networks ----------------------------------------------------------------------------------------------
 
 
-def load_source(
-    source: str,
-    settings: list[str] | None = None,
-    batch: int | None = None,
-    shapes: list[str] | None = None,
-    dtype: str | None = None,
-    meta: bool = False,
-    seq: int | None = None,
-    past: int = 0,
-) -> Source:
+@dataclass(frozen=True)
+class Network:
+    """What the options say that a network is; every command that takes one has an option for each field."""
+
+    settings: Settings = None
+    batch: Batch = None
+    shape: Shapes = None
+    dtype: Dtype = None
+    seq: Seq = None
+    past: Past = 0
+
+    def also(self, settings: list[str] | None) -> Network:
+        """The same with more settings."""
+        return replace(self, settings=[*(self.settings or ()), *(settings or ())])
+
+
+def of_network(command: Callable[..., int]) -> Callable[..., int]:
+    """The command with options in the place of its parameter ``network``: one for each field of :class:`Network`."""
+    hints = get_type_hints(Network, include_extras=True)
+    options = [
+        Parameter(f.name, Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name]) for f in fields(Network)
+    ]
+    own = signature(command, eval_str=True).parameters.values()
+    kept = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in own if p.name != "network"]
+
+    def run(**given: Any) -> int:
+        network = Network(**{f.name: given.pop(f.name) for f in fields(Network)})
+        return command(network=network, **given)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__dict__["__signature__"] = Signature([*kept, *options])
+    run.__annotations__ = {}
+    return run
+
+
+def load_source(source: str, network: Network, meta: bool = False) -> Source:
     """The network of a SOURCE, as the options say; AttributeValueError or SourceError says what can't be used."""
     options = Options(
-        dict(map(parse_setting, settings or ())),
-        batch,
-        dict(map(parse_shape, shapes or ())),
-        None if dtype is None else DType.of(dtype),
+        dict(map(parse_setting, network.settings or ())),
+        network.batch,
+        dict(map(parse_shape, network.shape or ())),
+        None if network.dtype is None else DType.of(network.dtype),
         meta,
-        seq,
-        past,
+        network.seq,
+        network.past,
     )
     if options.dtype is not None and not options.dtype.is_float:
-        raise AttributeValueError(f"--dtype is for weights, which are floats, got {dtype}")
+        raise AttributeValueError(f"--dtype is for weights, which are floats, got {network.dtype}")
     with progress(f"loading {source}"):
         return load(source, options)
 

@@ -30,8 +30,10 @@ class By(StrEnum):
 _SIDES = ("a", "b")
 
 
+@common.of_network
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A SOURCE: a file, timm:NAME, transformers:CLASS ...")],
+    network: common.Network,
     b: Annotated[str | None, typer.Argument(metavar="[B]", help="Another SOURCE; unless given, A again.")] = None,
     by: Annotated[By, typer.Option("--by", help="A row for each module or op, by its name.")] = By.MODULE,
     depth: Annotated[
@@ -52,7 +54,6 @@ def compare(
         str | None,
         typer.Option("--at-b", metavar="AXES", help="Sizes of B, besides --at.", rich_help_panel=common.PANEL),
     ] = None,
-    settings: common.Settings = None,
     set_a: Annotated[
         list[str] | None,
         typer.Option("--set-a", metavar="KEY=VALUE", help="Settings of A only.", rich_help_panel=common.PANEL),
@@ -61,11 +62,6 @@ def compare(
         list[str] | None,
         typer.Option("--set-b", metavar="KEY=VALUE", help="Settings of B only.", rich_help_panel=common.PANEL),
     ] = None,
-    batch: common.Batch = None,
-    shape: common.Shapes = None,
-    dtype: common.Dtype = None,
-    seq: common.Seq = None,
-    past: common.Past = 0,
     device: DeviceName = None,
     meta: common.Meta = False,
     as_json: common.AsJson = False,
@@ -86,7 +82,7 @@ def compare(
     counted: dict[str, Counted] = {}
     for side, source in sources.items():
         of_one, sizes = own[side]
-        loaded = common.load_source(source, [*(settings or ()), *(of_one or ())], batch, shape, dtype, meta, seq, past)
+        loaded = common.load_source(source, network.also(of_one), meta)
         dag = common.import_source(loaded, external=True)
         wanted = {**common.sizes_of(at, "--at"), **common.sizes_of(sizes, f"--at-{side}")}
         counted[side] = Counted(dag.resize(**wanted) if wanted else dag, traffic, device=on)

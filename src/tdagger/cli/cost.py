@@ -56,8 +56,10 @@ DeviceName = Annotated[
 ]
 
 
+@common.of_network
 def cost(
     source: common.SourceName,
+    network: common.Network,
     by: Annotated[By, typer.Option("--by", help="A row for each of these.")] = By.MODULE,
     depth: Annotated[
         int | None, typer.Option("--depth", min=0, help="How deep to list modules; unless told, as many as fit.")
@@ -73,12 +75,6 @@ def cost(
     formula: Annotated[bool, typer.Option("--formula", help="Print formulas in named axes instead.")] = False,
     as_json: common.AsJson = False,
     as_csv: common.AsCsv = False,
-    settings: common.Settings = None,
-    batch: common.Batch = None,
-    shape: common.Shapes = None,
-    dtype: common.Dtype = None,
-    seq: common.Seq = None,
-    past: common.Past = 0,
     meta: common.Meta = False,
     unbatch: common.Unbatch = False,
     backward: Annotated[bool, typer.Option("--backward", help="Count the backward pass too.")] = False,
@@ -108,7 +104,7 @@ def cost(
     on = device_of(device) if device else None  # this and the next two before what takes long
     rows.field_of(sort or "total_flops", traffic, backward, on is not None)
     sizes = common.sizes_of(at, "--at")
-    loaded = common.load_source(source, settings, batch, shape, dtype, meta, seq, past)
+    loaded = common.load_source(source, network, meta)
     dag = common.import_source(loaded, external=True)
     if formula:
         _formulas(common.changed(dag, unbatch, None), source, sizes, unit, as_json)

@@ -46,8 +46,10 @@ DeviceName = Annotated[
 Threads = Annotated[int, typer.Option("--threads", min=1, help="How many threads a network runs on.")]
 
 
+@common.of_network
 def profile(
     source: common.SourceName,
+    network: common.Network,
     by: Annotated[By, typer.Option("--by", help="A row for each of these.")] = By.OP,
     top: Annotated[int | None, typer.Option("--top", min=1, help="Only so many rows, those that take longest.")] = None,
     threads: Threads = 1,
@@ -58,12 +60,6 @@ def profile(
         str | None, typer.Option("--device", metavar="NAME|FILE", help="Show predicted times beside measured ones.")
     ] = None,
     as_json: common.AsJson = False,
-    settings: common.Settings = None,
-    batch: common.Batch = None,
-    shape: common.Shapes = None,
-    dtype: common.Dtype = None,
-    seq: common.Seq = None,
-    past: common.Past = 0,
     unbatch: common.Unbatch = False,
     resize: common.Resize = None,
     debug: common.Debug = False,
@@ -74,7 +70,7 @@ def profile(
     its memory, so that page faults don't count. docs/time.md says more.
     """
     on = None if device is None else device_of(device)
-    loaded = common.load_source(source, settings, batch, shape, dtype, False, seq, past)
+    loaded = common.load_source(source, network)
     dag = common.changed(common.import_source(loaded), unbatch, resize)
     profiler: Any = importlib.import_module("tdagger.frameworks.torch.profiler")
     profiler.keep_memory()
@@ -103,17 +99,13 @@ class _Steps:
             self.done += 1
 
 
+@common.of_network
 def predict(
     source: common.SourceName,
+    network: common.Network,
     device: DeviceName,
     by: Annotated[Part, typer.Option("--by", help="A row for each kind of kernel, or each module.")] = Part.KIND,
     as_json: common.AsJson = False,
-    settings: common.Settings = None,
-    batch: common.Batch = None,
-    shape: common.Shapes = None,
-    dtype: common.Dtype = None,
-    seq: common.Seq = None,
-    past: common.Past = 0,
     meta: common.Meta = False,
     unbatch: common.Unbatch = False,
     at: common.At = None,
@@ -121,7 +113,7 @@ def predict(
 ) -> int:
     """Say how long a network takes on a device, without running it."""
     on = device_of(device)
-    loaded = common.load_source(source, settings, batch, shape, dtype, meta, seq, past)
+    loaded = common.load_source(source, network, meta)
     dag = common.changed(common.import_source(loaded, external=True), unbatch, at, "--at")
     found = dag.predict_time(on)
     if as_json:
