@@ -209,6 +209,7 @@ NOTES = {
     "led": "an einsum over an axis of size 1 is a product of elements in torch",
     "longformer": "an einsum over an axis of size 1 is a product of elements in torch",
     "mra": "of queries, keys and values only the shape is needed (without CUDA its attention is zeros)",
+    "sam3": "not confirmed: as many fewer as of sam3_lite_text, which are unneeded; torch's program can't be had here",
 }
 STATUSES = (*MEANING, "timeout", "memory", "crashed")
 
