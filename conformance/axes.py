@@ -12,13 +12,11 @@ made from them.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import re
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,13 +24,11 @@ from torch import Tensor, nn
 
 import tdagger as td
 from conformance import timm_models, transformers_models
-from conformance.check import output_error, quiet, results, tensors
-from conformance.models import warm_up
-from conformance.sweep import Limits, Row, read, sweep
+from conformance.check import output_error, results, tensors
+from conformance.models import ROOT, command_line, listed
+from conformance.sweep import Row
 from tests.networks import Network, perturb
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "conformance" / "results"
 TABLE = ROOT / "docs" / "conformance-axes.md"
 
 #: The largest relative error of an output: the same kernels give 0, others the rounding of float32.
@@ -278,18 +274,11 @@ LIBRARIES: dict[str, Callable[[], Sequence[str]]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("library", choices=[*LIBRARIES, "table"], help="what to sweep; table: only write the table")
-    parser.add_argument("--only", default="", metavar="REGEX", help="only the subjects this is found in")
-    parser.add_argument("--again", nargs="*", default=(), metavar="STATUS", help="run subjects of these statuses again")
-    options = parser.parse_args(arguments)
-    if options.library != "table":
-        chosen = [n for n in LIBRARIES[options.library]() if re.search(options.only, n)]
-        with quiet():
-            warm_up(options.library)
-            sweep(chosen, work(options.library), RESULTS / f"axes-{options.library}.jsonl", Limits(), options.again)
-    results = {name: read(RESULTS / f"axes-{name}.jsonl") for name in LIBRARIES}
-    TABLE.write_text(page({k: {n: v[n] for n in LIBRARIES[k]() if n in v} for k, v in results.items()}))
+
+    def write(found: dict[str, dict[str, Row]]) -> None:
+        TABLE.write_text(page(listed(LIBRARIES, found)))
+
+    command_line(__doc__, LIBRARIES, work, "axes-", write, arguments)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,10 @@ Every network of both sweeps runs once in eval mode under a recorder of what is 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -27,23 +24,15 @@ from torch import Tensor, nn
 from torch._functorch.compile_utils import fx_graph_cse
 
 import tdagger as td
-from conformance import timm_models, transformers_models
 from conformance.axes import short
-from conformance.check import quiet, results, tensors
-from conformance.models import warm_up
-from conformance.sweep import Limits, Row, read, sweep
+from conformance.check import results, tensors
+from conformance.models import LIBRARIES, ROOT, command_line, listed
+from conformance.sweep import Row
 from tdagger.analysis.cost import Cost
 from tests.analysis.dispatched import forward_products
-from tests.networks import Network
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "conformance" / "results"
 TABLE = ROOT / "docs" / "conformance-costs.md"
 
-LIBRARIES: dict[str, tuple[Callable[[], Sequence[str]], Callable[[str], Network]]] = {
-    "timm": (timm_models.names, timm_models.build),
-    "transformers": (transformers_models.names, transformers_models.build),
-}
 MODELS = ("fused", "composite", "materialised")
 
 
@@ -246,18 +235,12 @@ def page(results: dict[str, dict[str, Row]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("library", choices=[*LIBRARIES, "table"], help="what to sweep; table: only write the table")
-    parser.add_argument("--only", default="", metavar="REGEX", help="only the networks this is found in")
-    parser.add_argument("--again", nargs="*", default=(), metavar="STATUS", help="run networks of these statuses again")
-    options = parser.parse_args(arguments)
-    if options.library != "table":
-        chosen = [n for n in LIBRARIES[options.library][0]() if re.search(options.only, n)]
-        with quiet():
-            warm_up(options.library)
-            sweep(chosen, work(options.library), RESULTS / f"costs-{options.library}.jsonl", Limits(), options.again)
-    found = {name: read(RESULTS / f"costs-{name}.jsonl") for name in LIBRARIES}
-    TABLE.write_text(page({k: {n: v[n] for n in LIBRARIES[k][0]() if n in v} for k, v in found.items()}))
+    subjects = {library: names for library, (names, _) in LIBRARIES.items()}
+
+    def write(found: dict[str, dict[str, Row]]) -> None:
+        TABLE.write_text(page(listed(subjects, found)))
+
+    command_line(__doc__, subjects, work, "costs-", write, arguments)
 
 
 if __name__ == "__main__":

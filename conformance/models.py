@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from conformance import table, timm_models, transformers_models
 from conformance.check import check, quiet
-from conformance.sweep import Limits, read, sweep
+from conformance.sweep import Limits, Row, read, sweep
 from tests.networks import Network, perturb
 
 ROOT = Path(__file__).parent.parent
@@ -68,31 +67,50 @@ def warm_up(library: str) -> None:
     td.from_torch(module, torch.ones(2)).to_torch()
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("library", choices=[*LIBRARIES, "table"], help="what to sweep; table: only write the table")
+def command_line(
+    description: str | None,
+    subjects: Mapping[str, Callable[[], Sequence[str]]],
+    work: Callable[[str], Callable[[str, Callable[..., None]], None]],
+    prefix: str,
+    write: Callable[[dict[str, dict[str, Row]]], None],
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """Sweep the ``subjects`` of a library as the arguments say, and write the table of all that was found.
+
+    ``work`` gives for a library what is done with a subject; results are kept in a file of the library's name, after
+    the ``prefix``.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("library", choices=[*subjects, "table"], help="what to sweep; table: only write the table")
     parser.add_argument("--only", default="", metavar="REGEX", help="only the subjects this is found in")
     parser.add_argument("--again", nargs="*", default=(), metavar="STATUS", help="run subjects of these statuses again")
     parser.add_argument("--seconds", type=float, default=Limits().seconds, help="limit for one network")
     parser.add_argument("--megabytes", type=int, default=Limits().memory >> 20, help="limit for one network")
     options = parser.parse_args(arguments)
     if options.library != "table":
-        names, build = LIBRARIES[options.library]
-        chosen: list[str] = [n for n in names() if re.search(options.only, n)]
+        chosen = [n for n in subjects[options.library]() if re.search(options.only, n)]
         limits = Limits(options.seconds, options.megabytes << 20)
         with quiet():
             warm_up(options.library)
-            sweep(chosen, work(build), results_of(options.library), limits, options.again)
-    written: dict[str, Any] = {}
-    for library, (names, _) in LIBRARIES.items():
-        written[library] = (list(names()), read(results_of(library)))
-    TABLE.write_text(table.page(written))
+            sweep(chosen, work(options.library), RESULTS / f"{prefix}{options.library}.jsonl", limits, options.again)
+    write({library: read(RESULTS / f"{prefix}{library}.jsonl") for library in subjects})
 
 
-def results_of(library: str) -> Path:
-    """The results file of a library."""
-    return RESULTS / f"{library}.jsonl"
+def listed(
+    subjects: Mapping[str, Callable[[], Sequence[str]]], found: Mapping[str, dict[str, Row]]
+) -> dict[str, dict[str, Row]]:
+    """Of each library what was found of its subjects, in their order."""
+    return {k: {n: found[k][n] for n in names() if n in found[k]} for k, names in subjects.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    subjects = {library: names for library, (names, _) in LIBRARIES.items()}
+
+    def write(found: dict[str, dict[str, Row]]) -> None:
+        TABLE.write_text(table.page({library: (list(names()), found[library]) for library, names in subjects.items()}))
+
+    command_line(__doc__, subjects, lambda library: work(LIBRARIES[library][1]), "", write, arguments)
 
 
 if __name__ == "__main__":

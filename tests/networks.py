@@ -22,6 +22,17 @@ class Network(NamedTuple):
     kwargs: dict[str, Any]
 
 
+class Fn(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Any) -> Any:
+        return self.function(*args)
+
+
 # build(batch, small): the network with inputs of that batch size; small means sizes that the numpy reference
 # takes seconds for, not minutes.
 Build = Callable[[int, bool], Network]

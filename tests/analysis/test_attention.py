@@ -14,21 +14,11 @@ from torch.nn import functional as F
 
 import tdagger as td
 from tdagger.analysis.cost import Cost, cost_of
+from tests.networks import Fn
 
 B, H, S, D = 2, 3, 10, 4
 CAUSAL = S * (S + 1) // 2
 INF = math.inf
-
-
-class Fn(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args: Any) -> Any:
-        return self.function(*args)
 
 
 def cost(function: Callable[..., Any], *args: Any) -> Cost:

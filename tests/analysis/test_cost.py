@@ -24,20 +24,10 @@ from tdagger.errors import AttributeValueError
 from tdagger.graph import Traffic, Unit
 from tdagger.ops.external import External, Slot
 from tests.graphs import graphs
+from tests.networks import Fn
 from tests.samples import all_samples
 
 UNITS: tuple[Unit, ...] = ("bytes", "elements")
-
-
-class Fn(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args: Any) -> Any:
-        return self.function(*args)
 
 
 def r(*shape: int) -> torch.Tensor:

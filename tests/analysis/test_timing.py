@@ -8,7 +8,8 @@ import pytest
 
 import tdagger as td
 from tdagger.analysis.fit import Sample, errors, fit, nonnegative
-from tdagger.analysis.profile import Measured, Seconds, duration, profile_of
+from tdagger.analysis.numbers import duration
+from tdagger.analysis.profile import Measured, Seconds, profile_of
 from tdagger.analysis.timing import Device, device_of, devices, predict
 from tdagger.analysis.work import NEAR, UNITS, Work, works
 from tdagger.errors import AttributeValueError, SourceError

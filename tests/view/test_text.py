@@ -3,10 +3,10 @@
 import pytest
 
 import tdagger as td
+from tdagger.analysis.numbers import quantity
 from tdagger.tensordag import Origin, Signature, TensorDAG
 from tdagger.tree import Tree
 from tdagger.view.expressions import expression
-from tdagger.view.numbers import quantity
 
 X = td.input("x", (2, 3, 4))
 

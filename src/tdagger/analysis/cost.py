@@ -230,7 +230,7 @@ def _cost(
         unknown_masks=dict(attended.unknown),
         at_most=dict(counter.uneven(graph)),
         by_op=_grouped([(r.name, r) for r in rows]),
-        by_module=_grouped([(path, r) for r in modules for path in _outward(r.name)], by_size=False),
+        by_module=_grouped([(path, r) for r in modules for path in outward(r.name)], by_size=False),
         by_value=tuple(rows),
     )
 
@@ -243,8 +243,12 @@ def _traffic(models: list[Moved]) -> tuple[Traffic, ...]:
     return (*[Traffic(m[0], m[1]) for m in models], *[Traffic(m[2], m[3]) for m in models])
 
 
-def _outward(path: str) -> list[str]:
-    """A module path and all it is inside of, the whole network ("") first."""
+def outward(path: str) -> list[str]:
+    """A module path and all it is inside of, the whole network ("") first.
+
+    >>> outward("layers.0.attn")
+    ['', 'layers', 'layers.0', 'layers.0.attn']
+    """
     parts = path.split(".") if path else []
     return ["", *(".".join(parts[: i + 1]) for i in range(len(parts)))]
 

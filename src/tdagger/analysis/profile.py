@@ -20,7 +20,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tdagger.analysis.cost import Count, cost_of
+from tdagger.analysis.cost import Count, cost_of, outward
+from tdagger.analysis.numbers import duration, quantity
 from tdagger.analysis.timing import Device, device_of, predict
 from tdagger.errors import AttributeValueError
 from tdagger.graph import Graph, label
@@ -181,36 +182,10 @@ def table(rows: Iterable[Row], title: str) -> list[str]:
     for r in rows:
         text = f"{(r.name or '(all)')[:24]:24} {r.ops:>5} {duration(r.seconds):>10} {r.share:>7.1%}"
         text += f" {duration(r.predicted or 0.0):>10}" * predicts
-        text += f" {count(r.flops):>8} {count(r.bytes):>8} {r.gflops:>8.1f} {r.gbytes:>7.1f}"
+        text += f" {quantity(r.flops):>8} {quantity(r.bytes):>8} {r.gflops:>8.1f} {r.gbytes:>7.1f}"
         where = r.module if r.value is None else f"{r.module} {r.value.type}".strip()
         lines.append(f"{text}  {where}".rstrip())
     return lines
-
-
-def duration(seconds: float) -> str:
-    """Seconds with three digits and a prefix.
-
-    >>> duration(0.012345), duration(3.2e-7), duration(-2e-5), duration(0)
-    ('12.3 ms', '320 ns', '-20.0 us', '0 s')
-    """
-    return _scaled(seconds, {1: " s", 1e-3: " ms", 1e-6: " us", 1e-9: " ns"})
-
-
-def count(n: float) -> str:
-    """A count with three digits and a prefix."""
-    return _scaled(n, {1e15: " P", 1e12: " T", 1e9: " G", 1e6: " M", 1e3: " k", 1: ""})
-
-
-def _scaled(number: float, units: Mapping[float, str]) -> str:
-    """``number`` in the largest unit that it has at least one of, or in the smallest."""
-    if not number:
-        return "0" + units[1]
-    size, least = abs(number), min(units)
-    factor = next((f for f in units if size >= 0.9995 * f), least)
-    value = size / factor
-    whole = value >= 99.95 or (not units[factor] and value == int(value))
-    digits = 0 if whole else 1 if value >= 9.995 else 2
-    return f"{'-' * (number < 0)}{value:.{digits}f}{units[factor]}"
 
 
 def _weight(row: Count | None) -> tuple[int, int]:
@@ -254,15 +229,9 @@ def profile_of(
         )  # fmt: skip
         rows.append(row)
     by_op = sorted(_grouped((r.name, r) for r in rows), key=lambda r: -r.seconds)
-    by_module = _grouped((path, r) for r in rows for path in _outward(r.module))
+    by_module = _grouped((path, r) for r in rows for path in outward(r.module))
     ops = Seconds(math.fsum(m.seconds.wall for m in measured), math.fsum(m.seconds.cpu for m in measured))
     return Profile(name, whole, ops, threads, runs, tuple(rows), tuple(by_op), tuple(by_module), on, page_faults)
-
-
-def _outward(path: str) -> list[str]:
-    """A module path and all it is inside of, the whole network ("") first."""
-    parts = path.split(".") if path else []
-    return ["", *(".".join(parts[: i + 1]) for i in range(len(parts)))]
 
 
 def _grouped(named: Iterable[tuple[str, Row]]) -> list[Row]:

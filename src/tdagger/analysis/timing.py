@@ -23,6 +23,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from tdagger.analysis.cost import outward
 from tdagger.analysis.work import UNITS, Work, works
 from tdagger.errors import SourceError
 from tdagger.graph import Graph
@@ -216,8 +217,7 @@ class Prediction:
         for value, seconds in self.seconds_of.items():
             origin = self.origins.get(value)
             path: str = origin.module if origin is not None else ""
-            parts: list[str] = path.split(".") if path else []
-            each += [(".".join(parts[:i]), seconds) for i in range(len(parts) + 1)]
+            each += [(outer, seconds) for outer in outward(path)]
         return tuple(self._shares(each))
 
     def _shares(self, named: Iterable[tuple[str, float]]) -> list[Share]:

@@ -10,13 +10,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from tdagger.analysis.cost import Cost
-from tdagger.analysis.profile import duration
+from tdagger.analysis.numbers import duration, quantity
 from tdagger.analysis.timing import Prediction
 from tdagger.analysis.traffic import MODELS
 from tdagger.cli.layout import Column, bar, say, share, table
 from tdagger.cli.rows import Line, Numbers, Traffic, intensities
 from tdagger.tensordag import TensorDAG
-from tdagger.view.numbers import quantity
 
 #: How many characters of inputs or outputs are listed.
 _MOST = 160

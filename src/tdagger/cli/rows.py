@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from tdagger.analysis.backward import BackwardWork
-from tdagger.analysis.cost import Cost, Count, Row, cost_of
+from tdagger.analysis.cost import Cost, Count, Row, cost_of, outward
 from tdagger.analysis.memory import Memory, buffers
 from tdagger.analysis.traffic import MODELS
 from tdagger.errors import AttributeValueError
@@ -187,16 +187,10 @@ def by_value(dag: TensorDAG, cost: Cost, seconds: Seconds | None = None) -> list
     ]
 
 
-def _outward(path: str) -> list[str]:
-    """A module path and all it is inside of, the whole network ("") first."""
-    steps = path.split(".") if path else []
-    return [".".join(steps[:i]) for i in range(len(steps) + 1)]
-
-
 def by_module(dag: TensorDAG, cost: Cost, seconds: Seconds | None = None) -> Line:
     """The network as a line, with its modules as inner lines."""
     alive = _alive(dag.graph)
-    found = _grouped(cost, alive, seconds, lambda r: _outward(r.module))
+    found = _grouped(cost, alive, seconds, lambda r: outward(r.module))
     own = _grouped(cost, alive, seconds, lambda r: [r.module])
     nothing = Line("", {**_named(_columns(cost)), "parameters": 0, "peak_bytes": 0, "ops": 0})
     root = found.setdefault("", nothing)  # a network without ops has no rows

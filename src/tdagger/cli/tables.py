@@ -10,11 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from tdagger.analysis.names import Hidden
+from tdagger.analysis.numbers import quantity
 from tdagger.cli.layout import Column, share, table
 from tdagger.cli.measure import Difference
 from tdagger.tensordag import TensorDAG
 from tdagger.types import TensorType
-from tdagger.view.numbers import quantity
 
 #: How many ops and outputs are listed at most; the rest are told as a count.
 MOST_OPS, MOST_OUTPUTS = 24, 20

@@ -13,23 +13,17 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from tdagger.analysis.profile import Profile, Row, count, duration
+from tdagger.analysis.numbers import duration, quantity
+from tdagger.analysis.profile import Profile, Row
 from tdagger.analysis.timing import Device, Prediction, Share, device_of
 from tdagger.cli import common
+from tdagger.cli.cost import By
 from tdagger.cli.layout import Column, bar, share, table
 from tdagger.errors import SourceError
 from tdagger.frameworks.source import require
 
 #: How many rows of values and modules people look at.
 _TOP = 20
-
-
-class By(StrEnum):
-    """What a table has a row for."""
-
-    OP = "op"
-    MODULE = "module"
-    VALUE = "value"
 
 
 class Part(StrEnum):
@@ -194,8 +188,8 @@ def _rows(console: Console, rows: Sequence[Row], by: By) -> Any:
         Column("share", [share(r.share, 1) for r in rows]),
         Column("", [bar(console, r.share, 1) for r in rows], rank=5, is_text=True),
         Column("predicted", [duration(r.predicted or 0) for r in rows]) if predicts else None,
-        Column("FLOPs", [count(r.flops) if r.flops else "" for r in rows], rank=2),
-        Column("bytes", [count(r.bytes) if r.bytes else "" for r in rows], rank=2),
+        Column("FLOPs", [quantity(r.flops) if r.flops else "" for r in rows], rank=2),
+        Column("bytes", [quantity(r.bytes) if r.bytes else "" for r in rows], rank=2),
         Column("GFLOP/s", [f"{r.gflops:.1f}" if r.flops else "" for r in rows], rank=1),
         Column("GB/s", [f"{r.gbytes:.1f}" if r.bytes else "" for r in rows], rank=1),
         Column("type", [str(r.value.type) if r.value else "" for r in rows], rank=4, is_text=True),

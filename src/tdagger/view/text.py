@@ -8,12 +8,12 @@ from typing import Any, NamedTuple, cast
 
 from tdagger.analysis.axes import Axes
 from tdagger.analysis.names import NamedAxes
+from tdagger.analysis.numbers import quantity
 from tdagger.graph import Graph, flops, result_types
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Const, Input, Parameter
 from tdagger.ops.structure import Item
 from tdagger.view.expressions import constant, expression
-from tdagger.view.numbers import quantity
 
 #: FLOPs are shown of values that take at least this share of the whole.
 HEAVY = 0.005

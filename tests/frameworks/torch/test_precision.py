@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import tdagger as td
 from tdagger.tensordag import TensorDAG
 from tdagger.tree import flatten
-from tests.networks import NETWORKS
+from tests.networks import NETWORKS, Fn
 from tests.samples import to_numpy
 
 DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f64": torch.float64}
@@ -34,17 +34,6 @@ def assert_close(got: np.ndarray, want: torch.Tensor, tolerance: float) -> None:
     a, b = got.astype(to), wanted.astype(to)
     assert np.isfinite(b).all()
     assert np.abs(a - b).max(initial=0) <= tolerance * np.abs(b).max(initial=1e-30)
-
-
-class Of(nn.Module):
-    """A module of a function."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args: Any) -> Any:
-        return self.function(*args)
 
 
 def both_ways(module: nn.Module, *args: torch.Tensor, tolerance: float | None = None) -> TensorDAG:
@@ -127,7 +116,7 @@ def test_dynamic_quantisation_by_hand() -> None:
         q = (x / scale).round().clamp(-128, 127).to(torch.int8)
         return (q.to(torch.int32) @ w.to(torch.int32).T).float() * scale
 
-    both_ways(Of(quantised), torch.randn(4, 16), torch.randint(-128, 128, (8, 16), dtype=torch.int8))
+    both_ways(Fn(quantised), torch.randn(4, 16), torch.randint(-128, 128, (8, 16), dtype=torch.int8))
 
 
 def test_images_of_bytes() -> None:
@@ -153,7 +142,7 @@ def test_masks_of_bools() -> None:
         return scores.softmax(-1) @ x, count, both.any(1), both.all(-1), x[:, :, 0] * pad, both.float().mean()
 
     x, keep, pad = torch.randn(2, 5, 4), torch.rand(2, 5, 5) > 0.3, torch.rand(2, 5) > 0.7
-    both_ways(Of(masked), x, keep, pad)
+    both_ways(Fn(masked), x, keep, pad)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
@@ -162,7 +151,7 @@ def test_arithmetic_of_integers_wraps_as_torchs(dtype: torch.dtype) -> None:
         return x * 7 + x, x // 3, x % 5, x.sum(), x.float().mean(), x / 2, x << 1, x > 3, x.cumsum(0), -x
 
     info = torch.iinfo(dtype)
-    both_ways(Of(mixed), torch.tensor([info.min, info.min + 1, 0, 1, 2, 5, info.max], dtype=dtype), tolerance=1e-6)
+    both_ways(Fn(mixed), torch.tensor([info.min, info.min + 1, 0, 1, 2, 5, info.max], dtype=dtype), tolerance=1e-6)
 
 
 # --- autocast ----------------------------------------------------------------------------------------------
@@ -285,7 +274,7 @@ def test_autocast_in_a_recurrent_net() -> None:
 def test_the_lstm_of_one_dnn(reverse: bool) -> None:
     net = nn.LSTM(6, 5)
     state = torch.randn(2, 5), torch.randn(2, 5)
-    layer = Of(
+    layer = Fn(
         lambda x, h, c: torch.mkldnn_rnn_layer(
             x, *[w.detach() for w in net._flat_weights], h, c, reverse, [], 2, 5, 1, True, False, False, False
         )[:3]
@@ -337,7 +326,7 @@ def rope_exp(x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("rope", [rope_view, rope_made, rope_exp])
 def test_rotary_positions(rope: Callable[[torch.Tensor], torch.Tensor]) -> None:
     x = torch.randn(2, 5, 3, 8)
-    dag = both_ways(Of(rope), x, tolerance=1e-5)
+    dag = both_ways(Fn(rope), x, tolerance=1e-5)
     a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
     weights = torch.randn(2, 5, 3, 8)
     (dag.to_torch()(a) * weights).sum().backward()
@@ -364,7 +353,7 @@ COMPLEX: dict[str, Callable[[torch.Tensor], Any]] = {
 @pytest.mark.parametrize("name", COMPLEX)
 def test_complex_numbers(name: str, dtype: torch.dtype) -> None:
     z = torch.randn(3, 4, dtype=dtype)
-    both_ways(Of(COMPLEX[name]), z, tolerance=1e-5 if dtype is torch.complex64 else 1e-12)
+    both_ways(Fn(COMPLEX[name]), z, tolerance=1e-5 if dtype is torch.complex64 else 1e-12)
 
 
 def test_a_linear_layer_of_complex_numbers() -> None:
