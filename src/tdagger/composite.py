@@ -121,6 +121,9 @@ class Composite(Op):
         rule = self.definition.branches_rule
         return () if rule is None else rule(self, *types)
 
+    def inside(self, *types: TensorType) -> tuple[Graph, ...]:
+        return self.branches(*types) if self.has_branches else (self.body(*types),)
+
     def counted(self, *types: TensorType) -> Graph:
         """The graph whose costs are the composite's: its body, or the branch with the most flops."""
         if not self.has_branches:

@@ -159,13 +159,8 @@ class Graph:
 
     @cached_property
     def external(self) -> Counter[str]:
-        """The external ops, those in branches too, with counts: their flops are not in the totals."""
-        found = Counter(f"{v.op.framework}:{v.op.target}" for v in self.values if isinstance(v.op, External))
-        for value in self.values:
-            if value.op.has_branches:
-                for branch in branches(value):
-                    found.update(branch.external)
-        return found
+        """The external ops, those in bodies and branches too, with counts: their flops are not in the totals."""
+        return _external(self, {})
 
     @cached_property
     def users(self) -> dict[Value, list[Value]]:
@@ -248,6 +243,24 @@ def _from_table(ops: list[Op], args: list[tuple[int, ...]], named: list[dict[str
             values.append(op(*[values[i] for i in places]))
     inputs, outputs, updates = ({k: values[i] for k, i in d.items()} for d in named)
     return Graph(inputs, outputs, updates, name, values)
+
+
+def _external(graph: Graph, known: dict[Any, Counter[str]]) -> Counter[str]:
+    """The external ops of a graph; ``known`` are those inside an op on arguments of some types."""
+    found: Counter[str] = Counter()
+    for value in graph.values:
+        if isinstance(value.op, External):
+            found[f"{value.op.framework}:{value.op.target}"] += 1
+            continue
+        key = (value.op, tuple([a.type for a in value.args]))
+        inside = known.get(key)
+        if inside is None:
+            inside = known[key] = Counter()
+            for inner in value.op.inside(*key[1]):
+                inside.update(_external(inner, known))
+        if inside:
+            found.update(inside)
+    return found
 
 
 def result_types(value: Value) -> tuple[TensorType, ...]:

@@ -381,6 +381,11 @@ class Op:
         del out
         return tuple(0 if self.is_view else t.size for t in types)
 
+    def inside(self, *types: TensorType) -> tuple[Any, ...]:
+        """The graphs that the op stands for on arguments of these types; none for core ops."""
+        del types
+        return ()
+
     def moves_nothing(self, *types: TensorType) -> bool:
         """Whether the result on arguments of these types is a view of one: nothing is written."""
         return self.is_view

@@ -226,7 +226,7 @@ def _cost(
         *_sum(rows),
         backward=None if backward is None else summed(backward.values()),
         memory=memory(graph, aliases),
-        partial=dict(counter.uncounted(graph)),
+        partial=dict(graph.external),
         unknown_masks=dict(attended.unknown),
         at_most=dict(counter.uneven(graph)),
         by_op=_grouped([(r.name, r) for r in rows]),

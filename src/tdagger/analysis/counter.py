@@ -1,4 +1,4 @@
-"""The work of values, counted on core ops: multiply-adds of contractions, FLOPs of each kind, what nobody can count.
+"""The work of values, counted on core ops: multiply-adds of contractions, FLOPs of each kind.
 
 >>> import tdagger as td
 >>> x, w = td.input("x", (2, 3)), td.parameter("w", (4, 3))
@@ -17,7 +17,6 @@ from tdagger.composite import Composite
 from tdagger.graph import Graph, branches, flops, label
 from tdagger.op import Op, Value
 from tdagger.ops.elementwise import BINARY, UNARY, Binary, Unary
-from tdagger.ops.external import External
 from tdagger.types import TensorType
 
 
@@ -35,7 +34,6 @@ class Counter:
 
     def __init__(self) -> None:
         self._known: dict[tuple[Op, tuple[TensorType, ...]], Work] = {}
-        self._external: dict[tuple[Op, tuple[TensorType, ...]], Tally[str]] = {}
         self._products: dict[int, tuple[Graph, dict[Value, Value]]] = {}
 
     def products(self, graph: Graph) -> dict[Value, Value]:
@@ -69,24 +67,6 @@ class Counter:
                 work = Work(*map(sum, zip(*each, strict=True)))
             self._known[key] = work
         return work
-
-    def uncounted(self, graph: Graph) -> Tally[str]:
-        """External ops, those in bodies and branches too, with counts."""
-        found: Tally[str] = Tally()
-        for value in graph.values:
-            op = value.op
-            if isinstance(op, External):
-                found[f"{op.framework}:{op.target}"] += 1
-            elif isinstance(op, Composite):
-                types = tuple([a.type for a in value.args])
-                inside = self._external.get((op, types))
-                if inside is None:
-                    inside = self._external[op, types] = Tally()
-                    for body in op.branches(*types) if op.has_branches else (op.body(*types),):
-                        inside.update(self.uncounted(body))
-                if inside:
-                    found.update(inside)
-        return found
 
     def uneven(self, graph: Graph) -> Tally[str]:
         """Ops with branches that don't all take the same work, those inside branches too, with counts."""
