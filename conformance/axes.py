@@ -6,8 +6,8 @@
 
 Every network is imported at a batch of 1 (transformers: 2). ``unbatch``: the network without its batch axis, run on
 every entry of the batch. ``resize``: the batch made 3 (and, of transformers, the sequence longer), against the
-original on inputs of that size. Results are lines of JSON in ``conformance/results/``; docs/conformance-axes.md is
-made from them.
+original on inputs of that size; then each axis h, w or s twice as long. Results are lines of JSON in
+``conformance/results/``; docs/conformance-axes.md is made from them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import copy
 import re
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,6 +29,7 @@ from conformance import timm_models, transformers_models
 from conformance.check import output_error, results, tensors
 from conformance.models import ROOT, command_line, listed
 from conformance.sweep import Row
+from tdagger.transform import networks
 from tests.networks import Network, perturb
 
 TABLE = ROOT / "docs" / "conformance-axes.md"
@@ -205,6 +208,34 @@ def work(library: str) -> Callable[[str, Callable[..., None]], None]:
             return compare(module, back, args3, kwargs3)
 
         attempt(report, "resize", bigger)
+        report(stage="states")
+        alone = networks.free_axes(axes)
+        sides = [n for n in alone.sizes if re.fullmatch(r"[hws]\d*", n)]
+        unknown = replace(dag, source=None).resizable_axes().unknown
+        report(sides=sides, sides_unknown=[n for n in sides if n in unknown], unknown="b" in unknown)
+
+        def each() -> Iterator[tuple[str, str]]:
+            """What becomes of each of these axes, made twice as long: with the source, and by the axes alone."""
+            for name in sides:
+                wanted = {name: 2 * axes.sizes[name]}
+                try:
+                    shapes = [v.shape for v in dag.resize(wanted, assume=True).graph.inputs.values()]
+                    large = tree.unflatten([at_shape(*pair) for pair in zip(leaves, shapes, strict=True)])
+                    expected = outputs(module, *large)
+                except Exception:  # whatever it is, the network isn't asked for these sizes
+                    yield name, "n/a"
+                    continue
+                for how in ("asked", "assumed"):
+                    try:
+                        net = dag.resize(wanted, assume=how == "assumed").to_torch().eval()
+                        right = output_error(expected, outputs(net, *large)) <= 10 * ALLOWED
+                        yield name, f"{how} {'right' if right else 'wrong'}"
+                    except td.AxisError:
+                        yield name, f"{how} refused"
+                    except Exception:  # what resize gave can't be run
+                        yield name, f"{how} wrong"
+
+        report(sides_found=[list(found) for found in each()])
 
     return run
 
@@ -234,7 +265,20 @@ def page(results: dict[str, dict[str, Row]]) -> str:
             lines.append(f"- {what}: {', '.join(f'{n} {k}' for k, n in counts.items())} of {len(done)}")
         lines.append(f"- axes inferred without a crash: {inferred} of {len(done)}")
         same = sum(bool(r.get("same")) for r in done)
-        lines += [f"- resized, the same graph node for node: {same}", ""]
+        found = [(n, what) for r in done for n, what in r.get("sides_found", ())]
+        sides = sum(len(r.get("sides", ())) for r in done)
+        lost = sum(len(r.get("sides_unknown", ())) for r in done)
+        count = Counter(what for _, what in found)
+        lines += [
+            f"- resized, the same graph node for node: {same}",
+            f"- axes h, w and s that the graph can have at other sizes: {sides}; without a source {lost} of them are",
+            f"  not known; the batch isn't known in {sum(bool(r.get('unknown')) for r in done)} networks",
+            f"- those twice as long, where the network itself runs so ({sides - count['n/a']}): with the source "
+            + ", ".join(f"{count[f'asked {k}']} {k}" for k in ("right", "refused", "wrong"))
+            + "; taking the graph at its word "
+            + ", ".join(f"{count[f'assumed {k}']} {k}" for k in ("right", "refused", "wrong")),
+            "",
+        ]
         lines += [
             "| network | nodes | s | opaque | 1s before | after | unbatch | resize | same |",
             "|---|--:|--:|--:|--:|--:|---|---|---|",

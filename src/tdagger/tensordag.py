@@ -25,12 +25,12 @@ from tdagger.analysis.profile import Profile
 from tdagger.analysis.ranks import RankReport, rank_report
 from tdagger.analysis.schedule import scheduled
 from tdagger.analysis.timing import Device, Prediction, device_of, predict
-from tdagger.errors import AttributeValueError, GraphError, InputError
+from tdagger.errors import AttributeValueError, AxisError, GraphError, InputError
 from tdagger.graph import Graph, Unit, flops, op_counts
 from tdagger.interpret import run
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Const, Leaf, Parameter
-from tdagger.transform import networks
+from tdagger.transform import certain, networks
 from tdagger.tree import Tree, flatten
 from tdagger.types import TensorType
 from tdagger.view import text
@@ -72,7 +72,9 @@ class TensorDAG:
 
     ``weights`` maps names to arrays and may be lazy; ``state`` lists every tensor of the source's state (also
     those the graph doesn't use); ``origins`` tells where values came from; ``modules`` maps module paths to class
-    names; ``axis_names`` has names for the dimensions of inputs (``{"x": "b c h w"}``). Make one with
+    names; ``axis_names`` has names for the dimensions of inputs (``{"x": "b c h w"}``). ``source`` is what can be
+    imported again with inputs of other shapes, ``certain_dimensions`` those of inputs, by name and number, of which it
+    was asked (:meth:`certain`). Make one with
     :func:`tdagger.from_torch` and its like.
     """
 
@@ -84,6 +86,8 @@ class TensorDAG:
     modules: Mapping[str, str] = field(default_factory=dict[str, str])
     name: str = "network"
     axis_names: Mapping[str, str] = field(default_factory=dict[str, str])
+    source: certain.Source | None = field(default=None, repr=False)
+    certain_dimensions: frozenset[tuple[str, int]] = frozenset()
 
     # Running and looking.
 
@@ -237,19 +241,39 @@ class TensorDAG:
 
     # What it costs, as formulas.
 
-    def cost_formula(self, what: str, unit: Unit = "bytes") -> CostFunction:
+    def cost_formula(self, what: str, unit: Unit = "bytes", *, assume: bool = False) -> CostFunction:
         """A cost as a function of the free axes: ``f = dag.cost_formula("flops"); f(b=8, s=4096)``.
 
         ``what`` is flops, bytes, reads or writes, ``unit`` that of reads and writes. Sizes not given are the
-        network's; AxisError says which axes are free, or which sizes it can't have and why. ``f.expression`` is
-        the formula in sympy.
+        network's; AxisError says which axes are free, or which sizes it can't have and why. Free are those of which the
+        source, asked at two other sizes, gives what the graph says (:meth:`certain`); without a source those that the
+        graph leaves no doubt of. ``assume`` takes the graph at its word, and asks nobody. ``f.expression`` is the
+        formula in sympy.
         """
         in_elements = {"reads": "elements read", "writes": "elements written"}
-        return CostFunction(self._costs, in_elements.get(what, what) if unit == "elements" else what)
+        kind = in_elements.get(what, what) if unit == "elements" else what
+        if assume:
+            return CostFunction(self._costs, kind)
+        return CostFunction(self._certain_costs, kind, self._doubtful)
 
     @cached_property
     def _costs(self) -> Costs:
         return costs_of(self.graph, self.axes()) if self.axis_names else self.graph.costs
+
+    @cached_property
+    def _certain_costs(self) -> Costs:
+        """The formulas in the axes that are certain."""
+        return costs_of(self.graph, self.axes(), frozenset(self._doubtful)) if self._doubtful else self._costs
+
+    @cached_property
+    def _doubtful(self) -> dict[str, str]:
+        """The axes that no formula is certain of, and why."""
+        found = self._certainty
+        why = found.resizable.unknown | found.resizable.fixed
+        if self.source is not None:
+            other = "its source does with other sizes what the graph doesn't say: dag.resize(...) asks it, and counts"
+            why |= {n: other for n in found.resizable.free if n not in found.confirmed}
+        return why
 
     # Its axes removed, added and resized.
 
@@ -278,17 +302,78 @@ class TensorDAG:
         """
         return self.with_graph(*networks.with_batch(self.axes().axes, size, axis, inputs, self.origins))
 
-    def resize(self, shapes: Mapping[str, Sequence[int]] | None = None, /, **sizes: int) -> TensorDAG:
+    def resize(
+        self,
+        shapes: Mapping[str, Sequence[int] | int] | None = None,
+        /,
+        *,
+        source: Any = None,
+        assume: bool = False,
+        **sizes: int,
+    ) -> TensorDAG:
         """The network at other sizes: ``dag.resize(b=8, h=320, w=320)``, or ``dag.resize({"x": (8, 3, 320, 320)})``.
 
-        Every attribute that holds a size is made anew, and constants that are equal or count on along an axis.
-        AxisError names the parameter, constant or op that can't follow, and the axes that can be resized.
-        """
-        return self.with_graph(*networks.at_sizes(self.axes(), {**(shapes or {}), **sizes}, self.origins))
+        Every attribute that holds a size is made anew, and constants that are equal or count on along an axis. Then
+        the source is asked, the model it was imported from or the one given as ``source``: it is captured again at
+        these sizes, and where that isn't the same network node for node, the source's is given. Without a source
+        what the graph leaves open is refused; ``assume`` takes the graph at its word, and asks nobody.
 
-    def resizable_axes(self) -> networks.Resizable:
-        """The named axes of the inputs that can have other sizes, and why others can't; each is tried."""
-        return networks.resizable(self.axes())
+        AxisError names the parameter, constant or op that can't follow, or what isn't known of it, and the axes that
+        can be resized.
+        """
+        asked = {**(shapes or {}), **sizes}
+        by = self._asked(source)
+        found = certain.resized(self.axes(), asked, self.origins, by, assume, self.confirmed, given=source is not None)
+        new = self.with_graph(found.graph, found.origins) if found.network is None else self._as_in(found.network)
+        return replace(new, source=by, certain_dimensions=self.certain_dimensions)
+
+    def certain(self, source: Any = None) -> TensorDAG:
+        """The network with its :attr:`confirmed` axes, which stay free without the source.
+
+        Confirmed are those of which the source gave, at two other sizes, what the graph says. It is captured twice,
+        more often only where it gave something else.
+        """
+        found = self._certainty if source is None else self._certainty_by(source)
+        dimensions = certain.dimensions(self.axes(), found.confirmed)
+        new = replace(self, certain_dimensions=dimensions)
+        new.__dict__["_certainty"] = found
+        return new
+
+    @property
+    def confirmed(self) -> frozenset[str]:
+        """The names of axes of the inputs of which the source gave what the graph says; see :meth:`certain`."""
+        return certain.confirmed(self.axes(), self.certain_dimensions)
+
+    def _asked(self, source: Any) -> certain.Source | None:
+        """Who is asked of other sizes: the model given, as a source with this network's inputs, or its own source."""
+        if source is None:
+            return self.source
+        return importlib.import_module("tdagger.frameworks.torch.again").source_of(source, self.graph, self.signature)
+
+    def _as_in(self, network: TensorDAG) -> TensorDAG:
+        """Another network that the source gave, with this one's weights; AxisError if they don't fit."""
+        needed = {**network.graph.parameters, **network.graph.buffers}
+        own = {n: w.type for n, w in self.state.items()}
+        for name, value in needed.items():
+            if own.get(name) != value.type:
+                raise AxisError(f"at these sizes the source has {name!r} as {value.type}, here it is {own.get(name)}")
+        names = {n: p for n, p in self.axis_names.items() if _still_fits(self, network.graph, n, p)}
+        return replace(network, weights=self.weights, state=self.state, name=self.name, axis_names=names)
+
+    def resizable_axes(self, source: Any = None) -> networks.Resizable:
+        """The named axes of the inputs that can have other sizes, why others can't, and of which that isn't known.
+
+        Each is tried. The source, if there is one, is asked at two points where all have other sizes; without one,
+        ``unknown`` has the axes of which the graph leaves open what the source would do.
+        """
+        return (self._certainty if source is None else self._certainty_by(source)).resizable
+
+    def _certainty_by(self, source: Any) -> certain.Certainty:
+        return certain.certainty(self.axes(), self.origins, self._asked(source), self.confirmed)
+
+    @cached_property
+    def _certainty(self) -> certain.Certainty:
+        return self._certainty_by(None)
 
     def _named(self, assume_size_one: bool) -> NamedAxes:
         if not assume_size_one:
@@ -297,7 +382,8 @@ class TensorDAG:
 
     def with_graph(self, graph: Graph, origins: Mapping[Value, Origin] | None = None) -> TensorDAG:
         """The same weights with another graph."""
-        new = replace(self, graph=graph, origins=self.origins if origins is None else origins)
+        new = replace(self, graph=graph, origins=self.origins if origins is None else origins, source=None)
+        new = replace(new, certain_dimensions=frozenset[tuple[str, int]]())
         return replace(new, axis_names={n: p for n, p in self.axis_names.items() if _still_fits(self, graph, n, p)})
 
     # Axes.
@@ -323,6 +409,8 @@ class TensorDAG:
 
     def with_axes(self, names: Given) -> TensorDAG:
         """The same network with names for the dimensions of its inputs; see :meth:`axes`."""
+        if not names:
+            return self
         self.axes(names)
         given = {next(iter(self.graph.inputs)): names} if isinstance(names, str) else dict(names or {})
         return replace(self, axis_names={**self.axis_names, **given})

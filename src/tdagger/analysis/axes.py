@@ -85,6 +85,14 @@ class Mark(NamedTuple):
     how: str
 
 
+class Guess(NamedTuple):
+    """What was taken for likely of a dimension: where, and what."""
+
+    value: Value
+    term: Term
+    what: str
+
+
 class Opaque(NamedTuple):
     """Two views of one dimension that have no common refinement, and where they met."""
 
@@ -132,6 +140,7 @@ class Axes:
         self.assume_size_one = assume_size_one
         self.marks: list[Mark] = []
         self.opaque: list[Opaque] = []
+        self.guesses: list[Guess] = []
         self.equal: list[tuple[Term, Term]] = []
         #: For a value and the place of an argument, what its dimensions are there, where that differs.
         self.expected: dict[tuple[Value, int], Terms] = {}
@@ -473,6 +482,7 @@ class Axes:
         if step != 1:
             ends = step > 0 and start + count * step >= size
             line = Line((term,), step - 1 - start, step) if ends else Line((count,))
+            self.guesses.append(Guess(self._value, term, f"entries {start}:{stop}:{step} of {size} may be others"))
             return self.line(line.parts, line.offset, line.divisor, firm=False)
         before, result = self._segment(resolve(term), start, stop)
         self.starts[self._value, axis] = before
@@ -507,6 +517,7 @@ class Axes:
             _, chunk = self._split_axis(term[0], count)
             return Line(((chunk,),) * (start // count)), (chunk,)
         from_end = size - start <= start
+        self.guesses.append(Guess(self._value, term, f"entries {start}:{stop} of {size} may be others"))
         if stop == size and not from_end:
             return Line((start,)), self.line((term,), -start, firm=False)
         if start == 0 and size - stop < stop:

@@ -226,13 +226,14 @@ def _sum(numbers: Iterable[Any]) -> Number:
 class CostFunction:
     """A cost of a network as a function of its free axes: ``f(b=8, s=4096)``. It knows nothing of the graph's ops.
 
-    ``names`` are the axes it takes and what they were; axes not given keep that.
+    ``names`` are the axes it takes and what they were; axes not given keep that. ``why`` says of others why not.
     """
 
-    def __init__(self, costs: Costs, what: str) -> None:
+    def __init__(self, costs: Costs, what: str, why: Mapping[str, str] | None = None) -> None:
         if what not in COSTS:
             raise AxisError(f"no cost is called {what!r}; there are {', '.join(COSTS)}")
         self.what = what
+        self.why = why or {}
         self._costs = costs
 
     @property
@@ -242,6 +243,9 @@ class CostFunction:
 
     def __call__(self, **sizes: int) -> int:
         """The cost at these sizes. AxisError if the network can't have them, or an axis isn't free."""
+        for name in sizes:
+            if name in self.why and name not in self.names:
+                raise AxisError(f"the {self.what} at other {name} aren't known: {self.why[name]}")
         return self._costs.at(self.what, sizes)
 
     @property
@@ -262,8 +266,8 @@ def free_dimensions(axes: Axes) -> list[Term]:
     return [t for t in terms if t in single or (len(t) > 1 and not all(a in known for a in t))]
 
 
-def names_of(named: NamedAxes) -> dict[str, Term]:
-    """The dimensions that may be free, by the names of their axes."""
+def names_of(named: NamedAxes, left_out: frozenset[str] = frozenset()) -> dict[str, Term]:
+    """The dimensions that may be free, by the names of their axes; those of some names aren't."""
     by_term = {named.term(n): n for n in reversed(named.sizes)}
     out: dict[str, Term] = {}
     for term in free_dimensions(named.axes):
@@ -271,15 +275,15 @@ def names_of(named: NamedAxes) -> dict[str, Term]:
         while name in out:
             name, number = f"{by_term.get(term, 'n')}_{number}", number + 1
         out[name] = term
-    return out
+    return {n: t for n, t in out.items() if n not in left_out}
 
 
-def costs_of(graph: Graph, named: NamedAxes | None = None) -> Costs:
-    """The costs of a graph, in axes that have the names of ``named``."""
+def costs_of(graph: Graph, named: NamedAxes | None = None, left_out: frozenset[str] = frozenset()) -> Costs:
+    """The costs of a graph, in axes that have the names of ``named``, but for some."""
     named = NamedAxes(Axes(graph)) if named is None else named
     terms = {n: named.term(n) for n in named.sizes}
     held = {n: t for n, t in terms.items() if len(t) == 1 and t[0].rigid and t[0].kind != "const"}
-    return Costs(named.axes, names_of(named), held)
+    return Costs(named.axes, names_of(named, left_out), held)
 
 
 def cost_function(graph: Graph, what: str, named: NamedAxes | None = None) -> CostFunction:

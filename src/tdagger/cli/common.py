@@ -170,7 +170,7 @@ def changed(dag: TensorDAG, unbatch: bool, sizes: str | None, option: str = "--r
     """The network without its batch, at other sizes, as the options say."""
     with progress(f"changing {dag.name}"):
         dag = dag.unbatch() if unbatch else dag
-        return dag.resize(**sizes_of(sizes, option)) if sizes else dag
+        return dag.resize(sizes_of(sizes, option)) if sizes else dag
 
 
 def sizes_of(text: str | None, option: str) -> dict[str, int]:

@@ -85,7 +85,7 @@ def compare(
         loaded = common.load_source(source, network.also(of_one), meta)
         dag = common.import_source(loaded, external=True)
         wanted = {**common.sizes_of(at, "--at"), **common.sizes_of(sizes, f"--at-{side}")}
-        counted[side] = Counted(dag.resize(**wanted) if wanted else dag, traffic, device=on)
+        counted[side] = Counted(dag.resize(wanted) if wanted else dag, traffic, device=on)
     lines = _lines(counted, by, depth, sort, fold=not every and not (as_json or as_csv), fit=not (as_json or as_csv))
     if as_json:
         typer.echo(json.dumps(_json(counted, sources, by, [line for _, line in lines]), indent=1))

@@ -18,16 +18,31 @@ from tdagger.transform.unbatch import batch, unbatch
 
 Origins = Mapping[Value, Any]
 
+#: How many more entries an axis is tried with.
+_NEAR = 5
+
 
 class Resizable(NamedTuple):
-    """Which named axes of a network's inputs can have other sizes, and why the others can't."""
+    """Which named axes of a network's inputs can have other sizes, why others can't, and of which that isn't known.
+
+    ``unknown`` are those for which the graph leaves open what its source would do: at which op, and why.
+    """
 
     free: tuple[str, ...]
     fixed: dict[str, str]
+    unknown: dict[str, str]
 
     def __str__(self) -> str:
         lines = [f"free: {', '.join(self.free) or 'none'}"]
-        return "\n".join([*lines, *(f"fixed: {name}: {why}" for name, why in self.fixed.items())])
+        lines += [f"fixed: {name}: {why}" for name, why in self.fixed.items()]
+        return "\n".join([*lines, *(f"not known: {name}: {why}" for name, why in self.unknown.items())])
+
+
+class FreeAxes(NamedTuple):
+    """The named axes of the inputs that a graph can have at other sizes (some of those it can), and why not others."""
+
+    sizes: dict[str, list[int]]
+    fixed: dict[str, str]
 
 
 def place(origins: Origins) -> Callable[[Value], str]:
@@ -121,8 +136,8 @@ def _moved(
     return Graph(inputs, outputs, updates, graph.name, new.values()), carried
 
 
-def at_sizes(named: NamedAxes, sizes: Mapping[str, Any], origins: Origins) -> tuple[Graph, dict[Value, Any]]:
-    """The graph at other sizes: of named axes, or of all dimensions of an input."""
+def asked_terms(named: NamedAxes, sizes: Mapping[str, Any]) -> dict[Term, int]:
+    """The dimensions that are to have other sizes: of named axes, or all dimensions of an input."""
     wanted: dict[Term, int] = {}
     for name, size in sizes.items():
         for term, n in [(named.term(name), size)] if isinstance(size, int) else _dimensions(named, name, size):
@@ -130,10 +145,16 @@ def at_sizes(named: NamedAxes, sizes: Mapping[str, Any], origins: Origins) -> tu
                 raise AxisError(f"resize: {named.dimension(term)} can't have both {wanted[term]} and {n} entries")
     if any(n < 1 for n in wanted.values()):
         raise AxisError(f"resize: sizes are at least 1, got {dict(sizes)}")
+    return wanted
+
+
+def at_sizes(named: NamedAxes, sizes: Mapping[str, Any], origins: Origins) -> tuple[Graph, dict[Value, Any]]:
+    """The graph at other sizes, as its axes have it."""
+    wanted = asked_terms(named, sizes)
     try:
         return changed(resize(named.axes, wanted, place(origins)), origins)
     except AxisError as e:
-        free = resizable(named).free
+        free = free_axes(named).sizes
         asked = ", ".join(f"{k}={v}" for k, v in sizes.items())
         raise AxisError(f"resize({asked}): {e}\naxes that can be resized: {', '.join(free) or 'none'}") from e
 
@@ -146,21 +167,27 @@ def _dimensions(named: NamedAxes, name: str, shape: Sequence[int]) -> list[tuple
     return [(term_of(named, None, name, i), n) for i, n in enumerate(shape)]
 
 
-def resizable(named: NamedAxes) -> Resizable:
-    """Which axes of the inputs can have other sizes: tried with twice and three times as many entries."""
-    free: list[str] = []
-    fixed: dict[str, str] = {}
+def own_axes(named: NamedAxes) -> list[str]:
+    """The names of axes of the inputs."""
     own = {a for terms in named.axes.inputs for t in terms for a in t}
-    for name, size in named.sizes.items():
-        if own.isdisjoint(named.term(name)):
-            continue
-        for wanted in (2 * size, 3 * size):
-            try:
-                resize(named.axes, {named.term(name): wanted}).run()
-            except AxisError as e:
-                fixed[name] = str(e).splitlines()[0]
-            else:
-                free.append(name)
-                fixed.pop(name, None)
+    return [name for name in named.sizes if not own.isdisjoint(named.term(name))]
+
+
+def free_axes(named: NamedAxes) -> FreeAxes:
+    """The axes of the inputs tried with twice and three times as many entries, and with some more."""
+    free: dict[str, list[int]] = {}
+    fixed: dict[str, str] = {}
+    for name in own_axes(named):
+        size = named.sizes[name]
+        for sizes in ((2 * size, 3 * size), range(size + 1, size + _NEAR)):
+            for wanted in sizes:
+                try:
+                    resize(named.axes, {named.term(name): wanted}).run()
+                except AxisError as e:
+                    fixed.setdefault(name, str(e).splitlines()[0])
+                else:
+                    free.setdefault(name, []).append(wanted)
+                    break
+            if name not in free:
                 break
-    return Resizable(tuple(free), fixed)
+    return FreeAxes(free, {n: why for n, why in fixed.items() if n not in free})

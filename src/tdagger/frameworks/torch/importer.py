@@ -9,7 +9,8 @@ import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -19,7 +20,8 @@ from torch.utils import _pytree as pytree
 
 from tdagger.errors import InputError, TDaggerError, UnsupportedError
 from tdagger.frameworks.torch import autocast, caches, torchscript
-from tdagger.frameworks.torch.aten import DTYPES
+from tdagger.frameworks.torch.again import Import, asked_again
+from tdagger.frameworks.torch.aten import DTYPES, TORCH_DTYPES
 from tdagger.frameworks.torch.aten.reasons import SPARSE
 from tdagger.frameworks.torch.calls import Caller, array_of, constant, run_fx
 from tdagger.frameworks.torch.capture import (
@@ -38,6 +40,9 @@ from tdagger.ops.source import Buffer, Input, Parameter
 from tdagger.tensordag import Origin, Signature, TensorDAG, Weight
 from tdagger.tree import Tree, flatten
 from tdagger.types import TensorType
+
+#: Who knows what other sizes do to a network; see :func:`from_torch`.
+Sizes = Literal["asked", "certain", "alone"]
 
 
 class TorchWeights(Mapping[str, Array]):
@@ -170,6 +175,7 @@ def from_torch(
     via: Literal["export", "trace"] = "export",
     external: bool = False,
     name: str = "",
+    sizes: Sizes = "asked",
 ) -> TensorDAG:
     """A TDAG of a PyTorch network, captured on example inputs.
 
@@ -181,6 +187,11 @@ def from_torch(
     ``via`` says how an ``nn.Module`` is captured. ``"export"`` is ``torch.export``, which refuses what depends on
     the data; ``"trace"`` is ``torch.jit.trace``, which takes more, but what Python decides from the data (a
     branch, a size, a number taken out of a tensor) stays as it was for the example inputs.
+
+    ``sizes`` says who knows what other sizes do to the network. ``"asked"``: the model is kept (``dag.source``), and
+    captured again when a resize asks. ``"certain"``: it is captured twice more at once, so that ``dag.confirmed`` has
+    the axes that do what the graph says of them, with the model or without. ``"alone"``: the model isn't kept, there
+    is only what the graph says.
 
     The state has the names of ``model.state_dict()``, except that ``torch.compile(model)`` is taken for ``model``
     itself. Lazy modules are initialised by the example inputs. A network that writes to its inputs in place gives
@@ -194,8 +205,10 @@ def from_torch(
     arguments: tuple[Any, ...] = args if isinstance(args, tuple) else (args,)
     if isinstance(model, torch.export.ExportedProgram):
         return from_exported_program(model, external=external, name=name)
+    if sizes not in get_args(Sizes):
+        raise InputError(f"from_torch knows sizes as {', '.join(map(repr, get_args(Sizes)))}, not {sizes!r}")
     if isinstance(model, torch.jit.ScriptModule | torch.jit.ScriptFunction):
-        return from_torchscript(model, arguments or None, kwargs, external=external, name=name)
+        return from_torchscript(model, arguments or None, kwargs, external=external, name=name, sizes=sizes)
     model = _without_compile(model)
     if not isinstance(model, nn.Module):
         raise InputError(
@@ -206,21 +219,42 @@ def from_torch(
     _initialise(model, leaves, inputs)
     if via not in ("export", "trace"):
         raise InputError(f"from_torch captures via 'export' or 'trace', not {via!r}")
+    leaves = _apart(leaves, model)
+
+    def capture(args: tuple[Any, ...], kwargs: dict[str, Any]) -> TensorDAG:
+        found, tree = flatten((args, kwargs), _is_tensor)
+        return _from_module(model, found, tree, via, external, name or type(model).__name__)
+
+    with telling_own_backwards():
+        dag = _from_module(model, leaves, inputs, via, external, name or type(model).__name__)
+    return _knowing(dag, sizes, capture, model, leaves, inputs)
+
+
+def _knowing(
+    dag: TensorDAG, sizes: Sizes, capture: Import, model: Any, leaves: Sequence[torch.Tensor], tree: Tree
+) -> TensorDAG:
+    """The network with what can be captured again; with what that says of its sizes, if they are to be certain."""
+    if sizes == "alone":
+        return dag
+    dag = replace(dag, source=asked_again(dag, capture, model, leaves, tree))
+    return dag.certain() if sizes == "certain" else dag
+
+
+def _from_module(
+    model: nn.Module, leaves: Sequence[torch.Tensor], inputs: Tree, via: str, external: bool, title: str
+) -> TensorDAG:
+    """A module captured once."""
     flat = _Flat(model, inputs)
     flat.training = model.training
-    leaves = _apart(leaves, model)
     if via == "trace":
-        with telling_own_backwards():
-            return _import_trace(flat, tuple(leaves), external, name or type(model).__name__)
-    with telling_own_backwards():
-        program = export(flat, tuple(leaves))
+        return _import_trace(flat, tuple(leaves), external, title)
+    program = export(flat, tuple(leaves))
     mark_cumulative(program, model, _Places("model."))
     assert flat.result.tree is not None
     state, tensors = state_of(model)
     signature = Signature(inputs, flat.result.tree)
     names = input_names(model.forward, inputs)
     region = autocast.surrounding([*leaves, *tensors.values()])
-    title = name or type(model).__name__
     with nullcontext() if region is None else torch.autocast(region.device, enabled=False):  # rules do their own casts
         given = dict(zip(names, leaves, strict=True))
         return _import_program(program, state, tensors, signature, names, "model.", external, title, region, given)
@@ -508,14 +542,37 @@ def _source_line(trace: str | None) -> str:
 
 
 def from_torchscript(
-    module: Any, args: Any = None, kwargs: Mapping[str, Any] | None = None, *, external: bool = False, name: str = ""
+    module: Any,
+    args: Any = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    external: bool = False,
+    name: str = "",
+    sizes: Sizes = "asked",
 ) -> TensorDAG:
     """A TDAG of a TorchScript module, traced or scripted (control flow on shapes and settings is resolved).
 
-    ``args`` are example inputs; a module traced in this process doesn't need them. InputError asks for them
-    where the file doesn't say the shapes; UnsupportedError names ops and control flow on data.
+    ``args`` are example inputs; a module traced in this process doesn't need them. ``sizes`` as for
+    :func:`from_torch`: a script is read again with inputs of other sizes, and says of them what it would do.
+    InputError asks for inputs where the file doesn't say the shapes; UnsupportedError names ops and control flow on
+    data.
     """
     arguments = args if args is None or isinstance(args, tuple) else (args,)
+    dag = _from_script(module, arguments, kwargs, external, name)
+
+    def capture(args: tuple[Any, ...], kwargs: dict[str, Any]) -> TensorDAG:
+        return _from_script(module, args, kwargs, external, name)
+
+    if arguments is None and not kwargs:
+        arguments = tuple([torch.zeros(v.shape, dtype=TORCH_DTYPES[v.dtype]) for v in dag.graph.inputs.values()])
+    leaves, tree = flatten((arguments or (), dict(kwargs or {})), _is_tensor)
+    return _knowing(dag, sizes, capture, module, leaves, tree)
+
+
+def _from_script(
+    module: Any, arguments: tuple[Any, ...] | None, kwargs: Mapping[str, Any] | None, external: bool, name: str
+) -> TensorDAG:
+    """A script read once."""
     caller = Caller(external)
     state, tensors = state_of(module) if isinstance(module, nn.Module) else ({}, {})
     with bulk():

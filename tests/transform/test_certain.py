@@ -1,0 +1,243 @@
+"""Sizes that are certain: the source is asked; without one what the graph leaves open is refused."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import tdagger as td
+from tdagger import AxisError
+
+
+class Fn(nn.Module):
+    def __init__(self, function, *inner):
+        super().__init__()
+        self.function = function
+        self.inner = nn.ModuleList(inner)
+
+    def forward(self, *args):
+        return self.function(*self.inner, *args)
+
+
+def padded(x):
+    """To a multiple of 4, by a number of Python's."""
+    return nn.functional.pad(x, (0, -x.shape[1] % 4)).view(x.shape[0], -1, 4).sum(2)
+
+
+def steps(x):
+    """A loop over a size."""
+    out = x[:, 0]
+    for i in range(1, x.shape[1]):
+        out = out * 0.5 + x[:, i]
+    return out
+
+
+def relative(x):
+    """Distances between positions."""
+    n = x.shape[1]
+    place = torch.arange(n)
+    return x @ (place[:, None] - place[None]).abs().float().div(n)
+
+
+#: Networks in which Python computes with the size of dimension 1, and what a graph alone can't know of them.
+PYTHON = {
+    "the first half": lambda x: x[:, : x.shape[1] // 2],
+    "all but three": lambda x: x[:, : x.shape[1] - 3],
+    "a mean by hand": lambda x: x.sum(1) / x.shape[1],
+    "scaled": lambda x: x * x.shape[1] ** -0.5,
+    "logarithm": lambda x: x * math.log(x.shape[1]),
+    "padded": padded,
+    "a loop": steps,
+    "relative": relative,
+    "linspace": lambda x: x * torch.linspace(-1, 1, x.shape[1]),
+    "rolled": lambda x: x.roll(x.shape[1] // 2, 1),
+    "ones": lambda x: x.sum(1) / torch.ones(x.shape[1]).sum(),
+    "windows": lambda x: x.unfold(1, x.shape[1] // 2, 1).sum(2),
+    "pooled": lambda x: nn.functional.avg_pool1d(x[None], x.shape[1] // 2)[0],
+    "top": lambda x: x.topk(x.shape[1] // 2, 1)[0],
+    "parity": lambda x: x * 2 if x.shape[1] % 2 else x + 1,
+    "threshold": lambda x: x[:, :8].sum(1) if x.shape[1] > 8 else x.mean(1),
+    "halves": lambda x: torch.cat(x.chunk(2, 1)[::-1], 1),
+    "squeezed": lambda x: x[:, :1].squeeze(1),
+}
+
+
+#: Those of which a trace keeps a number, or a way taken.
+DECIDED = ("a loop", "parity", "threshold", "relative", "padded", "rolled", "logarithm", "pooled")
+
+#: Those that leave nothing in a graph to see.
+UNSEEN = ("parity", "threshold", "padded")
+
+
+@pytest.mark.parametrize("via", ["export", "trace", "script"])
+@pytest.mark.parametrize("name", PYTHON)
+def test_what_python_computed_follows(name, via):
+    module = Fn(PYTHON[name])
+    example = torch.randn(2, 6)
+    if via == "script":
+        if name in DECIDED:
+            return  # a trace holds what Python made of a size, and is the source itself
+        dag = td.from_torch(torch.jit.trace(module, example, check_trace=False), example)
+    else:
+        dag = td.from_torch(module, example, via=via)
+    for shape in ((2, 7), (2, 12), (5, 6), (3, 13)):
+        x = torch.randn(shape)
+        resized = dag.resize({next(iter(dag.graph.inputs)): shape})
+        torch.testing.assert_close(resized.to_torch()(x), module(x))
+
+
+@pytest.mark.parametrize("name", [n for n in PYTHON if n not in UNSEEN])
+def test_alone_it_is_right_or_refused(name):
+    """From a file of a stranger nothing can be asked."""
+    module = Fn(PYTHON[name])
+    dag = td.from_torch(torch.export.export(module, (torch.randn(2, 6),)))
+    assert dag.source is None
+    for n in (7, 12):
+        x = torch.randn(2, n)
+        try:
+            resized = dag.resize({next(iter(dag.graph.inputs)): tuple(x.shape)})
+        except AxisError:
+            continue
+        torch.testing.assert_close(resized.to_torch()(x), module(x))
+
+
+@pytest.mark.parametrize("name", ["the first half", "a mean by hand", "scaled", "ones", "windows"])
+def test_what_is_not_known_is_said(name):
+    dag = td.from_torch(Fn(PYTHON[name]), torch.randn(2, 6), sizes="alone")
+    found = dag.resizable_axes()
+    axis = next(n for n, size in dag.axes().sizes.items() if size == 6)
+    assert axis in found.unknown
+    assert "b" in found.free
+    assert f"not known: {axis}: <" in str(found) or f"not known: {axis}: const" in str(found)
+    with pytest.raises(AxisError, match=r"not known, as no source is there to ask:\n  .*\ngive the source, resize"):
+        dag.resize({"input0": (2, 12)})
+
+
+def test_the_place_of_a_doubt_is_told():
+    dag = td.from_torch(Fn(PYTHON["a mean by hand"]), torch.randn(2, 6), sizes="alone")
+    (why,) = dag.resizable_axes().unknown.values()
+    assert "test_certain.py:" in why
+    assert "1 / 6" in why or "is 6" in why
+
+
+def test_a_caller_can_assume():
+    dag = td.from_torch(Fn(PYTHON["the first half"]), torch.randn(2, 6), sizes="alone")
+    (name,) = dag.graph.inputs
+    assert dag.resize({name: (2, 12)}, assume=True).graph.inputs[name].shape == (2, 12)
+
+
+def test_the_model_can_be_given_later():
+    module = Fn(PYTHON["the first half"])
+    dag = td.from_torch(module, torch.randn(2, 6), sizes="alone")
+    (name,) = dag.graph.inputs
+    x = torch.randn(2, 12)
+    torch.testing.assert_close(dag.resize({name: (2, 12)}, source=module).to_torch()(x), module(x))
+    assert dag.resizable_axes(source=module).unknown == {}
+    with pytest.raises(td.InputError, match=r"a source is an nn\.Module or a TorchScript module"):
+        dag.resize({name: (2, 12)}, source=torch.export.export(module, (torch.randn(2, 6),)))
+
+
+def test_another_model_is_no_source():
+    dag = td.from_torch(Fn(PYTHON["the first half"]), torch.randn(2, 6))
+    (name,) = dag.graph.inputs
+    with pytest.raises(AxisError, match="the source isn't what this network was imported from"):
+        dag.resize({name: (2, 12)}, source=Fn(PYTHON["halves"]))
+
+
+def test_a_model_that_was_changed_is_no_source():
+    module = nn.Sequential(Fn(PYTHON["halves"]), nn.Linear(6, 6))
+    dag = td.from_torch(module, torch.randn(2, 6))
+    module[1] = nn.Identity()
+    with pytest.raises(AxisError, match=r"the source isn't what this network was imported from"):
+        dag.resize({next(iter(dag.graph.inputs)): (2, 12)})
+
+
+def test_a_model_that_filled_a_cache_is_not_asked():
+    class Cached(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(torch.randn(3))
+            self.cache = {}
+
+        def forward(self, x):
+            if not self.cache:
+                self.cache["bias"] = self.bias * 2
+            return x.flatten(1) + self.cache["bias"].repeat(2)
+
+    module = Cached().eval()
+    with torch.no_grad():
+        dag = td.from_torch(module, torch.randn(1, 2, 3), via="trace")
+        x = torch.randn(4, 2, 3)
+        expected = module(x)
+        torch.testing.assert_close(dag.resize(b=4).to_torch()(x), expected)
+
+
+def test_the_mode_is_that_of_the_import():
+    module = nn.Sequential(nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4), nn.Dropout(0.5)).eval()
+    dag = td.from_torch(module, torch.randn(1, 3, 8))
+    module.train()
+    x = torch.randn(2, 3, 11)
+    found = dag.resize({"input": (2, 3, 11)})
+    assert all(m.training for m in module.modules())
+    torch.testing.assert_close(found.to_torch()(x), module.eval()(x))
+    assert "seed" not in found.graph.inputs
+
+
+def test_a_changed_network_is_not_asked_of():
+    module = Fn(lambda x: x.sum(1) / x.shape[1])
+    single = td.from_torch(module, torch.randn(2, 6, 3)).unbatch("b")
+    assert single.source is None
+    (name,) = single.graph.inputs
+    with pytest.raises(AxisError, match="not known"):
+        single.resize({name: (12, 3)})
+
+
+def test_certain_sizes_outlive_the_source():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 5))
+    dag = td.from_torch(module, torch.randn(1, 3, 8, 8), sizes="certain")
+    assert dag.source.count == [2]
+    assert dag.confirmed >= {"b", "h", "w"}
+    assert dag.resizable_axes().free == ("b", "h", "w")
+    assert dag.source.count == [2]
+    assert dag.cost_formula("flops")(b=3, h=16) == dag.resize(b=3, h=16).graph.total_flops()
+    alone = td.TensorDAG(**{f: getattr(dag, f) for f in dag.__dataclass_fields__ if f != "source"})
+    x = torch.randn(3, 3, 12, 20)
+    torch.testing.assert_close(alone.resize(b=3, h=12, w=20).to_torch()(x), module(x))
+
+
+def test_certain_sizes_say_what_python_decides():
+    dag = td.from_torch(Fn(PYTHON["the first half"]), torch.randn(2, 6), sizes="certain")
+    (_, axis) = dag.axes().shape(next(iter(dag.graph.inputs.values()))).split()
+    assert dag.confirmed == {"b"}
+    assert axis in dag.resizable_axes().free  # the source is there to ask
+    assert dag.cost_formula("reads").names == {"b": 2}
+    with pytest.raises(AxisError, match=rf"the reads at other {axis} aren't known: its source does"):
+        dag.cost_formula("reads")(**{axis: 12})
+
+
+def test_sizes_that_the_source_cannot_have():
+    class Fixed(nn.Module):
+        def forward(self, x):
+            assert x.shape[1] == 6, "six entries"
+            return x[:, :3]
+
+    dag = td.from_torch(Fixed(), torch.randn(2, 6))
+    with pytest.raises(AxisError, match=r"the source can't say \(.*six entries"):
+        dag.resize({"x": (2, 12)})
+    found = dag.resizable_axes()
+    assert found.free == ("b",)
+    assert any("six entries" in why for why in found.fixed.values())
+
+
+def test_entries_of_the_examples_stay_in_their_range():
+    """Indices, and offsets, of a resized example are some of the example's."""
+    module = nn.Embedding(7, 3)
+    dag = td.from_torch(module, torch.tensor([[1, 6], [0, 2]]), via="trace")
+    x = torch.randint(0, 7, (5, 9))
+    torch.testing.assert_close(dag.resize({"input": (5, 9)}).to_torch()(x), module(x))
+
+
+def test_a_name_that_is_no_way():
+    with pytest.raises(td.InputError, match="from_torch knows sizes as 'asked', 'certain', 'alone', not 'sure'"):
+        td.from_torch(nn.ReLU(), torch.randn(2), sizes="sure")
