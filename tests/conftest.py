@@ -23,6 +23,7 @@ def pytest_collection_finish() -> None:
     """Leave out of every garbage collection what is there for all tests: thousands of tests, torch's op database."""
     gc.collect()
     gc.freeze()
+    gc.collect()  # once more: how many objects were left decides how soon the next full collection comes
 
 
 @pytest.fixture(autouse=True)
