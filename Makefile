@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Touched when the environment was made from the present pyproject.toml and constraints.txt.
 READY := $(VENV)/.ready
+# Of pytest: a process per core, which takes tests of another's share when its own is done.
+PARALLEL := -n auto --maxprocesses 8 --dist worksteal
 BENCHMARKS := $(sort $(wildcard benchmarks/[a-z]*.py))
 
 .DEFAULT_GOAL := help
@@ -25,11 +27,11 @@ demo: $(READY)  ## Inspect resnet50, convert it to a TDAG and back, compare the 
 	$(BIN)/tdagger inspect timm:resnet50
 	$(BIN)/tdagger verify timm:resnet50
 
-test: lint  ## Lint, then run every test but the slow ones
-	$(BIN)/python -m pytest
+test: lint  ## Lint, then run every test but the slow ones, on all cores
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(READY)  ## Run the slow sweeps
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(PARALLEL)
 
 lint: $(READY)  ## Check format, lint and types
 	$(BIN)/ruff format --check

@@ -1,11 +1,13 @@
-"""What every test run shares: fixed seeds, two threads, no network."""
+"""What every test run shares: fixed seeds, one thread a process, no network."""
 
+import gc
 import os
 import random
 import sys
 
-# Before torch or numpy are imported, and for the processes that tests start.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Before torch or numpy are imported, and for the processes that tests start. Tests run on all cores as processes, and
+# sums are split alike wherever they run.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests use random weights; nothing is to be downloaded
 
 import hypothesis
@@ -15,6 +17,13 @@ import pytest
 # The same examples on every run; no deadline, for the first run of a test may import torch.
 hypothesis.settings.register_profile("tdagger", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("tdagger")
+
+
+def pytest_collection_finish() -> None:
+    """Leave out of every garbage collection what is there for all tests: thousands of tests, torch's op database."""
+    gc.collect()
+    gc.freeze()
+    gc.collect()  # once more: how many objects were left decides how soon the next full collection comes
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,13 @@ from tdagger.tree import Tree, flatten
 
 
 class Leaf:
-    """Stands for a tensor."""
+    """Stands for a tensor. The name of a test says which, and not its address: every process names tests alike."""
+
+    def __init__(self, name: str = "leaf") -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
 
 
 class Point(NamedTuple):
@@ -46,7 +52,7 @@ def round_trip(value: Any) -> tuple[list[Any], Tree, Any]:
     return leaves, tree, pickle.loads(pickle.dumps(tree)).unflatten(leaves)
 
 
-A, B, C = Leaf(), Leaf(), Leaf()
+A, B, C = Leaf("A"), Leaf("B"), Leaf("C")
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,13 @@ class Composite(Op):
         self = super().__new__(cls, *args, **kwargs)
         if "_bodies" not in self.__dict__:
             object.__setattr__(self, "_bodies", {})
+            object.__setattr__(self, "_found", {})
         return self
+
+    @property
+    def found(self) -> dict[Any, Any]:
+        """What others worked out of the op, by all it depends on: kept as long as the op, and no longer."""
+        return self.__dict__["_found"]
 
     @property
     def attributes(self) -> dict[str, Any]:

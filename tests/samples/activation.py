@@ -48,7 +48,8 @@ _ELEMENTWISE: dict[str, tuple[str, Function, Function, float, bool]] = {
     "softsign": ("softsign", td.softsign, F.softsign, 2, False),
     "gelu": ("gelu", td.gelu, F.gelu, 4, True),
     "gelu tanh": ("gelu", lambda x: td.gelu(x, approximate="tanh"), _gelu_tanh, 4, True),
-    "tanh_shrink": ("tanh_shrink", td.tanh_shrink, F.tanhshrink, 2, True),
+    # what is left of a number and its tanh, which has a unit of its own
+    "tanh_shrink": ("tanh_shrink", td.tanh_shrink, F.tanhshrink, 8, True),
     "soft_shrink": ("soft_shrink", td.soft_shrink, F.softshrink, 2, True),
     "soft_shrink 1": ("soft_shrink", lambda x: td.soft_shrink(x, lambd=1.0), lambda x: F.softshrink(x, 1.0), 0, False),
     "hard_shrink": ("hard_shrink", td.hard_shrink, F.hardshrink, 0, False),

@@ -69,7 +69,10 @@ def _of_one() -> list[Sample]:
             lambda x: np.arange(-20, 21, dtype="f4"),
         )
     )
-    found += [Sample("square", d, td.square, (numbers((7,), d),), by_torch(torch.square)) for d in (*INTS, "c64")]
+    found += [Sample("square", d, td.square, (numbers((7,), d),), by_torch(torch.square)) for d in INTS]
+    found.append(
+        Sample("square", "c64", td.square, (numbers((7,), "c64"),), by_torch(torch.square), 2, of_largest=True)
+    )
     return found
 
 

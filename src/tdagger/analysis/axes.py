@@ -602,16 +602,14 @@ _WEIGHT = {"input": 5, "line": 4, "parameter": 3, "buffer": 3, "const": 2}
 #: A slice of an axis of parameters is taken as a chunk of it if there are at most so many.
 _CHUNKS = 8
 
-_BODIES: dict[Any, Axes] = {}
-
 
 def body_axes(op: Composite, types: tuple[TensorType, ...], assume_size_one: bool = False) -> Axes:
     """The axes of a composite's body, found once for each op, argument types."""
-    key = (op, types, assume_size_one)
-    found = _BODIES.get(key)
-    if found is None:
-        found = _BODIES[key] = Axes(op.body(*types), assume_size_one)
-    return found
+    key = (body_axes, types, assume_size_one)
+    axes = op.found.get(key)
+    if axes is None:
+        axes = op.found[key] = Axes(op.body(*types), assume_size_one)
+    return axes
 
 
 def _firm(term: Term) -> Line | None:

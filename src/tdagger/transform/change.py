@@ -318,8 +318,8 @@ class Change:
                 f"{value!r}{self.where(value)} can't follow: on {', '.join(map(str, types))} it does not become "
                 f"{' and '.join(str(list(s)) for s in shapes)}"
             )
-        key = (op, tuple([a.type for a in value.args]), self._inner_fates(value, op), types, tuple(places))
-        label = _LABELS.get(key, ...)
+        key = (Change, tuple([a.type for a in value.args]), self._inner_fates(value, op), types, tuple(places))
+        label = op.found.get(key, ...)  # the composite of that name that it becomes, None if it becomes none
         if label is ...:
             fits = [c for c in _candidates(op, places, plans, value) if _shapes(c, types) == shapes]
             if self.added is None:
@@ -328,7 +328,7 @@ class Change:
             else:  # the other way round: axes that were never there leave nothing behind
                 old = op.body(*[a.type for a in value.args])
                 label = next((c for c in fits if _without_first(cast(Composite, c), types, places) == old), None)
-            _LABELS[key] = label
+            op.found[key] = label
         if label is not None:
             return label(*args)
         return self._inlined(value, self._body(value, op, places), args)
@@ -389,10 +389,6 @@ def _without_first(op: Composite, types: tuple[TensorType, ...], places: list[Pl
         return Change(axes, None, gone).run()
     except AxisError:
         return None
-
-
-#: The composites that changed composites were found to be (None: no one of that name), by all it depends on.
-_LABELS: dict[Any, Op | None] = {}
 
 
 def _does_nothing(op: Op) -> bool:

@@ -78,7 +78,8 @@ def test_rows_are_of_composites() -> None:
     assert set(COMPOSITES) - set(composites) == set()
 
 
-#: Samples whose truth torch's own functions miss: on the CPU, as of torch 2.13.
+#: Samples whose truth torch's own functions miss: on the CPU, as of torch 2.13. Not on every one: a processor with
+#: other vectors gets another kernel, which may be right, so these tests may also pass.
 TORCH_MISSES = {
     "unary exp-f8e4m3": "what is too large for float8_e4m3 becomes the largest number, not NaN",
     "gelu-gelu f32 edges": "infinity becomes NaN",
@@ -102,7 +103,7 @@ TORCH_MISSES = {
 
 def marked(sample: Sample) -> Any:
     reason = TORCH_MISSES.get(sample.name)
-    marks = [] if reason is None else [pytest.mark.xfail(reason=reason, raises=AssertionError, strict=True)]
+    marks = [] if reason is None else [pytest.mark.xfail(reason=reason, raises=AssertionError, strict=False)]
     return pytest.param(sample, id=sample.name, marks=marks)
 
 
