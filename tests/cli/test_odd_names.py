@@ -110,7 +110,7 @@ def stranger(to: Path, **metadata: str) -> Path:
 @pytest.mark.parametrize("part", ["path", "class", "stack", "torch_fn"])
 @pytest.mark.parametrize("command", ["inspect", "cost", "verify", "convert"])
 def test_metadata_of_a_file(tmp_path, capfd, part, command):
-    text = HARMLESS  # its brackets are in pairs: torch counts them there
+    text = HARMLESS.replace("\x1b[31m", "\x1b")  # torch counts brackets there: they are in pairs
     metadata = {
         "path": {"nn_module_stack": f"L__self__,,a.Net;L__self__fine,fine {text.replace(';', ' ')},a.Layer"},
         "class": {"nn_module_stack": f"L__self__,,a.Net;L__self__fine,fine,a.{text.replace(';', ' ')}"},
