@@ -6,9 +6,14 @@ raises on purpose. Those that are also mistakes of type or value derive from the
 
 from __future__ import annotations
 
+from tdagger.names import lines
+
 
 class TDaggerError(Exception):
-    """Base of every error tdagger raises on purpose."""
+    """Base of every error tdagger raises on purpose; names in its message are shown as :mod:`tdagger.names` does."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*[lines(a) if isinstance(a, str) else a for a in args])
 
 
 class TypeMismatchError(TDaggerError, TypeError):

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple, cast, overload
 
 from tdagger.errors import GraphError
+from tdagger.names import shown
 from tdagger.op import Op, Value
 from tdagger.ops.external import External
 from tdagger.ops.source import Buffer, Const, Input, Leaf, Parameter
@@ -94,7 +95,7 @@ class Graph:
         for key, value in self.inputs.items():
             if not isinstance(value.op, Input) or value.op.leaf != key:
                 why = f"input {key!r} must be an input leaf of that name, got {value!r}"
-                raise GraphError(f"graph {name}: {why}")
+                raise GraphError(f"graph {shown(name)}: {why}")
 
     @cached_property
     def values(self) -> list[Value]:
@@ -109,7 +110,7 @@ class Graph:
         for value in order:
             if isinstance(value.op, Input) and value not in known:
                 why = f"the outputs need {value!r}, which is not among the inputs"
-                raise GraphError(f"graph {self.name}: {why}")
+                raise GraphError(f"graph {shown(self.name)}: {why}")
         return order
 
     def __iter__(self) -> Iterator[Value]:
@@ -129,7 +130,7 @@ class Graph:
 
     def __repr__(self) -> str:
         inputs, outputs = len(self.inputs), len(self.outputs)
-        return f"<Graph {self.name}: {inputs} inputs, {outputs} outputs, {len(self)} values>"
+        return f"<Graph {shown(self.name)}: {inputs} inputs, {outputs} outputs, {len(self)} values>"
 
     def __reduce__(self) -> Any:
         """Pickled as a flat table of ops and the places of their arguments, without recursion."""

@@ -28,6 +28,7 @@ from tdagger.analysis.timing import Device, Prediction, device_of, predict
 from tdagger.errors import AttributeValueError, AxisError, GraphError, InputError
 from tdagger.graph import Graph, Unit, flops, op_counts
 from tdagger.interpret import run
+from tdagger.names import shown
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Const, Leaf, Parameter
 from tdagger.transform import certain, networks
@@ -99,8 +100,10 @@ class TensorDAG:
         leaves, tree = flatten((args, kwargs), lambda v: isinstance(v, np.ndarray | np.generic))
         names = list(self.graph.inputs)
         if len(leaves) != len(names):
-            expected = ", ".join(f"{n}: {v.type}" for n, v in self.graph.inputs.items())
-            raise InputError(f"{self.name} takes the arrays ({expected}), got {len(leaves)} arrays in {tree.kind}")
+            expected = ", ".join(f"{shown(n)}: {v.type}" for n, v in self.graph.inputs.items())
+            raise InputError(
+                f"{shown(self.name)} takes the arrays ({expected}), got {len(leaves)} arrays in {tree.kind}"
+            )
         out, _ = run(self.graph, dict(zip(names, map(np.asarray, leaves), strict=True)), self.weights)
         return self.signature.outputs.unflatten(list(out.values()))
 
@@ -108,7 +111,7 @@ class TensorDAG:
         return text.show(self)
 
     def __repr__(self) -> str:
-        return f"<TensorDAG {self.name}: {self.graph!r}>"
+        return f"<TensorDAG {shown(self.name)}: {self.graph!r}>"
 
     @property
     def values(self) -> list[Value]:

@@ -117,7 +117,7 @@ def test_other_files_are_refused(tmp_path):
 def test_program_with_pickled_inputs(tmp_path, trap, pt2):
     evil = io.BytesIO()
     torch.save((Evil(trap),), evil)
-    refused(repacked(pt2, tmp_path / "a.pt2", **{"sample_inputs/model.pt": evil.getvalue()}), "can't read it")
+    refused(repacked(pt2, tmp_path / "a.pt2", **{"sample_inputs/model.pt": evil.getvalue()}), "is no pickle of tensors")
 
 
 def test_program_with_pickled_weight(tmp_path, trap, pt2):

@@ -25,6 +25,7 @@ from tdagger.analysis.memory import Memory, memory
 from tdagger.analysis.traffic import MODELS, Moved, moved
 from tdagger.errors import AttributeValueError
 from tdagger.graph import Graph, Traffic, Unit, bulk, label
+from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.ops.source import Const, Leaf
 
@@ -166,17 +167,17 @@ class Cost(Count):
         lines += [f"{'weight_bytes':18} {m.weight_bytes:>22,}   {weights}", ""]
         lines += [f"{'op':28} {'ops':>6} {'macs':>18} {'total_flops':>18} {'reads':>16} {'writes':>16}"]
         lines += [
-            f"{r.name[:28]:28} {r.ops:>6} {r.macs:>18,} {r.total_flops:>18,} {r.reads:>16,} {r.writes:>16,}"
+            f"{shown(r.name)[:28]:28} {r.ops:>6} {r.macs:>18,} {r.total_flops:>18,} {r.reads:>16,} {r.writes:>16,}"
             for r in self.by_op
         ]
         if self.partial:
-            names = ", ".join(f"{name} ({n} times)" for name, n in self.partial.items())
+            names = ", ".join(f"{shown(name)} ({n} times)" for name, n in self.partial.items())
             lines += ["", f"PARTIAL: not counted, so that every number is a lower bound: {names}"]
         if self.unknown_masks:
-            names = ", ".join(f"{name} ({n} times)" for name, n in self.unknown_masks.items())
+            names = ", ".join(f"{shown(name)} ({n} times)" for name, n in self.unknown_masks.items())
             lines += ["", f"UNKNOWN MASKS: attention_flops_causal counts what these may mask too: {names}"]
         if self.at_most:
-            names = ", ".join(f"{name} ({n} times)" for name, n in self.at_most.items())
+            names = ", ".join(f"{shown(name)} ({n} times)" for name, n in self.at_most.items())
             lines += ["", f"AT MOST: data decide what is run, and the branch with the most flops is counted: {names}"]
         return "\n".join(lines)
 

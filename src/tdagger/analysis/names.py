@@ -25,6 +25,7 @@ from tdagger.analysis.notation import parse, runs, show_line, show_term
 from tdagger.analysis.roles import Roles
 from tdagger.errors import AxisError
 from tdagger.graph import result_types
+from tdagger.names import shown
 from tdagger.op import Term, Terms, Value
 
 #: A line longer than this, or of lines deeper than this, gets a name instead.
@@ -47,7 +48,7 @@ class Hidden:
     source: str = ""
 
     def __str__(self) -> str:
-        where = " ".join(filter(None, (self.module, f"({self.source})" if self.source else "")))
+        where = " ".join(filter(None, (shown(self.module), f"({shown(self.source)})" if self.source else "")))
         return f"{self.value.op}{' in ' + where if where else ''}: {self.reason}"
 
 
@@ -135,7 +136,7 @@ class NamedAxes:
         graph = self.axes.graph
         lines = [f"axes  {self.summary()}"]
         for label, values in (("in", graph.inputs), ("out", graph.outputs)):
-            lines += [f"  {label:3}  {name}: {self.show(v)}" for name, v in values.items()]
+            lines += [f"  {label:3}  {shown(name)}: {self.show(v)}" for name, v in values.items()]
         splits = dict.fromkeys(self._splits())
         lines += ["  where", *(f"    {s}" for s in splits)] if splits else []
         hidden = self.opaque

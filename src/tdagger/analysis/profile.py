@@ -25,6 +25,7 @@ from tdagger.analysis.numbers import duration, quantity
 from tdagger.analysis.timing import Device, device_of, predict
 from tdagger.errors import AttributeValueError
 from tdagger.graph import Graph, label
+from tdagger.names import shown
 from tdagger.op import Value
 
 #: So many page faults in a run aren't worth a word.
@@ -156,8 +157,8 @@ class Profile:
     def __str__(self) -> str:
         whole, ops, over = self.whole, self.ops, self.overhead
         lines = [
-            f"{self.name}: {duration(whole.cpu)} of processor time, {duration(whole.wall)} on the clock; median of "
-            f"{self.runs} runs on {self.threads} thread{'s' * (self.threads > 1)}",
+            f"{shown(self.name)}: {duration(whole.cpu)} of processor time, {duration(whole.wall)} on the clock; median "
+            f"of {self.runs} runs on {self.threads} thread{'s' * (self.threads > 1)}",
             f"sum of ops {duration(ops.cpu)}, {duration(ops.wall)}; "
             f"overhead {duration(over.cpu)}, {duration(over.wall)}",
         ]

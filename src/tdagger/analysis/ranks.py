@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tdagger.graph import Graph, is_one, label
+from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.ops.source import Leaf
 from tdagger.ops.structure import Concat, Group, Reduce, Slice, Ungroup
@@ -37,7 +38,7 @@ class Place:
     source: str = ""
 
     def __str__(self) -> str:
-        where = " ".join(filter(None, (self.module, f"({self.source})" if self.source else "")))
+        where = " ".join(filter(None, (shown(self.module), f"({shown(self.source)})" if self.source else "")))
         return f"{self.op} [{' '.join(map(str, self.shape))}]{' in ' + where if where else ''}"
 
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 
 from tdagger.errors import TDaggerError
+from tdagger.names import lines
 
 #: Exit statuses: outputs that differ, a command line or SOURCE that can't be used, a mistake of tdagger's.
 DIFFERS, UNUSABLE, BROKEN = 1, 2, 3
@@ -45,5 +46,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"tdagger: {message}", file=sys.stderr)
+    print(f"tdagger: {lines(message)}", file=sys.stderr)
     return status

@@ -13,10 +13,12 @@ from rich.console import Console
 from tdagger.cli import DIFFERS, common, tables
 from tdagger.cli.compare import compare
 from tdagger.cli.cost import cost
+from tdagger.cli.layout import escape
 from tdagger.cli.measure import Difference, differences, report
 from tdagger.cli.timing import calibrate, predict, profile
 from tdagger.errors import AttributeValueError, SourceError
 from tdagger.frameworks.source import FORMS, save
+from tdagger.names import shown
 from tdagger.view import text
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -160,13 +162,13 @@ def convert(
     form = target.suffix.lower()
     if form not in FORMS:
         known = ", ".join(f"{k} ({v})" for k, v in FORMS.items())
-        raise SourceError(f"{target}: the suffix must say the form: {known}")
+        raise SourceError(f"{shown(target)}: the suffix must say the form: {known}")
     written = [target, *([target.with_suffix(".safetensors")] if form == ".py" else [])]
     for path in written:
         if path.exists() and not force:
-            raise SourceError(f"{path} is there already; --force overwrites it")
+            raise SourceError(f"{shown(path)} is there already; --force overwrites it")
     if not target.parent.is_dir():
-        raise SourceError(f"{target.parent}: there is no such folder")
+        raise SourceError(f"{shown(target.parent)}: there is no such folder")
     dag = common.changed(
         common.import_source(common.load_source(source, network)),
         unbatch,
@@ -174,8 +176,8 @@ def convert(
     )
     with common.progress(f"writing {target}"):
         save(dag, target, form)
-    sizes = ", ".join(f"{p} ({tables.size(p.stat().st_size)})" for p in written)
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"wrote {sizes}")
+    sizes = ", ".join(f"{escape(p)} ({tables.size(p.stat().st_size)})" for p in written)
+    Console(stderr=True, soft_wrap=True, highlight=False, emoji=False).print(f"wrote {sizes}")
     return 0
 
 

@@ -21,6 +21,7 @@ from rich.progress import TimeElapsedColumn as Elapsed
 
 from tdagger.errors import AttributeValueError
 from tdagger.frameworks.source import Options, Source, load, parse_setting, parse_shape
+from tdagger.names import shown
 from tdagger.tensordag import TensorDAG
 from tdagger.types import DType
 
@@ -196,11 +197,11 @@ UNCUT = 1000
 
 def console() -> Console:
     """Standard output; as wide as it needs to be when it isn't a terminal."""
-    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=UNCUT)
+    return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else UNCUT)
 
 
 def as_csv(columns: Sequence[str], records: Iterable[Mapping[str, Any]]) -> str:
-    """Records as CSV, the names of the columns first.
+    """Records as CSV, the names of the columns first; names are shown so that a record is a line.
 
     >>> as_csv(["op", "flops"], [{"op": "exp", "flops": 2}, {"op": "a,b", "flops": 3}]).splitlines()
     ['op,flops', 'exp,2', '"a,b",3']
@@ -208,7 +209,7 @@ def as_csv(columns: Sequence[str], records: Iterable[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows([{k: shown(v) if isinstance(v, str) else v for k, v in record.items()} for record in records])
     return text.getvalue()
 
 
@@ -228,6 +229,6 @@ def progress(what: str, total: int | None = None) -> Generator[Callable[[], None
         return
     bar: list[ProgressColumn] = [] if total is None else [BarColumn(24), MofNCompleteColumn()]
     columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False), *bar, Elapsed()]
-    with Progress(*columns, console=stderr, transient=True) as shown:
-        task = shown.add_task(what, total=total)
-        yield lambda: shown.advance(task)
+    with Progress(*columns, console=stderr, transient=True) as bars:
+        task = bars.add_task(shown(what), total=total)
+        yield lambda: bars.advance(task)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
+from rich import markup
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from tdagger.analysis.cost import Cost
 from tdagger.analysis.numbers import duration, quantity
 from tdagger.analysis.timing import Prediction
 from tdagger.analysis.traffic import MODELS
-from tdagger.cli.layout import Column, bar, say, share, table
+from tdagger.cli.layout import Column, bar, escape, say, share, table
 from tdagger.cli.rows import Line, Numbers, Traffic, intensities
+from tdagger.names import shown
 from tdagger.tensordag import TensorDAG
 
 #: How many characters of inputs or outputs are listed.
@@ -25,11 +26,11 @@ def heading(console: Console, dag: TensorDAG, source: str) -> None:
     """Print a network's name, inputs and outputs."""
     say(console, f"[bold]{escape(dag.name)}[/bold]  [dim]{escape(source)}[/dim]")
     for label, values in (("inputs", dag.graph.inputs), ("outputs", dag.graph.outputs)):
-        each = [f"{name}: {value.type}" for name, value in values.items()]
+        each = [f"{shown(name)}: {value.type}" for name, value in values.items()]
         ends = list(accumulate(len(one) + 2 for one in each))
-        shown = sum(end <= _MOST for end in ends) or 1
-        more = f" ... {len(each) - shown} more" if len(each) > shown else ""
-        say(console, f"[dim]{label:8}[/dim] {escape(', '.join(each[:shown]) + more)}")
+        count = sum(end <= _MOST for end in ends) or 1
+        more = f" ... {len(each) - count} more" if len(each) > count else ""
+        say(console, f"[dim]{label:8}[/dim] {', '.join(map(escape, each[:count])) + more}")
     console.print()
 
 
@@ -108,8 +109,8 @@ def warnings(console: Console, cost: Cost, of: str = "") -> None:
 def warning(console: Console, word: str, why: str, found: Mapping[str, int]) -> None:
     """Say that something is so of some ops, and how often they occur, if there are any."""
     if found:
-        names = ", ".join(f"{name} ({n} {'time' if n == 1 else 'times'})" for name, n in found.items())
-        say(console, f"\n[bold yellow]{word}[/bold yellow] [yellow]{why} {escape(names)}[/yellow]")
+        names = ", ".join(f"{escape(name)} ({n} {'time' if n == 1 else 'times'})" for name, n in found.items())
+        say(console, f"\n[bold yellow]{word}[/bold yellow] [yellow]{why} {names}[/yellow]")
 
 
 def _models(console: Console, numbers: Numbers, partial: bool, suffix: str) -> Table:
@@ -216,5 +217,5 @@ def formulas(console: Console, sizes: Mapping[str, int], found: Mapping[str, tup
     units = {"flops": "FLOPs", "bytes": "B"}
     for what, (formula, n) in found.items():
         shown = quantity(n, units.get(what, "B" if unit == "bytes" else "elements"))
-        console.print(f"[bold]{what}[/bold] = {escape(formula)}", soft_wrap=True)
+        console.print(f"[bold]{what}[/bold] = {markup.escape(formula)}", soft_wrap=True)
         console.print(f"[dim]{' ' * len(what)} = {shown} ({n:,}) at {escape(at)}[/dim]\n", soft_wrap=True)

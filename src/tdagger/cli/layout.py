@@ -5,14 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from rich import markup
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from tdagger.names import shown
 
 #: Blocks of one to eight eighths.
 _EIGHTHS = "▏▎▍▌▋▊▉█"
 #: Spaces between columns, and how wide a text stays that is cut.
 _GAP, _LEAST = 2, 6
+
+
+def escape(name: object) -> str:
+    r"""A name or text for a cell or a line with markup: shown as it is, on one line, whatever is in it.
+
+    >>> escape("[red]\n"), escape("back\\")
+    ('\\[red]\\n', '[none]back\\\\[/none]')
+    """
+    text = shown(name)
+    plain = text.rstrip("\\")
+    ends = "\\" * (len(text) - len(plain))  # a tag comes next, and is one only after an even number of them
+    return f"[none]{markup.escape(plain)}{ends}{ends}[/none]" if ends else markup.escape(text)
 
 
 class Column(NamedTuple):
@@ -30,7 +45,7 @@ class Column(NamedTuple):
     @property
     def width(self) -> int:
         """How wide it is when nothing is cut."""
-        return max(Text.from_markup(cell).cell_len for cell in (self.header, *self.cells))
+        return max(Text.from_markup(cell, emoji=False).cell_len for cell in (self.header, *self.cells))
 
 
 def table(console: Console, columns: Sequence[Column]) -> Table:

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from tdagger.analysis.names import Hidden
 from tdagger.analysis.numbers import quantity
-from tdagger.cli.layout import Column, share, table
+from tdagger.cli.layout import Column, escape, share, table
 from tdagger.cli.measure import Difference
+from tdagger.names import shown
 from tdagger.tensordag import TensorDAG
 from tdagger.types import TensorType
 
@@ -37,10 +37,9 @@ def inspection(console: Console, found: Mapping[str, Any]) -> None:
     """Print what :func:`tdagger.cli.measure.report` found."""
     console.print(f"[bold]{escape(found['name'])}[/bold]  [dim]{escape(found['source'])}[/dim]", highlight=False)
     for key in ("inputs", "outputs"):
-        tensors = [f"{t['name']}: {TensorType(tuple(t['shape']), t['dtype'])}" for t in found[key]]
+        tensors = [escape(f"{shown(t['name'])}: {TensorType(tuple(t['shape']), t['dtype'])}") for t in found[key]]
         more = f" ... {len(tensors) - MOST_OUTPUTS} more" if len(tensors) > MOST_OUTPUTS else ""
-        shown = ", ".join(tensors[:MOST_OUTPUTS]) + more
-        console.print(f"{key:8} {escape(shown)}", highlight=False)
+        console.print(f"{key:8} {', '.join(tensors[:MOST_OUTPUTS]) + more}", highlight=False)
     console.print()
     totals = found["totals"]
     rows = [
@@ -58,8 +57,8 @@ def inspection(console: Console, found: Mapping[str, Any]) -> None:
     grid.show_header = False
     console.print(grid, highlight=False)
     if found["external"]:
-        listed = ", ".join(f"{k} x{n}" for k, n in found["external"].items())
-        console.print(f"[yellow]external ops, not counted:[/yellow] {escape(listed)}", highlight=False)
+        listed = ", ".join(f"{escape(k)} x{n}" for k, n in found["external"].items())
+        console.print(f"[yellow]external ops, not counted:[/yellow] {listed}", highlight=False)
     console.print()
     console.print(_ops(console, found["ops"], totals["flops"]), highlight=False)
     if found["modules"]:
@@ -76,14 +75,14 @@ def opaque(found: Sequence[Hidden]) -> list[str]:
 
 def _ops(console: Console, ops: Mapping[str, Mapping[str, int]], total: int) -> Table:
     ranked = sorted(ops.items(), key=lambda item: (-item[1]["flops"], -item[1]["count"]))
-    shown = ranked[:MOST_OPS]
+    most = ranked[:MOST_OPS]
     more = [f"[dim]{len(ranked) - MOST_OPS} more, see --json[/dim]"] if len(ranked) > MOST_OPS else []
     blank = [""] * len(more)
     columns = [
-        Column("op", [*(escape(name) for name, _ in shown), *more], is_text=True),
-        Column("count", [*(str(op["count"]) for _, op in shown), *blank]),
-        Column("FLOPs", [*(_or_blank(op["flops"]) for _, op in shown), *blank]),
-        Column("share", [*(share(op["flops"], total) for _, op in shown), *blank]),
+        Column("op", [*(escape(name) for name, _ in most), *more], is_text=True),
+        Column("count", [*(str(op["count"]) for _, op in most), *blank]),
+        Column("FLOPs", [*(_or_blank(op["flops"]) for _, op in most), *blank]),
+        Column("share", [*(share(op["flops"], total) for _, op in most), *blank]),
     ]
     return table(console, columns)
 

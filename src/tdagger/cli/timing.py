@@ -11,14 +11,13 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from tdagger.analysis.numbers import duration, quantity
 from tdagger.analysis.profile import Profile, Row
 from tdagger.analysis.timing import Device, Prediction, Share, device_of
 from tdagger.cli import common
 from tdagger.cli.cost import By
-from tdagger.cli.layout import Column, bar, share, table
+from tdagger.cli.layout import Column, bar, escape, share, table
 from tdagger.errors import SourceError
 from tdagger.frameworks.source import require
 
@@ -149,7 +148,7 @@ def calibrate(
         typer.echo(json.dumps(found.as_json(), indent=1))
     else:
         show_device(common.console(), found)
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"wrote {output}")
+    Console(stderr=True, soft_wrap=True, highlight=False, emoji=False).print(f"wrote {escape(output)}")
     return 0
 
 
@@ -228,7 +227,7 @@ def show_device(console: Console, found: Device) -> None:
     )
     kinds = found.as_json()["kinds"]
     names = list(dict.fromkeys(n for rates in kinds.values() for n in rates))
-    columns = [Column("kind", list(kinds), is_text=True)]
-    columns += [Column(n, [f"{kinds[k][n]:g}" if n in kinds[k] else "" for k in kinds]) for n in names]
+    columns = [Column("kind", list(map(escape, kinds)), is_text=True)]
+    columns += [Column(escape(n), [f"{kinds[k][n]:g}" if n in kinds[k] else "" for k in kinds]) for n in names]
     console.print()
     console.print(table(console, columns))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tdagger.errors import UnsupportedError
+from tdagger.names import shown
 from tdagger.op import AxisRules, Op, Terms
 from tdagger.types import ResultTypes, TensorType, ValueType
 
@@ -51,4 +52,4 @@ class External(Op, core=True):
         return 0
 
     def __repr__(self) -> str:
-        return f"external({self.framework}:{self.target})"
+        return f"external({shown(self.framework)}:{shown(self.target)})"

@@ -12,6 +12,7 @@ from typing import Any, Self, cast
 import numpy as np
 
 from tdagger.errors import AttributeValueError
+from tdagger.names import shown
 from tdagger.op import Array, AxisRules, Op, Plan, Terms, Value
 from tdagger.types import DType, TensorType, ValueType, i64
 
@@ -34,7 +35,7 @@ class Leaf(Op):
         return ()
 
     def __repr__(self) -> str:
-        return f"{self.name} {self.leaf}"
+        return f"{self.name} {shown(self.leaf)}"
 
 
 class Input(Leaf, core=True):

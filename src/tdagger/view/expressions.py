@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 
 from tdagger.composite import Composite
+from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.ops.source import Const
 from tdagger.types import DType
@@ -53,12 +54,12 @@ def expression(value: Value, args: Sequence[str]) -> str:
     if isinstance(op, Composite):
         named = _optional(op, args)
         pairs = [(k, _per_axis(k, v)) for k, v in op.attributes.items() if op.definition.is_shown(k, v)]
-        shown = [f"{k}={attribute(v)}" for k, v in pairs if (k, v) not in _NEUTRAL]
-        return f"{op.name}({', '.join([*named, *shown])})"
+        written = [f"{k}={attribute(v)}" for k, v in pairs if (k, v) not in _NEUTRAL]
+        return f"{op.name}({', '.join([*named, *written])})"
     if op.name in ("unary", "binary", "where"):
         return f"{function}({', '.join(args)})"
-    shown = [f"{k}={attribute(v)}" for k, v in op.attributes.items() if DEFAULTS.get((op.name, k)) is not v]
-    return f"{op.name}({', '.join([*args, *shown])})"
+    written = [f"{k}={attribute(v)}" for k, v in op.attributes.items() if DEFAULTS.get((op.name, k)) is not v]
+    return f"{op.name}({', '.join([*args, *written])})"
 
 
 #: Attributes with one number per spatial axis: shown as one number if all are the same.
@@ -95,7 +96,7 @@ def attribute(value: Any) -> str:
     if isinstance(value, tuple):
         items = [attribute(v) for v in cast(tuple[Any, ...], value)]
         return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
-    return str(value) if isinstance(value, str | DType) else repr(value)
+    return shown(value) if isinstance(value, str | DType) else repr(value)
 
 
 def constant(op: Const) -> str:
@@ -169,10 +170,10 @@ def _bounds(bounds: tuple[int, int, int] | None, size: int) -> str:
 
 
 def _slice(value: Value, args: Sequence[str]) -> str:
-    shown = [_bounds(b, n) for b, n in zip(value.op.attributes["bounds"], value.args[0].shape, strict=True)]
-    while len(shown) > 1 and shown[-1] == ":":
-        shown.pop()
-    return f"{args[0]}[{', '.join(shown)}]"
+    written = [_bounds(b, n) for b, n in zip(value.op.attributes["bounds"], value.args[0].shape, strict=True)]
+    while len(written) > 1 and written[-1] == ":":
+        written.pop()
+    return f"{args[0]}[{', '.join(written)}]"
 
 
 def _pad(value: Value, args: Sequence[str]) -> str:
@@ -182,8 +183,8 @@ def _pad(value: Value, args: Sequence[str]) -> str:
         for letter, w in zip(letters(value.rank), value.op.attributes["widths"], strict=True)
         if w is not None
     ]
-    shown = [args[0], *widths, *([f"value={attribute(fill)}"] if fill != 0 or fill != fill else [])]
-    return f"pad({', '.join(shown)})"
+    written = [args[0], *widths, *([f"value={attribute(fill)}"] if fill != 0 or fill != fill else [])]
+    return f"pad({', '.join(written)})"
 
 
 def _repeat(value: Value, args: Sequence[str]) -> str:
@@ -228,7 +229,7 @@ def _scan(value: Value, args: Sequence[str]) -> str:
 
 def _external(value: Value, args: Sequence[str]) -> str:
     a = value.op.attributes
-    return f"external({', '.join([a['framework'] + ':' + a['target'], *args])})"
+    return f"external({', '.join([shown(a['framework'] + ':' + a['target']), *args])})"
 
 
 def _leaf(value: Value, args: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from tdagger.analysis.axes import Axes
 from tdagger.analysis.names import NamedAxes
 from tdagger.analysis.numbers import quantity
 from tdagger.graph import Graph, flops, result_types
+from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Const, Input, Parameter
 from tdagger.ops.structure import Item
@@ -81,27 +82,29 @@ def show(
         axes = NamedAxes(Axes(graph)) if isinstance(network, Graph) else network.axes()
     named: NamedAxes | None = axes or None
     lines, names = _lines(graph, {} if origins is None else origins, named)
-    out = [name or graph.name, *_header(graph, len(lines), named)]
+    out = [shown(name or graph.name), *_header(graph, len(lines), named)]
     if parameters:
         out += ["", "  parameters and buffers", *_parameters(graph, named)]
-    shown = lines if max_lines is None else lines[:max_lines]
-    out += _layout(shown, modules or {}, sum(line.flops for line in lines))
-    if len(shown) < len(lines):
-        out.append(f"  ... {len(lines) - len(shown)} more")
+    listed = lines if max_lines is None else lines[:max_lines]
+    out += _layout(listed, modules or {}, sum(line.flops for line in lines))
+    if len(listed) < len(lines):
+        out.append(f"  ... {len(lines) - len(listed)} more")
     return "\n".join([*out, "", *_results(graph, names, structure)])
 
 
 def _header(graph: Graph, count: int, axes: NamedAxes | None) -> list[str]:
     def listed(label: str, values: Mapping[str, Value]) -> list[str]:
         types = [v.type if axes is None else axes.show(v, sizes=True) for v in values.values()]
-        return [f"  {label if not i else '':3}  {k}: {t}" for i, (k, t) in enumerate(zip(values, types, strict=True))]
+        return [
+            f"  {label if not i else '':3}  {shown(k)}: {t}" for i, (k, t) in enumerate(zip(values, types, strict=True))
+        ]
 
     size = sum(v.type.size for v in graph.parameters.values())
     nbytes = sum(v.type.bytes for v in graph.parameters.values())
     totals = [f"{quantity(size)} parameters ({quantity(nbytes, 'B')})"] if graph.parameters else []
     totals += [f"{count} op{'' if count == 1 else 's'}", quantity(graph.total_flops(), "FLOPs")]
     traffic = [quantity(n, "B") for n in (graph.total_memory_reads(), graph.total_memory_writes())]
-    external = [f"  external, not counted: {', '.join(f'{k} x{n}' for k, n in graph.external.items())}"]
+    external = [f"  external, not counted: {', '.join(f'{shown(k)} x{n}' for k, n in graph.external.items())}"]
     return [
         *listed("in", graph.inputs),
         *listed("out", graph.outputs),
@@ -113,12 +116,12 @@ def _header(graph: Graph, count: int, axes: NamedAxes | None) -> list[str]:
 
 def _sizes(graph: Graph, axes: NamedAxes) -> list[str]:
     """The sizes of the axes that values carry, in lines of about a hundred characters."""
-    shown = axes.summary([v for v in graph.values if not isinstance(v.op, Parameter | Buffer | Const)])
-    return textwrap.wrap(shown, 110, initial_indent="  axes  ", subsequent_indent="        ", break_on_hyphens=False)
+    told = axes.summary([v for v in graph.values if not isinstance(v.op, Parameter | Buffer | Const)])
+    return textwrap.wrap(told, 110, initial_indent="  axes  ", subsequent_indent="        ", break_on_hyphens=False)
 
 
 def _parameters(graph: Graph, axes: NamedAxes | None) -> list[str]:
-    leaves = {**graph.parameters, **graph.buffers}
+    leaves = {shown(n): v for n, v in (*graph.parameters.items(), *graph.buffers.items())}
     wide = max((len(n) for n in leaves), default=0)
     return [f"    {n:{wide}}  {v.type if axes is None else axes.show(v, sizes=True)}" for n, v in leaves.items()]
 
@@ -133,7 +136,7 @@ def _lines(graph: Graph, origins: Mapping[Value, Any], axes: NamedAxes | None) -
     for value, path in zip(graph.values, paths, strict=True):
         op = value.op
         if isinstance(op, Input | Parameter | Buffer):
-            names[value] = op.leaf
+            names[value] = shown(op.leaf)
         elif value in inline:
             names[value] = inline[value]
         elif isinstance(op, Item):
@@ -147,7 +150,7 @@ def _lines(graph: Graph, origins: Mapping[Value, Any], axes: NamedAxes | None) -
             type_ = str(types[0]) if len(types) == 1 else f"({', '.join(map(str, types))})"
             type_ = type_ if axes is None else axes.show(value)
             text = expression(value, [names[a] for a in value.args])
-            lines.append(Line(section, last, name, type_, text, flops(value)))
+            lines.append(Line(shown(section), shown(last), name, type_, text, flops(value)))
     return lines, names
 
 
@@ -182,9 +185,10 @@ def _layout(lines: Sequence[Line], modules: Mapping[str, str], total: int) -> li
     type_ = max((len(n.type) for n in lines if len(n.type) <= WIDEST), default=0)
     out: list[str] = ["", f"  {'':{module + 2 if module else 0}}{'':{name}}  {'':{type_}}  {'FLOPs':>6}"]
     section = label = ""
+    kinds = {shown(path): shown(kind) for path, kind in modules.items()}
     for line, cost in zip(lines, heavy, strict=True):
         if line.section != section:
-            heading = f"{line.section}  {modules.get(line.section, '')}".strip()
+            heading = f"{line.section}  {kinds.get(line.section, '')}".strip()
             out += ["", *([heading] if heading else [])]
             section, label = line.section, ""
         own = line.module if line.module != label else "|" if label else ""
@@ -196,10 +200,10 @@ def _layout(lines: Sequence[Line], modules: Mapping[str, str], total: int) -> li
 
 def _results(graph: Graph, names: Mapping[Value, str], structure: Any) -> list[str]:
     if structure is None:
-        returned = f"{{{', '.join(f'{k}: {names[v]}' for k, v in graph.outputs.items())}}}"
+        returned = f"{{{', '.join(f'{shown(k)}: {names[v]}' for k, v in graph.outputs.items())}}}"
     else:
         returned = _fill(structure, iter([names[v] for v in graph.outputs.values()]))
-    updates = [f"  {k} <- {names[v]}" for k, v in graph.updates.items()]
+    updates = [f"  {shown(k)} <- {names[v]}" for k, v in graph.updates.items()]
     return [f"  return {returned}", *updates]
 
 
@@ -214,7 +218,7 @@ def _fill(tree: Any, leaves: Any) -> str:
         return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
     if tree.kind == "list":
         return f"[{', '.join(items)}]"
-    kind = tree.type.rpartition(":")[2].rpartition(".")[2]
+    kind = shown(tree.type.rpartition(":")[2].rpartition(".")[2])
     sign = ": " if tree.kind == "dict" and not kind else "="
-    pairs = ", ".join(f"{k}{sign}{i}" for k, i in zip(tree.keys, items, strict=True))
+    pairs = ", ".join(f"{shown(k)}{sign}{i}" for k, i in zip(tree.keys, items, strict=True))
     return f"{kind}({pairs})" if sign == "=" else f"{{{pairs}}}"

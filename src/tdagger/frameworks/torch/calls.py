@@ -23,6 +23,7 @@ from tdagger.frameworks.torch import autocast
 from tdagger.frameworks.torch.aten import DRAWS, DTYPES, RULES, TORCH_DTYPES, Changed, Memory, memory_of, number_of
 from tdagger.frameworks.torch.aten.reasons import MEMORY, reason_of
 from tdagger.frameworks.torch.functional import Ref
+from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.ops.elementwise import cast
 from tdagger.ops.external import External, Slot
@@ -286,7 +287,7 @@ class Caller:
         why: str,
     ) -> Any:
         """An external op for what can't be imported; a problem is noted unless externals are wanted."""
-        where = f"{origin.module or 'the top module'}, {origin.source or 'source unknown'}"
+        where = place_of(origin)
         if not self.external or plan.written:
             self.problems.append(Problem(plan.name, why, where))
         leaves, spec = pytree.tree_flatten((tuple(args), kwargs))
@@ -409,6 +410,11 @@ def meta_tensor(t: TensorType) -> torch.Tensor:
     return torch.empty(t.shape, dtype=TORCH_DTYPES[t.dtype], device="meta")
 
 
+def place_of(origin: Origin) -> str:
+    """Where a value came from, for an error."""
+    return f"{shown(origin.module) or 'the top module'}, {shown(origin.source) or 'source unknown'}"
+
+
 def _hashable(x: Any) -> Any:
     if isinstance(x, list | tuple) and not isinstance(x, Slot):
         return tuple(_hashable(v) for v in x)
@@ -419,10 +425,7 @@ def _hashable(x: Any) -> Any:
 
 def _rule_failed(target: Any, plan: Plan, args: Sequence[Any], origin: Origin, error: Exception) -> TDaggerError:
     shown = ", ".join(str(a.read().type) if isinstance(a, Ref) else repr(a) for a in args)
-    return TDaggerError(
-        f"importing {target}({shown}) at {origin.module or 'the top module'}, {origin.source or 'source unknown'} "
-        f"failed: {type(error).__name__}: {error}"
-    )
+    return TDaggerError(f"importing {target}({shown}) at {place_of(origin)} failed: {type(error).__name__}: {error}")
 
 
 # --- decompositions ----------------------------------------------------------------------------------------
@@ -544,7 +547,7 @@ def _call_node(
         raise caller.error(f"{node.format_node()} is not a call")
     if getattr(target, "__name__", "") == "getitem" or not any(isinstance(leaf, Ref) for leaf in leaves):
         return target(*args, **kwargs)
-    raise caller.error(f"{target} at {origin_of(node).source} is a Python function on tensors, not an ATen op")
+    raise caller.error(f"{target} at {shown(origin_of(node).source)} is a Python function on tensors, not an ATen op")
 
 
 def _memory(args: Sequence[Any]) -> Memory | None:
@@ -586,7 +589,7 @@ def _higher_order(
 
 def refused(name: str, why: str, caller: Caller, origin: Origin) -> UnsupportedError:
     """The error that names an op of higher order, beside all that was found before."""
-    where = f"{origin.module or 'the top module'}, {origin.source or 'source unknown'}"
+    where = place_of(origin)
     caller.problems.append(Problem(name, why, where))
     return caller.error()
 

@@ -16,6 +16,7 @@ from torch import nn
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, uninteresting_files
 
 from tdagger.errors import TDaggerError, UnsupportedError
+from tdagger.names import shown
 from tdagger.tensordag import Origin
 
 
@@ -206,8 +207,9 @@ def telling_own_backwards() -> Generator[None, None, None]:
     finally:
         function.apply = own
     if applied:
+        told = ", ".join(map(shown, applied))
         warnings.warn(
-            f"the network applies autograd functions with a backward of their own ({', '.join(applied)}), which isn't "
+            f"the network applies autograd functions with a backward of their own ({told}), which isn't "
             "kept; the imported one computes the same, and its gradients are the derivatives of what they compute",
             UserWarning,
             stacklevel=5,
@@ -254,5 +256,5 @@ def not_captured(tool: str, flat: Captured, error: Exception, advice: str) -> Un
     """The error for a network that torch can't capture, with the first line of torch's own."""
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return UnsupportedError(
-        f"{tool} can't capture {type(flat.model).__name__}: {type(error).__name__}: {first}\n{advice}"
+        f"{tool} can't capture {shown(type(flat.model).__name__)}: {type(error).__name__}: {first}\n{advice}"
     )

@@ -15,6 +15,7 @@ import numpy as np
 
 from tdagger.composite import Composite
 from tdagger.graph import Graph
+from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Const, Iota, Leaf, Parameter
 from tdagger.ops.structure import Group, Item, Permute, Reduce, Repeat, Slice, Ungroup
@@ -32,10 +33,18 @@ _NESTED_VIEWS = 3
 
 
 class Marked(NamedTuple):
-    """A state tensor or training flag in the code: the path of the module that owns it, and its name there."""
+    """A state tensor in the code, the training flag of a module, or (without a name) a module.
+
+    ``owner`` is the path of the module that owns it, ``name`` what it is called there.
+    """
 
     owner: str
     name: str
+    is_flag: bool = False
+
+
+#: Gives the expression for what is marked; True if the module that owns it is called ``m`` here.
+Path = Callable[[Marked, bool], str]
 
 
 @dataclass
@@ -216,7 +225,7 @@ class Writer:
             path = origin.module if origin else ""
             while path and path not in self.owners:
                 path = path.rpartition(".")[0]
-        return self._mark_state("t", path, "training")
+        return self._mark_state("t", path, "training", is_flag=True)
 
     def state_tensor(self, owner: str, name: str) -> str:
         """The state tensor ``name`` of module ``owner``."""
@@ -245,8 +254,8 @@ class Writer:
             self._values.append(value)
         return f"\0v{found}\0"
 
-    def _mark_state(self, kind: str, owner: str, name: str) -> str:
-        self.marked.append(Marked(owner, name))
+    def _mark_state(self, kind: str, owner: str, name: str, is_flag: bool = False) -> str:
+        self.marked.append(Marked(owner, name, is_flag))
         return f"\0{kind}{len(self.marked) - 1}\0"
 
     # First pass: statements, from the outputs back.
@@ -281,7 +290,7 @@ class Writer:
     # Second pass: names.
 
     def lines(self, statements: list[Statement], end: list[str], inputs: dict[Value, str],
-              path: Callable[[Marked], str], modules: Mapping[str, str]) -> list[str]:  # fmt: skip
+              path: Path, modules: Mapping[str, str]) -> list[str]:  # fmt: skip
         """The source lines: ``statements``, then the lines ``end``, with a comment for each module."""
         last: dict[int, int] = {}
         for at, text in enumerate([*[s.text for s in statements], *end]):
@@ -296,7 +305,7 @@ class Writer:
                 module = s.module
                 kind = modules.get(module)
                 if module:
-                    out.append(f"# {module}" + (f" ({kind})" if kind else ""))
+                    out.append(f"# {shown(module)}" + (f" ({shown(kind)})" if kind else ""))
             out += names.statement(s, at)
         out += map(names.filled, end)
         return out
@@ -305,8 +314,7 @@ class Writer:
 class _Names:
     """Names for values while lines are written in order; the name of a dead value is used again."""
 
-    def __init__(self, writer: Writer, inputs: dict[Value, str], path: Callable[[Marked], str],
-                 last: dict[int, int]) -> None:  # fmt: skip
+    def __init__(self, writer: Writer, inputs: dict[Value, str], path: Path, last: dict[int, int]) -> None:
         self.writer = writer
         self.path = path
         self.last = last
@@ -327,8 +335,8 @@ class _Names:
             return self.named[n]
         marked = self.writer.marked[n]
         if marked.owner == self.owner != "" and marked not in self.writer.apart:
-            return self.path(Marked("@", marked.name))
-        return self.path(marked)
+            return self.path(marked, True)
+        return self.path(marked, False)
 
     def statement(self, s: Statement, at: int) -> list[str]:
         """Lines for one statement: the module it takes its tensors from, itself, and what dies."""
@@ -340,7 +348,7 @@ class _Names:
         for owner in dict.fromkeys(owners):
             if owner and owner != self.owner and owners.count(owner) > 1:
                 self.owner = ""
-                out.append(f"m = {self.path(Marked(owner, ''))}")
+                out.append(f"m = {self.path(Marked(owner, ''), False)}")
                 self.owner = owner
                 break
         out += [self.filled(line) for line in s.before]

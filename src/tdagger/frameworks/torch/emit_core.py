@@ -9,6 +9,7 @@ import numpy as np
 
 from tdagger.frameworks.torch.codegen import Row, Writer, number, unbroadcast
 from tdagger.frameworks.torch.runtime import DTYPES
+from tdagger.names import is_attribute, is_dotted, literal
 from tdagger.op import Value
 from tdagger.ops.elementwise import Binary, Unary
 from tdagger.ops.external import External, Slot
@@ -307,10 +308,16 @@ def _external(w: Writer, v: Value) -> str:
             return f"[{', '.join(map(shown, a))}]"
         if isinstance(a, DType):
             return dtype_name(a)
-        return f"torch.{a!r}" if type(a).__name__ == "device" else repr(a)
+        if type(a).__module__ == "torch":  # a device, a layout, a format
+            return f"torch.{a!r}" if type(a).__name__ == "device" else repr(a)
+        return literal(a)
 
     args = [*map(shown, op.arguments), *(f"{k}={shown(a)}" for k, a in op.keywords)]
-    return f"torch.ops.{op.target.replace('::', '.')}({', '.join(args)})"
+    return f"torch.ops.{_target(op)}({', '.join(args)})"
+
+
+def _target(op: External) -> str:
+    return op.target.replace("::", ".")
 
 
 #: Every core op but the leaves and items, which are names.
@@ -358,6 +365,8 @@ def cannot(v: Value) -> str | None:
     op = v.op
     if isinstance(op, External) and op.framework != "torch":
         return f"{op} is an op of {op.framework}"
+    if isinstance(op, External) and not (is_dotted(_target(op)) and all(is_attribute(k) for k, _ in op.keywords)):
+        return f"{op} can't be the name of an op of torch"
     dtype = stored_only(v)
     if dtype is not None and dtype.name == "u64" and _label(v) not in _SIGNED_ALIKE:
         return f"{op} of u64"

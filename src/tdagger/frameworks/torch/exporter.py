@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import keyword
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +24,7 @@ from tdagger.frameworks.torch.module import Entry, GeneratedModule, empty_module
 from tdagger.frameworks.torch.runtime import DTYPES, from_numpy
 from tdagger.graph import Graph, branches
 from tdagger.library.random import SEED
+from tdagger.names import identifier, is_attribute, is_identifier, literal, shown
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Input, Leaf
 from tdagger.ops.structure import Item, Permute, Repeat, Slice
@@ -59,10 +59,11 @@ def to_torchscript(dag: TensorDAG, *, copy: bool = False) -> torch.jit.ScriptMod
     """
     dag = _without_objects(dag)
     module = module_of(dag, copy, plain=True)
+    _refuse_names("TorchScript", module, ())
     args, kwargs = example_inputs(dag, plain=True)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.filterwarnings("ignore", ".*deprecated", DeprecationWarning)
-        named = {**dict(zip(_parameter_names(module), args, strict=False)), **kwargs}
+        named = dict(zip(_parameter_names(module), [*args, *kwargs.values()], strict=False))
         options: dict[str, Any] = {"example_kwarg_inputs": named} if kwargs else {"example_inputs": args}
         traced: Any = torch.jit.trace(module, strict=False, check_trace=False, **options)
         return traced
@@ -77,12 +78,34 @@ def to_exported_program(dag: TensorDAG, *, copy: bool = False) -> torch.export.E
     known = all(_is_exportable(t) for t in _walk(dag.signature.outputs))
     module = module_of(dag, copy, plain=not known)
     args, kwargs = example_inputs(dag, plain=not known)
+    _refuse_names("torch.export", module, kwargs)
     return torch.export.export(module, args, kwargs, strict=False)
 
 
 def _without_objects(dag: TensorDAG) -> TensorDAG:
     """The same, called with dicts in the place of objects, which tracing doesn't take apart."""
     return replace(dag, signature=replace(dag.signature, inputs=dag.signature.inputs.plain()))
+
+
+def _refuse_names(form: str, module: nn.Module, keywords: Iterable[str]) -> None:
+    """UnsupportedError for names that torch would write unescaped into code of its own, or reads as others."""
+    held = [
+        n for named in (module.named_modules(), module.named_parameters(), module.named_buffers()) for n, _ in named
+    ]
+    ascii_only = form == "TorchScript"
+    odd = [n for n in held if not all(_is_kept(part, ascii_only) for part in n.split(".") if n)]
+    odd += [k for k in keywords if not is_identifier(k)]
+    if odd:
+        raise UnsupportedError(
+            f"{form} can't hold what is called {', '.join(repr(shown(n)) for n in odd[:3])}"
+            f"{f' and {len(odd) - 3} more' if len(odd) > 3 else ''}; rename it in the network"
+        )
+
+
+def _is_kept(part: str, ascii_only: bool) -> bool:
+    """Whether torch keeps the name of an attribute: one that is an identifier, or that can stand between quotes."""
+    plain = is_identifier(part) or (not part.isidentifier() and part.isprintable() and not set(part) & set('"\\'))
+    return plain and not (ascii_only and (not part.isascii() or part == "torch"))
 
 
 # --- the module --------------------------------------------------------------------------------------------
@@ -149,10 +172,10 @@ def _refuse_unsupported(graph: Graph, origins: dict[Value, Origin]) -> None:
         if why is not None:
             found[why] += 1
             origin = origins.get(value)
-            places.setdefault(why, f" (first in {origin.module or origin.source})" if origin else "")
+            places.setdefault(why, f" (first in {shown(origin.module or origin.source)})" if origin else "")
     if found:
-        shown = "; ".join(f"{n} x {why}{places[why]}" for why, n in found.items())
-        raise UnsupportedError(f"{graph.name} can't go to torch: {shown}")
+        told = "; ".join(f"{n} x {why}{places[why]}" for why, n in found.items())
+        raise UnsupportedError(f"{shown(graph.name)} can't go to torch: {told}")
 
 
 def _declared(graph: Graph) -> dict[str, Weight]:
@@ -197,51 +220,76 @@ class _Call:
     lines: list[str] = field(default_factory=list[str])
     inputs: dict[Value, str] = field(default_factory=dict[Value, str])
     names: dict[str, Any] = field(default_factory=dict[str, Any])
+    #: Names that are taken, and that of the dict of keyword arguments that can't be parameters, if there are any.
+    taken: set[str] = field(default_factory=lambda: set(_RESERVED))
+    others: str = ""
 
 
-_RESERVED = {"self", "m", "_", "_then", "_otherwise", "torch", "F", "runtime", "inf", "nan", "forward"}
+#: What generated code calls by name, and how its own names look.
+_RESERVED = {
+    *["self", "m", "_", "_then", "_otherwise", "torch", "F", "runtime", "inf", "nan", "forward", "result"],
+    *["complex", "float", "Network", "Block", "Entry", "Path", "Tree", "fill", "load", "load_file", "STATE", "MODULES"],
+}
+_MADE = re.compile(r"(new_|constant_*|buffer)\d+")
+_VALUE = re.compile(r"x\d+")
 
 
 def _identifier(text: str, taken: set[str]) -> str:
-    """``text`` as a name that isn't taken; it is taken then."""
-    base = re.sub(r"\W+", "_", text).strip("_") or "x"
-    base = f"input_{base}" if base[0].isdigit() or keyword.iskeyword(base) else base
-    name = base
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
+    """``text`` as a name that isn't taken, nor one that generated code makes; it is taken then."""
+    return identifier(f"input_{text}" if _MADE.fullmatch(text) else text, taken)
+
+
+def _can_be_parameter(key: str) -> bool:
+    return is_attribute(key) and key not in _RESERVED and not _MADE.fullmatch(key)
 
 
 def _call(dag: TensorDAG, graph: Graph, plain: bool) -> _Call:
     """From the signature: leaves are parameters, nested arguments are unpacked, constants are compared."""
-    call, taken = _Call(), set(_RESERVED)
+    call = _Call()
     inputs = iter(graph.inputs.items())
     args, kwargs = dag.signature.inputs.children
-    taken |= {str(k) for k in kwargs.keys}
+    keys = [str(k) for k in kwargs.keys]
+    call.taken |= set(keys)
     for tree in args.children:
-        _parameter(call, tree, "", inputs, taken, plain)
+        _parameter(call, tree, "", inputs, plain)
     if kwargs.children and not plain:
         call.parameters.append("*")
-    for key, tree in zip(kwargs.keys, kwargs.children, strict=True):
-        _parameter(call, tree, str(key), inputs, taken, plain)
+        call.others = "" if all(map(_can_be_parameter, keys)) else _identifier("others", call.taken)
+    for key, tree in zip(keys, kwargs.children, strict=True):
+        _parameter(call, tree, key, inputs, plain)
     if call.parameters[-1:] == ["*"]:
         call.parameters.pop()
+    if call.others:
+        call.parameters.append(f"**{call.others}")
+        call.lines.append(f"runtime.refuse_others({call.others})")
     return call
 
 
-def _parameter(call: _Call, tree: Tree, key: str, inputs: Iterator[tuple[str, Value]], taken: set[str],
-               plain: bool) -> None:  # fmt: skip
+def _add(call: _Call, key: str, name: str, plain: bool, default: str | None = None) -> str:
+    """Add a parameter and give its name: ``name``, or for a keyword argument ``key`` if it can be called so."""
+    if not key or _can_be_parameter(key):
+        call.parameters.append((key or name) + ("" if default is None else f"={default}"))
+        return key or name
+    name = _identifier(key, call.taken)
+    if plain:
+        call.parameters.append(name)
+    else:
+        call.lines.append(f"{name} = runtime.other({', '.join([call.others, repr(key), *filter(None, [default])])})")
+    return name
+
+
+def _parameter(call: _Call, tree: Tree, key: str, inputs: Iterator[tuple[str, Value]], plain: bool) -> None:
     """Add one argument; ``key`` is its keyword, or "" for one by position."""
+    taken = call.taken
     if tree.kind == "constant":
         if not plain:
-            _constant(call, tree.constant, key or _identifier("option", taken), bool(key))
+            _constant(call, tree.constant, key)
         return
     leaves = [next(inputs) for _ in range(_count(tree))]
     if not leaves:
         if plain:
             return
-        name = key or _identifier("nothing", taken)
+        name = _add(call, key, "" if key else _identifier("nothing", taken), plain)
     elif not plain and key.rstrip("_") == SEED and leaves[0][1].type is TensorType((), "u64"):
         like = next(iter(call.inputs.values()), None)
         call.inputs[leaves[0][1]] = key
@@ -249,18 +297,18 @@ def _parameter(call: _Call, tree: Tree, key: str, inputs: Iterator[tuple[str, Va
         call.lines.append(f"{key} = runtime.seed_of({key}, {like})")
         return
     elif tree.kind == "leaf":
-        name = key or _identifier(leaves[0][0], taken)
+        name = _add(call, key, "" if key else _identifier(leaves[0][0], taken), plain)
         call.inputs[leaves[0][1]] = name
     else:
-        name = key or _identifier(leaves[0][0].rpartition(".")[0] or "args", taken)
-    call.parameters.append(name)
+        whole = leaves[0][0].rpartition(".")[0] or "args"
+        name = _add(call, key, "" if key else _identifier(whole, taken), plain)
     if tree.kind != "leaf":
         for leaf, value in leaves:
             call.inputs[value] = _identifier(leaf, taken)
-        call.names[f"{name}_structure"] = tree
-        taken.add(f"{name}_structure")
+        structure = _identifier(f"{name}_structure", taken)
+        call.names[structure] = tree
         targets = "".join(f"{call.inputs[v]}, " for _, v in leaves)
-        unpacked = f"runtime.unpack({name!r}, {name}, {name}_structure)"
+        unpacked = f"runtime.unpack({(key or name)!r}, {name}, {structure})"
         call.lines.append(
             f"{targets.rstrip() if len(leaves) == 1 else targets[:-2]} = {unpacked}" if leaves else unpacked
         )
@@ -270,12 +318,13 @@ def _parameter(call: _Call, tree: Tree, key: str, inputs: Iterator[tuple[str, Va
         call.lines.append(f'    raise runtime.wrong_input({own!r}, "{value.type}", {own})')
 
 
-def _constant(call: _Call, constant: Any, name: str, by_name: bool) -> None:
-    shown = repr(constant)
-    call.parameters.append(f"{name}={shown}" if by_name else name)
+def _constant(call: _Call, constant: Any, key: str) -> None:
+    source = literal(constant)
+    name = "" if key else _identifier("option", call.taken)
+    name = _add(call, key, name, False, source if key else None)
     differs = "is not" if constant is None or isinstance(constant, bool) else "!="
-    call.lines.append(f"if {name} {differs} {shown}:")
-    call.lines.append(f"    raise runtime.wrong_constant({name!r}, {shown}, {name})")
+    call.lines.append(f"if {name} {differs} {source}:")
+    call.lines.append(f"    raise runtime.wrong_constant({(key or name)!r}, {source}, {name})")
 
 
 def _count(tree: Tree) -> int:
@@ -305,7 +354,7 @@ def _forward(writer: Writer, dag: TensorDAG, call: _Call, plain: bool,
             text = f"new_{len(moved)}"
         moved.append((name, text))
     leaves = iter([final(v) for v in graph.outputs.values()])
-    result = _result(dag.signature.outputs, leaves, names, plain)
+    result = _result(dag.signature.outputs, leaves, names, plain, call.taken)
     if moved:
         end.append(f"result = {result}")
         result = "result"
@@ -323,13 +372,15 @@ def _forward(writer: Writer, dag: TensorDAG, call: _Call, plain: bool,
             before = guard
     end.append(f"return {result}")
 
-    def path(marked: Marked) -> str:
-        if marked.owner == "@":
-            return path_expression("m", [marked.name])
-        parts = [p for p in (*marked.owner.split("."), marked.name) if p]
+    def path(marked: Marked, inside: bool) -> str:
+        parts = [] if inside or not marked.owner else marked.owner.split(".")
+        start = "m" if inside else "self"
+        if marked.is_flag:
+            return f"{path_expression(start, parts)}.training"
+        parts += [marked.name] if marked.name else []
         if plain and not marked.owner and marked.name in constants:
             return marked.name
-        return baked.get(".".join(parts)) or path_expression("self", parts)
+        return (not inside and baked.get(".".join(parts))) or path_expression(start, parts)
 
     constants = set(writer.constants.values())
     lines = [*call.lines, *writer.lines(body, end, call.inputs, path, dag.modules)]
@@ -347,46 +398,50 @@ def _viewed(value: Value) -> set[str]:
     return {value.op.leaf} if isinstance(value.op, Buffer) else set()
 
 
-def _result(tree: Tree, leaves: Iterator[str], names: dict[str, Any], plain: bool) -> str:
+def _result(tree: Tree, leaves: Iterator[str], names: dict[str, Any], plain: bool, taken: set[str]) -> str:
     """An expression for the outputs, nested as the source nested them."""
     if tree.kind == "leaf":
         return next(leaves)
     if tree.kind == "constant":
-        return repr(tree.constant)
+        return literal(tree.constant)
     pairs = list(zip(tree.keys, tree.children, strict=True))
     kind = tree.kind
     if plain:
         pairs = [(k, c) for k, c in pairs if c.kind != "constant"]
         flat = all(c.kind == "leaf" for _, c in pairs) and all(isinstance(k, str) for k, _ in pairs)
         kind = "tuple" if kind in ("tuple", "list") or not flat or not pairs else "dict"
-    texts = [(k, _result(c, leaves, names, plain)) for k, c in pairs]
+    texts = [(k, _result(c, leaves, names, plain, taken)) for k, c in pairs]
     if kind == "tuple":
         return f"({''.join(f'{t}, ' for _, t in texts)[: None if len(texts) == 1 else -2].rstrip()})"
     if kind == "list":
         return f"[{', '.join(t for _, t in texts)}]"
-    inner = f"{{{', '.join(f'{k!r}: {t}' for k, t in texts)}}}"
+    try:
+        inner = f"{{{', '.join(f'{literal(k)}: {t}' for k, t in texts)}}}"
+    except TypeError as e:
+        raise UnsupportedError(f"the network returns a {kind} with a key that can't be written as code: {e}") from e
     if plain or (kind == "dict" and not tree.type):
         return inner
-    name = _container(tree, names)
-    if kind == "dict":
-        return f"{name}({inner})"
+    name = _container(tree, names, taken)
+    if kind == "dict" or not all(is_attribute(str(k)) for k, _ in texts):
+        return f"{name}({'' if kind == 'dict' else '**'}{inner})"
     return f"{name}({', '.join(f'{k}={t}' for k, t in texts)})"
 
 
-def _container(tree: Tree, names: dict[str, Any]) -> str:
-    """The name of a container's class in the generated code."""
+def _container(tree: Tree, names: dict[str, Any], taken: set[str]) -> str:
+    """The name of a container's class in the generated code, none of those ``taken``."""
     module, _, qualname = tree.type.partition(":")
     try:
         found: Any = importlib.import_module(module)
         for part in qualname.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as e:
-        raise UnsupportedError(f"the network returns a {tree.type}, which can't be imported: {e}") from e
-    name = qualname.replace(".", "_")
-    while names.get(name, found) is not found:
-        name += "_"
-    names[name] = found
-    return name
+        raise UnsupportedError(f"the network returns a {shown(tree.type)}, which can't be imported: {e}") from e
+    known = next((n for n, v in names.items() if v is found), None)
+    if known is None:
+        name = qualname.replace(".", "_")
+        known = _identifier(f"input_{name}" if _VALUE.fullmatch(name) else name, taken)
+        names[known] = found
+    return known
 
 
 # --- example inputs ----------------------------------------------------------------------------------------
@@ -425,4 +480,4 @@ def _is_exportable(tree: Tree) -> bool:
 
 def _class_of(tree: Tree) -> Any:
     names: dict[str, Any] = {}
-    return names[_container(tree, names)] if tree.type else None
+    return names[_container(tree, names, set())] if tree.type else None

@@ -17,6 +17,7 @@ from torch import Tensor
 from tdagger.composite import Composite
 from tdagger.errors import InputError, UnsupportedError
 from tdagger.library import stop_gradient
+from tdagger.names import shown
 from tdagger.op import Op, Value
 from tdagger.ops.elementwise import Bitcast, Unary, cast, complex_, imag, real, where
 from tdagger.ops.source import const
@@ -208,8 +209,8 @@ def warn_of_writes(names: Sequence[str]) -> None:
     """Warn that the network writes to these inputs, which no TDAG does."""
     if names:
         warnings.warn(
-            f"the network writes to its inputs in place ({', '.join(names)}); the imported one gives the same outputs, "
-            "but leaves its inputs as they are",
+            f"the network writes to its inputs in place ({', '.join(map(shown, names))}); "
+            "the imported one gives the same outputs, but leaves its inputs as they are",
             UserWarning,
             stacklevel=5,
         )

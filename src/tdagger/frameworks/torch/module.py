@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import keyword
 import linecache
 import math
 import sys
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tdagger.frameworks.torch import runtime
+from tdagger.names import is_attribute, shown
 
 
 class Block(nn.Module):
@@ -65,7 +65,7 @@ _numbers = itertools.count(1)
 
 def _compiled(source: Source) -> Callable[..., Any]:
     """``forward``, whose lines tracebacks can show."""
-    file = f"<tdagger {source.title} {next(_numbers)}>"
+    file = f"<tdagger {shown(source.title)} {next(_numbers)}>"
     lines = source.code.splitlines(keepends=True)
     linecache.cache[file] = (len(source.code), None, lines, file)
     module = sys.modules[file] = ModuleType(file)  # torch.compile asks for it where it meets a function of the code
@@ -129,7 +129,7 @@ def path_expression(start: str, parts: Sequence[str]) -> str:
     for part in parts:
         if part.isdecimal() and str(int(part)) == part:
             out += f"[{part}]"
-        elif part.isidentifier() and not keyword.iskeyword(part) and (part == "training" or not _is_taken(part)):
+        elif is_attribute(part) and not _is_taken(part):
             out += f".{part}"
         else:
             out += f"[{part!r}]"

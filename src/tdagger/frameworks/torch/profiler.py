@@ -23,7 +23,7 @@ from torch import Tensor
 from tdagger.analysis.profile import Measured, Profile, Seconds, profile_of
 from tdagger.errors import AttributeValueError, InputError
 from tdagger.frameworks.torch import exporter
-from tdagger.frameworks.torch.codegen import Marked, Statement, Writer
+from tdagger.frameworks.torch.codegen import Path, Statement, Writer
 from tdagger.frameworks.torch.runtime import DTYPES
 from tdagger.graph import Graph
 from tdagger.op import Value
@@ -177,7 +177,7 @@ class _TimedWriter(Writer):
         return self._statements
 
     def lines(self, statements: list[Statement], end: list[str], inputs: dict[Value, str],
-              path: Callable[[Marked], str], modules: Mapping[str, str]) -> list[str]:  # fmt: skip
+              path: Path, modules: Mapping[str, str]) -> list[str]:  # fmt: skip
         return super().lines(statements, ["_tick()", *end], inputs, path, modules)
 
     @cached_property

@@ -46,6 +46,21 @@ def wrong_constant(name: str, expected: Any, got: Any) -> InputError:
     return InputError(f"argument {name!r} was {expected!r} when the network was imported, got {got!r}")
 
 
+def other(others: dict[str, Any], name: str, *default: Any) -> Any:
+    """The keyword argument ``name``, which no parameter can be called, taken out of those that were given."""
+    if name in others:
+        return others.pop(name)
+    if not default:
+        raise InputError(f"argument {name!r} is missing")
+    return default[0]
+
+
+def refuse_others(others: dict[str, Any]) -> None:
+    """InputError if there are keyword arguments that the network didn't have when it was imported."""
+    if others:
+        raise InputError(f"the network takes no argument {next(iter(others))!r}")
+
+
 def unpack(name: str, value: Any, structure: Tree) -> list[Tensor]:
     """The tensors in a nested argument; InputError if it is nested otherwise than ``structure``."""
     leaves, tree = flatten(value, lambda v: isinstance(v, Tensor), name)

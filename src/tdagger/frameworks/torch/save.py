@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tdagger.errors import SourceError, UnsupportedError
 from tdagger.frameworks.source import FORMS
+from tdagger.names import docstring, is_attribute, is_dotted, literal, shown
 from tdagger.tensordag import TensorDAG
 from tdagger.tree import Tree
 
@@ -30,7 +31,7 @@ def save(dag: TensorDAG, path: Path, form: str) -> None:
     elif form == ".py":
         _save_python(dag, path)
     else:
-        raise SourceError(f"{path}: can't write {form!r} files; there are {', '.join(FORMS)}")
+        raise SourceError(f"{shown(path)}: can't write {form!r} files; there are {', '.join(FORMS)}")
 
 
 def _write(path: Path, write: Callable[[str], Any]) -> None:
@@ -49,7 +50,7 @@ def _write(path: Path, write: Callable[[str], Any]) -> None:
         raise
 
 
-_TEMPLATE = '''"""{title}, written by tdagger. ``load()`` gives the module with the weights in {weights}."""
+_TEMPLATE = '''{title}
 
 from math import inf, nan  # noqa: F401
 from pathlib import Path
@@ -95,13 +96,15 @@ def _save_python(dag: TensorDAG, path: Path) -> None:
     except ModuleNotFoundError:
         raise SourceError("to write weights beside Python source: pip install safetensors") from None
     if not path.stem.isidentifier():
-        raise SourceError(f"{path}: a Python file is imported by its name, which must be an identifier")
+        raise SourceError(f"{shown(path)}: a Python file is imported by its name, which must be an identifier")
     module = dag.to_torch()
     weights = path.with_suffix(".safetensors")
     state, tensors = _state(module)
+    told = shown(weights.name)
     text = _TEMPLATE.format(
-        title=dag.name,
-        weights=weights.name,
+        title=docstring(
+            f"{shown(dag.name)}, written by tdagger. ``load()`` gives the module with the weights in {told}."
+        ),
         imports=_imports(module),
         forward="".join(f"    {line}" if line.strip() else line for line in module.code.splitlines(keepends=True)),
         state=_listed((f"{k!r}: {v!r}" for k, v in state.items()), "{}"),
@@ -136,10 +139,18 @@ def _imports(module: Any) -> str:
     lines: list[str] = []
     for name, value in module._source.names.items():
         if isinstance(value, Tree):
-            lines.append(f"{name} = {value!r}")
-        elif isinstance(value, type) and value.__qualname__.isidentifier():
+            lines.append(f"{name} = {_tree(value)}")
+        elif isinstance(value, type) and is_attribute(value.__qualname__) and is_dotted(value.__module__):
             renamed = "" if name == value.__qualname__ else f" as {name}"
             lines.append(f"from {value.__module__} import {value.__qualname__}{renamed}")
         else:
-            raise UnsupportedError(f"{name}, which the code uses, is a {type(value).__name__} and has no source")
+            what = f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else type(value).__name__
+            raise UnsupportedError(f"{name}, which the code uses, is a {shown(what)} and has no source")
     return "".join(f"{line}\n" for line in sorted(lines, key=lambda text: "=" in text))
+
+
+def _tree(tree: Tree) -> str:
+    """A structure as source."""
+    children = "".join(f"{_tree(child)}, " for child in tree.children).strip()
+    kind, keys, type_, constant = map(literal, (tree.kind, tree.keys, tree.type, tree.constant))
+    return f"Tree({kind}, {keys}, ({children}), {type_}, {constant})"

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tdagger.errors import SourceError
+from tdagger.errors import SourceError, TDaggerError
 from tdagger.frameworks.source import Options, nearest, require
 from tdagger.frameworks.torch import archive, example, huggingface, importer
 from tdagger.frameworks.torch.calls import array_of
 from tdagger.frameworks.torch.runtime import DTYPES
+from tdagger.names import shown
 from tdagger.op import Array
 from tdagger.tensordag import TensorDAG
 from tdagger.tree import flatten
@@ -197,12 +198,21 @@ def _arguments(given: Any) -> example.Arguments:
 def from_file(path: Path, options: Options) -> TorchSource:
     """The program or TorchScript module in a file, never a pickle; see :mod:`.archive`."""
     network = archive.load(path)
+    try:
+        return _of_file(path, network, options)
+    except TDaggerError:
+        raise
+    except Exception as e:  # a file torch could read, but whose network says of itself what can't be
+        raise SourceError(f"{shown(path)}: what it holds can't be used: {type(e).__name__}: {e}") from e
+
+
+def _of_file(path: Path, network: Any, options: Options) -> TorchSource:
     if isinstance(network, torch.export.ExportedProgram):
         if options.given:
-            raise SourceError(f"{path}: an exported program is fixed, {options.given[0]} can't change it")
+            raise SourceError(f"{shown(path)}: an exported program is fixed, {options.given[0]} can't change it")
         return TorchSource(path.stem, network, *_program_inputs(network))
     if options.settings or options.dtype or options.meta:
-        raise SourceError(f"{path}: --set, --dtype and --meta can't change a TorchScript file")
+        raise SourceError(f"{shown(path)}: --set, --dtype and --meta can't change a TorchScript file")
     network.eval()
     parameters = [a.name for a in network.forward.schema.arguments[1:]]
     known = _traced(network, parameters)
@@ -210,8 +220,8 @@ def from_file(path: Path, options: Options) -> TorchSource:
     needed = [a.name for a in network.forward.schema.arguments[1:] if not a.has_default_value()]
     missing = needed[len(args) :] if not kwargs else [n for n in needed if n not in kwargs]
     if missing:
-        shown = " ".join(f"--shape {n}=..." for n in missing)
-        raise SourceError(f"{path} doesn't say the shapes of its inputs; give them: {shown}")
+        asked = " ".join(f"--shape {shown(n)}=..." for n in missing)
+        raise SourceError(f"{shown(path)} doesn't say the shapes of its inputs; give them: {asked}")
     return TorchSource(path.stem, network, args, kwargs, example.names_of(args, kwargs, parameters))
 
 

@@ -19,6 +19,7 @@ from tdagger.frameworks.torch.aten import DTYPES, TORCH_DTYPES, Memory, memory_o
 from tdagger.frameworks.torch.calls import Caller, constant
 from tdagger.frameworks.torch.functional import Ref, refuse_shared_writes, warn_of_writes
 from tdagger.graph import Graph
+from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Input, Parameter
 from tdagger.tensordag import Origin, Signature, Weight
@@ -217,7 +218,7 @@ class _Walker:
         if target is None:
             if known:
                 return _run(kind, inputs)
-            where = self.origin(node).source or "source unknown"
+            where = shown(self.origin(node).source) or "source unknown"
             raise UnsupportedError(f"TorchScript {kind} at {where} is not imported")
         args, kwargs = _split(target, inputs)
         if known:
@@ -335,7 +336,7 @@ def _number(kind: Callable[[Any], Any]) -> Callable[..., Any]:
         if isinstance(x, Ref):
             found = number_of(x.read())
             if found is None:
-                where = walker.origin(node).source or "source unknown"
+                where = shown(walker.origin(node).source) or "source unknown"
                 raise UnsupportedError(
                     f"{node.kind()} at {where} turns a tensor into a number: "
                     "control flow or sizes that depend on the data"
