@@ -530,13 +530,17 @@ def _argmin(self: Value, dim: int | None = None, keepdim: bool = False) -> Value
 
 @rule("any", "any.dim", "any.dims")
 def _any(self: Value, dim: Any = None, keepdim: bool = False) -> Value:
-    out = reduce(e.cast(self, "bool"), "any", axes_of(dim, self.rank), keepdim)
+    nothing = isinstance(dim, list | tuple) and not dim  # here, and nowhere else, that is no axis and not all of them
+    axes = () if nothing else axes_of(dim, self.rank)
+    out = reduce(e.cast(self, "bool"), "any", axes, keepdim)
     return e.cast(out, "u8") if self.dtype.name == "u8" else out
 
 
 @rule("all", "all.dim", "all.dims")
 def _all(self: Value, dim: Any = None, keepdim: bool = False) -> Value:
-    out = reduce(e.cast(self, "bool"), "all", axes_of(dim, self.rank), keepdim)
+    nothing = isinstance(dim, list | tuple) and not dim  # here, and nowhere else, that is no axis and not all of them
+    axes = () if nothing else axes_of(dim, self.rank)
+    out = reduce(e.cast(self, "bool"), "all", axes, keepdim)
     return e.cast(out, "u8") if self.dtype.name == "u8" else out
 
 
