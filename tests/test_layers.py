@@ -12,7 +12,7 @@ import pytest
 # A layer is a module (`op.py`) or a package (`ops/`), in this order. A new one needs a place here and in
 # docs/architecture.md.
 LAYERS = [
-    *["errors", "types", "op", "ops", "graph", "interpret", "composite", "library", "analysis"],
+    *["errors", "depth", "types", "op", "ops", "graph", "pickling", "interpret", "composite", "library", "analysis"],
     *["transform", "view", "tree", "tensordag", "frameworks", "cli"],
 ]
 # What may be imported under frameworks/ only, and there only when used.

@@ -21,7 +21,7 @@ from tdagger import library as lib
 from tdagger.errors import TDaggerError, UnsupportedError
 from tdagger.frameworks.torch import autocast
 from tdagger.frameworks.torch.aten import DRAWS, DTYPES, RULES, TORCH_DTYPES, Changed, Memory, memory_of, number_of
-from tdagger.frameworks.torch.aten.reasons import MEMORY, reason_of
+from tdagger.frameworks.torch.aten.reasons import MEMORY, QUANTIZED, SPARSE, reason_of
 from tdagger.frameworks.torch.folding import fold
 from tdagger.frameworks.torch.functional import Ref
 from tdagger.op import Value
@@ -424,8 +424,23 @@ def _map_values(result: Any, function: Callable[[Value], Ref]) -> Any:
     return result
 
 
+def refuse_odd(tensor: torch.Tensor, what: str = "a tensor") -> None:
+    """UnsupportedError for a tensor that isn't a plain array of numbers, with what to do."""
+    if tensor.is_quantized:
+        raise UnsupportedError(f"{what} of {tensor.dtype} can't be imported: {QUANTIZED.why}, or .dequantize() it")
+    if tensor.is_nested:
+        raise UnsupportedError(f"{what} that is nested can't be imported: make one of it with .to_padded_tensor(0.0)")
+    if tensor.layout is not torch.strided:
+        sparse = f"{SPARSE.why}, with .to_dense(), and use ops on dense tensors (torch.matmul for torch.sparse.mm)"
+        why = sparse if "sparse" in str(tensor.layout) else "make it a plain one with .to_dense()"
+        raise UnsupportedError(f"{what} of layout {tensor.layout} can't be imported: {why}")
+    if tensor.dtype not in DTYPES:
+        raise UnsupportedError(f"{what} of {tensor.dtype} can't be imported")
+
+
 def constant(tensor: torch.Tensor) -> Value:
     """A tensor as a constant; its data is copied."""
+    refuse_odd(tensor, "a constant")
     return const(array_of(tensor))
 
 

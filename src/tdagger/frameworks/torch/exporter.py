@@ -21,8 +21,10 @@ from tdagger.frameworks.torch.codegen import Marked, Row, Statement, Writer, is_
 from tdagger.frameworks.torch.emit_composites import composite_row, is_known
 from tdagger.frameworks.torch.emit_core import cannot, core_row
 from tdagger.frameworks.torch.legalize import legalize
+from tdagger.frameworks.torch.locking import one_at_a_time
 from tdagger.frameworks.torch.module import Entry, GeneratedModule, empty_module, fill, path_expression
 from tdagger.frameworks.torch.runtime import DTYPES, from_numpy
+from tdagger.frameworks.torch.scripting import Literals
 from tdagger.graph import Graph, branches
 from tdagger.library.random import SEED
 from tdagger.op import Value
@@ -33,6 +35,7 @@ from tdagger.tree import Tree
 from tdagger.types import TensorType
 
 
+@one_at_a_time
 def to_torch(dag: TensorDAG, *, copy: bool = False) -> GeneratedModule:
     """A module that computes what ``dag`` says, with the source's state_dict, in eval mode.
 
@@ -50,6 +53,7 @@ def to_torch(dag: TensorDAG, *, copy: bool = False) -> GeneratedModule:
     return module_of(dag, copy, plain=False)
 
 
+@one_at_a_time
 def to_torchscript(dag: TensorDAG, *, copy: bool = False) -> torch.jit.ScriptModule:
     """A traced ScriptModule that saves and loads, with the source's state_dict, frozen in eval mode.
 
@@ -60,14 +64,16 @@ def to_torchscript(dag: TensorDAG, *, copy: bool = False) -> torch.jit.ScriptMod
     dag = _without_objects(dag)
     module = module_of(dag, copy, plain=True)
     args, kwargs = example_inputs(dag, plain=True)
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), Literals():
         warnings.filterwarnings("ignore", ".*deprecated", DeprecationWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # sizes are numbers, as the code's are
         named = {**dict(zip(_parameter_names(module), args, strict=False)), **kwargs}
         options: dict[str, Any] = {"example_kwarg_inputs": named} if kwargs else {"example_inputs": args}
         traced: Any = torch.jit.trace(module, strict=False, check_trace=False, **options)
         return traced
 
 
+@one_at_a_time
 def to_exported_program(dag: TensorDAG, *, copy: bool = False) -> torch.export.ExportedProgram:
     """A ``torch.export.ExportedProgram`` of the module in eval mode.
 
