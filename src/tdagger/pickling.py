@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from typing import Any, cast
+from typing import Any
 
 from tdagger.graph import bulk, topological
 from tdagger.op import Op, Value
@@ -17,8 +17,6 @@ class HoldsValues:
     """Mixed into a class whose attributes hold values, wherever they are: makes it one that can be pickled."""
 
     def __reduce__(self) -> Any:
-        if isinstance(self, tuple):
-            return (_load, dump(tuple(cast(tuple[Any, ...], self))))
         return (_restored, (type(self), *dump(dict(vars(self)))))
 
 
@@ -34,7 +32,7 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, HoldsValues):
-            return (_empty, (type(obj),), dict(vars(obj)), None, None, _update)
+            return _apart(obj)
         return NotImplemented
 
 
@@ -73,7 +71,8 @@ def _restored(kind: type[Any], *parts: Any) -> Any:
     return new
 
 
-_load = load
+def _apart(obj: Any) -> Any:
+    return (_empty, (type(obj),), dict(vars(obj)), None, None, _update)
 
 
 def _empty(kind: type[Any]) -> Any:

@@ -246,7 +246,7 @@ class Change:
         op = value.op
         if isinstance(op, Item):
             whole = made[value.args[0]]
-            return whole[op.index] if isinstance(whole, tuple) else op(whole)
+            return cast(Any, whole)[op.index] if isinstance(whole, tuple) else op(whole)
         plans = self._plans(value, False)
         if isinstance(op, Const):
             return _constant(op, plans[0])

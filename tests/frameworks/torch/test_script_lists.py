@@ -15,7 +15,7 @@ def sliced(x: Tensor) -> Tensor:
     out = [x]
     for _ in range(x.size(1)):
         out.append(out[-1] * 2)
-    return torch.stack(out[1:], 1) - torch.stack(out[:-1], 1) + torch.stack(out[::2], 1)[:, :1] + out[-2]
+    return torch.stack(out[1:], 1) - torch.stack(out[:-1], 1) + torch.stack(out[::2], 1)[:, :1] + out[-2].unsqueeze(1)
 
 
 def changed(x: Tensor) -> Tensor:

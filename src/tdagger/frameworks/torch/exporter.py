@@ -66,7 +66,9 @@ def to_torchscript(dag: TensorDAG, *, copy: bool = False) -> torch.jit.ScriptMod
     args, kwargs = example_inputs(dag, plain=True)
     with warnings.catch_warnings(), torch.no_grad(), Literals():
         warnings.filterwarnings("ignore", ".*deprecated", DeprecationWarning)
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # sizes are numbers, as the code's are
+        warnings.filterwarnings(
+            "ignore", category=torch.jit._trace.TracerWarning
+        )  # sizes are numbers, as the code's are
         named = {**dict(zip(_parameter_names(module), args, strict=False)), **kwargs}
         options: dict[str, Any] = {"example_kwarg_inputs": named} if kwargs else {"example_inputs": args}
         traced: Any = torch.jit.trace(module, strict=False, check_trace=False, **options)

@@ -37,7 +37,7 @@ class Literals(TorchFunctionMode):
 
 def _is_lost(x: Any) -> bool:
     """Whether a literal isn't kept: a bool, and -0.0, which TorchScript takes for the same constant as 0.0."""
-    return isinstance(x, bool) or (isinstance(x, float) and x == 0 and math.copysign(1, x) < 0)
+    return isinstance(x, bool) or (isinstance(x, float) and abs(x) <= 0 and math.copysign(1, x) < 0)
 
 
 def _tensor(x: Any, dtype: torch.dtype, device: torch.device | None) -> torch.Tensor:
