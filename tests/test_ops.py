@@ -688,3 +688,35 @@ def test_threefry_gives_the_known_answers() -> None:
         with np.errstate(over="ignore"):
             out = _threefry(np.array([key], np.uint64), np.array([counter], np.uint64))
         assert out.tolist() == [bits]
+
+
+def test_casts_to_float8_end_at_its_largest_number_or_infinity() -> None:
+    x = np.array([1.1, 448, 464, 465, 1e9, np.inf, -np.inf, -500, np.nan, 2**-9, 2**-10, 1.5 * 2**-10, 61440, -1e5])
+    cases = {
+        "f8e4m3": [1.125, 448, 448, 448, 448, 448, -448, -448, np.nan, 2**-9, 0, 2**-9, 448, -448],
+        "f8e5m2": [
+            1,
+            448,
+            448,
+            448,
+            np.inf,
+            np.inf,
+            -np.inf,
+            -512,
+            np.nan,
+            2**-9,
+            2**-10,
+            1.5 * 2**-10,
+            np.inf,
+            -np.inf,
+        ],
+    }
+    for dtype, want in cases.items():
+        for source in ("f32", "f64"):
+            with np.errstate(over="ignore"):
+                got = td.cast(td.const(x, source), dtype).op.run(x.astype(td.DType.of(source).numpy))
+            np.testing.assert_array_equal(got.astype(np.float32), want)
+    tie = np.array([1.0625 + 2**-30])  # rounded to float32 first
+    assert td.cast(td.const(tie), "f8e4m3").op.run(tie).astype(np.float32) == 1.0
+    whole = np.array([500, -70000, 3])
+    np.testing.assert_array_equal(td.cast(td.const(whole), "f8e4m3").op.run(whole).astype(np.float32), [448, -448, 3])

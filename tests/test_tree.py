@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tdagger import tree
 from tdagger.errors import InputError
-from tdagger.tree import Tree, flatten
+from tdagger.tree import Tree, aligned, flatten
 
 
 class Leaf:
@@ -232,3 +232,22 @@ def test_round_trip_of_anything(value: Any) -> None:
     leaves, tree, again = round_trip(value)
     assert again == value
     assert len(tree.names("x")) == len(leaves)
+
+
+def test_dicts_are_matched_by_their_keys() -> None:
+    def of(value: Any) -> tuple[list[Any], Tree]:
+        return flatten(value, lambda v: isinstance(v, float))
+
+    _, wanted = of({"a": 1.0, "b": {"x": 2.0, "y": (3.0, None)}})
+    leaves, given = of({"b": {"y": (3.0, None), "x": 2.0}, "a": 1.0})
+    assert aligned(wanted, given, leaves, "d") == [1.0, 2.0, 3.0]
+    for value, message in (
+        ({"a": 1.0}, "d lacks 'b': its keys must be 'a', 'b'"),
+        ({"a": 1.0, "b": {"x": 2.0, "z": 3.0}}, "d.b lacks 'y' and has 'z': its keys must be 'x', 'y'"),
+        ({"a": 1.0, "b": {"x": 2.0, "y": 3.0}}, "d.b.y must be a tuple of 2, got a tensor"),
+        ({"a": 1.0, "b": {"x": 2.0, "y": (3.0, 4)}}, "d.b.y.1 was None when the network was imported, got 4"),
+    ):
+        leaves, given = of(value)
+        with pytest.raises(InputError) as caught:
+            aligned(wanted, given, leaves, "d")
+        assert str(caught.value) == message

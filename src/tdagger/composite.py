@@ -20,6 +20,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, cast, overload
 
+from tdagger.depth import nested
 from tdagger.errors import AttributeValueError, GraphError, NoInverseError
 from tdagger.graph import Graph, flops, is_view
 from tdagger.interpret import run
@@ -47,9 +48,8 @@ class Composite(Op):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         self = super().__new__(cls, *args, **kwargs)
-        if "_bodies" not in self.__dict__:
-            object.__setattr__(self, "_bodies", {})
-            object.__setattr__(self, "_found", {})
+        self.__dict__.setdefault("_bodies", {})
+        self.__dict__.setdefault("_found", {})
         return self
 
     @property
@@ -65,6 +65,7 @@ class Composite(Op):
         # by name: the class was made at run time, so pickle would not find it
         return (_composite_op, (self.name, *[getattr(self, f) for f in self.fields]))
 
+    @nested
     def body(self, *types: TensorType) -> Graph:
         """The definition traced at argument types: a graph whose inputs are the tensor parameters."""
         bodies: dict[Any, Graph] = self.__dict__["_bodies"]
@@ -108,6 +109,7 @@ class Composite(Op):
             return self.definition.numpy_rule(*self._spread(arrays), **self.attributes)
         return self.run_body(*arrays)
 
+    @nested
     def run_body(self, *arrays: Array) -> Any:
         """The body, with numpy."""
         body = self.body(*[TensorType(a.shape, a.dtype.name) for a in arrays])
@@ -130,22 +132,26 @@ class Composite(Op):
     def inside(self, *types: TensorType) -> tuple[Graph, ...]:
         return self.branches(*types) if self.has_branches else (self.body(*types),)
 
+    @nested
     def counted(self, *types: TensorType) -> Graph:
         """The graph whose costs are the composite's: its body, or the branch with the most flops."""
         if not self.has_branches:
             return self.body(*types)
         return max(self.branches(*types), key=lambda branch: sum(map(flops, branch.values)))
 
+    @nested
     def flops(self, out: TensorType, *types: TensorType) -> int:
         """Counted on the body, unless the definition says it executes as itself (subtract is 1, not 2)."""
         each = self.definition.flops_each
         return sum(map(flops, self.counted(*types).values)) if each is None else each * out.size
 
+    @nested
     def moves_nothing(self, *types: TensorType) -> bool:
         """Whether the body only renames axes."""
         values = self.body(*types).values
         return all(isinstance(v.op, Input) or v.op.moves_nothing(*[a.type for a in v.args]) for v in values)
 
+    @nested
     def reads(self, out: TensorType, *types: TensorType) -> tuple[int, ...]:
         """Elements of each argument that the body's ops read, each counted at most once."""
         body = self.counted(*types)

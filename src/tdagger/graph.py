@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, cast, overload
 
+from tdagger.depth import nested
 from tdagger.errors import GraphError
 from tdagger.names import shown
 from tdagger.op import Op, Value
@@ -246,6 +247,7 @@ def _from_table(ops: list[Op], args: list[tuple[int, ...]], named: list[dict[str
     return Graph(inputs, outputs, updates, name, values)
 
 
+@nested
 def _external(graph: Graph, known: dict[Any, Counter[str]]) -> Counter[str]:
     """The external ops of a graph; ``known`` are those inside an op on arguments of some types."""
     found: Counter[str] = Counter()

@@ -8,6 +8,7 @@ arguments is the same value, so equality is identity and common subexpressions a
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, Self, cast, dataclass_transform
@@ -109,6 +110,10 @@ def still(plan: Plan, axis: int) -> int:
     return found
 
 
+#: Held where a table of ops or values is looked at and then changed; values may die meanwhile, so it is reentrant.
+_interning = threading.RLock()
+
+
 class _ValueRef(weakref.ref["Value"]):
     """What an op's table of values holds: it forgets the value when nobody else knows it."""
 
@@ -118,8 +123,9 @@ class _ValueRef(weakref.ref["Value"]):
 
 
 def _forget(ref: _ValueRef) -> None:
-    if ref.table.get(ref.args) is ref:
-        del ref.table[ref.args]
+    with _interning:
+        if ref.table.get(ref.args) is ref:
+            del ref.table[ref.args]
 
 
 class Value:
@@ -301,14 +307,15 @@ class Op:
             for field, value in zip(cls.fields, args, strict=True):
                 object.__setattr__(found, field, value)
             found.check()
-            found._intern(key)
+            found = found._intern(key)
         return cast(Self, found)
 
-    def _intern(self, key: Any) -> None:
-        """Make this the one op of ``key``, without values so far."""
+    def _intern(self, key: Any) -> Op:
+        """Make this the one op of ``key``, without values so far; the one there is, if another thread was faster."""
         object.__setattr__(self, "values", {})
         object.__setattr__(self, "inferred", {})
-        self._interned[key] = self
+        with _interning:
+            return self._interned.setdefault(key, self)
 
     def __call__(self, *args: Value) -> Value:
         """The value of this op on ``args``; TypeMismatchError if their types don't fit."""
@@ -329,10 +336,12 @@ class Op:
         ref.args, ref.table = args, table
         other = table.setdefault(args, ref)
         if other is not ref:  # a value that just died, or another thread was faster
-            alive = other()
-            if alive is not None:
-                return alive
-            table[args] = ref
+            with _interning:
+                other = table.get(args)
+                alive = None if other is None else other()
+                if alive is not None:
+                    return alive
+                table[args] = ref
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:

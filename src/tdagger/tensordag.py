@@ -32,7 +32,7 @@ from tdagger.names import shown
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Const, Leaf, Parameter
 from tdagger.transform import certain, networks
-from tdagger.tree import Tree, flatten
+from tdagger.tree import Tree, aligned, flatten
 from tdagger.types import TensorType
 from tdagger.view import text
 
@@ -90,6 +90,13 @@ class TensorDAG:
     source: certain.Source | None = field(default=None, repr=False)
     certain_dimensions: frozenset[tuple[str, int]] = frozenset()
 
+    def __reduce__(self) -> Any:
+        """Pickled and copied without recursion, with the origins of the graph's own values, without the source."""
+        places = [(i, self.origins[v]) for i, v in enumerate(self.graph.values) if v in self.origins]
+        rest = (self.signature, dict(self.state), dict(self.modules), self.name, dict(self.axis_names))
+        rest = (*rest, None, self.certain_dimensions)
+        return (_of_parts, (self.graph, self.weights, places, *rest))
+
     # Running and looking.
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
@@ -97,15 +104,26 @@ class TensorDAG:
 
         InputError if the arguments don't have the structure, shapes and element types of the signature.
         """
-        leaves, tree = flatten((args, kwargs), lambda v: isinstance(v, np.ndarray | np.generic))
+        leaves = self._leaves(args, kwargs)
+        names = list(self.graph.inputs)
+        out, _ = run(self.graph, dict(zip(names, map(np.asarray, leaves), strict=True)), self.weights)
+        return self.signature.outputs.unflatten(list(out.values()))
+
+    def _leaves(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        """The arrays of a call in the order of the inputs; keyword arguments and entries of dicts go by their names."""
+        leaves, tree = flatten((args, kwargs), _is_array)
+        wanted = self.signature.inputs
+        if tree == wanted:
+            return leaves
         names = list(self.graph.inputs)
         if len(leaves) != len(names):
             expected = ", ".join(f"{shown(n)}: {v.type}" for n, v in self.graph.inputs.items())
-            raise InputError(
-                f"{shown(self.name)} takes the arrays ({expected}), got {len(leaves)} arrays in {tree.kind}"
-            )
-        out, _ = run(self.graph, dict(zip(names, map(np.asarray, leaves), strict=True)), self.weights)
-        return self.signature.outputs.unflatten(list(out.values()))
+            raise InputError(f"{shown(self.name)} takes the arrays ({expected}), got {len(leaves)} arrays")
+        if kwargs and not args and all(_is_array(v) for v in kwargs.values()) and set(kwargs) == set(names):
+            return [kwargs[n] for n in names]  # also those that the source takes by position
+        if len(wanted.children) != 2 or (not kwargs and all(map(_is_array, args))):
+            return leaves  # one by one
+        return aligned(wanted, tree, leaves, "the call")
 
     def __str__(self) -> str:
         return text.show(self)
@@ -447,6 +465,23 @@ class TensorDAG:
     def from_torchscript(*args: Any, **options: Any) -> TensorDAG:
         """See :func:`tdagger.from_torchscript`."""
         return _importer("torch").from_torchscript(*args, **options)
+
+
+def _of_parts(
+    graph: Graph,
+    weights: Mapping[str, Array],
+    places: list[tuple[int, Origin]],
+    signature: Signature,
+    state: dict[str, Weight],
+    *rest: Any,
+) -> TensorDAG:
+    """The network that :meth:`TensorDAG.__reduce__` took apart."""
+    values = graph.values
+    return TensorDAG(graph, weights, signature, state, {values[i]: origin for i, origin in places}, *rest)
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, np.ndarray | np.generic)
 
 
 def _still_fits(dag: TensorDAG, graph: Graph, name: str, pattern: str) -> bool:

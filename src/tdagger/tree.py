@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from tdagger.errors import InputError
@@ -58,6 +58,21 @@ class Tree(NamedTuple):
     def leaf_count(self) -> int:
         """How many leaves there are."""
         return 1 if self.kind == "leaf" else sum([child.leaf_count() for child in self.children])
+
+    def what(self) -> str:
+        """What it is, in words: ``a tensor``, ``a tuple of 2``, ``a dict of 'a', 'b'``."""
+        match self.kind:
+            case "leaf":
+                return "a tensor"
+            case "constant":
+                return repr(self.constant)
+            case "tuple" | "list":
+                return f"a {self.kind} of {len(self.keys)}"
+            case "dict":
+                own = self.type.rpartition(":")[2] or "dict"
+                return f"a {own} of {', '.join(map(repr, self.keys)) or 'nothing'}"
+            case _:
+                return f"a {self.type.rpartition(':')[2]}"
 
     def unflatten(self, leaves: list[Any]) -> Any:
         """The structure with ``leaves`` in it; InputError if there are too few or too many."""
@@ -140,6 +155,38 @@ def _children(value: Any) -> tuple[str, str, tuple[Any, ...], list[Any]] | None:
         pairs = cast(Mapping[Any, Any], value)
         return "dict", _type_name(pairs).removeprefix("builtins:dict"), tuple(pairs), list(pairs.values())
     return None
+
+
+def aligned(expected: Tree, given: Tree, leaves: Sequence[Any], where: str) -> list[Any]:
+    """The leaves of ``given`` in the order of ``expected``: the entries of dicts are matched by their keys.
+
+    InputError names, by their place, keys that are missing or too many, and what is nested otherwise.
+    """
+    if expected.kind != given.kind or expected.type != given.type:
+        raise InputError(f"{where} must be {expected.what()}, got {given.what()}")
+    if expected.kind == "constant" and (
+        type(expected.constant) is not type(given.constant) or repr(expected.constant) != repr(given.constant)
+    ):
+        raise InputError(f"{where} was {expected.constant!r} when the network was imported, got {given.constant!r}")
+    if expected.kind == "leaf":
+        return list(leaves)
+    if expected.kind in ("tuple", "list") and len(expected.keys) != len(given.keys):
+        raise InputError(f"{where} must be {expected.what()}, got {given.what()}")
+    missing = [k for k in expected.keys if k not in given.keys]
+    unknown = [k for k in given.keys if k not in expected.keys]
+    if missing or unknown:
+        said = [f"{what} {', '.join(map(repr, keys))}" for what, keys in (("lacks", missing), ("has", unknown)) if keys]
+        raise InputError(f"{where} {' and '.join(said)}: its keys must be {', '.join(map(repr, expected.keys))}")
+    parts: dict[Any, tuple[Tree, Sequence[Any]]] = {}
+    at = 0
+    for key, child in zip(given.keys, given.children, strict=True):
+        count = child.leaf_count()
+        parts[key] = child, leaves[at : at + count]
+        at += count
+    out: list[Any] = []
+    for key, child in zip(expected.keys, expected.children, strict=True):
+        out += aligned(child, *parts[key], f"{where}.{key}")
+    return out
 
 
 def _found(table: Mapping[str, Any], value: Any) -> Any:

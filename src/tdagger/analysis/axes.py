@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 from tdagger.composite import Composite
+from tdagger.depth import nested
 from tdagger.graph import Graph, bulk, is_one, result_types
 from tdagger.op import Term, Terms, Value
 from tdagger.ops.external import External
@@ -160,6 +161,10 @@ class Axes:
         with bulk():
             for value in graph.values:
                 self._visit(value)
+
+    def __reduce__(self) -> Any:
+        # found again: axes point to each other as deep as the graph is
+        return (Axes, (self.graph, self.assume_size_one))
 
     def __getitem__(self, value: Value) -> Terms:
         """The terms of a value's dimensions."""
@@ -603,6 +608,7 @@ _WEIGHT = {"input": 5, "line": 4, "parameter": 3, "buffer": 3, "const": 2}
 _CHUNKS = 8
 
 
+@nested
 def body_axes(op: Composite, types: tuple[TensorType, ...], assume_size_one: bool = False) -> Axes:
     """The axes of a composite's body, found once for each op, argument types."""
     key = (body_axes, types, assume_size_one)

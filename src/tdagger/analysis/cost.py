@@ -28,6 +28,7 @@ from tdagger.graph import Graph, Traffic, Unit, bulk, label
 from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.ops.source import Const, Leaf
+from tdagger.pickling import HoldsValues
 
 # --- what is reported --------------------------------------------------------------------------------------
 
@@ -111,7 +112,7 @@ _NUMBERS = tuple(name for name in _COUNTED if not name.startswith(tuple(MODELS))
 
 
 @dataclass(frozen=True)
-class Row(Count):
+class Row(HoldsValues, Count):
     """The counts of one value, of an op's values, or of a module's: its ``name``, and how many ops it stands for.
 
     A value's row has that value and the module it is from.
@@ -124,7 +125,7 @@ class Row(Count):
 
 
 @dataclass(frozen=True)
-class Cost(Count):
+class Cost(HoldsValues, Count):
     """What a network costs in all, and ``by_op``, ``by_module`` (inner modules included) and ``by_value``.
 
     ``peak_bytes`` are the most bytes of activations alive at once, in the graph's order; ``memory`` has all about it.

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from tdagger.analysis.contractions import contractions
 from tdagger.composite import Composite
+from tdagger.depth import nested
 from tdagger.graph import Graph, branches, flops, label
 from tdagger.op import Op, Value
 from tdagger.ops.elementwise import BINARY, UNARY, Binary, Unary
@@ -56,6 +57,7 @@ class Counter:
         macs = value.type.size if is_product else 0
         return Work(macs, own if is_product or is_sum else 0, own if _is_transcendental(value.op) else 0, own)
 
+    @nested
     def _composite(self, value: Value, op: Composite) -> Work:
         key = (op, tuple([a.type for a in value.args]))
         work = self._known.get(key)

@@ -27,6 +27,7 @@ from tdagger.errors import AxisError
 from tdagger.graph import result_types
 from tdagger.names import shown
 from tdagger.op import Term, Terms, Value
+from tdagger.pickling import dump, load
 
 #: A line longer than this, or of lines deeper than this, gets a name instead.
 _LONGEST, _DEEPEST = 26, 12
@@ -61,6 +62,7 @@ class NamedAxes:
 
     def __init__(self, axes: Axes, given: Given = None, origins: Mapping[Value, Any] | None = None) -> None:
         self.axes = axes
+        self.given = given
         self.origins = origins or {}
         self._terms: dict[str, Term] = {}
         self._counts: Counter[str] = Counter()
@@ -74,6 +76,10 @@ class NamedAxes:
         self._whole = {axis: term for term in self._terms.values() if len(term) > 1 for axis in term}
         self._name_all()
         self.sizes: dict[str, int] = {n: size_of(t) for n, t in self._terms.items()}
+
+    def __reduce__(self) -> Any:
+        given = self.given if self.given is None or isinstance(self.given, str) else dict(self.given)
+        return (_of_parts, (self.axes, given, dump(dict(self.origins))))
 
     def __getitem__(self, value: Value) -> Terms:
         """The terms of a value's dimensions."""
@@ -288,3 +294,8 @@ class NamedAxes:
 def _meet(axes: Axes, these: set[Axis]) -> bool:
     """Whether two of some axes are different dimensions of one value: then they are not one axis."""
     return any(sum(a in these for t in terms for a in t) > 1 for value in axes.graph.values for terms in axes.of(value))
+
+
+def _of_parts(axes: Axes, given: Given, origins: tuple[Any, ...]) -> NamedAxes:
+    """The names that :meth:`NamedAxes.__reduce__` took apart."""
+    return NamedAxes(axes, given, load(*origins))

@@ -15,6 +15,7 @@ from tdagger.analysis.notation import show_term
 from tdagger.analysis.polynomial import Number, Point, divided, never_negative
 from tdagger.analysis.sizes import Equation, Sizes, solve
 from tdagger.composite import Composite
+from tdagger.depth import nested
 from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError
 from tdagger.graph import is_one, result_types, topological
 from tdagger.op import Op, Place, Term, Value
@@ -323,6 +324,7 @@ class Walk:
             self.branch.bodies[key] = _Remade(op, out, types)
         return self.branch.bodies[key]
 
+    @nested
     def _composite(self, value: Value, op: Composite, args: list[Node], type_: Any) -> Any:
         if self.remake and [a.type.shape for a in args] != [a.shape for a in value.args]:
             return self._remade(op, args, type_)

@@ -147,9 +147,9 @@ def of_network(command: Callable[..., int]) -> Callable[..., int]:
 def load_source(source: str, network: Network, meta: bool = False) -> Source:
     """The network of a SOURCE, as the options say; AttributeValueError or SourceError says what can't be used."""
     options = Options(
-        dict(map(parse_setting, network.settings or ())),
+        _once(map(parse_setting, network.settings or ()), "--set"),
         network.batch,
-        dict(map(parse_shape, network.shape or ())),
+        _once(map(parse_shape, network.shape or ()), "--shape"),
         None if network.dtype is None else DType.of(network.dtype),
         meta,
         network.seq,
@@ -174,6 +174,16 @@ def changed(dag: TensorDAG, unbatch: bool, sizes: str | None, option: str = "--r
         return dag.resize(sizes_of(sizes, option)) if sizes else dag
 
 
+def _once(pairs: Iterable[tuple[str, Any]], option: str) -> dict[str, Any]:
+    """The pairs of an option that may be given several times; AttributeValueError for a name that is there twice."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise AttributeValueError(f"{option} has {name} twice: {found[name]!r} and {value!r}")
+        found[name] = value
+    return found
+
+
 def sizes_of(text: str | None, option: str) -> dict[str, int]:
     """The sizes of an option such as ``--at b=8,s=4096``, by name.
 
@@ -185,6 +195,8 @@ def sizes_of(text: str | None, option: str) -> dict[str, int]:
         name, _, size = part.partition("=")
         if not name.strip() or not size.strip().isdigit():
             raise AttributeValueError(f"{option} takes AXIS=SIZE,AXIS=SIZE such as b=8,h=320, got {text!r}")
+        if name.strip() in sizes:
+            raise AttributeValueError(f"{option} has two sizes for {name.strip()}: {text!r}")
         sizes[name.strip()] = int(size)
     return sizes
 

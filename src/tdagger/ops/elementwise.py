@@ -17,7 +17,7 @@ from tdagger.errors import AttributeValueError, NoInverseError, TypeMismatchErro
 from tdagger.op import Array, Op, Value, ValueFunction, functions, identity
 from tdagger.ops.source import const, scalar
 from tdagger.ops.structure import broadcast_to
-from tdagger.types import DType, TensorType, ValueType, bool_
+from tdagger.types import DType, TensorType, ValueType, bool_, f8e4m3
 
 # --- numpy functions numpy does not have -------------------------------------------------------------------
 
@@ -452,10 +452,14 @@ class Where(Op, core=True):
         return both
 
 
+_LARGEST_E4M3 = np.float32(448)
+
+
 class Cast(Op, core=True):
     """Another element type: floats to integers truncate, anything but 0 to bool is True.
 
-    A float too large for an integer type, or NaN, has no defined result (frameworks and processors differ).
+    A float too large for an integer type, or NaN, has no defined result (frameworks and processors differ). Float8 is
+    rounded from float32; e4m3, which has no infinity, keeps what is too large at its largest number, NaN NaN.
     """
 
     name = "cast"
@@ -467,6 +471,10 @@ class Cast(Op, core=True):
     def run(self, x: Array) -> Array:
         if x.dtype.kind == "c" and not self.dtype.is_complex and self.dtype is not bool_:
             x = np.real(x)
+        if self.dtype.is_float and self.dtype.bytes == 1:
+            x = x.astype(np.float32)
+            if self.dtype is f8e4m3:
+                x = np.clip(x, -_LARGEST_E4M3, _LARGEST_E4M3)
         return x.astype(self.dtype.numpy)
 
     def inverse(self, *types: TensorType) -> ValueFunction:

@@ -75,7 +75,7 @@ class Const(Op, core=True):
             data.flags.writeable = False
             for field, value in zip(cls.fields, args, strict=True):
                 object.__setattr__(found, field, value)
-            found._intern(key)
+            found = found._intern(key)
         return cast(Self, found)
 
     def infer(self) -> ValueType:

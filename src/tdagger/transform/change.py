@@ -18,6 +18,7 @@ import numpy as np
 from tdagger.analysis.axes import Axes, Axis, body_axes, resolve
 from tdagger.analysis.sizes import Sizes
 from tdagger.composite import Composite
+from tdagger.depth import nested
 from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError
 from tdagger.graph import Graph, bulk, is_one, replayed, result_types, topological
 from tdagger.interpret import computed
@@ -227,20 +228,28 @@ class Change:
         outer, self.uses = self.uses, uses
         try:
             plan = self.plan(self.axes[value], value.type.shape, False)
-            if all(_same(self.plan(self.axes[v], v.type.shape, False), v.type.shape) for v in topological([value])):
+            if all(self._is_kept(v) for v in topological([value])):
                 return value, plan
-            made: dict[Value, Value] = {}
+            made: dict[Value, Any] = {}
             for v in topological([value]):
                 made[v] = self._make_static(v, made)
             return made[value], plan
         finally:
             self.uses = outer
 
-    def _make_static(self, value: Value, made: dict[Value, Value]) -> Value:
+    def _is_kept(self, value: Value) -> bool:
+        """Whether no result of something made of constants alone changes."""
+        pairs = zip(self._plans(value, False), result_types(value), strict=True)
+        return all(_same(p, t.shape) for p, t in pairs)
+
+    def _make_static(self, value: Value, made: dict[Value, Any]) -> Any:
         op = value.op
-        plan = self.plan(self.axes[value], value.type.shape, False)
+        if isinstance(op, Item):
+            whole = made[value.args[0]]
+            return cast(Any, whole)[op.index] if isinstance(whole, tuple) else op(whole)
+        plans = self._plans(value, False)
         if isinstance(op, Const):
-            return _constant(op, plan)
+            return _constant(op, plans[0])
         args: list[Value] = []
         places: list[Plan] = []
         for i, arg in enumerate(value.args):
@@ -249,8 +258,8 @@ class Change:
             args.append(made[arg] if own == wanted else _fitted(made[arg], own, wanted))
             places.append(wanted)
         if isinstance(op, Composite):
-            return self._composite(value, op, args, places, [plan])
-        return self._core(value, args, places, plan)
+            return self._composite(value, op, args, places, plans)
+        return self._core(value, args, places, plans[0])
 
     def _core(self, value: Value, args: list[Value], places: list[Plan], plan: Plan) -> Value:
         """A core op after the change."""
@@ -299,6 +308,7 @@ class Change:
 
     # Composites.
 
+    @nested
     def _composite(self, value: Value, op: Composite, args: list[Value], places: list[Plan], plans: list[Plan]) -> Any:
         types = tuple([a.type for a in args])
         same = all(_same(p, t.shape) for p, t in zip(plans, result_types(value), strict=True))

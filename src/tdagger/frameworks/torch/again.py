@@ -13,6 +13,7 @@ from torch import nn
 from tdagger.errors import InputError
 from tdagger.frameworks.torch import autocast
 from tdagger.frameworks.torch.aten import TORCH_DTYPES
+from tdagger.frameworks.torch.locking import one_at_a_time
 from tdagger.graph import Graph
 from tdagger.library.random import SEED
 from tdagger.tensordag import Signature, TensorDAG
@@ -41,6 +42,7 @@ class Again:
     #: The number of captures that were made.
     count: list[int] = field(default_factory=lambda: [0])
 
+    @one_at_a_time
     def at(self, shapes: Mapping[str, tuple[int, ...]]) -> TensorDAG:
         """The network with inputs of these shapes; those that aren't named keep theirs."""
         _no_lengths(

@@ -21,7 +21,8 @@ from tdagger import library as lib
 from tdagger.errors import TDaggerError, UnsupportedError
 from tdagger.frameworks.torch import autocast
 from tdagger.frameworks.torch.aten import DRAWS, DTYPES, RULES, TORCH_DTYPES, Changed, Memory, memory_of, number_of
-from tdagger.frameworks.torch.aten.reasons import MEMORY, reason_of
+from tdagger.frameworks.torch.aten.reasons import MEMORY, QUANTIZED, SPARSE, reason_of
+from tdagger.frameworks.torch.folding import fold
 from tdagger.frameworks.torch.functional import Ref
 from tdagger.names import shown
 from tdagger.op import Value
@@ -286,7 +287,18 @@ class Caller:
         origin: Origin,
         why: str,
     ) -> Any:
-        """An external op for what can't be imported; a problem is noted unless externals are wanted."""
+        """An external op for what can't be imported; a problem is noted unless externals are wanted.
+
+        Where no input and no weight is behind the arguments, torch works out what it gives.
+        """
+        try:
+            folded = fold(target, args, kwargs)
+        except UnsupportedError as e:
+            folded, why = None, str(e)
+        except Exception as e:  # whatever torch has against these constants, as it would have when the network runs
+            folded, why = None, f"on these constants torch says {type(e).__name__}: {str(e).splitlines()[0]}"
+        if folded is not None:
+            return self._folded(plan, args, kwargs, origin, *folded)
         where = place_of(origin)
         if not self.external or plan.written:
             self.problems.append(Problem(plan.name, why, where))
@@ -319,6 +331,34 @@ class Caller:
         results = (value,) if len(types) == 1 else items(value)
         self.note(results, origin)
         return pytree.tree_unflatten([Ref(v) for v in results], result_spec)
+
+    def _folded(
+        self,
+        plan: Plan,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        origin: Origin,
+        result: Any,
+        after: Sequence[Any],
+        named: dict[str, Any],
+    ) -> Any:
+        """What torch worked out, as constants; what it wrote is written."""
+        given = {**dict(zip(plan.arguments, args, strict=False)), **kwargs}
+        written = {**dict(zip(plan.arguments, after, strict=False)), **named}
+        refs: dict[int, Ref] = {}
+        for name in plan.written:
+            if isinstance(given.get(name), Ref):
+                self._write(given[name], constant(written[name]))
+                refs[id(written[name])] = given[name]
+
+        def of(tensor: torch.Tensor) -> Ref:
+            if id(tensor) in refs:
+                return refs[id(tensor)]
+            value = constant(tensor)
+            self.note(value, origin)
+            return Ref(value)
+
+        return pytree.tree_map_only(torch.Tensor, of, result)
 
     def error(self, more: str = "") -> UnsupportedError:
         """One error that names every problem, with counts and the first places."""
@@ -385,8 +425,23 @@ def _map_values(result: Any, function: Callable[[Value], Ref]) -> Any:
     return result
 
 
+def refuse_odd(tensor: torch.Tensor, what: str = "a tensor") -> None:
+    """UnsupportedError for a tensor that isn't a plain array of numbers, with what to do."""
+    if tensor.is_quantized:
+        raise UnsupportedError(f"{what} of {tensor.dtype} can't be imported: {QUANTIZED.why}, or .dequantize() it")
+    if tensor.is_nested:
+        raise UnsupportedError(f"{what} that is nested can't be imported: make one of it with .to_padded_tensor(0.0)")
+    if tensor.layout is not torch.strided:
+        sparse = f"{SPARSE.why}, with .to_dense(), and use ops on dense tensors (torch.matmul for torch.sparse.mm)"
+        why = sparse if "sparse" in str(tensor.layout) else "make it a plain one with .to_dense()"
+        raise UnsupportedError(f"{what} of layout {tensor.layout} can't be imported: {why}")
+    if tensor.dtype not in DTYPES:
+        raise UnsupportedError(f"{what} of {tensor.dtype} can't be imported")
+
+
 def constant(tensor: torch.Tensor) -> Value:
     """A tensor as a constant; its data is copied."""
+    refuse_odd(tensor, "a constant")
     return const(array_of(tensor))
 
 
@@ -650,4 +705,9 @@ def _check(node: torch.fx.Node, result: Any) -> None:
             same = t.rank == theirs.dim() and all(n == m for n, m in sizes)
             if not same or t.dtype is not DTYPES[theirs.dtype]:
                 wanted = f"{theirs.dtype}{list(theirs.shape)}"
+                if any(isinstance(a, list | tuple) and not a for a in node.args):
+                    raise UnsupportedError(
+                        f"{node.target} over no dimensions: torch.export says {wanted}, which isn't what torch "
+                        "computes; name the dimensions, or leave them out for all of them"
+                    )
                 raise TDaggerError(f"the rule for {node.target} gives {t}, torch {wanted}: {node.format_node()}")

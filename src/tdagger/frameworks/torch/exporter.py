@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.jit import TracerWarning
 from torch.utils import _pytree as pytree
 
 from tdagger.composite import Composite
@@ -20,8 +21,10 @@ from tdagger.frameworks.torch.codegen import Marked, Row, Statement, Writer, is_
 from tdagger.frameworks.torch.emit_composites import composite_row, is_known
 from tdagger.frameworks.torch.emit_core import cannot, core_row
 from tdagger.frameworks.torch.legalize import legalize
+from tdagger.frameworks.torch.locking import one_at_a_time
 from tdagger.frameworks.torch.module import Entry, GeneratedModule, empty_module, fill, path_expression
 from tdagger.frameworks.torch.runtime import DTYPES, from_numpy
+from tdagger.frameworks.torch.scripting import Literals
 from tdagger.graph import Graph, branches
 from tdagger.library.random import SEED
 from tdagger.names import identifier, is_attribute, is_identifier, literal, shown
@@ -33,6 +36,7 @@ from tdagger.tree import Tree
 from tdagger.types import TensorType
 
 
+@one_at_a_time
 def to_torch(dag: TensorDAG, *, copy: bool = False) -> GeneratedModule:
     """A module that computes what ``dag`` says, with the source's state_dict, in eval mode.
 
@@ -50,6 +54,7 @@ def to_torch(dag: TensorDAG, *, copy: bool = False) -> GeneratedModule:
     return module_of(dag, copy, plain=False)
 
 
+@one_at_a_time
 def to_torchscript(dag: TensorDAG, *, copy: bool = False) -> torch.jit.ScriptModule:
     """A traced ScriptModule that saves and loads, with the source's state_dict, frozen in eval mode.
 
@@ -61,14 +66,17 @@ def to_torchscript(dag: TensorDAG, *, copy: bool = False) -> torch.jit.ScriptMod
     module = module_of(dag, copy, plain=True)
     _refuse_names("TorchScript", module, ())
     args, kwargs = example_inputs(dag, plain=True)
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), Literals():
         warnings.filterwarnings("ignore", ".*deprecated", DeprecationWarning)
-        named = dict(zip(_parameter_names(module), [*args, *kwargs.values()], strict=False))
+        warnings.filterwarnings("ignore", category=TracerWarning)  # sizes are numbers, as the code's are
+        names = _parameter_names(module)
+        named = {**dict(zip(names, args, strict=False)), **dict(zip(names[len(args) :], kwargs.values(), strict=False))}
         options: dict[str, Any] = {"example_kwarg_inputs": named} if kwargs else {"example_inputs": args}
         traced: Any = torch.jit.trace(module, strict=False, check_trace=False, **options)
         return traced
 
 
+@one_at_a_time
 def to_exported_program(dag: TensorDAG, *, copy: bool = False) -> torch.export.ExportedProgram:
     """A ``torch.export.ExportedProgram`` of the module in eval mode.
 

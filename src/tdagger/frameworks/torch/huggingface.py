@@ -18,6 +18,7 @@ from tdagger.errors import AttributeValueError, SourceError, TDaggerError
 from tdagger.frameworks.source import InputSpec, Options, require
 from tdagger.frameworks.torch import importer
 from tdagger.frameworks.torch.example import described, parameters_of, reshaped
+from tdagger.frameworks.torch.locking import one_at_a_time
 from tdagger.frameworks.torch.runtime import DTYPES
 from tdagger.tensordag import TensorDAG
 from tdagger.tree import flatten
@@ -33,6 +34,7 @@ _TEXT = ("input_ids", "attention_mask", "decoder_input_ids")
 _KEPT = ("past_key_values", "cache_params")
 
 
+@one_at_a_time
 def from_transformers(
     network: Any, *, batch: int = 1, seq: int | None = None, past: int = 0, dtype: str = "bf16", **settings: Any
 ) -> TensorDAG:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -22,8 +22,7 @@ from tdagger.errors import InputError, TDaggerError, UnsupportedError
 from tdagger.frameworks.torch import autocast, caches, torchscript
 from tdagger.frameworks.torch.again import Import, asked_again
 from tdagger.frameworks.torch.aten import DTYPES, TORCH_DTYPES
-from tdagger.frameworks.torch.aten.reasons import SPARSE
-from tdagger.frameworks.torch.calls import Caller, array_of, constant, run_fx
+from tdagger.frameworks.torch.calls import Caller, array_of, constant, refuse_odd, run_fx
 from tdagger.frameworks.torch.capture import (
     Captured,
     buffers_kept,
@@ -34,6 +33,7 @@ from tdagger.frameworks.torch.capture import (
     telling_own_backwards,
 )
 from tdagger.frameworks.torch.functional import Ref, refuse_shared_writes, warn_of_writes
+from tdagger.frameworks.torch.locking import one_at_a_time
 from tdagger.graph import Graph, bulk
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Input, Parameter
@@ -73,10 +73,7 @@ class TorchWeights(Mapping[str, Array]):
 
 def type_of(tensor: torch.Tensor) -> TensorType:
     """The type of a torch tensor."""
-    if tensor.dtype not in DTYPES:
-        raise UnsupportedError(f"tensors of {tensor.dtype} can't be imported")
-    if tensor.layout is not torch.strided:
-        raise UnsupportedError(f"a tensor of layout {tensor.layout} can't be imported: {SPARSE.why}")
+    refuse_odd(tensor)
     return TensorType(tuple(tensor.shape), DTYPES[tensor.dtype])
 
 
@@ -167,6 +164,7 @@ def output_names(tree: Tree) -> list[str]:
     return ["out"] if tree.kind == "leaf" else tree.names("")
 
 
+@one_at_a_time
 def from_torch(
     model: Any,
     args: Any = (),
@@ -216,6 +214,11 @@ def from_torch(
         )
     leaves, inputs = flatten((arguments, dict(kwargs or {})), _is_tensor)
     _check_arguments(model, arguments, kwargs or {})
+    for given, leaf in zip(input_names(model.forward, inputs), leaves, strict=True):
+        refuse_odd(leaf, f"the input {given!r}")
+    for key, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if not is_lazy(tensor):
+            refuse_odd(tensor, f"the weight {key!r}")
     _initialise(model, leaves, inputs)
     if via not in ("export", "trace"):
         raise InputError(f"from_torch captures via 'export' or 'trace', not {via!r}")
@@ -248,7 +251,8 @@ def _from_module(
     flat.training = model.training
     if via == "trace":
         return _import_trace(flat, tuple(leaves), external, title)
-    program = export(flat, tuple(leaves))
+    with _naming_odd_attributes(model):
+        program = export(flat, tuple(leaves))
     mark_cumulative(program, model, _Places("model."))
     assert flat.result.tree is not None
     state, tensors = state_of(model)
@@ -308,6 +312,22 @@ def _initialise(model: nn.Module, leaves: Sequence[torch.Tensor], inputs: Tree) 
         )
 
 
+@contextmanager
+def _naming_odd_attributes(model: nn.Module) -> Generator[None, None, None]:
+    """Where a capture fails and modules hold sparse, nested or quantized tensors as attributes: the error names one."""
+    try:
+        yield
+    except UnsupportedError as e:
+        for path, module in model.named_modules():
+            for name, held in vars(module).items():
+                if isinstance(held, torch.Tensor):
+                    try:
+                        refuse_odd(held, f"the tensor {f'{path}.{name}'.removeprefix('.')!r}")
+                    except UnsupportedError as odd:
+                        raise odd from e
+        raise
+
+
 def _lazy(model: nn.Module) -> list[str]:
     """The names of parameters and buffers that wait for a first run to have a size."""
     return [n for named in (model.named_parameters(), model.named_buffers()) for n, t in named if is_lazy(t)]
@@ -354,6 +374,7 @@ def _import_trace(flat: _Flat, args: tuple[torch.Tensor, ...], external: bool, t
     return TensorDAG(graph, TorchWeights(tensors), signature, state, caller.origins, modules, title)
 
 
+@one_at_a_time
 def from_exported_program(
     program: torch.export.ExportedProgram, *, external: bool = False, name: str = ""
 ) -> TensorDAG:
@@ -541,6 +562,7 @@ def _source_line(trace: str | None) -> str:
     return f"{trace[start:end]}:{trace[end + 8 : comma]}"
 
 
+@one_at_a_time
 def from_torchscript(
     module: Any,
     args: Any = None,

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tdagger.errors import InputError
-from tdagger.tree import Tree, flatten
+from tdagger.tree import Tree, aligned, flatten
 
 #: tdagger's element types in torch.
 DTYPES: dict[str, torch.dtype] = {
@@ -64,9 +64,7 @@ def refuse_others(others: dict[str, Any]) -> None:
 def unpack(name: str, value: Any, structure: Tree) -> list[Tensor]:
     """The tensors in a nested argument; InputError if it is nested otherwise than ``structure``."""
     leaves, tree = flatten(value, lambda v: isinstance(v, Tensor), name)
-    if tree != structure:
-        raise InputError(f"argument {name!r} must be nested like {structure}, got {tree}")
-    return leaves
+    return leaves if tree == structure else aligned(structure, tree, leaves, f"argument {name!r}")
 
 
 def pad(x: Tensor, widths: tuple[tuple[int, int, int], ...], value: Any) -> Tensor:

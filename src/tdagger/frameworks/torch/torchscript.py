@@ -210,6 +210,9 @@ class _Walker:
         attribute = _ATTRIBUTES.get(kind)
         if attribute is not None and isinstance(inputs[0], Ref):
             return attribute(inputs[0].read(), *inputs[1:])
+        of_list = _OF_LISTS.get(kind) if inputs and isinstance(inputs[0], list | dict) else None
+        if of_list is not None:
+            return of_list(*inputs)
         schema = node.schema()
         target = _overload(schema) if schema != "(no schema)" else None
         tensors = _flat(inputs)
@@ -459,6 +462,14 @@ _PRIMS: dict[str, Callable[[_Walker, Any, list[Any]], Any]] = {
     "aten::item": _number(lambda x: x.item() if isinstance(x, torch.Tensor) else x),
     "aten::append": _append,
     "aten::_set_item": _set_item,
+    "aten::insert": lambda w, n, x: x[0].insert(x[1], x[2]),
+    "aten::pop": lambda w, n, x: x[0].pop(*x[1:]),
+    "aten::extend": lambda w, n, x: x[0].extend(x[1]),
+    "aten::reverse": lambda w, n, x: x[0].reverse(),
+    "aten::clear": lambda w, n, x: x[0].clear(),
+    "aten::Delete": lambda w, n, x: x[0].__delitem__(x[1]),
+    "aten::get": lambda w, n, x: x[0].get(*x[1:]),
+    "prim::TupleSlice": lambda w, n, x: x[0][n.i("beg") : n.i("end")],
     "aten::__getitem__": lambda w, n, x: x[0][x[1]],
     "aten::len": lambda w, n, x: x[0].read().shape[0] if isinstance(x[0], Ref) else len(x[0]),
     "aten::list": lambda w, n, x: list(x[0]),
@@ -470,6 +481,25 @@ _PRIMS: dict[str, Callable[[_Walker, Any, list[Any]], Any]] = {
     "aten::keys": lambda w, n, x: list(x[0]),
     "aten::values": lambda w, n, x: list(x[0].values()),
     "aten::items": lambda w, n, x: list(x[0].items()),
+}
+
+
+def _plus(x: list[Any], y: list[Any], *_: Any) -> list[Any]:
+    return [*x, *y]
+
+
+def _plus_in_place(x: list[Any], y: list[Any], *_: Any) -> list[Any]:
+    x.extend(y)
+    return x
+
+
+#: Ops on tensors that are others where the first argument is a list.
+_OF_LISTS: dict[str, Callable[..., Any]] = {
+    "aten::slice": lambda x, start=None, stop=None, step=1: x[start:stop:step],
+    "aten::add": _plus,
+    "aten::add_": _plus_in_place,
+    "aten::mul": lambda x, n: x * n,
+    "aten::copy": lambda x: x.copy(),
 }
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from tdagger.graph import result_types
 from tdagger.interpret import computed
-from tdagger.op import Value
+from tdagger.op import Array, Value
 from tdagger.ops.external import External
 from tdagger.ops.source import Leaf
 
@@ -16,8 +16,16 @@ _ELEMENTS = 1 << 16
 
 def number_of(value: Value) -> bool | int | float | complex | None:
     """The number that a value of one element is; None if it depends on inputs or weights, or takes much to know."""
-    if value.type.size != 1:
+    found = array_of_constant(value) if value.type.size == 1 else None
+    if found is None:
         return None
+    dtype = value.dtype
+    kind = complex if dtype.is_complex else float if dtype.is_float else int if dtype.is_int else bool
+    return kind(cast(Any, found.reshape(())))
+
+
+def array_of_constant(value: Value) -> Array | None:
+    """What a value holds; None if it depends on inputs or weights, or takes much to know."""
     seen: set[Value] = set()
     stack, elements = [value], 0
     while stack:
@@ -29,7 +37,4 @@ def number_of(value: Value) -> bool | int | float | complex | None:
             return None
         seen.add(at)
         stack.extend(at.args)
-    found: Any = computed(value).reshape(())
-    dtype = value.dtype
-    kind = complex if dtype.is_complex else float if dtype.is_float else int if dtype.is_int else bool
-    return kind(found)
+    return computed(value)

@@ -283,8 +283,29 @@ for _name, _function in {
     RULES[_name] = _binary(_function, float_only=True)
 
 
+def _wide(function: Callable[..., Value]) -> Callable[..., Value]:
+    """A product or quotient, which takes a second argument of no axes and another type as float32 to half precision."""
+
+    def apply(self: Any, other: Any) -> Value:
+        if isinstance(self, Value) and isinstance(other, Value) and self.rank and not other.rank:
+            to = promoted(self, other)
+            if to.is_float and to.bytes == 2 and other.dtype is not to:
+                return e.cast(function(e.cast(self, "f32"), e.cast(other, "f32")), to)
+        return function(self, other)
+
+    return apply
+
+
+for _name in ("floor_divide", "true_divide"):
+    RULES[_name] = _wide(RULES[_name])
+
+
 @rule("mul", "multiply")
 def _mul(self: Any, other: Any) -> Value:
+    return _wide(_product)(self, other)
+
+
+def _product(self: Any, other: Any) -> Value:
     return _binary(e.bitwise_and if promoted(self, other).name == "bool" else e.multiply)(self, other)
 
 
@@ -329,7 +350,7 @@ def _div(self: Any, other: Any, *, rounding_mode: str | None = None) -> Value:
     if rounding_mode == "floor":
         return RULES["floor_divide"](self, other)
     if rounding_mode == "trunc":
-        return _binary(lib.trunc_divide)(self, other)
+        return _wide(_binary(lib.trunc_divide))(self, other)
     return RULES["true_divide"](self, other)
 
 
@@ -413,7 +434,7 @@ def _added(function: Callable[..., Value], x: Value, y: Value, z: Value, value: 
     """``x + value * function(y, z)``, rounded once to half precision as torch does."""
     to = promoted(x, y, z)
     if to.is_float and to.bytes < 4:
-        x, y, z = (e.cast(v, "f32") for v in (x, y, z))
+        x, y, z = (e.cast(e.cast(v, to), "f32") for v in (x, y, z))  # what is wider is rounded first
     product = function(y, z)
     out = _add(x, product if value == 1 else product * value)
     return e.cast(out, to) if to.is_float else out
@@ -530,13 +551,17 @@ def _argmin(self: Value, dim: int | None = None, keepdim: bool = False) -> Value
 
 @rule("any", "any.dim", "any.dims")
 def _any(self: Value, dim: Any = None, keepdim: bool = False) -> Value:
-    out = reduce(e.cast(self, "bool"), "any", axes_of(dim, self.rank), keepdim)
+    nothing = isinstance(dim, list | tuple) and not dim  # here, and nowhere else, that is no axis and not all of them
+    axes = () if nothing else axes_of(dim, self.rank)
+    out = reduce(e.cast(self, "bool"), "any", axes, keepdim)
     return e.cast(out, "u8") if self.dtype.name == "u8" else out
 
 
 @rule("all", "all.dim", "all.dims")
 def _all(self: Value, dim: Any = None, keepdim: bool = False) -> Value:
-    out = reduce(e.cast(self, "bool"), "all", axes_of(dim, self.rank), keepdim)
+    nothing = isinstance(dim, list | tuple) and not dim  # here, and nowhere else, that is no axis and not all of them
+    axes = () if nothing else axes_of(dim, self.rank)
+    out = reduce(e.cast(self, "bool"), "all", axes, keepdim)
     return e.cast(out, "u8") if self.dtype.name == "u8" else out
 
 

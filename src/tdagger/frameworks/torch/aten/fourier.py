@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from tdagger import library as lib
-from tdagger.frameworks.torch.aten.table import rule
+from tdagger.frameworks.torch.aten.constants import array_of_constant
+from tdagger.frameworks.torch.aten.table import RULES, rule, unsupported
 from tdagger.op import Value, normal_axis
 from tdagger.ops import elementwise as e
 from tdagger.ops import structure as s
+from tdagger.ops.source import const
 from tdagger.types import DType
 
 
@@ -51,3 +55,51 @@ def _c2r(self: Value, dim: Sequence[int], normalization: int, last_dim_size: int
     mirrored = s.flip(e.conj(s.slice_axis(x, last, 1, last_dim_size - half + 1)), (last,))
     out = e.real(_transformed(s.concat((x, mirrored), last), [last], True))
     return _scaled(out, math.prod(out.shape[d] for d in dim), normalization)
+
+
+@rule("istft")
+def _istft(
+    self: Value,
+    n_fft: int,
+    hop_length: int | None = None,
+    win_length: int | None = None,
+    window: Value | None = None,
+    center: bool = True,
+    normalized: bool = False,
+    onesided: bool | None = None,
+    length: int | None = None,
+    return_complex: bool = False,
+) -> Value:
+    """Each frame transformed back and windowed, added where they overlap, divided by what the windows add up to.
+
+    Where that is nearly 0 torch raises an exception; of a window that isn't known on import it is taken not to be.
+    """
+    hop, win = hop_length or n_fft // 4, win_length or n_fft
+    onesided = self.shape[-2] != n_fft if onesided is None else onesided
+    x = s.permute(self, (*range(self.rank - 2), self.rank - 1, self.rank - 2))
+    axis, scale = x.rank - 1, 1 if normalized else 2
+    if return_complex:
+        x = _c2c(x, [axis], scale, False)
+    else:
+        x = _c2r(x if onesided else s.slice_axis(x, axis, 0, n_fft // 2 + 1), [axis], scale, n_fft)
+    if window is None:
+        window = const(np.ones(win), "f64" if x.dtype.name in ("f64", "c128") else "f32")
+    if win < n_fft:
+        window = s.pad(window, [((n_fft - win) // 2, n_fft - win - (n_fft - win) // 2)])
+    envelope = s.broadcast_to(lib.square(window), (x.shape[-2], n_fft))
+    total = n_fft + hop * (x.shape[-2] - 1)
+    start = n_fft // 2 if center else 0
+    stop = start + length if length is not None else total - n_fft // 2 if center else total
+    x, envelope = (_overlapped(v, n_fft, hop, start, min(stop, total)) for v in (RULES["mul"](x, window), envelope))
+    known = array_of_constant(envelope)
+    if known is not None and not (np.abs(known) > 1e-11).all():
+        raise unsupported("its windows don't overlap everywhere (what they add up to has zeros), which torch refuses")
+    out = RULES["true_divide"](x, envelope)
+    return out if stop <= total else s.pad(out, [*[(0, 0)] * (out.rank - 1), (0, stop - total)])
+
+
+def _overlapped(frames: Value, kernel: int, hop: int, start: int, stop: int) -> Value:
+    """Frames, the last dimension of each, added up ``hop`` apart; what lies between ``start`` and ``stop``."""
+    axis = frames.rank - 2
+    line = s.group(frames, [*[1] * axis, 2])
+    return s.slice_axis(s.fold(line, axis, kernel, hop), axis, start, stop)
