@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (all cores)")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds for one program before it counts as hung")
     parser.add_argument("--entrance", choices=list(ENTRANCES), help="import every program so")
-    parser.add_argument("--no-shrink", action="store_true", help="don't make failures small")
+    parser.add_argument("--small", type=int, default=3, help="how many failures of a kind a worker makes small (3)")
+    parser.add_argument("--checks", help="only some of the checks, as in to_torch,numpy")
     parser.add_argument("--most", type=int, default=200, help="how many failures to write")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where failures are written")
     parser.add_argument("--show", type=int, help="say all of one seed instead")
@@ -44,7 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.time = 60.0
     report = Report(given.out, given.most)
     limits = Limits(given.limit, given.time, given.count)
-    run(examine(given.entrance, not given.no_shrink), given.seed, limits, given.jobs, report.add)
+    run(
+        examine(given.entrance, given.small, given.checks and given.checks.split(",")),
+        given.seed,
+        limits,
+        given.jobs,
+        report.add,
+    )
     print(report.text())
     return 1 if report.bad else 0
 

@@ -7,7 +7,7 @@ import math
 import re
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from tdagger.frameworks.torch.calls import array_of
 from tdagger.frameworks.torch.runtime import from_numpy
 
 Sizes = Mapping[str, int]
+Runs = Callable[[], list[list[Any]]]
 
 #: Outcomes. ``wrong`` and ``crash`` are faults of tdagger; ``n/a`` is what eager, or torch's capture, can't do itself.
 OUTCOMES = ("ok", "refused", "n/a", "wrong", "crash")
@@ -69,7 +70,7 @@ def running(function: Callable[[], Any]) -> Any:
 class Checks:
     """The checks of one program. Results of eager are kept by sizes."""
 
-    def __init__(self, program: Program, only: str | None = None) -> None:
+    def __init__(self, program: Program, only: Collection[str] | None = None) -> None:
         self.program = program
         self.only = only
         self.results: list[Result] = []
@@ -92,13 +93,15 @@ class Checks:
         self, name: str, function: Callable[[], str | None], sizes: Sizes | None = None, always: bool = False
     ) -> None:
         """Note how one check went; ``function`` says what is wrong, or nothing."""
-        if self.only not in (None, name) and not always:
+        if not (always or self.asked(name)):
             return
         at = dict(sizes) if sizes else None
         try:
             wrong = function()
         except td.TDaggerError as e:
-            found = Result(name, "refused", str(e), reason(e), at)
+            inner = type(e) is td.TDaggerError and e.__cause__ is not None  # an error of its own, told where
+            kind = crash_kind(e.__cause__ or e) if inner else reason(e)
+            found = Result(name, "crash" if inner else "refused", str(e), kind, at)
         except NotApplicable as e:
             found = Result(name, "n/a", str(e), "", at)
         except Exception as e:  # the sweep notes whatever it is and goes on
@@ -116,11 +119,15 @@ class Checks:
             found = Result(name, "wrong" if wrong else "ok", wrong or "", kind, at)
         self.results.append(found)
 
+    def asked(self, name: str) -> bool:
+        """Whether a check is one of those to make."""
+        return self.only is None or name in self.only
+
     # Eager.
 
-    def eager(self, sizes: Sizes | None = None, salt: int = 0, noise: int | None = None, calls: int = 1) -> list[Any]:
+    def eager(self, sizes: Sizes | None = None, salt: int = 0, noise: Noise | None = None, calls: int = 1) -> list[Any]:
         """What the program gives at these sizes, in the last of some calls; NotApplicable if it doesn't run."""
-        key = (tuple((sizes or {}).items()), salt, noise, calls)
+        key = (tuple((sizes or {}).items()), salt, noise and (noise.salt, noise.ties), calls)
         if key not in self._eager:
             try:
                 self._eager[key] = self._run(sizes, salt, noise, calls)
@@ -130,7 +137,7 @@ class Checks:
             raise self._eager[key]
         return self._eager[key]
 
-    def _run(self, sizes: Sizes | None, salt: int, noise: int | None, calls: int) -> list[Any]:
+    def _run(self, sizes: Sizes | None, salt: int, noise: Noise | None, calls: int) -> list[Any]:
         module = self.program.module()
         out = None
         for _ in range(calls):
@@ -139,18 +146,18 @@ class Checks:
                 out = listed(module(*args)) if noise is None else listed(with_noise(lambda a=args: module(*a), noise))
         return [t.clone() for t in out or []]
 
-    def noisy(self, sizes: Sizes | None = None, salt: int = 0, calls: int = 1) -> Callable[[], list[list[Any]]]:
-        """Eager with noise, some times, when called."""
-        return lambda: [self.eager(sizes, salt, n, calls) for n in range(NOISES)]
+    def noisy(self, sizes: Sizes | None = None, salt: int = 0, calls: int = 1, ties: bool = True) -> Runs:
+        """Eager with noise, some times, when called; ``ties`` where other kernels may run."""
+        return lambda: [self.eager(sizes, salt, Noise(n, ties), calls) for n in range(NOISES)]
 
-    def compared(self, function: Callable[..., Any], sizes: Sizes | None = None, salt: int = 0, calls: int = 1) -> str:
+    def compared(self, function: Any, sizes: Sizes | None = None, calls: int = 1, ties: bool = True) -> str:
         """What differs between eager and something that is called as it is."""
-        wanted = self.eager(sizes, salt, calls=calls)
+        wanted = self.eager(sizes, calls=calls)
         with torch.no_grad(), fresh(function) if isinstance(function, torch.nn.Module) else contextlib.nullcontext():
             for _ in range(calls):
-                args = self.program.arguments(sizes, salt)
+                args = self.program.arguments(sizes)
                 got = running(lambda args=args: listed(function(*args)))
-        return difference(got, wanted, self.noisy(sizes, salt, calls))
+        return difference(got, wanted, self.noisy(sizes, calls=calls, ties=ties))
 
     # Ways in.
 
@@ -195,15 +202,16 @@ class Checks:
         if len(self.dag.graph.inputs) != len(self.program.inputs):
             return "other inputs than forward has"
         changed = "" if self.program.entrance == "traced" else differing(before, state(self.module))
-        return f"from_torch changed {changed} of the source" if changed else ""
+        return "from_torch changed the state of the source" if changed else ""
 
     # Checks.
 
     def _of_the_dag(self) -> None:
         dag, p = self.dag, self.program
-        self.check("to_torch", lambda: self.compared(self.back))
+        self.check("to_torch", lambda: self.compared(self.back, ties=False))
         if p.stateful:
-            self.check("state", lambda: self.compared(self.back, calls=2))
+            self.check("state", lambda: self.compared(self.back, calls=2, ties=False))
+            self.check("left", self.left)
         self.check("numpy", lambda: self.compared(self.in_numpy(dag)))
         self.check("torchscript", self.scripted)
         self.check("gradients", self.gradients)
@@ -234,13 +242,28 @@ class Checks:
 
     def scripted(self) -> str:
         """TorchScript, run as it is written."""
-        before = state(self.back)
         with fresh(self.back):
             script = self.dag.to_torchscript()
-            if changed := differing(before, state(self.back)):
-                return f"to_torchscript() changed {changed} of the source"
         with torch.jit.optimized_execution(False):
             return self.compared(script)
+
+    def left(self) -> str:
+        """What changes the state of the source though it is only looked at or converted."""
+        dag, sizes = self.dag, {a: n + 1 for a, n in self.program.sizes.items()}
+        shapes = dict(zip(dag.graph.inputs, self.program.shapes(sizes).values(), strict=True))
+        actions: dict[str, Callable[[], Any]] = {
+            "to_torch": dag.to_torch, "to_torchscript": dag.to_torchscript, "cost": dag.cost,
+            "to_exported_program": dag.to_exported_program, "resizable_axes": dag.resizable_axes,
+            "resize": lambda: dag.resize(shapes),
+        }  # fmt: skip
+        before = state(self.module)
+        for name, action in actions.items():
+            with fresh(self.module):
+                with contextlib.suppress(td.TDaggerError):
+                    action()
+                if differing(before, state(self.module)):
+                    return f"{name} changes the state of the source"
+        return ""
 
     def cost(self) -> None:
         """All costs; the flops are those of the graph."""
@@ -256,7 +279,7 @@ class Checks:
         wanted = self._gradients(None)
 
         def noisy() -> list[list[Any]]:
-            return [self._gradients(n) for n in range(NOISES)]
+            return [self._gradients(Noise(n)) for n in range(NOISES)]
 
         names = dict(self.back.named_parameters())
         with fresh(self.back):
@@ -267,7 +290,7 @@ class Checks:
     def _named(self) -> list[str]:
         return [n for n, p in self.program.module().named_parameters() if p.requires_grad]
 
-    def _gradients(self, noise: int | None) -> list[Any]:
+    def _gradients(self, noise: Noise | None) -> list[Any]:
         module = self.program.module()
         args = self.program.arguments()
         try:
@@ -328,7 +351,7 @@ class Checks:
             can = True
         except NotApplicable:
             can = False
-        if self.only not in (None, name, "formula"):
+        if not self.asked(name) and not self.asked("formula"):
             return
         made: list[td.TensorDAG] = []
 
@@ -343,7 +366,7 @@ class Checks:
                 raise NotApplicable("eager can't, and it is resized")
             return self.compared(made[0].to_torch(), sizes)
 
-        self.check(name, resize, sizes, always=self.only == "formula")
+        self.check(name, resize, sizes, always=True)
         if made and can:
             self.check("formula", lambda: self.formula(made[0], shapes), sizes)
 
@@ -400,9 +423,9 @@ def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     )
 
 
-def with_noise(function: Callable[[], Any], salt: int) -> Any:
+def with_noise(function: Callable[[], Any], noise: Noise) -> Any:
     """Call something under noise."""
-    with Noise(salt):
+    with noise:
         return function()
 
 
@@ -410,15 +433,14 @@ def gradients(module: Any, args: Sequence[Tensor], parameters: Mapping[str, Any]
     """Gradients of a weighed sum of the floats among the results: for inputs, then parameters."""
     given = [t.requires_grad_() if t.is_floating_point() else t for t in (t.clone() for t in args)]
     out = [t for t in listed(module(*given)) if t.is_floating_point()]
-    flags = [torch.tensor(bool(t.requires_grad)) for t in out]
     loss = sum(
         ((t.double() * torch.arange(t.numel()).reshape(t.shape).cos()).sum() for t in out if t.requires_grad),
         torch.zeros(()),
     )
     leaves = [t for t in given if t.requires_grad] + [parameters[n] for n in wanted]
     if not loss.requires_grad or not leaves:
-        return flags
-    return flags + list(torch.autograd.grad(loss, leaves, allow_unused=True))
+        return [None] * len(leaves)
+    return list(torch.autograd.grad(loss, leaves, allow_unused=True))
 
 
 def positions(axes: Sequence[Axis]) -> list[dict[Axis, int]]:

@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 #: Relative to the largest entry; where it is more, the program is run with noise.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
-#: How many times the deviation under noise a difference may be.
-FACTOR = 30.0
+#: How many times the deviation under noise a difference may be: many while it is rounding, up to SMALL of the largest
+#: entry; not where noise decides between numbers that are far apart.
+FACTOR, FEW, SMALL = 30.0, 2.0, 1e-3
 
 #: Ops that move numbers as they are, or make them of nothing: no rounding.
 _EXACT = (
@@ -39,21 +40,35 @@ _EXACT = (
 )
 
 
-class Noise(TorchDispatchMode):
-    """Every result of arithmetic is off by a rounding, equal numbers by equal ones."""
+#: Ops that choose among entries: which of equal ones is left open, so that another kernel may take another.
+_CHOICES = ("topk", "sort", "argsort", "argmax", "argmin", "max", "min", "kthvalue", "median", "nanmedian", "mode")
 
-    def __init__(self, salt: int) -> None:
+
+class Noise(TorchDispatchMode):
+    """Every result of arithmetic is off by a rounding, equal numbers by equal ones; ``ties`` are broken at random."""
+
+    def __init__(self, salt: int, ties: bool = False) -> None:
         super().__init__()
         self.salt = salt
+        self.ties = ties
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
         name = func._schema.name.split("::")[1]
+        if self.ties and name in _CHOICES and len(args) > 1 and isinstance(args[0], Tensor):
+            found = func(self.untied(args[0]), *args[1:], **(kwargs or {}))
+            back = [t.to(args[0].dtype) if t.is_floating_point() else t for t in listed(found)]
+            return type(found)(back) if isinstance(found, tuple | list) else back[0]
+        out = func(*args, **(kwargs or {}))
         if func._schema.is_mutable or name.startswith(_EXACT) or any(r.alias_info for r in func._schema.returns):
             return out
         if isinstance(out, tuple | list):
             return type(out)([self.off(t) for t in out])
         return self.off(out)
+
+    def untied(self, t: Tensor) -> Tensor:
+        """The same order, but no two entries are equal; in float64, as only a choice is made of it."""
+        g = torch.Generator().manual_seed(self.salt)
+        return t if t.dtype == torch.bool else t.double() + 1e-7 * torch.rand(t.shape, generator=g, dtype=torch.float64)
 
     def off(self, t: Any) -> Any:
         """A tensor with its rounding."""
@@ -90,9 +105,9 @@ def difference(ours: Sequence[Any], eager: Sequence[Any], noisy: Callable[[], li
         if error <= TOLERANCE.get(b.dtype, 0.0) * scale:
             continue
         runs = noisy() if runs is None else runs
-        allowed = max([distance(r[i], b) for r in runs if r[i] is not None] or [0.0])
-        if error > FACTOR * allowed:
-            return f"result {i}: {type_of(b)} is off by {error:.3g} of {scale:.3g} (noise {allowed:.1g})"
+        moved = max([distance(r[i], b) for r in runs if r[i] is not None] or [0.0])
+        if error > max(min(FACTOR * moved, SMALL * scale), FEW * moved):
+            return f"result {i}: {type_of(b)} is off by {error:.3g} of {scale:.3g} (noise {moved:.1g})"
     return ""
 
 

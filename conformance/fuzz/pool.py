@@ -101,7 +101,7 @@ def run(work: Callable[[int], Row], first: int, limits: Limits, jobs: int, add: 
                 continue
             add(row)
             worker.seed, worker.done = None, worker.done + 1
-            if not worker.process.is_alive() or row.results[-1].check == "worker":
+            if not worker.process.is_alive():
                 worker.end()
                 workers[i] = _Worker(work)
     for worker in workers:
@@ -119,6 +119,7 @@ def _received(worker: _Worker, seconds: float) -> Row:
         if worker.pipe.poll():
             return worker.pipe.recv()
         worker.process.kill()
+        worker.process.join()
         why, kind = f"took more than {seconds:g} s", "hangs"
     except EOFError:
         worker.process.join()

@@ -129,7 +129,10 @@ class Program:
             f"torch.manual_seed({self.seed})",
             f"m, x = Net().train({self.train}), inputs()",
             f"dag = {_CAPTURES[self.entrance]}",
-            *(line.format(sizes=dict(sizes or {}), shapes=self.shapes(sizes)) for line in _SHOWS[check.split("[")[0]]),
+            *(
+                line.format(sizes=dict(sizes or {}), shapes=self.shapes(sizes))
+                for line in _SHOWS.get(check.split("[")[0], ())
+            ),
         ]
         return "\n".join(lines) + "\n"
 
@@ -174,6 +177,11 @@ _SHOWS: dict[str, tuple[str, ...]] = {
     "numpy": ("print('eager', m(*x))", "print('ours', dag.run(*[t.numpy() for t in inputs()]))"),
     "torchscript": ("print('eager', m(*x))", "print('ours', dag.to_torchscript()(*inputs()))"),
     "gradients": _GRADIENTS,
+    "left": (
+        "before = {{n: t.clone() for n, t in m.state_dict().items()}}",
+        "dag.to_torchscript(), dag.to_exported_program()",
+        "print(before, m.state_dict())",
+    ),
     "axes": ("print(dag.axes())",),
     "text": ("print(dag)",),
     "cost": ("print(dag.cost())", "print(dag.cost(backward=True))"),

@@ -22,7 +22,8 @@ class Report:
         self.reasons: Counter[tuple[str, str]] = Counter()
         self.kinds: Counter[tuple[str, str, str]] = Counter()
         self.example: dict[tuple[str, str, str], int] = {}
-        self.programs = self.written = 0
+        self.programs = 0
+        self.written: set[tuple[str, ...]] = set()
         self.seconds = 0.0
         self.start = time.monotonic()
 
@@ -43,13 +44,13 @@ class Report:
                 self.kinds[r.key] += 1
                 self.example.setdefault(r.key, row.seed)
         for i, failure in enumerate(row.failures):
-            if self.written < self.most:
+            if len(self.written) < self.most and failure.kind not in self.written:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 name = (
                     f"{row.seed}-{i}-{failure.result.check.replace('[', '-').rstrip(']')}-{failure.result.outcome}.py"
                 )
                 (self.folder / name).write_text(failure.script)
-                self.written += 1
+                self.written.add(failure.kind)
 
     def text(self) -> str:
         """The table."""
@@ -69,9 +70,10 @@ class Report:
                 lines += ["", f"refused by {check}, {len(reasons)} reasons:"]
                 lines += [f"{n:7d}  {r}" for n, r in reasons[:REASONS]]
         if self.kinds:
+            where = f"{len(self.written)} made small in {self.folder}"
             lines += [
                 "",
-                f"{self.bad} wrong or crashed, of {len(self.kinds)} kinds; {self.written} made small in {self.folder}:",
+                f"{self.bad} wrong or crashed, of {len(self.kinds)} kinds; {where}:",
             ]
             lines += [f"{n:7d}  {' '.join(k)}  (seed {self.example[k]})" for k, n in self.kinds.most_common()]
         else:

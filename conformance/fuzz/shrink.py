@@ -19,7 +19,7 @@ def finder(result: Result) -> Finder:
 
     def find(program: Program) -> Result | None:
         try:
-            found = Checks(program, only=result.check).run()
+            found = Checks(program, only=(result.check,)).run()
         except NotApplicable:
             return None
         return next((r for r in found if r.key == result.key), None)

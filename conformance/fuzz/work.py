@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -24,7 +24,12 @@ class Failure(NamedTuple):
     seed: int
     result: Result
     script: str
-    steps: int
+    steps: tuple[str, ...]
+
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """Failures of one kind are of the same check, in the same way, with the same kinds of steps."""
+        return (*self.result.key, *sorted(set(self.steps)))
 
 
 class Row(NamedTuple):
@@ -36,10 +41,10 @@ class Row(NamedTuple):
     seconds: float = 0.0
 
 
-def checked(p: Program) -> list[Result]:
-    """All checks of a program."""
+def checked(p: Program, only: Collection[str] | None = None) -> list[Result]:
+    """All checks of a program, or some."""
     try:
-        return Checks(p).run()
+        return Checks(p, only).run()
     except NotApplicable as e:
         return [Result("program", "n/a", str(e))]
 
@@ -59,15 +64,12 @@ def failures(
             find = finder(r)
             least = shrink(p, find, SHRINKING)
             shown = find(least) or r
-        made.append(
-            Failure(
-                p.seed, shown, least.script(shown.check, f"{shown.outcome}: {shown.why}", shown.sizes), len(least.steps)
-            )
-        )
+        script = least.script(shown.check, f"{shown.outcome}: {shown.why}", shown.sizes)
+        made.append(Failure(p.seed, shown, script, tuple(s.op for s in least.steps)))
     return made
 
 
-def examine(entrance: str | None = None, small: bool = True) -> Callable[[int], Row]:
+def examine(entrance: str | None = None, often: int = 3, only: Collection[str] | None = None) -> Callable[[int], Row]:
     """The work of a worker, seed by seed; a kind of failure that it has made small some times is only counted."""
     times: dict[Any, int] = {}
 
@@ -75,12 +77,12 @@ def examine(entrance: str | None = None, small: bool = True) -> Callable[[int], 
         start = time.process_time()
         p = program(seed)
         p = replace(p, entrance=entrance) if entrance else p
-        results = checked(p)
+        results = checked(p, only)
         spent = time.process_time() - start
         for r in results:
             if r.bad:
                 times[r.key] = times.get(r.key, 0) + 1
-        return Row(seed, results, failures(p, results, small, lambda r: small and times[r.key] > 3), spent)
+        return Row(seed, results, failures(p, results, often > 0, lambda r: 0 < often < times[r.key]), spent)
 
     return work
 
