@@ -29,9 +29,9 @@ from tdagger.frameworks.torch.capture import (
     mark_cumulative,
     not_captured,
     recorded_convolutions,
-    telling_own_backwards,
 )
 from tdagger.frameworks.torch.functional import Ref, refuse_shared_writes, warn_of_writes
+from tdagger.frameworks.torch.gradients import following_gradients
 from tdagger.graph import Graph, bulk
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Input, Parameter
@@ -210,9 +210,10 @@ def from_torch(
     flat.training = model.training
     leaves = _apart(leaves, model)
     if via == "trace":
-        with telling_own_backwards():
-            return _import_trace(flat, tuple(leaves), external, name or type(model).__name__)
-    with telling_own_backwards():
+        with following_gradients(model, traced=True):
+            traced = _trace(flat, tuple(leaves))
+        return _import_trace(flat, traced, tuple(leaves), external, name or type(model).__name__)
+    with following_gradients(model, traced=False):
         program = export(flat, tuple(leaves))
     mark_cumulative(program, model, _Places("model."))
     assert flat.result.tree is not None
@@ -292,20 +293,25 @@ def _apart(leaves: Sequence[torch.Tensor], model: nn.Module) -> list[torch.Tenso
     return apart
 
 
-def _import_trace(flat: _Flat, args: tuple[torch.Tensor, ...], external: bool, title: str) -> TensorDAG:
-    """The module as ``torch.jit.trace`` sees it, called and answering as the module itself."""
+def _trace(flat: _Flat, args: tuple[torch.Tensor, ...]) -> Any:
+    """What ``torch.jit.trace`` makes of a module; UnsupportedError, with torch's reason, if it can't."""
     try:
-        with warnings.catch_warnings(), torch.no_grad(), buffers_kept(flat):
+        with warnings.catch_warnings(), buffers_kept(flat):
             warnings.filterwarnings("ignore", ".*deprecated", DeprecationWarning)
+            warnings.filterwarnings("ignore", "None of the inputs have requires_grad=True", UserWarning)
             given = tuple(t.clone() for t in args)  # the network runs, and may write to them
             on_meta = any(t.is_meta for t in (*given, *flat.parameters(), *flat.buffers()))
             with recorded_convolutions() if on_meta else nullcontext():
-                traced: Any = torch.jit.trace(flat, given, check_trace=False, strict=False)
+                return torch.jit.trace(flat, given, check_trace=False, strict=False)
     except TDaggerError:
         raise
     except Exception as e:  # whatever the network's own code or torch raises
         advice = "torch.jit.trace runs the network on the example inputs: does model(*args, **kwargs) work?"
         raise not_captured("torch.jit.trace", flat, e, advice) from e
+
+
+def _import_trace(flat: _Flat, traced: Any, args: tuple[torch.Tensor, ...], external: bool, title: str) -> TensorDAG:
+    """The module as ``torch.jit.trace`` saw it, called and answering as the module itself."""
     assert flat.result.tree is not None
     state, tensors = state_of(flat.model)
     names = input_names(flat.model.forward, flat.inputs)
