@@ -48,7 +48,8 @@ def _multi_margin_loss(
 ) -> Value:
     """How much each class ``[.. c]`` comes within ``margin`` of the right one; at the margin without a gradient."""
     at = unsqueeze(target, (target.rank,)) if target.rank < self.rank else target
-    lost = lib.relu(float(margin) - take_along(self, at, -1) + self)
+    lost = float(margin) - take_along(self, at, -1) + self
+    lost = e.where(lost > 0.0, lost, 0.0)  # NaN comes within no margin
     lost = lost if p == 1 else lost * lost
     if weight is not None:
         rows = e.align(weight, self)[0]
