@@ -99,13 +99,38 @@ def _detached(net: Any, x: Tensor) -> Tensor:
     return x * net.c(x.detach()) + net.c(x).detach()
 
 
-REGIONS = (_no_grad, _nested, _switched, _inference, lambda n, x: x + _decorated(n, x), _in_place, _detached)
+@torch.inference_mode()
+def _inferred(net: Any, x: Tensor) -> Tensor:
+    return net.c(x)
+
+
+REGIONS = (
+    lambda n, x: x + _inferred(n, x.detach()).clone(),
+    _no_grad,
+    _nested,
+    _switched,
+    _inference,
+    lambda n, x: x + _decorated(n, x),
+    _in_place,
+    _detached,
+)
 
 
 @both
 @pytest.mark.parametrize("between", REGIONS)
 def test_regions_without_gradients_stay_so(between: Any, via: Any) -> None:
     _same_gradients(_Net(between), via)
+
+
+@both
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+def test_it_is_the_same_when_imported_without_gradients(around: Any, via: Any) -> None:
+    net, x = _Net(_nested), torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+    with around():
+        dag = td.from_torch(net, x.clone(), via=via)
+    back = dag.to_torch()
+    want, got = _gradients(net, x), _gradients(back, x)
+    torch.testing.assert_close(got, want)
 
 
 def test_a_trace_ends_every_region() -> None:
@@ -159,6 +184,30 @@ def test_a_checkpoint_costs_its_backward(via: Any) -> None:
     net = _Net(lambda net, x: checkpoints.checkpoint(net.c, x, use_reentrant=True))
     dag = td.from_torch(net, torch.ones(2, 4), via=via)
     assert dag.cost(backward=True).backward_macs == 3 * 2 * (2 * 4 * 4) - 2 * 4 * 4
+
+
+@both
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")  # of transformers, for torch.jit.trace looks at all
+def test_transformers_checkpoints_of_a_training_network(reentrant: bool, via: Any) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=2, n_head=2, use_cache=False,
+                        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)  # fmt: skip
+    model = GPT2LMHeadModel(config).train()
+    model.activation_checkpointing_enable({"use_reentrant": reentrant})
+    model.enable_input_require_grads()
+    ids = torch.arange(6).reshape(1, 6)
+    back = td.from_torch(model, (), {"input_ids": ids}, via=via).to_torch()
+    for m in (model, back):
+        m(input_ids=ids).logits.square().sum().backward()
+    for (name, p), (own, q) in zip(model.named_parameters(), back.named_parameters(), strict=True):
+        assert name == own
+        assert p.grad is not None, name
+        assert q.grad is not None, name
+        torch.testing.assert_close(q.grad, p.grad)
 
 
 # --- autograd functions ------------------------------------------------------------------------------------

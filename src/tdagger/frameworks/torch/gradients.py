@@ -33,7 +33,13 @@ def following_gradients(model: nn.Module, traced: bool) -> Generator[None, None,
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # it takes a float mask for a bool one
     try:
-        with _regions(traced) as regions, _functions(lost, regions), _hooks(lost), _own_gradients():
+        with (
+            torch.enable_grad(),  # without gradients around it, a region inside would never end
+            _regions(traced) as regions,
+            _functions(lost, regions),
+            _hooks(lost),
+            _own_gradients(),
+        ):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
@@ -193,18 +199,32 @@ def _writes(func: Any, kwargs: dict[str, Any]) -> bool:
     return "out" in kwargs or name.startswith(("__i", "__set")) or (name.endswith("_") and not special)
 
 
+#: Where torch enters what decorates a function.
+_DECORATED = "torch.utils._contextlib"
+
+
 @contextmanager
 def _regions(traced: bool) -> Generator[_Regions | None, None, None]:
     """``inference_mode`` as ``no_grad``, which captures know; in a trace, results without gradients are detached."""
     kind: Any = torch.inference_mode
-    stack: list[bool] = []
+    own_enter, own_leave = kind.__enter__, kind.__exit__
+    stack: list[bool | None] = []
 
     def enter(self: Any) -> None:
+        caller = str(sys._getframe(1).f_globals.get("__name__"))
+        if caller.startswith("torch.") and caller != _DECORATED:  # torch makes tensors without data in it
+            stack.append(None)
+            own_enter(self)
+            return
         stack.append(torch.is_grad_enabled())
-        torch._C._set_grad_enabled(not self.mode and stack[-1])
+        torch._C._set_grad_enabled(not self.mode and torch.is_grad_enabled())
 
-    def leave(self: Any, *_: Any) -> None:
-        torch._C._set_grad_enabled(stack.pop())
+    def leave(self: Any, *error: Any) -> None:
+        before = stack.pop()
+        if before is None:
+            own_leave(self, *error)
+        else:
+            torch._C._set_grad_enabled(before)
 
     with _replaced(kind, "__enter__", enter), _replaced(kind, "__exit__", leave):
         if not traced:
