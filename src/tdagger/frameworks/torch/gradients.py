@@ -6,6 +6,7 @@ gradients by other means is followed here where it can be, and said where it can
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Generator
@@ -14,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.symbolic_shapes import uninteresting_files
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -98,8 +98,8 @@ def _hooked(model: nn.Module) -> Generator[str, None, None]:
 def _caller() -> str:
     """The line outside of torch that the running function was called from."""
     frame: Any = sys._getframe(2)
-    skipped = uninteresting_files()
-    while frame.f_back is not None and (frame.f_code.co_filename in skipped or "/torch/" in frame.f_code.co_filename):
+    inside = (os.path.dirname(torch.__file__) + os.sep, __file__)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
