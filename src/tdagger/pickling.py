@@ -31,8 +31,9 @@ class _Pickler(pickle.Pickler):
         return self.values.setdefault(obj, len(self.values)) if obj.__class__ is Value else None
 
     def reducer_override(self, obj: Any) -> Any:
-        other: Any = NotImplemented
-        return _apart(obj) if isinstance(obj, HoldsValues) else other
+        if isinstance(obj, HoldsValues):
+            return _apart(obj)
+        return NotImplemented  # pyright: ignore[reportUnknownVariableType]
 
 
 class _Unpickler(pickle.Unpickler):
@@ -40,7 +41,7 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(file)
         self.values = values
 
-    def persistent_load(self, pid: Any) -> Value:
+    def persistent_load(self, pid: int) -> Value:
         return self.values[pid]
 
 

@@ -384,7 +384,8 @@ def test_what_can_not_be_differentiated_is_named() -> None:
 
 #: Where torch says otherwise, and why.
 OTHERWISE = {
-    **dict.fromkeys(("heaviside", "binary floor_divide"), "torch has no derivative; it is 0, as that of floor"),
+    "heaviside": "torch has no derivative; it is 0, as that of floor",
+    "copysign": "torch gives a gradient of zeros to the sign",
     **dict.fromkeys(("batch_norm", "batch_norm_train", "instance_norm_train"), "running statistics have none in torch"),
     "bilinear": "torch works the first product out again",
     "fft": "a product here, none of matrices in torch",

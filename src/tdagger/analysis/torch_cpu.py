@@ -199,7 +199,9 @@ def _diagonal(c: Call) -> Kernel:
 #: Kernels that make one entry of the result of one of each argument, with nothing besides.
 _ELEMENTWISE = (
     "unary", "binary", "where", "subtract", "divide", "square", "rsqrt", "exp2", "log2", "log10", "trunc_divide",
-    "lerp", "logaddexp", "hypot", "xlogy", "fmax", "fmin", "heaviside", "clamp", "nan_to_num", "relu", "relu6",
+    "lerp", "logaddexp", "hypot", "xlogy", "sinc", "entr", "xlog1py", "copysign", "polar", "at_least", "at_most",
+    "binary_cross_entropy", "huber_loss", "smooth_l1_loss", "fmax", "fmin", "heaviside", "clamp", "nan_to_num",
+    "relu", "relu6",
     "leaky_relu", "elu", "selu", "celu", "prelu", "gelu", "silu", "mish", "sigmoid", "log_sigmoid", "hardtanh",
     "hard_sigmoid", "hard_swish", "softplus", "softsign", "tanh_shrink", "soft_shrink", "hard_shrink", "threshold",
     "logit", "airy_ai", "bessel_i0", "bessel_i0e", "bessel_i1", "bessel_i1e", "bessel_j0", "bessel_j1", "bessel_k0",
@@ -209,7 +211,8 @@ _ELEMENTWISE = (
 
 #: Kernels whose results are contiguous, with nothing worth counting besides.
 _PLAIN = (
-    "tile", "glu", "mean", "variance", "std", "argmax", "argmin", "vector_norm", "logcumsumexp", "sort", "topk",
+    "tile", "glu", "mean", "variance", "std", "argmax", "argmin", "largest", "smallest", "vector_norm",
+    "logcumsumexp", "sort", "topk",
     "stack", "repeat_interleave", "pixel_shuffle", "pixel_unshuffle", "tril", "triu", "reflect_pad", "replicate_pad",
     "circular_pad", "one_hot", "fft", "addmm", "baddbmm", "embedding", "local_response_norm", "grid_sample", "gaussian",
     "stream", "uniform", "normal", "exponential", "random_integers", "permutation", "bernoulli", "dropout_train",

@@ -76,8 +76,8 @@ KINDS: dict[str, str] = {
     **dict.fromkeys(("softmax", "log_softmax", "logsumexp"), "softmax"),
     **dict.fromkeys(("max_pool", "max_pool_with_indices", "avg_pool", "interpolate", "grid_sample"), "window"),
     **dict.fromkeys(
-        ("reduce", "mean", "variance", "std", "vector_norm", "argmax", "argmin", "adaptive_avg_pool",
-         "adaptive_max_pool", "adaptive_max_pool_with_indices"), "reduction"),
+        ("reduce", "mean", "variance", "std", "vector_norm", "argmax", "argmin", "largest", "smallest",
+         "adaptive_avg_pool", "adaptive_max_pool", "adaptive_max_pool_with_indices"), "reduction"),
     **dict.fromkeys(
         ("group", "ungroup", "reshape", "slice", "concat", "stack", "pad", "reflect_pad", "replicate_pad",
          "circular_pad", "roll", "tile", "repeat_interleave", "pixel_shuffle", "pixel_unshuffle", "unfold", "fold",

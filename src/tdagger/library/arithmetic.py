@@ -67,7 +67,8 @@ def always_with(function: Callable[[Value, Value], Any]) -> Callable[..., ValueF
     return lambda *_: function
 
 
-def _aligned(*xs: Any, **attributes: Any) -> tuple[tuple[Value, ...], dict[str, Any]]:
+def aligned(*xs: Any, **attributes: Any) -> tuple[tuple[Value, ...], dict[str, Any]]:
+    """What prepares the arguments of elementwise composites: numbers become constants, shapes broadcast."""
     return align(*xs), attributes
 
 
@@ -81,7 +82,7 @@ def floats_only(name: str, *xs: Value) -> None:
 # --- the four operations -----------------------------------------------------------------------------------
 
 
-@composite(prepare=_aligned, flops_each=1)
+@composite(prepare=aligned, flops_each=1)
 def subtract(x: Value, y: Value) -> Value:
     """``x - y``; numbers become constants, shapes broadcast. Executes and exports as itself."""
     return x + neg(y)
@@ -100,7 +101,7 @@ subtract.inverse(always_with(lambda z, y: z + y))
 subtract.adjoint(always(lambda z: (z, neg(z))))
 
 
-@composite(prepare=_aligned, flops_each=1)
+@composite(prepare=aligned, flops_each=1)
 def divide(x: Value, y: Value) -> Value:
     """``x / y`` of floats; numbers become constants, shapes broadcast. Executes and exports as itself."""
     floats_only("divide", x, y)
@@ -120,7 +121,7 @@ divide.inverse(always_with(lambda z, y: z * y))
 divide.adjoint(always_with(lambda z, y: z / y))
 
 
-@composite(prepare=_aligned)
+@composite(prepare=aligned)
 def trunc_divide(x: Value, y: Value) -> Value:
     """``x / y`` rounded towards 0. An integer divided by 0 has no defined result."""
     if x.dtype.is_float:
@@ -187,7 +188,7 @@ log10.inverse(always(lambda y: pow_(full_like(y, 10), y)))
 # --- functions of two numbers ------------------------------------------------------------------------------
 
 
-@composite(prepare=_aligned)
+@composite(prepare=aligned)
 def root(x: Value, y: Value) -> Value:
     """The real ``y``-th root of ``x``, which undoes ``pow``: NaN for a negative x unless y is odd.
 
@@ -206,7 +207,7 @@ def root(x: Value, y: Value) -> Value:
 root.inverse(always_with(pow_))
 
 
-@composite(prepare=_aligned)
+@composite(prepare=aligned)
 def lerp(x: Value, y: Value, weight: Value) -> Value:
     """``x + weight * (y - x)``, computed from the nearer end so that a weight of 1 gives y exactly."""
     floats_only("lerp", x, y, weight)
@@ -215,7 +216,7 @@ def lerp(x: Value, y: Value, weight: Value) -> Value:
     return cast(where(abs_(w) < 0.5, a + w * way, b - way * (1.0 - w)), x.dtype)
 
 
-@composite(prepare=_aligned)
+@composite(prepare=aligned)
 def logaddexp(x: Value, y: Value) -> Value:
     """``log(exp(x) + exp(y))`` without overflow."""
     floats_only("logaddexp", x, y)
@@ -224,7 +225,7 @@ def logaddexp(x: Value, y: Value) -> Value:
     return cast(where(isinf(top), top, top + log1p(exp(neg(abs_(a - b))))), x.dtype)
 
 
-@composite(prepare=_aligned)
+@composite(prepare=aligned)
 def hypot(x: Value, y: Value) -> Value:
     """``sqrt(x * x + y * y)`` without overflow; infinite if either is, even if the other is NaN."""
     floats_only("hypot", x, y)
@@ -234,7 +235,7 @@ def hypot(x: Value, y: Value) -> Value:
     return cast(where(isinf(a) | isinf(b), math.inf, long * sqrt(1.0 + ratio * ratio)), x.dtype)
 
 
-@composite(prepare=_aligned)
+@composite(prepare=aligned)
 def xlogy(x: Value, y: Value) -> Value:
     """``x * log(y)``, 0 where x is 0 (unless y is NaN)."""
     floats_only("xlogy", x, y)
@@ -243,7 +244,7 @@ def xlogy(x: Value, y: Value) -> Value:
     return cast(where(zero | isnan(b), where(isnan(b), b, a * log(b)), 0.0), x.dtype)
 
 
-@composite(prepare=_aligned)
+@composite(prepare=aligned)
 def fmax(x: Value, y: Value) -> Value:
     """The larger one; if one is NaN, the other."""
     if not x.dtype.is_float:
@@ -251,7 +252,7 @@ def fmax(x: Value, y: Value) -> Value:
     return where(isnan(x), y, where(isnan(y), x, maximum(x, y)))
 
 
-@composite(prepare=_aligned)
+@composite(prepare=aligned)
 def fmin(x: Value, y: Value) -> Value:
     """The smaller one; if one is NaN, the other."""
     if not x.dtype.is_float:
@@ -259,7 +260,7 @@ def fmin(x: Value, y: Value) -> Value:
     return where(isnan(x), y, where(isnan(y), x, minimum(x, y)))
 
 
-@composite(prepare=_aligned)
+@composite(prepare=aligned)
 def heaviside(x: Value, y: Value) -> Value:
     """0 where x < 0 or NaN, y where x is 0, 1 where x > 0."""
     zero = zeros_like(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -58,6 +59,8 @@ class Again:
             for module, mode in self.modes:
                 module.training = mode
             with ExitStack() as stack:
+                stack.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")  # what there is to say was said when it was imported
                 stack.enter_context(torch.set_grad_enabled(self.gradients))
                 if self.region is not None:
                     stack.enter_context(self.region())

@@ -22,6 +22,7 @@ from tdagger.errors import TDaggerError, UnsupportedError
 from tdagger.frameworks.torch import autocast
 from tdagger.frameworks.torch.aten import DRAWS, DTYPES, RULES, TORCH_DTYPES, Changed, Memory, memory_of, number_of
 from tdagger.frameworks.torch.aten.reasons import MEMORY, QUANTIZED, SPARSE, reason_of
+from tdagger.frameworks.torch.decompositions import Spec, disagreement
 from tdagger.frameworks.torch.folding import fold
 from tdagger.frameworks.torch.functional import Ref
 from tdagger.names import shown
@@ -273,8 +274,11 @@ class Caller:
                 self._write(ref, new.read())
             return targets[0] if len(targets) == 1 else tuple(targets)
         graph = decomposed(target, args, kwargs)
-        if isinstance(graph, str):
-            return self._stand_in(target, plan, args, kwargs, origin, graph)
+        specs = _specs((args, kwargs))
+        why = graph if isinstance(graph, str) else disagreement(target, specs[0], specs[1], _without_own_rule())
+        if why:
+            return self._stand_in(target, plan, args, kwargs, origin, why)
+        assert not isinstance(graph, str)
         tensors = [leaf for leaf in pytree.tree_leaves((tuple(args), kwargs)) if isinstance(leaf, Ref)]
         return run_fx(graph, tensors, self, lambda _: origin)
 
@@ -494,6 +498,17 @@ def _table() -> dict[Any, Any]:
     return {**decomposition_table, **core_aten_decompositions()}
 
 
+@lru_cache(maxsize=1)
+def _without_own_rule() -> dict[Any, Any]:
+    """torch's decompositions of the ops that have no rule."""
+    return {k: v for k, v in _table().items() if isinstance(k, OpOverload) and plan_of(k).rule is None}
+
+
+def _specs(x: Any) -> Any:
+    """Arguments with what is to be known of a tensor in place of refs."""
+    return pytree.tree_map_only(Ref, lambda r: Spec(r.read().shape, TORCH_DTYPES[r.read().dtype]), x)
+
+
 def decomposed(
     target: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], region: autocast.Region | None = None
 ) -> torch.fx.GraphModule | str:
@@ -520,9 +535,8 @@ def decomposed(
     if region is not None:  # autocast looks at the device
         with FakeTensorMode():
             inputs = [torch.empty(t.shape, dtype=t.dtype, device=region.device) for t in inputs]
-    table = {k: v for k, v in _table().items() if isinstance(k, OpOverload) and plan_of(k).rule is None}
     try:
-        graph = make_fx(call, decomposition_table=table if inputs else {})(*inputs)
+        graph = make_fx(call, decomposition_table=_without_own_rule() if inputs else {})(*inputs)
     except Exception as e:  # torch can't run it on meta tensors: then it has no decomposition we could use
         inner = re.search(r"aten::(\w+)", str(e))
         reason = reason_of(inner[1]) if inner else None

@@ -31,6 +31,7 @@ def export(flat: Captured, args: tuple[torch.Tensor, ...]) -> torch.export.Expor
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The tensor attributes? .* were? assigned during export", UserWarning)
         warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec", FutureWarning)
+        warnings.filterwarnings("ignore", "None of the inputs have requires_grad=True", UserWarning)  # of a checkpoint
         try:
             with _cumulative_averages(flat), _code_when_called(), _short_traces():
                 program = torch.export.export(flat, args, strict=False)
@@ -184,36 +185,6 @@ def mark_cumulative(program: torch.export.ExportedProgram, model: nn.Module, pla
 
 #: Where the calls are that torch.func.vmap, grad ... leave in an exported graph, around the ops they change.
 _TRANSFORMS = "torch._functorch.predispatch"
-
-
-@contextmanager
-def telling_own_backwards() -> Generator[None, None, None]:
-    """Warn of the autograd functions that are applied inside: a capture has what they compute, not their backward.
-
-    Those of torch itself (checkpoints) have the derivative for a backward, and so are left out.
-    """
-    function: Any = torch.autograd.Function
-    own: Any = function.__dict__["apply"]
-    applied: dict[str, None] = {}
-
-    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        if not cls.__module__.startswith("torch."):
-            applied[cls.__name__] = None
-        return own.__get__(None, cls)(*args, **kwargs)
-
-    function.apply = classmethod(apply)
-    try:
-        yield
-    finally:
-        function.apply = own
-    if applied:
-        told = ", ".join(map(shown, applied))
-        warnings.warn(
-            f"the network applies autograd functions with a backward of their own ({told}), which isn't "
-            "kept; the imported one computes the same, and its gradients are the derivatives of what they compute",
-            UserWarning,
-            stacklevel=5,
-        )
 
 
 def _detach_regions(module: torch.fx.GraphModule) -> None:

@@ -82,6 +82,19 @@ def _is_wide(f: Fields, types: Sequence[TensorType]) -> bool:
     return types[0].dtype.bytes >= 4
 
 
+def _first_of(function: str) -> Callable[[Writer, Value, Fields], str]:
+    """The largest or smallest along an axis, with torch's gradient: it goes to the one of them that its index names."""
+
+    def write(w: Writer, v: Value, f: Fields) -> str:
+        return f"torch.{function}({f['x']}, {f['axis']}{', keepdim=True' * f['keep']}).values"
+
+    return write
+
+
+def _has_entries(f: Fields, types: Sequence[TensorType]) -> bool:
+    return types[0].shape[f["axis"]] > 0
+
+
 def _merged(x: str, rank: int, least: int, most: int) -> str:
     """``x`` of ``rank`` axes with ``least`` to ``most``: axes of size 1 added in front, or the first ones made one."""
     if rank > most:
@@ -467,6 +480,18 @@ COMPOSITES: dict[str, Rule] = {
     "logaddexp": Rule("torch.logaddexp({x}, {y})", "f", literals="00"),
     "hypot": Rule("torch.hypot({x}, {y})", "f", literals="00"),
     "xlogy": Rule("torch.xlogy({x}, {y})", "f", literals="10"),
+    "sinc": Rule("torch.sinc({x})", "f"),
+    "entr": Rule("torch.special.entr({x})", "f"),
+    "xlog1py": Rule("torch.special.xlog1py({x}, {y})", "f", literals="10"),
+    "copysign": Rule("torch.copysign({x}, {y})", "f", literals="01"),
+    "polar": Rule("torch.polar({size}, {angle})", "f", _is_wide),
+    "at_least": Rule("{x}.clamp_min({low})", "fi", literals="01"),
+    "at_most": Rule("{x}.clamp_max({high})", "fi", literals="01"),
+    "largest": Rule(_first_of("max"), "fi", _has_entries),
+    "smallest": Rule(_first_of("min"), "fi", _has_entries),
+    "binary_cross_entropy": Rule('F.binary_cross_entropy({x}, {target}, reduction="none")', "f"),
+    "huber_loss": Rule('F.huber_loss({x}, {y}, reduction="none", delta={delta})', "f"),
+    "smooth_l1_loss": Rule('F.smooth_l1_loss({x}, {y}, reduction="none", beta={beta})', "f"),
     "fmax": Rule("torch.fmax({x}, {y})", "fi", literals="00"),
     "fmin": Rule("torch.fmin({x}, {y})", "fi", literals="00"),
     "heaviside": Rule("torch.heaviside({x}, {y})", "fi", literals="00"),

@@ -77,6 +77,8 @@ def _binary(w: Writer, v: Value) -> str:
     template, literals = _BINARY[kind]
     if kind == "shift_right" and v.dtype.name == "u64":
         template = "runtime.shift_right({0}, {1})"
+    if kind == "floor_divide" and v.dtype.is_float:
+        template = 'torch.div({0}, {1}, rounding_mode="floor")'  # floor_divide, which // calls, has no derivative
     if kind == "pow" and not v.dtype.is_float and not v.dtype.is_complex:
         literals = ""  # torch takes no negative number as the exponent of integers, but takes a tensor
     return template.format(*w.operands(v.args, literals))

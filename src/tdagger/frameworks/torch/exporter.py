@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.jit import TracerWarning
+from torch.jit._trace import TracerWarning
 from torch.utils import _pytree as pytree
 
 from tdagger.composite import Composite

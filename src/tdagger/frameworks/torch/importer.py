@@ -30,9 +30,9 @@ from tdagger.frameworks.torch.capture import (
     mark_cumulative,
     not_captured,
     recorded_convolutions,
-    telling_own_backwards,
 )
 from tdagger.frameworks.torch.functional import Ref, refuse_shared_writes, warn_of_writes
+from tdagger.frameworks.torch.gradients import following_gradients
 from tdagger.frameworks.torch.locking import one_at_a_time
 from tdagger.graph import Graph, bulk
 from tdagger.op import Array, Value
@@ -194,7 +194,8 @@ def from_torch(
     The state has the names of ``model.state_dict()``, except that ``torch.compile(model)`` is taken for ``model``
     itself. Lazy modules are initialised by the example inputs. A network that writes to its inputs in place gives
     a UserWarning that names them: the imported one has the same outputs and leaves its inputs alone. So does one
-    that applies a ``torch.autograd.Function`` of its own: its backward isn't kept.
+    that applies a ``torch.autograd.Function`` of its own, whose backward isn't kept, or has hooks on gradients. One
+    that takes a gradient itself, in ``forward``, is refused.
 
     UnsupportedError names every op that can't be imported, with counts and source lines, or says why torch
     can't capture the network; InputError what is wrong with the inputs, and which tensors share memory that the
@@ -228,8 +229,7 @@ def from_torch(
         found, tree = flatten((args, kwargs), _is_tensor)
         return _from_module(model, found, tree, via, external, name or type(model).__name__)
 
-    with telling_own_backwards():
-        dag = _from_module(model, leaves, inputs, via, external, name or type(model).__name__)
+    dag = _from_module(model, leaves, inputs, via, external, name or type(model).__name__)
     return _knowing(dag, sizes, capture, model, leaves, inputs)
 
 
@@ -250,8 +250,10 @@ def _from_module(
     flat = _Flat(model, inputs)
     flat.training = model.training
     if via == "trace":
-        return _import_trace(flat, tuple(leaves), external, title)
-    with _naming_odd_attributes(model):
+        with following_gradients(model, traced=True):
+            traced = _trace(flat, tuple(leaves))
+        return _import_trace(flat, traced, tuple(leaves), external, title)
+    with following_gradients(model, traced=False), _naming_odd_attributes(model):
         program = export(flat, tuple(leaves))
     mark_cumulative(program, model, _Places("model."))
     assert flat.result.tree is not None
@@ -346,20 +348,25 @@ def _apart(leaves: Sequence[torch.Tensor], model: nn.Module) -> list[torch.Tenso
     return apart
 
 
-def _import_trace(flat: _Flat, args: tuple[torch.Tensor, ...], external: bool, title: str) -> TensorDAG:
-    """The module as ``torch.jit.trace`` sees it, called and answering as the module itself."""
+def _trace(flat: _Flat, args: tuple[torch.Tensor, ...]) -> Any:
+    """What ``torch.jit.trace`` makes of a module; UnsupportedError, with torch's reason, if it can't."""
     try:
-        with warnings.catch_warnings(), torch.no_grad(), buffers_kept(flat):
+        with warnings.catch_warnings(), buffers_kept(flat):
             warnings.filterwarnings("ignore", ".*deprecated", DeprecationWarning)
+            warnings.filterwarnings("ignore", "None of the inputs have requires_grad=True", UserWarning)
             given = tuple(t.clone() for t in args)  # the network runs, and may write to them
             on_meta = any(t.is_meta for t in (*given, *flat.parameters(), *flat.buffers()))
             with recorded_convolutions() if on_meta else nullcontext():
-                traced: Any = torch.jit.trace(flat, given, check_trace=False, strict=False)
+                return torch.jit.trace(flat, given, check_trace=False, strict=False)
     except TDaggerError:
         raise
     except Exception as e:  # whatever the network's own code or torch raises
         advice = "torch.jit.trace runs the network on the example inputs: does model(*args, **kwargs) work?"
         raise not_captured("torch.jit.trace", flat, e, advice) from e
+
+
+def _import_trace(flat: _Flat, traced: Any, args: tuple[torch.Tensor, ...], external: bool, title: str) -> TensorDAG:
+    """The module as ``torch.jit.trace`` saw it, called and answering as the module itself."""
     assert flat.result.tree is not None
     state, tensors = state_of(flat.model)
     names = input_names(flat.model.forward, flat.inputs)

@@ -279,6 +279,7 @@ for _name, _function in {
 for _name, _function in {
     "atan2": e.atan2, "arctan2": e.atan2, "nextafter": e.nextafter, "true_divide": lib.divide,
     "xlogy": lib.xlogy, "special_xlogy": lib.xlogy, "logaddexp": lib.logaddexp, "hypot": lib.hypot,
+    "special_xlog1py": lib.xlog1py, "copysign": lib.copysign,
 }.items():  # fmt: skip
     RULES[_name] = _binary(_function, float_only=True)
 
@@ -309,21 +310,13 @@ def _product(self: Any, other: Any) -> Value:
     return _binary(e.bitwise_and if promoted(self, other).name == "bool" else e.multiply)(self, other)
 
 
-@rule("copysign")
-def _copysign(self: Any, other: Any) -> Value:
-    def apply(x: Value, y: Any) -> Value:
-        size, sign = e.align(e.abs_(x), y)
-        return e.where(e.signbit(sign), -size, size)
-
-    return _binary(apply, float_only=True)(self, other)
-
-
 @rule("angle")
 def _angle(self: Value) -> Value:
     if self.dtype.is_complex:
         return e.atan2(e.imag(self), e.real(self))
     x = floating(self)
-    return e.where(e.isnan(x), x, e.where(x < 0, math.pi, e.zeros_like(x)))
+    flat = x * 0.0  # NaN stays NaN, and has no slope either
+    return e.where(e.isnan(x), flat, e.where(x < 0, math.pi, e.zeros_like(x)))
 
 
 @rule("add")
@@ -402,8 +395,8 @@ def _masked_fill(self: Value, mask: Value, value: Any) -> Value:
 def _clamp(self: Value, min: Any = None, max: Any = None) -> Value:
     if isinstance(min, Value) or isinstance(max, Value):
         x, low, high = promote(self, min, max)
-        x = x if low is None else e.maximum(x, low)
-        return x if high is None else e.minimum(x, high)
+        x = x if low is None else lib.at_least(x, low)
+        return x if high is None else lib.at_most(x, high)
     dtype = promoted(self, *(v for v in (min, max) if v is not None))
     x = e.cast(self, dtype)
     return lib.clamp(
@@ -516,18 +509,25 @@ def _amin(self: Value, dim: Any = (), keepdim: bool = False) -> Value:
     return reduce(self, "min", axes_of(dim, self.rank), keepdim)
 
 
+def _first(function: Callable[..., Value], kind: str, self: Value, dim: int, keepdim: bool) -> Value:
+    """The largest or smallest: of several floats the first, which alone is given the gradient."""
+    if self.rank and self.dtype.is_float:
+        return function(self, axis=dim, keep=keepdim)
+    return reduce(self, kind, axes_of(dim, self.rank), keepdim)
+
+
 @rule("max", "max.dim")
 def _max(self: Value, dim: int | None = None, keepdim: bool = False) -> Any:
     if dim is None:
         return _amax(self)
-    return _amax(self, dim, keepdim), _argmax(self, dim, keepdim)
+    return _first(lib.largest, "max", self, dim, keepdim), _argmax(self, dim, keepdim)
 
 
 @rule("min", "min.dim")
 def _min(self: Value, dim: int | None = None, keepdim: bool = False) -> Any:
     if dim is None:
         return _amin(self)
-    return _amin(self, dim, keepdim), _argmin(self, dim, keepdim)
+    return _first(lib.smallest, "min", self, dim, keepdim), _argmin(self, dim, keepdim)
 
 
 def _arg(function: Callable[..., Value], self: Value, dim: int | None, keepdim: bool) -> Value:

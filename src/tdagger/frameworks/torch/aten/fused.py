@@ -139,3 +139,19 @@ def _linear_cross_entropy_of_each(
     ignore_index: int, batch_chunk_size: int, acc_policy: str, acc_dtype: torch.dtype,
 ) -> Value:  # fmt: skip
     return cast(_losses(input, linear_weight, target, linear_bias, weight, ignore_index, acc_dtype)[0], input.dtype)
+
+
+@rule("_weight_norm_interface")
+def _weight_norm_interface(v: Value, g: Value, dim: int = 0) -> tuple[Value, Value]:
+    """``v`` with the norms ``g`` along ``dim``, and the norms it had: of a weight of one axis, each entry's size."""
+    wide = cast(v, "f32") if v.dtype.bytes < 4 else v
+    norms = lib.vector_norm(wide, ord=2.0, axes=tuple(i for i in range(v.rank) if i != dim % v.rank), keep=True)
+    return cast(wide * (cast(g, wide.dtype) / norms), v.dtype), norms
+
+
+@rule("_weight_norm")
+def _weight_norm(v: Value, g: Value, dim: int = 0) -> Value:
+    """The same; a ``dim`` of -1 is one norm of all."""
+    if dim == -1:
+        return v * (g / lib.vector_norm(v, ord=2.0, axes=tuple(range(v.rank)), keep=True))
+    return _weight_norm_interface(v, g, dim)[0]

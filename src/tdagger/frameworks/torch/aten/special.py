@@ -22,6 +22,7 @@ _NAMES = {
     "special_scaled_modified_bessel_k1": "bessel_k1e", "special_bessel_j0": "bessel_j0",
     "special_bessel_j1": "bessel_j1", "special_bessel_y0": "bessel_y0", "special_bessel_y1": "bessel_y1",
     "special_spherical_bessel_j0": "spherical_bessel_j0", "special_erfcx": "erfcx", "special_ndtri": "ndtri",
+    "sinc": "sinc", "special_sinc": "sinc", "special_entr": "entr",
     "special_log_ndtr": "log_ndtr", "digamma": "digamma", "special_digamma": "digamma", "special_psi": "digamma",
 }  # fmt: skip
 
@@ -52,9 +53,18 @@ def _polygamma(*args: Value | int) -> Value:
 _LAYOUT = {"f64": ("i64", 52, 1023), "f32": ("i32", 23, 127)}
 
 
+def _power_of_two(exponent: Value, x: Value, whole: DType) -> Value:
+    """``2 ** exponent`` as floats like ``x``, made of their bits."""
+    _, bits, bias = _LAYOUT[x.dtype.name]
+    return e.bitcast(e.shift_left(e.cast(exponent + bias, whole), bits), x.dtype)
+
+
 @rule("frexp", "frexp.Tensor")
 def _frexp(self: Value) -> tuple[Value, Value]:
-    """Fraction in 0.5..1 and exponent, read from the bits; numbers below the normal range are scaled up first."""
+    """Fraction in 0.5..1 and exponent, read from the bits; numbers below the normal range are scaled up first.
+
+    The fraction is the number times a power of two, so that it has its slope.
+    """
     x = self if self.dtype.name in _LAYOUT else e.cast(self, "f32")
     whole, bits, bias = _LAYOUT[x.dtype.name]
     to = DType.of(whole)
@@ -63,9 +73,10 @@ def _frexp(self: Value) -> tuple[Value, Value]:
     raw = e.bitcast(scaled, to)
     exponent = e.shift_right(raw, bits) & (2 * bias + 1)
     plain = e.isfinite(x) & e.not_equal(x, 0.0)
-    half = (raw & ~((2 * bias + 1) << bits)) | ((bias - 1) << bits)
-    fraction = e.where(plain, e.bitcast(half, x.dtype), x)
-    power = e.where(plain, exponent - (bias - 1) - e.where(tiny, e.full_like(raw, 54), e.zeros_like(raw)), 0)
+    away = exponent - (bias - 1)
+    half = e.shift_right(away, 1)  # 2 ** -away may be too small for a float, its two halves are not
+    fraction = e.where(plain, scaled * _power_of_two(-half, x, to) * _power_of_two(half - away, x, to), x)
+    power = e.where(plain, away - e.where(tiny, e.full_like(raw, 54), e.zeros_like(raw)), 0)
     return e.cast(fraction, self.dtype), e.cast(power, "i32")
 
 

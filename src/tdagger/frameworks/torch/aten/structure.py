@@ -712,7 +712,8 @@ def _complex(real: Value, imag: Value) -> Value:
 
 @rule("polar")
 def _polar(abs: Value, angle: Value) -> Value:
-    return complex_of(abs * e.cos(angle), abs * e.sin(angle))
+    to = "f64" if abs.dtype.name == "f64" else "f32"
+    return lib.polar(e.cast(abs, to), e.cast(angle, to))
 
 
 @rule("view_as_complex", "view_as_complex_copy")
