@@ -44,6 +44,17 @@ class Origin(NamedTuple):
     source: str = ""
 
 
+class Check(NamedTuple):
+    """What a network asserts of its data: ``value`` is true, or ``message`` is raised, ``ValueError: too large``.
+
+    ``value`` is None where it can't be computed here.
+    """
+
+    value: Value | None
+    message: str
+    source: str = ""
+
+
 @dataclass(frozen=True)
 class Weight:
     """What a network's state says of one tensor, whether or not the graph uses it.
@@ -72,8 +83,8 @@ class TensorDAG:
 
     ``weights`` maps names to arrays and may be lazy; ``state`` lists every tensor of the source's state (also
     those the graph doesn't use); ``origins`` tells where values came from; ``modules`` maps module paths to class
-    names; ``axis_names`` has names for the dimensions of inputs (``{"x": "b c h w"}``). Make one with
-    :func:`tdagger.from_torch` and its like.
+    names; ``axis_names`` has names for the dimensions of inputs (``{"x": "b c h w"}``); ``checks`` is what the source
+    asserts of its data, which only ``to_torch(checks=True)`` asks. Make one with :func:`tdagger.from_torch` and its like.
     """
 
     graph: Graph
@@ -84,6 +95,7 @@ class TensorDAG:
     modules: Mapping[str, str] = field(default_factory=dict[str, str])
     name: str = "network"
     axis_names: Mapping[str, str] = field(default_factory=dict[str, str])
+    checks: Sequence[Check] = ()
 
     # Running and looking.
 

@@ -18,7 +18,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from tdagger.errors import InputError, TDaggerError, UnsupportedError
-from tdagger.frameworks.torch import autocast, caches, torchscript
+from tdagger.frameworks.torch import assertions, autocast, caches, checks, torchscript
 from tdagger.frameworks.torch.aten import DTYPES
 from tdagger.frameworks.torch.aten.reasons import SPARSE
 from tdagger.frameworks.torch.calls import Caller, array_of, constant, run_fx
@@ -35,7 +35,7 @@ from tdagger.frameworks.torch.functional import Ref, refuse_shared_writes, warn_
 from tdagger.graph import Graph, bulk
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Input, Parameter
-from tdagger.tensordag import Origin, Signature, TensorDAG, Weight
+from tdagger.tensordag import Check, Origin, Signature, TensorDAG, Weight
 from tdagger.tree import Tree, flatten
 from tdagger.types import TensorType
 
@@ -212,7 +212,7 @@ def from_torch(
     if via == "trace":
         with telling_own_backwards():
             return _import_trace(flat, tuple(leaves), external, name or type(model).__name__)
-    with telling_own_backwards():
+    with telling_own_backwards(), checks.passing_checks() as met:
         program = export(flat, tuple(leaves))
     mark_cumulative(program, model, _Places("model."))
     assert flat.result.tree is not None
@@ -223,7 +223,7 @@ def from_torch(
     title = name or type(model).__name__
     with nullcontext() if region is None else torch.autocast(region.device, enabled=False):  # rules do their own casts
         given = dict(zip(names, leaves, strict=True))
-        return _import_program(program, state, tensors, signature, names, "model.", external, title, region, given)
+        return _import_program(program, state, tensors, signature, names, "model.", external, title, region, given, met)
 
 
 def _without_compile(model: Any) -> Any:
@@ -391,6 +391,7 @@ def _import_program(
     title: str,
     region: autocast.Region | None = None,
     examples: Mapping[str, torch.Tensor] | None = None,
+    met: Sequence[checks.Check] = (),
 ) -> TensorDAG:
     caller = Caller(external, names)
     caller.autocast = region
@@ -435,8 +436,12 @@ def _import_program(
         warn_of_writes(changed)
         signature = caller.with_seed(inputs, signature)
         graph = Graph(inputs, outputs, updates, title, caller.order)
+    asserted = assertions.distinct(caller.checks)
+    assertions.tell(met, asserted)
+    asserted += [Check(None, c.message, c.place) for c in met if c.error and not c.whole]
     axes = caches.axis_names(signature.inputs, graph.inputs)
-    return TensorDAG(graph, TorchWeights(tensors), signature, dict(state), caller.origins, places.modules, title, axes)
+    found = graph, TorchWeights(tensors), signature, dict(state), caller.origins, places.modules, title, axes
+    return TensorDAG(*found, asserted)
 
 
 def _constant_tensor(program: torch.export.ExportedProgram, target: str) -> torch.Tensor:

@@ -528,13 +528,13 @@ def _argmin(self: Value, dim: int | None = None, keepdim: bool = False) -> Value
     return _arg(lib.argmin, self, dim, keepdim)
 
 
-@rule("any", "any.dim", "any.dims")
+@rule("any", "any.dim", "any.dims", "_is_any_true")
 def _any(self: Value, dim: Any = None, keepdim: bool = False) -> Value:
     out = reduce(e.cast(self, "bool"), "any", axes_of(dim, self.rank), keepdim)
     return e.cast(out, "u8") if self.dtype.name == "u8" else out
 
 
-@rule("all", "all.dim", "all.dims")
+@rule("all", "all.dim", "all.dims", "_is_all_true")
 def _all(self: Value, dim: Any = None, keepdim: bool = False) -> Value:
     out = reduce(e.cast(self, "bool"), "all", axes_of(dim, self.rank), keepdim)
     return e.cast(out, "u8") if self.dtype.name == "u8" else out
