@@ -84,7 +84,8 @@ class TensorDAG:
     ``weights`` maps names to arrays and may be lazy; ``state`` lists every tensor of the source's state (also
     those the graph doesn't use); ``origins`` tells where values came from; ``modules`` maps module paths to class
     names; ``axis_names`` has names for the dimensions of inputs (``{"x": "b c h w"}``); ``checks`` is what the source
-    asserts of its data, which only ``to_torch(checks=True)`` asks. Make one with :func:`tdagger.from_torch` and its like.
+    asserts of its data, which only ``to_torch(checks=True)`` asks. Make one with :func:`tdagger.from_torch` and its
+    like.
     """
 
     graph: Graph

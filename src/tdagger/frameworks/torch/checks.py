@@ -80,7 +80,8 @@ def _parsed(text: str) -> _Source | None:
     while stack:
         node = stack.pop()
         if isinstance(node, ast.expr):
-            assert node.end_lineno is not None and node.end_col_offset is not None
+            assert node.end_lineno is not None
+            assert node.end_col_offset is not None
             at[node.lineno, node.end_lineno, node.col_offset, node.end_col_offset] = node
         for child in ast.iter_child_nodes(node):
             parents[child] = node
@@ -105,10 +106,10 @@ def _positions(code: CodeType) -> dict[int, tuple[int, int, int, int]]:
     return found
 
 
-def _located(frame: FrameType) -> tuple[ast.AST, _Source] | None:
-    """The expression that a frame is at."""
+def expression_at(frame: FrameType, instruction: int | None = None) -> tuple[ast.AST, _Source] | None:
+    """The expression that a frame is at, or was at an instruction of it, and its file; None if there is no source."""
     source = _parsed("".join(linecache.getlines(frame.f_code.co_filename, frame.f_globals)))
-    place = _positions(frame.f_code).get(frame.f_lasti)
+    place = _positions(frame.f_code).get(frame.f_lasti if instruction is None else instruction)
     node = source.at.get(place) if source is not None and place is not None else None
     return None if source is None or node is None else (node, source)
 
@@ -169,6 +170,15 @@ def _outcome(statement: ast.If, source: _Source) -> tuple[bool, Sequence[ast.stm
     if not otherwise and _leaves(then) and _ends(rest):
         return True, rest
     return None
+
+
+def _said(statement: ast.If, source: _Source) -> bool | None:
+    """What a function gives if a test is true, where it gives only True and False; else None."""
+    match statement.body, statement.orelse or _after(statement, source):
+        case [ast.Return(value=ast.Constant(value=bool(then)))], [ast.Return(value=ast.Constant(value=bool(other)))]:
+            return then if then is not other else None
+        case _:
+            return None
 
 
 def _is_caught(node: ast.AST, source: _Source) -> bool:
@@ -235,13 +245,23 @@ def _climb(node: ast.AST, source: _Source, frame: FrameType, steps: tuple[str, .
                 steps = (*steps, "and" if isinstance(op, ast.And) else "or")
             case ast.Call(func=ast.Name(id=name)) if name in _TRUTH and node in around.args:
                 steps = (*steps, {"all": "and", "any": "or"}.get(name, "same"))
-            case ast.ListComp(elt=elt) | ast.GeneratorExp(elt=elt) if elt is node:
+            case ast.ListComp(elt=elt) | ast.GeneratorExp(elt=elt) if elt is node and _is_counted(around, source):
                 if frame.f_code.co_name in ("<listcomp>", "<genexpr>") and frame.f_back is not None:
                     frame = frame.f_back
-            case ast.NamedExpr() | ast.List() | ast.Tuple():
+            case ast.List() | ast.Tuple() if _is_counted(around, source):
+                pass
+            case ast.NamedExpr():
                 pass
             case ast.Assert(test=test) if test is node:
                 return _End(True, ast.unparse(test), around, source, frame, _error([around], frame.f_locals), steps)
+            case ast.If(test=test) if test is node and (said := _said(around, source)) is not None:
+                steps = (*steps, "same" if said else "not")
+                caller = _caller(frame)
+                at = expression_at(caller) if caller is not None else None
+                if caller is None or at is None:
+                    return None
+                (node, source), frame = at, caller
+                continue
             case ast.If(test=test) if test is node:
                 found = _outcome(around, source)
                 if found is None:
@@ -249,7 +269,7 @@ def _climb(node: ast.AST, source: _Source, frame: FrameType, steps: tuple[str, .
                 return _End(found[0], ast.unparse(test), around, source, frame, _error(found[1], frame.f_locals), steps)
             case ast.Return() | ast.Lambda():
                 caller = _caller(frame)
-                at = _located(caller) if caller is not None else None
+                at = expression_at(caller) if caller is not None else None
                 if caller is None or at is None:
                     return None
                 (node, source), frame = at, caller
@@ -259,6 +279,12 @@ def _climb(node: ast.AST, source: _Source, frame: FrameType, steps: tuple[str, .
             case _:
                 return None
         node = around
+
+
+def _is_counted(several: ast.AST, source: _Source) -> bool:
+    """Whether several values are asked for together, by ``all`` or ``any``."""
+    around = source.parents[several]
+    return isinstance(around, ast.Call) and isinstance(around.func, ast.Name) and around.func.id in ("all", "any")
 
 
 def _caller(frame: FrameType) -> FrameType | None:
@@ -317,7 +343,7 @@ def check_at(frame: FrameType) -> Check | None:
     if answer is not None:
         place = place_of(frame)
         return Check(line_at(place), place, answer, "ValueError")
-    at = _located(frame)
+    at = expression_at(frame)
     end = _climb(*at, frame) if at is not None else None
     if end is None or _is_caught(end.node, end.source) or any(map(_catches, _callers(end.frame))):
         return None
@@ -337,7 +363,7 @@ def _callers(frame: FrameType) -> Iterator[FrameType]:
 
 
 def _catches(frame: FrameType) -> bool:
-    at = _located(frame)
+    at = expression_at(frame)
     return at is not None and _is_caught(*at)
 
 
@@ -453,6 +479,22 @@ def replaced(owner: Any, name: str, new: Any) -> Generator[None, None, None]:
 
 
 _MISSING = object()
+
+
+def _never(_mask: Any, is_causal: bool | None = None, _size: int | None = None) -> bool:
+    return is_causal is True
+
+
+@contextmanager
+def kernels_left_open() -> Generator[None, None, None]:
+    """Let torch's transformers not look at masks: whether one is the causal one, or pads, only picks a kernel."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with replaced(sys.modules["torch.nn.modules.transformer"], "_detect_is_causal_mask", _never):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _asking(own: Any, asked: Callable[..., torch.Tensor]) -> Callable[..., Any]:

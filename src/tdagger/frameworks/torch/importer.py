@@ -32,6 +32,8 @@ from tdagger.frameworks.torch.capture import (
     telling_own_backwards,
 )
 from tdagger.frameworks.torch.functional import Ref, refuse_shared_writes, warn_of_writes
+from tdagger.frameworks.torch.surroundings import put_back
+from tdagger.frameworks.torch.transforms import transforms
 from tdagger.graph import Graph, bulk
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Input, Parameter
@@ -257,7 +259,7 @@ def _initialise(model: nn.Module, leaves: Sequence[torch.Tensor], inputs: Tree) 
     modes = [(m, m.training) for m in model.modules()]
     model.eval()
     try:
-        with torch.no_grad():
+        with put_back(), torch.no_grad():
             model(*args, **kwargs)
     except Exception as e:  # whatever the network's own code or torch raises
         raise InputError(
@@ -295,7 +297,7 @@ def _apart(leaves: Sequence[torch.Tensor], model: nn.Module) -> list[torch.Tenso
 def _import_trace(flat: _Flat, args: tuple[torch.Tensor, ...], external: bool, title: str) -> TensorDAG:
     """The module as ``torch.jit.trace`` sees it, called and answering as the module itself."""
     try:
-        with warnings.catch_warnings(), torch.no_grad(), buffers_kept(flat):
+        with put_back(), checks.kernels_left_open(), torch.no_grad(), buffers_kept(flat):
             warnings.filterwarnings("ignore", ".*deprecated", DeprecationWarning)
             given = tuple(t.clone() for t in args)  # the network runs, and may write to them
             on_meta = any(t.is_meta for t in (*given, *flat.parameters(), *flat.buffers()))
@@ -305,6 +307,8 @@ def _import_trace(flat: _Flat, args: tuple[torch.Tensor, ...], external: bool, t
         raise
     except Exception as e:  # whatever the network's own code or torch raises
         advice = "torch.jit.trace runs the network on the example inputs: does model(*args, **kwargs) work?"
+        if transforms(e):
+            advice = "It transforms functions (torch.func), which from_torch(..., via='export') takes"
         raise not_captured("torch.jit.trace", flat, e, advice) from e
     assert flat.result.tree is not None
     state, tensors = state_of(flat.model)
