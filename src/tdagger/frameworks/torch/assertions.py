@@ -58,8 +58,8 @@ def only_asserted(graph: torch.fx.GraphModule) -> set[torch.fx.Node]:
         if node.users:
             if apart and all(user in apart for user in node.users) and not _writes(node):
                 apart.add(node)
-        elif _base(node) in ASSERTIONS or _base(node) in _RANGES or _base(node) in _NUMBERS:
-            apart.add(node)
+        elif _base(node) in ASSERTIONS | _RANGES | _NUMBERS or node.target is operator.getitem:
+            apart.add(node)  # or a result that nobody needs, of an op whose others are asserted
     return apart
 
 
@@ -67,7 +67,7 @@ def _writes(node: torch.fx.Node) -> bool:
     """Whether a node does more than compute."""
     if isinstance(node.target, OpOverload):
         return node.target._schema.is_mutable
-    return node.target not in _ARITHMETIC and node.target is not torch.sym_ite
+    return node.target not in _ARITHMETIC and node.target not in (torch.sym_ite, operator.getitem)
 
 
 def _is_trivial(node: Any) -> bool:

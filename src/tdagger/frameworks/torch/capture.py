@@ -34,6 +34,8 @@ def export(flat: Captured, args: tuple[torch.Tensor, ...]) -> torch.export.Expor
     with put_back(), quiet():
         warnings.filterwarnings("ignore", "The tensor attributes? .* were? assigned during export", UserWarning)
         warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec", FutureWarning)
+        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf", UserWarning)
+        warnings.filterwarnings("ignore", "A model attribute .* requires gradient", UserWarning)
         try:
             with _cumulative_averages(flat), _short_traces(), kernels_left_open():
                 return _exported(flat, args)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import keyword
 import re
 import warnings
@@ -30,7 +29,7 @@ from tdagger.op import Value
 from tdagger.ops.source import Buffer, Input, Leaf, Parameter
 from tdagger.ops.structure import Item, Permute, Repeat, Slice
 from tdagger.tensordag import Origin, TensorDAG, Weight
-from tdagger.tree import Tree
+from tdagger.tree import Tree, container_of
 from tdagger.types import TensorType
 
 
@@ -405,14 +404,8 @@ def _result(tree: Tree, leaves: Iterator[str], names: dict[str, Any], plain: boo
 
 def _container(tree: Tree, names: dict[str, Any]) -> str:
     """The name of a container's class in the generated code."""
-    module, _, qualname = tree.type.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-        for part in qualname.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as e:
-        raise UnsupportedError(f"the network returns a {tree.type}, which can't be imported: {e}") from e
-    name = qualname.replace(".", "_")
+    found = container_of(tree)
+    name = re.sub(r"\W+", "_", found.__qualname__.replace("<locals>", ""))
     while names.get(name, found) is not found:
         name += "_"
     names[name] = found

@@ -533,4 +533,6 @@ def from_torchscript(
             raise caller.error()
     title = name or getattr(module, "original_name", "") or type(module).__name__
     graph.name = title
-    return TensorDAG(graph, TorchWeights(tensors), signature, state, caller.origins, modules, title)
+    assertions.tell((), caller.checks)
+    found = graph, TorchWeights(tensors), signature, state, caller.origins, modules, title
+    return TensorDAG(*found, checks=caller.checks)

@@ -50,12 +50,22 @@ _NUMBER = (
 #: torch's words -> what they mean. The first that fits counts.
 _REASONS = (
     _reason(
+        r"\bdeepcopy\b",
+        "it copies tensors with copy.deepcopy",
+        "Write x.detach().clone(), or copy before the network runs",
+    ),
+    _reason(
+        r"Creating a new Tensor subclass",
+        "it makes a tensor of a class of its own",
+        "Compute with plain tensors, or pass what the class adds beside them",
+    ),
+    _reason(
         r"fake tensor in the exported program constant",
         "it uses a tensor that torch.export loses track of: one made inside a torch.func transform or kept between runs",
         "Compute it inside forward from the inputs and the parameters, or register it as a buffer",
     ),
     _reason(
-        r"unsupported format string passed to Sym|zuf\d|u\d.*__format__",
+        r"unsupported format string passed to (Sym|FakeTensor)",
         "it writes data into a text",
         "Leave the text out while it is captured: if not torch.compiler.is_compiling(): ...",
     ),
@@ -69,11 +79,6 @@ _REASONS = (
         r"[Cc]annot access data pointer|data_ptr|Cannot access storage",
         "it hands a tensor's memory to code that isn't torch's",
         "Compute it with torch, or register the code as an op: torch.library.custom_op, with register_fake",
-    ),
-    _reason(
-        r"deepcopy protocol",
-        "it copies a tensor with copy.deepcopy",
-        "Write x.detach().clone(), or copy before the network runs",
     ),
     _reason(
         r"no fake impl|no meta kernel|'Meta' backend|register_fake|FakeTensor.*not.*support|UnsupportedOperatorException",
@@ -164,7 +169,7 @@ def explained(error: BaseException) -> tuple[str, str]:
     """What stops a capture, with the line of the user's that it is at, and what to do; "" where there is nothing to say."""
     at = _frame_of(error)
     chain = list(_chain(error))
-    words = " ".join(f"{type(e).__name__}: {e}" for e in chain)
+    words = " ".join(f"{type(e).__name__}: {e} {' '.join(_names(e))}" for e in chain)
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     reason = next((r for r in _REASONS if r.pattern.search(words)), None)
     guards = "GuardOnDataDependentSymNode" in words or "data-dependent" in words

@@ -28,7 +28,10 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (_C._is_fwd_grad_enabled, _C._set_fwd_grad_enabled),
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-    (lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()), lambda x: torch.set_anomaly_enabled(*x)),
+    (
+        lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
+        lambda x: torch.set_anomaly_enabled(*x),
+    ),
     (
         lambda: (_C._get_deterministic_algorithms(), _C._get_deterministic_algorithms_warn_only()),
         lambda x: _C._set_deterministic_algorithms(x[0], warn_only=x[1]),
@@ -42,6 +45,7 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
             (torch.get_autocast_dtype, torch.set_autocast_dtype),
         )
     ],
+    (_C._get_tracing_state, _C._set_tracing_state),
     (torch.get_rng_state, torch.set_rng_state),
     (random.getstate, random.setstate),
     (np.random.get_state, np.random.set_state),
