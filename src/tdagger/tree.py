@@ -168,8 +168,8 @@ def _children(value: Any) -> tuple[str, str, tuple[Any, ...], list[Any]] | None:
         made = [f.name for f in dataclasses.fields(value) if not f.init and f.name in names]
         if made:
             raise InputError(
-                f"a {type(value).__qualname__} can't be made again: {', '.join(made)} is no argument of its class; give "
-                "the field init=True, or return a tuple or dict"
+                f"a {type(value).__qualname__} can't be made again: {', '.join(made)} is no argument of its class; "
+                "give the field init=True, or return a tuple or dict"
             )
         return "dataclass", _type_name(value), names, [getattr(value, n) for n in names]
     if isinstance(value, Fields):

@@ -41,7 +41,7 @@ def _bad(x: torch.Tensor) -> bool:
 
 
 def _says(x: torch.Tensor) -> bool:
-    if x.isnan().any():
+    if x.isnan().any():  # noqa: SIM103
         return True
     return False
 
@@ -131,7 +131,8 @@ def by_torch(x):
 
 
 RAISING = [
-    asserts, raises, of_a_helper, of_a_function, of_a_function_that_says, of_several, of_a_variable, of_a_number, of_a_list,
+    asserts, raises, of_a_helper, of_a_function, of_a_function_that_says, of_several, of_a_variable, of_a_number,
+    of_a_list,
     of_a_chain, otherwise, returns_before, by_torch,
 ]  # fmt: skip
 
@@ -164,7 +165,7 @@ def test_the_warning_names_the_line_and_the_condition_once() -> None:
                 x = x * 2
             return x
 
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning, match=CHECKS) as told:
         td.from_torch(Net(), X)
     (text,) = [str(w.message) for w in told]
     line = _finite.__code__.co_firstlineno + 1
@@ -275,7 +276,7 @@ def _sets(x):
 
 @pytest.mark.parametrize("function", [_branches, _caught, _caught_here, _suppressed, _used, _chooses, _sets])
 def test_branches_that_do_more_are_refused(function: Any) -> None:
-    with pytest.raises(td.UnsupportedError, match="it decides by the data|it makes a Python number") as e:
+    with pytest.raises(td.UnsupportedError, match=r"it decides by the data|it makes a Python number") as e:
         td.from_torch(Of(function), X)
     assert "test_checks.py:" in str(e.value)
 
@@ -351,3 +352,83 @@ def test_assertions_of_an_exported_program() -> None:
         dag = td.from_torch(torch.export.export(Net(), (X,)))
     with pytest.raises(RuntimeError, match="too large"):
         dag.to_torch(checks=True)(X * 1000)
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
+def test_checks_of_a_script() -> None:
+    class Net(nn.Module):
+        def forward(self, x):
+            if not bool(x.sum() > 0):
+                raise ValueError("negative")
+            return x * 2
+
+    with pytest.warns(UserWarning, match=CHECKS):
+        dag = td.from_torch(torch.jit.script(Net()), X)
+    kept = dag.to_torch(checks=True)
+    torch.testing.assert_close(kept(X), X * 2)
+    with pytest.raises(ValueError, match="negative"):
+        kept(-X)
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
+def test_a_script_that_decides_by_the_data_is_refused_with_its_line() -> None:
+    class Net(nn.Module):
+        def forward(self, x):
+            if bool(x.sum() > 0):
+                x = x * 2
+            return x
+
+    with pytest.raises(td.UnsupportedError, match=r"test_checks.py:\d+ decides by the data what to do: if bool\(x.sum"):
+        td.from_torch(torch.jit.script(Net()), X)
+
+
+L = 4
+CAUSAL = nn.Transformer.generate_square_subsequent_mask(L)
+OTHER = torch.zeros(L, L).index_put((torch.tensor([0]), torch.tensor([3])), torch.tensor(-torch.inf))
+
+
+def _encoder() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True), 1).eval()
+
+
+@pytest.mark.parametrize("via", ["export", "trace"])
+def test_a_transformer_with_a_mask_takes_another_mask(via: Any) -> None:
+    net, x = _encoder(), torch.randn(2, L, 8)
+    back = td.from_torch(net, (x, CAUSAL), via=via).to_torch()
+    for mask in (CAUSAL, OTHER):
+        torch.testing.assert_close(back(x, mask), net(x, mask))
+
+
+@pytest.mark.parametrize("via", ["export", "trace"])
+def test_a_decoder_and_a_whole_transformer_with_masks(via: Any) -> None:
+    x = torch.randn(2, L, 8)
+    decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 16, 0.0, batch_first=True), 1).eval()
+    whole = nn.Transformer(8, 2, 1, 1, 16, 0.0, batch_first=True).eval()
+    for net, names in ((decoder, ("tgt_mask",)), (whole, ("src_mask", "tgt_mask"))):
+        back = td.from_torch(net, (x, x + 1), dict.fromkeys(names, CAUSAL), via=via).to_torch()
+        for mask in (CAUSAL, OTHER):
+            given = dict.fromkeys(names, mask)
+            torch.testing.assert_close(back(x, x + 1, **given), net(x, x + 1, **given))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("via", ["export", "trace"])
+def test_padding_is_masked_and_not_cut_away(via: Any) -> None:
+    net, x = _encoder(), torch.randn(2, L, 8)
+    pad = torch.tensor([[False] * 4, [False, False, True, True]])
+    given = {"src_key_padding_mask": pad}
+    with torch.no_grad():
+        back = td.from_torch(net, (x,), given, via=via).to_torch()
+        for mask in (pad, pad.flip(0)):
+            want, got = net(x, src_key_padding_mask=mask), back(x, src_key_padding_mask=mask)
+            torch.testing.assert_close(got[~mask], want[~mask])
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
+def test_a_scripted_encoder_with_a_mask() -> None:
+    net, x = _encoder(), torch.randn(2, L, 8)
+    back = td.from_torch(torch.jit.script(net), (x, CAUSAL)).to_torch()
+    for mask in (CAUSAL, OTHER):
+        torch.testing.assert_close(back(x, mask), net(x, mask))

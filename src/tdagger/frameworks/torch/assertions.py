@@ -1,4 +1,4 @@
-"""Assertions in captured graphs: what only they need is walked apart, and what can't be imported there stops nothing."""
+"""Assertions in captured graphs: what only they need is walked apart, and stops nothing if it can't be imported."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ _REASONS = (
     ),
     _reason(
         r"fake tensor in the exported program constant",
-        "it uses a tensor that torch.export loses track of: one made inside a torch.func transform or kept between runs",
+        "it uses a tensor that torch.export loses track of: one made in a torch.func transform, or kept between runs",
         "Compute it inside forward from the inputs and the parameters, or register it as a buffer",
     ),
     _reason(
@@ -81,7 +81,7 @@ _REASONS = (
         "Compute it with torch, or register the code as an op: torch.library.custom_op, with register_fake",
     ),
     _reason(
-        r"no fake impl|no meta kernel|'Meta' backend|register_fake|FakeTensor.*not.*support|UnsupportedOperatorException",
+        r"no fake impl|no meta kernel|'Meta' backend|register_fake|UnsupportedOperatorException",
         "it calls an op that torch can't run without data",
         "Replace the op, or register what shape it gives: torch.library.register_fake",
     ),
@@ -105,7 +105,7 @@ _PACKAGES = re.compile(r"site-packages/(numpy|einops|einx|functorch)/")
 def is_own(file: str) -> bool:
     """Whether a file is the user's: not torch's, Python's or a library's of tensors."""
     stdlib = file.startswith(_LIBRARIES[2]) and "site-packages" not in file
-    return not (file.startswith(_LIBRARIES[:2]) or stdlib or _PACKAGES.search(file) or file.startswith("<frozen"))
+    return not (stdlib or file.startswith((*_LIBRARIES[:2], "<frozen")) or _PACKAGES.search(file))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -166,7 +166,7 @@ def _asks(at: TracebackType) -> tuple[str, str]:
 
 
 def explained(error: BaseException) -> tuple[str, str]:
-    """What stops a capture, with the line of the user's that it is at, and what to do; "" where there is nothing to say."""
+    """What stops a capture, with the user's line that it is at, and what to do ("" where there is nothing to say)."""
     at = _frame_of(error)
     chain = list(_chain(error))
     words = " ".join(f"{type(e).__name__}: {e} {' '.join(_names(e))}" for e in chain)

@@ -1,4 +1,4 @@
-"""What a capture runs in: torch's global state, put back however the capture ends, and the listings it doesn't print."""
+"""What a capture runs in: torch's global state, put back however it ends, and the listings that aren't printed."""
 
 from __future__ import annotations
 

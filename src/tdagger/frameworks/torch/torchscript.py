@@ -30,8 +30,8 @@ from tdagger.types import TensorType
 #: Where a node came from, as TorchScript writes it: ``path(line): function`` or ``File "path", line 12``.
 _SOURCE = re.compile(r'^(\S+)\((\d+)\): |File "([^"]+)", line (\d+)')
 
-#: The line that it marks in the source.
-_MARKED = re.compile(r"([^\n]*)\n *~+ <--- HERE")
+#: The first line that it marks in the source.
+_MARKED = re.compile(r"([^\n]*)\n *~+")
 
 #: What takes the truth of data.
 _TAKES_TRUTH = frozenset({"prim::If", "prim::Loop", "aten::__not__", "prim::unchecked_cast"})

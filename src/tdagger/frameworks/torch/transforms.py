@@ -19,7 +19,7 @@ _FILES = "/torch/_functorch/"
 
 
 def transforms(error: BaseException) -> bool:
-    """Whether a capture may have failed for a transform: torch's graph of it is then left, and it is worked out first."""
+    """Whether a capture may have failed for a transform: then it is worked out before it is captured."""
     if "fake tensor in the exported program constant" in str(error):
         return True
     at = error.__traceback__
