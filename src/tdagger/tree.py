@@ -141,7 +141,7 @@ def named(name: str) -> Any:
 
 
 def _type_name(value: Any) -> str:
-    kind = cast(type, type(value))
+    kind: type = type(value)
     name = f"{kind.__module__}:{kind.__qualname__}"
     try:
         if named(name) is kind:
@@ -176,9 +176,8 @@ def _children(value: Any) -> tuple[str, str, tuple[Any, ...], list[Any]] | None:
         return "tuple", "", tuple(value), list(value.values())
     if isinstance(value, Mapping):
         pairs = cast(Mapping[Any, Any], value)
-        if isinstance(pairs, defaultdict):  # what it gives for other keys is no part of a result
-            return "dict", "", tuple(pairs), list(pairs.values())
-        return "dict", "" if type(pairs) is dict else _type_name(pairs), tuple(pairs), list(pairs.values())
+        plain = type(value) in (dict, defaultdict)  # what one gives for other keys is no part of a result
+        return "dict", "" if plain else _type_name(pairs), tuple(pairs), list(pairs.values())
     return None
 
 

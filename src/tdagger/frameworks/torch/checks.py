@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.distributions import constraints
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
 from torch.fx.node import map_arg
 from torch.utils._python_dispatch import _disable_current_modes
@@ -332,8 +333,8 @@ def _asked(end: _End) -> tuple[bool, bool]:
 
 #: Functions of torch that ask for the truth of data, and the answer with which they go on.
 _ANSWERS: dict[CodeType, bool] = {
-    torch.distributions.constraints._Symmetric.check.__code__: True,
-    torch.distributions.constraints._PositiveDefinite.check.__code__: True,
+    constraints._Symmetric.check.__code__: True,
+    constraints._PositiveDefinite.check.__code__: True,
 }
 
 
@@ -397,8 +398,9 @@ def _node_of(tensor: torch.Tensor) -> torch.fx.Node | None:
 
 def _is_known(tensor: torch.Tensor) -> bool:
     """Whether torch itself knows what a tensor holds: a real one, or one made of numbers."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        tensor = torch._C._functorch.get_unwrapped(tensor)
+    layers: Any = torch._C
+    while layers._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = layers._functorch.get_unwrapped(tensor)
     return not isinstance(tensor, FakeTensor) or tensor.constant is not None
 
 
@@ -424,7 +426,7 @@ def _passed(check: Check, condition: torch.Tensor) -> bool:
     """Leave an assertion in the graph, and answer."""
     if check.whole:
         truth = condition.reshape(()) != 0 if condition.dtype is not torch.bool else condition.reshape(())
-        torch._assert_async(truth if check.passes else truth.logical_not(), check.message)
+        torch.ops.aten._assert_async.msg(truth if check.passes else truth.logical_not(), check.message)
     return check.passes
 
 

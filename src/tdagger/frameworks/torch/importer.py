@@ -187,7 +187,8 @@ def from_torch(
     The state has the names of ``model.state_dict()``, except that ``torch.compile(model)`` is taken for ``model``
     itself. Lazy modules are initialised by the example inputs. A network that writes to its inputs in place gives
     a UserWarning that names them: the imported one has the same outputs and leaves its inputs alone. So does one
-    that applies a ``torch.autograd.Function`` of its own: its backward isn't kept.
+    that applies a ``torch.autograd.Function`` of its own: its backward isn't kept. Checks of data that only raise,
+    warn or print are taken as passed, and a UserWarning names them; ``to_torch(checks=True)`` keeps them.
 
     UnsupportedError names every op that can't be imported, with counts and source lines, or says why torch
     can't capture the network; InputError what is wrong with the inputs, and which tensors share memory that the

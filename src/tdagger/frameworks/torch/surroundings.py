@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch._C import _functorch
 from torch.autograd import forward_ad
 from torch.utils import _python_dispatch
 
 _TORCH = str(Path(torch.__file__).parent) + "/"
 _C: Any = torch._C
-_layers: Any = _functorch
+_layers: Any = _C._functorch
+_functions: Any = torch.overrides
+_dispatches: Any = _python_dispatch
 
 #: What asks for a setting that a network may change while it runs, and what sets it.
 _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
@@ -59,7 +60,7 @@ def put_back() -> Generator[None, None, None]:
     torch itself leaves the levels of a transform that fails, and a network may fail between two settings of its own.
     """
     levels = _layers.get_dynamic_layer_stack_depth(), forward_ad._current_level
-    functions, dispatches = torch.overrides._len_torch_function_stack(), _python_dispatch._len_torch_dispatch_stack()
+    functions, dispatches = _functions._len_torch_function_stack(), _dispatches._len_torch_dispatch_stack()
     before = [(set_, get()) for get, set_ in _SETTINGS]
     keys = _C._ForceDispatchKeyGuard(_C._dispatch_tls_local_include_set(), _C._dispatch_tls_local_exclude_set())
     try:
@@ -70,10 +71,10 @@ def put_back() -> Generator[None, None, None]:
                 _let_go(e)
                 raise
             finally:
-                while torch.overrides._len_torch_function_stack() > functions:
-                    torch.overrides._pop_mode()
-                while _python_dispatch._len_torch_dispatch_stack() > dispatches:
-                    _python_dispatch._pop_mode()
+                while _functions._len_torch_function_stack() > functions:
+                    _functions._pop_mode()
+                while _dispatches._len_torch_dispatch_stack() > dispatches:
+                    _dispatches._pop_mode()
                 _layers.pop_dynamic_layer_stack_and_undo_to_depth(levels[0])
                 while forward_ad._current_level > levels[1]:
                     forward_ad.exit_dual_level()
