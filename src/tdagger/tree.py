@@ -141,7 +141,7 @@ def named(name: str) -> Any:
 
 
 def _type_name(value: Any) -> str:
-    kind: type = type(value)
+    kind = cast(type[Any], type(value))
     name = f"{kind.__module__}:{kind.__qualname__}"
     try:
         if named(name) is kind:
@@ -176,7 +176,7 @@ def _children(value: Any) -> tuple[str, str, tuple[Any, ...], list[Any]] | None:
         return "tuple", "", tuple(value), list(value.values())
     if isinstance(value, Mapping):
         pairs = cast(Mapping[Any, Any], value)
-        plain = type(value) in (dict, defaultdict)  # what one gives for other keys is no part of a result
+        plain = type(pairs) in (dict, defaultdict)  # what one gives for other keys is no part of a result
         return "dict", "" if plain else _type_name(pairs), tuple(pairs), list(pairs.values())
     return None
 
