@@ -1,7 +1,8 @@
 """How arguments and results nest: flattened and put together again."""
 
+import dataclasses
 import pickle
-from collections import OrderedDict, UserDict
+from collections import OrderedDict, UserDict, defaultdict, namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -251,3 +252,52 @@ def test_dicts_are_matched_by_their_keys() -> None:
         with pytest.raises(InputError) as caught:
             aligned(wanted, given, leaves, "d")
         assert str(caught.value) == message
+
+
+def test_classes_made_inside_a_function_are_made_again() -> None:
+    pair = namedtuple("pair", "a b")
+
+    class Named(NamedTuple):
+        a: float
+        b: Any = None
+
+    class Sub(dict[str, Any]):
+        pass
+
+    @dataclasses.dataclass(frozen=True, slots=True)
+    class Frozen:
+        a: float
+        b: float
+
+    for value in (pair(1.0, 2.0), Named(1.0), Sub(a=1.0), Frozen(1.0, 2.0), OrderedDict(a=1.0)):
+        leaves, tree = flatten(value, lambda v: isinstance(v, float))
+        again = tree.unflatten(leaves)
+        assert type(again) is type(value)
+        assert again == value
+
+
+def test_a_class_that_cannot_be_found_by_its_name_is_named() -> None:
+    class Sub(dict[str, Any]):
+        pass
+
+    _, tree = flatten(Sub(a=1.0), lambda v: isinstance(v, float))
+    with pytest.raises(InputError, match=r"the class .*test_tree:.*<locals>.Sub can't be found"):
+        pickle.loads(pickle.dumps(tree)).unflatten([1.0])
+
+
+def test_a_field_that_the_class_fills_itself_is_refused() -> None:
+    @dataclasses.dataclass
+    class Made:
+        a: float
+        b: float = dataclasses.field(init=False)
+
+        def __post_init__(self) -> None:
+            self.b = self.a + 1
+
+    with pytest.raises(InputError, match="can't be made again: b is no argument of its class"):
+        flatten(Made(1.0), lambda v: isinstance(v, float))
+
+
+def test_a_defaultdict_is_a_dict() -> None:
+    leaves, tree = flatten(defaultdict(list, a=1.0), lambda v: isinstance(v, float))
+    assert tree.unflatten(leaves) == {"a": 1.0}

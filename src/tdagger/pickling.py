@@ -71,7 +71,7 @@ def _restored(kind: type[Any], *parts: Any) -> Any:
     return new
 
 
-def _apart(obj: Any) -> Any:
+def _apart(obj: object) -> Any:
     return (_empty, (type(obj),), dict(vars(obj)), None, None, _update)
 
 

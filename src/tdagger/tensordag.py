@@ -31,6 +31,7 @@ from tdagger.interpret import run
 from tdagger.names import shown
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Const, Leaf, Parameter
+from tdagger.pickling import HoldsValues
 from tdagger.transform import certain, networks
 from tdagger.tree import Tree, aligned, flatten
 from tdagger.types import TensorType
@@ -42,6 +43,24 @@ class Origin(NamedTuple):
 
     module: str = ""
     op: str = ""
+    source: str = ""
+
+
+class _Kept(HoldsValues):
+    """Something that holds values, for a pickle."""
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+
+class Check(NamedTuple):
+    """What a network asserts of its data: ``value`` is true, or ``message`` is raised, ``ValueError: too large``.
+
+    ``value`` is None where it can't be computed here.
+    """
+
+    value: Value | None
+    message: str
     source: str = ""
 
 
@@ -75,8 +94,8 @@ class TensorDAG:
     those the graph doesn't use); ``origins`` tells where values came from; ``modules`` maps module paths to class
     names; ``axis_names`` has names for the dimensions of inputs (``{"x": "b c h w"}``). ``source`` is what can be
     imported again with inputs of other shapes, ``certain_dimensions`` those of inputs, by name and number, of which it
-    was asked (:meth:`certain`). Make one with
-    :func:`tdagger.from_torch` and its like.
+    was asked (:meth:`certain`). ``checks`` is what the source asserts of its data, which only
+    ``to_torch(checks=True)`` asks. Make one with :func:`tdagger.from_torch` and its like.
     """
 
     graph: Graph
@@ -89,12 +108,13 @@ class TensorDAG:
     axis_names: Mapping[str, str] = field(default_factory=dict[str, str])
     source: certain.Source | None = field(default=None, repr=False)
     certain_dimensions: frozenset[tuple[str, int]] = frozenset()
+    checks: Sequence[Check] = ()
 
     def __reduce__(self) -> Any:
         """Pickled and copied without recursion, with the origins of the graph's own values, without the source."""
         places = [(i, self.origins[v]) for i, v in enumerate(self.graph.values) if v in self.origins]
         rest = (self.signature, dict(self.state), dict(self.modules), self.name, dict(self.axis_names))
-        rest = (*rest, None, self.certain_dimensions)
+        rest = (*rest, self.certain_dimensions, _Kept(tuple(self.checks)))
         return (_of_parts, (self.graph, self.weights, places, *rest))
 
     # Running and looking.
@@ -473,11 +493,17 @@ def _of_parts(
     places: list[tuple[int, Origin]],
     signature: Signature,
     state: dict[str, Weight],
-    *rest: Any,
+    modules: dict[str, str],
+    name: str,
+    axis_names: dict[str, str],
+    certain_dimensions: frozenset[tuple[str, int]],
+    checks: _Kept,
 ) -> TensorDAG:
     """The network that :meth:`TensorDAG.__reduce__` took apart."""
     values = graph.values
-    return TensorDAG(graph, weights, signature, state, {values[i]: origin for i, origin in places}, *rest)
+    origins = {values[i]: origin for i, origin in places}
+    found = TensorDAG(graph, weights, signature, state, origins, modules, name, axis_names, checks=checks.held)
+    return replace(found, certain_dimensions=certain_dimensions)
 
 
 def _is_array(x: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -98,7 +99,7 @@ class Tree(NamedTuple):
             case "list":
                 return items
             case "namedtuple":
-                return self._container()(*items)
+                return self._container()._make(items)
             case "dataclass":
                 return self._container()(**dict(zip(self.keys, items, strict=True)))
             case "object":
@@ -125,15 +126,46 @@ class Tree(NamedTuple):
         return self._replace(children=tuple(c for _, c in pairs))
 
     def _container(self) -> Any:
-        module, _, qualname = self.type.partition(":")
+        return container_of(self)
+
+
+def container_of(tree: Tree) -> Any:
+    """The class of a structure's container; InputError if it can't be found."""
+    return tree.type.found if isinstance(tree.type, LocalName) else named(tree.type)
+
+
+class LocalName(str):
+    """The name of a class that can't be found by it, one made inside a function: it has the class itself."""
+
+    found: type
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return str, (str(self),)
+
+
+def named(name: str) -> Any:
+    """The class that ``module:qualname`` names; InputError if there is none."""
+    module, _, qualname = name.partition(":")
+    try:
         found: Any = importlib.import_module(module)
         for part in qualname.split("."):
             found = getattr(found, part)
-        return found
+    except (ImportError, AttributeError) as e:
+        raise InputError(f"the class {name} can't be found ({e}): define it at the top of an importable module") from e
+    return found
 
 
 def _type_name(value: Any) -> str:
-    return f"{type(value).__module__}:{type(value).__qualname__}"
+    kind = cast(type[Any], type(value))
+    name = f"{kind.__module__}:{kind.__qualname__}"
+    try:
+        if named(name) is kind:
+            return name
+    except InputError:  # made inside a function, or deleted since
+        pass
+    local = LocalName(name)
+    local.found = kind
+    return local
 
 
 def _children(value: Any) -> tuple[str, str, tuple[Any, ...], list[Any]] | None:
@@ -148,12 +180,19 @@ def _children(value: Any) -> tuple[str, str, tuple[Any, ...], list[Any]] | None:
         names = tuple(
             f.name for f in dataclasses.fields(value) if getattr(value, f.name) is not None or f.default is not None
         )
+        made = [f.name for f in dataclasses.fields(value) if not f.init and f.name in names]
+        if made:
+            raise InputError(
+                f"a {type(value).__qualname__} can't be made again: {', '.join(made)} is no argument of its class; "
+                "give the field init=True, or return a tuple or dict"
+            )
         return "dataclass", _type_name(value), names, [getattr(value, n) for n in names]
     if isinstance(value, Fields):
         return "tuple", "", tuple(value), list(value.values())
     if isinstance(value, Mapping):
         pairs = cast(Mapping[Any, Any], value)
-        return "dict", _type_name(pairs).removeprefix("builtins:dict"), tuple(pairs), list(pairs.values())
+        plain = type(pairs) in (dict, defaultdict)  # what one gives for other keys is no part of a result
+        return "dict", "" if plain else _type_name(pairs), tuple(pairs), list(pairs.values())
     return None
 
 

@@ -29,7 +29,8 @@ def test_an_export_that_fails_says_what_to_try() -> None:
     with pytest.raises(td.UnsupportedError) as e:
         td.from_torch(_Decides(), x, {"more": {"y": x}})
     first, advice = str(e.value).splitlines()
-    assert first.startswith("torch.export can't capture _Decides: GuardOnDataDependentSymNode: ")
+    assert first.startswith("torch.export can't capture _Decides: it decides by the data what to do next (at ")
+    assert first.endswith('return {"out": y if x.sum() > 0 else -y, "sum": y.sum()})')
     assert "via='trace'" in advice
     assert type(e.value.__cause__).__name__ == "GuardOnDataDependentSymNode"
 

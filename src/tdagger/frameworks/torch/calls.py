@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from tdagger import library as lib
 from tdagger.errors import TDaggerError, UnsupportedError
-from tdagger.frameworks.torch import autocast
+from tdagger.frameworks.torch import assertions, autocast
 from tdagger.frameworks.torch.aten import DRAWS, DTYPES, RULES, TORCH_DTYPES, Changed, Memory, memory_of, number_of
 from tdagger.frameworks.torch.aten.reasons import MEMORY, QUANTIZED, SPARSE, reason_of
 from tdagger.frameworks.torch.decompositions import Spec, disagreement
@@ -31,7 +31,7 @@ from tdagger.ops.elementwise import cast
 from tdagger.ops.external import External, Slot
 from tdagger.ops.source import Input, Leaf, Parameter, const
 from tdagger.ops.structure import broadcast_to, items
-from tdagger.tensordag import Origin, Signature
+from tdagger.tensordag import Check, Origin, Signature
 from tdagger.tree import Tree
 from tdagger.types import TensorType
 
@@ -40,10 +40,8 @@ _PLACEMENT = frozenset({"device", "layout", "pin_memory", "memory_format", "non_
                         "generator"})  # fmt: skip
 
 #: Ops that check or annotate and compute nothing.
-_NOTHING = frozenset({
-    "_assert_tensor_metadata", "_assert_async", "_assert_scalar", "_functional_assert_async", "_print",
-    "sym_constrain_range", "sym_constrain_range_for_size", "_linalg_check_errors",
-})  # fmt: skip
+_NOTHING = frozenset({"_assert_tensor_metadata", "_print", "_linalg_check_errors", "sym_constrain_range",
+                      "sym_constrain_range_for_size", *assertions.ASSERTIONS})  # fmt: skip
 
 
 #: Ops that give a view of a tensor that is contiguous, and a copy of one that isn't.
@@ -116,6 +114,8 @@ class Caller:
         #: The results of the calls, in the source's order.
         self.order: list[Value] = []
         self.problems: list[Problem] = []
+        #: What the network asserts of its data.
+        self.checks: list[Check] = []
         #: The region of torch.autocast that the calls are in.
         self.autocast: autocast.Region | None = None
         #: The input that random numbers come from, None as long as nothing is random; how many streams were drawn.
@@ -573,6 +573,7 @@ def run_fx(
     """Walk an fx graph of ATen ops; the inputs and results are refs."""
     env: dict[torch.fx.Node, Any] = {}
     given = iter(inputs)
+    apart = assertions.only_asserted(graph)
     for node in graph.graph.nodes:
         if node.op == "placeholder":
             env[node] = next(given)
@@ -586,7 +587,11 @@ def run_fx(
         else:
             args = map_arg(node.args, env.__getitem__)
             kwargs = map_arg(node.kwargs, env.__getitem__) if node.kwargs else {}
-            env[node] = _call_node(node, args, dict(kwargs), caller, origin_of)
+            if node in apart:
+                call = partial(_call_node, node, args, dict(kwargs), caller, origin_of)
+                env[node] = assertions.walk_apart(node, args, dict(kwargs), caller, origin_of(node), call)
+            else:
+                env[node] = _call_node(node, args, dict(kwargs), caller, origin_of)
     return None
 
 

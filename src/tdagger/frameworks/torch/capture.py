@@ -16,6 +16,10 @@ from torch import nn
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, uninteresting_files
 
 from tdagger.errors import TDaggerError, UnsupportedError
+from tdagger.frameworks.torch.checks import kernels_left_open
+from tdagger.frameworks.torch.refusals import TRACE, explained
+from tdagger.frameworks.torch.surroundings import put_back, quiet
+from tdagger.frameworks.torch.transforms import refusing_regions, transforms
 from tdagger.names import shown
 from tdagger.tensordag import Origin
 
@@ -27,27 +31,44 @@ class Captured(nn.Module):
 
 
 def export(flat: Captured, args: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
-    """The program that torch.export makes of a network; UnsupportedError, with torch's reason, if it can't."""
-    with warnings.catch_warnings():
+    """The program that torch.export makes of a network; UnsupportedError, with the line that stops it, if it can't."""
+    with put_back(), quiet():
         warnings.filterwarnings("ignore", "The tensor attributes? .* were? assigned during export", UserWarning)
         warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec", FutureWarning)
         warnings.filterwarnings("ignore", "None of the inputs have requires_grad=True", UserWarning)  # of a checkpoint
+        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf", UserWarning)
+        warnings.filterwarnings("ignore", "A model attribute .* requires gradient", UserWarning)
         try:
-            with _cumulative_averages(flat), _code_when_called(), _short_traces():
-                program = torch.export.export(flat, args, strict=False)
-            graphs = [m.graph for m in program.graph_module.modules() if isinstance(m, torch.fx.GraphModule)]
-            if any(getattr(n.target, "__module__", "") == _TRANSFORMS for g in graphs for n in g.nodes):
-                _detach_regions(program.graph_module)
-                return program.run_decompositions({})
-            return program
+            with _cumulative_averages(flat), _short_traces(), kernels_left_open():
+                return _exported(flat, args)
         except TDaggerError:
             raise
         except Exception as e:  # whatever the network's own code or torch raises on tensors without data
-            advice = (
-                "If the network runs on these inputs, from_torch(..., via='trace') may capture it; what it decides "
-                "from the data is then fixed as for the example inputs."
-            )
-            raise not_captured("torch.export", flat, e, _of_experts(flat.model, e) or advice) from e
+            raise not_captured("torch.export", flat, e, _of_experts(flat.model, e)) from e
+
+
+def _exported(flat: Captured, args: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
+    """The program, without the transforms of torch.func: what they compute is in it."""
+    try:
+        with put_back():
+            with _code_when_called():
+                program = torch.export.export(flat, args, strict=False)
+            graphs = [m.graph for m in program.graph_module.modules() if isinstance(m, torch.fx.GraphModule)]
+            if not any(getattr(n.target, "__module__", "") == _TRANSFORMS for g in graphs for n in g.nodes):
+                return program
+            _detach_regions(program.graph_module)
+            return program.run_decompositions({})
+    except Exception as e:
+        if not transforms(e):
+            raise
+        whole: Any = sys.modules["torch.export._trace"]
+        try:
+            with put_back(), refusing_regions(flat.model):
+                return whole._export(flat, args, strict=False, pre_dispatch=False)
+        except TDaggerError:
+            raise
+        except Exception:  # the first says it as the network is written
+            raise e from None
 
 
 def _of_experts(model: nn.Module, error: Exception) -> str:
@@ -223,9 +244,8 @@ def buffers_kept(model: nn.Module) -> Generator[None, None, None]:
                     buffer.copy_(before)
 
 
-def not_captured(tool: str, flat: Captured, error: Exception, advice: str) -> UnsupportedError:
-    """The error for a network that torch can't capture, with the first line of torch's own."""
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return UnsupportedError(
-        f"{tool} can't capture {shown(type(flat.model).__name__)}: {type(error).__name__}: {first}\n{advice}"
-    )
+def not_captured(tool: str, flat: Captured, error: Exception, advice: str = "") -> UnsupportedError:
+    """The error for a network that torch can't capture: what stops it, where, and what to do (``advice`` if given)."""
+    what, own = explained(error)
+    advice = advice or f"{own}{'. ' if own else ''}If the network runs on these inputs, {TRACE}."
+    return UnsupportedError(f"{tool} can't capture {shown(type(flat.model).__name__)}: {what}\n{advice}")

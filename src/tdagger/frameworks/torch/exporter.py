@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import warnings
 from collections import Counter
@@ -17,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from tdagger.composite import Composite
 from tdagger.errors import InputError, UnsupportedError
+from tdagger.frameworks.torch.checks import exception_of
 from tdagger.frameworks.torch.codegen import Marked, Row, Statement, Writer, is_reshape
 from tdagger.frameworks.torch.emit_composites import composite_row, is_known
 from tdagger.frameworks.torch.emit_core import cannot, core_row
@@ -25,19 +25,19 @@ from tdagger.frameworks.torch.locking import one_at_a_time
 from tdagger.frameworks.torch.module import Entry, GeneratedModule, empty_module, fill, path_expression
 from tdagger.frameworks.torch.runtime import DTYPES, from_numpy
 from tdagger.frameworks.torch.scripting import Literals
-from tdagger.graph import Graph, branches
+from tdagger.graph import Graph, branches, topological
 from tdagger.library.random import SEED
 from tdagger.names import identifier, is_attribute, is_identifier, literal, shown
 from tdagger.op import Value
-from tdagger.ops.source import Buffer, Input, Leaf
+from tdagger.ops.source import Buffer, Input, Leaf, Parameter
 from tdagger.ops.structure import Item, Permute, Repeat, Slice
 from tdagger.tensordag import Origin, TensorDAG, Weight
-from tdagger.tree import Tree
+from tdagger.tree import Tree, container_of
 from tdagger.types import TensorType
 
 
 @one_at_a_time
-def to_torch(dag: TensorDAG, *, copy: bool = False) -> GeneratedModule:
+def to_torch(dag: TensorDAG, *, copy: bool = False, checks: bool = False) -> GeneratedModule:
     """A module that computes what ``dag`` says, with the source's state_dict, in eval mode.
 
     A network imported in train mode comes back in train mode, and is called with ``seed=`` a whole number or a
@@ -50,8 +50,34 @@ def to_torch(dag: TensorDAG, *, copy: bool = False) -> GeneratedModule:
     source took them; shapes are fixed (InputError for others), and so are arguments that weren't tensors.
     ``train()``, on the module or a part of it, brings back batch norm's statistics and dropout. Constants are
     buffers that aren't saved. UnsupportedError names all that torch can't compute.
+
+    With ``checks`` the module raises where the source checks its data and raises (``dag.checks``); a UserWarning
+    names those that can't be computed here. InputError if the network was changed since, so that they don't fit.
     """
-    return module_of(dag, copy, plain=False)
+    return module_of(_with_checks(dag) if checks else dag, copy, plain=False)
+
+
+def _with_checks(dag: TensorDAG) -> TensorDAG:
+    """The same with what it checks as further outputs, which are no part of the result."""
+    lost = [c.message for c in dag.checks if c.value is None]
+    if lost:
+        warnings.warn(f"{dag.name}: these checks can't be kept: {'; '.join(lost)}", UserWarning, stacklevel=4)
+    kept = {f"check {i}": c.value for i, c in enumerate(dag.checks) if c.value is not None}
+    own = {*dag.graph.inputs.values(), *_leaves_of_state(dag)}
+    others = [v for v in topological(list(kept.values())) if isinstance(v.op, Leaf) and v not in own]
+    if others:
+        raise InputError(
+            f"{dag.name}: its checks are those of the network before it was changed (they need {others[0]!r}): "
+            "to_torch(checks=True) works on the imported one"
+        )
+    graph = dag.graph
+    outputs = {**graph.outputs, **kept}
+    return replace(dag, graph=Graph(graph.inputs, outputs, graph.updates, graph.name, graph.values))
+
+
+def _leaves_of_state(dag: TensorDAG) -> Iterator[Value]:
+    for name, weight in dag.state.items():
+        yield (Parameter if weight.is_parameter else Buffer)(weight.alias_of or name, weight.type)()
 
 
 @one_at_a_time
@@ -363,6 +389,9 @@ def _forward(writer: Writer, dag: TensorDAG, call: _Call, plain: bool,
         moved.append((name, text))
     leaves = iter([final(v) for v in graph.outputs.values()])
     result = _result(dag.signature.outputs, leaves, names, plain, call.taken)
+    for check, text in zip([c for c in dag.checks if c.value is not None], leaves, strict=False):
+        kind, message = exception_of(check.message)
+        end.append(f"if not {text}:\n    raise {kind.__name__}({literal(message)})")
     if moved:
         end.append(f"result = {result}")
         result = "result"
@@ -437,16 +466,10 @@ def _result(tree: Tree, leaves: Iterator[str], names: dict[str, Any], plain: boo
 
 def _container(tree: Tree, names: dict[str, Any], taken: set[str]) -> str:
     """The name of a container's class in the generated code, none of those ``taken``."""
-    module, _, qualname = tree.type.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-        for part in qualname.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as e:
-        raise UnsupportedError(f"the network returns a {shown(tree.type)}, which can't be imported: {e}") from e
+    found = container_of(tree)
     known = next((n for n, v in names.items() if v is found), None)
     if known is None:
-        name = qualname.replace(".", "_")
+        name = re.sub(r"\W+", "_", found.__qualname__.replace("<locals>", ""))
         known = _identifier(f"input_{name}" if _VALUE.fullmatch(name) else name, taken)
         names[known] = found
     return known

@@ -19,7 +19,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from tdagger.errors import InputError, TDaggerError, UnsupportedError
-from tdagger.frameworks.torch import autocast, caches, torchscript
+from tdagger.frameworks.torch import assertions, autocast, caches, checks, torchscript
 from tdagger.frameworks.torch.again import Import, asked_again
 from tdagger.frameworks.torch.aten import DTYPES, TORCH_DTYPES
 from tdagger.frameworks.torch.calls import Caller, array_of, constant, refuse_odd, run_fx
@@ -34,10 +34,12 @@ from tdagger.frameworks.torch.capture import (
 from tdagger.frameworks.torch.functional import Ref, refuse_shared_writes, warn_of_writes
 from tdagger.frameworks.torch.gradients import following_gradients
 from tdagger.frameworks.torch.locking import one_at_a_time
+from tdagger.frameworks.torch.surroundings import put_back
+from tdagger.frameworks.torch.transforms import transforms
 from tdagger.graph import Graph, bulk
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Input, Parameter
-from tdagger.tensordag import Origin, Signature, TensorDAG, Weight
+from tdagger.tensordag import Check, Origin, Signature, TensorDAG, Weight
 from tdagger.tree import Tree, flatten
 from tdagger.types import TensorType
 
@@ -195,7 +197,8 @@ def from_torch(
     itself. Lazy modules are initialised by the example inputs. A network that writes to its inputs in place gives
     a UserWarning that names them: the imported one has the same outputs and leaves its inputs alone. So does one
     that applies a ``torch.autograd.Function`` of its own, whose backward isn't kept, or has hooks on gradients. One
-    that takes a gradient itself, in ``forward``, is refused.
+    that takes a gradient itself, in ``forward``, is refused. Checks of data that only raise, warn or print are taken as
+    passed, and a UserWarning names them; ``to_torch(checks=True)`` keeps them.
 
     UnsupportedError names every op that can't be imported, with counts and source lines, or says why torch
     can't capture the network; InputError what is wrong with the inputs, and which tensors share memory that the
@@ -253,7 +256,7 @@ def _from_module(
         with following_gradients(model, traced=True):
             traced = _trace(flat, tuple(leaves))
         return _import_trace(flat, traced, tuple(leaves), external, title)
-    with following_gradients(model, traced=False), _naming_odd_attributes(model):
+    with following_gradients(model, traced=False), _naming_odd_attributes(model), checks.passing_checks() as met:
         program = export(flat, tuple(leaves))
     mark_cumulative(program, model, _Places("model."))
     assert flat.result.tree is not None
@@ -263,7 +266,7 @@ def _from_module(
     region = autocast.surrounding([*leaves, *tensors.values()])
     with nullcontext() if region is None else torch.autocast(region.device, enabled=False):  # rules do their own casts
         given = dict(zip(names, leaves, strict=True))
-        return _import_program(program, state, tensors, signature, names, "model.", external, title, region, given)
+        return _import_program(program, state, tensors, signature, names, "model.", external, title, region, given, met)
 
 
 def _without_compile(model: Any) -> Any:
@@ -297,7 +300,7 @@ def _initialise(model: nn.Module, leaves: Sequence[torch.Tensor], inputs: Tree) 
     modes = [(m, m.training) for m in model.modules()]
     model.eval()
     try:
-        with torch.no_grad():
+        with put_back(), torch.no_grad():
             model(*args, **kwargs)
     except Exception as e:  # whatever the network's own code or torch raises
         raise InputError(
@@ -351,7 +354,7 @@ def _apart(leaves: Sequence[torch.Tensor], model: nn.Module) -> list[torch.Tenso
 def _trace(flat: _Flat, args: tuple[torch.Tensor, ...]) -> Any:
     """What ``torch.jit.trace`` makes of a module; UnsupportedError, with torch's reason, if it can't."""
     try:
-        with warnings.catch_warnings(), buffers_kept(flat):
+        with put_back(), checks.kernels_left_open(), buffers_kept(flat):
             warnings.filterwarnings("ignore", ".*deprecated", DeprecationWarning)
             warnings.filterwarnings("ignore", "None of the inputs have requires_grad=True", UserWarning)
             given = tuple(t.clone() for t in args)  # the network runs, and may write to them
@@ -362,6 +365,8 @@ def _trace(flat: _Flat, args: tuple[torch.Tensor, ...]) -> Any:
         raise
     except Exception as e:  # whatever the network's own code or torch raises
         advice = "torch.jit.trace runs the network on the example inputs: does model(*args, **kwargs) work?"
+        if transforms(e):
+            advice = "It transforms functions (torch.func), which from_torch(..., via='export') takes"
         raise not_captured("torch.jit.trace", flat, e, advice) from e
 
 
@@ -453,6 +458,7 @@ def _import_program(
     title: str,
     region: autocast.Region | None = None,
     examples: Mapping[str, torch.Tensor] | None = None,
+    met: Sequence[checks.Check] = (),
 ) -> TensorDAG:
     caller = Caller(external, names)
     caller.autocast = region
@@ -497,8 +503,12 @@ def _import_program(
         warn_of_writes(changed)
         signature = caller.with_seed(inputs, signature)
         graph = Graph(inputs, outputs, updates, title, caller.order)
+    asserted = assertions.distinct(caller.checks)
+    assertions.tell(met, asserted)
+    asserted += [Check(None, c.message, c.place) for c in met if c.error and not c.whole]
     axes = caches.axis_names(signature.inputs, graph.inputs)
-    return TensorDAG(graph, TorchWeights(tensors), signature, dict(state), caller.origins, places.modules, title, axes)
+    found = graph, TorchWeights(tensors), signature, dict(state), caller.origins, places.modules, title, axes
+    return TensorDAG(*found, checks=asserted)
 
 
 def _constant_tensor(program: torch.export.ExportedProgram, target: str) -> torch.Tensor:
@@ -610,4 +620,6 @@ def _from_script(
             raise caller.error()
     title = name or getattr(module, "original_name", "") or type(module).__name__
     graph.name = title
-    return TensorDAG(graph, TorchWeights(tensors), signature, state, caller.origins, modules, title)
+    assertions.tell((), caller.checks)
+    found = graph, TorchWeights(tensors), signature, state, caller.origins, modules, title
+    return TensorDAG(*found, checks=caller.checks)

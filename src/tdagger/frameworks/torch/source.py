@@ -211,16 +211,18 @@ def _of_file(path: Path, network: Any, options: Options) -> TorchSource:
         if options.given:
             raise SourceError(f"{shown(path)}: an exported program is fixed, {options.given[0]} can't change it")
         return TorchSource(path.stem, network, *_program_inputs(network))
-    if options.settings or options.dtype or options.meta:
+    declared = network.forward.schema.arguments[1:]
+    parameters = [a.name for a in declared]
+    numbers = {a.name for a in declared if "Tensor" not in str(a.type)}
+    if options.dtype or options.meta or not set(options.settings) <= numbers:
         raise SourceError(f"{shown(path)}: --set, --dtype and --meta can't change a TorchScript file")
     network.eval()
-    parameters = [a.name for a in network.forward.schema.arguments[1:]]
-    known = _traced(network, parameters)
+    known = {**_traced(network, parameters), **options.settings}
     args, kwargs = example.reshaped(str(path), ((), known), parameters, options)
     needed = [a.name for a in network.forward.schema.arguments[1:] if not a.has_default_value()]
     missing = needed[len(args) :] if not kwargs else [n for n in needed if n not in kwargs]
     if missing:
-        asked = " ".join(f"--shape {shown(n)}=..." for n in missing)
+        asked = " ".join(f"{'--set' if n in numbers else '--shape'} {shown(n)}=..." for n in missing)
         raise SourceError(f"{shown(path)} doesn't say the shapes of its inputs; give them: {asked}")
     return TorchSource(path.stem, network, args, kwargs, example.names_of(args, kwargs, parameters))
 
@@ -239,7 +241,7 @@ def _traced(network: torch.jit.ScriptModule, parameters: list[str]) -> dict[str,
     found: dict[str, Tensor] = {}
     for name, value in zip(parameters, list(network.graph.inputs())[1:], strict=True):
         kind: Any = value.type()
-        sizes = kind.sizes() if hasattr(kind, "sizes") else None
+        sizes = kind.sizes() if isinstance(kind, torch._C.TensorType) else None
         if sizes is not None:
             found[name] = torch.zeros(sizes, dtype=kind.dtype())
     return found

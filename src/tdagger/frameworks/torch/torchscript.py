@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
+from tdagger import library as lib
 from tdagger.errors import InputError, UnsupportedError
 from tdagger.frameworks.torch.aten import DTYPES, TORCH_DTYPES, Memory, memory_of, number_of
 from tdagger.frameworks.torch.calls import Caller, constant
@@ -21,13 +22,20 @@ from tdagger.frameworks.torch.functional import Ref, refuse_shared_writes, warn_
 from tdagger.graph import Graph
 from tdagger.names import shown
 from tdagger.op import Value
+from tdagger.ops.elementwise import cast, not_
 from tdagger.ops.source import Buffer, Input, Parameter
-from tdagger.tensordag import Origin, Signature, Weight
+from tdagger.tensordag import Check, Origin, Signature, Weight
 from tdagger.tree import Tree, flatten
 from tdagger.types import TensorType
 
 #: Where a node came from, as TorchScript writes it: ``path(line): function`` or ``File "path", line 12``.
 _SOURCE = re.compile(r'^(\S+)\((\d+)\): |File "([^"]+)", line (\d+)')
+
+#: The first line that it marks in the source.
+_MARKED = re.compile(r"([^\n]*)\n *~+")
+
+#: What takes the truth of data.
+_TAKES_TRUTH = frozenset({"prim::If", "prim::Loop", "aten::__not__", "prim::unchecked_cast"})
 
 
 class _Object:
@@ -197,6 +205,8 @@ class _Walker:
             self.env[output.unique()] = output.toIValue()
             return
         inputs = [self.env[v.unique()] for v in node.inputs()]
+        if kind not in _TAKES_TRUTH and any(isinstance(x, _Truth) for x in inputs):
+            raise _by_data(self, node)
         rule = _PRIMS.get(kind)
         results = self._operator(node, kind, inputs) if rule is None else rule(self, node, inputs)
         outputs = list(node.outputs())
@@ -333,11 +343,25 @@ def _dtype_of(argument: Any, x: Any) -> Any:
 # --- prims -------------------------------------------------------------------------------------------------
 
 
+class _Truth:
+    """Whether a tensor without data is true: an if may ask it whose one branch only raises."""
+
+    def __init__(self, value: Value, passes: bool = True) -> None:
+        self.value = value
+        self.passes = passes
+
+
+#: What torch's transformers ask of a mask, to pick a kernel.
+_IS_CAUSAL = "make_causal = bool((mask == causal_comparison).all())"
+
+
 def _number(kind: Callable[[Any], Any]) -> Callable[..., Any]:
     def convert(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
         x = inputs[0]
         if isinstance(x, Ref):
             found = number_of(x.read())
+            if found is None and kind is bool:
+                return False if _IS_CAUSAL in node.sourceRange() else _Truth(x.read())
             if found is None:
                 where = shown(walker.origin(node).source) or "source unknown"
                 raise UnsupportedError(
@@ -350,10 +374,45 @@ def _number(kind: Callable[[Any], Any]) -> Callable[..., Any]:
     return convert
 
 
+def _not(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+    x = inputs[0]
+    return _Truth(x.value, not x.passes) if isinstance(x, _Truth) else not x
+
+
 def _if(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
     then, otherwise = node.blocks()
-    results = walker.block(then if inputs[0] else otherwise)
+    truth = _passing(walker, node, inputs[0]) if isinstance(inputs[0], _Truth) else inputs[0]
+    results = walker.block(then if truth else otherwise)
     return results[0] if node.outputsSize() == 1 else results
+
+
+def _passing(walker: _Walker, node: Any, truth: _Truth) -> bool:
+    """The truth with which a script goes on whose other branch only raises; UnsupportedError if both go on."""
+    raising = [next((n for n in b.nodes() if n.kind() == "prim::RaiseException"), None) for b in node.blocks()]
+    if (raising[0] is None) == (raising[1] is None):
+        raise _by_data(walker, node)
+    passes = raising[0] is None
+    error = next(n for n in raising if n is not None)
+    text, *kind = [v.toIValue() for v in error.inputs()]
+    text = text if isinstance(text, str) else "an exception"
+    if kind and isinstance(kind[0], str) and not text.startswith(kind[0]):
+        text = f"{kind[0].rpartition('.')[2]}: {text}"
+    value = lib.reshape(truth.value, shape=())
+    value = cast(value, "bool") if truth.passes is passes else not_(cast(value, "bool"))
+    source = walker.origin(node).source
+    walker.caller.checks.append(Check(value, f"{text} [{source}]", source))
+    return passes
+
+
+def _by_data(walker: _Walker, node: Any) -> UnsupportedError:
+    """The error for what a script decides by data: the line, as its file has it."""
+    found = _MARKED.search(node.sourceRange())
+    line = f": {found[1].strip()}" if found else ""
+    return UnsupportedError(
+        f"TorchScript {node.kind()} at {walker.origin(node).source or 'source unknown'} decides by the data what to do"
+        f"{line}\nA TDAG does the same for all data: write torch.where in the source, or trace the network on inputs "
+        "that take the branch that is meant"
+    )
 
 
 def _loop(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
@@ -362,6 +421,8 @@ def _loop(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
     places = [v.unique() for v in body.inputs()]
     i = 0
     while condition and i < count:
+        if isinstance(condition, _Truth):
+            raise _by_data(walker, node)
         for place, x in zip(places, [i, *carried], strict=True):
             walker.env[place] = x
         condition, *carried = walker.block(body)
@@ -383,7 +444,13 @@ def _set_attribute(walker: _Walker, node: Any, inputs: list[Any]) -> None:
             walker.weights[key] = new
             return
     path = walker.below_root(f"{owner.path}.{node.s('name')}".removeprefix("."))
-    raise UnsupportedError(f"the script sets {path}: only buffers can change, and not their shape or element type")
+    where = walker.origin(node).source or "source unknown"
+    now = f", it is {old.read().type} before" if isinstance(old, Ref) else ""
+    new_type = f" to {new.read().type}" if isinstance(new, Ref) else ""
+    raise UnsupportedError(
+        f"the script sets {path}{new_type} at {where}{now}: only buffers can change, and not their shape or element "
+        "type. Register it as a buffer of the shape it has while the network runs, or pass it in and return it"
+    )
 
 
 def _method(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
@@ -438,6 +505,7 @@ _PRIMS: dict[str, Callable[[_Walker, Any, list[Any]], Any]] = {
     "prim::PythonOp": _python_op,
     "aten::wait": lambda w, n, x: x[0],
     "prim::If": _if,
+    "aten::__not__": _not,
     "prim::Loop": _loop,
     "prim::ListConstruct": lambda w, n, x: list(x),
     "prim::TupleConstruct": lambda w, n, x: tuple(x),

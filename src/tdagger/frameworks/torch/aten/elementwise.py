@@ -549,7 +549,7 @@ def _argmin(self: Value, dim: int | None = None, keepdim: bool = False) -> Value
     return _arg(lib.argmin, self, dim, keepdim)
 
 
-@rule("any", "any.dim", "any.dims")
+@rule("any", "any.dim", "any.dims", "_is_any_true")
 def _any(self: Value, dim: Any = None, keepdim: bool = False) -> Value:
     nothing = isinstance(dim, list | tuple) and not dim  # here, and nowhere else, that is no axis and not all of them
     axes = () if nothing else axes_of(dim, self.rank)
@@ -557,7 +557,7 @@ def _any(self: Value, dim: Any = None, keepdim: bool = False) -> Value:
     return e.cast(out, "u8") if self.dtype.name == "u8" else out
 
 
-@rule("all", "all.dim", "all.dims")
+@rule("all", "all.dim", "all.dims", "_is_all_true")
 def _all(self: Value, dim: Any = None, keepdim: bool = False) -> Value:
     nothing = isinstance(dim, list | tuple) and not dim  # here, and nowhere else, that is no axis and not all of them
     axes = () if nothing else axes_of(dim, self.rank)

@@ -352,7 +352,7 @@ def _full_rule(size: Sequence[int], fill_value: Any, *, dtype: torch.dtype | Non
     return _full(size, fill_value, dtype)
 
 
-@rule("zeros", "empty", "empty.memory_format", "empty_strided", "empty_permuted")
+@rule("zeros", "_efficientzerotensor", "empty", "empty.memory_format", "empty_strided", "empty_permuted")
 def _zeros(size: Sequence[int], *_: Any, dtype: torch.dtype | None = None) -> Value:
     return _full(size, 0, dtype or torch.get_default_dtype())
 
@@ -365,6 +365,11 @@ def _ones(size: Sequence[int], *, dtype: torch.dtype | None = None) -> Value:
 @rule("new_zeros", "new_empty", "new_empty_strided")
 def _new_zeros(self: Value, size: Sequence[int], *_: Any, dtype: torch.dtype | None = None) -> Value:
     return _full(size, 0, dtype or self.dtype)
+
+
+@rule("_new_zeros_with_same_feature_meta")
+def _zero_tangent(self: Value, other: Value, *, self_num_batch_dims: int = 0) -> Value:
+    return _full((*self.shape[:self_num_batch_dims], *other.shape), 0, other.dtype)
 
 
 @rule("new_ones")
