@@ -229,6 +229,7 @@ _RULES: dict[str, Rule] = {
     "diagonal": _diagonal,
     "pad": _pad,
     "concat": _concat,
+    "straight_through": elementwise,
     "roll": _roll,
     # products
     "linear": linear,

@@ -6,7 +6,7 @@ import math
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -25,14 +25,14 @@ class Captured(nn.Module):
     model: nn.Module
 
 
-def export(flat: Captured, args: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
+def export(flat: Captured, args: Sequence[torch.Tensor]) -> torch.export.ExportedProgram:
     """The program that torch.export makes of a network; UnsupportedError, with torch's reason, if it can't."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The tensor attributes? .* were? assigned during export", UserWarning)
         warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec", FutureWarning)
         try:
             with _cumulative_averages(flat), _code_when_called(), _short_traces():
-                program = torch.export.export(flat, args, strict=False)
+                program = torch.export.export(flat, tuple(args), strict=False)
             graphs = [m.graph for m in program.graph_module.modules() if isinstance(m, torch.fx.GraphModule)]
             if any(getattr(n.target, "__module__", "") == _TRANSFORMS for g in graphs for n in g.nodes):
                 _detach_regions(program.graph_module)
@@ -232,22 +232,6 @@ def _detach_regions(module: torch.fx.GraphModule) -> None:
 
 def _is_floating(x: Any) -> bool:
     return isinstance(x, torch.Tensor) and (x.is_floating_point() or x.is_complex())
-
-
-@contextmanager
-def buffers_kept(model: nn.Module) -> Generator[None, None, None]:
-    """Run a network inside, and leave its buffers as they were before."""
-    owners = [(m._buffers, dict(m._buffers)) for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
-    contents = [(b, b.detach().clone()) for b in model.buffers() if not b.is_meta]
-    try:
-        yield
-    finally:
-        for own, before in owners:
-            own.update(before)
-        with torch.no_grad():
-            for buffer, before in contents:
-                if not torch.equal(buffer, before):
-                    buffer.copy_(before)
 
 
 def not_captured(tool: str, flat: Captured, error: Exception, advice: str) -> UnsupportedError:

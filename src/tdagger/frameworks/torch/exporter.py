@@ -26,7 +26,7 @@ from tdagger.frameworks.torch.runtime import DTYPES, from_numpy
 from tdagger.graph import Graph, branches
 from tdagger.library.random import SEED
 from tdagger.op import Value
-from tdagger.ops.source import Buffer, Input, Leaf
+from tdagger.ops.source import Buffer, Input, Leaf, Parameter
 from tdagger.ops.structure import Item, Permute, Repeat, Slice
 from tdagger.tensordag import Origin, TensorDAG, Weight
 from tdagger.tree import Tree
@@ -64,7 +64,11 @@ def to_torchscript(dag: TensorDAG, *, copy: bool = False) -> torch.jit.ScriptMod
         warnings.filterwarnings("ignore", ".*deprecated", DeprecationWarning)
         named = {**dict(zip(_parameter_names(module), args, strict=False)), **kwargs}
         options: dict[str, Any] = {"example_kwarg_inputs": named} if kwargs else {"example_inputs": args}
+        held = dict((*module.named_parameters(), *module.named_buffers()))
+        kept = [(held[n], held[n].clone()) for n in dag.graph.updates if n in held]
         traced: Any = torch.jit.trace(module, strict=False, check_trace=False, **options)
+        for t, before in kept:  # the trace ran the module
+            t.copy_(before)
         return traced
 
 
@@ -312,7 +316,10 @@ def _forward(writer: Writer, dag: TensorDAG, call: _Call, plain: bool,
         before: str | None = None
         for name, text in moved:
             owner, _, own = name.rpartition(".")
-            copied = f"{writer.state_tensor(owner, own)}.copy_({text}.detach())"
+            tensor = writer.state_tensor(owner, own)
+            if name in dag.state and dag.state[name].is_parameter:
+                tensor = f"{tensor}.detach()"  # torch lets nobody write to a parameter itself
+            copied = f"{tensor}.copy_({text}.detach())"
             guard = writer.guards.get(name)
             if guard is None:
                 end.append(copied)
@@ -341,10 +348,10 @@ _VIEWS = {"stop_gradient", "diagonal", "dropout"}
 
 
 def _viewed(value: Value) -> set[str]:
-    """The buffers that ``value`` may share memory with."""
+    """The parameters and buffers that ``value`` may share memory with."""
     while is_reshape(value) or isinstance(value.op, Permute | Slice | Repeat | Item) or value.op.name in _VIEWS:
         value = value.args[0]
-    return {value.op.leaf} if isinstance(value.op, Buffer) else set()
+    return {value.op.leaf} if isinstance(value.op, Buffer | Parameter) else set()
 
 
 def _result(tree: Tree, leaves: Iterator[str], names: dict[str, Any], plain: bool) -> str:

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from tdagger.composite import Composite
 from tdagger.errors import InputError, UnsupportedError
-from tdagger.library import stop_gradient
+from tdagger.library import stop_gradient, straight_through
 from tdagger.op import Op, Value
 from tdagger.ops.elementwise import Bitcast, Unary, cast, complex_, imag, real, where
-from tdagger.ops.source import const
+from tdagger.ops.source import Parameter, const
 from tdagger.ops.structure import Group, Permute, Repeat, Slice, Ungroup, broadcast_to, concat, slice_axis
 
 
@@ -50,6 +50,8 @@ def _put(op: Op, old: Value, new: Value) -> Value:
         return op.inverse(old.type)(new)
     if isinstance(op, Slice):
         return _put_slice(op, old, new)
+    if op.name in _OWN_INVERSE or (isinstance(op, Unary) and op.kind in _OWN_INVERSE):
+        return op(new)
     if isinstance(op, Bitcast):
         return op.inverse(old.type)(new)
     if isinstance(op, Unary) and op.kind in ("real", "imag"):
@@ -87,6 +89,9 @@ def complex_of(re: Value, im: Value) -> Value:
     return complex_(cast(re, to), cast(im, to))
 
 
+#: Ops that undo themselves.
+_OWN_INVERSE = frozenset({"conj", "neg"})
+
 #: Ops whose results share the memory of their argument in torch.
 _VIEWS = frozenset({
     "permute", "group", "ungroup", "slice", "repeat", "reshape", "diagonal", "unfold", "stop_gradient", "bitcast",
@@ -95,7 +100,7 @@ _VIEWS = frozenset({
 
 def _is_view(value: Value) -> bool:
     op = value.op
-    return op.name in _VIEWS or (isinstance(op, Unary) and op.kind in ("real", "imag"))
+    return op.name in _VIEWS or (isinstance(op, Unary) and op.kind in ("real", "imag", "conj", "neg"))
 
 
 class Cell:
@@ -105,10 +110,13 @@ class Cell:
     to one is a write to both, but gradients go back only through the one that was written to.
     """
 
-    __slots__ = ("_seen", "of", "value", "version")
+    __slots__ = ("_leaf", "_seen", "of", "stale", "value", "version")
 
     def __init__(self, value: Value, of: Ref | None = None) -> None:
         self.value = value
+        #: Why it can't be read any more: it was written through what no ops here are the view of.
+        self.stale = ""
+        self._leaf = value if isinstance(value.op, Parameter) else None
         self.version = 0
         self.of = of
         self._seen = 0 if of is None else of.cell.version
@@ -124,8 +132,8 @@ class Cell:
             self.version += 1
 
     def put(self, new: Value) -> None:
-        """Write ``new`` in the place of the whole."""
-        self.value = new
+        """Write ``new`` in the place of the whole; a parameter is written without gradients, and keeps its own."""
+        self.value = new if self._leaf is None else straight_through(self._leaf, new)
         self.version += 1
         if self.of is not None:
             self.of.write(stop_gradient(new))
@@ -149,6 +157,8 @@ class Ref:
         """The value now; UnsupportedError if it is a view that can't follow a write."""
         if self.apart is not None and self.apart[0].version != self.apart[1]:
             raise UnsupportedError(f"{self._value.op} is a view of what was written to since: clone it first")
+        if self.cell.stale:
+            raise UnsupportedError(self.cell.stale)
         self.cell.sync()
         if self._version != self.cell.version:
             self._value = self._replay()[-1]
@@ -164,7 +174,13 @@ class Ref:
     def write(self, new: Value) -> None:
         """Put ``new`` in the place of this view, in the cell: every view of the cell sees it."""
         if self.apart is not None:
-            raise UnsupportedError(f"can't write through {self._value.op}, a view of another tensor: clone it first")
+            base = self.apart[0]
+            base.stale = (
+                f"{base.value.op} was written through {self._value.op}, a view of it in torch, and is read after that: "
+                "clone it first"
+            )
+            base.version += 1
+            self.apart = (base, base.version)
         self.cell.sync()
         values = self._replay()
         for op, old in zip(reversed(self.ops), reversed(values[:-1]), strict=True):
