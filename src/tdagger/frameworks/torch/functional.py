@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import torch
@@ -140,6 +141,17 @@ class Cell:
             self._seen = self.of.cell.version
 
 
+@dataclass
+class Apart:
+    """A cell, and its version when views were made of it that no ops here are: once it changes, they can't be read.
+
+    Written through one of them, it is the cell that can't be read any more, and they go on.
+    """
+
+    cell: Cell
+    version: int
+
+
 class Ref:
     """A torch tensor: a cell, and the ops that make this view of it (none for the base itself)."""
 
@@ -150,12 +162,12 @@ class Ref:
         self.ops = ops
         self._value = value
         self._version = self.cell.version
-        #: The cell this is a view of in torch though no ops say how, and its version then: it can't be changed.
-        self.apart: tuple[Cell, int] | None = None
+        #: What this is a view of in torch though no ops say how.
+        self.apart: Apart | None = None
 
     def read(self) -> Value:
         """The value now; UnsupportedError if it is a view that can't follow a write."""
-        if self.apart is not None and self.apart[0].version != self.apart[1]:
+        if self.apart is not None and self.apart.cell.version != self.apart.version:
             raise UnsupportedError(f"{self._value.op} is a view of what was written to since: clone it first")
         if self.cell.stale:
             raise UnsupportedError(self.cell.stale)
@@ -174,13 +186,13 @@ class Ref:
     def write(self, new: Value) -> None:
         """Put ``new`` in the place of this view, in the cell: every view of the cell sees it."""
         if self.apart is not None:
-            base = self.apart[0]
+            base = self.apart.cell
             base.stale = (
                 f"{base.value.op} was written through {self._value.op}, a view of it in torch, and is read after that: "
                 "clone it first"
             )
             base.version += 1
-            self.apart = (base, base.version)
+            self.apart.version = base.version
         self.cell.sync()
         values = self._replay()
         for op, old in zip(reversed(self.ops), reversed(values[:-1]), strict=True):
@@ -207,7 +219,7 @@ class Ref:
         chain = steps(self.read(), value)
         if chain is None or not all(map(_is_view, chain)):
             ref = Ref(value)
-            ref.apart = self.apart or ((self.cell, self.cell.version) if always else None)
+            ref.apart = self.apart or (Apart(self.cell, self.cell.version) if always else None)
             return ref
         cell, ops = self.cell, self.ops
         for link in chain:

@@ -18,7 +18,6 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.torch.attributes import (
@@ -221,21 +220,34 @@ class Flat(Captured):
 
     def _call(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], Tree]:
         args, kwargs = self.inputs.unflatten(list(tensors))
-        with _Data():
+        with _data_is_detached():
             return flatten(self.model(*args, **kwargs), lambda x: isinstance(x, Tensor), "the result", result=True)
 
 
-class _Data(TorchFunctionMode):
-    """Takes ``x.data`` for ``x.detach()``: captures see none of what is done to the former."""
+_DATA: Any = Tensor.data
+_inside = 0
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__self__", None) is Tensor.data:
-            if func.__name__ == "__get__":
-                return args[0].detach()
-            if args[0].shape == args[1].shape and args[0].dtype == args[1].dtype:
-                args[0].detach().copy_(args[1].detach())
-                return None
-        return func(*args, **(kwargs or {}))
+
+def _set_data(x: Tensor, new: Tensor) -> None:
+    if x.shape == new.shape and x.dtype == new.dtype:
+        x.detach().copy_(new.detach())
+    else:
+        _DATA.__set__(x, new)
+
+
+@contextmanager
+def _data_is_detached() -> Generator[None, None, None]:
+    """Take ``x.data`` for ``x.detach()``: captures see none of what is done to the former."""
+    global _inside
+    kind: Any = Tensor
+    _inside += 1
+    kind.data = property(lambda x: x.detach(), _set_data)
+    try:
+        yield
+    finally:
+        _inside -= 1
+        if not _inside:
+            del kind.data
 
 
 class Kept:
