@@ -364,7 +364,7 @@ MOVES = {
     "bitcast", "buffer", "cast", "channel_shuffle", "circular_pad", "concat", "const", "diagonal", "dropout",
     "embedding", "gather", "group", "im2col", "input", "iota", "pad", "parameter", "permute", "pixel_shuffle",
     "pixel_unshuffle", "random", "reflect_pad", "repeat", "repeat_interleave", "replicate_pad", "reshape", "roll",
-    "scatter set", "slice", "stack", "stop_gradient", "tile", "unfold", "ungroup",
+    "scatter set", "slice", "stack", "stop_gradient", "straight_through", "tile", "unfold", "ungroup",
 }  # fmt: skip
 
 

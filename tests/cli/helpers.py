@@ -21,6 +21,14 @@ def strange(): return Strange(), torch.zeros(2, 4)
 class Inserted(torch.nn.Module):
     def forward(self, x): return torch.exp(x[None])[0]
 def inserted(): return Inserted(), torch.zeros(2, 4)
+class Counting(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("n", torch.zeros(1))
+    def forward(self, x):
+        self.n += 1
+        return x * self.n
+def counting(): return Counting(), torch.zeros(2, 4)
 class Windows(torch.nn.Module):
     def forward(self, x): return x.reshape(2, 8, 7).exp().reshape(2, 56).reshape(2, 28, 2).reshape(2, 7, 4, 2)
 def windows(): return Windows(), torch.zeros(2, 56)

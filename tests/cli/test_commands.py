@@ -135,6 +135,11 @@ def test_verify(capsys):
     assert "same: 4 outputs, 3 random inputs" in out
 
 
+def test_verify_runs_both_from_the_same_state(capsys):
+    assert main(["verify", "cli_nets:counting", "--runs", "3"]) == 0
+    assert "same: 1 output, 3 random inputs, largest error 0.00e+00 absolute" in shown(capsys)
+
+
 def test_verify_finds_a_difference(capsys, monkeypatch):
     from tdagger.frameworks.torch.source import TorchSource
 

@@ -485,7 +485,12 @@ def _logcumsumexps() -> list[Sample]:
 def _training() -> list[Sample]:
     """What does something in training only."""
     found = [Sample("stop_gradient", d, td.stop_gradient, (numbers((2, 3), d),), lambda x: x) for d in (*FLOATS, *INTS)]
-    return found + [Sample("stop_gradient", f"{s}", td.stop_gradient, (numbers(s),), lambda x: x) for s in SHAPES]
+    found += [Sample("stop_gradient", f"{s}", td.stop_gradient, (numbers(s),), lambda x: x) for s in SHAPES]
+    written = [(s, "f32") for s in SHAPES] + [((2, 3), d) for d in (*FLOATS, *INTS)]
+    for s, d in written:
+        both = numbers(s, d), numbers(s, d, 1)
+        found.append(Sample("straight_through", f"{s} {d}", td.straight_through, both, lambda x, new: new))
+    return found
 
 
 SAMPLES = [*_training(), *_of_one(), *_of_two(), *_limits(), *_over_axes(), *_order()]

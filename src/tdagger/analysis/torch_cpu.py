@@ -232,6 +232,7 @@ _RULES: dict[str, Rule] = {
     "diagonal": _diagonal,
     "pad": _pad,
     "concat": _concat,
+    "straight_through": elementwise,
     "roll": _roll,
     # products
     "linear": linear,

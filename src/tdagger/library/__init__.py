@@ -150,7 +150,7 @@ from tdagger.library.special import (
     ndtri,
     spherical_bessel_j0,
 )
-from tdagger.library.training import stop_gradient
+from tdagger.library.training import stop_gradient, straight_through
 from tdagger.library.window import circular_pad, col2im, im2col, reflect_pad, replicate_pad
 
 __all__ = [
@@ -289,6 +289,7 @@ __all__ = [
     "stack",
     "std",
     "stop_gradient",
+    "straight_through",
     "stream",
     "subtract",
     "tanh_shrink",

@@ -19,12 +19,12 @@ from torch.utils import _pytree as pytree
 
 from tdagger import library as lib
 from tdagger.errors import TDaggerError, UnsupportedError
-from tdagger.frameworks.torch import assertions, autocast
+from tdagger.frameworks.torch import aliases, assertions, autocast
 from tdagger.frameworks.torch.aten import DRAWS, DTYPES, RULES, TORCH_DTYPES, Changed, Memory, memory_of, number_of
 from tdagger.frameworks.torch.aten.reasons import MEMORY, QUANTIZED, SPARSE, reason_of
 from tdagger.frameworks.torch.decompositions import Spec, disagreement
 from tdagger.frameworks.torch.folding import fold
-from tdagger.frameworks.torch.functional import Ref
+from tdagger.frameworks.torch.functional import Cell, Ref
 from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.ops.elementwise import cast
@@ -116,6 +116,8 @@ class Caller:
         self.problems: list[Problem] = []
         #: What the network asserts of its data.
         self.checks: list[Check] = []
+        #: Whether what is called has tensors recorded that share memory as the network's do, and it matters.
+        self.exact = False
         #: The region of torch.autocast that the calls are in.
         self.autocast: autocast.Region | None = None
         #: The input that random numbers come from, None as long as nothing is random; how many streams were drawn.
@@ -239,6 +241,10 @@ class Caller:
             self.autocast = before
 
     def _write(self, ref: Any, value: Value) -> Ref:
+        if not isinstance(ref, Ref):
+            raise UnsupportedError(
+                f"the network writes in place to a {tuple(ref.shape)} tensor that is no buffer: register it as one"
+            )
         old = ref.read()
         new = broadcast_to(cast(value, old.dtype), old.shape)
         ref.write(new)
@@ -464,6 +470,12 @@ def _on_meta(x: Any) -> Any:
     return pytree.tree_map_only(Ref, lambda r: meta_tensor(r.read().type), x)
 
 
+def type_of(tensor: torch.Tensor) -> TensorType:
+    """The type of a torch tensor."""
+    refuse_odd(tensor)
+    return TensorType(tuple(tensor.shape), DTYPES[tensor.dtype])
+
+
 def meta_tensor(t: TensorType) -> torch.Tensor:
     """A tensor without data of a type."""
     return torch.empty(t.shape, dtype=TORCH_DTYPES[t.dtype], device="meta")
@@ -611,7 +623,17 @@ def _call_node(
         if args and isinstance(args[0], int | float) and isinstance(target._schema.arguments[0].type, torch.TensorType):
             args = (Ref(constant(torch.tensor(args[0], dtype=_WIDEST[type(args[0])]))), *args[1:])
         memory = _memory(node.args) if plan_of(target).name.partition(".")[2] in _OF_MEMORY else None
-        result = caller.call(target, args, kwargs, origin_of(node), memory)
+        exact, caller.exact = caller.exact, False  # what an op is made of is recorded for other strides
+        try:
+            result = caller.call(target, args, kwargs, origin_of(node), memory)
+        finally:
+            caller.exact = exact
+        if exact and not target._schema.is_mutable:
+            nodes = pytree.tree_leaves((node.args, node.kwargs))
+            pairs = zip(pytree.tree_leaves((args, kwargs)), nodes, strict=True)
+            known = [(r, n.meta["val"]) for r, n in pairs if isinstance(r, Ref) and n.meta.get("val") is not None]
+            stands = aliases.stands_for(target, args, node.meta.get("val"), known[0][1] if known else None)
+            result = aliases.settled(result, stands, known)
         _check(node, result)
         return result
     if isinstance(target, HigherOrderOperator):
@@ -646,8 +668,10 @@ def _higher_order(
     name = target.name()
     if name == "wrap_with_set_grad_enabled":
         enabled, inner, *rest = args
-        result = run_fx(inner, rest, caller, origin_of)
-        return result if enabled else _without_gradient(result, caller, origin_of(node))
+        if enabled:
+            return run_fx(inner, rest, caller, origin_of)
+        before = {r.cell: (r.cell.version, r.cell.value) for r in rest if isinstance(r, Ref)}
+        return _without_gradient(run_fx(inner, rest, caller, origin_of), before, caller, origin_of(node))
     if name == "wrap_with_autocast":
         device, dtype, enabled, _, inner, *rest = args
         region = autocast.Region(device, dtype or torch.get_autocast_dtype(device)) if enabled else None
@@ -674,8 +698,11 @@ def _is_on(graph: torch.fx.GraphModule, device: str) -> bool:
     return any(isinstance(v, torch.Tensor) and v.device.type == device for v in found)
 
 
-def _without_gradient(result: Any, caller: Caller, origin: Origin) -> Any:
-    """The results of a no_grad region, which no gradient goes through."""
+def _without_gradient(result: Any, before: dict[Cell, tuple[int, Value]], caller: Caller, origin: Origin) -> Any:
+    """The results of a no_grad region, which no gradient goes through; nor through what it wrote.
+
+    ``before`` are the cells it was given: version and value.
+    """
     memo: dict[Value, bool] = {}
 
     def trains(root: Value) -> bool:
@@ -699,11 +726,19 @@ def _without_gradient(result: Any, caller: Caller, origin: Origin) -> Any:
 
     def stop(ref: Ref) -> Ref:
         value = ref.read()
-        if not value.dtype.is_float or not trains(value):
-            return ref
+        if (ref.cell in before and not ref.ops) or not value.dtype.is_float or not trains(value):
+            return ref  # an argument that was written is itself
         stopped = lib.stop_gradient(value)
         caller.note(stopped, origin)
-        return Ref(stopped)
+        return ref.view(stopped)
+
+    for cell, (version, value) in before.items():
+        if cell.version != version and value.dtype.is_float and not isinstance(value.op, Parameter):
+            if trains(value):
+                cell.put(lib.straight_through(value, cell.value))
+            elif trains(cell.value):
+                cell.put(lib.stop_gradient(cell.value))
+            caller.note(cell.value, origin)
 
     return pytree.tree_map_only(Ref, stop, result)
 

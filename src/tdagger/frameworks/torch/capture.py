@@ -6,7 +6,7 @@ import math
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -30,7 +30,7 @@ class Captured(nn.Module):
     model: nn.Module
 
 
-def export(flat: Captured, args: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
+def export(flat: Captured, args: Sequence[torch.Tensor]) -> torch.export.ExportedProgram:
     """The program that torch.export makes of a network; UnsupportedError, with the line that stops it, if it can't."""
     with put_back(), quiet():
         warnings.filterwarnings("ignore", "The tensor attributes? .* were? assigned during export", UserWarning)
@@ -40,7 +40,7 @@ def export(flat: Captured, args: tuple[torch.Tensor, ...]) -> torch.export.Expor
         warnings.filterwarnings("ignore", "A model attribute .* requires gradient", UserWarning)
         try:
             with _cumulative_averages(flat), _short_traces(), kernels_left_open():
-                return _exported(flat, args)
+                return _exported(flat, tuple(args))
         except TDaggerError:
             raise
         except Exception as e:  # whatever the network's own code or torch raises on tensors without data
@@ -226,22 +226,6 @@ def _detach_regions(module: torch.fx.GraphModule) -> None:
 
 def _is_floating(x: Any) -> bool:
     return isinstance(x, torch.Tensor) and (x.is_floating_point() or x.is_complex())
-
-
-@contextmanager
-def buffers_kept(model: nn.Module) -> Generator[None, None, None]:
-    """Run a network inside, and leave its buffers as they were before."""
-    owners = [(m._buffers, dict(m._buffers)) for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
-    contents = [(b, b.detach().clone()) for b in model.buffers() if not b.is_meta]
-    try:
-        yield
-    finally:
-        for own, before in owners:
-            own.update(before)
-        with torch.no_grad():
-            for buffer, before in contents:
-                if not torch.equal(buffer, before):
-                    buffer.copy_(before)
 
 
 def not_captured(tool: str, flat: Captured, error: Exception, advice: str = "") -> UnsupportedError:

@@ -539,6 +539,7 @@ COMPOSITES: dict[str, Rule] = {
     "dropout_train": Rule(_dropping, "ufc"),
     "alpha_dropout_train": Rule(_dropping, "uf"),
     "stop_gradient": Rule("{x}.detach()", _DATA),
+    "straight_through": Rule("runtime.straight_through({x}, {new})", _DATA),
     # special functions
     "airy_ai": Rule("torch.special.airy_ai({x}).masked_fill({x}.isinf(), 0)", "f", _is_wide),
     "bessel_i0": Rule("torch.special.i0({x})"),

@@ -98,7 +98,11 @@ def to_torchscript(dag: TensorDAG, *, copy: bool = False) -> torch.jit.ScriptMod
         names = _parameter_names(module)
         named = {**dict(zip(names, args, strict=False)), **dict(zip(names[len(args) :], kwargs.values(), strict=False))}
         options: dict[str, Any] = {"example_kwarg_inputs": named} if kwargs else {"example_inputs": args}
+        held = dict((*module.named_parameters(), *module.named_buffers()))
+        kept = [(held[n], held[n].clone()) for n in dag.graph.updates if n in held]
         traced: Any = torch.jit.trace(module, strict=False, check_trace=False, **options)
+        for t, before in kept:  # the trace ran the module
+            t.copy_(before)
         return traced
 
 
@@ -398,7 +402,10 @@ def _forward(writer: Writer, dag: TensorDAG, call: _Call, plain: bool,
         before: str | None = None
         for name, text in moved:
             owner, _, own = name.rpartition(".")
-            copied = f"{writer.state_tensor(owner, own)}.copy_({text}.detach())"
+            tensor = writer.state_tensor(owner, own)
+            if name in dag.state and dag.state[name].is_parameter:
+                tensor = f"{tensor}.detach()"  # torch lets nobody write to a parameter itself
+            copied = f"{tensor}.copy_({text}.detach())"
             guard = writer.guards.get(name)
             if guard is None:
                 end.append(copied)
@@ -429,10 +436,10 @@ _VIEWS = {"stop_gradient", "diagonal", "dropout"}
 
 
 def _viewed(value: Value) -> set[str]:
-    """The buffers that ``value`` may share memory with."""
+    """The parameters and buffers that ``value`` may share memory with."""
     while is_reshape(value) or isinstance(value.op, Permute | Slice | Repeat | Item) or value.op.name in _VIEWS:
         value = value.args[0]
-    return {value.op.leaf} if isinstance(value.op, Buffer) else set()
+    return {value.op.leaf} if isinstance(value.op, Buffer | Parameter) else set()
 
 
 def _result(tree: Tree, leaves: Iterator[str], names: dict[str, Any], plain: bool, taken: set[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import torch
@@ -16,11 +17,11 @@ from torch import Tensor
 
 from tdagger.composite import Composite
 from tdagger.errors import InputError, UnsupportedError
-from tdagger.library import stop_gradient
+from tdagger.library import stop_gradient, straight_through
 from tdagger.names import shown
 from tdagger.op import Op, Value
 from tdagger.ops.elementwise import Bitcast, Unary, cast, complex_, imag, real, where
-from tdagger.ops.source import const
+from tdagger.ops.source import Parameter, const
 from tdagger.ops.structure import Group, Permute, Repeat, Slice, Ungroup, broadcast_to, concat, slice_axis
 
 
@@ -51,6 +52,8 @@ def _put(op: Op, old: Value, new: Value) -> Value:
         return op.inverse(old.type)(new)
     if isinstance(op, Slice):
         return _put_slice(op, old, new)
+    if op.name in _OWN_INVERSE or (isinstance(op, Unary) and op.kind in _OWN_INVERSE):
+        return op(new)
     if isinstance(op, Bitcast):
         return op.inverse(old.type)(new)
     if isinstance(op, Unary) and op.kind in ("real", "imag"):
@@ -88,6 +91,9 @@ def complex_of(re: Value, im: Value) -> Value:
     return complex_(cast(re, to), cast(im, to))
 
 
+#: Ops that undo themselves.
+_OWN_INVERSE = frozenset({"conj", "neg"})
+
 #: Ops whose results share the memory of their argument in torch.
 _VIEWS = frozenset({
     "permute", "group", "ungroup", "slice", "repeat", "reshape", "diagonal", "unfold", "stop_gradient", "bitcast",
@@ -96,7 +102,7 @@ _VIEWS = frozenset({
 
 def _is_view(value: Value) -> bool:
     op = value.op
-    return op.name in _VIEWS or (isinstance(op, Unary) and op.kind in ("real", "imag"))
+    return op.name in _VIEWS or (isinstance(op, Unary) and op.kind in ("real", "imag", "conj", "neg"))
 
 
 class Cell:
@@ -106,10 +112,13 @@ class Cell:
     to one is a write to both, but gradients go back only through the one that was written to.
     """
 
-    __slots__ = ("_seen", "of", "value", "version")
+    __slots__ = ("_leaf", "_seen", "of", "stale", "value", "version")
 
     def __init__(self, value: Value, of: Ref | None = None) -> None:
         self.value = value
+        #: Why it can't be read any more: it was written through what no ops here are the view of.
+        self.stale = ""
+        self._leaf = value if isinstance(value.op, Parameter) else None
         self.version = 0
         self.of = of
         self._seen = 0 if of is None else of.cell.version
@@ -125,12 +134,23 @@ class Cell:
             self.version += 1
 
     def put(self, new: Value) -> None:
-        """Write ``new`` in the place of the whole."""
-        self.value = new
+        """Write ``new`` in the place of the whole; a parameter is written without gradients, and keeps its own."""
+        self.value = new if self._leaf is None else straight_through(self._leaf, new)
         self.version += 1
         if self.of is not None:
             self.of.write(stop_gradient(new))
             self._seen = self.of.cell.version
+
+
+@dataclass
+class Apart:
+    """A cell, and its version when views were made of it that no ops here are: once it changes, they can't be read.
+
+    Written through one of them, it is the cell that can't be read any more, and they go on.
+    """
+
+    cell: Cell
+    version: int
 
 
 class Ref:
@@ -143,13 +163,15 @@ class Ref:
         self.ops = ops
         self._value = value
         self._version = self.cell.version
-        #: The cell this is a view of in torch though no ops say how, and its version then: it can't be changed.
-        self.apart: tuple[Cell, int] | None = None
+        #: What this is a view of in torch though no ops say how.
+        self.apart: Apart | None = None
 
     def read(self) -> Value:
         """The value now; UnsupportedError if it is a view that can't follow a write."""
-        if self.apart is not None and self.apart[0].version != self.apart[1]:
+        if self.apart is not None and self.apart.cell.version != self.apart.version:
             raise UnsupportedError(f"{self._value.op} is a view of what was written to since: clone it first")
+        if self.cell.stale:
+            raise UnsupportedError(self.cell.stale)
         self.cell.sync()
         if self._version != self.cell.version:
             self._value = self._replay()[-1]
@@ -165,7 +187,13 @@ class Ref:
     def write(self, new: Value) -> None:
         """Put ``new`` in the place of this view, in the cell: every view of the cell sees it."""
         if self.apart is not None:
-            raise UnsupportedError(f"can't write through {self._value.op}, a view of another tensor: clone it first")
+            base = self.apart.cell
+            base.stale = (
+                f"{base.value.op} was written through {self._value.op}, a view of it in torch, and is read after that: "
+                "clone it first"
+            )
+            base.version += 1
+            self.apart.version = base.version
         self.cell.sync()
         values = self._replay()
         for op, old in zip(reversed(self.ops), reversed(values[:-1]), strict=True):
@@ -192,7 +220,7 @@ class Ref:
         chain = steps(self.read(), value)
         if chain is None or not all(map(_is_view, chain)):
             ref = Ref(value)
-            ref.apart = self.apart or ((self.cell, self.cell.version) if always else None)
+            ref.apart = self.apart or (Apart(self.cell, self.cell.version) if always else None)
             return ref
         cell, ops = self.cell, self.ops
         for link in chain:

@@ -19,13 +19,11 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from tdagger.errors import InputError, TDaggerError, UnsupportedError
-from tdagger.frameworks.torch import assertions, autocast, caches, checks, torchscript
+from tdagger.frameworks.torch import aliases, assertions, autocast, caches, checks, state, torchscript
 from tdagger.frameworks.torch.again import Import, asked_again
-from tdagger.frameworks.torch.aten import DTYPES, TORCH_DTYPES
-from tdagger.frameworks.torch.calls import Caller, array_of, constant, refuse_odd, run_fx
+from tdagger.frameworks.torch.aten import TORCH_DTYPES
+from tdagger.frameworks.torch.calls import Caller, array_of, constant, refuse_odd, run_fx, type_of
 from tdagger.frameworks.torch.capture import (
-    Captured,
-    buffers_kept,
     export,
     mark_cumulative,
     not_captured,
@@ -41,7 +39,6 @@ from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Input, Parameter
 from tdagger.tensordag import Check, Origin, Signature, TensorDAG, Weight
 from tdagger.tree import Tree, flatten
-from tdagger.types import TensorType
 
 #: Who knows what other sizes do to a network; see :func:`from_torch`.
 Sizes = Literal["asked", "certain", "alone"]
@@ -73,12 +70,6 @@ class TorchWeights(Mapping[str, Array]):
         return len(self.tensors)
 
 
-def type_of(tensor: torch.Tensor) -> TensorType:
-    """The type of a torch tensor."""
-    refuse_odd(tensor)
-    return TensorType(tuple(tensor.shape), DTYPES[tensor.dtype])
-
-
 def _is_tensor(x: Any) -> bool:
     return isinstance(x, torch.Tensor)
 
@@ -89,8 +80,8 @@ caches.register()
 
 
 def state_of(module: nn.Module) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:
-    """Every tensor of a module's state, and the tensors by name; tied ones point to the first name."""
-    state: dict[str, Weight] = {}
+    """Every tensor of a module's weights, and the tensors by name; tied ones point to the first name."""
+    weights: dict[str, Weight] = {}
     tensors: dict[str, torch.Tensor] = {}
     first: dict[int, str] = {}
     kept = set(module.state_dict(keep_vars=True))
@@ -100,7 +91,7 @@ def state_of(module: nn.Module) -> tuple[dict[str, Weight], dict[str, torch.Tens
     ):
         for name, tensor in named:
             alias = first.setdefault(id(tensor), name)
-            state[name] = Weight(
+            weights[name] = Weight(
                 type_of(tensor),
                 is_parameter,
                 tensor.requires_grad,
@@ -109,8 +100,8 @@ def state_of(module: nn.Module) -> tuple[dict[str, Weight], dict[str, torch.Tens
             )
             tensors[name] = tensor
     order = list(module.state_dict(keep_vars=True))
-    ordered = [*(n for n in order if n in state), *(n for n in state if n not in kept)]
-    return {n: state[n] for n in ordered}, tensors
+    ordered = [*(n for n in order if n in weights), *(n for n in weights if n not in kept)]
+    return {n: weights[n] for n in ordered}, tensors
 
 
 def weight_value(name: str, weight: Weight) -> Value:
@@ -120,27 +111,6 @@ def weight_value(name: str, weight: Weight) -> Value:
 
 
 # --- nn.Module ---------------------------------------------------------------------------------------------
-
-
-class _Result:
-    """Where a capture leaves the structure of the result (torch.export restores a module's own attributes)."""
-
-    tree: Tree | None = None
-
-
-class _Flat(Captured):
-    """A module that takes the tensors of its arguments one by one and returns those of its result."""
-
-    def __init__(self, model: nn.Module, inputs: Tree) -> None:
-        super().__init__()
-        self.model = model
-        self.inputs = inputs
-        self.result = _Result()
-
-    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        args, kwargs = self.inputs.unflatten(list(tensors))
-        leaves, self.result.tree = flatten(self.model(*args, **kwargs), _is_tensor, "the result", result=True)
-        return tuple(leaves)
 
 
 def input_names(forward: Any, tree: Tree) -> list[str]:
@@ -250,23 +220,13 @@ def _from_module(
     model: nn.Module, leaves: Sequence[torch.Tensor], inputs: Tree, via: str, external: bool, title: str
 ) -> TensorDAG:
     """A module captured once."""
-    flat = _Flat(model, inputs)
-    flat.training = model.training
-    if via == "trace":
-        with following_gradients(model, traced=True):
-            traced = _trace(flat, tuple(leaves))
-        return _import_trace(flat, traced, tuple(leaves), external, title)
-    with following_gradients(model, traced=False), _naming_odd_attributes(model), checks.passing_checks() as met:
-        program = export(flat, tuple(leaves))
-    mark_cumulative(program, model, _Places("model."))
-    assert flat.result.tree is not None
-    state, tensors = state_of(model)
-    signature = Signature(inputs, flat.result.tree)
-    names = input_names(model.forward, inputs)
-    region = autocast.surrounding([*leaves, *tensors.values()])
-    with nullcontext() if region is None else torch.autocast(region.device, enabled=False):  # rules do their own casts
-        given = dict(zip(names, leaves, strict=True))
-        return _import_program(program, state, tensors, signature, names, "model.", external, title, region, given, met)
+    traced = via == "trace"
+    passing = nullcontext[list[checks.Check]]([]) if traced else checks.passing_checks()
+    with following_gradients(model, traced=traced), _naming_odd_attributes(model), passing as met:
+        captured = state.captured(model, inputs, leaves, _trace if traced else export, traced)
+    if traced:
+        return _import_trace(captured, leaves, external, title)
+    return _import_export(captured, leaves, external, title, met)
 
 
 def _without_compile(model: Any) -> Any:
@@ -351,10 +311,31 @@ def _apart(leaves: Sequence[torch.Tensor], model: nn.Module) -> list[torch.Tenso
     return apart
 
 
-def _trace(flat: _Flat, args: tuple[torch.Tensor, ...]) -> Any:
+def _import_export(
+    captured: state.Capture[torch.export.ExportedProgram],
+    leaves: Sequence[torch.Tensor],
+    external: bool,
+    title: str,
+    met: Sequence[checks.Check],
+) -> TensorDAG:
+    """The module as ``torch.export`` sees it."""
+    model = captured.flat.model
+    mark_cumulative(captured.program, model, _Places("model."))
+    weights, tensors = _state_and_held(captured.flat)
+    names = input_names(model.forward, captured.flat.inputs)
+    region = autocast.surrounding([*leaves, *tensors.values()])
+    with nullcontext() if region is None else torch.autocast(region.device, enabled=False):  # rules do their own casts
+        given = dict(zip(names, leaves, strict=True))
+        flat, program = captured.flat, captured.program
+        return _import_program(
+            program, weights, tensors, flat.signature(), names, "model.", external, title, region, given, flat, met=met
+        )
+
+
+def _trace(flat: state.Flat, args: Sequence[torch.Tensor]) -> Any:
     """What ``torch.jit.trace`` makes of a module; UnsupportedError, with torch's reason, if it can't."""
     try:
-        with put_back(), checks.kernels_left_open(), buffers_kept(flat):
+        with put_back(), checks.kernels_left_open():
             warnings.filterwarnings("ignore", ".*deprecated", DeprecationWarning)
             warnings.filterwarnings("ignore", "None of the inputs have requires_grad=True", UserWarning)
             given = tuple(t.clone() for t in args)  # the network runs, and may write to them
@@ -370,20 +351,44 @@ def _trace(flat: _Flat, args: tuple[torch.Tensor, ...]) -> Any:
         raise not_captured("torch.jit.trace", flat, e, advice) from e
 
 
-def _import_trace(flat: _Flat, traced: Any, args: tuple[torch.Tensor, ...], external: bool, title: str) -> TensorDAG:
+def _import_trace(
+    captured: state.Capture[Any], leaves: Sequence[torch.Tensor], external: bool, title: str
+) -> TensorDAG:
     """The module as ``torch.jit.trace`` saw it, called and answering as the module itself."""
-    assert flat.result.tree is not None
-    state, tensors = state_of(flat.model)
-    names = input_names(flat.model.forward, flat.inputs)
+    flat = captured.flat
+    weights, tensors = _state_and_held(flat)
+    names = flat.names_of_inputs(input_names(flat.model.forward, flat.inputs))
     caller = Caller(external)
     with bulk():
-        graph, _, modules = torchscript.walk(traced, args, state, caller, names, "model")
+        found = torchscript.walk(
+            captured.program, flat.arguments(leaves), weights, caller, names, "model", renamed=flat.kept.names
+        )
         if caller.problems and not external:
             raise caller.error()
-    signature = caller.with_seed(graph.inputs, Signature(flat.inputs, flat.result.tree))
-    outputs = dict(zip(output_names(signature.outputs), graph.outputs.values(), strict=True))
-    graph = Graph(graph.inputs, outputs, graph.updates, title, caller.order)
-    return TensorDAG(graph, TorchWeights(tensors), signature, state, caller.origins, modules, title)
+        inputs = dict(list(found.graph.inputs.items())[: len(leaves)])
+        returned = list(found.graph.outputs.values())
+        again = list(found.graph.inputs.values())[len(leaves) : 2 * len(leaves)]
+        twice = state.Twice(list(inputs.values()), again, caller.streams) if flat.twice else None
+        values, updates = state.settled(flat, returned, found.graph.updates, twice)
+    signature = caller.with_seed(inputs, flat.signature())
+    outputs = dict(zip(output_names(signature.outputs), values, strict=True))
+    graph = Graph(inputs, outputs, updates, title, caller.order)
+    weights = _used(weights, flat, graph)
+    return TensorDAG(graph, TorchWeights(tensors), signature, weights, caller.origins, found.modules, title)
+
+
+def _state_and_held(flat: state.Flat) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:
+    """The state of a module, and the tensors of its attributes that a capture has as weights."""
+    weights, tensors = state_of(flat.model)
+    for name, (weight, tensor) in flat.weights().items():
+        weights[name], tensors[name] = weight, tensor
+    return weights, tensors
+
+
+def _used(weights: Mapping[str, Weight], flat: state.Flat, graph: Graph) -> dict[str, Weight]:
+    """The state without the tensors of attributes that the graph doesn't need."""
+    used = {*graph.parameters, *graph.buffers, *graph.updates}
+    return {n: w for n, w in weights.items() if n in used or n not in flat.kept.tensors}
 
 
 @one_at_a_time
@@ -397,12 +402,12 @@ def from_exported_program(
     parameters = set(spec.parameters)
     lifted = set(spec.inputs_to_lifted_tensor_constants.values())
     first: dict[int, str] = {}
-    state: dict[str, Weight] = {}
+    weights: dict[str, Weight] = {}
     for key, tensor in tensors.items():
         if key in lifted:
             continue
         alias = first.setdefault(id(tensor), key)
-        state[key] = Weight(
+        weights[key] = Weight(
             type_of(tensor),
             key in parameters,
             tensor.requires_grad,
@@ -421,7 +426,7 @@ def from_exported_program(
     signature = Signature(
         _with_constants(inputs, [s.arg for s in spec.input_specs if s.kind is InputKind.USER_INPUT]), outputs
     )
-    return _import_program(program, state, tensors, signature, names, "", external, name or "exported_program")
+    return _import_program(program, weights, tensors, signature, names, "", external, name or "exported_program")
 
 
 def _tree_of(spec: Any) -> Tree:
@@ -449,7 +454,7 @@ def _with_constants(tree: Tree, specs: Sequence[Any]) -> Tree:
 
 def _import_program(
     program: torch.export.ExportedProgram,
-    state: Mapping[str, Weight],
+    weights: Mapping[str, Weight],
     tensors: Mapping[str, torch.Tensor],
     signature: Signature,
     names: Sequence[str],
@@ -458,56 +463,83 @@ def _import_program(
     title: str,
     region: autocast.Region | None = None,
     examples: Mapping[str, torch.Tensor] | None = None,
+    flat: state.Flat | None = None,
+    written: Sequence[str] = (),
     met: Sequence[checks.Check] = (),
 ) -> TensorDAG:
+    """``written`` are the constants of the program that it writes to, and so are buffers."""
     caller = Caller(external, names)
     caller.autocast = region
+    caller.exact = aliases.writes(program.graph_module)
     places = _Places(prefix)
     refs: list[Any] = []
     inputs: dict[str, Value] = {}
     given: dict[str, Ref] = {}
     buffers: dict[str, Ref] = {}
+    constants: dict[str, Ref] = {}
+    renamed = {} if flat is None else flat.kept.names
+    given_names = names if flat is None else flat.names_of_inputs(names)
     placeholders = {n.name: n for n in program.graph.nodes if n.op == "placeholder"}
     with bulk():
         for spec in program.graph_signature.input_specs:
             target = (spec.target or "").removeprefix(prefix)
+            target = renamed.get(target, target)
             if spec.kind is InputKind.USER_INPUT:
                 if isinstance(spec.arg, ConstantArgument):
                     refs.append(spec.arg.value)
                     continue
-                name = names[len(inputs)]
+                name = given_names[len(inputs)]
                 inputs[name] = Input(name, type_of(placeholders[spec.arg.name].meta["val"]))()
                 given[spec.arg.name] = Ref(inputs[name])
                 refs.append(given[spec.arg.name])
             elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
-                weight = state[target]
+                weight = weights[target]
                 name = weight.alias_of or target
                 ref = buffers.setdefault(name, Ref(weight_value(target, weight)))
                 refs.append(ref)
             elif spec.kind is InputKind.CONSTANT_TENSOR:
                 found = _constant_tensor(program, str(spec.target))
-                if found.is_meta:  # a type without data is no constant, but can be a buffer
-                    state = {**state, target: Weight(type_of(found), False, False, persistent=False)}
+                if flat is not None:
+                    flat.check_constant(target, found)
+                if found.is_meta or target in written:  # a type without data is no constant, but can be a buffer
+                    weights = {**weights, target: Weight(type_of(found), False, False, persistent=False)}
                     tensors = {**tensors, target: found}
-                    refs.append(buffers.setdefault(target, Ref(weight_value(target, state[target]))))
+                    refs.append(buffers.setdefault(target, Ref(weight_value(target, weights[target]))))
                 else:
-                    refs.append(Ref(constant(found)))
+                    constants[target] = Ref(constant(found))
+                    refs.append(constants[target])
             else:
                 raise UnsupportedError(f"the exported program has an input of kind {spec.kind.name} ({spec.target})")
         result = run_fx(program.graph_module, refs, caller, places)
         if caller.problems and not external:
             raise caller.error()
-        outputs, updates = _results(program, result, signature, buffers, prefix)
-        changed = _written_inputs(program, dict(zip(given, inputs, strict=True)), given)
+        changed = [n for n, ref in constants.items() if ref.cell.version]
+        if changed and flat is not None:
+            raise UnsupportedError(
+                f"the network writes in place to {', '.join(changed)}, which are no buffers: register them as buffers"
+            )
+        if changed:
+            return _import_program(
+                program, weights, tensors, signature, names, prefix, external, title, written=(*written, *changed)
+            )
+        returned, updates = _results(program, result, buffers, prefix)
+        changed = [n for n in _written_inputs(program, dict(zip(given, inputs, strict=True)), given) if n in names]
+        if flat is not None:
+            first, again = [inputs[n] for n in names], [inputs.pop(n) for n in given_names[len(names) :]]
+            twice = state.Twice(first, again, caller.streams) if flat.twice else None
+            returned, updates = state.settled(flat, returned, updates, twice)
+        outputs = dict(zip(output_names(signature.outputs), returned, strict=True))
         refuse_shared_writes([*changed, *updates], examples or {}, tensors)
         warn_of_writes(changed)
         signature = caller.with_seed(inputs, signature)
         graph = Graph(inputs, outputs, updates, title, caller.order)
+        if flat is not None:
+            weights = _used(weights, flat, graph)
     asserted = assertions.distinct(caller.checks)
     assertions.tell(met, asserted)
-    asserted += [Check(None, c.message, c.place) for c in met if c.error and not c.whole]
+    asserted += [Check(None, c.message, c.place) for c in dict.fromkeys(met) if c.error and not c.whole]
     axes = caches.axis_names(signature.inputs, graph.inputs)
-    found = graph, TorchWeights(tensors), signature, dict(state), caller.origins, places.modules, title, axes
+    found = graph, TorchWeights(tensors), signature, dict(weights), caller.origins, places.modules, title, axes
     return TensorDAG(*found, checks=asserted)
 
 
@@ -529,11 +561,10 @@ def _written_inputs(
 def _results(
     program: torch.export.ExportedProgram,
     result: Any,
-    signature: Signature,
     buffers: Mapping[str, Ref],
     prefix: str,
-) -> tuple[dict[str, Value], dict[str, Value]]:
-    """Outputs by name and the new values of changed buffers."""
+) -> tuple[list[Value], dict[str, Value]]:
+    """Outputs and the new values of changed buffers."""
     updates: dict[str, Value] = {}
     returned: list[Value] = []
     for spec, ref in zip(program.graph_signature.output_specs, result, strict=True):
@@ -543,8 +574,8 @@ def _results(
             returned.append(ref.read())
     for name, ref in buffers.items():
         if ref.cell.version:
-            updates[name] = ref.cell.value
-    return dict(zip(output_names(signature.outputs), returned, strict=True)), updates
+            updates[name] = Ref(ref.cell.value, ref.cell).read()
+    return returned, updates
 
 
 class _Places:
@@ -613,13 +644,13 @@ def _from_script(
 ) -> TensorDAG:
     """A script read once."""
     caller = Caller(external)
-    state, tensors = state_of(module) if isinstance(module, nn.Module) else ({}, {})
+    weights, tensors = state_of(module) if isinstance(module, nn.Module) else ({}, {})
     with bulk():
-        graph, signature, modules = torchscript.walk(module, arguments, state, caller, kwargs=kwargs)
+        graph, signature, modules = torchscript.walk(module, arguments, weights, caller, kwargs=kwargs)
         if caller.problems and not external:
             raise caller.error()
     title = name or getattr(module, "original_name", "") or type(module).__name__
     graph.name = title
     assertions.tell((), caller.checks)
-    found = graph, TorchWeights(tensors), signature, state, caller.origins, modules, title
+    found = graph, TorchWeights(tensors), signature, weights, caller.origins, modules, title
     return TensorDAG(*found, checks=caller.checks)

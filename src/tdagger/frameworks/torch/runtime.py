@@ -181,6 +181,13 @@ def instance_norm_train(
     return out if axis == 1 else out.reshape(shape), mean, variance
 
 
+def straight_through(x: Tensor, new: Tensor) -> Tensor:
+    """``new``, whose gradient goes to ``x``."""
+    out = x.clone()
+    out.detach().copy_(new.detach())
+    return out
+
+
 def shift_right(x: Tensor, by: Tensor | int) -> Tensor:
     """A logical shift of 64 bits held in int64 (0 for shifts of 64 and more)."""
     by = torch.as_tensor(by, device=x.device)

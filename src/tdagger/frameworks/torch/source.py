@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tdagger.errors import SourceError, TDaggerError
 from tdagger.frameworks.source import Options, nearest, require
 from tdagger.frameworks.torch import archive, example, huggingface, importer
+from tdagger.frameworks.torch.attributes import left_as_it_was
 from tdagger.frameworks.torch.calls import array_of
 from tdagger.frameworks.torch.runtime import DTYPES
 from tdagger.names import shown
@@ -71,10 +72,11 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _outputs(module: Any, inputs: example.Arguments) -> list[Array]:
+    """The outputs of a run, which the module begins as it was and leaves as it was: two may share their buffers."""
     args, kwargs = inputs
-    with torch.no_grad():
+    with torch.no_grad(), left_as_it_was(module, parameters=True):
         leaves, _ = flatten(module(*args, **kwargs), _is_tensor, "the result", result=True)
-    return [_numpy(leaf) for leaf in leaves]
+        return [_numpy(leaf).copy() for leaf in leaves]  # a result may be a buffer
 
 
 def _numpy(tensor: Tensor) -> Array:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch._ops import OpOverload
 
 from tdagger import library as lib
 from tdagger.errors import InputError, UnsupportedError
+from tdagger.frameworks.torch.aliases import Standing
 from tdagger.frameworks.torch.aten import DTYPES, TORCH_DTYPES, Memory, memory_of, number_of
 from tdagger.frameworks.torch.calls import Caller, constant
 from tdagger.frameworks.torch.functional import Ref, refuse_shared_writes, warn_of_writes
@@ -46,6 +47,14 @@ class _Object:
         self.path = path
 
 
+class Walked(NamedTuple):
+    """What a script is: its graph, how it is called, and the classes of its modules by their paths."""
+
+    graph: Graph
+    signature: Signature
+    modules: dict[str, str]
+
+
 def walk(
     module: Any,
     args: tuple[Any, ...] | None,
@@ -54,11 +63,12 @@ def walk(
     names: Sequence[str] = (),
     root: str = "",
     kwargs: Mapping[str, Any] | None = None,
-) -> tuple[Graph, Signature, dict[str, str]]:
+    renamed: Mapping[str, str] | None = None,
+) -> Walked:
     """The graph, signature and module classes of a TorchScript module or function.
 
     ``names`` are those of the tensors of ``args``, the script's own if none are given; what is in the script's
-    module ``root`` is named as if that were the whole.
+    module ``root`` is named as if that were the whole, and attributes that are ``renamed`` as it says.
     """
     script = module.inlined_graph
     declared = list(script.inputs())
@@ -67,7 +77,12 @@ def walk(
         declared = declared[1:]
     inputs, given, tree = _inputs(module, declared, args, kwargs or {}, names)
     caller.taken = list(inputs)
-    walker = _Walker(state, caller, root)
+    walker = _Walker(state, caller, root, renamed or {})
+    examples = flatten((args or (), dict(kwargs or {})), lambda x: isinstance(x, torch.Tensor))[0]
+    if _writes(script):
+        walker.standing = Standing()
+        for ref, example in zip([x for x in _flat(given) if isinstance(x, Ref)], examples, strict=False):
+            walker.standing.put(ref, example)
     results = walker.call(script, [*([_Object(module, "")] if is_module else []), *given])
     result = results[0] if len(results) == 1 else tuple(results)
     leaves, outputs = flatten(_tensors(result), lambda x: isinstance(x, Ref), "the result")
@@ -76,7 +91,6 @@ def walk(
     updates = {n: v for n, v in now.items() if not (isinstance(v.op, Parameter | Buffer) and v.op.leaf == n)}
     refs = [x for x in _flat(given) if isinstance(x, Ref)]
     changed = [name for name, ref in zip(inputs, refs, strict=True) if ref.cell.version]
-    examples = flatten((args or (), dict(kwargs or {})), lambda x: isinstance(x, torch.Tensor))[0]
     own = (*module.named_parameters(), *module.named_buffers()) if is_module else ()
     tensors = {n.removeprefix(root and f"{root}."): t for n, t in own}
     refuse_shared_writes([*changed, *updates], dict(zip(inputs, examples, strict=False)), tensors)
@@ -84,7 +98,7 @@ def walk(
     results_by_name = dict(zip(names, [r.read() for r in leaves], strict=True))
     signature = caller.with_seed(inputs, Signature(tree, outputs))
     graph = Graph(inputs, results_by_name, updates, order=caller.order)
-    return graph, signature, walker.modules
+    return Walked(graph, signature, walker.modules)
 
 
 def _tensors(x: Any) -> Any:
@@ -174,9 +188,14 @@ def _overload(schema: str) -> OpOverload | None:
 class _Walker:
     """Runs the blocks of a script."""
 
-    def __init__(self, state: Mapping[str, Weight], caller: Caller, root: str = "") -> None:
+    def __init__(
+        self, state: Mapping[str, Weight], caller: Caller, root: str = "", renamed: Mapping[str, str] | None = None
+    ) -> None:
         self.root = root
+        self.renamed = renamed or {}
         self.env: dict[int, Any] = {}
+        #: What stands for the tensors in memory; None if nothing is written, so that it doesn't matter.
+        self.standing: Standing | None = None
         self.state = state
         self.caller = caller
         self.weights: dict[str, Ref] = {}
@@ -237,6 +256,8 @@ class _Walker:
         if known:
             return target(*args, **kwargs)
         result = self.caller.call(target, args, kwargs, self.origin(node), _memory(node))
+        if self.standing is not None:
+            result = self.standing.called(target, args, kwargs, result)
         return list(result) if isinstance(result, tuple) and node.outputsSize() == 1 else result
 
     def origin(self, node: Any) -> Origin:
@@ -261,7 +282,7 @@ class _Walker:
         """An attribute of a module: another module, a weight, or a plain value."""
         found = getattr(owner.module, name)
         whole = f"{owner.path}.{name}" if owner.path else name
-        path = self.below_root(whole)
+        path = self.renamed.get(whole) or self.below_root(whole)
         if isinstance(found, torch.nn.Module):
             self.modules[path] = getattr(found, "original_name", type(found).__name__)
             return _Object(found, whole)
@@ -275,8 +296,22 @@ class _Walker:
             if key not in self.weights:
                 kind = Parameter if weight.is_parameter else Buffer
                 self.weights[key] = Ref(kind(key, weight.type)())
+                if self.standing is not None:
+                    self.standing.put(self.weights[key], found)
             return self.weights[key]
         return found
+
+
+def _writes(block: Any) -> bool:
+    """Whether anything in a graph writes to a tensor, or may do it out of sight."""
+    for node in block.nodes():
+        schema = node.schema()
+        target = _overload(schema) if schema != "(no schema)" else None
+        if (target is not None and target._schema.is_mutable) or node.kind() in ("prim::CallMethod", "prim::fork"):
+            return True
+        if any(_writes(b) for b in node.blocks()):
+            return True
+    return False
 
 
 def _split(target: OpOverload, inputs: list[Any]) -> tuple[list[Any], dict[str, Any]]:
