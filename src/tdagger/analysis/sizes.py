@@ -18,10 +18,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from heapq import heappop, heappush
 from typing import Any, NamedTuple, cast
 
-from tdagger.analysis.axes import Axes, Axis, Line, resolve
+from tdagger.analysis.axes import Axes, Axis, Guess, Line, resolve, size_of
 from tdagger.analysis.notation import show_term
 from tdagger.errors import AxisError
-from tdagger.op import Term
+from tdagger.op import Term, Value
+from tdagger.ops.source import Const
 
 
 class Sizes:
@@ -30,6 +31,10 @@ class Sizes:
     def __init__(self, one: Any = 1) -> None:
         self.known: dict[Axis, Any] = {}
         self.one = one
+        #: The axes whose numbers something firm told.
+        self.told: set[Axis] = set()
+        #: What was assumed where a dimension was split and nothing tells which factor grows.
+        self.kept: list[Guess] = []
 
     def of(self, term: Term) -> Any:
         """The number of entries of a dimension."""
@@ -133,9 +138,12 @@ def solve(axes: Axes, wanted: Mapping[Term, Any], sizes: Sizes | None = None) ->
         if axis.kind == "input" and axis not in meant:
             sizes.known.setdefault(axis, axis.size)
     hard.all()
-    while (inner := hard.undecided()) is not None:
+    stated = {axis for term in axes.stated for axis in resolve(term)}
+    while (inner := hard.undecided(stated)) is not None:
         sizes.known[inner] = inner.size
         hard.propagate(hard.places[inner])
+    sizes.told = set(sizes.known)
+    sizes.told.difference_update(fixed)
     _Following([*soft, *firm], sizes).all()
     for axis in leaves:
         sizes.known.setdefault(axis, axis.size)
@@ -144,6 +152,70 @@ def solve(axes: Axes, wanted: Mapping[Term, Any], sizes: Sizes | None = None) ->
         if value is not None:
             sizes.check(value, equation)
     return sizes
+
+
+def assumed(axes: Axes, sizes: Sizes) -> list[Guess]:
+    """What was assumed of a graph at other sizes, that the program alone doesn't tell; empty if all is known.
+
+    Of ``axes.guesses`` those whose dimension has another size, products that were split without saying which factor
+    grows, and sizes that nothing ties to an axis but are those of a dimension that changes.
+    """
+    found = [
+        g
+        for g in axes.guesses
+        if sizes.of(g.term) != size_of(resolve(g.term))
+        and not (g.told_by and sizes.told.issuperset(resolve(g.told_by)))
+    ]
+    return [*sizes.kept, *found, *_untied(axes, sizes)]
+
+
+def _untied(axes: Axes, sizes: Sizes) -> Iterator[Guess]:
+    """Dimensions that were made with a number of entries which a dimension that changes has too."""
+    changing: set[int] = set()
+    loose: dict[Axis, Value] = {}
+    outputs = {*axes.graph.outputs.values(), *axes.graph.updates.values()}
+    for value in axes.graph.values:
+        if value in axes.static and value not in outputs:
+            continue
+        each = [*axes.of(value), *(axes.at(value, i) for i, a in enumerate(value.args) if a in axes.static)]
+        for term in [t for terms in each for t in terms]:
+            old = size_of(term)
+            if sizes.of(term) != old:
+                changing.add(old)
+            for axis in term:
+                if axis.size > 1 and _is_loose(axis, sizes):
+                    loose.setdefault(axis, value)
+    yield from _numbers(axes, changing)
+    for axis, value in loose.items():
+        if axis.size in changing and sizes.known.get(axis, axis.size) == axis.size:
+            yield Guess(value, (axis,), f"has {axis.size} entries, and nothing ties them to another axis of as many")
+
+
+def _is_loose(axis: Axis, sizes: Sizes) -> bool:
+    """Whether the program gave the number of entries as a number, or that of everything it is counted from."""
+    if axis.kind not in _MADE:
+        return False
+    counted = [a for line in axis.lines for p in line.parts if not isinstance(p, int) for a in resolve(p)]
+    return axis not in sizes.told or (bool(counted) and all(a.kind in _MADE and a not in sizes.told for a in counted))
+
+
+def _numbers(axes: Axes, changing: set[int]) -> Iterator[Guess]:
+    """Numbers that are the size of a dimension that changes, its root, or one over those: whole ones from 3 on."""
+    of: dict[float, int] = {}
+    for n in changing:
+        if n > 2:
+            numbers = [v for v in (float(n), 1 / n, math.sqrt(n), 1 / math.sqrt(n)) if v not in (0.5, 1.0, 2.0)]
+            of |= {sign * v: n for v in numbers for sign in (1, -1)}
+    for value in axes.graph.values if of else ():
+        if isinstance(value.op, Const) and value.type.size == 1 and value.dtype.name != "bool":
+            number = complex(value.op.data.reshape(-1)[0]).real
+            n = next((n for v, n in of.items() if math.isclose(number, v, rel_tol=1e-6)), None)
+            if n is not None:
+                yield Guess(value, (), f"the number {number:g} may come from a dimension of {n} entries")
+
+
+#: Kinds of axes whose number of entries the program gave as a number.
+_MADE = {"repeated", "iota", "random", "interpolated", "bins", "const", "banded"}
 
 
 def equations(axes: Axes) -> tuple[list[Equation], list[Equation]]:
@@ -192,12 +264,18 @@ class _Following:
                 self.sizes.known[unknown[0]] = self.sizes.divided(value, known, equation)
                 queue.extend(self.places[unknown[0]])
 
-    def undecided(self) -> Axis | None:
-        """The innermost unknown factor of the first product whose number of entries is known."""
+    def undecided(self, stated: set[Axis]) -> Axis | None:
+        """The innermost unknown factor of the first product whose number of entries is known; ``stated`` ones first."""
         while self._products:
-            unknown = self._unknown(self.equations[heappop(self._products)])
+            equation = self.equations[heappop(self._products)]
+            unknown = self._unknown(equation)
             if unknown:
-                return unknown[-1]
+                said = [axis for axis in unknown if axis in stated]
+                if not said and equation.evaluate(self.sizes) != math.prod([a.size for a in equation.term]):
+                    factors = " x ".join(str(a.size) for a in equation.term)
+                    what = f"is split into {factors}, and nothing tells which of them grows: the last is kept"
+                    self.sizes.kept.append(Guess(None, equation.term, what))
+                return (said or unknown)[-1]
         return None
 
     def _unknown(self, equation: Equation) -> list[Axis]:

@@ -23,6 +23,10 @@ def resize(axes: Axes, wanted: Mapping[Term, int], where: Where = lambda value: 
     for axis, size in sizes.known.items():
         if size < 0 or (size == 0) != (axis.size == 0):
             raise AxisError(f"axis {axis} of {axis.size} entries would have {size}")
+    for value, term in axes.ones:
+        if sizes.of(term) != 1:
+            kept = f"which keeps it with {sizes.of(term)}"
+            raise AxisError(f"{value!r}{where(value)} drops {show_term(term)} of 1 entry by squeeze, {kept}")
     _check_unrolled(axes, sizes, where)
     return Change(axes, sizes, where=where)
 
