@@ -503,13 +503,18 @@ class Axes:
             self.mark(term, "takes one entry of")
             if start > 1 or size <= 3:
                 self.guess(term, f"takes entry {start}")
+            at = start if start < size - 1 - start else start - size
+            self.starts[self._value, axis] = Line((at,)) if at >= 0 else Line((term,), at)
             return ()
         offsets, divisor, plus = _difference(start, stop)
         self.mark(term, "takes one entry of" if count == 1 else "slices")
-        if step == 1 and not isinstance(start, Sized) and (literal or stop == size):
+        fixed = all(a.rigid for a in resolve(term))  # what parameters hold doesn't change: names are all there is to it
+        if step == 1 and (fixed or (not isinstance(start, Sized) and (literal or stop == size))):
             before, result = self._segment(resolve(term), start, stop)
             self.starts[self._value, axis] = before
             return result
+        if (part := self._part(term, start)) is not None:
+            return part
         self._guess_bounds(term, start, stop)
         if sum(times * ((size + o) // divisor) for o, times in offsets.items()) + plus != stop - start:
             self.guess(term, f"takes entries of {size} from or to where there are none")
@@ -523,6 +528,18 @@ class Axes:
             return self.line((term,) * times, 0, divisor, firm=False)
         found = self.line((term,) * times, offset * times + plus * divisor, divisor)
         return found if step == 1 else self.line((found,), step - 1, step)
+
+    def _part(self, term: Term, start: int) -> Term | None:
+        """Which of the parts laid end to end it is, where they are chunked into as many: then they are of one size."""
+        cut, known = start.parts if isinstance(start, Sized) else None, _sum(term)
+        if cut is None or cut[0] == "split" or known is None or not known.is_sum or len(known.parts) != cut[1]:
+            return None
+        parts = [p for p in known.parts if not isinstance(p, int)]
+        if len(parts) != cut[1] or len({size_of(p) for p in parts}) > 1:
+            return None
+        for part in parts[1:]:
+            self._join(parts[0], part)
+        return resolve(parts[len(cast(Sized, start).offsets)])
 
     def _guess_bounds(self, term: Term, start: int, stop: int, told_by: Term = ()) -> None:
         """Bounds that count from the start may have been computed; 0 and a first entry left out are taken as said."""
@@ -570,9 +587,10 @@ class Axes:
         if stop == size:
             self._guess_bounds(term, start, stop)
             return Line((start,)), self.line((term,), -start, firm=start == 1 and size > 3)
-        fixed = self._some(count)
-        self._guess_bounds(term, start, stop, fixed)
-        return Line((start,)), fixed
+        # most of it without what is at the end, as what was padded is cut again
+        found = self.line((term,), stop - size, firm=False) if start == 0 and size - stop < stop else self._some(count)
+        self._guess_bounds(term, start, stop, found)
+        return Line((start,)), found
 
     def _guess_parts(self, parts: Sequence[Term | int], start: int, stop: int) -> None:
         """A bound at the end of a part of a concatenated axis is taken to follow that part."""
@@ -694,6 +712,8 @@ def _firm(term: Term) -> Line | None:
 
 def _sum(term: Term) -> Line | None:
     """The firm line of a single axis that is its parts end to end, whole."""
+    if len(term) != 1:
+        return None
     return next((line for line in term[0].lines if line.firm and line.divisor == 1), None)
 
 
