@@ -117,7 +117,7 @@ def quantile(x: Value, *, q: float, axis: int, interpolation: str = "linear") ->
     ordered, _ = sort(x, axis=axis)
     last = x.shape[axis] - 1
     real = x.dtype.numpy.type
-    rank = real(q) * real(last)
+    rank: Any = real(q) * real(last)
     low, high = int(np.floor(rank)), int(np.ceil(rank))
     if interpolation in ("lower", "higher", "nearest"):
         low = high = {"lower": low, "higher": high, "nearest": int(np.round(rank))}[interpolation]
