@@ -110,9 +110,9 @@ class Group(Op, core=True):
     def adapt(self, out: Plan, *args: Plan) -> Op:
         into = [i for i, count in enumerate(self.counts) for _ in range(count)]
         left = [None if p.axis is None else into[p.axis] for p in args[0]]
-        counts = tuple(1 if p.axis is None else left.count(p.axis) for p in out)
-        if counts == self.counts:
-            return self
+        found = [1 if p.axis is None else left.count(p.axis) for p in out]
+        own = [1 if p.axis is None else self.counts[p.axis] for p in out]
+        counts = tuple(old if old == n else n for old, n in zip(own, found, strict=True))
         if 0 in counts and max(counts) == 1:  # what inserts axes is written as unsqueeze writes it
             return _inserting(counts, tuple(p.size for p in args[0]))
         return Group(counts)
