@@ -120,7 +120,7 @@ def quantile(x: Value, *, q: float, axis: int, interpolation: str = "linear") ->
     rank: Any = real(q) * real(last)
     low, high = int(np.floor(rank)), int(np.ceil(rank))
     if interpolation in ("lower", "higher", "nearest"):
-        low = high = {"lower": low, "higher": high, "nearest": int(np.round(rank))}[interpolation]
+        low = high = {"lower": low, "higher": high, "nearest": round(float(rank))}[interpolation]
     share = float(real(0.5) if interpolation == "midpoint" and high > low else real(rank - np.floor(rank)))
     none = reduce(isnan(x), "any", (axis,))
     below, above = (take_along(ordered, where(none, last, k), axis) for k in (low, high))
