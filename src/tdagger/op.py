@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self, cast, dataclass_tr
 import numpy as np
 
 from tdagger.errors import AttributeValueError, NoInverseError, TDaggerError, TypeMismatchError
-from tdagger.types import DType, Shape, TensorType, ValueType
+from tdagger.types import DType, Shape, Sized, TensorType, ValueType
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -79,6 +79,17 @@ class AxisRules(Protocol):
 
     def mark(self, term: Term, how: str) -> None:
         """The op doesn't just carry the axes of this dimension: it sums over them, slices them, ..."""
+        ...
+
+    def stays_one(self, term: Term) -> None:
+        """The op is another one where this dimension of size 1 has more entries."""
+        ...
+
+    def guess(self, term: Term, what: str, told_by: Term = ()) -> None:
+        """What the op holds may have been computed from the size of ``term``, and is taken to stay.
+
+        Not where something firm tells the size of ``told_by``.
+        """
         ...
 
 
@@ -249,6 +260,8 @@ def _canonical(attribute: Any) -> Any:
         return (bool, attribute)
     if kind is complex:
         return (complex, attribute.real.hex(), attribute.imag.hex())
+    if kind is Sized:  # a bound that counts from the end is not one that counts from the start
+        return cast(Sized, attribute).key
     if kind is tuple:
         return tuple([a if a.__class__ is int else _canonical(a) for a in attribute])
     if isinstance(attribute, tuple):  # a named tuple is not equal to a plain one

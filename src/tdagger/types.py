@@ -26,6 +26,67 @@ def most(a: Any, b: Any) -> Any:
     return max(a, b) if isinstance(a, int) and isinstance(b, int) else b.most(a) if isinstance(a, int) else a.most(b)
 
 
+class Sized(int):
+    """A number in an attribute that follows the size of an axis: what it is here, and how it follows.
+
+    For an axis of n entries it is ``sum((n + o) // divisor for o in offsets) + plus``, from 0 to n; with no offsets it
+    is stated as a number, whatever n. ``parts``: what cuts the axis must give so many parts there:
+    ``("split", size, count)``, ``("chunk", chunks, count)`` or ``("tensor_split", count, count)``. As a count of axes
+    that ``group`` merges ``("squeeze", mask, 0)`` says which of them were squeezed away (bit i: axis i).
+
+    >>> half = sized(7, (2,), 2)  # torch.fft.rfft keeps n // 2 + 1 of n
+    >>> half, half.at(9), sized(6, plus=-1), sized(6, plus=-1).at(9)
+    (4, 5, 5, 8)
+    """
+
+    offsets: tuple[int, ...]
+    divisor: int
+    plus: int
+    parts: tuple[str, int, int] | None
+
+    def at(self, n: Any) -> Any:
+        """The number for an axis of ``n`` entries; AttributeValueError if that has another number of parts."""
+        if self.parts is not None and self.parts[0] in ("split", "chunk"):
+            how, by, count = self.parts
+            size = max(-(-n // by), 1) if how == "chunk" else by
+            if max(-(-n // size), 1) != count:
+                raise AttributeValueError(
+                    f"{how}({by}) of {n} entries gives {max(-(-n // size), 1)} parts, but the network takes {count}"
+                )
+        found = sum([(n + o) // self.divisor for o in self.offsets], self.plus)
+        return found if not isinstance(n, int) or self.parts else min(max(found, 0), n)
+
+    def of(self, n: int) -> Sized:
+        """The same for an axis of ``n`` entries."""
+        return sized(n, self.offsets, self.divisor, self.plus, self.parts)
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What it is compared by."""
+        return (Sized, int(self), self.offsets, self.divisor, self.plus, self.parts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_sized, self.key[1:])
+
+
+def _sized(value: int, *rule: Any) -> Sized:
+    out = Sized(value)
+    out.offsets, out.divisor, out.plus, out.parts = rule
+    return out
+
+
+def sized(
+    n: int,
+    offsets: tuple[int, ...] = (0,),
+    divisor: int = 1,
+    plus: int = 0,
+    parts: tuple[str, int, int] | None = None,
+) -> Sized:
+    """A number that follows the size of an axis, which is ``n`` here; see :class:`Sized`."""
+    rule = _sized(0, offsets, divisor, plus, parts)
+    return _sized(rule.at(n), offsets, divisor, plus, parts)
+
+
 class DType:
     """An element type, one of a fixed table (:data:`DTYPES`).
 

@@ -19,12 +19,12 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from tdagger.composite import Composite
 from tdagger.depth import nested
-from tdagger.graph import Graph, bulk, is_one, result_types
+from tdagger.graph import Graph, bulk, is_one, result_types, topological
 from tdagger.op import Term, Terms, Value
 from tdagger.ops.external import External
 from tdagger.ops.source import Const, Input, Iota, Leaf
 from tdagger.ops.structure import Item
-from tdagger.types import TensorType
+from tdagger.types import Sized, TensorType, sized
 
 T = TypeVar("T")
 
@@ -87,11 +87,15 @@ class Mark(NamedTuple):
 
 
 class Guess(NamedTuple):
-    """What was taken for likely of a dimension: where, and what."""
+    """What the program doesn't tell: a number that may have been computed from the size of ``term``, or may not.
 
-    value: Value
+    It is taken to stay. ``told_by`` is a dimension whose size, where something firm tells it, takes the guess away.
+    """
+
+    value: Value | None
     term: Term
     what: str
+    told_by: Term = ()
 
 
 class Opaque(NamedTuple):
@@ -141,7 +145,12 @@ class Axes:
         self.assume_size_one = assume_size_one
         self.marks: list[Mark] = []
         self.opaque: list[Opaque] = []
+        #: Everything that is assumed where sizes change; see :func:`tdagger.analysis.sizes.assumed`.
         self.guesses: list[Guess] = []
+        #: Dimensions of size 1 that were squeezed away: with more entries they would stay.
+        self.ones: list[tuple[Value, Term]] = []
+        #: Factors that were given as numbers where another was left open (-1), and follows.
+        self.stated: list[Term] = []
         self.equal: list[tuple[Term, Term]] = []
         #: For a value and the place of an argument, what its dimensions are there, where that differs.
         self.expected: dict[tuple[Value, int], Terms] = {}
@@ -201,7 +210,7 @@ class Axes:
         if isinstance(op, Input) or any(a in self._dynamic for a in value.args):
             self._dynamic.add(value)
         args = [self._terms[a] for a in value.args]
-        if isinstance(op, Const | Iota) or (args and all(a in self.static for a in value.args)):
+        if isinstance(op, Const | Iota) or (not isinstance(op, Leaf) and all(a in self.static for a in value.args)):
             self.static.add(value)
         else:
             args = [
@@ -217,6 +226,9 @@ class Axes:
             self._terms[value] = results[0] if len(results) == 1 else results
         else:
             self._terms[value] = op.axis_rule(self, value.type, *args)
+        indexed = op.name in ("gather", "scatter") and value not in self.static and value.args[1] in self.static
+        if indexed and any(isinstance(v.op, Const) and v.type.size > 1 for v in topological([value.args[1]])):
+            self.guess(args[0][int(op.attributes["axis"])], "is indexed with numbers that are given")
 
     def _use(self, value: Value, argument: int) -> Terms:
         """The axes of something made of constants alone, for one use of it.
@@ -259,6 +271,14 @@ class Axes:
     def mark(self, term: Term, how: str) -> None:
         if term:
             self.marks.append(Mark(self._value, term, how))
+
+    def guess(self, term: Term, what: str, told_by: Term = ()) -> None:
+        if term:
+            self.guesses.append(Guess(self._value, term, what, told_by))
+
+    def stays_one(self, term: Term) -> None:
+        if term:
+            self.ones.append((self._value, term))
 
     def expect(self, argument: int, terms: Terms) -> None:
         own = self._terms[self._value.args[argument]]
@@ -392,7 +412,10 @@ class Axes:
             if axis.size == 1:
                 _place_one(axis, inner, sizes, pieces)
             inner *= axis.size
-        return [tuple(p) if p or n != 1 else self.one() for p, n in zip(pieces, sizes, strict=True)]
+        found = [tuple(p) if p or n != 1 else self.one() for p, n in zip(pieces, sizes, strict=True)]
+        if any(isinstance(n, Sized) for n in sizes):
+            self.stated += [t for t, n in zip(found, sizes, strict=True) if not isinstance(n, Sized)]
+        return found
 
     def _split_big(self, rest: list[Axis], sizes: list[int]) -> list[list[Axis]]:
         """Axes as factors of ``sizes``, none of size 1, from the inside out, splitting axes where needed."""
@@ -469,29 +492,75 @@ class Axes:
             total = sum(p if isinstance(p, int) else size_of(p) for p in flat)
             found = self._lines[key] = self.fresh(max((total + offset) // divisor, 0), "line" if counts else "fill")
             found[0].lines.append(Line(tuple(flat), offset, divisor, firm))
+        elif firm:  # what was guessed before is now told
+            axis = found[0].root()
+            axis.lines[:] = [line._replace(firm=True) if line[:3] == key else line for line in axis.lines]
         return found
 
     def cut(self, axis: int, term: Term, start: int, stop: int, step: int) -> Term:
         size, count = size_of(term), len(range(start, stop, step))
-        if size == 1 and count == 1:
+        if step < 0:
+            self.mark(term, "reverses")
+            if not isinstance(start, Sized):
+                self.guess(term, f"takes entries {start}:{stop}:{step}")
+            return term if count == size else self._some(count)
+        literal = not (isinstance(start, Sized) or isinstance(stop, Sized))
+        if size == 1 and count == 1 and (literal or (step == 1 and _difference(start, stop)[0] == {})):
             return self._only_entry(term)
-        if count == 1:
+        if literal and count == 1:
             self.mark(term, "takes one entry of")
+            if start > 1 or size <= 3:
+                self.guess(term, f"takes entry {start}")
             at = start if start < size - 1 - start else start - size
             self.starts[self._value, axis] = Line((at,)) if at >= 0 else Line((term,), at)
             return ()
-        if count == size:  # backwards
-            self.mark(term, "reverses")
-            return term
-        self.mark(term, "slices")
-        if step != 1:
-            ends = step > 0 and start + count * step >= size
-            line = Line((term,), step - 1 - start, step) if ends else Line((count,))
-            self.guesses.append(Guess(self._value, term, f"entries {start}:{stop}:{step} of {size} may be others"))
-            return self.line(line.parts, line.offset, line.divisor, firm=False)
-        before, result = self._segment(resolve(term), start, stop)
-        self.starts[self._value, axis] = before
-        return result
+        offsets, divisor, plus = _difference(start, stop)
+        self.mark(term, "takes one entry of" if count == 1 else "slices")
+        fixed = all(a.rigid for a in resolve(term))  # what parameters hold doesn't change: names are all there is to it
+        if step == 1 and (fixed or (not isinstance(start, Sized) and (literal or stop == size))):
+            before, result = self._segment(resolve(term), start, stop)
+            self.starts[self._value, axis] = before
+            return result
+        if (part := self._part(term, start)) is not None:
+            return part
+        self._guess_bounds(term, start, stop)
+        if sum(times * ((size + o) // divisor) for o, times in offsets.items()) + plus != stop - start:
+            self.guess(term, f"takes entries of {size} from or to where there are none")
+            return self._some(count)
+        if not offsets:
+            return self._some(len(range(0, plus, step)), True) if count != 1 else ()
+        if len(offsets) > 1:  # the last of several chunks: what it has is checked where sizes change
+            return self.line((term,), 0, divisor, firm=False)
+        ((offset, times),) = offsets.items()
+        if times != 1 and divisor != 1:
+            return self.line((term,) * times, 0, divisor, firm=False)
+        found = self.line((term,) * times, offset * times + plus * divisor, divisor)
+        return found if step == 1 else self.line((found,), step - 1, step)
+
+    def _part(self, term: Term, start: int) -> Term | None:
+        """Which of the parts laid end to end it is, where they are chunked into as many: then they are of one size."""
+        cut, known = start.parts if isinstance(start, Sized) else None, _sum(term)
+        if cut is None or cut[0] == "split" or known is None or not known.is_sum or len(known.parts) != cut[1]:
+            return None
+        parts = [p for p in known.parts if not isinstance(p, int)]
+        if len(parts) != cut[1] or len({size_of(p) for p in parts}) > 1:
+            return None
+        for part in parts[1:]:
+            self._join(parts[0], part)
+        return resolve(parts[len(cast(Sized, start).offsets)])
+
+    def _guess_bounds(self, term: Term, start: int, stop: int, told_by: Term = ()) -> None:
+        """Bounds that count from the start may have been computed; 0 and a first entry left out are taken as said."""
+        size = size_of(term)
+        said = isinstance(start, Sized) or start == 0 or (start == 1 and size > 3)
+        if not (said and isinstance(stop, Sized)):
+            self.guess(term, f"takes entries {start}:{'' if stop == size else stop} of {size}", told_by if said else ())
+
+    def _some(self, count: int, firm: bool = False) -> Term:
+        """So many entries, whatever there are."""
+        found = self.fresh(count, "slice")
+        found[0].lines.append(Line((count,), firm=firm))
+        return found
 
     def _only_entry(self, term: Term) -> Term:
         if self.assume_size_one or all(a.kind == "one" for a in resolve(term)):
@@ -511,25 +580,31 @@ class Axes:
                 ends.append(ends[-1] + (part if isinstance(part, int) else size_of(part)))
             if start in ends and stop in ends:
                 i, j = ends.index(start), len(ends) - 1 - ends[::-1].index(stop)
+                self._guess_parts(known.parts[: i if stop == size else j], start, stop)
                 return Line(known.parts[:i]), self.line(known.parts[i:j])
             i = max(k for k, e in enumerate(ends) if e <= start)
             part = known.parts[i]
             if stop <= ends[i + 1] and not isinstance(part, int):
+                self._guess_parts(known.parts[:i], start, stop)
                 inner, found = self._segment(part, start - ends[i], stop - ends[i])
                 return Line((*known.parts[:i], *inner.parts), inner.offset), found
         chunks = size // count if count > 1 and size % count == 0 and start % count == 0 else 0
         if len(term) == 1 and term[0].rigid and 1 < chunks <= _CHUNKS:
             _, chunk = self._split_axis(term[0], count)
             return Line(((chunk,),) * (start // count)), (chunk,)
-        from_end = size - start <= start
-        self.guesses.append(Guess(self._value, term, f"entries {start}:{stop} of {size} may be others"))
-        if stop == size and not from_end:
-            return Line((start,)), self.line((term,), -start, firm=False)
-        if start == 0 and size - stop < stop:
-            return Line(()), self.line((term,), stop - size, firm=False)
-        fixed = self.fresh(count, "slice")
-        fixed[0].lines.append(Line((count,), firm=False))
-        return Line((term,), start - size) if from_end and stop == size else Line((start,)), fixed
+        if stop == size:
+            self._guess_bounds(term, start, stop)
+            return Line((start,)), self.line((term,), -start, firm=start == 1 and size > 3)
+        # most of it without what is at the end, as what was padded is cut again
+        found = self.line((term,), stop - size, firm=False) if start == 0 and size - stop < stop else self._some(count)
+        self._guess_bounds(term, start, stop, found)
+        return Line((start,)), found
+
+    def _guess_parts(self, parts: Sequence[Term | int], start: int, stop: int) -> None:
+        """A bound at the end of a part of a concatenated axis is taken to follow that part."""
+        for part in parts:
+            if not isinstance(part, int):
+                self.guess(part, f"takes entries {start}:{stop} where the part before has {size_of(part)}")
 
     # Composites: what their bodies say.
 
@@ -618,6 +693,23 @@ def body_axes(op: Composite, types: tuple[TensorType, ...], assume_size_one: boo
     return axes
 
 
+def _difference(start: int, stop: int) -> tuple[dict[int, int], int, int]:
+    """``stop - start``: how often ``(n + offset) // divisor`` is in it, for each offset, the divisor, and a number.
+
+    >>> _difference(sized(6, (1,), 2), sized(6))  # the second of two chunks
+    ({0: 1}, 2, 0)
+    """
+    rules = [b if isinstance(b, Sized) else sized(0, (), 1, b) for b in (start, stop)]
+    divisor = max(b.divisor for b in rules)
+    # n is the sum of (n + j) // divisor for j below the divisor
+    first, last = (
+        Counter(b.offsets if b.divisor == divisor else [o + j for o in b.offsets for j in range(divisor)])
+        for b in rules
+    )
+    last.subtract(first)
+    return {o: times for o, times in last.items() if times}, divisor, rules[1].plus - rules[0].plus
+
+
 def _firm(term: Term) -> Line | None:
     """What tells the number of entries of a single axis."""
     if len(term) != 1:
@@ -627,6 +719,8 @@ def _firm(term: Term) -> Line | None:
 
 def _sum(term: Term) -> Line | None:
     """The firm line of a single axis that is its parts end to end, whole."""
+    if len(term) != 1:
+        return None
     return next((line for line in term[0].lines if line.firm and line.divisor == 1), None)
 
 

@@ -159,6 +159,7 @@ class Costs:
             raise AxisError(f"{', '.join(unknown)} can't be resized; the free axes are {names}")
         if any(n < 1 for n in sizes.values()):
             raise AxisError(f"sizes are at least 1, got {dict(sizes)}")
+        sizes = self._following(sizes)
         point = self._point(sizes)
         for condition in self.conditions:
             if not condition.holds(point):
@@ -168,6 +169,15 @@ class Costs:
         # functions that make composites may treat sizes of 1 in a way of their own
         ones = any(sizes.get(n, s.size) == 1 != s.size for n, s in self.symbols.items())
         return self._count(sizes)[what] if uneven or ones else point.of(self._totals(point)[what])
+
+    def _following(self, sizes: Mapping[str, int]) -> Mapping[str, int]:
+        """With the sizes that axes sharing factors with those get by a resize."""
+        given = {a for n in sizes for a in resolve(self._terms[n])}
+        others = [n for n in self.free if n not in sizes and not given.isdisjoint(resolve(self._terms[n]))]
+        if not others:
+            return sizes
+        found = solve(self.axes, {self._terms[n]: k for n, k in sizes.items()})
+        return {**sizes, **{n: found.of(self._terms[n]) for n in others}}
 
     def _point(self, sizes: Mapping[str, int]) -> Point:
         return Point({s: sizes.get(n, s.size) for n, s in self.symbols.items()})

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from heapq import heappop, heappush
 from typing import Any, NamedTuple, cast
 
-from tdagger.analysis.axes import Axes, Axis, Line, resolve
+from tdagger.analysis.axes import Axes, Axis, Guess, Line, resolve, size_of
 from tdagger.analysis.notation import show_term
 from tdagger.errors import AxisError
 from tdagger.op import Term
@@ -30,6 +30,10 @@ class Sizes:
     def __init__(self, one: Any = 1) -> None:
         self.known: dict[Axis, Any] = {}
         self.one = one
+        #: The axes whose numbers something firm told.
+        self.told: set[Axis] = set()
+        #: What was assumed where a dimension was split and nothing tells which factor grows.
+        self.kept: list[Guess] = []
 
     def of(self, term: Term) -> Any:
         """The number of entries of a dimension."""
@@ -133,9 +137,12 @@ def solve(axes: Axes, wanted: Mapping[Term, Any], sizes: Sizes | None = None) ->
         if axis.kind == "input" and axis not in meant:
             sizes.known.setdefault(axis, axis.size)
     hard.all()
-    while (inner := hard.undecided()) is not None:
+    stated = {axis for term in axes.stated for axis in resolve(term)}
+    while (inner := hard.undecided(stated)) is not None:
         sizes.known[inner] = inner.size
         hard.propagate(hard.places[inner])
+    sizes.told = set(sizes.known)
+    sizes.told.difference_update(fixed)
     _Following([*soft, *firm], sizes).all()
     for axis in leaves:
         sizes.known.setdefault(axis, axis.size)
@@ -144,6 +151,22 @@ def solve(axes: Axes, wanted: Mapping[Term, Any], sizes: Sizes | None = None) ->
         if value is not None:
             sizes.check(value, equation)
     return sizes
+
+
+def assumed(axes: Axes, sizes: Sizes) -> list[Guess]:
+    """What was guessed of a graph at other sizes: see :mod:`tdagger.analysis.doubts`, which has all of it.
+
+    Of ``axes.guesses`` those whose dimension has another size, and products that were split without saying which factor
+    grows.
+    """
+    changed = [g for g in axes.guesses if sizes.of(g.term) != size_of(resolve(g.term))]
+    return [*sizes.kept, *(g for g in changed if not _is_told(g, sizes))]
+
+
+def _is_told(guess: Guess, sizes: Sizes) -> bool:
+    """Whether something firm tells what was guessed; what was taken for the dimension itself tells nothing."""
+    by = set(resolve(guess.told_by))
+    return bool(by) and by.isdisjoint(resolve(guess.term)) and sizes.told.issuperset(by)
 
 
 def equations(axes: Axes) -> tuple[list[Equation], list[Equation]]:
@@ -192,12 +215,18 @@ class _Following:
                 self.sizes.known[unknown[0]] = self.sizes.divided(value, known, equation)
                 queue.extend(self.places[unknown[0]])
 
-    def undecided(self) -> Axis | None:
-        """The innermost unknown factor of the first product whose number of entries is known."""
+    def undecided(self, stated: set[Axis]) -> Axis | None:
+        """The innermost unknown factor of the first product whose number of entries is known; ``stated`` ones first."""
         while self._products:
-            unknown = self._unknown(self.equations[heappop(self._products)])
+            equation = self.equations[heappop(self._products)]
+            unknown = self._unknown(equation)
             if unknown:
-                return unknown[-1]
+                said = [axis for axis in unknown if axis in stated]
+                if not said and equation.evaluate(self.sizes) != math.prod([a.size for a in equation.term]):
+                    factors = " x ".join(str(a.size) for a in equation.term)
+                    what = f"is split into {factors}, and nothing tells which of them grows: the last is kept"
+                    self.sizes.kept.append(Guess(None, equation.term, what))
+                return (said or unknown)[-1]
         return None
 
     def _unknown(self, equation: Equation) -> list[Axis]:

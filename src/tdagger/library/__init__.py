@@ -55,6 +55,7 @@ from tdagger.library.attention import attention_train, scaled_dot_product_attent
 from tdagger.library.contraction import bilinear, einsum
 from tdagger.library.control import cond
 from tdagger.library.conv import convolution, convolution_transpose
+from tdagger.library.counts import filled, linspace, median, over_count, pdist, quantile
 from tdagger.library.fourier import fft
 from tdagger.library.kinks import (
     at_least,
@@ -88,6 +89,7 @@ from tdagger.library.pool import (
     avg_pool,
     max_pool,
     max_pool_with_indices,
+    max_unpool,
 )
 from tdagger.library.random import (
     SEED,
@@ -207,6 +209,7 @@ __all__ = [
     "exp2",
     "exponential",
     "fft",
+    "filled",
     "fmax",
     "fmin",
     "gaussian",
@@ -234,6 +237,7 @@ __all__ = [
     "lerp",
     "linear",
     "linear_index",
+    "linspace",
     "local_response_norm",
     "log2",
     "log10",
@@ -248,18 +252,23 @@ __all__ = [
     "matmul",
     "max_pool",
     "max_pool_with_indices",
+    "max_unpool",
     "mean",
+    "median",
     "mish",
     "nan_to_num",
     "ndtri",
     "normal",
     "normalize",
     "one_hot",
+    "over_count",
+    "pdist",
     "permutation",
     "pixel_shuffle",
     "pixel_unshuffle",
     "polar",
     "prelu",
+    "quantile",
     "random_integers",
     "reflect_pad",
     "relu",

@@ -19,12 +19,13 @@ from tdagger.library.conv import Ints, per_axis
 from tdagger.library.linear import wide
 from tdagger.op import AxisRules, Plan, Terms, Value
 from tdagger.ops.elementwise import cast, equal, isnan, where
-from tdagger.ops.indexing import gather
-from tdagger.ops.source import const, iota
+from tdagger.ops.indexing import gather, put_along
+from tdagger.ops.source import const, iota, scalar
 from tdagger.ops.structure import (
     Group,
     Ungroup,
     broadcast_to,
+    group,
     pad,
     reduce,
     squeeze,
@@ -289,6 +290,41 @@ def adaptive_max_pool_with_indices(x: Value, *, size: tuple[int | None, ...]) ->
     return squeeze(best, inside), squeeze(index, inside)
 
 
+@composite
+def max_unpool(x: Value, index: Value, *, size: tuple[int, ...]) -> Value:
+    """The entries of x ``[.. spatial..]`` in zeros of ``[.. size..]``, each where ``index`` says, as one spatial axis.
+
+    The index is that of :func:`max_pool_with_indices`.
+    """
+    k = len(size)
+    if k > x.rank or index.shape != x.shape:
+        raise TypeMismatchError(f"max_unpool: the index {index.type} is not one for each entry of {x.type}, or {size}")
+    lead = x.rank - k
+    flat, places = (group(v, [*(1,) * lead, k]) for v in (x, cast(index, "i64")))
+    zeros = broadcast_to(const(scalar(0, x.dtype), x.dtype), (*x.shape[:lead], math.prod(size)))
+    return ungroup(put_along(zeros, places, flat, lead), lead, size)
+
+
+@max_unpool.axes
+def _(op: Composite, rules: AxisRules, out: TensorType, x: Terms, index: Terms) -> Terms:
+    """Sizes are numbers in torch, as many times those of x as there are now if nothing else tells."""
+    terms = list(rules.join(x, index))
+    rules.expect(0, tuple(terms))
+    rules.expect(1, tuple(terms))
+    for axis, wanted in enumerate(op.attributes["size"], len(x) - len(op.attributes["size"])):
+        rules.mark(x[axis], "puts back")
+        n = math.prod([a.size for a in x[axis]])
+        times = wanted // n if n and wanted % n == 0 else 0
+        terms[axis] = rules.line([x[axis]] * times, firm=False) if times and x[axis] else rules.fresh(wanted, "bins")
+        rules.guess(x[axis], f"is unpooled to {wanted} entries", terms[axis])
+    return tuple(terms)
+
+
+@max_unpool.adapt
+def _(op: Composite, args: Sequence[Value], plan: Plan) -> Value:
+    return max_unpool(*args, size=tuple([p.size for p in plan[len(plan) - len(op.attributes["size"]) :]]))
+
+
 def _bins(op: Composite, rules: AxisRules, out: ValueType, x: Terms) -> Any:
     """As many bins as there are, whatever the size of x: what the result goes into may tell of another number."""
     sizes = op.attributes["size"]
@@ -297,6 +333,8 @@ def _bins(op: Composite, rules: AxisRules, out: ValueType, x: Terms) -> Any:
     for axis, wanted in enumerate(sizes, lead):
         if wanted is not None:
             rules.mark(x[axis], "takes bins of")
+            if wanted != 1:  # which may be None or a factor in the source
+                rules.guess(x[axis], f"is pooled to {wanted} entries")
             terms[axis] = rules.fresh(wanted, "bins") if wanted != 1 else rules.one()
     return tuple(terms) if isinstance(out, TensorType) else [tuple(terms)] * len(out)
 

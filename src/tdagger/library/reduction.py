@@ -166,9 +166,8 @@ def logcumsumexp(x: Value, *, axis: int) -> Value:
     floats_only("logcumsumexp", x)
     w, step = wide(x), 1
     while step < w.shape[axis]:
-        n = w.shape[axis]
         edge = full_like(slice_axis(w, axis, 0, step), -math.inf)
-        w = logaddexp(w, concat((edge, slice_axis(w, axis, 0, n - step)), axis))
+        w = logaddexp(w, concat((edge, slice_axis(w, axis, 0, -step)), axis))
         step *= 2
     return cast(w, x.dtype)
 

@@ -205,10 +205,12 @@ def _(op: Composite, rules: AxisRules, out: TensorType, x: Terms) -> Terms:
         rules.mark(x[axis], "interpolates")
         exact = Fraction(factor).limit_denominator(_PARTS) if factor else Fraction(wanted, max(n, 1))
         told = factor is not None and float(exact) == factor and exact * n // 1 == wanted
-        if wanted != 1 and x[axis] and (told or 1 in (exact.numerator, exact.denominator)):
+        if x[axis] and (told or (wanted != 1 and 1 in (exact.numerator, exact.denominator))):
             terms[axis] = rules.line([x[axis]] * exact.numerator, 0, exact.denominator, firm=told)
         else:
             terms[axis] = rules.fresh(wanted, "interpolated") if wanted != 1 else rules.one()
+        if not told:
+            rules.guess(x[axis], f"is interpolated to {wanted} entries", terms[axis])
     return tuple(terms)
 
 

@@ -10,7 +10,7 @@ from tdagger.composite import Composite, composite
 from tdagger.errors import AttributeValueError, NoInverseError, TypeMismatchError
 from tdagger.library.adjoint import body_adjoint
 from tdagger.library.arithmetic import of_result
-from tdagger.op import AxisRules, Plan, Term, Terms, Value, ValueFunction, functions, normal_axis, where_now
+from tdagger.op import AxisRules, Plan, Term, Terms, Value, ValueFunction, functions, normal_axis, still
 from tdagger.ops.elementwise import cast, equal, greater_equal, less, less_equal, where, zeros_like
 from tdagger.ops.indexing import iota_like
 from tdagger.ops.source import const, iota
@@ -20,6 +20,7 @@ from tdagger.ops.structure import (
     broadcast_to,
     concat,
     group,
+    open_factors,
     permute,
     repeat,
     select,
@@ -30,7 +31,7 @@ from tdagger.ops.structure import (
 from tdagger.ops.structure import (
     stride as every,
 )
-from tdagger.types import Shape, TensorType
+from tdagger.types import Shape, Sized, TensorType, sized
 
 Prepared = tuple[tuple[Value, ...], dict[str, Any]]
 
@@ -45,7 +46,7 @@ def _full_shape(x: TensorType, shape: Sequence[int]) -> Shape:
         raise AttributeValueError(f"reshape: sizes are at least 0, and one may be -1, got {tuple(shape)}")
     if -1 in shape and (known == 0 or x.size % known):
         raise wrong
-    full = tuple(x.size // known if n == -1 else int(n) for n in shape)
+    full = tuple(sized(x.size, divisor=known) if n == -1 else n for n in shape)
     if math.prod(full) != x.size:
         raise wrong
     return full
@@ -82,7 +83,7 @@ def _regroup(x: Value, new: Shape) -> Value:
     sizes: list[tuple[int, ...]] = []
     at = 0
     for _, count in pieces:
-        sizes.append(new[at : at + count])
+        sizes.append(open_factors(new[at : at + count]))
         at += count
     if any(count != 1 for count, _ in pieces):
         x = Group(tuple(count for count, _ in pieces))(x)
@@ -90,7 +91,7 @@ def _regroup(x: Value, new: Shape) -> Value:
 
 
 def _resolve(x: Value, *, shape: Sequence[int]) -> Prepared:
-    return (x,), {"shape": _full_shape(x.type, shape)}
+    return (x,), {"shape": tuple(map(int, _full_shape(x.type, shape)))}
 
 
 @composite(prepare=_resolve)
@@ -241,7 +242,7 @@ def _rolls(x: Value, *, shifts: int | Sequence[int], axes: int | Sequence[int]) 
     total: dict[int, int] = {}
     for step, axis in zip(steps, named, strict=True):
         axis = normal_axis(axis, x.rank)
-        total[axis] = total.get(axis, 0) + step
+        total[axis] = total[axis] + step if axis in total else step
     order = tuple(sorted(total))
     return (x,), {"shifts": tuple(total[a] for a in order), "axes": order}
 
@@ -253,7 +254,7 @@ def roll(x: Value, *, shifts: tuple[int, ...], axes: tuple[int, ...]) -> Value:
         n = x.shape[axis]
         step = step % n if n else 0
         if step:
-            x = concat((slice_axis(x, axis, n - step, n), slice_axis(x, axis, 0, n - step)), axis)
+            x = concat((slice_axis(x, axis, -step, None), slice_axis(x, axis, 0, -step)), axis)
     return x
 
 
@@ -268,8 +269,9 @@ def _(op: Composite, rules: AxisRules, out: TensorType, x: Terms) -> Terms:
 
 @roll.adapt
 def _(op: Composite, args: Sequence[Value], plan: Plan) -> Value:
-    axes = [where_now(plan, a) for a in op.attributes["axes"]]
-    return roll(args[0], shifts=op.attributes["shifts"], axes=axes)
+    axes = [still(plan, a) for a in op.attributes["axes"]]
+    pairs = zip(op.attributes["shifts"], axes, strict=True)
+    return roll(args[0], shifts=[s.of(plan[a].size) if isinstance(s, Sized) else s for s, a in pairs], axes=axes)
 
 
 @roll.inverse
@@ -362,6 +364,26 @@ def diagonal(x: Value, *, offset: int = 0, axis0: int = 0, axis1: int = 1) -> Va
     x = slice_axis(slice_axis(x, axis0, rows, rows + n), axis1, columns, columns + n)
     x = group(permute(x, [*others, axis0, axis1]), [1] * len(others) + [2])
     return slice_axis(x, len(others), None, None, n + 1)
+
+
+@diagonal.axes
+def _(op: Composite, rules: AxisRules, out: TensorType, x: Terms) -> Terms:
+    """As long as what is left of the shorter axis."""
+    offset, axes = op.attributes["offset"], (op.attributes["axis0"], op.attributes["axis1"])
+    lines: list[Term] = []
+    for axis, left_out in zip(axes, (max(-offset, 0), max(offset, 0)), strict=True):
+        rules.mark(x[axis], "takes the diagonal of")
+        lines.append(rules.line((x[axis],), -left_out))
+    short = min(lines, key=lambda term: math.prod([a.size for a in term]))
+    return (*[t for i, t in enumerate(x) if i not in axes], short)
+
+
+@diagonal.adapt
+def _(op: Composite, args: Sequence[Value], plan: Plan) -> Value | None:
+    """None where axes came or went: the body says where the diagonal is then."""
+    if [p.axis for p in plan] != list(range(args[0].rank - 1)):
+        return None
+    return diagonal(args[0], **op.attributes)
 
 
 diagonal.adjoint(body_adjoint)

@@ -90,7 +90,7 @@ def col2im(
         x = fold(x, at + i, kernel[i], stride[i], dilation[i])
     x = pad(x, [*(None,) * at, *((0, n - old) for n, old in zip(full, x.shape[at:], strict=True))])
     for i, p in enumerate(padding):
-        x = slice_axis(x, at + i, p, x.shape[at + i] - p)
+        x = slice_axis(x, at + i, p, -p or None)
     return x
 
 
@@ -160,9 +160,8 @@ def _join(parts: Sequence[Value], axis: int) -> Value:
 def reflect_pad(x: Value, *, widths: Widths) -> Value:
     """Mirrored entries around, the border not repeated; ``widths`` has (low, high) for each axis."""
     for axis, low, high in _pad_axes("reflect_pad", x, widths, lambda n: n - 1):
-        n = x.shape[axis]
         before = flip(slice_axis(x, axis, 1, low + 1), (axis,))
-        after = flip(slice_axis(x, axis, n - 1 - high, n - 1), (axis,))
+        after = flip(slice_axis(x, axis, -1 - high, -1), (axis,))
         x = _join((before, x, after), axis)
     return x
 
@@ -171,10 +170,9 @@ def reflect_pad(x: Value, *, widths: Widths) -> Value:
 def replicate_pad(x: Value, *, widths: Widths) -> Value:
     """The border repeated around; ``widths`` has (low, high) for each axis."""
     for axis, low, high in _pad_axes("replicate_pad", x, widths, lambda n: 2**62 if n else 0):
-        n = x.shape[axis]
         sizes = [[w if i == axis else None for i in range(x.rank)] for w in (low, high)]
         before = repeat(slice_axis(x, axis, 0, 1), sizes[0])
-        after = repeat(slice_axis(x, axis, n - 1, n), sizes[1])
+        after = repeat(slice_axis(x, axis, -1, None), sizes[1])
         x = _join((before, x, after), axis)
     return x
 
@@ -184,7 +182,7 @@ def circular_pad(x: Value, *, widths: Widths) -> Value:
     """Entries of the other end around; ``widths`` has (low, high) for each axis."""
     for axis, low, high in _pad_axes("circular_pad", x, widths, lambda n: n):
         n = x.shape[axis]
-        x = _join((slice_axis(x, axis, n - low, n), x, slice_axis(x, axis, 0, high)), axis)
+        x = _join((slice_axis(x, axis, -low or n, None), x, slice_axis(x, axis, 0, high)), axis)
     return x
 
 
@@ -194,7 +192,7 @@ def _unpad(op: Composite, *types: TensorType) -> ValueFunction:
 
     def undo(y: Value) -> Value:
         for axis, (low, high) in enumerate(widths):
-            y = slice_axis(y, axis, low, y.shape[axis] - high)
+            y = slice_axis(y, axis, low, -high or None)
         return y
 
     return undo

@@ -516,13 +516,23 @@ def align(*xs: Any) -> tuple[Value, ...]:
         raise TypeMismatchError(f"at least one argument must be a value, got {xs}")
     values = [as_value(x, like) for x in xs]
     shape = values[0].type.shape
-    if all(v.type.shape == shape for v in values):
+    if all(v.type.shape == shape for v in values) and not any(v.op.name == "filled" for v in values):
         return tuple(values)
     try:
         shape = np.broadcast_shapes(*[v.shape for v in values])
     except ValueError:
         raise TypeMismatchError(f"shapes {', '.join(str(v.type) for v in values)} don't broadcast") from None
+    if any(v.op.name == "filled" for v in values):
+        values = _without_filled(values, shape)
     return tuple(broadcast_to(v, shape) for v in values)
+
+
+def _without_filled(values: list[Value], shape: tuple[int, ...]) -> list[Value]:
+    """A number in the shape of another tensor (``ones_like``) as the number, where others have the shape."""
+    others = [v for v in values if v.op.name != "filled"]
+    if not others or np.broadcast_shapes(*[v.shape for v in others]) != shape:
+        return values
+    return [const(v.op.attributes["value"], v.dtype) if v.op.name == "filled" else v for v in values]
 
 
 def _unary(name: str) -> Callable[[Value], Value]:

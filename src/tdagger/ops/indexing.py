@@ -306,7 +306,7 @@ class Scan(Op, core=True):
             if n < 2:
                 return y
             edge = full_like(slice_axis(y, axis, 0, 1), fill)
-            before = (slice_axis(y, axis, 1, n), edge) if reverse else (edge, slice_axis(y, axis, 0, n - 1))
+            before = (slice_axis(y, axis, 1, n), edge) if reverse else (edge, slice_axis(y, axis, 0, -1))
             shifted = Concat(axis)(*before)
             if self.kind == "sum":
                 return y - shifted

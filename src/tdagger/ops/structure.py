@@ -27,7 +27,7 @@ from tdagger.op import (
     still,
 )
 from tdagger.ops.source import const, scalar
-from tdagger.types import ResultTypes, TensorType, ValueType, least, most
+from tdagger.types import ResultTypes, Sized, TensorType, ValueType, least, most, sized
 
 
 def _kept(plan: Plan, each: Sequence[Any]) -> tuple[Any, ...]:
@@ -97,13 +97,22 @@ class Group(Op, core=True):
         return x.reshape(tuple(math.prod(g) for g in self._groups(x.shape)))
 
     def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
+        at = 0
+        for count in self.counts:
+            if isinstance(count, Sized) and count.parts is not None:
+                for i in range(count):
+                    if count.parts[1] >> i & 1:
+                        rules.stays_one(args[0][at + i])
+            at += count
         terms = iter(args[0])
         return tuple([sum([next(terms) for _ in range(n)], ()) if n else rules.one() for n in self.counts])
 
     def adapt(self, out: Plan, *args: Plan) -> Op:
         into = [i for i, count in enumerate(self.counts) for _ in range(count)]
         left = [None if p.axis is None else into[p.axis] for p in args[0]]
-        counts = tuple(1 if p.axis is None else left.count(p.axis) for p in out)
+        found = [1 if p.axis is None else left.count(p.axis) for p in out]
+        own = [1 if p.axis is None else self.counts[p.axis] for p in out]
+        counts = tuple(old if old == n else n for old, n in zip(own, found, strict=True))
         if 0 in counts and max(counts) == 1:  # what inserts axes is written as unsqueeze writes it
             return _inserting(counts, tuple(p.size for p in args[0]))
         return Group(counts)
@@ -117,7 +126,7 @@ class Group(Op, core=True):
 class Ungroup(Op, core=True):
     """Split axes: ``a (b c) -> a b c`` with ``sizes`` ``((a,), (b, c))``, one tuple of factors per axis.
 
-    No factors, ``()``, drops an axis of size 1.
+    No factors, ``()``, drops an axis of size 1. A factor that was left open (-1) is ``Sized``: it follows the axis.
     """
 
     name = "ungroup"
@@ -137,29 +146,47 @@ class Ungroup(Op, core=True):
         return x.reshape(tuple(n for s in self.sizes for n in s))
 
     def axis_rule(self, rules: AxisRules, out: TensorType, *args: Terms) -> Terms:
+        for i, sizes in enumerate(self.sizes):
+            if any(n == 1 and isinstance(n, Sized) for n in sizes):
+                for term in args[0][max(i - 1, 0) : i + 2]:
+                    rules.guess(term, f"is next to a factor that was left open and is 1 here, in {sizes}")
         pairs = zip(args[0], self.sizes, strict=True)
         return tuple([t for term, sizes in pairs for t in ([term] if len(sizes) == 1 else rules.split(term, sizes))])
 
     def adapt(self, out: Plan, *args: Plan) -> Op:
         """Factors whose own dimension is gone (1s) go with the dimension after them, at the end with the last."""
         of = [i for i, sizes in enumerate(self.sizes) for _ in sizes]
+        given = [n for sizes in self.sizes for n in sizes]
         new = sum(p.axis is None for p in args[0])
         sizes: list[list[int]] = [[p.size] for p in args[0][:new]]
         rest = [p for p in out if p.axis is not None]
         for p in args[0][new:]:
             mine: list[int] = []
-            while rest and rest[0].axis is not None and p.axis is not None and of[rest[0].axis] <= p.axis:
-                mine.append(rest.pop(0).size)
+            while rest and (at := rest[0].axis) is not None and p.axis is not None and of[at] <= p.axis:
+                size = rest.pop(0).size
+                mine.append(sized(size) if isinstance(given[at], Sized) else size)
             sizes.append(mine)
         if not sizes:
             return Group((0,) * len(rest))
         sizes[-1] += [p.size for p in rest]
-        return Ungroup(tuple(map(tuple, sizes)))
+        return Ungroup(tuple(map(open_factors, sizes)))
 
     def inverse(self, *types: TensorType) -> ValueFunction:
         return Group(tuple(len(s) for s in self.sizes))
 
     adjoint = inverse
+
+
+def open_factors(sizes: Sequence[int]) -> tuple[int, ...]:
+    """Factors of one axis, the one that was left open (-1) as what follows the axis; alone it is the axis.
+
+    >>> open_factors([sized(6, divisor=2), 2])[0].at(8)
+    4
+    """
+    if len(sizes) == 1 or not any(isinstance(n, Sized) for n in sizes):
+        return tuple(map(int, sizes))
+    whole = math.prod(map(int, sizes))
+    return tuple(sized(whole, divisor=whole // n) if isinstance(n, Sized) and n else int(n) for n in sizes)
 
 
 #: start, stop, step of one axis: the entries are those of range(start, stop, step).
@@ -169,7 +196,8 @@ Bounds = tuple[int, int, int]
 class Slice(Op, core=True):
     """Entries ``range(start, stop, step)`` of each axis; None leaves an axis whole.
 
-    A negative step runs backwards; a stop of -1 then means "up to and with the first entry", as in range.
+    A bound that counts from the end of its axis, or follows its size in another way, is ``Sized``. A negative step runs
+    backwards; a stop of -1 then means "up to and with the first entry", as in range.
     """
 
     name = "slice"
@@ -692,14 +720,17 @@ def ungroup(x: Value, axis: int, sizes: Sequence[int]) -> Value:
         raise AttributeValueError(f"ungroup: only one size may be -1, got {tuple(sizes)}")
     if -1 in sizes and (known == 0 or x.shape[axis] % known):
         raise AttributeValueError(f"ungroup: axis {axis} of {x.type} is not a multiple of {known}")
-    factors = tuple(x.shape[axis] // known if n == -1 else n for n in sizes)
+    factors = open_factors([sized(x.shape[axis], divisor=known) if n == -1 else n for n in sizes])
     if factors == (x.shape[axis],):
         return x
     return Ungroup(tuple(factors if i == axis else (n,) for i, n in enumerate(x.shape)))(x)
 
 
-def squeeze(x: Value, axes: Sequence[int]) -> Value:
-    """Drop axes of size 1 by grouping each with a neighbour."""
+def squeeze(x: Value, axes: Sequence[int], only_ones: bool = False) -> Value:
+    """Drop axes of size 1 by grouping each with a neighbour.
+
+    ``only_ones``: as torch's, which leaves axes that are not of size 1: with more entries it would be another op.
+    """
     drop = {normal_axis(a, x.rank) for a in axes}
     if any(x.shape[a] != 1 for a in drop):
         raise AttributeValueError(f"squeeze: only axes of size 1 can be dropped, got {sorted(drop)} of {x.type}")
@@ -710,7 +741,13 @@ def squeeze(x: Value, axes: Sequence[int]) -> Value:
         return Ungroup(((),) * x.rank)(x)
     # a dropped axis goes with the kept axis after it, those at the end with the last kept one
     ends = [*keep[:-1], x.rank - 1]
-    return Group(tuple(e - s for s, e in zip([-1, *ends[:-1]], ends, strict=True)))(x)
+    counts = [e - s for s, e in zip([-1, *ends[:-1]], ends, strict=True)]
+    if only_ones:
+        known = x.op.axes if isinstance(x.op, Reduce) else ()  # these stay of size 1
+        for i, (end, count) in enumerate(zip(ends, counts, strict=True)):
+            mask = sum(1 << k for k in range(count) if (a := end - count + 1 + k) in drop and a not in known)
+            counts[i] = sized(0, (), 1, count, ("squeeze", mask, 0)) if mask else count
+    return Group(tuple(counts))(x)
 
 
 def unsqueeze(x: Value, axes: Sequence[int]) -> Value:
@@ -745,24 +782,65 @@ def _inserting(counts: tuple[int, ...], shape: tuple[int, ...]) -> Op:
 
 
 def slice_axis(x: Value, axis: int, start: int | None, stop: int | None, step: int = 1) -> Value:
-    """Entries of one axis, with Python's rules for bounds."""
+    """Entries of one axis, with Python's rules for bounds.
+
+    A bound that is left open, negative or ``sized`` follows the size of the axis; one from the start stays.
+    """
     axis = normal_axis(axis, x.rank)
     if step == 0:
         raise AttributeValueError(f"slice: the step along axis {axis} of {x.type} can't be 0")
-    entries = range(*slice(start, stop, step).indices(x.shape[axis]))
-    step = 1 if len(entries) < 2 else step  # one way to write what is the same
-    exact = (entries[0], entries[-1] + (1 if step > 0 else -1), step) if entries else (0, 0, 1)
-    if exact == (0, x.shape[axis], 1):
+    n = x.shape[axis]
+    bounds = _forward(n, start, stop, step) if step > 0 else _backward(n, start, stop, step)
+    if bounds is None:
         return x
-    return Slice(tuple(exact if i == axis else None for i in range(x.rank)))(x)
+    return Slice(tuple(bounds if i == axis else None for i in range(x.rank)))(x)
+
+
+def _forward(n: int, start: int | None, stop: int | None, step: int) -> Bounds | None:
+    """The bounds as they are kept; None if they are those of everything, whatever there is."""
+    entries = range(*slice(start, stop, step).indices(n))
+    first = _bound(n, 0 if start is None else start)
+    last = sized(n) if stop is None or stop >= _OPEN or (stop == n and not isinstance(stop, Sized)) else _bound(n, stop)
+    follows = isinstance(first, Sized), isinstance(last, Sized)
+    if (
+        step == 1
+        and (first, last) == (0, n)
+        and not follows[0]
+        and isinstance(last, Sized)
+        and last.key == sized(n).key
+    ):
+        return None
+    if not any(follows):  # one way to write what is the same
+        return (entries[0], entries[-1] + 1, step if len(entries) > 1 else 1) if entries else (0, 0, 1)
+    return (first, last, step)
+
+
+#: What torch writes for a bound that was left open is larger than this.
+_OPEN = 2**62
+
+
+def _bound(n: int, given: int) -> int:
+    """A bound of an axis of ``n``: one from the end is that at other sizes too, one beyond it stands further away."""
+    if isinstance(given, Sized) or 0 <= given <= n:
+        return given
+    return sized(n, (0,) if given < 0 else (), 1, given)
+
+
+def _backward(n: int, start: int | None, stop: int | None, step: int) -> Bounds:
+    if n and start is None and stop is None:
+        return (sized(n, plus=-1), -1, step)
+    entries = range(*slice(start, stop, step).indices(n))
+    return (entries[0], entries[-1] - 1, step) if entries else (0, 0, 1)
 
 
 def select(x: Value, axis: int, index: int) -> Value:
     """One entry of an axis, without the axis."""
     axis = normal_axis(axis, x.rank)
-    index = normal_axis(index, x.shape[axis], f"index into axis {axis}:")
+    n = x.shape[axis]
+    place = normal_axis(index, n, f"index into axis {axis}:")
+    bounds = (place, place + 1, 1) if index >= 0 else (sized(n, plus=index), sized(n, plus=index + 1), 1)
     # kept where the axis has one entry only: x[0] of a batch of one is not x without its batch axis
-    entry = Slice(tuple((index, index + 1, 1) if i == axis else None for i in range(x.rank)))(x)
+    entry = Slice(tuple(bounds if i == axis else None for i in range(x.rank)))(x)
     return squeeze(entry, (axis,))
 
 
@@ -788,7 +866,7 @@ def pad(x: Value, widths: Sequence[Sequence[int] | None], value: bool | int | fl
         if w is not None and min(w[:2]) < 0:
             if max(-w[0], 0) + max(-w[1], 0) > x.shape[axis]:
                 raise AttributeValueError(f"pad: widths {tuple(w)} take more from axis {axis} of {x.type} than it has")
-            x = slice_axis(x, axis, max(-w[0], 0), x.shape[axis] - max(-w[1], 0))
+            x = slice_axis(x, axis, max(-w[0], 0), min(w[1], 0) or None)
     full = tuple(
         None if w is None or not any(w) else (max(w[0], 0), max(w[1], 0), w[2] if len(w) > 2 else 0) for w in widths
     )

@@ -180,10 +180,12 @@ def _first(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
-def _doubts(named: NamedAxes, wanted: Mapping[Term, int], origins: Origins) -> Iterator[str]:
+def _doubts(named: NamedAxes, wanted: Mapping[Term, int], origins: Origins, numbers: bool = True) -> Iterator[str]:
     change = resize(named.axes, wanted)
     assert change.sizes is not None
-    yield from doubts(named.axes, change.sizes, place(origins))
+    where = place(origins)
+    for value, term, what, _ in doubts(named.axes, change.sizes, numbers):
+        yield f"{named.dimension(term) if value is None else f'{value!r}{where(value)}'} {what}"
 
 
 # --- which axes are certain -----------------------------------------------------------------------------------

@@ -28,8 +28,8 @@ from tdagger.op import Op, Place, Plan, Term, Terms, Value, where_now
 from tdagger.ops.elementwise import Cast, Unary
 from tdagger.ops.external import External
 from tdagger.ops.source import Const, Input, Leaf, const
-from tdagger.ops.structure import Group, Item, Permute, Repeat, Slice, Ungroup, repeat, squeeze, unsqueeze
-from tdagger.types import TensorType, each_type
+from tdagger.ops.structure import Bounds, Group, Item, Permute, Repeat, Slice, Ungroup, repeat, squeeze, unsqueeze
+from tdagger.types import Sized, TensorType, each_type
 
 #: Where a value of the network came from, for messages: ``(value) -> " (module, line)"``.
 Where = Callable[[Value], str]
@@ -292,10 +292,11 @@ class Change:
             n, size = value.args[0].shape[place.axis], before[cast(int, where_now(before, place.axis))].size
             if (n, value.shape[place.axis]) == (size, place.size):
                 continue
-            start, _, step = old
-            if step < 0:
-                start = start + size - n
-            else:
+            start, stop, step = old
+            if isinstance(start, Sized) or isinstance(stop, Sized):
+                bounds[place.axis] = self._following(value, old, size, place.size)
+                continue
+            if step > 0:
                 line = self.axes.starts.get((value, place.axis))
                 start = start if line is None else self.sizes.line(line)
             stop = start + (place.size - 1) * step + (1 if step > 0 else -1)
@@ -305,6 +306,17 @@ class Change:
                 )
             bounds[place.axis] = (start, stop, step)
         return Slice(tuple(bounds))
+
+    def _following(self, value: Value, old: Bounds, size: int, count: int) -> Bounds:
+        """The bounds of an axis of ``size`` entries, which have to be those of ``count``."""
+        start, stop = (b.of(size) if isinstance(b, Sized) else b for b in old[:2])
+        entries = range(start, stop, old[2])
+        if len(entries) != count or (entries and not 0 <= min(entries[0], entries[-1]) <= max(entries) < size):
+            raise AxisError(
+                f"{value!r}{self.where(value)} takes {len(entries)} of {size} entries, {start}:{stop}:{old[2]}, but "
+                f"{count} are needed"
+            )
+        return (start, stop, old[2])
 
     # Composites.
 

@@ -11,6 +11,7 @@ from tdagger.errors import AxisError
 from tdagger.op import Term, Value
 from tdagger.ops.structure import Slice
 from tdagger.transform.change import Change, Where
+from tdagger.types import Sized
 
 
 def resize(axes: Axes, wanted: Mapping[Term, int], where: Where = lambda value: "") -> Change:
@@ -23,6 +24,10 @@ def resize(axes: Axes, wanted: Mapping[Term, int], where: Where = lambda value: 
     for axis, size in sizes.known.items():
         if size < 0 or (size == 0) != (axis.size == 0):
             raise AxisError(f"axis {axis} of {axis.size} entries would have {size}")
+    for value, term in axes.ones:
+        if sizes.of(term) != 1:
+            kept = f"which keeps it with {sizes.of(term)}"
+            raise AxisError(f"{value!r}{where(value)} drops {show_term(term)} of 1 entry by squeeze, {kept}")
     _check_unrolled(axes, sizes, where)
     return Change(axes, sizes, where=where)
 
@@ -36,6 +41,8 @@ def _check_unrolled(axes: Axes, sizes: Sizes, where: Where) -> None:
         x = value.args[0]
         for i, bounds in enumerate(value.op.bounds):
             if bounds is None or x.shape[i] < 2 or len(range(*bounds)) != 1:
+                continue
+            if isinstance(bounds[0], Sized) and bounds[0].parts:  # a chunk, which has as many entries as it then has
                 continue
             seen = taken.setdefault((x, i), set())
             seen.add(bounds[0])

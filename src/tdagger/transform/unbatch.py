@@ -20,6 +20,7 @@ def unbatch(axes: Axes, gone: Iterable[Axis], where: Where = lambda value: "") -
     """
     removed = frozenset(resolve(tuple(gone)))
     blocking = [*_marked(axes, removed), *_regrouped(axes, removed), *_crossed(axes, removed)]
+    blocking = blocking or list(_reordered(axes, removed))
     if blocking:
         ops = dict.fromkeys(f"  {m.value!r} {m.how} {show_term(m.term)}{where(m.value)}" for m in blocking)
         shown = [*list(ops)[:8], *([f"  and {len(ops) - 8} more"] if len(ops) > 8 else [])]
@@ -48,6 +49,20 @@ def _regrouped(axes: Axes, removed: frozenset[Axis]) -> Iterator[Mark]:
     for value, term, _ in axes.opaque:
         if any(a in removed for a in resolve(term)):
             yield Mark(value, term, "regroups")
+
+
+def _reordered(axes: Axes, removed: frozenset[Axis]) -> Iterator[Mark]:
+    """Results whose entries of the axis lie in another order than those of the inputs: regrouped rows, transposed."""
+
+    def order(terms: Terms) -> list[Axis]:
+        return [a for term in terms for a in term if a in removed and a.size != 1]
+
+    before = {tuple(found) for terms in axes.inputs if (found := order(terms))}
+    for value in (*axes.graph.outputs.values(), *axes.graph.updates.values()):
+        for terms in axes.of(value):
+            after = tuple(order(terms))
+            if after and before and before != {after}:
+                yield Mark(value, after, "gives in another order the entries of")
 
 
 def _crossed(axes: Axes, removed: frozenset[Axis]) -> Iterator[Mark]:

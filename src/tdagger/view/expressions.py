@@ -11,7 +11,7 @@ from tdagger.composite import Composite
 from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.ops.source import Const
-from tdagger.types import DType
+from tdagger.types import DType, Sized
 
 #: Functions of two values that have an operator sign.
 INFIX = {
@@ -163,6 +163,7 @@ def _bounds(bounds: tuple[int, int, int] | None, size: int) -> str:
         return ":"
     start, stop, step = bounds
     if step > 0:
+        start, stop = (b - size if isinstance(b, Sized) and b.plus < 0 and b < size else b for b in (start, stop))
         first, last = "" if start == 0 else str(start), "" if stop >= size else str(stop)
     else:
         first, last = "" if start == size - 1 else str(start), "" if stop < 0 else str(stop)

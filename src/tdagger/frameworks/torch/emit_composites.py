@@ -10,15 +10,17 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from tdagger.composite import Composite
-from tdagger.frameworks.torch.codegen import Row, Writer, is_reshape
+from tdagger.frameworks.torch.codegen import Row, Writer, is_reshape, number
 from tdagger.frameworks.torch.emit_core import cannot, dtype_name, reshape
 from tdagger.frameworks.torch.legalize import legalize
 from tdagger.graph import Graph
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Const, Iota, Leaf
 from tdagger.ops.structure import Item
-from tdagger.types import TensorType
+from tdagger.types import Sized, TensorType
 
 Fields = dict[str, Any]
 #: Whether the row holds, given the composite's attributes and the types of its arguments.
@@ -337,6 +339,25 @@ def _pad_mode(mode: str) -> Rule:
     return Rule(write, "f", when)
 
 
+def _wide_floats(f: Fields, types: Sequence[TensorType]) -> bool:
+    return types[0].dtype.name in ("f32", "f64")
+
+
+def _filled(w: Writer, v: Value, f: Fields) -> str:
+    value = number(np.asarray(f["value"], v.dtype.numpy)[()], v.dtype)
+    other = "" if v.dtype is v.args[0].dtype else f", dtype={dtype_name(v.dtype)}"
+    return f"torch.full_like({f['x']}, {value}{other})"
+
+
+def _rolled(w: Writer, v: Value, f: Fields) -> str:
+    """Shifts by half of what there is are those of torch.fft."""
+    halves = {(s.offsets, s.divisor) if isinstance(s, Sized) else None for s in v.op.attributes["shifts"]}
+    for name, offset in (("fftshift", 0), ("ifftshift", 1)):
+        if halves == {((offset,), 2)}:
+            return f"torch.fft.{name}({f['x']}, {tuple(f['axes'])})"
+    return f"torch.roll({f['x']}, {f['shifts']}, {f['axes']})"
+
+
 def _one_hot(w: Writer, v: Value, f: Fields) -> str:
     return f"F.one_hot({f['index']}" + (".long()" if v.args[0].dtype.name != "i64" else "") + f", {f['classes']})"
 
@@ -498,6 +519,14 @@ COMPOSITES: dict[str, Rule] = {
     "clamp": Rule(_clamp, "fi"),
     "nan_to_num": Rule("torch.nan_to_num({x}, {nan}, {posinf}, {neginf})", "fi"),
     "logcumsumexp": Rule("torch.logcumsumexp({x}, {axis})", "f"),
+    "median": Rule(
+        lambda w, v, f: f"torch.{'nan' * bool(f['skip_nan'])}median({f['x']}, {f['axis']}, keepdim=True)", "fi"
+    ),
+    "quantile": Rule(
+        "torch.quantile({x}, {q}, {axis}, keepdim=True, interpolation='{interpolation}')",
+        "f",
+        _wide_floats,
+    ),
     "sort": Rule("torch.sort({x}, dim={axis}, descending={descending}, stable=True)", "fib"),
     "topk": Rule("torch.topk({x}, {k}, {axis}, {largest})", "fi"),
     # activations
@@ -564,7 +593,12 @@ COMPOSITES: dict[str, Rule] = {
     "stack": Rule(_listed("torch.stack([{xs}], {axis})"), _DATA),
     "tile": Rule("{x}.repeat({repeats})", _DATA),
     "repeat_interleave": Rule("{x}.repeat_interleave({repeats}, {axis})", _DATA),
-    "roll": Rule("torch.roll({x}, {shifts}, {axes})", _DATA),
+    "roll": Rule(_rolled, _DATA),
+    "filled": Rule(_filled, _DATA),
+    "linspace": Rule(
+        lambda w, v, f: f"torch.linspace({f['start']}, {f['end']}, {f['steps']}, dtype={dtype_name(v.dtype)})"
+    ),
+    "pdist": Rule("F.pdist({x}, {ord})", "f", _wide_floats),
     "pixel_shuffle": Rule("F.pixel_shuffle({x}, {factor})", _DATA),
     "pixel_unshuffle": Rule("F.pixel_unshuffle({x}, {factor})", _DATA, _not_empty),
     "diagonal": Rule("{x}.diagonal({offset}, {axis0}, {axis1})", _DATA),

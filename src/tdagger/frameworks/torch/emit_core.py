@@ -15,8 +15,8 @@ from tdagger.ops.elementwise import Binary, Unary
 from tdagger.ops.external import External, Slot
 from tdagger.ops.indexing import Gather, Scan
 from tdagger.ops.source import Const
-from tdagger.ops.structure import Permute, Reduce, Slice
-from tdagger.types import DType
+from tdagger.ops.structure import Group, Permute, Reduce, Slice, Ungroup
+from tdagger.types import DType, Sized
 
 
 def dtype_name(dtype: DType) -> str:
@@ -141,7 +141,27 @@ def reshape(w: Writer, v: Value) -> str:
             ones = [i for i, b in enumerate(base.op.bounds) if b is not None and base.type.shape[i] == 1]
             if ones and shape == _dropped(base, ones):
                 return _sliced(w, base, set(ones))
+    if isinstance(v.op, Group) and base is v.args[0] and (squeezed := _squeezed(v.op)):
+        return f"{w.ref(base)}.squeeze({listed(squeezed) if len(squeezed) == 1 else tuple(squeezed)})"
+    left_open = [i for i, n in enumerate(_factors(v)) if isinstance(n, Sized)]
+    if len(left_open) == 1:
+        shape = tuple(-1 if i == left_open[0] else n for i, n in enumerate(shape))
     return f"{w.ref(base)}.reshape({listed(shape)})"
+
+
+def _squeezed(op: Group) -> list[int]:
+    """The axes that a group drops by torch's squeeze."""
+    found: list[int] = []
+    at = 0
+    for count in op.counts:
+        mask = count.parts[1] if isinstance(count, Sized) and count.parts else 0
+        found += [at + i for i in range(count) if mask >> i & 1]
+        at += count
+    return found
+
+
+def _factors(v: Value) -> list[int]:
+    return [n for sizes in v.op.sizes for n in sizes] if isinstance(v.op, Ungroup) and v.type.size else []
 
 
 def _dropped(v: Value, axes: Any) -> tuple[int, ...]:
@@ -162,22 +182,38 @@ def _sliced(w: Writer, v: Value, selected: set[int]) -> str:
         if b is None:
             parts.append(":")
         elif axis in selected:
-            parts.append(str(entries[0]))
+            parts.append(str(_from_end(b[0]) or entries[0]))
+        elif isinstance(b[0], Sized) and b[0].parts and axis not in selected and len(bounds) - bounds.count(None) == 1:
+            return f"{w.ref(v.args[0])}.{b[0].parts[0]}({b[0].parts[1]}, {axis})[{_part(b[0])}]"
         elif not entries:
             parts.append("0:0")
         else:
-            if b[2] < 0 and len(entries) > 1:
+            if b[2] < 0 and (len(entries) > 1 or isinstance(b[0], Sized)):
                 flipped.append(axis - sum(s < axis for s in selected))
             low, high = min(entries[0], entries[-1]), max(entries[0], entries[-1])
             size = v.args[0].type.shape[axis]
-            step = abs(b[2]) if len(entries) > 1 else 1
-            stop = "" if high + step >= size else str(high + 1)
-            parts.append(f"{low or ''}:{stop}" + (f":{step}" if step != 1 else ""))
+            step = abs(b[2]) if len(entries) > 1 or isinstance(b[1], Sized) else 1
+            start = (b[2] > 0 and _from_end(b[0])) or low or ""
+            stop = (b[2] > 0 and _from_end(b[1])) or ("" if high + step >= size else str(high + 1))
+            parts.append(f"{start}:{stop}" + (f":{step}" if step != 1 else ""))
     while parts and parts[-1] == ":":
         parts.pop()
     x = w.ref(v.args[0])
     text = f"{x}[{', '.join(parts)}]" if parts else x
     return f"{text}.flip({listed(flipped)})" if flipped else text
+
+
+def _from_end(bound: int) -> int | None:
+    """The negative number of a bound that counts from the end; None for others, and for the end itself."""
+    if not isinstance(bound, Sized) or (bound.offsets, bound.divisor) != ((0,), 1):
+        return None
+    return bound.plus or None
+
+
+def _part(start: Sized) -> int:
+    """Which of the parts it is that starts there."""
+    assert start.parts is not None
+    return start.plus // start.parts[1] if start.parts[0] == "split" else len(start.offsets)
 
 
 def _pad(w: Writer, v: Value) -> str:

@@ -6,13 +6,17 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tdagger import library as lib
 from tdagger.frameworks.torch.aten.table import RULES, rule, tuple_of, unsupported
+from tdagger.graph import topological
+from tdagger.interpret import computed
 from tdagger.op import Value
 from tdagger.ops import elementwise as e
 from tdagger.ops import structure as s
 from tdagger.ops.indexing import gather, put_along, scatter
-from tdagger.ops.source import const, iota
+from tdagger.ops.source import Const, Iota, const, iota
 
 
 def _reached(op_result: Value, grad: Value) -> Value:
@@ -106,6 +110,11 @@ def _embedding_bag(
     padding_idx: int | None = -1,
 ) -> Any:  # fmt: skip
     """Bags are runs of indices: each row is added to its bag; the other results are notes for the gradient."""
+    length = _even(offsets, indices.shape[0])
+    if length and not include_last_offset and per_sample_weights is None and padding_idx in (None, -1):
+        rows = gather(weight, lib.reshape(e.cast(indices, "i64"), shape=(offsets.shape[0], length)))
+        out = lib.mean(rows, axes=(1,)) if mode == 1 else s.reduce(rows, ("sum", "", "max")[mode], (1,), keep=False)
+        return out, None, None, None
     bags = offsets.shape[0] - include_last_offset
     count = indices.shape[0]
     ends = e.greater_equal(*e.align(s.unsqueeze(iota(count), (1,)), s.unsqueeze(e.cast(offsets, "i64"), (0,))))
@@ -133,6 +142,16 @@ def _embedding_bag(
         if mode == 1:
             out = out / e.cast(s.unsqueeze(e.maximum(sizes, 1), (1,)), out.dtype)
     return out, None, None, None
+
+
+def _even(offsets: Value, count: int) -> int:
+    """The length of bags if torch made them of the rows of a matrix; 0 for others."""
+    leaves = [v for v in topological([offsets]) if not v.args]
+    if not any(isinstance(v.op, Iota) for v in leaves) or not all(isinstance(v.op, Iota | Const) for v in leaves):
+        return 0
+    starts = computed(offsets)
+    length = count // max(len(starts), 1)
+    return length if length * len(starts) == count and (starts == np.arange(len(starts)) * length).all() else 0
 
 
 @rule("resize")

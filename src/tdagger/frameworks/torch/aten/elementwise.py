@@ -23,7 +23,7 @@ from tdagger.frameworks.torch.aten.table import (
 from tdagger.op import Value
 from tdagger.ops import elementwise as e
 from tdagger.ops.indexing import argsort, scan
-from tdagger.ops.source import const, scalar
+from tdagger.ops.source import Const, const, scalar
 from tdagger.ops.structure import broadcast_to, reduce
 from tdagger.types import DType
 
@@ -445,8 +445,21 @@ def _addcdiv(self: Value, tensor1: Value, tensor2: Value, *, value: Any = 1) -> 
 
 @rule("fill", "fill.Scalar", "fill.Tensor", "full_like")
 def _fill(self: Value, value: Any, *, dtype: torch.dtype | None = None) -> Value:
-    like = self if dtype is None else _typed(self, DTYPES[dtype])
-    return e.align(e.cast(value, like.dtype), like)[0] if isinstance(value, Value) else e.full_like(like, value)
+    to = self.dtype if dtype is None else DTYPES[dtype]
+    if isinstance(value, Value):
+        return _over(self, e.cast(value, to))
+    return lib.filled(self, value=scalar(value, to), dtype=to) if self.rank else const(scalar(value, to), to)
+
+
+def _over(x: Value, value: Value) -> Value:
+    """``value`` broadcast to the shape of ``x``, of which a number keeps the axes."""
+    if isinstance(value.op, Const) and not value.rank and x.rank and value.dtype.name in NUMBERS:
+        return lib.filled(x, value=scalar(value.op.data.item(), value.dtype), dtype=value.dtype)
+    return e.align(value, _typed(x, value.dtype))[0]
+
+
+#: Element types whose numbers Python has.
+NUMBERS = {"f32", "f64", "i8", "i16", "i32", "i64", "u8", "bool", "c64", "c128"}
 
 
 def _typed(x: Value, dtype: DType) -> Value:
@@ -456,7 +469,7 @@ def _typed(x: Value, dtype: DType) -> Value:
 
 @rule("copy")
 def _copy(self: Value, src: Value, non_blocking: bool = False) -> Value:
-    return e.align(e.cast(src, self.dtype), self)[0]
+    return _over(self, e.cast(src, self.dtype))
 
 
 @rule("zero", "zeros_like")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from tdagger import library as lib
 from tdagger.frameworks.torch.aten.constants import array_of_constant
-from tdagger.frameworks.torch.aten.table import RULES, rule, unsupported
+from tdagger.frameworks.torch.aten.table import RULES, rule, tuple_of, unsupported
 from tdagger.op import Value, normal_axis
 from tdagger.ops import elementwise as e
 from tdagger.ops import structure as s
 from tdagger.ops.source import const
-from tdagger.types import DType
+from tdagger.types import DType, sized
 
 
 def _transformed(x: Value, dims: Sequence[int], inverse: bool) -> Value:
@@ -23,26 +22,44 @@ def _transformed(x: Value, dims: Sequence[int], inverse: bool) -> Value:
     return x
 
 
-def _scaled(x: Value, count: int, normalization: int) -> Value:
-    """Divided by nothing, the root of the count, or the count, as torch numbers them."""
-    by = (1.0, math.sqrt(count), float(count))[normalization]
-    return x if by == 1 else x / by
+def _scaled(x: Value, dims: Sequence[int], normalization: int) -> Value:
+    """Divided by nothing, the root of the count of entries, or the count, as torch numbers them."""
+    if not normalization:
+        return x
+    return lib.over_count(x, axes=tuple(d % x.rank for d in dims), root=normalization == 1)
+
+
+@rule("fft_fftshift")
+def _fftshift(self: Value, dim: int | Sequence[int] | None = None) -> Value:
+    return _shifted(self, dim, 0)
+
+
+@rule("fft_ifftshift")
+def _ifftshift(self: Value, dim: int | Sequence[int] | None = None) -> Value:
+    return _shifted(self, dim, 1)
+
+
+def _shifted(x: Value, dim: int | Sequence[int] | None, offset: int) -> Value:
+    """Rolled by half of what there is along each axis, rounded down, or up with an ``offset`` of 1."""
+    axes = range(x.rank) if dim is None else tuple_of(dim, 1)
+    axes = tuple(sorted({normal_axis(a, x.rank) for a in axes}))
+    return lib.roll(x, shifts=tuple(sized(x.shape[a], (offset,), 2) for a in axes), axes=axes) if axes else x
 
 
 @rule("_fft_c2c")
 def _c2c(self: Value, dim: Sequence[int], normalization: int, forward: bool) -> Value:
     out = _transformed(self, dim, not forward)
-    return _scaled(out, math.prod(self.shape[d] for d in dim), normalization)
+    return _scaled(out, dim, normalization)
 
 
 @rule("_fft_r2c")
 def _r2c(self: Value, dim: Sequence[int], normalization: int, onesided: bool) -> Value:
     x = e.cast(self, DType.of("c128" if self.dtype.name == "f64" else "c64"))
-    out = _scaled(_transformed(x, dim, False), math.prod(self.shape[d] for d in dim), normalization)
+    out = _scaled(_transformed(x, dim, False), dim, normalization)
     if not onesided:
         return out
     last = normal_axis(dim[-1], self.rank)
-    return s.slice_axis(out, last, 0, self.shape[last] // 2 + 1)
+    return s.slice_axis(out, last, 0, sized(self.shape[last], (2,), 2))
 
 
 @rule("_fft_c2r")
@@ -52,9 +69,10 @@ def _c2r(self: Value, dim: Sequence[int], normalization: int, last_dim_size: int
     # the half that isn't given mirrors the other; what it says of the first and middle entry's angle is left out
     half = last_dim_size // 2 + 1
     x = s.slice_axis(x, last, 0, half)
-    mirrored = s.flip(e.conj(s.slice_axis(x, last, 1, last_dim_size - half + 1)), (last,))
+    end = sized(half, plus=-1) if last_dim_size % 2 == 0 and half > 1 else None
+    mirrored = s.flip(e.conj(s.slice_axis(x, last, 1, end)), (last,))
     out = e.real(_transformed(s.concat((x, mirrored), last), [last], True))
-    return _scaled(out, math.prod(out.shape[d] for d in dim), normalization)
+    return _scaled(out, dim, normalization)
 
 
 @rule("istft")

@@ -75,7 +75,7 @@ class Strided(NamedTuple):
             if len(reads) == 2:
                 (_, stride), (kernel, dilation) = reads
                 windows = s.unfold(out, axis, self.size[kernel], stride, dilation)
-                out = s.ungroup(windows, axis, (-1, self.size[kernel]))
+                out = s.ungroup(windows, axis, (windows.shape[axis] // self.size[kernel], self.size[kernel]))
             elif not reads:
                 out = s.squeeze(out, (axis,))
             order[:0] = [k for k, _ in reads]

@@ -684,3 +684,8 @@ def _cosine_similarity(x1: Value, x2: Value, dim: int = 1, eps: float = 1e-8) ->
     axes = (dim % x.rank,)
     clipped = [v / lib.clamp(lib.vector_norm(v, axes=axes, keep=True), low=eps) for v in (x, y)]
     return reduce(clipped[0] * clipped[1], "sum", axes, keep=False)
+
+
+@rule("max_unpool2d", "max_unpool3d")
+def _max_unpool(self: Value, indices: Value, output_size: Sequence[int], *_: Any) -> Value:
+    return lib.max_unpool(self, indices, size=tuple(output_size))

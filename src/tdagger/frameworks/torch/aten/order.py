@@ -64,25 +64,25 @@ def _median(skip_nan: bool) -> Callable[..., Any]:
         if not self.rank:
             return self, const(0, "i64")
         axis = normal_axis(dim, self.rank)
-        ordered, places = lib.sort(self, axis=axis)
-        n = self.shape[axis]
-        middle = (n - 1) // 2
-        if not self.dtype.is_float:
-            found = [s.slice_axis(v, axis, middle, middle + 1) for v in (ordered, places)]
-            return _dropped(found, axis, keepdim)
-        # NaN is sorted last: it is the median if there is one, or else the median of the others is wanted
-        count = s.reduce(e.cast(e.not_(e.isnan(self)), "i64"), "sum", (axis,))
-        if skip_nan:
-            at = e.maximum(e.floor_divide(count - 1, 2), 0)
-        else:
-            at = e.where(e.less(count, n), count, e.full_like(count, middle))
-        return _dropped([take_along(v, at, axis) for v in (ordered, places)], axis, keepdim)
+        return _dropped(lib.median(self, axis=axis, skip_nan=skip_nan), axis, keepdim)
 
     return apply
 
 
 RULES["median"] = RULES["median.dim"] = _median(False)
 RULES["nanmedian"] = RULES["nanmedian.dim"] = _median(True)
+
+
+@rule("quantile.scalar")
+def _quantile(
+    self: Value, q: float, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
+) -> Any:
+    x = self if dim is not None and self.rank else _line(self)
+    axis = normal_axis(dim or 0, x.rank)
+    out = lib.quantile(x, q=float(q), axis=axis, interpolation=interpolation)
+    if dim is None or not self.rank:
+        return lib.reshape(out, shape=(1,) * self.rank if keepdim else ())
+    return _dropped((out,), axis, keepdim)[0]
 
 
 @rule("mode")
@@ -286,12 +286,7 @@ def _cdist_rule(x1: Value, x2: Value, p: float = 2, compute_mode: int | None = N
 
 @rule("_pdist_forward", "pdist")
 def _pdist(self: Value, p: float = 2) -> Value:
-    n = self.shape[0]
-    pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
-    first, second = (const([pair[k] for pair in pairs], "i64") for k in (0, 1))
-    if not pairs or not self.shape[1]:
-        return s.broadcast_to(const(0.0, self.dtype), (len(pairs),))
-    return lib.vector_norm(gather(self, first) - gather(self, second), ord=float(p), axes=(1,))
+    return lib.pdist(self, ord=float(p))
 
 
 @rule("cov")

@@ -31,7 +31,7 @@ from tdagger.ops import elementwise as e
 from tdagger.ops import structure as s
 from tdagger.ops.indexing import counts_along, gather, iota_like, put_along, scan, scatter, take_along
 from tdagger.ops.source import const, iota, scalar
-from tdagger.types import DType
+from tdagger.types import DType, sized
 
 # --- axes --------------------------------------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ def _unflatten(self: Value, dim: int, sizes: Sequence[int]) -> Value:
 @rule("squeeze", "squeeze.dim", "squeeze.dims", "squeeze_copy")
 def _squeeze(self: Value, dim: Any = None) -> Value:
     named = range(self.rank) if dim is None else [d % self.rank for d in tuple_of(dim, 1)] if self.rank else []
-    return s.squeeze(self, [d for d in named if self.shape[d] == 1])
+    return s.squeeze(self, [d for d in named if self.shape[d] == 1], only_ones=True)
 
 
 @rule("unsqueeze", "unsqueeze_copy")
@@ -158,8 +158,16 @@ def _select(self: Value, dim: int, index: int) -> Value:
 def _narrow(self: Value, dim: int, start: int, length: int) -> Value:
     if isinstance(start, Value):
         raise unsupported(NUMBER.why)
-    start = start + self.shape[dim] if start < 0 else start
-    return s.slice_axis(self, dim, start, start + length)
+    stop = start + length
+    return s.slice_axis(self, dim, start, None if start < 0 and not stop else stop)
+
+
+def _parts(x: Value, dim: int, how: str, by: int, steps: Sequence[tuple[tuple[int, ...], int]]) -> tuple[Value, ...]:
+    """The parts that an axis is cut into, from the offsets and the number (see ``Sized``) of where each starts."""
+    axis = normal_axis(dim, x.rank)
+    n = x.shape[axis]
+    starts = [sized(n, offsets, by if offsets else 1, plus, (how, by, len(steps))) for offsets, plus in steps]
+    return tuple(s.slice_axis(x, axis, a, b) for a, b in pairwise([*starts, None]))
 
 
 @rule("split", "split.Tensor", "split_copy")
@@ -169,7 +177,7 @@ def _split(self: Value, split_size: Any, dim: int = 0) -> tuple[Value, ...]:
     n = self.shape[dim]
     if not n:
         return (self,)
-    return s.split(self, [min(split_size, n - i) for i in range(0, n, split_size)], dim)
+    return _parts(self, dim, "split", split_size, [((), i) for i in range(0, n, split_size)])
 
 
 @rule("split_with_sizes", "split_with_sizes_copy", "split.sizes")
@@ -179,15 +187,18 @@ def _split_with_sizes(self: Value, split_sizes: Sequence[int], dim: int = 0) -> 
 
 @rule("chunk")
 def _chunk(self: Value, chunks: int, dim: int = 0) -> tuple[Value, ...]:
-    return _split(self, max(-(-self.shape[dim] // chunks), 1), dim)
+    n = self.shape[dim]
+    if not n:
+        return (self,)
+    count = -(-n // -(-n // chunks))
+    return _parts(self, dim, "chunk", chunks, [((chunks - 1,) * i, 0) for i in range(count)])
 
 
 @rule("tensor_split", "tensor_split.sections", "tensor_split.indices")
 def _tensor_split(self: Value, how: Any, dim: int = 0) -> tuple[Value, ...]:
     n = self.shape[dim]
     if isinstance(how, int):
-        small, extra = divmod(n, how)
-        return s.split(self, [small + (i < extra) for i in range(how)], dim)
+        return _parts(self, dim, "tensor_split", how, [(tuple(range(how - 1, how - 1 - i, -1)), 0) for i in range(how)])
     if isinstance(how, Value):
         raise unsupported(SHAPE.why)
     ends = [0, *how, n]
@@ -412,6 +423,8 @@ def _arange(start: Any, end: Any = None, step: Any = 1, *, dtype: torch.dtype | 
     to = DTYPES[dtype]
     if isinstance(start, int) and isinstance(step, int):
         line = iota(count, "i64")
+        if step == -1 and start == count - 1 > 0:
+            return e.cast(s.flip(line, (0,)), to)
         line = line if step == 1 else line * step
         return e.cast(line if start == 0 else line + start, to)
     line = e.cast(iota(count, "i64"), "f64")
@@ -422,6 +435,9 @@ def _arange(start: Any, end: Any = None, step: Any = 1, *, dtype: torch.dtype | 
 def _linspace(start: Any, end: Any, steps: int, *, dtype: torch.dtype | None = None) -> Value:
     if isinstance(start, Value) or isinstance(end, Value):
         return _line_between(start, end, steps, DTYPES[dtype or torch.get_default_dtype()])
+    to = DTYPES[dtype or torch.get_default_dtype()]
+    if to.name in ("f32", "f64") and steps > 1:
+        return lib.linspace(start=float(start), end=float(end), steps=steps, dtype=to)
     line = torch.linspace(start, end, steps, dtype=dtype)  # torch counts from both ends: its own numbers
     return const(line.view(torch.uint8).numpy().view(DTYPES[line.dtype].numpy) if steps else line.numpy())
 
