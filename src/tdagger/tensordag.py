@@ -287,7 +287,7 @@ class TensorDAG:
 
         ``what`` is flops, bytes, reads or writes, ``unit`` that of reads and writes. Sizes not given are the
         network's; AxisError says which axes are free, or which sizes it can't have and why. Free are those of which the
-        source, asked at two other sizes, gives what the graph says (:meth:`certain`); without a source those that the
+        source, asked at two other sizes, gives what costs as much as the graph says; without a source those that the
         graph leaves no doubt of. ``assume`` takes the graph at its word, and asks nobody. ``f.expression`` is the
         formula in sympy.
         """
@@ -310,11 +310,9 @@ class TensorDAG:
     def _doubtful(self) -> dict[str, str]:
         """The axes that no formula is certain of, and why."""
         found = self._certainty
-        why = found.resizable.unknown | found.resizable.fixed
-        if self.source is not None:
-            other = "its source does with other sizes what the graph doesn't say: dag.resize(...) asks it, and counts"
-            why |= {n: other for n in found.resizable.free if n not in found.confirmed}
-        return why
+        other = "its source does with other sizes what the graph doesn't say: dag.resize(...) asks it, and counts"
+        why = dict.fromkeys(found.resizable.free, other) | found.resizable.unknown | found.resizable.fixed
+        return {n: w for n, w in why.items() if n not in found.counted}
 
     # Its axes removed, added and resized.
 

@@ -514,8 +514,11 @@ class Axes:
             at = start if start < size - 1 - start else start - size
             self.starts[self._value, axis] = Line((at,)) if at >= 0 else Line((term,), at)
             return ()
-        offsets, divisor, plus = _difference(start, stop)
         self.mark(term, "takes one entry of" if count == 1 else "slices")
+        first = start if isinstance(start, Sized) else None
+        if step == 1 and count == size and isinstance(stop, Sized) and first is not None and not first.parts:
+            return term  # ``x[-9:]`` of no more than 9, and ``change`` looks whether it still is at other sizes
+        offsets, divisor, plus = _difference(start, stop)
         fixed = all(a.rigid for a in resolve(term))  # what parameters hold doesn't change: names are all there is to it
         if step == 1 and (fixed or (not isinstance(start, Sized) and (literal or stop == size))):
             before, result = self._segment(resolve(term), start, stop)

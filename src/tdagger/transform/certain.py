@@ -65,10 +65,21 @@ class Resized(NamedTuple):
 
 
 class Certainty(NamedTuple):
-    """What is known of the axes: which are free, and for which of them the source gave what the axes say."""
+    """What is known of the axes: which are free; for which of them the source gave what the axes say, node for node.
+
+    ``counted`` are those at other sizes of which the network costs what the axes say, whatever numbers are in it.
+    """
 
     resizable: Resizable
     confirmed: frozenset[str]
+    counted: frozenset[str]
+
+
+class _Answer(NamedTuple):
+    """Whether the source gave the network that the axes say, and whether it costs as much."""
+
+    same: bool
+    counted: bool
 
 
 def resized(
@@ -201,16 +212,20 @@ def certainty(
     """
     found = free_axes(named)
     if source is None:
-        unknown = _unknown(named, origins, {n: s for n, s in found.sizes.items() if n not in confirmed})
+        open_axes = {n: s for n, s in found.sizes.items() if n not in confirmed}
+        unknown = _unknown(named, origins, open_axes)
         free = tuple(n for n in found.sizes if n not in unknown)
-        return Certainty(Resizable(free, found.fixed, unknown), confirmed)
+        counted = frozenset(found.sizes.keys() - _unknown(named, origins, open_axes, numbers=False).keys())
+        return Certainty(Resizable(free, found.fixed, unknown), confirmed, counted)
+    answers = [_asks(named, source, point) for point in _points(found.sizes)] if found.sizes else []
     failing: dict[str, str] = {}
-    if found.sizes and all(_confirms(named, source, point) for point in _points(found.sizes)):
-        confirmed = frozenset(found.sizes)
+    if all(a is not None and a.same for a in answers):
+        confirmed = counted = frozenset(found.sizes)
     else:
-        confirmed, failing = _each(named, source, found.sizes)
-    unknown = _unknown(named, origins, {n: found.sizes[n] for n in failing})
-    fixed = {n: failing[n] for n in unknown}
+        confirmed, counted, failing = _each(named, source, found.sizes)
+    own = {n: found.sizes[n] for n in failing}
+    fixed = {n: failing[n] for n in _unknown(named, origins, own)}
+    counted |= own.keys() - _unknown(named, origins, own, numbers=False).keys()
     free = [n for n in found.sizes if n not in fixed]
     for name, why in found.fixed.items():
         size = named.sizes[name]
@@ -220,14 +235,16 @@ def certainty(
         else:
             fixed[name] = why
     order = {n: i for i, n in enumerate(own_axes(named))}
-    return Certainty(Resizable(tuple(sorted(free, key=order.__getitem__)), fixed, {}), confirmed)
+    return Certainty(Resizable(tuple(sorted(free, key=order.__getitem__)), fixed, {}), confirmed, counted)
 
 
-def _unknown(named: NamedAxes, origins: Origins, sizes: Mapping[str, Sequence[int]]) -> dict[str, str]:
+def _unknown(
+    named: NamedAxes, origins: Origins, sizes: Mapping[str, Sequence[int]], numbers: bool = True
+) -> dict[str, str]:
     """The axes of which the graph leaves something open, and the first such thing."""
     unknown: dict[str, str] = {}
     for name, own in sizes.items():
-        why = next((d for n in own for d in _doubts(named, {named.term(name): n}, origins)), None)
+        why = next((d for n in own for d in _doubts(named, {named.term(name): n}, origins, numbers)), None)
         if why is not None:
             unknown[name] = why
     return unknown
@@ -254,37 +271,47 @@ def _points(sizes: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
 
 def _each(
     named: NamedAxes, source: Source, sizes: Mapping[str, Sequence[int]]
-) -> tuple[frozenset[str], dict[str, str]]:
-    """The axes for which the source gives what the axes say, and those with which it fails, each for itself."""
+) -> tuple[frozenset[str], frozenset[str], dict[str, str]]:
+    """The axes for which the source gives what the axes say, and what costs as much; and those with which it fails."""
     confirmed: set[str] = set()
+    counted: set[str] = set()
     failing: dict[str, str] = {}
     for name, own in sizes.items():
-        same: list[bool] = []
+        answers: list[_Answer] = []
         errors: list[str] = []
         for size in dict.fromkeys(own):
             try:
-                same.append(_confirms(named, source, {name: size}, telling=True))
+                answer = _asks(named, source, {name: size}, telling=True)
             except TDaggerError as e:
                 errors.append(_first(e))
-        if not same:
+            else:
+                answers += [] if answer is None else [answer]
+        if errors and not answers:
             failing[name] = f"the source can't be imported with {name}={own[0]}: {errors[0]}"
-        elif all(same) and not errors:
-            confirmed.add(name)
-    return frozenset(confirmed), failing
+        if answers and not errors:
+            confirmed |= {name} if all(a.same for a in answers) else set()
+            counted |= {name} if all(a.counted for a in answers) else set()
+    return frozenset(confirmed), frozenset(counted), failing
 
 
-def _confirms(named: NamedAxes, source: Source, sizes: Mapping[str, int], telling: bool = False) -> bool:
-    """Whether the source gives the network that the axes say; with ``telling``, its error if it gives none."""
+def _asks(named: NamedAxes, source: Source, sizes: Mapping[str, int], telling: bool = False) -> _Answer | None:
+    """Whether the source gives what the axes say; None if one of them gives nothing (``telling``: its error)."""
     try:
         ours = resize(named.axes, {named.term(n): k for n, k in sizes.items()}).run()
     except AxisError:
-        return False
+        return None
     try:
-        return source.at(_shapes_of(ours)).graph == ours
+        theirs = source.at(_shapes_of(ours)).graph
     except TDaggerError:
         if telling:
             raise
-        return False
+        return None
+    same = theirs == ours
+    return _Answer(same, same or _costs(theirs) == _costs(ours))
+
+
+def _costs(graph: Graph) -> tuple[int, ...]:
+    return graph.total_flops(), graph.total_bytes(), graph.total_memory_reads(), graph.total_memory_writes()
 
 
 def _can(named: NamedAxes, source: Source, sizes: Mapping[str, int]) -> bool:

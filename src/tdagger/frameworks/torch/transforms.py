@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.torch.checks import replaced
@@ -20,6 +21,8 @@ _FILES = "/torch/_functorch/"
 
 def transforms(error: BaseException) -> bool:
     """Whether a capture may have failed for a transform: then it is worked out before it is captured."""
+    if isinstance(error, GuardOnDataDependentSymNode):  # what depends on data does so without a transform too
+        return False
     if "fake tensor in the exported program constant" in str(error):
         return True
     at = error.__traceback__
