@@ -148,24 +148,17 @@ class Composite(Op):
     @nested
     def moves_nothing(self, *types: TensorType) -> bool:
         """Whether the body only renames axes."""
-        values = self.body(*types).values
-        return all(isinstance(v.op, Input) or v.op.moves_nothing(*[a.type for a in v.args]) for v in values)
+
+        def make() -> bool:
+            values = self.body(*types).values
+            return all(isinstance(v.op, Input) or v.op.moves_nothing(*[a.type for a in v.args]) for v in values)
+
+        return _once(self, ("moves_nothing", types), make)
 
     @nested
     def reads(self, out: TensorType, *types: TensorType) -> tuple[int, ...]:
         """Elements of each argument that the body's ops read, each counted at most once."""
-        body = self.counted(*types)
-        read = dict.fromkeys(body.values, 0)
-        for value in reversed(body.values):
-            if is_view(value):
-                for arg in value.args:
-                    read[arg] += least(read[value], arg.type.size)
-                continue
-            own = value.op.reads(value.type, *[a.type for a in value.args])
-            for arg, n in zip(value.args, own, strict=True):
-                read[arg] += n
-        outputs = set(body.outputs.values())
-        return tuple(v.type.size if v in outputs else least(read[v], v.type.size) for v in body.inputs.values())
+        return _once(self, ("reads", types), lambda: _reads(self.counted(*types)))
 
     def inverse(self, *types: TensorType) -> ValueFunction:
         return self._other_way("inverse", types)
@@ -334,3 +327,27 @@ def composite(
         return CompositeFunction(f, prepare, flops_each, normal_axes)
 
     return make if function is None else make(function)
+
+
+def _once(op: Any, key: Any, make: Callable[[], R]) -> R:
+    """What is worked out once for a composite; each time for what only stands for one, where sizes are formulas."""
+    if not isinstance(op, Composite):
+        return make()
+    if key not in op.found:
+        op.found[key] = make()
+    return op.found[key]
+
+
+def _reads(body: Graph) -> tuple[int, ...]:
+    """Elements of each input that the ops of a body read."""
+    read = dict.fromkeys(body.values, 0)
+    for value in reversed(body.values):
+        if is_view(value):
+            for arg in value.args:
+                read[arg] += least(read[value], arg.type.size)
+            continue
+        own = value.op.reads(value.type, *[a.type for a in value.args])
+        for arg, n in zip(value.args, own, strict=True):
+            read[arg] += n
+    outputs = set(body.outputs.values())
+    return tuple(v.type.size if v in outputs else least(read[v], v.type.size) for v in body.inputs.values())

@@ -322,7 +322,10 @@ def _(op: Composite, rules: AxisRules, out: TensorType, x: Terms, index: Terms) 
 
 @max_unpool.adapt
 def _(op: Composite, args: Sequence[Value], plan: Plan) -> Value:
-    return max_unpool(*args, size=tuple([p.size for p in plan[len(plan) - len(op.attributes["size"]) :]]))
+    x, index = args
+    lead = max(args, key=lambda a: a.rank).shape  # one of them may have a batch that the other hasn't
+    x, index = (broadcast_to(a, (*lead[: len(lead) - a.rank], *a.shape)) for a in (x, index))
+    return max_unpool(x, index, size=tuple([p.size for p in plan[len(plan) - len(op.attributes["size"]) :]]))
 
 
 def _bins(op: Composite, rules: AxisRules, out: ValueType, x: Terms) -> Any:

@@ -16,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from tdagger.analysis.axes import Axes, Axis, body_axes, resolve
+from tdagger.analysis.notation import show_term
 from tdagger.analysis.sizes import Sizes
 from tdagger.composite import Composite
 from tdagger.depth import nested
@@ -374,15 +375,29 @@ class Change:
 
     def _fate(self, value: Value, axis: Axis) -> Any:
         """What becomes of an axis of a composite's body: None if it goes."""
-        outer = self.axes.inside[value].get(axis)
+        outer = self._inside(value).get(axis)
         return axis.size if outer is None else self.size(outer, axis.size)
+
+    def _inside(self, value: Value) -> dict[Axis, Term]:
+        """What the axes of a composite's body are outside; of one with a rule of its own those of whole dimensions."""
+        found = self.axes.inside.get(value)
+        if found is None:
+            inner = body_axes(cast(Composite, value.op), tuple([a.type for a in value.args]))
+            found = self.axes.inside[value] = {}
+            for i, terms in enumerate(inner.inputs):
+                for term, outer in zip(terms, self.axes.at(value, i), strict=True):
+                    if len(term) == 1:
+                        found[term[0]] = outer
+                    elif any(self.fate(a) is None for a in resolve(outer)):
+                        raise AxisError(f"{value!r}{self.where(value)} takes {show_term(outer)} apart, so it can't go")
+        return found
 
     def _body(self, value: Value, op: Composite, places: list[Plan]) -> Graph:
         """The body of a composite after the change."""
         inner = body_axes(op, tuple([a.type for a in value.args]), self.axes.assume_size_one)
         gone: set[Axis] = set()
         sizes = Sizes()
-        for axis in dict.fromkeys(a for t in self.axes.inside[value] for a in resolve((t,))):
+        for axis in dict.fromkeys(a for t in self._inside(value) for a in resolve((t,))):
             fate = self._fate(value, axis)
             if fate is None:
                 gone.add(axis)
@@ -392,7 +407,7 @@ class Change:
             v for v, p in zip(inner.graph.inputs.values(), places, strict=True) if p and p[0].axis is None
         )
         change = Change(inner, sizes, frozenset(gone), self.added, batched)
-        for axis, outer in self.axes.inside[value].items():
+        for axis, outer in self._inside(value).items():
             if all(map(self.is_loose, resolve(outer))):
                 change.loose.add(axis)
         return change.run()

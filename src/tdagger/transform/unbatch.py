@@ -58,10 +58,15 @@ def _reordered(axes: Axes, removed: frozenset[Axis]) -> Iterator[Mark]:
         return [a for term in terms for a in term if a in removed and a.size != 1]
 
     before = {tuple(found) for terms in axes.inputs if (found := order(terms))}
+
+    def as_in(after: tuple[Axis, ...]) -> bool:
+        """Whether every input that has some of these axes has them so; others may have a batch of their own."""
+        return all(own == after for own in before if not set(own).isdisjoint(after))
+
     for value in (*axes.graph.outputs.values(), *axes.graph.updates.values()):
         for terms in axes.of(value):
             after = tuple(order(terms))
-            if after and before and before != {after}:
+            if after and not as_in(after):
                 yield Mark(value, after, "gives in another order the entries of")
 
 

@@ -125,7 +125,7 @@ def asked_again(dag: TensorDAG, capture: Import, model: Any, leaves: Sequence[to
         tuple(leaves),
         tree,
         tuple(dag.graph.inputs)[: len(leaves)],
-        tuple((m, m.training) for m in model.modules()) if isinstance(model, nn.Module) else (),
+        _modes(model),
         torch.is_grad_enabled(),
         autocast.surrounding(tensors),
     )
@@ -154,5 +154,10 @@ def source_of(model: Any, graph: Graph, signature: Signature) -> Again:
         return TensorDAG.from_torch(model, args, kwargs, sizes="alone")
 
     tree = signature.inputs._replace(children=(args, kwargs))
-    modes = tuple((m, m.training) for m in model.modules()) if isinstance(model, nn.Module) else ()
-    return Again(capture, model, leaves, tree, names, modes, torch.is_grad_enabled())
+    return Again(capture, model, leaves, tree, names, _modes(model), torch.is_grad_enabled())
+
+
+def _modes(model: Any) -> tuple[tuple[nn.Module, bool], ...]:
+    """Whether every module trains; of a script it is part of what it does, and a frozen one has lost it."""
+    modules = model.modules() if isinstance(model, nn.Module) and not isinstance(model, torch.jit.ScriptModule) else ()
+    return tuple((m, m.training) for m in modules if "training" in vars(m))
