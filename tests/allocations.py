@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from tdagger.composite import Composite
 from tdagger.graph import Graph
 from tdagger.interpret import interpret
 from tdagger.op import Value
@@ -92,6 +93,11 @@ def by_numpy(graph: Graph, inputs: Mapping[str, Any], weights: Mapping[str, Any]
         if isinstance(op, Leaf):
             return (inputs if op.name == "input" else weights)[op.leaf]
         out = op.run(*args)
+        if isinstance(op, Composite):  # a body keeps its constants too
+            for inner in op.body(*[a.type for a in value.args]).values:
+                if isinstance(inner.op, Const):
+                    of_caller.add(id(_owner(inner.op.data)))
+                    owners.append(_owner(inner.op.data))
         for array in out if isinstance(out, tuple) else (out,):
             owner = _owner(array)
             if isinstance(op, Const):

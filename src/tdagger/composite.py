@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, cast, overload
 
 from tdagger.depth import nested
 from tdagger.errors import AttributeValueError, GraphError, NoInverseError
-from tdagger.graph import Graph, flops, is_view
+from tdagger.graph import Graph, flops, is_view, result_types
 from tdagger.interpret import run
 from tdagger.op import Array, Op, Value, ValueFunction, functions, normal_axis
 from tdagger.ops.source import Input
@@ -344,7 +344,7 @@ def _reads(body: Graph) -> tuple[int, ...]:
     for value in reversed(body.values):
         if is_view(value):
             for arg in value.args:
-                read[arg] += least(read[value], arg.type.size)
+                read[arg] += least(read[value], sum(t.size for t in result_types(arg)))
             continue
         own = value.op.reads(value.type, *[a.type for a in value.args])
         for arg, n in zip(value.args, own, strict=True):

@@ -25,6 +25,7 @@ from tdagger.analysis.layout import (
     channels_last,
     contiguous,
     is_channels_last,
+    is_contiguous,
     is_dense,
     like,
 )
@@ -168,6 +169,20 @@ def _logsumexp(c: Call) -> Kernel:
     return c.contiguous(c.types[0].bytes + c.out[0].bytes)
 
 
+def _median(c: Call) -> Kernel:
+    """Rows are picked from in a copy, unless the axis is the last one of a contiguous argument."""
+    x = c.types[0]
+    last = attribute(c, "axis") == x.rank - 1 and is_contiguous(x.shape, c.strides[0])
+    return c.contiguous(0 if last else x.bytes)
+
+
+def _quantile(c: Call) -> Kernel:
+    """The argument sorted, the places of its entries in int64, and a row of both while it is sorted."""
+    x = c.types[0]
+    row = x.shape[attribute(c, "axis")] * (x.dtype.bytes + 4)
+    return c.contiguous(max(x.bytes + 8 * x.size + row - c.out[0].bytes, 0))
+
+
 def _unfolded(c: Call) -> Kernel:
     """torch makes a tensor like the argument first and then a larger one."""
     return c.contiguous(c.types[0].bytes)
@@ -224,6 +239,11 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(_ELEMENTWISE, elementwise),
     "unary": _unary,
     "bitcast": _bitcast,
+    "filled": _preserving,
+    "linspace": Call.contiguous,
+    "pdist": _of_contiguous,
+    "median": _median,
+    "quantile": _quantile,
     "slice": _slice,
     "reshape": reshape,
     "cast": _cast,

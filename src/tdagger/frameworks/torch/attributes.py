@@ -300,7 +300,7 @@ def _is_cache(value: Any) -> bool:
 
 def _has_data(t: Tensor) -> bool:
     """Whether a tensor has data of its own that can be compared and put back; nobody writes to an expanded one."""
-    if t.is_meta or t.layout is not torch.strided or isinstance(t, FakeTensor) or t.is_quantized:
+    if t.is_nested or t.is_meta or t.layout is not torch.strided or isinstance(t, FakeTensor) or t.is_quantized:
         return False
     return all(n == 1 or s for n, s in zip(t.shape, t.stride(), strict=True))
 

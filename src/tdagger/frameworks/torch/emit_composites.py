@@ -344,7 +344,8 @@ def _wide_floats(f: Fields, types: Sequence[TensorType]) -> bool:
 
 
 def _filled(w: Writer, v: Value, f: Fields) -> str:
-    value = number(np.asarray(f["value"], v.dtype.numpy)[()], v.dtype)
+    """A bool as 0 or 1: torch.jit.trace knows no ``full_like`` of a bool."""
+    value = int(f["value"]) if v.dtype.name == "bool" else number(np.asarray(f["value"], v.dtype.numpy)[()], v.dtype)
     other = "" if v.dtype is v.args[0].dtype else f", dtype={dtype_name(v.dtype)}"
     return f"torch.full_like({f['x']}, {value}{other})"
 
