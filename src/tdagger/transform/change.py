@@ -25,6 +25,7 @@ from tdagger.graph import Graph, bulk, is_one, replayed, result_types, topologic
 from tdagger.interpret import computed
 from tdagger.library import control
 from tdagger.library.contraction import with_axes
+from tdagger.names import shown
 from tdagger.op import Op, Place, Plan, Term, Terms, Value, where_now
 from tdagger.ops.elementwise import Cast, Unary
 from tdagger.ops.external import External
@@ -106,6 +107,11 @@ class Change:
     def run(self) -> Graph:
         """The changed graph, with inputs of the same names."""
         graph = self.axes.graph
+        for value in graph.values if self.batched else ():
+            if any(a in self.batched for a in value.args):
+                self.batched.add(value)
+        for name, value in graph.updates.items():
+            self._check_state(name, value)
         with bulk():
             for value in graph.values:
                 if value not in self.axes.static:
@@ -118,6 +124,22 @@ class Change:
         updates = {k: results[v] for k, v in graph.updates.items()}
         order = [v for v in self.new.values() if isinstance(v, Value)]
         return Graph(named, outputs, updates, graph.name, order)
+
+    def _check_state(self, name: str, value: Value) -> None:
+        """AxisError if the new value of a buffer is to have other dimensions: the buffer stays as it is."""
+        plan = self.plan(self.axes[value], value.type.shape, value in self.batched)
+        if _same(plan, value.type.shape):
+            return
+        what = f"buffer {shown(name)!r}, {value.type}, is given {value!r}{self.where(value)} in every run"
+        if self.added is not None:
+            raise AxisError(
+                f"{what}, which would be another for every entry of the new dimension: import the network after "
+                "eval() if it doesn't change the buffer then, or give it the larger batch before it is imported"
+            )
+        raise AxisError(
+            f"{what}, which would become {list(_shape(plan))}: change the buffer and the inputs in the model, and "
+            "import it again"
+        )
 
     def _remember(self, value: Value) -> None:
         made = self.new[value]
@@ -135,8 +157,6 @@ class Change:
 
     def _visit(self, value: Value) -> None:
         op = value.op
-        if any(a in self.batched for a in value.args):
-            self.batched.add(value)
         batched = value in self.batched
         try:
             if isinstance(op, Item):
