@@ -31,6 +31,7 @@ from tdagger.errors import AxisError, UnsupportedError
 from tdagger.graph import Graph, flops, traffic
 from tdagger.op import Term
 from tdagger.ops.source import Buffer, Const, Parameter
+from tdagger.types import Sized
 
 #: What can be counted, and what it means.
 COSTS = {
@@ -73,6 +74,11 @@ class Costs:
         self.conditions: list[Condition] = []
         wanted = {self._terms[n]: variable(s) for n, s in self.symbols.items()}
         self.sizes = solve(self.axes, wanted, FreeSizes(self.conditions))
+        for value, i in self.axes.rests:
+            n, (start, stop, _) = self.sizes.of(self.axes[value.args[0]][i]), value.op.attributes["bounds"][i]
+            rest = _bound(stop, n) - _bound(start, n) - self.sizes.of(self.axes[value][i])
+            if not isinstance(rest, int):
+                self.conditions.append(Condition(rest, "zero", f"{value!r} is the last of chunks of one size or less"))
 
     def _keep(self, names: list[str]) -> None:
         """Solve again with some of the symbols only."""
@@ -207,6 +213,13 @@ class Costs:
                 raise AxisError(f"axis {empty[0]} of {empty[0].size} entries would have {found.known[empty[0]]}")
             self._numbers[key] = cast(Any, _totals(Walk(self.axes, found, Branch(), remake=True).nodes))
         return self._numbers[key]
+
+
+def _bound(bound: int, n: Number) -> Number:
+    """A bound of a slice of ``n`` entries."""
+    if not isinstance(bound, Sized):
+        return bound
+    return _sum([(n + o) // bound.divisor for o in bound.offsets]) + bound.plus
 
 
 def _totals(nodes: list[Any]) -> dict[str, Number]:

@@ -122,6 +122,12 @@ class Change:
         named = {k: self.new[v] for k, v in graph.inputs.items()}
         outputs = {k: results[v] for k, v in graph.outputs.items()}
         updates = {k: results[v] for k, v in graph.updates.items()}
+        for name, value in updates.items():
+            if value.shape != (old := graph.updates[name]).shape:
+                raise AxisError(
+                    f"the buffer {name} has the shape {old.shape}, and what is written to it would have {value.shape}: "
+                    f"{old!r}{self.where(old)}"
+                )
         order = [v for v in self.new.values() if isinstance(v, Value)]
         return Graph(named, outputs, updates, graph.name, order)
 

@@ -232,7 +232,14 @@ class _Walker:
         if len(outputs) == 1:
             self.env[outputs[0].unique()] = results
         elif outputs:
-            for value, result in zip(outputs, results or (), strict=True):
+            given = list(results or ())
+            if len(given) != len(outputs):
+                where = shown(self.origin(node).source) or "source unknown"
+                raise InputError(
+                    f"TorchScript {kind} at {where} takes {len(outputs)} values, and {len(given)} are given: with "
+                    "inputs of these sizes the script fails there"
+                )
+            for value, result in zip(outputs, given, strict=True):
                 self.env[value.unique()] = result
 
     def _operator(self, node: Any, kind: str, inputs: list[Any]) -> Any:
