@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import doctest
 import math
 import warnings
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -491,10 +489,3 @@ def test_intensity() -> None:
         cost.traffic("cached")
     nothing = Traffic(0, 0)
     assert math.isinf(Count(1, 2, 0, 0, 0, 0, 1, *[nothing] * 6).intensity())
-
-
-def test_the_document_is_right() -> None:
-    path = Path(__file__).parents[2] / "docs" / "counting.md"
-    result = doctest.testfile(str(path), module_relative=False)
-    assert result.attempted > 20
-    assert not result.failed
