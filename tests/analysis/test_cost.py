@@ -360,7 +360,8 @@ def test_external_ops_in_bodies_are_named() -> None:
 #: Ops that compute nothing: they move, make or relabel data.
 MOVES = {
     "bitcast", "buffer", "cast", "channel_shuffle", "circular_pad", "concat", "const", "diagonal", "dropout",
-    "embedding", "filled", "gather", "group", "im2col", "input", "iota", "linspace", "max_unpool", "pad", "parameter", "permute", "pixel_shuffle",
+    "embedding", "filled", "gather", "group", "im2col", "input", "iota", "linspace", "max_unpool",
+    "pad", "parameter", "permute", "pixel_shuffle",
     "pixel_unshuffle", "random", "reflect_pad", "repeat", "repeat_interleave", "replicate_pad", "reshape", "roll",
     "scatter set", "slice", "stack", "stop_gradient", "straight_through", "tile", "unfold", "ungroup",
 }  # fmt: skip

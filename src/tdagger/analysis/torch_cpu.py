@@ -179,7 +179,7 @@ def _median(c: Call) -> Kernel:
 def _quantile(c: Call) -> Kernel:
     """The argument sorted, the places of its entries in int64, and a row of both while it is sorted."""
     x = c.types[0]
-    row = x.shape[attribute(c, "axis")] * (x.dtype.bytes + 4)
+    row = int(x.shape[int(attribute(c, "axis"))]) * (x.dtype.bytes + 4)
     return c.contiguous(max(x.bytes + 8 * x.size + row - c.out[0].bytes, 0))
 
 

@@ -11,10 +11,11 @@ import sys
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch._functorch import eager_transforms
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -171,8 +172,8 @@ class _Regions:
             self._detaching.__enter__()
 
     def close(self) -> None:
-        """End the region, if one is open."""
-        if self._detaching is not None:
+        """End the region, if one is open; torch's modes may have been put back before, and with them this one."""
+        if self._detaching is not None and self._detaching in torch.overrides._get_current_function_mode_stack():
             self._detaching.__exit__(None, None, None)
         self._detaching = None
 
@@ -320,6 +321,20 @@ class _Handle:
         """Nothing was registered."""
 
 
+def _in_transform() -> bool:
+    """Whether torch.func differentiates, which it also does after it left its transform (what ``vjp`` gives)."""
+    frame: Any = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename.startswith(os.path.dirname(torch.__file__) + os.sep):
+        if frame.f_code is _TRANSFORMED:
+            return True
+        frame = frame.f_back
+    return False
+
+
+#: Where torch.func calls torch's engine.
+_TRANSFORMED = cast(Any, eager_transforms)._autograd_grad.__code__
+
+
 @contextmanager
 def _own_gradients() -> Generator[None, None, None]:
     """Refuse a network that takes a gradient in ``forward``: neither way to capture follows torch's engine."""
@@ -327,7 +342,7 @@ def _own_gradients() -> Generator[None, None, None]:
     own: Callable[..., Any] = owner._engine_run_backward
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        if torch._C._are_functorch_transforms_active():
+        if torch._C._are_functorch_transforms_active() or _in_transform():
             return own(*args, **kwargs)
         raise UnsupportedError(
             f"the network takes a gradient while it runs (torch.autograd at {_caller()}), by torch's own engine, whose "
