@@ -183,7 +183,7 @@ def _sliced(w: Writer, v: Value, selected: set[int]) -> str:
             parts.append(":")
         elif axis in selected:
             parts.append(str(_from_end(b[0]) or entries[0]))
-        elif isinstance(b[0], Sized) and b[0].parts and axis not in selected and len(bounds) - bounds.count(None) == 1:
+        elif _is_part(b) and axis not in selected and len(bounds) - bounds.count(None) == 1:
             return f"{w.ref(v.args[0])}.{b[0].parts[0]}({b[0].parts[1]}, {axis})[{_part(b[0])}]"
         elif not entries:
             parts.append("0:0")
@@ -208,6 +208,16 @@ def _from_end(bound: int) -> int | None:
     if not isinstance(bound, Sized) or (bound.offsets, bound.divisor) != ((0,), 1):
         return None
     return bound.plus or None
+
+
+def _is_part(bounds: Any) -> bool:
+    """Whether bounds are those of one of the parts that an axis is cut into, and not of all from there on."""
+    start, stop, _ = bounds
+    if not isinstance(start, Sized) or start.parts is None or not isinstance(stop, Sized):
+        return False
+    if stop.parts == start.parts:
+        return _part(stop) == _part(start) + 1
+    return _part(start) == start.parts[2] - 1 and stop.parts is None and stop.key[2:] == ((0,), 1, 0, None)
 
 
 def _part(start: Sized) -> int:
