@@ -24,7 +24,7 @@ from tdagger.tree import Tree
 Import = Callable[[tuple[Any, ...], dict[str, Any]], TensorDAG]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Again:
     """A model that can be captured again, in the way and the mode in which it was.
 

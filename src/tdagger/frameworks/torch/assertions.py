@@ -12,6 +12,7 @@ from torch._ops import OpOverload
 
 from tdagger.errors import TDaggerError
 from tdagger.frameworks.torch import checks
+from tdagger.frameworks.torch.aten.constants import number_of
 from tdagger.frameworks.torch.functional import Ref
 from tdagger.op import Value
 from tdagger.ops.elementwise import cast
@@ -91,7 +92,9 @@ def walk_apart(
         return None
     if base in ASSERTIONS:
         message = next((a for a in (*args[1:], *kwargs.values()) if isinstance(a, str)), "an assertion fails")
-        caller.checks.append(Check(_truth(args[0]), message, origin.source))
+        truth = _truth(args[0])
+        if truth is None or number_of(truth) is not True:  # what constants fulfil is no check of data
+            caller.checks.append(Check(truth, message, origin.source))
         return None
     if any(isinstance(x, Lost) for x in (*args, *kwargs.values())):
         return Lost()
