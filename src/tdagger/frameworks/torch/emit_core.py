@@ -89,8 +89,50 @@ def _where(w: Writer, v: Value) -> str:
     return "torch.where({}, {}, {})".format(*w.operands(v.args, literals))  # of two numbers torch picks the type
 
 
+#: What torch computes in float32 if one of two tensors of half precision is a number.
+_BY_NUMBER = {
+    "multiply": "{0} * {1}",
+    "divide": "{0} / {1}",
+    "floor_divide": 'torch.div({0}, {1}, rounding_mode="floor")',
+    "trunc_divide": 'torch.div({0}, {1}, rounding_mode="trunc")',
+}
+
+
+def _kind(v: Value) -> str:
+    return v.op.attributes["kind"] if isinstance(v.op, Binary) else v.op.name
+
+
+def _half(v: Value, to: DType) -> Value | None:
+    """The value of half precision that was cast to float32; None if it is another."""
+    wide = v.op.name == "cast" and v.dtype.name == "f32" and v.args[0].dtype is to
+    return v.args[0] if wide and to.bytes == 2 else None
+
+
+def _by_number(w: Writer, v: Value) -> str | None:
+    """Half precision and a number, which torch takes to float32 and rounds once: as it is written for torch."""
+    to, out = v.dtype, v.args[0]
+    if len(out.args) != 2 or not w.is_used_once(out):
+        return None
+    x, y = out.args
+    half = _half(x, to)
+    if half is not None and _kind(out) in _BY_NUMBER and isinstance(unbroadcast(y).op, Const):
+        tensor, factor = w.operands([half, y], "01")
+        return _BY_NUMBER[_kind(out)].format(tensor, factor)
+    if half is None or _kind(out) not in ("add", "subtract") or _kind(y) != "multiply" or not w.is_used_once(y):
+        return None
+    other, factor = _half(y.args[0], to), unbroadcast(y.args[1])
+    if other is None or not isinstance(factor.op, Const) or factor.type.size != 1:
+        return None
+    name = {"add": "add", "subtract": "sub"}[_kind(out)]
+    a, b = w.operands([half, other])
+    return f"torch.{name}({a}, {b}, alpha={number(factor.op.data.reshape(-1)[0], factor.dtype)})"
+
+
 def _cast(w: Writer, v: Value) -> str:
     x, to = v.args[0], v.dtype
+    by_number = _by_number(w, v)
+    if by_number is not None:
+        return by_number
     real = ".real" if x.dtype.is_complex and not to.is_complex and to.name != "bool" else ""
     return f"{w.ref(x)}{real}.to({dtype_name(to)})"
 

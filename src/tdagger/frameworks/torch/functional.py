@@ -105,11 +105,16 @@ def _is_view(value: Value) -> bool:
     return op.name in _VIEWS or (isinstance(op, Unary) and op.kind in ("real", "imag", "conj", "neg"))
 
 
+def _unseen(old: Value, new: Value) -> Value:
+    """What a tensor is after a write through a detached one: ``new``, whose gradients go on to ``old``."""
+    return straight_through(old, new) if old.dtype.is_float or old.dtype.is_complex else new
+
+
 class Cell:
     """What a base tensor holds now; ``version`` counts the writes.
 
     A detached tensor has a cell of its own with the tensor it was detached ``of``: they share memory, so a write
-    to one is a write to both, but gradients go back only through the one that was written to.
+    to one is a write to both; autograd sees none of what is written to the detached one.
     """
 
     __slots__ = ("_leaf", "_seen", "of", "stale", "value", "version")
@@ -138,7 +143,7 @@ class Cell:
         self.value = new if self._leaf is None else straight_through(self._leaf, new)
         self.version += 1
         if self.of is not None:
-            self.of.write(stop_gradient(new))
+            self.of.write(_unseen(self.of.read(), new))
             self._seen = self.of.cell.version
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from tdagger import library as lib
@@ -85,7 +86,9 @@ def _round(self: Value) -> Value:
 
 @rule("round.decimals")
 def _round_decimals(self: Value, *, decimals: int = 0) -> Value:
-    return e.round_(self * 10.0**decimals) / 10.0**decimals
+    x, unit = e.cast(self, "f32") if _is_half(self.dtype) else self, 10.0 ** abs(decimals)
+    out = e.round_(x * unit) / unit if decimals >= 0 else e.round_(x / unit) * unit
+    return e.cast(out, self.dtype)
 
 
 @rule("logical_not")
@@ -284,14 +287,32 @@ for _name, _function in {
     RULES[_name] = _binary(_function, float_only=True)
 
 
+def _is_half(dtype: DType) -> bool:
+    return dtype.is_float and dtype.bytes == 2
+
+
+def _is_rounded(number: Any, dtype: DType) -> bool:
+    """Whether a type of half precision holds a number only rounded."""
+    with np.errstate(over="ignore"):
+        return isinstance(number, int | float) and not math.isnan(number) and float(dtype.numpy.type(number)) != number
+
+
 def _wide(function: Callable[..., Value]) -> Callable[..., Value]:
-    """A product or quotient, which takes a second argument of no axes and another type as float32 to half precision."""
+    """A product or quotient, which takes a second argument that isn't rounded to half precision as float32 to it.
+
+    That is a tensor of no axes and another type, or a Python number.
+    """
 
     def apply(self: Any, other: Any) -> Value:
-        if isinstance(self, Value) and isinstance(other, Value) and self.rank and not other.rank:
-            to = promoted(self, other)
-            if to.is_float and to.bytes == 2 and other.dtype is not to:
-                return e.cast(function(e.cast(self, "f32"), e.cast(other, "f32")), to)
+        if not isinstance(self, Value):
+            return function(self, other)
+        to = promoted(self, other)
+        if not _is_half(to):
+            return function(self, other)
+        if not isinstance(other, Value):
+            return e.cast(function(e.cast(self, "f32"), other), to) if _is_rounded(other, to) else function(self, other)
+        if self.rank and not other.rank and other.dtype is not to:
+            return e.cast(function(e.cast(self, "f32"), e.cast(other, "f32")), to)
         return function(self, other)
 
     return apply
@@ -324,13 +345,24 @@ def _add(self: Any, other: Any, alpha: Any = 1) -> Value:
     x, y = promote(self, other)
     if promoted(x, y).name == "bool":
         return _binary(e.bitwise_or)(x, y if alpha else False)
-    return e.add(x, y if alpha == 1 else y * alpha)
+    return e.add(x, y) if alpha == 1 else _with_multiple(e.add, x, y, alpha)
 
 
 @rule("sub", "subtract")
 def _sub(self: Any, other: Any, alpha: Any = 1) -> Value:
     x, y = promote(self, other)
-    return lib.subtract(x, y if alpha == 1 else y * alpha)
+    return lib.subtract(x, y) if alpha == 1 else _with_multiple(lib.subtract, x, y, alpha)
+
+
+def _with_multiple(function: Callable[..., Value], x: Any, y: Any, alpha: Any) -> Value:
+    """A sum or difference of ``x`` and ``alpha * y``, of half precision rounded once; numbers and alpha are before."""
+    to = promoted(x, y)
+    if not _is_half(to):
+        return function(x, y * alpha)
+    if isinstance(x, Value) and isinstance(y, Value):
+        x, y = e.align(x, y)
+    x, y = (e.cast(v if isinstance(v, Value) else const(v, to), "f32") for v in (x, y))
+    return e.cast(function(x, y * float(to.numpy.type(alpha))), to)
 
 
 @rule("rsub")
