@@ -39,8 +39,6 @@ KNOWN = {
     "tests/test_fuzz.py::test_a_failure_is_written_as_a_file_that_runs[resize[alone]]": "a planted fault is refused",
     "tests/test_fuzz.py::test_a_failure_is_written_as_a_file_that_runs[formula]": "a planted fault is refused",
     "tests/test_fuzz.py::test_a_right_program_has_nothing_wrong": "the formula of its sizes is refused",
-    "tests/frameworks/torch/test_folding.py::test_constants_of_no_rule[bool index-export]": "warns of torch's",
-    "tests/frameworks/torch/test_folding.py::test_constants_of_no_rule[half precision-export]": "warns of torch's",
     "tests/frameworks/torch/test_higher_order.py::test_random_numbers_in_a_branch": "a branch looks up training",
     "tests/cli/test_odd_names.py::test_output_is_readable[inspect --json]": "the name isn't in the network",
 }

@@ -24,6 +24,7 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributions import constraints
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.fx.node import map_arg
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -404,6 +405,13 @@ def _is_known(tensor: torch.Tensor) -> bool:
     return not isinstance(tensor, FakeTensor) or tensor.constant is not None
 
 
+def _is_settled(number: torch.SymBool) -> bool:
+    """Whether torch itself answers: it has the numbers, or what it knows of them is enough (no size is below 0)."""
+    if number.node.has_hint():
+        return True
+    return statically_known_true(number) or statically_known_true(torch.sym_not(number))
+
+
 def _made_of_constants(tensor: torch.Tensor) -> bool | None:
     """The truth of a tensor that is computed from constants alone; None if anything else is in it."""
     end = _node_of(tensor)
@@ -452,7 +460,7 @@ def passing_checks() -> Generator[list[Check], None, None]:
         return of_tensor(self) if known is None else known
 
     def number(self: Any) -> bool:
-        check = None if self.node.has_hint() else check_at(sys._getframe(1))
+        check = None if _is_settled(self) else check_at(sys._getframe(1))
         if check is None:
             return of_number(self)
         met.append(check)
