@@ -32,20 +32,3 @@ def _seeds() -> None:
     np.random.seed(0)
     if "torch" in sys.modules:  # never import it for tests that don't
         sys.modules["torch"].manual_seed(0)
-
-
-#: Tests that are known to fail, and why: to be mended, not to grow. A test that passes again is taken out.
-KNOWN = {
-    "tests/test_fuzz.py::test_a_failure_is_written_as_a_file_that_runs[resize[alone]]": "a planted fault is refused",
-    "tests/test_fuzz.py::test_a_failure_is_written_as_a_file_that_runs[formula]": "a planted fault is refused",
-    "tests/test_fuzz.py::test_a_right_program_has_nothing_wrong": "the formula of its sizes is refused",
-    "tests/frameworks/torch/test_higher_order.py::test_random_numbers_in_a_branch": "a branch looks up training",
-    "tests/cli/test_odd_names.py::test_output_is_readable[inspect --json]": "the name isn't in the network",
-}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Expect the tests of :data:`KNOWN` to fail."""
-    for item in items:
-        if item.nodeid in KNOWN:
-            item.add_marker(pytest.mark.xfail(reason=KNOWN[item.nodeid], strict=False))

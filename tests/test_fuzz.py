@@ -32,13 +32,8 @@ ROOT = Path(__file__).parents[1]
 
 #: Seeds checked by every run of the tests, in groups that processes share.
 GROUPS, EACH = 16, 10
-#: Of these, the ones in which something is known to be wrong; a seed goes as soon as it is mended.
-NOT_YET = frozenset({
-    1, 2, 4, 5, 6, 7, 8, 11, 15, 17, 20, 22, 23, 26, 27, 28, 29, 30, 31, 33, 34, 35, 38, 42, 43, 44, 45, 46, 49, 50,
-    51, 52, 53, 58, 60, 61, 62, 63, 64, 65, 66, 68, 69, 75, 76, 78, 80, 83, 84, 85, 87, 88, 90, 91, 94, 95, 99, 100,
-    101, 102, 103, 107, 108, 111, 113, 114, 116, 117, 118, 119, 120, 121, 124, 125, 129, 131, 133, 135, 136, 137, 139,
-    140, 146, 147, 148, 152, 153, 156, 157,
-})  # fmt: skip
+#: Of these, the ones in which a resize of a program alone is known to be wrong; a seed goes as soon as it is mended.
+NOT_YET = frozenset({7, 42, 44, 60, 68, 69, 99, 117, 121, 129, 131})
 
 
 @pytest.mark.filterwarnings("ignore")  # eager's own, of what random programs do
@@ -116,7 +111,7 @@ def _program(*steps: Step, outputs: tuple[str, ...] = (), entrance: str = "progr
 _LONG = _program(
     Step("a", ("v1 = x0 * 2",), ("v1",)),
     Step("b", ("v2 = v1.transpose(0, 1)",), ("v2",)),
-    Step("c", ("v2.mul_(3)",), ()),
+    Step("c", ("v2.mul_(7)",), ()),
     Step("d", ("v3 = torch.sin(v2)",), ("v3",)),
     Step("e", ("v4 = v3.cumsum(0)",), ("v4",)),
     Step("f", ("v5 = v4 @ self.p1",), ("v5",), ("self.p1 = nn.Parameter(torch.randn(2, 3))",)),

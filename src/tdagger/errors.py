@@ -6,7 +6,23 @@ raises on purpose. Those that are also mistakes of type or value derive from the
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import os
+import warnings
+
 from tdagger.names import lines
+
+#: Where code is whose callers a warning is for.
+_OWN = (os.path.dirname(__file__) + os.sep, contextlib.__file__)
+
+
+def warn(message: str) -> None:
+    """A UserWarning at the line that called tdagger, however deep inside it is raised."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith(_OWN):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 class TDaggerError(Exception):

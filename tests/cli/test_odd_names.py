@@ -18,7 +18,7 @@ from tests.odd_names import is_readable
 NETS = """
 import torch
 from tests.odd_names import ODD, odd
-def build(): return odd(*ODD[10:14], *ODD[24:32], "x" * 10_000), torch.zeros(2, 3)
+def build(): return odd(*ODD[10:15], *ODD[24:32], "x" * 10_000), torch.zeros(2, 3)
 """
 
 

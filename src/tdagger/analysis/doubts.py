@@ -47,8 +47,8 @@ _MADE: dict[str, Callable[[int], float]] = {
     "log({n})": math.log,
 }
 
-#: How many of these, the first, a number of entries may be.
-_WHOLE = 3
+#: Those of these, the first, that a number of entries may be.
+_WHOLE = dict(list(_MADE.items())[:3])
 
 #: Attributes that hold numbers of entries as the source gave them.
 _COUNTS = frozenset({"kernel", "widths", "shift", "shifts", "k", "window"})
@@ -93,7 +93,7 @@ def _count(axes: Axes, value: Value, changed: set[Axis]) -> str:
             for terms, type_ in zip(axes.of(arg), result_types(arg), strict=True):
                 own = {n for t, n in zip(terms, type_.shape, strict=True) if any(a in changed for a in t)}
                 for n in own:
-                    for shown, function in list(_MADE.items())[:_WHOLE]:
+                    for shown, function in _WHOLE.items():
                         if function(n) in numbers:
                             return f"has {name}={attributes[name]}, {_because(shown, n)}"
     return ""

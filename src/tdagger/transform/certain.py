@@ -18,17 +18,18 @@ from tdagger.analysis.names import NamedAxes
 from tdagger.analysis.sizes import Sizes
 from tdagger.errors import AxisError, TDaggerError
 from tdagger.graph import Graph
-from tdagger.interpret import computed
 from tdagger.op import Term, Value
 from tdagger.ops.source import Const, Iota
+from tdagger.transform.change import reads_beyond
 from tdagger.transform.networks import (
     Origins,
     Resizable,
     asked_terms,
-    at_sizes,
+    changed,
     free_axes,
     own_axes,
     place,
+    refusal,
 )
 from tdagger.transform.resize import resize
 
@@ -96,7 +97,7 @@ def resized(
     refused: AxisError | None = None
     ours: Resized | None = None
     try:
-        ours = Resized(*at_sizes(named, asked, origins))
+        ours = Resized(*changed(resize(named.axes, wanted, place(origins)), origins))
     except AxisError as e:
         refused = e
     theirs: Network | None = None
@@ -111,7 +112,7 @@ def resized(
     if source is not None and theirs is not None:
         same = source.at(_shapes_of(named.axes.graph)).graph == named.axes.graph
         if same and refused is not None and (beyond := _beyond(theirs.graph)):
-            raise AxisError(f"{refused}\nand the source's network at these sizes {beyond}")
+            raise AxisError(f"{refusal(named, asked, refused)}\nand the source's network at these sizes {beyond}")
         if same:
             return Resized(theirs.graph, theirs.origins, theirs)
         failed = AxisError(
@@ -121,7 +122,7 @@ def resized(
         if given:
             raise AxisError(f"resize({_asked(asked)}): {failed}")
     if refused is not None:
-        raise refused
+        raise refusal(named, asked, refused) from refused
     if not assume:
         _no_doubt(named, asked, wanted, origins, confirmed, failed)
     assert ours is not None
@@ -138,11 +139,10 @@ def _beyond(graph: Graph) -> str:
     for value in graph.values:
         if isinstance(value.op, Const | Iota) or (value.args and all(a in static for a in value.args)):
             static.add(value)
-        elif value.op.name in ("gather", "embedding") and value.args[1] in static and value.args[1].type.size:
-            table, index = value.args
-            n = table.shape[int(value.op.attributes.get("axis", 0))]
-            if int(computed(index).max()) >= n:
-                return f"reads beyond the {n} entries of {table!r}"
+        elif value.op.name in ("gather", "embedding") and value.args[1] in static:
+            beyond = reads_beyond(value.op, *value.args)
+            if beyond:
+                return beyond
     return ""
 
 

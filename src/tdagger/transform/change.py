@@ -218,14 +218,9 @@ class Change:
 
     def _check_index(self, value: Value, args: list[Value]) -> None:
         """AxisError if a constant index goes beyond what it reads: positions beyond a table of them."""
-        table, index = args
-        n = table.shape[int(value.op.attributes.get("axis", 0))]
-        if index is value.args[1] or not index.type.size:
-            return
-        largest = int(computed(index).max())
-        if largest >= n:
-            source = table.op.leaf if isinstance(table.op, Leaf) else repr(table)
-            raise AxisError(f"{value!r}{self.where(value)} reads entry {largest} of {source}, which has {n}")
+        beyond = "" if args[1] is value.args[1] else reads_beyond(value.op, *args)
+        if beyond:
+            raise AxisError(f"{value!r}{self.where(value)} {beyond}")
 
     # Arguments.
 
@@ -437,6 +432,14 @@ class Change:
             if all(map(self.is_loose, resolve(outer))):
                 change.loose.add(axis)
         return change.run()
+
+
+def reads_beyond(op: Op, table: Value, index: Value) -> str:
+    """Which entry a constant index reads that the table hasn't; nothing if there is none."""
+    n = table.shape[int(op.attributes.get("axis", 0))]
+    largest = int(computed(index).max()) if index.type.size else -1
+    source = table.op.leaf if isinstance(table.op, Leaf) else repr(table)
+    return f"reads entry {largest} of {source}, which has {n}" if largest >= n else ""
 
 
 def _without_first(op: Composite, types: tuple[TensorType, ...], places: list[Plan]) -> Graph | None:

@@ -154,9 +154,14 @@ def at_sizes(named: NamedAxes, sizes: Mapping[str, Any], origins: Origins) -> tu
     try:
         return changed(resize(named.axes, wanted, place(origins)), origins)
     except AxisError as e:
-        free = free_axes(named).sizes
-        asked = ", ".join(f"{k}={v}" for k, v in sizes.items())
-        raise AxisError(f"resize({asked}): {e}\naxes that can be resized: {', '.join(free) or 'none'}") from e
+        raise refusal(named, sizes, e) from e
+
+
+def refusal(named: NamedAxes, sizes: Mapping[str, Any], error: AxisError) -> AxisError:
+    """The error for sizes that the axes can't follow, with those that can be resized, each of which is tried."""
+    asked = ", ".join(f"{k}={v}" for k, v in sizes.items())
+    free = ", ".join(free_axes(named).sizes) or "none"
+    return AxisError(f"resize({asked}): {error}\naxes that can be resized: {free}")
 
 
 def _dimensions(named: NamedAxes, name: str, shape: Sequence[int]) -> list[tuple[Term, int]]:

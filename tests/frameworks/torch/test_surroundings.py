@@ -135,3 +135,38 @@ def test_a_capture_that_fails_prints_nothing(
             td.from_torch(Of(function), X)
     assert capfd.readouterr() == ("", "")
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+class _Writes(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.add_(1) * 2
+
+
+class _Applies(nn.Module):
+    class Sign(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            return x.sign()
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            return grads[0]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.Sign.apply(x)
+
+
+class _Checks(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert not x.isnan().any(), "some are no numbers"
+        return x * 2
+
+
+@pytest.mark.parametrize("model", [_Writes(), _Applies(), _Checks()], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("via", ["export", "trace"])
+def test_warnings_are_told_at_the_users_line(model: nn.Module, via: Any) -> None:
+    if isinstance(model, _Checks) and via == "trace":
+        pytest.skip("a trace doesn't see checks")
+    with pytest.warns(UserWarning, match="the network") as told:
+        td.from_torch(model, torch.ones(3), via=via)
+    assert {w.filename for w in told} == {__file__}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import operator
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch._ops import OpOverload
 
-from tdagger.errors import TDaggerError
+from tdagger.errors import TDaggerError, warn
 from tdagger.frameworks.torch import checks
 from tdagger.frameworks.torch.aten.constants import number_of
 from tdagger.frameworks.torch.functional import Ref
@@ -154,9 +153,7 @@ def tell(met: Sequence[checks.Check], asserted: Sequence[Check]) -> None:
         if c.message not in known
     ]
     if own:
-        warnings.warn(
+        warn(
             "the network checks its data, and the imported one takes the checks as passed: "
-            f"{'; '.join(dict.fromkeys(own))}. to_torch(checks=True) keeps those that raise",
-            UserWarning,
-            stacklevel=5,
+            f"{'; '.join(dict.fromkeys(own))}. to_torch(checks=True) keeps those that raise"
         )

@@ -7,7 +7,6 @@ closure, a class, the globals of the module a class is from. A box has entries b
 from __future__ import annotations
 
 import functools
-import random
 import sys
 import types
 from collections import OrderedDict, deque
@@ -15,10 +14,11 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
+
+from tdagger.frameworks.torch.surroundings import random_numbers_kept
 
 #: The attributes of a module that hold what is registered: their entries are named as the module's own.
 REGISTERED = ("_parameters", "_buffers", "_modules")
@@ -324,10 +324,9 @@ def left_as_it_was(model: nn.Module, parameters: bool = False) -> Generator[Attr
     kept = [t for _, t in attributes.tensors] + [*model.buffers(), *(model.parameters() if parameters else ())]
     known = {id(t): t for t in kept if _has_data(t)}
     data = [(t, t.detach().clone()) for t in known.values()]
-    generators = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     try:
-        yield attributes
+        with random_numbers_kept():
+            yield attributes
     finally:
         attributes.restore(before)
         for held, entries in owners:
@@ -341,8 +340,3 @@ def left_as_it_was(model: nn.Module, parameters: bool = False) -> Generator[Attr
             for t, was in data:
                 if not torch.equal(_bytes(t), _bytes(was)):
                     t.data.copy_(was)
-        torch.set_rng_state(generators[0])
-        np.random.set_state(generators[1])
-        random.setstate(generators[2])
-        if on_gpu is not None:
-            torch.cuda.set_rng_state_all(on_gpu)

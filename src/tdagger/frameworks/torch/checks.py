@@ -497,7 +497,10 @@ def _never(_mask: Any, is_causal: bool | None = None, _size: int | None = None) 
 
 @contextmanager
 def kernels_left_open() -> Generator[None, None, None]:
-    """Let torch's transformers not look at masks: whether one is the causal one, or pads, only picks a kernel."""
+    """Let torch's transformers not look at masks: whether one is the causal one, or pads, only picks a kernel.
+
+    Nor take the fast path, which takes a float mask for a bool one.
+    """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -231,6 +231,10 @@ class Writer:
         """The state tensor ``name`` of module ``owner``."""
         return self._mark_state("w", owner, name)
 
+    def state_of(self, marked: Marked) -> str:
+        """What was marked in a function of its own, in the module around it."""
+        return self._mark_state("t" if marked.is_flag else "w", marked.owner, marked.name, marked.is_flag)
+
     def before(self, line: str) -> None:
         """Put a line in front of the statement that is being written."""
         self._before.append(line)

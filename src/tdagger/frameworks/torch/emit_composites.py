@@ -464,7 +464,7 @@ def _function(w: Writer, name: str, graph: Graph) -> str:
     outputs = list(graph.outputs.values())
     body = inner.statements(outputs)
     end = [f"return {', '.join(map(inner.ref, outputs))}"]
-    lines = inner.lines(body, end, arguments, lambda m, _: w.state_tensor(m.owner, m.name), {})
+    lines = inner.lines(body, end, arguments, lambda marked, _: w.state_of(marked), {})
     text = "".join(f"\n    {line}" for several in lines for line in several.split("\n"))
     return f"def {name}({', '.join(arguments.values())}):{text}"
 

@@ -15,7 +15,7 @@ from torch.jit._trace import TracerWarning
 from torch.utils import _pytree as pytree
 
 from tdagger.composite import Composite
-from tdagger.errors import InputError, UnsupportedError
+from tdagger.errors import InputError, UnsupportedError, warn
 from tdagger.frameworks.torch.checks import exception_of
 from tdagger.frameworks.torch.codegen import Marked, Row, Statement, Writer, is_reshape
 from tdagger.frameworks.torch.emit_composites import composite_row, is_known
@@ -61,7 +61,7 @@ def _with_checks(dag: TensorDAG) -> TensorDAG:
     """The same with what it checks as further outputs, which are no part of the result."""
     lost = [c.message for c in dag.checks if c.value is None]
     if lost:
-        warnings.warn(f"{dag.name}: these checks can't be kept: {'; '.join(lost)}", UserWarning, stacklevel=4)
+        warn(f"{dag.name}: these checks can't be kept: {'; '.join(lost)}")
     kept = {f"check {i}": c.value for i, c in enumerate(dag.checks) if c.value is not None}
     own = {*dag.graph.inputs.values(), *_leaves_of_state(dag)}
     others = [v for v in topological(list(kept.values())) if isinstance(v.op, Leaf) and v not in own]

@@ -7,7 +7,6 @@ applies the ops to what the cell holds now; writing puts the new part back into 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tdagger.composite import Composite
-from tdagger.errors import InputError, UnsupportedError
+from tdagger.errors import InputError, UnsupportedError, warn
 from tdagger.library import stop_gradient, straight_through
 from tdagger.names import shown
 from tdagger.op import Op, Value
@@ -241,11 +240,9 @@ class Ref:
 def warn_of_writes(names: Sequence[str]) -> None:
     """Warn that the network writes to these inputs, which no TDAG does."""
     if names:
-        warnings.warn(
+        warn(
             f"the network writes to its inputs in place ({', '.join(map(shown, names))}); "
-            "the imported one gives the same outputs, but leaves its inputs as they are",
-            UserWarning,
-            stacklevel=5,
+            "the imported one gives the same outputs, but leaves its inputs as they are"
         )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -19,31 +18,26 @@ from torch._functorch import eager_transforms
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from tdagger.errors import UnsupportedError
+from tdagger.errors import UnsupportedError, warn
 
 
 @contextmanager
 def following_gradients(model: nn.Module, traced: bool) -> Generator[None, None, None]:
     """A capture inside has the gradients of ``model``; a UserWarning names what it hasn't.
 
-    It turns off torch's fast path of attention. ``traced``: by ``torch.jit.trace``, whose graph has neither regions
+    ``traced``: by ``torch.jit.trace``, whose graph has neither regions
     without gradients nor what an autograd function reads beside its arguments. UnsupportedError, from the network's
     call, if it takes a gradient itself.
     """
     lost = _Lost(model)
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it takes a float mask for a bool one
-    try:
-        with (
-            torch.enable_grad(),  # without gradients around it, a region inside would never end
-            _regions(traced) as regions,
-            _functions(lost, regions),
-            _hooks(lost),
-            _own_gradients(),
-        ):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+    with (
+        torch.enable_grad(),  # without gradients around it, a region inside would never end
+        _regions(traced) as regions,
+        _functions(lost, regions),
+        _hooks(lost),
+        _own_gradients(),
+    ):
+        yield
     lost.tell()
 
 
@@ -59,19 +53,15 @@ class _Lost:
     def tell(self) -> None:
         """Warn of it."""
         if self.functions:
-            warnings.warn(
+            warn(
                 f"the network applies autograd functions with a backward of their own ({', '.join(self.functions)}), "
                 "which isn't kept; the imported one computes the same, and its gradients are the derivatives of what "
-                "they compute",
-                UserWarning,
-                stacklevel=6,
+                "they compute"
             )
         if self.hooks:
-            warnings.warn(
+            warn(
                 f"the network has hooks on gradients ({', '.join(self.hooks)}), which aren't kept; the imported one "
-                "has the gradients without them: register such hooks on the module that to_torch() gives",
-                UserWarning,
-                stacklevel=6,
+                "has the gradients without them: register such hooks on the module that to_torch() gives"
             )
 
 

@@ -47,10 +47,27 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
         )
     ],
     (_C._get_tracing_state, _C._set_tracing_state),
+)
+
+#: The generators that a network may draw from: what asks for their states, and what sets them.
+_GENERATORS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.get_rng_state, torch.set_rng_state),
     (random.getstate, random.setstate),
     (np.random.get_state, np.random.set_state),
 )
+
+
+@contextmanager
+def random_numbers_kept() -> Generator[None, None, None]:
+    """Leave the generators of random numbers as they were: torch's, on the GPU too where that is in use, and others."""
+    before = [(set_, get()) for get, set_ in _GENERATORS]
+    if torch.cuda.is_initialized():
+        before.append((torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
+    try:
+        yield
+    finally:
+        for set_, value in before:
+            set_(value)
 
 
 @contextmanager
@@ -64,7 +81,7 @@ def put_back() -> Generator[None, None, None]:
     before = [(set_, get()) for get, set_ in _SETTINGS]
     keys = _C._ForceDispatchKeyGuard(_C._dispatch_tls_local_include_set(), _C._dispatch_tls_local_exclude_set())
     try:
-        with warnings.catch_warnings(), keys:
+        with random_numbers_kept(), warnings.catch_warnings(), keys:
             try:
                 yield
             except BaseException as e:
