@@ -31,6 +31,7 @@ from tdagger.op import Op, Value, core_ops
 from tdagger.ops import *  # noqa: F403
 from tdagger.ops import __all__ as _ops
 from tdagger.tensordag import Origin, TensorDAG
+from tdagger.transform.rewrite import Rule, rule
 from tdagger.types import DType, TensorType
 from tdagger.view.text import show
 
@@ -96,7 +97,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AttributeValueError", "AxisError", "Composite", "DType", "Graph", "GraphError", "InputError", "NoInverseError",
-    "Op", "Origin", "SafeDAG", "SourceError", "TDaggerError", "TensorDAG", "TensorType", "TypeMismatchError",
+    "Op", "Origin", "Rule", "SafeDAG", "SourceError", "TDaggerError", "TensorDAG", "TensorType", "TypeMismatchError",
     "UnsupportedError", "Value", "bulk", "composite", "composites", "core_ops", "from_torch", "from_torchscript",
-    "from_transformers", "rebuild", "show", *_ops, *library.__all__,
+    "from_transformers", "rebuild", "rule", "show", *_ops, *library.__all__,
 ]  # fmt: skip  # pyright: ignore[reportUnsupportedDunderAll]

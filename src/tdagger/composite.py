@@ -24,7 +24,7 @@ from tdagger.depth import nested
 from tdagger.errors import AttributeValueError, GraphError, NoInverseError
 from tdagger.graph import Graph, flops, is_view, result_types
 from tdagger.interpret import run
-from tdagger.op import Array, Op, Value, ValueFunction, functions, normal_axis
+from tdagger.op import Array, Op, Value, ValueFunction, functions, normal_axis, symbolic
 from tdagger.ops.source import Input
 from tdagger.ops.structure import items
 from tdagger.types import ResultTypes, TensorType, ValueType, least
@@ -220,6 +220,9 @@ class CompositeFunction(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """One node on the tensor arguments; a tuple of values if the definition returns several."""
+        found = symbolic(*args)
+        if found is not None:
+            return found.noted(self, args, kwargs)
         if self.prepare is not None:
             args, kwargs = self.prepare(*args, **kwargs)
         attributes: dict[str, Any] = {**self.defaults, **kwargs}

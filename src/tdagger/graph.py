@@ -44,25 +44,55 @@ def bulk() -> Generator[None, None, None]:
 def topological(roots: Iterable[Value]) -> list[Value]:
     """Everything the roots reach, arguments before users; no recursion, linear in values and arguments."""
     order: list[Value] = []
-    seen: set[Value] = set()
-    stack = list(roots)
+    _append_reached(list(roots), order, set())
+    return order
+
+
+def _append_reached(stack: list[Value], order: list[Value], seen: set[Value]) -> None:
+    """Append to ``order`` what is reached and not ``seen`` yet, first what is first in ``stack``."""
     stack.reverse()
-    add, append, pop = seen.add, order.append, stack.pop
+    add, append, push, pop = seen.add, order.append, stack.append, stack.pop
     while stack:
         value = stack[-1]
-        if value in seen:
-            pop()
-            continue
-        ready = True
-        for arg in reversed(value.args):
+        for arg in value.args:
             if arg not in seen:
-                stack.append(arg)
-                ready = False
-        if ready:
-            add(value)
-            append(value)
+                if len(value.args) < _WIDE:
+                    push(arg)
+                else:  # looking again from the first for each would be quadratic
+                    stack += [a for a in reversed(value.args) if a not in seen]
+                break
+        else:
+            if value not in seen:
+                add(value)
+                append(value)
             pop()
-    return order
+
+
+#: Values with more arguments are walked in another way.
+_WIDE = 8
+
+
+def _ordered(order: Iterable[Value], needed: list[Value]) -> list[Value]:
+    """What is needed, in a given order where that lets arguments come first; linear."""
+    found: list[Value] = []
+    seen: set[Value] = set()
+    add, append = seen.add, found.append
+    for value in order:
+        for arg in value.args:
+            if arg not in seen:
+                _append_reached([value], found, seen)
+                break
+        else:
+            if value not in seen:
+                add(value)
+                append(value)
+    _append_reached(needed[:], found, seen)
+    reached = set(needed)
+    update = reached.update
+    for value in reversed(found):
+        if value in reached:
+            update(value.args)
+    return found if len(reached) == len(found) else [v for v in found if v in reached]
 
 
 class Graph:
@@ -102,11 +132,11 @@ class Graph:
     def values(self) -> list[Value]:
         """Every value, arguments before users: the inputs first, then what the outputs and updates need."""
         needed = [*self.inputs.values(), *self.outputs.values(), *self.updates.values()]
-        order = topological(needed)
         if self._order:
-            reached = set(order)
-            order = topological([*self.inputs.values(), *(v for v in self._order if v in reached), *needed])
+            order = _ordered([*self.inputs.values(), *self._order], needed)
             self._order = ()
+        else:
+            order = topological(needed)
         known = set(self.inputs.values())
         for value in order:
             if isinstance(value.op, Input) and value not in known:

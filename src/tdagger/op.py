@@ -8,10 +8,11 @@ arguments is the same value, so equality is identity and common subexpressions a
 
 from __future__ import annotations
 
+import functools
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol, Self, cast, dataclass_transform
+from typing import Any, ClassVar, NamedTuple, ParamSpec, Protocol, Self, TypeVar, cast, dataclass_transform
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from tdagger.errors import AttributeValueError, NoInverseError, TDaggerError, Ty
 from tdagger.types import DType, Shape, Sized, TensorType, ValueType
 
 Array = np.ndarray[Any, np.dtype[Any]]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 #: A function of values: an op is one, and so is what ``inverse`` and ``adjoint`` return.
 ValueFunction = Callable[..., Any]
@@ -133,57 +136,29 @@ class _ValueRef(weakref.ref["Value"]):
     table: dict[tuple[Value, ...], _ValueRef]
 
 
-def _forget(ref: _ValueRef) -> None:
-    with _interning:
+def _forget(ref: _ValueRef, lock: threading.RLock = _interning) -> None:
+    with lock:  # by its own name, as some values live until the interpreter has taken this module apart
         if ref.table.get(ref.args) is ref:
             del ref.table[ref.args]
 
 
-class Value:
-    """An op applied to arguments: a tensor that would come out. Made by calling an op, never directly.
+class Unknown:
+    """The type of what stands for a value in a pattern: nothing is known of it."""
 
-    ``type`` is its :class:`~tdagger.types.TensorType` (or a tuple of them for an op with several results,
-    which only ``item`` takes). Values are immutable and compared by identity.
-    """
-
-    __slots__ = ("__weakref__", "args", "op", "type")
-
-    op: Op
-    args: tuple[Value, ...]
-    type: TensorType
-
-    @property
-    def shape(self) -> Shape:
-        """Sizes of the axes."""
-        return self.type.shape
-
-    @property
-    def dtype(self) -> DType:
-        """Element type."""
-        return self.type.dtype
-
-    @property
-    def rank(self) -> int:
-        """Number of axes."""
-        return self.type.rank
+    __slots__ = ()
 
     def __repr__(self) -> str:
-        args = ", ".join(str(a.type) for a in self.args)
-        return f"<{self.op}({args}) -> {self.type}>"
+        return "unknown"
 
-    def __iter__(self) -> Iterator[Value]:
-        raise TypeMismatchError(f"a value can't be iterated over: {self!r}; slice or unstack it")
 
-    def __reduce__(self) -> Any:
-        raise TDaggerError("a value can't be pickled alone, pickle or save the graph it belongs to")
+UNKNOWN = Unknown()
 
-    def __copy__(self) -> Self:
-        return self
 
-    def __deepcopy__(self, memo: Any) -> Self:
-        return self
+class _Operators:
+    """Operators, for writing composites and patterns: each is the function of that name, with scalars, broadcasting."""
 
-    # Operators, for writing composites; each is the function of that name, scalars and broadcasting allowed.
+    __slots__ = ()
+
     def __add__(self, other: Any) -> Value:
         return functions["add"](self, other)
 
@@ -246,6 +221,87 @@ class Value:
 
     def __invert__(self) -> Value:
         return functions["not_"](self)
+
+
+class Symbolic(_Operators):
+    """What stands for a value where a function over ops is read as a pattern: ops on it are noted, not applied.
+
+    ``tdagger.transform.rewrite`` implements it.
+    """
+
+    __slots__ = ()
+    type = UNKNOWN
+
+    def noted(self, function: Any, args: tuple[Any, ...], attributes: dict[str, Any]) -> Any:
+        """What stands for an op, composite or function called with arguments, this among them."""
+        raise NotImplementedError
+
+
+def symbolic(*args: Any) -> Symbolic | None:
+    """The first argument that stands for a value in a pattern, None if all are what they seem."""
+    for arg in args:
+        if arg.__class__ is not Value and isinstance(arg, Symbolic):
+            return arg
+    return None
+
+
+def patterned(function: Callable[P, R]) -> Callable[P, R]:
+    """A function of a value first, which can be part of a pattern too."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if args and args[0].__class__ is not Value:
+            found = symbolic(*args)
+            if found is not None:
+                return found.noted(function, args, kwargs)
+        return function(*args, **kwargs)
+
+    return call
+
+
+class Value(_Operators):
+    """An op applied to arguments: a tensor that would come out. Made by calling an op, never directly.
+
+    ``type`` is its :class:`~tdagger.types.TensorType` (or a tuple of them for an op with several results,
+    which only ``item`` takes). Values are immutable and compared by identity.
+    """
+
+    __slots__ = ("__weakref__", "args", "op", "type")
+
+    op: Op
+    args: tuple[Value, ...]
+    type: TensorType
+
+    @property
+    def shape(self) -> Shape:
+        """Sizes of the axes."""
+        return self.type.shape
+
+    @property
+    def dtype(self) -> DType:
+        """Element type."""
+        return self.type.dtype
+
+    @property
+    def rank(self) -> int:
+        """Number of axes."""
+        return self.type.rank
+
+    def __repr__(self) -> str:
+        args = ", ".join(str(a.type) for a in self.args)
+        return f"<{self.op}({args}) -> {self.type}>"
+
+    def __iter__(self) -> Iterator[Value]:
+        raise TypeMismatchError(f"a value can't be iterated over: {self!r}; slice or unstack it")
+
+    def __reduce__(self) -> Any:
+        raise TDaggerError("a value can't be pickled alone, pickle or save the graph it belongs to")
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
 
 
 _new_value: Callable[[type[Value]], Value] = object.__new__
@@ -341,6 +397,8 @@ class Op:
         types = tuple([a.type for a in args])
         type_ = self.inferred.get(types)
         if type_ is None:
+            if any(t is UNKNOWN for t in types):  # pyright: ignore[reportUnnecessaryComparison]
+                return cast(Value, cast(Symbolic, symbolic(*args)).noted(self, args, {}))
             type_ = self.inferred[types] = self.infer(*types)
         # here and not in a Value.__init__: a third of the time to build a graph would go into calling it
         value = _new_value(Value)

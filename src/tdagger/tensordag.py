@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Const, Leaf, Parameter
 from tdagger.pickling import HoldsValues
 from tdagger.transform import certain, networks
+from tdagger.transform.rewrite import Report, Rule, rewritten
 from tdagger.tree import Tree, aligned, flatten
 from tdagger.types import TensorType
 from tdagger.view import text
@@ -424,6 +425,38 @@ class TensorDAG:
         new = replace(self, graph=graph, origins=self.origins if origins is None else origins, source=None)
         new = replace(new, certain_dimensions=frozenset[tuple[str, int]]())
         return replace(new, axis_names={n: p for n, p in self.axis_names.items() if _still_fits(self, graph, n, p)})
+
+    # Rules.
+
+    @overload
+    def rewrite(
+        self, rules: Iterable[Rule] | Rule, *, weights: bool = False, report: Literal[False] = False
+    ) -> TensorDAG: ...
+    @overload
+    def rewrite(
+        self, rules: Iterable[Rule] | Rule, *, weights: bool = False, report: Literal[True]
+    ) -> tuple[TensorDAG, Report]: ...
+    def rewrite(
+        self, rules: Iterable[Rule] | Rule, *, weights: bool = False, report: bool = False
+    ) -> TensorDAG | tuple[TensorDAG, Report]:
+        """The network with rules applied until none applies; with ``report`` also what was applied where.
+
+        Make rules with :func:`tdagger.rule` (docs/rewriting.md). What a rule makes comes from where the value came from
+        that it stands for. ``weights`` lets rules see the weights' values. GraphError names rules that undo each other.
+
+        >>> import tdagger as td
+        >>> @td.rule
+        ... def relu(x): return td.relu(x)
+        >>> @relu.to
+        ... def _(x): return td.gelu(x)
+        >>> x = td.input("x", (2,))
+        >>> dag = TensorDAG(td.Graph({"x": x}, {"y": td.relu(x)}), {}, Signature(Tree("tuple"), Tree("leaf")))
+        >>> dag, report = dag.rewrite(relu, report=True)
+        >>> dag.values[-1].op, len(report)
+        (gelu, 1)
+        """
+        graph, origins, done = rewritten(self.graph, rules, self.origins, self.weights if weights else None, self.axes)
+        return (self.with_graph(graph, origins), done) if report else self.with_graph(graph, origins)
 
     # Axes.
 

@@ -6,6 +6,7 @@ turn Python numbers into constants. float16, bfloat16 and float8 are computed in
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tdagger.errors import AttributeValueError, NoInverseError, TypeMismatchError
-from tdagger.op import Array, Op, Value, ValueFunction, functions, identity
+from tdagger.op import Array, Op, Value, ValueFunction, functions, identity, patterned, symbolic
 from tdagger.ops.source import const, scalar
 from tdagger.ops.structure import broadcast_to
 from tdagger.types import DType, TensorType, ValueType, bool_, f8e4m3
@@ -514,6 +515,8 @@ def align(*xs: Any) -> tuple[Value, ...]:
     like = next((x for x in xs if isinstance(x, Value)), None)
     if like is None:
         raise TypeMismatchError(f"at least one argument must be a value, got {xs}")
+    if like.op.name != "filled" and all(not isinstance(x, Value) or x is like for x in xs):
+        return tuple([x if isinstance(x, Value) else full_like(like, x) for x in xs])
     values = [as_value(x, like) for x in xs]
     shape = values[0].type.shape
     if all(v.type.shape == shape for v in values) and not any(v.op.name == "filled" for v in values):
@@ -552,7 +555,8 @@ def _binary(name: str) -> Callable[[Any, Any], Value]:
     def function(x: Any, y: Any) -> Value:
         if x.__class__ is Value and y.__class__ is Value and x.type is y.type:
             return op(x, y)
-        return op(*align(x, y))
+        found = symbolic(x, y)
+        return op(*align(x, y)) if found is None else found.noted(op, (x, y), {})
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"``{name}`` of every pair of elements; numbers become constants, shapes broadcast."
@@ -579,18 +583,23 @@ shift_left, shift_right = map(_binary, ("shift_left", "shift_right"))
 
 def where(condition: Value, x: Any, y: Any) -> Value:
     """``x`` where ``condition`` holds, else ``y``; numbers become constants, shapes broadcast."""
+    found = symbolic(condition, x, y)
+    if found is not None:
+        return found.noted(Where(), (condition, x, y), {})
     like = next((v for v in (x, y) if isinstance(v, Value)), None)
     if like is None:
         like = const(float(x)) if isinstance(x, float) or isinstance(y, float) else const(x)
     return Where()(*align(condition, as_value(x, like), as_value(y, like)))
 
 
+@patterned
 def cast(x: Value, dtype: DType | str) -> Value:
     """``x`` with another element type; ``x`` itself if it has it already."""
     to = DType.of(dtype)
     return x if x.type.dtype is to else Cast(to)(x)
 
 
+@patterned
 def bitcast(x: Value, dtype: DType | str) -> Value:
     """The bits of ``x`` read as another element type of the same width."""
     to = DType.of(dtype)
@@ -599,7 +608,16 @@ def bitcast(x: Value, dtype: DType | str) -> Value:
 
 def full_like(x: Value, value: Any) -> Value:
     """A constant of the type of ``x``, every element ``value``."""
-    return broadcast_to(const(scalar(value, x.dtype), x.dtype), x.shape)
+    number = scalar(value, x.dtype)
+    # by their digits: 0.0 is not -0.0
+    return _full(number.hex() if number.__class__ is float else repr(number), number, x.type)
+
+
+@functools.lru_cache(maxsize=512)
+def _full(digits: str, number: Any, of: TensorType) -> Value:
+    """A constant, kept as the same few numbers are wanted again and again."""
+    del digits
+    return broadcast_to(const(number, of.dtype), of.shape)
 
 
 def zeros_like(x: Value) -> Value:

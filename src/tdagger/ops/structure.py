@@ -24,7 +24,9 @@ from tdagger.op import (
     ValueFunction,
     core_ops,
     normal_axis,
+    patterned,
     still,
+    symbolic,
 )
 from tdagger.ops.source import const, scalar
 from tdagger.types import ResultTypes, Sized, TensorType, ValueType, least, most, sized
@@ -692,12 +694,14 @@ class Item(Op, core=True):
 # Functions: what people write, normalised.
 
 
+@patterned
 def permute(x: Value, order: Sequence[int]) -> Value:
     """Reorder axes: axis ``i`` of the result is axis ``order[i]`` of ``x``; the identity gives ``x``."""
     normal = tuple(normal_axis(i, x.rank) for i in order)
     return x if normal == tuple(range(x.rank)) else Permute(normal)(x)
 
 
+@patterned
 def transpose(x: Value, axis0: int, axis1: int) -> Value:
     """Exchange two axes."""
     order = list(range(x.rank))
@@ -707,11 +711,13 @@ def transpose(x: Value, axis0: int, axis1: int) -> Value:
     return permute(x, order)
 
 
+@patterned
 def group(x: Value, counts: Sequence[int]) -> Value:
     """Merge neighbouring axes, ``counts[i]`` of them into axis ``i``: ``a b c -> a (b c)`` is ``(1, 2)``."""
     return x if all(c == 1 for c in counts) and len(counts) == x.rank else Group(tuple(counts))(x)
 
 
+@patterned
 def ungroup(x: Value, axis: int, sizes: Sequence[int]) -> Value:
     """Split one axis into factors, one of which may be -1: ``a (b c) -> a b c``."""
     axis = normal_axis(axis, x.rank)
@@ -726,6 +732,7 @@ def ungroup(x: Value, axis: int, sizes: Sequence[int]) -> Value:
     return Ungroup(tuple(factors if i == axis else (n,) for i, n in enumerate(x.shape)))(x)
 
 
+@patterned
 def squeeze(x: Value, axes: Sequence[int], only_ones: bool = False) -> Value:
     """Drop axes of size 1 by grouping each with a neighbour.
 
@@ -750,6 +757,7 @@ def squeeze(x: Value, axes: Sequence[int], only_ones: bool = False) -> Value:
     return Group(tuple(counts))(x)
 
 
+@patterned
 def unsqueeze(x: Value, axes: Sequence[int]) -> Value:
     """Insert axes of size 1 at positions ``axes`` of the result, split off a neighbour."""
     rank = x.rank + len(axes)
@@ -781,6 +789,7 @@ def _inserting(counts: tuple[int, ...], shape: tuple[int, ...]) -> Op:
     return Ungroup(tuple(map(tuple, sizes)))
 
 
+@patterned
 def slice_axis(x: Value, axis: int, start: int | None, stop: int | None, step: int = 1) -> Value:
     """Entries of one axis, with Python's rules for bounds.
 
@@ -833,6 +842,7 @@ def _backward(n: int, start: int | None, stop: int | None, step: int) -> Bounds:
     return (entries[0], entries[-1] - 1, step) if entries else (0, 0, 1)
 
 
+@patterned
 def select(x: Value, axis: int, index: int) -> Value:
     """One entry of an axis, without the axis."""
     axis = normal_axis(axis, x.rank)
@@ -853,6 +863,7 @@ def split(x: Value, sizes: Sequence[int], axis: int) -> tuple[Value, ...]:
     return tuple(slice_axis(x, axis, a, b) for a, b in pairwise(ends))
 
 
+@patterned
 def flip(x: Value, axes: Sequence[int]) -> Value:
     """Reverse the order along axes."""
     for axis in axes:
@@ -860,6 +871,7 @@ def flip(x: Value, axes: Sequence[int]) -> Value:
     return x
 
 
+@patterned
 def pad(x: Value, widths: Sequence[Sequence[int] | None], value: bool | int | float | complex = 0) -> Value:
     """Add entries of ``value`` before, after (and between) the entries of each axis; negative widths slice."""
     for axis, w in enumerate(widths):
@@ -873,12 +885,14 @@ def pad(x: Value, widths: Sequence[Sequence[int] | None], value: bool | int | fl
     return Pad(full, scalar(value, x.dtype))(x) if any(w is not None and any(w) for w in full) else x
 
 
+@patterned
 def interleave(x: Value, axis: int, gap: int, value: bool | int | float = 0) -> Value:
     """Put ``gap`` entries of ``value`` between every two entries of an axis; stride undoes it."""
     axis = normal_axis(axis, x.rank)
     return pad(x, [(0, 0, gap) if i == axis else None for i in range(x.rank)], value)
 
 
+@patterned
 def stride(x: Value, axis: int, step: int) -> Value:
     """Every ``step``-th entry of an axis, from the first."""
     return slice_axis(x, axis, None, None, step)
@@ -886,11 +900,15 @@ def stride(x: Value, axis: int, step: int) -> Value:
 
 def concat(xs: Sequence[Value], axis: int = 0) -> Value:
     """Lay tensors end to end along an axis."""
+    found = symbolic(*xs)
+    if found is not None:
+        return found.noted(concat, tuple(xs), {"axis": axis})
     if len(xs) == 1:
         return xs[0]
     return Concat(normal_axis(axis, xs[0].rank) if xs else axis)(*xs)
 
 
+@patterned
 def repeat(x: Value, sizes: Sequence[int | None]) -> Value:
     """Repeat axes of size 1 to ``sizes``; None leaves an axis alone."""
     if len(sizes) != x.rank:
@@ -899,6 +917,7 @@ def repeat(x: Value, sizes: Sequence[int | None]) -> Value:
     return Repeat(normal)(x) if any(n is not None for n in normal) else x
 
 
+@patterned
 def broadcast_to(x: Value, shape: Sequence[int]) -> Value:
     """``x`` with axes added in front and axes of size 1 repeated until it has ``shape``."""
     if x.type.shape == tuple(shape):
@@ -909,6 +928,7 @@ def broadcast_to(x: Value, shape: Sequence[int]) -> Value:
     return repeat(x, [None if n == old else n for n, old in zip(shape, x.shape, strict=True)])
 
 
+@patterned
 def reduce(x: Value, kind: str, axes: Sequence[int] | None = None, keep: bool = True) -> Value:
     """Combine the entries of ``axes`` (None: all); without ``keep`` the axes are dropped."""
     named = range(x.rank) if axes is None else axes
@@ -917,16 +937,19 @@ def reduce(x: Value, kind: str, axes: Sequence[int] | None = None, keep: bool = 
     return out if keep else squeeze(out, normal)
 
 
+@patterned
 def unfold(x: Value, axis: int, kernel: int, stride: int = 1, dilation: int = 1) -> Value:
     """Windows along an axis, laid end to end: ``h -> (windows kernel)``."""
     return Unfold(normal_axis(axis, x.rank), kernel, stride, dilation)(x)
 
 
+@patterned
 def fold(x: Value, axis: int, kernel: int, stride: int = 1, dilation: int = 1) -> Value:
     """Overlap-add ``(windows kernel) -> h``, the adjoint of :func:`unfold`."""
     return Fold(normal_axis(axis, x.rank), kernel, stride, dilation)(x)
 
 
+@patterned
 def item(x: Value, index: int) -> Value:
     """One result of an op that has several."""
     return Item(index)(x)

@@ -1,0 +1,68 @@
+"""Rewriting a network's graph: origins carried along, and what was applied where."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tdagger.errors import AttributeValueError
+from tdagger.graph import Graph
+from tdagger.op import Array, Value
+from tdagger.transform.rewrite.driver import Fired
+from tdagger.transform.rewrite.rule import Rule
+from tdagger.transform.rewrite.sweeps import swept
+
+
+@dataclass(frozen=True)
+class Report:
+    """What rules did: ``applied`` in order, ``counts`` by rule; ``print(report)`` says where.
+
+    ``len(report)`` is how often a rule was applied.
+    """
+
+    applied: tuple[Fired, ...]
+    modules: tuple[str, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How often each rule was applied."""
+        return dict(Counter(f.rule for f in self.applied))
+
+    def __len__(self) -> int:
+        return len(self.applied)
+
+    def __str__(self) -> str:
+        if not self.applied:
+            return "no rule applied"
+        rows = [
+            f"{f.rule:<24} {m or '-':<24} {f.before.op} -> {f.after.op}"
+            for f, m in zip(self.applied, self.modules, strict=True)
+        ]
+        counts = ", ".join(f"{n} of {k}" for k, n in self.counts.items())
+        shown = rows if len(rows) <= 40 else [*rows[:40], f"and {len(rows) - 40} more"]
+        return "\n".join([f"{len(self.applied)} applied: {counts}", *shown])
+
+
+def rewritten(
+    graph: Graph,
+    rules: Iterable[Rule] | Rule,
+    origins: Mapping[Value, Any] | None = None,
+    weights: Mapping[str, Array] | None = None,
+    axes: Any = None,
+) -> tuple[Graph, dict[Value, Any], Report]:
+    """The graph with rules applied until none applies, where its values came from, and what was done.
+
+    What a rule makes has the origin of the value it stands for. ``weights`` are for rules that ask for them, and so are
+    ``axes``, which say the dimensions of a value. GraphError names rules that undo each other or never end.
+    """
+    known: Mapping[Any, Any] = origins or {}
+    every = [rules] if isinstance(rules, Rule) else list(rules)
+    lacking = [r.name for r in every if r.replacement is None]
+    if lacking:
+        raise AttributeValueError(f"rule {lacking[0]} has no replacement: register one with @{lacking[0]}.to")
+    after, made_for, fired = swept(graph, every, weights, axes)
+    carried = {v: known[o] for v, o in made_for.items() if o in known} if known else {}
+    modules = [getattr(known.get(f.place), "module", "") for f in fired]
+    return after, carried, Report(tuple(fired), tuple(modules))
