@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -29,21 +29,13 @@ from tdagger.errors import AttributeValueError, AxisError, GraphError, InputErro
 from tdagger.graph import Graph, Unit, flops, op_counts
 from tdagger.interpret import run
 from tdagger.names import shown
+from tdagger.network import Check, Origin, Signature, Weight
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Const, Leaf, Parameter
 from tdagger.pickling import HoldsValues
 from tdagger.transform import certain, networks
 from tdagger.tree import Tree, aligned, flatten
-from tdagger.types import TensorType
 from tdagger.view import text
-
-
-class Origin(NamedTuple):
-    """Where a value came from: module path, the framework's op, and source line (``file:line``)."""
-
-    module: str = ""
-    op: str = ""
-    source: str = ""
 
 
 class _Kept(HoldsValues):
@@ -51,39 +43,6 @@ class _Kept(HoldsValues):
 
     def __init__(self, held: Any) -> None:
         self.held = held
-
-
-class Check(NamedTuple):
-    """What a network asserts of its data: ``value`` is true, or ``message`` is raised, ``ValueError: too large``.
-
-    ``value`` is None where it can't be computed here.
-    """
-
-    value: Value | None
-    message: str
-    source: str = ""
-
-
-@dataclass(frozen=True)
-class Weight:
-    """What a network's state says of one tensor, whether or not the graph uses it.
-
-    ``alias_of`` is the name of the weight this one is tied to: one tensor under two names.
-    """
-
-    type: TensorType
-    is_parameter: bool
-    trainable: bool = True
-    persistent: bool = True
-    alias_of: str = ""
-
-
-@dataclass(frozen=True)
-class Signature:
-    """How a network is called: the nesting of its arguments (args, kwargs) and of its result."""
-
-    inputs: Tree
-    outputs: Tree
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,6 +28,7 @@ from tdagger.frameworks.torch.scripting import Literals
 from tdagger.graph import Graph, branches, topological
 from tdagger.library.random import SEED
 from tdagger.names import identifier, is_attribute, is_identifier, literal, shown
+from tdagger.network import declared
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Input, Leaf, Parameter
 from tdagger.ops.structure import Item, Permute, Repeat, Slice
@@ -156,7 +157,7 @@ def module_of(dag: TensorDAG, copy: bool, plain: bool, writer_of: Callable[..., 
     """
     graph, origins = legalize(dag.graph, is_known, dag.origins)
     _refuse_unsupported(graph, origins)
-    state = dict(dag.state) or _declared(graph)
+    state = dict(dag.state) or declared(graph)
     modules = [m for m in dag.modules if m]
     owners = {"", *modules, *(n.rpartition(".")[0] for n in state)}
     owners |= {o[:i] for o in owners for i, c in enumerate(o) if c == "."}
@@ -216,13 +217,6 @@ def _refuse_unsupported(graph: Graph, origins: dict[Value, Origin]) -> None:
         raise UnsupportedError(f"{shown(graph.name)} can't go to torch: {told}")
 
 
-def _declared(graph: Graph) -> dict[str, Weight]:
-    """The state of a graph that no framework gave one."""
-    found = {n: Weight(v.type, True) for n, v in graph.parameters.items()}
-    found |= {n: Weight(v.type, False) for n, v in graph.buffers.items()}
-    return found | {n: Weight(v.type, False) for n, v in graph.updates.items() if n not in found}
-
-
 def _entries(dag: TensorDAG, state: dict[str, Weight], copy: bool) -> Iterator[Entry]:
     """The tensors of the state in order; tied ones are one object."""
     made: dict[str, Tensor] = {}
@@ -233,7 +227,8 @@ def _entries(dag: TensorDAG, state: dict[str, Weight], copy: bool) -> Iterator[E
         if tensor is None:
             if of not in dag.weights:
                 raise InputError(f"{dag.name}: the weights have no {of!r} ({weight.type}), which its state lists")
-            data = lazy(of) if lazy is not None else from_numpy(dag.weights[of], DTYPES[weight.type.dtype.name])
+            data = None if lazy is None else lazy(of)
+            data = from_numpy(dag.weights[of], DTYPES[weight.type.dtype.name]) if data is None else data
             data = data.detach().clone() if copy else data.detach()
             floating = data.is_floating_point() or data.is_complex()
             tensor = nn.Parameter(data, weight.trainable and floating) if weight.is_parameter else data
