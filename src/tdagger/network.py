@@ -18,7 +18,8 @@ from tdagger.types import TensorType
 class Origin(NamedTuple):
     """Where a value came from: module path, the framework's op, and source line (``file:line``).
 
-    ``calls`` has the modules on the way that were called before, and how often: ``(("block", 1),)`` for the second call.
+    ``calls`` has the modules on the way that were called before, and how often: ``(("block", 1),)`` for the second
+    call.
     """
 
     module: str = ""
