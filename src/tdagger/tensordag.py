@@ -34,6 +34,7 @@ from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Const, Leaf, Parameter
 from tdagger.pickling import HoldsValues
 from tdagger.transform import certain, networks, surgery
+from tdagger.transform.partition import Partition, partition
 from tdagger.tree import aligned, flatten
 from tdagger.types import TensorType
 from tdagger.view import text
@@ -84,10 +85,13 @@ class TensorDAG:
 
         InputError if the arguments don't have the structure, shapes and element types of the signature.
         """
-        leaves = self._leaves(args, kwargs)
-        names = list(self.graph.inputs)
-        out, _ = run(self.graph, dict(zip(names, map(np.asarray, leaves), strict=True)), self.weights)
+        out, _ = run(self.graph, self.bind(*args, **kwargs), self.weights)
         return self.signature.outputs.unflatten(list(out.values()))
+
+    def bind(self, *args: Any, **kwargs: Any) -> dict[str, Array]:
+        """The arrays of a call by the names of the inputs; InputError as for :meth:`run`."""
+        leaves = self._leaves(args, kwargs)
+        return dict(zip(self.graph.inputs, map(np.asarray, leaves), strict=True))
 
     def _leaves(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         """The arrays of a call in the order of the inputs; keyword arguments and entries of dicts go by their names."""
@@ -586,6 +590,31 @@ class TensorDAG:
     def with_weights(self, arrays: Mapping[str, Any]) -> TensorDAG:
         """Other data for some weights, by name; TypeMismatchError if it isn't of their types."""
         return surgery.with_weights(self, arrays)
+
+    def partition(
+        self,
+        *,
+        supported: Any = None,
+        stages: int | None = None,
+        memory: int | Sequence[int] | None = None,
+        cost: Any = "flops",
+        slack: float = 0.05,
+    ) -> Partition[TensorDAG]:
+        """The network in parts that run one after the other, each a network: ``parts``, ``edges``, ``run(x)``.
+
+        One of these is asked: ``supported`` (what says so of ops, see :meth:`replace`): as few parts as can be in which
+        all ops are supported, or none is. ``stages``: so many, the most expensive as cheap as can be in the order of
+        the graph, and up to ``slack`` more where fewer bytes cross then; ``cost`` is "flops", "bytes" or a function of
+        values. ``memory``: the bytes that every device has, or each of some, filled in turn: weights, what comes in
+        and what is alive. GraphError says what doesn't fit.
+
+        >>> import tdagger as td
+        >>> dag = td.network(lambda x: td.exp(td.sin(td.sin(x))) + td.exp(x), {"x": (2,)})
+        >>> found = dag.partition(supported=td.sin)
+        >>> [(p.supported, len(p.values)) for p in found.parts], found.joined().graph == dag.graph
+        ([(True, 2), (False, 3)], True)
+        """
+        return partition(self, supported=supported, stages=stages, memory=memory, cost=cost, slack=slack)
 
     # Axes.
 

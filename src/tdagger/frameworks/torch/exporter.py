@@ -19,7 +19,7 @@ from tdagger.errors import InputError, UnsupportedError, warn
 from tdagger.frameworks.torch.checks import exception_of
 from tdagger.frameworks.torch.codegen import Marked, Row, Statement, Writer, is_reshape
 from tdagger.frameworks.torch.emit_composites import composite_row, is_known
-from tdagger.frameworks.torch.emit_core import cannot, core_row
+from tdagger.frameworks.torch.emit_core import CORE, cannot, core_row
 from tdagger.frameworks.torch.legalize import legalize
 from tdagger.frameworks.torch.locking import one_at_a_time
 from tdagger.frameworks.torch.module import Entry, GeneratedModule, empty_module, fill, path_expression
@@ -30,7 +30,7 @@ from tdagger.library.random import SEED
 from tdagger.names import identifier, is_attribute, is_identifier, literal, shown
 from tdagger.network import declared
 from tdagger.op import Value
-from tdagger.ops.source import Buffer, Input, Leaf, Parameter
+from tdagger.ops.source import Buffer, Const, Input, Iota, Leaf, Parameter
 from tdagger.ops.structure import Item, Permute, Repeat, Slice
 from tdagger.tensordag import Origin, TensorDAG, Weight
 from tdagger.tree import Tree, container_of
@@ -90,6 +90,7 @@ def to_torchscript(dag: TensorDAG, *, copy: bool = False) -> torch.jit.ScriptMod
     has no dict of mixed values); None and numbers are left out.
     """
     dag = _without_objects(dag)
+    _refuse_by_numpy("TorchScript", dag)
     module = module_of(dag, copy, plain=True)
     _refuse_names("TorchScript", module, ())
     args, kwargs = example_inputs(dag, plain=True)
@@ -114,6 +115,7 @@ def to_exported_program(dag: TensorDAG, *, copy: bool = False) -> torch.export.E
     Dataclass outputs that torch's pytree doesn't know come out as dicts, and caches go in as dicts.
     """
     dag = _without_objects(dag)
+    _refuse_by_numpy("torch.export", dag)
     known = all(_is_exportable(t) for t in _walk(dag.signature.outputs))
     module = module_of(dag, copy, plain=not known)
     args, kwargs = example_inputs(dag, plain=not known)
@@ -138,6 +140,18 @@ def _refuse_names(form: str, module: nn.Module, keywords: Iterable[str]) -> None
         raise UnsupportedError(
             f"{form} can't hold what is called {', '.join(repr(shown(n)) for n in odd[:3])}"
             f"{f' and {len(odd) - 3} more' if len(odd) > 3 else ''}; rename it in the network"
+        )
+
+
+def _refuse_by_numpy(form: str, dag: TensorDAG) -> None:
+    """UnsupportedError for ops that torch has no code for: a trace would hold what numpy gave as a constant."""
+    graph, _ = legalize(dag.graph, is_known, {})
+    core = {v.op.name for v in graph.values if not isinstance(v.op, Composite | Leaf | Const | Iota | Item)}
+    lacking = sorted(core - CORE.keys())
+    if lacking:
+        raise UnsupportedError(
+            f"{form} can't hold {', '.join(lacking)}, which is computed by numpy: say how torch computes it, "
+            "tdagger.frameworks.torch.extend.writes(...)"
         )
 
 
@@ -263,7 +277,7 @@ _RESERVED = {
     *["self", "m", "_", "_then", "_otherwise", "torch", "F", "runtime", "inf", "nan", "forward", "result"],
     *["complex", "float", "Network", "Block", "Entry", "Path", "Tree", "fill", "load", "load_file", "STATE", "MODULES"],
 }
-_MADE = re.compile(r"(new_|constant_*|buffer)\d+")
+_MADE = re.compile(r"(new_|own_|constant_*|buffer)\d+")
 _VALUE = re.compile(r"x\d+")
 
 
@@ -367,10 +381,11 @@ def _count(tree: Tree) -> int:
 def _forward(writer: Writer, dag: TensorDAG, call: _Call, plain: bool,
              baked: dict[str, str]) -> tuple[str, dict[str, Any]]:  # fmt: skip
     """The source of ``forward`` and what its names stand for; ``baked`` names buffers that became constants."""
-    graph, names = writer.graph, {**call.names, **writer.names}
+    graph = writer.graph
     changed = set(graph.updates)
     roots = [*graph.outputs.values(), *graph.updates.values()]
     body: list[Statement] = writer.statements(roots)
+    names = {**call.names, **writer.names}
 
     def final(value: Value, buffer: str = "") -> str:
         text = writer.ref(value)
