@@ -13,7 +13,19 @@ import pytest
 # docs/architecture.md.
 LAYERS = [
     *["names", "errors", "depth", "types", "tree", "op", "ops", "graph", "pickling", "network", "interpret"],
-    *["composite", "library", "analysis", "view", "transform", "tensordag", "layers", "debug", "frameworks", "cli"],
+    *[
+        "composite",
+        "library",
+        "analysis",
+        "view",
+        "transform",
+        "tensordag",
+        "layers",
+        "interpreter",
+        "debug",
+        "frameworks",
+        "cli",
+    ],
 ]
 # What may be imported under frameworks/ only, and there only when used.
 FRAMEWORKS = {"torch", "torchvision", "timm", "transformers", "onnx", "coremltools", "tensorflow", "jax"}

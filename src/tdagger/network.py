@@ -61,6 +61,19 @@ class Signature:
     outputs: Tree
 
 
+def plain_signature(inputs: int, outputs: int, seeds: Sequence[str] = ()) -> Signature:
+    """Tensors by place, seeds by their names; the result a tensor, or a tuple of several.
+
+    >>> plain_signature(1, 2).outputs.what()
+    'a tuple of 2'
+    """
+    leaf = Tree("leaf")
+    args = Tree("tuple", tuple(range(inputs)), (leaf,) * inputs)
+    named = Tree("dict", tuple(seeds), (leaf,) * len(seeds))
+    result = leaf if outputs == 1 else Tree("tuple", tuple(range(outputs)), (leaf,) * outputs)
+    return Signature(Tree("tuple", (0, 1), (args, named)), result)
+
+
 class Network(Protocol):
     """What transforms need of a network: a :class:`tdagger.TensorDAG`, which says what each of these is."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ from tdagger.errors import AttributeValueError, AxisError, GraphError, InputErro
 from tdagger.graph import Graph, Unit, flops, op_counts
 from tdagger.interpret import run
 from tdagger.names import shown
-from tdagger.network import Check, Origin, Signature, Weight
+from tdagger.network import Check, Origin, Signature, Weight, plain_signature
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Const, Leaf, Parameter
 from tdagger.pickling import HoldsValues
@@ -78,6 +78,17 @@ class TensorDAG:
         rest = (*rest, self.certain_dimensions, _Kept(tuple(self.checks)))
         return (_of_parts, (self.graph, self.weights, places, *rest))
 
+    @staticmethod
+    def of_graph(graph: Graph, weights: Mapping[str, Array] | None = None) -> TensorDAG:
+        """A network of a graph: its inputs by place, its outputs as a tensor or a tuple.
+
+        >>> import tdagger as td
+        >>> x = td.input("x", (2,))
+        >>> TensorDAG.of_graph(td.Graph({"x": x}, {"y": td.exp(x)})).run(np.zeros(2, "f"))
+        array([1., 1.], dtype=float32)
+        """
+        return TensorDAG(graph, dict(weights or {}), plain_signature(len(graph.inputs), len(graph.outputs)))
+
     # Running and looking.
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
@@ -85,17 +96,22 @@ class TensorDAG:
 
         InputError if the arguments don't have the structure, shapes and element types of the signature.
         """
-        out, _ = run(self.graph, self.bind(*args, **kwargs), self.weights)
+        out, _ = run(self.graph, self.bind(args, kwargs), self.weights)
         return self.signature.outputs.unflatten(list(out.values()))
 
-    def bind(self, *args: Any, **kwargs: Any) -> dict[str, Array]:
-        """The arrays of a call by the names of the inputs; InputError as for :meth:`run`."""
-        leaves = self._leaves(args, kwargs)
-        return dict(zip(self.graph.inputs, map(np.asarray, leaves), strict=True))
+    def bind(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], is_leaf: Callable[[Any], bool] | None = None
+    ) -> dict[str, Any]:
+        """The arrays of a call by the names of the inputs; InputError as for :meth:`run`.
 
-    def _leaves(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        ``is_leaf`` says what a tensor is, where they aren't arrays.
+        """
+        leaves = self._leaves(args, kwargs, is_leaf or _is_array)
+        return dict(zip(self.graph.inputs, leaves if is_leaf else map(np.asarray, leaves), strict=True))
+
+    def _leaves(self, args: tuple[Any, ...], kwargs: dict[str, Any], is_leaf: Callable[[Any], bool]) -> list[Any]:
         """The arrays of a call in the order of the inputs; keyword arguments and entries of dicts go by their names."""
-        leaves, tree = flatten((args, kwargs), _is_array)
+        leaves, tree = flatten((args, kwargs), is_leaf)
         wanted = self.signature.inputs
         if tree == wanted:
             return leaves
@@ -103,9 +119,9 @@ class TensorDAG:
         if len(leaves) != len(names):
             expected = ", ".join(f"{shown(n)}: {v.type}" for n, v in self.graph.inputs.items())
             raise InputError(f"{shown(self.name)} takes the arrays ({expected}), got {len(leaves)} arrays")
-        if kwargs and not args and all(_is_array(v) for v in kwargs.values()) and set(kwargs) == set(names):
+        if kwargs and not args and all(map(is_leaf, kwargs.values())) and set(kwargs) == set(names):
             return [kwargs[n] for n in names]  # also those that the source takes by position
-        if len(wanted.children) != 2 or (not kwargs and all(map(_is_array, args))):
+        if len(wanted.children) != 2 or (not kwargs and all(map(is_leaf, args))):
             return leaves  # one by one
         return aligned(wanted, tree, leaves, "the call")
 

@@ -18,14 +18,13 @@ from tdagger.errors import GraphError
 from tdagger.graph import Graph, bulk, flops, result_types, traffic
 from tdagger.interpret import run
 from tdagger.names import shown
-from tdagger.network import N, Network, Origin, Signature, Weight, Weights, with_parts
+from tdagger.network import N, Network, Origin, Weight, Weights, plain_signature, with_parts
 from tdagger.op import Array, Value
 from tdagger.ops.source import Const, Input, Leaf
 from tdagger.ops.structure import Item
 from tdagger.transform.surgery.adopt import is_seed
 from tdagger.transform.surgery.edit import Edit, state_of
 from tdagger.transform.surgery.select import What, chooser, described, name_of
-from tdagger.tree import Tree
 from tdagger.types import TensorType
 
 #: What a value costs: "flops", "bytes" (read and written) or a function of values.
@@ -114,7 +113,7 @@ class Partition(Generic[N]):
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """What the whole gives, by running part after part with numpy; takes what the whole's ``run`` takes."""
         whole: Any = self.whole
-        known: dict[str, Array] = dict(whole.bind(*args, **kwargs))
+        known: dict[str, Array] = dict(whole.bind(args, kwargs))
         for part in self.parts:
             known.update(run(part.network.graph, known, part.network.weights)[0])
         return self.whole.signature.outputs.unflatten([known[n] for n in self.outputs])
@@ -479,7 +478,7 @@ def _network(part: Part[N]) -> N:
         dag,
         graph=Graph(inputs, outputs, updates, f"{dag.graph.name} {part.number}", [new[v] for v in part.values]),
         weights=Weights.of(dag.weights, {n: n for n in state}),
-        signature=_signature(inputs, seeds, outputs),
+        signature=plain_signature(len(inputs) - len(seeds), len(outputs), list(seeds)),
         state=state,
         origins=origins,
         modules=_modules(dag.modules, origins.values()),
@@ -489,18 +488,6 @@ def _network(part: Part[N]) -> N:
         certain_dimensions=frozenset[tuple[str, int]](),
         checks=(),
     )
-
-
-_LEAF = Tree("leaf")
-
-
-def _signature(inputs: Mapping[str, Value], seeds: Mapping[str, Value], outputs: Mapping[str, Value]) -> Signature:
-    """Inputs by place, a seed by its name; the result a tensor or a tuple."""
-    count, several = len(inputs) - len(seeds), len(outputs)
-    args = Tree("tuple", tuple(range(count)), (_LEAF,) * count)
-    named = Tree("dict", tuple(seeds), (_LEAF,) * len(seeds))
-    result = _LEAF if several == 1 else Tree("tuple", tuple(range(several)), (_LEAF,) * several)
-    return Signature(Tree("tuple", (0, 1), (args, named)), result)
 
 
 def _modules(modules: Mapping[str, str], origins: Iterable[Origin]) -> dict[str, str]:

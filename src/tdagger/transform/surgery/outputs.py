@@ -8,7 +8,7 @@ from typing import Any
 from tdagger.errors import GraphError
 from tdagger.graph import Graph, is_one, topological
 from tdagger.names import shown
-from tdagger.network import N, Network, Signature, Weight, Weights
+from tdagger.network import N, Network, Signature, Weight, Weights, plain_signature
 from tdagger.op import Value
 from tdagger.ops.source import Input, Leaf
 from tdagger.transform.surgery.adopt import is_seed
@@ -234,15 +234,9 @@ def _signature(dag: Network, graph: Graph, signature: Signature | None) -> Signa
         return signature
     names = [n for n, v in graph.inputs.items() if not is_seed(n, v)]
     seeds = [n for n, v in graph.inputs.items() if is_seed(n, v)]
-    if list(graph.inputs) == list(dag.graph.inputs):
-        inputs = dag.signature.inputs
-    else:
-        args = Tree("tuple", tuple(range(len(names))), (_LEAF,) * len(names))
-        inputs = Tree("tuple", (0, 1), (args, Tree("dict", tuple(seeds), (_LEAF,) * len(seeds))))
-    if signature is not None:
-        return Signature(inputs, signature.outputs)
-    count = len(graph.outputs)
-    return Signature(inputs, _LEAF if count == 1 else Tree("tuple", tuple(range(count)), (_LEAF,) * count))
+    plain = plain_signature(len(names), len(graph.outputs), seeds)
+    inputs = dag.signature.inputs if list(graph.inputs) == list(dag.graph.inputs) else plain.inputs
+    return Signature(inputs, plain.outputs if signature is None else signature.outputs)
 
 
 def split(dag: N, at: Any) -> tuple[N, N]:
