@@ -24,7 +24,7 @@ from tdagger.ops.source import Const, Input, Leaf
 from tdagger.ops.structure import Item
 from tdagger.transform.surgery.adopt import is_seed
 from tdagger.transform.surgery.edit import Edit, state_of
-from tdagger.transform.surgery.select import What, chooser, described, name_of
+from tdagger.transform.surgery.select import Names, What, chooser, described, name_of
 from tdagger.types import TensorType
 
 #: What a value costs: "flops", "bytes" (read and written) or a function of values.
@@ -407,7 +407,7 @@ def parted(dag: N, values: Sequence[Value], numbers: Sequence[int], flags: Seque
     home = {v: order[n] for v, n in zip(values, numbers, strict=True)}
     found = home.get
     names: dict[Value, str] = {}
-    taken: dict[str, int] = dict.fromkeys(graph.inputs, 0)
+    taken = Names(graph.inputs)
     edges: list[Edge] = []
     for value, at in home.items():
         part = parts[at]
@@ -419,7 +419,7 @@ def parted(dag: N, values: Sequence[Value], numbers: Sequence[int], flags: Seque
             if source is not None:
                 name = names.get(arg)
                 if name is None:
-                    name = names[arg] = _unused(name_of(dag, arg), taken)
+                    name = names[arg] = taken.new(name_of(dag, arg))
                     parts[source].outputs[name] = arg
                 if name not in part.inputs:
                     part.inputs[name] = arg
@@ -432,22 +432,12 @@ def parted(dag: N, values: Sequence[Value], numbers: Sequence[int], flags: Seque
             outputs.append(value.op.leaf)
             continue
         if value not in names:
-            names[value] = _unused(name_of(dag, value), taken)
+            names[value] = taken.new(name_of(dag, value))
             parts[home.get(value, len(parts) - 1)].outputs[names[value]] = value  # a leaf is handed on by the last
         outputs.append(names[value])
     for name, value in graph.updates.items():
         parts[home.get(value, len(parts) - 1)].updates[name] = value
     return Partition(dag, tuple(parts), tuple(edges), tuple(outputs))
-
-
-def _unused(name: str, taken: dict[str, int]) -> str:
-    """``name``, or with the next number that isn't taken; constant time for the same name again and again."""
-    found = name
-    while found in taken:
-        taken[name] += 1
-        found = f"{name}_{taken[name]}"
-    taken[found] = 0
-    return found
 
 
 def _network(part: Part[N]) -> N:

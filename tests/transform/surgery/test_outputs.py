@@ -9,6 +9,7 @@ from torch import nn
 
 import tdagger as td
 from tdagger.errors import GraphError, TypeMismatchError
+from tests.networks import NETWORKS
 from tests.transform.surgery.conftest import Block, Case, ResNet, random, seeded
 
 
@@ -37,6 +38,20 @@ def test_tapped_by_module_path(resnet: Case, vit: Case, gpt2: Case) -> None:
         for path in paths:
             torch.testing.assert_close(taps[path], want[path], rtol=1e-5, atol=1e-5)
         assert list(dag.state) == list(case.dag.state)
+
+
+def test_a_cache_that_is_returned_comes_after_what_a_layer_gives() -> None:
+    network = NETWORKS["LlamaForCausalLM"](small=True)
+    dag = td.from_torch(network.module, network.args, network.kwargs)
+    found: list[torch.Tensor] = []
+    layer = network.module.get_submodule("model.layers.0")
+    handle = layer.register_forward_hook(lambda m, a, y: found.append(y[0] if isinstance(y, tuple) else y))
+    with torch.no_grad():
+        network.module(*network.args, **network.kwargs)
+        handle.remove()
+        y, taps = dag.with_outputs("model.layers.0").to_torch()(*network.args, **network.kwargs)
+    torch.testing.assert_close(taps["model.layers.0"], found[0], rtol=1e-5, atol=1e-5)
+    assert type(y).__name__ == "CausalLMOutputWithPast"
 
 
 def test_taps_gather_in_one_dict(resnet: Case) -> None:

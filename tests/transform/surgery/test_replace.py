@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -390,3 +391,40 @@ def test_updates_of_what_is_gone_are_gone() -> None:
     assert {n.partition(".")[0] for n in dag.graph.updates} == {"0", "1"}
     assert {n.partition(".")[0] for n in new.graph.updates} == {"1"}
     assert {n.partition(".")[0] for n in new.state} == {"1"}
+
+
+def test_a_weight_twice_changed_in_training_is_refused() -> None:
+    dag = td.from_torch(seeded(lambda: nn.Sequential(Shared(), nn.BatchNorm1d(4))).train(), random(3, 4))
+    with pytest.raises(GraphError, match="stands at several calls of one module, and changes its buffer"):
+        dag.replace_module("0.act", nn.BatchNorm1d(4).train())
+
+
+def test_checks_pickles_and_axis_names_follow() -> None:
+    class Checked(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if (x > 5).any():
+                raise ValueError("too large")
+            return torch.relu(x)
+
+    with pytest.warns(UserWarning, match="takes the checks as passed"):
+        dag = td.from_torch(Checked(), random(2, 4), axes="batch feature")
+    new = dag.replace("relu", td.gelu)
+    assert new.axis_names == {"x": "batch feature"}
+    with pytest.raises(ValueError, match="too large"):
+        new.to_torch(checks=True)(torch.full((2, 4), 9.0))
+    again = pickle.loads(pickle.dumps(td.from_torch(nn.Linear(4, 4), random(2, 4)).with_head(3)))
+    assert again.run(np.zeros((2, 4), "f")).shape == (2, 3)
+
+
+def test_linear_in_the_graph() -> None:
+    """Names, origins and weights are looked up, not searched, for each of many changes."""
+
+    def chain(x: td.Value) -> td.Value:
+        for _ in range(2_000):
+            x = td.exp(td.sin(x))
+        return x
+
+    dag = td.network(chain, {"x": (2,)})
+    assert td.op_counts(dag.replace("sin", td.cos).values)["cos"] == 2_000
+    normed = dag.insert_after("sin", lambda v: td.network(lambda x, w: x * w, {"x": (2,)}, {"w": np.ones(2, "f")}))
+    assert len(normed.state) == len(normed.weights) == 2_000

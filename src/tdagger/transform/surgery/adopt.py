@@ -82,13 +82,14 @@ def is_module(given: Any) -> bool:
 
 
 class Adoption:
-    """What networks that are taken into ``dag`` bring with them, under their new names.
+    """What networks that are taken into the one of ``edit`` bring with them, under their new names.
 
     ``taken`` are names of weights that stay as they are, which no new one may have.
     """
 
-    def __init__(self, dag: Network, taken: set[str], importer: Importer | None = None) -> None:
-        self.dag = dag
+    def __init__(self, edit: Edit, taken: set[str], importer: Importer | None = None) -> None:
+        self.dag = dag = edit.dag
+        self.origins = edit.origins
         self.taken = taken
         self.importer = importer
         self.trains = trains(dag.graph)
@@ -96,26 +97,25 @@ class Adoption:
         self.state: dict[str, Weight] = {}
         self.modules: dict[str, str] = {}
         self.updates: dict[str, Value] = {}
-        self.origins: dict[Value, Origin] = {}
         self.seed = seed_of(dag.graph)
         self.streams = max(streams_of(dag.graph), default=0)
-        self._known: list[tuple[Any, str]] = []
+        self._known: dict[int, tuple[Any, str]] = {}
 
-    def results(self, by: Any, args: Sequence[Value], path: str, attributes: Mapping[str, Any] | None = None) -> Any:
+    def results(
+        self, by: Any, args: Sequence[Value], path: Callable[[], str], attributes: Mapping[str, Any] | None = None
+    ) -> Any:
         """What ``by`` gives on some values: a function of values, a graph, a network, a module, or a function of one.
 
-        A network's weights get names below ``path``. ``attributes`` go to a function's keyword arguments of their
+        A network's weights get names below ``path()``. ``attributes`` go to a function's keyword arguments of their
         names.
         """
         if is_network(by) or is_module(by):
-            return self._put(by, args, path)
+            return self._put(by, args, path())
         if not callable(by):
-            raise GraphError(
-                f"{path or 'what is new'}: give a function of values, a graph, a network or a module, not {by!r}"
-            )
+            raise GraphError(f"what is new: give a function of values, a graph, a network or a module, not {by!r}")
         given = by(*args, **_wanted(by, attributes or {}))
         if is_network(given) or is_module(given):
-            return self._put(given, [a for a in args if a is not None], path)  # type: ignore[redundant-expr]
+            return self._put(given, [a for a in args if a is not None], path())  # type: ignore[redundant-expr]
         found = results(given)
         return found[0] if len(found) == 1 else found
 
@@ -126,12 +126,13 @@ class Adoption:
 
     def _network(self, given: Any, args: Sequence[Value], path: str) -> Network:
         """A network of what was given; GraphError where one with weights of its own comes at two places."""
-        for other, where in self._known:
-            if other is given and where != path:
-                raise GraphError(
-                    f"the same {type(given).__name__} would stand at {shown(where)} and at {shown(path)}, with "
-                    "weights of its own at each: give a function that makes a new one"
-                )
+        known = self._known.get(id(given))
+        if known is not None and known[1] != path:
+            where = known[1]
+            raise GraphError(
+                f"the same {type(given).__name__} would stand at {shown(where)} and at {shown(path)}, with "
+                "weights of its own at each: give a function that makes a new one"
+            )
         if isinstance(given, Graph):
             part: Network = Bare(given, name=given.name)
         elif is_module(given):
@@ -141,7 +142,7 @@ class Adoption:
         else:
             part = cast(Network, given)
         if part.state or part.graph.parameters or part.graph.buffers:
-            self._known.append((given, path))
+            self._known[id(given)] = (given, path)
         return part
 
     def put(self, part: Network, args: Sequence[Value], path: str) -> list[Value]:
@@ -195,7 +196,7 @@ class Adoption:
                 )
             alias = _join(path, weight.alias_of) if weight.alias_of else ""
             self.state[full] = Weight(weight.type, weight.is_parameter, weight.trainable, weight.persistent, alias)
-        self.weights |= Weights.of(part.weights, {_join(path, n): n for n in state})
+        self.weights.places.update(Weights.of(part.weights, {_join(path, n): n for n in state}).places)
         self.modules |= {_join(path, p): kind for p, kind in part.modules.items()}
         if path and path not in self.modules:
             self.modules[path] = part.name

@@ -237,7 +237,7 @@ def finished(
         graph=graph,
         origins={v: o for v, o in origins.items() if v in values},
         weights=weights,
-        state=kept if dag.state or kept != declared(graph) else {},
+        state=kept,
         source=None,
         certain_dimensions=frozenset[tuple[str, int]](),
         axis_names=parts.pop("axis_names", None) or _names(dag.axis_names, dag.graph, graph),

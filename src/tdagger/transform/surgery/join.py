@@ -16,7 +16,7 @@ from tdagger.op import Value
 from tdagger.ops.source import Input
 from tdagger.transform.surgery.adopt import Bare, is_seed, seed_of, streams_of, with_seed
 from tdagger.transform.surgery.edit import Edit, finished, state_of
-from tdagger.transform.surgery.select import described, fresh
+from tdagger.transform.surgery.select import Names, described
 from tdagger.tree import Tree
 
 
@@ -60,14 +60,16 @@ def beside(first: N, second: Network, share: bool = False) -> N:
             )
         start = dict(zip(taken.values(), own.values(), strict=True))
     else:
+        names = Names(inputs)
         for name, value in taken.items():
-            free = fresh(name, inputs)
+            free = names.new(name)
             start[value] = inputs[free] = value if free == name else Input(free, value.type)()
     joined = _joined(first, second, start)
     inputs, tree = _with_seed(first, joined, inputs, first.signature.inputs if share else _both(first, second))
     outputs = dict(first.graph.outputs)
+    names = Names(outputs)
     for name, value in second.graph.outputs.items():
-        outputs[fresh(name, outputs)] = joined.new[value]
+        outputs[names.new(name)] = joined.new[value]
     results = Tree("tuple", (0, 1), (first.signature.outputs, second.signature.outputs))
     seeds = [n for n, v in inputs.items() if is_seed(n, v)]
     inputs = {**{n: v for n, v in inputs.items() if n not in seeds}, **{n: inputs[n] for n in seeds}}

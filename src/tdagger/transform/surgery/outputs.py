@@ -13,7 +13,7 @@ from tdagger.op import Value
 from tdagger.ops.source import Input, Leaf
 from tdagger.transform.surgery.adopt import is_seed
 from tdagger.transform.surgery.edit import Edit, finished, state_of
-from tdagger.transform.surgery.select import described, found, fresh, near
+from tdagger.transform.surgery.select import Names, described, found, near
 from tdagger.tree import Tree
 
 _LEAF = Tree("leaf")
@@ -30,13 +30,13 @@ def with_outputs(dag: N, what: Any) -> N:
     names = list(graph.outputs)
     first = tree.leaf_count() - (0 if taps is None else taps.leaf_count())
     keys: list[str] = [] if taps is None else list(taps.keys)
+    of_taps, of_outputs = Names(keys), Names(names)
     outputs = dict(graph.outputs)
     for name, value in found(dag, what).items():
         if not is_one(value):
             raise GraphError(f"{described(dag, value)} has several results: name one of them, an item")
-        key = fresh(name, keys)
-        keys.append(key)
-        outputs[fresh(key, outputs)] = value
+        keys.append(of_taps.new(name))
+        outputs[of_outputs.new(keys[-1])] = value
     original = tree if taps is None else tree.children[0]
     added = Tree("dict", tuple(keys), (_LEAF,) * len(keys))
     signature = Signature(dag.signature.inputs, Tree("tuple", (0, 1), (original, added)))

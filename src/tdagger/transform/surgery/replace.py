@@ -11,8 +11,9 @@ from tdagger.names import shown
 from tdagger.network import N, Network, Weights
 from tdagger.op import Value
 from tdagger.transform.surgery.adopt import Adoption, Importer, module_name, with_seed
-from tdagger.transform.surgery.edit import Edit, each, finished, groups, state_of
+from tdagger.transform.surgery.edit import Edit, each, finished, groups, origin_of, state_of
 from tdagger.transform.surgery.select import (
+    Names,
     Part,
     What,
     calls,
@@ -21,7 +22,6 @@ from tdagger.transform.surgery.select import (
     described,
     fed,
     found,
-    fresh,
     tensors_of,
 )
 from tdagger.transform.surgery.weights import rename
@@ -30,17 +30,16 @@ from tdagger.transform.surgery.weights import rename
 def replace(dag: N, what: What, by: Any, within: str = "", importer: Importer | None = None) -> N:
     """See :meth:`tdagger.TensorDAG.replace`."""
     meant = set(chosen(dag, what, within))
-    adoption = Adoption(dag, set(state_of(dag)), importer)
-    names: dict[str, None] = dict.fromkeys([*dag.modules, *_owners(dag)])
     edit = Edit(dag)
+    adoption = Adoption(edit, set(state_of(dag)), importer)
+    paths = _Paths(dag)
 
     def rule(value: Value, args: tuple[Any, ...]) -> Any:
         if value not in meant:
             return None
-        path = _new_path(dag, value, module_name(by), names, beside=False)
-        given = adoption.results(by, tensors_of(value, args), path, value.op.attributes)
-        edit.origins.update(adoption.origins)
-        return given
+        return adoption.results(
+            by, tensors_of(value, args), lambda: paths.at(value, module_name(by)), value.op.attributes
+        )
 
     edit.run(rule)
     return _adopted(dag, edit, adoption)
@@ -82,27 +81,27 @@ def insert(
         is_there = chooser(unless)
         users = dag.graph.users
         meant -= {v for v in meant if any(is_there(n) for n in (users[v] if argument is None else v.args))}
-    adoption = Adoption(dag, set(state_of(dag)), importer)
-    names: dict[str, None] = dict.fromkeys([*dag.modules, *_owners(dag)])
     edit = Edit(dag)
+    adoption = Adoption(edit, set(state_of(dag)), importer)
+    paths = _Paths(dag)
 
     def rule(value: Value, args: tuple[Any, ...]) -> Any:
         if value not in meant:
             return None
-        path = _new_path(dag, value, name or module_name(by), names, beside=True)
+
+        def path() -> str:
+            return paths.beside(value, name or module_name(by))
+
         if argument is not None:
             if not 0 <= argument < len(args):
                 raise GraphError(f"{described(dag, value)} has no argument {argument}")
             before = _one(dag, value, adoption.results(by, [args[argument]], path))
-            given = value.op(*args[:argument], before, *args[argument + 1 :])
-        else:
-            if not is_one(value):
-                raise GraphError(f"{described(dag, value)} has several results: choose one of them, an item")
-            own = value if args == value.args else value.op(*args)
-            edit.carry(own, value, args)
-            given = _one(dag, value, adoption.results(by, [own], path))
-        edit.origins.update({v: o for v, o in adoption.origins.items() if v not in edit.origins})
-        return given
+            return value.op(*args[:argument], before, *args[argument + 1 :])
+        if not is_one(value):
+            raise GraphError(f"{described(dag, value)} has several results: choose one of them, an item")
+        own = value if args == value.args else value.op(*args)
+        edit.carry(own, value, args)
+        return _one(dag, value, adoption.results(by, [own], path))
 
     edit.run(rule)
     return _adopted(dag, edit, adoption)
@@ -114,22 +113,32 @@ def _one(dag: Network, value: Value, given: Any) -> Value:
     return given
 
 
-def _owners(dag: Network) -> list[str]:
-    return [n.rpartition(".")[0] for n in state_of(dag)]
+class _Paths:
+    """Paths for new modules."""
 
+    def __init__(self, dag: Network) -> None:
+        self.dag = dag
+        owners = [n.rpartition(".")[0] for n in state_of(dag)]
+        self.names = Names([*dag.modules, *owners])
+        #: The modules that hold weights, or others that do.
+        self.holding: set[str] = set()
+        for path in owners:
+            while path and path not in self.holding:
+                self.holding.add(path)
+                path = path.rpartition(".")[0]
 
-def _new_path(dag: Network, value: Value, name: str, names: dict[str, None], beside: bool) -> str:
-    """The path of a new module at a value: beside the one that it came from, or that one itself if it is free."""
-    origin = dag.origins.get(value)
-    path = origin.module if origin else ""
-    wanted = (
-        path if path and not beside and not any(n == path or n.startswith(f"{path}.") for n in _owners(dag)) else ""
-    )
-    if wanted and wanted not in names.keys() - {path}:
-        return wanted
-    made = fresh(f"{path}_{name}" if path else name, names)
-    names[made] = None
-    return made
+    def beside(self, value: Value, name: str) -> str:
+        """A path beside the module that a value came from."""
+        path = origin_of(self.dag, value).module
+        return self.names.new(f"{path}_{name}" if path else name)
+
+    def at(self, value: Value, name: str) -> str:
+        """The path of the module that a value came from where that holds no weights, else one beside it."""
+        path = origin_of(self.dag, value).module
+        if not path or path in self.holding:
+            return self.beside(value, name)
+        self.holding.add(path)
+        return path
 
 
 def _adopted(dag: N, edit: Edit, adoption: Adoption, state: Mapping[str, Any] | None = None, at: int | None = None,
@@ -148,7 +157,7 @@ def _adopted(dag: N, edit: Edit, adoption: Adoption, state: Mapping[str, Any] | 
     return finished(
         dag,
         graph,
-        {**adoption.origins, **edit.origins},
+        edit.origins,
         weights=weights,
         state=adoption.merged(state, at),
         modules={**(dag.modules if modules is None else modules), **adoption.modules},
@@ -181,8 +190,15 @@ def replace_module(
     under = {n for n in state_of(dag) if n.startswith(f"{path}.")}
     inside = {v for part in parts for v in part.own}
     still = {n for n in under if _is_used_outside(dag, n, inside)}
-    adoption = Adoption(dag, (set(state_of(dag)) - under) | still, importer)
-    edit = _module_edit(dag, path, by, parts, ins, outs, adoption, whole=outputs is None)
+    edit = Edit(dag)
+    adoption = Adoption(edit, (set(state_of(dag)) - under) | still, importer)
+
+    def make(i: int, args: list[Value]) -> tuple[Value, ...]:
+        return _results(dag, path, outs[i], adoption.results(by, args, lambda: path))
+
+    whole = outputs is None
+    gone = {v for part in parts for v in part.own} & fed(dag.graph) if whole else set[Value]()
+    edit.run(groups(edit, f"module {shown(path)!r}", list(zip(ins, outs, strict=True)), make, gone))
     kept = {n: w for n, w in state_of(dag).items() if n not in under or n in still}
     before = [n for n in state_of(dag) if n in kept or n in under]
     at = next((i for i, n in enumerate(before) if n in under and n not in still), None)
@@ -219,19 +235,6 @@ def _freed(dag: N, path: str, parts: Iterable[Part]) -> N:
         if of.startswith(f"{path}.") and not alias.startswith(f"{path}.") and _is_used_outside(dag, of, inside):
             names.setdefault(of, alias)
     return rename(dag, names, tied=True) if names else dag
-
-
-def _module_edit(dag: Network, path: str, by: Any, parts: list[Part], ins: list[list[Value]], outs: list[list[Value]],
-                 adoption: Adoption, whole: bool) -> Edit:  # fmt: skip
-    edit = Edit(dag)
-
-    def make(i: int, args: list[Value]) -> tuple[Value, ...]:
-        given = _results(dag, path, outs[i], adoption.results(by, args, path))
-        edit.origins.update(adoption.origins)
-        return given
-
-    gone = {v for part in parts for v in part.own} & fed(dag.graph) if whole else set[Value]()
-    return edit.run(groups(edit, f"module {shown(path)!r}", list(zip(ins, outs, strict=True)), make, gone))
 
 
 def _results(dag: Network, path: str, outs: list[Value], given: Any) -> tuple[Value, ...]:

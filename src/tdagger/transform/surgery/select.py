@@ -129,11 +129,10 @@ class Part:
         args = dict.fromkeys(a for v in self.values for a in v.args if a not in self.own)
         self.inputs = [a for a in args if a in fed]
         returned = set(graph.outputs.values())
-        self.outputs = [
-            v
-            for v in self.values
-            if v in fed and is_one(v) and (v in returned or any(u not in self.own for u in graph.users[v]))
-        ]
+        single = [v for v in self.values if v in fed and is_one(v)]
+        used = [v for v in single if any(u not in self.own for u in graph.users[v])]
+        # what only the network returns (the keys of a cache) comes after what goes on to others
+        self.outputs = list(dict.fromkeys([*used, *(v for v in single if v in returned)]))
 
 
 def fed(graph: Graph) -> set[Value]:
@@ -221,6 +220,30 @@ def _by_name(dag: Network, name: str) -> dict[str, Value]:
     )
 
 
+class Names:
+    """Names that are taken; the same one again and again takes constant time.
+
+    >>> names = Names(["a"])
+    >>> names.new("a"), names.new("b"), names.new("a"), "b" in names
+    ('a_1', 'b', 'a_2', True)
+    """
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._numbers = dict.fromkeys(taken, 0)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._numbers
+
+    def new(self, name: str) -> str:
+        """``name``, or with the next number that isn't taken; it is taken then."""
+        found = name
+        while found in self._numbers:
+            self._numbers[name] += 1
+            found = f"{name}_{self._numbers[name]}"
+        self._numbers[found] = 0
+        return found
+
+
 def unique(pairs: Iterable[tuple[str, Value]]) -> dict[str, Value]:
     """The values by their names; the second of one name is ``name_1``, and a value comes once.
 
@@ -229,24 +252,12 @@ def unique(pairs: Iterable[tuple[str, Value]]) -> dict[str, Value]:
     >>> list(unique([("a", x), ("a", y), ("b", x)]))
     ['a', 'a_1']
     """
-    named: dict[str, Value] = {}
-    seen: set[Value] = set()
+    names = Names()
+    first: dict[Value, str] = {}
     for name, value in pairs:
-        if value not in seen:
-            seen.add(value)
-            named[fresh(name, named)] = value
-    return named
-
-
-def fresh(name: str, taken: Iterable[str]) -> str:
-    """``name``, or with the first number that isn't taken."""
-    there = cast("set[str]", taken) if isinstance(taken, Mapping | set) else set(taken)
-    if name not in there:
-        return name
-    n = 1
-    while f"{name}_{n}" in there:
-        n += 1
-    return f"{name}_{n}"
+        if value not in first:
+            first[value] = names.new(name)
+    return {name: value for value, name in first.items()}
 
 
 def _name(dag: Network, value: Value) -> str:

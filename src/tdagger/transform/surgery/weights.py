@@ -55,7 +55,8 @@ def rename(dag: N, names: Mapping[str, str], tied: bool = False) -> N:
     """See :meth:`tdagger.TensorDAG.rename`. ``tied``: the new names are aliases that the weights have already."""
     state = state_of(dag)
     paths = [p for n in [*state, *dag.modules, *(o.module for o in dag.origins.values())] for p in _prefixes(n)]
-    unknown = [n for n in names if n not in set(paths)]
+    known = {"", *paths}
+    unknown = [n for n in names if n not in known]
     if unknown:
         raise GraphError(f"{shown(dag.name)} has nothing called {unknown[0]!r} to rename{near(unknown[0], paths)}")
 
