@@ -33,6 +33,8 @@ from tdagger.op import Op, Value, core_ops
 from tdagger.ops import *  # noqa: F403
 from tdagger.ops import __all__ as _ops
 from tdagger.tensordag import Origin, TensorDAG
+from tdagger.transform import passes
+from tdagger.transform.passes import Pipeline
 from tdagger.transform.rewrite import Rule, rule
 from tdagger.types import DType, TensorType
 from tdagger.view.text import show
@@ -99,8 +101,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AttributeValueError", "AxisError", "Composite", "DType", "Graph", "GraphError", "InputError", "Interpreter",
-    "NoInverseError", "Op", "Origin", "Rule", "SafeDAG", "SourceError", "TDaggerError", "TensorDAG", "TensorType",
-    "TypeMismatchError", "UnsupportedError", "Value", "bulk", "composite", "composites", "core_ops", "debug",
-    "from_torch", "from_torchscript", "from_transformers", "layers", "network", "op_counts", "rebuild", "rule", "show",
-    *_ops, *library.__all__,
+    "NoInverseError", "Op", "Origin", "Pipeline", "Rule", "SafeDAG", "SourceError", "TDaggerError", "TensorDAG",
+    "TensorType", "TypeMismatchError", "UnsupportedError", "Value", "bulk", "composite", "composites", "core_ops",
+    "debug", "from_torch", "from_torchscript", "from_transformers", "layers", "network", "op_counts", "passes",
+    "rebuild", "rule", "show", *_ops, *library.__all__,
 ]  # fmt: skip  # pyright: ignore[reportUnsupportedDunderAll]

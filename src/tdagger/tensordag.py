@@ -35,6 +35,7 @@ from tdagger.ops.source import Buffer, Const, Leaf, Parameter
 from tdagger.pickling import HoldsValues
 from tdagger.transform import certain, networks, surgery
 from tdagger.transform.partition import Partition, partition
+from tdagger.transform.passes import decompose, optimized
 from tdagger.transform.rewrite import Report, Rule, rewritten
 from tdagger.tree import aligned, flatten
 from tdagger.types import TensorType
@@ -434,6 +435,25 @@ class TensorDAG:
         """
         graph, origins, done = rewritten(self.graph, rules, self.origins, self.weights if weights else None, self.axes)
         return (self.with_graph(graph, origins), done) if report else self.with_graph(graph, origins)
+
+    def optimize(self) -> TensorDAG:
+        """The network made faster for inference: what depends on no input worked out, layers merged, identities gone.
+
+        Outputs stay the same up to rounding. Weights keep their names where they survive; training doesn't bring back
+        what was merged (batch norm, dropout). It is ``td.Pipeline(passes.DEFAULT)`` (docs/rewriting.md).
+
+        >>> import tdagger as td
+        >>> td.network(lambda x: td.neg(td.neg(x)) * 1.0, {"x": (2,)}).optimize().graph.outputs["out"]
+        <input x() -> f32[2]>
+        """
+        return optimized(self)
+
+    def inline(self, *names: str, keep: Sequence[str] | None = None, deep: bool = False) -> TensorDAG:
+        """The network with bodies in the place of composites: of those named, of all, or of all but those to ``keep``.
+
+        See :func:`tdagger.transform.passes.decompose`.
+        """
+        return decompose(self, *names, keep=keep, deep=deep)
 
     # Surgery: see docs/surgery.md. ``what`` is the name of an op or its function ("relu", td.relu), a class of op, a
     # value, a predicate of values, or several of these; ``by`` a function of values, a graph, a network or a torch

@@ -1,0 +1,46 @@
+"""Passes, functions of a network that give a network, and pipelines of them."""
+
+from tdagger.network import N
+from tdagger.transform.passes.convert import convert_dtype
+from tdagger.transform.passes.decompose import decompose
+from tdagger.transform.passes.fold import fold_constants, fold_weights, freeze, unfreeze
+from tdagger.transform.passes.layers import fold_batch_norm, fold_scales, merge_linear
+from tdagger.transform.passes.pipeline import Pipeline, Step
+from tdagger.transform.passes.results import drop_unused_results
+from tdagger.transform.passes.simplify import simplify, sink_transposes
+
+__all__ = [
+    "DEFAULT",
+    "Pipeline",
+    "Step",
+    "convert_dtype",
+    "decompose",
+    "drop_unused_results",
+    "fold_batch_norm",
+    "fold_constants",
+    "fold_scales",
+    "fold_weights",
+    "freeze",
+    "merge_linear",
+    "optimized",
+    "simplify",
+    "sink_transposes",
+    "unfreeze",
+]
+
+#: What :func:`optimized` runs.
+DEFAULT = (
+    simplify,
+    drop_unused_results,
+    fold_batch_norm,
+    fold_scales,
+    merge_linear,
+    fold_weights,
+    fold_constants,
+    simplify,
+)
+
+
+def optimized(dag: N) -> N:
+    """The network after the default passes, for inference: see :meth:`tdagger.TensorDAG.optimize`."""
+    return Pipeline(DEFAULT).run(dag)

@@ -1,0 +1,155 @@
+"""A network in another element type of floats, with what needs more precision left as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, cast
+
+import numpy as np
+
+from tdagger.composite import Composite
+from tdagger.errors import AttributeValueError, TypeMismatchError
+from tdagger.graph import Graph, bulk, is_one, result_types
+from tdagger.names import shown
+from tdagger.network import N, Origin, Weights
+from tdagger.op import Array, Op, Value
+from tdagger.ops.elementwise import Cast
+from tdagger.ops.elementwise import cast as cast_to
+from tdagger.ops.external import External
+from tdagger.ops.source import Const, Input, Iota, Leaf, const
+from tdagger.transform.surgery.edit import each, finished, state_of
+from tdagger.types import DType
+
+
+def convert_dtype(
+    dag: N, dtype: DType | str, keep: Collection[str] = (), source: DType | str = "f32", inputs: bool = False
+) -> N:
+    """The network with values of ``source`` (f32) as ``dtype``: weights, constants and all that is computed.
+
+    ``keep`` names ops (``"softmax"``) and module paths that stay: their arguments are cast to ``source`` and what they
+    give back. Inputs and outputs keep their types unless ``inputs``: then both are of ``dtype``. Composites compute
+    narrow floats in f32 inside, as ever. AttributeValueError unless both are floats; TypeMismatchError names an op that
+    can't take ``dtype``.
+
+    >>> import tdagger as td
+    >>> dag = convert_dtype(td.network(lambda x: td.softmax(td.exp(x), axis=0), {"x": (2,)}), "bf16", keep=["softmax"])
+    >>> [str(v.type) for v in dag.values]
+    ['f32[2]', 'bf16[2]', 'bf16[2]', 'f32[2]', 'f32[2]']
+    """
+    old, new = DType.of(source), DType.of(dtype)
+    if not (old.is_float and new.is_float):
+        raise AttributeValueError(f"convert_dtype: takes types of floats, got {old} and {new}")
+    if old is new:
+        return dag
+    return _Conversion(dag, old, new, frozenset(keep), inputs).run(dag)
+
+
+class _Conversion:
+    """The walk that gives every value its new type."""
+
+    def __init__(self, dag: Any, old: DType, new: DType, keep: frozenset[str], inputs: bool) -> None:
+        self.dag, self.old, self.new, self.keep, self.inputs = dag, old, new, keep, inputs
+        self.made: dict[Value, Any] = {}
+        self.origins: dict[Value, Origin] = {}
+        # a weight that something kept takes stays, and so does a buffer that a run changes
+        self.fixed = {a for v in dag.graph.values if self._is_kept(v) for a in v.args if isinstance(a.op, Leaf)} | {
+            v for n, v in dag.graph.buffers.items() if n in dag.graph.updates
+        }
+
+    def _is_kept(self, value: Value) -> bool:
+        origin: Origin | None = self.dag.origins.get(value)
+        path = origin.module if origin else ""
+        names = {value.op.name, getattr(value.op, "kind", "")}
+        return not self.keep.isdisjoint(names) or any(path == k or path.startswith(f"{k}.") for k in self.keep)
+
+    def run(self, dag: N) -> N:
+        graph = dag.graph
+        with bulk():
+            for value in graph.values:
+                self.made[value] = made = self._visit(value)
+                origin = dag.origins.get(value)
+                if origin is not None:
+                    for v in each(made):
+                        self.origins.setdefault(v, origin)
+        outputs = {
+            n: self._as(v, self.new if self.inputs and v.dtype is self.old else v.dtype)
+            for n, v in graph.outputs.items()
+        }
+        updates = {n: self._as(v, v.dtype) for n, v in graph.updates.items()}
+        ins = {n: self._input(v) for n, v in graph.inputs.items()}
+        order = [v for made in self.made.values() for v in each(made)]
+        after = Graph(ins, outputs, updates, graph.name, order)
+        state, given = state_of(dag), dict[str, Array]()
+        for name, leaf in {**after.parameters, **after.buffers}.items():
+            if state[name].type is not leaf.type:
+                with np.errstate(all="ignore"):
+                    given[name] = np.asarray(dag.weights[name]).astype(leaf.dtype.numpy)
+                for n, w in state.items():
+                    if n == name or w.alias_of == name:
+                        state[n] = type(w)(leaf.type, w.is_parameter, w.trainable, w.persistent, w.alias_of)
+        kept = Weights.of(dag.weights, {n: n for n in dag.weights if n not in given})
+        return finished(dag, after, self.origins, weights=kept | Weights.of(given, {n: n for n in given}), state=state)
+
+    def _input(self, value: Value) -> Value:
+        made = self.made[value]
+        return made.args[0] if isinstance(made.op, Cast) else made
+
+    def _as(self, value: Value, dtype: DType) -> Value:
+        """What became of a value, in an element type."""
+        return cast_to(cast(Value, self.made[value]), dtype)
+
+    def _visit(self, value: Value) -> Any:
+        op = value.op
+        if isinstance(op, Input):
+            return self._leaf_input(value, op)
+        if isinstance(op, Leaf):
+            narrow = value.dtype is self.old and value not in self.fixed
+            return type(op)(op.leaf, value.type.with_dtype(self.new))() if narrow else value
+        if isinstance(op, Const):
+            return self._constant(value, op)
+        if isinstance(op, Cast):
+            arg = value.args[0]
+            wider = op.dtype is self.old and arg.dtype is self.new  # on purpose: what is kept takes it
+            return self._as(arg, self.new if op.dtype is self.old and not wider else op.dtype)
+        if self._is_kept(value) or isinstance(op, External):
+            return op(*[self._as(a, a.dtype) if is_one(a) else self.made[a] for a in value.args])
+        if all(self.made[a] is a and not (is_one(a) and a.dtype is self.old) for a in value.args) and value.args:
+            return value
+        return self._changed(value, self._of_type(op))
+
+    def _leaf_input(self, value: Value, op: Input) -> Value:
+        if value.dtype is not self.old:
+            return value
+        if self.inputs:
+            return Input(op.leaf, value.type.with_dtype(self.new))()
+        return cast_to(value, self.new)
+
+    def _constant(self, value: Value, op: Const) -> Value:
+        if value.dtype is not self.old:
+            return value
+        with np.errstate(all="ignore"):
+            return const(op.data.astype(self.new.numpy), self.new)
+
+    def _of_type(self, op: Op) -> Op:
+        """The op with its attribute of an element type changed."""
+        if isinstance(op, Iota) and op.dtype is self.old:
+            return Iota(op.size, self.new)
+        if isinstance(op, Composite) and op.attributes.get("dtype") is self.old:
+            fields = {f: getattr(op, f) for f in op.fields} | {"dtype": self.new}
+            return cast(Any, type(op))(*fields.values())
+        return op
+
+    def _changed(self, value: Value, op: Op) -> Any:
+        args = [cast(Value, self.made[a]) for a in value.args]
+        args = [cast_to(a, self.new) if is_one(a) and a.dtype is self.old else a for a in args]  # what was kept
+        try:
+            made = op(*args)
+        except (TypeMismatchError, AttributeValueError) as e:
+            raise TypeMismatchError(
+                f"{shown(self.dag.name)}: {value!r} can't be computed in {self.new}: {e}; keep it: "
+                f"keep=[{value.op.name!r}]"
+            ) from e
+        old = [t.shape for t in result_types(value)]
+        if [t.shape for t in result_types(made)] != old:
+            raise TypeMismatchError(f"{value!r} has another shape in {self.new}: {made!r}")
+        return made
