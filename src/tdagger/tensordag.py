@@ -36,7 +36,8 @@ from tdagger.pickling import HoldsValues
 from tdagger.transform import certain, networks, surgery
 from tdagger.transform.partition import Partition, partition
 from tdagger.transform.passes import decompose, optimized
-from tdagger.transform.rewrite import Report, Rule, rewritten
+from tdagger.transform.raising import Lifted, raised
+from tdagger.transform.rewrite import Match, Report, Rule, found, rewritten
 from tdagger.tree import aligned, flatten
 from tdagger.types import TensorType
 from tdagger.view import text
@@ -454,6 +455,35 @@ class TensorDAG:
         See :func:`tdagger.transform.passes.decompose`.
         """
         return decompose(self, *names, keep=keep, deep=deep)
+
+    @overload
+    def raise_(self, *, exact: bool = False, report: Literal[False] = False) -> TensorDAG: ...
+    @overload
+    def raise_(self, *, exact: bool = False, report: Literal[True]) -> tuple[TensorDAG, Lifted]: ...
+    def raise_(self, *, exact: bool = False, report: bool = False) -> TensorDAG | tuple[TensorDAG, Lifted]:
+        """The network with composites where their bodies are found, the inverse of :meth:`inline`.
+
+        Unless ``exact``, also where they are written out in the ways people do (``tdagger.transform.idioms``), which
+        may round otherwise. With ``report`` also what was found and which core ops are left.
+
+        >>> import tdagger as td
+        >>> dag = td.network(lambda x: td.gelu(td.softmax(x, axis=1)), {"x": (2, 3)})
+        >>> dag.inline().raise_().graph == dag.graph
+        True
+        """
+        dag, found = raised(self, exact)
+        return (dag, found) if report else dag
+
+    def find(self, rule: Rule) -> list[Match]:
+        """Every place where a rule's pattern matches: ``match.root`` and ``match.found["x"]``, in order.
+
+        >>> import tdagger as td
+        >>> @td.rule
+        ... def squares(x): return x * x
+        >>> [m.found for m in td.network(lambda x: x * x, {"x": (2,)}).find(squares)]
+        [{'x': <input x() -> f32[2]>}]
+        """
+        return found(self.graph, rule, self.weights)
 
     # Surgery: see docs/surgery.md. ``what`` is the name of an op or its function ("relu", td.relu), a class of op, a
     # value, a predicate of values, or several of these; ``by`` a function of values, a graph, a network or a torch

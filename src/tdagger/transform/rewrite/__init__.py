@@ -1,16 +1,18 @@
 """Rewriting by rules: patterns, rules, and the driver that applies them to a fixed point."""
 
 from tdagger.transform.rewrite.pattern import constant, either, elementwise, number, only, op, spread
-from tdagger.transform.rewrite.report import Report, rewritten
+from tdagger.transform.rewrite.report import Match, Report, found, rewritten
 from tdagger.transform.rewrite.rule import Context, Rule, no, rule
 
 __all__ = [
     "Context",
+    "Match",
     "Report",
     "Rule",
     "constant",
     "either",
     "elementwise",
+    "found",
     "no",
     "number",
     "only",

@@ -105,6 +105,14 @@ class Driver(Context):
             raise GraphError("a rule asks for the values of weights, which its caller doesn't allow: weights=True")
         return self._weights
 
+    def matches(self, rule: Rule, value: Value) -> dict[str, Any] | None:
+        """What a rule's wildcards stand for at a value of the graph as it is; None where it doesn't apply."""
+        if not self._uses:
+            self._count()
+            self.normal = {v: v for v in self.graph.values}
+        bound = rule.match(value, self, self._used_by_match_only)
+        return {n: bound[i] for n, i in rule.slots.items()} if isinstance(bound, list) else None
+
     # The sweep.
 
     def run(self) -> Graph:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tdagger.errors import AttributeValueError
 from tdagger.graph import Graph
 from tdagger.op import Array, Value
-from tdagger.transform.rewrite.driver import Fired
+from tdagger.transform.rewrite.driver import Driver, Fired
 from tdagger.transform.rewrite.rule import Rule
 from tdagger.transform.rewrite.sweeps import swept
 
@@ -66,3 +66,16 @@ def rewritten(
     carried = {v: known[o] for v, o in made_for.items() if o in known} if known else {}
     modules = [getattr(known.get(f.place), "module", "") for f in fired]
     return after, carried, Report(tuple(fired), tuple(modules))
+
+
+class Match(NamedTuple):
+    """Where a pattern was found: the value it ends at, and what its wildcards stand for."""
+
+    root: Value
+    found: dict[str, Any]
+
+
+def found(graph: Graph, rule: Rule, weights: Mapping[str, Array] | None = None) -> list[Match]:
+    """Every match of a rule of one output in a graph, in order; matches may overlap."""
+    driver = Driver(graph, [rule], weights)
+    return [Match(v, m) for v in graph.values if rule.may_match(v.op) and (m := driver.matches(rule, v)) is not None]

@@ -1,0 +1,138 @@
+"""Networks brought to the core and raised again have the composites they had; what isn't found is listed here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tdagger as td
+from tdagger.composite import Composite
+from tdagger.interpret import run
+from tdagger.transform.passes.pipeline import difference, random_inputs
+from tests.networks import NETWORKS
+
+#: What raising doesn't put back, and why: bodies that are nothing, bodies of a single core op, bodies that are loops
+#: unrolled, and what no guess is made for.
+NOT_FOUND = {
+    "dropout": "its body is its argument",
+    "lstm": "an unrolled loop",
+    "gru": "an unrolled loop",
+    "einsum": "its equation isn't guessed; it comes back as products of matrices where it is one",
+    "linear_index": "no guess",
+    "roll": "no guess",
+    "stack": "no guess",
+    "filled": "the constant it stands for",
+    "argmax": "no guess",
+    "reshape": "of one group or ungroup it is that op",
+}
+#: What stands for smaller ones: an RMS norm written out is one.
+LARGER = {
+    "square": ("rms_norm", "vector_norm"), "mean": ("rms_norm",), "rsqrt": ("rms_norm",), "matmul": ("addmm",),
+}  # fmt: skip
+QUICK = ("regnety_002", "mixer_b16_224", "BertModel", "GPT2LMHeadModel", "WhisperEncoder", "TransformerEncoder")
+
+
+def composites(dag: td.TensorDAG) -> Counter[str]:
+    return Counter(v.op.name for v in dag.values if isinstance(v.op, Composite))
+
+
+def check(name: str) -> None:
+    module, args, kwargs = NETWORKS[name](small=True)
+    dag = td.from_torch(module, args, kwargs)
+    core = dag.inline()
+    assert {v.op.name for v in core.values} <= {*td.core_ops, "cond"}
+    up = core.raise_(exact=True)
+    missing = composites(dag) - composites(up)
+    more = composites(up) - composites(dag)
+    left = [k for k in missing if k not in NOT_FOUND and not any(n in more for n in LARGER.get(k, ()))]
+    assert not left, (missing, more)
+    if not set(composites(dag)) & set(NOT_FOUND) and not missing:
+        assert up.graph == dag.graph
+    assert all(up.origins.get(v) for v in up.values if isinstance(v.op, Composite))
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_networks(name: str) -> None:
+    check(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in NETWORKS if n not in QUICK])
+def test_more_networks(name: str) -> None:
+    check(name)
+
+
+X = {"x": (2, 6, 4)}
+ROUND = {
+    "softmax": lambda x: td.softmax(x, axis=1),
+    "log_softmax": lambda x: td.log_softmax(x, axis=-1),
+    "layer_norm": lambda x: td.layer_norm(x, eps=1e-3),
+    "layer_norm of two axes": lambda x: td.layer_norm(x, rank=2),
+    "rms_norm": lambda x: td.rms_norm(x, eps=1e-6),
+    "group_norm": lambda x: td.group_norm(x, groups=3),
+    "instance_norm": lambda x: td.instance_norm(x, td.parameter("w", (6,)), td.parameter("b", (6,))),
+    "leaky_relu": lambda x: td.leaky_relu(x, slope=0.2),
+    "elu": lambda x: td.elu(x, alpha=0.5),
+    "softplus": lambda x: td.softplus(x),
+    "hardtanh": lambda x: td.hardtanh(x, low=-2.0, high=3.0),
+    "gelu": lambda x: td.gelu(x),
+    "gelu by tanh": lambda x: td.gelu(x, approximate="tanh"),
+    "silu of half": lambda x: td.silu(td.cast(x, "f16")),
+    "softmax of half": lambda x: td.softmax(td.cast(x, "bf16"), axis=2),
+    "mean": lambda x: td.mean(x, axes=(0, 2)),
+    "variance": lambda x: td.variance(x, axes=(1,), keep=True),
+    "std": lambda x: td.std(x, axes=(1,), correction=0.0),
+    "logsumexp": lambda x: td.logsumexp(x, axes=(1,)),
+    "vector_norm": lambda x: td.vector_norm(x, axes=(2,)),
+    "glu": lambda x: td.glu(x, axis=1),
+    "convolution": lambda x: td.convolution(x, td.parameter("w", (9, 2, 3)), stride=2, padding=1, groups=3),
+    "max_pool": lambda x: td.max_pool(x, kernel=2, stride=2),
+    "avg_pool": lambda x: td.avg_pool(x, kernel=3, stride=1, padding=1),
+    "adaptive_avg_pool": lambda x: td.adaptive_avg_pool(x, size=2),
+    "embedding": lambda x: td.embedding(td.parameter("e", (3, 5)), td.cast(x, "i64")),
+    "matmul": lambda x: td.matmul(x, td.transpose(x, 1, 2)),
+    "attention": lambda x: td.scaled_dot_product_attention(x, td.sin(x), td.cos(x), causal=True),
+    "masked attention": lambda x: td.scaled_dot_product_attention(x, x, x, td.parameter("m", (6, 6)), scale=0.3),
+}
+
+
+@pytest.mark.parametrize("name", ROUND)
+def test_one_op(name: str) -> None:
+    dag = td.network(ROUND[name], X)
+    assert dag.inline().raise_(exact=True).graph == dag.graph
+
+
+def test_a_body_that_is_almost_one_is_none() -> None:
+    def biased(x: td.Value) -> td.Value:
+        e = td.exp(x - td.reduce(x, "max", (1,)))
+        return e / td.reduce(e, "sum", (2,))  # another axis
+
+    up, lifted = td.network(biased, X).inline().raise_(report=True)
+    assert "softmax" not in lifted.found
+    assert composites(up)["softmax"] == 0
+    assert "left" in str(lifted)
+
+
+def test_bodies_share_values_and_arguments_may_come_in_either_order() -> None:
+    def both(x: td.Value) -> tuple[td.Value, td.Value]:
+        w, b = td.parameter("w", (4,)), td.parameter("b", (4,))
+        return td.layer_norm(x, w), td.layer_norm(x, b)
+
+    dag = td.network(both, X)
+    assert dag.inline().raise_(exact=True).graph == dag.graph
+    swapped = td.network(lambda x: td.sigmoid(x) * x, X)
+    assert composites(swapped.raise_())["silu"] == 1
+
+
+@pytest.mark.parametrize("name", ["rms_norm", "attention", "avg_pool", "group_norm"])
+def test_what_comes_out_is_the_same(name: str) -> None:
+    dag = td.network(ROUND[name], X)
+    core = dag.inline()
+    inputs: dict[str, Any] = random_inputs(dag.graph)
+    weights: dict[str, Any] = {n: np.ones(v.shape, "f") for n, v in dag.graph.parameters.items()}
+    results = [run(d.graph, inputs, weights)[0]["out"] for d in (dag, core, core.raise_())]
+    assert difference(results[0], results[1]) < 1e-6
+    assert difference(results[0], results[2]) < 1e-6
