@@ -361,12 +361,24 @@ def rebuild(graph: Graph, rule: Callable[[Value], Value | None]) -> tuple[Graph,
     """
     new: dict[Value, Value] = {}
     renew = new.__getitem__
+    same_types = True  # so far every value has the type it had, so types need not be inferred again
     with bulk():
         for value in graph.values:
-            args = tuple(map(renew, value.args))
-            current = value if args == value.args else value.op(*args)
+            args = value.args
+            if args:
+                args = tuple(map(renew, args))
+            if args == value.args:
+                current = value
+            elif same_types:
+                current = value.op.again(args, value.type)
+            else:
+                current = value.op(*args)
             replaced = rule(current)
-            new[value] = current if replaced is None else replaced
+            if replaced is None:
+                new[value] = current
+            else:
+                new[value] = replaced
+                same_types = same_types and replaced.type is current.type
     inputs = {k: new[v] for k, v in graph.inputs.items()}
     outputs = {k: new[v] for k, v in graph.outputs.items()}
     updates = {k: new[v] for k, v in graph.updates.items()}

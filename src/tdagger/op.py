@@ -388,8 +388,7 @@ class Op:
 
     def __call__(self, *args: Value) -> Value:
         """The value of this op on ``args``; TypeMismatchError if their types don't fit."""
-        table = self.values
-        ref = table.get(args)
+        ref = self.values.get(args)
         if ref is not None:
             value = ref()
             if value is not None:
@@ -400,9 +399,19 @@ class Op:
             if any(t is UNKNOWN for t in types):  # pyright: ignore[reportUnnecessaryComparison]
                 return cast(Value, cast(Symbolic, symbolic(*args)).noted(self, args, {}))
             type_ = self.inferred[types] = self.infer(*types)
+        return self._new(args, cast(TensorType, type_))
+
+    def again(self, args: tuple[Value, ...], type_: TensorType) -> Value:
+        """The same, where it is known that the result has type ``type_``: rewrites that change no types."""
+        ref = self.values.get(args)
+        value = None if ref is None else ref()
+        return self._new(args, type_) if value is None else value
+
+    def _new(self, args: tuple[Value, ...], type_: TensorType) -> Value:
+        table = self.values
         # here and not in a Value.__init__: a third of the time to build a graph would go into calling it
         value = _new_value(Value)
-        value.op, value.args, value.type = self, args, cast(TensorType, type_)
+        value.op, value.args, value.type = self, args, type_
         ref = _ValueRef(value, _forget)
         ref.args, ref.table = args, table
         other = table.setdefault(args, ref)

@@ -22,7 +22,8 @@ from tdagger.ops.elementwise import BINARY, Binary
 from tdagger.ops.source import Input
 from tdagger.transform.idioms import IDIOMS
 from tdagger.transform.passes.decompose import expanded
-from tdagger.transform.raising.guesses import Guess, guesses
+from tdagger.transform.raising.cone import Guess
+from tdagger.transform.raising.guesses import guesses
 from tdagger.transform.rewrite import rewritten
 from tdagger.transform.surgery.edit import finished
 from tdagger.types import TensorType

@@ -125,7 +125,8 @@ class Driver(Context):
         missing: Any = object()
         for value in graph.values:
             args = tuple(map(renew, value.args))
-            current = value if args == value.args else value.op(*args)
+            # rules keep types
+            current = value if args == value.args else value.op.again(args, value.type)
             found = get(current)
             if found is None:
                 op = current.op
@@ -198,7 +199,7 @@ class Driver(Context):
                 continue
             args = tuple([normal[a] for a in value.args])
             if args != value.args:
-                again = value.op(*args)
+                again = value.op.again(args, value.type)
                 standing[value] = (None, again)
                 if self.place is not None:
                     self.made.setdefault(again, self.place)

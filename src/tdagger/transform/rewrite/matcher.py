@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from tdagger.composite import Composite, CompositeFunction
+from tdagger.composite import CompositeFunction
 from tdagger.errors import TDaggerError
 from tdagger.graph import label
 from tdagger.library.arithmetic import aligned
@@ -14,6 +14,7 @@ from tdagger.op import Op, Value
 from tdagger.ops.elementwise import BINARY, Binary, Where
 from tdagger.ops.source import Const
 from tdagger.transform.rewrite.arguments import Bindings, Miss, Next, Test, Tests
+from tdagger.transform.rewrite.calls import counted, given_arguments, gives, made_by
 from tdagger.transform.rewrite.heads import is_number
 from tdagger.transform.rewrite.pattern import ALL, Node, Special, Var
 from tdagger.transform.rewrite.values import behind, is_elementwise, number_in
@@ -188,7 +189,7 @@ class Compiler(Tests):
             value: Value = bound[slot]
             found = value.op.attributes[name]
             rank = value.args[0].rank if value.args else 0
-            if found == _counted(name, wanted, rank):
+            if found == counted(name, wanted, rank):
                 return then(bound)
             return miss(bound, value, f"has {name}={found!r}, not {wanted!r}")
 
@@ -235,7 +236,7 @@ class Compiler(Tests):
             key = (value.op, tuple([a.type for a in value.args]))
             found = known.get(key)
             if found is None:
-                found = known[key] = _made_by(definition, value, given)
+                found = known[key] = made_by(definition, value, given)
             return then(bound) if found else miss(bound, value, f"has other attributes than {given or 'the defaults'}")
 
         return same
@@ -257,10 +258,10 @@ class Compiler(Tests):
                 if arg is None or not isinstance(cast(Any, arg.type), TensorType):
                     continue
                 key = (value.op, arg.type, None if way is None else way.op, arg is value)
-                gives = known.get(key)
-                if gives is None:
-                    gives = known[key] = _gives(function, arg, rest, attributes, value)
-                if not gives:
+                fits = known.get(key)
+                if fits is None:
+                    fits = known[key] = gives(function, arg, rest, attributes, value)
+                if not fits:
                     continue
                 bound[slot], bound[between] = (None if arg is value else value), way
                 if test(arg, bound):
@@ -285,37 +286,3 @@ class Compiler(Tests):
             return False
 
         return test
-
-
-def _gives(function: Any, arg: Value, rest: list[Any], attributes: dict[str, Any], value: Value) -> bool:
-    try:
-        return function(arg, *rest, **attributes) is value
-    except TDaggerError:
-        return False
-
-
-def _counted(name: str, wanted: Any, rank: int) -> Any:
-    """An attribute as the op has it: axes counted from the front, lists as tuples."""
-    if name == "axis" and isinstance(wanted, int) and wanted < 0:
-        return wanted + rank
-    if isinstance(wanted, list):
-        wanted = tuple(cast(list[Any], wanted))
-    if name == "axes" and isinstance(wanted, tuple):
-        return tuple(sorted(a + rank if a < 0 else a for a in cast(tuple[int, ...], wanted)))
-    return wanted
-
-
-def _made_by(definition: CompositeFunction[Any, Any], value: Value, attributes: dict[str, Any]) -> bool:
-    """Whether a call with these attributes on the value's own arguments gives its op."""
-    try:
-        made: Any = definition(*given_arguments(value), **attributes)
-    except TDaggerError:
-        return False
-    return (cast(Any, made)[0].args[0] if isinstance(made, tuple) else made) is value
-
-
-def given_arguments(value: Value) -> list[Value | None]:
-    """The arguments of a composite's value at their parameters' places, None for those that weren't given."""
-    op = cast(Composite, value.op)
-    tensors = iter(value.args)
-    return list(value.args) if op.definition.variadic else [next(tensors) if g else None for g in op.given]

@@ -62,7 +62,7 @@ def rewritten(
     lacking = [r.name for r in every if r.replacement is None]
     if lacking:
         raise AttributeValueError(f"rule {lacking[0]} has no replacement: register one with @{lacking[0]}.to")
-    after, made_for, fired = swept(graph, every, weights, axes)
+    after, made_for, fired = swept(graph, every, weights, axes, bool(known))
     carried = {v: known[o] for v, o in made_for.items() if o in known} if known else {}
     modules = [getattr(known.get(f.place), "module", "") for f in fired]
     return after, carried, Report(tuple(fired), tuple(modules))

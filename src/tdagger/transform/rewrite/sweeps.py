@@ -13,9 +13,16 @@ from tdagger.transform.rewrite.rule import Rule
 
 
 def swept(
-    graph: Graph, rules: Iterable[Rule], weights: Mapping[str, Array] | None = None, axes: Any = None
+    graph: Graph,
+    rules: Iterable[Rule],
+    weights: Mapping[str, Array] | None = None,
+    axes: Any = None,
+    trace: bool = True,
 ) -> tuple[Graph, dict[Value, Value], list[Fired]]:
-    """The graph rewritten to a fixed point, of which value of the graph each value was made, and what was applied."""
+    """The graph rewritten to a fixed point, of which value of the graph each value was made, and what was applied.
+
+    Where values were made isn't told without ``trace``, which rules that need one sweep only do without.
+    """
     every = list(rules)
     single = [r for r in every if len(r.patterns) == 1]
     several = [r for r in every if len(r.patterns) > 1]
@@ -36,10 +43,13 @@ def swept(
                 after, became, more = sweep_outputs(graph, several, driver)
                 made = {}
                 changed += [Fired(*m) for m in more]
-            origin = _traced(origin, graph, became, made)
+            if trace or sweeps:
+                origin = _traced(origin, graph, became, made)
             graph = after
             # a later sweep's places are in a graph that nobody has
-            fired += [f if f.place is None else f._replace(place=places.get(f.place, f.place)) for f in changed]
+            if places:
+                changed = [f if f.place is None else f._replace(place=places.get(f.place, f.place)) for f in changed]
+            fired += changed
             if not sweeps or not changed:
                 return graph, origin, fired
             if graph in seen:
