@@ -135,7 +135,8 @@ class Driver(Context):
                     table = at_op(op)
                 found = current
                 if table is not None:
-                    key = args[0].op if len(args) == 1 else tuple([a.op for a in args])
+                    n = len(args)
+                    key = args[0].op if n == 1 else (args[0].op, args[1].op) if n == 2 else tuple([a.op for a in args])
                     rules = table.get(key)
                     if rules is None:
                         rules = table[key] = at(current)

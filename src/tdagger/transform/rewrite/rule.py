@@ -88,6 +88,7 @@ class Rule:
         self.size = compiler.size
         self.nodes, self.only = compiler.nodes, compiler.only
         self.slots = compiler.slots
+        self.optional = [self.slots[n] for n, v in self.variables.items() if v.optional]
         self.labels = cast(frozenset[str], labels(self.patterns[0]))
         self.arguments = argument_labels(self.patterns[0])
         self.conditions: list[_Call] = []
@@ -190,7 +191,7 @@ class Rule:
         bound: Bindings = [None] * self.size
         if not self.test(value, bound):
             return None
-        for i in range(len(self.slots)):
+        for i in self.optional:
             if bound[i] is ABSENT:
                 bound[i] = None
         if self.only and used is not None and not used(self, value, bound):
