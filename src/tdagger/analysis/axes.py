@@ -545,7 +545,11 @@ class Axes:
             return self._some(len(range(0, plus, step)), True) if count != 1 else ()
         if len(offsets) > 1:  # the last of several chunks: what it has is checked where sizes change
             self.rests.append((self._value, axis))
-            return self.line((term,), 0, divisor, firm=False)
+            found = self.line((term,), 0, divisor, firm=False)
+            if size_of(found) == count:
+                return found
+            self.guess(term, f"is cut into parts of which the last has {count} entries")
+            return self._some(count)
         ((offset, times),) = offsets.items()
         if times != 1 and divisor != 1:
             return self.line((term,) * times, 0, divisor, firm=False)

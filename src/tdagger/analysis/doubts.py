@@ -71,11 +71,14 @@ _LOOSE = frozenset({"iota", "repeated", "const", "banded", "random", "interpolat
 _POWERS = frozenset({0.5, 2.0, 3.0})
 _COMMON = frozenset({0.5, 1.0, 2.0})
 
+#: Where 0 is hardly ever meant as such.
+_WITHOUT_ZERO = frozenset({"multiply", "add"})
+
 #: Ops whose second argument is indices.
 _INDEXED = frozenset({"gather", "scatter"})
 
 #: Ops that only spread a number over more entries.
-_SPREADS = frozenset({"group", "repeat", "cast"})
+_SPREADS = frozenset({"group", "repeat", "cast", "stop_gradient"})
 
 #: Of an axis of more entries, 1 and 2 as an attribute are taken as said.
 _FEW = 5
@@ -172,7 +175,10 @@ class _Made:
     """The numbers that are made of sizes: how, and of which."""
 
     def __init__(self, sizes: Iterable[int]) -> None:
+        self.sizes = frozenset(sizes)
         found: dict[float, tuple[str, set[int]]] = {}
+        if 1 in self.sizes:
+            found[0.0] = ("1 - 1 or 1 // 2, where an axis of 1 entry has another size", {1})
         for n in sorted(sizes):
             for inner, whole in _MADE.items():
                 for outer, function in _OF.items() if whole(n) > 0 else ():
@@ -216,14 +222,17 @@ def _number(axes: Axes, value: Value, place: int, constant: Value, made: _Made, 
     """How a constant that is one number is made of sizes; nothing if it isn't."""
     data = cast(Const, constant.op).data
     number = abs(float(data.reshape(())))
-    if not number or (place == 1 and value.op.attributes.get("kind") == "pow" and number in _POWERS):
+    kind = value.op.attributes.get("kind")
+    if place == 1 and kind == "pow" and number in _POWERS:
+        return ""
+    if not number and (1 not in made.sizes or kind not in _WITHOUT_ZERO):
         return ""
     near = float(np.finfo(data.dtype).eps) * 4 if data.dtype.kind == "f" else 0.0
     near_by = _near(value)
     found = made.of(number, near)
     if found is not None:
         why, sizes = found
-        if number not in _COMMON:
+        if number not in _COMMON and number:
             return why
         if value in axes.static:  # a number among constants: beside as many of them
             beside = any(n in sizes and n > 1 for arg in value.args for n in arg.shape)
@@ -231,7 +240,7 @@ def _number(axes: Axes, value: Value, place: int, constant: Value, made: _Made, 
             beside = any(a in changed for v in near_by for terms in axes.of(v) for t in terms for a in resolve(t))
         if beside:
             return why
-    for other in near_by:
+    for other in near_by if number else ():
         for product in _products(axes, other, changed):
             if any(abs(m - number) <= near * m for m in (product, 1 / product)):
                 return f"made of {product}, a product of sizes of {other!r} of which some change"
@@ -258,8 +267,8 @@ def _products(axes: Axes, value: Value, changed: set[Axis]) -> Iterator[int]:
         if not type_.size or not any(moves):
             continue
         yield type_.size
-        dims = [(n, m) for n, m in zip(type_.shape, moves, strict=True) if n > 1]
-        for count in range(2, len(dims) if len(dims) <= _MOST else 0):
+        dims = [(n, m) for n, m in zip(type_.shape, moves, strict=True) if n > 1 or m]
+        for count in range(2, len(dims) + 1 if len(dims) <= _MOST else 0):
             for some in combinations(dims, count):
                 if any(m for _, m in some):
                     yield math.prod(n for n, _ in some)
@@ -321,14 +330,17 @@ def _untied(axes: Axes, sizes: Sizes, made: Mapping[float, str]) -> Iterator[Gue
 
 def _loose(value: Value, term: Term, sizes: Sizes, made: Mapping[float, str], seen: set[Axis]) -> Iterator[Guess]:
     for axis in resolve(term):
-        why = made.get(float(axis.size))
-        if why is None or axis in seen or sizes.known.get(axis, axis.size) != axis.size:
-            continue
         counted = [a for line in axis.lines for p in line.parts if not isinstance(p, int) for a in resolve(p)]
         of_loose = bool(counted) and all(a.kind in _LOOSE and a not in sizes.told for a in counted)
-        if axis.kind in _LOOSE and not axis.rigid and (axis not in sizes.told or of_loose):
-            seen.add(axis)
-            yield Guess(value, (axis,), f"has {axis.size} entries, and nothing ties them to an axis: {why}")
+        if axis in seen or axis.rigid or sizes.known.get(axis, axis.size) != axis.size:
+            continue
+        own = [axis] if axis.kind in _LOOSE and (axis not in sizes.told or of_loose) else []
+        for a in [*own, *(counted if of_loose and axis.kind == "line" else [])]:
+            why = made.get(float(a.size))
+            if why is not None:
+                seen.add(axis)
+                yield Guess(value, (axis,), f"has {a.size} entries, and nothing ties them to an axis: {why}")
+                break
 
 
 def _with_parts(axes: Iterable[Axis]) -> Iterator[Axis]:

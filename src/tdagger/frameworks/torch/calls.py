@@ -191,9 +191,7 @@ class Caller:
             return self._stand_in(target, plan, args, kwargs, origin, str(e))
         except Exception as e:
             raise _rule_failed(target, plan, args, origin, e) from e
-        if given and isinstance(result, Value) and (result is given[0] or not result.type.size):
-            left = left_out(base, given, named)
-            self.left_out += [] if left is None else [left]
+        self.left_out += left_out(base, result, given, named)
         if isinstance(result, Changed):
             refs = {**dict(zip(plan.arguments, args, strict=False)), **kwargs}
             self.note(list(result.written.values()), origin)
