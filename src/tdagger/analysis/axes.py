@@ -411,7 +411,8 @@ class Axes:
         ):
             pieces[i] = piece
         stated = any(isinstance(n, Sized) for n in sizes)
-        if not stated and len(whole) > 1 and not whole.issuperset(a for piece in pieces for a in piece):
+        turned = sorted(a.size for a in whole) == sorted(n for n in sizes if n != 1)
+        if not stated and turned and not whole.issuperset(a for piece in pieces for a in piece):
             self.guess(tuple(a for a in axes if a.size != 1), f"is split into {_times(sizes)}, across its axes")
         inner = 1
         for axis in reversed(axes):

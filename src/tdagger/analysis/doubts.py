@@ -149,9 +149,10 @@ def _bound(value: Value, entries: Mapping[float, str]) -> str:
     """Which bound of a slice, of whatever axis, is made of the size of an axis that changes."""
     if value.op.name != "slice":
         return ""
-    for bounds in value.op.attributes["bounds"]:
-        for bound in (bounds or ())[:2]:
-            if bound > 2 and not isinstance(bound, Sized) and bound in entries:
+    for bounds, n in zip(value.op.attributes["bounds"], value.args[0].shape, strict=True):
+        start, stop, _ = bounds or (0, 0, 1)
+        for bound in (start, stop) if stop - start > 1 else ():  # one entry is picked, which has guesses of its own
+            if 2 < bound < n and not isinstance(bound, Sized) and bound in entries:
                 return f"takes entries from or to {bound}, {entries[bound]}"
     return ""
 

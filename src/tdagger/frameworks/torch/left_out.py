@@ -17,7 +17,7 @@ from tdagger.types import Sized
 
 _Finder = Callable[..., LeftOut | None]
 
-#: A size up to here that a view gives as a number may be just that number.
+#: A size up to here that a view gives as a number beside one that it leaves open may be just that number.
 _FEW = 4
 
 #: Ends of slices from here on mean all that is there.
@@ -46,7 +46,8 @@ def _view(out: Value, x: Value, shape: Sequence[Any]) -> LeftOut | None:
         same = tuple(i for i, n in enumerate(given) if n >= 0 and x.shape.count(n) > 1)
         if same:
             return LeftOut(x, same, f"is given the shape {shown}, which it has, and of which some are equal")
-    wanted = {(math.prod(out.shape[:i]), n) for i, n in enumerate(given) if 1 < n <= _FEW}
+    few = [i for i, n in enumerate(given) if 1 < n <= _FEW and -1 in given]
+    wanted = {(math.prod(out.shape[:i]), given[i]) for i in few}
     kept = tuple(i for i, n in enumerate(x.shape) if (math.prod(x.shape[:i]), n) in wanted)
     return LeftOut(x, kept, f"is given the shape {shown}, in which so few may be meant as a number") if kept else None
 
