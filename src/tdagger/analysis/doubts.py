@@ -17,49 +17,16 @@ its size (``1 / n``, zeros of ``n`` entries that are only summed, a window over 
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import combinations
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
-import numpy as np
-
 from tdagger.analysis.axes import Axes, Axis, Guess, resolve
+from tdagger.analysis.made import WHOLE, because, numbers_made
 from tdagger.analysis.sizes import Sizes, assumed
 from tdagger.graph import result_types
 from tdagger.op import Term, Value
 from tdagger.ops.source import Const, Iota
 from tdagger.types import Sized
-
-#: What Python makes of a size as a number of entries.
-_WHOLE: dict[str, Callable[[int], int]] = {
-    "{n}": lambda n: n,
-    "{n} - 1": lambda n: n - 1,
-    "{n} // 2": lambda n: n // 2,
-    "({n} + 1) // 2": lambda n: (n + 1) // 2,
-    "{n} + 1": lambda n: n + 1,
-    "2 * {n}": lambda n: 2 * n,
-}
-
-#: What else it makes of it; and of any of these, as a number.
-_MADE: dict[str, Callable[[int], float]] = {
-    **_WHOLE,
-    "{n} / 2": lambda n: n / 2,
-    "({n} - 1) / 2": lambda n: (n - 1) / 2,
-    "{n} ** 2": lambda n: n**2,
-}
-_OF: dict[str, Callable[[float], float]] = {
-    "{}": float,
-    "1 / ({})": lambda x: 1 / x,
-    "2 / ({})": lambda x: 2 / x,
-    "sqrt({})": math.sqrt,
-    "1 / sqrt({})": lambda x: 1 / math.sqrt(x),
-    "log({})": math.log,
-}
-
-#: What is made of 1: of the rest the same comes of anything.
-_OF_ONE = frozenset({("{n}", "{}"), ("{n} + 1", "log({})")})
 
 #: Attributes that hold numbers of entries as the source gave them.
 _COUNTS = frozenset({"kernel", "widths", "shift", "shifts", "k", "window"})
@@ -67,28 +34,11 @@ _COUNTS = frozenset({"kernel", "widths", "shift", "shifts", "k", "window"})
 #: Kinds of axes that nothing but constants has.
 _LOOSE = frozenset({"iota", "repeated", "const", "banded", "random", "interpolated", "bins"})
 
-#: Numbers that are everywhere as exponents, and anywhere: these are doubtful only beside an axis that changes.
-_POWERS = frozenset({0.5, 2.0, 3.0})
-_COMMON = frozenset({0.5, 1.0, 2.0})
-
-#: Where 0 is hardly ever meant as such.
-_WITHOUT_ZERO = frozenset({"multiply", "add"})
-
 #: Ops whose second argument is indices.
 _INDEXED = frozenset({"gather", "scatter"})
 
-#: Ops that only spread a number over more entries.
-_SPREADS = frozenset({"group", "repeat", "cast", "stop_gradient"})
-
 #: Of an axis of more entries, 1 and 2 as an attribute are taken as said.
 _FEW = 5
-
-#: Of a value of more dimensions only the product of all is looked for among numbers.
-_MOST = 6
-
-#: So many ops back something that a number is used with is looked for.
-_BACK = 3
-_NEAR = 64
 
 
 class LeftOut(NamedTuple):
@@ -118,12 +68,16 @@ def doubts(axes: Axes, sizes: Sizes, numbers: bool = True) -> Iterator[Guess]:
         return
     yield from assumed(axes, sizes)
     of = _sizes_of(axes, changed)
-    entries = {float(function(n)): _because(shown, n) for n in sorted(of) for shown, function in _WHOLE.items()}
+    entries = {float(function(n)): because(shown, n) for n in sorted(of) for shown, function in WHOLE.items()}
+    picked = {v.args[0] for v in axes.graph.values if v.op.name == "group"}
     for value in axes.graph.values:
-        if why := _count(axes, value, changed) or _bound(value, entries):
+        why = _count(axes, value, changed)
+        if not why and value.op.name == "slice":
+            why = _bound(value, value in picked, entries, of)
+        if why:
             yield Guess(value, (), why)
     if numbers:
-        yield from _numbers_made(axes, changed, of)
+        yield from numbers_made(axes, changed, of)
     if any(a.size == 1 for a in changed):
         yield from _single(axes, changed)
     yield from _untied(axes, sizes, {n: why for n, why in entries.items() if n > 1})
@@ -139,26 +93,24 @@ def _count(axes: Axes, value: Value, changed: set[Axis]) -> str:
                 own = {n for t, n in zip(terms, type_.shape, strict=True) if any(a in changed for a in t)}
                 for n in own:
                     numbers = {k for k in given if k > 2 or k == n or (n <= _FEW and name != "kernel")}
-                    for shown, function in _WHOLE.items():
+                    for shown, function in WHOLE.items():
                         if function(n) in numbers:
-                            return f"has {name}={attributes[name]}, {_because(shown, n)}"
+                            return f"has {name}={attributes[name]}, {because(shown, n)}"
     return ""
 
 
-def _bound(value: Value, entries: Mapping[float, str]) -> str:
-    """Which bound of a slice, of whatever axis, is made of the size of an axis that changes."""
-    if value.op.name != "slice":
-        return ""
+def _bound(value: Value, picked: bool, entries: Mapping[float, str], sizes: set[int]) -> str:
+    """Which bound of a slice, of whatever axis, is made of the size of an axis that changes.
+
+    ``picked``: one entry is, which has guesses of its own. Up to 2 bounds are everywhere, but as ends.
+    """
     for bounds, n in zip(value.op.attributes["bounds"], value.args[0].shape, strict=True):
         start, stop, _ = bounds or (0, 0, 1)
-        for bound in (start, stop) if stop - start > 1 else ():  # one entry is picked, which has guesses of its own
-            if 2 < bound < n and not isinstance(bound, Sized) and bound in entries:
+        for bound in () if picked and stop - start == 1 else (start, stop):
+            made = bound in entries if bound > 2 else bound == stop and bound in sizes
+            if made and bound < n and not isinstance(bound, Sized):
                 return f"takes entries from or to {bound}, {entries[bound]}"
     return ""
-
-
-def _because(shown: str, n: int) -> str:
-    return f"{shown.format(n=n)}, where an axis of {n} entries has another size"
 
 
 def _sizes_of(axes: Axes, changed: set[Axis]) -> set[int]:
@@ -170,109 +122,6 @@ def _sizes_of(axes: Axes, changed: set[Axis]) -> set[int]:
                 if n not in found and any(a in changed for a in term):
                     found.add(n)
     return found - {0}
-
-
-class _Made:
-    """The numbers that are made of sizes: how, and of which."""
-
-    def __init__(self, sizes: Iterable[int]) -> None:
-        self.sizes = frozenset(sizes)
-        found: dict[float, tuple[str, set[int]]] = {}
-        if 1 in self.sizes:
-            found[0.0] = ("1 - 1 or 1 // 2, where an axis of 1 entry has another size", {1})
-        for n in sorted(sizes):
-            for inner, whole in _MADE.items():
-                for outer, function in _OF.items() if whole(n) > 0 else ():
-                    if n > 1 or (inner, outer) in _OF_ONE:
-                        shown = inner if outer == "{}" else outer.format(inner)
-                        found.setdefault(float(function(whole(n))), (_because(shown, n), set()))[1].add(n)
-        self.found = sorted(found.items())
-        self.numbers = [n for n, _ in self.found]
-
-    def of(self, number: float, near: float) -> tuple[str, set[int]] | None:
-        """How a number is made, and of which sizes; None if it isn't. ``near``: the relative error it may have."""
-        i = bisect_left(self.numbers, number * (1 - near))
-        if i == len(self.numbers) or self.numbers[i] > number * (1 + near):
-            return None
-        return self.found[i][1]
-
-
-def _numbers_made(axes: Axes, changed: set[Axis], sizes: set[int]) -> Iterator[Guess]:
-    """The constants of one number that are made of sizes that change."""
-    made = _Made(sizes)
-    spread: dict[Value, Value] = {}  # a constant that was only broadcast, and the constant
-    seen: set[Value] = set()
-    for value in axes.graph.values:
-        if isinstance(value.op, Const):
-            if value.type.size == 1 and value.op.data.dtype.kind in "iuf":
-                spread[value] = value
-        elif len(value.args) == 1 and value.args[0] in spread and value.op.name in _SPREADS:
-            spread[value] = spread[value.args[0]]
-        else:
-            for i, arg in enumerate(value.args):
-                if (
-                    arg in spread
-                    and spread[arg] not in seen
-                    and (why := _number(axes, value, i, spread[arg], made, changed))
-                ):
-                    seen.add(spread[arg])
-                    yield Guess(spread[arg], (), f"is {why}")
-
-
-def _number(axes: Axes, value: Value, place: int, constant: Value, made: _Made, changed: set[Axis]) -> str:
-    """How a constant that is one number is made of sizes; nothing if it isn't."""
-    data = cast(Const, constant.op).data
-    number = abs(float(data.reshape(())))
-    kind = value.op.attributes.get("kind")
-    if place == 1 and kind == "pow" and number in _POWERS:
-        return ""
-    if not number and (1 not in made.sizes or kind not in _WITHOUT_ZERO):
-        return ""
-    near = float(np.finfo(data.dtype).eps) * 4 if data.dtype.kind == "f" else 0.0
-    near_by = _near(value)
-    found = made.of(number, near)
-    if found is not None:
-        why, sizes = found
-        if number not in _COMMON and number:
-            return why
-        if value in axes.static:  # a number among constants: beside as many of them
-            beside = any(n in sizes and n > 1 for arg in value.args for n in arg.shape)
-        else:
-            beside = any(a in changed for v in near_by for terms in axes.of(v) for t in terms for a in resolve(t))
-        if beside:
-            return why
-    for other in near_by if number else ():
-        for product in _products(axes, other, changed):
-            if any(abs(m - number) <= near * m for m in (product, 1 / product)):
-                return f"made of {product}, a product of sizes of {other!r} of which some change"
-    return ""
-
-
-def _near(value: Value) -> list[Value]:
-    """A value and what it is made of, some ops back, not counting those of one argument: sums, signs, roots."""
-    found = level = [value]
-    for _ in range(_BACK):
-        level = [a for v in level for a in v.args[:_MOST]]
-        for v in level:
-            while len(v.args) == 1 and len(found) < _NEAR:
-                found.append(v)
-                v = v.args[0]
-            found.append(v)
-    return list(dict.fromkeys(found))
-
-
-def _products(axes: Axes, value: Value, changed: set[Axis]) -> Iterator[int]:
-    """The products of some sizes of a value of which some change."""
-    for terms, type_ in zip(axes.of(value), result_types(value), strict=True):
-        moves = [any(a in changed for a in resolve(t)) for t in terms]
-        if not type_.size or not any(moves):
-            continue
-        yield type_.size
-        dims = [(n, m) for n, m in zip(type_.shape, moves, strict=True) if n > 1 or m]
-        for count in range(2, len(dims) + 1 if len(dims) <= _MOST else 0):
-            for some in combinations(dims, count):
-                if any(m for _, m in some):
-                    yield math.prod(n for n, _ in some)
 
 
 def _numbers(attribute: Any) -> Iterator[int]:
