@@ -228,9 +228,11 @@ class Axes:
             self._terms[value] = results[0] if len(results) == 1 else results
         else:
             self._terms[value] = op.axis_rule(self, value.type, *args)
-        indexed = op.name in ("gather", "scatter") and value not in self.static and value.args[1] in self.static
-        if indexed and any(isinstance(v.op, Const) and v.type.size > 1 for v in topological([value.args[1]])):
-            self.guess(args[0][int(op.attributes["axis"])], "is indexed with numbers that are given")
+        if op.name in ("gather", "scatter") and value not in self.static:
+            index = value.args[1]
+            given = [a for a in (index.args[1:] if index.op.name == "linear_index" else (index,)) if a in self.static]
+            if given and any(isinstance(v.op, Const) and v.type.size > 1 for v in topological(given)):
+                self.guess(args[0][int(op.attributes["axis"])], "is indexed with numbers that are given")
 
     def _use(self, value: Value, argument: int) -> Terms:
         """The axes of something made of constants alone, for one use of it.

@@ -34,6 +34,9 @@ _COUNTS = frozenset({"kernel", "widths", "shift", "shifts", "k", "window"})
 #: Kinds of axes that nothing but constants has.
 _LOOSE = frozenset({"iota", "repeated", "const", "banded", "random", "interpolated", "bins"})
 
+#: Ops that give entries by their place.
+_PLACED = frozenset({"tril", "triu"})
+
 #: Ops whose second argument is indices.
 _INDEXED = frozenset({"gather", "scatter"})
 
@@ -142,7 +145,8 @@ def _single(axes: Axes, changed: set[Axis]) -> Iterator[Guess]:
     for value in axes.graph.values:
         # what an index is made of, beside the shape of what it goes into
         made = value.args if value in axes.static else value.args[1:] if value.op.name == "linear_index" else ()
-        if (isinstance(value.op, Const | Iota) and 1 in value.shape) or any(a in ones for a in made):
+        placed = isinstance(value.op, Const | Iota) or (value in axes.static and value.op.name in _PLACED)
+        if (placed and 1 in value.shape) or any(a in ones for a in made):
             ones.add(value)
         if value in ones and value in outputs:
             yield Guess(value, (), "is an output with 1 entry, where an axis of 1 entry has another size")
