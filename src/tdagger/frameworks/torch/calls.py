@@ -18,6 +18,7 @@ from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from tdagger import library as lib
+from tdagger.analysis.doubts import LeftOut
 from tdagger.errors import TDaggerError, UnsupportedError
 from tdagger.frameworks.torch import aliases, assertions, autocast
 from tdagger.frameworks.torch.aten import DRAWS, DTYPES, RULES, TORCH_DTYPES, Changed, Memory, memory_of, number_of
@@ -25,6 +26,7 @@ from tdagger.frameworks.torch.aten.reasons import MEMORY, QUANTIZED, SPARSE, rea
 from tdagger.frameworks.torch.decompositions import Spec, disagreement
 from tdagger.frameworks.torch.folding import fold
 from tdagger.frameworks.torch.functional import Cell, Ref
+from tdagger.frameworks.torch.left_out import left_out
 from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.ops.elementwise import cast
@@ -116,6 +118,8 @@ class Caller:
         self.problems: list[Problem] = []
         #: What the network asserts of its data.
         self.checks: list[Check] = []
+        #: Calls that changed nothing, of which that isn't sure at other sizes.
+        self.left_out: list[LeftOut] = []
         #: Whether what is called has tensors recorded that share memory as the network's do, and it matters.
         self.exact = False
         #: The region of torch.autocast that the calls are in.
@@ -181,16 +185,18 @@ class Caller:
                 named["draw"] = self.draw
             if base in _OF_MEMORY:
                 named["memory"] = memory
-            result = plan.rule(*map(_read, args), **named)
+            given = [*map(_read, args)]
+            result = plan.rule(*given, **named)
         except UnsupportedError as e:
             return self._stand_in(target, plan, args, kwargs, origin, str(e))
         except Exception as e:
             raise _rule_failed(target, plan, args, origin, e) from e
+        self.left_out += left_out(base, result, given, named)
         if isinstance(result, Changed):
-            given = {**dict(zip(plan.arguments, args, strict=False)), **kwargs}
+            refs = {**dict(zip(plan.arguments, args, strict=False)), **kwargs}
             self.note(list(result.written.values()), origin)
             for name, value in result.written.items():
-                self._write(given[name], value)
+                self._write(refs[name], value)
             self.note(result.result, origin)
             return _map_values(result.result, Ref)
         self.note(result, origin)

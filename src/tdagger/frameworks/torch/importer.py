@@ -540,7 +540,7 @@ def _import_program(
     asserted += [Check(None, c.message, c.place) for c in dict.fromkeys(met) if c.error and not c.whole]
     axes = caches.axis_names(signature.inputs, graph.inputs)
     found = graph, TorchWeights(tensors), signature, dict(weights), caller.origins, places.modules, title, axes
-    return TensorDAG(*found, checks=asserted)
+    return TensorDAG(*found, checks=asserted, left_out=caller.left_out)
 
 
 def _constant_tensor(program: torch.export.ExportedProgram, target: str) -> torch.Tensor:
