@@ -32,6 +32,7 @@ from tdagger.frameworks.torch.attributes import (
 )
 from tdagger.frameworks.torch.calls import type_of
 from tdagger.frameworks.torch.capture import Captured
+from tdagger.frameworks.torch.decisions import Decisions
 from tdagger.graph import topological
 from tdagger.library import stream
 from tdagger.op import Value
@@ -146,6 +147,7 @@ class Flat(Captured):
         self.twice = twice
         self.result = Result()
         self.kept = Kept(attributes, held)
+        self.decisions = Decisions(self.kept.now(), model.training)
         self.held = nn.Module()
         for i, (_, tensor) in enumerate(self.kept.tensors.items()):
             if _trains(tensor):
@@ -159,7 +161,7 @@ class Flat(Captured):
         result = self.result
         result.reset()
         count = self.inputs.leaf_count()
-        with self.kept.in_place(self.held) as run:
+        with self.kept.in_place(self.held) as run, self.decisions.followed(self.kept.now(), self.kept.names):
             leaves, result.tree = self._call(tensors[:count])
             with _untraced():
                 changed, result.changes = run.changes()
@@ -271,6 +273,15 @@ class Kept:
     def names(self) -> dict[str, str]:
         """The names of what a capture has as ``held.0`` and so on."""
         return {f"held.{i}": n for n, i in self._numbers.items()}
+
+    def now(self) -> dict[str, Tensor]:
+        """All tensors that the network has now, by name."""
+        found = {n: t for n in self.attributes.weights if (t := self.attributes.current_or_none(n)) is not None}
+        for place, _ in self.attributes.tensors:
+            if not self.is_view(place):
+                own = self.held.get(place.path)
+                found[own.name if own is not None else place.path] = place.get()
+        return found
 
     def is_view(self, place: Place) -> bool:
         """Whether a parameter or buffer, or a part of one, is held there."""
@@ -402,6 +413,8 @@ class Run:
                 a, b = old.get(key, _MISSING), new.get(key, _MISSING)
                 if a is b or (box.kind == "globals" and not _may_hold(a) and not _may_hold(b)):
                     continue
+                if key == "__warningregistry__":  # what was warned of is no state of the network
+                    continue
                 if id(box.of) in self._attributes.registered and a is not _MISSING:
                     continue
                 self._compare(box.path if key in REGISTERED else box.joined(key), a, b, found)
@@ -512,6 +525,7 @@ def settled(
     now = dict(zip(result.updated, returned[n:], strict=False))
     updates = {**updates, **now} if twice is None else now
     updates = {k: v for k, v in updates.items() if not (isinstance(v.op, Parameter | Buffer) and v.op.leaf == k)}
+    flat.decisions.refuse_changed(updates)
     if twice is not None:
         again = list(returned[n + len(result.updated) :])
         expected = None if result.failed else _second(outputs, list(now.values()), now, twice)
