@@ -283,3 +283,39 @@ def test_what_is_only_printed_decides_nothing(capsys: pytest.CaptureFixture[str]
     dag = td.from_torch(Of(printing), X, via="trace")
     assert capsys.readouterr().out == "5.5\n"
     torch.testing.assert_close(dag.to_torch()(X), X * 2)
+
+
+# --- writes that a trace loses -----------------------------------------------------------------------------
+
+LOST: dict[str, Callable[..., Any]] = {
+    "atleast_1d": lambda x: torch.atleast_1d(x[0, 0]),
+    "atleast_2d": lambda x: torch.atleast_2d(x[0]),
+    "atleast_3d": lambda x: torch.atleast_3d(x),
+    "einsum": lambda x: torch.einsum("ij->ji", x),
+    "a part": lambda x: torch.atleast_3d(x)[0],
+}
+
+
+@pytest.mark.parametrize("name", list(LOST))
+def test_a_write_that_a_trace_would_lose_is_refused(name: str) -> None:
+    def written(x: torch.Tensor) -> torch.Tensor:
+        own = x.clone()
+        LOST[name](own).add_(1)
+        return own
+
+    with pytest.raises(
+        td.UnsupportedError, match=r"torch.jit.trace loses what is written.*\(.*test_decisions.py:\d+: "
+    ):
+        td.from_torch(Of(written), X, via="trace")
+
+
+def test_a_write_to_what_is_used_is_kept_by_a_trace() -> None:
+    def used(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        own = x.clone()
+        wide = torch.atleast_3d(own)
+        wide[0].add_(1)
+        torch.zeros(3)[0].add_(1)  # lost, and nobody would see it
+        return own, wide
+
+    for got, want in zip(td.from_torch(Of(used), X, via="trace").to_torch()(X), used(X), strict=True):
+        torch.testing.assert_close(got, want)

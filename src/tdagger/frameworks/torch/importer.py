@@ -226,6 +226,7 @@ def _from_module(
         captured = state.captured(model, inputs, leaves, _trace if traced else export, traced)
     dag = (_import_trace if traced else _import_export)(captured, leaves, external, title)
     captured.flat.decisions.tell()
+    captured.flat.draws.tell()
     return dag
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+from tdagger.frameworks.torch.checks import line_at
+from tdagger.frameworks.torch.refusals import is_own
 
 #: What comes from the inputs, or from random numbers; and what comes from nothing but constants.
 DATA = frozenset({""})
@@ -159,3 +164,76 @@ def _is_open(kind: str, inputs: Sequence[Any]) -> bool:
             return inputs[1].toIValue() == -1
         case _:
             return True
+
+
+# --- writes that get lost --------------------------------------------------------------------------------------
+
+
+def lost_writes(outputs: Sequence[Tensor]) -> list[str]:
+    """The writes in the graph of a trace that torch will drop, though they change what is read.
+
+    It goes by schemas: what ``atleast_3d`` or ``einsum`` gives may be a view, and isn't said to be one.
+    """
+    kept = {_C._get_value_trace(t).unique() for t in outputs}
+    found: list[str] = []
+    for node in _nodes(_C._get_tracing_state().graph()):
+        if not (node.kind().startswith("aten::") and node.kind().endswith("_") and node.inputsSize()):
+            continue
+        chain = [node.output()] if node.outputsSize() == 1 else []
+        at, behind = node.inputsAt(0), node
+        while at.node().kind().startswith("aten::") and _is_view(at.node()):
+            chain.append(at)
+            behind = at.node()
+            at = behind.inputsAt(0)
+        own = at.node()
+        chain.append(at)
+        within = {v.node().output().unique() for v in chain if v.node().outputsSize() == 1}
+        used = any(v.unique() in kept for v in chain) or any(
+            use.user.outputsSize() != 1 or use.user.output().unique() not in within for v in chain for use in v.uses()
+        )
+        if not used and own.schema().startswith("aten::") and _shares_memory(own):
+            found.append(f"{own.kind().removeprefix('aten::')} ({_line_of(own)})")
+    return found
+
+
+def _line_of(node: Any) -> str:
+    """The line of the network's own code that a node is from."""
+    frames = [f for line in node.sourceRange().splitlines() if (f := _FRAME.match(line)) is not None]
+    own = next((f for f in frames if is_own(f[1])), None)
+    place = f"{own[1]}:{own[2]}" if own is not None else "source unknown"
+    return f"{place}: {line_at(place)}" if own is not None else place
+
+
+_FRAME = re.compile(r"(.*)\((\d+)\): ")
+
+
+def _is_view(node: Any) -> bool:
+    """Whether the schema of a node says that its result may be a view of its first argument."""
+    return "(a)" in node.schema().partition("->")[2]
+
+
+def _shares_memory(node: Any) -> bool:
+    """Whether the result of a node lies in the memory of an argument: it is run on tensors without data."""
+    name, _, overload = node.schema().partition("(")[0].removeprefix("aten::").partition(".")
+    target = getattr(getattr(torch.ops.aten, name), overload or "default")
+    given: list[Tensor] = []
+
+    def of(value: Any) -> Any:
+        inner = value.node()
+        if value.type().kind() == "TensorType":
+            kind = value.type()
+            if kind.sizes() is None or kind.strides() is None:
+                raise ValueError("a tensor of no known shape")
+            given.append(torch.empty_strided(kind.sizes(), kind.strides(), dtype=kind.dtype(), device="meta"))
+            return given[-1]
+        return [of(v) for v in inner.inputs()] if inner.kind() == "prim::ListConstruct" else value.toIValue()
+
+    try:
+        with _disable_current_modes(), torch.no_grad():
+            args = list(zip(target._schema.arguments, map(of, node.inputs()), strict=True))
+            named = {a.name: x for a, x in args if a.kwarg_only}
+            result = target(*[x for a, x in args if not a.kwarg_only], **named)
+    except Exception:  # whatever torch raises of what it can't run without data: such an op gives a new tensor
+        return False
+    storages = {t.untyped_storage()._cdata for t in given}
+    return isinstance(result, Tensor) and result.untyped_storage()._cdata in storages

@@ -33,6 +33,8 @@ from tdagger.frameworks.torch.attributes import (
 from tdagger.frameworks.torch.calls import type_of
 from tdagger.frameworks.torch.capture import Captured
 from tdagger.frameworks.torch.decisions import Decisions
+from tdagger.frameworks.torch.draws import Draws
+from tdagger.frameworks.torch.provenance import is_tracing, lost_writes
 from tdagger.graph import topological
 from tdagger.library import stream
 from tdagger.op import Value
@@ -148,6 +150,7 @@ class Flat(Captured):
         self.result = Result()
         self.kept = Kept(attributes, held)
         self.decisions = Decisions(self.kept.now(), model.training)
+        self.draws = Draws(attributes.boxes)
         self.held = nn.Module()
         for i, (_, tensor) in enumerate(self.kept.tensors.items()):
             if _trains(tensor):
@@ -161,7 +164,11 @@ class Flat(Captured):
         result = self.result
         result.reset()
         count = self.inputs.leaf_count()
-        with self.kept.in_place(self.held) as run, self.decisions.followed(self.kept.now(), self.kept.names):
+        with (
+            self.kept.in_place(self.held) as run,
+            self.draws.noted(),
+            self.decisions.followed(self.kept.now(), self.kept.names),
+        ):
             leaves, result.tree = self._call(tensors[:count])
             with _untraced():
                 changed, result.changes = run.changes()
@@ -181,6 +188,12 @@ class Flat(Captured):
                     outputs += [t.clone() for t in (*again, *now.values())]
                 except Exception as e:  # whatever the network raises in the state that it is in now
                     result.failed = e
+        if is_tracing() and (lost := lost_writes(outputs)):
+            raise UnsupportedError(
+                "torch.jit.trace loses what is written through a view that its schema doesn't say to be one: "
+                f"{', '.join(lost)}. Write to the tensor itself, or through view, unsqueeze or permute; "
+                "or import via='export'"
+            )
         return tuple(outputs)
 
     def signature(self) -> Signature:
@@ -486,9 +499,13 @@ def captured(
     with left_as_it_was(model, runs) as attributes:
         flat = Flat(model, inputs, attributes, unregistered(attributes))
         program = take(flat, flat.arguments(tensors))
+        if flat.draws.drawn:  # once more, to know where
+            flat.draws.watched = True
+            program = take(flat, flat.arguments(tensors))
     changes = flat.result.changes
     if not changes:
         return Capture(flat, program)
+    draws = flat.draws
     with left_as_it_was(model, runs) as attributes:
         views = {p.path for p, _ in flat.kept.attributes.tensors if flat.kept.is_view(p)}
         own = held(attributes, [c.path for c in changes if c.is_tensor and c.path not in views])
@@ -497,6 +514,7 @@ def captured(
         program = take(flat, flat.arguments(tensors))
     if flat.result.changes and not twice:
         raise refused(flat.result)
+    flat.draws.drawn = draws.drawn
     return Capture(flat, program)
 
 
