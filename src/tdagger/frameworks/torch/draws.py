@@ -91,8 +91,10 @@ class Draws:
                 if not _same(now, states[i]):
                     states[i] = now
                     self.drawn.setdefault(name, {})[last] = None
-            at = frame.f_back if event == "return" and frame.f_back is not None else frame  # a call goes on there
-            if is_own(at.f_code.co_filename):
+            at = frame.f_back if event == "return" else frame
+            while at is not None and not is_own(at.f_code.co_filename):  # what called goes on
+                at = at.f_back
+            if at is not None:
                 last = f"{at.f_code.co_filename}:{at.f_lineno}"
             return at_line
 
