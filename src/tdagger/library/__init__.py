@@ -55,7 +55,7 @@ from tdagger.library.attention import attention_train, scaled_dot_product_attent
 from tdagger.library.contraction import bilinear, einsum
 from tdagger.library.control import cond
 from tdagger.library.conv import convolution, convolution_transpose
-from tdagger.library.counts import filled, linspace, median, over_count, pdist, quantile
+from tdagger.library.counts import filled, kthvalue, linspace, median, mode, over_count, pdist, quantile
 from tdagger.library.fourier import fft
 from tdagger.library.kinks import (
     at_least,
@@ -231,6 +231,7 @@ __all__ = [
     "instance_norm_train",
     "interpolate",
     "inv_gaussian",
+    "kthvalue",
     "largest",
     "layer_norm",
     "leaky_relu",
@@ -256,6 +257,7 @@ __all__ = [
     "mean",
     "median",
     "mish",
+    "mode",
     "nan_to_num",
     "ndtri",
     "normal",
