@@ -414,16 +414,19 @@ class Axes:
             pieces[i] = piece
         stated = any(isinstance(n, Sized) for n in sizes)
         turned = sorted(a.size for a in whole) == sorted(n for n in sizes if n != 1)
-        if not stated and turned and not whole.issuperset(a for piece in pieces for a in piece):
-            self.guess(tuple(a for a in axes if a.size != 1), f"is split into {_times(sizes)}, across its axes")
+        if turned and not whole.issuperset(a for piece in pieces for a in piece):
+            self.guess(tuple(axes), f"is split into {_times(sizes)}, across its axes")
         inner = 1
         for axis in reversed(axes):
             if axis.size == 1 and not _place_one(axis, inner, sizes, pieces) and not stated and 1 in sizes:
                 self.guess((axis,), f"of 1 entry is at another place in {_times(sizes)}")
             inner *= axis.size
         found = [tuple(p) if p or n != 1 else self.one() for p, n in zip(pieces, sizes, strict=True)]
-        if stated:
-            self.stated += [t for t, n in zip(found, sizes, strict=True) if not isinstance(n, Sized)]
+        for term, n in zip(found, sizes, strict=True) if stated else ():
+            if not isinstance(n, Sized):
+                self.stated.append(term)
+                if 1 < n <= _FEW:
+                    self.guess(term, f"is given as {n}, where another factor is left open")
         return found
 
     def _split_big(self, rest: list[Axis], sizes: list[int]) -> list[list[Axis]]:
@@ -705,6 +708,8 @@ _WEIGHT = {"input": 5, "line": 4, "parameter": 3, "buffer": 3, "const": 2}
 
 #: A slice of an axis of parameters is taken as a chunk of it if there are at most so many.
 _CHUNKS = 8
+#: A factor of so few entries, beside one that is left open, may be meant as a number.
+_FEW = 4
 
 
 @nested

@@ -174,6 +174,7 @@ class Caller:
         kwargs = {k: v for k, v in kwargs.items() if k not in _PLACEMENT}
         out_ref = kwargs.pop("out", None)
         if plan.rule is None:
+            self.left_out += left_out(base, None, [*map(_read, args)], {k: _read(v) for k, v in kwargs.items()})
             if out_ref is not None:
                 kwargs["out"] = out_ref
             return self._without_rule(target, plan, args, kwargs, origin)

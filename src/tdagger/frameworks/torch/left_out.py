@@ -71,6 +71,15 @@ def _alias(out: Value, x: Value) -> LeftOut | None:
     return LeftOut(x, tuple(range(x.rank)), "is what torch left of an index that takes all of it, and may take less")
 
 
+def _smoothed(
+    out: Any, x: Value, target: Value, weight: Any = None, reduction: int = 1, ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+) -> LeftOut | None:  # fmt: skip
+    del out, target, weight, reduction, ignore_index
+    classes = (min(x.rank - 1, 1),)
+    return LeftOut(x, classes, "is counted by torch for label_smoothing") if label_smoothing else None
+
+
 #: By the name of an op, what says how its numbers could matter at other sizes.
 _FOUND: dict[str, _Finder] = {
     "alias": _alias,  # of a slice of all entries, among others
@@ -81,11 +90,12 @@ _FOUND: dict[str, _Finder] = {
     "constant_pad_nd": _pad,
     "pad": _pad,
     "roll": _roll,
+    "cross_entropy_loss": _smoothed,
 }
 
 
 def left_out(name: str, result: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[LeftOut]:
-    """What a call leaves open without showing it in its result."""
+    """What a call leaves open without showing it in its result; None for the result of what torch decomposes."""
     found = _FOUND.get(name)
-    left = found(result, *args, **kwargs) if found is not None and isinstance(result, Value) else None
+    left = None if found is None else found(result, *args, **kwargs)
     return [] if left is None else [left]
