@@ -49,11 +49,18 @@ def _gradient(net: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return y.detach(), x.grad
 
 
+#: What isn't as torch's.
+DIFFER = {
+    ("mode kept", "nan"): "which NaN counts as most frequent depends on where torch's sort leaves them",
+    ("largest of all", "nan"): "max() shares the gradient among NaN, amax(), which it is imported as, gives NaN",
+}
+
+
 @pytest.mark.parametrize("given", list(INPUTS))
 @pytest.mark.parametrize("name", list(FUNCTIONS))
-def test_gradients_among_ties(name: str, given: str) -> None:
-    if given == "nan" and "median" not in name and "third" not in name:
-        pytest.skip("no tie: NaN is equal to nothing")
+def test_gradients_among_ties(name: str, given: str, request: pytest.FixtureRequest) -> None:
+    if (name, given) in DIFFER:
+        request.applymarker(pytest.mark.xfail(reason=DIFFER[name, given], strict=True))
     net, x = Of(FUNCTIONS[name]), INPUTS[given]
     dag = td.from_torch(net, x)
     torch.testing.assert_close(_gradient(dag.to_torch(), x), _gradient(net, x), equal_nan=True)
