@@ -133,8 +133,8 @@ class _ValueRef(weakref.ref["Value"]):
     table: dict[tuple[Value, ...], _ValueRef]
 
 
-def _forget(ref: _ValueRef) -> None:
-    with _interning:
+def _forget(ref: _ValueRef, interning: threading.RLock = _interning) -> None:  # globals are gone as Python ends
+    with interning:
         if ref.table.get(ref.args) is ref:
             del ref.table[ref.args]
 
