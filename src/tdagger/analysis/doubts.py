@@ -40,7 +40,7 @@ _PLACED = frozenset({"tril", "triu"})
 #: Ops whose second argument is indices.
 _INDEXED = frozenset({"gather", "scatter"})
 
-#: Of an axis of more entries, 1 and 2 as an attribute are taken as said.
+#: Of an axis of more entries, 1 and 2 as an attribute are taken as said; of one of less, what is more than it has.
 _FEW = 5
 
 
@@ -69,15 +69,22 @@ def doubts(axes: Axes, sizes: Sizes, numbers: bool = True) -> Iterator[Guess]:
     changed = {a for a in sizes.known if sizes.known[a] != a.size}
     if not changed:
         return
-    yield from assumed(axes, sizes)
+    guessed = assumed(axes, sizes)
+    yield from guessed
+    known = {g.value for g in guessed}
     of = _sizes_of(axes, changed)
-    entries = {float(function(n)): because(shown, n) for n in sorted(of) for shown, function in WHOLE.items()}
+    entries = {
+        float(function(n)): because(shown, n)
+        for n in sorted(of)
+        for shown, function in WHOLE.items()
+        if n > _FEW or function(n) <= n
+    }
     picked = {v.args[0] for v in axes.graph.values if v.op.name == "group"}
     for value in axes.graph.values:
         why = _count(axes, value, changed)
         if not why and value.op.name == "slice":
             why = _bound(value, value in picked, entries, of)
-        if why:
+        if why and value not in known:
             yield Guess(value, (), why)
     if numbers:
         yield from numbers_made(axes, changed, of)
@@ -97,7 +104,7 @@ def _count(axes: Axes, value: Value, changed: set[Axis]) -> str:
                 for n in own:
                     numbers = {k for k in given if k > 2 or k == n or (n <= _FEW and name != "kernel")}
                     for shown, function in WHOLE.items():
-                        if function(n) in numbers:
+                        if function(n) in numbers and (function(n) <= n or n > _FEW):
                             return f"has {name}={attributes[name]}, {because(shown, n)}"
     return ""
 

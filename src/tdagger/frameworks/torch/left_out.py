@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+
 from tdagger.analysis.doubts import LeftOut
 from tdagger.op import Value
 from tdagger.types import Sized
@@ -39,7 +41,9 @@ def _entries(n: int, start: Any, end: Any) -> range:
     return range(n)[first:last]
 
 
-def _view(out: Value, x: Value, shape: Sequence[Any]) -> LeftOut | None:
+def _view(out: Value, x: Value, shape: Sequence[Any] | torch.dtype) -> LeftOut | None:
+    if isinstance(shape, torch.dtype):  # the same bits as other numbers
+        return None
     given = [n if isinstance(n, int) and not isinstance(n, Sized) else -1 for n in shape]
     shown = " x ".join(map(str, given))
     if out is x:
