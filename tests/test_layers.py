@@ -12,8 +12,20 @@ import pytest
 # A layer is a module (`op.py`) or a package (`ops/`), in this order. A new one needs a place here and in
 # docs/architecture.md.
 LAYERS = [
-    *["names", "errors", "depth", "types", "op", "ops", "graph", "pickling", "interpret", "composite", "library"],
-    *["analysis", "transform", "view", "tree", "tensordag", "frameworks", "cli"],
+    *["names", "errors", "depth", "types", "tree", "op", "ops", "graph", "pickling", "network", "interpret"],
+    *[
+        "composite",
+        "library",
+        "analysis",
+        "view",
+        "transform",
+        "tensordag",
+        "layers",
+        "interpreter",
+        "debug",
+        "frameworks",
+        "cli",
+    ],
 ]
 # What may be imported under frameworks/ only, and there only when used.
 FRAMEWORKS = {"torch", "torchvision", "timm", "transformers", "onnx", "coremltools", "tensorflow", "jax"}

@@ -12,7 +12,7 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tdagger import library
+from tdagger import debug, layers, library
 from tdagger.composite import Composite, composite, composites
 from tdagger.errors import (
     AttributeValueError,
@@ -25,7 +25,9 @@ from tdagger.errors import (
     TypeMismatchError,
     UnsupportedError,
 )
-from tdagger.graph import Graph, bulk, rebuild
+from tdagger.graph import Graph, bulk, op_counts, rebuild
+from tdagger.interpreter import Interpreter
+from tdagger.layers import network
 from tdagger.library import *  # noqa: F403
 from tdagger.op import Op, Value, core_ops
 from tdagger.ops import *  # noqa: F403
@@ -95,8 +97,9 @@ def from_transformers(
 __version__ = "0.1.0"
 
 __all__ = [
-    "AttributeValueError", "AxisError", "Composite", "DType", "Graph", "GraphError", "InputError", "NoInverseError",
-    "Op", "Origin", "SafeDAG", "SourceError", "TDaggerError", "TensorDAG", "TensorType", "TypeMismatchError",
-    "UnsupportedError", "Value", "bulk", "composite", "composites", "core_ops", "from_torch", "from_torchscript",
-    "from_transformers", "rebuild", "show", *_ops, *library.__all__,
+    "AttributeValueError", "AxisError", "Composite", "DType", "Graph", "GraphError", "InputError", "Interpreter",
+    "NoInverseError", "Op", "Origin", "SafeDAG", "SourceError", "TDaggerError", "TensorDAG", "TensorType",
+    "TypeMismatchError", "UnsupportedError", "Value", "bulk", "composite", "composites", "core_ops", "debug",
+    "from_torch", "from_torchscript", "from_transformers", "layers", "network", "op_counts", "rebuild", "show",
+    *_ops, *library.__all__,
 ]  # fmt: skip  # pyright: ignore[reportUnsupportedDunderAll]

@@ -106,7 +106,7 @@ class Composite(Op):
     def run(self, *arrays: Array) -> Any:
         """The numpy rule registered with ``.numpy``, else the body."""
         if self.definition.numpy_rule is not None:
-            return self.definition.numpy_rule(*self._spread(arrays), **self.attributes)
+            return self.definition.numpy_rule(*self.spread(arrays), **self.attributes)
         return self.run_body(*arrays)
 
     @nested
@@ -117,7 +117,7 @@ class Composite(Op):
         results = tuple(out.values())
         return results[0] if len(results) == 1 else results
 
-    def _spread(self, tensors: tuple[Any, ...]) -> list[Any]:
+    def spread(self, tensors: tuple[Any, ...]) -> list[Any]:
         """The tensors at their parameters' places, None where an optional one was not given."""
         if self.definition.variadic:
             return list(tensors)

@@ -359,5 +359,10 @@ def op_counts(values: Iterable[Value]) -> Counter[str]:
 
 
 def label(op: Op) -> str:
-    """The name an op is counted under: its function for elementwise ops, else its name."""
-    return cast(str, getattr(op, "kind", op.name)) if op.name in ("unary", "binary") else op.name
+    """The name an op is counted under: its function for elementwise ops, the title of a block, else its name."""
+    own = _NAMED_BY.get(op.name)
+    return op.name if own is None else cast(str, getattr(op, own, op.name))
+
+
+#: Ops that go by the name that one of their attributes has.
+_NAMED_BY = {"unary": "kind", "binary": "kind", "block": "title"}

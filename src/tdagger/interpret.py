@@ -49,7 +49,7 @@ def run(
     def rule(value: Value, args: list[Array]) -> Any:
         op = value.op
         if isinstance(op, Leaf):
-            return _leaf(op, inputs if op.name == "input" else weights)
+            return leaf_array(op, inputs if op.name == "input" else weights)
         try:
             return op.run(*args)
         except TDaggerError:
@@ -67,7 +67,8 @@ def computed(value: Value) -> Array:
     return run(Graph({}, {"value": value}), {}, {})[0]["value"]
 
 
-def _leaf(op: Leaf, data: Mapping[str, Array]) -> Array:
+def leaf_array(op: Any, data: Mapping[str, Array]) -> Array:
+    """The array of a leaf; InputError if there is none, or one of another type."""
     if op.leaf not in data:
         given = ", ".join(data) or "none"
         raise InputError(f"{op.name} {op.leaf!r} ({op.type}) was not given; there are {given}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -30,21 +30,15 @@ from tdagger.errors import AttributeValueError, AxisError, GraphError, InputErro
 from tdagger.graph import Graph, Unit, flops, op_counts
 from tdagger.interpret import run
 from tdagger.names import shown
+from tdagger.network import Check, Origin, Signature, Weight, plain_signature
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Const, Leaf, Parameter
 from tdagger.pickling import HoldsValues
-from tdagger.transform import certain, networks
-from tdagger.tree import Tree, aligned, flatten
+from tdagger.transform import certain, networks, surgery
+from tdagger.transform.partition import Partition, partition
+from tdagger.tree import aligned, flatten
 from tdagger.types import TensorType
 from tdagger.view import text
-
-
-class Origin(NamedTuple):
-    """Where a value came from: module path, the framework's op, and source line (``file:line``)."""
-
-    module: str = ""
-    op: str = ""
-    source: str = ""
 
 
 class _Kept(HoldsValues):
@@ -52,39 +46,6 @@ class _Kept(HoldsValues):
 
     def __init__(self, held: Any) -> None:
         self.held = held
-
-
-class Check(NamedTuple):
-    """What a network asserts of its data: ``value`` is true, or ``message`` is raised, ``ValueError: too large``.
-
-    ``value`` is None where it can't be computed here.
-    """
-
-    value: Value | None
-    message: str
-    source: str = ""
-
-
-@dataclass(frozen=True)
-class Weight:
-    """What a network's state says of one tensor, whether or not the graph uses it.
-
-    ``alias_of`` is the name of the weight this one is tied to: one tensor under two names.
-    """
-
-    type: TensorType
-    is_parameter: bool
-    trainable: bool = True
-    persistent: bool = True
-    alias_of: str = ""
-
-
-@dataclass(frozen=True)
-class Signature:
-    """How a network is called: the nesting of its arguments (args, kwargs) and of its result."""
-
-    inputs: Tree
-    outputs: Tree
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +83,17 @@ class TensorDAG:
         rest = (*rest, self.certain_dimensions, _Kept(tuple(self.checks)), left)
         return (_of_parts, (self.graph, self.weights, places, *rest))
 
+    @staticmethod
+    def of_graph(graph: Graph, weights: Mapping[str, Array] | None = None) -> TensorDAG:
+        """A network of a graph: its inputs by place, its outputs as a tensor or a tuple.
+
+        >>> import tdagger as td
+        >>> x = td.input("x", (2,))
+        >>> TensorDAG.of_graph(td.Graph({"x": x}, {"y": td.exp(x)})).run(np.zeros(2, "f"))
+        array([1., 1.], dtype=float32)
+        """
+        return TensorDAG(graph, dict(weights or {}), plain_signature(len(graph.inputs), len(graph.outputs)))
+
     # Running and looking.
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
@@ -129,14 +101,22 @@ class TensorDAG:
 
         InputError if the arguments don't have the structure, shapes and element types of the signature.
         """
-        leaves = self._leaves(args, kwargs)
-        names = list(self.graph.inputs)
-        out, _ = run(self.graph, dict(zip(names, map(np.asarray, leaves), strict=True)), self.weights)
+        out, _ = run(self.graph, self.bind(args, kwargs), self.weights)
         return self.signature.outputs.unflatten(list(out.values()))
 
-    def _leaves(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    def bind(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], is_leaf: Callable[[Any], bool] | None = None
+    ) -> dict[str, Any]:
+        """The arrays of a call by the names of the inputs; InputError as for :meth:`run`.
+
+        ``is_leaf`` says what a tensor is, where they aren't arrays.
+        """
+        leaves = self._leaves(args, kwargs, is_leaf or _is_array)
+        return dict(zip(self.graph.inputs, leaves if is_leaf else map(np.asarray, leaves), strict=True))
+
+    def _leaves(self, args: tuple[Any, ...], kwargs: dict[str, Any], is_leaf: Callable[[Any], bool]) -> list[Any]:
         """The arrays of a call in the order of the inputs; keyword arguments and entries of dicts go by their names."""
-        leaves, tree = flatten((args, kwargs), _is_array)
+        leaves, tree = flatten((args, kwargs), is_leaf)
         wanted = self.signature.inputs
         if tree == wanted:
             return leaves
@@ -144,9 +124,9 @@ class TensorDAG:
         if len(leaves) != len(names):
             expected = ", ".join(f"{shown(n)}: {v.type}" for n, v in self.graph.inputs.items())
             raise InputError(f"{shown(self.name)} takes the arrays ({expected}), got {len(leaves)} arrays")
-        if kwargs and not args and all(_is_array(v) for v in kwargs.values()) and set(kwargs) == set(names):
+        if kwargs and not args and all(map(is_leaf, kwargs.values())) and set(kwargs) == set(names):
             return [kwargs[n] for n in names]  # also those that the source takes by position
-        if len(wanted.children) != 2 or (not kwargs and all(map(_is_array, args))):
+        if len(wanted.children) != 2 or (not kwargs and all(map(is_leaf, args))):
             return leaves  # one by one
         return aligned(wanted, tree, leaves, "the call")
 
@@ -226,6 +206,7 @@ class TensorDAG:
         but "memory", or there is no such backend.
 
         >>> import tdagger as td
+        >>> from tdagger.tree import Tree
         >>> x = td.input("x", (100,))
         >>> a, b = td.exp(x), td.sin(x)
         >>> graph = td.Graph({"x": x}, {"y": td.reduce(a, "sum") + td.reduce(b, "sum")}, order=[a, b])
@@ -254,9 +235,7 @@ class TensorDAG:
         often makes it smaller. AttributeValueError unless ``alignment`` is positive; in bytes, as all sizes.
 
         >>> import tdagger as td
-        >>> x = td.input("x", (16,))
-        >>> graph = td.Graph({"x": x}, {"y": td.reduce(td.exp(td.sin(x)), "sum")})
-        >>> dag = TensorDAG(graph, {}, Signature(Tree("tuple"), Tree("leaf")))
+        >>> dag = td.network(lambda x: td.reduce(td.exp(td.sin(x)), "sum"), {"x": (16,)})
         >>> print(dag.memory_plan())
                 offset           size   first    last  op
                      0             64       1       2  sin f32[16]
@@ -430,6 +409,234 @@ class TensorDAG:
         new = replace(new, certain_dimensions=frozenset[tuple[str, int]]())
         return replace(new, axis_names={n: p for n, p in self.axis_names.items() if _still_fits(self, graph, n, p)})
 
+    # Surgery: see docs/surgery.md. ``what`` is the name of an op or its function ("relu", td.relu), a class of op, a
+    # value, a predicate of values, or several of these; ``by`` a function of values, a graph, a network or a torch
+    # module.
+
+    def replace(self, what: Any, by: Any, within: str = "") -> TensorDAG:
+        """Every op that is meant replaced: ``dag.replace(td.relu, td.gelu)``, in module ``within`` only if told.
+
+        ``by`` gets the op's arguments, and those of its attributes that it takes by name. What comes after takes what
+        it gives, or TypeMismatchError says both types and both places. GraphError if there is no such op.
+
+        >>> import tdagger as td
+        >>> dag = td.network(lambda x: td.relu(x), {"x": (2, 3)})
+        >>> dag.replace(td.relu, td.gelu).graph.outputs["out"]
+        <gelu(f32[2 3]) -> f32[2 3]>
+        """
+        return surgery.replace(self, what, by, within, _of_module)
+
+    def remove(self, what: Any, within: str = "") -> TensorDAG:
+        """Every op that is meant left out: its one argument of the same type stands for it, or GraphError says why not.
+
+        >>> import tdagger as td
+        >>> td.network(lambda x: td.exp(td.relu(x)), {"x": (2, 3)}).remove("relu").graph.outputs["out"]
+        <exp(f32[2 3]) -> f32[2 3]>
+        """
+        return surgery.remove(self, what, within)
+
+    def insert_after(self, what: Any, by: Any, unless: Any = None, name: str = "", within: str = "") -> TensorDAG:
+        """What ``by`` makes put after every op that is meant, ``unless`` one of its users is such an op.
+
+        ``dag.insert_after(td.convolution, td.layers.batch_norm, unless=td.batch_norm)``. New weights are called after
+        the module of the op and ``name``, that of ``by`` unless told: ``conv1_batch_norm.weight``.
+
+        >>> import tdagger as td
+        >>> dag = td.network(lambda x: td.exp(x), {"x": (2, 3)})
+        >>> list(dag.insert_after(td.exp, td.layers.batch_norm).weights)
+        ['batch_norm.weight', 'batch_norm.bias', 'batch_norm.running_mean', 'batch_norm.running_var']
+        """
+        return surgery.insert(self, what, by, unless, name, None, within, _of_module)
+
+    def insert_before(
+        self, what: Any, by: Any, unless: Any = None, name: str = "", within: str = "", argument: int = 0
+    ) -> TensorDAG:
+        """What ``by`` makes put before an argument of every op that is meant, ``unless`` it has such an op as one.
+
+        >>> import tdagger as td
+        >>> td.network(lambda x: td.exp(x), {"x": (2, 3)}).insert_before(td.exp, td.relu).graph.values[1]
+        <relu(f32[2 3]) -> f32[2 3]>
+        """
+        return surgery.insert(self, what, by, unless, name, argument, within, _of_module)
+
+    def replace_module(self, path: str, by: Any, inputs: Any = None, outputs: Any = None) -> TensorDAG:
+        """What module ``path`` computes replaced, in all its calls; new weights are called ``path.weight`` and so on.
+
+        ``inputs`` are the values that the new one takes, ``outputs`` those that its results stand for (see
+        :meth:`with_outputs` for how they are named): what the module takes and gives, if that is one. GraphError names
+        the paths most like an unknown one, and a cycle; TypeMismatchError says both types and both places.
+
+        >>> import tdagger as td
+        >>> dag = td.layers.linear(4, 8, batch=2) >> td.layers.linear(8, 3, batch=2).rename({"": "head"})
+        >>> dag.replace_module("head", td.layers.linear(8, 5, batch=2)).graph.outputs["out"].type
+        f32[2 5]
+        """
+        return surgery.replace_module(self, path, by, inputs, outputs, _of_module)
+
+    def with_head(self, classes: int, how: Any = "torch", seed: int = 0, output: str = "") -> TensorDAG:
+        """The last linear layer or convolution of an output (the first unless told) with ``classes`` new rows.
+
+        ``how`` they begin: see :meth:`initialise`. A tied weight becomes one of the head's own.
+
+        >>> import tdagger as td
+        >>> td.layers.linear(4, 10, batch=2).with_head(3).graph.outputs["out"].type
+        f32[2 3]
+        """
+        return surgery.with_head(self, classes, how, seed, output)
+
+    def wrap(self, what: Any, name: str = "") -> TensorDAG:
+        """A part as one composite called ``name``: what module path ``what`` computes in each call, or some values.
+
+        Its weights are its arguments. GraphError names what would be a cycle: something between that isn't in the part.
+
+        >>> import tdagger as td
+        >>> dag = td.network(lambda x: td.exp(td.sin(x)), {"x": (3,)})
+        >>> wrapped = dag.wrap([td.sin, td.exp], "wave")
+        >>> td.op_counts(wrapped.values)["wave"], wrapped.unwrap("wave").graph == dag.graph
+        (1, True)
+        """
+        return surgery.wrap(self, what, name)
+
+    def unwrap(self, what: Any = "block", within: str = "") -> TensorDAG:
+        """Composites that are meant replaced by their bodies, one level: those that :meth:`wrap` made unless told."""
+        return surgery.unwrap(self, what, within)
+
+    def with_outputs(self, *what: Any, **named: Any) -> TensorDAG:
+        """The network that gives values besides: ``y, taps = dag.with_outputs("layer3").run(x)``, ``taps["layer3"]``.
+
+        A value is named by the path of the module that gives it, its name where the network is printed (``%12``),
+        itself, or by what says of ops (``td.softmax``, a predicate): of several the second is ``name_1``. ``name=``
+        names it.
+
+        >>> import tdagger as td
+        >>> dag = td.network(lambda x: td.exp(td.sin(x)), {"x": (2,)})
+        >>> y, taps = dag.with_outputs(sine=td.sin).run(np.zeros(2, "f"))
+        >>> y, taps
+        (array([1., 1.], dtype=float32), {'sine': array([0., 0.], dtype=float32)})
+        """
+        return surgery.with_outputs(self, list(what) if not named else {**named, **surgery.found(self, list(what))})
+
+    def without_outputs(self, *names: str) -> TensorDAG:
+        """The network without some outputs, and without weights that only they need; GraphError for names there aren't.
+
+        >>> import tdagger as td
+        >>> dag = td.network(lambda x: (td.exp(x), td.sin(x)), {"x": (2,)})
+        >>> list(dag.graph.outputs), list(dag.without_outputs("out.0").graph.outputs)
+        (['out.0', 'out.1'], ['out.1'])
+        """
+        return surgery.without_outputs(self, *names)
+
+    def extract(self, inputs: Any = None, outputs: Any = None) -> TensorDAG:
+        """The part from some values on to others, with only the weights it needs: ``dag.extract("layer1", "layer3")``.
+
+        Values are named as in :meth:`with_outputs`. Inputs are taken by place, results given as a tensor or a tuple.
+        Without ``inputs`` it takes those of the network that it needs, without ``outputs`` it gives the network's.
+        GraphError names an input that is needed still, or one on which nothing depends.
+
+        >>> import tdagger as td
+        >>> dag = td.network(lambda x: td.exp(td.sin(td.relu(x))), {"x": (2,)})
+        >>> dag.extract(td.relu, td.sin).graph
+        <Graph network: 1 inputs, 1 outputs, 2 values>
+        """
+        return surgery.extract(self, inputs, outputs)
+
+    def split(self, *at: Any) -> tuple[TensorDAG, TensorDAG]:
+        """The network up to some values and from them on, so that ``first >> second`` is the network.
+
+        GraphError names what goes past the values from the first part to the second.
+
+        >>> import tdagger as td
+        >>> dag = td.network(lambda x: td.exp(td.sin(x)), {"x": (2,)})
+        >>> first, second = dag.split(td.sin)
+        >>> (first >> second).graph == dag.graph
+        True
+        """
+        return surgery.split(self, list(at))
+
+    def __rshift__(self, other: TensorDAG) -> TensorDAG:
+        """One network after the other: the outputs of this one are the inputs of the next, in order.
+
+        TypeMismatchError says both types and both places. Weights that both have must be the same in memory;
+        GraphError says which to rename.
+        """
+        return surgery.chain(self, other)
+
+    def beside(self, other: TensorDAG, share: bool = False) -> TensorDAG:
+        """Two networks side by side, a pair of results: on arguments of their own, or on the same ones (``share``).
+
+        >>> import tdagger as td
+        >>> a, b = (td.network(f, {"x": (2,)}) for f in (td.exp, td.sin))
+        >>> a.beside(b, share=True).run(np.zeros(2, "f"))
+        (array([1., 1.], dtype=float32), array([0., 0.], dtype=float32))
+        """
+        return surgery.beside(self, other, share)
+
+    def rename(self, names: Mapping[str, str]) -> TensorDAG:
+        """Weights by other names, or all below a module path by another: ``dag.rename({"fc": "head", "": "net"})``.
+
+        The longest path that is named counts. GraphError for names there aren't, and if two would be the same.
+
+        >>> import tdagger as td
+        >>> list(td.layers.linear(4, 3).rename({"": "head", "weight": "w"}).weights)
+        ['w', 'head.bias']
+        """
+        return surgery.rename(self, names)
+
+    def freeze(self, *what: Any) -> TensorDAG:
+        """Parameters that aren't trained: by name, by module path, by a predicate of names, all if nothing is said.
+
+        >>> import tdagger as td
+        >>> [w.trainable for w in td.layers.linear(4, 3).freeze("bias").state.values()]
+        [True, False]
+        """
+        return surgery.trainable(self, what, False)
+
+    def thaw(self, *what: Any) -> TensorDAG:
+        """Parameters that are trained again; see :meth:`freeze`."""
+        return surgery.trainable(self, what, True)
+
+    def initialise(self, *what: Any, how: Any = "torch", seed: int = 0) -> TensorDAG:
+        """Parameters with new data, named as in :meth:`freeze`; the same for the same seed.
+
+        ``how``: "torch" (as the layers of torch.nn begin), "zeros", "ones", "normal" (0.02), "kaiming", "xavier", a
+        number, or a function of name, type and a numpy generator. GraphError for a parameter of which torch's
+        beginning isn't known.
+
+        >>> import tdagger as td
+        >>> float(td.layers.linear(4, 3).initialise("bias", how=2).weights["bias"].sum())
+        6.0
+        """
+        return surgery.initialise(self, what, how, seed)
+
+    def with_weights(self, arrays: Mapping[str, Any]) -> TensorDAG:
+        """Other data for some weights, by name; TypeMismatchError if it isn't of their types."""
+        return surgery.with_weights(self, arrays)
+
+    def partition(
+        self,
+        *,
+        supported: Any = None,
+        stages: int | None = None,
+        memory: int | Sequence[int] | None = None,
+        cost: Any = "flops",
+        slack: float = 0.05,
+    ) -> Partition[TensorDAG]:
+        """The network in parts that run one after the other, each a network: ``parts``, ``edges``, ``run(x)``.
+
+        One of these is asked: ``supported`` (what says so of ops, see :meth:`replace`): as few parts as can be in which
+        all ops are supported, or none is. ``stages``: so many, the most expensive as cheap as can be in the order of
+        the graph, and up to ``slack`` more where fewer bytes cross then; ``cost`` is "flops", "bytes" or a function of
+        values. ``memory``: the bytes that every device has, or each of some, filled in turn: weights, what comes in
+        and what is alive. GraphError says what doesn't fit.
+
+        >>> import tdagger as td
+        >>> dag = td.network(lambda x: td.exp(td.sin(td.sin(x))) + td.exp(x), {"x": (2,)})
+        >>> found = dag.partition(supported=td.sin)
+        >>> [(p.supported, len(p.values)) for p in found.parts], found.joined().graph == dag.graph
+        ([(True, 2), (False, 3)], True)
+        """
+        return partition(self, supported=supported, stages=stages, memory=memory, cost=cost, slack=slack)
+
     # Axes.
 
     def axes(self, names: Given = None) -> NamedAxes:
@@ -523,6 +730,11 @@ def _still_fits(dag: TensorDAG, graph: Graph, name: str, pattern: str) -> bool:
 
 def _exporter(framework: str) -> Any:
     return importlib.import_module(f"tdagger.frameworks.{framework}.exporter")
+
+
+def _of_module(module: Any, types: Sequence[TensorType], trains: bool) -> TensorDAG:
+    """A network of a torch module, for surgery."""
+    return importlib.import_module("tdagger.frameworks.torch.part").part_of(module, types, trains)
 
 
 def _importer(framework: str) -> Any:

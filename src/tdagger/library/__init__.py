@@ -52,6 +52,7 @@ from tdagger.library.arithmetic import (
     xlogy,
 )
 from tdagger.library.attention import attention_train, scaled_dot_product_attention
+from tdagger.library.block import block
 from tdagger.library.contraction import bilinear, einsum
 from tdagger.library.control import cond
 from tdagger.library.conv import convolution, convolution_transpose
@@ -187,6 +188,7 @@ __all__ = [
     "bessel_y1",
     "bilinear",
     "binary_cross_entropy",
+    "block",
     "celu",
     "channel_shuffle",
     "circular_pad",

@@ -24,6 +24,7 @@ from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError
 from tdagger.graph import Graph, bulk, is_one, replayed, result_types, topological
 from tdagger.interpret import computed
 from tdagger.library import control
+from tdagger.library.block import block
 from tdagger.library.contraction import with_axes
 from tdagger.names import shown
 from tdagger.op import Op, Place, Plan, Term, Terms, Value, where_now
@@ -353,6 +354,8 @@ class Change:
             return adapted
         if op.has_branches:
             return self._chosen(value, op, args, places)
+        if op.name == block.name:
+            return cast(Any, op.definition)(*args, title=op.attributes["title"], graph=self._body(value, op, places))
         shapes = [_shape(p) for p in plans]
         if not self.gone and self.added is None:
             for candidate in _candidates(op, places, plans, value):

@@ -246,4 +246,5 @@ _WRITERS: dict[str, Callable[[Value, Sequence[str]], str]] = {
     "repeat": _repeat, "reduce": _reduce, "concat": _concat, "const": _const, "iota": _iota, "cast": _cast,
     "bitcast": _cast, "random": _random, "scan": _scan, "external": _external, "input": _leaf,
     "parameter": _leaf, "buffer": _leaf, "item": _item,
+    "block": lambda value, args: f"{shown(value.op.attributes['title'])}({', '.join(args)})",
 }  # fmt: skip

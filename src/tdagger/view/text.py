@@ -92,6 +92,18 @@ def show(
     return "\n".join([*out, "", *_results(graph, names, structure)])
 
 
+def called(graph: Graph) -> dict[str, Value]:
+    """The values by the names under which :func:`show` lists them: ``%1``, and leaves by their own.
+
+    >>> import tdagger as td
+    >>> x = td.input("x", (2, 3))
+    >>> called(td.Graph({"x": x}, {"y": td.exp(x)}))["%1"]
+    <exp(f32[2 3]) -> f32[2 3]>
+    """
+    _, names = _lines(graph, {}, None)
+    return {name: value for value, name in names.items()}
+
+
 def _header(graph: Graph, count: int, axes: NamedAxes | None) -> list[str]:
     def listed(label: str, values: Mapping[str, Value]) -> list[str]:
         types = [v.type if axes is None else axes.show(v, sizes=True) for v in values.values()]

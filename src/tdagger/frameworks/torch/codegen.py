@@ -138,6 +138,7 @@ class Writer:
         """A writer for a graph that is part of an op: its constants are kept where this one's are."""
         inner = Writer(graph, self._row_of, {}, set())
         inner.constants, inner.constant, inner.trains = self.constants, self.constant, self.trains
+        inner.names = self.names
         return inner
 
     # What rows call.
@@ -234,6 +235,14 @@ class Writer:
     def state_of(self, marked: Marked) -> str:
         """What was marked in a function of its own, in the module around it."""
         return self._mark_state("t" if marked.is_flag else "w", marked.owner, marked.name, marked.is_flag)
+
+    def named(self, thing: Any) -> str:
+        """A name that stands for something in the code: an op, a function."""
+        found = next((n for n, other in self.names.items() if other is thing), None)
+        if found is None:
+            found = f"own_{len(self.names)}"
+            self.names[found] = thing
+        return found
 
     def before(self, line: str) -> None:
         """Put a line in front of the statement that is being written."""

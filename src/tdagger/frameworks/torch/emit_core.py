@@ -410,6 +410,11 @@ def _target(op: External) -> str:
     return op.target.replace("::", ".")
 
 
+def by_numpy(w: Writer, v: Value) -> str:
+    """An op without a row: its numpy reference, without a derivative."""
+    return f"runtime.by_numpy({w.named(v.op)}, {', '.join(map(w.ref, v.args))})"
+
+
 #: Every core op but the leaves and items, which are names.
 CORE: dict[str, Row] = {
     "permute": _permute, "group": reshape, "ungroup": reshape, "slice": _slice, "pad": _pad, "concat": _concat,
@@ -481,7 +486,7 @@ def widened(row: Callable[[Writer, Value], str], dtype: DType) -> Row:
 
 
 def core_row(v: Value) -> Row:
-    """The row of a core op on arguments of these types."""
-    row = CORE[v.op.name]
+    """The row of a core op on arguments of these types; what has none is computed by its numpy reference."""
+    row = CORE.get(v.op.name, by_numpy)
     dtype = stored_only(v)
     return row if dtype is None else widened(row, dtype)

@@ -19,7 +19,7 @@ from tdagger.errors import InputError, UnsupportedError, warn
 from tdagger.frameworks.torch.checks import exception_of
 from tdagger.frameworks.torch.codegen import Marked, Row, Statement, Writer, is_reshape
 from tdagger.frameworks.torch.emit_composites import composite_row, is_known
-from tdagger.frameworks.torch.emit_core import cannot, core_row
+from tdagger.frameworks.torch.emit_core import CORE, cannot, core_row
 from tdagger.frameworks.torch.legalize import legalize
 from tdagger.frameworks.torch.locking import one_at_a_time
 from tdagger.frameworks.torch.module import Entry, GeneratedModule, empty_module, fill, path_expression
@@ -28,6 +28,7 @@ from tdagger.frameworks.torch.scripting import Literals
 from tdagger.graph import Graph, branches, topological
 from tdagger.library.random import SEED
 from tdagger.names import identifier, is_attribute, is_identifier, literal, shown
+from tdagger.network import declared
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Const, Input, Iota, Leaf, Parameter
 from tdagger.ops.structure import Item, Permute, Repeat, Slice
@@ -89,6 +90,7 @@ def to_torchscript(dag: TensorDAG, *, copy: bool = False) -> torch.jit.ScriptMod
     has no dict of mixed values); None and numbers are left out.
     """
     dag = _without_objects(dag)
+    _refuse_by_numpy("TorchScript", dag)
     module = module_of(dag, copy, plain=True)
     _refuse_names("TorchScript", module, ())
     args, kwargs = example_inputs(dag, plain=True)
@@ -115,6 +117,7 @@ def to_exported_program(dag: TensorDAG, *, copy: bool = False) -> torch.export.E
     Dataclass outputs that torch's pytree doesn't know come out as dicts, and caches go in as dicts.
     """
     dag = _without_objects(dag)
+    _refuse_by_numpy("torch.export", dag)
     known = all(_is_exportable(t) for t in _walk(dag.signature.outputs))
     module = module_of(dag, copy, plain=not known)
     args, kwargs = example_inputs(dag, plain=not known)
@@ -156,6 +159,18 @@ def _refuse_mixed(argument: Any) -> type:
     return type(argument)
 
 
+def _refuse_by_numpy(form: str, dag: TensorDAG) -> None:
+    """UnsupportedError for ops that torch has no code for: a trace would hold what numpy gave as a constant."""
+    graph, _ = legalize(dag.graph, is_known, {})
+    core = {v.op.name for v in graph.values if not isinstance(v.op, Composite | Leaf | Const | Iota | Item)}
+    lacking = sorted(core - CORE.keys())
+    if lacking:
+        raise UnsupportedError(
+            f"{form} can't hold {', '.join(lacking)}, which is computed by numpy: say how torch computes it, "
+            "tdagger.frameworks.torch.extend.writes(...)"
+        )
+
+
 def _is_kept(part: str, ascii_only: bool) -> bool:
     """Whether torch keeps the name of an attribute: one that is an identifier, or that can stand between quotes."""
     plain = is_identifier(part) or (not part.isidentifier() and part.isprintable() and not set(part) & set('"\\'))
@@ -172,7 +187,7 @@ def module_of(dag: TensorDAG, copy: bool, plain: bool, writer_of: Callable[..., 
     """
     graph, origins = legalize(dag.graph, is_known, dag.origins)
     _refuse_unsupported(graph, origins)
-    state = dict(dag.state) or _declared(graph)
+    state = dict(dag.state) or declared(graph)
     modules = [m for m in dag.modules if m]
     owners = {"", *modules, *(n.rpartition(".")[0] for n in state)}
     owners |= {o[:i] for o in owners for i, c in enumerate(o) if c == "."}
@@ -232,13 +247,6 @@ def _refuse_unsupported(graph: Graph, origins: dict[Value, Origin]) -> None:
         raise UnsupportedError(f"{shown(graph.name)} can't go to torch: {told}")
 
 
-def _declared(graph: Graph) -> dict[str, Weight]:
-    """The state of a graph that no framework gave one."""
-    found = {n: Weight(v.type, True) for n, v in graph.parameters.items()}
-    found |= {n: Weight(v.type, False) for n, v in graph.buffers.items()}
-    return found | {n: Weight(v.type, False) for n, v in graph.updates.items() if n not in found}
-
-
 def _entries(dag: TensorDAG, state: dict[str, Weight], copy: bool) -> Iterator[Entry]:
     """The tensors of the state in order; tied ones are one object."""
     made: dict[str, Tensor] = {}
@@ -249,7 +257,8 @@ def _entries(dag: TensorDAG, state: dict[str, Weight], copy: bool) -> Iterator[E
         if tensor is None:
             if of not in dag.weights:
                 raise InputError(f"{dag.name}: the weights have no {of!r} ({weight.type}), which its state lists")
-            data = lazy(of) if lazy is not None else from_numpy(dag.weights[of], DTYPES[weight.type.dtype.name])
+            data = None if lazy is None else lazy(of)
+            data = from_numpy(dag.weights[of], DTYPES[weight.type.dtype.name]) if data is None else data
             data = data.detach().clone() if copy else data.detach()
             floating = data.is_floating_point() or data.is_complex()
             tensor = nn.Parameter(data, weight.trainable and floating) if weight.is_parameter else data
@@ -284,7 +293,7 @@ _RESERVED = {
     *["self", "m", "_", "_then", "_otherwise", "torch", "F", "runtime", "inf", "nan", "forward", "result"],
     *["complex", "float", "Network", "Block", "Entry", "Path", "Tree", "fill", "load", "load_file", "STATE", "MODULES"],
 }
-_MADE = re.compile(r"(new_|constant_*|buffer)\d+")
+_MADE = re.compile(r"(new_|own_|constant_*|buffer)\d+")
 _VALUE = re.compile(r"x\d+")
 
 
@@ -388,10 +397,11 @@ def _count(tree: Tree) -> int:
 def _forward(writer: Writer, dag: TensorDAG, call: _Call, plain: bool,
              baked: dict[str, str]) -> tuple[str, dict[str, Any]]:  # fmt: skip
     """The source of ``forward`` and what its names stand for; ``baked`` names buffers that became constants."""
-    graph, names = writer.graph, {**call.names, **writer.names}
+    graph = writer.graph
     changed = set(graph.updates)
     roots = [*graph.outputs.values(), *graph.updates.values()]
     body: list[Statement] = writer.statements(roots)
+    names = {**call.names, **writer.names}
 
     def final(value: Value, buffer: str = "") -> str:
         text = writer.ref(value)

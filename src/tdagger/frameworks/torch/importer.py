@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -60,6 +60,10 @@ class TorchWeights(Mapping[str, Array]):
     def tensor(self, name: str) -> torch.Tensor:
         """The tensor itself."""
         return self.tensors[name]
+
+    def part(self, names: Iterable[str]) -> TorchWeights:
+        """Those of some names."""
+        return TorchWeights({n: self.tensors[n] for n in names})
 
     def __contains__(self, name: object) -> bool:
         return name in self.tensors
@@ -594,17 +598,20 @@ class _Places:
 
     def __call__(self, node: torch.fx.Node) -> Origin:
         path = ""
+        calls: tuple[tuple[str, int], ...] = ()
         stack = node.meta.get("nn_module_stack")
         if stack:
-            for own, kind in stack.values():
+            for key, (own, kind) in stack.items():
                 path = f"{own}.".removeprefix("L['self'].")
                 if not path.startswith(self.prefix):
                     continue  # the module that flattens the inputs
                 path = path[len(self.prefix) : -1]
+                if "@" in key and key.rpartition("@")[2].isdecimal() and "@" not in path:  # a call after the first
+                    calls = (*calls, (path, int(key.rpartition("@")[2])))
                 if path not in self.modules:
                     named = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
                     self.modules[path] = named.rpartition(".")[2]
-        return Origin(path, str(node.target), _source_line(node.meta.get("stack_trace")))
+        return Origin(path, str(node.target), _source_line(node.meta.get("stack_trace")), calls)
 
 
 def _source_line(trace: str | None) -> str:

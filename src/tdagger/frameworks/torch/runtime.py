@@ -1,4 +1,4 @@
-"""What generated modules call where torch has no function of that meaning. No state, no tdagger types."""
+"""What generated modules call where torch has no function of that meaning. No state."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tdagger.errors import InputError
+from tdagger.errors import InputError, UnsupportedError
 from tdagger.tree import Tree, aligned, flatten
+from tdagger.types import DType
 
 #: tdagger's element types in torch.
 DTYPES: dict[str, torch.dtype] = {
@@ -33,6 +34,50 @@ def from_numpy(array: np.ndarray[Any, Any], dtype: torch.dtype) -> Tensor:
         array = array.copy()
     bits = _BITS.get(dtype)
     return torch.from_numpy(array) if bits is None else torch.from_numpy(array.view(bits)).view(dtype)
+
+
+class _ByNumpy(torch.autograd.Function):
+    """An op's numpy reference, which has no derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, op: Any, *tensors: Tensor) -> Any:
+        ctx.op = op
+        arrays = [to_numpy(t) for t in tensors]
+        with np.errstate(all="ignore"):
+            found = op.run(*arrays)
+        several = found if isinstance(found, tuple) else (found,)
+        made = [_tensor_of(np.asarray(a), tensors[0].device if tensors else None) for a in several]
+        ctx.mark_non_differentiable(*[t for t in made if not t.is_floating_point()])
+        return tuple(made) if isinstance(found, tuple) else made[0]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        raise UnsupportedError(
+            f"{ctx.op} is computed by numpy and has no derivative: say how torch computes it, "
+            "tdagger.frameworks.torch.extend.writes(...)"
+        )
+
+
+@torch.compiler.disable
+def by_numpy(op: Any, *tensors: Tensor) -> Any:
+    """What an op that torch has no code for gives: computed by its numpy reference, on the CPU."""
+    if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+        raise UnsupportedError(f"{op} is computed by numpy: a trace would hold what it gave as a constant")
+    return _ByNumpy.apply(op, *tensors)
+
+
+def to_numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """A numpy array of a tensor's element type, on its memory where it lies on the CPU."""
+    plain = tensor.detach().resolve_conj().resolve_neg().cpu()
+    bits = _BITS.get(plain.dtype)
+    if bits is None:
+        return plain.numpy()
+    name = next(n for n, dtype in DTYPES.items() if dtype is plain.dtype)
+    return plain.contiguous().view(torch.int16 if bits is np.int16 else torch.uint8).numpy().view(DType.of(name).numpy)
+
+
+def _tensor_of(array: np.ndarray[Any, Any], device: Any) -> Tensor:
+    return from_numpy(array, DTYPES[DType.of(array.dtype).name]).to(device)
 
 
 def wrong_input(name: str, expected: str, got: Any) -> InputError:

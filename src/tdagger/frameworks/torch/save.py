@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,6 +18,7 @@ from torch import Tensor
 from tdagger.errors import SourceError, UnsupportedError
 from tdagger.frameworks.source import FORMS
 from tdagger.names import docstring, is_attribute, is_dotted, literal, shown
+from tdagger.op import Op
 from tdagger.tensordag import TensorDAG
 from tdagger.tree import Tree
 
@@ -140,6 +143,12 @@ def _imports(module: Any) -> str:
     for name, value in module._source.names.items():
         if isinstance(value, Tree):
             lines.append(f"{name} = {_tree(value)}")
+        elif isinstance(value, Op) and _is_found(type(value)):
+            own = type(value)
+            lines.append(f"from {own.__module__} import {own.__qualname__} as _{name}")
+            lines.append(f"{name} = _{name}({', '.join(literal(a) for a in value.attributes.values())})")
+        elif inspect.isfunction(value) and _is_found(value):
+            lines.append(f"from {value.__module__} import {value.__qualname__} as {name}")
         elif isinstance(value, type) and is_attribute(value.__qualname__) and is_dotted(value.__module__):
             renamed = "" if name == value.__qualname__ else f" as {name}"
             lines.append(f"from {value.__module__} import {value.__qualname__}{renamed}")
@@ -147,6 +156,12 @@ def _imports(module: Any) -> str:
             what = f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else type(value).__name__
             raise UnsupportedError(f"{name}, which the code uses, is a {shown(what)} and has no source")
     return "".join(f"{line}\n" for line in sorted(lines, key=lambda text: "=" in text))
+
+
+def _is_found(thing: Any) -> bool:
+    """Whether a class or function is found under its name in its module."""
+    named = is_attribute(thing.__qualname__) and is_dotted(thing.__module__)
+    return named and getattr(sys.modules.get(thing.__module__), thing.__qualname__, None) is thing
 
 
 def _tree(tree: Tree) -> str:

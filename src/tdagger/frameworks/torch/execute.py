@@ -1,0 +1,59 @@
+"""One value run by torch: what ``to_torch`` would write for it, compiled once for each op and types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from tdagger.frameworks.torch.exporter import module_of
+from tdagger.frameworks.torch.runtime import DTYPES, from_numpy, to_numpy
+from tdagger.graph import Graph, is_one
+from tdagger.network import Signature, plain_signature
+from tdagger.op import Array, Value
+from tdagger.ops.source import Input, Leaf
+from tdagger.ops.structure import items
+from tdagger.tensordag import TensorDAG
+from tdagger.tree import Tree
+
+
+class Executor:
+    """See :class:`tdagger.interpreter.Executor`."""
+
+    def __init__(self) -> None:
+        self._modules: dict[Any, Any] = {}
+
+    def is_tensor(self, x: Any) -> bool:
+        return isinstance(x, Tensor)
+
+    def weight(self, weights: Mapping[str, Array], value: Value) -> Tensor:
+        assert isinstance(value.op, Leaf)
+        lazy = getattr(weights, "tensor", None)
+        found = None if lazy is None else lazy(value.op.leaf)
+        return from_numpy(weights[value.op.leaf], DTYPES[value.dtype.name]) if found is None else found
+
+    def run(self, value: Value, args: list[Any]) -> Any:
+        if not value.args:
+            op: Any = value.op
+            return from_numpy(op.run(), DTYPES[value.dtype.name])
+        key = (value.op, tuple([a.type for a in value.args]))
+        module = self._modules.get(key)
+        if module is None:
+            module = self._modules[key] = _module(value)
+        return module(*args)
+
+    def array(self, tensor: Any) -> Array:
+        return to_numpy(tensor)
+
+
+def _module(value: Value) -> Any:
+    """A module of one op: called with its arguments, it gives its results."""
+    inputs = {f"a{i}": Input(f"a{i}", a.type)() for i, a in enumerate(value.args)}
+    out = value.op(*inputs.values())
+    results = [out] if is_one(out) else list(items(out))
+    graph = Graph(inputs, {f"y{i}": v for i, v in enumerate(results)}, name=value.op.name)
+    signature = plain_signature(len(inputs), len(results))
+    if not is_one(out) and len(results) == 1:
+        signature = Signature(signature.inputs, Tree("tuple", (0,), (Tree("leaf"),)))
+    return module_of(TensorDAG(graph, {}, signature), copy=False, plain=False)

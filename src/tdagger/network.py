@@ -1,0 +1,161 @@
+"""What is kept beside a graph: where values came from, what a state says of weights, how a network is called.
+
+:class:`Network` is what transforms take and give, a TensorDAG; they stand to its left, so they know it by what it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
+
+from tdagger.graph import Graph
+from tdagger.op import Array, Value
+from tdagger.tree import Tree
+from tdagger.types import TensorType
+
+
+class Origin(NamedTuple):
+    """Where a value came from: module path, the framework's op, and source line (``file:line``).
+
+    ``calls`` has the modules on the way that were called before, and how often: ``(("block", 1),)`` for the second
+    call.
+    """
+
+    module: str = ""
+    op: str = ""
+    source: str = ""
+    calls: tuple[tuple[str, int], ...] = ()
+
+
+class Check(NamedTuple):
+    """What a network asserts of its data: ``value`` is true, or ``message`` is raised, ``ValueError: too large``.
+
+    ``value`` is None where it can't be computed here.
+    """
+
+    value: Value | None
+    message: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """What a network's state says of one tensor, whether or not the graph uses it.
+
+    ``alias_of`` is the name of the weight this one is tied to: one tensor under two names.
+    """
+
+    type: TensorType
+    is_parameter: bool
+    trainable: bool = True
+    persistent: bool = True
+    alias_of: str = ""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """How a network is called: the nesting of its arguments (args, kwargs) and of its result."""
+
+    inputs: Tree
+    outputs: Tree
+
+
+def plain_signature(inputs: int, outputs: int, seeds: Sequence[str] = ()) -> Signature:
+    """Tensors by place, seeds by their names; the result a tensor, or a tuple of several.
+
+    >>> plain_signature(1, 2).outputs.what()
+    'a tuple of 2'
+    """
+    leaf = Tree("leaf")
+    args = Tree("tuple", tuple(range(inputs)), (leaf,) * inputs)
+    named = Tree("dict", tuple(seeds), (leaf,) * len(seeds))
+    result = leaf if outputs == 1 else Tree("tuple", tuple(range(outputs)), (leaf,) * outputs)
+    return Signature(Tree("tuple", (0, 1), (args, named)), result)
+
+
+class Network(Protocol):
+    """What transforms need of a network: a :class:`tdagger.TensorDAG`, which says what each of these is."""
+
+    @property
+    def graph(self) -> Graph: ...
+    @property
+    def weights(self) -> Mapping[str, Array]: ...
+    @property
+    def signature(self) -> Signature: ...
+    @property
+    def state(self) -> Mapping[str, Weight]: ...
+    @property
+    def origins(self) -> Mapping[Value, Origin]: ...
+    @property
+    def modules(self) -> Mapping[str, str]: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def axis_names(self) -> Mapping[str, str]: ...
+    @property
+    def source(self) -> Any: ...
+    @property
+    def certain_dimensions(self) -> frozenset[tuple[str, int]]: ...
+    @property
+    def checks(self) -> Sequence[Check]: ...
+
+
+N = TypeVar("N", bound=Network)
+
+
+def with_parts(network: N, **parts: Any) -> N:
+    """The network with other parts, by their names."""
+    return cast(N, replace(cast(Any, network), **parts))
+
+
+def declared(graph: Graph) -> dict[str, Weight]:
+    """The state of a graph that no framework gave one."""
+    found = {n: Weight(v.type, True) for n, v in graph.parameters.items()}
+    found |= {n: Weight(v.type, False) for n, v in graph.buffers.items()}
+    return found | {n: Weight(v.type, False) for n, v in graph.updates.items() if n not in found}
+
+
+class Weights(Mapping[str, Array]):
+    """Weights of several networks under names of one's own; each is read from where it lies when asked for.
+
+    >>> import numpy as np
+    >>> both = Weights.of({"a": np.zeros(2)}, {"fc.a": "a"}) | Weights.of({"a": np.ones(2)}, {"a": "a"})
+    >>> list(both), float(both["a"].sum())
+    (['fc.a', 'a'], 2.0)
+    """
+
+    def __init__(self, places: Mapping[str, tuple[Mapping[str, Array], str]]) -> None:
+        self.places = dict(places)
+
+    @classmethod
+    def of(cls, weights: Mapping[str, Array], names: Mapping[str, str]) -> Weights:
+        """Of ``weights`` those that ``names`` has, by their new names; what isn't there is left out."""
+        found = {new: old for new, old in names.items() if old in weights}
+        if isinstance(weights, Weights):
+            return cls({new: weights.places[old] for new, old in found.items()})
+        part: Callable[[Iterable[str]], Mapping[str, Array]] | None = getattr(weights, "part", None)
+        kept = {n: weights[n] for n in found.values()} if part is None else part(found.values())
+        return cls({new: (kept, old) for new, old in found.items()})
+
+    def __or__(self, other: Weights) -> Weights:
+        return Weights({**self.places, **other.places})
+
+    def __getitem__(self, name: str) -> Array:
+        weights, own = self.places[name]
+        return weights[own]
+
+    def tensor(self, name: str) -> Any:
+        """The framework's own tensor; None where it is an array."""
+        weights, own = self.places[name]
+        found: Callable[[str], Any] | None = getattr(weights, "tensor", None)
+        return None if found is None else found(own)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)

@@ -1,0 +1,495 @@
+"""A network in parts that run one after the other: by what a target supports, in balanced stages, or by memory.
+
+Every value gets the number of a part, never less than those of its arguments; so the parts are acyclic whatever is in
+them, and each is a network. All of it is linear in the graph.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate, pairwise
+from typing import Any, Generic, NamedTuple
+
+from tdagger.analysis.numbers import quantity
+from tdagger.errors import GraphError
+from tdagger.graph import Graph, bulk, flops, result_types, traffic
+from tdagger.interpret import run
+from tdagger.names import shown
+from tdagger.network import N, Network, Origin, Weight, Weights, plain_signature, with_parts
+from tdagger.op import Array, Value
+from tdagger.ops.source import Const, Input, Leaf
+from tdagger.ops.structure import Item
+from tdagger.transform.surgery.adopt import is_seed
+from tdagger.transform.surgery.edit import Edit, state_of
+from tdagger.transform.surgery.select import Names, What, chooser, described, name_of
+from tdagger.types import TensorType
+
+#: What a value costs: "flops", "bytes" (read and written) or a function of values.
+Cost = str | Callable[[Value], float]
+
+
+class Edge(NamedTuple):
+    """A tensor that goes from one part to another: its name, the numbers of the parts, its type."""
+
+    name: str
+    source: int
+    target: int
+    type: TensorType
+
+
+class _State:
+    """What the state of a network says, and which of its buffers no graph uses, by the module that they are of."""
+
+    def __init__(self, state: Mapping[str, Weight], idle: Mapping[str, list[str]]) -> None:
+        self.state = state
+        self.idle = idle
+
+    @classmethod
+    def of_network(cls, dag: Network) -> _State:
+        """That of a network."""
+        state, idle = state_of(dag), dict[str, list[str]]()
+        used = {*dag.graph.buffers, *dag.graph.updates}
+        for name, weight in state.items():
+            if not weight.is_parameter and not weight.alias_of and name not in used:
+                idle.setdefault(name.rpartition(".")[0], []).append(name)
+        return cls(state, idle)
+
+    def of(self, names: Iterable[str]) -> dict[str, Weight]:
+        """What it says of some weights, and of the counters that go with them."""
+        found: dict[str, Weight] = {}
+        for name in names:
+            for own in (name, *self.idle.get(name.rpartition(".")[0], ())):
+                found[own] = self.state[own]
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Part(Generic[N]):
+    """One part: ``values`` of the whole; ``inputs`` and ``outputs`` are what comes and goes, called as edges are.
+
+    ``supported`` says which kind it is where that was asked. ``network`` is made when it is first asked for.
+    """
+
+    whole: N
+    number: int
+    supported: bool | None = None
+    state: _State = field(default_factory=lambda: _State({}, {}), repr=False)
+    values: list[Value] = field(default_factory=list[Value], repr=False)
+    inputs: dict[str, Value] = field(default_factory=dict[str, Value], repr=False)
+    outputs: dict[str, Value] = field(default_factory=dict[str, Value], repr=False)
+    updates: dict[str, Value] = field(default_factory=dict[str, Value], repr=False)
+
+    @cached_property
+    def network(self) -> N:
+        """The part as a network, with the weights that it needs."""
+        return _network(self)
+
+    @cached_property
+    def memory(self) -> int:
+        """The bytes that it needs at most: weights, what comes in, the most of its values that are alive at once."""
+        held = _Held(_last_uses([*self.outputs.values(), *self.updates.values()], self.values))
+        for i, value in enumerate(self.values):
+            held.with_value(value, i)
+        return held.fixed + held.peak
+
+    def cost(self, cost: Cost = "flops") -> float:
+        """The sum of its values' costs."""
+        return sum(_costs(self.values, cost).values())
+
+
+@dataclass(frozen=True)
+class Partition(Generic[N]):
+    """The parts of a network in the order in which they run; ``edges`` are the tensors between them."""
+
+    whole: N
+    parts: tuple[Part[N], ...]
+    edges: tuple[Edge, ...]
+    #: The names of the whole's outputs, as the parts and inputs call them.
+    outputs: tuple[str, ...]
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """What the whole gives, by running part after part with numpy; takes what the whole's ``run`` takes."""
+        whole: Any = self.whole
+        known: dict[str, Array] = dict(whole.bind(args, kwargs))
+        for part in self.parts:
+            known.update(run(part.network.graph, known, part.network.weights)[0])
+        return self.whole.signature.outputs.unflatten([known[n] for n in self.outputs])
+
+    def joined(self) -> N:
+        """The networks of the parts as one again: the whole's graph, value for value."""
+        known: dict[str, Value] = dict(self.whole.graph.inputs)
+        updates: dict[str, Value] = {}
+        order: list[Value] = []
+        for part in self.parts:
+            graph = part.network.graph
+            edit = Edit(part.network, {v: known[n] for n, v in graph.inputs.items()}).run(lambda value, args: None)
+            known.update({n: edit.new[v] for n, v in graph.outputs.items()})
+            updates.update({n: edit.new[v] for n, v in graph.updates.items()})
+            order += edit.order()
+        old = self.whole.graph
+        outputs = {n: known[own] for n, own in zip(old.outputs, self.outputs, strict=True)}
+        return with_parts(self.whole, graph=Graph(old.inputs, outputs, updates, old.name, order))
+
+    def __str__(self) -> str:
+        lines: list[str] = []
+        for part in self.parts:
+            kind = "" if part.supported is None else " supported" if part.supported else " not supported"
+            names = f"{', '.join(map(shown, part.inputs))} -> {', '.join(map(shown, part.outputs))}"
+            counted = f"{len(part.values)} ops, {quantity(part.cost(), 'FLOPs')}, {quantity(part.memory, 'B')}"
+            lines.append(f"{part.number}{kind}: {names}; {counted}")
+        return "\n".join(lines)
+
+
+def partition(
+    dag: N,
+    *,
+    supported: What = None,
+    stages: int | None = None,
+    memory: int | Sequence[int] | None = None,
+    cost: Cost = "flops",
+    slack: float = 0.05,
+) -> Partition[N]:
+    """See :meth:`tdagger.TensorDAG.partition`."""
+    asked = [n for n, given in (("supported", supported), ("stages", stages), ("memory", memory)) if given is not None]
+    if len(asked) != 1:
+        raise GraphError(f"partition: say one of supported=, stages= or memory=, got {', '.join(asked) or 'none'}")
+    values = [v for v in dag.graph.values if v.args or not isinstance(v.op, Leaf | Const)]
+    if not values:
+        raise GraphError(f"partition: {shown(dag.name)} computes nothing")
+    with bulk():
+        if supported is not None:
+            is_supported = chooser(supported)
+            flags = [is_supported(v) for v in values]
+            return parted(dag, values, by_support(values, flags), flags)
+        if stages is not None:
+            return parted(dag, values, by_cost(values, _costs(values, cost), stages, slack))
+        assert memory is not None
+        return parted(dag, values, by_memory(dag, values, memory))
+
+
+def _costs(values: Iterable[Value], cost: Cost) -> dict[Value, float]:
+    if cost == "flops":
+        return {v: flops(v) for v in values}
+    if cost == "bytes":
+        return {v: t.reads + t.writes for v, t in traffic(values).items()}
+    if callable(cost):
+        return {v: cost(v) for v in values}
+    raise GraphError(f'partition: a cost is "flops", "bytes" or a function of values, not {cost!r}')
+
+
+# --- by what is supported ----------------------------------------------------------------------------------
+
+
+def by_support(values: Sequence[Value], flags: Sequence[bool]) -> list[int]:
+    """The fewest parts in which all values are of one kind: as many as kinds alternate on any path.
+
+    A value goes as early as it can. Parts take turns: those of even numbers are of one kind, whichever gives fewer.
+    """
+    first: dict[Value, int] = {}  # where parts of even numbers are supported
+    other: dict[Value, int] = {}
+    in_first, in_other = first.get, other.get
+    for value, flag in zip(values, flags, strict=True):
+        a = b = 0
+        for arg in value.args:
+            n = in_first(arg, 0)
+            if n > a:
+                a = n
+            n = in_other(arg, 0)
+            if n > b:
+                b = n
+        if value.op.__class__ is not Item:  # a result goes with the op that it is of
+            if (a & 1) == flag:
+                a += 1
+            if (b & 1) != flag:
+                b += 1
+        first[value], other[value] = a, b
+    best = min(first, other, key=lambda number: len(set(number.values())))
+    return list(best.values())
+
+
+# --- in stages ---------------------------------------------------------------------------------------------
+
+
+def by_cost(values: Sequence[Value], costs: Mapping[Value, float], stages: int, slack: float) -> list[int]:
+    """So many stages, the most expensive as cheap as the order of the graph lets it be, and ``slack`` more.
+
+    With what slack there is, cuts are where the fewest bytes cross. GraphError for more stages than values.
+    """
+    if not 1 <= stages <= len(values):
+        raise GraphError(f"partition: from 1 to {len(values)} stages, one for each value, not {stages}")
+    sums = [0.0, *accumulate(costs[v] for v in values)]
+    most = _bottleneck(sums, stages) * (1 + slack)
+    return _by_place(values, _cuts(sums, stages, most, _crossing(values)))
+
+
+def _reach(sums: Sequence[float], start: int, most: float) -> int:
+    """The last place up to which the values from ``start`` on cost no more than ``most``."""
+    return bisect_right(sums, sums[start] + most * (1 + 1e-12)) - 1
+
+
+def _fits(sums: Sequence[float], stages: int, most: float) -> bool:
+    at, n = 0, len(sums) - 1
+    for _ in range(stages):
+        at = _reach(sums, at, most)
+        if at >= n:
+            return True
+    return False
+
+
+def _bottleneck(sums: Sequence[float], stages: int) -> float:
+    """The least cost that the most expensive of so many stages can have."""
+    low, high = sums[-1] / stages, sums[-1]
+    single = max((b - a for a, b in pairwise(sums)), default=0.0)
+    low = max(low, single)
+    if _fits(sums, stages, low):
+        return low
+    for _ in range(60):
+        middle = (low + high) / 2
+        if _fits(sums, stages, middle):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _crossing(values: Sequence[Value]) -> list[int]:
+    """For every place between values, the bytes that are made before and used after it."""
+    place = {v: i for i, v in enumerate(values)}
+    last: dict[Value, int] = {}
+    for i, value in enumerate(values):
+        for arg in value.args:
+            last[arg] = i
+    change = [0] * (len(values) + 2)
+    for value, end in last.items():
+        start = place.get(value)
+        if start is not None:
+            nbytes = sum(t.bytes for t in result_types(value))
+            change[start + 1] += nbytes
+            change[end + 1] -= nbytes
+    return list(accumulate(change))
+
+
+def _cuts(sums: Sequence[float], stages: int, most: float, crossing: Sequence[int]) -> list[int]:
+    """Where stages end, each within ``most`` and with at least one value, where the least crosses."""
+    n = len(sums) - 1
+    # from how early on the rest fits into the stages that are left
+    lows = [n]
+    for _ in range(stages - 1):
+        end = lows[-1]
+        start = end
+        while start > 0 and sums[end] - sums[start - 1] <= most * (1 + 1e-12):
+            start -= 1
+        lows.append(start)
+    lows.reverse()
+    cuts = [0]
+    for stage in range(1, stages):
+        low = max(lows[stage - 1], cuts[-1] + 1)
+        high = min(max(_reach(sums, cuts[-1], most), low), n - (stages - stage))
+        low = min(low, high)
+        cuts.append(min(range(low, high + 1), key=lambda i: (crossing[i], -i)))
+    return [*cuts[1:], n]
+
+
+def _by_place(values: Sequence[Value], ends: Sequence[int]) -> list[int]:
+    """The number of the stage that each value is in; a result is where its op is."""
+    number: dict[Value, int] = {}
+    stage = 0
+    for i, value in enumerate(values):
+        while i >= ends[stage]:
+            stage += 1
+        number[value] = number[value.args[0]] if isinstance(value.op, Item) else stage
+    return list(number.values())
+
+
+# --- by memory ---------------------------------------------------------------------------------------------
+
+
+class _Held:
+    """The bytes that a stage needs while values are added to it."""
+
+    def __init__(self, last: Mapping[Value, int]) -> None:
+        self.last = last
+        self.known: set[Value] = set()
+        self.own: set[Value] = set()
+        self.fixed = self.alive = self.peak = 0
+
+    def with_value(self, value: Value, at: int) -> int:
+        """What is needed with one more value, which is added."""
+        self.own.add(value)
+        if isinstance(value.op, Item):  # a part of what is there
+            return self.fixed + self.peak
+        args = dict.fromkeys(value.args)
+        for arg in args:
+            if arg not in self.own and arg not in self.known:
+                self.known.add(arg)
+                self.fixed += _bytes(arg)
+        self.alive += _bytes(value)
+        self.peak = max(self.peak, self.alive)
+        for arg in args:
+            base = arg.args[0] if isinstance(arg.op, Item) else arg
+            if base in self.own and self.last.get(base) == at:
+                self.alive -= _bytes(base)
+        return self.fixed + self.peak
+
+
+def _bytes(value: Value) -> int:
+    return sum([t.bytes for t in result_types(value)])
+
+
+def _last_uses(returned: Iterable[Value], values: Sequence[Value]) -> dict[Value, int]:
+    """The place of the last value that takes each; of an op with several results that of who takes one of them."""
+    last: dict[Value, int] = {}
+    for i, value in enumerate(values):
+        for arg in value.args:
+            last[arg] = i
+            if isinstance(arg.op, Item):
+                last[arg.args[0]] = i
+    for value in returned:
+        last[value.args[0] if isinstance(value.op, Item) else value] = len(values)
+    return last
+
+
+def by_memory(dag: Network, values: Sequence[Value], memory: int | Sequence[int]) -> list[int]:
+    """Stages that each need no more than a device has, filled one after the other in the order of the graph.
+
+    ``memory`` is what every device has, or each of some. GraphError names a value that doesn't fit on one, or what is
+    left over.
+    """
+    last = _last_uses([*dag.graph.outputs.values(), *dag.graph.updates.values()], values)
+    number: dict[Value, int] = {}
+    stage, held = 0, _Held(last)
+    for i, value in enumerate(values):
+        if isinstance(value.op, Item) and number[value.args[0]] < stage:
+            number[value] = number[value.args[0]]  # it comes from there, as a tensor
+            continue
+        need = held.with_value(value, i)
+        limit = _limit(dag, memory, stage, values, i)
+        while need > limit:
+            alone = len(held.own) == 1
+            if alone and (isinstance(memory, int) or stage + 1 == len(memory)):
+                raise GraphError(
+                    f"partition: {described(dag, value)} needs {quantity(need, 'B')} with its weights and arguments, "
+                    f"device {stage} has {quantity(limit, 'B')}"
+                )
+            stage, held = stage + 1, _Held(last)
+            limit = _limit(dag, memory, stage, values, i)
+            need = held.with_value(value, i)
+        number[value] = stage
+    return list(number.values())
+
+
+def _limit(dag: Network, memory: int | Sequence[int], stage: int, values: Sequence[Value], at: int) -> int:
+    """The bytes of a device; GraphError if there are no more."""
+    if isinstance(memory, int):
+        return memory
+    if stage >= len(memory):
+        left = quantity(sum(map(_bytes, values[at:])), "B")
+        raise GraphError(
+            f"partition: {shown(dag.name)} doesn't fit on {len(memory)} devices: from {described(dag, values[at])} on, "
+            f"{len(values) - at} values of {left} and their weights are left"
+        )
+    return memory[stage]
+
+
+# --- networks of parts -------------------------------------------------------------------------------------
+
+
+def parted(dag: N, values: Sequence[Value], numbers: Sequence[int], flags: Sequence[bool] = ()) -> Partition[N]:
+    """The partition in which each value that isn't a leaf is in the part of its number; empty parts are left out."""
+    graph = dag.graph
+    kinds = dict(zip(numbers, flags, strict=False))
+    order = {n: i for i, n in enumerate(sorted(set(numbers)))}
+    state = _State.of_network(dag)
+    parts = [Part(dag, i, kinds.get(n), state) for n, i in order.items()]
+    home = {v: order[n] for v, n in zip(values, numbers, strict=True)}
+    found = home.get
+    names: dict[Value, str] = {}
+    taken = Names(graph.inputs)
+    edges: list[Edge] = []
+    for value, at in home.items():
+        part = parts[at]
+        part.values.append(value)
+        for arg in value.args:
+            source = found(arg)
+            if source == at:
+                continue
+            if source is not None:
+                name = names.get(arg)
+                if name is None:
+                    name = names[arg] = taken.new(name_of(dag, arg))
+                    parts[source].outputs[name] = arg
+                if name not in part.inputs:
+                    part.inputs[name] = arg
+                    edges.append(Edge(name, source, at, arg.type))
+            elif isinstance(arg.op, Input):
+                part.inputs[arg.op.leaf] = arg
+    outputs: list[str] = []
+    for value in graph.outputs.values():
+        if isinstance(value.op, Input):
+            outputs.append(value.op.leaf)
+            continue
+        if value not in names:
+            names[value] = taken.new(name_of(dag, value))
+            parts[home.get(value, len(parts) - 1)].outputs[names[value]] = value  # a leaf is handed on by the last
+        outputs.append(names[value])
+    for name, value in graph.updates.items():
+        parts[home.get(value, len(parts) - 1)].updates[name] = value
+    return Partition(dag, tuple(parts), tuple(edges), tuple(outputs))
+
+
+def _network(part: Part[N]) -> N:
+    """A part with what it needs of the state, origins and modules."""
+    dag = part.whole
+    new: dict[Value, Value] = {v: v if isinstance(v.op, Input) else Input(n, v.type)() for n, v in part.inputs.items()}
+    leaves: dict[str, Value] = {}
+    with bulk():
+        for value in part.values:
+            args: list[Value] = []
+            for arg in value.args:
+                mine = new.get(arg)
+                if mine is None:
+                    mine = new[arg] = arg
+                    if isinstance(arg.op, Leaf):
+                        leaves[arg.op.leaf] = arg
+                args.append(mine)
+            given = tuple(args)
+            new[value] = value if given == value.args else value.op(*given)
+    leaves.update({v.op.leaf: v for v in part.outputs.values() if isinstance(v.op, Leaf)})
+    state = part.state.of([*leaves, *part.updates])
+    seeds = {n: new[v] for n, v in part.inputs.items() if is_seed(n, v)}
+    inputs = {**{n: new[v] for n, v in part.inputs.items() if n not in seeds}, **seeds}
+    outputs = {n: new.get(v, v) for n, v in part.outputs.items()}
+    updates = {n: new.get(v, v) for n, v in part.updates.items()}
+    origins = {new[v]: dag.origins[v] for v in part.values if v in dag.origins}
+    return with_parts(
+        dag,
+        graph=Graph(inputs, outputs, updates, f"{dag.graph.name} {part.number}", [new[v] for v in part.values]),
+        weights=Weights.of(dag.weights, {n: n for n in state}),
+        signature=plain_signature(len(inputs) - len(seeds), len(outputs), list(seeds)),
+        state=state,
+        origins=origins,
+        modules=_modules(dag.modules, origins.values()),
+        name=f"{dag.name} {part.number}",
+        axis_names={n: p for n, p in dag.axis_names.items() if n in inputs},
+        source=None,
+        certain_dimensions=frozenset[tuple[str, int]](),
+        checks=(),
+    )
+
+
+def _modules(modules: Mapping[str, str], origins: Iterable[Origin]) -> dict[str, str]:
+    """The modules that values came from, and those around them."""
+    paths: dict[str, None] = {"": None}
+    for origin in origins:
+        path, new = origin.module, list[str]()
+        while path not in paths and path not in new:
+            new.append(path)
+            path = path.rpartition(".")[0]
+        paths |= dict.fromkeys(reversed(new))
+    return {p: modules[p] for p in paths if p in modules}
+
+
+__all__ = ["Cost", "Edge", "Part", "Partition", "by_cost", "by_memory", "by_support", "parted", "partition"]
