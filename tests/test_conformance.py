@@ -123,6 +123,7 @@ class _Decides(nn.Module):
         return x + 1 if x.sum() > 0 else x - 1
 
 
+@pytest.mark.filterwarnings("ignore:the network decides by its data")
 def test_a_network_that_only_a_trace_captures() -> None:
     row = _checked(_Decides(), torch.ones(3))
     assert row["via"] == "trace"

@@ -105,9 +105,9 @@ def _program(*steps: Step, outputs: tuple[str, ...] = (), entrance: str = "progr
 
 
 _LONG = _program(
-    Step("a", ("v1 = x0 * 2",), ("v1",)),
+    Step("a", ("v1 = x0 * 7",), ("v1",)),
     Step("b", ("v2 = v1.transpose(0, 1)",), ("v2",)),
-    Step("c", ("v2.mul_(7)",), ()),
+    Step("c", ("v2.mul_(9)",), ()),
     Step("d", ("v3 = torch.sin(v2)",), ("v3",)),
     Step("e", ("v4 = v3.cumsum(0)",), ("v4",)),
     Step("f", ("v5 = v4 @ self.p1",), ("v5",), ("self.p1 = nn.Parameter(torch.randn(2, 3))",)),

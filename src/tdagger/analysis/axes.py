@@ -578,7 +578,7 @@ class Axes:
         """Bounds that count from the start may have been computed; 0 and a first entry left out are taken as said."""
         size = size_of(term)
         said = isinstance(start, Sized) or start == 0 or (start == 1 and size > 3)
-        computed = {n for n in (size // 2, (size + 1) // 2, size - 1) if n > 1 or size <= 3} - {0}
+        computed = {size // 2, (size + 1) // 2} if size > 3 else {size // 2, size - 1} - {0}
         from_end = any(isinstance(b, Sized) and b.divisor == 1 and size - b in computed for b in (start, stop))
         if not (said and isinstance(stop, Sized)) or from_end:
             self.guess(term, f"takes entries {start}:{'' if stop == size else stop} of {size}", told_by if said else ())

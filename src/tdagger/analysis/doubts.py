@@ -83,7 +83,7 @@ def doubts(axes: Axes, sizes: Sizes, numbers: bool = True) -> Iterator[Guess]:
     for value in axes.graph.values:
         why = _count(axes, value, changed)
         if not why and value.op.name == "slice":
-            why = _bound(value, value in picked, entries, of)
+            why = _bound(axes, value, value in picked, changed, of)
         if why and value not in known:
             yield Guess(value, (), why)
     if numbers:
@@ -109,17 +109,19 @@ def _count(axes: Axes, value: Value, changed: set[Axis]) -> str:
     return ""
 
 
-def _bound(value: Value, picked: bool, entries: Mapping[float, str], sizes: set[int]) -> str:
-    """Which bound of a slice, of whatever axis, is made of the size of an axis that changes.
+def _bound(axes: Axes, value: Value, picked: bool, changed: set[Axis], sizes: set[int]) -> str:
+    """Which bound of a slice is made of the size of another axis, that changes; those of its own are guesses.
 
     ``picked``: one entry is, which has guesses of its own. Up to 2 bounds are everywhere, but as ends.
     """
-    for bounds, n in zip(value.op.attributes["bounds"], value.args[0].shape, strict=True):
+    (x,) = value.args
+    for bounds, term, n in zip(value.op.attributes["bounds"], axes[x], x.shape, strict=True):
         start, stop, _ = bounds or (0, 0, 1)
-        for bound in () if picked and stop - start == 1 else (start, stop):
-            made = bound in entries if bound > 2 else bound == stop and bound in sizes
+        own = any(a in changed for a in resolve(term)) or (picked and stop - start == 1)
+        for bound in () if own else (start, stop):
+            made = sizes & ({bound, bound + 1} if bound > 2 else {bound} if bound == stop else set())
             if made and bound < n and not isinstance(bound, Sized):
-                return f"takes entries from or to {bound}, {entries[bound]}"
+                return f"takes entries from or to {bound}, where an axis of {min(made)} entries has another size"
     return ""
 
 
@@ -153,7 +155,7 @@ def _single(axes: Axes, changed: set[Axis]) -> Iterator[Guess]:
         # what an index is made of, beside the shape of what it goes into
         made = value.args if value in axes.static else value.args[1:] if value.op.name == "linear_index" else ()
         placed = isinstance(value.op, Const | Iota) or (value in axes.static and value.op.name in _PLACED)
-        if (placed and 1 in value.shape) or any(a in ones for a in made):
+        if (placed and value.rank and value.type.size == 1) or any(a in ones for a in made):
             ones.add(value)
         if value in ones and value in outputs:
             yield Guess(value, (), "is an output with 1 entry, where an axis of 1 entry has another size")

@@ -34,19 +34,21 @@ _MADE: dict[str, Callable[[int], float]] = {
     **WHOLE,
     "{n} / 2": lambda n: n / 2,
     "({n} - 1) / 2": lambda n: (n - 1) / 2,
-    "{n} ** 2": lambda n: n**2,
 }
 _OF: dict[str, Callable[[float], float]] = {
     "{}": float,
-    "1 / ({})": lambda x: 1 / x,
-    "2 / ({})": lambda x: 2 / x,
-    "sqrt({})": math.sqrt,
-    "1 / sqrt({})": lambda x: 1 / math.sqrt(x),
-    "log({})": math.log,
+    "1 / {}": lambda x: 1 / x,
+    "2 / {}": lambda x: 2 / x,
+    "{} ** 0.5": math.sqrt,
+    "{} ** -0.5": lambda x: 1 / math.sqrt(x),
+    "log {}": math.log,
 }
 
+#: Of these whole numbers count; a root that is one is rather just that number.
+_PLAIN = frozenset({"{}", "1 / {}"})
+
 #: What is made of 1: of the rest the same comes of anything.
-_OF_ONE = frozenset({("{n}", "{}"), ("{n} + 1", "log({})")})
+_OF_ONE = frozenset({("{n}", "{}"), ("{n} + 1", "log {}")})
 
 #: Numbers that are everywhere as exponents, and anywhere: these are doubtful only beside an axis that changes.
 _POWERS = frozenset({0.5, 2.0, 3.0})
@@ -82,9 +84,10 @@ class _Made:
         for n in sorted(sizes):
             for inner, whole in _MADE.items():
                 for outer, function in _OF.items() if whole(n) > 0 else ():
-                    if n > 1 or (inner, outer) in _OF_ONE:
-                        shown = inner if outer == "{}" else outer.format(inner)
-                        found.setdefault(float(function(whole(n))), (because(shown, n), set()))[1].add(n)
+                    number = float(function(whole(n)))
+                    if (n > 1 or (inner, outer) in _OF_ONE) and (outer in _PLAIN or not number.is_integer()):
+                        shown = outer.format(inner if " " not in inner or outer == "{}" else f"({inner})")
+                        found.setdefault(number, (because(shown, n), set()))[1].add(n)
         self.found = sorted(found.items())
         self.numbers = [n for n, _ in self.found]
 
@@ -134,6 +137,8 @@ def _number(axes: Axes, value: Value, place: int, constant: Value, made: _Made, 
         why, sizes = found
         if number not in _COMMON and number:
             return why
+        if sizes.isdisjoint(a.size for a in changed if a.kind == "input"):
+            return ""
         if value in axes.static:  # a number among constants: beside as many of them
             beside = any(n in sizes and n > 1 for arg in value.args for n in arg.shape)
         else:
