@@ -13,7 +13,7 @@ import pytest
 # docs/architecture.md.
 LAYERS = [
     *["names", "errors", "depth", "types", "op", "ops", "graph", "pickling", "interpret", "composite", "library"],
-    *["analysis", "transform", "view", "tree", "tensordag", "frameworks", "cli"],
+    *["analysis", "transform", "view", "tree", "tensordag", "comparison", "frameworks", "cli"],
 ]
 # What may be imported under frameworks/ only, and there only when used.
 FRAMEWORKS = {"torch", "torchvision", "timm", "transformers", "onnx", "coremltools", "tensorflow", "jax"}

@@ -129,6 +129,10 @@ class TensorDAG:
         out, _ = run(self.graph, dict(zip(names, map(np.asarray, leaves), strict=True)), self.weights)
         return self.signature.outputs.unflatten(list(out.values()))
 
+    def named_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arrays of a call by the names of the graph's inputs; InputError if there are too few or too many."""
+        return dict(zip(self.graph.inputs, self._leaves(args, kwargs), strict=True))
+
     def _leaves(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         """The arrays of a call in the order of the inputs; keyword arguments and entries of dicts go by their names."""
         leaves, tree = flatten((args, kwargs), _is_array)
