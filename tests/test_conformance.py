@@ -40,8 +40,10 @@ def _sleeps(name: str, report: Callable[..., None]) -> None:
 
 def _grows(name: str, report: Callable[..., None]) -> None:
     report(stage="grow")
-    held = bytearray(400 << 20)
-    held[::4096] = b"x" * len(held[::4096])
+    held: list[bytearray] = []
+    for _ in range(40):  # a forked process may hold much less than its parent at first
+        held.append(bytearray(b"x") * (50 << 20))
+        time.sleep(0.1)
     time.sleep(60)
 
 
