@@ -31,7 +31,7 @@ from tdagger.frameworks.torch import exporter
 ROOT = Path(__file__).parents[1]
 
 #: Seeds checked by every run of the tests, in groups that processes share.
-GROUPS, EACH = 16, 10
+GROUPS, EACH = 12, 10
 
 
 @pytest.mark.filterwarnings("ignore")  # eager's own, of what random programs do
