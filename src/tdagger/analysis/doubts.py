@@ -73,12 +73,7 @@ def doubts(axes: Axes, sizes: Sizes, numbers: bool = True) -> Iterator[Guess]:
     yield from guessed
     known = {g.value for g in guessed}
     of = _sizes_of(axes, changed)
-    entries = {
-        float(function(n)): because(shown, n)
-        for n in sorted(of)
-        for shown, function in WHOLE.items()
-        if n > _FEW or function(n) <= n
-    }
+    entries = {float(number): why for n in sorted(of) for number, why in _wholes(n)}
     picked = {v.args[0] for v in axes.graph.values if v.op.name == "group"}
     for value in axes.graph.values:
         why = _count(axes, value, changed)
@@ -103,10 +98,17 @@ def _count(axes: Axes, value: Value, changed: set[Axis]) -> str:
                 own = {n for t, n in zip(terms, type_.shape, strict=True) if any(a in changed for a in t)}
                 for n in own:
                     numbers = {k for k in given if k > 2 or k == n or (n <= _FEW and name != "kernel")}
-                    for shown, function in WHOLE.items():
-                        if function(n) in numbers and (function(n) <= n or n > _FEW):
-                            return f"has {name}={attributes[name]}, {because(shown, n)}"
+                    for number, why in _wholes(n):
+                        if number in numbers:
+                            return f"has {name}={attributes[name]}, {why}"
     return ""
+
+
+def _wholes(n: int) -> Iterator[tuple[int, str]]:
+    """The numbers of entries that Python makes of a size, and how; of few no more than it is."""
+    for shown, function in WHOLE.items():
+        if n > _FEW or function(n) <= n:
+            yield function(n), because(shown, n)
 
 
 def _bound(axes: Axes, value: Value, picked: bool, changed: set[Axis], sizes: set[int]) -> str:

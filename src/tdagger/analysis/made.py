@@ -145,7 +145,8 @@ def _number(axes: Axes, value: Value, place: int, constant: Value, made: _Made, 
             beside = any(a in changed for v in near_by for terms in axes.of(v) for t in terms for a in resolve(t))
         if beside:
             return why
-    for other in near_by if number else ():
+    whole = max(number, 1 / number) if number else 0.5  # of sizes, or one by them
+    for other in near_by if abs(whole - round(whole)) <= 2 * near * whole else ():
         for product in _products(axes, other, changed):
             if any(abs(m - number) <= near * m for m in (product, 1 / product)):
                 return f"made of {product}, a product of sizes of {other!r} of which some change"

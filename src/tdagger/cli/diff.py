@@ -23,14 +23,8 @@ def diff(
     ] = False,
     listing: Annotated[bool, typer.Option("--listing", help="Show that listing too.")] = False,
     seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
-    set_a: Annotated[
-        list[str] | None,
-        typer.Option("--set-a", metavar="KEY=VALUE", help="Settings of A only.", rich_help_panel=common.PANEL),
-    ] = None,
-    set_b: Annotated[
-        list[str] | None,
-        typer.Option("--set-b", metavar="KEY=VALUE", help="Settings of B only.", rich_help_panel=common.PANEL),
-    ] = None,
+    set_a: common.SettingsOfA = None,
+    set_b: common.SettingsOfB = None,
     as_json: common.AsJson = False,
     debug: common.Debug = False,
 ) -> int:

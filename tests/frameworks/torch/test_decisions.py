@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import tdagger as td
+from tests.networks import Fn
 
 X = torch.arange(12.0).reshape(2, 6)
 HOLDS = "the network decides by values that it holds"
@@ -162,17 +163,6 @@ def test_a_capture_that_fails_later_says_how_it_came_there() -> None:
         td.from_torch(Held(tried).eval(), X)
 
 
-class Of(nn.Module):
-    """A module that is a function of its input."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: torch.Tensor) -> Any:
-        return self.function(x)
-
-
 def _until(x: torch.Tensor) -> torch.Tensor:
     while x.sum() < 100:
         x = x * 2
@@ -209,7 +199,7 @@ BY_DATA: dict[str, Callable[..., Any]] = {
 
 @pytest.mark.parametrize("name", list(BY_DATA))
 def test_a_trace_tells_what_data_decided(name: str) -> None:
-    net = Of(BY_DATA[name])
+    net = Fn(BY_DATA[name])
     with pytest.warns(UserWarning, match=DATA) as told:
         dag = td.from_torch(net, X, via="trace")
     (warning,) = told
@@ -239,7 +229,7 @@ NOT_DATA: dict[str, Callable[..., Any]] = {
 
 @pytest.mark.parametrize("name", list(NOT_DATA))
 def test_a_trace_is_silent_of_sizes_and_constants(name: str) -> None:
-    net = Of(NOT_DATA[name])
+    net = Fn(NOT_DATA[name])
     torch.testing.assert_close(td.from_torch(net, X, via="trace").to_torch()(X), net(X))
 
 
@@ -263,14 +253,14 @@ def _warning(x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("function", [_asserted, _raising, _warning])
 def test_a_trace_tells_its_checks_apart(function: Any) -> None:
     with pytest.warns(UserWarning, match=CHECKS) as told:
-        dag = td.from_torch(Of(function), X, via="trace")
+        dag = td.from_torch(Fn(function), X, via="trace")
     assert len(told) == 1
     torch.testing.assert_close(dag.to_torch()(X), X * 2)
 
 
 def test_a_trace_names_the_checks_that_it_loses() -> None:
     with pytest.warns(UserWarning, match=CHECKS):
-        dag = td.from_torch(Of(_raising), X, via="trace")
+        dag = td.from_torch(Fn(_raising), X, via="trace")
     with pytest.warns(UserWarning, match="can't be kept: ValueError: too large"):
         dag.to_torch(checks=True)
 
@@ -280,7 +270,7 @@ def test_what_is_only_printed_decides_nothing(capsys: pytest.CaptureFixture[str]
         print(x.mean().item())
         return x * 2
 
-    dag = td.from_torch(Of(printing), X, via="trace")
+    dag = td.from_torch(Fn(printing), X, via="trace")
     assert capsys.readouterr().out == "5.5\n"
     torch.testing.assert_close(dag.to_torch()(X), X * 2)
 
@@ -306,7 +296,7 @@ def test_a_write_that_a_trace_would_lose_is_refused(name: str) -> None:
     with pytest.raises(
         td.UnsupportedError, match=r"torch.jit.trace loses what is written.*\(.*test_decisions.py:\d+: "
     ):
-        td.from_torch(Of(written), X, via="trace")
+        td.from_torch(Fn(written), X, via="trace")
 
 
 def test_a_write_to_what_is_used_is_kept_by_a_trace() -> None:
@@ -317,5 +307,5 @@ def test_a_write_to_what_is_used_is_kept_by_a_trace() -> None:
         torch.zeros(3)[0].add_(1)  # lost, and nobody would see it
         return own, wide
 
-    for got, want in zip(td.from_torch(Of(used), X, via="trace").to_torch()(X), used(X), strict=True):
+    for got, want in zip(td.from_torch(Fn(used), X, via="trace").to_torch()(X), used(X), strict=True):
         torch.testing.assert_close(got, want)

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 import tdagger as td
+from tests.networks import Fn
 
 FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "smallest": lambda x: x.kthvalue(1, 1)[0],
@@ -30,17 +30,6 @@ INPUTS = {
 }
 
 
-class Of(nn.Module):
-    """A module that is a function of its input."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: torch.Tensor) -> Any:
-        return self.function(x)
-
-
 def _gradient(net: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     x = x.clone().requires_grad_(True)
     y = net(x)
@@ -61,7 +50,7 @@ DIFFER = {
 def test_gradients_among_ties(name: str, given: str, request: pytest.FixtureRequest) -> None:
     if (name, given) in DIFFER:
         request.applymarker(pytest.mark.xfail(reason=DIFFER[name, given], strict=True))
-    net, x = Of(FUNCTIONS[name]), INPUTS[given]
+    net, x = Fn(FUNCTIONS[name]), INPUTS[given]
     dag = td.from_torch(net, x)
     torch.testing.assert_close(_gradient(dag.to_torch(), x), _gradient(net, x), equal_nan=True)
     torch.testing.assert_close(torch.from_numpy(dag.run(x.numpy())), net(x), equal_nan=True)

@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -28,13 +27,12 @@ from tdagger.frameworks.torch.folding import fold
 from tdagger.frameworks.torch.functional import Cell, Ref
 from tdagger.frameworks.torch.left_out import left_out
 from tdagger.names import shown
+from tdagger.network import Check, Origin, Signature, with_seed
 from tdagger.op import Value
 from tdagger.ops.elementwise import cast
 from tdagger.ops.external import External, Slot
 from tdagger.ops.source import Input, Leaf, Parameter, const
 from tdagger.ops.structure import broadcast_to, items
-from tdagger.tensordag import Check, Origin, Signature
-from tdagger.tree import Tree
 from tdagger.types import TensorType
 
 #: Arguments that say where and how data lies: nothing a value has.
@@ -145,9 +143,7 @@ class Caller:
         assert isinstance(self.seed.op, Input)
         name = self.seed.op.leaf
         inputs[name] = self.seed
-        args, kwargs = signature.inputs.children
-        named = kwargs._replace(keys=(*kwargs.keys, name), children=(*kwargs.children, Tree("leaf")))
-        return replace(signature, inputs=signature.inputs._replace(children=(args, named)))
+        return with_seed(signature, name)
 
     def call(
         self,
@@ -174,7 +170,7 @@ class Caller:
         kwargs = {k: v for k, v in kwargs.items() if k not in _PLACEMENT}
         out_ref = kwargs.pop("out", None)
         if plan.rule is None:
-            self.left_out += left_out(base, None, [*map(_read, args)], {k: _read(v) for k, v in kwargs.items()})
+            self.left_out += left_out(base, None, args, kwargs, _read)
             if out_ref is not None:
                 kwargs["out"] = out_ref
             return self._without_rule(target, plan, args, kwargs, origin)

@@ -25,8 +25,9 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 
 from tdagger.errors import UnsupportedError, warn
+from tdagger.frameworks.torch.aliases import storage_of
 from tdagger.frameworks.torch.checks import Check, check_at, is_told_at, line_at, place_of, replaced
-from tdagger.frameworks.torch.provenance import DATA, NOTHING, RANDOM, Traced, has_storage, is_tracing
+from tdagger.frameworks.torch.provenance import DATA, NOTHING, RANDOM, Traced, is_tracing
 
 
 class Decisions:
@@ -37,7 +38,8 @@ class Decisions:
         #: What an optimizer may change, of a network in train mode: it decides nothing.
         self._trained = {n for n, t in held.items() if trained and t.requires_grad}
         self._nodes: dict[torch.fx.Node, str] = {}
-        self._names = {t.untyped_storage()._cdata: n for n, t in reversed(list(held.items())) if has_storage(t)}
+        self._names = {storage_of(t): n for n, t in reversed(list(held.items()))}
+        self._names.pop(None, None)
         self._sources: Traced | None = None
         self._answering = False
         self.reset()
@@ -177,7 +179,7 @@ class Decisions:
     def _known(self, x: Tensor) -> _Known | None:
         """What a tensor is that is made of constants and of what the network holds; None if it isn't known."""
         if not isinstance(x, FakeTensor):
-            name = self._names.get(x.untyped_storage()._cdata) if type(x) is Tensor and has_storage(x) else None
+            name = self._names.get(storage_of(x)) if type(x) is Tensor else None
             return None if name is None else _Known(x, frozenset({name}))
         end = _node_of(x)
         nodes = None if end is None else self._behind(end)
@@ -194,7 +196,7 @@ class Decisions:
                     real = self._held[self._nodes[node]] if node in self._nodes else getattr(root.root, node.target)
                     if real.is_meta or isinstance(real, FakeTensor):
                         return None
-                    name = self._nodes.get(node) or self._names.get(real.untyped_storage()._cdata)
+                    name = self._nodes.get(node) or self._names.get(storage_of(real))
                     names |= {name} if name is not None else set()
                     env[node] = real.detach().clone()
                 else:
@@ -291,7 +293,7 @@ def _written(node: torch.fx.Node) -> list[torch.fx.Node]:
 def _memory(node: torch.fx.Node) -> set[int]:
     """The storages of a node's results."""
     values = pytree.tree_leaves(node.meta.get("val"))
-    return {v.untyped_storage()._cdata for v in values if isinstance(v, Tensor) and has_storage(v)}
+    return {s for s in map(storage_of, values) if s is not None}
 
 
 # --- tensors without data --------------------------------------------------------------------------------------

@@ -15,19 +15,12 @@ from tdagger.errors import warn
 from tdagger.frameworks.torch.attributes import Box
 from tdagger.frameworks.torch.checks import line_at
 from tdagger.frameworks.torch.refusals import is_own
-
-#: A generator's name, what asks for its state, and what sets it.
-Source = tuple[str, Callable[[], Any], Callable[[Any], Any]]
-
-_GLOBAL: tuple[Source, ...] = (
-    ("Python's random", random.getstate, random.setstate),
-    ("numpy.random", np.random.get_state, np.random.set_state),
-)
+from tdagger.frameworks.torch.surroundings import GENERATORS, RandomState
 
 
-def sources(boxes: Iterable[Box]) -> list[Source]:
+def sources(boxes: Iterable[Box]) -> list[RandomState]:
     """All generators that a network may draw from: the global ones, and those that it holds."""
-    found: dict[int, Source] = {}
+    found: dict[int, RandomState] = {}
     for box in boxes:
         for key, x in box.now().items():
             if isinstance(x, random.Random):
@@ -35,7 +28,7 @@ def sources(boxes: Iterable[Box]) -> list[Source]:
             elif isinstance(x, np.random.Generator | np.random.RandomState):
                 bits: Any = x.bit_generator if isinstance(x, np.random.Generator) else x
                 found[id(x)] = (f"{box.joined(key)} (of numpy)", *_state_of(bits))
-    return [*_GLOBAL, *found.values()]
+    return [*GENERATORS, *found.values()]
 
 
 def _state_of(x: Any) -> tuple[Callable[[], Any], Callable[[Any], Any]]:

@@ -15,6 +15,7 @@ import torch
 
 from tdagger.analysis.doubts import LeftOut
 from tdagger.op import Value
+from tdagger.ops.structure import OPEN
 from tdagger.types import Sized
 
 _Finder = Callable[..., LeftOut | None]
@@ -22,16 +23,13 @@ _Finder = Callable[..., LeftOut | None]
 #: A size up to here that a view gives as a number beside one that it leaves open may be just that number.
 _FEW = 4
 
-#: Ends of slices from here on mean all that is there.
-_OPEN = 1 << 62
-
 
 def _slice(out: Value, x: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> LeftOut | None:
     del step
     n = x.shape[dim]
     if not _entries(n, start, end):
         return LeftOut(x, (dim % x.rank,), f"is sliced where none of {n} entries are")
-    if out is not x or not isinstance(end, int) or isinstance(end, Sized) or end < 0 or end >= _OPEN:
+    if out is not x or not isinstance(end, int) or isinstance(end, Sized) or end < 0 or end >= OPEN:
         return None
     return LeftOut(x, (dim % x.rank,), f"is sliced up to {end}, which are all at {n}")
 
@@ -98,8 +96,15 @@ _FOUND: dict[str, _Finder] = {
 }
 
 
-def left_out(name: str, result: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[LeftOut]:
-    """What a call leaves open without showing it in its result; None for the result of what torch decomposes."""
+def left_out(
+    name: str, result: Any, args: Sequence[Any], kwargs: dict[str, Any], read: Callable[[Any], Any] = lambda x: x
+) -> list[LeftOut]:
+    """What a call leaves open without showing it in its result; None for the result of what torch decomposes.
+
+    ``read`` gives the values of arguments that are refs.
+    """
     found = _FOUND.get(name)
-    left = None if found is None else found(result, *args, **kwargs)
+    if found is None:
+        return []
+    left = found(result, *map(read, args), **{k: read(v) for k, v in kwargs.items()})
     return [] if left is None else [left]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
+from tdagger.frameworks.torch.aliases import storage_of
 from tdagger.frameworks.torch.checks import line_at
 from tdagger.frameworks.torch.refusals import is_own
 
@@ -27,15 +28,10 @@ def is_tracing() -> bool:
     return _C._get_tracing_state() is not None
 
 
-def has_storage(t: Tensor) -> bool:
-    """Whether a tensor has memory that can be told from that of others."""
-    return t.layout is torch.strided and not t.is_nested
-
-
 class Traced:
     """What the tensors of a trace are made of: the names of what the network holds, or data; read from its graph."""
 
-    def __init__(self, names: Mapping[str, str], memory: Mapping[int, str]) -> None:
+    def __init__(self, names: Mapping[str, str], memory: Mapping[int | None, str]) -> None:
         self._names = names
         self._memory = memory
         self._found: dict[tuple[int, bool], frozenset[str]] = {}
@@ -47,10 +43,14 @@ class Traced:
         try:
             value = _C._get_value_trace(t)
         except RuntimeError:  # a constant that can't be one: it requires a gradient
-            name = self._memory.get(t.untyped_storage()._cdata) if has_storage(t) else None
-            return NOTHING if name is None else frozenset({name})
+            return self._held(t)
         sources = self._sources(value, False)
         return sources if sources >= DATA else sources | self._of_writes(value)
+
+    def _held(self, t: Tensor) -> frozenset[str]:
+        """The name of what the network holds in a tensor's memory."""
+        name = self._memory.get(storage_of(t))
+        return NOTHING if name is None else frozenset({name})
 
     def _sources(self, value: Any, shape: bool) -> frozenset[str]:
         """What a value of the graph, or only its shape, is made of; writes to parts of it apart."""
@@ -83,15 +83,8 @@ class Traced:
                 name = self._names.get(node.s("scope"))
                 return NOTHING if shape or name is None else frozenset({name}), []
             case "prim::Constant":
-                held = (
-                    node.t("value")
-                    if not shape and "value" in node.attributeNames() and node.kindOf("value") == "t"
-                    else None
-                )
-                name = (
-                    self._memory.get(held.untyped_storage()._cdata) if held is not None and has_storage(held) else None
-                )
-                return NOTHING if name is None else frozenset({name}), []
+                is_tensor = "value" in node.attributeNames() and node.kindOf("value") == "t"
+                return self._held(node.t("value")) if is_tensor and not shape else NOTHING, []
             case _ if kind in _SIZES and inputs:
                 return NOTHING, [(inputs[0], True), *[(v, False) for v in inputs[1:]]]
             case _ if shape:
@@ -235,5 +228,4 @@ def _shares_memory(node: Any) -> bool:
             result = target(*[x for a, x in args if not a.kwarg_only], **named)
     except Exception:  # whatever torch raises of what it can't run without data: such an op gives a new tensor
         return False
-    storages = {t.untyped_storage()._cdata for t in given}
-    return isinstance(result, Tensor) and result.untyped_storage()._cdata in storages
+    return isinstance(result, Tensor) and storage_of(result) in {storage_of(t) for t in given}
