@@ -23,6 +23,7 @@ LAYERS = [
         "layers",
         "interpreter",
         "debug",
+        "comparison",
         "frameworks",
         "cli",
     ],

@@ -25,8 +25,9 @@ from tdagger.frameworks.torch.runtime import from_numpy
 Sizes = Mapping[str, int]
 Runs = Callable[[], list[list[Any]]]
 
-#: Outcomes. ``wrong`` and ``crash`` are faults of tdagger; ``n/a`` is what eager, or torch's capture, can't do itself.
-OUTCOMES = ("ok", "refused", "n/a", "wrong", "crash")
+#: Outcomes. ``wrong`` and ``crash`` are faults of tdagger; ``n/a`` is what eager, or torch's capture, can't do itself;
+#: ``unseen`` is a wrong resize of a program whose source branches on a size: its ExportedProgram has no trace of that.
+OUTCOMES = ("ok", "refused", "n/a", "unseen", "wrong", "crash")
 #: How often a program is run with noise before a difference is believed.
 NOISES = 4
 
@@ -116,7 +117,8 @@ class Checks:
                 if ", eager " in wrong
                 else _plain(wrong)
             )
-            found = Result(name, "wrong" if wrong else "ok", wrong or "", kind, at)
+            unseen = wrong and name == "resize[alone]" and self.program.branches
+            found = Result(name, ("unseen" if unseen else "wrong") if wrong else "ok", wrong or "", kind, at)
         self.results.append(found)
 
     def asked(self, name: str) -> bool:
@@ -138,7 +140,7 @@ class Checks:
         return self._eager[key]
 
     def _run(self, sizes: Sizes | None, salt: int, noise: Noise | None, calls: int) -> list[Any]:
-        module = self.program.module()
+        module = self.reference()
         out = None
         for _ in range(calls):
             args = self.program.arguments(sizes, salt)
@@ -174,7 +176,7 @@ class Checks:
     @property
     def mode(self) -> str:
         """Whether a resize may capture the source again."""
-        return "source" if self.program.entrance in ("module", "trace") else "alone"
+        return "alone" if self.program.entrance == "program" else "source"
 
     @cached_property
     def dag(self) -> td.TensorDAG:
@@ -188,7 +190,7 @@ class Checks:
         makers: dict[str, Callable[[], Any]] = {
             "program": lambda: torch.export.export(module, args),
             "script": lambda: torch.jit.script(module),
-            "traced": lambda: torch.jit.trace(module, args, check_trace=False),
+            "traced": lambda: self.traced(module),
         }
         try:
             source = makers[entrance]()
@@ -196,12 +198,22 @@ class Checks:
             raise NotApplicable(f"torch's own capture: {type(e).__name__}") from e
         return td.from_torch(source) if entrance == "program" else td.from_torch(source, self.program.arguments())
 
+    def traced(self, module: torch.nn.Module) -> torch.jit.ScriptModule:
+        """A trace of a module, which has the state it had."""
+        with fresh(module):
+            return torch.jit.trace(module, self.program.arguments(), check_trace=False)
+
+    def reference(self) -> torch.nn.Module:
+        """What is imported, as it was before: of a program that was traced the trace, which has sizes as numbers."""
+        module = self.program.module()
+        return self.traced(module) if self.program.entrance == "traced" else module
+
     def imported(self) -> str:
         """Import, and nothing else; the module is left as it was."""
         before = state(self.program.module())
         if len(self.dag.graph.inputs) != len(self.program.inputs):
             return "other inputs than forward has"
-        changed = "" if self.program.entrance == "traced" else differing(before, state(self.module))
+        changed = differing(before, state(self.module))
         return "from_torch changed the state of the source" if changed else ""
 
     # Checks.

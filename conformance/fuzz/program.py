@@ -19,6 +19,7 @@ NAMES: dict[str, Any] = {"torch": torch, "nn": nn, "F": F, "math": math, "__name
 
 #: Names of values: inputs x0, x1 ..., results v0, v1 ..., others within a step t0, t1 ...; and of what __init__ makes.
 _VALUE = re.compile(r"\b[xv]\d+\b")
+_BRANCH = re.compile(r"\b(if|while)\b.*(shape|size|len)")
 _STATE = re.compile(r"\bself\.(p\d+)\b")
 
 
@@ -102,6 +103,11 @@ class Program:
     def stateful(self) -> bool:
         """Whether a call may change a buffer."""
         return self.train or any("register_buffer" in line for s in self.steps for line in s.init)
+
+    @property
+    def branches(self) -> bool:
+        """Whether its source does something else at other sizes: an if or a while on them."""
+        return any(_BRANCH.search(line) for s in self.steps for line in s.lines)
 
     def shapes(self, sizes: Mapping[str, int] | None = None) -> dict[str, tuple[int, ...]]:
         """The shapes of the inputs with these sizes instead of the program's own."""

@@ -34,6 +34,7 @@ from tdagger.ops import *  # noqa: F403
 from tdagger.ops import __all__ as _ops
 from tdagger.tensordag import Origin, TensorDAG
 from tdagger.transform import passes
+from tdagger.transform.diff.words import Diff
 from tdagger.transform.passes import Pipeline
 from tdagger.transform.rewrite import Rule, rule
 from tdagger.types import DType, TensorType
@@ -97,12 +98,34 @@ def from_transformers(
     )
 
 
+def diff(
+    a: Any,
+    b: Any,
+    inputs: Any = None,
+    kwargs: dict[str, Any] | None = None,
+    *,
+    structure: bool = False,
+    runs: tuple[Any, Any] | None = None,
+    seed: int = 0,
+) -> Diff:
+    """Two versions of a network compared: ``print(td.diff(a, b, x))`` says what differs, and where first.
+
+    ``a`` and ``b`` are TensorDAGs or anything :func:`from_torch` takes, with ``inputs`` and ``kwargs`` as its example
+    inputs. Both are run in float64 on these, tensors or arrays as A takes them, or on random ones, and the verdict is
+    ``same``, ``rounding`` or ``different`` (docs/diff.md). ``structure`` runs nothing: only how they are written is
+    compared. ``runs`` also compares what two executions give, of A and of B: ``"numpy"``, ``"torch"``, or a function of
+    tensors such as a module. InputError if the networks take or give something else, UnsupportedError if an op can't be
+    run.
+    """
+    return importlib.import_module("tdagger.comparison").diff(a, b, inputs, kwargs or {}, structure, runs, seed)
+
+
 __version__ = "0.1.0"
 
 __all__ = [
-    "AttributeValueError", "AxisError", "Composite", "DType", "Graph", "GraphError", "InputError", "Interpreter",
-    "NoInverseError", "Op", "Origin", "Pipeline", "Rule", "SafeDAG", "SourceError", "TDaggerError", "TensorDAG",
-    "TensorType", "TypeMismatchError", "UnsupportedError", "Value", "bulk", "composite", "composites", "core_ops",
-    "debug", "from_torch", "from_torchscript", "from_transformers", "layers", "network", "op_counts", "passes",
-    "rebuild", "rule", "show", *_ops, *library.__all__,
+    "AttributeValueError", "AxisError", "Composite", "DType", "Diff", "Graph", "GraphError", "InputError",
+    "Interpreter", "NoInverseError", "Op", "Origin", "Pipeline", "Rule", "SafeDAG", "SourceError", "TDaggerError",
+    "TensorDAG", "TensorType", "TypeMismatchError", "UnsupportedError", "Value", "bulk", "composite", "composites",
+    "core_ops", "debug", "diff", "from_torch", "from_torchscript", "from_transformers", "layers", "network",
+    "op_counts", "passes", "rebuild", "rule", "show", *_ops, *library.__all__,
 ]  # fmt: skip  # pyright: ignore[reportUnsupportedDunderAll]

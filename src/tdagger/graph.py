@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, cast, overload
@@ -393,6 +393,18 @@ def replayed(graph: Graph, new: Mapping[Value, Value]) -> dict[Value, Value]:
             if value not in found:
                 found[value] = value.op(*[found[a] for a in value.args])
     return found
+
+
+def applied(graph: Graph, args: Sequence[Value]) -> tuple[Value, ...]:
+    """The results of a graph with values in the places of its inputs.
+
+    >>> import tdagger as td
+    >>> x, y = td.input("x", (2,)), td.input("y", (2,))
+    >>> applied(td.Graph({"x": x}, {"out": td.exp(x)}), [y])[0] is td.exp(y)
+    True
+    """
+    new = replayed(graph, dict(zip(graph.inputs.values(), args, strict=True)))
+    return tuple([new[v] for v in graph.outputs.values()])
 
 
 def op_counts(values: Iterable[Value]) -> Counter[str]:

@@ -45,6 +45,22 @@ def run(
     ``inputs`` and ``weights`` are looked up by the names of the leaves. InputError if one is missing or has
     another type than the graph declares.
     """
+    with np.errstate(all="ignore"):
+        return interpret(graph, _rule(inputs, weights))
+
+
+def run_all(graph: Graph, inputs: Mapping[str, Array], weights: Mapping[str, Array]) -> dict[Value, Any]:
+    """Execute a graph with numpy and keep all values; errors are as of :func:`run`."""
+    rule = _rule(inputs, weights)
+    found: dict[Value, Any] = {}
+    with np.errstate(all="ignore"):
+        for value in graph.values:
+            found[value] = rule(value, [found[a] for a in value.args])
+    return found
+
+
+def _rule(inputs: Mapping[str, Array], weights: Mapping[str, Array]) -> Callable[[Value, list[Any]], Any]:
+    """What a value is with numpy, of what its arguments are."""
 
     def rule(value: Value, args: list[Array]) -> Any:
         op = value.op
@@ -58,8 +74,7 @@ def run(
             e.add_note(f"while running {value!r}")
             raise
 
-    with np.errstate(all="ignore"):
-        return interpret(graph, rule)
+    return rule
 
 
 def computed(value: Value) -> Array:

@@ -33,6 +33,7 @@ from tdagger.op import Array, Value
 from tdagger.ops.source import Leaf
 from tdagger.ops.structure import Item
 from tdagger.tensordag import TensorDAG
+from tdagger.transform.networks import place
 
 
 class Executor(Protocol):
@@ -149,9 +150,7 @@ class Interpreter:
 
     def where(self, value: Value) -> str:
         """The module and source line that a value came from, for messages."""
-        origin = None if isinstance(self.network, Graph) else self.network.origins.get(value)
-        parts = [p for p in (origin.module, origin.source) if p] if origin else []
-        return f" ({', '.join(parts)})" if parts else ""
+        return place({} if isinstance(self.network, Graph) else self.network.origins)(value)
 
 
 def _executor(framework: str) -> Executor:

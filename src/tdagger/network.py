@@ -74,6 +74,17 @@ def plain_signature(inputs: int, outputs: int, seeds: Sequence[str] = ()) -> Sig
     return Signature(Tree("tuple", (0, 1), (args, named)), result)
 
 
+def with_seed(signature: Signature, name: str) -> Signature:
+    """The signature with a seed as the last keyword argument.
+
+    >>> with_seed(plain_signature(1, 1), "seed").inputs.children[1].keys
+    ('seed',)
+    """
+    args, kwargs = signature.inputs.children
+    named = kwargs._replace(keys=(*kwargs.keys, name), children=(*kwargs.children, Tree("leaf")))
+    return Signature(signature.inputs._replace(children=(args, named)), signature.outputs)
+
+
 class Network(Protocol):
     """What transforms need of a network: a :class:`tdagger.TensorDAG`, which says what each of these is."""
 
@@ -114,6 +125,22 @@ def declared(graph: Graph) -> dict[str, Weight]:
     found = {n: Weight(v.type, True) for n, v in graph.parameters.items()}
     found |= {n: Weight(v.type, False) for n, v in graph.buffers.items()}
     return found | {n: Weight(v.type, False) for n, v in graph.updates.items() if n not in found}
+
+
+def modules_of(modules: Mapping[str, str], origins: Iterable[Origin]) -> dict[str, str]:
+    """Of ``modules`` those that values came from, and those around them.
+
+    >>> list(modules_of({"": "Net", "a": "A", "a.b": "B", "c": "C"}, [Origin("a.b")]))
+    ['', 'a', 'a.b']
+    """
+    paths: dict[str, None] = {"": None}
+    for origin in origins:
+        path, new = origin.module, list[str]()
+        while path not in paths:
+            new.append(path)
+            path = path.rpartition(".")[0]
+        paths |= dict.fromkeys(reversed(new))
+    return {p: modules[p] for p in paths if p in modules}
 
 
 class Weights(Mapping[str, Array]):

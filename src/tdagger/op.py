@@ -136,8 +136,8 @@ class _ValueRef(weakref.ref["Value"]):
     table: dict[tuple[Value, ...], _ValueRef]
 
 
-def _forget(ref: _ValueRef, lock: threading.RLock = _interning) -> None:
-    with lock:  # by its own name, as some values live until the interpreter has taken this module apart
+def _forget(ref: _ValueRef, interning: threading.RLock = _interning) -> None:  # globals are gone as Python ends
+    with interning:
         if ref.table.get(ref.args) is ref:
             del ref.table[ref.args]
 

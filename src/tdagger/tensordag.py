@@ -16,6 +16,7 @@ from tdagger.analysis.backends import backend_of
 from tdagger.analysis.backward import backward as gradients
 from tdagger.analysis.backward import has_gradient, leaves, results
 from tdagger.analysis.cost import Cost, cost_of
+from tdagger.analysis.doubts import LeftOut, with_left_out
 from tdagger.analysis.execution import trace
 from tdagger.analysis.formula import CostFunction, Costs, costs_of
 from tdagger.analysis.memory import peak
@@ -58,8 +59,9 @@ class TensorDAG:
     those the graph doesn't use); ``origins`` tells where values came from; ``modules`` maps module paths to class
     names; ``axis_names`` has names for the dimensions of inputs (``{"x": "b c h w"}``). ``source`` is what can be
     imported again with inputs of other shapes, ``certain_dimensions`` those of inputs, by name and number, of which it
-    was asked (:meth:`certain`). ``checks`` is what the source asserts of its data, which only
-    ``to_torch(checks=True)`` asks. Make one with :func:`tdagger.from_torch` and its like.
+    was asked (:meth:`certain`), ``left_out`` calls that do nothing at these sizes and may at others. ``checks`` is what
+    the source asserts of its data, which only ``to_torch(checks=True)`` asks. Make one with
+    :func:`tdagger.from_torch` and its like.
     """
 
     graph: Graph
@@ -73,12 +75,15 @@ class TensorDAG:
     source: certain.Source | None = field(default=None, repr=False)
     certain_dimensions: frozenset[tuple[str, int]] = frozenset()
     checks: Sequence[Check] = ()
+    left_out: Sequence[LeftOut] = ()
 
     def __reduce__(self) -> Any:
         """Pickled and copied without recursion, with the origins of the graph's own values, without the source."""
         places = [(i, self.origins[v]) for i, v in enumerate(self.graph.values) if v in self.origins]
         rest = (self.signature, dict(self.state), dict(self.modules), self.name, dict(self.axis_names))
-        rest = (*rest, self.certain_dimensions, _Kept(tuple(self.checks)))
+        index = {v: i for i, v in enumerate(self.graph.values)} if self.left_out else {}
+        left = [(index[v], *what) for v, *what in self.left_out if v in index]
+        rest = (*rest, self.certain_dimensions, _Kept(tuple(self.checks)), left)
         return (_of_parts, (self.graph, self.weights, places, *rest))
 
     @staticmethod
@@ -727,7 +732,7 @@ class TensorDAG:
         found = self._axes.get(key)
         if found is None:
             given = names if isinstance(names, str) else {**self.axis_names, **(names or {})}
-            found = self._axes[key] = NamedAxes(Axes(self.graph), given, self.origins)
+            found = self._axes[key] = NamedAxes(with_left_out(Axes(self.graph), self.left_out), given, self.origins)
         return found
 
     @cached_property
@@ -784,12 +789,14 @@ def _of_parts(
     axis_names: dict[str, str],
     certain_dimensions: frozenset[tuple[str, int]],
     checks: _Kept,
+    left: Sequence[tuple[int, tuple[int, ...], str]],
 ) -> TensorDAG:
     """The network that :meth:`TensorDAG.__reduce__` took apart."""
     values = graph.values
     origins = {values[i]: origin for i, origin in places}
     found = TensorDAG(graph, weights, signature, state, origins, modules, name, axis_names, checks=checks.held)
-    return replace(found, certain_dimensions=certain_dimensions)
+    kept = [LeftOut(values[i], dimensions, what) for i, dimensions, what in left]
+    return replace(found, certain_dimensions=certain_dimensions, left_out=kept)
 
 
 def _is_array(x: Any) -> bool:

@@ -252,7 +252,11 @@ def compare(name: str, count: int) -> None:
         }, sizes
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+#: Networks that take long, and are there at a thousand sizes in the slow run.
+LONG = ("swin_tiny_patch4_window7_224", "efficientnet_b0", "vit_base_patch16_224")
+
+
+@pytest.mark.parametrize("name", [n for n in NETWORKS if n not in LONG])
 def test_formulas_of_networks(name: str) -> None:
     compare(name, 8)
 

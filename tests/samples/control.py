@@ -1,4 +1,4 @@
-"""Samples of choosing by data."""
+"""Samples of choosing by data, and of parts that were named."""
 
 from __future__ import annotations
 
@@ -33,8 +33,22 @@ def _expected(several: bool) -> Any:
     return function
 
 
+def _part(results: dict[str, td.Value]) -> Any:
+    """A block, with the names that its body has: those it gets when it is changed."""
+    graph = td.Graph({"tensors0": _T0, "tensors1": _T1}, results, name="block")
+    return lambda x, y: td.block(x, y, title="part", graph=graph)
+
+
+_T0, _T1 = td.input("tensors0", (2, 3)), td.input("tensors1", (3,))
 SAMPLES = [
     Sample("cond", f"{'several' if several else 'one'} {p}", _several if several else _one,
            (np.array(p), numbers((2, 3), "f32"), numbers((3,), "f32")), _expected(several))
     for several in (False, True) for p in (False, True)
+]  # fmt: skip
+
+SAMPLES += [
+    Sample("block", "one result", _part({"out": _T0 * 2.0}),
+           (numbers((2, 3), "f32"), numbers((3,), "f32")), lambda x, y: x * 2),
+    Sample("block", "two results", _part({"0": td.neg(_T1), "1": _T0 * 2.0}),
+           (numbers((2, 3), "f32"), numbers((3,), "f32")), lambda x, y: (-y, x * 2)),
 ]  # fmt: skip

@@ -78,6 +78,26 @@ def _orders() -> list[Sample]:
                     by_torch(lambda x, f=function, a=axis: tuple(f(x, a, keepdim=True))),
                 )
             )
+    for axis, k, dtype in [(0, 1, "f32"), (1, 3, "f64"), (1, 4, "f32"), (0, 2, "i64")]:
+        found.append(
+            Sample(
+                "kthvalue",
+                f"{axis} {k} {dtype}",
+                lambda x, a=axis, n=k: td.kthvalue(x, axis=a, k=n),
+                (_with_nan((3, 4), dtype),),
+                by_torch(lambda x, a=axis, n=k: tuple(torch.kthvalue(x, n, a, keepdim=True))),
+            )
+        )
+    for axis, dtype in [(0, "f32"), (1, "f64"), (1, "i64")]:
+        found.append(
+            Sample(
+                "mode",
+                f"{axis} {dtype}",
+                lambda x, a=axis: td.mode(x, axis=a),
+                ((np.round(numbers((4, 5), dtype)) + 0).astype(DType.of(dtype).numpy),),  # of 0 and -0 either is
+                by_torch(lambda x, a=axis: tuple(torch.mode(x, a, keepdim=True))),
+            )
+        )
     for interpolation in ("linear", "lower", "higher", "midpoint", "nearest"):
         for q, dtype in [(0.0, "f32"), (0.3, "f32"), (0.3, "f64"), (1.0, "f32")]:
             found.append(

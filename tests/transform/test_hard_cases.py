@@ -336,14 +336,19 @@ def close(found: list[Any], expected: list[torch.Tensor]) -> None:
         torch.testing.assert_close(torch.as_tensor(np.array(a)), b, rtol=1e-5, atol=2e-6)
 
 
+def alternating(names, *numbers):
+    """Names in turn with one of the numbers in every run, with the others in the slow one."""
+    pairs = [(i, j, name, n) for i, name in enumerate(names) for j, n in enumerate(numbers)]
+    return [pytest.param(name, n, marks=() if i % len(numbers) == j else pytest.mark.slow) for i, j, name, n in pairs]
+
+
 @pytest.fixture(autouse=True)
 def _no_grad():
     with torch.no_grad():
         yield
 
 
-@pytest.mark.parametrize("n", [1, 3])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "n"), alternating(CASES, 1, 3))
 def test_unbatch(name, n):
     case = CASES[name]
     module = case.module.eval()
@@ -355,8 +360,7 @@ def test_unbatch(name, n):
     assert single.graph == td.from_torch(module, of_batch(case, 2)).unbatch(input="x", axis=case.batch).graph
 
 
-@pytest.mark.parametrize("n", [1, 2])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "n"), alternating(CASES, 2, 1))
 def test_batch_of_five(name, n):
     case = CASES[name]
     module = case.module.eval()
@@ -366,9 +370,9 @@ def test_batch_of_five(name, n):
     assert dag.graph == td.from_torch(module, x).graph
 
 
-@pytest.mark.parametrize("n", [1, 2])
-@pytest.mark.parametrize(("name", "shape"), SIZES)
-def test_sizes(name, shape, n):
+@pytest.mark.parametrize(("of", "n"), alternating(SIZES, 1, 2))
+def test_sizes(of, n):
+    name, shape = of
     case = CASES[name]
     module = case.module.eval()
     x = of_batch(case, n, shape)

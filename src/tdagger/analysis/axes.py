@@ -228,9 +228,11 @@ class Axes:
             self._terms[value] = results[0] if len(results) == 1 else results
         else:
             self._terms[value] = op.axis_rule(self, value.type, *args)
-        indexed = op.name in ("gather", "scatter") and value not in self.static and value.args[1] in self.static
-        if indexed and any(isinstance(v.op, Const) and v.type.size > 1 for v in topological([value.args[1]])):
-            self.guess(args[0][int(op.attributes["axis"])], "is indexed with numbers that are given")
+        if op.name in ("gather", "scatter") and value not in self.static:
+            index = value.args[1]
+            given = [a for a in (index.args[1:] if index.op.name == "linear_index" else (index,)) if a in self.static]
+            if given and any(isinstance(v.op, Const) and v.type.size > 1 for v in topological(given)):
+                self.guess(args[0][int(op.attributes["axis"])], "is indexed with numbers that are given")
 
     def _use(self, value: Value, argument: int) -> Terms:
         """The axes of something made of constants alone, for one use of it.
@@ -405,18 +407,26 @@ class Axes:
             return [(a,) for a in axes] if exact else [self.fresh(n, "part") if n != 1 else () for n in sizes]
         big = [i for i, n in enumerate(sizes) if n != 1]
         pieces: list[list[Axis]] = [[] for _ in sizes]
+        whole = {a for a in axes if a.size != 1}
         for i, piece in zip(
             big, self._split_big([a for a in axes if a.size != 1], [sizes[i] for i in big]), strict=True
         ):
             pieces[i] = piece
+        stated = any(isinstance(n, Sized) for n in sizes)
+        turned = sorted(a.size for a in whole) == sorted(n for n in sizes if n != 1)
+        if turned and not whole.issuperset(a for piece in pieces for a in piece):
+            self.guess(tuple(axes), f"is split into {_times(sizes)}, across its axes")
         inner = 1
         for axis in reversed(axes):
-            if axis.size == 1:
-                _place_one(axis, inner, sizes, pieces)
+            if axis.size == 1 and not _place_one(axis, inner, sizes, pieces) and not stated and 1 in sizes:
+                self.guess((axis,), f"of 1 entry is at another place in {_times(sizes)}")
             inner *= axis.size
         found = [tuple(p) if p or n != 1 else self.one() for p, n in zip(pieces, sizes, strict=True)]
-        if any(isinstance(n, Sized) for n in sizes):
-            self.stated += [t for t, n in zip(found, sizes, strict=True) if not isinstance(n, Sized)]
+        for term, n in zip(found, sizes, strict=True) if stated else ():
+            if not isinstance(n, Sized):
+                self.stated.append(term)
+                if 1 < n <= _FEW:
+                    self.guess(term, f"is given as {n}, where another factor is left open")
         return found
 
     def _split_big(self, rest: list[Axis], sizes: list[int]) -> list[list[Axis]]:
@@ -508,6 +518,8 @@ class Axes:
             return term if count == size else self._some(count)
         literal = not (isinstance(start, Sized) or isinstance(stop, Sized))
         if size == 1 and count == 1 and (literal or (step == 1 and _difference(start, stop)[0] == {})):
+            if not self.assume_size_one:
+                self.guess(term, "takes its only entry")
             return self._only_entry(term)
         if literal and count == 1:
             self.mark(term, "takes one entry of")
@@ -529,6 +541,9 @@ class Axes:
         if (part := self._part(term, start)) is not None:
             return part
         self._guess_bounds(term, start, stop)
+        cut = start.parts if isinstance(start, Sized) else stop.parts if isinstance(stop, Sized) else None
+        if cut is not None and cut[0] == "split" and (cut[1] > 1 or size <= 3):
+            self.guess(term, f"is split by {cut[1]}")
         if sum(times * ((size + o) // divisor) for o, times in offsets.items()) + plus != stop - start:
             self.guess(term, f"takes entries of {size} from or to where there are none")
             return self._some(count)
@@ -536,7 +551,11 @@ class Axes:
             return self._some(len(range(0, plus, step)), True) if count != 1 else ()
         if len(offsets) > 1:  # the last of several chunks: what it has is checked where sizes change
             self.rests.append((self._value, axis))
-            return self.line((term,), 0, divisor, firm=False)
+            found = self.line((term,), 0, divisor, firm=False)
+            if size_of(found) == count:
+                return found
+            self.guess(term, f"is cut into parts of which the last has {count} entries")
+            return self._some(count)
         ((offset, times),) = offsets.items()
         if times != 1 and divisor != 1:
             return self.line((term,) * times, 0, divisor, firm=False)
@@ -559,7 +578,9 @@ class Axes:
         """Bounds that count from the start may have been computed; 0 and a first entry left out are taken as said."""
         size = size_of(term)
         said = isinstance(start, Sized) or start == 0 or (start == 1 and size > 3)
-        if not (said and isinstance(stop, Sized)):
+        computed = {size // 2, (size + 1) // 2} if size > 3 else {size // 2, size - 1} - {0}
+        from_end = any(isinstance(b, Sized) and b.divisor == 1 and size - b in computed for b in (start, stop))
+        if not (said and isinstance(stop, Sized)) or from_end:
             self.guess(term, f"takes entries {start}:{'' if stop == size else stop} of {size}", told_by if said else ())
 
     def _some(self, count: int, firm: bool = False) -> Term:
@@ -687,6 +708,8 @@ _WEIGHT = {"input": 5, "line": 4, "parameter": 3, "buffer": 3, "const": 2}
 
 #: A slice of an axis of parameters is taken as a chunk of it if there are at most so many.
 _CHUNKS = 8
+#: A factor of so few entries, beside one that is left open, may be meant as a number.
+_FEW = 4
 
 
 @nested
@@ -735,10 +758,11 @@ def _without_ones(term: Term) -> Term:
     return tuple([a for a in term if a.kind != "one"]) if len(term) > 1 else term
 
 
-def _place_one(axis: Axis, inner: int, sizes: Sequence[int], pieces: list[list[Axis]]) -> None:
+def _place_one(axis: Axis, inner: int, sizes: Sequence[int], pieces: list[list[Axis]]) -> bool:
     """Give an axis of size 1, with ``inner`` entries inside of it, to a factor of size 1 at its place.
 
-    The outermost that is free; where there is none it goes with the factor inside of it, or around it.
+    The outermost that is free; where there is none it goes with the factor inside of it, or around it, and False is
+    given.
     """
     slots: list[int] = []
     around = 0
@@ -753,12 +777,17 @@ def _place_one(axis: Axis, inner: int, sizes: Sequence[int], pieces: list[list[A
     if slots:
         # axes come from the innermost: leave places for those that are still to come
         pieces[free[-1] if free else slots[0]].insert(0, axis)
-        return
+        return True
     if not pieces:  # the dimension is dropped
-        return
+        return True
     own = pieces[around]
     at, seen = len(own), 1
     while at and seen < inner:
         at -= 1
         seen *= own[at].size
     own.insert(at, axis)
+    return False
+
+
+def _times(sizes: Sequence[int]) -> str:
+    return " x ".join(str(int(n)) for n in sizes)

@@ -17,38 +17,16 @@ its size (``1 / n``, zeros of ``n`` entries that are only summed, a window over 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, cast
-
-import numpy as np
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, cast
 
 from tdagger.analysis.axes import Axes, Axis, Guess, resolve
+from tdagger.analysis.made import WHOLE, because, numbers_made
 from tdagger.analysis.sizes import Sizes, assumed
 from tdagger.graph import result_types
 from tdagger.op import Term, Value
-from tdagger.ops.source import Const
+from tdagger.ops.source import Const, Iota
 from tdagger.types import Sized
-
-#: What Python makes of a size, of which a trace may be left in the graph as a number.
-_MADE: dict[str, Callable[[int], float]] = {
-    "{n}": lambda n: n,
-    "{n} - 1": lambda n: n - 1,
-    "{n} // 2": lambda n: n // 2,
-    "{n} + 1": lambda n: n + 1,
-    "2 * {n}": lambda n: 2 * n,
-    "{n} / 2": lambda n: n / 2,
-    "({n} - 1) / 2": lambda n: (n - 1) / 2,
-    "1 / {n}": lambda n: 1 / n,
-    "2 / {n}": lambda n: 2 / n,
-    "1 / ({n} - 1)": lambda n: 1 / (n - 1) if n > 1 else 1,
-    "sqrt({n})": math.sqrt,
-    "1 / sqrt({n})": lambda n: 1 / math.sqrt(n),
-    "log({n})": math.log,
-}
-
-#: Those of these, the first, that a number of entries may be.
-_WHOLE = dict(list(_MADE.items())[:3])
 
 #: Attributes that hold numbers of entries as the source gave them.
 _COUNTS = frozenset({"kernel", "widths", "shift", "shifts", "k", "window"})
@@ -56,8 +34,31 @@ _COUNTS = frozenset({"kernel", "widths", "shift", "shifts", "k", "window"})
 #: Kinds of axes that nothing but constants has.
 _LOOSE = frozenset({"iota", "repeated", "const", "banded", "random", "interpolated", "bins"})
 
-#: Numbers that are everywhere, whatever the sizes are.
-_COMMON = frozenset({0.0, 0.5, 1.0, 2.0})
+#: Ops that give entries by their place.
+_PLACED = frozenset({"tril", "triu"})
+
+#: Ops whose second argument is indices.
+_INDEXED = frozenset({"gather", "scatter"})
+
+#: Of an axis of more entries, 1 and 2 as an attribute are taken as said; of one of less, what is more than it has.
+_FEW = 5
+
+
+class LeftOut(NamedTuple):
+    """Something that was done to a value and changed nothing at these sizes: of which dimensions that isn't sure."""
+
+    value: Value
+    dimensions: tuple[int, ...]
+    what: str
+
+
+def with_left_out(axes: Axes, left_out: Iterable[LeftOut]) -> Axes:
+    """The axes, with what was left out of their graph among the guesses."""
+    known = set(axes.graph.values) if left_out else set[Value]()
+    for value, dimensions, what in left_out:
+        for i in dimensions if value in known else ():
+            axes.guesses.append(Guess(value, axes[value][i], what))
+    return axes
 
 
 def doubts(axes: Axes, sizes: Sizes, numbers: bool = True) -> Iterator[Guess]:
@@ -68,39 +69,62 @@ def doubts(axes: Axes, sizes: Sizes, numbers: bool = True) -> Iterator[Guess]:
     changed = {a for a in sizes.known if sizes.known[a] != a.size}
     if not changed:
         return
-    yield from assumed(axes, sizes)
-    changed = {a for a in changed if a.size != 1}  # no number is made of 1 more than of anything else
-    made = _made_of(_sizes_of(axes, changed))
+    guessed = assumed(axes, sizes)
+    yield from guessed
+    known = {g.value for g in guessed}
+    of = _sizes_of(axes, changed)
+    entries = {float(number): why for n in sorted(of) for number, why in _wholes(n)}
+    picked = {v.args[0] for v in axes.graph.values if v.op.name == "group"}
     for value in axes.graph.values:
-        op = value.op
-        if not isinstance(op, Const):
-            why = _count(axes, value, changed)
-        elif numbers:
-            why = _number(op, made)
-        else:
-            continue
-        if why:
+        why = _count(axes, value, changed)
+        if not why and value.op.name == "slice":
+            why = _bound(axes, value, value in picked, changed, of)
+        if why and value not in known:
             yield Guess(value, (), why)
-    yield from _untied(axes, sizes, made)
+    if numbers:
+        yield from numbers_made(axes, changed, of)
+    if any(a.size == 1 for a in changed):
+        yield from _single(axes, changed)
+    yield from _untied(axes, sizes, {n: why for n, why in entries.items() if n > 1})
 
 
 def _count(axes: Axes, value: Value, changed: set[Axis]) -> str:
     """Which attribute of an op holds a number of entries that is made of the size of one of its dimensions."""
     attributes = value.op.attributes
     for name in attributes.keys() & _COUNTS:
-        numbers = {n for n in _numbers(attributes[name]) if n > 2}
-        for arg in value.args if numbers else ():
+        given = {n for n in _numbers(attributes[name]) if n > 0}
+        for arg in value.args if given else ():
             for terms, type_ in zip(axes.of(arg), result_types(arg), strict=True):
                 own = {n for t, n in zip(terms, type_.shape, strict=True) if any(a in changed for a in t)}
                 for n in own:
-                    for shown, function in _WHOLE.items():
-                        if function(n) in numbers:
-                            return f"has {name}={attributes[name]}, {_because(shown, n)}"
+                    numbers = {k for k in given if k > 2 or k == n or (n <= _FEW and name != "kernel")}
+                    for number, why in _wholes(n):
+                        if number in numbers:
+                            return f"has {name}={attributes[name]}, {why}"
     return ""
 
 
-def _because(shown: str, n: int) -> str:
-    return f"{shown.format(n=n)}, where an axis of {n} entries has another size"
+def _wholes(n: int) -> Iterator[tuple[int, str]]:
+    """The numbers of entries that Python makes of a size, and how; of few no more than it is."""
+    for shown, function in WHOLE.items():
+        if n > _FEW or function(n) <= n:
+            yield function(n), because(shown, n)
+
+
+def _bound(axes: Axes, value: Value, picked: bool, changed: set[Axis], sizes: set[int]) -> str:
+    """Which bound of a slice is made of the size of another axis, that changes; those of its own are guesses.
+
+    ``picked``: one entry is, which has guesses of its own. Up to 2 bounds are everywhere, but as ends.
+    """
+    (x,) = value.args
+    for bounds, term, n in zip(value.op.attributes["bounds"], axes[x], x.shape, strict=True):
+        start, stop, _ = bounds or (0, 0, 1)
+        own = any(a in changed for a in resolve(term)) or (picked and stop - start == 1)
+        for bound in () if own else (start, stop):
+            made = sizes & ({bound, bound + 1} if bound > 2 else {bound} if bound == stop else set())
+            if made and bound < n and not isinstance(bound, Sized):
+                return f"takes entries from or to {bound}, where an axis of {min(made)} entries has another size"
+    return ""
 
 
 def _sizes_of(axes: Axes, changed: set[Axis]) -> set[int]:
@@ -111,30 +135,7 @@ def _sizes_of(axes: Axes, changed: set[Axis]) -> set[int]:
             for term, n in zip(terms, type_.shape, strict=True):
                 if n not in found and any(a in changed for a in term):
                     found.add(n)
-    return {n for n in found if n > 1}
-
-
-def _made_of(sizes: set[int]) -> dict[float, str]:
-    """The numbers that are made of sizes that change, and how."""
-    made: dict[float, str] = {}
-    for n in sorted(sizes):
-        for shown, function in _MADE.items():
-            number = float(function(n))
-            if number > 1 or number not in _COMMON:
-                made.setdefault(number, _because(shown, n))
-    return made
-
-
-def _number(op: Const, made: Mapping[float, str]) -> str:
-    """How a constant that is one number is made of sizes; nothing if it isn't."""
-    data = op.data
-    if data.size != 1 or data.dtype.kind not in "iuf":
-        return ""
-    number = abs(float(data.reshape(())))
-    if number in _COMMON:
-        return ""
-    near = float(np.finfo(data.dtype).eps) * 4 if data.dtype.kind == "f" else 0.0
-    return next((f"is {why}" for m, why in made.items() if abs(m - number) <= near * m), "")
+    return found - {0}
 
 
 def _numbers(attribute: Any) -> Iterator[int]:
@@ -146,6 +147,32 @@ def _numbers(attribute: Any) -> Iterator[int]:
             stack.extend(cast(tuple[Any, ...], item))
         elif isinstance(item, int) and not isinstance(item, bool | Sized):
             yield item
+
+
+def _single(axes: Axes, changed: set[Axis]) -> Iterator[Guess]:
+    """Constants of one entry where an axis of one entry changes: there may be as many as that axis has."""
+    ones: set[Value] = set()
+    outputs = {*axes.graph.outputs.values(), *axes.graph.updates.values()}
+    for value in axes.graph.values:
+        # what an index is made of, beside the shape of what it goes into
+        made = value.args if value in axes.static else value.args[1:] if value.op.name == "linear_index" else ()
+        placed = isinstance(value.op, Const | Iota) or (value in axes.static and value.op.name in _PLACED)
+        if (placed and value.rank and value.type.size == 1) or any(a in ones for a in made):
+            ones.add(value)
+        if value in ones and value in outputs:
+            yield Guess(value, (), "is an output with 1 entry, where an axis of 1 entry has another size")
+        if value in axes.static or value in ones:
+            continue
+        for i, arg in enumerate(value.args):
+            if arg not in ones:
+                continue
+            index = i == 1 and value.op.name in _INDEXED
+            for terms, type_ in zip(axes.of(value), result_types(value), strict=True):
+                along = type_.shape == arg.shape and any(
+                    n == 1 and any(a in changed for a in resolve(t)) for t, n in zip(terms, type_.shape, strict=True)
+                )
+                if index or along:
+                    yield Guess(arg, (), "has 1 entry, where an axis of 1 entry has another size")
 
 
 def _untied(axes: Axes, sizes: Sizes, made: Mapping[float, str]) -> Iterator[Guess]:
@@ -168,14 +195,17 @@ def _untied(axes: Axes, sizes: Sizes, made: Mapping[float, str]) -> Iterator[Gue
 
 def _loose(value: Value, term: Term, sizes: Sizes, made: Mapping[float, str], seen: set[Axis]) -> Iterator[Guess]:
     for axis in resolve(term):
-        why = made.get(float(axis.size))
-        if why is None or axis in seen or sizes.known.get(axis, axis.size) != axis.size:
-            continue
         counted = [a for line in axis.lines for p in line.parts if not isinstance(p, int) for a in resolve(p)]
         of_loose = bool(counted) and all(a.kind in _LOOSE and a not in sizes.told for a in counted)
-        if axis.kind in _LOOSE and not axis.rigid and (axis not in sizes.told or of_loose):
-            seen.add(axis)
-            yield Guess(value, (axis,), f"has {axis.size} entries, and nothing ties them to an axis: {why}")
+        if axis in seen or axis.rigid or sizes.known.get(axis, axis.size) != axis.size:
+            continue
+        own = [axis] if axis.kind in _LOOSE and (axis not in sizes.told or of_loose) else []
+        for a in [*own, *(counted if of_loose and axis.kind == "line" else [])]:
+            why = made.get(float(a.size))
+            if why is not None:
+                seen.add(axis)
+                yield Guess(value, (axis,), f"has {a.size} entries, and nothing ties them to an axis: {why}")
+                break
 
 
 def _with_parts(axes: Iterable[Axis]) -> Iterator[Axis]:

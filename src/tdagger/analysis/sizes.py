@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from heapq import heappop, heappush
 from typing import Any, NamedTuple, cast
 
-from tdagger.analysis.axes import Axes, Axis, Guess, Line, resolve, size_of
+from tdagger.analysis.axes import Axes, Axis, Guess, Line, resolve
 from tdagger.analysis.notation import show_term
 from tdagger.errors import AxisError
 from tdagger.op import Term
@@ -156,10 +156,15 @@ def solve(axes: Axes, wanted: Mapping[Term, Any], sizes: Sizes | None = None) ->
 def assumed(axes: Axes, sizes: Sizes) -> list[Guess]:
     """What was guessed of a graph at other sizes: see :mod:`tdagger.analysis.doubts`, which has all of it.
 
-    Of ``axes.guesses`` those whose dimension has another size, and products that were split without saying which factor
-    grows.
+    Of ``axes.guesses`` those whose dimension has another size, or is made of one that has (``n // 2`` may be the same),
+    and products that were split without saying which factor grows.
     """
-    changed = [g for g in axes.guesses if sizes.of(g.term) != size_of(resolve(g.term))]
+    moved: set[Axis] = set()
+    for axis in axes.all:  # parts were made before what is made of them
+        parts = [a for line in axis.lines for p in line.parts if not isinstance(p, int) for a in resolve(p)]
+        if any(sizes.known.get(a, a.size) != a.size for a in resolve((axis,))) or not moved.isdisjoint(parts):
+            moved.update(resolve((axis,)))
+    changed = [g for g in axes.guesses if not moved.isdisjoint(resolve(g.term))]
     return [*sizes.kept, *(g for g in changed if not _is_told(g, sizes))]
 
 

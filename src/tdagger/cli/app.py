@@ -13,6 +13,7 @@ from rich.console import Console
 from tdagger.cli import DIFFERS, common, tables
 from tdagger.cli.compare import compare
 from tdagger.cli.cost import cost
+from tdagger.cli.diff import diff
 from tdagger.cli.layout import escape
 from tdagger.cli.measure import Difference, differences, report
 from tdagger.cli.timing import calibrate, predict, profile
@@ -58,6 +59,8 @@ def tdagger(
       tdagger cost transformers:LlamaForCausalLM --meta --at b=8,s=4096
 
       tdagger compare timm:resnet50 timm:resnet101 --by op
+
+      tdagger diff my_package.models:old my_package.models:new
 
       tdagger profile timm:resnet50 --by module --top 10
 
@@ -182,5 +185,5 @@ def convert(
 
 
 # Commands that have a file of their own.
-for command in (cost, compare, profile, predict, calibrate):
+for command in (cost, compare, diff, profile, predict, calibrate):
     app.command()(command)

@@ -43,6 +43,14 @@ Settings = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+SettingsOfA = Annotated[
+    list[str] | None,
+    typer.Option("--set-a", metavar="KEY=VALUE", help="Settings of A only.", rich_help_panel=PANEL),
+]
+SettingsOfB = Annotated[
+    list[str] | None,
+    typer.Option("--set-b", metavar="KEY=VALUE", help="Settings of B only.", rich_help_panel=PANEL),
+]
 Batch = Annotated[
     int | None, typer.Option("--batch", min=1, help="The first size of every input.", rich_help_panel=PANEL)
 ]

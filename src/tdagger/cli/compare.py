@@ -54,14 +54,8 @@ def compare(
         str | None,
         typer.Option("--at-b", metavar="AXES", help="Sizes of B, besides --at.", rich_help_panel=common.PANEL),
     ] = None,
-    set_a: Annotated[
-        list[str] | None,
-        typer.Option("--set-a", metavar="KEY=VALUE", help="Settings of A only.", rich_help_panel=common.PANEL),
-    ] = None,
-    set_b: Annotated[
-        list[str] | None,
-        typer.Option("--set-b", metavar="KEY=VALUE", help="Settings of B only.", rich_help_panel=common.PANEL),
-    ] = None,
+    set_a: common.SettingsOfA = None,
+    set_b: common.SettingsOfB = None,
     device: DeviceName = None,
     meta: common.Meta = False,
     as_json: common.AsJson = False,

@@ -56,7 +56,7 @@ from tdagger.library.block import block
 from tdagger.library.contraction import bilinear, einsum
 from tdagger.library.control import cond
 from tdagger.library.conv import convolution, convolution_transpose
-from tdagger.library.counts import filled, linspace, median, over_count, pdist, quantile
+from tdagger.library.counts import filled, kthvalue, linspace, median, mode, over_count, pdist, quantile
 from tdagger.library.fourier import fft
 from tdagger.library.kinks import (
     at_least,
@@ -233,6 +233,7 @@ __all__ = [
     "instance_norm_train",
     "interpolate",
     "inv_gaussian",
+    "kthvalue",
     "largest",
     "layer_norm",
     "leaky_relu",
@@ -258,6 +259,7 @@ __all__ = [
     "mean",
     "median",
     "mish",
+    "mode",
     "nan_to_num",
     "ndtri",
     "normal",

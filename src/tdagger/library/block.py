@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tdagger.composite import composite
-from tdagger.errors import TypeMismatchError
-from tdagger.graph import Graph, replayed
+from tdagger.graph import Graph
+from tdagger.library.control import of_types
 from tdagger.op import Value
 
 
@@ -23,9 +23,5 @@ def block(*tensors: Value, title: str, graph: Graph) -> Any:
     (f32[3], 6)
     """
     del title
-    wanted, given = ([v.type for v in values] for values in (graph.inputs.values(), tensors))
-    if wanted != given:
-        raise TypeMismatchError(f"{graph.name} takes {wanted}, but is given {given}")
-    new = replayed(graph, dict(zip(graph.inputs.values(), tensors, strict=True)))
-    results = tuple([new[v] for v in graph.outputs.values()])
+    results = of_types(graph, tensors)
     return results[0] if len(results) == 1 else results

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from tdagger.composite import Composite, composite
 from tdagger.errors import TypeMismatchError
-from tdagger.graph import Graph, replayed, topological
+from tdagger.graph import Graph, applied, topological
 from tdagger.interpret import run
 from tdagger.op import Array, Op, Value
 from tdagger.ops.elementwise import where
@@ -34,7 +34,7 @@ def cond(*tensors: Value, then: Graph, otherwise: Graph) -> Any:
     predicate, *operands = tensors
     if predicate.type != TensorType((), "bool"):
         raise TypeMismatchError(f"cond chooses by a bool of rank 0, not by {predicate.type}")
-    first, second = (_applied(branch, operands) for branch in (then, otherwise))
+    first, second = (of_types(branch, operands, "cond: ") for branch in (then, otherwise))
     types = [[v.type for v in results] for results in (first, second)]
     if types[0] != types[1] or not first:
         raise TypeMismatchError(f"cond: the branches give {types[0]} and {types[1]}, which must be alike")
@@ -42,13 +42,12 @@ def cond(*tensors: Value, then: Graph, otherwise: Graph) -> Any:
     return chosen[0] if len(chosen) == 1 else tuple(chosen)
 
 
-def _applied(branch: Graph, operands: Sequence[Value]) -> list[Value]:
-    """The results of a graph on operands."""
-    wanted, given = ([v.type for v in values] for values in (branch.inputs.values(), operands))
+def of_types(graph: Graph, operands: Sequence[Value], what: str = "") -> tuple[Value, ...]:
+    """The results of a graph on operands; TypeMismatchError, which begins with ``what``, if they have other types."""
+    wanted, given = ([v.type for v in values] for values in (graph.inputs.values(), operands))
     if wanted != given:
-        raise TypeMismatchError(f"cond: {branch.name} takes {wanted}, but is given {given}")
-    new = replayed(branch, dict(zip(branch.inputs.values(), operands, strict=True)))
-    return [new[v] for v in branch.outputs.values()]
+        raise TypeMismatchError(f"{what}{graph.name} takes {wanted}, but is given {given}")
+    return applied(graph, operands)
 
 
 def of_body(body: Graph) -> Op | None:

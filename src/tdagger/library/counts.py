@@ -14,12 +14,12 @@ import numpy as np
 from tdagger.composite import Composite, composite
 from tdagger.errors import AttributeValueError, TypeMismatchError
 from tdagger.library.arithmetic import floats_only
-from tdagger.library.reduction import sort, vector_norm
+from tdagger.library.reduction import argmax, sort, vector_norm
 from tdagger.op import Array, AxisRules, Plan, Terms, Value
-from tdagger.ops.elementwise import cast, floor_divide, full_like, isnan, less, maximum, not_, where
-from tdagger.ops.indexing import gather, take_along
+from tdagger.ops.elementwise import align, cast, equal, floor_divide, full_like, isnan, less, maximum, not_, where
+from tdagger.ops.indexing import gather, iota_like, take_along
 from tdagger.ops.source import const, scalar
-from tdagger.ops.structure import broadcast_to, reduce, slice_axis
+from tdagger.ops.structure import broadcast_to, reduce, slice_axis, unsqueeze
 from tdagger.types import DType, TensorType, sized
 
 
@@ -101,6 +101,35 @@ def median(x: Value, *, axis: int, skip_nan: bool = False) -> tuple[Value, Value
     else:
         at = where(less(count, n), count, full_like(count, (n - 1) // 2))
     return take_along(ordered, at, axis), take_along(places, at, axis)
+
+
+@composite
+def kthvalue(x: Value, *, axis: int, k: int) -> tuple[Value, Value]:
+    """The ``k``-th smallest entry (from 1) along ``axis``, which it keeps with size 1, and its index (i64).
+
+    NaN counts as largest. Of equal entries a framework may take another one than here, which is the ``k``-th of them in
+    a stable order.
+    """
+    if not 1 <= k <= x.shape[axis]:
+        raise AttributeValueError(f"kthvalue: k is from 1 to {x.shape[axis]}, the size of axis {axis}, got {k}")
+    ordered, places = sort(x, axis=axis)
+    return slice_axis(ordered, axis, k - 1, k), slice_axis(places, axis, k - 1, k)
+
+
+@composite
+def mode(x: Value, *, axis: int) -> tuple[Value, Value]:
+    """The most frequent entry along ``axis``, which it keeps with size 1, the smallest of several; and its last index.
+
+    Every pair of entries is compared. Of equal entries a framework may take another one than the last.
+    """
+    mine, others = unsqueeze(x, (axis + 1,)), unsqueeze(x, (axis,))
+    count = reduce(cast(equal(*align(mine, others)), "i64"), "sum", (axis + 1,), keep=False)
+    most = equal(count, broadcast_to(reduce(count, "max", (axis,)), count.shape))
+    ordered, places = sort(x, axis=axis)
+    first = argmax(cast(take_along(most, places, axis), "u8"), axis=axis, keep=True)
+    value = take_along(ordered, first, axis)
+    same = equal(x, broadcast_to(value, x.shape))
+    return value, reduce(where(same, iota_like(x, axis), -1), "max", (axis,))
 
 
 #: How a quantile between two entries is taken.

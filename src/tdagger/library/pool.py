@@ -336,7 +336,7 @@ def _bins(op: Composite, rules: AxisRules, out: ValueType, x: Terms) -> Any:
     for axis, wanted in enumerate(sizes, lead):
         if wanted is not None:
             rules.mark(x[axis], "takes bins of")
-            if wanted != 1:  # which may be None or a factor in the source
+            if wanted != 1 or math.prod([a.size for a in x[axis]]) <= 3:  # None, a half or a factor in the source
                 rules.guess(x[axis], f"is pooled to {wanted} entries")
             terms[axis] = rules.fresh(wanted, "bins") if wanted != 1 else rules.one()
     return tuple(terms) if isinstance(out, TensorType) else [tuple(terms)] * len(out)

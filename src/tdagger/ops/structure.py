@@ -809,7 +809,7 @@ def _forward(n: int, start: int | None, stop: int | None, step: int) -> Bounds |
     """The bounds as they are kept; None if they are those of everything, whatever there is."""
     entries = range(*slice(start, stop, step).indices(n))
     first = _bound(n, 0 if start is None else start)
-    last = sized(n) if stop is None or stop >= _OPEN or (stop == n and not isinstance(stop, Sized)) else _bound(n, stop)
+    last = sized(n) if stop is None or stop >= OPEN or (stop == n and not isinstance(stop, Sized)) else _bound(n, stop)
     follows = isinstance(first, Sized), isinstance(last, Sized)
     if (
         step == 1
@@ -825,7 +825,7 @@ def _forward(n: int, start: int | None, stop: int | None, step: int) -> Bounds |
 
 
 #: What torch writes for a bound that was left open is larger than this.
-_OPEN = 2**62
+OPEN = 2**62
 
 
 def _bound(n: int, given: int) -> int:

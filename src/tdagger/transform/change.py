@@ -21,7 +21,7 @@ from tdagger.analysis.sizes import Sizes
 from tdagger.composite import Composite
 from tdagger.depth import nested
 from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError
-from tdagger.graph import Graph, bulk, is_one, replayed, result_types, topological
+from tdagger.graph import Graph, applied, bulk, is_one, result_types, topological
 from tdagger.interpret import computed
 from tdagger.library import control
 from tdagger.library.block import block
@@ -382,8 +382,7 @@ class Change:
 
     def _inlined(self, value: Value, body: Graph, args: list[Value]) -> Any:
         """What a composite gives, by its changed body."""
-        new = replayed(body, dict(zip(body.inputs.values(), args, strict=True)))
-        found = tuple([new[v] for v in body.outputs.values()])
+        found = applied(body, args)
         return found[0] if is_one(value) else found
 
     def _chosen(self, value: Value, op: Composite, args: list[Value], places: list[Plan]) -> Any:

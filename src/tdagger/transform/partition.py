@@ -18,7 +18,7 @@ from tdagger.errors import GraphError
 from tdagger.graph import Graph, bulk, flops, result_types, traffic
 from tdagger.interpret import run
 from tdagger.names import shown
-from tdagger.network import N, Network, Origin, Weight, Weights, plain_signature, with_parts
+from tdagger.network import N, Network, Weight, Weights, modules_of, plain_signature, with_parts
 from tdagger.op import Array, Value
 from tdagger.ops.source import Const, Input, Leaf
 from tdagger.ops.structure import Item
@@ -266,9 +266,8 @@ def _crossing(values: Sequence[Value]) -> list[int]:
     for value, end in last.items():
         start = place.get(value)
         if start is not None:
-            nbytes = sum(t.bytes for t in result_types(value))
-            change[start + 1] += nbytes
-            change[end + 1] -= nbytes
+            change[start + 1] += _bytes(value)
+            change[end + 1] -= _bytes(value)
     return list(accumulate(change))
 
 
@@ -471,25 +470,13 @@ def _network(part: Part[N]) -> N:
         signature=plain_signature(len(inputs) - len(seeds), len(outputs), list(seeds)),
         state=state,
         origins=origins,
-        modules=_modules(dag.modules, origins.values()),
+        modules=modules_of(dag.modules, origins.values()),
         name=f"{dag.name} {part.number}",
         axis_names={n: p for n, p in dag.axis_names.items() if n in inputs},
         source=None,
         certain_dimensions=frozenset[tuple[str, int]](),
         checks=(),
     )
-
-
-def _modules(modules: Mapping[str, str], origins: Iterable[Origin]) -> dict[str, str]:
-    """The modules that values came from, and those around them."""
-    paths: dict[str, None] = {"": None}
-    for origin in origins:
-        path, new = origin.module, list[str]()
-        while path not in paths and path not in new:
-            new.append(path)
-            path = path.rpartition(".")[0]
-        paths |= dict.fromkeys(reversed(new))
-    return {p: modules[p] for p in paths if p in modules}
 
 
 __all__ = ["Cost", "Edge", "Part", "Partition", "by_cost", "by_memory", "by_support", "parted", "partition"]

@@ -142,7 +142,7 @@ def _lines(graph: Graph, origins: Mapping[Value, Any], axes: NamedAxes | None) -
     """The lines of all values that get one, and how every value is written as an argument."""
     paths = [o.module if (o := origins.get(v)) else "" for v in graph.values]
     parents = {p.rpartition(".")[0] for p in set(paths) if p}
-    inline = _numbers(graph)
+    inline = numbers(graph)
     names: dict[Value, str] = {}
     lines: list[Line] = []
     for value, path in zip(graph.values, paths, strict=True):
@@ -166,7 +166,7 @@ def _lines(graph: Graph, origins: Mapping[Value, Any], axes: NamedAxes | None) -
     return lines, names
 
 
-def _numbers(graph: Graph) -> dict[Value, str]:
+def numbers(graph: Graph) -> dict[Value, str]:
     """Constants of one element, and their repetitions where another argument shows the shape."""
     spread: dict[Value, str] = {}
     for value in graph.values:

@@ -583,3 +583,52 @@ def test_exported_program() -> None:
     a, h, c, mask = (torch.rand(3, 4) for _ in range(4))
     out = call_dag().to_exported_program().module()(a, (h, c), mask=mask)
     torch.testing.assert_close(out[0], a + mask)
+
+
+class _Answering(nn.Module):
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.arange(6.0).reshape(2, 3))
+        self.weight = nn.Parameter(torch.ones(3))
+        self.answer = answer
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.answer(self, x)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda m, x: torch.ones(3),
+        lambda m, x: m.table,
+        lambda m, x: m.weight,
+        lambda m, x: {"a": x + 1, "positions": torch.arange(3)},
+        lambda m, x: (x, m.table, m.table.sum()),
+        lambda m, x: {"a": x, "b": m.weight},
+    ],
+)
+def test_torchscript_answers_what_depends_on_no_input(answer: Any) -> None:
+    net, x = _Answering(answer), torch.ones(2, 3)
+    torch.testing.assert_close(td.from_torch(net, x).to_torchscript()(x), net(x))
+
+
+def test_torchscript_takes_nested_dicts_of_one_type() -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor, more: dict[str, dict[str, torch.Tensor]]) -> torch.Tensor:
+            return x + more["a"]["b"] * more["c"]["d"]
+
+    x = torch.ones(2, 3)
+    more = {"a": {"b": x * 2}, "c": {"d": x * 3}}
+    torch.testing.assert_close(td.from_torch(Net(), (x, more)).to_torchscript()(x, more), Net()(x, more))
+
+
+@pytest.mark.parametrize("more", [{"a": {"b": 1}, "c": 2}, {"a": {"b": 1}, "c": [2]}, {"a": {"x": {"b": 1}, "y": 3}}])
+def test_torchscript_says_which_dict_it_cannot_take(more: Any) -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor, more: Any) -> torch.Tensor:
+            return x + sum(torch.utils._pytree.tree_leaves(more))
+
+    given = torch.utils._pytree.tree_map(lambda n: torch.full((3,), float(n)), more)
+    dag = td.from_torch(Net(), (torch.ones(2, 3), given))
+    with pytest.raises(td.UnsupportedError, match=r"of one type only, and the network takes a dict \('\w', '\w'\) of "):
+        dag.to_torchscript()

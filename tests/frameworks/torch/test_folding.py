@@ -55,7 +55,6 @@ CONSTANTS: dict[str, Callable[[], torch.Tensor]] = {
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of torch.tensor([...]) in a trace
 @pytest.mark.parametrize("via", ["export", "trace"])
 @pytest.mark.parametrize("name", list(CONSTANTS))
 def test_constants_of_no_rule(name: str, via: Any) -> None:

@@ -530,6 +530,7 @@ def _all_of(model: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("fails", [True, False])
 @pytest.mark.parametrize("via", ["export", "trace"])
+@pytest.mark.filterwarnings("ignore:the network draws random numbers outside of torch")
 def test_a_capture_leaves_the_network_as_it_was(via: Any, fails: bool) -> None:
     model, x = _Messy(fails), torch.randn(2, 3)
     inner = nn.Sequential(nn.ReLU(), model)

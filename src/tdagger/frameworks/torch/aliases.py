@@ -40,7 +40,7 @@ def stands_for(target: OpOverload, args: Sequence[Any], recorded: Any, first: An
 
 def storage_of(x: Any) -> int | None:
     """Which memory a tensor has; None if it has no place there."""
-    if not isinstance(x, Tensor) or x.layout is not torch.strided:
+    if not isinstance(x, Tensor) or x.layout is not torch.strided or x.is_nested:
         return None
     return x.untyped_storage()._cdata
 

@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from tdagger import library as lib
+from tdagger.analysis.doubts import LeftOut
 from tdagger.errors import TDaggerError, UnsupportedError
 from tdagger.frameworks.torch import aliases, assertions, autocast
 from tdagger.frameworks.torch.aten import DRAWS, DTYPES, RULES, TORCH_DTYPES, Changed, Memory, memory_of, number_of
@@ -25,14 +25,14 @@ from tdagger.frameworks.torch.aten.reasons import MEMORY, QUANTIZED, SPARSE, rea
 from tdagger.frameworks.torch.decompositions import Spec, disagreement
 from tdagger.frameworks.torch.folding import fold
 from tdagger.frameworks.torch.functional import Cell, Ref
+from tdagger.frameworks.torch.left_out import left_out
 from tdagger.names import shown
+from tdagger.network import Check, Origin, Signature, with_seed
 from tdagger.op import Value
 from tdagger.ops.elementwise import cast
 from tdagger.ops.external import External, Slot
 from tdagger.ops.source import Input, Leaf, Parameter, const
 from tdagger.ops.structure import broadcast_to, items
-from tdagger.tensordag import Check, Origin, Signature
-from tdagger.tree import Tree
 from tdagger.types import TensorType
 
 #: Arguments that say where and how data lies: nothing a value has.
@@ -116,6 +116,8 @@ class Caller:
         self.problems: list[Problem] = []
         #: What the network asserts of its data.
         self.checks: list[Check] = []
+        #: Calls that changed nothing, of which that isn't sure at other sizes.
+        self.left_out: list[LeftOut] = []
         #: Whether what is called has tensors recorded that share memory as the network's do, and it matters.
         self.exact = False
         #: The region of torch.autocast that the calls are in.
@@ -141,9 +143,7 @@ class Caller:
         assert isinstance(self.seed.op, Input)
         name = self.seed.op.leaf
         inputs[name] = self.seed
-        args, kwargs = signature.inputs.children
-        named = kwargs._replace(keys=(*kwargs.keys, name), children=(*kwargs.children, Tree("leaf")))
-        return replace(signature, inputs=signature.inputs._replace(children=(args, named)))
+        return with_seed(signature, name)
 
     def call(
         self,
@@ -170,6 +170,7 @@ class Caller:
         kwargs = {k: v for k, v in kwargs.items() if k not in _PLACEMENT}
         out_ref = kwargs.pop("out", None)
         if plan.rule is None:
+            self.left_out += left_out(base, None, args, kwargs, _read)
             if out_ref is not None:
                 kwargs["out"] = out_ref
             return self._without_rule(target, plan, args, kwargs, origin)
@@ -181,16 +182,18 @@ class Caller:
                 named["draw"] = self.draw
             if base in _OF_MEMORY:
                 named["memory"] = memory
-            result = plan.rule(*map(_read, args), **named)
+            given = [*map(_read, args)]
+            result = plan.rule(*given, **named)
         except UnsupportedError as e:
             return self._stand_in(target, plan, args, kwargs, origin, str(e))
         except Exception as e:
             raise _rule_failed(target, plan, args, origin, e) from e
+        self.left_out += left_out(base, result, given, named)
         if isinstance(result, Changed):
-            given = {**dict(zip(plan.arguments, args, strict=False)), **kwargs}
+            refs = {**dict(zip(plan.arguments, args, strict=False)), **kwargs}
             self.note(list(result.written.values()), origin)
             for name, value in result.written.items():
-                self._write(given[name], value)
+                self._write(refs[name], value)
             self.note(result.result, origin)
             return _map_values(result.result, Ref)
         self.note(result, origin)

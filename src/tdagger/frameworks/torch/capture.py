@@ -17,6 +17,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, u
 
 from tdagger.errors import TDaggerError, UnsupportedError
 from tdagger.frameworks.torch.checks import kernels_left_open
+from tdagger.frameworks.torch.decisions import Decisions
 from tdagger.frameworks.torch.refusals import TRACE, explained
 from tdagger.frameworks.torch.surroundings import put_back, quiet
 from tdagger.frameworks.torch.transforms import refusing_regions, transforms
@@ -28,6 +29,7 @@ class Captured(nn.Module):
     """What is captured: ``model``, called in the way that the capture wants."""
 
     model: nn.Module
+    decisions: Decisions
 
 
 def export(flat: Captured, args: Sequence[torch.Tensor]) -> torch.export.ExportedProgram:
@@ -232,4 +234,6 @@ def not_captured(tool: str, flat: Captured, error: Exception, advice: str = "") 
     """The error for a network that torch can't capture: what stops it, where, and what to do (``advice`` if given)."""
     what, own = explained(error)
     advice = advice or f"{own}{'. ' if own else ''}If the network runs on these inputs, {TRACE}."
-    return UnsupportedError(f"{tool} can't capture {shown(type(flat.model).__name__)}: {what}\n{advice}")
+    return UnsupportedError(
+        f"{tool} can't capture {shown(type(flat.model).__name__)}: {what}\n{advice}{flat.decisions.hints()}"
+    )

@@ -12,21 +12,15 @@ import builtins
 import dis
 import linecache
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 import torch
-from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributions import constraints
-from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
-from torch.fx.experimental.symbolic_shapes import statically_known_true
-from torch.fx.node import map_arg
-from torch.utils._python_dispatch import _disable_current_modes
 
 #: Where torch and this package lie: their frames are looked through, and aren't the user's.
 _TORCH = str(Path(torch.__file__).parent) + "/"
@@ -339,13 +333,18 @@ _ANSWERS: dict[CodeType, bool] = {
 }
 
 
-def check_at(frame: FrameType) -> Check | None:
-    """The check that a frame is at, which asks for the truth of a value; None if more hangs on the answer."""
+def check_at(frame: FrameType, of_number: bool = False) -> Check | None:
+    """The check that a frame is at, which asks for the truth of a value; None if more hangs on the answer.
+
+    ``of_number``: it asks for a number, which is compared then.
+    """
     answer = _ANSWERS.get(frame.f_code)
     if answer is not None:
         place = place_of(frame)
         return Check(line_at(place), place, answer, "ValueError")
     at = expression_at(frame)
+    if at is not None and of_number:
+        at = _compared(*at)
     end = _climb(*at, frame) if at is not None else None
     if end is None or _is_caught(end.node, end.source) or any(map(_catches, _callers(end.frame))):
         return None
@@ -354,6 +353,23 @@ def check_at(frame: FrameType) -> Check | None:
     if end.frame.f_code.co_filename.startswith(_TORCH):  # what a call of torch checks
         condition = line_at(place) or condition
     return Check(condition, place, passes, end.error, whole and bool(end.error))
+
+
+def _compared(node: ast.AST, source: _Source) -> tuple[ast.AST, _Source]:
+    """The comparison that a number is part of."""
+    while isinstance(around := source.parents[node], ast.expr):
+        node = around
+        if isinstance(around, ast.Compare):
+            break
+    return node, source
+
+
+def is_told_at(frame: FrameType) -> bool:
+    """Whether what a frame asks for is only printed or logged."""
+    while frame.f_code.co_filename.startswith(_TORCH) and frame.f_back is not None:
+        frame = frame.f_back
+    at = expression_at(frame)
+    return at is not None and _is_told(*at)
 
 
 def _callers(frame: FrameType) -> Iterator[FrameType]:
@@ -390,90 +406,6 @@ def line_at(place: str) -> str:
 # --- while a capture runs --------------------------------------------------------------------------------------
 
 
-def _node_of(tensor: torch.Tensor) -> torch.fx.Node | None:
-    """The node of the graph that is being captured whose result a tensor is."""
-    mode = get_proxy_mode()
-    found: Any = None if mode is None else get_proxy_slot(tensor, mode.tracer, None)
-    return None if found is None else found.proxy.node
-
-
-def _is_known(tensor: torch.Tensor) -> bool:
-    """Whether torch itself knows what a tensor holds: a real one, or one made of numbers."""
-    layers: Any = torch._C
-    while layers._functorch.is_functorch_wrapped_tensor(tensor):
-        tensor = layers._functorch.get_unwrapped(tensor)
-    return not isinstance(tensor, FakeTensor) or tensor.constant is not None
-
-
-def _is_settled(number: torch.SymBool) -> bool:
-    """Whether torch itself answers: it has the numbers, or what it knows of them is enough (no size is below 0)."""
-    if number.node.has_hint():
-        return True
-    return statically_known_true(number) or statically_known_true(torch.sym_not(number))
-
-
-def _made_of_constants(tensor: torch.Tensor) -> bool | None:
-    """The truth of a tensor that is computed from constants alone; None if anything else is in it."""
-    end = _node_of(tensor)
-    nodes = [] if end is None else [end]
-    for node in nodes:
-        if not isinstance(node.target, OpOverload) or torch.Tag.nondeterministic_seeded in node.target.tags:
-            return None
-        nodes += [n for n in node.all_input_nodes if n not in nodes]
-    if end is None:
-        return None
-    env: dict[torch.fx.Node, Any] = {}
-    with _disable_current_modes():
-        for node in [n for n in end.graph.nodes if n in nodes]:
-            args, kwargs = map_arg((node.args, node.kwargs), env.__getitem__)
-            env[node] = node.target(*args, **kwargs)  # type: ignore[operator]
-        return bool(env[end])
-
-
-def _passed(check: Check, condition: torch.Tensor) -> bool:
-    """Leave an assertion in the graph, and answer."""
-    if check.whole:
-        truth = condition.reshape(()) != 0 if condition.dtype is not torch.bool else condition.reshape(())
-        torch.ops.aten._assert_async.msg(truth if check.passes else truth.logical_not(), check.message)
-    return check.passes
-
-
-@contextmanager
-def passing_checks() -> Generator[list[Check], None, None]:
-    """Answer checks of data as passed; gives the list of those that were met.
-
-    Where the network asks for the truth of a tensor without data, and it is no check, torch says that it has none.
-    """
-    met: list[Check] = []
-    tensors: Any = torch.Tensor
-    numbers: Any = torch.SymBool
-    of_tensor, of_number = tensors.__bool__, numbers.__bool__
-
-    def tensor(self: Any) -> bool:
-        if _is_known(self) or self.numel() != 1:
-            return of_tensor(self)
-        check = check_at(sys._getframe(1))
-        if check is not None:
-            met.append(check)
-            return _passed(check, self)
-        known = _made_of_constants(self)
-        return of_tensor(self) if known is None else known
-
-    def number(self: Any) -> bool:
-        check = None if _is_settled(self) else check_at(sys._getframe(1))
-        if check is None:
-            return of_number(self)
-        met.append(check)
-        if check.whole:
-            torch.ops.aten._assert_scalar.default(self if check.passes else torch.sym_not(self), check.message)
-        return check.passes
-
-    with ExitStack() as stack:
-        for owner, name, new in ((tensors, "__bool__", tensor), (numbers, "__bool__", number), *_COMPARISONS):
-            stack.enter_context(replaced(owner, name, new))
-        yield met
-
-
 @contextmanager
 def replaced(owner: Any, name: str, new: Any) -> Generator[None, None, None]:
     """Another attribute of a class or module for a while."""
@@ -508,33 +440,6 @@ def kernels_left_open() -> Generator[None, None, None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-
-
-def _asking(own: Any, asked: Callable[..., torch.Tensor]) -> Callable[..., Any]:
-    """A function that gives the truth of a comparison, giving the tensor whose truth it is where there is no data."""
-
-    def compare(a: Any, b: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(a, FakeTensor) or isinstance(b, FakeTensor):
-            return asked(a, b, *args, **kwargs)
-        return own(a, b, *args, **kwargs)
-
-    return compare
-
-
-def _close(a: torch.Tensor, b: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    return torch.isclose(a, b, *args, **kwargs).all()
-
-
-def _equal(a: torch.Tensor, b: torch.Tensor) -> Any:
-    return (a == b).all() if a.shape == b.shape else False
-
-
-_COMPARISONS = (
-    (torch, "allclose", _asking(torch.allclose, _close)),
-    (torch, "equal", _asking(torch.equal, _equal)),
-    (torch.Tensor, "allclose", _asking(torch.Tensor.allclose, _close)),
-    (torch.Tensor, "equal", _asking(torch.Tensor.equal, _equal)),
-)
 
 
 def exception_of(message: str) -> tuple[type[Exception], str]:

@@ -520,6 +520,8 @@ COMPOSITES: dict[str, Rule] = {
     "clamp": Rule(_clamp, "fi"),
     "nan_to_num": Rule("torch.nan_to_num({x}, {nan}, {posinf}, {neginf})", "fi"),
     "logcumsumexp": Rule("torch.logcumsumexp({x}, {axis})", "f"),
+    "kthvalue": Rule("torch.kthvalue({x}, {k}, {axis}, keepdim=True)", "fi"),
+    "mode": Rule("torch.mode({x}, {axis}, keepdim=True)", "fib"),
     "median": Rule(
         lambda w, v, f: f"torch.{'nan' * bool(f['skip_nan'])}median({f['x']}, {f['axis']}, keepdim=True)", "fi"
     ),

@@ -97,3 +97,25 @@ def _draw(example: Tensor, name: str, vocabulary: int | None, generator: torch.G
             return example
         vocabulary = max(int(example.max()) + 1, 2)
     return torch.randint(0, vocabulary, tuple(example.shape), generator=generator).to(example.dtype)
+
+
+def in_own_types(networks: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Arguments]:
+    """The arguments for each of several networks, floats in the type of its weights where not all have one type."""
+    own = [_float_types(network) for network in networks]
+    if len(set(own)) < 2:
+        return [(args, kwargs)] * len(networks)
+    found: list[Arguments] = []
+    for types in own:
+        leaves, tree = _split((args, kwargs))
+        if len(types) == 1:
+            (dtype,) = types
+            leaves = [x.to(dtype) if x.is_floating_point() else x for x in leaves]
+        found.append(tree.unflatten(leaves))
+    return found
+
+
+def _float_types(network: Any) -> frozenset[torch.dtype]:
+    """The types of the parameters of a module that are floats; none for what isn't a module."""
+    if not isinstance(network, torch.nn.Module):
+        return frozenset()
+    return frozenset(p.dtype for p in network.parameters() if p.is_floating_point())

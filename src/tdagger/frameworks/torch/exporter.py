@@ -94,6 +94,8 @@ def to_torchscript(dag: TensorDAG, *, copy: bool = False) -> torch.jit.ScriptMod
     module = module_of(dag, copy, plain=True)
     _refuse_names("TorchScript", module, ())
     args, kwargs = example_inputs(dag, plain=True)
+    for argument in (*args, *kwargs.values()):
+        _refuse_mixed(argument)
     with warnings.catch_warnings(), torch.no_grad(), Literals():
         warnings.filterwarnings("ignore", ".*deprecated", DeprecationWarning)
         warnings.filterwarnings("ignore", category=TracerWarning)  # sizes are numbers, as the code's are
@@ -141,6 +143,20 @@ def _refuse_names(form: str, module: nn.Module, keywords: Iterable[str]) -> None
             f"{form} can't hold what is called {', '.join(repr(shown(n)) for n in odd[:3])}"
             f"{f' and {len(odd) - 3} more' if len(odd) > 3 else ''}; rename it in the network"
         )
+
+
+def _refuse_mixed(argument: Any) -> type:
+    """UnsupportedError for an argument that TorchScript has no type for; what its entries are."""
+    values = list(argument.values()) if isinstance(argument, dict) else argument if isinstance(argument, list) else ()
+    kinds = {_refuse_mixed(v) for v in (argument if isinstance(argument, tuple) else values)}
+    if values and len(kinds) > 1:
+        keys = f" ({', '.join(map(repr, argument))})" if isinstance(argument, dict) else ""
+        held = " and ".join(sorted(k.__name__ for k in kinds))
+        raise UnsupportedError(
+            f"TorchScript has dicts and lists of one type only, and the network takes a {type(argument).__name__}"
+            f"{keys} of {held}: take tuples, or give its entries as arguments of their own"
+        )
+    return type(argument)
 
 
 def _refuse_by_numpy(form: str, dag: TensorDAG) -> None:
@@ -401,7 +417,11 @@ def _forward(writer: Writer, dag: TensorDAG, call: _Call, plain: bool,
             end.append(f"new_{len(moved)} = {text}")
             text = f"new_{len(moved)}"
         moved.append((name, text))
-    leaves = iter([final(v) for v in graph.outputs.values()])
+    outputs = [final(v) for v in graph.outputs.values()]
+    if plain:  # a trace returns only what an op gives, or an input
+        fixed = [isinstance(writer.same(v).op, Parameter | Buffer | Const | Iota) for v in graph.outputs.values()]
+        outputs = [f"{t.removesuffix('.clone()')}.clone()" if f else t for t, f in zip(outputs, fixed, strict=True)]
+    leaves = iter(outputs)
     result = _result(dag.signature.outputs, leaves, names, plain, call.taken)
     for check, text in zip([c for c in dag.checks if c.value is not None], leaves, strict=False):
         kind, message = exception_of(check.message)

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.jit._trace import TracerWarning
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
@@ -225,12 +226,12 @@ def _from_module(
 ) -> TensorDAG:
     """A module captured once."""
     traced = via == "trace"
-    passing = nullcontext[list[checks.Check]]([]) if traced else checks.passing_checks()
-    with following_gradients(model, traced=traced), _naming_odd_attributes(model), passing as met:
+    with following_gradients(model, traced=traced), _naming_odd_attributes(model):
         captured = state.captured(model, inputs, leaves, _trace if traced else export, traced)
-    if traced:
-        return _import_trace(captured, leaves, external, title)
-    return _import_export(captured, leaves, external, title, met)
+    dag = (_import_trace if traced else _import_export)(captured, leaves, external, title)
+    captured.flat.decisions.tell()
+    captured.flat.draws.tell()
+    return dag
 
 
 def _without_compile(model: Any) -> Any:
@@ -320,7 +321,6 @@ def _import_export(
     leaves: Sequence[torch.Tensor],
     external: bool,
     title: str,
-    met: Sequence[checks.Check],
 ) -> TensorDAG:
     """The module as ``torch.export`` sees it."""
     model = captured.flat.model
@@ -332,7 +332,7 @@ def _import_export(
         given = dict(zip(names, leaves, strict=True))
         flat, program = captured.flat, captured.program
         return _import_program(
-            program, weights, tensors, flat.signature(), names, "model.", external, title, region, given, flat, met=met
+            program, weights, tensors, flat.signature(), names, "model.", external, title, region, given, flat
         )
 
 
@@ -342,6 +342,8 @@ def _trace(flat: state.Flat, args: Sequence[torch.Tensor]) -> Any:
         with put_back(), checks.kernels_left_open():
             warnings.filterwarnings("ignore", ".*deprecated", DeprecationWarning)
             warnings.filterwarnings("ignore", "None of the inputs have requires_grad=True", UserWarning)
+            warnings.filterwarnings("ignore", category=TracerWarning)  # said better by Decisions
+            warnings.filterwarnings("ignore", "To copy construct from a tensor", UserWarning)  # sizes are such here
             given = tuple(t.clone() for t in args)  # the network runs, and may write to them
             on_meta = any(t.is_meta for t in (*given, *flat.parameters(), *flat.buffers()))
             with recorded_convolutions() if on_meta else nullcontext():
@@ -378,7 +380,12 @@ def _import_trace(
     outputs = dict(zip(output_names(signature.outputs), values, strict=True))
     graph = Graph(inputs, outputs, updates, title, caller.order)
     weights = _used(weights, flat, graph)
-    return TensorDAG(graph, TorchWeights(tensors), signature, weights, caller.origins, found.modules, title)
+    met = flat.decisions.met
+    assertions.tell(met, ())
+    lost = [Check(None, c.message, c.place) for c in dict.fromkeys(met) if c.error]
+    return TensorDAG(
+        graph, TorchWeights(tensors), signature, weights, caller.origins, found.modules, title, checks=lost
+    )
 
 
 def _state_and_held(flat: state.Flat) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:
@@ -469,7 +476,6 @@ def _import_program(
     examples: Mapping[str, torch.Tensor] | None = None,
     flat: state.Flat | None = None,
     written: Sequence[str] = (),
-    met: Sequence[checks.Check] = (),
 ) -> TensorDAG:
     """``written`` are the constants of the program that it writes to, and so are buffers."""
     caller = Caller(external, names)
@@ -540,11 +546,12 @@ def _import_program(
         if flat is not None:
             weights = _used(weights, flat, graph)
     asserted = assertions.distinct(caller.checks)
+    met = [] if flat is None else flat.decisions.met
     assertions.tell(met, asserted)
     asserted += [Check(None, c.message, c.place) for c in dict.fromkeys(met) if c.error and not c.whole]
     axes = caches.axis_names(signature.inputs, graph.inputs)
     found = graph, TorchWeights(tensors), signature, dict(weights), caller.origins, places.modules, title, axes
-    return TensorDAG(*found, checks=asserted)
+    return TensorDAG(*found, checks=asserted, left_out=caller.left_out)
 
 
 def _constant_tensor(program: torch.export.ExportedProgram, target: str) -> torch.Tensor:

@@ -27,10 +27,9 @@ from tdagger.frameworks.torch.codegen import Path, Statement, Writer
 from tdagger.frameworks.torch.runtime import DTYPES
 from tdagger.graph import Graph
 from tdagger.op import Value
-from tdagger.ops.elementwise import Cast
 from tdagger.ops.source import Const, Leaf
-from tdagger.ops.structure import Group, Permute, Repeat, Slice, Ungroup
 from tdagger.tensordag import TensorDAG
+from tdagger.transform.diff.inputs import least_indexed
 
 #: How often the whole is run at least and, unless told otherwise, for how many seconds in all.
 LEAST_RUNS, ENOUGH = 5, 2.0
@@ -228,8 +227,6 @@ def _alone(threads: int) -> Generator[None]:
 
 # --- inputs ------------------------------------------------------------------------------------------------
 
-_MOVES = (Cast, Group, Permute, Repeat, Slice, Ungroup)
-
 
 def random_inputs(dag: TensorDAG, seed: int = 0) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Arguments of the types that a network takes: normal floats, bools, integers that fit what they are indices of.
@@ -237,7 +234,7 @@ def random_inputs(dag: TensorDAG, seed: int = 0) -> tuple[tuple[Any, ...], dict[
     Integers that index nothing are 0 or 1.
     """
     generator = torch.Generator().manual_seed(seed)
-    leaves = [_drawn(v, _least_indexed(dag.graph, v), generator) for v in dag.graph.inputs.values()]
+    leaves = [_drawn(v, least_indexed(dag.graph, v), generator) for v in dag.graph.inputs.values()]
     args, kwargs = dag.signature.inputs.unflatten(leaves)
     return tuple(args), dict(kwargs)
 
@@ -249,19 +246,3 @@ def _drawn(value: Value, below: int, generator: torch.Generator) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=wide).to(dtype)
     most = 2 if dtype == torch.bool else min(below, torch.iinfo(dtype).max)
     return torch.randint(0, most, shape, generator=generator).to(dtype)
-
-
-def _least_indexed(graph: Graph, value: Value) -> int:
-    """The least size of what a value is an index into, directly or moved and cast; 2 if it indexes nothing."""
-    found: list[int] = []
-    stack, seen = [value], {value}
-    while stack:
-        at = stack.pop()
-        for user in graph.users[at]:
-            if user.op.name in ("gather", "embedding", "linear_index") and at in user.args[1:]:
-                axis = user.op.attributes.get("axis", 0) + user.args[1:].index(at)
-                found.append(user.args[0].type.shape[axis])
-            elif (isinstance(user.op, _MOVES) or user.op.name == "reshape") and user not in seen:
-                seen.add(user)
-                stack.append(user)
-    return min(found, default=2)

@@ -105,7 +105,7 @@ _PACKAGES = re.compile(r"site-packages/(numpy|einops|einx|functorch)/")
 def is_own(file: str) -> bool:
     """Whether a file is the user's: not torch's, Python's or a library's of tensors."""
     stdlib = file.startswith(_LIBRARIES[2]) and "site-packages" not in file
-    return not (stdlib or file.startswith((*_LIBRARIES[:2], "<frozen")) or _PACKAGES.search(file))
+    return not (stdlib or file.startswith((*_LIBRARIES[:2], "<frozen", "<string>")) or _PACKAGES.search(file))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

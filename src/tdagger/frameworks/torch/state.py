@@ -32,6 +32,9 @@ from tdagger.frameworks.torch.attributes import (
 )
 from tdagger.frameworks.torch.calls import type_of
 from tdagger.frameworks.torch.capture import Captured
+from tdagger.frameworks.torch.decisions import Decisions
+from tdagger.frameworks.torch.draws import Draws
+from tdagger.frameworks.torch.provenance import is_tracing, lost_writes
 from tdagger.graph import topological
 from tdagger.library import stream
 from tdagger.op import Value
@@ -146,6 +149,8 @@ class Flat(Captured):
         self.twice = twice
         self.result = Result()
         self.kept = Kept(attributes, held)
+        self.decisions = Decisions(self.kept.now(), model.training)
+        self.draws = Draws(attributes.boxes)
         self.held = nn.Module()
         for i, (_, tensor) in enumerate(self.kept.tensors.items()):
             if _trains(tensor):
@@ -159,7 +164,11 @@ class Flat(Captured):
         result = self.result
         result.reset()
         count = self.inputs.leaf_count()
-        with self.kept.in_place(self.held) as run:
+        with (
+            self.kept.in_place(self.held) as run,
+            self.draws.noted(),
+            self.decisions.followed(self.kept.now(), self.kept.names),
+        ):
             leaves, result.tree = self._call(tensors[:count])
             with _untraced():
                 changed, result.changes = run.changes()
@@ -179,6 +188,12 @@ class Flat(Captured):
                     outputs += [t.clone() for t in (*again, *now.values())]
                 except Exception as e:  # whatever the network raises in the state that it is in now
                     result.failed = e
+        if is_tracing() and (lost := lost_writes(outputs)):
+            raise UnsupportedError(
+                "torch.jit.trace loses what is written through a view that its schema doesn't say to be one: "
+                f"{', '.join(lost)}. Write to the tensor itself, or through view, unsqueeze or permute; "
+                "or import via='export'"
+            )
         return tuple(outputs)
 
     def signature(self) -> Signature:
@@ -271,6 +286,15 @@ class Kept:
     def names(self) -> dict[str, str]:
         """The names of what a capture has as ``held.0`` and so on."""
         return {f"held.{i}": n for n, i in self._numbers.items()}
+
+    def now(self) -> dict[str, Tensor]:
+        """All tensors that the network has now, by name."""
+        found = {n: t for n in self.attributes.weights if (t := self.attributes.current_or_none(n)) is not None}
+        for place, _ in self.attributes.tensors:
+            if not self.is_view(place):
+                own = self.held.get(place.path)
+                found[own.name if own is not None else place.path] = place.get()
+        return found
 
     def is_view(self, place: Place) -> bool:
         """Whether a parameter or buffer, or a part of one, is held there."""
@@ -402,6 +426,8 @@ class Run:
                 a, b = old.get(key, _MISSING), new.get(key, _MISSING)
                 if a is b or (box.kind == "globals" and not _may_hold(a) and not _may_hold(b)):
                     continue
+                if key == "__warningregistry__":  # what was warned of is no state of the network
+                    continue
                 if id(box.of) in self._attributes.registered and a is not _MISSING:
                     continue
                 self._compare(box.path if key in REGISTERED else box.joined(key), a, b, found)
@@ -473,9 +499,13 @@ def captured(
     with left_as_it_was(model, runs) as attributes:
         flat = Flat(model, inputs, attributes, unregistered(attributes))
         program = take(flat, flat.arguments(tensors))
+        if flat.draws.drawn:  # once more, to know where
+            flat.draws.watched = True
+            program = take(flat, flat.arguments(tensors))
     changes = flat.result.changes
     if not changes:
         return Capture(flat, program)
+    draws = flat.draws
     with left_as_it_was(model, runs) as attributes:
         views = {p.path for p, _ in flat.kept.attributes.tensors if flat.kept.is_view(p)}
         own = held(attributes, [c.path for c in changes if c.is_tensor and c.path not in views])
@@ -484,6 +514,7 @@ def captured(
         program = take(flat, flat.arguments(tensors))
     if flat.result.changes and not twice:
         raise refused(flat.result)
+    flat.draws.drawn = draws.drawn
     return Capture(flat, program)
 
 
@@ -512,6 +543,7 @@ def settled(
     now = dict(zip(result.updated, returned[n:], strict=False))
     updates = {**updates, **now} if twice is None else now
     updates = {k: v for k, v in updates.items() if not (isinstance(v.op, Parameter | Buffer) and v.op.leaf == k)}
+    flat.decisions.refuse_changed(updates)
     if twice is not None:
         again = list(returned[n + len(result.updated) :])
         expected = None if result.failed else _second(outputs, list(now.values()), now, twice)

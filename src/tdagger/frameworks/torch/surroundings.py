@@ -49,18 +49,20 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (_C._get_tracing_state, _C._set_tracing_state),
 )
 
-#: The generators that a network may draw from: what asks for their states, and what sets them.
-_GENERATORS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
-    (torch.get_rng_state, torch.set_rng_state),
-    (random.getstate, random.setstate),
-    (np.random.get_state, np.random.set_state),
+#: A generator's name, what asks for its state, and what sets it.
+RandomState = tuple[str, Callable[[], Any], Callable[[Any], Any]]
+
+#: The generators outside of torch that everybody draws from.
+GENERATORS: tuple[RandomState, ...] = (
+    ("Python's random", random.getstate, random.setstate),
+    ("numpy.random", np.random.get_state, np.random.set_state),
 )
 
 
 @contextmanager
 def random_numbers_kept() -> Generator[None, None, None]:
     """Leave the generators of random numbers as they were: torch's, on the GPU too where that is in use, and others."""
-    before = [(set_, get()) for get, set_ in _GENERATORS]
+    before = [(set_, get()) for _, get, set_ in (("torch", torch.get_rng_state, torch.set_rng_state), *GENERATORS)]
     if torch.cuda.is_initialized():
         before.append((torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
     try:

@@ -64,11 +64,10 @@ def streams_of(graph: Graph) -> list[int]:
     return [v.op.attributes["number"] for v in graph.values if v.op.name == stream.name]
 
 
-def with_seed(signature: Signature, name: str) -> Signature:
-    """The signature with a seed as the last keyword argument."""
-    args, kwargs = signature.inputs.children
-    named = kwargs._replace(keys=(*kwargs.keys, name), children=(*kwargs.children, Tree("leaf")))
-    return Signature(signature.inputs._replace(children=(args, named)), signature.outputs)
+def shifted(value: Value, args: Sequence[Any], by: int) -> Any:
+    """A random stream with another number, so that nothing else draws from it; None for other values."""
+    is_stream = bool(by) and value.op.name == stream.name
+    return stream(args[0], number=value.op.attributes["number"] + by) if is_stream else None
 
 
 def is_network(given: Any) -> bool:
@@ -161,7 +160,8 @@ class Adoption:
             if is_seed(name, value):
                 self.seed = value if self.seed is None else self.seed
                 start[value] = self.seed
-        edit = Edit(part, start).run(self._stream)
+        shift = self.streams
+        edit = Edit(part, start).run(lambda value, given: shifted(value, given, shift))
         self.streams += max(streams_of(part.graph), default=0)
         for value, made in edit.new.items():
             own = part.origins.get(value)
@@ -177,12 +177,6 @@ class Adoption:
                 )
             self.updates[full] = edit.new[value]
         return [edit.new[v] for v in part.graph.outputs.values()]
-
-    def _stream(self, value: Value, args: tuple[Any, ...]) -> Any:
-        """Random streams of their own."""
-        if value.op.name != stream.name or not self.streams:
-            return None
-        return stream(args[0], number=value.op.attributes["number"] + self.streams)
 
     def _renamed(self, part: Network, path: str) -> dict[Value, Value]:
         """The leaves of a part under their names below ``path``, which are added to the state."""

@@ -9,12 +9,11 @@ import numpy as np
 
 from tdagger.errors import GraphError, TypeMismatchError
 from tdagger.graph import Graph
-from tdagger.library.random import stream
 from tdagger.names import shown
-from tdagger.network import N, Network, Origin, Signature, Weight, Weights
+from tdagger.network import N, Network, Origin, Signature, Weight, Weights, with_seed
 from tdagger.op import Value
 from tdagger.ops.source import Input
-from tdagger.transform.surgery.adopt import Bare, is_seed, seed_of, streams_of, with_seed
+from tdagger.transform.surgery.adopt import Bare, is_seed, seed_of, shifted, streams_of
 from tdagger.transform.surgery.edit import Edit, finished, state_of
 from tdagger.transform.surgery.select import Names, described
 from tdagger.tree import Tree
@@ -98,12 +97,7 @@ def _joined(first: Network, second: Network, start: dict[Value, Value]) -> Edit:
     drawn = set(streams_of(first.graph))
     shift = max(drawn) if drawn & set(streams_of(second.graph)) else 0
 
-    def rule(value: Value, args: tuple[Any, ...]) -> Any:
-        if value.op.name != stream.name or not shift:
-            return None
-        return stream(args[0], number=value.op.attributes["number"] + shift)
-
-    return Edit(second, start).run(rule)
+    return Edit(second, start).run(lambda value, args: shifted(value, args, shift))
 
 
 def _with_seed(first: Network, joined: Edit, inputs: dict[str, Value], tree: Tree) -> tuple[dict[str, Value], Tree]:

@@ -8,11 +8,11 @@ from typing import Any
 from tdagger.errors import GraphError
 from tdagger.graph import Graph, is_one, topological
 from tdagger.names import shown
-from tdagger.network import N, Network, Signature, Weight, Weights, plain_signature
+from tdagger.network import N, Network, Signature, Weight, Weights, modules_of, plain_signature
 from tdagger.op import Value
 from tdagger.ops.source import Input, Leaf
 from tdagger.transform.surgery.adopt import is_seed
-from tdagger.transform.surgery.edit import Edit, finished, state_of
+from tdagger.transform.surgery.edit import Edit, finished, origin_of, state_of, used
 from tdagger.transform.surgery.select import Names, described, found, near
 from tdagger.tree import Tree
 
@@ -143,11 +143,11 @@ def taken(
             "inputs, or a value behind it"
         )
     edit = Edit(dag, start).run(lambda value, args: None, inner)
-    named = {**({} if free else {n: start[v] for n, v in cuts.items()}),
-             **{n: v for n, v in dag.graph.inputs.items() if v in within and v not in start}}  # fmt: skip
-    if free:
-        named = {n: v for n, v in dag.graph.inputs.items() if v in within or v in start}
-        named |= {n: start[v] for n, v in cuts.items()}
+    given = {n: start[v] for n, v in cuts.items()}
+    if free:  # the network's own first
+        named = {n: v for n, v in dag.graph.inputs.items() if v in within or v in start} | given
+    else:
+        named = given | {n: v for n, v in dag.graph.inputs.items() if v in within and v not in start}
     updates = _updates(dag, edit, within, set(start))
     order = [edit.new[v] for v in dag.graph.values if v in edit.new]
     new = Graph(named, {n: edit.new[v] for n, v in outputs.items()}, updates, dag.graph.name, order)
@@ -159,7 +159,7 @@ def taken(
         state=state,
         weights=Weights.of(dag.weights, {n: n for n in state}),
         signature=_signature(dag, new, signature),
-        modules=_modules(dag, [v for v in inner if v not in start]),
+        modules=modules_of(dag.modules, [origin_of(dag, v) for v in inner if v not in start]),
         checks=[c for c in dag.checks if c.value is not None and set(topological([c.value])) <= within],
     )
 
@@ -205,27 +205,15 @@ def _updates(dag: Network, edit: Edit, within: set[Value], cuts: set[Value]) -> 
 def _state(dag: Network, graph: Graph) -> dict[str, Weight]:
     """What the state says of the weights of a part, and of buffers beside them that no graph uses (counters)."""
     state = state_of(dag)
-    used = {*graph.parameters, *graph.buffers, *graph.updates}
-    idle = state.keys() - {*dag.graph.parameters, *dag.graph.buffers, *dag.graph.updates}
-    owners = {n.rpartition(".")[0] for n in used}
+    own = used(graph)
+    idle = state.keys() - used(dag.graph)
+    owners = {n.rpartition(".")[0] for n in own}
     kept: dict[str, Weight] = {}
     for name, weight in state.items():
         beside = name in idle and not weight.is_parameter and not weight.alias_of and name.rpartition(".")[0] in owners
-        if name in used or beside:
+        if name in own or beside:
             kept[name] = weight
     return kept
-
-
-def _modules(dag: Network, values: list[Value]) -> dict[str, str]:
-    """The modules that values came from, and those around them."""
-    paths: set[str] = {""}
-    for value in values:
-        origin = dag.origins.get(value)
-        path = origin.module if origin else ""
-        while path and path not in paths:
-            paths.add(path)
-            path = path.rpartition(".")[0]
-    return {p: k for p, k in dag.modules.items() if p in paths}
 
 
 def _signature(dag: Network, graph: Graph, signature: Signature | None) -> Signature:

@@ -8,9 +8,9 @@ from typing import Any
 from tdagger.errors import GraphError
 from tdagger.graph import is_one, result_types
 from tdagger.names import shown
-from tdagger.network import N, Network, Weights
+from tdagger.network import N, Network, Weights, with_seed
 from tdagger.op import Value
-from tdagger.transform.surgery.adopt import Adoption, Importer, module_name, with_seed
+from tdagger.transform.surgery.adopt import Adoption, Importer, module_name
 from tdagger.transform.surgery.edit import Edit, each, finished, groups, origin_of, state_of
 from tdagger.transform.surgery.select import (
     Names,
@@ -30,9 +30,7 @@ from tdagger.transform.surgery.weights import rename
 def replace(dag: N, what: What, by: Any, within: str = "", importer: Importer | None = None) -> N:
     """See :meth:`tdagger.TensorDAG.replace`."""
     meant = set(chosen(dag, what, within))
-    edit = Edit(dag)
-    adoption = Adoption(edit, set(state_of(dag)), importer)
-    paths = _Paths(dag)
+    edit, adoption, paths = _begun(dag, importer)
 
     def rule(value: Value, args: tuple[Any, ...]) -> Any:
         if value not in meant:
@@ -81,9 +79,7 @@ def insert(
         is_there = chooser(unless)
         users = dag.graph.users
         meant -= {v for v in meant if any(is_there(n) for n in (users[v] if argument is None else v.args))}
-    edit = Edit(dag)
-    adoption = Adoption(edit, set(state_of(dag)), importer)
-    paths = _Paths(dag)
+    edit, adoption, paths = _begun(dag, importer)
 
     def rule(value: Value, args: tuple[Any, ...]) -> Any:
         if value not in meant:
@@ -105,6 +101,12 @@ def insert(
 
     edit.run(rule)
     return _adopted(dag, edit, adoption)
+
+
+def _begun(dag: Network, importer: Importer | None) -> tuple[Edit, Adoption, _Paths]:
+    """An edit of a network, what it takes in, and the paths that this gets."""
+    edit = Edit(dag)
+    return edit, Adoption(edit, set(state_of(dag)), importer), _Paths(dag)
 
 
 def _one(dag: Network, value: Value, given: Any) -> Value:

@@ -186,7 +186,7 @@ def found(dag: Network, what: Any) -> dict[str, Value]:
     if isinstance(what, Value):
         if what not in set(dag.graph.values):
             raise GraphError(f"{shown(dag.name)} doesn't compute {what!r}")
-        return {_name(dag, what): what}
+        return {name_of(dag, what): what}
     if isinstance(what, str):
         return _by_name(dag, what)
     if isinstance(what, list | tuple):
@@ -197,7 +197,7 @@ def found(dag: Network, what: Any) -> dict[str, Value]:
         return unique((n, v) for n, values in named.items() for v in values.values())
     if not callable(what) and not inspect.isclass(what):
         raise GraphError(f"a value is named by a module path, a name, a value or a predicate, not by {what!r}")
-    return unique((_name(dag, v), v) for v in chosen(dag, what) if is_one(v))
+    return unique((name_of(dag, v), v) for v in chosen(dag, what) if is_one(v))
 
 
 def _by_name(dag: Network, name: str) -> dict[str, Value]:
@@ -260,15 +260,12 @@ def unique(pairs: Iterable[tuple[str, Value]]) -> dict[str, Value]:
     return {name: value for value, name in first.items()}
 
 
-def _name(dag: Network, value: Value) -> str:
+def name_of(dag: Network, value: Value) -> str:
     """A name for a value: its leaf's, the module it came from, else its op."""
     if isinstance(value.op, Leaf):
         return value.op.leaf
     origin = dag.origins.get(value)
     return origin.module if origin and origin.module else label(value.op)
-
-
-name_of = _name
 
 
 def results(given: Any) -> tuple[Value, ...]:

@@ -129,9 +129,13 @@ def with_weights(dag: N, arrays: Mapping[str, Any]) -> N:
         if array.shape != wanted.shape or array.dtype != wanted.dtype.numpy:
             raise TypeMismatchError(f"{shown(dag.name)}: {name!r} is {wanted}, got {array.dtype}{list(array.shape)}")
         given[own] = array
-    rest = {n: n for n in dag.weights if n not in given and state.get(n, _NONE).alias_of not in given}
-    weights = Weights.of(dag.weights, rest) | Weights.of(given, {n: n for n in given})
-    return with_parts(dag, weights=weights, source=None)
+    return with_parts(dag, weights=_other(dag, state, given), source=None)
+
+
+def _other(dag: Network, state: Mapping[str, Weight], arrays: Mapping[str, Array]) -> Weights:
+    """The weights of a network with other data for some, under all their names."""
+    rest = {n: n for n in dag.weights if n not in arrays and state.get(n, _NONE).alias_of not in arrays}
+    return Weights.of(dag.weights, rest) | Weights.of(arrays, {n: n for n in arrays})
 
 
 _NONE = Weight(TensorType((), "f32"), True)
@@ -250,8 +254,7 @@ def with_head(dag: N, classes: int, how: How = "torch", seed: int = 0, output: s
     edit = Edit(dag)
     edit.cause[head] = head
     edit.run(rule)
-    rest = {n: n for n in dag.weights if n not in arrays and state.get(n, _NONE).alias_of not in arrays}
-    weights = Weights.of(dag.weights, rest) | Weights.of(arrays, {n: n for n in arrays})
+    weights = _other(dag, state, arrays)
     return finished(dag, edit.graph(), edit.origins, weights=weights, state=state, checks=edit.checks())
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from tdagger.composite import Composite
 from tdagger.errors import GraphError
-from tdagger.graph import Graph, is_one, replayed
+from tdagger.graph import Graph, applied, is_one
 from tdagger.library.block import block
 from tdagger.names import shown
 from tdagger.network import N, Network, with_parts
@@ -97,9 +97,7 @@ def unwrap(dag: N, what: What = "block", within: str = "") -> N:
     def rule(value: Value, args: tuple[Any, ...]) -> Any:
         if value not in meant:
             return None
-        body = cast(Composite, value.op).body(*[a.type for a in args])
-        new = replayed(body, dict(zip(body.inputs.values(), args, strict=True)))
-        results = tuple(new[v] for v in body.outputs.values())
+        results = applied(cast(Composite, value.op).body(*[a.type for a in args]), args)
         return results[0] if len(results) == 1 else results
 
     edit = Edit(dag).run(rule)

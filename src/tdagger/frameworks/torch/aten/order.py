@@ -49,8 +49,16 @@ def _kthvalue(self: Value, k: int, dim: int = -1, keepdim: bool = False) -> tupl
     if not self.rank:
         return self, const(0, "i64")
     axis = normal_axis(dim, self.rank)
-    found = [s.slice_axis(v, axis, k - 1, k) for v in lib.sort(self, axis=axis)]
-    return _dropped(found, axis, keepdim)
+    return _dropped(lib.kthvalue(self, axis=axis, k=k), axis, keepdim)
+
+
+def _shared(x: Value, found: Value) -> Value:
+    """``found`` with its gradient shared evenly among the entries of ``x`` that are equal to it."""
+    whole = s.broadcast_to(found, x.shape)
+    hit = e.equal(x, whole) | (e.isnan(x) & e.isnan(whole))
+    axes = tuple(range(x.rank))
+    count = s.reduce(e.cast(hit, x.dtype), "sum", axes, keep=False)
+    return lib.straight_through(s.reduce(e.where(hit, x, 0.0), "sum", axes, keep=False) / count, found)
 
 
 def _median(skip_nan: bool) -> Callable[..., Any]:
@@ -60,7 +68,8 @@ def _median(skip_nan: bool) -> Callable[..., Any]:
                 if self.dtype.is_float:
                     return const(math.nan, self.dtype)
                 raise unsupported("the median of no integers isn't defined")
-            return apply(_line(self), 0)[0]
+            middle = apply(_line(self), 0)[0]
+            return _shared(self, middle) if self.dtype.is_float else middle
         if not self.rank:
             return self, const(0, "i64")
         axis = normal_axis(dim, self.rank)
@@ -87,20 +96,10 @@ def _quantile(
 
 @rule("mode")
 def _mode(self: Value, dim: int = -1, keepdim: bool = False) -> tuple[Value, ...]:
-    """The most frequent entry, the smallest of several; every pair of entries is compared."""
     if not self.rank:
         return self, const(0, "i64")
     axis = normal_axis(dim, self.rank)
-    mine, others = s.unsqueeze(self, (axis + 1,)), s.unsqueeze(self, (axis,))
-    count = s.reduce(e.cast(e.equal(*e.align(mine, others)), "i64"), "sum", (axis + 1,), keep=False)
-    most = e.equal(count, s.broadcast_to(s.reduce(count, "max", (axis,)), count.shape))
-    ordered, places = lib.sort(self, axis=axis)
-    most_ordered = take_along(most, places, axis)
-    first = lib.argmax(e.cast(most_ordered, "u8"), axis=axis, keep=True)
-    value = take_along(ordered, first, axis)
-    same = e.equal(self, s.broadcast_to(value, self.shape))
-    index = s.reduce(e.where(same, iota_like(self, axis), -1), "max", (axis,))
-    return _dropped((value, index), axis, keepdim)
+    return _dropped(lib.mode(self, axis=axis), axis, keepdim)
 
 
 # --- searching ---------------------------------------------------------------------------------------------

@@ -1,0 +1,267 @@
+"""Values of two graphs in pairs: those that compute the same, and those that stand at the same place.
+
+What computes the same has the same class (:mod:`.classes`), which goes from the leaves to the outputs. From outputs,
+and from ops that are the only ones of their kind, pairs are followed back through arguments as long as ops have one
+name. A pair counts as one thing for what comes after it, so that classes go on behind a difference. Linear: a few walks
+over both graphs.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tdagger.graph import Graph, result_types
+from tdagger.op import Value
+from tdagger.ops.elementwise import BINARY, Binary
+from tdagger.ops.source import Buffer, Const, Input, Leaf, Parameter
+from tdagger.transform.diff.classes import Class, Classes, key_of
+
+#: How often pairs are looked for between those that were found.
+_ROUNDS = 6
+
+
+class Side(NamedTuple):
+    """A network as it is compared; ``where`` tells the module path of a value, ``digests`` leaves by their data."""
+
+    graph: Graph
+    where: Callable[[Value], str]
+    digests: Mapping[str, bytes]
+
+
+class Result(NamedTuple):
+    """An output or an updated buffer of both networks."""
+
+    name: str
+    a: Value
+    b: Value
+
+
+class Alignment(NamedTuple):
+    """Pairs of values: ``a_of[b]`` and ``b_of[a]``; ``same`` are the values of B whose class A has too.
+
+    ``leaves`` pairs the names of parameters, buffers and inputs of B with those of A.
+    """
+
+    a_of: dict[Value, Value]
+    b_of: dict[Value, Value]
+    same: set[Value]
+    leaves: dict[str, str]
+
+
+def is_leaf(value: Value) -> bool:
+    """Whether a value is an input, parameter or buffer."""
+    return isinstance(value.op, Leaf)
+
+
+def paired_leaves(a: Side, b: Side, inputs: Mapping[str, str], by_content: bool) -> dict[str, str]:
+    """The leaves of B, by name, with those of A: inputs as given, weights by content or by name, the rest in order.
+
+    By content: only what holds the same data, under the same name first, then one after the other. By name: names
+    first, then what holds the same data, then the next one of the same shape.
+    """
+    own, other = _weights(a.graph), _weights(b.graph)
+    found = dict(inputs)
+    free = dict.fromkeys(own)
+
+    def take(name: str, of: str) -> None:
+        found[name] = of
+        del free[of]
+
+    if by_content:  # under the same name before any other
+        for name in other:
+            if name in free and a.digests.get(name, b"a") == b.digests.get(name, b"b"):
+                take(name, name)
+    else:
+        for name, value in other.items():
+            if name in free and own[name].type.shape == value.type.shape:
+                take(name, name)
+    keys: list[Callable[[Side, Value], Any]] = [
+        lambda side, v: side.digests.get(v.op.leaf),  # type: ignore[attr-defined]
+        lambda side, v: (v.type.shape, v.op.leaf.rpartition(".")[2]),  # type: ignore[attr-defined]
+        lambda side, v: v.type.shape,
+    ]
+    for key in keys[:1] if by_content else keys:
+        queues: dict[Any, deque[str]] = defaultdict(deque)
+        for name in free:
+            queues[key(a, own[name])].append(name)
+        for name, value in other.items():
+            queue = queues.get(key(b, value)) if name not in found and key(b, value) is not None else None
+            if queue:
+                take(name, queue.popleft())
+    return found
+
+
+def _weights(graph: Graph) -> dict[str, Value]:
+    return {v.op.leaf: v for v in graph.values if isinstance(v.op, Parameter | Buffer)}
+
+
+class Aligner:
+    """Finds the pairs; ``classes`` is the table of what both graphs compute, ``leaves`` pairs of names."""
+
+    def __init__(
+        self, a: Side, b: Side, results: Sequence[Result], classes: Classes, leaves: Mapping[str, str]
+    ) -> None:
+        self.a, self.b, self.results, self.classes, self.leaves = a, b, results, classes, leaves
+        numbers = {n: i for i, n in enumerate(_names(a.graph))}
+        self.names_a = {n: ("a", i) for n, i in numbers.items()}
+        self.names_b = {n: ("a", numbers[leaves[n]]) if n in leaves else ("b", n) for n in _names(b.graph)}
+        self.of_a = classes.walk(a.graph, self._leaf_classes(a.graph, self.names_a))
+        self.by_class: dict[Class, list[Value]] = defaultdict(list)
+        for value in a.graph.values:
+            self.by_class[self.of_a[value]].append(value)
+        self.forced: dict[Value, Value] = {}
+        self.taken: dict[Value, Value] = {}
+        self._match()
+        #: Whether all results are of one class, without any pair that was taken for one thing.
+        self.done = all(self.of_a[r.a] == self.of_b[r.b] for r in results)
+
+    def _leaf_classes(self, graph: Graph, names: Mapping[str, Any]) -> dict[Value, Class]:
+        return {
+            v: self.classes.number(("leaf", names[v.op.leaf]), v.type.shape)
+            for v in graph.values
+            if isinstance(v.op, Leaf)
+        }
+
+    def _match(self) -> None:
+        """Classes of B, where what was paired counts as one thing, and the pairs that follow from them."""
+        given = self._leaf_classes(self.b.graph, self.names_b)
+        given |= {b: self.of_a[a] for b, a in self.forced.items()}
+        self.of_b = self.classes.walk(self.b.graph, given)
+        self.a_of: dict[Value, Value] = {}
+        self.b_of: dict[Value, Value] = {a: b for b, a in self.forced.items()}
+        self.same: set[Value] = set()
+        seen: dict[Class, int] = defaultdict(int)
+        for value in self.b.graph.values:
+            if value in self.forced:
+                self.a_of[value] = self.forced[value]
+                continue
+            there = self.by_class.get(self.of_b[value])
+            if not there or _kinds(there[0]) != _kinds(value):
+                continue
+            n = seen[self.of_b[value]]
+            seen[self.of_b[value]] += 1
+            like = [v for v in there if v.op.name == value.op.name and self.a.where(v) == self.b.where(value)]
+            like = like or [v for v in there if v.op.name == value.op.name] or there
+            mine = like[min(n, len(like) - 1)] if len(like) > 1 else like[0]
+            self.a_of[value] = mine
+            self.b_of.setdefault(mine, value)
+            self.same.add(value)
+
+    def align(self) -> Alignment:
+        """All pairs."""
+        if not self.done:
+            for step in range(_ROUNDS):
+                before = len(self.forced)
+                self._follow([(r.a, r.b) for r in self.results] if step == 0 else self._alike(step))
+                if len(self.forced) > before:
+                    self._match()
+        return Alignment(self.a_of, self.b_of, self.same, dict(self.leaves))
+
+    # Pairs from pairs.
+
+    def _open(self, a: Value, b: Value) -> bool:
+        """Whether two values may become a pair: neither has a partner, and neither is a leaf."""
+        if b in self.a_of or b in self.forced or a in self.b_of or a in self.taken or is_leaf(a) or is_leaf(b):
+            return False
+        return len(result_types(a)) == len(result_types(b))
+
+    def _follow(self, pairs: Iterable[tuple[Value, Value]]) -> None:
+        """Pair values, and their arguments, place by place, as long as ops have one name and as many arguments."""
+        todo = deque(pairs)
+        while todo:
+            a, b = todo.popleft()
+            if not self._open(a, b):
+                continue
+            self.forced[b], self.taken[a] = a, b
+            if a.op.name == b.op.name and (not isinstance(a.op, Binary) or key_of(a.op) == key_of(b.op)):
+                todo.extend(self.arguments(a, b))
+
+    def arguments(self, a: Value, b: Value) -> list[tuple[Value, Value]]:
+        """Arguments of a pair that stand at one place; of ops that commute, those that go together."""
+        named = _named_arguments(a), _named_arguments(b)
+        if named[0] is not None and named[1] is not None:
+            return [(x, named[1][n]) for n, x in named[0].items() if n in named[1]]
+        if len(a.args) != len(b.args):
+            return []
+        if isinstance(a.op, Binary) and BINARY[a.op.kind].commutes and len(a.args) == 2:
+            one = (a.args[0], b.args[0]), (a.args[1], b.args[1])
+            other = (a.args[0], b.args[1]), (a.args[1], b.args[0])
+            return list(max((one, other), key=lambda pairs: sum(self._likeness(x, y) for x, y in pairs)))
+        return list(zip(a.args, b.args, strict=True))
+
+    def _likeness(self, a: Value, b: Value) -> int:
+        if self.a_of.get(b) is a or self.forced.get(b) is a or self.of_a[a] == self.of_b[b]:
+            return 8
+        if b in self.a_of or a in self.b_of:
+            return 0
+        same = (a.op.name == b.op.name, key_of(a.op) == key_of(b.op), self.a.where(a) == self.b.where(b))
+        return 1 + 2 * same[0] + sum(same[1:])
+
+    def _alike(self, step: int) -> list[tuple[Value, Value]]:
+        """Values without a partner that look alike: those that are the only ones so first, then in order."""
+        token = _TOKENS[min(step - 1, len(_TOKENS) - 1)]
+        only = step <= _ONLY
+        queues: dict[Any, list[Value]] = defaultdict(list)
+        others: dict[Any, list[Value]] = defaultdict(list)
+        for v in self.a.graph.values:
+            if v not in self.b_of and not is_leaf(v) and not isinstance(v.op, Const):
+                queues[token(v, self.a, self.names_a)].append(v)
+        for v in self.b.graph.values:
+            if v not in self.a_of and not is_leaf(v) and not isinstance(v.op, Const):
+                others[token(v, self.b, self.names_b)].append(v)
+        pairs: list[tuple[Value, Value]] = []
+        for key, mine in others.items():
+            theirs = queues.get(key, [])
+            if key is not None and (len(mine) == len(theirs) == 1 if only else len(mine) == len(theirs)):
+                pairs += zip(theirs, mine, strict=True)
+        return pairs
+
+
+def _kinds(value: Value) -> list[Any]:
+    return [t.shape for t in result_types(value)]
+
+
+def _names(graph: Graph) -> list[str]:
+    return [v.op.leaf for v in graph.values if isinstance(v.op, Leaf)]
+
+
+def _named_arguments(value: Value) -> dict[str, Value] | None:
+    """The arguments of a composite by their names; None for other ops, and where there are any number."""
+    definition: Any = getattr(value.op, "definition", None)
+    if definition is None or definition.variadic:
+        return None
+    return dict(
+        zip(definition.argument_names(getattr(value.op, "given", ()), len(value.args)), value.args, strict=True)
+    )
+
+
+# What values are compared by where nothing else is known of them, the surest first.
+
+
+def _leaf_keys(value: Value, names: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple([names[a.op.leaf] for a in value.args if isinstance(a.op, Leaf) and not isinstance(a.op, Input)])
+
+
+def _by_weights(value: Value, side: Side, names: Mapping[str, Any]) -> Any:
+    own = _leaf_keys(value, names)
+    return (value.op.name, own) if own else None
+
+
+def _by_place(value: Value, side: Side, names: Mapping[str, Any]) -> Any:
+    path = side.where(value)
+    return (path, key_of(value.op), tuple(_kinds(value))) if path else None
+
+
+def _by_look(value: Value, side: Side, names: Mapping[str, Any]) -> Any:
+    return (key_of(value.op), tuple(_kinds(value)))
+
+
+def _by_name(value: Value, side: Side, names: Mapping[str, Any]) -> Any:
+    return (side.where(value), value.op.name)
+
+
+_TOKENS = (_by_weights, _by_place, _by_place, _by_look, _by_name)
+#: Up to this round, only what there is once in both graphs is paired.
+_ONLY = 2

@@ -1,0 +1,109 @@
+"""What two networks are called with: inputs of one that stand for those of the other, or random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tdagger.errors import InputError
+from tdagger.graph import Graph
+from tdagger.op import Array, Value
+from tdagger.ops.elementwise import Cast
+from tdagger.ops.structure import Group, Permute, Repeat, Slice, Ungroup
+from tdagger.transform.diff.align import Result
+from tdagger.transform.diff.exact import unit
+from tdagger.types import TensorType
+
+_MOVES = (Cast, Group, Permute, Repeat, Slice, Ungroup)
+
+
+def paired_inputs(a: Graph, b: Graph) -> dict[str, str]:
+    """The inputs of B with those of A, by name or else in order. InputError names both lists if they don't fit."""
+    return {n: m for m, n in _paired("inputs", a.inputs, b.inputs)}
+
+
+def paired_results(a: Graph, b: Graph) -> list[Result]:
+    """The outputs and updated buffers of both, by name or else in order. InputError names both if they don't fit."""
+    outputs = [Result(m, a.outputs[m], b.outputs[n]) for m, n in _paired("outputs", a.outputs, b.outputs)]
+    shared = [Result(m, a.updates[m], b.updates[n]) for m, n in _updates(a, b)]
+    return [*outputs, *shared]
+
+
+def _updates(a: Graph, b: Graph) -> list[tuple[str, str]]:
+    return _paired("changed buffers", a.updates, b.updates)
+
+
+def _paired(what: str, a: Mapping[str, Value], b: Mapping[str, Value]) -> list[tuple[str, str]]:
+    pairs = [(n, n) for n in a] if set(a) == set(b) else list(zip(a, b, strict=False))
+    if len(a) != len(b) or any(not _fits(a[m].type, b[n].type) for m, n in pairs):
+        listed = [", ".join(f"{n}: {v.type}" for n, v in one.items()) or "none" for one in (a, b)]
+        raise InputError(
+            f"the networks can't be compared, they have other {what}\n  A: {listed[0]}\n  B: {listed[1]}\n"
+            "import both with inputs of one shape; structure=True shows how their graphs differ"
+        )
+    return pairs
+
+
+def _fits(a: TensorType, b: TensorType) -> bool:
+    """Whether two types are alike but for how exact their floats are."""
+    return a.shape == b.shape and (a.dtype is b.dtype or (a.dtype.is_float and b.dtype.is_float))
+
+
+def random_inputs(a: Graph, b: Graph, pairs: Mapping[str, str], seed: int) -> dict[str, Array]:
+    """Inputs of A: normal floats that both types hold exactly, bools, and integers that fit what they are indices of.
+
+    Integers that index nothing are 0 or 1; those called a mask are 1, and 0 at the last place.
+    """
+    random = np.random.default_rng(seed)
+    other = {m: b.inputs[n].type for n, m in pairs.items()}
+    return {n: _drawn(random, n, v, other[n], least_indexed(a, v)) for n, v in a.inputs.items()}
+
+
+def _drawn(random: np.random.Generator, name: str, value: Value, other: TensorType, below: int) -> Array:
+    type_ = value.type
+    if type_.dtype.is_complex:
+        drawn = random.standard_normal((2, *type_.shape))
+        return (drawn[0] + 1j * drawn[1]).astype(type_.dtype.numpy)
+    if type_.dtype.is_float:
+        coarser = max(type_.dtype, other.dtype, key=unit)
+        return random.standard_normal(type_.shape).astype(coarser.numpy).astype(type_.dtype.numpy)
+    if type_.dtype.is_int and "mask" in name and type_.rank:
+        mask = np.ones(type_.shape, type_.dtype.numpy)
+        mask[..., max(type_.shape[-1] - 1, 1) :] = 0
+        return mask
+    most = below if type_.dtype.name == "bool" else min(below, np.iinfo(type_.dtype.numpy).max)
+    return random.integers(0, most, type_.shape).astype(type_.dtype.numpy)
+
+
+def least_indexed(graph: Graph, value: Value) -> int:
+    """The least size of what a value is an index into, directly or moved and cast; 2 if it indexes nothing."""
+    found: list[int] = []
+    stack, seen = [value], {value}
+    while stack:
+        at = stack.pop()
+        for user in graph.users[at]:
+            if user.op.name in ("gather", "embedding", "linear_index") and at in user.args[1:]:
+                axis: int = user.op.attributes.get("axis", 0) + user.args[1:].index(at)
+                found.append(user.args[0].type.shape[axis])
+            elif (isinstance(user.op, _MOVES) or user.op.name == "reshape") and user not in seen:
+                seen.add(user)
+                stack.append(user)
+    return min(found, default=2)
+
+
+def given_inputs(graph: Graph, arrays: Mapping[str, Any]) -> dict[str, Array]:
+    """Arrays as inputs of A, floats of any type. InputError says what is missing or has another type."""
+    found: dict[str, Array] = {}
+    for name, value in graph.inputs.items():
+        if name not in arrays:
+            raise InputError(
+                f"the input {name!r} ({value.type}) was not given; there are {', '.join(arrays) or 'none'}"
+            )
+        array = np.asarray(arrays[name])
+        own = TensorType(array.shape, array.dtype.name)
+        if not _fits(value.type, own):
+            raise InputError(f"the input {name!r} is declared {value.type}, got {own}")
+        found[name] = array
+    return found

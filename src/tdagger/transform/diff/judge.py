@@ -1,0 +1,446 @@
+"""Whether two networks differ by rounding alone, and if not, at which op: both are run in float64, value by value.
+
+Every value of B is worked out twice: from B's own values, and from those that A has for its arguments. The first says
+whether B differs there at all, the second whether it is this op that makes the difference or one before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from tdagger.errors import UnsupportedError
+from tdagger.graph import Graph, flops, result_types
+from tdagger.op import Array, Value
+from tdagger.ops.elementwise import Binary, Cast, Unary
+from tdagger.ops.source import Const, Input, Leaf
+from tdagger.transform.diff.align import Aligner, Result, is_leaf
+from tdagger.transform.diff.exact import Exact, Noise, leaf_values, unit, wide
+from tdagger.transform.diff.relate import Detail, Relation, Relations, Weights, is_constant
+
+#: How often rounding is tried at random, and how much more than what that moved a value counts as rounding.
+_TRIES, _MARGIN = 3, 4.0
+
+#: What float64 leaves of a value, relative to the largest entry of what it is made of: behind other ops, and of one op.
+_FLOOR, _FLOOR_OF_ONE = 1e-11, 1e-13
+
+
+class Difference(NamedTuple):
+    """Two ops, or one that only one network has, that make a difference; ``kind`` is op, extra, missing or argument.
+
+    ``error`` is the largest |a - b| of what comes out where both are given the same, ``bound`` what rounding may be.
+    ``details`` say what is not the same about the ops. ``matters`` is False where that changes nothing on these inputs.
+    """
+
+    kind: str
+    a: Value | None
+    b: Value | None
+    error: float
+    bound: float
+    details: tuple[Detail, ...] = ()
+    matters: bool = True
+
+
+def distance(a: Any, b: Any) -> float:
+    """The largest |a - b|; infinite where shapes differ, or infinities and NaN aren't at the same places."""
+    if isinstance(a, tuple) or isinstance(b, tuple):
+        pairs = zip(cast(Any, a), cast(Any, b), strict=True)
+        return max((distance(x, y) for x, y in pairs), default=0.0)
+    if a is b:
+        return 0.0
+    if a.shape != b.shape:
+        return np.inf
+    kind = np.complex128 if "c" in (a.dtype.kind, b.dtype.kind) else np.float64
+    a, b = a.astype(kind), b.astype(kind)
+    finite = np.isfinite(a)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.isfinite(b[finite]).all():
+        return np.inf
+    return float(np.abs(a[finite] - b[finite]).max(initial=0.0))
+
+
+def _spread(a: Any, b: Any) -> float:
+    """The largest |a - b| of entries that are finite in both."""
+    if isinstance(a, tuple):
+        return max(map(_spread, cast(Any, a), b), default=0.0)
+    kind = np.complex128 if "c" in (a.dtype.kind, b.dtype.kind) else np.float64
+    off: Any = np.abs(a.astype(kind) - b.astype(kind))
+    return float(off[np.isfinite(off)].max(initial=0.0))
+
+
+def _is_whole(data: Array) -> bool:
+    """Whether a constant holds whole numbers alone, which no float type rounds that they are written in."""
+    exact: Any = wide(data)
+    return exact.dtype.kind == "f" and bool((exact == np.rint(exact)).all())
+
+
+def size(a: Any) -> float:
+    """The largest finite |a|."""
+    if isinstance(a, tuple):
+        return max(map(size, cast(Any, a)), default=0.0)
+    if a.dtype.kind == "b":
+        return 1.0
+    magnitude = np.abs(a.astype(np.complex128 if a.dtype.kind == "c" else np.float64))
+    return float(magnitude[np.isfinite(magnitude)].max(initial=0.0))
+
+
+class Walk:
+    """A graph run in float64, and so many times more with errors added to ``noisy`` values.
+
+    Nothing is run again whose arguments weren't moved. ``spread[value]`` is how far the runs are apart,
+    ``sizes[value]`` the largest number in it.
+    """
+
+    def __init__(
+        self, exact: Exact, graph: Graph, noisy: Mapping[Value, float], leaves: Callable[[Value], Array], seed: int
+    ) -> None:
+        self.exact, self.graph, self.noisy, self.leaves = exact, graph, noisy, leaves
+        self.noises = [Noise(seed * _TRIES + i) for i in range(_TRIES)]
+        self.values: dict[Value, Any] = {}
+        self.moved: dict[Value, list[Any]] = {}
+        self.spread: dict[Value, float] = {}
+        self.sizes: dict[Value, float] = {}
+
+    def step(self, value: Value, known: Any = None) -> Any:
+        """Work out one value, whose arguments have been; ``known`` is what it is, if that is known."""
+        args = [self.values[a] for a in value.args]
+        if known is None:
+            known = self.leaves(value) if isinstance(value.op, Leaf) else run(self.exact, value, args)
+        self.values[value] = known
+        self.sizes[value] = size(known)
+        relative = self.noisy.get(value, 0.0)
+        if relative or any(a in self.moved for a in value.args):
+            self.moved[value] = [self._moved(value, i, relative) for i in range(_TRIES)]
+            self.spread[value] = max(_spread(known, m) for m in self.moved[value])
+        else:
+            self.spread[value] = 0.0
+        return known
+
+    def _moved(self, value: Value, i: int, relative: float) -> Any:
+        noise = self.noises[i]
+        if isinstance(value.op, Leaf):
+            return noise.of(self.values[value], relative)
+        args = [self.moved[a][i] if a in self.moved else self.values[a] for a in value.args]
+        if self.exact.is_lossy(value.op):  # what it rounds away stays the same: no error is made larger by a step
+            return self.values[value] + (args[0] - self.values[value.args[0]])
+        if not isinstance(value.op, Unary | Binary | Cast):  # sums and what else is inside: what goes in is moved too
+            still = [self.moves_nothing(x) for x in value.args]
+            args = [x if s else noise.of(x, relative) for x, s in zip(args, still, strict=True)]
+        return noise.of(run(self.exact, value, args), relative)
+
+    @staticmethod
+    def moves_nothing(value: Value) -> bool:
+        """Whether a value is a number that isn't rounded."""
+        return isinstance(value.op, Const)
+
+    def scale(self, value: Value) -> float:
+        """The largest number in a value and its arguments."""
+        return max([self.sizes[value], *[self.sizes[a] for a in value.args]])
+
+    def forget(self, value: Value, everything: bool) -> None:
+        """Drop what a value is; ``everything``, or only what it is with errors."""
+        self.moved.pop(value, None)
+        if everything:
+            self.values.pop(value, None)
+
+
+def is_rounded(value: Value) -> bool:
+    """Whether a value is computed: what is only moved, chosen and repeated is as exact as it was."""
+    return isinstance(value.op, Leaf | Const | Cast) or flops(value) > 0
+
+
+def run(exact: Exact, value: Value, args: list[Any]) -> Any:
+    """One value in float64; errors say which it is."""
+    try:
+        return exact.run(value.op, tuple([a.type for a in value.args]), args)
+    except UnsupportedError as e:
+        raise UnsupportedError(f"{e}\nstructure=True compares networks without running them") from e
+    except Exception as e:
+        e.add_note(f"while running {value!r} in float64")
+        raise
+
+
+def last_uses(graph: Graph, kept: set[Value]) -> dict[Value, list[Value]]:
+    """For each value, those that nobody needs after it."""
+    last: dict[Value, Value] = {}
+    for value in graph.values:
+        for arg in (value, *value.args):
+            last[arg] = value
+    found: dict[Value, list[Value]] = {}
+    for value, by in last.items():
+        if value not in kept:
+            found.setdefault(by, []).append(value)
+    return found
+
+
+class Judge:
+    """Runs both networks and says what differs; ``inputs`` are those of A by name, floats of any type."""
+
+    def __init__(
+        self, aligner: Aligner, results: Sequence[Result], exact: Exact, weights: Weights, inputs: Mapping[str, Array],
+        pairs: Mapping[str, str], seed: int,
+    ) -> None:  # fmt: skip
+        self.aligner, self.results, self.exact, self.weights = aligner, results, exact, weights
+        self.a, self.b = aligner.a.graph, aligner.b.graph
+        self.relations = Relations(aligner, weights, self._constants())
+        self.fixed = _of_weights(self.a) | _of_weights(self.b)
+        self.related = {b: self.relations.of(b) for b in self.b.values}
+        given = {n: inputs[m] for n, m in pairs.items()}
+        noisy_a, noisy_b = self._noisy()
+        self.of_a = Walk(exact, self.a, noisy_a, leaf_values(inputs, weights.a), seed)
+        self.of_b = Walk(exact, self.b, noisy_b, leaf_values(given, weights.b), seed + 1)
+        self.off: dict[Value, float] = {}  # of B's values with a partner: how far B's own is from A's
+        self.own: dict[Value, float] = {}  # and how far it is where it is given A's arguments
+        self.bound: dict[Value, float] = {}
+        self.given_a: dict[Value, Any] = {}  # values of B on A's arguments, A's own where there is a partner
+
+    def _constants(self) -> dict[Value, Array]:
+        known: dict[Value, bool] = {}
+        found: dict[Value, Array] = {}
+        for value in (*self.a.values, *self.b.values):
+            if value not in found and is_constant(value, known):
+                found[value] = value.op.run(*[found[a] for a in value.args])
+        return found
+
+    def _noisy(self) -> tuple[dict[Value, float], dict[Value, float]]:
+        """The values that differ by how they are written, which rounding may move, and by how much of themselves."""
+        a = {v: self._unit(v) for v in self.a.values if v not in self.aligner.b_of and not is_leaf(v)}
+        b: dict[Value, float] = {}
+        for value, (relation, _) in self.related.items():
+            if relation in (Relation.ROUNDED, Relation.SPELLED, Relation.EXTRA):
+                b[value] = self._unit(value)
+                partner = self.aligner.a_of.get(value)
+                if partner is not None:
+                    a[partner] = b[value] = max(self._unit(value), self._unit(partner))
+        return a, b
+
+    def _unit(self, value: Value) -> float:
+        """What rounding moves a value by, relatively; a coarser type than both networks work in is a difference."""
+        if not is_rounded(value) or (isinstance(value.op, Const) and _is_whole(value.op.data)):
+            return 0.0
+        return min(max(unit(t.dtype) for t in result_types(value)), unit(self.exact.precision))
+
+    # Running.
+
+    def run(self) -> None:
+        """Both networks, A's values kept, B's dropped after their last use."""
+        dying = last_uses(self.a, set())
+        for value in self.a.values:
+            self.of_a.step(value)
+            for gone in dying.get(value, ()):
+                self.of_a.forget(gone, everything=False)
+        results = {r.b for r in self.results}
+        dying = last_uses(self.b, results)
+        for value in self.b.values:
+            self._step(value)
+            for gone in dying.get(value, ()):
+                self.of_b.forget(gone, everything=True)
+                self.given_a.pop(gone, None)
+
+    def _step(self, b: Value) -> None:
+        relation, _ = self.related[b]
+        a = self.aligner.a_of.get(b)
+        theirs = None if a is None else self.of_a.values[a]
+        clean = relation == Relation.LITERAL and all(self._is_clean(x) for x in b.args)
+        mine = self.of_b.step(b, theirs if clean else None)
+        if a is None:
+            self.given_a[b] = mine if is_leaf(b) else self._on_theirs(b)
+            return
+        self.bound[b] = self.allowed(a, b)
+        self.off[b] = distance(theirs, mine)
+        held = is_leaf(b) or b in self.relations.constants
+        if relation == Relation.LITERAL or held:
+            self.own[b] = 0.0
+            whole = _same_shapes(a, b) and not (held and relation != Relation.LITERAL)
+            self.given_a[b] = theirs if whole else mine if held else self._on_theirs(b)
+            return
+        local = self._on_theirs(b)
+        self.own[b] = distance(theirs, local)
+        self.given_a[b] = theirs if _same_shapes(a, b) else local
+        if relation == Relation.NAMED:
+            self.bound[b] = self._narrow(a, b)
+
+    def _is_clean(self, b: Value) -> bool:
+        a = self.aligner.a_of.get(b)
+        return a is not None and self.of_b.values[b] is self.of_a.values[a]
+
+    def _on_theirs(self, b: Value) -> Any:
+        return run(self.exact, b, [self.given_a[x] for x in b.args])
+
+    def _narrow(self, a: Value, b: Value) -> float:
+        """What rounding may do to one op of both networks that differs by name: what it takes may be rounded."""
+        rounded = {x for x in b.args if self.related[x][0] == Relation.ROUNDED}
+        floor = _FLOOR_OF_ONE * max(self.of_a.scale(a), self.of_b.scale(b))
+        if not rounded:
+            return floor
+        noise = Noise(0)
+        args = [noise.of(self.given_a[x], self._unit(x)) if x in rounded else self.given_a[x] for x in b.args]
+        return floor + _MARGIN * distance(run(self.exact, b, args), self._on_theirs(b))
+
+    def allowed(self, a: Value, b: Value) -> float:
+        """How far two values may be apart by rounding."""
+        floor = _FLOOR * max(self.of_a.scale(a), self.of_b.scale(b))
+        return floor + _MARGIN * (self.of_a.spread[a] + self.of_b.spread[b])
+
+    # Who is to blame.
+
+    def differences(self) -> list[Difference]:
+        """What makes results differ, and ops that differ by name and give something else; in the order of B."""
+        found: dict[Any, Difference] = {}
+        alone = self._uncompensated()
+        for b, (relation, details) in self.related.items():
+            if relation == Relation.NAMED and details and not is_leaf(b):
+                a, error, bound = self.aligner.a_of[b], self.own[b], self.bound[b]
+                found[b] = Difference("op", a, b, error, bound, tuple(details), error > bound and b in alone)
+        for b in alone if not self._is_off() else ():
+            if self.related[b][0] == Relation.SPELLED and self.own[b] > self.bound[b]:
+                self._explain(self.aligner.a_of[b], b, b.args, found)
+        todo: list[Value] = []
+        for result in self.results:
+            todo += self._of_result(result, found)
+        seen: set[Value] = set()
+        while todo:
+            b = todo.pop()
+            if b in seen:
+                continue
+            seen.add(b)
+            todo += [x for x in b.args if self._is_bad(x)]
+            if self.own.get(b, 0.0) > self.bound.get(b, 0.0) and b not in found:
+                self._explain(self.aligner.a_of[b], b, b.args, found)
+        order = {v: i for i, v in enumerate(self.b.values)}
+        before = {v: i for i, v in enumerate(self.a.values)}
+        partners = self.aligner.b_of
+        return sorted(found.values(), key=lambda d: _place(d, order, before, partners))
+
+    def _is_off(self) -> bool:
+        """Whether a result is further off than rounding allows."""
+        return any(not error <= bound for error, bound, _ in self.errors().values())
+
+    def _uncompensated(self) -> set[Value]:
+        """The values of B of which a difference isn't made good by other ops behind it, which are written otherwise.
+
+        All of them, if a result is off. Otherwise those that are off, and behind which both networks are written alike.
+        """
+        if self._is_off():
+            return set(self.b.values)
+        reached = {r.b for r in self.results if not self.relations.goes_with(r.a, r.b)}
+        found: set[Value] = set()
+        for b in reversed(self.b.values):
+            if b not in reached and b in self.off and self.off[b] > self.bound[b]:
+                found.add(b)
+            if b in reached or self.related[b][0] != Relation.LITERAL:
+                reached.update(b.args)
+        return found
+
+    def _of_result(self, result: Result, found: dict[Any, Difference]) -> list[Value]:
+        """Where to look for what makes a result differ; nowhere if it doesn't."""
+        theirs, mine = self.of_a.values[result.a], self.of_b.values[result.b]
+        off, bound = distance(theirs, mine), self.allowed(result.a, result.b)
+        if off <= bound:
+            return []
+        if not self.relations.goes_with(result.a, result.b):
+            local = distance(theirs, self.given_a[result.b])
+            if local > bound:
+                extra, missing = self._alone([result.b], [result.a])
+                if extra or missing:
+                    self._regions(missing, extra, local, bound, found)
+                else:
+                    crossed = (Detail("argument", "", result.a, result.b),)
+                    found[result] = Difference("argument", result.a, result.b, local, bound, crossed)
+        return [result.b]
+
+    def _is_bad(self, b: Value) -> bool:
+        return b not in self.off or self.off[b] > self.bound[b] or self.own[b] > self.bound[b]
+
+    def _explain(self, a: Value, b: Value, args: Sequence[Value], found: dict[Any, Difference]) -> None:
+        """The difference that a pair makes whose ops aren't the same, or don't take the same."""
+        error, bound = self.own[b], self.bound[b]
+        before = len(found)
+        if not _same_shapes(a, b) and any(x in self.off and not _same_shapes(self.aligner.a_of[x], x) for x in args):
+            return  # other sizes that came from before
+        alike = type(a.op) is type(b.op)
+        others = (
+            [(x, y) for x, y in self.aligner.arguments(a, b) if not self.relations.goes_with(x, y)] if alike else []
+        )
+        crossed: list[Detail] = []
+        for x, y in others:
+            extra, missing = self._alone([y], [x])
+            if extra or missing:
+                self._regions(missing, extra, error, bound, found)
+            else:
+                crossed.append(Detail("argument", "", x, y))
+        if crossed:
+            found[b] = Difference("argument", a, b, error, bound, tuple(crossed))
+        if len(found) == before:
+            extra, missing = self._alone(b.args, a.args)
+            if alike and (extra or missing):
+                self._regions(missing, extra, error, bound, found)
+            else:
+                found[b] = Difference("op", a, b, error, bound, (Detail("op", "", a, b),))
+
+    def _regions(
+        self, missing: list[Value], extra: list[Value], error: float, bound: float, found: dict[Any, Difference]
+    ) -> None:
+        kind = "op" if missing and extra else "extra" if extra else "missing"
+        a, b = (next((v for v in one if v not in self.fixed), None) or (one or [None])[0] for one in (missing, extra))
+        details = (Detail(kind, "", tuple(missing), tuple(extra)),)
+        found.setdefault((a, b), Difference(kind, a, b, error, bound, details))
+
+    def _alone(self, b: Sequence[Value], a: Sequence[Value]) -> tuple[list[Value], list[Value]]:
+        """What these values of B and of A are made of that has no partner, arguments first."""
+        found = _without(b, self.aligner.a_of), _without(a, self.aligner.b_of)
+        extra, missing = ([v for v in one if v not in self.relations.constants] for one in found)
+        return extra, missing
+
+    def first_bad(self) -> Difference | None:
+        """The first pair whose values are further apart than rounding; None if there is none."""
+        for b in self.b.values:
+            if b in self.off and self.off[b] > self.bound[b]:
+                return Difference("op", self.aligner.a_of[b], b, self.off[b], self.bound[b])
+        return None
+
+    def errors(self) -> dict[str, tuple[float, float, float]]:
+        """Of every result: how far it is off, what rounding allows, and its largest number."""
+        found: dict[str, tuple[float, float, float]] = {}
+        for r in self.results:
+            off = distance(self.of_a.values[r.a], self.of_b.values[r.b])
+            found[r.name] = off, self.allowed(r.a, r.b), size(self.of_a.values[r.a])
+        return found
+
+
+def _of_weights(graph: Graph) -> set[Value]:
+    """The values that no input is behind."""
+    found: set[Value] = set()
+    for value in graph.values:
+        if not isinstance(value.op, Input) and all(x in found for x in value.args):
+            found.add(value)
+    return found
+
+
+def _same_shapes(a: Value, b: Value) -> bool:
+    return [t.shape for t in result_types(a)] == [t.shape for t in result_types(b)]
+
+
+def _without(values: Sequence[Value], partners: Mapping[Value, Value]) -> list[Value]:
+    found: dict[Value, None] = {}
+    stack: list[tuple[Value, bool]] = [(v, False) for v in values]
+    while stack:
+        value, done = stack.pop()
+        if done:
+            found[value] = None
+        elif value not in partners and value not in found and not is_leaf(value):
+            stack.append((value, True))
+            stack += [(x, False) for x in value.args]
+    return list(found)
+
+
+def _place(
+    d: Difference, order: Mapping[Value, int], before: Mapping[Value, int], partners: Mapping[Value, Value]
+) -> tuple[float, int]:
+    """Where a difference is, in the order of B; what only A has comes where its arguments are in B."""
+    if d.b is not None and d.b in order:
+        return order[d.b], 0
+    assert d.a is not None
+    there = [order[partners[x]] for x in d.a.args if x in partners]
+    return max(there, default=0) + 0.5, before[d.a]

@@ -1,0 +1,62 @@
+"""Two graphs brought to one spelling: composites that one has more of than the other are written as their bodies."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from tdagger.composite import Composite
+from tdagger.graph import Graph
+from tdagger.op import Value
+from tdagger.ops.structure import Item
+
+
+class Spelled(NamedTuple):
+    """A graph in another spelling; ``owner`` has for each of its values that of the graph it was made for."""
+
+    graph: Graph
+    owner: Mapping[Value, Value]
+
+
+def spelled_alike(a: Graph, b: Graph) -> tuple[Spelled, Spelled]:
+    """Both graphs, where composites whose numbers differ are replaced by their bodies, until all are alike. Linear."""
+    one, other = (Spelled(g, {v: v for v in g.values}) for g in (a, b))
+    while True:
+        counts = _composites(one.graph), _composites(other.graph)
+        names = {n for n in counts[0] | counts[1] if counts[0][n] != counts[1][n]}
+        if not names:
+            return one, other
+        one, other = (_written_out(s, names) for s in (one, other))
+
+
+def _composites(graph: Graph) -> Counter[str]:
+    return Counter(v.op.name for v in graph.values if isinstance(v.op, Composite) and not v.op.has_branches)
+
+
+def _written_out(spelled: Spelled, names: set[str]) -> Spelled:
+    """The graph with the bodies of composites of these names in their places."""
+    graph = spelled.graph
+    new: dict[Value, Any] = {}
+    owner: dict[Value, Value] = {}
+    for value in graph.values:
+        args = [new[x] for x in value.args]
+        if isinstance(value.op, Composite) and value.op.name in names and not value.op.has_branches:
+            body = value.op.body(*[x.type for x in args])
+            inner: dict[Value, Any] = dict(zip(body.inputs.values(), args, strict=True))
+            for v in body.values:
+                if v not in inner:
+                    inner[v] = v.op(*[inner[x] for x in v.args])
+                    owner.setdefault(inner[v], spelled.owner[value])
+            results = tuple([inner[v] for v in body.outputs.values()])
+            new[value] = results[0] if len(results) == 1 else results
+            continue
+        if isinstance(value.op, Item) and isinstance(args[0], tuple):
+            new[value] = args[0][value.op.index]
+            continue
+        new[value] = value.op(*args)
+        owner[new[value]] = spelled.owner[value]
+    outputs = {k: new[v] for k, v in graph.outputs.items()}
+    updates = {k: new[v] for k, v in graph.updates.items()}
+    found = Graph({k: new[v] for k, v in graph.inputs.items()}, outputs, updates, graph.name, list(owner))
+    return Spelled(found, owner)

@@ -1,0 +1,355 @@
+"""Two versions of a network: the op that differs is found, and what is only rounded otherwise is said to be so."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import tdagger as td
+from tdagger.graph import Graph, replayed
+from tdagger.ops.source import Buffer, Parameter
+from tdagger.transform.diff.spelling import spelled_alike
+from tests.transform import diff_cases as cases
+
+torch.set_num_threads(1)
+
+
+@cache
+def network(name: str) -> tuple[nn.Module, tuple[Any, ...], td.TensorDAG]:
+    module, args = cases.built(name)
+    return module, args, td.from_torch(module, args)
+
+
+def faults(name: str) -> list[cases.Fault]:
+    """Five faults of different kinds, other ones for every network, each somewhere else."""
+    start = list(cases.NETWORKS).index(name)
+    found: list[cases.Fault] = []
+    for i in range(len(cases.FAULTS)):
+        each = list(cases.FAULTS[(start + i) % len(cases.FAULTS)](network(name)[2]))
+        if each and len(found) < 5:
+            found.append(each[(start + i) % max(len(each) // 2, 1)])
+    return found
+
+
+SLOW = [pytest.param(n, marks=pytest.mark.slow) if n == "ResNet" else n for n in cases.NETWORKS]
+
+
+@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("name", SLOW)
+def test_a_fault_is_found_where_it_is(name: str, number: int) -> None:
+    _, args, dag = network(name)
+    fault = faults(name)[number]
+    diff = td.diff(dag, fault.network, args)
+    assert diff.verdict == "different", f"{fault.kind} {fault.places}\n{diff}"
+    assert cases.is_found(diff, fault), f"{fault.kind} {fault.places}\n{diff}"
+
+
+def test_every_network_has_five_kinds() -> None:
+    for name in cases.NETWORKS:
+        if name != "ResNet":
+            assert len({f.kind for f in faults(name)}) == 5
+
+
+def core(dag: td.TensorDAG) -> td.TensorDAG:
+    """The network over core ops alone."""
+    x = td.input("x", (1,))
+    spelled, _ = spelled_alike(dag.graph, Graph({"x": x}, {"x": x}))
+    return dag.with_graph(spelled.graph, {v: dag.origins[o] for v, o in spelled.owner.items() if o in dag.origins})
+
+
+@pytest.mark.parametrize("name", ["ViT", "GPT-2", "LSTM", "U-Net"])
+def test_a_fault_is_found_where_composites_are_bodies(name: str) -> None:
+    _, args, dag = network(name)
+    for fault in faults(name)[:2]:
+        (a, b), *_ = fault.places
+        first = td.diff(dag, core(fault.network), args).first
+        assert first is not None
+        if a is not None:
+            assert first.a is a
+        else:
+            assert first.b is not None
+            assert first.b.op is b.op
+
+
+def renamed(dag: td.TensorDAG) -> td.TensorDAG:
+    """The network with other names of weights, and nothing known of where values came from."""
+    weights = [v for v in dag.graph.values if isinstance(v.op, Parameter | Buffer)]
+    new = {v: type(v.op)(f"w{i}", v.type)() for i, v in enumerate(weights)}
+    into = replayed(dag.graph, {**{v: v for v in dag.graph.inputs.values()}, **new})
+    graph = Graph(dict(dag.graph.inputs), {k: into[v] for k, v in dag.graph.outputs.items()}, name=dag.name)
+    held = {n.op.leaf: dag.weights[v.op.leaf] for v, n in new.items()}
+    return replace(dag, graph=graph, weights=held, origins={}, state={})
+
+
+@pytest.mark.parametrize("name", ["BERT", "GRU", "U-Net"])
+def test_names_may_be_others(name: str) -> None:
+    _, args, dag = network(name)
+    assert td.diff(dag, renamed(dag), args).verdict == "same"
+    for fault in [f for f in faults(name) if f.kind != "swap"][:2]:
+        first = td.diff(dag, renamed(fault.network), args).first
+        assert first is not None
+        a, b = fault.places[0]
+        assert first.a is a
+        assert a is not None or first.b.op is b.op
+
+
+# --- what isn't a difference -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_a_network_is_itself(name: str) -> None:
+    module, args, dag = network(name)
+    diff = td.diff(dag, copy.deepcopy(module), args)
+    assert diff.verdict == "same"
+    assert not diff.found.differences
+    assert str(diff).startswith("same: ")
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_bf16_is_rounding(name: str) -> None:
+    module, args, _ = network(name)
+    assert td.diff(module, copy.deepcopy(module).bfloat16(), args).verdict == "rounding"
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_another_spelling_is_rounding(name: str) -> None:
+    _, args, dag = network(name)
+    assert td.diff(dag, core(dag), args).verdict == "rounding"
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_another_backend_is_rounding(name: str) -> None:
+    module, args, dag = network(name)
+
+    def plain(*tensors: torch.Tensor) -> Any:
+        before = torch.backends.mkldnn.enabled
+        torch._C._set_mkldnn_enabled(False)
+        try:
+            return module(*tensors)
+        finally:
+            torch._C._set_mkldnn_enabled(before)
+
+    assert td.diff(dag, dag, args, runs=("numpy", "torch")).verdict == "rounding"
+    assert td.diff(dag, dag, args, runs=("torch", plain)).verdict in ("same", "rounding")
+
+
+class Small(nn.Module):
+    """A block in two spellings: as torch has it, or in another order and by hand."""
+
+    def __init__(self, by_hand: bool = False, eps: float = 1e-5, heads: int = 2) -> None:
+        super().__init__()
+        self.by_hand, self.heads = by_hand, heads
+        self.conv, self.bn = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.qkv, self.norm, self.out = nn.Linear(8, 24), nn.LayerNorm(8, eps=eps), nn.Linear(8, 4)
+
+    def attention(self, x: torch.Tensor) -> torch.Tensor:
+        b, n, _ = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        if not self.by_hand:
+            y = F.scaled_dot_product_attention(q, k, v)
+        else:
+            scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+            y = scores.softmax(-1) @ v
+        return y.transpose(1, 2).reshape(b, n, -1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.by_hand:
+            x = self.bn(self.conv(x)).flatten(2).transpose(1, 2)
+            return self.out(F.gelu(self.norm(x + self.attention(x))))
+        scale = self.bn.weight / (self.bn.running_var + self.bn.eps).sqrt()
+        weight = self.conv.weight * scale[:, None, None, None]
+        x = F.conv2d(x, weight, (self.conv.bias - self.bn.running_mean) * scale + self.bn.bias, padding=1)
+        x = x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, 8)
+        x = self.attention(x) + x
+        centred = x - x.sum(-1, keepdim=True) / 8
+        x = centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + self.norm.eps)
+        x = x * self.norm.weight + self.norm.bias
+        x = 0.5 * x * (1 + torch.erf(x * 0.5**0.5))
+        w = self.out.weight.T
+        return x[..., :3] @ w[:3] + (x[..., 3:] @ w[3:] + self.out.bias)
+
+
+def small(**options: Any) -> Small:
+    torch.manual_seed(1)
+    module = Small(**options)
+    cases.perturb(module)
+    return module.eval()
+
+
+IMAGE = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def test_sums_in_another_order_and_formulas_by_hand_are_rounding() -> None:
+    diff = td.diff(small(), small(by_hand=True), IMAGE)
+    assert diff.verdict == "rounding", str(diff)
+    assert td.diff(small(by_hand=True), small(), IMAGE).verdict == "rounding"
+
+
+@pytest.mark.parametrize("options", [{"eps": 1e-3}, {"heads": 4}])
+def test_faults_among_other_spellings_are_found(options: dict[str, Any]) -> None:
+    diff = td.diff(small(), small(by_hand=True, **options), IMAGE)
+    assert diff.verdict == "different"
+
+
+def test_folded_weights_are_rounding() -> None:
+    module = small().eval()
+    folded = torch.nn.utils.fusion.fuse_conv_bn_eval(module.conv, module.bn)
+    diff = td.diff(nn.Sequential(module.conv, module.bn).eval(), folded, IMAGE)
+    assert diff.verdict == "rounding", str(diff)
+    with torch.no_grad():
+        folded.bias[0] += 1e-4
+    assert td.diff(nn.Sequential(module.conv, module.bn).eval(), folded, IMAGE).verdict == "different"
+
+
+# --- two faults, and words ---------------------------------------------------------------------------------
+
+
+def test_every_fault_is_listed_in_order() -> None:
+    a, b = small(), small(eps=1e-4)
+    b.conv.padding_mode = "circular"
+    with torch.no_grad():
+        b.out.weight[0, 0] += 0.5
+    diff = td.diff(a, b, IMAGE)
+    assert [diff.module(d) for d in diff.differences] == ["conv", "norm", "out"]
+    text = str(diff)
+    assert "attribute eps: 1e-05 in A, 0.0001 in B" in text
+    assert "weight out.weight: its data differs by" in text
+    assert "the first of 3 differences" in text
+    assert "in norm (LayerNorm)" in text
+
+
+def test_swapped_data_is_named() -> None:
+    a = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    b = nn.Sequential(*[copy.deepcopy(m) for m in (a[1], a[0])])
+    text = str(td.diff(a, b, torch.randn(2, 4)))
+    assert "weight 0.weight: it holds what A has in 1.weight" in text
+
+
+def test_names_are_escaped() -> None:
+    class Odd(nn.Module):
+        def __init__(self, eps: float) -> None:
+            super().__init__()
+            self.add_module("a\x1b[31m", nn.LayerNorm(4, eps=eps))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return getattr(self, "a\x1b[31m")(x)
+
+    text = str(td.diff(Odd(1e-5), Odd(1e-3), torch.randn(2, 4)))
+    assert "different: " in text
+    assert "\x1b" not in text
+    assert "\x1b" not in td.diff(Odd(1e-5), Odd(1e-3), torch.randn(2, 4)).listing
+
+
+def test_what_has_no_effect_is_said_to_have_none() -> None:
+    a = nn.Hardtanh(-5.0, 100.0)
+    diff = td.diff(a, nn.Hardtanh(-5.0, 101.0), torch.zeros(2, 4))
+    assert diff.verdict == "rounding"
+    assert diff.first is None
+    assert "without effect on these inputs" in str(diff)
+
+
+def test_structure_runs_nothing() -> None:
+    diff = td.diff(small(), small(eps=1e-4), IMAGE, structure=True)
+    assert diff.verdict == ""
+    lines = str(diff).splitlines()
+    assert [line[0] for line in lines if line[:2] in ("- ", "+ ")] == ["-", "+"]
+    assert any(line.startswith("+ ") and "eps=0.0001" in line for line in lines)
+    assert "ops, all written alike" in td.diff(small(), small(), IMAGE, structure=True).listing
+
+
+def test_structure_needs_no_weights() -> None:
+    with torch.device("meta"):
+        a, b = Small(), Small(eps=1e-4)
+        x = torch.zeros(2, 3, 4, 4)
+    assert "eps=0.0001" in str(td.diff(a.eval(), b.eval(), x, structure=True))
+
+
+# --- inputs ------------------------------------------------------------------------------------------------
+
+
+def test_inputs_are_drawn_from_the_types() -> None:
+    _, _, dag = network("GPT-2")
+    fault = faults("GPT-2")[0]
+    assert td.diff(dag, fault.network).verdict == "different"
+    assert td.diff(dag, dag, seed=3).verdict == "same"
+
+
+def test_inputs_may_be_arrays() -> None:
+    dag = td.from_torch(small(), (IMAGE,))
+    assert (
+        td.diff(dag, small(eps=1e-4), IMAGE).found.errors
+        == td.diff(dag, td.from_torch(small(eps=1e-4), (IMAGE,)), IMAGE.numpy()).found.errors
+    )
+
+
+def test_other_signatures_are_refused_with_both() -> None:
+    a, b = nn.Linear(4, 3), nn.Linear(4, 2)
+    x = torch.zeros(1, 4)
+    with pytest.raises(td.InputError, match=r"other outputs\n  A: .*f32\[1 3\]\n  B: .*f32\[1 2\]"):
+        td.diff(a, b, x)
+    dag = td.from_torch(nn.Linear(5, 3), (torch.zeros(1, 5),))
+    with pytest.raises(td.InputError, match=r"other inputs\n  A: .*f32\[1 4\]\n  B: .*f32\[1 5\]"):
+        td.diff(td.from_torch(a, (x,)), dag)
+    with pytest.raises(td.InputError, match="declared"):
+        td.diff(dag, dag, np.zeros((2, 5), np.float32))
+    with pytest.raises(td.AttributeValueError, match="takes no runs"):
+        td.diff(dag, dag, structure=True, runs=("numpy", "torch"))
+    with pytest.raises(td.AttributeValueError, match='"numpy", "torch" or a function'):
+        td.diff(dag, dag, runs=("numpy", "jax"))
+
+
+def test_a_run_that_is_wrong_is_found() -> None:
+    dag = td.from_torch(small(), (IMAGE,))
+    diff = td.diff(dag, dag, IMAGE, runs=("numpy", small(eps=1e-2)))
+    assert diff.verdict == "different"
+    assert diff.first is not None
+    assert diff.first.kind == "run"
+    assert "the runs of A and B are" in str(diff)
+
+
+def chain(length: int, last: float) -> td.TensorDAG:
+    x = y = td.input("x", (2,))
+    for i in range(length):
+        y = td.sin(y) + float(i)
+    graph = Graph({"x": x}, {"y": y * last})
+    tree = td.from_torch(nn.ReLU(), (torch.zeros(2),)).signature
+    return td.TensorDAG(graph, {}, tree)
+
+
+def test_long_chains() -> None:
+    started = time.process_time()
+    diff = td.diff(chain(3000, 1.0), chain(3000, 2.0))
+    assert diff.verdict == "different"
+    assert len(diff.differences) == 1
+    assert time.process_time() - started < 20
+    assert "+ " in diff.listing
+
+
+class Keys(nn.Module):
+    """Attention by hand over one head: a bias of its keys changes no result, for a softmax takes it away."""
+
+    def __init__(self, bias: bool) -> None:
+        super().__init__()
+        self.q, self.k = nn.Linear(4, 4), nn.Linear(4, 4, bias=bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.q(x) @ self.k(x).transpose(-2, -1)).softmax(-1) @ x
+
+
+def test_a_value_that_no_result_shows_is_a_difference() -> None:
+    a, b = Keys(True), Keys(False)
+    b.load_state_dict(a.state_dict(), strict=False)
+    diff = td.diff(a, b, torch.randn(1, 5, 4))
+    assert diff.verdict == "different"
+    assert diff.first is not None
+    assert diff.module(diff.first) == "k"
+    assert "bias: k.bias in A, none in B" in str(diff)
