@@ -38,7 +38,7 @@ from tdagger.transform import certain, networks, surgery
 from tdagger.transform.partition import Partition, partition
 from tdagger.transform.passes import decompose, optimized
 from tdagger.transform.raising import Lifted, raised
-from tdagger.transform.rewrite import Match, Report, Rule, found, rewritten
+from tdagger.transform.rewrite import Match, Report, Rule, applied, found
 from tdagger.tree import aligned, flatten
 from tdagger.types import TensorType
 from tdagger.view import text
@@ -439,8 +439,8 @@ class TensorDAG:
         >>> dag.values[-1].op, len(report)
         (gelu, 1)
         """
-        graph, origins, done = rewritten(self.graph, rules, self.origins, self.weights if weights else None, self.axes)
-        return (self.with_graph(graph, origins), done) if report else self.with_graph(graph, origins)
+        dag, done = applied(self, rules, self.weights if weights else None, self.axes)
+        return (dag, done) if report else dag
 
     def optimize(self) -> TensorDAG:
         """The network made faster for inference: what depends on no input worked out, layers merged, identities gone.
@@ -469,7 +469,7 @@ class TensorDAG:
         """The network with composites where their bodies are found, the inverse of :meth:`inline`.
 
         Unless ``exact``, also where they are written out in the ways people do (``tdagger.transform.idioms``), which
-        may round otherwise. With ``report`` also what was found and which core ops are left.
+        may round otherwise (and attention to no key is 0, not NaN). With ``report`` also what was found and which core ops are left.
 
         >>> import tdagger as td
         >>> dag = td.network(lambda x: td.gelu(td.softmax(x, axis=1)), {"x": (2, 3)})

@@ -163,6 +163,9 @@ def test_numbers_that_look_alike_stay() -> None:
     assert kept(lambda x: td.cast(td.cast(x, "f16"), "f32"))
     assert not kept(lambda x: td.cast(td.cast(x, "f64"), "f32"))
     assert kept(lambda x: td.reciprocal(td.reciprocal(x)))
+    # -1 as u8 is 255, -1.0 is anything
+    assert kept(lambda x: td.cast(td.cast(td.cast(td.cast(x, "i32"), "f64"), "u8"), "f32"))
+    assert not kept(lambda x: td.cast(td.cast(td.cast(x, "i32"), "f64"), "i64"))
     assert not kept(lambda x: td.neg(td.neg(x)))
 
 
@@ -190,6 +193,50 @@ def test_another_element_type(mixed: td.TensorDAG) -> None:
     assert {v.dtype.name for v in (*inside.graph.inputs.values(), *inside.graph.outputs.values())} == {"f16"}
     with pytest.raises(td.AttributeValueError, match="types of floats"):
         passes.convert_dtype(mixed, "i8")
+
+
+class Checked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(self.first(x))
+        if y.abs().max() > 50:
+            raise ValueError("too large")
+        return y.relu()
+
+
+@pytest.mark.parametrize("name", [*EVERY, "convert_dtype", "rewrite", "raise"])
+def test_checks_follow(name: str) -> None:
+    """What the source asserts of its data is asked of what became of that, by weights that are there."""
+    model = Checked().eval()
+    perturb(model)
+    x = torch.rand(1, 2, 3, 3)
+    with pytest.warns(UserWarning, match="checks its data"):
+        dag = td.from_torch(model, x)
+
+    @td.rule
+    def double(x: Any) -> Any:
+        return td.relu(x)
+
+    @double.to
+    def _(x: Any) -> Any:
+        return td.gelu(x)
+
+    others: dict[str, Pass] = {
+        "convert_dtype": lambda d: passes.convert_dtype(d, "f64"),
+        "rewrite": lambda d: d.rewrite(double),
+        "raise": lambda d: d.inline().raise_(),
+    }
+    after = {**EVERY, **others}[name](dag)
+    (check,) = after.checks
+    assert check.value is not None
+    assert set(after.graph.outputs) == {"out"}
+    module = after.to_torch(checks=True)
+    module(x)
+    with pytest.raises(Exception, match="too large"):
+        module(x * 1000)
 
 
 def test_decomposition() -> None:

@@ -17,7 +17,7 @@ from tdagger.ops.elementwise import Cast
 from tdagger.ops.elementwise import cast as cast_to
 from tdagger.ops.external import External
 from tdagger.ops.source import Const, Input, Iota, Leaf, const
-from tdagger.transform.surgery.edit import each, finished, state_of
+from tdagger.transform.surgery.edit import each, finished, state_of, with_checks
 from tdagger.types import DType
 
 
@@ -63,7 +63,7 @@ class _Conversion:
         return not self.keep.isdisjoint(names) or any(path == k or path.startswith(f"{k}.") for k in self.keep)
 
     def run(self, dag: N) -> N:
-        graph = dag.graph
+        graph = with_checks(dag)
         with bulk():
             for value in graph.values:
                 self.made[value] = made = self._visit(value)

@@ -11,7 +11,7 @@ from tdagger.graph import Graph, bulk
 from tdagger.network import N, Origin
 from tdagger.op import Value
 from tdagger.ops.structure import Item
-from tdagger.transform.surgery.edit import each, finished
+from tdagger.transform.surgery.edit import each, finished, with_checks
 
 Known = Callable[[Value], bool]
 
@@ -43,7 +43,7 @@ def decompose(dag: N, *names: str, keep: Collection[str] | None = None, deep: bo
             return False
         return not deep if level else name not in names
 
-    graph, origins = expanded(dag.graph, is_known, dag.origins)
+    graph, origins = expanded(with_checks(dag), is_known, dag.origins)
     return finished(dag, graph, origins)
 
 

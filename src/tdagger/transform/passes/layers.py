@@ -21,8 +21,7 @@ from tdagger.ops.external import External
 from tdagger.ops.source import Buffer, Input, Leaf, Parameter, Random
 from tdagger.ops.structure import Permute, broadcast_to, unsqueeze
 from tdagger.transform.passes.fold import fold_weights, has_data, static_ends
-from tdagger.transform.rewrite import Rule, no, only, op, rewritten, rule, spread
-from tdagger.transform.surgery.edit import finished
+from tdagger.transform.rewrite import Rule, applied, no, only, op, rule, spread
 
 
 def fold_batch_norm(dag: N) -> N:
@@ -47,10 +46,8 @@ def merge_linear(dag: N) -> N:
 def _merged(dag: N, rules: Iterable[Rule]) -> N:
     usable = [n for n, v in {**dag.graph.parameters, **dag.graph.buffers}.items() if _usable(dag, n, v)]
     weights = Weights.of(dag.weights, {n: n for n in usable})
-    graph, origins, report = rewritten(dag.graph, rules, dag.origins, weights)
-    if not len(report):
-        return dag
-    return fold_weights(finished(dag, graph, origins), besides=static_ends(dag))
+    merged, report = applied(dag, rules, weights)
+    return fold_weights(merged, besides=static_ends(dag)) if len(report) else dag
 
 
 def _usable(dag: Any, name: str, leaf: Value) -> bool:

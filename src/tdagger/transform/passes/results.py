@@ -7,8 +7,7 @@ from typing import Any
 from tdagger.library.pool import adaptive_max_pool, adaptive_max_pool_with_indices, max_pool, max_pool_with_indices
 from tdagger.network import N
 from tdagger.ops.structure import item
-from tdagger.transform.rewrite import Rule, only, rewritten, rule
-from tdagger.transform.surgery.edit import finished
+from tdagger.transform.rewrite import Rule, applied, only, rule
 
 #: Composites that give something besides, and those that don't.
 PAIRS = ((max_pool_with_indices, max_pool), (adaptive_max_pool_with_indices, adaptive_max_pool))
@@ -19,8 +18,7 @@ def drop_unused_results(dag: N) -> N:
 
     What no output needs is never in a graph; this is about results of one op.
     """
-    graph, origins, report = rewritten(dag.graph, RULES, dag.origins)
-    return finished(dag, graph, origins) if len(report) else dag
+    return applied(dag, RULES)[0]
 
 
 def _without(both: Any, alone: Any) -> Rule:

@@ -15,8 +15,7 @@ from tdagger.network import N
 from tdagger.op import Value
 from tdagger.ops.elementwise import UNARY, Unary, cast, maximum, minimum, where
 from tdagger.ops.structure import Group, Permute, Repeat, Ungroup
-from tdagger.transform.rewrite import Rule, either, elementwise, no, op, rewritten, rule
-from tdagger.transform.surgery.edit import finished
+from tdagger.transform.rewrite import Rule, applied, either, elementwise, no, op, rule
 from tdagger.types import DType
 
 
@@ -39,8 +38,7 @@ def sink_transposes(dag: N) -> N:
 
 
 def _simplified(dag: N, rules: tuple[Rule, ...]) -> N:
-    graph, origins, report = rewritten(dag.graph, rules, dag.origins)
-    return finished(dag, graph, origins) if len(report) else dag
+    return applied(dag, rules)[0]
 
 
 def _rule(name: str, pattern: Callable[..., Any], to: Callable[..., Any], *conditions: Callable[..., Any]) -> Rule:
@@ -112,7 +110,9 @@ def holds(wide: DType, narrow: DType) -> bool:
     return wide.is_int and (wide.is_signed or not narrow.is_signed) and wide.bytes * 8 - wide.is_signed >= bits
 
 
-def _loses_nothing(x: Value, between: DType) -> Any:
+def _loses_nothing(x: Value, between: DType, dtype: DType) -> Any:
+    if between.is_float and x.dtype.is_int and dtype.is_int and not holds(dtype, x.dtype):
+        return no(f"what {dtype} doesn't hold is other numbers of floats than of {x.dtype}")
     return holds(between, x.dtype) or no(f"{between} doesn't hold every {x.dtype}")
 
 

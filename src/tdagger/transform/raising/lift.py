@@ -25,7 +25,7 @@ from tdagger.transform.passes.decompose import expanded
 from tdagger.transform.raising.cone import Guess
 from tdagger.transform.raising.guesses import guesses
 from tdagger.transform.rewrite import rewritten
-from tdagger.transform.surgery.edit import finished
+from tdagger.transform.surgery.edit import finished, with_checks
 from tdagger.types import TensorType
 
 #: A composite whose body has more ops than these isn't looked for.
@@ -47,7 +47,7 @@ class Lifted(NamedTuple):
 
 def raised(dag: N, exact: bool = False) -> tuple[N, Lifted]:
     """The network with composites where their bodies were, and what was found; see :meth:`tdagger.TensorDAG.raise_`."""
-    graph, origins, found = lifted(dag.graph, dag.origins)
+    graph, origins, found = lifted(with_checks(dag), dag.origins)
     if not exact:
         before = Counter(v.op.name for v in graph.values)
         graph, origins, _ = rewritten(graph, IDIOMS, origins)

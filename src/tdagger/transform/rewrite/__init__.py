@@ -1,7 +1,7 @@
 """Rewriting by rules: patterns, rules, and the driver that applies them to a fixed point."""
 
 from tdagger.transform.rewrite.pattern import constant, either, elementwise, number, only, op, spread
-from tdagger.transform.rewrite.report import Match, Report, found, rewritten
+from tdagger.transform.rewrite.report import Match, Report, applied, found, rewritten
 from tdagger.transform.rewrite.rule import Context, Rule, no, rule
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Match",
     "Report",
     "Rule",
+    "applied",
     "constant",
     "either",
     "elementwise",

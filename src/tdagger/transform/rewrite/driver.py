@@ -17,9 +17,8 @@ from typing import Any, NamedTuple
 from tdagger.errors import GraphError
 from tdagger.graph import Graph, label
 from tdagger.op import Array, Op, Value
-from tdagger.ops.structure import Group, Repeat, Ungroup
-from tdagger.transform.rewrite.arguments import Bindings
 from tdagger.transform.rewrite.rule import Context, Refused, Rule
+from tdagger.transform.rewrite.users import Users
 
 #: What a rule may put in the place of one value, one after the other, before it is taken to go on forever.
 CHAIN = 1000
@@ -82,8 +81,7 @@ class Driver(Context):
         self._weights, self._axes = weights, axes
         self._known: set[Value] = set()
         self._counts_users = any(r.only for r in self.index.rules)
-        self._uses: dict[Value, int] = {}
-        self._more: dict[Value, int] = {}
+        self._users = Users(graph if self._counts_users else None)
         self._traces = any(c.asks_graph for r in self.index.rules for c in r.conditions)
         self._sources: dict[Value, list[Value]] = {}
 
@@ -107,10 +105,10 @@ class Driver(Context):
 
     def matches(self, rule: Rule, value: Value) -> dict[str, Any] | None:
         """What a rule's wildcards stand for at a value of the graph as it is; None where it doesn't apply."""
-        if not self._uses:
-            self._count()
-            self.normal = {v: v for v in self.graph.values}
-        bound = rule.match(value, self, self._used_by_match_only)
+        if rule.only and not self._users.counts:
+            self._users = Users(self.graph)
+        around = (self.graph.users, frozenset[Value]()) if len(rule.patterns) > 1 else None
+        bound = rule.match(value, self, self._users.only, around)
         return {n: bound[i] for n, i in rule.slots.items()} if isinstance(bound, list) else None
 
     # The sweep.
@@ -120,8 +118,6 @@ class Driver(Context):
         graph, normal = self.graph, self.normal
         of_op, at_op, at = self.index.of_op, self.index.at_op, self.index.at
         renew, get = normal.__getitem__, normal.get
-        if self._counts_users:
-            self._count()
         missing: Any = object()
         for value in graph.values:
             args = tuple(map(renew, value.args))
@@ -150,7 +146,7 @@ class Driver(Context):
                 normal[value] = found
             if found is not value:
                 if self._counts_users:
-                    self._more[found] = self._more.get(found, 0) + self._uses.get(value, 0)
+                    self._users.became(value, found)
                 if self._traces:
                     self._sources.setdefault(found, []).append(value)
         inputs, outputs, updates = (
@@ -161,7 +157,7 @@ class Driver(Context):
 
     def _applied(self, value: Value, rules: tuple[Rule, ...]) -> tuple[Rule, Value] | None:
         """The first rule that applies at a value whose arguments are in normal form, and what it gives."""
-        used = self._used_by_match_only if self._counts_users else None
+        used = self._users.only if self._counts_users else None
         for rule in rules:
             bound = rule.match(value, self, used)
             if bound.__class__ is not list:
@@ -240,8 +236,8 @@ class Driver(Context):
                 continue
             self.made[value] = place
             stack += value.args
-            for arg in value.args if self._counts_users else ():
-                self._more[arg] = self._more.get(arg, 0) + 1
+            if self._counts_users:
+                self._users.made(value)
 
     # What goes wrong.
 
@@ -257,31 +253,3 @@ class Driver(Context):
             f"rules {', '.join(dict.fromkeys(last))} go on without an end: what they make matches again, at "
             f"{list(standing)[-1]!r}"
         )
-
-    # Users.
-
-    def _count(self) -> None:
-        uses = self._uses
-        for value in self.graph.values:
-            for arg in value.args:
-                uses[arg] = uses.get(arg, 0) + 1
-        for value in (*self.graph.outputs.values(), *self.graph.updates.values()):
-            uses[value] = uses.get(value, 0) + 1
-
-    def _used_by_match_only(self, rule: Rule, root: Value, bound: Bindings) -> bool:
-        """Whether the values marked ``only`` have no users but the match; never true where that isn't known yet."""
-        matched = {bound[i] for i in rule.nodes if bound[i] is not None}
-        edges: dict[Value, int] = {}
-        stack, seen = [root], {root}
-        while stack:
-            for arg in stack.pop().args:
-                edges[arg] = edges.get(arg, 0) + 1
-                if arg not in seen and (arg in matched or isinstance(arg.op, Repeat | Group | Ungroup)):
-                    seen.add(arg)
-                    stack.append(arg)
-        for value in (bound[i] for i in rule.only):
-            known = self._uses.get(value, 0) if self.normal.get(value) is value else 0
-            total = known + self._more.get(value, 0)
-            if value is not None and value is not root and total != edges.get(value, 0):
-                return False
-        return True

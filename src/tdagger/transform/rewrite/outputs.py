@@ -8,6 +8,7 @@ from typing import Any
 from tdagger.graph import Graph, bulk
 from tdagger.op import Value
 from tdagger.transform.rewrite.rule import Context, Refused, Rule
+from tdagger.transform.rewrite.users import Users
 
 
 def sweep_outputs(
@@ -19,14 +20,15 @@ def sweep_outputs(
     first: dict[Value, Value] = {}
     fired: list[tuple[str, Value, Value, Value]] = []
     taken: set[Value] = set()
+    used = Users(graph).only if any(r.only for r in rules) else None
     for rule in rules:
         for value in graph.values:
             if value in taken or not rule.may_match(value.op):
                 continue
-            found = rule.match_all(value, graph.users, context, taken)
-            if found is None:
+            bound = rule.match(value, context, used, (graph.users, taken))
+            if not isinstance(bound, list):
                 continue
-            roots, bound = found
+            roots = rule.roots_of(value, bound)
             made = rule.apply_all(roots, bound, context)
             if isinstance(made, Refused) or made == roots or _reaches(made, roots, place):
                 continue

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 from tdagger.errors import AttributeValueError
 from tdagger.graph import Graph
+from tdagger.network import N
 from tdagger.op import Array, Value
 from tdagger.transform.rewrite.driver import Driver, Fired
 from tdagger.transform.rewrite.rule import Rule
 from tdagger.transform.rewrite.sweeps import swept
+from tdagger.transform.surgery.edit import finished, with_checks
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,14 @@ def rewritten(
     return after, carried, Report(tuple(fired), tuple(modules))
 
 
+def applied(
+    dag: N, rules: Iterable[Rule] | Rule, weights: Mapping[str, Array] | None = None, axes: Any = None
+) -> tuple[N, Report]:
+    """A network with rules applied until none applies (itself if none ever does), and what was done."""
+    graph, origins, report = rewritten(with_checks(dag), rules, dag.origins, weights, axes)
+    return (finished(dag, graph, origins) if len(report) else dag), report
+
+
 class Match(NamedTuple):
     """Where a pattern was found: the value it ends at, and what its wildcards stand for."""
 
@@ -76,6 +86,6 @@ class Match(NamedTuple):
 
 
 def found(graph: Graph, rule: Rule, weights: Mapping[str, Array] | None = None) -> list[Match]:
-    """Every match of a rule of one output in a graph, in order; matches may overlap."""
+    """Every match of a rule in a graph, in order; matches may overlap. Of several outputs ``root`` is the first."""
     driver = Driver(graph, [rule], weights)
     return [Match(v, m) for v in graph.values if rule.may_match(v.op) and (m := driver.matches(rule, v)) is not None]

@@ -160,18 +160,9 @@ class Rule:
         """Whether the pattern can match where the arguments' ops have these labels."""
         return any_argument(self.arguments, found)
 
-    def match_all(
-        self, value: Value, users: Mapping[Value, list[Value]], graph: Context, taken: set[Value]
-    ) -> tuple[tuple[Value, ...], Bindings] | None:
-        """All roots of a match that starts at ``value``, and what the wildcards stand for."""
-        bound: Bindings = [None] * self.size
-        bound[self.users] = (users, taken, value)
-        if not self.test(value, bound):
-            return None
-        bound = [None if b is ABSENT else b for b in bound]
-        if not all(condition(bound, value, graph) is True for condition in self.conditions):
-            return None
-        return (value, *(bound[r] for r in self.roots[1:])), bound
+    def roots_of(self, value: Value, bound: Bindings) -> tuple[Value, ...]:
+        """All roots of a match that starts at ``value``."""
+        return (value, *(bound[r] for r in self.roots[1:]))
 
     def apply_all(self, roots: tuple[Value, ...], bound: Bindings, graph: Context) -> tuple[Value, ...] | Refused:
         """What stands for the roots; TypeMismatchError if one has another type."""
@@ -186,9 +177,17 @@ class Rule:
             )
         return cast(tuple[Value, ...], made)
 
-    def match(self, value: Value, graph: Context | None = None, used: Any = None) -> Bindings | Refused | None:
-        """What the wildcards stand for where the rule applies at ``value``, in the order of ``slots``."""
+    def match(
+        self, value: Value, graph: Context | None = None, used: Any = None, around: Any = None
+    ) -> Bindings | Refused | None:
+        """What the wildcards stand for where the rule applies at ``value``, in the order of ``slots``.
+
+        ``used(rule, value, bound)`` is asked where values should have no other users. A rule of several outputs needs
+        ``around``: the users of every value, and values that can't be further roots.
+        """
         bound: Bindings = [None] * self.size
+        if around is not None:
+            bound[self.users] = (*around, value)
         if not self.test(value, bound):
             return None
         for i in self.optional:

@@ -210,6 +210,26 @@ def used(graph: Graph) -> set[str]:
     return {*graph.parameters, *graph.buffers, *graph.updates}
 
 
+#: The outputs under which a pass carries the values of checks along.
+_CHECK = "\0check "
+
+
+def with_checks(dag: Network) -> Graph:
+    """The graph with the values of its checks as outputs more, which :func:`finished` takes for the checks again."""
+    graph = dag.graph
+    values = {f"{_CHECK}{i}": c.value for i, c in enumerate(dag.checks) if c.value is not None}
+    if not values:
+        return graph
+    return Graph(graph.inputs, {**graph.outputs, **values}, graph.updates, graph.name, graph.values)
+
+
+def _without_checks(graph: Graph, checks: Sequence[Check]) -> tuple[Graph, list[Check]]:
+    """A graph made of one of :func:`with_checks`, without the values of checks, and the checks with these values."""
+    outputs = {n: v for n, v in graph.outputs.items() if not n.startswith(_CHECK)}
+    checks = [c._replace(value=graph.outputs.get(f"{_CHECK}{i}", c.value)) for i, c in enumerate(checks)]
+    return Graph(graph.inputs, outputs, graph.updates, graph.name, graph.values), checks
+
+
 def finished(
     dag: N,
     graph: Graph,
@@ -223,8 +243,12 @@ def finished(
 
     GraphError if what is written to a buffer isn't of its type, or a leaf of the graph isn't what the state says.
     """
+    if any(n.startswith(_CHECK) for n in graph.outputs):
+        graph, parts["checks"] = _without_checks(graph, dag.checks)
     state = state_of(dag) if state is None else dict(state)
-    now = used(graph)
+    checks: Sequence[Check] = parts.get("checks", dag.checks)
+    asked = topological([c.value for c in checks if c.value is not None])
+    now = used(graph) | {v.op.leaf for v in asked if isinstance(v.op, Leaf)}
     gone = used(dag.graph) - now
     kept = {n: w for n, w in state.items() if n not in gone and (not w.alias_of or w.alias_of not in gone)}
     check_leaves(graph, kept, shown(dag.name), place(origins))
