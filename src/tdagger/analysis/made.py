@@ -128,6 +128,8 @@ def _number(axes: Axes, value: Value, place: int, constant: Value, made: _Made, 
     kind = value.op.attributes.get("kind")
     if place == 1 and kind == "pow" and number in _POWERS:
         return ""
+    if not math.isfinite(number):
+        return ""
     if not number and (1 not in made.sizes or kind not in _WITHOUT_ZERO):
         return ""
     near = float(np.finfo(data.dtype).eps) * 4 if data.dtype.kind == "f" else 0.0
