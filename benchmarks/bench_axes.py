@@ -29,9 +29,9 @@ from torch.fx.passes.shape_prop import ShapeProp
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import tdagger as td
-from tdagger.analysis import axes as axes_module
-from tdagger.analysis.axes import Axes
-from tdagger.analysis.names import NamedAxes
+from tdagger.analysis.axes import algebra as axes_module
+from tdagger.analysis.axes.algebra import Axes
+from tdagger.analysis.axes.names import NamedAxes
 from tdagger.transform import networks
 
 LAYERS = (1, 4, 16, 64, 200)

@@ -30,7 +30,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 import tdagger as td
-from tdagger.analysis.cost import cost_of
+from tdagger.analysis.cost.report import cost_of
 
 
 class Times(NamedTuple):

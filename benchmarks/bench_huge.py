@@ -126,7 +126,7 @@ def peer(name: str, began: float) -> dict[str, Any]:
     from torch.utils.flop_counter import FlopCounterMode
 
     torch.set_num_threads(1)
-    from tdagger.frameworks.torch.huggingface import on_meta
+    from tdagger.frameworks.torch.source.huggingface import on_meta
 
     model = on_meta(configuration(name)).eval()
     tokens = torch.zeros(1, LENGTH, dtype=torch.int64, device="meta")

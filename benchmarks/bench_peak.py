@@ -23,11 +23,11 @@ import torch
 from _zoo import network, quiet
 
 import tdagger as td
-from tdagger.analysis.backends import backend_of
-from tdagger.analysis.execution import NUMPY, trace
-from tdagger.analysis.memory import memory
-from tdagger.analysis.plan import plan
-from tdagger.analysis.schedule import scheduled
+from tdagger.analysis.execution.backends import backend_of
+from tdagger.analysis.execution.tracing import NUMPY, trace
+from tdagger.analysis.memory.activations import memory
+from tdagger.analysis.memory.plan import plan
+from tdagger.analysis.memory.schedule import scheduled
 from tests.allocations import by_numpy, by_torch, data
 from tests.networks import NETWORKS
 

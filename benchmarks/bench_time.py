@@ -38,10 +38,10 @@ from _zoo import network as timm_network
 from _zoo import quiet
 
 import tdagger as td
-from tdagger.analysis.fit import errors, fit, nonnegative
-from tdagger.analysis.timing import Device
-from tdagger.frameworks.torch.calibration import Observed, device_from, observations, observe
-from tdagger.frameworks.torch.profiler import Profiler, keep_memory
+from tdagger.analysis.time.fit import errors, fit, nonnegative
+from tdagger.analysis.time.timing import Device
+from tdagger.frameworks.torch.measure.calibration import Observed, device_from, observations, observe
+from tdagger.frameworks.torch.measure.profiler import Profiler, keep_memory
 
 FOLDS, TARGET_SECONDS, QUANTILE = 5, 0.25, 0.25
 

@@ -18,11 +18,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import tdagger as td
 import tdagger.frameworks.torch.importer  # so that the containers of transformers are known to flatten
-from tdagger.analysis.cost import cost_of
+from tdagger.analysis.cost.report import cost_of
 from tdagger.cli.measure import difference
 from tdagger.composite import Composite
 from tdagger.errors import UnsupportedError
-from tdagger.frameworks.torch.calls import array_of
+from tdagger.frameworks.torch.aten.calls import array_of
 from tdagger.tree import Tree, flatten
 from tests.networks import Network
 

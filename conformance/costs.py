@@ -28,7 +28,7 @@ from conformance.axes import short
 from conformance.check import results, tensors
 from conformance.models import LIBRARIES, ROOT, command_line, listed
 from conformance.sweep import Row
-from tdagger.analysis.cost import Cost
+from tdagger.analysis.cost.report import Cost
 from tests.analysis.dispatched import forward_products
 
 TABLE = ROOT / "docs" / "conformance-costs.md"

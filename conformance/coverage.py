@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from tdagger.frameworks.torch.aten.calls import plan_of
 from tdagger.frameworks.torch.aten.reasons import REASONS, reason_of
-from tdagger.frameworks.torch.calls import plan_of
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "coverage.md"
 

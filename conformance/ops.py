@@ -32,8 +32,8 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tdagger as td
+from tdagger.frameworks.torch.aten.calls import array_of
 from tdagger.frameworks.torch.aten.reasons import kind_of
-from tdagger.frameworks.torch.calls import array_of
 from tdagger.frameworks.torch.runtime import from_numpy
 
 DTYPES = (torch.float32, torch.int64, torch.bool, torch.float16)

@@ -74,7 +74,7 @@ def tables() -> Iterator[None]:
     names = [
         ("tdagger.op", "core_ops"), ("tdagger.op", "functions"), ("tdagger.composite", "composites"),
         ("tdagger.frameworks.torch.aten.table", "RULES"), ("tdagger.frameworks.torch.aten.table", "DRAWS"),
-        ("tdagger.frameworks.torch.emit_core", "CORE"), ("tdagger.frameworks.torch.emit_composites", "COMPOSITES"),
+        ("tdagger.frameworks.torch.emit.core", "CORE"), ("tdagger.frameworks.torch.emit.composites", "COMPOSITES"),
         ("conformance.fuzz.table", "MAKERS"), ("conformance.fuzz.table", "WEIGHTS"),
     ]  # fmt: skip
     for whole in "tdagger.frameworks.torch.importer", "conformance.fuzz.generate":  # with all that register in them

@@ -4,15 +4,18 @@ Imports inside functions count too: putting one there hides a cycle but doesn't 
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tdagger.later import LATER, later
+
 # A layer is a module (`op.py`) or a package (`ops/`), in this order. A new one needs a place here and in
 # docs/architecture.md.
 LAYERS = [
-    *["names", "errors", "depth", "types", "tree", "op", "ops", "graph", "pickling", "network", "interpret"],
+    *["later", "names", "errors", "depth", "types", "tree", "op", "ops", "graph", "pickling", "network", "interpret"],
     *[
         "composite",
         "library",
@@ -67,6 +70,17 @@ def faults(module: str, source: str, is_package: bool = False) -> list[str]:
         elif LAYERS.index(rest[0]) > LAYERS.index(layer):
             found.append(f"line {line}: {name} is to the right of {layer}")
     return found
+
+
+def test_one_module_imports_others_by_name() -> None:
+    """Else the arrows to the right would be anywhere; ``later`` has them in a table."""
+    by_name = re.compile(r"""import_module\(f?["']tdagger""")
+    assert [m for m, path in MODULES.items() if by_name.search(path.read_text("utf-8"))] == []
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_what_is_imported_later_is_there(name: str) -> None:
+    assert callable(later(name)) or ":" not in LATER[name]
 
 
 def test_modules_found() -> None:

@@ -18,8 +18,8 @@ from torch import Tensor
 import tdagger as td
 from conformance.fuzz.compare import Noise, difference, listed
 from conformance.fuzz.program import Program
-from tdagger.analysis.axes import Axis
-from tdagger.frameworks.torch.calls import array_of
+from tdagger.analysis.axes.algebra import Axis
+from tdagger.frameworks.torch.aten.calls import array_of
 from tdagger.frameworks.torch.runtime import from_numpy
 
 Sizes = Mapping[str, int]

@@ -8,7 +8,6 @@ f32[2 3]
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from tdagger.errors import (
 )
 from tdagger.graph import Graph, bulk, op_counts, rebuild
 from tdagger.interpreter import Interpreter
+from tdagger.later import later
 from tdagger.layers import network
 from tdagger.library import *  # noqa: F403
 from tdagger.op import Op, Value, core_ops
@@ -61,16 +61,12 @@ def from_torch(
     ``axes`` names the dimensions of inputs (``"b c h w"``, ``{"x": "b s c"}``), see :meth:`TensorDAG.axes`. See
     :func:`tdagger.frameworks.torch.importer.from_torch` for the options and errors.
     """
-    return (
-        importlib.import_module("tdagger.frameworks.torch.importer")
-        .from_torch(model, args, kwargs, **options)
-        .with_axes(axes)
-    )
+    return later("torch.from_torch")(model, args, kwargs, **options).with_axes(axes)
 
 
 def from_torchscript(module: torch.jit.ScriptModule, args: Any = None, **options: Any) -> TensorDAG:
     """A TDAG of a TorchScript module; ``args`` may be left out if it was traced in this process."""
-    return importlib.import_module("tdagger.frameworks.torch.importer").from_torchscript(module, args, **options)
+    return later("torch.from_torchscript")(module, args, **options)
 
 
 def from_transformers(
@@ -91,11 +87,8 @@ def from_transformers(
     ``dtype`` is that of the weights, ``settings`` are for the model: ``experts_implementation="batched_mm"``.
     SourceError if there is no model for the configuration, or it has no text or cache.
     """
-    return (
-        importlib.import_module("tdagger.frameworks.torch.huggingface")
-        .from_transformers(network, batch=batch, seq=seq, past=past, dtype=dtype, **settings)
-        .with_axes(axes)
-    )
+    read = later("torch.from_transformers")
+    return read(network, batch=batch, seq=seq, past=past, dtype=dtype, **settings).with_axes(axes)
 
 
 def diff(
@@ -117,7 +110,7 @@ def diff(
     tensors such as a module. InputError if the networks take or give something else, UnsupportedError if an op can't be
     run.
     """
-    return importlib.import_module("tdagger.comparison").diff(a, b, inputs, kwargs or {}, structure, runs, seed)
+    return later("diff")(a, b, inputs, kwargs or {}, structure, runs, seed)
 
 
 __version__ = "0.1.0"

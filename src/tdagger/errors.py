@@ -13,14 +13,14 @@ import warnings
 
 from tdagger.names import lines
 
-#: Where code is whose callers a warning is for.
-_OWN = (os.path.dirname(__file__) + os.sep, contextlib.__file__)
+#: The folder of tdagger's own code.
+OWN = os.path.dirname(__file__) + os.sep
 
 
 def warn(message: str) -> None:
     """A UserWarning at the line that called tdagger, however deep inside it is raised."""
     level, frame = 1, inspect.currentframe()
-    while frame is not None and frame.f_code.co_filename.startswith(_OWN):
+    while frame is not None and frame.f_code.co_filename.startswith((OWN, contextlib.__file__)):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, UserWarning, stacklevel=level)
 

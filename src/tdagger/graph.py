@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any, Literal, NamedTuple, cast, overload
 
 from tdagger.depth import nested
 from tdagger.errors import GraphError
+from tdagger.later import later
 from tdagger.names import shown
 from tdagger.op import Op, Value
 from tdagger.ops.external import External
@@ -213,8 +213,8 @@ class Graph:
 
     @cached_property
     def costs(self) -> Any:
-        """The totals as formulas, ``analysis.formula.Costs``: it stands to the right of this module."""
-        return importlib.import_module("tdagger.analysis.formula").costs_of(self)
+        """The totals as formulas, ``analysis.formulas.formula.Costs``."""
+        return later("costs")(self)
 
     # Totals; each is a sum of the ops' own rules. Symbolic ones are sympy expressions in the names of free axes, with
     # "all" in those of parameters too, where axes with a name of one letter and of one size are taken for one.

@@ -19,7 +19,6 @@ array([-1., -1.], dtype=float32)
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -29,6 +28,7 @@ from tdagger.composite import Composite
 from tdagger.errors import InputError, TDaggerError
 from tdagger.graph import Graph, label
 from tdagger.interpret import interpret, leaf_array
+from tdagger.later import later
 from tdagger.op import Array, Value
 from tdagger.ops.source import Leaf
 from tdagger.ops.structure import Item
@@ -157,6 +157,6 @@ def _executor(framework: str) -> Executor:
     if framework == "numpy":
         return _Numpy()
     try:
-        return importlib.import_module(f"tdagger.frameworks.{framework}.execute").Executor()
-    except ModuleNotFoundError as e:
+        return later(f"{framework}.executor")()
+    except (KeyError, ModuleNotFoundError) as e:
         raise InputError(f"values can be run by numpy or torch, not by {framework!r} ({e})") from e

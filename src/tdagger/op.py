@@ -40,7 +40,7 @@ Terms = tuple[Term, ...]
 
 
 class AxisRules(Protocol):
-    """What an op's axis rule says of its arguments' dimensions; ``tdagger.analysis.axes`` implements it.
+    """What an op's axis rule says of its arguments' dimensions; ``tdagger.analysis.axes.algebra`` implements it.
 
     A term is opaque to a rule: rules take terms, hand them to these functions, and return terms.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,30 +10,32 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from tdagger.analysis.axes import Axes
-from tdagger.analysis.backends import backend_of
-from tdagger.analysis.backward import backward as gradients
-from tdagger.analysis.backward import has_gradient, leaves, results
-from tdagger.analysis.cost import Cost, cost_of
-from tdagger.analysis.doubts import LeftOut, with_left_out
-from tdagger.analysis.execution import trace
-from tdagger.analysis.formula import CostFunction, Costs, costs_of
-from tdagger.analysis.memory import peak
-from tdagger.analysis.names import Given, NamedAxes
-from tdagger.analysis.plan import ALIGNMENT, Plan, plan
-from tdagger.analysis.profile import Profile
-from tdagger.analysis.ranks import RankReport, rank_report
-from tdagger.analysis.schedule import scheduled
-from tdagger.analysis.timing import Device, Prediction, device_of, predict
+from tdagger.analysis.axes.algebra import Axes
+from tdagger.analysis.axes.doubts import LeftOut, with_left_out
+from tdagger.analysis.axes.names import Given, NamedAxes
+from tdagger.analysis.axes.ranks import RankReport, rank_report
+from tdagger.analysis.cost.backward import backward as gradients
+from tdagger.analysis.cost.backward import has_gradient, leaves, results
+from tdagger.analysis.cost.report import Cost, cost_of
+from tdagger.analysis.execution.backends import backend_of
+from tdagger.analysis.execution.tracing import trace
+from tdagger.analysis.formulas.formula import CostFunction, Costs, costs_of
+from tdagger.analysis.memory.activations import peak
+from tdagger.analysis.memory.plan import ALIGNMENT, Plan, plan
+from tdagger.analysis.memory.schedule import scheduled
+from tdagger.analysis.time.profile import Profile
+from tdagger.analysis.time.timing import Device, Prediction, device_of, predict
 from tdagger.errors import AttributeValueError, AxisError, GraphError, InputError
 from tdagger.graph import Graph, Unit, flops, op_counts
 from tdagger.interpret import run
+from tdagger.later import later
 from tdagger.names import shown
 from tdagger.network import Check, Origin, Signature, Weight, plain_signature
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Const, Leaf, Parameter
 from tdagger.pickling import HoldsValues
-from tdagger.transform import certain, networks, surgery
+from tdagger.transform import networks, surgery
+from tdagger.transform.axes import certain
 from tdagger.transform.partition import Partition, partition
 from tdagger.transform.passes import decompose, optimized
 from tdagger.transform.raising import Lifted, raised
@@ -254,15 +255,15 @@ class TensorDAG:
         """Run the network with torch and measure every op: ``print(dag.profile())``, ``profile.bottlenecks(5)``.
 
         ``args`` and ``kwargs`` are tensors as the network takes them, or nothing for random ones. See
-        :func:`tdagger.frameworks.torch.profiler.profile` for the options ``threads``, ``runs``, ``device``.
+        :func:`tdagger.frameworks.torch.measure.profiler.profile` for the options ``threads``, ``runs``, ``device``.
         """
-        return importlib.import_module("tdagger.frameworks.torch.profiler").profile(self, args, kwargs, **options)
+        return later("torch.profile")(self, args, kwargs, **options)
 
     def predict_time(self, device: Device | str | Path) -> Prediction:
         """How many seconds the network takes on a device: ``float(found)``, ``found.by_kind``, ``print(found)``.
 
         ``device`` is a device file (``tdagger calibrate`` writes one), the name of one that comes with tdagger
-        (:func:`tdagger.analysis.timing.devices`), or a Device. No weights are read. ``found.notices`` say what the
+        (:func:`tdagger.analysis.time.timing.devices`), or a Device. No weights are read. ``found.notices`` say what the
         number isn't. SourceError if there is no such device.
         """
         return predict(self.graph, device_of(device), self.origins)
@@ -374,7 +375,7 @@ class TensorDAG:
         """Who is asked of other sizes: the model given, as a source with this network's inputs, or its own source."""
         if source is None:
             return self.source
-        return importlib.import_module("tdagger.frameworks.torch.again").source_of(source, self.graph, self.signature)
+        return later("torch.source_of")(source, self.graph, self.signature)
 
     def _as_in(self, network: TensorDAG) -> TensorDAG:
         """Another network that the source gave, with this one's weights; AxisError if they don't fit."""
@@ -469,7 +470,8 @@ class TensorDAG:
         """The network with composites where their bodies are found, the inverse of :meth:`inline`.
 
         Unless ``exact``, also where they are written out in the ways people do (``tdagger.transform.idioms``), which
-        may round otherwise (and attention to no key is 0, not NaN). With ``report`` also what was found and which core ops are left.
+        may round otherwise (and attention to no key is 0, not NaN). With ``report`` also what was found and which core
+        ops are left.
 
         >>> import tdagger as td
         >>> dag = td.network(lambda x: td.gelu(td.softmax(x, axis=1)), {"x": (2, 3)})
@@ -755,27 +757,27 @@ class TensorDAG:
 
     def to_torch(self, **options: Any) -> Any:
         """A readable ``torch.nn.Module`` with the source's state_dict; see ``frameworks/torch/exporter.py``."""
-        return _exporter("torch").to_torch(self, **options)
+        return later("torch.to_torch")(self, **options)
 
     def to_torchscript(self, **options: Any) -> Any:
         """A ``torch.jit.ScriptModule`` that saves and loads."""
-        return _exporter("torch").to_torchscript(self, **options)
+        return later("torch.to_torchscript")(self, **options)
 
     def to_exported_program(self, **options: Any) -> Any:
         """A ``torch.export.ExportedProgram``."""
-        return _exporter("torch").to_exported_program(self, **options)
+        return later("torch.to_exported_program")(self, **options)
 
     # Coming from a framework, for those who look for it on the class.
 
     @staticmethod
     def from_torch(*args: Any, axes: Given = None, **options: Any) -> TensorDAG:
         """See :func:`tdagger.from_torch`."""
-        return _importer("torch").from_torch(*args, **options).with_axes(axes)
+        return later("torch.from_torch")(*args, **options).with_axes(axes)
 
     @staticmethod
     def from_torchscript(*args: Any, **options: Any) -> TensorDAG:
         """See :func:`tdagger.from_torchscript`."""
-        return _importer("torch").from_torchscript(*args, **options)
+        return later("torch.from_torchscript")(*args, **options)
 
 
 def _of_parts(
@@ -809,17 +811,9 @@ def _still_fits(dag: TensorDAG, graph: Graph, name: str, pattern: str) -> bool:
     return now is before or (now is not None and now.rank == before.rank and "1" not in pattern.split())
 
 
-def _exporter(framework: str) -> Any:
-    return importlib.import_module(f"tdagger.frameworks.{framework}.exporter")
-
-
 def _of_module(module: Any, types: Sequence[TensorType], trains: bool) -> TensorDAG:
     """A network of a torch module, for surgery."""
-    return importlib.import_module("tdagger.frameworks.torch.part").part_of(module, types, trains)
-
-
-def _importer(framework: str) -> Any:
-    return importlib.import_module(f"tdagger.frameworks.{framework}.importer")
+    return later("torch.part_of")(module, types, trains)
 
 
 @dataclass(frozen=True)

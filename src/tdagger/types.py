@@ -17,7 +17,7 @@ Shape = tuple[int, ...]
 
 
 def least(a: Any, b: Any) -> Any:
-    """The smaller of two numbers of entries: ints, or those of formulas (``tdagger.analysis.polynomial``)."""
+    """The smaller of two numbers of entries: ints, or those of formulas (``tdagger.analysis.formulas.polynomial``)."""
     return min(a, b) if isinstance(a, int) and isinstance(b, int) else b.least(a) if isinstance(a, int) else a.least(b)
 
 

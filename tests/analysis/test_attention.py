@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import tdagger as td
-from tdagger.analysis.cost import Cost, cost_of
+from tdagger.analysis.cost.report import Cost, cost_of
 from tests.networks import Fn
 
 B, H, S, D = 2, 3, 10, 4
@@ -292,7 +292,7 @@ def test_what_isnt_a_mask_isnt_unknown() -> None:
 
 
 def test_what_takes_too_long_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tdagger.analysis import masks
+    from tdagger.analysis.attention import masks
 
     monkeypatch.setattr(masks, "MOST_BLOCKS", 10)
     monkeypatch.setattr(masks, "SMALL", 10)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import tdagger as td
-from tdagger.analysis.axes import Axes, Axis, Line, resolve, size_of
-from tdagger.transform.unbatch import unbatch
+from tdagger.analysis.axes.algebra import Axes, Axis, Line, resolve, size_of
+from tdagger.transform.axes.unbatch import unbatch
 
 
 def graph_of(*outputs: td.Value, **inputs: td.Value) -> td.Graph:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import tdagger as td
-from tdagger.analysis.backward import BackwardWork, backward, has_gradient, leaves
-from tdagger.analysis.cost import Cost
+from tdagger.analysis.cost.backward import BackwardWork, backward, has_gradient, leaves
+from tdagger.analysis.cost.report import Cost
 from tdagger.composite import composites
 from tdagger.errors import AttributeValueError, GraphError
 from tdagger.graph import replayed

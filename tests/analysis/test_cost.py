@@ -15,9 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import tdagger as td
-from tdagger.analysis.contractions import contractions
-from tdagger.analysis.cost import Cost, Count, cost_of
-from tdagger.analysis.traffic import MODELS, fused, materialised
+from tdagger.analysis.cost.contractions import contractions
+from tdagger.analysis.cost.report import Cost, Count, cost_of
+from tdagger.analysis.cost.traffic import MODELS, fused, materialised
 from tdagger.errors import AttributeValueError
 from tdagger.graph import Traffic, Unit
 from tdagger.ops.external import External, Slot

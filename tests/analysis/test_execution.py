@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 import tdagger as td
-from tdagger.analysis.backends import backend_of
-from tdagger.analysis.execution import NUMPY, trace
-from tdagger.analysis.layout import channels_last, is_channels_last, is_contiguous, is_dense, like, reshaped
-from tdagger.analysis.torch_cpu import TORCH_CPU
+from tdagger.analysis.execution.backends import backend_of
+from tdagger.analysis.execution.layout import channels_last, is_channels_last, is_contiguous, is_dense, like, reshaped
+from tdagger.analysis.execution.torch_cpu import TORCH_CPU
+from tdagger.analysis.execution.tracing import NUMPY, trace
 from tdagger.errors import AttributeValueError
-from tdagger.frameworks.torch.emit_composites import COMPOSITES
+from tdagger.frameworks.torch.emit.composites import COMPOSITES
 from tdagger.tensordag import Signature
 from tdagger.tree import Tree
 from tests.allocations import Allocated, by_numpy, by_torch, data

@@ -10,10 +10,10 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 import tdagger as td
-from tdagger.analysis.formula import COSTS, CostFunction, cost_function
+from tdagger.analysis.formulas.formula import COSTS, CostFunction, cost_function
 from tdagger.errors import AxisError
 from tdagger.graph import Graph
-from tdagger.transform.resize import resize
+from tdagger.transform.axes.resize import resize
 
 
 def counted(graph: Graph) -> list[int]:

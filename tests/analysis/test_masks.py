@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tdagger as td
-from tdagger.analysis import masks
-from tdagger.analysis.masks import count_true
+from tdagger.analysis.attention import masks
+from tdagger.analysis.attention.masks import count_true
 from tdagger.interpret import computed
 
 NARROW = ("f16", "bf16")

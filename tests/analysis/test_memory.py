@@ -13,9 +13,9 @@ from hypothesis import given
 from torch import nn
 
 import tdagger as td
-from tdagger.analysis.memory import buffers, memory, peak
-from tdagger.analysis.plan import plan
-from tdagger.analysis.schedule import scheduled
+from tdagger.analysis.memory.activations import buffers, memory, peak
+from tdagger.analysis.memory.plan import plan
+from tdagger.analysis.memory.schedule import scheduled
 from tdagger.errors import AttributeValueError
 from tdagger.graph import is_view
 from tdagger.interpret import interpret, run

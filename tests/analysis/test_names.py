@@ -5,9 +5,9 @@ import re
 import pytest
 
 import tdagger as td
-from tdagger.analysis.axes import Axes, Axis, Line
-from tdagger.analysis.names import NamedAxes
-from tdagger.analysis.notation import show_line, show_term
+from tdagger.analysis.axes.algebra import Axes, Axis, Line
+from tdagger.analysis.axes.names import NamedAxes
+from tdagger.analysis.axes.notation import show_line, show_term
 from tdagger.errors import AxisError
 from tdagger.tensordag import Signature, TensorDAG
 from tdagger.tree import Tree

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tdagger as td
-from tdagger.analysis.memory import Buffer, buffers, memory, overwritten, peak
-from tdagger.analysis.plan import Plan, plan
+from tdagger.analysis.memory.activations import Buffer, buffers, memory, overwritten, peak
+from tdagger.analysis.memory.plan import Plan, plan
 from tdagger.errors import AttributeValueError
 from tdagger.graph import is_view, result_types
 from tdagger.interpret import interpret
@@ -221,7 +221,7 @@ def test_a_plan_is_a_table() -> None:
 @pytest.mark.parametrize("few", [0, 2000], ids=["in order", "both"])
 @pytest.mark.parametrize("name", ["MambaForCausalLM", "GPT2LMHeadModel"])
 def test_a_plan_of_a_network_is_near_the_peak(name: str, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tdagger.analysis.plan._FEW", few)
+    monkeypatch.setattr("tdagger.analysis.memory.plan._FEW", few)
     module, args, kwargs = NETWORKS[name](small=True)
     graph = td.from_torch(module, args, kwargs).graph
     assert plan(graph, 1).size <= 1.25 * peak(graph)[0]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tdagger.analysis.formula import to_sympy
-from tdagger.analysis.polynomial import Number, Point, Poly, Symbol, divided, never_negative, symbol, variable
+from tdagger.analysis.formulas.formula import to_sympy
+from tdagger.analysis.formulas.polynomial import Number, Point, Poly, Symbol, divided, never_negative, symbol, variable
 from tdagger.types import least, most
 
 SYMBOLS = [Symbol(name, 5) for name in "bhw"]

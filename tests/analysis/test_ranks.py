@@ -1,7 +1,7 @@
 """Ranks, and dimensions of size 1 that are left over."""
 
 import tdagger as td
-from tdagger.analysis.ranks import rank_report
+from tdagger.analysis.axes.ranks import rank_report
 from tdagger.tensordag import Origin
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import tdagger as td
-from tdagger.analysis.axes import Axes
-from tdagger.analysis.names import NamedAxes
-from tdagger.analysis.sizes import solve
+from tdagger.analysis.axes.algebra import Axes
+from tdagger.analysis.axes.names import NamedAxes
+from tdagger.analysis.axes.sizes import solve
 from tdagger.errors import AxisError
 from tdagger.transform.networks import at_sizes
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import tdagger as td
-from tdagger.analysis.fit import Sample, errors, fit, nonnegative
 from tdagger.analysis.numbers import duration
-from tdagger.analysis.profile import Measured, Seconds, profile_of
-from tdagger.analysis.timing import Device, device_of, devices, predict
-from tdagger.analysis.work import NEAR, UNITS, Work, works
+from tdagger.analysis.time.fit import Sample, errors, fit, nonnegative
+from tdagger.analysis.time.profile import Measured, Seconds, profile_of
+from tdagger.analysis.time.timing import Device, device_of, devices, predict
+from tdagger.analysis.time.work import NEAR, UNITS, Work, works
 from tdagger.errors import AttributeValueError, SourceError
 from tdagger.graph import Graph
 from tdagger.op import Value

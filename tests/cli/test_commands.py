@@ -141,7 +141,7 @@ def test_verify_runs_both_from_the_same_state(capsys):
 
 
 def test_verify_finds_a_difference(capsys, monkeypatch):
-    from tdagger.frameworks.torch.source import TorchSource
+    from tdagger.frameworks.torch.source.named import TorchSource
 
     original = TorchSource.run_round_trip
 

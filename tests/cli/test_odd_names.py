@@ -43,7 +43,7 @@ def source(tmp_path, monkeypatch) -> str:
 def test_output_is_readable(source, capfd, command):
     name, *options = command
     if name == "predict":
-        from tdagger.analysis.timing import devices
+        from tdagger.analysis.time.timing import devices
 
         options = ["--device", next(iter(devices())), "--by", "module"]
     assert main([name, source, *options]) == 0

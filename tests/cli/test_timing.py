@@ -84,7 +84,7 @@ def test_refusals(capsys, tmp_path):
 
 
 def test_calibrate_writes_a_device_file(capsys, monkeypatch):
-    from tdagger.frameworks.torch import calibration
+    from tdagger.frameworks.torch.measure import calibration
 
     monkeypatch.setattr(calibration, "LEAST_NETWORKS", 2)
     monkeypatch.setattr(calibration, "NETWORKS", 6)

@@ -21,8 +21,8 @@ from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError, Un
 HERE = str(Path(__file__).parent)
 TABLES = [
     ("tdagger.op", "core_ops"), ("tdagger.op", "functions"), ("tdagger.composite", "composites"),
-    ("tdagger.frameworks.torch.aten.table", "RULES"), ("tdagger.frameworks.torch.emit_core", "CORE"),
-    ("tdagger.frameworks.torch.emit_composites", "COMPOSITES"),
+    ("tdagger.frameworks.torch.aten.table", "RULES"), ("tdagger.frameworks.torch.emit.core", "CORE"),
+    ("tdagger.frameworks.torch.emit.composites", "COMPOSITES"),
 ]  # fmt: skip
 
 
@@ -179,7 +179,7 @@ def test_torch_both_ways(own: ModuleType, dag: td.TensorDAG, tmp_path: Path, mon
     program = dag.to_exported_program().module()
     torch.testing.assert_close(program(torch.tensor(X)), module(torch.tensor(X)))
 
-    from tdagger.frameworks.torch.save import save
+    from tdagger.frameworks.torch.emit.save import save
 
     save(dag, tmp_path / "written.py", ".py")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -197,7 +197,7 @@ def test_torch_both_ways(own: ModuleType, dag: td.TensorDAG, tmp_path: Path, mon
 
 
 def test_said_twice_or_of_nothing(own: ModuleType) -> None:
-    from tdagger.frameworks.torch.extend import writes
+    from tdagger.frameworks.torch.aten.extend import writes
 
     importlib.import_module("own_ops.torch")
     with pytest.raises(AttributeValueError, match="torch knows own_sorted already"):

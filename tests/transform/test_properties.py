@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tdagger as td
-from tdagger.analysis.axes import Axes, resolve, size_of
-from tdagger.analysis.sizes import solve
+from tdagger.analysis.axes.algebra import Axes, resolve, size_of
+from tdagger.analysis.axes.sizes import solve
 from tdagger.composite import Composite
 from tdagger.graph import is_one, result_types
 from tdagger.interpret import run
-from tdagger.transform.resize import resize
-from tdagger.transform.unbatch import batch, unbatch
+from tdagger.transform.axes.resize import resize
+from tdagger.transform.axes.unbatch import batch, unbatch
 
 _TOKENS = count()
 

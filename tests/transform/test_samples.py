@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import tdagger as td
-from tdagger.analysis.axes import Axes, resolve, size_of
-from tdagger.analysis.names import NamedAxes
+from tdagger.analysis.axes.algebra import Axes, resolve, size_of
+from tdagger.analysis.axes.names import NamedAxes
 from tdagger.composite import Composite
 from tdagger.errors import AxisError
 from tdagger.graph import topological
@@ -21,8 +21,8 @@ from tdagger.op import core_ops
 from tdagger.ops.external import External, Slot
 from tdagger.ops.indexing import Scatter
 from tdagger.ops.source import Random
-from tdagger.transform.resize import resize
-from tdagger.transform.unbatch import batch, unbatch
+from tdagger.transform.axes.resize import resize
+from tdagger.transform.axes.unbatch import batch, unbatch
 from tests.samples import Array, Sample, all_samples, close, numbers
 from tests.samples.core_structure import WEIGHTS
 

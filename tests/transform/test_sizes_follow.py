@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import nn
 
 import tdagger as td
-from tdagger.analysis.doubts import doubts
+from tdagger.analysis.axes.doubts import doubts
 from tdagger.errors import AxisError
 from tdagger.graph import replayed
+from tdagger.transform.axes.resize import resize
 from tdagger.transform.networks import term_of
-from tdagger.transform.resize import resize
 
 Function = Callable[..., Any]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
 
 from tdagger.errors import TDaggerError
+from tdagger.later import later
 from tdagger.names import lines
 
 #: Exit statuses: outputs that differ, a command line or SOURCE that can't be used, a mistake of tdagger's.
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     try:
-        app = importlib.import_module("tdagger.cli.app")
+        run = later("cli")
     except ModuleNotFoundError as e:
         package = (e.name or "").partition(".")[0]
         if package not in ("typer", "rich"):
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             if not debug:  # frameworks warn of their own plans, which is of no use to who runs a command
                 warnings.simplefilter("ignore")
-            return app.run(args or ["--help"])
+            return run(args or ["--help"])
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except Exception as e:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tdagger.analysis.timing import device_of
+from tdagger.analysis.time.timing import device_of
 from tdagger.cli import common, cost_table, rows
 from tdagger.cli.cost import Counted, DeviceName, Model, TrafficModel, TrafficUnit, Unit, fitting, summary
 from tdagger.cli.fold import folded

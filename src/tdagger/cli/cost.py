@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from rich.console import Console
 
-from tdagger.analysis.timing import Device, device_of
+from tdagger.analysis.time.timing import Device, device_of
 from tdagger.cli import common, cost_table, rows
 from tdagger.cli.fold import folded
 from tdagger.cli.measure import described

@@ -9,10 +9,10 @@ from rich import markup
 from rich.console import Console
 from rich.table import Table
 
-from tdagger.analysis.cost import Cost
+from tdagger.analysis.cost.report import Cost
+from tdagger.analysis.cost.traffic import MODELS
 from tdagger.analysis.numbers import duration, quantity
-from tdagger.analysis.timing import Prediction
-from tdagger.analysis.traffic import MODELS
+from tdagger.analysis.time.timing import Prediction
 from tdagger.cli.layout import Column, bar, escape, say, share, table
 from tdagger.cli.rows import Line, Numbers, Traffic, intensities
 from tdagger.names import shown

@@ -10,10 +10,10 @@ from itertools import accumulate
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
-from tdagger.analysis.backward import BackwardWork
-from tdagger.analysis.cost import Cost, Count, Row, cost_of, outward
-from tdagger.analysis.memory import Memory, buffers
-from tdagger.analysis.traffic import MODELS
+from tdagger.analysis.cost.backward import BackwardWork
+from tdagger.analysis.cost.report import Cost, Count, Row, cost_of, outward
+from tdagger.analysis.cost.traffic import MODELS
+from tdagger.analysis.memory.activations import Memory, buffers
 from tdagger.errors import AttributeValueError
 from tdagger.graph import Graph
 from tdagger.graph import Traffic as Moved

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tdagger.analysis.names import Hidden
+from tdagger.analysis.axes.names import Hidden
 from tdagger.analysis.numbers import quantity
 from tdagger.cli.layout import Column, escape, share, table
 from tdagger.cli.measure import Difference

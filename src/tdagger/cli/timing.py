@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Sequence
 from enum import StrEnum
@@ -13,13 +12,14 @@ import typer
 from rich.console import Console
 
 from tdagger.analysis.numbers import duration, quantity
-from tdagger.analysis.profile import Profile, Row
-from tdagger.analysis.timing import Device, Prediction, Share, device_of
+from tdagger.analysis.time.profile import Profile, Row
+from tdagger.analysis.time.timing import Device, Prediction, Share, device_of
 from tdagger.cli import common
 from tdagger.cli.cost import By
 from tdagger.cli.layout import Column, bar, escape, share, table
 from tdagger.errors import SourceError
 from tdagger.frameworks.source import require
+from tdagger.later import later
 
 #: How many rows of values and modules people look at.
 _TOP = 20
@@ -65,8 +65,7 @@ def profile(
     on = None if device is None else device_of(device)
     loaded = common.load_source(source, network)
     dag = common.changed(common.import_source(loaded), unbatch, resize)
-    profiler: Any = importlib.import_module("tdagger.frameworks.torch.profiler")
-    profiler.keep_memory()
+    later("torch.keep_memory")()
     with common.progress(f"running {dag.name}", total=_STEPS) as step:
         found: Profile = dag.profile(threads=threads, runs=runs, device=on, tell=_Steps(step))
     if as_json:
@@ -136,7 +135,7 @@ def calibrate(
     if not output.parent.is_dir():
         raise SourceError(f"{output.parent}: there is no such folder")
     require("torch")
-    calibration: Any = importlib.import_module("tdagger.frameworks.torch.calibration")
+    calibration = later("torch.calibration")
     with common.progress("running networks", total=calibration.NETWORKS) as step:
 
         def told(done: int, of: int, named: str) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tdagger.errors import AttributeValueError, SourceError
+from tdagger.later import later
 from tdagger.op import Array
 from tdagger.tensordag import TensorDAG
 from tdagger.types import DType
@@ -94,7 +95,7 @@ class Source(Protocol):
 def load(text: str, options: Options | None = None) -> Source:
     """The network of a SOURCE; SourceError if there is none, it can't be read, or reading it isn't safe."""
     require("torch")
-    builders = importlib.import_module("tdagger.frameworks.torch.source")
+    builders = later("torch.source")
     options = options or Options()
     prefix, colon, rest = text.partition(":")
     if (options.seq or options.past) and prefix != "transformers":
@@ -118,7 +119,7 @@ def load(text: str, options: Options | None = None) -> Source:
 def save(dag: TensorDAG, path: Path, form: str) -> None:
     """Write a TDAG to ``path`` in a form of :data:`FORMS`."""
     require("torch")
-    importlib.import_module("tdagger.frameworks.torch.save").save(dag, path, form)
+    later("torch.save")(dag, path, form)
 
 
 #: What a network can be converted to, by suffix.

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tdagger.analysis.axes import Axes
-from tdagger.analysis.names import NamedAxes
+from tdagger.analysis.axes.algebra import Axes
+from tdagger.analysis.axes.names import NamedAxes
 from tdagger.errors import AxisError
 from tdagger.graph import Graph, replayed
 from tdagger.op import Term, Value, normal_axis
 from tdagger.ops.source import Input
 from tdagger.ops.structure import Permute
-from tdagger.transform.change import Change
-from tdagger.transform.resize import resize
-from tdagger.transform.unbatch import batch, unbatch
+from tdagger.transform.axes.change import Change
+from tdagger.transform.axes.resize import resize
+from tdagger.transform.axes.unbatch import batch, unbatch
 
 Origins = Mapping[Value, Any]
 

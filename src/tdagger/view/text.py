@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from tdagger.analysis.axes import Axes
-from tdagger.analysis.names import NamedAxes
+from tdagger.analysis.axes.algebra import Axes
+from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.numbers import quantity
 from tdagger.graph import Graph, flops, result_types
 from tdagger.names import shown
@@ -55,7 +55,7 @@ def show(
     the last name of a path stands before the first of its values, and ``|`` before the next ones. FLOPs are
     shown of what takes at least half a percent of them. ``parameters`` lists those too; ``max_lines`` cuts
     the listing. Dimensions are shown by the names of their axes, whose sizes are in the header; ``axes`` is
-    False for sizes instead, or a :class:`~tdagger.analysis.names.NamedAxes`. Linear in the number of values.
+    False for sizes instead, or a :class:`~tdagger.analysis.axes.names.NamedAxes`. Linear in the number of values.
 
     >>> import tdagger as td
     >>> x = td.input("x", (2, 3))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from own_ops import Clip, Sorted, own_sorted, own_spread
-from tdagger.frameworks.torch.extend import reads, writes
+from tdagger.frameworks.torch.aten.extend import reads, writes
 from tdagger.op import Value
 
 

@@ -16,7 +16,7 @@ from tdagger.cli import main
 from tdagger.errors import SourceError
 from tdagger.frameworks import source
 from tdagger.frameworks.source import InputSpec, Options
-from tdagger.frameworks.torch import records
+from tdagger.frameworks.torch.source import records
 
 FORMS = ("program.pt2", "traced.pt", "scripted.pt")
 

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 import tdagger as td
-from tdagger.frameworks.torch import calls, decompositions
-from tdagger.frameworks.torch.aten import RULES
-from tdagger.frameworks.torch.decompositions import Spec, disagreement
+from tdagger.frameworks.torch.aten import RULES, calls, decompositions
+from tdagger.frameworks.torch.aten.decompositions import Spec, disagreement
 
 aten: Any = torch.ops.aten
 

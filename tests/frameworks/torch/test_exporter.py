@@ -18,8 +18,8 @@ from torch import nn
 
 import tdagger as td
 from tdagger.composite import composites
-from tdagger.frameworks.torch.emit_composites import COMPOSITES
-from tdagger.frameworks.torch.emit_core import CORE
+from tdagger.frameworks.torch.emit.composites import COMPOSITES
+from tdagger.frameworks.torch.emit.core import CORE
 from tdagger.graph import topological
 from tdagger.op import core_ops
 from tdagger.ops.external import External, Slot

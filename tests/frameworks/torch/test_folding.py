@@ -12,7 +12,7 @@ from torch import nn
 
 import tdagger as td
 from tdagger.errors import UnsupportedError
-from tdagger.frameworks.torch import folding
+from tdagger.frameworks.torch.aten import folding
 
 
 class Call(nn.Module):

@@ -16,7 +16,7 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 import tdagger as td
 from tdagger.errors import UnsupportedError
-from tdagger.frameworks.torch.save import save
+from tdagger.frameworks.torch.emit.save import save
 from tdagger.ops.external import External, Slot
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import tdagger as td
-from tdagger.frameworks.torch.autocast import Region
+from tdagger.frameworks.torch.capture.autocast import Region
 from tdagger.tensordag import TensorDAG
 from tdagger.tree import flatten
 from tests.networks import NETWORKS, Fn

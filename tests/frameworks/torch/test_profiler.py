@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 import tdagger as td
-from tdagger.analysis.timing import Device
+from tdagger.analysis.time.timing import Device
 from tdagger.errors import AttributeValueError, InputError
-from tdagger.frameworks.torch.calibration import calibrate, device_from, observe
-from tdagger.frameworks.torch.calibration_networks import FAMILIES, network
-from tdagger.frameworks.torch.profiler import Profiler, random_inputs
+from tdagger.frameworks.torch.measure.calibration import calibrate, device_from, observe
+from tdagger.frameworks.torch.measure.calibration_networks import FAMILIES, network
+from tdagger.frameworks.torch.measure.profiler import Profiler, random_inputs
 from tests.networks import NETWORKS
 
 

@@ -16,15 +16,15 @@ from torch.utils import _pytree as pytree
 
 from tdagger.composite import Composite
 from tdagger.errors import InputError, UnsupportedError, warn
-from tdagger.frameworks.torch.checks import exception_of
-from tdagger.frameworks.torch.codegen import Marked, Row, Statement, Writer, is_reshape
-from tdagger.frameworks.torch.emit_composites import composite_row, is_known
-from tdagger.frameworks.torch.emit_core import CORE, cannot, core_row
-from tdagger.frameworks.torch.legalize import legalize
-from tdagger.frameworks.torch.locking import one_at_a_time
-from tdagger.frameworks.torch.module import Entry, GeneratedModule, empty_module, fill, path_expression
+from tdagger.frameworks.torch.capture.checks import exception_of
+from tdagger.frameworks.torch.capture.locking import one_at_a_time
+from tdagger.frameworks.torch.capture.scripting import Literals
+from tdagger.frameworks.torch.emit.codegen import Marked, Row, Statement, Writer, is_reshape
+from tdagger.frameworks.torch.emit.composites import composite_row, is_known
+from tdagger.frameworks.torch.emit.core import CORE, cannot, core_row
+from tdagger.frameworks.torch.emit.legalize import legalize
+from tdagger.frameworks.torch.emit.module import Entry, GeneratedModule, empty_module, fill, path_expression
 from tdagger.frameworks.torch.runtime import DTYPES, from_numpy
-from tdagger.frameworks.torch.scripting import Literals
 from tdagger.graph import Graph, branches, topological
 from tdagger.library.random import SEED
 from tdagger.names import identifier, is_attribute, is_identifier, literal, shown
@@ -167,7 +167,7 @@ def _refuse_by_numpy(form: str, dag: TensorDAG) -> None:
     if lacking:
         raise UnsupportedError(
             f"{form} can't hold {', '.join(lacking)}, which is computed by numpy: say how torch computes it, "
-            "tdagger.frameworks.torch.extend.writes(...)"
+            "tdagger.frameworks.torch.aten.extend.writes(...)"
         )
 
 

@@ -20,21 +20,23 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from tdagger.errors import InputError, TDaggerError, UnsupportedError
-from tdagger.frameworks.torch import aliases, assertions, autocast, caches, checks, state, torchscript
-from tdagger.frameworks.torch.again import Import, asked_again
-from tdagger.frameworks.torch.aten import TORCH_DTYPES
-from tdagger.frameworks.torch.calls import Caller, array_of, constant, refuse_odd, run_fx, type_of
-from tdagger.frameworks.torch.capture import (
+from tdagger.frameworks.torch import torchscript
+from tdagger.frameworks.torch.aten import TORCH_DTYPES, aliases
+from tdagger.frameworks.torch.aten.calls import Caller, array_of, constant, refuse_odd, run_fx, type_of
+from tdagger.frameworks.torch.aten.functional import Ref, refuse_shared_writes, warn_of_writes
+from tdagger.frameworks.torch.capture import assertions, autocast, checks, state
+from tdagger.frameworks.torch.capture.again import Import, asked_again
+from tdagger.frameworks.torch.capture.export import (
     export,
     mark_cumulative,
     not_captured,
     recorded_convolutions,
 )
-from tdagger.frameworks.torch.functional import Ref, refuse_shared_writes, warn_of_writes
-from tdagger.frameworks.torch.gradients import following_gradients
-from tdagger.frameworks.torch.locking import one_at_a_time
-from tdagger.frameworks.torch.surroundings import put_back
-from tdagger.frameworks.torch.transforms import transforms
+from tdagger.frameworks.torch.capture.gradients import following_gradients
+from tdagger.frameworks.torch.capture.locking import one_at_a_time
+from tdagger.frameworks.torch.capture.surroundings import put_back
+from tdagger.frameworks.torch.capture.transforms import transforms
+from tdagger.frameworks.torch.source import caches
 from tdagger.graph import Graph, bulk
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Input, Parameter

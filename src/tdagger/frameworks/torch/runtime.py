@@ -54,7 +54,7 @@ class _ByNumpy(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> Any:
         raise UnsupportedError(
             f"{ctx.op} is computed by numpy and has no derivative: say how torch computes it, "
-            "tdagger.frameworks.torch.extend.writes(...)"
+            "tdagger.frameworks.torch.aten.extend.writes(...)"
         )
 
 

@@ -16,10 +16,10 @@ from torch._ops import OpOverload
 
 from tdagger import library as lib
 from tdagger.errors import InputError, UnsupportedError
-from tdagger.frameworks.torch.aliases import Standing
 from tdagger.frameworks.torch.aten import DTYPES, TORCH_DTYPES, Memory, memory_of, number_of
-from tdagger.frameworks.torch.calls import Caller, constant
-from tdagger.frameworks.torch.functional import Ref, refuse_shared_writes, warn_of_writes
+from tdagger.frameworks.torch.aten.aliases import Standing
+from tdagger.frameworks.torch.aten.calls import Caller, constant
+from tdagger.frameworks.torch.aten.functional import Ref, refuse_shared_writes, warn_of_writes
 from tdagger.graph import Graph
 from tdagger.names import shown
 from tdagger.op import Value

@@ -11,6 +11,7 @@ import torch
 
 from tdagger import library as lib
 from tdagger.frameworks.torch.aten.constants import number_of
+from tdagger.frameworks.torch.aten.functional import complex_of, write_back
 from tdagger.frameworks.torch.aten.reasons import NUMBER, SHAPE
 from tdagger.frameworks.torch.aten.table import (
     DTYPES,
@@ -25,7 +26,6 @@ from tdagger.frameworks.torch.aten.table import (
     tuple_of,
     unsupported,
 )
-from tdagger.frameworks.torch.functional import complex_of, write_back
 from tdagger.op import Value, normal_axis
 from tdagger.ops import elementwise as e
 from tdagger.ops import structure as s

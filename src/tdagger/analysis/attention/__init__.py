@@ -1,0 +1,1 @@
+"""Attention found by what it computes, and what its masks let through."""

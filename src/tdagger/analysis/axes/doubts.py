@@ -1,0 +1,220 @@
+"""What a graph leaves open of other sizes: numbers in it that may have been computed from sizes that change.
+
+A graph that was made with one set of sizes has what was computed from them as numbers. Two kinds of places are
+doubtful when an axis gets another size: what the axes themselves had to guess (``Axes.guesses``: ``x[:, :3]`` of 6
+may be the first three or the first half), and numbers that nothing ties to the axis, but that are what one gets from
+its size (``1 / n``, zeros of ``n`` entries that are only summed, a window over all of it).
+
+>>> import tdagger as td
+>>> from tdagger.analysis.axes.algebra import Axes
+>>> from tdagger.analysis.axes.sizes import solve
+>>> x = td.input("x", (4, 12))
+>>> axes = Axes(td.Graph({"x": x}, {"y": td.reduce(x, "sum", (1,)) * (1 / 12)}))
+>>> for doubt in doubts(axes, solve(axes, {axes[x][1]: 24})):
+...     print(doubt.value, doubt.what)
+<const(...)() -> f32[]> is 1 / 12, where an axis of 12 entries has another size
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, cast
+
+from tdagger.analysis.axes.algebra import Axes, Axis, Guess, resolve
+from tdagger.analysis.axes.made import WHOLE, because, numbers_made
+from tdagger.analysis.axes.sizes import Sizes, assumed
+from tdagger.graph import result_types
+from tdagger.op import Term, Value
+from tdagger.ops.source import Const, Iota
+from tdagger.types import Sized
+
+#: Attributes that hold numbers of entries as the source gave them.
+_COUNTS = frozenset({"kernel", "widths", "shift", "shifts", "k", "window"})
+
+#: Kinds of axes that nothing but constants has.
+_LOOSE = frozenset({"iota", "repeated", "const", "banded", "random", "interpolated", "bins"})
+
+#: Ops that give entries by their place.
+_PLACED = frozenset({"tril", "triu"})
+
+#: Ops whose second argument is indices.
+_INDEXED = frozenset({"gather", "scatter"})
+
+#: Of an axis of more entries, 1 and 2 as an attribute are taken as said; of one of less, what is more than it has.
+_FEW = 5
+
+
+class LeftOut(NamedTuple):
+    """Something that was done to a value and changed nothing at these sizes: of which dimensions that isn't sure."""
+
+    value: Value
+    dimensions: tuple[int, ...]
+    what: str
+
+
+def with_left_out(axes: Axes, left_out: Iterable[LeftOut]) -> Axes:
+    """The axes, with what was left out of their graph among the guesses."""
+    known = set(axes.graph.values) if left_out else set[Value]()
+    for value, dimensions, what in left_out:
+        for i in dimensions if value in known else ():
+            axes.guesses.append(Guess(value, axes[value][i], what))
+    return axes
+
+
+def doubts(axes: Axes, sizes: Sizes, numbers: bool = True) -> Iterator[Guess]:
+    """What is doubtful where axes have these sizes: the value, the dimension, and why; nothing if all is known.
+
+    Without ``numbers`` those in which no cost shows are left out: factors, terms of sums.
+    """
+    changed = {a for a in sizes.known if sizes.known[a] != a.size}
+    if not changed:
+        return
+    guessed = assumed(axes, sizes)
+    yield from guessed
+    known = {g.value for g in guessed}
+    of = _sizes_of(axes, changed)
+    entries = {float(number): why for n in sorted(of) for number, why in _wholes(n)}
+    picked = {v.args[0] for v in axes.graph.values if v.op.name == "group"}
+    for value in axes.graph.values:
+        why = _count(axes, value, changed)
+        if not why and value.op.name == "slice":
+            why = _bound(axes, value, value in picked, changed, of)
+        if why and value not in known:
+            yield Guess(value, (), why)
+    if numbers:
+        yield from numbers_made(axes, changed, of)
+    if any(a.size == 1 for a in changed):
+        yield from _single(axes, changed)
+    yield from _untied(axes, sizes, {n: why for n, why in entries.items() if n > 1})
+
+
+def _count(axes: Axes, value: Value, changed: set[Axis]) -> str:
+    """Which attribute of an op holds a number of entries that is made of the size of one of its dimensions."""
+    attributes = value.op.attributes
+    for name in attributes.keys() & _COUNTS:
+        given = {n for n in _numbers(attributes[name]) if n > 0}
+        for arg in value.args if given else ():
+            for terms, type_ in zip(axes.of(arg), result_types(arg), strict=True):
+                own = {n for t, n in zip(terms, type_.shape, strict=True) if any(a in changed for a in t)}
+                for n in own:
+                    numbers = {k for k in given if k > 2 or k == n or (n <= _FEW and name != "kernel")}
+                    for number, why in _wholes(n):
+                        if number in numbers:
+                            return f"has {name}={attributes[name]}, {why}"
+    return ""
+
+
+def _wholes(n: int) -> Iterator[tuple[int, str]]:
+    """The numbers of entries that Python makes of a size, and how; of few no more than it is."""
+    for shown, function in WHOLE.items():
+        if n > _FEW or function(n) <= n:
+            yield function(n), because(shown, n)
+
+
+def _bound(axes: Axes, value: Value, picked: bool, changed: set[Axis], sizes: set[int]) -> str:
+    """Which bound of a slice is made of the size of another axis, that changes; those of its own are guesses.
+
+    ``picked``: one entry is, which has guesses of its own. Up to 2 bounds are everywhere, but as ends.
+    """
+    (x,) = value.args
+    for bounds, term, n in zip(value.op.attributes["bounds"], axes[x], x.shape, strict=True):
+        start, stop, _ = bounds or (0, 0, 1)
+        own = any(a in changed for a in resolve(term)) or (picked and stop - start == 1)
+        for bound in () if own else (start, stop):
+            made = sizes & ({bound, bound + 1} if bound > 2 else {bound} if bound == stop else set())
+            if made and bound < n and not isinstance(bound, Sized):
+                return f"takes entries from or to {bound}, where an axis of {min(made)} entries has another size"
+    return ""
+
+
+def _sizes_of(axes: Axes, changed: set[Axis]) -> set[int]:
+    """The numbers of entries of all dimensions that change."""
+    found: set[int] = {a.size for a in changed}
+    for value in axes.graph.values:
+        for terms, type_ in zip(axes.of(value), result_types(value), strict=True):
+            for term, n in zip(terms, type_.shape, strict=True):
+                if n not in found and any(a in changed for a in term):
+                    found.add(n)
+    return found - {0}
+
+
+def _numbers(attribute: Any) -> Iterator[int]:
+    """The integers in an attribute."""
+    stack: list[Any] = [attribute]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, tuple):
+            stack.extend(cast(tuple[Any, ...], item))
+        elif isinstance(item, int) and not isinstance(item, bool | Sized):
+            yield item
+
+
+def _single(axes: Axes, changed: set[Axis]) -> Iterator[Guess]:
+    """Constants of one entry where an axis of one entry changes: there may be as many as that axis has."""
+    ones: set[Value] = set()
+    outputs = {*axes.graph.outputs.values(), *axes.graph.updates.values()}
+    for value in axes.graph.values:
+        # what an index is made of, beside the shape of what it goes into
+        made = value.args if value in axes.static else value.args[1:] if value.op.name == "linear_index" else ()
+        placed = isinstance(value.op, Const | Iota) or (value in axes.static and value.op.name in _PLACED)
+        if (placed and value.rank and value.type.size == 1) or any(a in ones for a in made):
+            ones.add(value)
+        if value in ones and value in outputs:
+            yield Guess(value, (), "is an output with 1 entry, where an axis of 1 entry has another size")
+        if value in axes.static or value in ones:
+            continue
+        for i, arg in enumerate(value.args):
+            if arg not in ones:
+                continue
+            index = i == 1 and value.op.name in _INDEXED
+            for terms, type_ in zip(axes.of(value), result_types(value), strict=True):
+                along = type_.shape == arg.shape and any(
+                    n == 1 and any(a in changed for a in resolve(t)) for t, n in zip(terms, type_.shape, strict=True)
+                )
+                if index or along:
+                    yield Guess(arg, (), "has 1 entry, where an axis of 1 entry has another size")
+
+
+def _untied(axes: Axes, sizes: Sizes, made: Mapping[float, str]) -> Iterator[Guess]:
+    """Dimensions that were made, of as many entries as come of a size, and that nothing ties to an axis."""
+    seen: set[Axis] = set()
+    used: set[Axis] = set()
+    for (value, i), copies in axes.copies.items():
+        used.update(axis.root() for axis in copies)
+        for term in axes.at(value, i):
+            yield from _loose(value, term, sizes, made, seen)
+    inner = set(_with_parts(used))
+    outputs = {*axes.graph.outputs.values(), *axes.graph.updates.values()}
+    for value in axes.graph.values:
+        static = value in axes.static and value not in outputs
+        for term in [t for terms in axes.of(value) for t in terms]:
+            # what isn't used outside was summed, or picked from, among constants
+            own = tuple(a for a in term if a not in inner) if static else term
+            yield from _loose(value, own, sizes, made, seen)
+
+
+def _loose(value: Value, term: Term, sizes: Sizes, made: Mapping[float, str], seen: set[Axis]) -> Iterator[Guess]:
+    for axis in resolve(term):
+        counted = [a for line in axis.lines for p in line.parts if not isinstance(p, int) for a in resolve(p)]
+        of_loose = bool(counted) and all(a.kind in _LOOSE and a not in sizes.told for a in counted)
+        if axis in seen or axis.rigid or sizes.known.get(axis, axis.size) != axis.size:
+            continue
+        own = [axis] if axis.kind in _LOOSE and (axis not in sizes.told or of_loose) else []
+        for a in [*own, *(counted if of_loose and axis.kind == "line" else [])]:
+            why = made.get(float(a.size))
+            if why is not None:
+                seen.add(axis)
+                yield Guess(value, (axis,), f"has {a.size} entries, and nothing ties them to an axis: {why}")
+                break
+
+
+def _with_parts(axes: Iterable[Axis]) -> Iterator[Axis]:
+    """Axes, and those that they are made of."""
+    seen: set[Axis] = set()
+    stack = list(axes)
+    while stack:
+        for axis in resolve((stack.pop(),)):
+            if axis not in seen:
+                seen.add(axis)
+                yield axis
+                stack.extend(a for line in axis.lines for p in line.parts if not isinstance(p, int) for a in p)

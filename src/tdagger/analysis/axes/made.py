@@ -1,0 +1,182 @@
+"""Numbers of a graph that are what Python makes of a size: factors, terms of sums, divisors.
+
+A constant looks the same whether the source says ``0.25`` or ``1 / x.shape[1]``. Where an axis gets another size, one
+that is equal to what is usually made of its size is doubtful; numbers that are everywhere only beside that axis.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from itertools import combinations
+from typing import cast
+
+import numpy as np
+
+from tdagger.analysis.axes.algebra import Axes, Axis, Guess, resolve
+from tdagger.graph import result_types
+from tdagger.op import Value
+from tdagger.ops.source import Const
+
+#: What Python makes of a size as a number of entries.
+WHOLE: dict[str, Callable[[int], int]] = {
+    "{n}": lambda n: n,
+    "{n} - 1": lambda n: n - 1,
+    "{n} // 2": lambda n: n // 2,
+    "({n} + 1) // 2": lambda n: (n + 1) // 2,
+    "{n} + 1": lambda n: n + 1,
+    "2 * {n}": lambda n: 2 * n,
+}
+
+#: What else it makes of it; and of any of these, as a number.
+_MADE: dict[str, Callable[[int], float]] = {
+    **WHOLE,
+    "{n} / 2": lambda n: n / 2,
+    "({n} - 1) / 2": lambda n: (n - 1) / 2,
+}
+_OF: dict[str, Callable[[float], float]] = {
+    "{}": float,
+    "1 / {}": lambda x: 1 / x,
+    "2 / {}": lambda x: 2 / x,
+    "{} ** 0.5": math.sqrt,
+    "{} ** -0.5": lambda x: 1 / math.sqrt(x),
+    "log {}": math.log,
+}
+
+#: Of these whole numbers count; a root that is one is rather just that number.
+_PLAIN = frozenset({"{}", "1 / {}"})
+
+#: What is made of 1: of the rest the same comes of anything.
+_OF_ONE = frozenset({("{n}", "{}"), ("{n} + 1", "log {}")})
+
+#: Numbers that are everywhere as exponents, and anywhere: these are doubtful only beside an axis that changes.
+_POWERS = frozenset({0.5, 2.0, 3.0})
+_COMMON = frozenset({0.5, 1.0, 2.0})
+
+#: Where 0 is hardly ever meant as such.
+_WITHOUT_ZERO = frozenset({"multiply", "add"})
+
+#: Ops that only spread a number over more entries.
+_SPREADS = frozenset({"group", "repeat", "cast", "stop_gradient"})
+
+#: Of a value of more dimensions only the product of all is looked for among numbers.
+_MOST = 6
+
+#: So many ops back something that a number is used with is looked for.
+_BACK = 3
+_NEAR = 64
+
+
+def because(shown: str, n: int) -> str:
+    """In words: what was made of which size."""
+    return f"{shown.format(n=n)}, where an axis of {n} entries has another size"
+
+
+class _Made:
+    """The numbers that are made of sizes: how, and of which."""
+
+    def __init__(self, sizes: Iterable[int]) -> None:
+        self.sizes = frozenset(sizes)
+        found: dict[float, tuple[str, set[int]]] = {}
+        if 1 in self.sizes:
+            found[0.0] = ("1 - 1 or 1 // 2, where an axis of 1 entry has another size", {1})
+        for n in sorted(sizes):
+            for inner, whole in _MADE.items():
+                for outer, function in _OF.items() if whole(n) > 0 else ():
+                    number = float(function(whole(n)))
+                    if (n > 1 or (inner, outer) in _OF_ONE) and (outer in _PLAIN or not number.is_integer()):
+                        shown = outer.format(inner if " " not in inner or outer == "{}" else f"({inner})")
+                        found.setdefault(number, (because(shown, n), set()))[1].add(n)
+        self.found = sorted(found.items())
+        self.numbers = [n for n, _ in self.found]
+
+    def of(self, number: float, near: float) -> tuple[str, set[int]] | None:
+        """How a number is made, and of which sizes; None if it isn't. ``near``: the relative error it may have."""
+        i = bisect_left(self.numbers, number * (1 - near))
+        if i == len(self.numbers) or self.numbers[i] > number * (1 + near):
+            return None
+        return self.found[i][1]
+
+
+def numbers_made(axes: Axes, changed: set[Axis], sizes: set[int]) -> Iterator[Guess]:
+    """The constants of one number that are made of sizes that change."""
+    made = _Made(sizes)
+    spread: dict[Value, Value] = {}  # a constant that was only broadcast, and the constant
+    seen: set[Value] = set()
+    for value in axes.graph.values:
+        if isinstance(value.op, Const):
+            if value.type.size == 1 and value.op.data.dtype.kind in "iuf":
+                spread[value] = value
+        elif len(value.args) == 1 and value.args[0] in spread and value.op.name in _SPREADS:
+            spread[value] = spread[value.args[0]]
+        else:
+            for i, arg in enumerate(value.args):
+                if (
+                    arg in spread
+                    and spread[arg] not in seen
+                    and (why := _number(axes, value, i, spread[arg], made, changed))
+                ):
+                    seen.add(spread[arg])
+                    yield Guess(spread[arg], (), f"is {why}")
+
+
+def _number(axes: Axes, value: Value, place: int, constant: Value, made: _Made, changed: set[Axis]) -> str:
+    """How a constant that is one number is made of sizes; nothing if it isn't."""
+    data = cast(Const, constant.op).data
+    number = abs(float(data.reshape(())))
+    kind = value.op.attributes.get("kind")
+    if place == 1 and kind == "pow" and number in _POWERS:
+        return ""
+    if not math.isfinite(number):
+        return ""
+    if not number and (1 not in made.sizes or kind not in _WITHOUT_ZERO):
+        return ""
+    near = float(np.finfo(data.dtype).eps) * 4 if data.dtype.kind == "f" else 0.0
+    near_by = _near(value)
+    found = made.of(number, near)
+    if found is not None:
+        why, sizes = found
+        if number not in _COMMON and number:
+            return why
+        if sizes.isdisjoint(a.size for a in changed if a.kind == "input"):
+            return ""
+        if value in axes.static:  # a number among constants: beside as many of them
+            beside = any(n in sizes and n > 1 for arg in value.args for n in arg.shape)
+        else:
+            beside = any(a in changed for v in near_by for terms in axes.of(v) for t in terms for a in resolve(t))
+        if beside:
+            return why
+    whole = max(number, 1 / number) if number else 0.5  # of sizes, or one by them
+    for other in near_by if abs(whole - round(whole)) <= 2 * near * whole else ():
+        for product in _products(axes, other, changed):
+            if any(abs(m - number) <= near * m for m in (product, 1 / product)):
+                return f"made of {product}, a product of sizes of {other!r} of which some change"
+    return ""
+
+
+def _near(value: Value) -> list[Value]:
+    """A value and what it is made of, some ops back, not counting those of one argument: sums, signs, roots."""
+    found = level = [value]
+    for _ in range(_BACK):
+        level = [a for v in level for a in v.args[:_MOST]]
+        for v in level:
+            while len(v.args) == 1 and len(found) < _NEAR:
+                found.append(v)
+                v = v.args[0]
+            found.append(v)
+    return list(dict.fromkeys(found))
+
+
+def _products(axes: Axes, value: Value, changed: set[Axis]) -> Iterator[int]:
+    """The products of some sizes of a value of which some change."""
+    for terms, type_ in zip(axes.of(value), result_types(value), strict=True):
+        moves = [any(a in changed for a in resolve(t)) for t in terms]
+        if not type_.size or not any(moves):
+            continue
+        yield type_.size
+        dims = [(n, m) for n, m in zip(type_.shape, moves, strict=True) if n > 1 or m]
+        for count in range(2, len(dims) + 1 if len(dims) <= _MOST else 0):
+            for some in combinations(dims, count):
+                if any(m for _, m in some):
+                    yield math.prod(n for n, _ in some)

@@ -1,0 +1,1 @@
+"""What a network costs, counted: contractions, flops, traffic, the backward pass."""

@@ -1,0 +1,1 @@
+"""What executions hold, by the declared table of a backend."""

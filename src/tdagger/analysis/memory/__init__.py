@@ -1,0 +1,1 @@
+"""What activations take: their lives, an order, places."""

@@ -1,0 +1,112 @@
+"""Rules of torch's ops of higher order, whose arguments are graphs: ``torch.cond`` and ``flex_attention``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from tdagger import library as lib
+from tdagger.frameworks.torch.aten import number_of
+from tdagger.frameworks.torch.aten.calls import Caller, decomposed, refused, run_fx
+from tdagger.frameworks.torch.aten.functional import Ref
+from tdagger.graph import Graph, topological
+from tdagger.op import Value
+from tdagger.ops import elementwise as e
+from tdagger.ops.source import Input, Leaf
+from tdagger.ops.structure import broadcast_to, group, reduce, squeeze, transpose, unsqueeze
+from tdagger.tensordag import Origin
+
+_OriginOf = Callable[[torch.fx.Node], Origin]
+
+
+def _cond(args: Sequence[Any], caller: Caller, origin_of: _OriginOf, origin: Origin) -> Any:
+    """``torch.cond`` as the composite ``cond``, its branches as graphs; the one branch where it is known which."""
+    predicate, *branches, operands = args
+    known = number_of(predicate.read()) if isinstance(predicate, Ref) else predicate
+    if known is not None:
+        return run_fx(branches[0 if known else 1], operands, caller, origin_of)
+    given = [x for x in operands if isinstance(x, Ref)]
+    inputs = [Input(f"x{i}", x.read().type)() for i, x in enumerate(given)]
+    found: list[list[Value]] = []
+    for branch in branches:
+        own = [Ref(x) for x in inputs]
+        places = iter(own)
+        results = run_fx(branch, [next(places) if isinstance(x, Ref) else x for x in operands], caller, origin_of)
+        if any(x.cell.version for x in own):
+            raise refused("cond", "a branch writes to its arguments", caller, origin)
+        if not all(isinstance(x, Ref) for x in results):
+            raise refused("cond", "a branch gives what isn't a tensor", caller, origin)
+        found.append([x.read() for x in results])
+    reached = topological([v for values in found for v in values])
+    others = [v for v in reached if isinstance(v.op, Input) and v not in inputs]  # the seed of random numbers
+    named = {v.op.leaf: v for v in (*inputs, *others) if isinstance(v.op, Leaf)}
+    then, otherwise = (
+        Graph(named, {str(i): v for i, v in enumerate(values)}, name=name)
+        for name, values in zip(("then", "otherwise"), found, strict=True)
+    )
+    chooses = lib.reshape(predicate.read(), shape=())
+    value = lib.cond(chooses, *[x.read() for x in given], *others, then=then, otherwise=otherwise)
+    chosen: tuple[Value, ...] = value if isinstance(value, tuple) else (value,)
+    caller.note(chosen, origin)
+    return tuple(map(Ref, chosen))
+
+
+def _flex_attention(args: Sequence[Any], caller: Caller, origin_of: _OriginOf, origin: Origin) -> Any:
+    """All scores, changed and masked by the functions given: ``[b h m d]``, ``[b k n d]``, ``[b k n e] -> [b h m e]``.
+
+    Besides the logarithm to base 2 of the sum of exponentials of each row, and its maximum as one. A row without any
+    key gives 0.
+    """
+    query, key, value = (x.read() for x in args[:3])
+    score_mod, block_mask, scale = args[3:6]
+    dtype = "f64" if query.dtype.name == "f64" else "f32"
+    key, value = (_heads(x, query.shape[1]) for x in (key, value))
+    scores = lib.matmul(e.cast(query, dtype), transpose(e.cast(key, dtype), -2, -1)) * float(scale)
+    buffers: list[tuple[Any, ...]] = [tuple(x) for x in (*args[7:9], (), ())[:2]]
+    mods = (score_mod, block_mask[-1], *buffers)
+    graph = decomposed(_scores, (Ref(scores), *mods), {})
+    if isinstance(graph, str):
+        raise refused("flex_attention", graph, caller, origin)
+    tensors = [Ref(scores), *[x for several in buffers for x in several if isinstance(x, Ref)]]
+    changed, allowed = (x.read() for x in run_fx(graph, tensors, caller, lambda _: origin))
+    masked = e.where(broadcast_to(allowed, changed.shape), changed, e.full_like(changed, -math.inf))
+    highest = reduce(masked, "max", (-1,))
+    empty = e.equal(highest, e.full_like(highest, -math.inf))
+    weights = lib.softmax(masked, axis=-1)
+    weights = e.where(broadcast_to(empty, weights.shape), e.zeros_like(weights), weights)
+    out = lib.matmul(e.cast(weights, query.dtype), e.cast(value, query.dtype))
+    total = squeeze(lib.logsumexp(masked, axes=(3,), keep=True), (3,)) / math.log(2)
+    results = (out, total, squeeze(highest, (3,)) / math.log(2))
+    caller.note(results, origin)
+    return tuple(map(Ref, results))
+
+
+def _heads(x: Value, count: int) -> Value:
+    """``[b k n d]`` with every head as often as makes ``count``."""
+    batch, heads, *rest = x.shape
+    if heads == count:
+        return x
+    repeated = broadcast_to(unsqueeze(x, (2,)), (batch, heads, count // heads, *rest))
+    return group(repeated, (1, 2, 1, 1))
+
+
+def _scores(scores: Any, score_mod: Any, mask_mod: Any, buffers: Any, mask_buffers: Any) -> Any:
+    """The scores as ``score_mod`` changes each, and which pairs ``mask_mod`` allows; both are of single entries."""
+    from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
+    from torch.nn.attention.flex_attention import _vmap_for_bhqkv
+
+    places = [torch.arange(n, device=scores.device) for n in scores.shape]
+    with TransformGetItemToIndex():
+        changed = _vmap_for_bhqkv(score_mod, prefix=(0,), suffix=(None,) * len(buffers))(scores, *places, *buffers)
+        allowed = _vmap_for_bhqkv(mask_mod, prefix=(), suffix=(None,) * len(mask_buffers))(*places, *mask_buffers)
+    return changed, allowed
+
+
+#: Name -> rule(arguments, caller, what tells a node's origin, the op's origin).
+HIGHER_ORDER: dict[str, Callable[[Sequence[Any], Caller, _OriginOf, Origin], Any]] = {
+    "cond": _cond,
+    "flex_attention": _flex_attention,
+}

@@ -1,0 +1,163 @@
+"""Networks captured again with inputs of other shapes: what a resize is compared with."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from tdagger.errors import InputError
+from tdagger.frameworks.torch.aten import TORCH_DTYPES
+from tdagger.frameworks.torch.capture import autocast
+from tdagger.frameworks.torch.capture.locking import one_at_a_time
+from tdagger.graph import Graph
+from tdagger.library.random import SEED
+from tdagger.tensordag import Signature, TensorDAG
+from tdagger.tree import Tree
+
+#: Imports a network: of its arguments and keyword arguments.
+Import = Callable[[tuple[Any, ...], dict[str, Any]], TensorDAG]
+
+
+@dataclass(frozen=True, repr=False)
+class Again:
+    """A model that can be captured again, in the way and the mode in which it was.
+
+    ``leaves`` are the tensors of the example inputs, ``tree`` how they are nested, ``names`` what the graph calls them.
+    """
+
+    capture: Import
+    model: Any
+    leaves: Sequence[torch.Tensor]
+    tree: Tree
+    names: Sequence[str]
+    #: In which mode every module was.
+    modes: Sequence[tuple[nn.Module, bool]] = ()
+    gradients: bool = True
+    region: autocast.Region | None = None
+    #: The number of captures that were made.
+    count: list[int] = field(default_factory=lambda: [0])
+
+    @one_at_a_time
+    def at(self, shapes: Mapping[str, tuple[int, ...]]) -> TensorDAG:
+        """The network with inputs of these shapes; those that aren't named keep theirs."""
+        _no_lengths(
+            self.tree,
+            self.leaves,
+            [shapes.get(n, tuple(t.shape)) for n, t in zip(self.names, self.leaves, strict=True)],
+        )
+        leaves = [reshaped(t, shapes.get(n, tuple(t.shape))) for n, t in zip(self.names, self.leaves, strict=True)]
+        args, kwargs = self.tree.unflatten(leaves)
+        now = [(m, m.training) for m, _ in self.modes]
+        self.count[0] += 1
+        try:
+            for module, mode in self.modes:
+                module.training = mode
+            with ExitStack() as stack:
+                stack.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")  # what there is to say was said when it was imported
+                stack.enter_context(torch.set_grad_enabled(self.gradients))
+                if self.region is not None:
+                    stack.enter_context(self.region())
+                return self.capture(args, kwargs)
+        finally:
+            for module, mode in now:
+                module.training = mode
+
+
+def reshaped(example: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Entries of an example repeated, or left out, such that it has another shape: indices stay in their range."""
+    if tuple(example.shape) == shape:
+        return example
+    if example.ndim != len(shape):
+        raise InputError(f"an input of shape {tuple(example.shape)} can't become {shape}")
+    out = example.detach()
+    for axis, (old, new) in enumerate(zip(example.shape, shape, strict=True)):
+        if old != new:
+            if not old:
+                out = torch.zeros(shape, dtype=example.dtype, device=example.device)
+                break
+            out = out.index_select(axis, torch.arange(new, device=out.device) % old)
+    return out.requires_grad_(example.requires_grad)
+
+
+def _no_lengths(tree: Tree, leaves: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]]) -> None:
+    """InputError if an object among the arguments (a cache) holds the size of its tensors as a number."""
+    first = 0
+    stack = [tree]
+    while stack:
+        node = stack.pop()
+        count = node.leaf_count()
+        if node.kind == "object":
+            own = zip(leaves[first : first + count], shapes[first : first + count], strict=True)
+            changed = {a for t, shape in own for a, b in zip(t.shape, shape, strict=True) if a != b}
+            held = {k for k, n in _numbers(node) if n in changed}
+            if held:
+                raise InputError(f"{node.type} holds a size of its tensors as a number ({', '.join(sorted(held))})")
+            first += count
+        elif node.kind == "leaf":
+            first += 1
+        else:
+            stack.extend(reversed(node.children))
+
+
+def _numbers(tree: Tree) -> Iterator[tuple[str, int]]:
+    """The integers in an object, and the names of what holds them."""
+    stack = [("", tree)]
+    while stack:
+        name, node = stack.pop()
+        if node.kind == "constant" and isinstance(node.constant, int) and not isinstance(node.constant, bool):
+            yield name, node.constant
+        stack.extend((str(k), c) for k, c in zip(node.keys, node.children, strict=False))
+
+
+def asked_again(dag: TensorDAG, capture: Import, model: Any, leaves: Sequence[torch.Tensor], tree: Tree) -> Again:
+    """What a network that was just imported can be captured again by."""
+    tensors = [*leaves, *(model.parameters() if isinstance(model, nn.Module) else ())]
+    return Again(
+        capture,
+        model,
+        tuple(leaves),
+        tree,
+        tuple(dag.graph.inputs)[: len(leaves)],
+        _modes(model),
+        torch.is_grad_enabled(),
+        autocast.surrounding(tensors),
+    )
+
+
+def source_of(model: Any, graph: Graph, signature: Signature) -> Again:
+    """A model as the source of a network that didn't come from it here: a file's, one without its source.
+
+    InputError unless it can be captured: a module or TorchScript, whose sizes aren't fixed.
+    """
+    if isinstance(model, Again):
+        return model
+    if not isinstance(model, nn.Module | torch.jit.ScriptFunction):
+        raise InputError(
+            f"a source is an nn.Module or a TorchScript module that can be captured at other sizes, "
+            f"not a {type(model).__name__}"
+        )
+    args, kwargs = signature.inputs.children
+    if kwargs.keys and kwargs.keys[-1].startswith(SEED) and kwargs.children[-1].kind == "leaf":
+        kwargs = kwargs._replace(keys=kwargs.keys[:-1], children=kwargs.children[:-1])
+    names = [n for n in graph.inputs if not n.startswith(SEED)]
+    types = [graph.inputs[n].type for n in names]
+    leaves = [torch.zeros(t.shape, dtype=TORCH_DTYPES[t.dtype]) for t in types]
+
+    def capture(args: tuple[Any, ...], kwargs: dict[str, Any]) -> TensorDAG:
+        return TensorDAG.from_torch(model, args, kwargs, sizes="alone")
+
+    tree = signature.inputs._replace(children=(args, kwargs))
+    return Again(capture, model, leaves, tree, names, _modes(model), torch.is_grad_enabled())
+
+
+def _modes(model: Any) -> tuple[tuple[nn.Module, bool], ...]:
+    """Whether every module trains; of a script it is part of what it does, and a frozen one has lost it."""
+    modules = model.modules() if isinstance(model, nn.Module) and not isinstance(model, torch.jit.ScriptModule) else ()
+    return tuple((m, m.training) for m in modules if "training" in vars(m))

@@ -1,0 +1,342 @@
+"""What a network keeps in its attributes: found, compared and put back.
+
+Everything that changes is a *box*: the attributes of a module or another object, a list, a dict, the cell of a
+closure, a class, the globals of the module a class is from. A box has entries by key, some of them tensors.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+from collections import OrderedDict, deque
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+
+from tdagger.frameworks.torch.capture.surroundings import random_numbers_kept
+
+#: The attributes of a module that hold what is registered: their entries are named as the module's own.
+REGISTERED = ("_parameters", "_buffers", "_modules")
+
+#: Boxes that are written as others of their kind are.
+_BOXES: dict[str, tuple[type, ...]] = {
+    "dict": (dict,), "list": (list, deque), "tuple": (tuple,), "set": (set,),
+    "function": (types.FunctionType,), "method": (types.MethodType,), "partial": (functools.partial,),
+    "cell": (types.CellType,),
+}  # fmt: skip
+
+#: What can stand in the globals of a module, or on a class, and hold what a network computed.
+_HOLDING = frozenset({"tensor", "dict", "list", "set"})
+
+
+@functools.cache
+def kind_of(cls: type) -> str:
+    """What the objects of a class are: ``tensor``, a kind of box, ``object``, or "" if nothing is looked for inside."""
+    if issubclass(cls, Tensor):
+        return "tensor"
+    for kind, classes in _BOXES.items():
+        if issubclass(cls, classes):
+            return kind
+    if issubclass(cls, nn.Module):
+        return "" if issubclass(cls, torch.jit.ScriptModule) else "object"
+    outside = sys.stdlib_module_names | {"torch", "numpy", "tdagger"}
+    if issubclass(cls, type) or not cls.__dictoffset__ or cls.__module__.partition(".")[0] in outside:
+        return "object" if cls is types.SimpleNamespace else ""
+    return "object"
+
+
+def contents(box: Any, kind: str) -> dict[Any, Any]:
+    """The entries of a box."""
+    match kind:
+        case "dict":
+            return dict(dict.items(box))
+        case "list" | "tuple":
+            return dict(enumerate(box))
+        case "set":
+            return {id(x): x for x in box}
+        case "class":
+            return {k: v for k, v in vars(box).items() if not k.startswith("__")}
+        case "function":
+            cells = zip(box.__code__.co_freevars, box.__closure__ or (), strict=True)
+            return {**dict(cells), "__defaults__": box.__defaults__, "__kwdefaults__": box.__kwdefaults__}
+        case "method":
+            return {"": box.__self__}
+        case "partial":
+            return {"func": box.func, "args": box.args, "keywords": box.keywords}
+        case "cell":
+            try:
+                return {"": box.cell_contents}
+            except ValueError:  # nothing was put into it yet
+                return {}
+        case _:
+            return vars(box)
+
+
+def _put(box: Any, kind: str, key: Any, value: Any) -> None:
+    """Put a value in the place of an entry."""
+    match kind:
+        case "class":
+            setattr(box, key, value)
+        case "cell":
+            box.cell_contents = value
+        case "function":
+            setattr(box, key, value)
+        case "partial":
+            parts = {**contents(box, kind), key: value}
+            box.__setstate__((parts["func"], parts["args"], parts["keywords"], vars(box)))
+        case "dict":
+            (OrderedDict if isinstance(box, OrderedDict) else dict).__setitem__(box, key, value)
+        case _:
+            box[key] = value
+
+
+def _fill(box: Any, kind: str, entries: Mapping[Any, Any]) -> None:
+    """Give a box these entries and no others."""
+    match kind:
+        case "dict":
+            base = OrderedDict if isinstance(box, OrderedDict) else dict
+            base.clear(box)
+            for key, value in entries.items():
+                base.__setitem__(box, key, value)
+        case "list" | "set":
+            box.clear()
+            (box.extend if kind == "list" else box.update)(entries.values())
+        case "class" | "globals":
+            now = contents(box, "class") if kind == "class" else dict(box)
+            for key in [k for k in {**now, **entries} if now.get(k, _NOTHING) is not entries.get(k, _NOTHING)]:
+                if kind == "globals" and not _holds(now.get(key)) and not _holds(entries.get(key)):
+                    continue
+                if key in entries:
+                    _put(box, "class" if kind == "class" else "dict", key, entries[key])
+                elif kind == "class":
+                    delattr(box, key)
+                else:
+                    del box[key]
+        case "cell":
+            box.cell_contents = entries[""]
+        case "function" | "partial":
+            for key, value in contents(box, kind).items():
+                if value is not entries[key]:
+                    _put(box, kind, key, entries[key])
+        case _:
+            pass
+
+
+_NOTHING: Any = object()
+
+
+def _holds(value: Any) -> bool:
+    return kind_of(type(value)) in _HOLDING
+
+
+class Box(NamedTuple):
+    """A box, where it is found, and what it is."""
+
+    path: str
+    of: Any
+    kind: str
+
+    def now(self) -> dict[Any, Any]:
+        """Its entries."""
+        return dict(self.of) if self.kind == "globals" else contents(self.of, self.kind)
+
+    def inside(self) -> Iterator[tuple[str, Any, Any]]:
+        """The entries that are looked at: their paths, keys and values."""
+        outer = self.kind in ("class", "globals")
+        for key, value in self.now().items():
+            kind = kind_of(type(value))
+            if kind and (kind in _HOLDING or not outer) and not (outer and str(key).startswith("__")):
+                yield self.joined(key), key, value
+
+    def joined(self, key: Any) -> str:
+        """The path of an entry."""
+        if key == "" or (key in ("args", "keywords", "__defaults__", "__kwdefaults__") and self.kind != "dict"):
+            return self.path
+        own = str(key).replace(".", "_")
+        return f"{self.path}.{own}" if self.path else own
+
+
+class Place(NamedTuple):
+    """Where a tensor is held: an entry of a box; ``parents`` are the places of the box, if that can't be written."""
+
+    path: str
+    box: Box
+    key: Any
+    parents: tuple[Place, ...] = ()
+
+    def get(self) -> Any:
+        """What is there now."""
+        return self.box.now()[self.key]
+
+    def get_or_none(self) -> Any:
+        """What is there now; None if the entry is gone."""
+        return self.box.now().get(self.key)
+
+    def put(self, value: Any) -> None:
+        """Put something there."""
+        if self.box.kind != "tuple":
+            _put(self.box.of, self.box.kind, self.key, value)
+            return
+        (parent,) = self.parents
+        whole = parent.get()
+        items = [value if i == self.key else x for i, x in enumerate(whole)]
+        parent.put(type(whole)(*items) if hasattr(whole, "_fields") else type(whole)(items))
+
+
+class Attributes:
+    """All that a network holds, its registered parameters and buffers apart."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.boxes: list[Box] = []
+        self.places: list[Place] = []
+        #: The ids of the dicts in which modules hold what is registered with them, those of the network apart.
+        self.apart: set[int] = set()
+        #: Where each parameter and buffer is registered, by all its names.
+        self.weights: dict[str, tuple[dict[str, Any], str]] = {}
+        self._caches: list[tuple[Any, int]] = []
+        self._seen: set[int] = set()
+        self._paths: set[str] = set()
+        named = model.named_modules(remove_duplicate=False)
+        modules = [(path, m) for path, m in named if not isinstance(m, torch.jit.ScriptModule)]
+        #: The ids of the dicts that hold registered parameters and buffers.
+        self.registered = {id(held) for _, m in modules for held in (m._parameters, m._buffers)}
+        for path, module in modules:
+            for held in (module._parameters, module._buffers):
+                for key in held:
+                    self.weights[f"{path}.{key}" if path else key] = (held, key)
+        self._seen.update(id(m) for _, m in modules)
+        once = {id(m): (path, m) for path, m in reversed(modules)}
+        for path, module in reversed(once.values()):
+            self._look(Box(path, vars(module), "dict"), ())
+        for cls in {c for _, m in modules for c in type(m).__mro__ if not _is_torchs(c)}:
+            self._look(Box(cls.__name__, cls, "class"), ())
+            scope: Any = vars(sys.modules.get(cls.__module__, types.ModuleType("")))
+            if id(scope) not in self._seen:
+                self._look(Box(cls.__module__, scope, "globals"), ())
+        #: The tensors that aren't registered where they are held, by their places.
+        self.apart -= self.registered
+        self.tensors = [(place, place.get()) for place in self.places]
+        self._storages: dict[int, list[str]] = {}
+        for name in self.weights:
+            tensor: Any = self.current_or_none(name)
+            if tensor is not None and tensor.layout is torch.strided:
+                self._storages.setdefault(tensor.untyped_storage()._cdata, []).append(name)
+
+    def _look(self, box: Box, parents: tuple[Place, ...]) -> None:
+        """Take up a box and all that is inside."""
+        stack = [(box, parents)]
+        while stack:
+            box, parents = stack.pop()
+            if id(box.of) in self._seen:
+                continue
+            self._seen.add(id(box.of))
+            self.boxes.append(box)
+            if box.kind in ("class", "globals"):
+                self._caches += [(v, v.cache_info().misses) for v in box.now().values() if _is_cache(v)]
+            for path, key, value in box.inside():
+                kind = kind_of(type(value))
+                if box.kind == "dict" and key in REGISTERED:
+                    path = box.path
+                    self.apart.add(id(value))
+                if kind == "tensor":
+                    if id(box.of) not in self.registered:
+                        while path in self._paths:
+                            path += "_"
+                        self._paths.add(path)
+                        self.places.append(Place(path, box, key, parents))
+                elif kind == "object":
+                    if id(value) not in self._seen:
+                        self._seen.add(id(value))
+                        stack.append((Box(path, vars(value), "dict"), ()))
+                else:
+                    stack.append((Box(path, value, kind), (Place(path, box, key, parents),)))
+
+    def current(self, name: str) -> Tensor:
+        """The tensor that is registered as ``name`` now."""
+        held, key = self.weights[name]
+        return held[key]
+
+    def current_or_none(self, name: str) -> Any:
+        """What is registered as ``name`` now; None if nothing is any more."""
+        held, key = self.weights[name]
+        return held.get(key)
+
+    def sharing(self, tensor: Tensor) -> list[str]:
+        """The parameters and buffers in the memory of a tensor, by their first names."""
+        return self._storages.get(tensor.untyped_storage()._cdata, [])
+
+    def snapshot(self) -> list[dict[Any, Any]]:
+        """The entries of every box."""
+        return [box.now() for box in self.boxes]
+
+    def restore(self, snapshot: list[dict[Any, Any]]) -> None:
+        """Give every box the entries it had."""
+        for box, entries in zip(self.boxes, snapshot, strict=True):
+            if not same(box.now(), entries):
+                _fill(box.of, box.kind, entries)
+        for cache, misses in self._caches:
+            if cache.cache_info().misses != misses:
+                cache.cache_clear()
+
+
+def same(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:
+    """Whether two boxes have the same entries in the same order."""
+    pairs = zip(a.items(), b.items(), strict=True)
+    return len(a) == len(b) and all(x is y and (j is k or j == k) for (j, x), (k, y) in pairs)
+
+
+def _is_torchs(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] in sys.stdlib_module_names | {"torch", "builtins"}
+
+
+def _is_cache(value: Any) -> bool:
+    return isinstance(value, functools._lru_cache_wrapper)
+
+
+def _has_data(t: Tensor) -> bool:
+    """Whether a tensor has data of its own that can be compared and put back; nobody writes to an expanded one."""
+    if t.is_nested or t.is_meta or t.layout is not torch.strided or isinstance(t, FakeTensor) or t.is_quantized:
+        return False
+    return all(n == 1 or s for n, s in zip(t.shape, t.stride(), strict=True))
+
+
+def _bytes(t: Tensor) -> Tensor:
+    flat = t.detach().resolve_conj().resolve_neg().reshape(-1)
+    return (flat if flat.stride() == (1,) else flat.clone(memory_format=torch.contiguous_format)).view(torch.uint8)
+
+
+@contextmanager
+def left_as_it_was(model: nn.Module, parameters: bool = False) -> Generator[Attributes, None, None]:
+    """Run or capture a network inside, and leave it, and the generators of random numbers, as they were before.
+
+    With ``parameters`` the data of parameters too, which takes their memory once more.
+    """
+    attributes = Attributes(model)
+    before = attributes.snapshot()
+    owners = [(held, dict(held)) for held, _ in attributes.weights.values()]
+    own = [*model.parameters(), *model.buffers()]
+    flags = [(t, t.requires_grad, t.grad) for t in own if t.is_leaf]
+    kept = [t for _, t in attributes.tensors] + [*model.buffers(), *(model.parameters() if parameters else ())]
+    known = {id(t): t for t in kept if _has_data(t)}
+    data = [(t, t.detach().clone()) for t in known.values()]
+    try:
+        with random_numbers_kept():
+            yield attributes
+    finally:
+        attributes.restore(before)
+        for held, entries in owners:
+            held.update(entries)
+        for t, wanted, grad in flags:
+            if t.requires_grad != wanted:
+                t.requires_grad_(wanted)
+            if t.grad is not grad:
+                t.grad = grad
+        with torch.no_grad():
+            for t, was in data:
+                if not torch.equal(_bytes(t), _bytes(was)):
+                    t.data.copy_(was)

@@ -1,0 +1,1 @@
+"""Going back: generated code, modules, files."""

@@ -1,0 +1,47 @@
+"""What stands further to the right and is imported when it is used: the only arrows against the line of imports.
+
+A function that a module to the left needs has a row in the table, and is called as ``later("profile")(dag)``. No other
+module of tdagger is imported by its name, which a test enforces.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_TORCH = "tdagger.frameworks.torch"
+LATER = {
+    "costs": "tdagger.analysis.formulas.formula:costs_of",
+    "diff": "tdagger.comparison:diff",
+    "cli": "tdagger.cli.app:run",
+    # What a framework does is called by its name first.
+    "torch.from_torch": f"{_TORCH}.importer:from_torch",
+    "torch.from_torchscript": f"{_TORCH}.importer:from_torchscript",
+    "torch.from_transformers": f"{_TORCH}.source.huggingface:from_transformers",
+    "torch.to_torch": f"{_TORCH}.exporter:to_torch",
+    "torch.to_torchscript": f"{_TORCH}.exporter:to_torchscript",
+    "torch.to_exported_program": f"{_TORCH}.exporter:to_exported_program",
+    "torch.part_of": f"{_TORCH}.part:part_of",
+    "torch.source_of": f"{_TORCH}.capture.again:source_of",
+    "torch.executor": f"{_TORCH}.execute:Executor",
+    "torch.profile": f"{_TORCH}.measure.profiler:profile",
+    "torch.keep_memory": f"{_TORCH}.measure.profiler:keep_memory",
+    "torch.calibration": f"{_TORCH}.measure.calibration",
+    "torch.in_own_types": f"{_TORCH}.source.example:in_own_types",
+    "torch.array": f"{_TORCH}.measure.executions:array",
+    "torch.by_torch": f"{_TORCH}.measure.executions:by_torch",
+    "torch.by_call": f"{_TORCH}.measure.executions:by_call",
+    "torch.source": f"{_TORCH}.source.named",
+    "torch.save": f"{_TORCH}.emit.save:save",
+}
+
+
+def later(name: str) -> Any:
+    """A function (or a module) of the table; KeyError if it has none of that name, ImportError if a package is missing.
+
+    >>> later("costs").__name__
+    'costs_of'
+    """
+    module, _, function = LATER[name].partition(":")
+    found = importlib.import_module(module)
+    return getattr(found, function) if function else found

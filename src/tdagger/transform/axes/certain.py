@@ -1,0 +1,322 @@
+"""Sizes that are certain: what a resize gives is compared with what the network's source gives at those sizes.
+
+A graph has the sizes of its example as numbers, and what Python computed from them (how much to pad, how often to
+loop, half of ``n``) looks like any other number. So whoever still has the source, the model that was captured, asks
+it: it is captured again at the new sizes, and as values are interned, whether that is the resized graph is one
+comparison. Where it is another, the source's is right. Without a source, what the graph itself leaves open
+(:mod:`tdagger.analysis.axes.doubts`) is refused unless the caller says to assume it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from tdagger.analysis.axes.algebra import resolve
+from tdagger.analysis.axes.doubts import doubts
+from tdagger.analysis.axes.names import NamedAxes
+from tdagger.analysis.axes.sizes import Sizes
+from tdagger.errors import AxisError, TDaggerError
+from tdagger.graph import Graph
+from tdagger.op import Term, Value
+from tdagger.ops.source import Const, Iota
+from tdagger.transform.axes.change import reads_beyond
+from tdagger.transform.axes.resize import resize
+from tdagger.transform.networks import (
+    Origins,
+    Resizable,
+    asked_terms,
+    changed,
+    free_axes,
+    own_axes,
+    place,
+    refusal,
+)
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+#: How the caller who knows better says so.
+ASSUME = "assume=True takes the graph at its word"
+
+
+class Network(Protocol):
+    """What is needed of a network that a source gives: a TensorDAG."""
+
+    @property
+    def graph(self) -> Graph: ...
+
+    @property
+    def origins(self) -> Mapping[Value, Any]: ...
+
+
+class Source(Protocol):
+    """What a network was imported from, which can be imported again with inputs of other shapes."""
+
+    def at(self, shapes: Shapes) -> Network:
+        """The network with inputs of these shapes, by their names; TDaggerError if the source can't have them."""
+        ...
+
+
+class Resized(NamedTuple):
+    """A network at other sizes. ``network`` is the source's, if that is another than what the axes say."""
+
+    graph: Graph
+    origins: Origins
+    network: Any = None
+
+
+class Certainty(NamedTuple):
+    """What is known of the axes: which are free; for which of them the source gave what the axes say, node for node.
+
+    ``counted`` are those at other sizes of which the network costs what the axes say, whatever numbers are in it.
+    """
+
+    resizable: Resizable
+    confirmed: frozenset[str]
+    counted: frozenset[str]
+
+
+class _Answer(NamedTuple):
+    """Whether the source gave the network that the axes say, and whether it costs as much."""
+
+    same: bool
+    counted: bool
+
+
+def resized(
+    named: NamedAxes,
+    asked: Mapping[str, Any],
+    origins: Origins,
+    source: Source | None,
+    assume: bool = False,
+    confirmed: frozenset[str] = frozenset(),
+    given: bool = False,
+) -> Resized:
+    """The network at other sizes; see :meth:`tdagger.TensorDAG.resize`. ``given``: the caller named the source."""
+    wanted = asked_terms(named, asked)
+    refused: AxisError | None = None
+    ours: Resized | None = None
+    try:
+        ours = Resized(*changed(resize(named.axes, wanted, place(origins)), origins))
+    except AxisError as e:
+        refused = e
+    theirs: Network | None = None
+    failed: TDaggerError | None = None
+    if source is not None and not assume:
+        try:
+            theirs = source.at(_shapes_of(ours.graph) if ours is not None else _shapes_at(named, wanted))
+        except TDaggerError as e:
+            failed = e
+    if ours is not None and theirs is not None and theirs.graph == ours.graph:
+        return ours
+    if source is not None and theirs is not None:
+        same = source.at(_shapes_of(named.axes.graph)).graph == named.axes.graph
+        if same and refused is not None and (beyond := _beyond(theirs.graph)):
+            raise AxisError(f"{refusal(named, asked, refused)}\nand the source's network at these sizes {beyond}")
+        if same:
+            return Resized(theirs.graph, theirs.origins, theirs)
+        failed = AxisError(
+            "the source isn't what this network was imported from: it, or the network, was changed since; resize "
+            "first and change it then"
+        )
+        if given:
+            raise AxisError(f"resize({_asked(asked)}): {failed}")
+    if refused is not None:
+        raise refusal(named, asked, refused) from refused
+    if not assume:
+        _no_doubt(named, asked, wanted, origins, confirmed, failed)
+    assert ours is not None
+    return ours
+
+
+def _asked(asked: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k}={v}" for k, v in asked.items())
+
+
+def _beyond(graph: Graph) -> str:
+    """Where a graph reads a table beyond its end, by indices that are constants: captures don't notice."""
+    static: set[Value] = set()
+    for value in graph.values:
+        if isinstance(value.op, Const | Iota) or (value.args and all(a in static for a in value.args)):
+            static.add(value)
+        elif value.op.name in ("gather", "embedding") and value.args[1] in static:
+            beyond = reads_beyond(value.op, *value.args)
+            if beyond:
+                return beyond
+    return ""
+
+
+def _shapes_of(graph: Graph) -> Shapes:
+    return {n: v.shape for n, v in graph.inputs.items()}
+
+
+def _shapes_at(named: NamedAxes, wanted: Mapping[Term, int]) -> Shapes:
+    """The shapes of the inputs where the axes say of no other dimension what becomes of it."""
+    new: dict[Term, int] = {resolve(t): n for t, n in wanted.items()}
+    single = Sizes()
+    for axis in {a for terms in named.axes.inputs for t in terms for a in t}:
+        single.known[axis] = new.get((axis,), axis.size)
+
+    def size(term: Term) -> int:
+        wanted = new.get(term)
+        return int(single.of(term)) if wanted is None else wanted
+
+    return {n: tuple([size(t) for t in named.axes[v]]) for n, v in named.axes.graph.inputs.items()}
+
+
+# --- without a source --------------------------------------------------------------------------------------
+
+
+def _no_doubt(
+    named: NamedAxes,
+    asked: Mapping[str, Any],
+    wanted: Mapping[Term, int],
+    origins: Origins,
+    confirmed: frozenset[str],
+    failed: TDaggerError | None,
+) -> None:
+    """AxisError if the graph leaves open what becomes of the axes that are asked for."""
+    certain = {a for n in confirmed for a in named.term(n)}
+    open_terms = {t: n for t, n in wanted.items() if not certain.issuperset(resolve(t))}
+    found = list(_doubts(named, open_terms, origins)) if open_terms else []
+    if found:
+        why = "no source is there to ask" if failed is None else f"the source can't say ({_first(failed)})"
+        more = [f"  and {len(found) - 6} more"] if len(found) > 6 else []
+        what = f"give the source, resize(..., source=model), or {ASSUME}" if failed is None else ASSUME
+        lines = [f"resize({_asked(asked)}): not known, as {why}:", *(f"  {d}" for d in found[:6]), *more, what]
+        raise AxisError("\n".join(lines)) from failed
+
+
+def _first(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
+def _doubts(named: NamedAxes, wanted: Mapping[Term, int], origins: Origins, numbers: bool = True) -> Iterator[str]:
+    change = resize(named.axes, wanted)
+    assert change.sizes is not None
+    where = place(origins)
+    for value, term, what, _ in doubts(named.axes, change.sizes, numbers):
+        yield f"{named.dimension(term) if value is None else f'{value!r}{where(value)}'} {what}"
+
+
+# --- which axes are certain -----------------------------------------------------------------------------------
+
+
+def certainty(
+    named: NamedAxes, origins: Origins, source: Source | None, confirmed: frozenset[str] = frozenset()
+) -> Certainty:
+    """Which named axes of the inputs can have other sizes, which can't, and of which that isn't known.
+
+    A source is asked at two points at which all of them have other sizes; only where that isn't what the axes say, it
+    is asked for each axis.
+    """
+    found = free_axes(named)
+    if source is None:
+        open_axes = {n: s for n, s in found.sizes.items() if n not in confirmed}
+        unknown = _unknown(named, origins, open_axes)
+        free = tuple(n for n in found.sizes if n not in unknown)
+        counted = frozenset(found.sizes.keys() - _unknown(named, origins, open_axes, numbers=False).keys())
+        return Certainty(Resizable(free, found.fixed, unknown), confirmed, counted)
+    answers = [_asks(named, source, point) for point in _points(found.sizes)] if found.sizes else []
+    failing: dict[str, str] = {}
+    if all(a is not None and a.same for a in answers):
+        confirmed = counted = frozenset(found.sizes)
+    else:
+        confirmed, counted, failing = _each(named, source, found.sizes)
+    own = {n: found.sizes[n] for n in failing}
+    fixed = {n: failing[n] for n in _unknown(named, origins, own)}
+    counted |= own.keys() - _unknown(named, origins, own, numbers=False).keys()
+    free = [n for n in found.sizes if n not in fixed]
+    for name, why in found.fixed.items():
+        size = named.sizes[name]
+        rigid = any(a.rigid for a in named.term(name))
+        if not rigid and any(_can(named, source, {name: n}) for n in (2 * size, size + 1)):
+            free.append(name)
+        else:
+            fixed[name] = why
+    order = {n: i for i, n in enumerate(own_axes(named))}
+    return Certainty(Resizable(tuple(sorted(free, key=order.__getitem__)), fixed, {}), confirmed, counted)
+
+
+def _unknown(
+    named: NamedAxes, origins: Origins, sizes: Mapping[str, Sequence[int]], numbers: bool = True
+) -> dict[str, str]:
+    """The axes of which the graph leaves something open, and the first such thing."""
+    unknown: dict[str, str] = {}
+    for name, own in sizes.items():
+        why = next((d for n in own for d in _doubts(named, {named.term(name): n}, origins, numbers)), None)
+        if why is not None:
+            unknown[name] = why
+    return unknown
+
+
+def dimensions(named: NamedAxes, confirmed: frozenset[str]) -> frozenset[tuple[str, int]]:
+    """The dimensions of inputs, by name and number, that are made of confirmed axes: names of axes can change."""
+    axes = {a for n in confirmed for a in named.term(n)}
+    inputs = named.axes.graph.inputs.items()
+    return frozenset((n, i) for n, v in inputs for i, term in enumerate(named[v]) if term and axes.issuperset(term))
+
+
+def confirmed(named: NamedAxes, dimensions: frozenset[tuple[str, int]]) -> frozenset[str]:
+    """The names of the axes that dimensions of inputs are made of."""
+    inputs = named.axes.graph.inputs
+    axes = {a for n, i in dimensions if n in inputs for a in named[inputs[n]][i]}
+    return frozenset(n for n in own_axes(named) if axes.issuperset(named.term(n)))
+
+
+def _points(sizes: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
+    """Two points at which every axis has another size, a multiple of its own and one that is near where it can."""
+    return [{n: s[i] for n, s in sizes.items()} for i in (0, -1)]
+
+
+def _each(
+    named: NamedAxes, source: Source, sizes: Mapping[str, Sequence[int]]
+) -> tuple[frozenset[str], frozenset[str], dict[str, str]]:
+    """The axes for which the source gives what the axes say, and what costs as much; and those with which it fails."""
+    confirmed: set[str] = set()
+    counted: set[str] = set()
+    failing: dict[str, str] = {}
+    for name, own in sizes.items():
+        answers: list[_Answer] = []
+        errors: list[str] = []
+        for size in dict.fromkeys(own):
+            try:
+                answer = _asks(named, source, {name: size}, telling=True)
+            except TDaggerError as e:
+                errors.append(_first(e))
+            else:
+                answers += [] if answer is None else [answer]
+        if errors and not answers:
+            failing[name] = f"the source can't be imported with {name}={own[0]}: {errors[0]}"
+        if answers and not errors:
+            confirmed |= {name} if all(a.same for a in answers) else set()
+            counted |= {name} if all(a.counted for a in answers) else set()
+    return frozenset(confirmed), frozenset(counted), failing
+
+
+def _asks(named: NamedAxes, source: Source, sizes: Mapping[str, int], telling: bool = False) -> _Answer | None:
+    """Whether the source gives what the axes say; None if one of them gives nothing (``telling``: its error)."""
+    try:
+        ours = resize(named.axes, {named.term(n): k for n, k in sizes.items()}).run()
+    except AxisError:
+        return None
+    try:
+        theirs = source.at(_shapes_of(ours)).graph
+    except TDaggerError:
+        if telling:
+            raise
+        return None
+    same = theirs == ours
+    return _Answer(same, same or _costs(theirs) == _costs(ours))
+
+
+def _costs(graph: Graph) -> tuple[int, ...]:
+    return graph.total_flops(), graph.total_bytes(), graph.total_memory_reads(), graph.total_memory_writes()
+
+
+def _can(named: NamedAxes, source: Source, sizes: Mapping[str, int]) -> bool:
+    """Whether the source can have sizes that the axes can't follow."""
+    try:
+        return not _beyond(source.at(_shapes_at(named, {named.term(n): k for n, k in sizes.items()})).graph)
+    except TDaggerError:
+        return False
