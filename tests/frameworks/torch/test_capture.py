@@ -242,3 +242,38 @@ def test_short_cuts_are_undone_and_lines_are_kept() -> None:
     assert before == (torch.fx.GraphModule.recompile, sys.modules["torch.fx.proxy"].__dict__["CapturedTraceback"])
     program = torch.export.export(Net(), (torch.ones(3),))
     assert "sin" in program.graph_module.code
+
+
+class _Lengths(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        return self.linear(x) if lengths is None else self.linear(x) * lengths
+
+
+class _Tries(nn.Module):
+    """Offers every layer an argument that some don't have."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            try:
+                x = layer(x, lengths=x.mean())
+            except TypeError:
+                x = layer(x)
+        return x
+
+
+@pytest.mark.parametrize("via", ["export", "trace"])
+def test_calls_of_modules_that_raise_what_the_network_catches(via: str) -> None:
+    model = _Tries(nn.Linear(3, 3), _Lengths(), nn.ReLU(), nn.Sequential(nn.Tanh(), nn.Linear(3, 2))).eval()
+    x = torch.rand(4, 3)
+    dag = td.from_torch(model, x, via=via)
+    assert torch.equal(dag.to_torch()(x), model(x))
+    linear = [v for v in dag.values if v.op.name == "linear"]
+    assert [dag.origins[v].module for v in linear] == ["layers.0", "layers.1.linear", "layers.3.1"]

@@ -91,3 +91,18 @@ def test_what_stops_a_capture(case: int) -> None:
 def test_what_fails_for_another_reason_says_it_and_its_line() -> None:
     with pytest.raises(td.UnsupportedError, match=r"can't capture Of: KeyError: 'a' \(at .*test_refusals.py:\d+: "):
         td.from_torch(Of(lambda x: {}["a"]), X)
+
+
+@pytest.mark.parametrize(
+    "write", [lambda x: x.view(torch.int32).add_(1), lambda x: (x > 0).fill_(True)], ids=["view", "bools"]
+)
+def test_writes_that_a_trace_has_no_record_of(write: Any) -> None:
+    class Model(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x.clone()
+            return write(x) + x
+
+    with pytest.raises(td.UnsupportedError, match=r"torch.jit.trace can't record[^$]*via='export'") as refused:
+        td.from_torch(Model(), X, via="trace")
+    assert "INTERNAL ASSERT" not in str(refused.value)
+    assert torch.equal(td.from_torch(Model(), X).to_torch()(X), Model()(X))

@@ -34,6 +34,7 @@ from tdagger.frameworks.torch.capture.export import (
 )
 from tdagger.frameworks.torch.capture.gradients import following_gradients
 from tdagger.frameworks.torch.capture.locking import one_at_a_time
+from tdagger.frameworks.torch.capture.refusals import explained
 from tdagger.frameworks.torch.capture.surroundings import put_back
 from tdagger.frameworks.torch.capture.transforms import transforms
 from tdagger.frameworks.torch.source import caches
@@ -353,7 +354,9 @@ def _trace(flat: state.Flat, args: Sequence[torch.Tensor]) -> Any:
     except TDaggerError:
         raise
     except Exception as e:  # whatever the network's own code or torch raises
-        advice = "torch.jit.trace runs the network on the example inputs: does model(*args, **kwargs) work?"
+        advice = explained(e)[1] or (
+            "torch.jit.trace runs the network on the example inputs: does model(*args, **kwargs) work?"
+        )
         if transforms(e):
             advice = "It transforms functions (torch.func), which from_torch(..., via='export') takes"
         raise not_captured("torch.jit.trace", flat, e, advice) from e

@@ -41,7 +41,7 @@ def export(flat: Captured, args: Sequence[torch.Tensor]) -> torch.export.Exporte
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf", UserWarning)
         warnings.filterwarnings("ignore", "A model attribute .* requires gradient", UserWarning)
         try:
-            with _cumulative_averages(flat), _short_traces(), kernels_left_open():
+            with _cumulative_averages(flat), _short_traces(), _calls_that_raise(), kernels_left_open():
                 return _exported(flat, tuple(args))
         except TDaggerError:
             raise
@@ -108,6 +108,28 @@ def _code_when_called() -> Generator[None, None, None]:
         yield
     finally:
         kind.recompile = write
+
+
+@contextmanager
+def _calls_that_raise() -> Generator[None, None, None]:
+    """Let a network catch what the call of a module raises: torch leaves that module on the stack it keeps."""
+    tracer: Any = torch.fx.Tracer
+    call_module = tracer.call_module
+
+    def called(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = dict(self.module_stack)
+        try:
+            return call_module(self, *args, **kwargs)
+        except BaseException:
+            self.module_stack.clear()
+            self.module_stack.update(before)
+            raise
+
+    tracer.call_module = called
+    try:
+        yield
+    finally:
+        tracer.call_module = call_module
 
 
 class _Trace:

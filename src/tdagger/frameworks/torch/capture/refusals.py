@@ -61,6 +61,11 @@ _REASONS = (
         "Compute with plain tensors, or pass what the class adds beside them",
     ),
     _reason(
+        r"We don't have an op for aten::",
+        "it writes as torch.jit.trace can't record: through a view as another type, or a bool into bools",
+        "from_torch(..., via='export') takes it; or write x = torch.where(...), x = x.to(...) instead of in place",
+    ),
+    _reason(
         r"fake tensor in the exported program constant",
         "it uses a tensor that torch.export loses track of: one made in a torch.func transform, or kept between runs",
         "Compute it inside forward from the inputs and the parameters, or register it as a buffer",
