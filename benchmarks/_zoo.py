@@ -10,7 +10,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +57,13 @@ def any_network(name: str, batch: int) -> tuple[nn.Module, tuple[Any, ...], dict
     return module, args, {**kwargs, "use_cache": False} if takes else kwargs
 
 
-def chosen(description: str | None, runs: int) -> tuple[list[str], int]:
+def chosen(description: str | None, runs: int, networks: Sequence[str] = NETWORKS) -> tuple[list[str], int]:
     """The networks and the number of runs that the command line asks for; all of them by default."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help="a name of timm")
     parser.add_argument("--runs", type=int, default=runs, help=f"of each network; {runs} by default")
     options = parser.parse_args()
-    return options.networks or list(NETWORKS), options.runs
+    return options.networks or list(networks), options.runs
 
 
 @contextlib.contextmanager

@@ -239,6 +239,18 @@ def test_checks_follow(name: str) -> None:
         module(x * 1000)
 
 
+def test_weights_channels_last(mixed: td.TensorDAG) -> None:
+    after = passes.channels_last_weights(mixed)
+    assert after.graph == mixed.graph
+    module, source = after.to_torch(), mixed.to_torch()
+    assert list(module.state_dict()) == list(source.state_dict())
+    for name, weight in module.named_parameters():
+        assert torch.equal(weight, source.get_parameter(name)), name
+        if weight.ndim == 4 and name != "up.weight":  # a transposed one
+            assert weight.is_contiguous(memory_format=torch.channels_last), name
+    assert source.get_parameter("conv.weight").is_contiguous()  # the source's are as they were
+
+
 def test_decomposition() -> None:
     dag = td.network(lambda x: td.silu(td.layer_norm(x)), {"x": (2, 3)})
     assert op_counts(dag.inline("silu").values)["sigmoid"] == 1

@@ -5,6 +5,7 @@ from tdagger.transform.passes.convert import convert_dtype
 from tdagger.transform.passes.decompose import decompose
 from tdagger.transform.passes.fold import fold_constants, fold_weights, freeze, unfreeze
 from tdagger.transform.passes.layers import fold_batch_norm, fold_scales, merge_linear
+from tdagger.transform.passes.memory_format import channels_last_weights
 from tdagger.transform.passes.pipeline import Pipeline, Step
 from tdagger.transform.passes.results import drop_unused_results
 from tdagger.transform.passes.simplify import simplify, sink_transposes
@@ -13,6 +14,7 @@ __all__ = [
     "DEFAULT",
     "Pipeline",
     "Step",
+    "channels_last_weights",
     "convert_dtype",
     "decompose",
     "drop_unused_results",
@@ -38,6 +40,7 @@ DEFAULT = (
     fold_weights,
     fold_constants,
     simplify,
+    channels_last_weights,
 )
 
 
