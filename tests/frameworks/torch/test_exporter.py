@@ -235,7 +235,8 @@ def test_unknown_composites_are_written_as_their_bodies() -> None:
         a, b = twice_and_back(M)
         dag = dag_of((a, b), origins={a.args[0]: Origin("block.act", "mine")}, modules={"block.act": "Twice"})
         code = dag.to_torch().code
-        assert "# block.act (Twice)" in code
+        assert "class Twice(Block):" in code
+        assert "= self.block.act(x)" in code
         assert "F.relu(x)" in code
         assert "F.softmax(x, dim=0)" in code
         array = numbers(M.type)

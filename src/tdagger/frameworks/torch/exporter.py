@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,21 @@ from tdagger.errors import InputError, UnsupportedError, warn
 from tdagger.frameworks.torch.capture.checks import exception_of
 from tdagger.frameworks.torch.capture.locking import one_at_a_time
 from tdagger.frameworks.torch.capture.scripting import Literals
-from tdagger.frameworks.torch.emit.codegen import Marked, Row, Statement, Writer, is_reshape
+from tdagger.frameworks.torch.emit.blocks import Call, Division, Layer, ModuleCall
+from tdagger.frameworks.torch.emit.codegen import Marked, Row, Statement, Writer, call_row, is_reshape
 from tdagger.frameworks.torch.emit.composites import composite_row, is_known
 from tdagger.frameworks.torch.emit.core import CORE, cannot, core_row
+from tdagger.frameworks.torch.emit.layers import layer_of, made_layer
 from tdagger.frameworks.torch.emit.legalize import legalize
-from tdagger.frameworks.torch.emit.module import Entry, GeneratedModule, empty_module, fill, path_expression
+from tdagger.frameworks.torch.emit.module import (
+    Block,
+    Entry,
+    GeneratedModule,
+    Source,
+    assembled,
+    empty_module,
+    path_expression,
+)
 from tdagger.frameworks.torch.runtime import DTYPES, from_numpy
 from tdagger.graph import Graph, branches, topological
 from tdagger.library.random import SEED
@@ -119,7 +129,7 @@ def to_exported_program(dag: TensorDAG, *, copy: bool = False) -> torch.export.E
     dag = _without_objects(dag)
     _refuse_by_numpy("torch.export", dag)
     known = all(_is_exportable(t) for t in _walk(dag.signature.outputs))
-    module = module_of(dag, copy, plain=not known)
+    module = module_of(dag, copy, plain=not known, flat=True)
     args, kwargs = example_inputs(dag, plain=not known)
     _refuse_names("torch.export", module, kwargs)
     return torch.export.export(module, args, kwargs, strict=False)
@@ -180,37 +190,254 @@ def _is_kept(part: str, ascii_only: bool) -> bool:
 # --- the module --------------------------------------------------------------------------------------------
 
 
-def module_of(dag: TensorDAG, copy: bool, plain: bool, writer_of: Callable[..., Writer] = Writer) -> GeneratedModule:
-    """``plain`` is for tracing: no checks, no constant arguments, plain containers, constants baked in.
+def module_of(
+    dag: TensorDAG, copy: bool, plain: bool, writer_of: Callable[..., Writer] = Writer, flat: bool = False
+) -> GeneratedModule:
+    """``plain`` is for tracing: no checks, no constant arguments, plain containers, constants baked in, and flat.
 
-    ``writer_of`` makes the writer of the code.
+    ``flat``: one forward, in which modules only hold state. ``writer_of`` makes the writer of the code.
     """
+    made = design_of(dag, copy, plain, writer_of, flat)
+    return assembled({p: part.make for p, part in made.parts.items()}, made.state, made.trains)
+
+
+class Part(NamedTuple):
+    """What is at a path: generated code, or a class of torch with its settings."""
+
+    source: Source | None
+    kind: type = nn.Module
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    def make(self) -> nn.Module:
+        """A module of it."""
+        if self.source is not None:
+            return empty_module(*self.source)
+        return self.kind() if self.kind in CONTAINERS else made_layer(Layer(self.kind, self.settings))
+
+
+CONTAINERS = (nn.Sequential, nn.ModuleList, Block)
+
+
+class Design(NamedTuple):
+    """What a module is made of: parts by their paths, those around them first; its state; whether it trains."""
+
+    parts: dict[str, Part]
+    state: list[Entry]
+    trains: bool
+
+
+def design_of(
+    dag: TensorDAG, copy: bool, plain: bool = False, writer_of: Callable[..., Writer] = Writer, flat: bool = False
+) -> Design:
+    """What :func:`module_of` assembles."""
     graph, origins = legalize(dag.graph, is_known, dag.origins)
     _refuse_unsupported(graph, origins)
+    flat = flat or plain
+    trains = any(map(_trains, graph.values))
     state = dict(dag.state) or declared(graph)
-    modules = [m for m in dag.modules if m]
-    owners = {"", *modules, *(n.rpartition(".")[0] for n in state)}
-    owners |= {o[:i] for o in owners for i, c in enumerate(o) if c == "."}
-    call = _call(dag, graph, plain)
-    writer = writer_of(graph, _row_of, origins, owners)
-    writer.state = set(state)
-    writer.trains = any(map(_trains, graph.values))
-    while any(n.startswith(writer.constant) for n in (*state, *owners)):
-        writer.constant += "_"
     entries = list(_entries(dag, state, copy))
+    modules = {p: kind for p, kind in dag.modules.items() if p}
+    paths = _paths(state, modules)
+    whole = dag.graph
+    if flat:
+        division = Division(graph, origins, {}, state, lambda *_: None)
+    else:
+        division = Division(whole, dag.origins, modules, state, lambda c, n, s: layer_of(c, n, s, trains))
+    names: dict[str, Any] = {}
+    classes = _Classes(dag, state, paths, trains, writer_of, names)
+    parts: dict[str, Part] = {}
+    guards: dict[str, str] = {}
+    for call in division.calls[:-1]:
+        if call.path not in parts:
+            parts[call.path] = classes.part(call)
+        entries += classes.constants_of(call)
+        guards |= classes.guards_of(call)
+    call = _call(dag, graph, plain)
+    root = division.root
+    own, origins = legalize(root.graph, is_known, root.origins)
+    writer = writer_of(own, row_of, origins, {"", *paths})
+    writer.state = set(state)
+    writer.trains = trains
+    writer.guards = guards
+    names |= writer.names
+    writer.names = names
+    while any(n.startswith(writer.constant) for n in (*state, *paths)):
+        writer.constant += "_"
     baked = {e.path: f"buffer{i}" for i, e in enumerate(entries) if plain and _is_fixed(e, graph)}
     writer.apart = {Marked(p.rpartition(".")[0], p.rpartition(".")[2]) for p in baked}
-    code, names = _forward(writer, dag, call, plain, baked)
-    constants = {n: from_numpy(_data(v), DTYPES[v.dtype.name]).clone() for v, n in writer.constants.items()}
+    code, found = _forward(writer, dag, call, plain, baked, "" if flat else ": here, not in its module")
+    constants = {n: classes.tensor(v) for v, n in writer.constants.items()}
+    found |= used_names(names, code)
     if plain:
-        names |= constants | {baked[e.path]: e.tensor for e in entries if e.path in baked}
+        found |= constants | {baked[e.path]: e.tensor for e in entries if e.path in baked}
         entries = [e for e in entries if e.path not in baked]
     else:
         entries += [Entry(name, tensor, False) for name, tensor in constants.items()]
-    module = empty_module(code, names, dag.name)
-    nn.Module.train(module, writer.trains)
-    fill(module, entries, modules)
-    return module
+    rest = {p: parts.get(p) or classes.holder(p, modules.get(p, ""), paths[p]) for p in paths}
+    return Design({"": Part(Source(code, found, dag.name, True)), **rest}, entries, trains)
+
+
+def _paths(state: Mapping[str, Weight], modules: Iterable[str]) -> dict[str, list[str]]:
+    """The path of every module and the names of those in it, those around first.
+
+    The order is that of the state where it tells, else that of calls.
+    """
+    held: dict[str, list[str]] = {"": []}
+    for names in ([n.rpartition(".")[0] for n, w in state.items() if w.persistent], modules,
+                  [n.rpartition(".")[0] for n in state]):  # fmt: skip
+        before: dict[str, str] = {}
+        for path in names:
+            around = ""
+            for name in path.split(".") if path else ():
+                own = held[around]
+                if name not in own:
+                    at = own.index(before[around]) + 1 if around in before and names is modules else len(own)
+                    own.insert(0 if around not in before and names is modules else at, name)
+                before[around] = name
+                around = f"{around}.{name}" if around else name
+                held.setdefault(around, [])
+    found: dict[str, list[str]] = {}
+
+    def walk(path: str) -> None:
+        found[path] = held[path]
+        for name in held[path]:
+            walk(f"{path}.{name}" if path else name)
+
+    walk("")
+    return {p: names for p, names in found.items() if p}
+
+
+def used_names(names: dict[str, Any], code: str) -> dict[str, Any]:
+    """Those of ``names`` that code has."""
+    words = set(re.findall(r"\w+", code)) if names else ()
+    return {n: v for n, v in names.items() if n in words}
+
+
+class _Classes:
+    """The classes of a network's modules: one for each graph of calls and name of the source's class."""
+
+    def __init__(
+        self,
+        dag: TensorDAG,
+        state: Mapping[str, Weight],
+        paths: Mapping[str, list[str]],
+        trains: bool,
+        writer_of: Callable[..., Writer],
+        names: dict[str, Any],
+    ) -> None:
+        self._dag = dag
+        self._paths = paths
+        self._trains = trains
+        self._writer_of = writer_of
+        self._names = names
+        self._made: dict[Any, tuple[Source, Writer]] = {}
+        self._tensors: dict[Value, Tensor] = {}
+        self._of: dict[str, Writer] = {}
+        self._inside: dict[str, list[str]] = {p: [] for p in paths}
+        for name in (*state, *paths):
+            owner = name
+            while owner:
+                owner = owner.rpartition(".")[0]
+                if owner:
+                    self._inside.setdefault(owner, []).append(name)
+
+    def part(self, call: Call) -> Part:
+        """What is at the path of a call."""
+        layer = call.layer
+        if layer is not None:
+            return Part(None, layer.kind, layer.settings)
+        kind = self._dag.modules[call.path]
+        if kind == "Sequential" and self._is_chain(call):
+            return Part(None, nn.Sequential)
+        names = [n[len(call.path) + 1 :] for n in self._inside[call.path]]
+        constant = "constant"
+        while any(n.startswith(constant) for n in names):
+            constant += "_"
+        key = (kind, constant, tuple(call.graph.inputs.values()), tuple(call.graph.outputs.values()))
+        found = self._made.get(key)
+        if found is None:
+            found = self._made[key] = self._written(call, kind, constant, names)
+        self._of[call.path] = found[1]
+        return Part(found[0])
+
+    def _is_chain(self, call: Call) -> bool:
+        """Whether a call is those of its children in turn, as nn.Sequential makes them."""
+        names = self._paths[call.path]
+        graph = call.graph
+        plain = [str(i) for i in range(len(names))] == names
+        if not names or not (plain or all(is_attribute(n) and not hasattr(nn.Sequential, n) for n in names)):
+            return False
+        if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+            return False
+        value = next(iter(graph.outputs.values()))
+        for name in reversed(names):
+            op = value.op
+            if not isinstance(op, ModuleCall) or (op.path, op.arguments, op.targets) != (name, "{0}", "{0}"):
+                return False
+            if len(value.args) != 1:
+                return False
+            value = value.args[0]
+        return value is next(iter(graph.inputs.values()))
+
+    def _written(self, call: Call, kind: str, constant: str, names: Iterable[str]) -> tuple[Source, Writer]:
+        graph, origins = legalize(call.graph, is_known, call.origins)
+        prefix = f"{call.path}."
+        near = {v: o._replace(module=f"{o.module}.".removeprefix(prefix)[:-1]) for v, o in origins.items()}
+        inside = {p.removeprefix(prefix) for p in self._paths if p.startswith(prefix)}
+        writer = self._writer_of(graph, row_of, near, {"", *inside})
+        writer.state = set(names)
+        writer.trains = self._trains
+        self._names |= writer.names
+        writer.names = self._names
+        writer.constant = constant
+        inputs = {v: n for n, v in graph.inputs.items()}
+        outputs = list(graph.outputs.values())
+        body = writer.statements(outputs)
+        end = [f"return {', '.join(map(writer.ref, outputs))}"]
+        modules = {p.removeprefix(prefix): k for p, k in self._dag.modules.items() if p.startswith(prefix)}
+        lines = writer.lines(body, end, inputs, _path, modules, ": here, not in its module")
+        code = "".join(f"    {line}\n" for text in lines for line in text.split("\n"))
+        code = f"def forward({', '.join(['self', *inputs.values()])}):\n{code}"
+        return Source(code, used_names(self._names, code), _class_name(kind)), writer
+
+    def constants_of(self, call: Call) -> Iterator[Entry]:
+        """The constants that the module of a call holds, as buffers that aren't saved."""
+        writer = self._of.get(call.path)
+        for value, name in writer.constants.items() if writer is not None else ():
+            yield Entry(f"{call.path}.{name}", self.tensor(value), False)
+
+    def guards_of(self, call: Call) -> dict[str, str]:
+        """The updates that happen only when a module in that of a call trains, and the path of that module."""
+        writer = self._of.get(call.path)
+        found = writer.guards if writer is not None else {}
+        return {f"{call.path}.{n}": f"{call.path}.{m}" if m else call.path for n, m in found.items()}
+
+    def tensor(self, value: Value) -> Tensor:
+        """A constant's tensor: one for all who hold it."""
+        if value not in self._tensors:
+            self._tensors[value] = from_numpy(_data(value), DTYPES[value.dtype.name]).clone()
+        return self._tensors[value]
+
+    def holder(self, path: str, kind: str, names: list[str]) -> Part:
+        """What is at a path that nothing is called at."""
+        numbered = names and [str(i) for i in range(len(names))] == names
+        owns = any("." not in n[len(path) + 1 :] for n in self._inside[path] if n not in self._paths)
+        if kind in ("", "ModuleList") and numbered and not owns:
+            return Part(None, nn.ModuleList)
+        return Part(Source("", {}, _class_name(kind))) if kind else Part(None, Block)
+
+
+def _class_name(kind: str) -> str:
+    return kind if is_identifier(kind) else identifier(kind, set())
+
+
+def _path(marked: Marked, inside: bool) -> str:
+    """The expression for what is marked, in the forward of its module."""
+    parts = [] if inside or not marked.owner else marked.owner.split(".")
+    start = "m" if inside else "self"
+    if marked.is_flag:
+        return f"{path_expression(start, parts)}.training"
+    return path_expression(start, [*parts, marked.name] if marked.name else parts)
 
 
 def _trains(value: Value) -> bool:
@@ -227,7 +454,10 @@ def _is_fixed(entry: Entry, graph: Graph) -> bool:
     return not entry.persistent and not isinstance(entry.tensor, nn.Parameter) and entry.path not in graph.updates
 
 
-def _row_of(value: Value) -> Row:
+def row_of(value: Value) -> Row:
+    """How a value is written."""
+    if isinstance(value.op, ModuleCall):
+        return call_row
     return composite_row(value) if isinstance(value.op, Composite) else core_row(value)
 
 
@@ -395,29 +625,32 @@ def _count(tree: Tree) -> int:
 
 
 def _forward(writer: Writer, dag: TensorDAG, call: _Call, plain: bool,
-             baked: dict[str, str]) -> tuple[str, dict[str, Any]]:  # fmt: skip
-    """The source of ``forward`` and what its names stand for; ``baked`` names buffers that became constants."""
+             baked: dict[str, str], said: str) -> tuple[str, dict[str, Any]]:  # fmt: skip
+    """The source of ``forward`` and what its names stand for; ``baked`` names buffers that became constants.
+
+    ``said`` is added to comments of modules.
+    """
     graph = writer.graph
-    changed = set(graph.updates)
+    changed = set(dag.graph.updates)
     roots = [*graph.outputs.values(), *graph.updates.values()]
     body: list[Statement] = writer.statements(roots)
-    names = {**call.names, **writer.names}
+    names = dict(call.names)
 
-    def final(value: Value, buffer: str = "") -> str:
+    def final(value: Value, source: Value, buffer: str = "") -> str:
         text = writer.ref(value)
-        return f"{text}.clone()" if (_viewed(value) & changed) - {buffer} else text
+        return f"{text}.clone()" if (_viewed(source) & changed) - {buffer} else text
 
     end: list[str] = []
     moved: list[tuple[str, str]] = []
     for name, value in graph.updates.items():
         if isinstance(value.op, Buffer) and value.op.leaf == name:
             continue
-        text = final(value, name)
+        text = final(value, dag.graph.updates[name], name)
         if text.endswith(".clone()"):
             end.append(f"new_{len(moved)} = {text}")
             text = f"new_{len(moved)}"
         moved.append((name, text))
-    outputs = [final(v) for v in graph.outputs.values()]
+    outputs = [final(v, dag.graph.outputs[n]) for n, v in graph.outputs.items()]
     if plain:  # a trace returns only what an op gives, or an input
         fixed = [isinstance(writer.same(v).op, Parameter | Buffer | Const | Iota) for v in graph.outputs.values()]
         outputs = [f"{t.removesuffix('.clone()')}.clone()" if f else t for t, f in zip(outputs, fixed, strict=True)]
@@ -447,17 +680,13 @@ def _forward(writer: Writer, dag: TensorDAG, call: _Call, plain: bool,
     end.append(f"return {result}")
 
     def path(marked: Marked, inside: bool) -> str:
-        parts = [] if inside or not marked.owner else marked.owner.split(".")
-        start = "m" if inside else "self"
-        if marked.is_flag:
-            return f"{path_expression(start, parts)}.training"
-        parts += [marked.name] if marked.name else []
         if plain and not marked.owner and marked.name in constants:
             return marked.name
-        return (not inside and baked.get(".".join(parts))) or path_expression(start, parts)
+        whole = f"{marked.owner}.{marked.name}" if marked.owner else marked.name
+        return (not inside and not marked.is_flag and baked.get(whole)) or _path(marked, inside)
 
     constants = set(writer.constants.values())
-    lines = [*call.lines, *writer.lines(body, end, call.inputs, path, dag.modules)]
+    lines = [*call.lines, *writer.lines(body, end, call.inputs, path, dag.modules, said)]
     code = "".join(f"    {line}\n" for text in lines for line in text.split("\n"))
     return f"def forward({', '.join(['self', *call.parameters])}):\n{code}", names
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tdagger.composite import Composite
+from tdagger.frameworks.torch.emit.blocks import ModuleCall
 from tdagger.graph import Graph
 from tdagger.names import shown
 from tdagger.op import Value
@@ -55,6 +56,16 @@ class Statement:
     text: str
     module: str
     before: list[str] = field(default_factory=list[str])
+    #: How several targets nest: ``"{0}, ({1}, {2})"``.
+    form: str = ""
+
+
+def call_row(w: Writer, v: Value) -> str:
+    """The row of a module's call."""
+    op = v.op
+    assert isinstance(op, ModuleCall)
+    owner, _, name = op.path.rpartition(".")
+    return f"{w.state_tensor(owner, name)}({op.arguments.format(*map(w.ref, v.args))})"
 
 
 def number(value: Any, dtype: DType) -> str:
@@ -298,13 +309,17 @@ class Writer:
             for user in self.users[value]:
                 if user in self._wanted and isinstance(user.op, Item):
                     targets[user.op.index] = user
-        return Statement(targets, text, origin.module if origin else "", self._before)
+        form = value.op.targets if isinstance(value.op, ModuleCall) else ""
+        return Statement(targets, text, origin.module if origin else "", self._before, form)
 
     # Second pass: names.
 
     def lines(self, statements: list[Statement], end: list[str], inputs: dict[Value, str],
-              path: Path, modules: Mapping[str, str]) -> list[str]:  # fmt: skip
-        """The source lines: ``statements``, then the lines ``end``, with a comment for each module."""
+              path: Path, modules: Mapping[str, str], said: str = "") -> list[str]:  # fmt: skip
+        """The source lines: ``statements``, then the lines ``end``, with a comment for each module.
+
+        ``said`` is added to the comments.
+        """
         last: dict[int, int] = {}
         for at, text in enumerate([*[s.text for s in statements], *end]):
             for kind, n in _MARK.findall(text):
@@ -318,7 +333,7 @@ class Writer:
                 module = s.module
                 kind = modules.get(module)
                 if module:
-                    out.append(f"# {shown(module)}" + (f" ({shown(kind)})" if kind else ""))
+                    out.append(f"# {shown(module)}" + (f" ({shown(kind)})" if kind else "") + said)
             out += names.statement(s, at)
         out += map(names.filled, end)
         return out
@@ -372,9 +387,10 @@ class _Names:
         self.free += freed
         self.free.sort(reverse=True)
         targets = [self._target(t) for t in s.targets]
-        out.append(f"{', '.join(targets)} = {right}")
+        left = s.form.format(*targets) if s.form else ", ".join(targets)
+        out.append(f"{left} = {right}")
         stale = sorted(set(freed) & set(self.free))
-        gone = [f"x{n}" for n in stale] + ["_"] * ("_" in targets)
+        gone = [f"x{n}" for n in stale] + ["_"] * ("_" in re.findall(r"\w+", left))
         if gone:
             out.append(f"del {', '.join(gone)}")
         return out

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tdagger.frameworks.torch import runtime
-from tdagger.names import is_attribute, shown
+from tdagger.names import is_attribute, is_identifier, shown
 
 
 class Block(nn.Module):
@@ -37,27 +37,57 @@ class Block(nn.Module):
 
 
 class Source(NamedTuple):
-    """Generated code, what its names stand for, and what the module is called."""
+    """The code of a ``forward``, what its names stand for, and what the class is called; no code: it has no forward.
+
+    ``whole``: it is the network's own.
+    """
 
     code: str
     names: dict[str, Any]
     title: str
+    whole: bool = False
 
 
-class GeneratedModule(Block):
-    """A network as generated code over its state; ``print(module.code)`` shows it."""
+class GeneratedBlock(Block):
+    """A module of a network whose ``forward`` is generated code."""
 
     _source: Source
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return (empty_module, tuple(self._source), dict(self.__dict__))
+
+
+class GeneratedModule(GeneratedBlock):
+    """A network as generated code; ``print(module.code)`` shows it."""
+
     @property
     def code(self) -> str:
-        """The source of ``forward``."""
-        return self._source.code
+        """The source of its class, after those of the modules in it."""
+        return "\n\n".join(text for _, text in sources(self).values())
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        state = dict(self.__dict__)
-        state.pop("_source")
-        return (empty_module, tuple(self._source), state)
+
+def sources(root: nn.Module) -> dict[type, tuple[str, str]]:
+    """For each generated class in a module its name and source, inner ones first."""
+    kinds: dict[type, None] = {}
+
+    def visit(module: nn.Module) -> None:
+        for child in module.children():
+            visit(child)
+        if isinstance(module, GeneratedBlock):
+            kinds.setdefault(type(module))
+
+    visit(root)
+    taken = set[str]()
+    found: dict[type, tuple[str, str]] = {}
+    for kind in kinds:
+        name, count = kind.__name__, 2
+        while name in taken:
+            name, count = f"{kind.__name__}_{count}", count + 1
+        taken.add(name)
+        code: str = kind._source.code if issubclass(kind, GeneratedBlock) else ""
+        lines = "".join(f"    {line}" if line.strip() else line for line in (code or "pass\n").splitlines(keepends=True))
+        found[kind] = (name, f"class {name}(Block):\n{lines}")
+    return found
 
 
 _numbers = itertools.count(1)
@@ -78,13 +108,28 @@ def _compiled(source: Source) -> Callable[..., Any]:
     return forward
 
 
-def empty_module(code: str, names: dict[str, Any], title: str) -> GeneratedModule:
+#: Generated classes by what they were made of, as long as there is a module of one.
+_classes: weakref.WeakValueDictionary[Any, type[GeneratedBlock]] = weakref.WeakValueDictionary()
+
+
+def generated_class(source: Source) -> type[GeneratedBlock]:
+    """The class of generated code: one for equal code."""
+    key = (source.code, source.title, source.whole, tuple([(n, id(v)) for n, v in source.names.items()]))
+    found = _classes.get(key)
+    if found is None:
+        members: dict[str, Any] = {"_source": source}
+        if source.code:
+            members["forward"] = _compiled(source)
+        name = source.title if is_identifier(source.title) else "Network"
+        found = _classes[key] = type(name, (GeneratedModule if source.whole else GeneratedBlock,), members)
+    return found
+
+
+def empty_module(code: str, names: dict[str, Any], title: str, whole: bool = False) -> GeneratedBlock:
     """A module of the generated code that has no state yet."""
-    source = Source(code, names, title)
-    kind = type(title if title.isidentifier() else "Network", (GeneratedModule,), {"forward": _compiled(source)})
+    kind = generated_class(Source(code, names, title, whole))
     module = kind.__new__(kind)
     nn.Module.__init__(module)
-    module.__dict__["_source"] = source
     return module
 
 
@@ -96,31 +141,34 @@ class Entry(NamedTuple):
     persistent: bool = True
 
 
-def fill(root: Block, state: Iterable[Entry], modules: Iterable[str]) -> None:
-    """Put tensors at their paths, and a block at every module path."""
+def assembled(parts: Mapping[str, Callable[[], nn.Module]], state: Iterable[Entry], trains: bool = False) -> Any:
+    """The module of parts by their paths, those around them first, with the tensors of a state in their places.
 
-    def block(path: str) -> Block:
-        at = root
-        for part in path.split(".") if path else ():
-            inner = at._modules.get(part)
-            if inner is None:
-                inner = at._modules[part] = Block()
-                inner.training = root.training
-            assert isinstance(inner, Block)
-            at = inner
-        return at
+    What a path passes and no part is at is a :class:`Block`.
+    """
+    made: dict[str, nn.Module] = {"": parts[""]()}
 
+    def at(path: str) -> nn.Module:
+        found = made.get(path)
+        if found is None:
+            owner, _, name = path.rpartition(".")
+            found = made[path] = at(owner)._modules[name] = parts.get(path, Block)()
+        return found
+
+    for path in parts:
+        at(path)
     for path, tensor, persistent in state:
         owner, _, name = path.rpartition(".")
-        at = block(owner)
-        if isinstance(tensor, nn.Parameter):
-            at._parameters[name] = tensor
+        module = at(owner)
+        if name in module._parameters or name in module._buffers:
+            setattr(module, name, tensor)  # a layer's own: recurrent ones keep a list of theirs
+        elif isinstance(tensor, nn.Parameter):
+            module._parameters[name] = tensor
         else:
-            at._buffers[name] = tensor
+            module._buffers[name] = tensor
             if not persistent:
-                at._non_persistent_buffers_set.add(name)
-    for path in modules:
-        block(path)
+                module._non_persistent_buffers_set.add(name)
+    return made[""].train(trains)
 
 
 def path_expression(start: str, parts: Sequence[str]) -> str:

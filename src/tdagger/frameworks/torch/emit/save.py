@@ -8,7 +8,7 @@ import inspect
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from tdagger.errors import SourceError, UnsupportedError
 from tdagger.frameworks.source import FORMS
+from tdagger.frameworks.torch.emit.module import Block, assembled, sources
+from tdagger.frameworks.torch.exporter import Part, design_of
 from tdagger.names import docstring, is_attribute, is_dotted, literal, shown
 from tdagger.op import Op
 from tdagger.tensordag import TensorDAG
@@ -62,20 +64,20 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from tdagger.frameworks.torch import runtime
-from tdagger.frameworks.torch.emit.module import Block, Entry, fill
+from torch import nn  # noqa: F401
+
+from tdagger.frameworks.torch import runtime  # noqa: F401
+from tdagger.frameworks.torch.emit.module import Block, Entry, assembled
 from tdagger.tree import Tree  # noqa: F401
 {imports}
 
-class Network(Block):
-    """The network; ``load()`` makes one with its state."""
+{classes}
 
-{forward}
+# What is at each path.
+MODULES = {modules}
 
 # What the state holds: name -> (parameter, frozen, buffer or temporary, and the tensor's name in the file).
 STATE = {state}
-
-MODULES = {modules}
 
 
 def load(weights=Path(__file__).with_suffix(".safetensors")):
@@ -86,9 +88,7 @@ def load(weights=Path(__file__).with_suffix(".safetensors")):
         if name not in tensors:
             is_parameter = kind in ("parameter", "frozen")
             tensors[name] = torch.nn.Parameter(data[name], kind == "parameter") if is_parameter else data[name]
-    module = Network().eval()
-    fill(module, [Entry(path, tensors[name], kind != "temporary") for path, (kind, name) in STATE.items()], MODULES)
-    return module
+    return assembled(MODULES, [Entry(path, tensors[name], kind != "temporary") for path, (kind, name) in STATE.items()])
 '''
 
 
@@ -100,21 +100,35 @@ def _save_python(dag: TensorDAG, path: Path) -> None:
         raise SourceError("to write weights beside Python source: pip install safetensors") from None
     if not path.stem.isidentifier():
         raise SourceError(f"{shown(path)}: a Python file is imported by its name, which must be an identifier")
-    module = dag.to_torch()
+    design = design_of(dag, copy=False)
+    module = assembled({p: part.make for p, part in design.parts.items()}, design.state)
+    named = sources(module)
     weights = path.with_suffix(".safetensors")
     state, tensors = _state(module)
     told = shown(weights.name)
+    parts = {p: _made(design.parts[p], type(m), named) for p, m in module.named_modules() if p in design.parts}
     text = _TEMPLATE.format(
         title=docstring(
             f"{shown(dag.name)}, written by tdagger. ``load()`` gives the module with the weights in {told}."
         ),
-        imports=_imports(module),
-        forward="".join(f"    {line}" if line.strip() else line for line in module.code.splitlines(keepends=True)),
+        imports=_imports({n: v for kind in named for n, v in kind._source.names.items()}),
+        classes="\n\n".join(text for _, text in named.values()).rstrip("\n"),
         state=_listed((f"{k!r}: {v!r}" for k, v in state.items()), "{}"),
-        modules=_listed((repr(n) for n, _ in module.named_modules() if n), "[]"),
+        modules=_listed((f"{p!r}: {made}" for p, made in parts.items()), "{}"),
     )
     _write(weights, lambda to: safetensors.save_file(tensors, to))
     _write(path, lambda to: Path(to).write_text(text, "utf-8"))
+
+
+def _made(part: Part, kind: type, named: Mapping[Any, tuple[str, str]]) -> str:
+    """What makes a part, as source."""
+    if part.source is not None:
+        return named[kind][0]
+    public = getattr(torch.nn, kind.__name__, None) is kind
+    name = "Block" if kind is Block else f"nn.{kind.__name__}" if public else f"{kind.__module__}.{kind.__qualname__}"
+    if not part.settings:
+        return name
+    return f"lambda: {name}({', '.join(f'{n}={literal(v)}' for n, v in part.settings)})"
 
 
 def _state(module: torch.nn.Module) -> tuple[dict[str, tuple[str, str]], dict[str, Tensor]]:
@@ -137,10 +151,10 @@ def _listed(items: Iterable[str], brackets: str) -> str:
     return "".join([brackets[0], "\n", *[f"    {item},\n" for item in items], brackets[1]])
 
 
-def _imports(module: Any) -> str:
+def _imports(names: Mapping[str, Any]) -> str:
     """Lines that define the names the code uses: classes of outputs, structures of arguments."""
     lines: list[str] = []
-    for name, value in module._source.names.items():
+    for name, value in names.items():
         if isinstance(value, Tree):
             lines.append(f"{name} = {_tree(value)}")
         elif isinstance(value, Op) and _is_found(type(value)):

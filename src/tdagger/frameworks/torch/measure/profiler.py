@@ -72,8 +72,8 @@ class Profiler:
         self.threads = threads
         self._writers: list[_TimedWriter] = []
         own = bool(dag.graph.updates)  # running it must not change the network's buffers
-        self._module = exporter.to_torch(dag, copy=own)
-        self._timed = exporter.module_of(dag, copy=own, plain=False, writer_of=self._writer)
+        self._module = exporter.module_of(dag, copy=own, plain=False, flat=True)
+        self._timed = exporter.module_of(dag, copy=own, plain=False, writer_of=self._writer, flat=True)
         given = bool(args or kwargs) or not dag.graph.inputs
         self._args, self._kwargs = (tuple(args), dict(kwargs or {})) if given else random_inputs(dag)
         self.whole: list[tuple[float, float]] = []
@@ -177,8 +177,8 @@ class _TimedWriter(Writer):
         return self._statements
 
     def lines(self, statements: list[Statement], end: list[str], inputs: dict[Value, str],
-              path: Path, modules: Mapping[str, str]) -> list[str]:  # fmt: skip
-        return super().lines(statements, ["_tick()", *end], inputs, path, modules)
+              path: Path, modules: Mapping[str, str], said: str = "") -> list[str]:  # fmt: skip
+        return super().lines(statements, ["_tick()", *end], inputs, path, modules, said)
 
     @cached_property
     def computed(self) -> list[list[Value]]:

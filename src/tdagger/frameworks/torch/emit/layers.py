@@ -1,0 +1,499 @@
+"""What each layer of torch computes, as composites: a call that computes just that is written as the layer.
+
+A row says of a composite which layers compute it, with which settings, and which of its tensors are the layer's state.
+Settings are found in the graph alone. A row reads every attribute of its composite, so that the layer it names computes
+no more and no less (``tests/frameworks/torch/test_layers.py`` imports each); layers that compute several values are
+proven where they are found, by importing them on the same types.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+
+from tdagger.composite import Composite
+from tdagger.errors import TDaggerError
+from tdagger.frameworks.torch.emit.blocks import Call, Layer
+from tdagger.frameworks.torch.importer import from_torch
+from tdagger.frameworks.torch.runtime import DTYPES
+from tdagger.network import Weight
+from tdagger.op import Value
+from tdagger.ops.source import Buffer, Const, Input, Iota, Leaf, Parameter
+from tdagger.ops.structure import Item
+from tdagger.tree import Tree
+from tdagger.types import TensorType
+
+Settings = dict[str, Any]
+#: Settings from the attributes and the types of the tensors, by their names; None where no layer has them.
+Reader = Callable[[dict[str, Any], Mapping[str, TensorType]], Settings | None]
+
+
+class Row(NamedTuple):
+    """The layers of a composite, the first where the source had another: names in ``torch.nn``, ``{n}`` for a rank.
+
+    ``state`` has the layer's names of the composite's tensors; the others are what the layer is called with.
+    """
+
+    layers: tuple[str, ...]
+    settings: Reader = lambda f, t: {}
+    state: Mapping[str, str] = {}
+    #: The number of axes after the channels, for layers that have one class for each.
+    spatial: Callable[[dict[str, Any], Mapping[str, TensorType]], int] | None = None
+    #: Whether it does something else while it trains.
+    trains: bool = False
+
+
+def _renamed(**names: str) -> Reader:
+    """Settings that are attributes under other names."""
+    return lambda f, t: {setting: f[attribute] for setting, attribute in names.items()}
+
+
+# --- settings ----------------------------------------------------------------------------------------------
+
+
+def _convolution(f: dict[str, Any], t: Mapping[str, TensorType]) -> Settings | None:
+    weight, n = t["weight"].shape, len(f["padding"])
+    if t["x"].rank not in (n + 1, n + 2):
+        return None
+    pads = f["padding"]
+    padding: Any = tuple([low for low, _ in pads])
+    if any(low != high for low, high in pads):
+        totals = [d * (k - 1) for d, k in zip(f["dilation"], weight[2:], strict=True)]
+        if any(s != 1 for s in f["stride"]) or pads != tuple([(n // 2, n - n // 2) for n in totals]):
+            return None
+        padding = "same"
+    return {
+        "in_channels": weight[1] * f["groups"], "out_channels": weight[0], "kernel_size": weight[2:],
+        "stride": f["stride"], "padding": padding, "dilation": f["dilation"], "groups": f["groups"],
+        "bias": "bias" in t,
+    }  # fmt: skip
+
+
+def _transposed(f: dict[str, Any], t: Mapping[str, TensorType]) -> Settings | None:
+    weight, n = t["weight"].shape, len(f["stride"])
+    if t["x"].rank not in (n + 1, n + 2):
+        return None
+    same = {s: f[s] for s in ("stride", "padding", "output_padding", "groups")}
+    channels = {"in_channels": weight[0], "out_channels": weight[1] * f["groups"], "kernel_size": weight[2:]}
+    return {**channels, **same, "bias": "bias" in t, "dilation": f["dilation"]}
+
+
+def _linear(f: dict[str, Any], t: Mapping[str, TensorType]) -> Settings | None:
+    if t["weight"].rank != 2:
+        return None
+    return {"in_features": t["weight"].shape[1], "out_features": t["weight"].shape[0], "bias": "bias" in t}
+
+
+def _embedding(f: dict[str, Any], t: Mapping[str, TensorType]) -> Settings | None:
+    count, size = t["weight"].shape
+    return {"num_embeddings": count, "embedding_dim": size, "padding_idx": f["padding"]}
+
+
+def _batch_norm(f: dict[str, Any], t: Mapping[str, TensorType]) -> Settings | None:
+    affine = "weight" in t
+    if f["axis"] != 1 or affine != ("bias" in t):
+        return None
+    running = "mean" in t
+    settings = {"num_features": t["x"].shape[1], "eps": f["eps"], "affine": affine, "track_running_stats": running}
+    return {**settings, "momentum": f["momentum"]}
+
+
+def _instance_norm(f: dict[str, Any], t: Mapping[str, TensorType]) -> Settings | None:
+    affine = "weight" in t
+    if f["axis"] != 1 or affine != ("bias" in t):
+        return None
+    return {"num_features": t["x"].shape[1], "eps": f["eps"], "affine": affine}
+
+
+def _layer_norm(f: dict[str, Any], t: Mapping[str, TensorType]) -> Settings | None:
+    affine = "weight" in t
+    if "bias" in t and not affine:
+        return None
+    shape = t["x"].shape[t["x"].rank - f["rank"] :]
+    biased = {"bias": "bias" in t} if affine else {}
+    return {"normalized_shape": shape, "eps": f["eps"], "elementwise_affine": affine, **biased}
+
+
+def _rms_norm(f: dict[str, Any], t: Mapping[str, TensorType]) -> Settings | None:
+    shape = t["x"].shape[t["x"].rank - f["rank"] :]
+    return {"normalized_shape": shape, "eps": f["eps"], "elementwise_affine": "weight" in t}
+
+
+def _group_norm(f: dict[str, Any], t: Mapping[str, TensorType]) -> Settings | None:
+    affine = "weight" in t
+    if f["axis"] != 1 or affine != ("bias" in t):
+        return None
+    return {"num_groups": f["groups"], "num_channels": t["x"].shape[1], "eps": f["eps"], "affine": affine}
+
+
+def _local_response_norm(f: dict[str, Any], t: Mapping[str, TensorType]) -> Settings | None:
+    return {n: f[n] for n in ("size", "alpha", "beta", "k")} if f["axis"] == 1 else None
+
+
+def _prelu(f: dict[str, Any], t: Mapping[str, TensorType]) -> Settings | None:
+    count = t["weight"].shape[0]
+    return {"num_parameters": count} if t["weight"].rank == 1 and (count == 1 or f["axis"] == 1) else None
+
+
+def _batched(read: Reader, count: str) -> Reader:
+    """For layers that take the channels and at most one axis before them."""
+
+    def settings(f: dict[str, Any], t: Mapping[str, TensorType]) -> Settings | None:
+        return read(f, t) if t["x"].rank in (len(f[count]) + 1, len(f[count]) + 2) else None
+
+    return settings
+
+
+_max_pool = _renamed(kernel_size="kernel", stride="stride", padding="padding", dilation="dilation", ceil_mode="ceil")
+
+
+def _avg_pool(f: dict[str, Any], t: Mapping[str, TensorType]) -> Settings | None:
+    divisor = {} if f["divisor"] is None else {"divisor_override": f["divisor"]}
+    read = _renamed(kernel_size="kernel", stride="stride", padding="padding", ceil_mode="ceil")
+    return {**(read(f, t) or {}), "count_include_pad": f["count_include_pad"], **divisor}
+
+
+def _upsample(f: dict[str, Any], t: Mapping[str, TensorType]) -> Settings | None:
+    n = len(f["size"])
+    modes = {"linear": {1: "linear", 2: "bilinear", 3: "trilinear"}.get(n), "cubic": "bicubic", "nearest": "nearest"}
+    mode = modes.get(f["mode"], f["mode"] if f["mode"] == "nearest-exact" else None)
+    if mode is None or f["antialias"] or t["x"].rank != n + 2:
+        return None
+    aligned = {"align_corners": f["align_corners"]} if f["mode"] in ("linear", "cubic") else {}
+    if f["scale"] is not None and None in f["scale"]:
+        return None
+    size = {"size": tuple(f["size"])} if f["scale"] is None else {"scale_factor": tuple(map(float, f["scale"]))}
+    return {**size, "mode": mode, **aligned}
+
+
+def _count(name: str) -> Callable[[dict[str, Any], Mapping[str, TensorType]], int]:
+    return lambda f, t: len(f[name])
+
+
+_WEIGHTS = {"weight": "weight", "bias": "bias"}
+_STATISTICS = {**_WEIGHTS, "mean": "running_mean", "variance": "running_var"}
+_DROPOUTS = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout")
+
+ROWS: dict[str, Row] = {
+    "convolution": Row(("Conv{n}d",), _convolution, _WEIGHTS, _count("stride")),
+    "convolution_transpose": Row(("ConvTranspose{n}d",), _transposed, _WEIGHTS, _count("stride")),
+    "linear": Row(("Linear", "NonDynamicallyQuantizableLinear"), _linear, _WEIGHTS),
+    "embedding": Row(("Embedding",), _embedding, {"weight": "weight"}),
+    "batch_norm": Row(
+        ("BatchNorm{n}d",), _batch_norm, _STATISTICS, lambda f, t: max(t["x"].rank - 2, 1), trains=True
+    ),
+    "batch_norm_train": Row(
+        ("BatchNorm{n}d",), _batch_norm, _STATISTICS, lambda f, t: max(t["x"].rank - 2, 1)
+    ),
+    "instance_norm": Row(("InstanceNorm{n}d",), _instance_norm, _WEIGHTS, lambda f, t: t["x"].rank - 2),
+    "layer_norm": Row(("LayerNorm",), _layer_norm, _WEIGHTS),
+    "rms_norm": Row(("RMSNorm",), _rms_norm, {"weight": "weight"}),
+    "group_norm": Row(("GroupNorm",), _group_norm, _WEIGHTS),
+    "local_response_norm": Row(("LocalResponseNorm",), _local_response_norm),
+    "relu": Row(("ReLU",)),
+    "relu6": Row(("ReLU6",)),
+    "leaky_relu": Row(("LeakyReLU",), _renamed(negative_slope="slope")),
+    "elu": Row(("ELU",), _renamed(alpha="alpha")),
+    "selu": Row(("SELU",)),
+    "celu": Row(("CELU",), _renamed(alpha="alpha")),
+    "prelu": Row(("PReLU",), _prelu, {"weight": "weight"}),
+    "gelu": Row(("GELU",), _renamed(approximate="approximate")),
+    "silu": Row(("SiLU",)),
+    "mish": Row(("Mish",)),
+    "sigmoid": Row(("Sigmoid",)),
+    "log_sigmoid": Row(("LogSigmoid",)),
+    "hardtanh": Row(("Hardtanh",), _renamed(min_val="low", max_val="high")),
+    "hard_sigmoid": Row(("Hardsigmoid",)),
+    "hard_swish": Row(("Hardswish",)),
+    "softplus": Row(("Softplus",), _renamed(beta="beta", threshold="threshold")),
+    "softsign": Row(("Softsign",)),
+    "softmax": Row(("Softmax",), _renamed(dim="axis")),
+    "log_softmax": Row(("LogSoftmax",), _renamed(dim="axis")),
+    "glu": Row(("GLU",), _renamed(dim="axis")),
+    "tanh_shrink": Row(("Tanhshrink",)),
+    "soft_shrink": Row(("Softshrink",), _renamed(lambd="lambd")),
+    "hard_shrink": Row(("Hardshrink",), _renamed(lambd="lambd")),
+    "threshold": Row(("Threshold",), _renamed(threshold="threshold", value="value")),
+    "dropout": Row(_DROPOUTS, _renamed(p="p"), trains=True),
+    "max_pool": Row(("MaxPool{n}d",), _batched(_max_pool, "kernel"), spatial=_count("kernel")),
+    "avg_pool": Row(("AvgPool{n}d",), _batched(_avg_pool, "kernel"), spatial=_count("kernel")),
+    "adaptive_avg_pool": Row(
+        ("AdaptiveAvgPool{n}d",), _batched(_renamed(output_size="size"), "size"), spatial=_count("size")
+    ),
+    "adaptive_max_pool": Row(
+        ("AdaptiveMaxPool{n}d",), _batched(_renamed(output_size="size"), "size"), spatial=_count("size")
+    ),
+    "pixel_shuffle": Row(("PixelShuffle",), _renamed(upscale_factor="factor")),
+    "pixel_unshuffle": Row(("PixelUnshuffle",), _renamed(downscale_factor="factor")),
+    "interpolate": Row(("Upsample",), _upsample),
+    "tanh": Row(("Tanh",)),
+}
+
+#: Layers of modules of torch that aren't in ``torch.nn``.
+_ELSEWHERE = {"NonDynamicallyQuantizableLinear": NonDynamicallyQuantizableLinear}
+
+
+def class_of(name: str) -> Any:
+    """The layer of that name, None if torch has none."""
+    found = _ELSEWHERE.get(name, getattr(nn, name, None))
+    return found if inspect.isclass(found) and issubclass(found, nn.Module) else None
+
+
+# --- finding -----------------------------------------------------------------------------------------------
+
+
+def layer_of(call: Call, name: str, state: Mapping[str, Weight], trains: bool) -> Layer | None:
+    """The layer that computes what a call computes; ``name`` is the class of the source's, ``state`` what it holds.
+
+    None if the source's was no layer of torch, or none computes just this. In a network that ``trains``, one that was
+    imported in eval mode is none: it would change with the others.
+    """
+    if class_of(name) is None or call.children:
+        return None
+    found = _by_row(call, name, trains) or _by_import(call, name, state)
+    return found if found is not None and _holds(found, state) else None
+
+
+def _by_row(call: Call, name: str, trains: bool) -> Layer | None:
+    values = [v for v in call.graph.values if not isinstance(v.op, Leaf | Item | Const | Iota)]
+    main = values[0] if values else None
+    counter = "num_batches_tracked"
+    if main is None or any(v is not call.graph.updates.get(counter) for v in values[1:]):
+        return None
+    op = main.op
+    row = ROWS.get(op.name if isinstance(op, Composite) else str(op.attributes.get("kind")))
+    if row is None or (trains and row.trains):
+        return None
+    if isinstance(op, Composite):
+        named = dict(zip(op.definition.argument_names(op.given, len(main.args)), main.args, strict=True))
+    else:
+        named = {"x": main.args[0]}
+    for own, value in named.items():
+        if own in row.state:
+            if not isinstance(value.op, Parameter | Buffer) or value.op.leaf != row.state[own]:
+                return None
+        elif not isinstance(value.op, Input):
+            return None
+    types = {n: v.type for n, v in named.items()}
+    settings = row.settings(op.attributes, types)
+    if settings is None or not _updates_as_norm(call, main, counter):
+        return None
+    n = "" if row.spatial is None else str(row.spatial(op.attributes, types))
+    fitting = [layer.format(n=n) for layer in row.layers]
+    kind = class_of(name if name in fitting else fitting[0])
+    if kind is None:
+        return None
+    return Layer(kind, _shortened(kind, settings), types=(main_type(main),), updates=tuple(call.graph.updates))
+
+
+def main_type(value: Value) -> TensorType:
+    """The type of a value, or of the first result of an op with several."""
+    types: Any = value.type
+    return types[0] if isinstance(types, tuple) else types
+
+
+def _updates_as_norm(call: Call, main: Value, counter: str) -> bool:
+    """Whether what a call updates and gives is what a norm does: its two running statistics, and its count by one."""
+    several = isinstance(main.type, tuple)
+    if not several:
+        return list(call.graph.outputs.values()) == [main] and not call.graph.updates
+    updates = call.graph.updates
+    if main.args[1:2] and not isinstance(main.args[1].op, Buffer):  # statistics of the batch alone
+        return not updates and _is_item(next(iter(call.graph.outputs.values())), main, 0)
+    places = {"running_mean": 1, "running_var": 2}
+    moved = all(isinstance(updates.get(n), Value) and _is_item(updates[n], main, i) for n, i in places.items())
+    outputs = list(call.graph.outputs.values())
+    if not moved or len(outputs) != 1 or not _is_item(outputs[0], main, 0) or set(updates) != {*places, counter}:
+        return False
+    count = Buffer(counter, updates[counter].type)()
+    return updates[counter] is count + 1
+
+
+def _is_item(value: Value, of: Value, index: int) -> bool:
+    return isinstance(value.op, Item) and value.op.index == index and value.args[0] is of
+
+
+def _shortened(kind: type, settings: Settings) -> tuple[tuple[str, Any], ...]:
+    """The settings without those that a layer has anyway; pairs of one number as that number."""
+    defaults = {n: p.default for n, p in inspect.signature(kind).parameters.items()}
+    found: list[tuple[str, Any]] = []
+    for name, value in settings.items():
+        if isinstance(value, tuple) and len(set(value)) == 1 and name != "normalized_shape" and None not in value:
+            value = int(value[0]) if isinstance(value[0], int) else value[0]
+        elif isinstance(value, tuple):
+            value = tuple([int(v) if isinstance(v, int) else v for v in value])
+            value = value[0] if name == "normalized_shape" and len(value) == 1 else value
+        elif isinstance(value, int) and not isinstance(value, bool):
+            value = int(value)
+        if name not in defaults or defaults[name] is inspect.Parameter.empty or defaults[name] != value:
+            found.append((name, value))
+    if dict(found).get("stride") == dict(found).get("kernel_size") and "Pool" in kind.__name__:
+        found = [(n, v) for n, v in found if n != "stride"]
+    return tuple(found)
+
+
+def _holds(layer: Layer, state: Mapping[str, Weight]) -> bool:
+    """Whether a layer's state is that of the source's: the same names, shapes and kinds."""
+    return _state_of(*layer.made) == {n: (w.is_parameter, w.persistent, w.type.shape) for n, w in state.items()}
+
+
+@lru_cache(1024)
+def _state_of(kind: Any, settings: tuple[tuple[str, Any], ...]) -> dict[str, tuple[bool, bool, tuple[int, ...]]]:
+    made = made_layer(Layer(kind, settings))
+    saved = made.state_dict()
+    own = (*made.named_parameters(), *made.named_buffers())
+    return {n: (isinstance(t, nn.Parameter), n in saved, tuple(t.shape)) for n, t in own}
+
+
+def made_layer(layer: Layer) -> Any:
+    """A new layer whose tensors have no data."""
+    with torch.device("meta"):
+        return layer.kind(**dict(layer.settings))
+
+
+# --- layers that compute several values ---------------------------------------------------------------------
+
+
+def _by_import(call: Call, name: str, state: Mapping[str, Weight]) -> Layer | None:
+    """A layer whose settings are tried, each proven by what the importer makes of it on the same types."""
+    guess = GUESSES.get(name)
+    if guess is None or call.graph.updates:
+        return None
+    types = tuple([v.type for v in call.args])
+    for settings, arguments in guess(call, {n: w.type for n, w in state.items()}):
+        kind = class_of(name)
+        proof = _imported(kind, _shortened(kind, settings), arguments, types)
+        if proof is None:
+            continue
+        new: dict[Value, Value] = dict(zip(call.graph.inputs.values(), proof.inputs, strict=True))
+        for value in call.graph.values:
+            op = value.op
+            if isinstance(op, Parameter | Buffer):
+                new[value] = type(op)(f"layer.{op.leaf}", op.type)()
+            elif value not in new:
+                new[value] = op(*[new[a] for a in value.args])
+        results = [new[v] for v in call.graph.outputs.values()]
+        if all(r in proof.outputs for r in results):
+            picks = tuple([proof.outputs.index(r) for r in results])
+            outputs = tuple([v.type for v in proof.outputs])
+            return Layer(kind, _shortened(kind, settings), arguments, proof.targets, outputs, picks)
+    return None
+
+
+class _Proof(NamedTuple):
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    targets: str
+
+
+@lru_cache(256)
+def _imported(
+    kind: Any, settings: tuple[tuple[str, Any], ...], arguments: str, types: tuple[TensorType, ...]
+) -> _Proof | None:
+    """What a layer in eval mode computes of arguments of these types; None where it takes no such arguments."""
+    try:
+        layer = made_layer(Layer(kind, settings)).to_empty(device="cpu").eval()
+        for tensor in layer.parameters():
+            tensor.data.zero_()
+        floats = [DTYPES[t.dtype.name] for t in types if t.dtype.is_float]
+        layer = layer.to(floats[0]) if floats else layer
+        tensors = tuple([torch.zeros(t.shape, dtype=DTYPES[t.dtype.name]) for t in types])
+        dag = from_torch(_Called(layer, arguments), tensors, sizes="alone")
+    except (TDaggerError, RuntimeError, ValueError, TypeError, AssertionError):
+        return None
+    places = iter(range(len(dag.graph.outputs)))
+    return _Proof(
+        tuple(dag.graph.inputs.values()), tuple(dag.graph.outputs.values()), _targets(dag.signature.outputs, places)
+    )
+
+
+class _Called(nn.Module):
+    """A layer called with tensors as a template of arguments says: one tensor may be several arguments."""
+
+    def __init__(self, layer: nn.Module, arguments: str) -> None:
+        super().__init__()
+        self.layer = layer
+        self.arguments = arguments
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        places = [f"tensors[{i}]" for i in range(len(tensors))]
+        return eval(f"layer({self.arguments.format(*places)})", {"layer": self.layer, "tensors": tensors})
+
+
+def _targets(tree: Tree, places: Iterator[int]) -> str:
+    if tree.kind == "leaf":
+        return f"{{{next(places)}}}"
+    if tree.kind == "constant":
+        return "_"
+    inner = [_targets(c, places) if c.kind in ("leaf", "constant") else f"({_targets(c, places)})" for c in tree.children]
+    return ", ".join(inner)
+
+
+#: Settings, and how the layer is called with the call's arguments.
+Guess = Callable[[Call, Mapping[str, TensorType]], Iterator[tuple[Settings, str]]]
+
+
+def _flatten(call: Call, state: Mapping[str, TensorType]) -> Iterator[tuple[Settings, str]]:
+    if len(call.args) == len(call.results) == 1:
+        before, after = call.args[0].type.shape, call.results[0].type.shape
+        merged = len(before) - len(after)
+        for start in sorted(range(len(after)), key=lambda a: a != 1):
+            end = start + merged
+            if before[:start] == after[:start] and before[end + 1 :] == after[start + 1 :]:
+                yield {"start_dim": start, "end_dim": -1 if end == len(before) - 1 else end}, "{0}"
+
+
+def _recurrent(call: Call, state: Mapping[str, TensorType]) -> Iterator[tuple[Settings, str]]:
+    found = [v for v in call.graph.values if v.op.name in ("lstm", "gru", "rnn")]
+    weight = state.get("weight_ih_l0")
+    if len(found) != 1 or weight is None:
+        return
+    f = found[0].op.attributes
+    hidden = state["weight_hh_l0"].shape[0] // {"lstm": 4, "gru": 3, "rnn": 1}[found[0].op.name]
+    settings: Settings = {"input_size": weight.shape[1], "hidden_size": hidden, "num_layers": f["layers"]}
+    settings |= {n: f[n] for n in ("nonlinearity",) if n in f}
+    settings |= {"bias": f["biases"], "batch_first": f["batch_first"], "dropout": f["dropout"]}
+    settings |= {"bidirectional": f["bidirectional"]}
+    if "weight_hr_l0" in state:
+        settings["proj_size"] = state["weight_hr_l0"].shape[0]
+    yield settings, {1: "{0}", 2: "{0}, {1}", 3: "{0}, ({1}, {2})"}.get(len(call.args), "{0}")
+
+
+def _heads(call: Call) -> Sequence[int]:
+    """The numbers of heads that attention inside may have: sizes of what softmaxes and products of it have."""
+    return sorted({n for v in call.graph.values for n in main_type(v).shape[:-1] if n > 0})
+
+
+def _attention(call: Call, state: Mapping[str, TensorType]) -> Iterator[tuple[Settings, str]]:
+    out = state.get("out_proj.weight")
+    if out is None or len(call.args) > 4 or call.args[0].type.rank not in (2, 3):
+        return
+    embed = out.shape[0]
+    kdim, vdim = (state[n].shape[1] if n in state else embed for n in ("k_proj_weight", "v_proj_weight"))
+    sizes = {"kdim": kdim, "vdim": vdim} if (kdim, vdim) != (embed, embed) or "q_proj_weight" in state else {}
+    more = {"bias": "out_proj.bias" in state, "add_bias_kv": "bias_k" in state}
+    count = len(call.args)
+    calls = {1: ("{0}, {0}, {0}",), 2: ("{0}, {1}, {1}", "{0}, {0}, {1}"), 3: ("{0}, {1}, {2}",)}
+    calls[2] = (*calls[2], "{0}, {0}, {0}, attn_mask={1}", "{0}, {0}, {0}, key_padding_mask={1}")
+    calls[3] = (*calls[3], "{0}, {1}, {1}, attn_mask={2}", "{0}, {1}, {1}, key_padding_mask={2}")
+    for heads in [n for n in _heads(call) if embed % n == 0]:
+        for first in (True, False):
+            settings = {"embed_dim": embed, "num_heads": heads, **more, **sizes, "batch_first": first}
+            for arguments in calls.get(count, ()):
+                for weights in (", need_weights=False", "", ", average_attn_weights=False"):
+                    yield settings, arguments + weights
+
+
+GUESSES: dict[str, Guess] = {
+    "Flatten": _flatten,
+    "LSTM": _recurrent,
+    "GRU": _recurrent,
+    "RNN": _recurrent,
+    "MultiheadAttention": _attention,
+}
