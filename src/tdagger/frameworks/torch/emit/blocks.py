@@ -1,4 +1,4 @@
-"""Which values a module's call computes: a graph is divided into the calls that its source made, each a graph of its own.
+"""Which values a module's call computes: a graph divided into the calls that its source made, each a graph of its own.
 
 A value's origin says which module's call made it. What a call takes and gives is what crosses its border; where calls
 can't be put in an order (one is left and entered again), or a module's calls don't compute the same, its values are the
@@ -15,7 +15,7 @@ from tdagger.graph import Graph
 from tdagger.network import Origin, Weight
 from tdagger.op import Op, Value
 from tdagger.ops.source import Buffer, Const, Input, Iota, Leaf, Parameter
-from tdagger.ops.structure import Item, items
+from tdagger.ops.structure import Group, Item, Repeat, Ungroup, items
 from tdagger.types import ResultTypes, TensorType, ValueType
 
 #: The modules on the way that were called before, and how often.
@@ -139,7 +139,7 @@ class Division:
 
     def _put(self) -> None:
         for value in self._graph.values:
-            if isinstance(value.op, Leaf | Const | Iota):
+            if isinstance(value.op, Leaf | Const | Iota) or _is_number(value):
                 continue
             origin = self._origins.get(value)
             if isinstance(value.op, Item):
@@ -293,7 +293,8 @@ class Division:
                 name = self._local(op.leaf, call.path)
                 if name is not None:
                     return type(op)(name, op.type)()
-            if call.parent is None or (isinstance(op, Const | Iota) and not self._is_around(value, call)):
+            constant = isinstance(op, Const | Iota) and not self._is_around(value, call)
+            if call.parent is None or constant or _is_number(value):
                 return value
             name = _LETTERS[len(inputs)] if len(inputs) < len(_LETTERS) else f"arg{len(inputs)}"
             args.append(value)
@@ -388,6 +389,13 @@ class Division:
                 if other is not None and other is not unit:
                     needs[unit].add(other)
         return needs
+
+
+def _is_number(value: Value) -> bool:
+    """Whether a value is one number, repeated: everybody writes it for himself."""
+    while value.args and isinstance(value.op, Repeat | Group | Ungroup):
+        value = value.args[0]
+    return isinstance(value.op, Const) and value.type.size == 1
 
 
 def _upto(path: str, calls: Calls) -> Calls:

@@ -2,7 +2,7 @@
 
 A row says of a composite which layers compute it, with which settings, and which of its tensors are the layer's state.
 Settings are found in the graph alone. A row reads every attribute of its composite, so that the layer it names computes
-no more and no less (``tests/frameworks/torch/test_layers.py`` imports each); layers that compute several values are
+no more and no less: ``tests/frameworks/torch/test_layers_back.py`` imports each. Layers that compute several values are
 proven where they are found, by importing them on the same types.
 """
 
@@ -185,12 +185,8 @@ ROWS: dict[str, Row] = {
     "convolution_transpose": Row(("ConvTranspose{n}d",), _transposed, _WEIGHTS, _count("stride")),
     "linear": Row(("Linear", "NonDynamicallyQuantizableLinear"), _linear, _WEIGHTS),
     "embedding": Row(("Embedding",), _embedding, {"weight": "weight"}),
-    "batch_norm": Row(
-        ("BatchNorm{n}d",), _batch_norm, _STATISTICS, lambda f, t: max(t["x"].rank - 2, 1), trains=True
-    ),
-    "batch_norm_train": Row(
-        ("BatchNorm{n}d",), _batch_norm, _STATISTICS, lambda f, t: max(t["x"].rank - 2, 1)
-    ),
+    "batch_norm": Row(("BatchNorm{n}d",), _batch_norm, _STATISTICS, lambda f, t: max(t["x"].rank - 2, 1), trains=True),
+    "batch_norm_train": Row(("BatchNorm{n}d",), _batch_norm, _STATISTICS, lambda f, t: max(t["x"].rank - 2, 1)),
     "instance_norm": Row(("InstanceNorm{n}d",), _instance_norm, _WEIGHTS, lambda f, t: t["x"].rank - 2),
     "layer_norm": Row(("LayerNorm",), _layer_norm, _WEIGHTS),
     "rms_norm": Row(("RMSNorm",), _rms_norm, {"weight": "weight"}),
@@ -236,12 +232,12 @@ ROWS: dict[str, Row] = {
 }
 
 #: Layers of modules of torch that aren't in ``torch.nn``.
-_ELSEWHERE = {"NonDynamicallyQuantizableLinear": NonDynamicallyQuantizableLinear}
+_ELSEWHERE: dict[str, Any] = {"NonDynamicallyQuantizableLinear": NonDynamicallyQuantizableLinear}
 
 
 def class_of(name: str) -> Any:
     """The layer of that name, None if torch has none."""
-    found = _ELSEWHERE.get(name, getattr(nn, name, None))
+    found: Any = _ELSEWHERE.get(name, getattr(nn, name, None))
     return found if inspect.isclass(found) and issubclass(found, nn.Module) else None
 
 
@@ -261,11 +257,12 @@ def layer_of(call: Call, name: str, state: Mapping[str, Weight], trains: bool) -
 
 
 def _by_row(call: Call, name: str, trains: bool) -> Layer | None:
-    values = [v for v in call.graph.values if not isinstance(v.op, Leaf | Item | Const | Iota)]
-    main = values[0] if values else None
     counter = "num_batches_tracked"
-    if main is None or any(v is not call.graph.updates.get(counter) for v in values[1:]):
+    count = call.graph.updates.get(counter)
+    values = [v for v in call.graph.values if not isinstance(v.op, Leaf | Item | Const | Iota) and v is not count]
+    if len(values) != 1:
         return None
+    main = values[0]
     op = main.op
     row = ROWS.get(op.name if isinstance(op, Composite) else str(op.attributes.get("kind")))
     if row is None or (trains and row.trains):
@@ -431,8 +428,8 @@ def _targets(tree: Tree, places: Iterator[int]) -> str:
         return f"{{{next(places)}}}"
     if tree.kind == "constant":
         return "_"
-    inner = [_targets(c, places) if c.kind in ("leaf", "constant") else f"({_targets(c, places)})" for c in tree.children]
-    return ", ".join(inner)
+    inner = [(_targets(c, places), bool(c.children)) for c in tree.children]
+    return ", ".join(f"({text})" if nests else text for text, nests in inner)
 
 
 #: Settings, and how the layer is called with the call's arguments.
@@ -479,9 +476,12 @@ def _attention(call: Call, state: Mapping[str, TensorType]) -> Iterator[tuple[Se
     sizes = {"kdim": kdim, "vdim": vdim} if (kdim, vdim) != (embed, embed) or "q_proj_weight" in state else {}
     more = {"bias": "out_proj.bias" in state, "add_bias_kv": "bias_k" in state}
     count = len(call.args)
-    calls = {1: ("{0}, {0}, {0}",), 2: ("{0}, {1}, {1}", "{0}, {0}, {1}"), 3: ("{0}, {1}, {2}",)}
-    calls[2] = (*calls[2], "{0}, {0}, {0}, attn_mask={1}", "{0}, {0}, {0}, key_padding_mask={1}")
-    calls[3] = (*calls[3], "{0}, {1}, {1}, attn_mask={2}", "{0}, {1}, {1}, key_padding_mask={2}")
+    one, two = "{0}, {0}, {0}", "{0}, {1}, {1}"
+    calls: dict[int, tuple[str, ...]] = {
+        1: (one,),
+        2: (two, "{0}, {0}, {1}", f"{one}, attn_mask={{1}}", f"{one}, key_padding_mask={{1}}"),
+        3: ("{0}, {1}, {2}", f"{two}, attn_mask={{2}}", f"{two}, key_padding_mask={{2}}"),
+    }
     for heads in [n for n in _heads(call) if embed % n == 0]:
         for first in (True, False):
             settings = {"embed_dim": embed, "num_heads": heads, **more, **sizes, "batch_first": first}
@@ -490,7 +490,13 @@ def _attention(call: Call, state: Mapping[str, TensorType]) -> Iterator[tuple[Se
                     yield settings, arguments + weights
 
 
+def _plain(call: Call, state: Mapping[str, TensorType]) -> Iterator[tuple[Settings, str]]:
+    yield {}, "{0}"
+
+
 GUESSES: dict[str, Guess] = {
+    "Softsign": _plain,
+    "Tanhshrink": _plain,
     "Flatten": _flatten,
     "LSTM": _recurrent,
     "GRU": _recurrent,

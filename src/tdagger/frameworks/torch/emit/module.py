@@ -9,7 +9,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -85,7 +85,8 @@ def sources(root: nn.Module) -> dict[type, tuple[str, str]]:
             name, count = f"{kind.__name__}_{count}", count + 1
         taken.add(name)
         code: str = kind._source.code if issubclass(kind, GeneratedBlock) else ""
-        lines = "".join(f"    {line}" if line.strip() else line for line in (code or "pass\n").splitlines(keepends=True))
+        text = (code or "pass\n").splitlines(keepends=True)
+        lines = "".join(f"    {line}" if line.strip() else line for line in text)
         found[kind] = (name, f"class {name}(Block):\n{lines}")
     return found
 
@@ -121,8 +122,9 @@ def generated_class(source: Source) -> type[GeneratedBlock]:
         if source.code:
             members["forward"] = _compiled(source)
         name = source.title if is_identifier(source.title) else "Network"
-        found = _classes[key] = type(name, (GeneratedModule if source.whole else GeneratedBlock,), members)
-    return found
+        made: Any = type(name, (GeneratedModule if source.whole else GeneratedBlock,), members)
+        found = _classes[key] = made
+    return cast(Any, found)
 
 
 def empty_module(code: str, names: dict[str, Any], title: str, whole: bool = False) -> GeneratedBlock:

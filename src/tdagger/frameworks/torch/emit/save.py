@@ -63,7 +63,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-
 from torch import nn  # noqa: F401
 
 from tdagger.frameworks.torch import runtime  # noqa: F401

@@ -1,0 +1,262 @@
+"""Going back to torch's own layers and to modules with a forward of their own, and what torch's users do to them."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import tdagger as td
+from tests.networks import NETWORKS
+
+IMAGE = (2, 8, 8, 8)
+
+#: Layers, and the shape of what they are called with.
+LAYERS: list[tuple[Any, tuple[int, ...]]] = [
+    (lambda: nn.Conv1d(8, 6, 3, 2, 1, bias=False), (2, 8, 9)),
+    (lambda: nn.Conv2d(8, 6, (3, 5), (2, 1), (1, 2), dilation=(1, 2), groups=2), IMAGE),
+    (lambda: nn.Conv3d(2, 4, 3, padding=1), (1, 2, 4, 4, 4)),
+    (lambda: nn.ConvTranspose1d(8, 6, 3, 2, 1, 1), (2, 8, 9)),
+    (lambda: nn.ConvTranspose2d(8, 6, 3, stride=2, groups=2, bias=False, dilation=2), IMAGE),
+    (lambda: nn.Linear(8, 5), IMAGE),
+    (lambda: nn.Linear(8, 5, bias=False), (8,)),
+    (lambda: nn.BatchNorm1d(8), (2, 8)),
+    (lambda: nn.BatchNorm1d(8, momentum=None), (2, 8, 3)),
+    (lambda: nn.BatchNorm2d(8, 1e-3, 0.2), IMAGE),
+    (lambda: nn.BatchNorm2d(8, affine=False), IMAGE),
+    (lambda: nn.BatchNorm2d(8, track_running_stats=False), IMAGE),
+    (lambda: nn.InstanceNorm2d(8, affine=True), IMAGE),
+    (lambda: nn.InstanceNorm1d(8), (2, 8, 5)),
+    (lambda: nn.LayerNorm(8, 1e-6), IMAGE),
+    (lambda: nn.LayerNorm((8, 8), elementwise_affine=False), IMAGE),
+    (lambda: nn.LayerNorm(8, bias=False), IMAGE),
+    (lambda: nn.RMSNorm(8, 1e-6), IMAGE),
+    (lambda: nn.RMSNorm(8, elementwise_affine=False), IMAGE),
+    (lambda: nn.GroupNorm(4, 8), IMAGE),
+    *[
+        (kind, IMAGE)
+        for kind in (
+            nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.PReLU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid,
+            nn.LogSigmoid, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.Softplus, nn.Softsign, nn.GLU, nn.Tanh,
+            nn.Tanhshrink, nn.Softshrink, nn.Hardshrink, nn.Dropout, nn.Flatten,
+        )
+    ],
+    (lambda: nn.LeakyReLU(0.3), IMAGE),
+    (lambda: nn.ELU(0.5), IMAGE),
+    (lambda: nn.PReLU(8), IMAGE),
+    (lambda: nn.GELU("tanh"), IMAGE),
+    (lambda: nn.Hardtanh(-2.0, 3.0), IMAGE),
+    (lambda: nn.Softplus(2.0, 10.0), IMAGE),
+    (lambda: nn.Softshrink(0.2), IMAGE),
+    (lambda: nn.Threshold(0.1, 20.0), IMAGE),
+    (lambda: nn.Softmax(1), IMAGE),
+    (lambda: nn.LogSoftmax(2), IMAGE),
+    (lambda: nn.Dropout(0.3), IMAGE),
+    (lambda: nn.MaxPool1d(2), (2, 8, 9)),
+    (lambda: nn.MaxPool2d(3, 2, 1, ceil_mode=True), IMAGE),
+    (lambda: nn.AvgPool2d(3, 2, 1, count_include_pad=False), IMAGE),
+    (lambda: nn.AvgPool2d(3, divisor_override=4), IMAGE),
+    (lambda: nn.AvgPool3d(2), (1, 2, 4, 4, 4)),
+    (lambda: nn.AdaptiveAvgPool2d((3, 5)), IMAGE),
+    (lambda: nn.PixelShuffle(2), IMAGE),
+    (lambda: nn.PixelUnshuffle(2), IMAGE),
+    (lambda: nn.Upsample(scale_factor=2.0), IMAGE),
+    (lambda: nn.Upsample((5, 6), mode="bilinear", align_corners=True), IMAGE),
+    (lambda: nn.Flatten(0), IMAGE),
+    (lambda: nn.Flatten(1, 2), IMAGE),
+    (lambda: nn.LSTM(8, 4, 2, batch_first=True), (2, 5, 8)),
+    (lambda: nn.LSTM(8, 4, bidirectional=True, proj_size=2), (5, 2, 8)),
+    (lambda: nn.GRU(8, 4, bias=False), (5, 2, 8)),
+    (lambda: nn.RNN(8, 4, nonlinearity="relu"), (5, 8)),
+]  # fmt: skip
+
+
+class Inside(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.layer(x + 1.0)
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
+@pytest.mark.parametrize("number", range(len(LAYERS)))
+def test_a_layer_is_that_layer(number: int) -> None:
+    """Its class and its settings come back, and what comes back is imported as the same graph."""
+    make, shape = LAYERS[number]
+    net, x = Inside(make()).eval(), torch.randn(shape)
+    dag = td.from_torch(net, x, sizes="alone")
+    back = dag.to_torch()
+    assert type(back.layer) is type(net.layer)
+    assert list(back.state_dict()) == list(net.state_dict())
+    assert td.from_torch(back, x, sizes="alone").graph.outputs == dag.graph.outputs
+    got, want = (torch.utils._pytree.tree_leaves(m(x)) for m in (back, net))
+    torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("weights", [True, False])
+@pytest.mark.parametrize("first", [True, False])
+def test_attention_is_that_layer(first: bool, weights: bool) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=first)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.attention(x, x, x, need_weights=weights)[0] * 2.0
+
+    net, x = Net().eval(), torch.randn(2, 5, 8)
+    back = td.from_torch(net, x).to_torch()
+    assert isinstance(back.attention, nn.MultiheadAttention)
+    assert back.attention.num_heads == 2
+    torch.testing.assert_close(back(x), net(x))
+
+
+# --- blocks ------------------------------------------------------------------------------------------------
+
+
+class Twice(nn.Module):
+    """One module called twice, one left and entered again, tied weights, a sum over a border."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = nn.Linear(4, 4)
+        self.halves = nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.ReLU()})
+        self.out = nn.Linear(4, 4)
+        self.out.weight = self.shared.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.shared(self.shared(x))
+        return self.out(self.halves["b"](self.halves["a"](x)))
+
+
+def test_a_module_called_twice_is_one_object() -> None:
+    net, x = Twice().eval(), torch.randn(2, 4)
+    back = td.from_torch(net, x).to_torch()
+    assert back.out.weight is back.shared.weight
+    calls: list[Any] = []
+    back.shared.register_forward_hook(lambda *a: calls.append(a))
+    torch.testing.assert_close(back(x), net(x), rtol=0, atol=0)
+    assert len(calls) == 2
+
+
+def test_equal_layers_are_one_class() -> None:
+    net = NETWORKS["BertModel"](small=True)
+    back = td.from_torch(net.module, net.args, net.kwargs).to_torch()
+    first, second = back.encoder.layer
+    assert type(first) is type(second)
+    assert type(first).__name__ == "BertLayer"
+    assert isinstance(back.encoder.layer, nn.ModuleList)
+
+
+def test_a_changed_layer_has_its_new_settings() -> None:
+    net, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), torch.randn(1, 3, 8, 8)
+    back = td.from_torch(net, x).replace(td.relu, td.gelu).to_torch()
+    assert isinstance(back[1], nn.GELU)
+    torch.testing.assert_close(back(x), nn.functional.gelu(net[0](x)))
+
+
+def test_norms_move_their_statistics_once() -> None:
+    net, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()), torch.randn(2, 3, 8, 8)
+    back = td.from_torch(copy.deepcopy(net).train(), x).to_torch()
+    assert isinstance(back[1], nn.BatchNorm2d)
+    back.load_state_dict(net.state_dict())
+    for _ in range(2):
+        torch.testing.assert_close(back(x), net(x), rtol=0, atol=0)
+    for a, b in zip(back.state_dict().values(), net.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+# --- habits ------------------------------------------------------------------------------------------------
+
+HABITS = ["resnet50", "vit_base_patch16_224", "GPT2LMHeadModel", "LSTM"]
+
+
+class Case:
+    def __init__(self, name: str) -> None:
+        net = NETWORKS[name](small=True, batch=1)
+        self.source, self.args, self.kwargs = net.module, net.args, net.kwargs
+        self.back = td.from_torch(net.module, net.args, net.kwargs).to_torch()
+
+    def out(self, module: Any) -> list[torch.Tensor]:
+        found = torch.utils._pytree.tree_leaves(module(*self.args, **self.kwargs))
+        return [t for t in found if isinstance(t, torch.Tensor)]
+
+    def same(self, back: Any = None, source: Any = None) -> None:
+        with torch.no_grad():
+            got, want = self.out(back or self.back)[0], self.out(source or self.source)[0]
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(params=HABITS)
+def case(request: Any) -> Case:
+    return Case(request.param)
+
+
+def test_hooks_are_called_as_on_the_source(case: Case) -> None:
+    seen: list[dict[str, list[torch.Size]]] = []
+    for module in (case.source, case.back):
+        found: dict[str, list[torch.Size]] = {}
+        for name, layer in module.named_modules():
+            if list(layer.parameters(recurse=False)) and isinstance(layer, nn.Linear | nn.Conv2d | nn.LayerNorm):
+                layer.register_forward_hook(
+                    lambda m, a, out, found=found, name=name: found.setdefault(name, []).append(out.shape)
+                )
+        case.out(module)
+        seen.append(found)
+    assert seen[0] == seen[1]
+
+
+def test_copies_and_files(case: Case) -> None:
+    case.same(copy.deepcopy(case.back))
+    case.same(pickle.loads(pickle.dumps(case.back)))
+    file = io.BytesIO()
+    torch.save(case.back, file)
+    file.seek(0)
+    case.same(torch.load(file, weights_only=False))
+    assert case.back.load_state_dict(case.source.state_dict(), strict=True).missing_keys == []
+
+
+def test_half_and_meta(case: Case) -> None:
+    assert all(p.dtype == torch.float16 for p in copy.deepcopy(case.back).half().parameters())
+    assert all(p.is_meta for p in copy.deepcopy(case.back).to("meta").parameters())
+
+
+def test_functional_call(case: Case) -> None:
+    state = {n: p * 1.5 for n, p in case.source.named_parameters()}
+    got, want = (torch.func.functional_call(m, state, case.args, case.kwargs) for m in (case.back, case.source))
+    first = [torch.utils._pytree.tree_leaves(o)[0] for o in (got, want)]
+    torch.testing.assert_close(first[0], first[1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_layer_wrapped_as_lora_does() -> None:
+    class Lora(nn.Module):
+        def __init__(self, base: nn.Linear) -> None:
+            super().__init__()
+            self.base = base
+            self.a = nn.Linear(base.in_features, 2, bias=False)
+            self.b = nn.Linear(2, base.out_features, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.base(x) + self.b(self.a(x))
+
+    case = Case("vit_base_patch16_224")
+    torch.manual_seed(0)
+    case.source.head = Lora(case.source.head)
+    case.back.head = copy.deepcopy(case.source.head)
+    case.same()
+
+
+def test_a_layer_replaced() -> None:
+    case = Case("resnet50")
+    for module in (case.source, case.back):
+        module.layer1[0].act1 = nn.GELU()
+        module.layer2[0].requires_grad_(False)
+    case.same()
+    assert not case.back.layer2[0].conv1.weight.requires_grad
