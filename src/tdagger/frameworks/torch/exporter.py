@@ -59,11 +59,11 @@ def to_torch(dag: TensorDAG, *, copy: bool = False, checks: bool = False) -> Gen
     Modules are those of the source, by their paths: layers of torch where the graph still computes one, with the
     settings it has there, else generated classes, named as the source's. ``module.code`` is their source.
 
-    Parameters are new ones that share memory with ``dag.weights`` (``copy``: they don't) and are trainable as they were;
-    those on the meta device stay there. Arguments are taken as the source took them; shapes are fixed (InputError for
-    others), and so are arguments that weren't tensors. ``train()``, on the module or a part of it, brings back batch
-    norm's statistics and dropout. Constants are buffers that aren't saved. UnsupportedError names all that torch can't
-    compute.
+    Parameters are new ones that share memory with ``dag.weights`` (``copy``: they don't) and are trainable as they
+    were; those on the meta device stay there. Arguments are taken as the source took them; shapes are fixed
+    (InputError for others), and so are arguments that weren't tensors. ``train()``, on the module or a part of it,
+    brings back batch norm's statistics and dropout. Constants are buffers that aren't saved. UnsupportedError names
+    all that torch can't compute.
 
     With ``checks`` the module raises where the source checks its data and raises (``dag.checks``); a UserWarning
     names those that can't be computed here. InputError if the network was changed since, so that they don't fit.
