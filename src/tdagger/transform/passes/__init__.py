@@ -5,12 +5,14 @@ from tdagger.transform.passes.convert import convert_dtype
 from tdagger.transform.passes.decompose import decompose
 from tdagger.transform.passes.fold import fold_constants, fold_weights, freeze, unfreeze
 from tdagger.transform.passes.layers import fold_batch_norm, fold_scales, merge_linear
+from tdagger.transform.passes.outline import Outlined, outline
 from tdagger.transform.passes.pipeline import Pipeline, Step
 from tdagger.transform.passes.results import drop_unused_results
 from tdagger.transform.passes.simplify import simplify, sink_transposes
 
 __all__ = [
     "DEFAULT",
+    "Outlined",
     "Pipeline",
     "Step",
     "convert_dtype",
@@ -23,6 +25,7 @@ __all__ = [
     "freeze",
     "merge_linear",
     "optimized",
+    "outline",
     "simplify",
     "sink_transposes",
     "unfreeze",
