@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast, overload
 
@@ -13,7 +13,7 @@ from tdagger.graph import Graph, bulk, is_one
 from tdagger.library.block import block
 from tdagger.network import N, Network, Origin, with_parts
 from tdagger.op import Array, Value
-from tdagger.ops.source import Const, Leaf
+from tdagger.ops.source import Const, Input, Leaf
 from tdagger.ops.structure import Item
 from tdagger.transform.surgery.edit import Edit, finished, groups, origin_of
 from tdagger.transform.surgery.select import Names
@@ -146,16 +146,19 @@ def _replaced(dag: N, kinds: Sequence[_Kind]) -> N:
 
     places = [(part.inputs, [part.inner[i] for i in kind.outputs]) for kind, part, _ in parts]
     gone = {v for _, part, _ in parts for v in part.inner}
-    edit.run(groups(edit, "a repeated part", places, make, gone))
+    leaves = [v for v in dag.graph.values if isinstance(v.op, Leaf | Const)]
+    edit.run(groups(edit, "a repeated part", places, make, gone), [*leaves, *in_order(dag.graph)])
+    edit.new = {v: edit.new[v] for v in dag.graph.values}  # in the order they had
     new = finished(dag, edit.graph(), edit.origins, checks=edit.checks())
     return with_parts(new, origins={**{v: o for v, o in dag.origins.items() if v in gone}, **new.origins})
 
 
 # --- finding -----------------------------------------------------------------------------------------------
 #
-# The values in their order, leaves left out, are a text whose letters are ops and types of arguments. Runs of letters
-# that occur again are found as in a suffix array, by naming windows of 2, 4, 8, ... letters; the arguments of what is
-# found are compared then, by making each occurrence anew of inputs: equal parts are equal values.
+# The values in an order that follows from the structure alone, leaves left out, are a text whose letters are ops and
+# types of arguments. Runs of letters that occur again are found as in a suffix array, by naming windows of 2, 4, 8, ...
+# letters; the arguments of what is found are compared then, by making each occurrence anew of inputs: equal parts are
+# equal values. A run of an order in which arguments come first can always be one op: nothing goes out of it and back in.
 
 #: Of what was found in one search those that save at least this much of what the best saves are taken before the next.
 _NEAR = 0.5
@@ -176,7 +179,7 @@ class _Found(NamedTuple):
 
 
 def _kinds(dag: Network, size: int, times: int) -> Iterator[_Kind]:
-    values = [v for v in dag.graph.values if not isinstance(v.op, Leaf | Const)]
+    values = in_order(dag.graph)
     letters = _letters(values)
     found = [f for f in _repeats(letters, size) if len(f.starts) >= times and f.saved > len(f.starts)]
     found.sort(key=lambda f: -f.saved)
@@ -207,41 +210,98 @@ def _kinds(dag: Network, size: int, times: int) -> Iterator[_Kind]:
                 yield _Kind(dag, parts)
 
 
+def in_order(graph: Graph) -> list[Value]:
+    """The values of a graph but leaves, arguments first, so that equal parts are in an equal order and in one piece.
+
+    A value comes when it is first needed, going back from the results; of what is needed for one, what has the least
+    behind it comes first: what many parts share, masks and positions, comes before all of them.
+    """
+    users = graph.users
+    returned = {*graph.outputs.values(), *graph.updates.values()}
+    cones: dict[Value, _Cone] = {}
+    for value in graph.values:
+        if not isinstance(value.op, Leaf | Const) and (len(users[value]) != 1 or value in returned):
+            cones[value] = _Cone(value, cones)
+    found: list[Value] = []
+    seen: set[_Cone] = set()
+    for cone in sorted(cones.values(), key=lambda c: -c.depth):
+        stack = [(cone, False)]
+        while stack:
+            cone, ready = stack.pop()
+            if ready:
+                found += cone.values
+            elif cone not in seen:
+                seen.add(cone)
+                stack.append((cone, True))
+                stack += [(c, False) for c in reversed(cone.after) if c not in seen]
+    return found
+
+
+class _Cone:
+    """A value that is used more than once, or returned, after what only it uses; and the cones that come before."""
+
+    def __init__(self, root: Value, cones: Mapping[Value, _Cone]) -> None:
+        self.values: list[Value] = []
+        after: dict[_Cone, None] = {}
+        stack = [(root, False)]
+        while stack:
+            value, ready = stack.pop()
+            if ready:
+                self.values.append(value)
+                continue
+            stack.append((value, True))
+            for arg in reversed(dict.fromkeys(value.args)):
+                if arg in cones:
+                    after.setdefault(cones[arg])
+                elif not isinstance(arg.op, Leaf | Const):
+                    stack.append((arg, False))
+        #: The shallowest first.
+        self.after = sorted(after, key=lambda c: c.depth)
+        self.depth: int = 1 + max([c.depth for c in after], default=0)
+
+
 def _letters(values: Sequence[Value]) -> Array:
     """A number for each value, equal where the ops and what is known of their arguments are."""
     numbers: dict[Any, int] = {}
     letters: list[int] = []
     for value in values:
         op = value.op
-        args = tuple([a if isinstance(a.op, Const) else (isinstance(a.op, Leaf), a.type) for a in value.args])
+        args = tuple([a if isinstance(a.op, Const) else (_is_weight(a), a.type) for a in value.args])
         # a block is none of a larger one, so that what was outlined stays as it is
         is_block = op.name == block.name or (isinstance(op, Item) and value.args[0].op.name == block.name)
         letters.append(numbers.setdefault(value if is_block else (op, args), len(numbers)))
     return np.array(letters, np.int64)
 
 
+def _is_weight(value: Value) -> bool:
+    return isinstance(value.op, Leaf) and not isinstance(value.op, Input)
+
+
 def _crossing(values: Sequence[Value]) -> Array:
-    """How many values go over from those before place i to those from it on; infinite where one has several results."""
+    """What it costs to cut before place i: how many values go over, less if they are used more often on the other side.
+
+    Infinite where one goes over that has several results.
+    """
     place = {v: i for i, v in enumerate(values)}
     last = np.arange(len(values))
-    for i, value in enumerate(values):
-        for arg in value.args:
-            if arg in place:
-                last[place[arg]] = i
     steps = np.zeros(len(values) + 2)
-    for several in (False, True):
-        at = np.array([i for i, v in enumerate(values) if is_one(v) is not several], np.int64)
-        weight = len(values) + 1.0 if several else 1.0
-        np.add.at(steps, at + 1, weight)
-        np.add.at(steps, last[at] + 1, -weight)
+    uses = [(place[a], i) for i, v in enumerate(values) for a in dict.fromkeys(v.args) if a in place]
+    for at, user in uses:
+        last[at] = user
+        steps[at + 1] -= 0.5 / (len(uses) + 1)
+        steps[user + 1] += 0.5 / (len(uses) + 1)
+    over = len(values) + 1.0
+    weight = np.array([1.0 if is_one(v) else over for v in values])
+    np.add.at(steps, np.arange(len(values)) + 1, weight)
+    np.add.at(steps, last + 1, -weight)
     counts = np.cumsum(steps)[: len(values) + 1]
-    return np.where(counts > len(values), np.inf, counts)
+    return np.where(counts >= over - 0.5, np.inf, counts)
 
 
 def _at_best(one: _Found, crossing: Array) -> list[int] | None:
     """Where occurrences start so that the fewest values go in and out; None if none can be cut out."""
     starts = one.starts[:, None] + np.arange(one.more + 1)
-    cost = (crossing[starts] + crossing[starts + one.length]).sum(0)
+    cost = np.round((crossing[starts] + crossing[starts + one.length]).sum(0), 9)
     best = int(cost.argmin())
     return None if np.isinf(cost[best]) else starts[:, best].tolist()
 
