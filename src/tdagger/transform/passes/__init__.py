@@ -7,6 +7,7 @@ from tdagger.transform.passes.fold import fold_constants, fold_weights, freeze, 
 from tdagger.transform.passes.layers import fold_batch_norm, fold_scales, merge_linear
 from tdagger.transform.passes.outline import Outlined, outline
 from tdagger.transform.passes.pipeline import Pipeline, Step
+from tdagger.transform.passes.rank import to_rank
 from tdagger.transform.passes.results import drop_unused_results
 from tdagger.transform.passes.simplify import simplify, sink_transposes
 
@@ -28,6 +29,7 @@ __all__ = [
     "outline",
     "simplify",
     "sink_transposes",
+    "to_rank",
     "unfreeze",
 ]
 

@@ -49,13 +49,13 @@ class Outlined:
 def outline(dag: N, size: int = ..., times: int = ..., report: Literal[False] = ...) -> N: ...
 @overload
 def outline(dag: N, size: int = ..., times: int = ..., *, report: Literal[True]) -> tuple[N, list[Outlined]]: ...
-def outline(dag: N, size: int = 5, times: int = 2, report: bool = False) -> Any:
+def outline(dag: N, size: int = 5, times: int = 2, report: bool = False) -> N | tuple[N, list[Outlined]]:
     """The network with every part that occurs ``times`` or more as a composite ``block``, one op for all of them.
 
     Parts are runs of ``size`` or more values, leaves aside, that compute the same of what they are given; weights are
     among that. What saves most goes first, until nothing is left to save. A part is called by the class of the module
     it is, or ``repeated``. ``dag.unwrap()`` is the inverse: it gives the same graph. With ``report`` also a list of
-    :class:`Outlined`. Linear in the graph but for a logarithm. AttributeValueError unless size and times are at least 2.
+    :class:`Outlined`. Linear in the graph but for a logarithm. AttributeValueError unless size and times are 2 or more.
 
     >>> import tdagger as td
     >>> dag = td.network(lambda x: td.tanh(td.sin(td.exp(td.tanh(td.sin(td.exp(x)))))), {"x": (2,)})
@@ -64,7 +64,7 @@ def outline(dag: N, size: int = 5, times: int = 2, report: bool = False) -> Any:
     (['input', 'block', 'block'], 2, 3, True)
     """
     if size < 2 or times < 2:
-        raise AttributeValueError(f"outline: size and times are at least 2, got {size} and {times}")
+        raise AttributeValueError(f"outline: size and times are 2 or more, got {size} and {times}")
     told: list[Outlined] = []
     names = Names(v.op.attributes["title"] for v in dag.graph.values if v.op.name == block.name)
     while True:
@@ -158,7 +158,7 @@ def _replaced(dag: N, kinds: Sequence[_Kind]) -> N:
 # The values in an order that follows from the structure alone, leaves left out, are a text whose letters are ops and
 # types of arguments. Runs of letters that occur again are found as in a suffix array, by naming windows of 2, 4, 8, ...
 # letters; the arguments of what is found are compared then, by making each occurrence anew of inputs: equal parts are
-# equal values. A run of an order in which arguments come first can always be one op: nothing goes out of it and back in.
+# equal values. A run of an order in which arguments come first can always be one op: nothing goes out and back in.
 
 #: Of what was found in one search those that save at least this much of what the best saves are taken before the next.
 _NEAR = 0.5
@@ -291,18 +291,19 @@ def _crossing(values: Sequence[Value]) -> Array:
         steps[at + 1] -= 0.5 / (len(uses) + 1)
         steps[user + 1] += 0.5 / (len(uses) + 1)
     over = len(values) + 1.0
-    weight = np.array([1.0 if is_one(v) else over for v in values])
+    weight: Array = np.array([1.0 if is_one(v) else over for v in values])
     np.add.at(steps, np.arange(len(values)) + 1, weight)
     np.add.at(steps, last + 1, -weight)
-    counts = np.cumsum(steps)[: len(values) + 1]
+    counts: Array = np.cumsum(steps)[: len(values) + 1]
     return np.where(counts >= over - 0.5, np.inf, counts)
 
 
 def _at_best(one: _Found, crossing: Array) -> list[int] | None:
     """Where occurrences start so that the fewest values go in and out; None if none can be cut out."""
     starts = one.starts[:, None] + np.arange(one.more + 1)
-    cost = np.round((crossing[starts] + crossing[starts + one.length]).sum(0), 9)
-    best = int(cost.argmin())
+    costs: Array = crossing[starts] + crossing[starts + one.length]
+    cost: Array = np.round(np.sum(costs, 0), 9)
+    best = int(np.argmin(cost))
     return None if np.isinf(cost[best]) else starts[:, best].tolist()
 
 
@@ -312,29 +313,32 @@ def _repeats(letters: Array, size: int) -> list[_Found]:
     found: dict[tuple[int, int, int], _Found] = {}
     for level, named in enumerate(names):
         order = np.argsort(named, kind="stable")
-        same = named[order[1:]] == named[order[:-1]]
+        same: Array = named[order[1:]] == named[order[:-1]]
         firsts, seconds = order[:-1][same], order[1:][same]  # neighbours of one name
         if not len(firsts):
             continue
-        group = np.cumsum(np.concatenate([[True], ~same]))[:-1][same]
-        gaps = seconds - firsts
-        bounds = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
-        apart = np.minimum.reduceat(gaps, bounds)
-        kept = np.repeat(apart >= 1 << level, np.diff([*bounds, len(group)]))
-        firsts, seconds, group, gaps = firsts[kept], seconds[kept], group[kept], gaps[kept]
+        named = named[firsts]
+        bounds = _bounds(named)
+        apart = np.minimum.reduceat(seconds - firsts, bounds) >= 1 << level
+        kept = np.repeat(apart, np.diff(np.append(bounds, len(named))))
+        firsts, seconds, named = firsts[kept], seconds[kept], named[kept]
         if not len(firsts):
             continue
-        bounds = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
+        bounds = _bounds(named)
         right = np.minimum.reduceat(_common(names, firsts, seconds), bounds)
         left = np.minimum.reduceat(_common_before(names, firsts, seconds), bounds)
-        apart = np.minimum.reduceat(gaps, bounds)
-        length = np.minimum(right + left, apart)
-        ends = [*bounds[1:], len(group)]
-        for i in np.flatnonzero(length >= size):
-            starts = np.concatenate([firsts[bounds[i] : bounds[i] + 1], seconds[bounds[i] : ends[i]]]) - left[i]
+        length = np.minimum(right + left, np.minimum.reduceat(seconds - firsts, bounds))
+        ends = np.append(bounds[1:], len(named))
+        for i in np.flatnonzero(length >= size).tolist():
+            starts = np.append(firsts[bounds[i]], seconds[bounds[i] : ends[i]]) - left[i]
             one = _Found(starts, int(right[i] + left[i] - length[i]), int(length[i]))
             found.setdefault((int(starts[0]), one.length, len(starts)), one)
     return list(found.values())
+
+
+def _bounds(sorted_: Array) -> Array:
+    """Where runs of equal numbers start."""
+    return np.flatnonzero(np.append(True, sorted_[1:] != sorted_[:-1]))
 
 
 def _windows(letters: Array) -> list[Array]:

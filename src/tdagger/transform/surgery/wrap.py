@@ -51,7 +51,7 @@ def taken(inner: Sequence[Value], own: Collection[Value]) -> list[Value]:
 
 
 def copied(inner: Sequence[Value], inputs: Sequence[Value]) -> dict[Value, Value]:
-    """Values, arguments first, as made of inputs ``x0``, ``x1``, ... in the places of ``inputs``: equal parts are one."""
+    """Values, arguments first, made of inputs ``x0``, ``x1``, ... in the places of ``inputs``; equal parts are one."""
     there = {v: Input(f"x{i}", v.type)() for i, v in enumerate(inputs)}
     for value in inner:
         there |= {a: a for a in value.args if isinstance(a.op, Const)}
