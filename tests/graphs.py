@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 import tdagger as td
+from tdagger.ops.structure import Ungroup
 
 UNARY = (td.neg, td.sin, td.tanh, td.abs_)
 BINARY = (td.add, td.multiply, td.maximum, td.subtract)
@@ -40,11 +41,13 @@ def _factors(n: int) -> tuple[int, int]:
 
 @st.composite
 def layouts(draw: st.DrawFn, size: int = 10) -> td.Graph:
-    """A graph that moves data: axes split, permuted, sliced, padded, reduced, indexed, and composites on what comes out."""
-    x, p = td.input("x", (4, 6)), td.parameter("p", (6, 4))
-    values: list[td.Value] = [x, p, td.group(td.const(np.arange(8, dtype=np.float32).reshape(2, 2, 2)), (2, 1))]
+    """A graph that moves data: axes split, permuted, sliced, padded, reduced, indexed; and composites on those."""
+    x, p = td.input("x", (8, 12, 1, 4)), td.parameter("p", (6, 4))
+    small = td.const(np.arange(8, dtype=np.float32).reshape(1, 2, 2, 1, 2))
+    values: list[td.Value] = [td.group(small, (2, 3)), p, x]
+    values += [Ungroup(((2, 4), (2, 3, 2), (1,), (2, 2)))(x), Ungroup(((8,), (1, 6, 2), (1,), (4,)))(x)]
     for _ in range(draw(st.integers(1, size))):
-        values += _moved(draw, values[draw(st.integers(0, len(values) - 1))])
+        values += _moved(draw, values[-draw(st.integers(1, min(len(values), 5)))])
     flat = [td.reshape(v, shape=(v.type.size,)) for v in values[-3:]]
     return td.Graph({"x": x}, {f"out{i}": v for i, v in enumerate(flat)})
 
@@ -70,7 +73,7 @@ def _moved(draw: st.DrawFn, x: td.Value) -> list[td.Value]:
     if kind == 10:
         return [td.concat([x, td.neg(x)], axis), td.stack(x, x, axis=axis)] if x.rank < 7 else [td.concat([x, x], axis)]
     if kind == 11:
-        return [td.unfold(x, axis, 2), td.scan(x, "max", axis)] if n > 1 else [td.argmax(x, axis=axis)]
+        return [td.unfold(x, axis, 2), td.scan(x, "max", axis)] if n > 1 else [td.cast(td.argmax(x, axis=axis), "f32")]
     if kind == 12:
         index = td.const(np.array([[0, n - 1], [n // 2, 0]]))
         return [td.gather(x, index, axis)] if x.rank < 7 else [td.take_along(x, td.argsort(x, axis), axis)]

@@ -5,6 +5,7 @@ from tdagger.transform.passes.convert import convert_dtype
 from tdagger.transform.passes.decompose import decompose
 from tdagger.transform.passes.fold import fold_constants, fold_weights, freeze, unfreeze
 from tdagger.transform.passes.layers import fold_batch_norm, fold_scales, merge_linear
+from tdagger.transform.passes.layout import channels_first, channels_last
 from tdagger.transform.passes.outline import Outlined, outline
 from tdagger.transform.passes.pipeline import Pipeline, Step
 from tdagger.transform.passes.rank import to_rank
@@ -16,6 +17,8 @@ __all__ = [
     "Outlined",
     "Pipeline",
     "Step",
+    "channels_first",
+    "channels_last",
     "convert_dtype",
     "decompose",
     "drop_unused_results",

@@ -301,9 +301,8 @@ def _crossing(values: Sequence[Value]) -> Array:
 def _at_best(one: _Found, crossing: Array) -> list[int] | None:
     """Where occurrences start so that the fewest values go in and out; None if none can be cut out."""
     starts = one.starts[:, None] + np.arange(one.more + 1)
-    costs: Array = crossing[starts] + crossing[starts + one.length]
-    cost: Array = np.round(np.sum(costs, 0), 9)
-    best = int(np.argmin(cost))
+    cost: Array = np.add.reduce(crossing[starts] + crossing[starts + one.length])
+    best = int(np.argmin(np.round(cost, 9)))
     return None if np.isinf(cost[best]) else starts[:, best].tolist()
 
 

@@ -73,6 +73,19 @@ def to_rank(dag: N, limit: int) -> N:
     return finished(dag, edit.graph(), edit.origins, checks=edit.checks())
 
 
+def regrouped(value: Value, shape: Sequence[int]) -> Value:
+    """The same entries in another shape, with one reshape.
+
+    >>> import tdagger as td
+    >>> x = td.input("x", (2, 6))
+    >>> regrouped(td.group(td.ungroup(x, 1, (2, 3)), (2, 1)), (2, 6)) is x
+    True
+    """
+    while value.shape != tuple(shape) and value.op.name in ("group", "ungroup", "reshape"):
+        value = value.args[0]
+    return reshape(value, shape=shape)
+
+
 class _Refusal(Exception):
     """Why an op can't be had with fewer axes."""
 
@@ -100,7 +113,7 @@ class _Ranks:
             made = unknown[0] if is_one(value) else unknown
         if not is_one(value) or value.rank > self.limit:
             return made
-        return self._as(cast(Value, made), value.shape)
+        return regrouped(cast(Value, made), value.shape)
 
     def _unknown(self, type_: TensorType) -> Value:
         return Input("unknown", type_.with_shape(self._low(type_.shape)))()
@@ -109,13 +122,6 @@ class _Ranks:
         """Some shape of the same entries."""
         keep = self.limit - 1
         return shape if len(shape) <= self.limit else (*shape[:keep], math.prod(shape[keep:]))
-
-    @staticmethod
-    def _as(value: Value, shape: Sequence[int]) -> Value:
-        """The same entries in another shape, with one reshape."""
-        while value.shape != tuple(shape) and value.op.name in ("group", "ungroup", "reshape"):
-            value = value.args[0]
-        return reshape(value, shape=shape)
 
     def _made(self, value: Value, op: Op, args: tuple[Any, ...]) -> Any:
         if isinstance(op, Item):
@@ -132,7 +138,7 @@ class _Ranks:
             return args[0]
         if isinstance(op, _POINTWISE):
             like = next((a for a in args if isinstance(a.op, Repeat)), args[0])  # repeats stay views
-            return op(*[self._as(a, like.shape) for a in args])
+            return op(*[regrouped(a, like.shape) for a in args])
         if isinstance(op, Composite):
             return self._composite(value, op, args)
         return self._structural(value, op, args)
@@ -151,7 +157,7 @@ class _Ranks:
             return self._axis_by_axis(x, shape, op.sizes, Repeat)
         if isinstance(op, _ONE_AXIS):
             pairs = zip(args, value.args, strict=True)
-            return _again(op, axis=1)(*[self._as(a, _around(v.shape, op.axis)) for a, v in pairs])
+            return _again(op, axis=1)(*[regrouped(a, _around(v.shape, op.axis)) for a, v in pairs])
         if isinstance(op, Gather | Scatter):
             return self._indexed(value, op, args)
         raise _Refusal("is an op of which it isn't known what it does to axes")
@@ -171,7 +177,7 @@ class _Ranks:
         self, x: Value, shape: Shape, pieces: list[list[int]], each: Sequence[Any], make: Any
     ) -> tuple[Value, Shape]:
         """The op on grouped axes, and the shape of what it gives with all axes."""
-        made = make(tuple([each[p[0]] for p in pieces]))(self._as(x, _shape_of(shape, pieces)))
+        made = make(tuple([each[p[0]] for p in pieces]))(regrouped(x, _shape_of(shape, pieces)))
         after = dict(zip((p[0] for p in pieces), made.shape, strict=True))
         return made, tuple([n if e is None else after[i] for i, (n, e) in enumerate(zip(shape, each, strict=True))])
 
@@ -179,7 +185,7 @@ class _Ranks:
         real = [i for i, n in enumerate(shape) if n != 1]
         sizes = [shape[i] for i in real]
         for blocks, moved in permutations(tuple([real.index(i) for i in order if shape[i] != 1]), self.limit):
-            x = Permute(moved)(self._as(x, [math.prod(sizes[i] for i in b) for b in blocks]))
+            x = Permute(moved)(regrouped(x, [math.prod(sizes[i] for i in b) for b in blocks]))
             sizes = [sizes[i] for m in moved for i in blocks[m]]
         return x
 
@@ -187,12 +193,12 @@ class _Ranks:
         """Over what lies side by side as over one axis; what doesn't is laid side by side first, if it is too much."""
         pieces = _pieces(len(shape), op.axes, together=True)
         if len(pieces) <= self.limit:
-            x = self._as(x, _shape_of(shape, pieces))
+            x = regrouped(x, _shape_of(shape, pieces))
             return Reduce(op.kind, tuple(i for i, p in enumerate(pieces) if p[0] in op.axes))(x)
         kept = [i for i in range(len(shape)) if i not in op.axes]
         x = self._permuted(x, shape, [*kept, *op.axes])
         sizes = [math.prod(shape[i] for i in axes) for axes in (kept, op.axes)]
-        return Reduce(op.kind, (1,))(self._as(x, sizes))
+        return Reduce(op.kind, (1,))(regrouped(x, sizes))
 
     def _indexed(self, value: Value, op: Gather | Scatter, args: tuple[Value, ...]) -> Value:
         x, index = (a.shape for a in value.args[:2])
@@ -201,11 +207,11 @@ class _Ranks:
         before, along, after = ([math.prod(s)] for s in (x[b:axis], index[b:], x[axis + 1 :]))
         shapes = [[*batch, *before, x[axis], *after], [*batch, *along], [*batch, *before, *along, *after]]
         small = _again(op, axis=len(batch) + 1, batch=len(batch))
-        return small(*[self._as(a, s) for a, s in zip(args, shapes, strict=False)])
+        return small(*[regrouped(a, s) for a, s in zip(args, shapes, strict=False)])
 
     def _composite(self, value: Value, op: Composite, args: tuple[Value, ...]) -> Any:
         small, shapes = _grouped(op, tuple([a.type for a in value.args]))
-        given = [self._as(a, s) for a, s in zip(args, shapes, strict=True)]
+        given = [regrouped(a, s) for a, s in zip(args, shapes, strict=True)]
         made = small(*given)
         most = max(t.rank for v in (*given, made) for t in each_type(v.type))
         if most > self.limit:
@@ -213,7 +219,7 @@ class _Ranks:
         if is_one(made):
             return made
         pairs = zip([Item(i)(made) for i in range(len(result_types(made)))], result_types(value), strict=True)
-        return tuple([self._as(r, t.shape) if t.rank <= self.limit else r for r, t in pairs])
+        return tuple([regrouped(r, t.shape) if t.rank <= self.limit else r for r, t in pairs])
 
 
 def _again(op: Op, **attributes: Any) -> Op:
