@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from tdagger.composite import Composite
-from tdagger.errors import AttributeValueError, TypeMismatchError
-from tdagger.graph import Graph, is_one, topological
+from tdagger.errors import AttributeValueError
+from tdagger.graph import Graph, is_one, rebuild, topological
 from tdagger.library.block import block
 from tdagger.library.conv import convolution, convolution_transpose
 from tdagger.library.norm import group_norm, instance_norm
 from tdagger.library.pool import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
 from tdagger.library.resize import interpolate
-from tdagger.library.shape import pixel_shuffle, pixel_unshuffle
+from tdagger.library.shape import pixel_shuffle, pixel_unshuffle, reshape
 from tdagger.names import shown
 from tdagger.network import N
 from tdagger.op import Op, Value
@@ -29,14 +30,36 @@ from tdagger.transform.surgery.select import near
 Order = tuple[int, ...]
 
 #: What the channels of an image go last for.
-SEEDS = (convolution, convolution_transpose)
-#: Composites of an image ``[.. c spatial..]`` that say nothing of where its channels are, and how many axes are spatial.
-IMAGES: dict[str, Any] = {
-    **dict.fromkeys((f.name for f in SEEDS), lambda v: v.args[1].rank - 2),
-    **dict.fromkeys((f.name for f in (max_pool, avg_pool)), lambda v: len(v.op.kernel)),
-    **dict.fromkeys((f.name for f in (adaptive_avg_pool, adaptive_max_pool)), lambda v: len(v.op.size)),
-    **dict.fromkeys((f.name for f in (pixel_shuffle, pixel_unshuffle)), lambda v: 2),
-    **dict.fromkeys((f.name for f in (interpolate, group_norm, instance_norm)), lambda v: v.args[0].rank - 2),
+SEEDS = (convolution.name, convolution_transpose.name)
+
+
+def _of_weight(value: Value) -> int:
+    return value.args[1].rank - 2
+
+
+def _of_kernel(value: Value) -> int:
+    return len(cast(Any, value.op).kernel)
+
+
+def _of_size(value: Value) -> int:
+    return len(cast(Any, value.op).size)
+
+
+def _two(value: Value) -> int:
+    return 2
+
+
+def _all_but_two(value: Value) -> int:
+    return value.args[0].rank - 2
+
+
+#: Composites of an image ``[.. c spatial..]`` that hold to its axes being there, and how many are spatial.
+IMAGES: dict[str, Callable[[Value], int]] = {
+    **dict.fromkeys(SEEDS, _of_weight),
+    **dict.fromkeys((max_pool.name, avg_pool.name), _of_kernel),
+    **dict.fromkeys((adaptive_avg_pool.name, adaptive_max_pool.name), _of_size),
+    **dict.fromkeys((pixel_shuffle.name, pixel_unshuffle.name), _two),
+    **dict.fromkeys((interpolate.name, group_norm.name, instance_norm.name), _all_but_two),
 }
 #: What blocks are called that take an image with channels last: ``convolution_last``.
 LAST = "_last"
@@ -47,11 +70,11 @@ def channels_last(dag: N, moved: Collection[str] = ()) -> N:
 
     Transposes stand only at the borders: before the first convolution, and where something needs the axes as they were,
     results among that. Elementwise ops, norms, sums, pads, concats, transposes and reshapes follow. What takes an image
-    with channels first by its definition is a ``block`` that is called ``convolution_last``, ``max_pool_last`` and so on:
-    the transposes around it are its own, for a target to leave out. Weights stay as they are.
+    with channels first by its definition is a ``block`` that is called ``convolution_last``, ``max_pool_last`` and so
+    on: the transposes around it are its own, for a target to leave out. Weights stay as they are.
 
-    Inputs and outputs are as before but those in ``moved``, by name: they have their second axis last. AttributeValueError
-    if there is none of that name, or it has fewer than three axes.
+    Inputs and outputs are as before but those in ``moved``, by name: they have their second axis last.
+    AttributeValueError if there is none of that name, or it has fewer than three axes.
 
     >>> import tdagger as td
     >>> x, w = td.input("x", (1, 3, 8, 8)), td.parameter("w", (4, 3, 1, 1))
@@ -67,14 +90,16 @@ def channels_last(dag: N, moved: Collection[str] = ()) -> N:
 def channels_first(dag: N, moved: Collection[str] = ()) -> N:
     """The network with the channels of images first, where its convolutions have them: the inverse of channels_last.
 
-    Blocks called ``..._last`` are what they are made of, and transposes that bring channels from last to first or back go
-    on until they cancel. Inputs and outputs in ``moved`` have their last axis second.
+    Blocks called ``..._last`` are what they are made of, and transposes that bring channels last go on until they meet
+    their inverse. Inputs and outputs in ``moved`` have their last axis second.
     """
     return _laid_out(dag, False, moved)
 
 
 def _laid_out(dag: N, last: bool, moved: Collection[str]) -> N:
     graph = dag.graph
+    if last and not moved and not any(v.op.name in SEEDS for v in graph.values):
+        return dag
     there = {**graph.inputs, **graph.outputs}
     for name in moved:
         if name not in there:
@@ -92,17 +117,18 @@ def _laid_out(dag: N, last: bool, moved: Collection[str]) -> N:
     walk = _Layouts(edit.new, orders, last)
     edit.run(walk)
     edit.run(walk, topological([c.value for c in dag.checks if c.value is not None]))
-    if not walk.changed and not moved:
-        return dag
     outputs = {
         n: walk.given(v, _moved(v.rank, last) if n in moved else tuple(range(v.rank))) for n, v in graph.outputs.items()
     }
     updates = {n: walk.given(v, tuple(range(v.rank))) for n, v in graph.updates.items()}
-    for value, made in [*zip(graph.outputs.values(), outputs.values(), strict=True)]:
-        edit.carry(made, value)
-    checks = [c._replace(value=None if c.value is None else walk.given(c.value, ())) for c in dag.checks]
+    for name, value in graph.outputs.items():
+        edit.carry(outputs[name], value)
+    checks = [
+        c._replace(value=None if c.value is None else walk.given(c.value, tuple(range(c.value.rank))))
+        for c in dag.checks
+    ]
     after = edit.graph(outputs=outputs, updates=updates)
-    return finished(dag, after, edit.origins, checks=checks)
+    return dag if after == graph else finished(dag, after, edit.origins, checks=checks)
 
 
 def _moved(rank: int, last: bool) -> Order:
@@ -113,11 +139,11 @@ def _moved(rank: int, last: bool) -> Order:
 class _Layouts:
     """The rule: what stands for a value has its axes in an order of its own, ``orders``."""
 
-    def __init__(self, new: Mapping[Value, Any], orders: dict[Value, Any], last: bool) -> None:
+    def __init__(self, new: Mapping[Value, Any], orders: dict[Value, Any], last: bool, least: int = 4) -> None:
         self.new = new
         self.orders = orders
         self.last = last
-        self.changed = False
+        self.least = least
 
     def order(self, value: Value) -> Order:
         found = self.orders.get(value)
@@ -136,11 +162,10 @@ class _Layouts:
                 self.orders[value] = found[op.index]
             return None
         turned = [a for a in value.args if a in self.orders and is_one(a)]
-        seed = self.last and any(op.name == f.name for f in SEEDS)
-        opened = not self.last and (_is_move(op) or (op.name == block.name and op.attributes["title"].endswith(LAST)))
+        seed = self.last and op.name in SEEDS
+        opened = _is_move(op, self.last, self.least) or (not self.last and _is_block(op))
         if not turned and not seed and not opened:
-            return None
-        self.changed = self.changed or seed or opened
+            return laid(args[0], op.order) if isinstance(op, Permute) and isinstance(args[0].op, Permute) else None
         made = self._made(value, self.order(turned[0]) if turned else ())
         if made is None:  # it needs the axes as they were
             return op(*[self.given(a, tuple(range(a.rank))) if is_one(a) else self.new[a] for a in value.args])
@@ -155,7 +180,7 @@ class _Layouts:
         op = value.op
         if op.name in IMAGES and self.last:
             return self._image(value, IMAGES[op.name](value))
-        if op.name == block.name and op.attributes["title"].endswith(LAST) and not self.last:
+        if _is_block(op) and not self.last:
             return self._opened(value)
         if isinstance(op, Composite):
             return self._composite(value, op, order)
@@ -182,7 +207,7 @@ class _Layouts:
                 small = cast(Any, type(op))(**{**op.attributes, "axis": order.index(op.axis)})
                 return small(*[self.given(a, order) for a in value.args]), order
             case Group():
-                return _grouped(op, x, order)
+                return _grouped(op, x, value.args[0].shape, order)
             case Ungroup():
                 ends = [sum(map(len, op.sizes[:i])) for i in range(len(op.sizes))]
                 after = [ends[i] + j for i in order for j in range(len(op.sizes[i]))]
@@ -221,10 +246,8 @@ class _Layouts:
 
     def _composite(self, value: Value, op: Composite, order: Order) -> tuple[Any, list[Order]] | None:
         """The composite with attributes for axes in that order, if its body then is the body in that order."""
-        args = [
-            self.given(a, order) if a.rank == len(order) else self.given(a, tuple(range(a.rank))) for a in value.args
-        ]
         given = tuple([order if a.rank == len(order) else tuple(range(a.rank)) for a in value.args])
+        args = [self.given(a, o) for a, o in zip(value.args, given, strict=True)]
         types = tuple([a.type for a in value.args])
         key = (_Layouts, types, order)
         if key not in op.found:
@@ -239,7 +262,7 @@ class _Layouts:
 def _walked(graph: Graph, start: dict[Value, Any], orders: dict[Value, Any], last: bool) -> list[tuple[Value, Order]]:
     """What stands for the results of a graph where ``start`` stands for its inputs, in their orders."""
     new = dict(start)
-    walk = _Layouts(new, orders, last)
+    walk = _Layouts(new, orders, last, 2)
     for value in graph.values:
         if value not in new:
             args = tuple([new[a] for a in value.args])
@@ -256,15 +279,31 @@ def _turned(
     names = [Input(n, t)() for n, t in zip(body.inputs, now, strict=True)]
     start = dict(zip(body.inputs.values(), names, strict=True))
     orders = {v: o for v, o in zip(body.inputs.values(), given, strict=True) if o != tuple(range(len(o)))}
-    results = _walked(body, dict(start), dict(orders), True)
+    results = _walked(body, start, orders, True)
+    wanted = _plain([v for v, _ in results])
     for candidate in _candidates(op, order):
         try:
-            there = list(candidate.body(*now).outputs.values())
-        except (AttributeValueError, TypeMismatchError):
+            there = _plain(candidate.body(*now).outputs.values())
+        except (TypeError, ValueError, IndexError, ArithmeticError):  # the attributes are a guess
             continue
-        if there == [v for v, _ in results]:
+        if there == wanted:
             return candidate, [o for _, o in results]
     return None
+
+
+def _plain(results: Iterable[Value]) -> list[Value]:
+    """Values made with one reshape where there are several in a row, so that these can be compared."""
+
+    def rule(value: Value) -> Value | None:
+        base = value
+        while base.op.name in ("group", "ungroup", "reshape"):
+            base = base.args[0]
+        return None if base is value else reshape(base, shape=value.shape)
+
+    values = list(results)
+    inputs = {v.op.leaf: v for v in topological(values) if isinstance(v.op, Input)}
+    _, new = rebuild(Graph(inputs, {str(i): v for i, v in enumerate(values)}), rule)
+    return [new[v] for v in values]
 
 
 def _candidates(op: Composite, order: Order) -> Iterator[Composite]:
@@ -277,29 +316,31 @@ def _candidates(op: Composite, order: Order) -> Iterator[Composite]:
         elif name == "axes" and isinstance(value, tuple):
             made[name] = tuple(sorted(order.index(a) for a in cast("tuple[int, ...]", value)))
         elif isinstance(value, tuple) and len(cast("tuple[Any, ...]", value)) == len(order):
-            made[name] = tuple([value[i] for i in order])
+            made[name] = tuple([cast(Any, value)[i] for i in order])
     for attributes in (made, own):
         yield cast(Any, type(op))(*attributes.values(), op.given)
 
 
-def _grouped(op: Group, x: Value, order: Order) -> tuple[Value, Order] | None:
-    """A group of axes that lie side by side in their order still; None if they don't."""
-    if 0 in op.counts:
-        return None
+def _grouped(op: Group, x: Value, shape: Sequence[int], order: Order) -> tuple[Value, Order] | None:
+    """A group of axes that lie side by side in their order still, but for those of size 1; None if they don't."""
     into = [i for i, n in enumerate(op.counts) for _ in range(n)]
-    after = list(dict.fromkeys(into[i] for i in order))
-    if [a for i in after for a in range(len(into)) if into[a] == i] != list(order):
+    after = [i for i, _ in itertools.groupby(into[i] for i in order)]
+    real = [i for i in order if shape[i] != 1]
+    if 0 in op.counts or len(after) != len(op.counts) or sorted(real, key=lambda i: (after.index(into[i]), i)) != real:
         return None
     return Group(tuple([op.counts[i] for i in after]))(x), tuple(after)
 
 
-def _is_move(op: Op) -> bool:
-    """Whether it brings one axis last, or the last one somewhere, of three or more."""
-    if not isinstance(op, Permute) or len(op.order) < 3:
+def _is_block(op: Op) -> bool:
+    return op.name == block.name and op.attributes["title"].endswith(LAST)
+
+
+def _is_move(op: Op, last: bool, least: int) -> bool:
+    """Whether it brings the last of ``least`` or more axes somewhere; or, not to have any last, one of them last."""
+    if not isinstance(op, Permute) or len(op.order) < least:
         return False
-    rank = len(op.order)
-    lasts = [(*range(i), *range(i + 1, rank), i) for i in range(rank - 1)]
-    return op.order in lasts or _inverse(op.order) in lasts
+    order = _inverse(op.order) if last else op.order
+    return any(order == (*range(i), *range(i + 1, len(order)), i) for i in range(len(order) - 1))
 
 
 def _inverse(order: Order) -> Order:
