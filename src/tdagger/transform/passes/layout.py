@@ -118,15 +118,12 @@ def _laid_out(dag: N, last: bool, moved: Collection[str]) -> N:
     edit.run(walk)
     edit.run(walk, topological([c.value for c in dag.checks if c.value is not None]))
     outputs = {
-        n: walk.given(v, _moved(v.rank, last) if n in moved else tuple(range(v.rank))) for n, v in graph.outputs.items()
+        n: walk.given(v, _moved(v.rank, last)) if n in moved else walk.as_it_was(v) for n, v in graph.outputs.items()
     }
-    updates = {n: walk.given(v, tuple(range(v.rank))) for n, v in graph.updates.items()}
+    updates = {n: walk.as_it_was(v) for n, v in graph.updates.items()}
     for name, value in graph.outputs.items():
         edit.carry(outputs[name], value)
-    checks = [
-        c._replace(value=None if c.value is None else walk.given(c.value, tuple(range(c.value.rank))))
-        for c in dag.checks
-    ]
+    checks = [c if c.value is None else c._replace(value=walk.as_it_was(c.value)) for c in dag.checks]
     after = edit.graph(outputs=outputs, updates=updates)
     return dag if after == graph else finished(dag, after, edit.origins, checks=checks)
 
@@ -154,6 +151,10 @@ class _Layouts:
         own = self.order(value)
         return laid(self.new[value], tuple([own.index(i) for i in order]))
 
+    def as_it_was(self, value: Value) -> Value:
+        """What stands for a value, with its axes in the order they had."""
+        return self.given(value, tuple(range(value.rank)))
+
     def __call__(self, value: Value, args: tuple[Any, ...]) -> Any:
         op = value.op
         if isinstance(op, Item):
@@ -168,7 +169,7 @@ class _Layouts:
             return laid(args[0], op.order) if isinstance(op, Permute) and isinstance(args[0].op, Permute) else None
         made = self._made(value, self.order(turned[0]) if turned else ())
         if made is None:  # it needs the axes as they were
-            return op(*[self.given(a, tuple(range(a.rank))) if is_one(a) else self.new[a] for a in value.args])
+            return op(*[self.as_it_was(a) if is_one(a) else self.new[a] for a in value.args])
         out, orders = made
         several = [tuple(o) for o in orders]
         if any(o != tuple(range(len(o))) for o in several):
