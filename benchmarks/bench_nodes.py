@@ -82,7 +82,7 @@ def main() -> None:
                     row.append(type(e).__name__)
         except Exception as e:
             row = [type(e).__name__, "-", "-"]
-        print(f"{name:<30} {before:>8} {after:>10} {left:>10} {row[0]!s:>6} {row[1]!s:>8} {row[2]!s:>9}", flush=True)
+        print(f"{name:<30} {before:>8} {after:>10} {left:>10} {row[0]!s:>6} {row[1]!s:>8} {row[2]!s:>8}", flush=True)
 
 
 if __name__ == "__main__":
