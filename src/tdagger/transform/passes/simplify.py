@@ -14,7 +14,7 @@ from tdagger.library.shape import reshape
 from tdagger.network import N
 from tdagger.op import Value
 from tdagger.ops.elementwise import UNARY, Unary, cast, maximum, minimum, where
-from tdagger.ops.structure import Group, Permute, Repeat, Ungroup
+from tdagger.ops.structure import Group, Permute, Repeat, Slice, Ungroup
 from tdagger.transform.rewrite import Rule, applied, either, elementwise, no, op, rule
 from tdagger.types import DType
 
@@ -142,8 +142,9 @@ def _two_views(x: Value, root: Value) -> Any:
     """What two reshapes make: nothing, one that moves fewer axes, or one reshape."""
     if root.shape == x.shape:
         return x
-    if root.args[0].op.name == "reshape" or root.op.name == "reshape":
-        return reshape(x, shape=root.shape)
+    both = reshape(x, shape=root.shape)
+    if root.args[0].op.name == "reshape" or root.op.name == "reshape" or both.op.name != "reshape":
+        return both
     return no("they stay two: a group and an ungroup")
 
 
@@ -167,6 +168,12 @@ def _repeated(x: Value, inner: tuple[int | None, ...], sizes: tuple[int | None, 
     return Repeat(tuple(a if b is None else b for a, b in zip(inner, sizes, strict=True)))(x)
 
 
+def _sliced(x: Value, inner: tuple[Any, ...], bounds: tuple[Any, ...]) -> Any:
+    if any(a is not None and b is not None for a, b in zip(inner, bounds, strict=True)):
+        return no("they slice the same axis")
+    return Slice(tuple(b if a is None else a for a, b in zip(inner, bounds, strict=True)))(x)
+
+
 LAYOUT = [
     _rule("reshape_of_reshape", lambda x: _view(_view(x)), _two_views),
     _rule(
@@ -179,6 +186,11 @@ LAYOUT = [
         "permute_of_permute",
         lambda x, inner, order: op("permute", op("permute", x, order=inner), order=order),
         _permuted,
+    ),
+    _rule(
+        "slice_of_slice",
+        lambda x, inner, bounds: op("slice", op("slice", x, bounds=inner), bounds=bounds),
+        _sliced,
     ),
     _rule(
         "repeat_of_repeat",
