@@ -53,29 +53,34 @@ def _reach(stack: list[Value], done: dict[Value, None]) -> None:
     stack.reverse()
     push, pop = stack.append, stack.pop
     while stack:
-        value = stack[-1]
-        args = value.args
-        count = len(args)
-        if count == 1:  # most values have one argument or two, for which a loop is a third of the time
-            if args[0] not in done:
-                push(args[0])
-                continue
-        elif count == 2:
-            first, second = args
-            if first not in done:
-                push(first)
-                continue
-            if second not in done:
-                push(second)
-                continue
-        else:
-            waiting = [a for a in args if a not in done]
-            if waiting:
-                waiting.reverse()
-                stack += waiting
-                continue
-        done[value] = None
-        pop()
+        value = pop()
+        while True:  # from a value to an argument that isn't done, as deep as that goes
+            args = value.args
+            count = len(args)
+            if count == 1:  # most have one argument or two, for which a loop takes a third of the time
+                if args[0] not in done:
+                    push(value)
+                    value = args[0]
+                    continue
+            elif count == 2:
+                first, second = args
+                if first not in done:
+                    push(value)
+                    value = first
+                    continue
+                if second not in done:
+                    push(value)
+                    value = second
+                    continue
+            else:
+                waiting = [a for a in args if a not in done]
+                if waiting:
+                    push(value)
+                    waiting.reverse()
+                    stack += waiting
+                    break
+            done[value] = None
+            break
 
 
 def _ordered(order: Iterable[Value], needed: list[Value]) -> list[Value]:
