@@ -112,5 +112,5 @@ def test_what_was_left_out_is_told_with_its_place() -> None:
 def test_what_was_left_out_is_copied_with_the_network() -> None:
     dag = alone(lambda x: F.pad(x, (0, 0, 0, -x.shape[0] % 3)) * 2.5, (3, 4))
     for other in (copy.deepcopy(dag), dag.with_axes("n c")):
-        with pytest.raises(td.AxisError, match="padded by 0"):
+        with pytest.raises(td.AxisError, match="padded by"):
             other.resize({"x": (4, 4)})

@@ -18,12 +18,13 @@ its size (``1 / n``, zeros of ``n`` entries that are only summed, a window over 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 from tdagger.analysis.axes import Axes, Axis, Guess, resolve
 from tdagger.analysis.made import WHOLE, because, numbers_made
 from tdagger.analysis.sizes import Sizes, assumed
-from tdagger.graph import result_types
+from tdagger.graph import is_one, result_types
 from tdagger.op import Term, Value
 from tdagger.ops.source import Const, Iota
 from tdagger.types import Sized
@@ -43,6 +44,12 @@ _INDEXED = frozenset({"gather", "scatter"})
 #: Of an axis of more entries, 1 and 2 as an attribute are taken as said; of one of less, what is more than it has.
 _FEW = 5
 
+#: So many integers may have been written as a list.
+_LISTED = 64
+
+#: Of so few entries the half, or all but one, is 1.
+_FEWEST = 2
+
 
 class LeftOut(NamedTuple):
     """Something that was done to a value and changed nothing at these sizes: of which dimensions that isn't sure."""
@@ -56,9 +63,27 @@ def with_left_out(axes: Axes, left_out: Iterable[LeftOut]) -> Axes:
     """The axes, with what was left out of their graph among the guesses."""
     known = set(axes.graph.values) if left_out else set[Value]()
     for value, dimensions, what in left_out:
-        for i in dimensions if value in known else ():
-            axes.guesses.append(Guess(value, axes[value][i], what))
+        if value in known:
+            axes.guesses += [Guess(value, axes[value][i], what) for i in dimensions]
+            continue
+        for found in _behind(value, known):  # what came of it has no entries, or was written over
+            axes.guesses += [Guess(found, t, f"is what {value!r} is made of, which {what}") for t in axes[found] if t]
     return axes
+
+
+def _behind(value: Value, known: set[Value]) -> Iterator[Value]:
+    """The first values of a graph that one which isn't in it was made of."""
+    seen: set[Value] = set()
+    stack = [value]
+    while stack:
+        value = stack.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        if value not in known:
+            stack.extend(value.args)
+        elif is_one(value):
+            yield value
 
 
 def doubts(axes: Axes, sizes: Sizes, numbers: bool = True) -> Iterator[Guess]:
@@ -76,14 +101,14 @@ def doubts(axes: Axes, sizes: Sizes, numbers: bool = True) -> Iterator[Guess]:
     entries = {float(number): why for n in sorted(of) for number, why in _wholes(n)}
     picked = {v.args[0] for v in axes.graph.values if v.op.name == "group"}
     for value in axes.graph.values:
-        why = _count(axes, value, changed)
+        why = _count(axes, value, changed) or _listed(value, entries)
         if not why and value.op.name == "slice":
             why = _bound(axes, value, value in picked, changed, of)
         if why and value not in known:
             yield Guess(value, (), why)
     if numbers:
         yield from numbers_made(axes, changed, of)
-    if any(a.size == 1 for a in changed):
+    if any(a.size <= _FEWEST for a in changed):
         yield from _single(axes, changed)
     yield from _untied(axes, sizes, {n: why for n, why in entries.items() if n > 1})
 
@@ -102,6 +127,17 @@ def _count(axes: Axes, value: Value, changed: set[Axis]) -> str:
                         if number in numbers:
                             return f"has {name}={attributes[name]}, {why}"
     return ""
+
+
+def _listed(value: Value, made: Mapping[float, str]) -> str:
+    """Which of some integers, as an index has them, is made of a size; not of those that count on."""
+    data = value.op.data if isinstance(value.op, Const) and value.type.dtype.is_int else None
+    if data is None or not 1 < data.size <= _LISTED:
+        return ""
+    numbers = data.reshape(-1).tolist()
+    if len(numbers) > 2 and len({b - a for a, b in pairwise(numbers)}) == 1:
+        return ""
+    return next((f"has {n} in it, {made[n]}" for n in numbers if n > 2 and n in made), "")
 
 
 def _wholes(n: int) -> Iterator[tuple[int, str]]:
@@ -150,17 +186,18 @@ def _numbers(attribute: Any) -> Iterator[int]:
 
 
 def _single(axes: Axes, changed: set[Axis]) -> Iterator[Guess]:
-    """Constants of one entry where an axis of one entry changes: there may be as many as that axis has."""
+    """Constants of one entry where an axis of so few changes: there may be as many as that axis has."""
     ones: set[Value] = set()
     outputs = {*axes.graph.outputs.values(), *axes.graph.updates.values()}
+    few = f"an axis of {min(a.size for a in changed)} entries"
     for value in axes.graph.values:
         # what an index is made of, beside the shape of what it goes into
         made = value.args if value in axes.static else value.args[1:] if value.op.name == "linear_index" else ()
         placed = isinstance(value.op, Const | Iota) or (value in axes.static and value.op.name in _PLACED)
         if (placed and value.rank and value.type.size == 1) or any(a in ones for a in made):
             ones.add(value)
-        if value in ones and value in outputs:
-            yield Guess(value, (), "is an output with 1 entry, where an axis of 1 entry has another size")
+        if value in outputs and (value in ones or (value in axes.static and 1 in value.shape)):
+            yield Guess(value, (), f"is an output with a dimension of 1 entry, where {few} has another size")
         if value in axes.static or value in ones:
             continue
         for i, arg in enumerate(value.args):
@@ -172,7 +209,7 @@ def _single(axes: Axes, changed: set[Axis]) -> Iterator[Guess]:
                     n == 1 and any(a in changed for a in resolve(t)) for t, n in zip(terms, type_.shape, strict=True)
                 )
                 if index or along:
-                    yield Guess(arg, (), "has 1 entry, where an axis of 1 entry has another size")
+                    yield Guess(arg, (), f"has 1 entry, where {few} has another size")
 
 
 def _untied(axes: Axes, sizes: Sizes, made: Mapping[float, str]) -> Iterator[Guess]:

@@ -25,7 +25,7 @@ from tdagger.frameworks.torch.aten.reasons import MEMORY, QUANTIZED, SPARSE, rea
 from tdagger.frameworks.torch.decompositions import Spec, disagreement
 from tdagger.frameworks.torch.folding import fold
 from tdagger.frameworks.torch.functional import Cell, Ref
-from tdagger.frameworks.torch.left_out import left_out
+from tdagger.frameworks.torch.left_out import left_out, unseen
 from tdagger.names import shown
 from tdagger.network import Check, Origin, Signature, with_seed
 from tdagger.op import Value
@@ -249,6 +249,9 @@ class Caller:
                 f"the network writes in place to a {tuple(ref.shape)} tensor that is no buffer: register it as one"
             )
         old = ref.read()
+        spread = tuple(i for i, n in enumerate(old.shape[: max(old.rank - value.rank, 0)]) if n == 1)
+        if spread:
+            self.left_out.append(LeftOut(old, spread, "is written with what has no such dimension"))
         new = broadcast_to(cast(value, old.dtype), old.shape)
         ref.write(new)
         return ref
@@ -638,6 +641,9 @@ def _call_node(
             stands = aliases.stands_for(target, args, node.meta.get("val"), known[0][1] if known else None)
             result = aliases.settled(result, stands, known)
         _check(node, result)
+        base = plan_of(target).name.partition(".")[2]
+        if args and isinstance(args[0], Ref) and (trace := node.meta.get("stack_trace")):
+            caller.left_out += unseen(base, args[0].read(), args[1:], trace.rstrip().rpartition("\n")[2])
         return result
     if isinstance(target, HigherOrderOperator):
         return _higher_order(node, target, args, caller, origin_of)

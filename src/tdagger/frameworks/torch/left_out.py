@@ -2,21 +2,22 @@
 
 ``x[:3]`` of 3 entries, padding by 0, rolling by a whole turn, ``x.T.reshape(x.shape)`` of a square change nothing, and
 ``x.reshape(2, -1)`` of 2 x 3 x 4 keeps its first dimension: whether for the number's sake or because it is 2 isn't
-known. So it is kept beside the graph.
+known. Padding on one side by 3 may be up to a multiple. So it is kept beside the graph.
 """
 
 from __future__ import annotations
 
+import ast
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from tdagger.analysis.doubts import LeftOut
 from tdagger.op import Value
 from tdagger.ops.structure import OPEN
-from tdagger.types import Sized
+from tdagger.types import Shape, Sized
 
 _Finder = Callable[..., LeftOut | None]
 
@@ -44,28 +45,67 @@ def _view(out: Value, x: Value, shape: Sequence[Any] | torch.dtype) -> LeftOut |
         return None
     given = [n if isinstance(n, int) and not isinstance(n, Sized) else -1 for n in shape]
     shown = " x ".join(map(str, given))
-    if out is x:
-        same = tuple(i for i, n in enumerate(given) if n >= 0 and x.shape.count(n) > 1)
+    if [n for n in x.shape if n != 1] == [n for n in given if n != 1]:
+        same = tuple(i for i, n in enumerate(x.shape) if x.shape.count(n) > 1 and (n != 1 or out is x))
         if same:
             return LeftOut(x, same, f"is given the shape {shown}, which it has, and of which some are equal")
     few = [i for i, n in enumerate(given) if 1 < n <= _FEW and -1 in given]
     wanted = {(math.prod(out.shape[:i]), given[i]) for i in few}
-    kept = tuple(i for i, n in enumerate(x.shape) if (math.prod(x.shape[:i]), n) in wanted)
-    return LeftOut(x, kept, f"is given the shape {shown}, in which so few may be meant as a number") if kept else None
+    kept = {i for i, n in enumerate(x.shape) if (math.prod(x.shape[:i]), n) in wanted}
+    if kept:
+        return LeftOut(x, tuple(kept | _lost_ones(x.shape, given, out.shape)), _FEW_GIVEN.format(shown))
+    lost = tuple(_lost_ones(x.shape, given, out.shape))
+    return LeftOut(x, lost, f"has 1 entry for which the shape {shown} has no place of its own") if lost else None
+
+
+_FEW_GIVEN = "is given the shape {}, in which so few may be meant as a number"
+
+
+def _lost_ones(old: Shape, given: Sequence[int], new: Shape) -> set[int]:
+    """The dimensions of 1 entry that a shape has at another place, or that it doesn't say where they went.
+
+    Beside a size that is left open they are certain to be in that one only.
+    """
+    within = [math.prod(new[k + 1 :]) for k in range(len(new))]
+    ones: dict[int, list[int]] = {}
+    for i, n in enumerate(old):
+        if n == 1:
+            ones.setdefault(math.prod(old[i + 1 :]), []).append(i)
+    slots = [p for p, n in zip(within, new, strict=True) if n == 1]
+    elsewhere = any(slots.count(p) > len(ones.get(p, ())) for p in slots)
+    lost: set[int] = set()
+    for place, dims in ones.items():
+        if slots.count(place) >= len(dims):
+            continue
+        around = [k for k, (p, n) in enumerate(zip(within, new, strict=True)) if n > 1 and p <= place <= p * n]
+        taken = [k for k in around if given[k] < 0] if around and given[around[0]] < 0 else around
+        if elsewhere or (-1 in given and any(given[k] >= 0 for k in taken)):
+            lost.update(dims)
+    return lost
+
+
+def _view_as(out: Value, x: Value, other: Value) -> LeftOut | None:
+    return _view(out, x, other.shape)
 
 
 def _pad(out: Value, x: Value, pad: Sequence[int], *_: Any) -> LeftOut | None:
-    if out is not x:
-        return None
-    dims = tuple(x.rank - 1 - i for i in range(len(pad) // 2))
-    return LeftOut(x, dims, "is padded by 0")
+    """As much on both sides is taken as said."""
+    del out
+    sides = list(zip(pad[::2], pad[1::2], strict=True))
+    said = [before == after != 0 or isinstance(before, Sized) or isinstance(after, Sized) for before, after in sides]
+    dims = tuple(x.rank - 1 - i for i, is_said in enumerate(said) if not is_said)
+    return LeftOut(x, dims, f"is padded by {[int(n) for n in pad]}, which may be up to a number") if dims else None
 
 
 def _roll(out: Value, x: Value, shifts: Any, dims: Any = ()) -> LeftOut | None:
+    del out
     numbers, along = [[n] if isinstance(n, int) else list(n) for n in (shifts, dims)]
-    if out is not x or (not any(numbers) and not along):
+    sizes = [x.shape[d] for d in along] or [x.type.size]
+    whole = [i for i, (shift, n) in enumerate(zip(numbers, sizes, strict=True)) if not n or shift % n == 0]
+    if not whole or (not any(numbers) and not along):
         return None
-    return LeftOut(x, tuple(d % x.rank for d in along) or tuple(range(x.rank)), f"is rolled by {numbers}, whole turns")
+    turned = tuple(along[i] % x.rank for i in whole) if along else tuple(range(x.rank))
+    return LeftOut(x, turned, f"is rolled by {numbers}, whole turns")
 
 
 def _alias(out: Value, x: Value) -> LeftOut | None:
@@ -89,6 +129,8 @@ _FOUND: dict[str, _Finder] = {
     "view": _view,
     "reshape": _view,
     "_unsafe_view": _view,
+    "view_as": _view_as,
+    "reshape_as": _view_as,
     "constant_pad_nd": _pad,
     "pad": _pad,
     "roll": _roll,
@@ -108,3 +150,65 @@ def left_out(
         return []
     left = found(result, *map(read, args), **{k: read(v) for k, v in kwargs.items()})
     return [] if left is None else [left]
+
+
+# --- what only the line in the source shows -------------------------------------------------------------------
+
+#: Ops that an index is made of, and which of their arguments says at which dimension.
+_INDEXING = frozenset({"slice", "select", "unsqueeze", "index"})
+
+#: Longer lines aren't read.
+_LINE = 400
+
+
+def unseen(name: str, x: Value, args: Sequence[Any], code: str) -> list[LeftOut]:
+    """What a program doesn't have of an index, as torch leaves out slices that take everything: by its line of code.
+
+    ``x[:1, 1:]`` of 1 x 7 is a slice of the second dimension, ``x[n - 1:]`` of 1 one without bounds.
+    """
+    if name not in _INDEXING or len(code) > _LINE:
+        return []
+    own = int(args[0]) % x.rank if name == "slice" and args and x.rank else None
+    whole = own is not None and len(args) > 2 and not args[1] and int(args[2]) >= OPEN
+    indices = _indices(code)
+    dims = {d for index in indices for d in _bounded(index, x.rank) if d != own or whole}
+    if whole and not indices:  # somewhere else
+        dims.add(cast(int, own))
+    what = "is indexed, and torch leaves out a slice that takes all of it"
+    return [LeftOut(x, tuple(sorted(dims)), what)] if dims else []
+
+
+def _indices(code: str) -> list[list[ast.expr]]:
+    """The indices in a line of Python, each by its dimensions; none if it is only a part of a statement."""
+    code = code.strip()
+    try:
+        tree = ast.parse(code + " pass" if code.endswith(":") else code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    found = [node.slice for node in ast.walk(tree) if isinstance(node, ast.Subscript)]
+    return [index.elts if isinstance(index, ast.Tuple) else [index] for index in found]
+
+
+def _bounded(index: Sequence[ast.expr], rank: int) -> list[int]:
+    """The dimensions at which an index has a slice that may take all of few entries."""
+    parts = [p for p in index if not (isinstance(p, ast.Constant) and p.value is None)]
+    rest = next((i for i, p in enumerate(parts) if isinstance(p, ast.Constant) and p.value is ...), None)
+    if rest is not None:
+        parts[rest : rest + 1] = [ast.Slice()] * (rank - len(parts) + 1)
+    return [i for i, p in enumerate(parts[:rank]) if isinstance(p, ast.Slice) and _may_be_all(p)]
+
+
+def _may_be_all(part: ast.Slice) -> bool:
+    """Whether a slice has bounds, and such that of few entries all are between them."""
+    first, last = (None if bound is None else _number(bound) for bound in (part.lower, part.upper))
+    if (part.lower is None or first == 0) and part.upper is None:
+        return False
+    return not (first is not None and first > 0) and not (last is not None and last < 0)
+
+
+def _number(node: ast.expr) -> int | None:
+    """The integer that an expression is, if it is written as one."""
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        inner = _number(node.operand)
+        return None if inner is None else -inner
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, int) else None
