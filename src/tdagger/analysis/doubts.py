@@ -30,7 +30,7 @@ from tdagger.ops.source import Const, Iota
 from tdagger.types import Sized
 
 #: Attributes that hold numbers of entries as the source gave them.
-_COUNTS = frozenset({"kernel", "widths", "shift", "shifts", "k", "window"})
+_COUNTS = frozenset({"kernel", "widths", "shift", "shifts", "k", "window", "classes"})
 
 #: Kinds of axes that nothing but constants has.
 _LOOSE = frozenset({"iota", "repeated", "const", "banded", "random", "interpolated", "bins"})
@@ -99,9 +99,10 @@ def doubts(axes: Axes, sizes: Sizes, numbers: bool = True) -> Iterator[Guess]:
     known = {g.value for g in guessed}
     of = _sizes_of(axes, changed)
     entries = {float(number): why for n in sorted(of) for number, why in _wholes(n)}
+    given = {number for a in changed if a.kind == "input" for number, _ in _wholes(a.size)}
     picked = {v.args[0] for v in axes.graph.values if v.op.name == "group"}
     for value in axes.graph.values:
-        why = _count(axes, value, changed) or _listed(value, entries)
+        why = _count(axes, value, changed) or _listed(value, entries, given)
         if not why and value.op.name == "slice":
             why = _bound(axes, value, value in picked, changed, of)
         if why and value not in known:
@@ -120,24 +121,41 @@ def _count(axes: Axes, value: Value, changed: set[Axis]) -> str:
         given = {n for n in _numbers(attributes[name]) if n > 0}
         for arg in value.args if given else ():
             for terms, type_ in zip(axes.of(arg), result_types(arg), strict=True):
-                own = {n for t, n in zip(terms, type_.shape, strict=True) if any(a in changed for a in t)}
-                for n in own:
-                    numbers = {k for k in given if k > 2 or k == n or (n <= _FEW and name != "kernel")}
+                windows = _windows(attributes, len(terms)) if name == "kernel" else range(len(terms))
+                own = {
+                    (n, i in windows)
+                    for i, (t, n) in enumerate(zip(terms, type_.shape, strict=True))
+                    if any(a in changed for a in t)
+                }
+                for n, along in own:
+                    numbers = {k for k in given if k > 2 or k == n or (n <= _FEW and along)}
                     for number, why in _wholes(n):
                         if number in numbers:
                             return f"has {name}={attributes[name]}, {why}"
     return ""
 
 
-def _listed(value: Value, made: Mapping[float, str]) -> str:
-    """Which of some integers, as an index has them, is made of a size; not of those that count on."""
+def _windows(attributes: Mapping[str, Any], rank: int) -> range:
+    """The dimensions that a kernel is for: one that is told, or the last ones."""
+    kernel = attributes["kernel"]
+    if isinstance(kernel, tuple):
+        return range(rank - len(cast(tuple[int, ...], kernel)), rank)
+    axis = int(attributes["axis"])
+    return range(axis, axis + 1)
+
+
+def _listed(value: Value, made: Mapping[float, str], own: set[int]) -> str:
+    """Which of some integers, as an index has them, is made of a size; not of those that count on.
+
+    Up to 2 are everywhere: of these only ``own``, that are made of the sizes of inputs.
+    """
     data = value.op.data if isinstance(value.op, Const) and value.type.dtype.is_int else None
     if data is None or not 1 < data.size <= _LISTED:
         return ""
     numbers = data.reshape(-1).tolist()
     if len(numbers) > 2 and len({b - a for a, b in pairwise(numbers)}) == 1:
         return ""
-    return next((f"has {n} in it, {made[n]}" for n in numbers if n > 2 and n in made), "")
+    return next((f"has {n} in it, {made[n]}" for n in numbers if n in made and (n > 2 or n in own)), "")
 
 
 def _wholes(n: int) -> Iterator[tuple[int, str]]:

@@ -249,7 +249,7 @@ class Caller:
                 f"the network writes in place to a {tuple(ref.shape)} tensor that is no buffer: register it as one"
             )
         old = ref.read()
-        spread = tuple(i for i, n in enumerate(old.shape[: max(old.rank - value.rank, 0)]) if n == 1)
+        spread = tuple(range(old.rank - value.rank))
         if spread:
             self.left_out.append(LeftOut(old, spread, "is written with what has no such dimension"))
         new = broadcast_to(cast(value, old.dtype), old.shape)

@@ -113,6 +113,24 @@ def _alias(out: Value, x: Value) -> LeftOut | None:
     return LeftOut(x, tuple(range(x.rank)), "is what torch left of an index that takes all of it, and may take less")
 
 
+def _fold(
+    out: Any, x: Value, output_size: Any, kernel: Any, dilation: Any, padding: Any, stride: Any = 1
+) -> LeftOut | None:
+    """From windows apart, several sizes may have come."""
+    del out, kernel, dilation, padding
+    steps = [stride] if isinstance(stride, int) else stride
+    what = f"is folded to {output_size}, which is not all that as many windows are cut from"
+    return LeftOut(x, (x.rank - 1,), what) if any(n > 1 for n in steps) else None
+
+
+def _inverse_fft(out: Any, x: Value, n: Any = None, dim: int = -1, norm: Any = None) -> LeftOut | None:
+    """Half of a spectrum is as long for an odd number as for the even one before it."""
+    del out, norm
+    if n is None or isinstance(n, Sized):
+        return None
+    return LeftOut(x, (dim % x.rank,), f"is half of a spectrum, of {n} entries")
+
+
 def _smoothed(
     out: Any, x: Value, target: Value, weight: Any = None, reduction: int = 1, ignore_index: int = -100,
     label_smoothing: float = 0.0,
@@ -135,6 +153,9 @@ _FOUND: dict[str, _Finder] = {
     "pad": _pad,
     "roll": _roll,
     "cross_entropy_loss": _smoothed,
+    "col2im": _fold,
+    "fft_irfft": _inverse_fft,
+    "fft_hfft": _inverse_fft,
 }
 
 
@@ -154,8 +175,8 @@ def left_out(
 
 # --- what only the line in the source shows -------------------------------------------------------------------
 
-#: Ops that an index is made of, and which of their arguments says at which dimension.
-_INDEXING = frozenset({"slice", "select", "unsqueeze", "index"})
+#: Ops that an index is made of, and those that write to one.
+_INDEXING = frozenset({"slice", "select", "unsqueeze", "index", "copy_", "fill_", "index_put_"})
 
 #: Longer lines aren't read.
 _LINE = 400
