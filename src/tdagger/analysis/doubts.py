@@ -214,6 +214,8 @@ def _single(axes: Axes, changed: set[Axis]) -> Iterator[Guess]:
         placed = isinstance(value.op, Const | Iota) or (value in axes.static and value.op.name in _PLACED)
         if (placed and value.rank and value.type.size == 1) or any(a in ones for a in made):
             ones.add(value)
+        if value.op.attributes.get("classes") == 1:
+            yield Guess(value, (), f"has 1 class, where {few} has another size")
         if value in outputs and (value in ones or (value in axes.static and 1 in value.shape)):
             yield Guess(value, (), f"is an output with a dimension of 1 entry, where {few} has another size")
         if value in axes.static or value in ones:

@@ -45,7 +45,10 @@ def _view(out: Value, x: Value, shape: Sequence[Any] | torch.dtype) -> LeftOut |
         return None
     given = [n if isinstance(n, int) and not isinstance(n, Sized) else -1 for n in shape]
     shown = " x ".join(map(str, given))
-    if [n for n in x.shape if n != 1] == [n for n in given if n != 1]:
+    old, new = [n for n in x.shape if n != 1], [n for n in given if n != 1]
+    if old != new and sorted(old) == sorted(new):
+        return LeftOut(x, tuple(range(x.rank)), f"is given the shape {shown}, its own in another order")
+    if old == new:
         same = tuple(i for i, n in enumerate(x.shape) if x.shape.count(n) > 1 and (n != 1 or out is x))
         if same:
             return LeftOut(x, same, f"is given the shape {shown}, which it has, and of which some are equal")
@@ -113,6 +116,12 @@ def _alias(out: Value, x: Value) -> LeftOut | None:
     return LeftOut(x, tuple(range(x.rank)), "is what torch left of an index that takes all of it, and may take less")
 
 
+def _fill(out: Any, x: Value, value: Any, dtype: Any = None) -> LeftOut | None:
+    del out, dtype
+    dims = tuple(range(x.rank)) if isinstance(value, Value) else ()
+    return LeftOut(x, dims, "is filled with what has none of its dimensions") if dims else None
+
+
 def _fold(
     out: Any, x: Value, output_size: Any, kernel: Any, dilation: Any, padding: Any, stride: Any = 1
 ) -> LeftOut | None:
@@ -153,6 +162,8 @@ _FOUND: dict[str, _Finder] = {
     "pad": _pad,
     "roll": _roll,
     "cross_entropy_loss": _smoothed,
+    "fill": _fill,
+    "fill_": _fill,
     "col2im": _fold,
     "fft_irfft": _inverse_fft,
     "fft_hfft": _inverse_fft,
