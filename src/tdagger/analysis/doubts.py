@@ -104,7 +104,7 @@ def doubts(axes: Axes, sizes: Sizes, numbers: bool = True) -> Iterator[Guess]:
     for value in axes.graph.values:
         why = _count(axes, value, changed) or _listed(value, entries, given)
         if not why and value.op.name == "slice":
-            why = _bound(axes, value, value in picked, changed, of)
+            why = _bound(axes, value, value in picked, changed, of) or _from_end(axes, value, changed, entries)
         if why and value not in known:
             yield Guess(value, (), why)
     if numbers:
@@ -181,6 +181,16 @@ def _bound(axes: Axes, value: Value, picked: bool, changed: set[Axis], sizes: se
     return ""
 
 
+def _from_end(axes: Axes, value: Value, changed: set[Axis], made: Mapping[float, str]) -> str:
+    """Which bound that counts from the end is made of the size of another axis."""
+    for bounds, term in zip(value.op.attributes["bounds"], axes[value.args[0]], strict=True):
+        own = any(a in changed for a in resolve(term))
+        for bound in () if own or bounds is None else bounds[:2]:
+            if isinstance(bound, Sized) and bound.divisor == 1 and bound.plus < -2 and -bound.plus in made:
+                return f"takes entries from or to {bound.plus}: {made[-bound.plus]}"
+    return ""
+
+
 def _sizes_of(axes: Axes, changed: set[Axis]) -> set[int]:
     """The numbers of entries of all dimensions that change."""
     found: set[int] = {a.size for a in changed}
@@ -242,8 +252,14 @@ def _untied(axes: Axes, sizes: Sizes, made: Mapping[float, str]) -> Iterator[Gue
             yield from _loose(value, term, sizes, made, seen)
     inner = set(_with_parts(used))
     outputs = {*axes.graph.outputs.values(), *axes.graph.updates.values()}
+    of = {a.size for a, n in sizes.known.items() if n != a.size}
+    whole = {float(function(n)): because(shown, n) for n in of for shown, function in WHOLE.items()}
+    more = {n: why for n, why in whole.items() if n > 1}  # of what is given out whatever the inputs are
     for value in axes.graph.values:
         static = value in axes.static and value not in outputs
+        if value in axes.static and value in outputs:
+            for term in [t for terms in axes.of(value) for t in terms]:
+                yield from _loose(value, term, sizes, more, seen)
         for term in [t for terms in axes.of(value) for t in terms]:
             # what isn't used outside was summed, or picked from, among constants
             own = tuple(a for a in term if a not in inner) if static else term

@@ -10,7 +10,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations
-from typing import cast
+from typing import Any, cast
 
 import ml_dtypes
 
@@ -111,7 +111,7 @@ def numbers_made(axes: Axes, changed: set[Axis], sizes: set[int]) -> Iterator[Gu
             continue
         numbers = {c: i for i, arg in reversed([*enumerate(value.args)]) for c in spread.get(arg, ())}
         only = bool(value.args) and all(arg in spread for arg in value.args)
-        if only and (value.op.name in _SPREADS or value.type.size == 1):
+        if only and (value.op.name in _SPREADS or all(v.type.size == 1 for v in (value, *value.args))):
             spread[value] = tuple(numbers)
         if only and value.op.name in _SPREADS:
             continue
@@ -133,7 +133,7 @@ def _number(axes: Axes, value: Value, place: int, constant: Value, made: _Made, 
     if not number and (1 not in made.sizes or kind not in _WITHOUT_ZERO):
         return ""
     dtype = constant.type.dtype
-    near = float(ml_dtypes.finfo(data.dtype).eps) * (4 if dtype.bytes > 2 else 1) if dtype.is_float else 0.0
+    near = float(cast(Any, ml_dtypes.finfo(data.dtype)).eps) * (4 if dtype.bytes > 2 else 1) if dtype.is_float else 0.0
     near_by = _near(value)
     found = made.of(number, near)
     if found is not None:

@@ -117,8 +117,9 @@ def _alias(out: Value, x: Value) -> LeftOut | None:
 
 
 def _fill(out: Any, x: Value, value: Any, dtype: Any = None) -> LeftOut | None:
-    del out, dtype
-    dims = tuple(range(x.rank)) if isinstance(value, Value) else ()
+    del dtype
+    like = isinstance(out, Value) and out.op.name == "filled"
+    dims = tuple(range(x.rank)) if isinstance(value, Value) and not like else ()
     return LeftOut(x, dims, "is filled with what has none of its dimensions") if dims else None
 
 
