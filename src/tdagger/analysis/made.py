@@ -140,8 +140,6 @@ def _number(axes: Axes, value: Value, place: int, constant: Value, made: _Made, 
         why, sizes = found
         if number not in _COMMON and number:
             return why
-        if any(n in sizes and any(a in changed for a in t) for t, n in _dimensions(axes, near_by)):
-            return why
         if sizes.isdisjoint(a.size for a in changed if a.kind == "input"):
             return ""
         if value in axes.static:  # a number among constants: beside as many of them

@@ -92,11 +92,14 @@ def _view_as(out: Value, x: Value, other: Value) -> LeftOut | None:
 
 
 def _pad(out: Value, x: Value, pad: Sequence[int], *_: Any) -> LeftOut | None:
-    """As much on both sides is taken as said."""
-    del out
+    """What is on one side only may be up to a number; beside it, or alone, nothing on both may be, too."""
     sides = list(zip(pad[::2], pad[1::2], strict=True))
-    said = [before == after != 0 or isinstance(before, Sized) or isinstance(after, Sized) for before, after in sides]
-    dims = tuple(x.rank - 1 - i for i, is_said in enumerate(said) if not is_said)
+    said = [isinstance(before, Sized) or isinstance(after, Sized) for before, after in sides]
+    one_sided = any(min(side) == 0 < max(side) and not is_said for side, is_said in zip(sides, said, strict=True))
+    if out is not x and not one_sided:
+        return None
+    left = [min(side) == 0 and not is_said for side, is_said in zip(sides, said, strict=True)]
+    dims = tuple(x.rank - 1 - i for i, is_left in enumerate(left) if is_left)
     return LeftOut(x, dims, f"is padded by {[int(n) for n in pad]}, which may be up to a number") if dims else None
 
 
@@ -202,7 +205,7 @@ def unseen(name: str, x: Value, args: Sequence[Any], code: str) -> list[LeftOut]
     if name not in _INDEXING or len(code) > _LINE:
         return []
     own = int(args[0]) % x.rank if name == "slice" and args and x.rank else None
-    whole = own is not None and len(args) > 2 and not args[1] and int(args[2]) >= OPEN
+    whole = own is not None and len(args) == 3 and not args[1] and int(args[2]) >= OPEN  # no step
     indices = _indices(code)
     dims = {d for index in indices for d in _bounded(index, x.rank) if d != own or whole}
     if whole and not indices:  # somewhere else
