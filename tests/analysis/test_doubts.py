@@ -185,6 +185,26 @@ def test_an_axis_of_1_follows(name: str) -> None:
     torch.testing.assert_close(dag.resize({"x": other}).to_torch()(x), model(x))
 
 
+def picked(x: Tensor) -> Tensor:
+    y = x.gather(0, torch.arange(x.size(0)).flip(0))
+    y[::2] = 0.3
+    return y
+
+
+@pytest.mark.parametrize("n", [2, 7])
+def test_a_count_of_numbers_alone_ties_nothing(n: int) -> None:
+    dag = alone(picked, (n,))
+    with pytest.raises(td.AxisError, match="nothing ties"):
+        dag.resize({"x": (n + 1,)})
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 5), (3, 4, 4)])
+def test_strides_as_numbers_tell_equal_sizes_from_nothing(shape: tuple[int, ...]) -> None:
+    dag = alone(lambda x: (x * 2.5).as_strided(x.size(), x.stride()), shape)
+    with pytest.raises(td.AxisError):
+        dag.resize({"x": (shape[0] + 1, *shape[1:2], shape[2] + 1)})
+
+
 def test_what_was_left_out_is_told_with_its_place() -> None:
     dag = alone(lambda x: x[:3] * 2.5, (3, 4))
     assert "is sliced up to 3, which are all at 3" in dag.resizable_axes().unknown["b"]

@@ -246,10 +246,11 @@ def _untied(axes: Axes, sizes: Sizes, made: Mapping[float, str]) -> Iterator[Gue
     """Dimensions that were made, of as many entries as come of a size, and that nothing ties to an axis."""
     seen: set[Axis] = set()
     used: set[Axis] = set()
+    counted = _counted(axes, sizes)
     for (value, i), copies in axes.copies.items():
         used.update(axis.root() for axis in copies)
         for term in axes.at(value, i):
-            yield from _loose(value, term, sizes, made, seen)
+            yield from _loose(value, term, sizes, made, counted, seen)
     inner = set(_with_parts(used))
     outputs = {*axes.graph.outputs.values(), *axes.graph.updates.values()}
     of = {a.size for a, n in sizes.known.items() if n != a.size}
@@ -259,26 +260,55 @@ def _untied(axes: Axes, sizes: Sizes, made: Mapping[float, str]) -> Iterator[Gue
         static = value in axes.static and value not in outputs
         if value in axes.static and value in outputs:
             for term in [t for terms in axes.of(value) for t in terms]:
-                yield from _loose(value, term, sizes, more, seen)
+                yield from _loose(value, term, sizes, more, counted, seen)
         for term in [t for terms in axes.of(value) for t in terms]:
             # what isn't used outside was summed, or picked from, among constants
             own = tuple(a for a in term if a not in inner) if static else term
-            yield from _loose(value, own, sizes, made, seen)
+            yield from _loose(value, own, sizes, made, counted, seen)
 
 
-def _loose(value: Value, term: Term, sizes: Sizes, made: Mapping[float, str], seen: set[Axis]) -> Iterator[Guess]:
+def _loose(
+    value: Value, term: Term, sizes: Sizes, made: Mapping[float, str], counted: _Counted, seen: set[Axis]
+) -> Iterator[Guess]:
     for axis in resolve(term):
-        counted = [a for line in axis.lines for p in line.parts if not isinstance(p, int) for a in resolve(p)]
-        of_loose = bool(counted) and all(a.kind in _LOOSE and a not in sizes.told for a in counted)
         if axis in seen or axis.rigid or sizes.known.get(axis, axis.size) != axis.size:
             continue
-        own = [axis] if axis.kind in _LOOSE and (axis not in sizes.told or of_loose) else []
-        for a in [*own, *(counted if of_loose and axis.kind == "line" else [])]:
-            why = made.get(float(a.size))
+        of_loose = counted.get(axis)
+        numbers = [axis.size] if axis.kind in _LOOSE and (axis not in sizes.told or of_loose is not None) else []
+        if of_loose is not None and axis.kind == "line":
+            numbers += of_loose or [axis.size]
+        for n in numbers:
+            why = made.get(float(n))
             if why is not None:
                 seen.add(axis)
-                yield Guess(value, (axis,), f"has {a.size} entries, and nothing ties them to an axis: {why}")
+                yield Guess(value, (axis,), f"has {n} entries, and nothing ties them to an axis: {why}")
                 break
+
+
+#: Of an axis that is counted from others, all of them loose, how many entries these have.
+_Counted = dict[Axis, list[int]]
+
+
+def _counted(axes: Axes, sizes: Sizes) -> _Counted:
+    """The axes that are counted from loose ones alone, from numbers, or from one another."""
+    parts = {
+        axis: [a for line in axis.lines for p in line.parts if not isinstance(p, int) for a in resolve(p)]
+        for axis in dict.fromkeys(a.root() for a in axes.all)
+        if axis.lines
+    }
+    users: dict[Axis, list[Axis]] = {}
+    firm: list[Axis] = []
+    for axis, own in parts.items():
+        for part in own:
+            users.setdefault(part, []).append(axis)
+            if (part.kind not in _LOOSE or part in sizes.told) and part not in parts:
+                firm.append(axis)
+    found = {axis: [part.size for part in own] for axis, own in parts.items()}
+    while firm:
+        axis = firm.pop()
+        if found.pop(axis, None) is not None:
+            firm += users.get(axis, ())
+    return found
 
 
 def _with_parts(axes: Iterable[Axis]) -> Iterator[Axis]:

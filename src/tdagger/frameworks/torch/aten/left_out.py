@@ -91,6 +91,13 @@ def _view_as(out: Value, x: Value, other: Value) -> LeftOut | None:
     return _view(out, x, other.shape)
 
 
+def _as_strided(out: Any, x: Value, size: Sequence[int], *_: Any, **__: Any) -> LeftOut | None:
+    """By numbers alone; where sizes are all different they are told from one another."""
+    del out
+    alike = tuple(i for i, n in enumerate(x.shape) if n == 1 or x.shape.count(n) > 1)
+    return LeftOut(x, alike, f"is given the shape {tuple(map(int, size))} and strides as numbers") if alike else None
+
+
 def _pad(out: Value, x: Value, pad: Sequence[int], *_: Any) -> LeftOut | None:
     """What is on one side only may be up to a number; beside it, or alone, nothing on both may be, too."""
     sides = list(zip(pad[::2], pad[1::2], strict=True))
@@ -160,6 +167,7 @@ _FOUND: dict[str, _Finder] = {
     "view": _view,
     "reshape": _view,
     "_unsafe_view": _view,
+    "as_strided": _as_strided,
     "view_as": _view_as,
     "reshape_as": _view_as,
     "constant_pad_nd": _pad,
