@@ -16,6 +16,8 @@ import sys
 import warnings
 from typing import Any
 
+from _zoo import tests
+
 NETWORKS = (
     *("resnet50", "mobilenetv3_large_100", "efficientnet_b0", "regnety_002", "densenet121", "convnext_tiny"),
     *("vit_base_patch16_224", "swin_tiny_patch4_window7_224", "mixer_b16_224", "BertModel", "GPT2LMHeadModel"),
@@ -62,14 +64,12 @@ def main() -> None:
     import onnxsim
     import onnxslim
 
-    from tests.networks import NETWORKS as BUILD
-
     names = sys.argv[1:] or NETWORKS
     print(
         f"{'network':<30} {'tdagger':>8} {'optimised':>10} {'no repeat':>10} {'onnx':>6} {'onnxsim':>8} {'onnxslim':>9}"
     )
     for name in names:
-        module, args, kwargs = BUILD[name](small=True, batch=1)
+        module, args, kwargs = tests.networks.NETWORKS[name](small=True, batch=1)
         before, after, left = _own(module, args, kwargs)
         row: list[Any] = []
         try:
