@@ -17,7 +17,7 @@ from tdagger.library.shape import reshape
 from tdagger.names import shown
 from tdagger.network import N
 from tdagger.op import Op, Terms, Value
-from tdagger.ops.elementwise import Binary, Bitcast, Cast, Unary, Where
+from tdagger.ops.elementwise import POINTWISE
 from tdagger.ops.external import External
 from tdagger.ops.indexing import Argsort, Gather, Scan, Scatter
 from tdagger.ops.source import Const, Input, Leaf, Random, const
@@ -27,8 +27,6 @@ from tdagger.transform.axes.unbatch import unbatch
 from tdagger.transform.surgery.edit import Edit, finished
 from tdagger.types import Shape, TensorType, each_type
 
-#: Ops that do the same to every entry, whatever the axes.
-_POINTWISE = (Unary, Binary, Where, Cast, Bitcast)
 #: What is left of an op that has one axis are the entries before it, along it and after it.
 _ONE_AXIS = (Concat, Unfold, Fold, Argsort, Scan)
 
@@ -136,7 +134,7 @@ class _Ranks:
             return Random(self._low(op.shape))(*args)
         if isinstance(op, Group | Ungroup) or op.name == "reshape":
             return args[0]
-        if isinstance(op, _POINTWISE):
+        if isinstance(op, POINTWISE):
             like = next((a for a in args if isinstance(a.op, Repeat)), args[0])  # repeats stay views
             return op(*[regrouped(a, like.shape) for a in args])
         if isinstance(op, Composite):
