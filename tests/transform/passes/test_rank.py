@@ -23,16 +23,28 @@ def most_axes(dag: td.TensorDAG) -> int:
 
 
 @settings(max_examples=300, deadline=None)
-@given(layouts(), st.sampled_from([4, 5]))
+@given(layouts(exact=True), st.sampled_from([4, 5]))
 def test_random_graphs(graph: td.Graph, limit: int) -> None:
+    for one, other in reduced(graph, limit):
+        np.testing.assert_array_equal(other, one)
+
+
+@settings(max_examples=100, deadline=None)
+@given(layouts(), st.sampled_from([4, 5]))
+def test_random_graphs_of_functions(graph: td.Graph, limit: int) -> None:
+    for one, other in reduced(graph, limit):
+        np.testing.assert_allclose(other, one, rtol=1e-6, atol=1e-6)
+
+
+def reduced(graph: td.Graph, limit: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What a graph gives, and what it gives with fewer axes."""
     dag = td.TensorDAG.of_graph(graph, {"p": np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)})
     new = passes.to_rank(dag, limit)
     assert most_axes(new) <= limit
     inputs = random_inputs(graph)
     before, after = (run(d.graph, inputs, d.weights)[0] for d in (dag, new))
-    for name, array in before.items():
-        np.testing.assert_array_equal(after[name], array)
     assert passes.to_rank(new, limit).graph == new.graph
+    return [(array, after[name]) for name, array in before.items()]
 
 
 @given(st.permutations(range(7)), st.sampled_from([4, 5]))
