@@ -9,6 +9,8 @@ rules are declared as patterns.
   operands: six patterns for five rules), on 3,000 and 10,000 nodes: its time grows faster than the graph.
 - onnxscript, if it is there (``pip install --no-deps --target DIR onnxscript==0.5.6``, ``PYTHONPATH=DIR``): the same
   five rules in one set, on 10,000 nodes.
+- xdsl, if it is there (``pip install --target DIR xdsl==0.62.0``): the same rules as its rewrite patterns, in one
+  greedy applier, 5 and 50 of them. It declares no patterns: each is Python that looks at an op and its operands.
 
 Times are processor time, the least of some runs, with the nodes of the result walked once and Python's cycle collector
 paused for all. Rules are made before.
@@ -208,6 +210,78 @@ def onnxscript(nodes: int) -> tuple[float, int]:
     return seconds / nodes * 1e6, count
 
 
+def xdsl(nodes: int, count: int) -> tuple[float, int]:
+    """The same rules as classes of xdsl's, whose method is called at every op."""
+    from xdsl.dialects import arith, builtin, math
+    from xdsl.dialects.test import TestOp
+    from xdsl.ir import Block, Region
+    from xdsl.pattern_rewriter import GreedyRewritePatternApplier, PatternRewriteWalker, RewritePattern
+
+    at: dict[str, Any] = {
+        "sin": math.SinOp, "cos": math.CosOp, "tanh": math.TanhOp, "exp": math.ExpOp, "abs": math.AbsFOp,
+        "sqrt": math.SqrtOp, "neg": arith.NegfOp, "floor": math.FloorOp, "ceil": math.CeilOp, "erf": math.ErfOp,
+    }  # fmt: skip
+
+    def make() -> Any:
+        start = TestOp(result_types=[builtin.f32])
+        made: list[Any] = [start]
+
+        def call(kind: Any, *args: Any) -> Any:
+            made.append(kind(*args))
+            return made[-1].results[0]
+
+        a = b = start.results[0]
+        for block in range(nodes // 20):
+            outer, inner = PAIRS[block % 4]
+            for i in range(6):
+                a, b = call(arith.AddfOp, a, b), call(at["sin" if i % 2 else "tanh"], a)
+            d = call(at[outer], call(at[inner], a))
+            c, e = call(arith.MulfOp, a, b), call(arith.MulfOp, d, a)
+            a = call(arith.AddfOp, *((c, e) if block % 2 else (e, c)))
+            a, b = call(arith.MaximumfOp, a, b), call(arith.MinimumfOp, call(at["tanh"], a), d)
+        made.append(TestOp(operands=[call(arith.AddfOp, a, b)]))
+        return builtin.ModuleOp(Region(Block(made)))
+
+    fired = 0
+
+    class Pair(RewritePattern):
+        def __init__(self, f: Any, g: Any) -> None:
+            self.f, self.g = f, g
+
+        def match_and_rewrite(self, op: Any, rewriter: Any) -> None:
+            nonlocal fired
+            if isinstance(op, self.f) and isinstance(op.operands[0].owner, self.g):
+                fired += 1
+                rewriter.replace_matched_op(math.TanOp(op.operands[0].owner.operands[0]))
+
+    class Factor(RewritePattern):
+        def match_and_rewrite(self, op: Any, rewriter: Any) -> None:
+            nonlocal fired
+            if not isinstance(op, arith.AddfOp):
+                return
+            left, right = (operand.owner for operand in op.operands)
+            if not isinstance(left, arith.MulfOp) or not isinstance(right, arith.MulfOp):
+                return
+            for x, y in (tuple(left.operands), tuple(left.operands)[::-1]):
+                for other, z in (tuple(right.operands), tuple(right.operands)[::-1]):
+                    if other is x:
+                        fired += 1
+                        total = arith.AddfOp(y, z)
+                        rewriter.replace_matched_op([total, arith.MulfOp(x, total.result)])
+                        return
+
+    patterns = [Factor(), *(Pair(at[f], at[g]) for f, g in PAIRS[: count - 1])]
+
+    def work(module: Any) -> int:
+        nonlocal fired
+        fired = 0
+        PatternRewriteWalker(GreedyRewritePatternApplier(patterns)).rewrite_module(module)
+        return fired
+
+    seconds, applied = timed(make, work)
+    return seconds / nodes * 1e6, applied
+
+
 def main() -> None:
     print(f"{'processor time':<34} {'nodes':>9} {'us/node':>9} {'applied':>9}")
     found: dict[str, float] = {}
@@ -223,6 +297,9 @@ def main() -> None:
     row("torch.fx, larger", 10_000, torch_fx(10_000))
     if importlib.util.find_spec("onnxscript") is not None:
         row("onnxscript, 5 rules", 10_000, onnxscript(10_000))
+    if importlib.util.find_spec("xdsl") is not None:
+        for count in (5, 50):
+            row(f"xdsl, {count} rules", 10_000, xdsl(10_000, count))
     print(f"50 rules / 5 rules: {found['tdagger, 50 rules'] / found['tdagger, 5 rules']:.2f}")
     print(f"t(1M)/t(100k): {10 * found['tdagger, 50 rules, large'] / found['tdagger, 50 rules']:.1f}")
     print(f"torch.fx (3,000 nodes) / tdagger: {found['torch.fx, 5 rules one by one'] / found['tdagger, 50 rules']:.0f}")

@@ -43,56 +43,63 @@ def bulk() -> Generator[None, None, None]:
 
 def topological(roots: Iterable[Value]) -> list[Value]:
     """Everything the roots reach, arguments before users; no recursion, linear in values and arguments."""
-    order: list[Value] = []
-    _append_reached(list(roots), order, set())
-    return order
+    done: dict[Value, None] = {}
+    _reach(list(roots), done)
+    return list(done)
 
 
-def _append_reached(stack: list[Value], order: list[Value], seen: set[Value]) -> None:
-    """Append to ``order`` what is reached and not ``seen`` yet, first what is first in ``stack``."""
+def _reach(stack: list[Value], done: dict[Value, None]) -> None:
+    """Add to ``done`` what is reached and isn't there yet, first what is first in ``stack``."""
     stack.reverse()
-    add, append, push, pop = seen.add, order.append, stack.append, stack.pop
+    push, pop = stack.append, stack.pop
     while stack:
-        value = stack[-1]
-        for arg in value.args:
-            if arg not in seen:
-                if len(value.args) < _WIDE:
-                    push(arg)
-                else:  # looking again from the first for each would be quadratic
-                    stack += [a for a in reversed(value.args) if a not in seen]
-                break
-        else:
-            if value not in seen:
-                add(value)
-                append(value)
-            pop()
-
-
-#: Values with more arguments are walked in another way.
-_WIDE = 8
+        value = pop()
+        while True:  # from a value to an argument that isn't done, as deep as that goes
+            args = value.args
+            count = len(args)
+            if count == 1:  # most have one argument or two, for which a loop takes a third of the time
+                if args[0] not in done:
+                    push(value)
+                    value = args[0]
+                    continue
+            elif count == 2:
+                first, second = args
+                if first not in done:
+                    push(value)
+                    value = first
+                    continue
+                if second not in done:
+                    push(value)
+                    value = second
+                    continue
+            else:
+                waiting = [a for a in args if a not in done]
+                if waiting:
+                    push(value)
+                    waiting.reverse()
+                    stack += waiting
+                    break
+            done[value] = None
+            break
 
 
 def _ordered(order: Iterable[Value], needed: list[Value]) -> list[Value]:
     """What is needed, in a given order where that lets arguments come first; linear."""
-    found: list[Value] = []
-    seen: set[Value] = set()
-    add, append = seen.add, found.append
+    done: dict[Value, None] = {}
     for value in order:
         for arg in value.args:
-            if arg not in seen:
-                _append_reached([value], found, seen)
+            if arg not in done:
+                _reach([value], done)
                 break
         else:
-            if value not in seen:
-                add(value)
-                append(value)
-    _append_reached(needed[:], found, seen)
+            done[value] = None
+    _reach(needed[:], done)
     reached = set(needed)
     update = reached.update
-    for value in reversed(found):
+    for value in reversed(done):
         if value in reached:
             update(value.args)
-    return found if len(reached) == len(found) else [v for v in found if v in reached]
+    return list(done) if len(reached) == len(done) else [v for v in done if v in reached]
 
 
 class Graph:

@@ -17,6 +17,7 @@ from tdagger.analysis.execution.backends import backend_of
 from tdagger.analysis.execution.layout import channels_last, is_channels_last, is_contiguous, is_dense, like, reshaped
 from tdagger.analysis.execution.torch_cpu import TORCH_CPU
 from tdagger.analysis.execution.tracing import NUMPY, trace
+from tdagger.analysis.memory.schedule import scheduled
 from tdagger.errors import AttributeValueError
 from tdagger.frameworks.torch.emit.composites import COMPOSITES
 from tdagger.tensordag import Signature
@@ -265,6 +266,6 @@ def test_a_run_is_traced_in_another_order() -> None:
     a, b = td.exp(x), td.sin(x)
     graph = td.Graph({"x": x}, {"y": td.reduce(a, "sum") + td.reduce(b, "sum")}, order=[a, b])
     assert trace(graph, NUMPY).peak_bytes == 68
-    assert trace(graph, NUMPY, td.analysis.schedule.scheduled(graph).values).peak_bytes == 40
+    assert trace(graph, NUMPY, scheduled(graph).values).peak_bytes == 40
     assert trace(graph, NUMPY).peak_at is not None
     assert np.isfinite(trace(graph, NUMPY).peak_bytes)

@@ -169,6 +169,27 @@ def test_convert(capsys, tmp_path, suffix):
     assert main(["convert", "cli_nets:build", str(target), "--force"]) == 0
 
 
+def test_convert_an_optimized_network(capsys, tmp_path):
+    (tmp_path / "normed.py").write_text(
+        "import torch\n"
+        "def build():\n"
+        "    torch.manual_seed(0)\n"
+        "    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU())\n"
+        "    return net.eval(), torch.ones(1, 3, 8, 8)\n"
+    )
+    target = tmp_path / "out.pt2"
+    assert main(["convert", "normed:build", str(target), "--optimize"]) == 0
+    program = torch.export.load(target)
+    assert {"0.bias", "0.weight"} <= program.state_dict.keys()
+    assert "1.weight" not in program.state_dict
+    net, x = __import__("normed").build()
+    torch.testing.assert_close(program.module()(x), net(x))
+    sys.modules.pop("normed")
+    capsys.readouterr()
+    assert main(["inspect", str(target), "--optimize", "--text"]) == 0
+    assert "batch_norm" not in capsys.readouterr().out
+
+
 def test_convert_to_python(capsys, tmp_path, monkeypatch):
     pytest.importorskip("safetensors")
     target = tmp_path / "written.py"

@@ -88,6 +88,7 @@ def inspect(
     meta: common.Meta = False,
     unbatch: common.Unbatch = False,
     resize: common.Resize = None,
+    optimize: common.Optimize = False,
     debug: common.Debug = False,
 ) -> int:
     """Show a network's totals, its ops, and what each module takes."""
@@ -101,6 +102,7 @@ def inspect(
         common.import_source(common.load_source(source, network, meta)),
         unbatch,
         resize,
+        optimize=optimize,
     )
     if as_text or axes:
         typer.echo(text.show(dag, axes=axes is not False))
@@ -159,6 +161,7 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
     unbatch: common.Unbatch = False,
     resize: common.Resize = None,
+    optimize: common.Optimize = False,
     debug: common.Debug = False,
 ) -> int:
     """Write a network as .pt2 (ExportedProgram), .pt or .ts (TorchScript) or .py (source and weights)."""
@@ -176,6 +179,7 @@ def convert(
         common.import_source(common.load_source(source, network)),
         unbatch,
         resize,
+        optimize=optimize,
     )
     with common.progress(f"writing {target}"):
         save(dag, target, form)

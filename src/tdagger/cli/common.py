@@ -91,6 +91,10 @@ Unbatch = Annotated[
     bool,
     typer.Option("--unbatch", help="Take the batch axis out of every op; before other sizes.", rich_help_panel=PANEL),
 ]
+Optimize = Annotated[
+    bool,
+    typer.Option("--optimize", help="Fold and merge layers, for inference; after other sizes.", rich_help_panel=PANEL),
+]
 Resize = Annotated[
     str | None,
     typer.Option(
@@ -175,11 +179,14 @@ def import_source(source: Source, external: bool = False) -> TensorDAG:
         return source.dag(external)
 
 
-def changed(dag: TensorDAG, unbatch: bool, sizes: str | None, option: str = "--resize") -> TensorDAG:
-    """The network without its batch, at other sizes, as the options say."""
+def changed(
+    dag: TensorDAG, unbatch: bool, sizes: str | None, option: str = "--resize", optimize: bool = False
+) -> TensorDAG:
+    """The network without its batch, at other sizes, optimised, as the options say."""
     with progress(f"changing {dag.name}"):
         dag = dag.unbatch() if unbatch else dag
-        return dag.resize(sizes_of(sizes, option)) if sizes else dag
+        dag = dag.resize(sizes_of(sizes, option)) if sizes else dag
+        return dag.optimize() if optimize else dag
 
 
 def _once(pairs: Iterable[tuple[str, Any]], option: str) -> dict[str, Any]:

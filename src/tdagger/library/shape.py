@@ -69,12 +69,19 @@ def _pieces(old: Shape, new: Shape) -> list[tuple[int, int]]:
                 a, i = a * old[i], i + 1
             else:
                 b, j = b * new[j], j + 1
+        while _is_open(new[j - 1]) and old[i : i + 1] == (1,) != new[j : j + 1]:  # what is left open has it
+            i += 1
         pieces.append((i - start[0], j - start[1]))
     rest = (len(old) - i, len(new) - j)  # axes of size 1 at the end go with the last piece
     if rest != (0, 0):
         last = pieces.pop() if pieces else (0, 0)
         pieces.append((last[0] + rest[0], last[1] + rest[1]))
     return pieces
+
+
+def _is_open(size: int) -> bool:
+    """Whether it follows from the other sizes."""
+    return isinstance(size, Sized) and bool(size.offsets)
 
 
 def _regroup(x: Value, new: Shape) -> Value:

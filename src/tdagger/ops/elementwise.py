@@ -502,6 +502,10 @@ class Bitcast(Op, core=True):
         return Bitcast(self.one(types, "inverse").dtype)
 
 
+#: Ops whose every entry depends on the same entry of each argument.
+POINTWISE = (Unary, Binary, Where, Cast, Bitcast)
+
+
 # --- functions ---------------------------------------------------------------------------------------------
 
 

@@ -18,18 +18,19 @@ its size (``1 / n``, zeros of ``n`` entries that are only summed, a window over 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 from tdagger.analysis.axes.algebra import Axes, Axis, Guess, resolve
 from tdagger.analysis.axes.made import WHOLE, because, numbers_made
 from tdagger.analysis.axes.sizes import Sizes, assumed
-from tdagger.graph import result_types
+from tdagger.graph import is_one, result_types
 from tdagger.op import Term, Value
 from tdagger.ops.source import Const, Iota
 from tdagger.types import Sized
 
 #: Attributes that hold numbers of entries as the source gave them.
-_COUNTS = frozenset({"kernel", "widths", "shift", "shifts", "k", "window"})
+_COUNTS = frozenset({"kernel", "widths", "shift", "shifts", "k", "window", "classes"})
 
 #: Kinds of axes that nothing but constants has.
 _LOOSE = frozenset({"iota", "repeated", "const", "banded", "random", "interpolated", "bins"})
@@ -42,6 +43,12 @@ _INDEXED = frozenset({"gather", "scatter"})
 
 #: Of an axis of more entries, 1 and 2 as an attribute are taken as said; of one of less, what is more than it has.
 _FEW = 5
+
+#: So many integers may have been written as a list.
+_LISTED = 64
+
+#: Of so few entries the half, or all but one, is 1.
+_FEWEST = 2
 
 
 class LeftOut(NamedTuple):
@@ -56,9 +63,27 @@ def with_left_out(axes: Axes, left_out: Iterable[LeftOut]) -> Axes:
     """The axes, with what was left out of their graph among the guesses."""
     known = set(axes.graph.values) if left_out else set[Value]()
     for value, dimensions, what in left_out:
-        for i in dimensions if value in known else ():
-            axes.guesses.append(Guess(value, axes[value][i], what))
+        if value in known:
+            axes.guesses += [Guess(value, axes[value][i], what) for i in dimensions]
+            continue
+        for found in _behind(value, known):  # what came of it has no entries, or was written over
+            axes.guesses += [Guess(found, t, f"is what {value!r} is made of, which {what}") for t in axes[found] if t]
     return axes
+
+
+def _behind(value: Value, known: set[Value]) -> Iterator[Value]:
+    """The first values of a graph that one which isn't in it was made of."""
+    seen: set[Value] = set()
+    stack = [value]
+    while stack:
+        value = stack.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        if value not in known:
+            stack.extend(value.args)
+        elif is_one(value):
+            yield value
 
 
 def doubts(axes: Axes, sizes: Sizes, numbers: bool = True) -> Iterator[Guess]:
@@ -74,16 +99,17 @@ def doubts(axes: Axes, sizes: Sizes, numbers: bool = True) -> Iterator[Guess]:
     known = {g.value for g in guessed}
     of = _sizes_of(axes, changed)
     entries = {float(number): why for n in sorted(of) for number, why in _wholes(n)}
+    given = {number for a in changed if a.kind == "input" for number, _ in _wholes(a.size)}
     picked = {v.args[0] for v in axes.graph.values if v.op.name == "group"}
     for value in axes.graph.values:
-        why = _count(axes, value, changed)
+        why = _count(axes, value, changed) or _listed(value, entries, given)
         if not why and value.op.name == "slice":
-            why = _bound(axes, value, value in picked, changed, of)
+            why = _bound(axes, value, value in picked, changed, of) or _from_end(axes, value, changed, entries)
         if why and value not in known:
             yield Guess(value, (), why)
     if numbers:
         yield from numbers_made(axes, changed, of)
-    if any(a.size == 1 for a in changed):
+    if any(a.size <= _FEWEST for a in changed):
         yield from _single(axes, changed)
     yield from _untied(axes, sizes, {n: why for n, why in entries.items() if n > 1})
 
@@ -95,13 +121,41 @@ def _count(axes: Axes, value: Value, changed: set[Axis]) -> str:
         given = {n for n in _numbers(attributes[name]) if n > 0}
         for arg in value.args if given else ():
             for terms, type_ in zip(axes.of(arg), result_types(arg), strict=True):
-                own = {n for t, n in zip(terms, type_.shape, strict=True) if any(a in changed for a in t)}
-                for n in own:
-                    numbers = {k for k in given if k > 2 or k == n or (n <= _FEW and name != "kernel")}
+                windows = _windows(attributes, len(terms)) if name == "kernel" else range(len(terms))
+                own = {
+                    (n, i in windows)
+                    for i, (t, n) in enumerate(zip(terms, type_.shape, strict=True))
+                    if any(a in changed for a in t)
+                }
+                for n, along in own:
+                    numbers = {k for k in given if k > 2 or k == n or (n <= _FEW and along)}
                     for number, why in _wholes(n):
                         if number in numbers:
                             return f"has {name}={attributes[name]}, {why}"
     return ""
+
+
+def _windows(attributes: Mapping[str, Any], rank: int) -> range:
+    """The dimensions that a kernel is for: one that is told, or the last ones."""
+    kernel = attributes["kernel"]
+    if isinstance(kernel, tuple):
+        return range(rank - len(cast(tuple[int, ...], kernel)), rank)
+    axis = int(attributes["axis"])
+    return range(axis, axis + 1)
+
+
+def _listed(value: Value, made: Mapping[float, str], own: set[int]) -> str:
+    """Which of some integers, as an index has them, is made of a size; not of those that count on.
+
+    Up to 2 are everywhere: of these only ``own``, that are made of the sizes of inputs.
+    """
+    data = value.op.data if isinstance(value.op, Const) and value.type.dtype.is_int else None
+    if data is None or not 1 < data.size <= _LISTED:
+        return ""
+    numbers = data.reshape(-1).tolist()
+    if len(numbers) > 2 and len({b - a for a, b in pairwise(numbers)}) == 1:
+        return ""
+    return next((f"has {n} in it, {made[n]}" for n in numbers if n in made and (n > 2 or n in own)), "")
 
 
 def _wholes(n: int) -> Iterator[tuple[int, str]]:
@@ -124,6 +178,16 @@ def _bound(axes: Axes, value: Value, picked: bool, changed: set[Axis], sizes: se
             made = sizes & ({bound, bound + 1} if bound > 2 else {bound} if bound == stop else set())
             if made and bound < n and not isinstance(bound, Sized):
                 return f"takes entries from or to {bound}, where an axis of {min(made)} entries has another size"
+    return ""
+
+
+def _from_end(axes: Axes, value: Value, changed: set[Axis], made: Mapping[float, str]) -> str:
+    """Which bound that counts from the end is made of the size of another axis."""
+    for bounds, term in zip(value.op.attributes["bounds"], axes[value.args[0]], strict=True):
+        own = any(a in changed for a in resolve(term))
+        for bound in () if own or bounds is None else bounds[:2]:
+            if isinstance(bound, Sized) and bound.divisor == 1 and bound.plus < -2 and -bound.plus in made:
+                return f"takes entries from or to {bound.plus}: {made[-bound.plus]}"
     return ""
 
 
@@ -150,17 +214,20 @@ def _numbers(attribute: Any) -> Iterator[int]:
 
 
 def _single(axes: Axes, changed: set[Axis]) -> Iterator[Guess]:
-    """Constants of one entry where an axis of one entry changes: there may be as many as that axis has."""
+    """Constants of one entry where an axis of so few changes: there may be as many as that axis has."""
     ones: set[Value] = set()
     outputs = {*axes.graph.outputs.values(), *axes.graph.updates.values()}
+    few = f"an axis of {min(a.size for a in changed)} entries"
     for value in axes.graph.values:
         # what an index is made of, beside the shape of what it goes into
         made = value.args if value in axes.static else value.args[1:] if value.op.name == "linear_index" else ()
         placed = isinstance(value.op, Const | Iota) or (value in axes.static and value.op.name in _PLACED)
         if (placed and value.rank and value.type.size == 1) or any(a in ones for a in made):
             ones.add(value)
-        if value in ones and value in outputs:
-            yield Guess(value, (), "is an output with 1 entry, where an axis of 1 entry has another size")
+        if value.op.attributes.get("classes") == 1:
+            yield Guess(value, (), f"has 1 class, where {few} has another size")
+        if value in outputs and (value in ones or (value in axes.static and 1 in value.shape)):
+            yield Guess(value, (), f"is an output with a dimension of 1 entry, where {few} has another size")
         if value in axes.static or value in ones:
             continue
         for i, arg in enumerate(value.args):
@@ -172,40 +239,76 @@ def _single(axes: Axes, changed: set[Axis]) -> Iterator[Guess]:
                     n == 1 and any(a in changed for a in resolve(t)) for t, n in zip(terms, type_.shape, strict=True)
                 )
                 if index or along:
-                    yield Guess(arg, (), "has 1 entry, where an axis of 1 entry has another size")
+                    yield Guess(arg, (), f"has 1 entry, where {few} has another size")
 
 
 def _untied(axes: Axes, sizes: Sizes, made: Mapping[float, str]) -> Iterator[Guess]:
     """Dimensions that were made, of as many entries as come of a size, and that nothing ties to an axis."""
     seen: set[Axis] = set()
     used: set[Axis] = set()
+    counted = _counted(axes, sizes)
     for (value, i), copies in axes.copies.items():
         used.update(axis.root() for axis in copies)
         for term in axes.at(value, i):
-            yield from _loose(value, term, sizes, made, seen)
+            yield from _loose(value, term, sizes, made, counted, seen)
     inner = set(_with_parts(used))
     outputs = {*axes.graph.outputs.values(), *axes.graph.updates.values()}
+    of = {a.size for a, n in sizes.known.items() if n != a.size}
+    whole = {float(function(n)): because(shown, n) for n in of for shown, function in WHOLE.items()}
+    more = {n: why for n, why in whole.items() if n > 1}  # of what is given out whatever the inputs are
     for value in axes.graph.values:
         static = value in axes.static and value not in outputs
+        if value in axes.static and value in outputs:
+            for term in [t for terms in axes.of(value) for t in terms]:
+                yield from _loose(value, term, sizes, more, counted, seen)
         for term in [t for terms in axes.of(value) for t in terms]:
             # what isn't used outside was summed, or picked from, among constants
             own = tuple(a for a in term if a not in inner) if static else term
-            yield from _loose(value, own, sizes, made, seen)
+            yield from _loose(value, own, sizes, made, counted, seen)
 
 
-def _loose(value: Value, term: Term, sizes: Sizes, made: Mapping[float, str], seen: set[Axis]) -> Iterator[Guess]:
+def _loose(
+    value: Value, term: Term, sizes: Sizes, made: Mapping[float, str], counted: _Counted, seen: set[Axis]
+) -> Iterator[Guess]:
     for axis in resolve(term):
-        counted = [a for line in axis.lines for p in line.parts if not isinstance(p, int) for a in resolve(p)]
-        of_loose = bool(counted) and all(a.kind in _LOOSE and a not in sizes.told for a in counted)
         if axis in seen or axis.rigid or sizes.known.get(axis, axis.size) != axis.size:
             continue
-        own = [axis] if axis.kind in _LOOSE and (axis not in sizes.told or of_loose) else []
-        for a in [*own, *(counted if of_loose and axis.kind == "line" else [])]:
-            why = made.get(float(a.size))
+        of_loose = counted.get(axis)
+        numbers = [axis.size] if axis.kind in _LOOSE and (axis not in sizes.told or of_loose is not None) else []
+        if of_loose is not None and axis.kind == "line":
+            numbers += of_loose or [axis.size]
+        for n in numbers:
+            why = made.get(float(n))
             if why is not None:
                 seen.add(axis)
-                yield Guess(value, (axis,), f"has {a.size} entries, and nothing ties them to an axis: {why}")
+                yield Guess(value, (axis,), f"has {n} entries, and nothing ties them to an axis: {why}")
                 break
+
+
+#: Of an axis that is counted from others, all of them loose, how many entries these have.
+_Counted = dict[Axis, list[int]]
+
+
+def _counted(axes: Axes, sizes: Sizes) -> _Counted:
+    """The axes that are counted from loose ones alone, from numbers, or from one another."""
+    parts = {
+        axis: [a for line in axis.lines for p in line.parts if not isinstance(p, int) for a in resolve(p)]
+        for axis in dict.fromkeys(a.root() for a in axes.all)
+        if axis.lines
+    }
+    users: dict[Axis, list[Axis]] = {}
+    firm: list[Axis] = []
+    for axis, own in parts.items():
+        for part in own:
+            users.setdefault(part, []).append(axis)
+            if (part.kind not in _LOOSE or part in sizes.told) and part not in parts:
+                firm.append(axis)
+    found = {axis: [part.size for part in own] for axis, own in parts.items()}
+    while firm:
+        axis = firm.pop()
+        if found.pop(axis, None) is not None:
+            firm += users.get(axis, ())
+    return found
 
 
 def _with_parts(axes: Iterable[Axis]) -> Iterator[Axis]:

@@ -10,13 +10,13 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations
-from typing import cast
+from typing import Any, cast
 
-import numpy as np
+import ml_dtypes
 
 from tdagger.analysis.axes.algebra import Axes, Axis, Guess, resolve
 from tdagger.graph import result_types
-from tdagger.op import Value
+from tdagger.op import Term, Value
 from tdagger.ops.source import Const
 
 #: What Python makes of a size as a number of entries.
@@ -102,23 +102,23 @@ class _Made:
 def numbers_made(axes: Axes, changed: set[Axis], sizes: set[int]) -> Iterator[Guess]:
     """The constants of one number that are made of sizes that change."""
     made = _Made(sizes)
-    spread: dict[Value, Value] = {}  # a constant that was only broadcast, and the constant
+    spread: dict[Value, tuple[Value, ...]] = {}  # what is one number, or only broadcast, and the constants it is of
     seen: set[Value] = set()
     for value in axes.graph.values:
         if isinstance(value.op, Const):
-            if value.type.size == 1 and value.op.data.dtype.kind in "iuf":
-                spread[value] = value
-        elif len(value.args) == 1 and value.args[0] in spread and value.op.name in _SPREADS:
-            spread[value] = spread[value.args[0]]
-        else:
-            for i, arg in enumerate(value.args):
-                if (
-                    arg in spread
-                    and spread[arg] not in seen
-                    and (why := _number(axes, value, i, spread[arg], made, changed))
-                ):
-                    seen.add(spread[arg])
-                    yield Guess(spread[arg], (), f"is {why}")
+            if value.type.size == 1 and value.type.dtype.name != "bool" and not value.type.dtype.is_complex:
+                spread[value] = (value,)
+            continue
+        numbers = {c: i for i, arg in reversed([*enumerate(value.args)]) for c in spread.get(arg, ())}
+        only = bool(value.args) and all(arg in spread for arg in value.args)
+        if only and (value.op.name in _SPREADS or all(v.type.size == 1 for v in (value, *value.args))):
+            spread[value] = tuple(numbers)
+        if only and value.op.name in _SPREADS:
+            continue
+        for constant, i in numbers.items():
+            if constant not in seen and (why := _number(axes, value, i, constant, made, changed)):
+                seen.add(constant)
+                yield Guess(constant, (), f"is {why}")
 
 
 def _number(axes: Axes, value: Value, place: int, constant: Value, made: _Made, changed: set[Axis]) -> str:
@@ -128,11 +128,12 @@ def _number(axes: Axes, value: Value, place: int, constant: Value, made: _Made, 
     kind = value.op.attributes.get("kind")
     if place == 1 and kind == "pow" and number in _POWERS:
         return ""
-    if not math.isfinite(number):
+    if not math.isfinite(number) or (number and not math.isfinite(1 / number)):
         return ""
     if not number and (1 not in made.sizes or kind not in _WITHOUT_ZERO):
         return ""
-    near = float(np.finfo(data.dtype).eps) * 4 if data.dtype.kind == "f" else 0.0
+    dtype = constant.type.dtype
+    near = float(cast(Any, ml_dtypes.finfo(data.dtype)).eps) * (4 if dtype.bytes > 2 else 1) if dtype.is_float else 0.0
     near_by = _near(value)
     found = made.of(number, near)
     if found is not None:
@@ -144,7 +145,7 @@ def _number(axes: Axes, value: Value, place: int, constant: Value, made: _Made, 
         if value in axes.static:  # a number among constants: beside as many of them
             beside = any(n in sizes and n > 1 for arg in value.args for n in arg.shape)
         else:
-            beside = any(a in changed for v in near_by for terms in axes.of(v) for t in terms for a in resolve(t))
+            beside = any(a in changed for term, _ in _dimensions(axes, near_by) for a in term)
         if beside:
             return why
     whole = max(number, 1 / number) if number else 0.5  # of sizes, or one by them
@@ -166,6 +167,13 @@ def _near(value: Value) -> list[Value]:
                 v = v.args[0]
             found.append(v)
     return list(dict.fromkeys(found))
+
+
+def _dimensions(axes: Axes, values: Iterable[Value]) -> Iterator[tuple[Term, int]]:
+    """The terms and sizes of all dimensions of some values."""
+    for value in values:
+        for terms, type_ in zip(axes.of(value), result_types(value), strict=True):
+            yield from zip(terms, type_.shape, strict=True)
 
 
 def _products(axes: Axes, value: Value, changed: set[Axis]) -> Iterator[int]:

@@ -23,7 +23,7 @@ from tdagger.composite import Composite
 from tdagger.errors import AttributeValueError
 from tdagger.graph import Graph, Traffic, Unit, is_one, result_types
 from tdagger.op import Op, Value
-from tdagger.ops.elementwise import Binary, Bitcast, Cast, Unary, Where
+from tdagger.ops.elementwise import POINTWISE
 from tdagger.ops.source import Const, Iota, Leaf
 from tdagger.ops.structure import Concat, Group, Item, Pad, Permute, Repeat, Slice, Unfold, Ungroup
 
@@ -32,7 +32,7 @@ from tdagger.ops.structure import Concat, Group, Item, Pad, Permute, Repeat, Sli
 Kind = Literal["stored", "movement", "elementwise", "anchor"]
 
 _MOVEMENTS = (Permute, Group, Ungroup, Repeat, Slice, Pad, Unfold)
-_ELEMENTWISE = (Unary, Binary, Where, Cast, Bitcast, Concat, Iota)
+_ELEMENTWISE = (*POINTWISE, Concat, Iota)
 _SOURCES = (Leaf, Const)
 _STORED = (Leaf, Const, Item)
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from tdagger.composite import Composite
 from tdagger.graph import Graph, is_one, is_view, result_types
 from tdagger.op import Op, Value
-from tdagger.ops.elementwise import Binary, Bitcast, Cast, Unary, Where
+from tdagger.ops.elementwise import POINTWISE
 from tdagger.ops.source import Const, Leaf
 from tdagger.ops.structure import Item
 from tdagger.types import TensorType
@@ -153,8 +153,6 @@ def memory(graph: Graph, aliases: Mapping[str, str] | None = None) -> Memory:
 
 # --- in place ----------------------------------------------------------------------------------------------
 
-_ELEMENTWISE = (Unary, Binary, Where, Cast, Bitcast)
-
 
 def overwritten(op: Op, out: TensorType, types: tuple[TensorType, ...]) -> tuple[int, ...]:
     """The arguments that a kernel of ``op`` may write its result over, by number.
@@ -169,7 +167,7 @@ def overwritten(op: Op, out: TensorType, types: tuple[TensorType, ...]) -> tuple
 def _pointwise(op: Op, out: TensorType, types: tuple[TensorType, ...]) -> set[int]:
     """The arguments of which each entry of the result needs only the entry at the same place."""
     same = {i for i, t in enumerate(types) if t.shape == out.shape}
-    if not same or isinstance(op, _ELEMENTWISE):
+    if not same or isinstance(op, POINTWISE):
         return same
     if not isinstance(op, Composite):
         return set()

@@ -12,14 +12,11 @@ from typing import Any
 from tdagger.library.activation import gelu, hard_swish, mish, relu6, sigmoid, silu, softplus
 from tdagger.library.arithmetic import square
 from tdagger.ops.elementwise import erf, exp, neg, pow_, reciprocal, tanh
-from tdagger.transform.rewrite import Rule, either, rule
+from tdagger.transform.rewrite import Rule, either, rule_of
 
 
 def _is(name: str, pattern: Callable[..., Any], composite: Any) -> Rule:
-    made = rule(pattern)
-    made.name = name
-    made.to(lambda x: composite(x))
-    return made
+    return rule_of(name, pattern, lambda x: composite(x))
 
 
 def _half(x: Any, factor: Any) -> Any:

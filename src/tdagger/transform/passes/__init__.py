@@ -5,15 +5,21 @@ from tdagger.transform.passes.convert import convert_dtype
 from tdagger.transform.passes.decompose import decompose
 from tdagger.transform.passes.fold import fold_constants, fold_weights, freeze, unfreeze
 from tdagger.transform.passes.layers import fold_batch_norm, fold_scales, merge_linear
+from tdagger.transform.passes.layout import channels_first, channels_last
 from tdagger.transform.passes.memory_format import channels_last_weights
+from tdagger.transform.passes.outline import Outlined, outline
 from tdagger.transform.passes.pipeline import Pipeline, Step
+from tdagger.transform.passes.rank import to_rank
 from tdagger.transform.passes.results import drop_unused_results
 from tdagger.transform.passes.simplify import simplify, sink_transposes
 
 __all__ = [
     "DEFAULT",
+    "Outlined",
     "Pipeline",
     "Step",
+    "channels_first",
+    "channels_last",
     "channels_last_weights",
     "convert_dtype",
     "decompose",
@@ -25,8 +31,10 @@ __all__ = [
     "freeze",
     "merge_linear",
     "optimized",
+    "outline",
     "simplify",
     "sink_transposes",
+    "to_rank",
     "unfreeze",
 ]
 

@@ -17,7 +17,7 @@ from tdagger.op import Array, Op, Value
 from tdagger.ops.external import External
 from tdagger.ops.source import Buffer, Const, Input, Leaf, Parameter, Random, const
 from tdagger.ops.structure import Group, Item, Permute, Repeat, Slice, Ungroup
-from tdagger.transform.surgery.edit import Edit, finished, state_of
+from tdagger.transform.surgery.edit import Edit, down_to, finished, state_of
 
 #: Constants of more elements than these are kept as the programs that make them.
 ELEMENTS = 1 << 16
@@ -142,7 +142,7 @@ def _names(dag: Network, wanted: list[Value], behind: Mapping[Value, list[Value]
     """A name for each new weight: what it is to a layer, or that of a weight of its type that is used up."""
     state = state_of(dag)
     aliased = {w.alias_of for w in state.values() if w.alias_of}
-    reached = _reached(dag.graph, set(wanted))
+    reached = down_to([*dag.graph.outputs.values(), *dag.graph.updates.values()], set(wanted))
     still = {cast(Leaf, v.op).leaf for v in reached if _is_weight(v)}
     free = {n for n in (cast(Leaf, w.op).leaf for ws in behind.values() for w in ws) if n not in still | aliased}
     found: dict[Value, str] = {}
@@ -160,19 +160,6 @@ def _names(dag: Network, wanted: list[Value], behind: Mapping[Value, list[Value]
         elif value not in found:
             prefix, dot, last = cast(Leaf, behind[value][0].op).leaf.rpartition(".")
             found[value] = _fresh(f"{prefix}{dot}folded_{last}", {*state, *found.values()})
-    return found
-
-
-def _reached(graph: Graph, stop: set[Value]) -> set[Value]:
-    """What outputs and updates need where some values are given."""
-    stack = [*graph.outputs.values(), *graph.updates.values()]
-    found = set(stack)
-    while stack:
-        value = stack.pop()
-        for arg in () if value in stop else value.args:
-            if arg not in found:
-                found.add(arg)
-                stack.append(arg)
     return found
 
 

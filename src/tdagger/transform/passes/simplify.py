@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from tdagger.library.activation import dropout, relu, relu6
@@ -14,8 +13,8 @@ from tdagger.library.shape import reshape
 from tdagger.network import N
 from tdagger.op import Value
 from tdagger.ops.elementwise import UNARY, Unary, cast, maximum, minimum, where
-from tdagger.ops.structure import Group, Permute, Repeat, Ungroup
-from tdagger.transform.rewrite import Rule, applied, either, elementwise, no, op, rule
+from tdagger.ops.structure import Group, Permute, Repeat, Slice, Ungroup
+from tdagger.transform.rewrite import Rule, applied, either, elementwise, no, op, rule_of
 from tdagger.types import DType
 
 
@@ -41,15 +40,6 @@ def _simplified(dag: N, rules: tuple[Rule, ...]) -> N:
     return applied(dag, rules)[0]
 
 
-def _rule(name: str, pattern: Callable[..., Any], to: Callable[..., Any], *conditions: Callable[..., Any]) -> Rule:
-    made = rule(pattern)
-    made.name = name
-    made.to(to)
-    for condition in conditions:
-        made.when(condition)
-    return made
-
-
 def _itself(x: Any) -> Any:
     return x
 
@@ -61,17 +51,17 @@ _BACK = ("neg", "not", "conj")
 def _identities() -> list[Rule]:
     """Ops that give one of their arguments. ``x + 0.0`` is none: it makes 0.0 of -0.0."""
     found = [
-        _rule("times_one", lambda x: x * 1.0, _itself, lambda x: not x.dtype.is_complex),
-        _rule("over_one", lambda x: divide(x, 1.0), _itself),
-        _rule("less_nothing", lambda x: subtract(x, 0.0), _itself),
-        _rule("plus_nothing", lambda x: x + -0.0, _itself, lambda x: x.dtype.is_float),
-        _rule("plus_zero", lambda x: x + 0, _itself, lambda x: x.dtype.is_int),
-        _rule("largest_of_one", lambda x: maximum(x, x), _itself),
-        _rule("smallest_of_one", lambda x: minimum(x, x), _itself),
-        _rule("either_way", lambda c, x: where(c, x, x), _itself),
-        _rule("dropout", lambda x, p: dropout(x, p=p), _itself),
-        _rule("relu_twice", lambda x: relu(relu(x)), lambda x: relu(x)),
-        _rule("relu_of_relu6", lambda x: relu(relu6(x)), lambda x: relu6(x)),
+        rule_of("times_one", lambda x: x * 1.0, _itself, lambda x: not x.dtype.is_complex),
+        rule_of("over_one", lambda x: divide(x, 1.0), _itself),
+        rule_of("less_nothing", lambda x: subtract(x, 0.0), _itself),
+        rule_of("plus_nothing", lambda x: x + -0.0, _itself, lambda x: x.dtype.is_float),
+        rule_of("plus_zero", lambda x: x + 0, _itself, lambda x: x.dtype.is_int),
+        rule_of("largest_of_one", lambda x: maximum(x, x), _itself),
+        rule_of("smallest_of_one", lambda x: minimum(x, x), _itself),
+        rule_of("either_way", lambda c, x: where(c, x, x), _itself),
+        rule_of("dropout", lambda x, p: dropout(x, p=p), _itself),
+        rule_of("relu_twice", lambda x: relu(relu(x)), lambda x: relu(x)),
+        rule_of("relu_of_relu6", lambda x: relu(relu6(x)), lambda x: relu6(x)),
     ]
     for kind in _TWICE:
         found.append(_of_itself(f"{kind}_twice", Unary(kind), lambda x, kind=kind: Unary(kind)(x)))
@@ -80,7 +70,7 @@ def _identities() -> list[Rule]:
 
 
 def _of_itself(name: str, f: Unary, to: Any) -> Rule:
-    return _rule(name, lambda x: f(f(x)), (lambda x: x) if to is None else (lambda x: f(x)))
+    return rule_of(name, lambda x: f(f(x)), (lambda x: x) if to is None else (lambda x: f(x)))
 
 
 # --- casts -------------------------------------------------------------------------------------------------
@@ -117,13 +107,13 @@ def _loses_nothing(x: Value, between: DType, dtype: DType) -> Any:
 
 
 CASTS = [
-    _rule(
+    rule_of(
         "cast_of_cast",
         lambda x, between, dtype: op("cast", op("cast", x, dtype=between), dtype=dtype),
         lambda x, dtype: cast(x, dtype),
         _loses_nothing,
     ),
-    _rule(
+    rule_of(
         "cast_to_the_same",
         lambda x, dtype: op("cast", x, dtype=dtype),
         _itself,
@@ -142,8 +132,9 @@ def _two_views(x: Value, root: Value) -> Any:
     """What two reshapes make: nothing, one that moves fewer axes, or one reshape."""
     if root.shape == x.shape:
         return x
-    if root.args[0].op.name == "reshape" or root.op.name == "reshape":
-        return reshape(x, shape=root.shape)
+    both = reshape(x, shape=root.shape)
+    if root.args[0].op.name == "reshape" or root.op.name == "reshape" or both.op.name != "reshape":
+        return both
     return no("they stay two: a group and an ungroup")
 
 
@@ -167,32 +158,43 @@ def _repeated(x: Value, inner: tuple[int | None, ...], sizes: tuple[int | None, 
     return Repeat(tuple(a if b is None else b for a, b in zip(inner, sizes, strict=True)))(x)
 
 
+def _sliced(x: Value, inner: tuple[Any, ...], bounds: tuple[Any, ...]) -> Any:
+    if any(a is not None and b is not None for a, b in zip(inner, bounds, strict=True)):
+        return no("they slice the same axis")
+    return Slice(tuple(b if a is None else a for a, b in zip(inner, bounds, strict=True)))(x)
+
+
 LAYOUT = [
-    _rule("reshape_of_reshape", lambda x: _view(_view(x)), _two_views),
-    _rule(
+    rule_of("reshape_of_reshape", lambda x: _view(_view(x)), _two_views),
+    rule_of(
         "moves_nothing",
         lambda x: either(*(op(n, x) for n in ("permute", "group", "ungroup", "repeat", "reshape"))),
         _itself,
         _does_nothing,
     ),
-    _rule(
+    rule_of(
         "permute_of_permute",
         lambda x, inner, order: op("permute", op("permute", x, order=inner), order=order),
         _permuted,
     ),
-    _rule(
+    rule_of(
+        "slice_of_slice",
+        lambda x, inner, bounds: op("slice", op("slice", x, bounds=inner), bounds=bounds),
+        _sliced,
+    ),
+    rule_of(
         "repeat_of_repeat",
         lambda x, inner, sizes: op("repeat", op("repeat", x, sizes=inner), sizes=sizes),
         _repeated,
     ),
 ]
 SINKING = [
-    _rule(
+    rule_of(
         "elementwise_of_permute",
         lambda x, f, order: elementwise(op("permute", x, order=order), op=f),
         lambda x, f, order: Permute(order)(f(x)),
     ),
-    _rule(
+    rule_of(
         "elementwise_of_permutes",
         lambda x, y, f, order: elementwise(op("permute", x, order=order), op("permute", y, order=order), op=f),
         lambda x, y, f, order: Permute(order)(f(x, y)),

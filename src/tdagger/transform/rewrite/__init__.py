@@ -2,7 +2,7 @@
 
 from tdagger.transform.rewrite.pattern import constant, either, elementwise, number, only, op, spread
 from tdagger.transform.rewrite.report import Match, Report, applied, found, rewritten
-from tdagger.transform.rewrite.rule import Context, Rule, no, rule
+from tdagger.transform.rewrite.rule import Context, Rule, no, rule, rule_of
 
 __all__ = [
     "Context",
@@ -20,5 +20,6 @@ __all__ = [
     "op",
     "rewritten",
     "rule",
+    "rule_of",
     "spread",
 ]

@@ -155,6 +155,19 @@ class Tests:
         return operand
 
 
+def holding(slot: int, then: Next) -> Test:
+    """Goes on with the value in a slot, and takes it out again where that fails."""
+
+    def test(value: Value, bound: Bindings) -> bool:
+        bound[slot] = value
+        if then(bound):
+            return True
+        bound[slot] = None
+        return False
+
+    return test
+
+
 def _arg(held: Any, i: int) -> Any:
     """An argument of a value, or one of those listed."""
     return held.args[i] if held.__class__ is Value else held[i]

@@ -13,7 +13,7 @@ from tdagger.library.arithmetic import aligned
 from tdagger.op import Op, Value
 from tdagger.ops.elementwise import BINARY, Binary, Where
 from tdagger.ops.source import Const
-from tdagger.transform.rewrite.arguments import Bindings, Miss, Next, Test, Tests
+from tdagger.transform.rewrite.arguments import Bindings, Miss, Next, Test, Tests, holding
 from tdagger.transform.rewrite.calls import counted, given_arguments, gives, made_by
 from tdagger.transform.rewrite.heads import is_number
 from tdagger.transform.rewrite.pattern import ALL, Node, Special, Var
@@ -95,15 +95,7 @@ class Compiler(Tests):
         slot = self.slot()
         self.only.append(slot)
         test = self.test(pattern.parts[0], then)
-
-        def marked(value: Value, bound: Bindings) -> bool:
-            bound[slot] = value
-            if test(value, bound):
-                return True
-            bound[slot] = None
-            return False
-
-        return marked
+        return holding(slot, lambda bound: test(bound[slot], bound))
 
     def _spread(self, pattern: Special, then: Next) -> Test:
         test = self.test(pattern.parts[0], then)
@@ -114,15 +106,12 @@ class Compiler(Tests):
         self.nodes.append(slot)
         op = None if pattern.var is None else self.slots[pattern.var.name]
         rest = self.arguments(slot, pattern.parts, then, broadcasts=False)
+        held = holding(slot, rest if op is None else lambda bound: self.bind(op, bound[slot].op, rest, bound))
 
         def test(value: Value, bound: Bindings) -> bool:
             if len(value.args) != count or not is_elementwise(value):
                 return miss(bound, value, f"isn't an elementwise op on {count} arguments")
-            bound[slot] = value
-            if rest(bound) if op is None else self.bind(op, value.op, rest, bound):
-                return True
-            bound[slot] = None
-            return False
+            return held(value, bound)
 
         return test
 
@@ -134,16 +123,10 @@ class Compiler(Tests):
         commutes = isinstance(op, Binary) and BINARY[op.kind].commutes
         slot, miss = self.slot(), self.miss
         self.nodes.append(slot)
-        rest = self.arguments(slot, pattern.args, then, broadcasts, commutes)
+        held = holding(slot, self.arguments(slot, pattern.args, then, broadcasts, commutes))
 
         def test(value: Value, bound: Bindings) -> bool:
-            if value.op is not op:
-                return miss(bound, value, f"isn't {op}")
-            bound[slot] = value
-            if rest(bound):
-                return True
-            bound[slot] = None
-            return False
+            return held(value, bound) if value.op is op else miss(bound, value, f"isn't {op}")
 
         return test
 
@@ -153,17 +136,13 @@ class Compiler(Tests):
         self.nodes.append(slot)
         commutes = name in BINARY and BINARY[name].commutes
         rest = self.arguments(slot, pattern.args, then, name in BINARY or name == "where", commutes)
-        rest = self._attributes(slot, pattern.attributes, rest, frozenset(pattern.attributes))
+        held = holding(slot, self._attributes(slot, pattern.attributes, rest, frozenset(pattern.attributes)))
         count = len(pattern.args)
 
         def test(value: Value, bound: Bindings) -> bool:
             if label(value.op) != name or len(value.args) != count:
                 return miss(bound, value, f"isn't {name} of {count} arguments")
-            bound[slot] = value
-            if rest(bound):
-                return True
-            bound[slot] = None
-            return False
+            return held(value, bound)
 
         return test
 
@@ -244,10 +223,10 @@ class Compiler(Tests):
     def _call(self, pattern: Node, then: Next) -> Test:
         """A structural function: what gives exactly the value when the function is called on it."""
         function, (inner, *rest), attributes = pattern.what, pattern.args, pattern.attributes
+        if function.__name__ == "concat":  # of any number of tensors: it makes nothing else
+            return self._named(Node("concat", pattern.args, attributes), then)
         slot, between, miss = self.slot(), self.slot(), self.miss
         self.nodes += [slot, between]
-        if function.__name__ == "concat":
-            return self._concat(pattern, slot, then)
         test = self.test(inner, then)
         known: dict[Any, bool] = {}  # what a function makes depends on the type of its argument
 
@@ -270,19 +249,3 @@ class Compiler(Tests):
             return miss(bound, value, f"isn't {pattern!r}")
 
         return call
-
-    def _concat(self, pattern: Node, slot: int, then: Next) -> Test:
-        rest = self.arguments(slot, pattern.args, then, broadcasts=False)
-        rest = self._attributes(slot, pattern.attributes, rest, frozenset())
-        miss, count = self.miss, len(pattern.args)
-
-        def test(value: Value, bound: Bindings) -> bool:
-            if value.op.name != "concat" or len(value.args) != count:
-                return miss(bound, value, f"isn't concat of {count} arguments")
-            bound[slot] = value
-            if rest(bound):
-                return True
-            bound[slot] = None
-            return False
-
-        return test

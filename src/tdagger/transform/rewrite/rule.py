@@ -11,7 +11,7 @@ from tdagger.graph import label
 from tdagger.op import Array, Op, Value
 from tdagger.ops.elementwise import as_value
 from tdagger.ops.structure import broadcast_to
-from tdagger.transform.rewrite.arguments import ABSENT, Bindings, Miss, Test
+from tdagger.transform.rewrite.arguments import ABSENT, Bindings, Miss, Test, holding
 from tdagger.transform.rewrite.heads import ELEMENTWISE, any_argument, argument_labels, labels
 from tdagger.transform.rewrite.matcher import Compiler
 from tdagger.transform.rewrite.pattern import Pattern, Var, depths
@@ -114,6 +114,7 @@ class Rule:
             raise AttributeValueError(f"rule {self.name}: output {i} has no wildcard in common with those before it")
         depth, name = min(shared)
         root, users, place = self.roots[i], self.users, slots[name]
+        held = holding(root, lambda bound: test(bound[root], bound))
 
         def further(bound: Bindings) -> bool:
             if bound[users] is None:
@@ -121,12 +122,8 @@ class Rule:
             known, taken, first = bound[users]
             before = [first, *(bound[r] for r in self.roots[1:i])]
             for value in around(bound[place], known, depth + 2, wanted):
-                if value in taken or value in before:
-                    continue
-                bound[root] = value
-                if test(value, bound):
+                if value not in taken and value not in before and held(value, bound):
                     return True
-                bound[root] = None
             return False
 
         return further
@@ -271,3 +268,13 @@ def rule(function: Callable[..., Any]) -> Rule:
     <rule relu_to_gelu: relu(x)>
     """
     return Rule(function)
+
+
+def rule_of(name: str, pattern: Callable[..., Any], to: Callable[..., Any], *conditions: Callable[..., Any]) -> Rule:
+    """A rule by its name, of a pattern, what stands for it and conditions: for tables of rules."""
+    made = rule(pattern)
+    made.name = name
+    made.to(to)
+    for condition in conditions:
+        made.when(condition)
+    return made

@@ -8,13 +8,12 @@ from typing import Any
 from tdagger.composite import Composite
 from tdagger.graph import is_one, label
 from tdagger.op import Value
-from tdagger.ops.elementwise import Binary, Bitcast, Cast, Unary, Where
+from tdagger.ops.elementwise import POINTWISE
 from tdagger.ops.source import Const, Input
 from tdagger.ops.structure import Group, Repeat, Ungroup
 
 #: Of a value with more users than these, only the first are looked at as further roots of a match.
 USERS = 64
-_CORE = (Unary, Binary, Where, Cast, Bitcast)
 
 
 def behind(value: Value) -> list[Value]:
@@ -43,7 +42,7 @@ def number_in(value: Value) -> Any:
 def is_elementwise(value: Value) -> bool:
     """Whether every entry of a value depends on the same entry of each argument, and on constants."""
     op = value.op
-    if isinstance(op, _CORE):
+    if isinstance(op, POINTWISE):
         return True
     if not isinstance(op, Composite) or not is_one(value):
         return False

@@ -144,6 +144,26 @@ class Edit:
         return Graph(inputs, outputs, updates, old.name, self.order())
 
 
+def down_to(outputs: list[Value], cuts: set[Value]) -> list[Value]:
+    """What outputs are made of, down to the cuts, arguments first."""
+    order: list[Value] = []
+    seen: set[Value] = set()
+    stack = list(reversed(outputs))
+    while stack:
+        value = stack[-1]
+        if value in seen:
+            stack.pop()
+            continue
+        missing = [] if value in cuts else [a for a in value.args if a not in seen]
+        if missing:
+            stack += reversed(missing)
+            continue
+        seen.add(value)
+        order.append(value)
+        stack.pop()
+    return order
+
+
 def groups(
     edit: Edit,
     what: str,

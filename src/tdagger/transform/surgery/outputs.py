@@ -12,7 +12,7 @@ from tdagger.network import N, Network, Signature, Weight, Weights, modules_of, 
 from tdagger.op import Value
 from tdagger.ops.source import Input, Leaf
 from tdagger.transform.surgery.adopt import is_seed
-from tdagger.transform.surgery.edit import Edit, finished, origin_of, state_of, used
+from tdagger.transform.surgery.edit import Edit, down_to, finished, origin_of, state_of, used
 from tdagger.transform.surgery.select import Names, described, found, near
 from tdagger.tree import Tree
 
@@ -127,7 +127,7 @@ def taken(
     GraphError names an input that is still needed, or a cut on which nothing depends, which would be a cycle.
     """
     start = {v: v if isinstance(v.op, Input) else Input(n, v.type)() for n, v in cuts.items()}
-    inner = _between(list(outputs.values()), set(start))
+    inner = down_to(list(outputs.values()), set(start))
     within = set(inner)
     useless = [v for v in start if v not in within]
     if useless:
@@ -164,26 +164,6 @@ def taken(
     )
 
 
-def _between(outputs: list[Value], cuts: set[Value]) -> list[Value]:
-    """What outputs are made of, down to the cuts, arguments first."""
-    order: list[Value] = []
-    seen: set[Value] = set()
-    stack = list(reversed(outputs))
-    while stack:
-        value = stack[-1]
-        if value in seen:
-            stack.pop()
-            continue
-        missing = [] if value in cuts else [a for a in value.args if a not in seen]
-        if missing:
-            stack += reversed(missing)
-            continue
-        seen.add(value)
-        order.append(value)
-        stack.pop()
-    return order
-
-
 def _updates(dag: Network, edit: Edit, within: set[Value], cuts: set[Value]) -> dict[str, Value]:
     """The new values of the buffers of modules that are within, if they can be computed there."""
     owners = {
@@ -195,7 +175,7 @@ def _updates(dag: Network, edit: Edit, within: set[Value], cuts: set[Value]) -> 
     for name, value in dag.graph.updates.items():
         if name.rpartition(".")[0] not in owners:
             continue
-        cone = _between([value], cuts)
+        cone = down_to([value], cuts)
         if all(v in within or not isinstance(v.op, Input) for v in cone):
             edit.run(lambda value, args: None, cone)
             kept[name] = edit.new[value]
@@ -230,7 +210,7 @@ def _signature(dag: Network, graph: Graph, signature: Signature | None) -> Signa
 def split(dag: N, at: Any) -> tuple[N, N]:
     """See :meth:`tdagger.TensorDAG.split`."""
     cuts = found(dag, at)
-    inner = _between(list(dag.graph.outputs.values()), set(cuts.values()))
+    inner = down_to(list(dag.graph.outputs.values()), set(cuts.values()))
     behind = [v for v in inner if isinstance(v.op, Input) and v not in cuts.values()]
     behind = [v for v in behind if not is_seed(v.op.attributes["leaf"], v)]
     if behind:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 from tdagger.composite import Composite
@@ -43,6 +43,23 @@ def wrap(dag: N, what: Any, name: str = "") -> N:
     return with_parts(new, origins={**{v: o for v, o in dag.origins.items() if v in gone}, **new.origins})
 
 
+def taken(inner: Sequence[Value], own: Collection[Value]) -> list[Value]:
+    """What values take from outside of them but constants, weights last."""
+    args = dict.fromkeys(a for v in inner for a in v.args if a not in own and not isinstance(a.op, Const))
+    weights = [a for a in args if isinstance(a.op, Leaf) and not isinstance(a.op, Input)]
+    return [a for a in args if not isinstance(a.op, Leaf) or isinstance(a.op, Input)] + weights
+
+
+def copied(inner: Sequence[Value], inputs: Sequence[Value]) -> dict[Value, Value]:
+    """Values, arguments first, made of inputs ``x0``, ``x1``, ... in the places of ``inputs``; equal parts are one."""
+    there = {v: Input(f"x{i}", v.type)() for i, v in enumerate(inputs)}
+    for value in inner:
+        there |= {a: a for a in value.args if isinstance(a.op, Const)}
+        if value not in there:
+            there[value] = value.op(*[there[a] for a in value.args])
+    return there
+
+
 class _Closed:
     """Values as a graph of their own: its inputs are all that comes from outside, but constants."""
 
@@ -53,9 +70,7 @@ class _Closed:
         inner = [v for v in dag.graph.values if v in self.own]
         if not inner:
             raise GraphError(f"{title!r}: there is nothing to wrap but leaves")
-        args = dict.fromkeys(a for v in inner for a in v.args if a not in self.own and not isinstance(a.op, Const))
-        self.inputs = [a for a in args if not isinstance(a.op, Leaf) or isinstance(a.op, Input)]
-        self.inputs += [a for a in args if a not in set(self.inputs)]
+        self.inputs = taken(inner, self.own)
         self.outputs = [
             v for v in inner
             if not isinstance(v.op, Const) and (v in returned or any(u not in self.own for u in users[v]))
@@ -65,13 +80,9 @@ class _Closed:
             what = f"{described(dag, several[0])} has several results" if several else "nothing uses what it gives"
             raise GraphError(f"{title!r} can't be wrapped: {what}; take its items in too")
         self._check_cycle(dag, title)
-        start = {v: Input(f"x{i}", v.type)() for i, v in enumerate(self.inputs)}
-        start |= {a: a for v in inner for a in v.args if isinstance(a.op, Const)}
-        for value in inner:
-            if value not in start:
-                start[value] = value.op(*[start[a] for a in value.args])
-        named = {f"x{i}": start[v] for i, v in enumerate(self.inputs)}
-        self.graph = Graph(named, {f"y{i}": start[v] for i, v in enumerate(self.outputs)}, name=title)
+        there = copied(inner, self.inputs)
+        named = {f"x{i}": there[v] for i, v in enumerate(self.inputs)}
+        self.graph = Graph(named, {f"y{i}": there[v] for i, v in enumerate(self.outputs)}, name=title)
 
     def _check_cycle(self, dag: Network, title: str) -> None:
         """GraphError if something between two of the values is outside."""

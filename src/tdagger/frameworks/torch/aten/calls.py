@@ -33,7 +33,7 @@ from tdagger.frameworks.torch.aten import (
 from tdagger.frameworks.torch.aten.decompositions import Spec, disagreement
 from tdagger.frameworks.torch.aten.folding import fold
 from tdagger.frameworks.torch.aten.functional import Cell, Ref
-from tdagger.frameworks.torch.aten.left_out import left_out
+from tdagger.frameworks.torch.aten.left_out import INDEXING, left_out, unseen
 from tdagger.frameworks.torch.aten.reasons import MEMORY, QUANTIZED, SPARSE, reason_of
 from tdagger.frameworks.torch.capture import assertions, autocast
 from tdagger.names import shown
@@ -259,6 +259,9 @@ class Caller:
                 f"the network writes in place to a {tuple(ref.shape)} tensor that is no buffer: register it as one"
             )
         old = ref.read()
+        spread = tuple(range(old.rank - value.rank))
+        if spread:
+            self.left_out.append(LeftOut(old, spread, "is written with what has no such dimension"))
         new = broadcast_to(cast(value, old.dtype), old.shape)
         ref.write(new)
         return ref
@@ -648,6 +651,9 @@ def _call_node(
             stands = aliases.stands_for(target, args, node.meta.get("val"), known[0][1] if known else None)
             result = aliases.settled(result, stands, known)
         _check(node, result)
+        base = plan_of(target).name.partition(".")[2]
+        if base in INDEXING and isinstance(args[0], Ref) and (trace := node.meta.get("stack_trace")):
+            caller.left_out += unseen(base, args[0].read(), args[1:], trace.rstrip().rpartition("\n")[2])
         return result
     if isinstance(target, HigherOrderOperator):
         return _higher_order(node, target, args, caller, origin_of)

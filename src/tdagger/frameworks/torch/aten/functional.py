@@ -21,7 +21,7 @@ from tdagger.names import shown
 from tdagger.op import Op, Value
 from tdagger.ops.elementwise import Bitcast, Unary, cast, complex_, imag, real, where
 from tdagger.ops.source import Parameter, const
-from tdagger.ops.structure import Group, Permute, Repeat, Slice, Ungroup, broadcast_to, concat, slice_axis
+from tdagger.ops.structure import Group, Permute, Repeat, Slice, Ungroup, broadcast_to, concat, slice_axis, unsqueeze
 
 
 def steps(whole: Value, part: Value) -> list[Value] | None:
@@ -47,6 +47,10 @@ def write_back(whole: Value, part: Value, new: Value) -> Value:
 
 def _put(op: Op, old: Value, new: Value) -> Value:
     """``old`` with ``new`` in the place of ``op(old)``."""
+    if isinstance(op, Group) and isinstance(old.op, Slice):  # one entry was selected: of several 1s it tells which
+        taken = [i for i, bounds in enumerate(old.op.bounds) if bounds is not None and old.shape[i] == 1]
+        if len(taken) == old.rank - new.rank:
+            return unsqueeze(new, taken)
     if isinstance(op, Permute | Group | Ungroup):
         return op.inverse(old.type)(new)
     if isinstance(op, Slice):

@@ -2,21 +2,22 @@
 
 ``x[:3]`` of 3 entries, padding by 0, rolling by a whole turn, ``x.T.reshape(x.shape)`` of a square change nothing, and
 ``x.reshape(2, -1)`` of 2 x 3 x 4 keeps its first dimension: whether for the number's sake or because it is 2 isn't
-known. So it is kept beside the graph.
+known. Padding on one side by 3 may be up to a multiple. So it is kept beside the graph.
 """
 
 from __future__ import annotations
 
+import ast
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from tdagger.analysis.axes.doubts import LeftOut
 from tdagger.op import Value
 from tdagger.ops.structure import OPEN
-from tdagger.types import Sized
+from tdagger.types import Shape, Sized
 
 _Finder = Callable[..., LeftOut | None]
 
@@ -44,33 +45,110 @@ def _view(out: Value, x: Value, shape: Sequence[Any] | torch.dtype) -> LeftOut |
         return None
     given = [n if isinstance(n, int) and not isinstance(n, Sized) else -1 for n in shape]
     shown = " x ".join(map(str, given))
-    if out is x:
-        same = tuple(i for i, n in enumerate(given) if n >= 0 and x.shape.count(n) > 1)
+    old, new = [n for n in x.shape if n != 1], [n for n in given if n != 1]
+    if old != new and sorted(old) == sorted(new):
+        return LeftOut(x, tuple(range(x.rank)), f"is given the shape {shown}, its own in another order")
+    if old == new:
+        same = tuple(i for i, n in enumerate(x.shape) if x.shape.count(n) > 1 and (n != 1 or out is x))
         if same:
             return LeftOut(x, same, f"is given the shape {shown}, which it has, and of which some are equal")
     few = [i for i, n in enumerate(given) if 1 < n <= _FEW and -1 in given]
     wanted = {(math.prod(out.shape[:i]), given[i]) for i in few}
-    kept = tuple(i for i, n in enumerate(x.shape) if (math.prod(x.shape[:i]), n) in wanted)
-    return LeftOut(x, kept, f"is given the shape {shown}, in which so few may be meant as a number") if kept else None
+    kept = {i for i, n in enumerate(x.shape) if (math.prod(x.shape[:i]), n) in wanted}
+    if kept:
+        return LeftOut(x, tuple(kept | _lost_ones(x.shape, given, out.shape)), _FEW_GIVEN.format(shown))
+    lost = tuple(_lost_ones(x.shape, given, out.shape))
+    return LeftOut(x, lost, f"has 1 entry for which the shape {shown} has no place of its own") if lost else None
+
+
+_FEW_GIVEN = "is given the shape {}, in which so few may be meant as a number"
+
+
+def _lost_ones(old: Shape, given: Sequence[int], new: Shape) -> set[int]:
+    """The dimensions of 1 entry that a shape has at another place, or that it doesn't say where they went.
+
+    Beside a size that is left open they are certain to be in that one only.
+    """
+    within = [math.prod(new[k + 1 :]) for k in range(len(new))]
+    ones: dict[int, list[int]] = {}
+    for i, n in enumerate(old):
+        if n == 1:
+            ones.setdefault(math.prod(old[i + 1 :]), []).append(i)
+    slots = [p for p, n in zip(within, new, strict=True) if n == 1]
+    elsewhere = any(slots.count(p) > len(ones.get(p, ())) for p in slots)
+    lost: set[int] = set()
+    for place, dims in ones.items():
+        if slots.count(place) >= len(dims):
+            continue
+        around = [k for k, (p, n) in enumerate(zip(within, new, strict=True)) if n > 1 and p <= place <= p * n]
+        taken = [k for k in around if given[k] < 0] if around and given[around[0]] < 0 else around
+        if elsewhere or (-1 in given and any(given[k] >= 0 for k in taken)):
+            lost.update(dims)
+    return lost
+
+
+def _view_as(out: Value, x: Value, other: Value) -> LeftOut | None:
+    return _view(out, x, other.shape)
+
+
+def _as_strided(out: Any, x: Value, size: Sequence[int], *_: Any, **__: Any) -> LeftOut | None:
+    """By numbers alone; where sizes are all different they are told from one another."""
+    del out
+    alike = tuple(i for i, n in enumerate(x.shape) if n == 1 or x.shape.count(n) > 1)
+    return LeftOut(x, alike, f"is given the shape {tuple(map(int, size))} and strides as numbers") if alike else None
 
 
 def _pad(out: Value, x: Value, pad: Sequence[int], *_: Any) -> LeftOut | None:
-    if out is not x:
+    """What is on one side only may be up to a number; beside it, or alone, nothing on both may be, too."""
+    sides = list(zip(pad[::2], pad[1::2], strict=True))
+    said = [isinstance(before, Sized) or isinstance(after, Sized) for before, after in sides]
+    one_sided = any(min(side) == 0 < max(side) and not is_said for side, is_said in zip(sides, said, strict=True))
+    if out is not x and not one_sided:
         return None
-    dims = tuple(x.rank - 1 - i for i in range(len(pad) // 2))
-    return LeftOut(x, dims, "is padded by 0")
+    left = [min(side) == 0 and not is_said for side, is_said in zip(sides, said, strict=True)]
+    dims = tuple(x.rank - 1 - i for i, is_left in enumerate(left) if is_left)
+    return LeftOut(x, dims, f"is padded by {[int(n) for n in pad]}, which may be up to a number") if dims else None
 
 
 def _roll(out: Value, x: Value, shifts: Any, dims: Any = ()) -> LeftOut | None:
+    del out
     numbers, along = [[n] if isinstance(n, int) else list(n) for n in (shifts, dims)]
-    if out is not x or (not any(numbers) and not along):
+    sizes = [x.shape[d] for d in along] or [x.type.size]
+    whole = [i for i, (shift, n) in enumerate(zip(numbers, sizes, strict=True)) if not n or shift % n == 0]
+    if not whole or (not any(numbers) and not along):
         return None
-    return LeftOut(x, tuple(d % x.rank for d in along) or tuple(range(x.rank)), f"is rolled by {numbers}, whole turns")
+    turned = tuple(along[i] % x.rank for i in whole) if along else tuple(range(x.rank))
+    return LeftOut(x, turned, f"is rolled by {numbers}, whole turns")
 
 
 def _alias(out: Value, x: Value) -> LeftOut | None:
     del out
     return LeftOut(x, tuple(range(x.rank)), "is what torch left of an index that takes all of it, and may take less")
+
+
+def _fill(out: Any, x: Value, value: Any, dtype: Any = None) -> LeftOut | None:
+    del dtype
+    like = isinstance(out, Value) and out.op.name == "filled"
+    dims = tuple(range(x.rank)) if isinstance(value, Value) and not like else ()
+    return LeftOut(x, dims, "is filled with what has none of its dimensions") if dims else None
+
+
+def _fold(
+    out: Any, x: Value, output_size: Any, kernel: Any, dilation: Any, padding: Any, stride: Any = 1
+) -> LeftOut | None:
+    """From windows apart, several sizes may have come."""
+    del out, kernel, dilation, padding
+    steps = [stride] if isinstance(stride, int) else stride
+    what = f"is folded to {output_size}, which is not all that as many windows are cut from"
+    return LeftOut(x, (x.rank - 1,), what) if any(n > 1 for n in steps) else None
+
+
+def _inverse_fft(out: Any, x: Value, n: Any = None, dim: int = -1, norm: Any = None) -> LeftOut | None:
+    """Half of a spectrum is as long for an odd number as for the even one before it."""
+    del out, norm
+    if n is None or isinstance(n, Sized):
+        return None
+    return LeftOut(x, (dim % x.rank,), f"is half of a spectrum, of {n} entries")
 
 
 def _smoothed(
@@ -89,10 +167,18 @@ _FOUND: dict[str, _Finder] = {
     "view": _view,
     "reshape": _view,
     "_unsafe_view": _view,
+    "as_strided": _as_strided,
+    "view_as": _view_as,
+    "reshape_as": _view_as,
     "constant_pad_nd": _pad,
     "pad": _pad,
     "roll": _roll,
     "cross_entropy_loss": _smoothed,
+    "fill": _fill,
+    "fill_": _fill,
+    "col2im": _fold,
+    "fft_irfft": _inverse_fft,
+    "fft_hfft": _inverse_fft,
 }
 
 
@@ -108,3 +194,66 @@ def left_out(
         return []
     left = found(result, *map(read, args), **{k: read(v) for k, v in kwargs.items()})
     return [] if left is None else [left]
+
+
+# --- what only the line in the source shows -------------------------------------------------------------------
+
+#: Ops that an index is made of, and those that write to one.
+INDEXING = frozenset({"slice", "select", "unsqueeze", "index", "copy_", "fill_", "index_put_"})
+
+#: Longer lines aren't read.
+_LINE = 400
+
+
+def unseen(name: str, x: Value, args: Sequence[Any], code: str) -> list[LeftOut]:
+    """What a program doesn't have of an index, as torch leaves out slices that take everything: by its line of code.
+
+    ``name`` is one of :data:`INDEXING`. ``x[:1, 1:]`` of 1 x 7 is a slice of the second dimension, ``x[n - 1:]`` of 1
+    one without bounds.
+    """
+    if len(code) > _LINE:
+        return []
+    own = int(args[0]) % x.rank if name == "slice" and args and x.rank else None
+    whole = own is not None and len(args) == 3 and not args[1] and int(args[2]) >= OPEN  # no step
+    indices = _indices(code)
+    dims = {d for index in indices for d in _bounded(index, x.rank) if d != own or whole}
+    if whole and not indices:  # somewhere else
+        dims.add(cast(int, own))
+    what = "is indexed, and torch leaves out a slice that takes all of it"
+    return [LeftOut(x, tuple(sorted(dims)), what)] if dims else []
+
+
+def _indices(code: str) -> list[list[ast.expr]]:
+    """The indices in a line of Python, each by its dimensions; none if it is only a part of a statement."""
+    code = code.strip()
+    try:
+        tree = ast.parse(code + " pass" if code.endswith(":") else code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    found = [node.slice for node in ast.walk(tree) if isinstance(node, ast.Subscript)]
+    return [index.elts if isinstance(index, ast.Tuple) else [index] for index in found]
+
+
+def _bounded(index: Sequence[ast.expr], rank: int) -> list[int]:
+    """The dimensions at which an index has a slice that may take all of few entries."""
+    parts = [p for p in index if not (isinstance(p, ast.Constant) and p.value is None)]
+    rest = next((i for i, p in enumerate(parts) if isinstance(p, ast.Constant) and p.value is ...), None)
+    if rest is not None:
+        parts[rest : rest + 1] = [ast.Slice()] * (rank - len(parts) + 1)
+    return [i for i, p in enumerate(parts[:rank]) if isinstance(p, ast.Slice) and _may_be_all(p)]
+
+
+def _may_be_all(part: ast.Slice) -> bool:
+    """Whether a slice has bounds, and such that of few entries all are between them."""
+    first, last = (None if bound is None else _number(bound) for bound in (part.lower, part.upper))
+    if (part.lower is None or first == 0) and part.upper is None:
+        return False
+    return not (first is not None and first > 0) and not (last is not None and last < 0)
+
+
+def _number(node: ast.expr) -> int | None:
+    """The integer that an expression is, if it is written as one."""
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        inner = _number(node.operand)
+        return None if inner is None else -inner
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, int) else None

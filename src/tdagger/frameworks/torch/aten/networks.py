@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from tdagger import library as lib
+from tdagger.errors import UnsupportedError
 from tdagger.frameworks.torch.aten.table import (
     DRAWS,
     DTYPES,
@@ -80,6 +81,28 @@ def _outer(self: Value, vec2: Value) -> Value:
 @rule("einsum")
 def _einsum(equation: str, operands: Sequence[Value], *, path: Any = None) -> Value:
     return lib.einsum(*promote(*operands), equation=equation)
+
+
+@rule("inner")
+def _inner(self: Value, other: Value) -> Value:
+    if not self.rank or not other.rank:
+        return RULES["mul"](self, other)
+    return _tensordot(self, other, (-1,), (-1,))
+
+
+@rule("tensordot")
+def _tensordot(self: Value, other: Value, dims_self: Sequence[int], dims_other: Sequence[int]) -> Value:
+    """What torch makes of it depends on which of the sizes are 1, and sums over those first."""
+    pairs = [(a % self.rank, b % other.rank) for a, b in zip(dims_self, dims_other, strict=True)]
+    if any(self.shape[a] != other.shape[b] for a, b in pairs):
+        raise UnsupportedError("tensordot of a dimension of 1 entry with one of more")
+    letters = iter("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    left = [next(letters) for _ in self.shape]
+    right = [next((left[a] for a, b in pairs if b == i), "") or next(letters) for i in range(other.rank)]
+    summed = {left[a] for a, _ in pairs}
+    kept = [x for x in (*left, *right) if x not in summed]
+    equation = f"{''.join(left)},{''.join(right)}->{''.join(kept)}"
+    return lib.einsum(*promote(self, other), equation=equation)
 
 
 @rule("_int_mm")
