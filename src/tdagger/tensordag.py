@@ -36,6 +36,7 @@ from tdagger.ops.source import Buffer, Const, Leaf, Parameter
 from tdagger.pickling import HoldsValues
 from tdagger.transform import networks, surgery
 from tdagger.transform.axes import certain
+from tdagger.transform.axes import open as openness
 from tdagger.transform.partition import Partition, partition
 from tdagger.transform.passes import decompose, optimized
 from tdagger.transform.raising import Lifted, raised
@@ -752,6 +753,20 @@ class TensorDAG:
     def rank_report(self) -> RankReport:
         """The largest rank and where, and which values have left-over dimensions of size 1, and where."""
         return rank_report(self.graph, self.origins)
+
+    @cached_property
+    def open_axes(self) -> openness.Candidates:
+        """The axes of inputs that code can leave open, and why it can't others.
+
+        Where the graph leaves some in doubt, the source is asked: it is captured twice for all of these together, and
+        twice for each where that isn't what the axes say.
+        """
+        source = self.source
+
+        def ask(sizes: Mapping[str, int]) -> bool:
+            return source is not None and certain.agrees(self.axes(), source, sizes)
+
+        return openness.candidates(self.axes(), self.origins, self.confirmed, None if source is None else ask)
 
     # Going to a framework. Frameworks stand to the right of this module, so they are found by name.
 

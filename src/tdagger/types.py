@@ -5,7 +5,9 @@ Both classes are interned: two equal types are the same object, so comparing the
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 from typing import Any, ClassVar, Final, cast
 
 import ml_dtypes
@@ -18,11 +20,15 @@ Shape = tuple[int, ...]
 
 def least(a: Any, b: Any) -> Any:
     """The smaller of two numbers of entries: ints, or those of formulas (``tdagger.analysis.formulas.polynomial``)."""
+    if a.__class__ is Size or b.__class__ is Size:
+        return sizes_as(least(_formula(a), _formula(b)), min(int(a), int(b)))
     return min(a, b) if isinstance(a, int) and isinstance(b, int) else b.least(a) if isinstance(a, int) else a.least(b)
 
 
 def most(a: Any, b: Any) -> Any:
     """The larger of two numbers of entries; see :func:`least`."""
+    if a.__class__ is Size or b.__class__ is Size:
+        return sizes_as(most(_formula(a), _formula(b)), max(int(a), int(b)))
     return max(a, b) if isinstance(a, int) and isinstance(b, int) else b.most(a) if isinstance(a, int) else a.most(b)
 
 
@@ -85,6 +91,147 @@ def sized(
     """A number that follows the size of an axis, which is ``n`` here; see :class:`Sized`."""
     rule = _sized(0, offsets, divisor, plus, parts)
     return _sized(rule.at(n), offsets, divisor, plus, parts)
+
+
+class Size(int):
+    """A number of entries that follows free axes: what it is here, and the formula of it.
+
+    Arithmetic keeps the formula. It equals no plain number and no other formula, so that types and ops that hold it are
+    others than those of the number; less and greater are those of the number. As text it is a mark, which generated
+    code has an expression for.
+
+    >>> from tdagger.analysis.formulas.polynomial import symbol
+    >>> n = sizes_as(symbol("n", 8), 8)
+    >>> half = (n + 1) // 2
+    >>> half.formula, half + 0 == half, half == 4, int(half)
+    (floor((1 + n)/2), True, False, 4)
+    """
+
+    formula: Any
+    #: The formulas that marks stand for.
+    formulas: ClassVar[dict[Any, int]] = {}
+
+    def __str__(self) -> str:
+        return f"\0s{Size.formulas.setdefault(self.formula, len(Size.formulas))}\0"
+
+    __repr__ = __str__
+
+    def __format__(self, spec: str) -> str:
+        return str(self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Size) and int(self) == int(other) and bool(self.formula == other.formula)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((Size, int(self), self.formula))
+
+    def __add__(self, other: int) -> int:
+        return sizes_as(self.formula + _formula(other), int(self) + int(other))
+
+    __radd__ = __add__
+
+    def __sub__(self, other: int) -> int:
+        return sizes_as(self.formula - _formula(other), int(self) - int(other))
+
+    def __rsub__(self, other: int) -> int:
+        return sizes_as(_formula(other) - self.formula, int(other) - int(self))
+
+    def __neg__(self) -> int:
+        return sizes_as(-self.formula, -int(self))
+
+    def __mul__(self, other: int) -> int:
+        return sizes_as(self.formula * _formula(other), int(self) * int(other))
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: int) -> int:
+        return sizes_as(self.formula // _formula(other), int(self) // int(other))
+
+    def __rfloordiv__(self, other: int) -> int:
+        return sizes_as(_formula(other) // self.formula, int(other) // int(self))
+
+    def __mod__(self, other: int) -> int:
+        return sizes_as(self.formula % _formula(other), int(self) % int(other))
+
+    def __rmod__(self, other: int) -> int:
+        return sizes_as(_formula(other) % self.formula, int(other) % int(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (int, (int(self),))
+
+
+#: A size as text.
+MARK = re.compile("\0s([0-9]+)\0")
+
+
+def _formula(number: int) -> Any:
+    return number.formula if isinstance(number, Size) else int(number)
+
+
+def sizes_as(formula: Any, value: int) -> int:
+    """A size of this formula that is ``value`` here; a plain number where nothing in it is free."""
+    if isinstance(formula, int):
+        return int(formula)
+    out = Size(value)
+    out.formula = formula
+    return out
+
+
+def readable(text: str) -> str:
+    """A text with formulas for its sizes.
+
+    >>> readable("f32[2 3]")
+    'f32[2 3]'
+    """
+    known = {i: formula for formula, i in Size.formulas.items()} if "\0s" in text else {}
+    return MARK.sub(lambda match: f"({known[int(match[1])]})", text)
+
+
+def in_numbers(thing: Any) -> Any:
+    """A number, a type, a tuple or list of such with plain numbers for sizes that have formulas.
+
+    >>> in_numbers((3, (4, "same")))
+    (3, (4, 'same'))
+    """
+    if thing.__class__ is Size:
+        return int(thing)
+    if isinstance(thing, TensorType):
+        return TensorType(in_numbers(thing.shape), thing.dtype)
+    if thing.__class__ is list:
+        return list(map(in_numbers, thing))
+    return tuple(map(in_numbers, thing)) if thing.__class__ is tuple else thing
+
+
+def entries(start: int, stop: int, step: int, n: int) -> int:
+    """How many ``range(start, stop, step)`` has: bounds of an axis of ``n`` entries, which may be sizes.
+
+    >>> entries(1, 6, 2, 8)
+    3
+    """
+    if n.__class__ is not Size and start.__class__ is not Size and stop.__class__ is not Size:
+        return len(range(start, stop, step))
+    low, high = (b.at(n) if isinstance(b, Sized) else b for b in (start, stop))
+    if not range(int(low), int(high), step):
+        return 0
+    return (high - low + step - 1) // step if step > 0 else (low - high - step - 1) // -step
+
+
+def broadcast_shapes(*shapes: Shape) -> Shape:
+    """The shape that tensors broadcast to; ValueError if they don't.
+
+    >>> broadcast_shapes((2, 1, 3), (4, 1), ())
+    (2, 4, 3)
+    """
+    out: list[int] = []
+    for places in itertools.zip_longest(*map(reversed, shapes), fillvalue=1):
+        wide = [n for n in places if n != 1]
+        if any(n != wide[0] for n in wide):
+            raise ValueError(f"the shapes {', '.join(map(str, shapes))} don't broadcast to one")
+        out.append(wide[0] if wide else 1)
+    return tuple(out[::-1])
 
 
 class DType:
@@ -177,7 +324,7 @@ class TensorType:
         found = cls._interned.get(key)
         if found is not None:
             return found
-        shape = tuple(int(n) for n in shape)
+        shape = tuple([n if n.__class__ is Size else int(n) for n in shape])
         if any(n < 0 for n in shape):
             raise AttributeValueError(f"a shape has no negative sizes, got {shape}")
         self = super().__new__(cls)

@@ -31,7 +31,7 @@ from tdagger.ops.structure import (
 from tdagger.ops.structure import (
     stride as every,
 )
-from tdagger.types import Shape, Sized, TensorType, sized
+from tdagger.types import Shape, Size, Sized, TensorType, sized
 
 Prepared = tuple[tuple[Value, ...], dict[str, Any]]
 
@@ -98,7 +98,7 @@ def _regroup(x: Value, new: Shape) -> Value:
 
 
 def _resolve(x: Value, *, shape: Sequence[int]) -> Prepared:
-    return (x,), {"shape": tuple(map(int, _full_shape(x.type, shape)))}
+    return (x,), {"shape": tuple([n if n.__class__ is Size else int(n) for n in _full_shape(x.type, shape)])}
 
 
 @composite(prepare=_resolve)

@@ -18,7 +18,7 @@ from tdagger.errors import AttributeValueError, NoInverseError, TypeMismatchErro
 from tdagger.op import Array, Op, Value, ValueFunction, functions, identity, patterned, symbolic
 from tdagger.ops.source import const, scalar
 from tdagger.ops.structure import broadcast_to
-from tdagger.types import DType, TensorType, ValueType, bool_, f8e4m3
+from tdagger.types import DType, TensorType, ValueType, bool_, broadcast_shapes, f8e4m3
 
 # --- numpy functions numpy does not have -------------------------------------------------------------------
 
@@ -526,7 +526,7 @@ def align(*xs: Any) -> tuple[Value, ...]:
     if all(v.type.shape == shape for v in values) and not any(v.op.name == "filled" for v in values):
         return tuple(values)
     try:
-        shape = np.broadcast_shapes(*[v.shape for v in values])
+        shape = broadcast_shapes(*[v.shape for v in values])
     except ValueError:
         raise TypeMismatchError(f"shapes {', '.join(str(v.type) for v in values)} don't broadcast") from None
     if any(v.op.name == "filled" for v in values):
@@ -537,7 +537,7 @@ def align(*xs: Any) -> tuple[Value, ...]:
 def _without_filled(values: list[Value], shape: tuple[int, ...]) -> list[Value]:
     """A number in the shape of another tensor (``ones_like``) as the number, where others have the shape."""
     others = [v for v in values if v.op.name != "filled"]
-    if not others or np.broadcast_shapes(*[v.shape for v in others]) != shape:
+    if not others or broadcast_shapes(*[v.shape for v in others]) != shape:
         return values
     return [const(v.op.attributes["value"], v.dtype) if v.op.name == "filled" else v for v in values]
 

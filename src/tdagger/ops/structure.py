@@ -29,7 +29,7 @@ from tdagger.op import (
     symbolic,
 )
 from tdagger.ops.source import const, scalar
-from tdagger.types import ResultTypes, Sized, TensorType, ValueType, least, most, sized
+from tdagger.types import ResultTypes, Size, Sized, TensorType, ValueType, entries, least, most, sized
 
 
 def _kept(plan: Plan, each: Sequence[Any]) -> tuple[Any, ...]:
@@ -166,7 +166,7 @@ class Ungroup(Op, core=True):
             mine: list[int] = []
             while rest and (at := rest[0].axis) is not None and p.axis is not None and of[at] <= p.axis:
                 size = rest.pop(0).size
-                mine.append(sized(size) if isinstance(given[at], Sized) else size)
+                mine.append(sized(size) if isinstance(given[at], Sized) and size.__class__ is not Size else size)
             sizes.append(mine)
         if not sizes:
             return Group((0,) * len(rest))
@@ -186,7 +186,7 @@ def open_factors(sizes: Sequence[int]) -> tuple[int, ...]:
     4
     """
     if len(sizes) == 1 or not any(isinstance(n, Sized) for n in sizes):
-        return tuple(map(int, sizes))
+        return tuple([n if n.__class__ is Size else int(n) for n in sizes])
     whole = math.prod(map(int, sizes))
     return tuple(sized(whole, divisor=whole // n) if isinstance(n, Sized) and n else int(n) for n in sizes)
 
@@ -215,10 +215,10 @@ class Slice(Op, core=True):
         shape = list(x.shape)
         for axis, b in enumerate(self.bounds):
             if b is not None:
-                entries = range(*b)
-                if entries and not (0 <= entries[0] < shape[axis] and 0 <= entries[-1] < shape[axis]):
-                    raise self.mismatch(f"axis {axis} has no entries {entries}", x)
-                shape[axis] = len(entries)
+                found = range(*b)
+                if found and not (0 <= found[0] < shape[axis] and 0 <= found[-1] < shape[axis]):
+                    raise self.mismatch(f"axis {axis} has no entries {found}", x)
+                shape[axis] = entries(*b, shape[axis])
         return x.with_shape(tuple(shape))
 
     def run(self, x: Array) -> Array:

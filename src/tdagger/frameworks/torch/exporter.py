@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 from torch.utils import _pytree as pytree
 
+from tdagger.analysis.formulas.symbolic import Condition
 from tdagger.composite import Composite
-from tdagger.errors import InputError, UnsupportedError, warn
+from tdagger.errors import AttributeValueError, AxisError, InputError, TypeMismatchError, UnsupportedError, warn
 from tdagger.frameworks.torch.capture.checks import exception_of
 from tdagger.frameworks.torch.capture.locking import one_at_a_time
 from tdagger.frameworks.torch.capture.scripting import Literals
@@ -34,6 +35,7 @@ from tdagger.frameworks.torch.emit.module import (
     empty_module,
     path_expression,
 )
+from tdagger.frameworks.torch.emit.sizes import Bindings, labelled
 from tdagger.frameworks.torch.runtime import DTYPES, from_numpy
 from tdagger.graph import Graph, branches, topological
 from tdagger.library.random import SEED
@@ -43,12 +45,13 @@ from tdagger.op import Value
 from tdagger.ops.source import Buffer, Const, Input, Iota, Leaf, Parameter
 from tdagger.ops.structure import Item, Permute, Repeat, Slice
 from tdagger.tensordag import Origin, TensorDAG, Weight
+from tdagger.transform.axes.open import Candidates, opened
 from tdagger.tree import Tree, container_of
-from tdagger.types import TensorType
+from tdagger.types import Size, TensorType, readable, sizes_as
 
 
 @one_at_a_time
-def to_torch(dag: TensorDAG, *, copy: bool = False, checks: bool = False) -> GeneratedModule:
+def to_torch(dag: TensorDAG, *, copy: bool = False, checks: bool = False, fixed: bool = False) -> GeneratedModule:
     """A module that computes what ``dag`` says, with the source's state_dict, in eval mode.
 
     A network imported in train mode comes back in train mode, and is called with ``seed=`` a whole number or a
@@ -60,15 +63,23 @@ def to_torch(dag: TensorDAG, *, copy: bool = False, checks: bool = False) -> Gen
     settings it has there, else generated classes, named as the source's. ``module.code`` is their source.
 
     Parameters are new ones that share memory with ``dag.weights`` (``copy``: they don't) and are trainable as they
-    were; those on the meta device stay there. Arguments are taken as the source took them; shapes are fixed
-    (InputError for others), and so are arguments that weren't tensors. ``train()``, on the module or a part of it,
-    brings back batch norm's statistics and dropout. Constants are buffers that aren't saved. UnsupportedError names
-    all that torch can't compute.
+    were; those on the meta device stay there. Arguments are taken as the source took them; those that weren't tensors
+    are fixed. ``train()``, on the module or a part of it, brings back batch norm's statistics and dropout. Constants
+    are buffers that aren't saved. UnsupportedError names all that torch can't compute.
+
+    Axes that are free and certain have any size: the code reads it from the inputs. Other sizes are fixed, and asked
+    for first (InputError, with the names of axes); ``module.fixed_axes`` says of each why. Where the graph leaves an
+    axis in doubt, the source is asked if it is there, which takes some captures (:attr:`TensorDAG.open_axes`).
+    ``fixed``: all sizes are those of the example, and nothing is asked.
 
     With ``checks`` the module raises where the source checks its data and raises (``dag.checks``); a UserWarning
     names those that can't be computed here. InputError if the network was changed since, so that they don't fit.
     """
-    return module_of(_with_checks(dag) if checks else dag, copy, plain=False)
+    free = None if fixed else dag.open_axes
+    design = design_of(_with_checks(dag) if checks else dag, copy, free=free)
+    module = assembled({p: part.make for p, part in design.parts.items()}, design.state, design.trains)
+    module.fixed_axes = dict(design.fixed)
+    return module
 
 
 def _with_checks(dag: TensorDAG) -> TensorDAG:
@@ -200,7 +211,8 @@ def module_of(
 
     ``flat``: one forward, in which modules only hold state. ``writer_of`` makes the writer of the code.
     """
-    made = design_of(dag, copy, plain, writer_of, flat)
+    entries = list(_entries(dag, dict(dag.state) or declared(dag.graph), copy))
+    made = _design(_Making(dag, entries, plain, flat, writer_of))
     return assembled({p: part.make for p, part in made.parts.items()}, made.state, made.trains)
 
 
@@ -227,18 +239,94 @@ class Design(NamedTuple):
     parts: dict[str, Part]
     state: list[Entry]
     trains: bool
+    fixed: Mapping[str, str] = {}
 
 
-def design_of(
-    dag: TensorDAG, copy: bool, plain: bool = False, writer_of: Callable[..., Writer] = Writer, flat: bool = False
-) -> Design:
-    """What :func:`module_of` assembles."""
+def design_of(dag: TensorDAG, copy: bool, free: Candidates | None) -> Design:
+    """What :func:`to_torch` assembles: with the axes open that can be."""
+    made = _Making(dag, list(_entries(dag, dict(dag.state) or declared(dag.graph), copy)))
+    if free is None:
+        return _design(made)
+    named = dag.axes()
+    made.labels |= {n: list(map(named.dimension, named[v])) for n, v in dag.graph.inputs.items()}
+    made.why |= free.why
+
+    def tried(names: Sequence[str]) -> Design | str:
+        """The design with some axes open, or why they can't be."""
+        try:
+            designs = [_design(replace(made, dag=n, conditions=c)) for n, c in _opened(dag, names)]
+        except (AxisError, AttributeValueError, TypeMismatchError) as e:
+            return shown(readable(str(e)).splitlines()[0])
+        other = _difference(designs[0], designs[1], dag.state)
+        return designs[0] if other is None else other
+
+    names = list(free.names)
+    found = tried(names) if names else "no axis is free"
+    if isinstance(found, str) and len(names) > 1:
+        each = {n: tried([n]) for n in names}
+        made.why |= {n: d for n, d in each.items() if isinstance(d, str)}
+        names = [n for n in names if n not in made.why]
+        found = tried(names) if len(names) > 1 else found
+        if isinstance(found, str) and names:  # not together: the first of them alone
+            made.why |= dict.fromkeys(names[1:], found)
+            found = each[names[0]]
+    if isinstance(found, Design):
+        return found
+    made.why |= dict.fromkeys(names, found)
+    return _design(made)
+
+
+def _opened(dag: TensorDAG, names: Sequence[str]) -> Iterator[tuple[TensorDAG, tuple[Condition, ...]]]:
+    """The network with some axes open, at two points."""
+    for graph, origins, conditions in opened(dag.axes(), names, dag.origins):
+        yield replace(dag, graph=graph, origins=origins), conditions
+
+
+def _difference(a: Design, b: Design, state: Mapping[str, Weight]) -> str | None:
+    """What differs between two designs of a network whose sizes have no numbers; None if nothing does."""
+    if a.parts.keys() != b.parts.keys():
+        return "modules of another kind at other sizes"
+    for path, part in a.parts.items():
+        other = b.parts[path]
+        if part == other:
+            continue
+        one, two = ("" if p.source is None else p.source.code for p in (part, other))
+        lines = [(x, y) for x, y in zip(one.splitlines(), two.splitlines(), strict=False) if x != y]
+        told = readable(f": {lines[0][0].strip()} and {lines[0][1].strip()}") if lines else ""
+        return f"the code of {shown(path) or 'the network'} is another at other sizes{told}"
+    one, two = ([e for e in d.state if e.path not in state] for d in (a, b))
+    for x, y in zip(one, two, strict=False):
+        if x.path != y.path or not torch.equal(x.tensor, y.tensor):
+            return f"the constant {shown(x.path)} is another at other sizes"
+    return None if len(one) == len(two) else "constants are others at other sizes"
+
+
+@dataclass
+class _Making:
+    """What a design is made from: a network, the tensors of its state, and how it is written.
+
+    ``conditions`` are those of sizes, ``labels`` names of the inputs' dimensions, ``why`` says why axes are fixed.
+    """
+
+    dag: TensorDAG
+    entries: list[Entry]
+    plain: bool = False
+    flat: bool = False
+    writer_of: Callable[..., Writer] = Writer
+    conditions: Sequence[Condition] = ()
+    labels: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    why: dict[str, str] = field(default_factory=dict[str, str])
+
+
+def _design(made: _Making) -> Design:
+    """What is assembled, at the sizes that the network has."""
+    dag, plain, writer_of = made.dag, made.plain, made.writer_of
     graph, origins = legalize(dag.graph, is_known, dag.origins)
     _refuse_unsupported(graph, origins)
-    flat = flat or plain
+    flat = made.flat or plain
     trains = any(map(_trains, graph.values))
     state = dict(dag.state) or declared(graph)
-    entries = list(_entries(dag, state, copy))
+    entries = list(made.entries)
     modules = {p: kind for p, kind in dag.modules.items() if p}
     paths = _paths(state, modules)
     whole = dag.graph
@@ -255,7 +343,7 @@ def design_of(
             parts[call.path] = classes.part(call)
         entries += classes.constants_of(call)
         guards |= classes.guards_of(call)
-    call = _call(dag, graph, plain)
+    call = _call(dag, graph, plain, made.labels, made.conditions)
     root = division.root
     own, origins = legalize(root.graph, is_known, root.origins)
     writer = writer_of(own, row_of, origins, {"", *paths})
@@ -277,7 +365,7 @@ def design_of(
     else:
         entries += [Entry(name, tensor, False) for name, tensor in constants.items()]
     rest = {p: parts.get(p) or classes.holder(p, modules.get(p, ""), paths[p]) for p in paths}
-    return Design({"": Part(Source(code, found, dag.name, True)), **rest}, entries, trains)
+    return Design({"": Part(Source(code, found, dag.name, True)), **rest}, entries, trains, made.why)
 
 
 def _paths(state: Mapping[str, Weight], modules: Iterable[str]) -> dict[str, list[str]]:
@@ -399,6 +487,7 @@ class _Classes:
         end = [f"return {', '.join(map(writer.ref, outputs))}"]
         modules = {p.removeprefix(prefix): k for p, k in self._dag.modules.items() if p.startswith(prefix)}
         lines = writer.lines(body, end, inputs, _path, modules, ": here, not in its module")
+        lines = _bound(lines, graph.inputs, {*inputs.values(), "self", "m", "_"})
         code = "".join(f"    {line}\n" for text in lines for line in text.split("\n"))
         code = f"def forward({', '.join(['self', *inputs.values()])}):\n{code}"
         return Source(code, used_names(self._names, code), _class_name(kind)), writer
@@ -432,6 +521,14 @@ class _Classes:
 
 def _class_name(kind: str) -> str:
     return kind if is_identifier(kind) else identifier(kind, set())
+
+
+def _bound(lines: list[str], arguments: Mapping[str, Value], taken: set[str]) -> list[str]:
+    """Lines with names for the sizes in them, after the lines that give these names."""
+    words = set(re.findall(r"\w+", "\n".join(lines)))
+    bindings = Bindings(arguments.items(), taken | words)
+    filled = [bindings.filled(line) for line in lines]
+    return [*bindings.lines(), *filled]
 
 
 def _path(marked: Marked, inside: bool) -> str:
@@ -516,6 +613,10 @@ class _Call:
     lines: list[str] = field(default_factory=list[str])
     inputs: dict[Value, str] = field(default_factory=dict[Value, str])
     names: dict[str, Any] = field(default_factory=dict[str, Any])
+    #: What is asked of the inputs; the sizes that inputs so far have; names for the dimensions of each.
+    checks: list[str] = field(default_factory=list[str])
+    told: set[Any] = field(default_factory=set[Any])
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     #: Names that are taken, and that of the dict of keyword arguments that can't be parameters, if there are any.
     taken: set[str] = field(default_factory=lambda: set(_RESERVED))
     others: str = ""
@@ -539,9 +640,11 @@ def _can_be_parameter(key: str) -> bool:
     return is_attribute(key) and key not in _RESERVED and not _MADE.fullmatch(key)
 
 
-def _call(dag: TensorDAG, graph: Graph, plain: bool) -> _Call:
+def _call(
+    dag: TensorDAG, graph: Graph, plain: bool, labels: Mapping[str, Sequence[str]], conditions: Iterable[Condition]
+) -> _Call:
     """From the signature: leaves are parameters, nested arguments are unpacked, constants are compared."""
-    call = _Call()
+    call = _Call(labels=labels)
     inputs = iter(graph.inputs.items())
     args, kwargs = dag.signature.inputs.children
     keys = [str(k) for k in kwargs.keys]
@@ -558,6 +661,9 @@ def _call(dag: TensorDAG, graph: Graph, plain: bool) -> _Call:
     if call.others:
         call.parameters.append(f"**{call.others}")
         call.lines.append(f"runtime.refuse_others({call.others})")
+    for number, kind, message in dict.fromkeys(conditions):
+        holds = f"{sizes_as(number, 0)} {'==' if kind == 'zero' else '>='} 0"
+        call.checks.append(f"runtime.check_sizes({holds}, {message!r})")
     return call
 
 
@@ -608,10 +714,13 @@ def _parameter(call: _Call, tree: Tree, key: str, inputs: Iterator[tuple[str, Va
         call.lines.append(
             f"{targets.rstrip() if len(leaves) == 1 else targets[:-2]} = {unpacked}" if leaves else unpacked
         )
-    for _, value in leaves if not plain else ():
+    for leaf, value in leaves if not plain else ():
         own = call.inputs[value]
-        call.lines.append(f"if {own} is None or {own}.shape != {value.type.shape}:")
-        call.lines.append(f'    raise runtime.wrong_input({own!r}, "{value.type}", {own})')
+        shape = [None if isinstance(n, Size) and n.formula not in call.told else n for n in value.type.shape]
+        call.told |= {n.formula for n in value.type.shape if isinstance(n, Size)}
+        sizes = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+        expected = labelled(value.type, call.labels.get(leaf, ()))
+        call.checks.append(f"runtime.check_input({own!r}, {own}, {sizes}, {expected!r})")
 
 
 def _constant(call: _Call, constant: Any, key: str) -> None:
@@ -689,7 +798,12 @@ def _forward(writer: Writer, dag: TensorDAG, call: _Call, plain: bool,
         return (not inside and not marked.is_flag and baked.get(whole)) or _path(marked, inside)
 
     constants = set(writer.constants.values())
-    lines = [*call.lines, *writer.lines(body, end, call.inputs, path, dag.modules, said)]
+    lines = writer.lines(body, end, call.inputs, path, dag.modules, said)
+    arguments = {n: v for v, n in call.inputs.items()}
+    at_door = Bindings(arguments.items(), None)
+    checks = [f"    {at_door.filled(line)}" for line in call.checks]
+    door = ["if not torch.jit.is_scripting():", *checks] if checks else []
+    lines = [*call.lines, *door, *_bound(lines, arguments, call.taken)]
     code = "".join(f"    {line}\n" for text in lines for line in text.split("\n"))
     return f"def forward({', '.join(['self', *call.parameters])}):\n{code}", names
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx import Proxy
 
 from tdagger.errors import InputError, UnsupportedError
 from tdagger.tree import Tree, aligned, flatten
@@ -80,10 +81,28 @@ def _tensor_of(array: np.ndarray[Any, Any], device: Any) -> Tensor:
     return from_numpy(array, DTYPES[DType.of(array.dtype).name]).to(device)
 
 
-def wrong_input(name: str, expected: str, got: Any) -> InputError:
-    """The error for an input of another type than the module was made for."""
-    shown = f"{got.dtype}{list(got.shape)}" if isinstance(got, Tensor) else repr(got)
-    return InputError(f"input {name!r} must be {expected}, got {shown}; the code is for fixed shapes")
+def check_input(name: str, given: Any, sizes: tuple[int | None, ...], expected: str) -> None:
+    """InputError for an input whose sizes aren't these; None is any size.
+
+    >>> check_input("x", torch.ones(2, 4), (None, 3), "f32[b c=3]")
+    Traceback (most recent call last):
+        ...
+    tdagger.errors.InputError: input 'x' must be f32[b c=3], got torch.float32[2, 4] for [*, 3]
+    """
+    if isinstance(given, Proxy):  # torch.fx follows what is computed, not what is checked
+        return
+    ranked = isinstance(given, Tensor) and given.dim() == len(sizes)
+    if ranked and all(m is None or n == m for n, m in zip(given.shape, sizes, strict=True)):
+        return
+    shown = f"{given.dtype}{list(given.shape)}" if isinstance(given, Tensor) else repr(given)
+    asked = ", ".join("*" if n is None else str(n) for n in sizes)
+    raise InputError(f"input {name!r} must be {expected}, got {shown} for [{asked}]")
+
+
+def check_sizes(holds: Any, message: str) -> None:
+    """InputError with the message for sizes that the network can't have."""
+    if not isinstance(holds, Proxy) and not holds:
+        raise InputError(message)
 
 
 def wrong_constant(name: str, expected: Any, got: Any) -> InputError:

@@ -213,10 +213,10 @@ def certainty(
     found = free_axes(named)
     if source is None:
         open_axes = {n: s for n, s in found.sizes.items() if n not in confirmed}
-        unknown = _unknown(named, origins, open_axes)
-        free = tuple(n for n in found.sizes if n not in unknown)
-        counted = frozenset(found.sizes.keys() - _unknown(named, origins, open_axes, numbers=False).keys())
-        return Certainty(Resizable(free, found.fixed, unknown), confirmed, counted)
+        doubtful = unknown(named, origins, open_axes)
+        free = tuple(n for n in found.sizes if n not in doubtful)
+        counted = frozenset(found.sizes.keys() - unknown(named, origins, open_axes, numbers=False).keys())
+        return Certainty(Resizable(free, found.fixed, doubtful), confirmed, counted)
     answers = [_asks(named, source, point) for point in _points(found.sizes)] if found.sizes else []
     failing: dict[str, str] = {}
     if all(a is not None and a.same for a in answers):
@@ -224,8 +224,8 @@ def certainty(
     else:
         confirmed, counted, failing = _each(named, source, found.sizes)
     own = {n: found.sizes[n] for n in failing}
-    fixed = {n: failing[n] for n in _unknown(named, origins, own)}
-    counted |= own.keys() - _unknown(named, origins, own, numbers=False).keys()
+    fixed = {n: failing[n] for n in unknown(named, origins, own)}
+    counted |= own.keys() - unknown(named, origins, own, numbers=False).keys()
     free = [n for n in found.sizes if n not in fixed]
     for name, why in found.fixed.items():
         size = named.sizes[name]
@@ -238,16 +238,16 @@ def certainty(
     return Certainty(Resizable(tuple(sorted(free, key=order.__getitem__)), fixed, {}), confirmed, counted)
 
 
-def _unknown(
+def unknown(
     named: NamedAxes, origins: Origins, sizes: Mapping[str, Sequence[int]], numbers: bool = True
 ) -> dict[str, str]:
-    """The axes of which the graph leaves something open, and the first such thing."""
-    unknown: dict[str, str] = {}
+    """The axes of which the graph leaves something open at some sizes, and the first such thing."""
+    found: dict[str, str] = {}
     for name, own in sizes.items():
         why = next((d for n in own for d in _doubts(named, {named.term(name): n}, origins, numbers)), None)
         if why is not None:
-            unknown[name] = why
-    return unknown
+            found[name] = why
+    return found
 
 
 def dimensions(named: NamedAxes, confirmed: frozenset[str]) -> frozenset[tuple[str, int]]:
@@ -292,6 +292,12 @@ def _each(
             confirmed |= {name} if all(a.same for a in answers) else set()
             counted |= {name} if all(a.counted for a in answers) else set()
     return frozenset(confirmed), frozenset(counted), failing
+
+
+def agrees(named: NamedAxes, source: Source, sizes: Mapping[str, int]) -> bool:
+    """Whether the source gives at these sizes the network that the axes say, node for node."""
+    found = _asks(named, source, sizes)
+    return found is not None and found.same
 
 
 def _asks(named: NamedAxes, source: Source, sizes: Mapping[str, int], telling: bool = False) -> _Answer | None:

@@ -27,12 +27,12 @@ from tdagger.library import control
 from tdagger.library.block import block
 from tdagger.library.contraction import with_axes
 from tdagger.names import shown
-from tdagger.op import Op, Place, Plan, Term, Terms, Value, where_now
+from tdagger.op import Op, Place, Plan, Term, Terms, Value, functions, where_now
 from tdagger.ops.elementwise import Cast, Unary
 from tdagger.ops.external import External
-from tdagger.ops.source import Const, Input, Leaf, const
+from tdagger.ops.source import Const, Input, Iota, Leaf, const
 from tdagger.ops.structure import Bounds, Group, Item, Permute, Repeat, Slice, Ungroup, repeat, squeeze, unsqueeze
-from tdagger.types import Sized, TensorType, each_type
+from tdagger.types import ResultTypes, Size, Sized, TensorType, each_type, entries, in_numbers
 
 #: Where a value of the network came from, for messages: ``(value) -> " (module, line)"``.
 Where = Callable[[Value], str]
@@ -333,10 +333,11 @@ class Change:
     def _following(self, value: Value, old: Bounds, size: int, count: int) -> Bounds:
         """The bounds of an axis of ``size`` entries, which have to be those of ``count``."""
         start, stop = (b.of(size) if isinstance(b, Sized) else b for b in old[:2])
-        entries = range(start, stop, old[2])
-        if len(entries) != count or (entries and not 0 <= min(entries[0], entries[-1]) <= max(entries) < size):
+        taken = range(start, stop, old[2])
+        found = entries(start, stop, old[2], size)
+        if found != count or (taken and not 0 <= min(taken[0], taken[-1]) <= max(taken) < size):
             raise AxisError(
-                f"{value!r}{self.where(value)} takes {len(entries)} of {size} entries, {start}:{stop}:{old[2]}, but "
+                f"{value!r}{self.where(value)} takes {found} of {size} entries, {start}:{stop}:{old[2]}, but "
                 f"{count} are needed"
             )
         return (start, stop, old[2])
@@ -361,6 +362,10 @@ class Change:
             for candidate in _candidates(op, places, plans, value):
                 if _shapes(candidate, types) == shapes:
                     return candidate(*args)
+                if in_numbers(types) != types and _shapes(candidate, in_numbers(types)) == in_numbers(shapes):
+                    # its body doesn't keep formulas (it steps through an axis), but has these shapes here
+                    found = [TensorType(s, t.dtype) for s, t in zip(shapes, result_types(value), strict=True)]
+                    return candidate.again(tuple(args), cast(Any, found[0] if is_one(value) else ResultTypes(found)))
             raise AxisError(
                 f"{value!r}{self.where(value)} can't follow: on {', '.join(map(str, types))} it does not become "
                 f"{' and '.join(str(list(s)) for s in shapes)}"
@@ -563,6 +568,8 @@ def _constant(op: Const, plan: Plan) -> Value:
             data = data.take(0, axis)
             continue
         now = op if data is op.data else cast(Const, const(data).op)
+        if isinstance(size, Size):
+            return _open_constant(now, plan, axis, size)
         new = now.resized(axis, size)
         other = now.partner(axis) if new is None else None
         if other is not None and (at := where_now(plan, other)) is not None and plan[at].size == size:
@@ -574,6 +581,36 @@ def _constant(op: Const, plan: Plan) -> Value:
             )
         data = new
     return const(data)
+
+
+def _open_constant(op: Const, plan: Plan, axis: int, size: Size) -> Value:
+    """A constant one dimension of which has a size that isn't a number: computed from it, where all others stay."""
+    data = op.data
+    others = [where_now(plan, i) for i in range(data.ndim) if i != axis]
+    if None in others or len(plan) != data.ndim or any(p.axis is None for p in plan):
+        raise AxisError(f"{op} of {list(op.shape)} follows a size in more than one way")
+    if op.resized(axis, data.shape[axis] + 1) is None:
+        raise AxisError(
+            f"{op} of {list(op.shape)} was made for {data.shape[axis]} entries of dimension {axis}; "
+            "what it should hold with others can't be told"
+        )
+    first = const(np.ascontiguousarray(data.take([0], axis)))
+    where = [size if i == axis else None for i in range(data.ndim)]
+    found: Value = repeat(first, where)
+    if not (data == data.take([0], axis)).all():
+        if data.dtype.kind not in "iu":
+            raise AxisError(f"{op} of {list(op.shape)} counts on in {op.dtype}, which rounds")
+        step = const(np.ascontiguousarray(data.take([1], axis) - data.take([0], axis)))
+        line = unsqueeze(Iota(size, op.dtype)(), [i for i in range(data.ndim) if i != axis])
+        found = functions["add"](found, functions["multiply"](line, step))
+    rest = [(i, plan[j].size) for i in range(data.ndim) if i != axis and (j := where_now(plan, i)) is not None]
+    if any(n != data.shape[i] for i, n in rest):
+        wide = [n if n != data.shape[i] else None for i, n in rest]
+        wide.insert(axis, None)
+        if any(data.shape[i] != 1 for i, n in rest if n != data.shape[i]):
+            raise AxisError(f"{op} of {list(op.shape)} follows a size in more than one way")
+        found = repeat(found, wide)
+    return found
 
 
 def _candidates(op: Composite, places: list[Plan], plans: list[Plan], value: Value) -> Iterator[Op]:

@@ -20,7 +20,11 @@ def resize(axes: Axes, wanted: Mapping[Term, int], where: Where = lambda value: 
     What the other axes become follows from the equations of the axes; AxisError says which parameter, constant or
     op can't follow.
     """
-    sizes = solve(axes, wanted)
+    return at_sizes(axes, solve(axes, wanted), where)
+
+
+def at_sizes(axes: Axes, sizes: Sizes, where: Where = lambda value: "") -> Change:
+    """The change that gives every axis the size that it has in ``sizes``."""
     for axis, size in sizes.known.items():
         if size < 0 or (size == 0) != (axis.size == 0):
             raise AxisError(f"axis {axis} of {axis.size} entries would have {size}")

@@ -21,7 +21,7 @@ from tdagger.op import Value
 from tdagger.ops.source import Buffer, Const, Iota, Leaf, Parameter
 from tdagger.ops.structure import Group, Item, Permute, Reduce, Repeat, Slice, Ungroup
 from tdagger.tensordag import Origin
-from tdagger.types import DType
+from tdagger.types import DType, Size, broadcast_shapes
 
 #: Gives the Python expression for a value.
 Row = Callable[["Writer", Value], str]
@@ -165,7 +165,7 @@ class Writer:
         if isinstance(op, Parameter | Buffer):
             owner, _, name = op.leaf.rpartition(".")
             return self._mark_state("w", owner, name)
-        if isinstance(op, Const | Iota):
+        if isinstance(op, Const) or (isinstance(op, Iota) and op.size.__class__ is not Size):
             name = self.constants.setdefault(value, f"{self.constant}{len(self.constants)}")
             return self._mark_state("w", "", name)
         if self._is_inlined(value):
@@ -190,7 +190,7 @@ class Writer:
             if literals[i : i + 1] == "1" and sum(t is None for t in texts) > 1:
                 texts[i] = self._number(v)
         tensors = [v.type.shape for v, t in zip(narrow, texts, strict=True) if t is None]
-        if shape not in tensors and np.broadcast_shapes(*tensors) != shape:
+        if shape not in tensors and broadcast_shapes(*tensors) != shape:
             first = texts.index(None)
             narrow[first] = values[first]
         return [self.ref(v) if t is None else t for v, t in zip(narrow, texts, strict=True)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tdagger.errors import AxisError
 from tdagger.frameworks.torch.emit.codegen import Row, Writer, number, unbroadcast
 from tdagger.frameworks.torch.runtime import DTYPES
 from tdagger.names import is_attribute, is_dotted, literal
@@ -16,7 +17,7 @@ from tdagger.ops.external import External, Slot
 from tdagger.ops.indexing import Gather, Scan
 from tdagger.ops.source import Const
 from tdagger.ops.structure import Group, Permute, Reduce, Slice, Ungroup
-from tdagger.types import DType, Sized
+from tdagger.types import DType, Size, Sized
 
 
 def dtype_name(dtype: DType) -> str:
@@ -221,19 +222,23 @@ def _sliced(w: Writer, v: Value, selected: set[int]) -> str:
     flipped: list[int] = []
     for axis, b in enumerate(bounds):
         entries = range(0) if b is None else range(*b)
+        size = v.args[0].type.shape[axis]
         if b is None:
             parts.append(":")
-        elif axis in selected:
-            parts.append(str(_from_end(b[0]) or entries[0]))
         elif _is_part(b) and axis not in selected and len(bounds) - bounds.count(None) == 1:
             return f"{w.ref(v.args[0])}.{b[0].parts[0]}({b[0].parts[1]}, {axis})[{_part(b[0])}]"
+        elif Size in (size.__class__, b[0].__class__, b[1].__class__):
+            part, is_flipped = _open_slice(v, b, size, axis in selected)
+            parts.append(part)
+            flipped += [axis - sum(s < axis for s in selected)] if is_flipped else []
+        elif axis in selected:
+            parts.append(str(_from_end(b[0]) or entries[0]))
         elif not entries:
             parts.append("0:0")
         else:
             if b[2] < 0 and (len(entries) > 1 or isinstance(b[0], Sized)):
                 flipped.append(axis - sum(s < axis for s in selected))
             low, high = min(entries[0], entries[-1]), max(entries[0], entries[-1])
-            size = v.args[0].type.shape[axis]
             step = abs(b[2]) if len(entries) > 1 or isinstance(b[1], Sized) else 1
             start = (b[2] > 0 and _from_end(b[0])) or low or ""
             stop = (b[2] > 0 and _from_end(b[1])) or ("" if high + step >= size else str(high + 1))
@@ -243,6 +248,22 @@ def _sliced(w: Writer, v: Value, selected: set[int]) -> str:
     x = w.ref(v.args[0])
     text = f"{x}[{', '.join(parts)}]" if parts else x
     return f"{text}.flip({listed(flipped)})" if flipped else text
+
+
+def _open_slice(v: Value, bounds: Any, size: int, selected: bool) -> tuple[str, bool]:
+    """Bounds of an axis whose size isn't a number, as between brackets, and whether it is flipped after that."""
+    start, stop, step = bounds
+    low, high = (b.at(size) if isinstance(b, Sized) else b for b in (start, stop))
+    if selected:
+        return str(_from_end(start) or low), False
+    if step < -1:
+        raise AxisError(f"{v!r} takes every {-step}th entry from the end of an axis of {size}")
+    if step == -1:
+        first, last = high + 1, low + 1
+        return f"{'' if first == 0 else first}:{'' if last == size else last}", True
+    first, last = (_from_end(b) or n for b, n in ((start, low), (stop, high)))
+    by = f":{step}" if step != 1 else ""
+    return f"{'' if first == 0 else first}:{'' if last == size else last}{by}", False
 
 
 def _from_end(bound: int) -> int | None:
@@ -380,6 +401,14 @@ def _scan(w: Writer, v: Value) -> str:
     return f"{w.ref(v.args[0])}{flip}.{_SCANS[op.kind].format(axis=op.axis, dtype=dtype)}{flip}"
 
 
+def _iota(w: Writer, v: Value) -> str:
+    """Numbers from 0 on, as many as a size says: the others are constants."""
+    like = next(iter(w.graph.inputs.values()), None)
+    if like is None:
+        raise AxisError(f"{v!r} has a size that nothing tells")
+    return f"torch.arange({v.type.shape[0]}, dtype={dtype_name(v.dtype)}, device={w.ref(like)}.device)"
+
+
 def _random(w: Writer, v: Value) -> str:
     return f"runtime.random_bits({w.ref(v.args[0])}, {v.type.shape})"
 
@@ -420,7 +449,7 @@ CORE: dict[str, Row] = {
     "permute": _permute, "group": reshape, "ungroup": reshape, "slice": _slice, "pad": _pad, "concat": _concat,
     "repeat": _repeat, "reduce": _reduce, "unfold": _windows("unfold"), "fold": _windows("fold"),
     "unary": _unary, "binary": _binary, "where": _where, "cast": _cast, "bitcast": _bitcast,
-    "gather": _gather, "scatter": _scatter, "argsort": _argsort, "scan": _scan, "random": _random,
+    "iota": _iota, "gather": _gather, "scatter": _scatter, "argsort": _argsort, "scan": _scan, "random": _random,
     "external": _external,
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -23,11 +23,11 @@ from tdagger.frameworks.torch.emit.blocks import Call, Layer
 from tdagger.frameworks.torch.importer import from_torch
 from tdagger.frameworks.torch.runtime import DTYPES
 from tdagger.network import Weight
-from tdagger.op import Value
+from tdagger.op import Op, Value
 from tdagger.ops.source import Buffer, Const, Input, Iota, Leaf, Parameter
 from tdagger.ops.structure import Item
 from tdagger.tree import Tree
-from tdagger.types import TensorType
+from tdagger.types import Size, TensorType, in_numbers
 
 Settings = dict[str, Any]
 #: Settings from the attributes and the types of the tensors, by their names; None where no layer has them.
@@ -279,7 +279,7 @@ def _by_row(call: Call, name: str, trains: bool) -> Layer | None:
             return None
     types = {n: v.type for n, v in named.items()}
     settings = row.settings(op.attributes, types)
-    if settings is None or not _updates_as_norm(call, main, counter):
+    if settings is None or any(map(_is_open, settings.values())) or not _updates_as_norm(call, main, counter):
         return None
     n = "" if row.spatial is None else str(row.spatial(op.attributes, types))
     fitting = [layer.format(n=n) for layer in row.layers]
@@ -287,6 +287,11 @@ def _by_row(call: Call, name: str, trains: bool) -> Layer | None:
     if kind is None:
         return None
     return Layer(kind, _shortened(kind, settings), types=(main_type(main),), updates=tuple(call.graph.updates))
+
+
+def _is_open(setting: Any) -> bool:
+    """Whether a setting is a size without a number: no layer has it."""
+    return isinstance(setting, Size) or (isinstance(setting, tuple) and any(map(_is_open, cast(Any, setting))))
 
 
 def main_type(value: Value) -> TensorType:
@@ -362,7 +367,7 @@ def _by_import(call: Call, name: str, state: Mapping[str, Weight]) -> Layer | No
     guess = GUESSES.get(name)
     if guess is None or call.graph.updates:
         return None
-    types = tuple([v.type for v in call.args])
+    types = tuple([in_numbers(v.type) for v in call.args])
     for settings, arguments in guess(call, {n: w.type for n, w in state.items()}):
         kind = class_of(name)
         proof = _imported(kind, _shortened(kind, settings), arguments, types)
@@ -374,13 +379,24 @@ def _by_import(call: Call, name: str, state: Mapping[str, Weight]) -> Layer | No
             if isinstance(op, Parameter | Buffer):
                 new[value] = type(op)(f"layer.{op.leaf}", op.type)()
             elif value not in new:
-                new[value] = op(*[new[a] for a in value.args])
+                new[value] = _in_numbers(op)(*[new[a] for a in value.args])
         results = [new[v] for v in call.graph.outputs.values()]
         if all(r in proof.outputs for r in results):
             picks = tuple([proof.outputs.index(r) for r in results])
-            outputs = tuple([v.type for v in proof.outputs])
-            return Layer(kind, _shortened(kind, settings), arguments, proof.targets, outputs, picks)
+            outputs = [v.type for v in proof.outputs]
+            for i, value in zip(picks, call.graph.outputs.values(), strict=True):
+                outputs[i] = value.type
+            return Layer(kind, _shortened(kind, settings), arguments, proof.targets, tuple(outputs), picks)
     return None
+
+
+def _in_numbers(op: Op) -> Op:
+    """The same op with plain numbers for sizes that have formulas."""
+    if isinstance(op, Const):
+        return op
+    own = [getattr(op, f) for f in type(op).fields]
+    new = [in_numbers(a) for a in own]
+    return op if all(a is b for a, b in zip(own, new, strict=True)) else type(op)(*new)
 
 
 class _Proof(NamedTuple):

@@ -58,7 +58,12 @@ class GeneratedBlock(Block):
 
 
 class GeneratedModule(GeneratedBlock):
-    """A network as generated code; ``print(module.code)`` shows it."""
+    """A network as generated code; ``print(module.code)`` shows it.
+
+    ``fixed_axes`` are the axes of its inputs that have the size of the example, and why.
+    """
+
+    fixed_axes: Mapping[str, str] = {}
 
     @property
     def code(self) -> str:
@@ -154,7 +159,10 @@ def assembled(parts: Mapping[str, Callable[[], nn.Module]], state: Iterable[Entr
         found = made.get(path)
         if found is None:
             owner, _, name = path.rpartition(".")
-            found = made[path] = at(owner)._modules[name] = parts.get(path, Block)()
+            held = at(owner)._modules
+            if held.get(name) is None:  # some layers have layers of their own
+                held[name] = parts.get(path, Block)()
+            found = made[path] = cast(nn.Module, held[name])
         return found
 
     for path in parts:

@@ -99,7 +99,7 @@ def _save_python(dag: TensorDAG, path: Path) -> None:
         raise SourceError("to write weights beside Python source: pip install safetensors") from None
     if not path.stem.isidentifier():
         raise SourceError(f"{shown(path)}: a Python file is imported by its name, which must be an identifier")
-    design = design_of(dag, copy=False)
+    design = design_of(dag, False, dag.open_axes)
     module = assembled({p: part.make for p, part in design.parts.items()}, design.state)
     named = sources(module)
     weights = path.with_suffix(".safetensors")

@@ -25,7 +25,7 @@ def by_torch(dag: TensorDAG) -> Measure:
     graph, kept = graph_of_all(dag.graph)
     outputs = Tree("tuple", tuple(range(len(kept))), (Tree("leaf"),) * len(kept))
     whole = replace(dag.with_graph(graph), signature=Signature(dag.signature.inputs, outputs))
-    return _measure(whole.to_torch().eval(), dag, kept)
+    return _measure(whole.to_torch(fixed=True).eval(), dag, kept)
 
 
 def by_call(function: Callable[..., Any], dag: TensorDAG) -> Measure:

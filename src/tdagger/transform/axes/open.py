@@ -1,0 +1,119 @@
+"""A network whose free axes have no numbers: sizes are formulas in them (:class:`tdagger.types.Size`).
+
+It is what a resize gives at some point, with the formula of every size beside its number there. What an op's rules
+compute of sizes stays a formula; where they don't, types don't fit and the axes are refused, as by a resize.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from tdagger.analysis.axes.names import NamedAxes
+from tdagger.analysis.axes.sizes import Sizes, solve
+from tdagger.analysis.formulas.polynomial import Point, Symbol, variable
+from tdagger.analysis.formulas.symbolic import Condition, FreeSizes
+from tdagger.errors import AxisError
+from tdagger.graph import Graph
+from tdagger.transform.axes.certain import unknown
+from tdagger.transform.axes.resize import at_sizes
+from tdagger.transform.networks import Origins, changed, own_axes, place
+from tdagger.types import readable, sizes_as
+
+
+class Opened(NamedTuple):
+    """A graph with formulas for sizes, where its values came from, and what sizes must fulfil for it to hold."""
+
+    graph: Graph
+    origins: Origins
+    conditions: tuple[Condition, ...]
+
+
+@lru_cache(1024)
+def _symbol(name: str) -> Symbol:
+    """One for a name, so that the types of one network are those of the next."""
+    return Symbol(name, 0)
+
+
+def opened(named: NamedAxes, names: Sequence[str], origins: Origins) -> Iterator[Opened]:
+    """The graph with some axes open, at two points where all of these have other sizes.
+
+    What is said by numbers differs between the two. AxisError if the axes can't all be free.
+    """
+    conditions: list[Condition] = []
+    symbols = {n: _symbol(n) for n in names}
+    wanted = {named.term(n): variable(s) for n, s in symbols.items()}
+    free = solve(named.axes, wanted, FreeSizes(conditions))
+    for point in _points({s: named.sizes[n] for n, s in symbols.items()}, conditions):
+        sizes = Sizes()
+        sizes.known = {a: sizes_as(n, point.of(n)) for a, n in free.known.items()}
+        graph, found = changed(at_sizes(named.axes, sizes, place(origins)), origins)
+        yield Opened(graph, found, tuple(dict.fromkeys(conditions)))
+
+
+def _points(sizes: Mapping[Symbol, int], conditions: Sequence[Condition]) -> tuple[Point, Point]:
+    """A point where every axis is a multiple of what it was, and one where it is near that, but where none can be.
+
+    AxisError if the conditions have none.
+    """
+    found: list[dict[Symbol, int]] = [{}, {}]
+    for symbol, size in sizes.items():
+        multiples, near = [size * k for k in range(2, 9)], range(size + 1, size + 65)
+        for at, tried in zip(found, ((*multiples, *near), (*near, *multiples)), strict=True):
+            for n in tried:
+                here = Point({**sizes, **at, symbol: n})
+                if n > 1 and n != found[0].get(symbol) and all(c.holds(here) for c in conditions):
+                    at[symbol] = n
+                    break
+            else:
+                raise AxisError(
+                    f"axis {symbol} of {size} entries has no two other sizes that fulfil what is asked of it"
+                )
+    return Point(found[0]), Point(found[1])
+
+
+class Candidates(NamedTuple):
+    """The axes of the inputs that may be open, and why others aren't."""
+
+    names: tuple[str, ...]
+    why: dict[str, str]
+
+
+#: Whether the source gives at some sizes what the axes say.
+Ask = Callable[[Mapping[str, int]], bool]
+
+
+def candidates(named: NamedAxes, origins: Origins, confirmed: frozenset[str], ask: Ask | None) -> Candidates:
+    """The axes of which nothing is in doubt; where something is, ``ask`` tells, at two points."""
+    why: dict[str, str] = {}
+    points: dict[str, tuple[int, int]] = {}
+    doubtful: dict[str, str] = {}
+    for name in own_axes(named):
+        try:
+            points[name] = _two_sizes(named, name)
+            doubts = {} if name in confirmed else unknown(named, origins, {name: points[name]})
+            if doubts:
+                for _ in opened(named, [name], origins):
+                    pass
+        except AxisError as e:
+            why[name] = readable(str(e)).splitlines()[0]
+        else:
+            doubtful |= doubts
+    if ask is not None and len(doubtful) > 1 and all(ask({n: points[n][i] for n in doubtful}) for i in (0, 1)):
+        doubtful = {}
+    elif ask is not None:
+        doubtful = {n: w for n, w in doubtful.items() if not all(ask({n: k}) for k in points[n])}
+    return Candidates(tuple([n for n in points if n not in why and n not in doubtful]), why | doubtful)
+
+
+def _two_sizes(named: NamedAxes, name: str) -> tuple[int, int]:
+    """Two other sizes that an axis may have; AxisError if it can't have any."""
+    rigid = [a.rigid for a in named.term(name) if a.rigid]
+    if rigid or not named.sizes[name]:
+        raise AxisError(f"{rigid[0]} has its size" if rigid else "it has no entries")
+    conditions: list[Condition] = []
+    symbol = _symbol(name)
+    solve(named.axes, {named.term(name): variable(symbol)}, FreeSizes(conditions))
+    one, other = _points({symbol: named.sizes[name]}, conditions)
+    return one.of(variable(symbol)), other.of(variable(symbol))
