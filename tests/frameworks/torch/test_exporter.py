@@ -541,7 +541,7 @@ def test_calling() -> None:
         module(a, (h, c), None, mask=mask, flag=False)
     with pytest.raises(td.InputError, match=r"'mask' must be f32.b=3 n., got torch.float32.3, 5. for .3, 4."):
         module(a, (h, c), None, mask=torch.rand(3, 5))
-    with pytest.raises(td.InputError, match=r"'mask' must be f32.3 4., got None"):
+    with pytest.raises(td.InputError, match=r"'mask' must be f32.b=3 n., got None"):
         module(a, (h, c), None, mask=None)
     with pytest.raises(td.InputError, match="argument 'state' must be a tuple of 2, got a list of 2"):
         module(a, [h, c], None, mask=mask)

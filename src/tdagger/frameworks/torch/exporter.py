@@ -247,6 +247,7 @@ def design_of(dag: TensorDAG, copy: bool, free: Candidates | None) -> Design:
     made = _Making(dag, list(_entries(dag, dict(dag.state) or declared(dag.graph), copy)))
     if free is None:
         return _design(made)
+    state = {e.path for e in made.entries}
     named = dag.axes()
     made.labels |= {n: list(map(named.dimension, named[v])) for n, v in dag.graph.inputs.items()}
     made.why |= free.why
@@ -257,7 +258,7 @@ def design_of(dag: TensorDAG, copy: bool, free: Candidates | None) -> Design:
             designs = [_design(replace(made, dag=n, conditions=c)) for n, c in _opened(dag, names)]
         except (AxisError, AttributeValueError, TypeMismatchError) as e:
             return shown(readable(str(e)).splitlines()[0])
-        other = _difference(designs[0], designs[1], dag.state)
+        other = _difference(designs[0], designs[1], state)
         return designs[0] if other is None else other
 
     names = list(free.names)
@@ -282,7 +283,7 @@ def _opened(dag: TensorDAG, names: Sequence[str]) -> Iterator[tuple[TensorDAG, t
         yield replace(dag, graph=graph, origins=origins), conditions
 
 
-def _difference(a: Design, b: Design, state: Mapping[str, Weight]) -> str | None:
+def _difference(a: Design, b: Design, state: set[str]) -> str | None:
     """What differs between two designs of a network whose sizes have no numbers; None if nothing does."""
     if a.parts.keys() != b.parts.keys():
         return "modules of another kind at other sizes"
