@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 from torch.utils import _pytree as pytree
 
+from tdagger.analysis.formulas.polynomial import terms_of
 from tdagger.analysis.formulas.symbolic import Condition
 from tdagger.composite import Composite
 from tdagger.errors import AttributeValueError, AxisError, InputError, TypeMismatchError, UnsupportedError, warn
@@ -35,7 +36,7 @@ from tdagger.frameworks.torch.emit.module import (
     empty_module,
     path_expression,
 )
-from tdagger.frameworks.torch.emit.sizes import Bindings, labelled
+from tdagger.frameworks.torch.emit.sizes import Bindings, is_symbol, labelled
 from tdagger.frameworks.torch.runtime import DTYPES, from_numpy
 from tdagger.graph import Graph, branches, topological
 from tdagger.library.random import SEED
@@ -663,7 +664,8 @@ def _call(
         call.parameters.append(f"**{call.others}")
         call.lines.append(f"runtime.refuse_others({call.others})")
     for number, kind, message in dict.fromkeys(conditions):
-        holds = f"{sizes_as(number, 0)} {'==' if kind == 'zero' else '>='} 0"
+        apart = terms_of(number).get((), 0) if kind == "positive" else 0
+        holds = f"{sizes_as(number - apart, 0)} {'==' if kind == 'zero' else '>='} {-apart}"
         call.checks.append(f"runtime.check_sizes({holds}, {message!r})")
     return call
 
@@ -717,8 +719,11 @@ def _parameter(call: _Call, tree: Tree, key: str, inputs: Iterator[tuple[str, Va
         )
     for leaf, value in leaves if not plain else ():
         own = call.inputs[value]
-        shape = [None if isinstance(n, Size) and n.formula not in call.told else n for n in value.type.shape]
-        call.told |= {n.formula for n in value.type.shape if isinstance(n, Size)}
+        shape: list[int | None] = []
+        for n in value.type.shape:
+            is_first = isinstance(n, Size) and is_symbol(n.formula) and n.formula not in call.told
+            call.told |= {n.formula} if isinstance(n, Size) else set()
+            shape.append(None if is_first else n)
         sizes = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
         expected = labelled(value.type, call.labels.get(leaf, ()))
         call.checks.append(f"runtime.check_input({own!r}, {own}, {sizes}, {expected!r})")

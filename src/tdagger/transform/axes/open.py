@@ -10,16 +10,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from tdagger.analysis.axes.algebra import resolve
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.axes.sizes import Sizes, solve
-from tdagger.analysis.formulas.polynomial import Point, Symbol, variable
+from tdagger.analysis.formulas.polynomial import Number, Point, Symbol, never_negative, variable
 from tdagger.analysis.formulas.symbolic import Condition, FreeSizes
 from tdagger.errors import AxisError
 from tdagger.graph import Graph
+from tdagger.ops.structure import Slice
 from tdagger.transform.axes.certain import unknown
 from tdagger.transform.axes.resize import at_sizes
 from tdagger.transform.networks import Origins, changed, own_axes, place
-from tdagger.types import readable, sizes_as
+from tdagger.types import Size, Sized, readable, sizes_as
 
 
 class Opened(NamedTuple):
@@ -49,7 +51,28 @@ def opened(named: NamedAxes, names: Sequence[str], origins: Origins) -> Iterator
         sizes = Sizes()
         sizes.known = {a: sizes_as(n, point.of(n)) for a, n in free.known.items()}
         graph, found = changed(at_sizes(named.axes, sizes, place(origins)), origins)
-        yield Opened(graph, found, tuple(dict.fromkeys(conditions)))
+        yield Opened(graph, found, tuple(dict.fromkeys((*conditions, *_long_enough(graph)))))
+
+
+def _long_enough(graph: Graph) -> Iterator[Condition]:
+    """That axes have as many entries as slices take by numbers: with fewer they would take other ones."""
+    least: dict[Number, int] = {}
+    for value in graph.values:
+        for n, bounds in zip(value.args[0].shape, value.op.bounds, strict=True) if isinstance(value.op, Slice) else ():
+            if bounds is None or not isinstance(n, Size):
+                continue
+            for bound, more in zip(bounds, (1, 0), strict=False):
+                if isinstance(bound, Sized) and bound.parts is not None:
+                    yield from _in_parts(n.formula, *bound.parts)
+                    continue
+                if isinstance(bound, Sized):
+                    needed = -bound.plus if (bound.offsets, bound.divisor) == ((0,), 1) else 0
+                else:
+                    needed = 0 if isinstance(bound, Size) else bound + more
+                least[n.formula] = max(least.get(n.formula, 0), needed)
+    for formula, needed in least.items():
+        if not never_negative(formula - needed):
+            yield Condition(formula - needed, "positive", f"{formula} entries: {needed} at least are needed")
 
 
 def _points(sizes: Mapping[Symbol, int], conditions: Sequence[Condition]) -> tuple[Point, Point]:
@@ -73,6 +96,13 @@ def _points(sizes: Mapping[Symbol, int], conditions: Sequence[Condition]) -> tup
     return Point(found[0]), Point(found[1])
 
 
+def _in_parts(n: Number, how: str, by: int, count: int) -> Iterator[Condition]:
+    """That an axis of ``n`` entries is cut into as many parts as it was."""
+    if how in ("split", "chunk"):
+        parts = -(-n // by) if how == "split" else -(-n // -(-n // by))
+        yield Condition(parts - count, "zero", f"{how}({by}) of {n} entries must give {count} parts")
+
+
 class Candidates(NamedTuple):
     """The axes of the inputs that may be open, and why others aren't."""
 
@@ -89,7 +119,10 @@ def candidates(named: NamedAxes, origins: Origins, confirmed: frozenset[str], as
     why: dict[str, str] = {}
     points: dict[str, tuple[int, int]] = {}
     doubtful: dict[str, str] = {}
+    whole = {term for terms in named.axes.inputs for term in map(resolve, terms)}
     for name in own_axes(named):
+        if named.term(name) not in whole:
+            continue  # a part of a dimension: the others of it follow the dimension
         try:
             points[name] = _two_sizes(named, name)
             doubts = {} if name in confirmed else unknown(named, origins, {name: points[name]})
