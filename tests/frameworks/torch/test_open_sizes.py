@@ -148,8 +148,8 @@ def test_the_source_is_asked_where_the_graph_leaves_doubt() -> None:
     module = Function(lambda x: x[2:] * 2)
     program = torch.export.export(module, (torch.randn(3, 6),))
     alone = td.from_torch(program).to_torch()
-    assert "2: of 3" in alone.fixed_axes["b"]
-    with pytest.raises(td.InputError, match="b=3"):
+    assert any("2: of 3" in why for why in alone.fixed_axes.values())
+    with pytest.raises(td.InputError, match="=3"):
         alone(torch.randn(4, 6))
     check(module, td.from_torch(module, torch.randn(3, 6)).to_torch(), [(5, 6)])
 
