@@ -202,7 +202,7 @@ def readable(text: str) -> str:
 
 
 def in_numbers(thing: Any) -> Any:
-    """A number, a type, a tuple or list of such with plain numbers for sizes that have formulas.
+    """A number, a type, a tuple, list or dict of such with plain numbers for sizes that have formulas.
 
     >>> in_numbers((3, (4, "same")))
     (3, (4, 'same'))
@@ -213,6 +213,8 @@ def in_numbers(thing: Any) -> Any:
         return TensorType(in_numbers(thing.shape), thing.dtype)
     if thing.__class__ is list:
         return list(map(in_numbers, thing))
+    if thing.__class__ is dict:
+        return {k: in_numbers(v) for k, v in thing.items()}
     return tuple(map(in_numbers, thing)) if thing.__class__ is tuple else thing
 
 

@@ -36,7 +36,7 @@ from tdagger.frameworks.torch.emit.module import (
     empty_module,
     path_expression,
 )
-from tdagger.frameworks.torch.emit.sizes import Bindings, is_symbol, labelled
+from tdagger.frameworks.torch.emit.sizes import Bindings, UnboundError, is_symbol, labelled
 from tdagger.frameworks.torch.runtime import DTYPES, from_numpy
 from tdagger.graph import Graph, branches, topological
 from tdagger.library.random import SEED
@@ -48,7 +48,7 @@ from tdagger.ops.structure import Item, Permute, Repeat, Slice
 from tdagger.tensordag import Origin, TensorDAG, Weight
 from tdagger.transform.axes.open import Candidates, opened
 from tdagger.tree import Tree, container_of
-from tdagger.types import Size, TensorType, readable, sizes_as
+from tdagger.types import MARK, Size, TensorType, readable, sizes_as
 
 
 @one_at_a_time
@@ -318,6 +318,20 @@ class _Making:
     conditions: Sequence[Condition] = ()
     labels: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     why: dict[str, str] = field(default_factory=dict[str, str])
+    #: Inputs that modules take for their sizes, by the modules' paths.
+    shaped: Mapping[str, Sequence[Value]] = field(default_factory=dict[str, Sequence[Value]])
+
+
+def _inputs_with(symbols: set[str], graph: Graph) -> list[Value]:
+    """Inputs of a network that have these axes."""
+    left = set(symbols)
+    found: list[Value] = []
+    for value in graph.inputs.values():
+        has = {str(n.formula) for n in value.shape if isinstance(n, Size)} & left
+        if has:
+            left -= has
+            found.append(value)
+    return found
 
 
 def _design(made: _Making) -> Design:
@@ -335,7 +349,7 @@ def _design(made: _Making) -> Design:
     if flat:
         division = Division(graph, origins, {}, state, lambda *_: None)
     else:
-        division = Division(whole, dag.origins, modules, state, lambda c, n, s: layer_of(c, n, s, trains))
+        division = Division(whole, dag.origins, modules, state, lambda c, n, s: layer_of(c, n, s, trains), made.shaped)
     names: dict[str, Any] = {}
     classes = _Classes(dag, state, paths, trains, writer_of, names)
     parts: dict[str, Part] = {}
@@ -345,6 +359,11 @@ def _design(made: _Making) -> Design:
             parts[call.path] = classes.part(call)
         entries += classes.constants_of(call)
         guards |= classes.guards_of(call)
+    more = {p: _inputs_with(s, whole) for p, s in classes.unbound.items()}
+    if any(set(inputs) - set(made.shaped.get(p, ())) for p, inputs in more.items()):
+        return _design(replace(made, shaped={**made.shaped, **more}))
+    if classes.unbound:
+        raise AxisError(f"{shown(next(iter(classes.unbound)))} needs a size that its arguments don't tell")
     call = _call(dag, graph, plain, made.labels, made.conditions)
     root = division.root
     own, origins = legalize(root.graph, is_known, root.origins)
@@ -425,6 +444,8 @@ class _Classes:
         self._names = names
         self._made: dict[Any, tuple[Source, Writer]] = {}
         self._tensors: dict[Value, Tensor] = {}
+        #: The axes whose sizes a module's arguments don't tell, by its path.
+        self.unbound: dict[str, set[str]] = {}
         self._of: dict[str, Writer] = {}
         self._inside: dict[str, list[str]] = {p: [] for p in paths}
         for name in (*state, *paths):
@@ -449,7 +470,11 @@ class _Classes:
         key = (kind, constant, tuple(call.graph.inputs.values()), tuple(call.graph.outputs.values()))
         found = self._made.get(key)
         if found is None:
-            found = self._made[key] = self._written(call, kind, constant, names)
+            try:
+                found = self._made[key] = self._written(call, kind, constant, names)
+            except UnboundError as e:
+                self.unbound[call.path] = e.symbols
+                return Part(None, Block)
         self._of[call.path] = found[1]
         return Part(found[0])
 
@@ -527,7 +552,7 @@ def _class_name(kind: str) -> str:
 
 def _bound(lines: list[str], arguments: Mapping[str, Value], taken: set[str]) -> list[str]:
     """Lines with names for the sizes in them, after the lines that give these names."""
-    words = set(re.findall(r"\w+", "\n".join(lines)))
+    words = set(re.findall(r"\w+", MARK.sub(" ", "\n".join(lines))))
     bindings = Bindings(arguments.items(), taken | words)
     filled = [bindings.filled(line) for line in lines]
     return [*bindings.lines(), *filled]

@@ -8,7 +8,7 @@ caller's, who is said to hold it inline.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tdagger.graph import Graph
@@ -110,7 +110,10 @@ class Division:
         modules: Mapping[str, str],
         state: Mapping[str, Weight],
         find: Finder,
+        shaped: Mapping[str, Sequence[Value]] | None = None,
     ) -> None:
+        """``shaped``: values that calls of a module take for their sizes alone, by its path."""
+        self._shaped = shaped or {}
         self._graph = graph
         self._origins = origins
         self._modules = modules
@@ -177,9 +180,14 @@ class Division:
             call = self._place.get(value)
             if call is None or value not in static or value in self._given or value in self._updated:
                 continue
-            if any(u in self._everywhere or call not in self._place[u].way for u in users[value]):
+            beside = [u for u in users[value] if u in self._everywhere or self._is_beside(call, self._place[u])]
+            if beside:
                 self._everywhere.add(value)
                 del self._place[value]
+
+    def _is_beside(self, call: Call, other: Call) -> bool:
+        """Whether neither of two calls is inside the other."""
+        return call not in other.way and other not in call.way
 
     def _hoist(self) -> None:
         """What one call computes without any state of its own, and others use too, is their caller's."""
@@ -338,6 +346,8 @@ class Division:
             else:
                 made = _called(unit, [arg(a) for a in unit.args], call.path)
                 new.update(zip(unit.results, made, strict=True))
+        for value in self._shaped.get(call.path, ()):
+            arg(value)
         users = self._graph.users
         if call.parent is None:
             results = {n: arg(v) for n, v in self._graph.outputs.items()}

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from tdagger.composite import Composite
-from tdagger.errors import TDaggerError
+from tdagger.errors import AxisError, TDaggerError
 from tdagger.frameworks.torch.emit.blocks import Call, Layer
 from tdagger.frameworks.torch.importer import from_torch
 from tdagger.frameworks.torch.runtime import DTYPES
@@ -279,8 +279,12 @@ def _by_row(call: Call, name: str, trains: bool) -> Layer | None:
             return None
     types = {n: v.type for n, v in named.items()}
     settings = row.settings(op.attributes, types)
-    if settings is None or any(map(_is_open, settings.values())) or not _updates_as_norm(call, main, counter):
+    if settings is None or not _updates_as_norm(call, main, counter):
         return None
+    if any(map(_is_open, settings.values())):
+        raise AxisError(
+            f"{call.path} is a layer with the setting {in_numbers(settings)}, which holds the size of an axis"
+        )
     n = "" if row.spatial is None else str(row.spatial(op.attributes, types))
     fitting = [layer.format(n=n) for layer in row.layers]
     kind = class_of(name if name in fitting else fitting[0])

@@ -158,8 +158,9 @@ def is_symbol(number: Number) -> bool:
 def _name(text: str, taken: set[str]) -> str:
     """A name that isn't taken: ``h``, then ``h2``."""
     name, count = text, 2
+    base = identifier(text, set()).rstrip("0123456789")
     while name in taken or not is_identifier(name):
-        name, count = f"{identifier(text, set())}{count}", count + 1
+        name, count = f"{base}{count}", count + 1
     taken.add(name)
     return name
 
