@@ -758,8 +758,9 @@ class TensorDAG:
     def open_axes(self) -> openness.Candidates:
         """The axes of inputs that code can leave open, and why it can't others.
 
-        Where the graph leaves some in doubt, the source is asked: it is captured twice for all of these together, and
-        twice for each where that isn't what the axes say.
+        The source is asked, if there is one: it is captured for all of them together at other sizes, once more where
+        the graph leaves some in doubt, and for each of them where that isn't what the axes say. :meth:`certain` axes
+        aren't asked for again.
         """
         source = self.source
 

@@ -69,8 +69,8 @@ def to_torch(dag: TensorDAG, *, copy: bool = False, checks: bool = False, fixed:
     are buffers that aren't saved. UnsupportedError names all that torch can't compute.
 
     Axes that are free and certain have any size: the code reads it from the inputs. Other sizes are fixed, and asked
-    for first (InputError, with the names of axes); ``module.fixed_axes`` says of each why. Where the graph leaves an
-    axis in doubt, the source is asked if it is there, which takes some captures (:attr:`TensorDAG.open_axes`).
+    for first (InputError, with the names of axes); ``module.fixed_axes`` says of each why. The source is asked, if it
+    is there, whether it does the same at other sizes: it is captured again (:attr:`TensorDAG.open_axes`).
     ``fixed``: all sizes are those of the example, and nothing is asked.
 
     With ``checks`` the module raises where the source checks its data and raises (``dag.checks``); a UserWarning
@@ -256,7 +256,7 @@ def design_of(dag: TensorDAG, copy: bool, free: Candidates | None) -> Design:
     def tried(names: Sequence[str]) -> Design | str:
         """The design with some axes open, or why they can't be."""
         try:
-            designs = [_design(replace(made, dag=n, conditions=c)) for n, c in _opened(dag, names)]
+            designs = [_design(replace(made, dag=n, conditions=c)) for n, c in _opened(dag, names, free.plural)]
         except (AxisError, AttributeValueError, TypeMismatchError) as e:
             return shown(readable(str(e)).splitlines()[0])
         other = _difference(designs[0], designs[1], state)
@@ -278,9 +278,11 @@ def design_of(dag: TensorDAG, copy: bool, free: Candidates | None) -> Design:
     return _design(made)
 
 
-def _opened(dag: TensorDAG, names: Sequence[str]) -> Iterator[tuple[TensorDAG, tuple[Condition, ...]]]:
+def _opened(
+    dag: TensorDAG, names: Sequence[str], plural: frozenset[str]
+) -> Iterator[tuple[TensorDAG, tuple[Condition, ...]]]:
     """The network with some axes open, at two points."""
-    for graph, origins, conditions in opened(dag.axes(), names, dag.origins):
+    for graph, origins, conditions in opened(dag.axes(), names, dag.origins, plural):
         yield replace(dag, graph=graph, origins=origins), conditions
 
 

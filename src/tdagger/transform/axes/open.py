@@ -6,6 +6,7 @@ compute of sizes stays a formula; where they don't, types don't fit and the axes
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -38,12 +39,18 @@ def _symbol(name: str) -> Symbol:
     return Symbol(name, 0)
 
 
-def opened(named: NamedAxes, names: Sequence[str], origins: Origins) -> Iterator[Opened]:
+def opened(
+    named: NamedAxes, names: Sequence[str], origins: Origins, plural: frozenset[str] = frozenset()
+) -> Iterator[Opened]:
     """The graph with some axes open, at two points where all of these have other sizes.
 
     What is said by numbers differs between the two. AxisError if the axes can't all be free.
     """
-    conditions: list[Condition] = []
+    conditions = [
+        Condition(variable(_symbol(n)) - 2, "positive", f"{n}: the network may be another where it has 1 entry")
+        for n in names
+        if n in plural
+    ]
     symbols = {n: _symbol(n) for n in names}
     wanted = {named.term(n): variable(s) for n, s in symbols.items()}
     free = solve(named.axes, wanted, FreeSizes(conditions))
@@ -104,10 +111,11 @@ def _in_parts(n: Number, how: str, by: int, count: int) -> Iterator[Condition]:
 
 
 class Candidates(NamedTuple):
-    """The axes of the inputs that may be open, and why others aren't."""
+    """The axes of the inputs that may be open, and why others aren't; ``plural`` are open from two entries on."""
 
     names: tuple[str, ...]
     why: dict[str, str]
+    plural: frozenset[str] = frozenset()
 
 
 #: Whether the source gives at some sizes what the axes say.
@@ -115,29 +123,47 @@ Ask = Callable[[Mapping[str, int]], bool]
 
 
 def candidates(named: NamedAxes, origins: Origins, confirmed: frozenset[str], ask: Ask | None) -> Candidates:
-    """The axes of which nothing is in doubt; where something is, ``ask`` tells, at two points."""
+    """The axes of which nothing is in doubt, and the source, where there is one to ask, says the same.
+
+    It is asked for all of them at once, at a second point where the graph leaves something in doubt; only where that
+    isn't what the axes say, for each.
+    """
     why: dict[str, str] = {}
     points: dict[str, tuple[int, int]] = {}
     doubtful: dict[str, str] = {}
+    plural: set[str] = set()
     whole = {term for terms in named.axes.inputs for term in map(resolve, terms)}
     for name in own_axes(named):
         if named.term(name) not in whole:
             continue  # a part of a dimension: the others of it follow the dimension
         try:
-            points[name] = _two_sizes(named, name)
-            doubts = {} if name in confirmed else unknown(named, origins, {name: points[name]})
-            if doubts:
-                for _ in opened(named, [name], origins):
-                    pass
+            sizes = _two_sizes(named, name)
+            if ask is not None and name not in confirmed:
+                deque(opened(named, [name], origins), 0)
+            if name not in confirmed:
+                doubtful |= unknown(named, origins, {name: sizes})
         except AxisError as e:
             why[name] = readable(str(e)).splitlines()[0]
-        else:
-            doubtful |= doubts
-    if ask is not None and len(doubtful) > 1 and all(ask({n: points[n][i] for n in doubtful}) for i in (0, 1)):
-        doubtful = {}
-    elif ask is not None:
-        doubtful = {n: w for n, w in doubtful.items() if not all(ask({n: k}) for k in points[n])}
-    return Candidates(tuple([n for n in points if n not in why and n not in doubtful]), why | doubtful)
+            continue
+        points[name] = sizes
+        if name not in confirmed and named.sizes[name] != 1 and _is_other_at_one(named, name, origins):
+            plural.add(name)
+    asked = {n: s for n, s in points.items() if n not in confirmed}
+    if ask is None or not asked:
+        why |= doubtful
+    elif not all(ask({n: s[i] for n, s in asked.items()}) for i in ((0, 1) if doubtful else (0,))):
+        for name, sizes in asked.items():
+            if not all(ask({name: k}) for k in (sizes if name in doubtful else sizes[:1])):
+                why[name] = doubtful.get(name, f"at {name}={sizes[0]} the source does something else")
+    return Candidates(tuple([n for n in points if n not in why]), why, frozenset(plural))
+
+
+def _is_other_at_one(named: NamedAxes, name: str, origins: Origins) -> bool:
+    """Whether the graph leaves open what becomes of an axis of one entry (squeezed, it is gone)."""
+    try:
+        return bool(unknown(named, origins, {name: (1,)}, numbers=False))
+    except AxisError:
+        return False
 
 
 def _two_sizes(named: NamedAxes, name: str) -> tuple[int, int]:
