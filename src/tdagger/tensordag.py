@@ -807,13 +807,13 @@ def _of_parts(
     axis_names: dict[str, str],
     certain_dimensions: frozenset[tuple[str, int]],
     checks: _Kept,
-    left: Sequence[tuple[int, tuple[int, ...], str]],
+    left: Sequence[tuple[int, tuple[int, ...], str, int | None]],
 ) -> TensorDAG:
     """The network that :meth:`TensorDAG.__reduce__` took apart."""
     values = graph.values
     origins = {values[i]: origin for i, origin in places}
     found = TensorDAG(graph, weights, signature, state, origins, modules, name, axis_names, checks=checks.held)
-    kept = [LeftOut(values[i], dimensions, what) for i, dimensions, what in left]
+    kept = [LeftOut(values[i], *what) for i, *what in left]
     return replace(found, certain_dimensions=certain_dimensions, left_out=kept)
 
 

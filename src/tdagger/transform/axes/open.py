@@ -13,14 +13,14 @@ from typing import NamedTuple
 
 from tdagger.analysis.axes.algebra import resolve
 from tdagger.analysis.axes.names import NamedAxes
-from tdagger.analysis.axes.sizes import Sizes, solve
+from tdagger.analysis.axes.sizes import Sizes, assumed, solve
 from tdagger.analysis.formulas.polynomial import Number, Point, Symbol, never_negative, variable
 from tdagger.analysis.formulas.symbolic import Condition, FreeSizes
 from tdagger.errors import AxisError
 from tdagger.graph import Graph
 from tdagger.ops.structure import Slice
 from tdagger.transform.axes.certain import unknown
-from tdagger.transform.axes.resize import at_sizes
+from tdagger.transform.axes.resize import at_sizes, resize
 from tdagger.transform.networks import Origins, changed, own_axes, place
 from tdagger.types import Size, Sized, readable, sizes_as
 
@@ -159,11 +159,14 @@ def candidates(named: NamedAxes, origins: Origins, confirmed: frozenset[str], as
 
 
 def _is_other_at_one(named: NamedAxes, name: str, origins: Origins) -> bool:
-    """Whether the graph leaves open what becomes of an axis of one entry (squeezed, it is gone)."""
+    """Whether something that does nothing to an axis does something to one of 1 entry (squeezed, it is gone)."""
+    if all(g.only is None for g in named.axes.guesses):
+        return False
     try:
-        return bool(unknown(named, origins, {name: (1,)}, numbers=False))
+        sizes = resize(named.axes, {named.term(name): 1}, place(origins)).sizes
     except AxisError:
         return False
+    return sizes is not None and any(g.only is not None for g in assumed(named.axes, sizes))
 
 
 def _two_sizes(named: NamedAxes, name: str) -> tuple[int, int]:
