@@ -19,7 +19,7 @@ from tdagger.errors import InputError, UnsupportedError, warn
 from tdagger.frameworks.torch.capture.checks import exception_of
 from tdagger.frameworks.torch.capture.locking import one_at_a_time
 from tdagger.frameworks.torch.capture.scripting import Literals
-from tdagger.frameworks.torch.emit.blocks import Call, Division, Layer, ModuleCall
+from tdagger.frameworks.torch.emit.blocks import Call, Division, Layer, ModuleCall, with_passed
 from tdagger.frameworks.torch.emit.codegen import Marked, Row, Statement, Writer, call_row, is_reshape
 from tdagger.frameworks.torch.emit.composites import composite_row, is_known
 from tdagger.frameworks.torch.emit.core import CORE, cannot, core_row
@@ -245,7 +245,8 @@ def design_of(
     if flat:
         division = Division(graph, origins, {}, state, lambda *_: None)
     else:
-        division = Division(whole, dag.origins, modules, state, lambda c, n, s: layer_of(c, n, s, trains))
+        marked, told = with_passed(whole, dag.origins)
+        division = Division(marked, told, modules, state, lambda c, n, s: layer_of(c, n, s, trains))
     names: dict[str, Any] = {}
     classes = _Classes(dag, state, paths, trains, writer_of, names)
     parts: dict[str, Part] = {}
@@ -256,6 +257,8 @@ def design_of(
         entries += classes.constants_of(call)
         guards |= classes.guards_of(call)
     call = _call(dag, graph, plain)
+    if not flat:
+        call.lines += _not_called(modules, parts, {o.module for o in dag.origins.values()})
     root = division.root
     own, origins = legalize(root.graph, is_known, root.origins)
     writer = writer_of(own, row_of, origins, {"", *paths})
@@ -278,6 +281,14 @@ def design_of(
         entries += [Entry(name, tensor, False) for name, tensor in constants.items()]
     rest = {p: parts.get(p) or classes.holder(p, modules.get(p, ""), paths[p]) for p in paths}
     return Design({"": Part(Source(code, found, dag.name, True)), **rest}, entries, trains)
+
+
+def _not_called(modules: Mapping[str, str], parts: Mapping[str, Part], computing: set[str]) -> Iterator[str]:
+    """Comments that name the modules without others whose calls left nothing that could be called."""
+    around = {p.rpartition(".")[0] for p in modules}
+    for path, kind in modules.items():
+        if path not in around and path not in parts and path not in computing:
+            yield f"# {shown(path)} ({shown(kind)}): not called, the graph has nothing of its own for it"
 
 
 def _paths(state: Mapping[str, Weight], modules: Iterable[str]) -> dict[str, list[str]]:

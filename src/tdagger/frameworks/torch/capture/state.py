@@ -34,6 +34,7 @@ from tdagger.frameworks.torch.capture.attributes import (
 from tdagger.frameworks.torch.capture.decisions import Decisions
 from tdagger.frameworks.torch.capture.draws import Draws
 from tdagger.frameworks.torch.capture.export import Captured
+from tdagger.frameworks.torch.capture.passing import Called, Steps, steps_of
 from tdagger.frameworks.torch.capture.provenance import is_tracing, lost_writes
 from tdagger.graph import topological
 from tdagger.library import stream
@@ -126,6 +127,8 @@ class Result:
     def reset(self) -> None:
         """Begin anew."""
         self.tree: Tree | None = None
+        #: What each result went through; see ``passing``.
+        self.passed: list[Steps] = []
         #: How many of the outputs are the results of the first run; the weights whose new values follow.
         self.count = 0
         self.updated: list[str] = []
@@ -148,6 +151,7 @@ class Flat(Captured):
         self.inputs = inputs
         self.twice = twice
         self.result = Result()
+        self.called = Called()
         self.kept = Kept(attributes, held)
         self.decisions = Decisions(self.kept.now(), model.training)
         self.draws = Draws(attributes.boxes)
@@ -173,6 +177,7 @@ class Flat(Captured):
             with _untraced():
                 changed, result.changes = run.changes()
             result.count = len(leaves)
+            result.passed = [steps_of(t) for t in leaves]
             result.updated = list(changed)
             outputs = [*leaves, *(t.clone() for t in changed.values())]
             if self.twice:

@@ -252,8 +252,20 @@ def layer_of(call: Call, name: str, state: Mapping[str, Weight], trains: bool) -
     """
     if class_of(name) is None or call.children:
         return None
-    found = _by_row(call, name, trains) or _by_import(call, name, state)
+    found = _giving_back(call, name, trains) or _by_row(call, name, trains) or _by_import(call, name, state)
     return found if found is not None and _holds(found, state) else None
+
+
+def _giving_back(call: Call, name: str, trains: bool) -> Layer | None:
+    """The layer of a call that gives back what it takes: an identity, or a dropout that does nothing here."""
+    if call.passed is None or name not in ("Identity", *_DROPOUTS):
+        return None
+    settings: Settings = {} if name == "Identity" else dict(call.passed.settings)
+    axes = {"Dropout1d": 3, "Dropout2d": 4, "Dropout3d": 5}.get(name)
+    if (trains and settings.get("p")) or (axes is not None and call.results[0].type.rank != axes):
+        return None
+    kind = class_of(name)
+    return Layer(kind, _shortened(kind, settings), types=(call.results[0].type,))
 
 
 def _by_row(call: Call, name: str, trains: bool) -> Layer | None:
