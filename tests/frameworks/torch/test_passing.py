@@ -145,6 +145,8 @@ class Both(nn.Module):
                 return x - y
             case "two ops":
                 return x.exp() - y.sin()
+            case "the same tensor":
+                return x.exp() - x.to(x.dtype).sin() * y.flatten()
             case "one of two equal ops":
                 return x.exp(), y.exp()
             case "one of two equal ops, the other later":
@@ -171,6 +173,7 @@ def _which(module: Both, x: Tensor) -> Tensor:
 #: Who reads what, and the modules that can be called.
 KINDS: dict[str, set[str]] = {
     "two ops": {"own"},
+    "the same tensor": {"own"},
     "one argument of two": set(),
     "one of two equal ops": set(),
     "one of two equal ops, the other later": set(),
@@ -236,3 +239,40 @@ def test_in_another_network_they_have_its_paths() -> None:
     back = outer.replace_module("1", inner).to_torch()
     assert isinstance(back.get_submodule("1.1"), nn.Identity)
     assert len(calls_of(back, torch.randn(2, 3))["1.1"]) == 1
+
+
+class Norm(nn.Module):
+    """As the norms of transformers: what it casts is what it takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.to(torch.float32)
+        return self.weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-6)).to(x.dtype)
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = Norm()
+        self.drop = nn.Dropout2d(0.1)
+        self.flat = nn.Flatten(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.sin()
+        x = x + self.norm(x)
+        x = x + self.drop(x)
+        return x * self.flat(x)
+
+
+def test_who_reads_the_same_tensor_reads_no_result() -> None:
+    """torch gives the very tensor that such calls took: who reads that later doesn't read it through them."""
+    net, x = Residual().eval(), torch.randn(2, 4, 3, 4)
+    back = td.from_torch(net, x).to_torch()
+    same_calls(back.norm, net.norm, x)
+    got, want = calls_of(back, x), calls_of(net, x)
+    assert {p: len(c) for p, c in got.items()} == {"norm": 1}
+    assert torch.equal(got["norm"][0][1], want["norm"][0][1])
+    assert all(f"# {p} (" in back.code for p in ("drop", "flat"))

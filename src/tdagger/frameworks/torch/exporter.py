@@ -23,7 +23,7 @@ from tdagger.frameworks.torch.emit.blocks import Call, Division, Layer, ModuleCa
 from tdagger.frameworks.torch.emit.codegen import Marked, Row, Statement, Writer, call_row, is_reshape
 from tdagger.frameworks.torch.emit.composites import composite_row, is_known
 from tdagger.frameworks.torch.emit.core import CORE, cannot, core_row
-from tdagger.frameworks.torch.emit.layers import layer_of, made_layer
+from tdagger.frameworks.torch.emit.layers import made_layer
 from tdagger.frameworks.torch.emit.legalize import legalize
 from tdagger.frameworks.torch.emit.module import (
     Block,
@@ -34,6 +34,7 @@ from tdagger.frameworks.torch.emit.module import (
     empty_module,
     path_expression,
 )
+from tdagger.frameworks.torch.emit.proven import layer_of
 from tdagger.frameworks.torch.runtime import DTYPES, from_numpy
 from tdagger.graph import Graph, branches, topological
 from tdagger.library.random import SEED
@@ -378,6 +379,8 @@ class _Classes:
         """Whether a call is those of its children in turn, as nn.Sequential makes them."""
         names = self._paths[call.path]
         graph = call.graph
+        if not self._inside[call.path]:
+            return list(graph.outputs.values()) == list(graph.inputs.values())
         plain = [str(i) for i in range(len(names))] == names
         if not names or not (plain or all(is_attribute(n) and not hasattr(nn.Sequential, n) for n in names)):
             return False

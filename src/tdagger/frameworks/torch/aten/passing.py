@@ -32,8 +32,12 @@ class Step(NamedTuple):
 #: What a call reads: each value with the steps it is read through, None if it is read in two ways.
 Reading = dict[Value, "tuple[Step, ...] | None"]
 
-#: Ops that give back their argument unless they train, with the chance that they do something else.
-_DROPOUTS = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
+#: Ops that give another tensor, also where it has the value of their argument. Others (``to``, ``flatten``) may
+#: give the very same; then torch takes all who read the argument later to read the result, and the capture tells.
+_ANOTHER = frozenset({
+    "dropout", "view", "slice", "alias", "expand", "permute", "transpose", "squeeze", "unsqueeze", "select", "clone",
+    "pad", "constant_pad_nd",
+})  # fmt: skip
 
 
 class Passing:
@@ -51,13 +55,10 @@ class Passing:
 
     def of(self, ref: Ref, more: Steps = ()) -> tuple[Step, ...]:
         """What a tensor went through: what the import found, and ``more`` that the capture noted."""
-        steps: list[Step] = []
+        steps: tuple[Step, ...] = ()
         if ref.passed is not None and ref.passed[0] is ref.read():
-            steps += ref.passed[1]
-        for path, calls in map(self._place, more):
-            if not steps or (steps[-1].module, steps[-1].calls) != (path, calls):  # else a call in there said it
-                steps.append(Step(path, calls))
-        return tuple(steps)
+            steps = ref.passed[1]
+        return (*steps, *[Step(*self._place(stack), settings) for stack, settings in more])
 
     def reading(self, node: torch.fx.Node, args: Any, kwargs: Any) -> Reading:
         """What a call reads, before it is made."""
@@ -88,10 +89,12 @@ class Passing:
         if before is None:
             return result
         name = target._schema.name.partition("::")[2]
-        settings = (("p", float(args[1])),) if name in _DROPOUTS else ()
+        settings = (("p", float(args[1])),) if name == "dropout" else ()
         after = Ref(value, result.cell, result.ops)
         after.apart = result.apart
-        own = (Step(origin.module, origin.calls, settings),) if origin.module in self._leaves else ()
+        own = (
+            (Step(origin.module, origin.calls, settings),) if name in _ANOTHER and origin.module in self._leaves else ()
+        )
         after.passed = value, (*before, *own)
         return after
 

@@ -23,8 +23,10 @@ from torch.utils import _pytree as pytree
 
 #: The modules that a call is in as torch keeps them: a key for each call, the module's path and its class.
 Stack = tuple[tuple[str, tuple[str, Any]], ...]
+#: The settings of a module that do nothing here, but do when it trains.
+Settings = tuple[tuple[str, Any], ...]
 #: The calls that a tensor went through, the first one first.
-Steps = tuple[Stack, ...]
+Steps = tuple[tuple[Stack, Settings], ...]
 
 #: Where a node keeps through which calls it reads its arguments: (number of the argument among all leaves, calls).
 META = "tdagger_passed"
@@ -75,7 +77,7 @@ def noting(found: Called) -> Generator[None, None, None]:
             stack: Stack = tuple(self.module_stack.items())
             found.stacks.setdefault(stack)
             return (
-                _through(self, one, stack)
+                _through(self, one, (stack, _settings(module)))
                 if result is one and isinstance(one, Tensor) and one._version == version
                 else result
             )
@@ -118,7 +120,11 @@ def _asks_which(code: CodeType) -> bool:
     return False
 
 
-def _through(tracer: Any, x: Any, stack: Stack) -> Any:
+def _settings(module: nn.Module) -> Settings:
+    return (("p", float(module.p)),) if isinstance(module, nn.modules.dropout._DropoutNd) else ()
+
+
+def _through(tracer: Any, x: Any, step: tuple[Stack, Settings]) -> Any:
     """A tensor that is ``x``, and went through one more call; ``x`` itself where that can't be told apart."""
     if isinstance(x, nn.Parameter) or not torch.is_grad_enabled() or _asks_which(_calling()):
         return x
@@ -129,6 +135,6 @@ def _through(tracer: Any, x: Any, stack: Stack) -> Any:
         same = torch.ops.aten.alias.default(x)
     proxy = _Proxy(slot.proxy.node, tracer)
     proxy.passed = same
-    vars(same)[_ATTRIBUTE] = _Passed((*steps_of(x), stack), same._version)
+    vars(same)[_ATTRIBUTE] = _Passed((*steps_of(x), step), same._version)
     proxy_tensor.set_proxy_slot(same, tracer, replace(slot, proxy=proxy))
     return same
