@@ -48,9 +48,8 @@ class Seen(NamedTuple):
     outputs: list[Tensor]
 
 
-def watched(module: nn.Module, paths: Sequence[str], run: Callable[[], Any]) -> dict[str, list[Seen]]:
-    """What hooks on the modules at ``paths`` see while the network runs."""
-    found: dict[str, list[Seen]] = {p: [] for p in paths}
+def watched(module: nn.Module, paths: Sequence[str], run: Callable[[], Any], take: Callable[[str, Seen], None]) -> None:
+    """Give ``take`` what hooks on the modules at ``paths`` see while the network runs."""
 
     def kept(x: Any) -> list[Tensor]:
         return [t.detach().clone() for t in tensors(x)[0]]
@@ -62,7 +61,7 @@ def watched(module: nn.Module, paths: Sequence[str], run: Callable[[], Any]) -> 
             before.append(kept((args, kwargs)))  # now: the module may write to what it was given
 
         def leave(_: nn.Module, args: Any, out: Any) -> None:
-            found[path].append(Seen(before.pop(), kept(out)))
+            take(path, Seen(before.pop(), kept(out)))
 
         own = module.get_submodule(path)
         return own.register_forward_pre_hook(enter, with_kwargs=True), own.register_forward_hook(leave)
@@ -74,7 +73,6 @@ def watched(module: nn.Module, paths: Sequence[str], run: Callable[[], Any]) -> 
     finally:
         for handle in handles:
             handle.remove()
-    return found
 
 
 def leaves_of(module: nn.Module) -> list[str]:
@@ -88,19 +86,49 @@ def is_same_class(own: nn.Module, source: nn.Module) -> bool:
     return type(own) is kind if kind.__module__.startswith("torch.nn.") else type(own).__name__ == kind.__name__
 
 
-def difference(path: str, source: nn.Module, back: nn.Module, want: Sequence[Seen], got: Sequence[Seen]) -> str:
-    """What a hook could tell the two by; "" for nothing."""
-    if not is_same_class(back.get_submodule(path), source.get_submodule(path)):
-        return "of another class"
-    if len(want) != len(got):
-        return f"called {len(got)} times for {len(want)}"
-    for a, b in zip(want, got, strict=True):
-        if not _alike(a.outputs, b.outputs):
-            return "other outputs"
-        if not _alike(a.inputs, b.inputs):
-            fewer = all(any(_alike([x], [y]) for x in a.inputs) for y in b.inputs)
-            return "without the inputs it doesn't need" if fewer else "other inputs"
+def difference(want: Seen, got: Seen) -> str:
+    """What a hook could tell two calls by; "" for nothing."""
+    for what in ("outputs", "inputs"):
+        a, b = getattr(want, what), getattr(got, what)
+        if not _alike(a, b):
+            fewer = all(any(_alike([x], [y]) for x in a) for y in b)
+            return f"without {what} that nothing needs" if fewer else f"other {what}"
     return ""
+
+
+class Compared:
+    """What hooks see of a network, held against what they saw of its source."""
+
+    def __init__(self, source: nn.Module, run: Callable[[], Any]) -> None:
+        self._source = source
+        self.wanted: dict[str, list[Seen]] = {p: [] for p in leaves_of(source)}
+        self._differ: dict[str, str] = {}
+        self._counts: Counter[str] = Counter()
+        watched(source, list(self.wanted), run, lambda path, seen: self.wanted[path].append(seen))
+        self.called = [p for p, calls in self.wanted.items() if calls]
+
+    def _take(self, path: str, seen: Seen) -> None:
+        at, calls = self._counts[path], self.wanted[path]
+        self._counts[path] += 1
+        if at < len(calls) and (why := difference(calls[at], seen)):
+            self._differ.setdefault(path, why)
+
+    def against(self, back: nn.Module, run: Callable[[], Any]) -> dict[str, str]:
+        """What is other than in the source, by the paths of modules."""
+        held = {p for p, _ in back.named_modules()}
+        watched(back, [p for p in self.called if p in held], run, self._take)
+        found: dict[str, str] = {}
+        for path in self.called:
+            count, wanted = self._counts[path], len(self.wanted[path])
+            if path not in held:
+                found[path] = "not there"
+            elif not is_same_class(back.get_submodule(path), self._source.get_submodule(path)):
+                found[path] = "of another class"
+            elif count != wanted:
+                found[path] = f"called {count} times for {wanted}"
+            elif path in self._differ:
+                found[path] = self._differ[path]
+        return found
 
 
 def _alike(want: Sequence[Tensor], got: Sequence[Tensor]) -> bool:
@@ -131,16 +159,13 @@ def work(library: str) -> Callable[[str, Callable[..., None]], None]:
         dag, via = captured
         back = dag.to_torch()
         report(stage="layers")
-        wanted = watched(module, leaves_of(module), lambda: module(*args, **kwargs))
-        called = [p for p, calls in wanted.items() if calls]
-        held = {p for p, _ in back.named_modules()}
-        got = watched(back, [p for p in called if p in held], lambda: back(*args, **kwargs))
+        compared = Compared(module, lambda: module(*args, **kwargs))
+        called = compared.called
         code = back.code
-        lost: list[tuple[str, str, str, bool]] = []
-        for path in called:
-            why = difference(path, module, back, wanted[path], got[path]) if path in got else "not there"
-            if why:
-                lost.append((path, type(module.get_submodule(path)).__name__, why, is_named(path, code)))
+        lost = [
+            (path, type(module.get_submodule(path)).__name__, why, is_named(path, code))
+            for path, why in compared.against(back, lambda: back(*args, **kwargs)).items()
+        ]
         own = [p for p in called if next(module.get_submodule(p).parameters(), None) is not None]
         missing = {p for p, *_ in lost}
         report(
@@ -151,7 +176,7 @@ def work(library: str) -> Callable[[str, Callable[..., None]], None]:
             unnamed=sum(not named for *_, named in lost),
             lost=lost[:400],
         )
-        del wanted, got
+        compared.wanted.clear()
         report(stage="outputs")
         wrong = list(_wrong(module, back, args, kwargs, via, report))
         if wrong:

@@ -259,7 +259,9 @@ def design_of(
         guards |= classes.guards_of(call)
     call = _call(dag, graph, plain)
     if not flat:
-        call.lines += _not_called(modules, parts, {o.module for o in dag.origins.values()})
+        call.lines += _not_called(
+            modules, parts, {o.module for v in whole.values if (o := dag.origins.get(v)) is not None}
+        )
     root = division.root
     own, origins = legalize(root.graph, is_known, root.origins)
     writer = writer_of(own, row_of, origins, {"", *paths})

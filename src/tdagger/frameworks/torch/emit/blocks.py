@@ -315,14 +315,15 @@ class Division:
         if call.holds:
             return
         own = self._own_updates(call)
+        before = call.graph, call.args, call.results, call.origins
         if own:
-            before = call.graph, call.args, call.results, call.origins
             self._build(call, own)
+        call.layer = self._find(call, kind, state)
+        if call.layer is None and not call.children and any(_is_constant(v) for v in call.graph.values):
+            self._build(call, own, given=True)
             call.layer = self._find(call, kind, state)
-            if call.layer is None:
-                call.graph, call.args, call.results, call.origins = before
-        else:
-            call.layer = self._find(call, kind, state)
+        if call.layer is None:
+            call.graph, call.args, call.results, call.origins = before
 
     def _own_updates(self, call: Call) -> dict[str, Value]:
         """New values of a module's own buffers that its call computes, and that nobody else reads."""
@@ -334,8 +335,11 @@ class Division:
                     found[name] = value
         return found
 
-    def _build(self, call: Call, own: Mapping[str, Value] | None = None) -> None:
-        """The call's graph, with what it holds of calls that can't stand put among its own values."""
+    def _build(self, call: Call, own: Mapping[str, Value] | None = None, given: bool = False) -> None:
+        """The call's graph, with what it holds of calls that can't stand put among its own values.
+
+        ``own`` are updates that it makes itself; ``given``: it is called with the constants it reads.
+        """
         own = own or {}
         units = self._ordered(call)
         new: dict[Value, Value] = {}
@@ -349,7 +353,7 @@ class Division:
                 if name is not None:
                     return type(op)(name, op.type)()
             constant = isinstance(op, Const | Iota) and not self._is_around(value, call)
-            if call.parent is None or constant or _is_number(value):
+            if call.parent is None or ((constant or _is_number(value)) and not (given and value.type.size != 1)):
                 return value
             name = _LETTERS[len(inputs)] if len(inputs) < len(_LETTERS) else f"arg{len(inputs)}"
             args.append(value)
@@ -453,6 +457,11 @@ def _is_number(value: Value) -> bool:
     while value.args and isinstance(value.op, Repeat | Group | Ungroup):
         value = value.args[0]
     return isinstance(value.op, Const) and value.type.size == 1
+
+
+def _is_constant(value: Value) -> bool:
+    """Whether a value is a constant of more than one entry, alike or not."""
+    return value.type.size != 1 and (isinstance(value.op, Const | Iota) or _is_number(value))
 
 
 def _upto(path: str, calls: Calls) -> Calls:
