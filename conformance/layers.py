@@ -221,6 +221,11 @@ def page(found: dict[str, dict[str, Row]]) -> str:
         "is of the source's class (torch's own, or a generated one of that name), and hooks on both see the same",
         f"tensors in and out ({OUTPUT_TOLERANCE:g}), as often. **Unnamed**: neither back nor named in a comment of the",
         "generated code.",
+        "",
+        "A graph has what outputs need: a module may be called without an input that tells it only a type (rotary",
+        "embeddings), or give less than its source (routers of experts). Experts see the rows of one expert in another",
+        "order where torch sorts them by an order that isn't stable.",
+        "",
         f"Outputs and gradients are compared as for `docs/conformance-models.md` ({OUTPUT_TOLERANCE:g}, "
         f"{GRADIENT_TOLERANCE:g}).",
     ]

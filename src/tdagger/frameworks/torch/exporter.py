@@ -58,7 +58,9 @@ def to_torch(dag: TensorDAG, *, copy: bool = False, checks: bool = False) -> Gen
     itself (drop path, noise) still does, and what was imported in eval mode stays so.
 
     Modules are those of the source, by their paths: layers of torch where the graph still computes one, with the
-    settings it has there, else generated classes, named as the source's. ``module.code`` is their source.
+    settings it has there, else generated classes, named as the source's. ``module.code`` is their source. Those that
+    gave back what they took (an identity, drop path in eval mode) do so where they were called; a comment names those
+    that aren't called, since the graph doesn't tell who reads their results.
 
     Parameters are new ones that share memory with ``dag.weights`` (``copy``: they don't) and are trainable as they
     were; those on the meta device stay there. Arguments are taken as the source took them; shapes are fixed

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.fx.experimental import proxy_tensor
 from torch.utils import _pytree as pytree
 
+from tdagger.frameworks.torch.capture.gradients import replaced
+
 #: The modules that a call is in as torch keeps them: a key for each call, the module's path and its class.
 Stack = tuple[tuple[str, tuple[str, Any]], ...]
 #: The settings of a module that do nothing here, but do when it trains.
@@ -53,10 +55,15 @@ class _Proxy(torch.fx.Proxy):
     passed: Tensor | None = None
 
 
+def version_of(tensor: Tensor) -> int:
+    """How often a tensor was written to."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
 def steps_of(x: Any) -> Steps:
     """The calls that a tensor of a capture went through, if it wasn't written since."""
     passed: _Passed | None = vars(x).get(_ATTRIBUTE) if isinstance(x, Tensor) else None
-    return passed.steps if passed is not None and passed.version == x._version else ()
+    return passed.steps if passed is not None and passed.version == version_of(x) else ()
 
 
 @contextmanager
@@ -72,15 +79,13 @@ def noting(found: Called) -> Generator[None, None, None]:
 
         def run(*args: Any, **kwargs: Any) -> Any:
             one = args[0] if len(args) == 1 and not kwargs else None
-            version = one._version if isinstance(one, Tensor) else 0
+            version = version_of(one) if isinstance(one, Tensor) else 0
             result = forward(*args, **kwargs)
             stack: Stack = tuple(self.module_stack.items())
             found.stacks.setdefault(stack)
-            return (
-                _through(self, one, (stack, _settings(module)))
-                if result is one and isinstance(one, Tensor) and one._version == version
-                else result
-            )
+            if result is not one or not isinstance(one, Tensor) or version_of(one) != version:
+                return result
+            return _through(self, one, (stack, _settings(module)))
 
         return call_module(self, module, run, args, kwargs)
 
@@ -93,11 +98,8 @@ def noting(found: Called) -> Generator[None, None, None]:
                 proxy.node.meta[META] = tuple(through)
         return proxy
 
-    tracer.call_module, tracer.create_proxy = called, made
-    try:
+    with replaced(tracer, "call_module", called), replaced(tracer, "create_proxy", made):
         yield
-    finally:
-        tracer.call_module, tracer.create_proxy = call_module, create_proxy
 
 
 def _calling() -> CodeType:
@@ -135,6 +137,6 @@ def _through(tracer: Any, x: Any, step: tuple[Stack, Settings]) -> Any:
         same = torch.ops.aten.alias.default(x)
     proxy = _Proxy(slot.proxy.node, tracer)
     proxy.passed = same
-    vars(same)[_ATTRIBUTE] = _Passed((*steps_of(x), step), same._version)
+    vars(same)[_ATTRIBUTE] = _Passed((*steps_of(x), step), version_of(same))
     proxy_tensor.set_proxy_slot(same, tracer, replace(slot, proxy=proxy))
     return same

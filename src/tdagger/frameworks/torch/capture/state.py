@@ -34,7 +34,7 @@ from tdagger.frameworks.torch.capture.attributes import (
 from tdagger.frameworks.torch.capture.decisions import Decisions
 from tdagger.frameworks.torch.capture.draws import Draws
 from tdagger.frameworks.torch.capture.export import Captured
-from tdagger.frameworks.torch.capture.passing import Called, Steps, steps_of
+from tdagger.frameworks.torch.capture.passing import Called, Steps, steps_of, version_of
 from tdagger.frameworks.torch.capture.provenance import is_tracing, lost_writes
 from tdagger.graph import topological
 from tdagger.library import stream
@@ -388,7 +388,7 @@ class Run:
                 self._paths[place.path] = name
         self._tensors = {name: place.get() for name, place in self._held.items()}
         plain = [p for p, _ in kept.attributes.tensors if p.path not in kept.held and not kept.is_view(p)]
-        self._versions = [(p.path, t, _version(t)) for p in plain for t in (p.get(),)]
+        self._versions = [(p.path, t, version_of(t)) for p in plain for t in (p.get(),)]
         self._of_weights = {p.path for p, _ in kept.attributes.tensors if kept.is_view(p)}
 
     def changes(self) -> tuple[dict[str, Tensor], list[Change]]:
@@ -409,7 +409,7 @@ class Run:
                 others.append(change)
             else:
                 updated[name] = change.new
-        written = [Change(path, t, t) for path, t, version in self._versions if _version(t) != version]
+        written = [Change(path, t, t) for path, t, version in self._versions if version_of(t) != version]
         known = {c.path for c in others}
         return updated, [*others, *(c for c in written if c.path not in known)]
 
@@ -475,11 +475,6 @@ def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray):
         return np.array_equal(a, b)
     return isinstance(a, weakref.ReferenceType) or (isinstance(a, _PLAIN) and (a == b or (a != a and b != b)))
-
-
-def _version(tensor: Tensor) -> int:
-    """How often a tensor was written to."""
-    return 0 if tensor.is_inference() else tensor._version
 
 
 @dataclass

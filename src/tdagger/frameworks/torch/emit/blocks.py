@@ -461,7 +461,7 @@ def _is_number(value: Value) -> bool:
 
 def _is_constant(value: Value) -> bool:
     """Whether a value is a constant of more than one entry, alike or not."""
-    return value.type.size != 1 and (isinstance(value.op, Const | Iota) or _is_number(value))
+    return (isinstance(value.op, Const | Iota) or _is_number(value)) and value.type.size != 1
 
 
 def _upto(path: str, calls: Calls) -> Calls:
