@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from conformance.axes import short
 from conformance.check import (
@@ -29,7 +30,6 @@ from conformance.check import (
     output_error,
     output_errors_f64,
     results,
-    tensors,
 )
 from conformance.models import LIBRARIES, ROOT, command_line, listed
 from conformance.sweep import Row
@@ -52,7 +52,7 @@ def watched(module: nn.Module, paths: Sequence[str], run: Callable[[], Any], tak
     """Give ``take`` what hooks on the modules at ``paths`` see while the network runs."""
 
     def kept(x: Any) -> list[Tensor]:
-        return [t.detach().clone() for t in tensors(x)[0]]
+        return [t.detach().clone() for t in tree_leaves(x) if isinstance(t, Tensor)]
 
     def watch(path: str) -> Any:
         before: list[list[Tensor]] = []
@@ -233,7 +233,12 @@ def page(found: dict[str, dict[str, Row]]) -> str:
         done = [r for r in rows.values() if "leaves" in r]
         if not rows:
             continue
-        lines += ["", f"## {library}", "", f"{len(rows)} networks. {_summary(done)}"]
+        lines += [
+            "",
+            f"## {library}",
+            "",
+            f"{len(rows)} of {len(SUBJECTS[library]())} networks so far. {_summary(done)}",
+        ]
         why = Counter((kind, how) for r in done for _, kind, how, _ in r["lost"])
         lines += ["", "| layer | what | how many |", "|---|---|--:|"]
         lines += [f"| {kind} | {how} | {n} |" for (kind, how), n in why.most_common()]
