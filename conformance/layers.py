@@ -252,7 +252,7 @@ def _summary(rows: Sequence[Row]) -> str:
     leaves, back, own, own_back, unnamed = (
         sum(r[k] for r in rows) for k in ("leaves", "back", "with_parameters", "with_parameters_back", "unnamed")
     )
-    wrong = sum(r["status"] == "wrong" for r in rows)
+    wrong = sum(r["status"] == "wrong" or (r.get("output_error") or 0.0) > OUTPUT_TOLERANCE for r in rows)
     traced = sum(r.get("via") == "trace" for r in rows)
     return (
         f"Of {len(rows)} that are captured ({traced} by a trace) {back:,} of {leaves:,} leaf modules are back "
