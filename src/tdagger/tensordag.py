@@ -813,7 +813,7 @@ def _of_parts(
     values = graph.values
     origins = {values[i]: origin for i, origin in places}
     found = TensorDAG(graph, weights, signature, state, origins, modules, name, axis_names, checks=checks.held)
-    kept = [LeftOut(values[i], *what) for i, *what in left]
+    kept = [LeftOut(values[i], dims, what, only) for i, dims, what, only in left]
     return replace(found, certain_dimensions=certain_dimensions, left_out=kept)
 
 

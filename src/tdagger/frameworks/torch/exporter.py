@@ -21,11 +21,11 @@ from tdagger.errors import AttributeValueError, AxisError, InputError, TypeMisma
 from tdagger.frameworks.torch.capture.checks import exception_of
 from tdagger.frameworks.torch.capture.locking import one_at_a_time
 from tdagger.frameworks.torch.capture.scripting import Literals
-from tdagger.frameworks.torch.emit.blocks import Call, Division, Layer, ModuleCall
+from tdagger.frameworks.torch.emit.blocks import Call, Division, Layer, ModuleCall, with_passed
 from tdagger.frameworks.torch.emit.codegen import Marked, Row, Statement, Writer, call_row, is_reshape
 from tdagger.frameworks.torch.emit.composites import composite_row, is_known
 from tdagger.frameworks.torch.emit.core import CORE, cannot, core_row
-from tdagger.frameworks.torch.emit.layers import layer_of, made_layer
+from tdagger.frameworks.torch.emit.layers import made_layer
 from tdagger.frameworks.torch.emit.legalize import legalize
 from tdagger.frameworks.torch.emit.module import (
     Block,
@@ -36,6 +36,7 @@ from tdagger.frameworks.torch.emit.module import (
     empty_module,
     path_expression,
 )
+from tdagger.frameworks.torch.emit.proven import layer_of
 from tdagger.frameworks.torch.emit.sizes import Bindings, UnboundError, is_symbol, labelled
 from tdagger.frameworks.torch.runtime import DTYPES, from_numpy
 from tdagger.graph import Graph, branches, topological
@@ -61,7 +62,9 @@ def to_torch(dag: TensorDAG, *, copy: bool = False, checks: bool = False, fixed:
     itself (drop path, noise) still does, and what was imported in eval mode stays so.
 
     Modules are those of the source, by their paths: layers of torch where the graph still computes one, with the
-    settings it has there, else generated classes, named as the source's. ``module.code`` is their source.
+    settings it has there, else generated classes, named as the source's. ``module.code`` is their source. Those that
+    gave back what they took (an identity, drop path in eval mode) do so where they were called; a comment names those
+    that aren't called, since the graph doesn't tell who reads their results.
 
     Parameters are new ones that share memory with ``dag.weights`` (``copy``: they don't) and are trainable as they
     were; those on the meta device stay there. Arguments are taken as the source took them; those that weren't tensors
@@ -351,7 +354,8 @@ def _design(made: _Making) -> Design:
     if flat:
         division = Division(graph, origins, {}, state, lambda *_: None)
     else:
-        division = Division(whole, dag.origins, modules, state, lambda c, n, s: layer_of(c, n, s, trains), made.shaped)
+        marked, told = with_passed(whole, dag.origins)
+        division = Division(marked, told, modules, state, lambda c, n, s: layer_of(c, n, s, trains), made.shaped)
     names: dict[str, Any] = {}
     classes = _Classes(dag, state, paths, trains, writer_of, names)
     parts: dict[str, Part] = {}
@@ -367,6 +371,10 @@ def _design(made: _Making) -> Design:
     if classes.unbound:
         raise AxisError(f"{shown(next(iter(classes.unbound)))} needs a size that its arguments don't tell")
     call = _call(dag, graph, plain, made.labels, made.conditions)
+    if not flat:
+        call.lines += _not_called(
+            modules, parts, {o.module for v in whole.values if (o := dag.origins.get(v)) is not None}
+        )
     root = division.root
     own, origins = legalize(root.graph, is_known, root.origins)
     writer = writer_of(own, row_of, origins, {"", *paths})
@@ -389,6 +397,14 @@ def _design(made: _Making) -> Design:
         entries += [Entry(name, tensor, False) for name, tensor in constants.items()]
     rest = {p: parts.get(p) or classes.holder(p, modules.get(p, ""), paths[p]) for p in paths}
     return Design({"": Part(Source(code, found, dag.name, True)), **rest}, entries, trains, made.why)
+
+
+def _not_called(modules: Mapping[str, str], parts: Mapping[str, Part], computing: set[str]) -> Iterator[str]:
+    """Comments that name the modules without others whose calls left nothing that could be called."""
+    around = {p.rpartition(".")[0] for p in modules}
+    for path, kind in modules.items():
+        if path not in around and path not in parts and path not in computing:
+            yield f"# {shown(path)} ({shown(kind)}): not called, the graph has nothing of its own for it"
 
 
 def _paths(state: Mapping[str, Weight], modules: Iterable[str]) -> dict[str, list[str]]:
@@ -484,6 +500,8 @@ class _Classes:
         """Whether a call is those of its children in turn, as nn.Sequential makes them."""
         names = self._paths[call.path]
         graph = call.graph
+        if not self._inside[call.path]:
+            return list(graph.outputs.values()) == list(graph.inputs.values())
         plain = [str(i) for i in range(len(names))] == names
         if not names or not (plain or all(is_attribute(n) and not hasattr(nn.Sequential, n) for n in names)):
             return False

@@ -10,9 +10,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tdagger.graph import Graph
-from tdagger.network import Origin, Weight
+from tdagger.network import Origin, Pass, Weight, maker
 from tdagger.op import Op, Value
 from tdagger.ops.source import Buffer, Const, Input, Iota, Leaf, Parameter
 from tdagger.ops.structure import Group, Item, Repeat, Ungroup, items
@@ -37,6 +38,52 @@ class ModuleCall(Op):
     def infer(self, *types: TensorType) -> ValueType:
         del types
         return self.results[0] if self.targets == "{0}" else ResultTypes(self.results)
+
+
+class Passed(Op):
+    """What a value is after a module that gives it back: itself. ``path`` and ``calls`` are those of the call."""
+
+    name = "passed"
+    path: str
+    calls: Calls
+    settings: tuple[tuple[str, Any], ...]
+
+    def infer(self, x: TensorType) -> ValueType:
+        return x
+
+
+def with_passed(graph: Graph, origins: Mapping[Value, Origin]) -> tuple[Graph, Mapping[Value, Origin]]:
+    """A graph with values for the calls of modules that give back what they take, as its origins note them."""
+    if not any(o.passes for o in origins.values()):
+        return graph, origins
+    found = dict(origins)
+    new: dict[Value, Value] = {}
+    order: list[Value] = []
+
+    def passed(value: Value, passes: Iterable[Pass]) -> Value:
+        for p in passes:
+            value = Passed(p.module, p.calls, p.settings)(value)
+            found.setdefault(value, Origin(p.module, calls=p.calls))
+            order.append(value)
+        return value
+
+    for value in graph.values:
+        origin = origins.get(value)
+        args = [new[a] for a in value.args]
+        if origin is not None and origin.passes:
+            for i, a in enumerate(value.args):
+                if origins.get(a) is not origin and not isinstance(a.op, Const | Iota) and not _is_number(a):
+                    args[i] = passed(args[i], origin.through(i, maker(a, origins)))
+        new[value] = value.op.again(tuple(args), value.type) if args != list(value.args) else value
+        order.append(new[value])
+        if origin is not None:
+            found.setdefault(new[value], origin)
+    outputs: dict[str, Value] = {}
+    for name, value in graph.outputs.items():
+        origin = origins.get(value)
+        outputs[name] = passed(new[value], origin.through(-1, name) if origin is not None else ())
+    updates = {n: new[v] for n, v in graph.updates.items()}
+    return Graph(graph.inputs, outputs, updates, graph.name, order), found
 
 
 @dataclass(frozen=True)
@@ -89,10 +136,18 @@ class Call:
             found.append(found[-1].parent)
         return found[::-1]
 
+    @property
+    def passed(self) -> Passed | None:
+        """Of a call that gives back what it takes, and does nothing else, the op that stands for it."""
+        op = self.own[0].op if len(self.own) == 1 and not self.children else None
+        return op if isinstance(op, Passed) else None
+
     def same(self, other: Call) -> bool:
         """Whether another call of the module computes the same of its arguments."""
         if self.layer is not None or other.layer is not None:
             return self.layer is not None and other.layer is not None and self.layer.made == other.layer.made
+        if self.passed is not None and other.passed is not None:
+            return True
         return self.graph == other.graph
 
 
@@ -287,14 +342,15 @@ class Division:
         if call.holds:
             return
         own = self._own_updates(call)
+        before = call.graph, call.args, call.results, call.origins
         if own:
-            before = call.graph, call.args, call.results, call.origins
             self._build(call, own)
+        call.layer = self._find(call, kind, state)
+        if call.layer is None and not call.children and any(_is_constant(v) for v in call.graph.values):
+            self._build(call, own, given=True)
             call.layer = self._find(call, kind, state)
-            if call.layer is None:
-                call.graph, call.args, call.results, call.origins = before
-        else:
-            call.layer = self._find(call, kind, state)
+        if call.layer is None:
+            call.graph, call.args, call.results, call.origins = before
 
     def _own_updates(self, call: Call) -> dict[str, Value]:
         """New values of a module's own buffers that its call computes, and that nobody else reads."""
@@ -306,8 +362,11 @@ class Division:
                     found[name] = value
         return found
 
-    def _build(self, call: Call, own: Mapping[str, Value] | None = None) -> None:
-        """The call's graph, with what it holds of calls that can't stand put among its own values."""
+    def _build(self, call: Call, own: Mapping[str, Value] | None = None, given: bool = False) -> None:
+        """The call's graph, with what it holds of calls that can't stand put among its own values.
+
+        ``own`` are updates that it makes itself; ``given``: it is called with the constants it reads.
+        """
         own = own or {}
         units = self._ordered(call)
         new: dict[Value, Value] = {}
@@ -323,7 +382,7 @@ class Division:
             if value in self._everywhere:
                 return op.again(tuple([arg(a) for a in value.args]), value.type)
             constant = isinstance(op, Const | Iota) and not self._is_around(value, call)
-            if call.parent is None or constant or _is_number(value):
+            if call.parent is None or ((constant or _is_number(value)) and not (given and value.type.size != 1)):
                 return value
             name = _LETTERS[len(inputs)] if len(inputs) < len(_LETTERS) else f"arg{len(inputs)}"
             args.append(value)
@@ -338,7 +397,9 @@ class Division:
 
         call.origins = {}
         for unit in units:
-            if isinstance(unit, Value):
+            if isinstance(unit, Value) and isinstance(unit.op, Passed):
+                new[unit] = arg(unit.args[0])
+            elif isinstance(unit, Value):
                 new[unit] = unit.op.again(tuple([arg(a) for a in unit.args]), unit.type)
                 origin = self._origins.get(unit)
                 if origin is not None:
@@ -427,6 +488,11 @@ def _is_number(value: Value) -> bool:
     while value.args and isinstance(value.op, Repeat | Group | Ungroup):
         value = value.args[0]
     return isinstance(value.op, Const) and value.type.size == 1
+
+
+def _is_constant(value: Value) -> bool:
+    """Whether a value is a constant of more than one entry, alike or not."""
+    return (isinstance(value.op, Const | Iota) or _is_number(value)) and value.type.size != 1
 
 
 def _upto(path: str, calls: Calls) -> Calls:

@@ -82,7 +82,7 @@ def sources(root: nn.Module) -> dict[type, tuple[str, str]]:
             kinds.setdefault(type(module))
 
     visit(root)
-    taken = set[str]()
+    taken = {"Block", "Entry", "Path", "Tree"}  # what a file that has them imports
     found: dict[type, tuple[str, str]] = {}
     for kind in kinds:
         name, count = kind.__name__, 2
