@@ -610,17 +610,14 @@ def _parameter(call: _Call, tree: Tree, key: str, inputs: Iterator[tuple[str, Va
         )
     for _, value in leaves if not plain else ():
         own = call.inputs[value]
-        call.lines.append(f"if {own} is None or {own}.shape != {value.type.shape}:")
-        call.lines.append(f'    raise runtime.wrong_input({own!r}, "{value.type}", {own})')
+        call.lines.append(f"runtime.check({own}, {own!r}, '{value.type}', {list(value.type.shape)})")
 
 
 def _constant(call: _Call, constant: Any, key: str) -> None:
     source = literal(constant)
     name = "" if key else _identifier("option", call.taken)
     name = _add(call, key, name, False, source if key else None)
-    differs = "is not" if constant is None or isinstance(constant, bool) else "!="
-    call.lines.append(f"if {name} {differs} {source}:")
-    call.lines.append(f"    raise runtime.wrong_constant({(key or name)!r}, {source}, {name})")
+    call.lines.append(f"runtime.check_constant({name}, {(key or name)!r}, {source})")
 
 
 def _count(tree: Tree) -> int:

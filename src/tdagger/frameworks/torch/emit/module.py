@@ -60,6 +60,8 @@ class GeneratedBlock(Block):
 class GeneratedModule(GeneratedBlock):
     """A network as generated code; ``print(module.code)`` shows it."""
 
+    __jit_unused_properties__ = ("code",)  # torch.jit.script compiles properties too
+
     @property
     def code(self) -> str:
         """The source of its class, after those of the modules in it."""
