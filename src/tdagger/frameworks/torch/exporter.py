@@ -764,23 +764,20 @@ def _parameter(call: _Call, tree: Tree, key: str, inputs: Iterator[tuple[str, Va
         )
     for leaf, value in leaves if not plain else ():
         own = call.inputs[value]
-        shape: list[int | None] = []
+        shape: list[int] = []
         for n in value.type.shape:
             is_first = isinstance(n, Size) and is_symbol(n.formula) and n.formula not in call.told
             call.told |= {n.formula} if isinstance(n, Size) else set()
-            shape.append(None if is_first else n)
-        sizes = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+            shape.append(-1 if is_first else n)
         expected = labelled(value.type, call.labels.get(leaf, ()))
-        call.checks.append(f"runtime.check_input({own!r}, {own}, {sizes}, {expected!r})")
+        call.checks.append(f"runtime.check({own}, {own!r}, {expected!r}, {shape})")
 
 
 def _constant(call: _Call, constant: Any, key: str) -> None:
     source = literal(constant)
     name = "" if key else _identifier("option", call.taken)
     name = _add(call, key, name, False, source if key else None)
-    differs = "is not" if constant is None or isinstance(constant, bool) else "!="
-    call.lines.append(f"if {name} {differs} {source}:")
-    call.lines.append(f"    raise runtime.wrong_constant({(key or name)!r}, {source}, {name})")
+    call.lines.append(f"runtime.check_constant({name}, {(key or name)!r}, {source})")
 
 
 def _count(tree: Tree) -> int:
@@ -852,8 +849,7 @@ def _forward(writer: Writer, dag: TensorDAG, call: _Call, plain: bool,
     lines = writer.lines(body, end, call.inputs, path, dag.modules, said)
     arguments = {n: v for v, n in call.inputs.items()}
     at_door = Bindings(arguments.items(), None)
-    checks = [f"    {at_door.filled(line)}" for line in call.checks]
-    door = ["if not torch.jit.is_scripting():", *checks] if checks else []
+    door = map(at_door.filled, call.checks)
     lines = [*call.lines, *door, *_bound(lines, arguments, call.taken)]
     code = "".join(f"    {line}\n" for text in lines for line in text.split("\n"))
     return f"def forward({', '.join(['self', *call.parameters])}):\n{code}", names

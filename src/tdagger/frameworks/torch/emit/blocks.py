@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from tdagger.graph import Graph
 from tdagger.network import Origin, Pass, Weight, maker
@@ -155,6 +155,24 @@ class Call:
 Finder = Callable[[Call, str, Mapping[str, Weight]], Layer | None]
 
 
+_T = TypeVar("_T")
+
+
+def _by_module(named: Mapping[str, _T]) -> dict[str, dict[str, _T]]:
+    """What is in each module by its name there, in order.
+
+    >>> _by_module({"a.b.c": 1, "d": 2})
+    {'a.b': {'c': 1}, 'a': {'b.c': 1}}
+    """
+    found: dict[str, dict[str, _T]] = {}
+    for name, thing in named.items():
+        path = name.rpartition(".")[0]
+        while path:
+            found.setdefault(path, {})[name[len(path) + 1 :]] = thing
+            path = path.rpartition(".")[0]
+    return found
+
+
 class Division:
     """The calls of a graph: ``root`` is the network's own, ``calls`` all that stand, the innermost first."""
 
@@ -172,7 +190,8 @@ class Division:
         self._graph = graph
         self._origins = origins
         self._modules = modules
-        self._state = state
+        self._states = _by_module(state)
+        self._updates = _by_module(graph.updates)
         self._find = find
         self._names: dict[str, list[str]] = {}
         for name, weight in state.items():
@@ -337,10 +356,9 @@ class Division:
 
     def _as_layer(self, call: Call) -> None:
         kind = self._modules.get(call.path, "")
-        prefix = f"{call.path}."
-        state = {n.removeprefix(prefix): w for n, w in self._state.items() if n.startswith(prefix)}
         if call.holds:
             return
+        state = self._states.get(call.path, {})
         own = self._own_updates(call)
         before = call.graph, call.args, call.results, call.origins
         if own:
@@ -355,8 +373,9 @@ class Division:
     def _own_updates(self, call: Call) -> dict[str, Value]:
         """New values of a module's own buffers that its call computes, and that nobody else reads."""
         found: dict[str, Value] = {}
-        for name, value in self._graph.updates.items():
-            if name.startswith(f"{call.path}.") and value in call.inner:
+        for local, value in self._updates.get(call.path, {}).items():
+            name = f"{call.path}.{local}"
+            if value in call.inner:
                 leaf = Buffer(name, value.type)()
                 if all(u in call.inner for u in self._graph.users.get(leaf, ())) and leaf not in self._given:
                     found[name] = value

@@ -380,7 +380,7 @@ def _is_item(value: Value, of: Value, index: int) -> bool:
 
 def shortened(kind: type, settings: Settings) -> tuple[tuple[str, Any], ...]:
     """The settings without those that a layer has anyway; pairs of one number as that number."""
-    defaults = {n: p.default for n, p in inspect.signature(kind).parameters.items()}
+    defaults = _defaults(kind)
     found: list[tuple[str, Any]] = []
     for name, value in settings.items():
         if isinstance(value, tuple) and len(set(value)) == 1 and name != "normalized_shape" and None not in value:
@@ -395,6 +395,11 @@ def shortened(kind: type, settings: Settings) -> tuple[tuple[str, Any], ...]:
     if dict(found).get("stride") == dict(found).get("kernel_size") and "Pool" in kind.__name__:
         found = [(n, v) for n, v in found if n != "stride"]
     return tuple(found)
+
+
+@lru_cache(256)
+def _defaults(kind: Any) -> dict[str, Any]:
+    return {n: p.default for n, p in inspect.signature(kind).parameters.items()}
 
 
 def holds(layer: Layer, state: Mapping[str, Weight]) -> bool:

@@ -65,6 +65,8 @@ class GeneratedModule(GeneratedBlock):
 
     fixed_axes: Mapping[str, str] = {}
 
+    __jit_unused_properties__ = ("code",)  # torch.jit.script compiles properties too
+
     @property
     def code(self) -> str:
         """The source of its class, after those of the modules in it."""
