@@ -82,7 +82,7 @@ def to_torch(dag: TensorDAG, *, copy: bool = False, checks: bool = False, fixed:
     free = None if fixed else dag.open_axes
     design = design_of(_with_checks(dag) if checks else dag, copy, free=free)
     module = assembled({p: part.make for p, part in design.parts.items()}, design.state, design.trains)
-    module.fixed_axes = dict(design.fixed)
+    module.__dict__["_fixed_axes"] = tuple(design.fixed.items())
     return module
 
 

@@ -81,10 +81,16 @@ def _tensor_of(array: np.ndarray[Any, Any], device: Any) -> Tensor:
 
 
 def check_sizes(holds: bool, message: str) -> None:
-    """InputError with the message for sizes that the network can't have."""
-    if not holds:
-        if torch.jit.is_scripting():  # pyright: ignore[reportPrivateImportUsage]
+    """InputError with the message for sizes that the network can't have; a trace is of the sizes that it is made at."""
+    if torch.jit.is_scripting():  # pyright: ignore[reportPrivateImportUsage]
+        if not holds:
             raise RuntimeError(message)
+    else:
+        _check_sizes(holds, message)
+
+
+def _check_sizes(holds: Any, message: str) -> None:
+    if not isinstance(holds, Tensor) and not holds:
         raise InputError(message)
 
 

@@ -58,19 +58,19 @@ class GeneratedBlock(Block):
 
 
 class GeneratedModule(GeneratedBlock):
-    """A network as generated code; ``print(module.code)`` shows it.
+    """A network as generated code; ``print(module.code)`` shows it."""
 
-    ``fixed_axes`` are the axes of its inputs that have the size of the example, and why.
-    """
-
-    fixed_axes: Mapping[str, str] = {}
-
-    __jit_unused_properties__ = ("code",)  # torch.jit.script compiles properties too
+    __jit_unused_properties__ = ("code", "fixed_axes")  # torch.jit.script compiles properties too
 
     @property
     def code(self) -> str:
         """The source of its class, after those of the modules in it."""
         return "\n\n".join(text for _, text in sources(self).values())
+
+    @property
+    def fixed_axes(self) -> dict[str, str]:
+        """The axes of its inputs that have the size of the example, and why; none if ``to_torch`` fixed all sizes."""
+        return dict(self.__dict__.get("_fixed_axes", ()))
 
 
 def sources(root: nn.Module) -> dict[type, tuple[str, str]]:

@@ -7,7 +7,7 @@ what the call computes, value by value.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -31,9 +31,9 @@ from tdagger.frameworks.torch.importer import from_torch
 from tdagger.frameworks.torch.runtime import DTYPES
 from tdagger.network import Weight
 from tdagger.op import Op, Value
-from tdagger.ops.source import Buffer, Const, Parameter
+from tdagger.ops.source import Buffer, Const, Leaf, Parameter
 from tdagger.tree import Tree
-from tdagger.types import TensorType, in_numbers
+from tdagger.types import Size, Sized, TensorType, in_numbers
 
 
 def layer_of(call: Call, name: str, state: Mapping[str, Weight], trains: bool) -> Layer | None:
@@ -82,8 +82,7 @@ def _by_import(call: Call, name: str, state: Mapping[str, Weight]) -> Layer | No
             op = value.op
             if isinstance(op, Parameter | Buffer):
                 new[value] = type(op)(f"layer.{op.leaf}", op.type)()
-            elif value not in new:
-                new[value] = _in_numbers(op)(*[new[a] for a in value.args])
+        _rebuilt(call.graph.values, new)
         results = [new[v] for v in call.graph.outputs.values()]
         if all(r in proof.outputs for r in results):
             picks = tuple([proof.outputs.index(r) for r in results])
@@ -95,12 +94,27 @@ def _by_import(call: Call, name: str, state: Mapping[str, Weight]) -> Layer | No
 
 
 def _in_numbers(op: Op) -> Op:
-    """The same op with plain numbers for sizes that have formulas."""
+    """The same op with plain numbers for sizes that have formulas, or that follow an axis: a layer is proven here."""
     if isinstance(op, Const):
         return op
     own = [getattr(op, f) for f in type(op).fields]
-    new = [in_numbers(a) for a in own]
+    new = list(map(_plain_number, own))
     return op if all(a is b for a, b in zip(own, new, strict=True)) else type(op)(*new)
+
+
+def _plain_number(attribute: Any) -> Any:
+    if attribute.__class__ is tuple:
+        new = tuple(map(_plain_number, attribute))
+        return attribute if all(a is b for a, b in zip(attribute, new, strict=True)) else new
+    return int(attribute) if isinstance(attribute, Size | Sized) else attribute
+
+
+def _rebuilt(values: Iterable[Value], new: dict[Value, Value]) -> None:
+    """Values on others for their leaves, in plain numbers."""
+    for value in values:
+        if value not in new:
+            args = [new[a] for a in value.args]
+            new[value] = value if isinstance(value.op, Leaf) else _in_numbers(value.op)(*args)
 
 
 class _Proof(NamedTuple):
@@ -125,9 +139,10 @@ def _imported(
     except (TDaggerError, RuntimeError, ValueError, TypeError, AssertionError):
         return None
     places = iter(range(len(dag.graph.outputs)))
-    return _Proof(
-        tuple(dag.graph.inputs.values()), tuple(dag.graph.outputs.values()), _targets(dag.signature.outputs, places)
-    )
+    plain: dict[Value, Value] = {}
+    _rebuilt(dag.graph.values, plain)
+    outputs = tuple([plain[v] for v in dag.graph.outputs.values()])
+    return _Proof(tuple(dag.graph.inputs.values()), outputs, _targets(dag.signature.outputs, places))
 
 
 class _Called(nn.Module):
@@ -184,9 +199,10 @@ def _recurrent(call: Call, state: Mapping[str, TensorType], name: str) -> Iterat
     yield settings, {1: "{0}", 2: "{0}, {1}", 3: "{0}, ({1}, {2})"}.get(len(call.args), "{0}")
 
 
-def _heads(call: Call) -> Sequence[int]:
-    """The numbers of heads that attention inside may have: sizes of what softmaxes and products of it have."""
-    return sorted({n for v in call.graph.values for n in main_type(v).shape[:-1] if n > 0})
+def _heads(call: Call, embed: int) -> Sequence[int]:
+    """The numbers of heads that attention inside may have: sizes that its values have, and what these leave of it."""
+    sizes = {n for v in call.graph.values for n in main_type(v).shape if n.__class__ is int and n > 0}
+    return sorted({h for n in sizes if embed % n == 0 for h in (n, embed // n)})
 
 
 def _attention(call: Call, state: Mapping[str, TensorType], name: str) -> Iterator[tuple[Settings, str]]:
@@ -204,7 +220,7 @@ def _attention(call: Call, state: Mapping[str, TensorType], name: str) -> Iterat
         2: (two, "{0}, {0}, {1}", f"{one}, attn_mask={{1}}", f"{one}, key_padding_mask={{1}}"),
         3: ("{0}, {1}, {2}", f"{two}, attn_mask={{2}}", f"{two}, key_padding_mask={{2}}"),
     }
-    for heads in [n for n in _heads(call) if embed % n == 0]:
+    for heads in _heads(call, embed):
         for first in (True, False):
             settings = {"embed_dim": embed, "num_heads": heads, **more, **sizes, "batch_first": first}
             for arguments in calls.get(count, ()):
