@@ -214,7 +214,7 @@ def write(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str])
     for name, data in tensors.items():
         flat = np.asarray(data, order="C")
         if flat.dtype == np.complex128:
-            flat = flat.view(np.float64).reshape(*flat.shape, 2)
+            flat = flat.reshape(-1).view(np.float64).reshape(*flat.shape, 2)
         kept.append(flat)
         specs[name] = safetensors.TensorSpec(
             dtype=flat.dtype.name, shape=list(flat.shape), data_ptr=flat.ctypes.data, data_len=flat.nbytes

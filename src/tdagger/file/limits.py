@@ -25,7 +25,7 @@ class Limits(NamedTuple):
 
     nodes: int = 2**24
     nodes_free: int = 2**16
-    nodes_per_byte: int = 64
+    nodes_per_byte: int = 2
     header: int = 100_000_000
     rank: int = 64
     size: int = 2**53

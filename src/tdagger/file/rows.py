@@ -6,7 +6,7 @@ the same numbers: relative to the row (negative) or by its place (from 0 on).
 
 >>> rows = [Row((7,)), *[Row((8,), (i,)) for i in range(39)]]
 >>> packed(rows)
-[[7, 8, -1, 8, -1, 8, -1, 8, -1, 8, -1, 8, -1, 8, -1, 8, -1], 16, 3, [8, -1, 8, -1, 8, -1, 8, -1, 8, -1, 8, -1, 8, -1]]
+[[7, 8, -1, 8, -1, 8, -1, 8, -1, 8, -1, 8, -1, 8, -1, 8, -1, 8, -1], 18, 3, [8, -1, 8, -1, 8, -1]]
 >>> len(expanded(packed(rows), 1000, "nodes"))
 79
 """
@@ -21,7 +21,7 @@ from tdagger.errors import FileError
 
 #: A repeat has at least so many rows and is taken at most so many times more, so that a file can't become many times
 #: as large as it is: rows are never more than a number times the file's bytes.
-_SHORTEST, _MOST = 8, 255
+_SHORTEST, _MOST = 8, 7
 #: So many rows that are alike show where a repeat may be, and so many places are tried.
 _WINDOW, _TRIED = 8, 4
 #: No number of a stream is as large as this.
