@@ -106,6 +106,19 @@ def load(
     return later("load")(path, weights=weights, classes=classes, **options)
 
 
+def parse(text: str, **options: Any) -> TensorDAG:
+    """The network, without weights, of a text that :meth:`TensorDAG.text` gave, or that somebody changed.
+
+    It is checked as a file is: FileError says which line can't be, or what in the network.
+
+    >>> import tdagger as td
+    >>> dag = td.layers.linear(4, 3)
+    >>> td.parse(dag.text()).graph == dag.graph
+    True
+    """
+    return later("parse")(text, **options)
+
+
 def diff(
     a: Any,
     b: Any,
@@ -135,5 +148,5 @@ __all__ = [
     "Interpreter", "NoInverseError", "Op", "Origin", "Pipeline", "Rule", "SafeDAG", "SourceError", "TDaggerError",
     "TensorDAG", "TensorType", "TypeMismatchError", "UnsupportedError", "Value", "bulk", "composite", "composites",
     "core_ops", "debug", "diff", "from_torch", "from_torchscript", "from_transformers", "layers", "load", "network",
-    "op_counts", "passes", "rebuild", "rule", "show", *_ops, *library.__all__,
+    "op_counts", "parse", "passes", "rebuild", "rule", "show", *_ops, *library.__all__,
 ]  # fmt: skip  # pyright: ignore[reportUnsupportedDunderAll]

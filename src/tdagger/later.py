@@ -15,6 +15,8 @@ LATER = {
     "diff": "tdagger.comparison:diff",
     "save": "tdagger.file.store:save",
     "load": "tdagger.file.store:load",
+    "text": "tdagger.file.text:text_of",
+    "parse": "tdagger.file.text:parsed",
     "hash": "tdagger.file.store:hash_of",
     "pickled": "tdagger.file.store:reduced",
     "unpickled": "tdagger.file.store:restored",

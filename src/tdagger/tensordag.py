@@ -773,6 +773,28 @@ class TensorDAG:
         """
         later("save")(self, path, weights=weights, **options)
 
+    def text(self) -> str:
+        """All that the network computes as text, a line for each value, of which :func:`tdagger.parse` makes it again.
+
+        Weights' data, modules and origins aren't in it, but values are called after their modules, so that two texts
+        can be compared line by line. ``str(dag)`` is the text for people.
+
+        >>> import tdagger as td
+        >>> print(td.network(lambda x: td.exp(td.sin(x)), {"x": (2,)}).text())
+        tdag 1 "network"
+        <BLANKLINE>
+        graph "network"
+          %input: f32[2] = input "x"
+          %unary: f32[2] = unary {"kind":"sin"} %input
+          %unary~2: f32[2] = unary {"kind":"exp"} %unary
+          output "out" %unary~2
+        <BLANKLINE>
+        takes ["tuple",[["tuple",[["leaf"]],null,""],["dict",[],null,""]],null,""]
+        gives ["leaf"]
+        <BLANKLINE>
+        """
+        return later("text")(self)
+
     def hash(self, *, weights: bool = False) -> str:
         """64 digits by the content: of what is computed and how it is called, with ``weights`` of their data too.
 

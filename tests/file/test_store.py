@@ -30,8 +30,8 @@ from tdagger.file.rows import Row, expanded, packed
 from tdagger.file.write import written
 from tdagger.network import Check
 from tdagger.tensordag import TensorDAG, Weight
+from tests.file.sampled import of_every_op
 from tests.graphs import graphs, layouts
-from tests.samples import all_samples
 
 #: What two networks must have alike; source lines lose the folders of this machine, so they are compared apart.
 PARTS = ("graph", "values", "signature", "state", "modules", "name", "axis_names", "certain_dimensions")
@@ -133,7 +133,7 @@ def test_every_sample_of_every_op_comes_back() -> None:
     from tdagger.file.store import reduced, restored
 
     kept = []
-    for sample in all_samples():
+    for sample in of_every_op():
         inputs = sample.inputs()
         out = sample.build(*inputs)
         outputs = {f"o{i}": v for i, v in enumerate(out if isinstance(out, tuple) else (out,))}

@@ -126,23 +126,29 @@ def is_size(n: Any) -> bool:
 
 
 def _place(name: str, entry: Any) -> Place:
-    where = f"tensor {shown(name)!r}"
-    if not isinstance(entry, dict) or set(cast(dict[str, Any], entry)) != {"dtype", "shape", "data_offsets"}:
-        raise FileError(f"{where}: must have dtype, shape and data_offsets, and nothing else")
-    said = cast(dict[str, Any], entry)
-    dtype = _OF_NAME.get(said["dtype"]) if isinstance(said["dtype"], str) else None
+    """Where a tensor lies; the plain case is short, for there are thousands of them."""
+    if entry.__class__ is not dict or entry.keys() != _FIELDS:
+        raise _bad(name, "must have dtype, shape and data_offsets, and nothing else")
+    shape, offsets = entry["shape"], entry["data_offsets"]
+    dtype = _OF_NAME.get(entry["dtype"]) if entry["dtype"].__class__ is str else None
     if dtype is None:
-        raise FileError(f"{where}: no element type is called {said['dtype']!r:.60}; there are {', '.join(_OF_NAME)}")
-    shape, offsets = said["shape"], said["data_offsets"]
-    if not isinstance(shape, list) or not all(map(is_size, cast(list[Any], shape))):
-        raise FileError(f"{where}: a shape is a list of sizes, not {shape!r:.80}")
-    if not isinstance(offsets, list) or len(cast(list[Any], offsets)) != 2 or not all(map(is_size, cast(Any, offsets))):
-        raise FileError(f"{where}: data_offsets are two numbers of bytes, not {offsets!r:.80}")
-    start, stop = cast(list[int], offsets)
-    size = math.prod(cast(list[int], shape)) * dtype.bytes
+        raise _bad(name, f"no element type is called {entry['dtype']!r:.60}; there are {', '.join(_OF_NAME)}")
+    if shape.__class__ is not list or not all(map(is_size, shape)):
+        raise _bad(name, f"a shape is a list of sizes, not {shape!r:.80}")
+    if offsets.__class__ is not list or len(offsets) != 2 or not all(map(is_size, offsets)):
+        raise _bad(name, f"data_offsets are two numbers of bytes, not {offsets!r:.80}")
+    start, stop = offsets
+    size = math.prod(shape) * dtype.bytes
     if stop - start != size:
-        raise FileError(f"{where}: {said['dtype']}{shape!r:.80} takes {size} bytes, it has {start} to {stop}")
-    return Place(dtype, tuple(cast(list[int], shape)), start, stop)
+        raise _bad(name, f"{entry['dtype']}{shape!r:.80} takes {size} bytes, it has {start} to {stop}")
+    return Place(dtype, tuple(shape), start, stop)
+
+
+_FIELDS = {"dtype", "shape", "data_offsets"}
+
+
+def _bad(name: str, why: str) -> FileError:
+    return FileError(f"tensor {shown(name)!r}: {why}")
 
 
 def _check_order(places: Mapping[str, Place], size: int) -> None:
@@ -163,6 +169,9 @@ class FileWeights(Mapping[str, Array]):
 
     ``names`` are those of the tensors by the names they are asked for by; several may be one.
     """
+
+    #: Arrays lie where the file has them, at any multiple of the size of their entries.
+    mapped = True
 
     def __init__(self, names: Mapping[str, tuple[Header, str, TensorType]]) -> None:
         self._names = dict(names)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple, cast
 
 from tdagger.errors import FileError
@@ -119,16 +120,19 @@ def _candidates(rows: Sequence[Row]) -> list[_Found]:
 
 def _extent(rows: Sequence[Row], kinds: Sequence[int], start: int, period: int) -> tuple[int, list[list[int]]]:
     """Up to where rows are those of ``period`` rows before, and how each of a period's references is the same."""
-    masks = [[3] * len(rows[i].refs) for i in range(start - period, start)]
+    masks: list[list[int]] = []
     for i in range(start, len(rows)):
-        before = i - period
+        before, at = i - period, (i - start) % period
         if kinds[i] != kinds[before]:
             return i, masks
-        refs, old, own = rows[i].refs, rows[before].refs, masks[(i - start) % period]
-        new = [mask & ((i - r == before - o) | (r == o) << 1) for mask, r, o in zip(own, refs, old, strict=True)]
-        if not all(new):
+        refs, old = rows[i].refs, rows[before].refs
+        same = [(r - o == period) | (r == o) << 1 for r, o in zip(refs, old, strict=True)]
+        if len(masks) == at:
+            masks.append(same)
+        else:
+            masks[at] = same = [m & s for m, s in zip(masks[at], same, strict=True)]
+        if 0 in same:
             return i, masks
-        masks[(i - start) % period] = new
     return len(rows), masks
 
 
@@ -177,11 +181,4 @@ def table(stream: Any, width: int, most: int, where: str) -> list[tuple[int, ...
     flat = expanded(stream, most, where)
     if len(flat) % width:
         raise FileError(f"{where}: has {len(flat)} numbers, which are no rows of {width}")
-    columns: list[list[int]] = []
-    for c in range(width):
-        now, column = 0, list[int]()
-        for step in flat[c::width]:
-            now += step
-            column.append(now)
-        columns.append(column)
-    return list(zip(*columns, strict=True))
+    return list(zip(*[accumulate(flat[c::width]) for c in range(width)], strict=True))
