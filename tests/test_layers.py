@@ -27,6 +27,7 @@ LAYERS = [
         "interpreter",
         "debug",
         "comparison",
+        "file",
         "frameworks",
         "cli",
     ],

@@ -58,6 +58,36 @@ def test_type_and_reference(sample: Sample) -> None:
     check(sample, results if isinstance(built, tuple) else results[0])
 
 
+TYPED = sorted(name for name, c in composites.items() if c.types_rule is not None)
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_types_rule_is_its_body(name: str) -> None:
+    """On every sample, and on types that may not fit: what the rule says the body gives, what it refuses it refuses."""
+    rng = np.random.default_rng(0)
+    told = 0
+    for sample in BY_OP[name]:
+        for node in several(sample.build(*sample.inputs())):
+            if node.op.name != name:
+                continue
+            op, types = node.op, tuple(a.type for a in node.args)
+            for turn in range(40):
+                tried = list(types)
+                for _ in range(turn % 4):
+                    i = int(rng.integers(len(tried)))
+                    shape = list(tried[i].shape)
+                    if shape:
+                        shape[rng.integers(len(shape))] += int(rng.integers(-2, 3))
+                    dtype = tried[i].dtype if rng.integers(4) else td.DType.of("f16")
+                    shape = shape[: len(shape) - int(rng.integers(9) == 0)]
+                    tried[i] = td.TensorType(tuple(max(n, 0) for n in shape), dtype)
+                found = op.definition.types_rule(op, *tried)
+                if found is not None:
+                    told += 1
+                    assert [v.type for v in op.body(*tried).outputs.values()] == [found]
+    assert told > 20
+
+
 RULES = sorted(name for name, c in composites.items() if c.numpy_rule is not None)
 
 

@@ -8,7 +8,8 @@ f32[2 3]
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tdagger import debug, layers, library
@@ -16,6 +17,7 @@ from tdagger.composite import Composite, composite, composites
 from tdagger.errors import (
     AttributeValueError,
     AxisError,
+    FileError,
     GraphError,
     InputError,
     NoInverseError,
@@ -91,6 +93,32 @@ def from_transformers(
     return read(network, batch=batch, seq=seq, past=past, dtype=dtype, **settings).with_axes(axes)
 
 
+def load(
+    path: str | Path, *, weights: str | Path | None = None, classes: Iterable[type] = (), **options: Any
+) -> TensorDAG:
+    """The network in a ``.tdag`` file that :meth:`TensorDAG.save` wrote; a stranger's file can be read.
+
+    Nothing in it is run or imported, and types are inferred anew (docs/format.md). Weights are mapped: they take memory
+    when they are used. ``weights`` is a safetensors file to take them from. ``classes`` are those that the network
+    takes and gives (``CausalLMOutputWithPast``): others come as plain ones, dicts and namespaces. ``limits`` are
+    :class:`tdagger.file.limits.Limits`. FileError says what can't be read, and where.
+    """
+    return later("load")(path, weights=weights, classes=classes, **options)
+
+
+def parse(text: str, **options: Any) -> TensorDAG:
+    """The network, without weights, of a text that :meth:`TensorDAG.text` gave, or that somebody changed.
+
+    It is checked as a file is: FileError says which line can't be, or what in the network.
+
+    >>> import tdagger as td
+    >>> dag = td.layers.linear(4, 3)
+    >>> td.parse(dag.text()).graph == dag.graph
+    True
+    """
+    return later("parse")(text, **options)
+
+
 def diff(
     a: Any,
     b: Any,
@@ -116,9 +144,9 @@ def diff(
 __version__ = "0.1.0"
 
 __all__ = [
-    "AttributeValueError", "AxisError", "Composite", "DType", "Diff", "Graph", "GraphError", "InputError",
+    "AttributeValueError", "AxisError", "Composite", "DType", "Diff", "FileError", "Graph", "GraphError", "InputError",
     "Interpreter", "NoInverseError", "Op", "Origin", "Pipeline", "Rule", "SafeDAG", "SourceError", "TDaggerError",
     "TensorDAG", "TensorType", "TypeMismatchError", "UnsupportedError", "Value", "bulk", "composite", "composites",
-    "core_ops", "debug", "diff", "from_torch", "from_torchscript", "from_transformers", "layers", "network",
-    "op_counts", "passes", "rebuild", "rule", "show", *_ops, *library.__all__,
+    "core_ops", "debug", "diff", "from_torch", "from_torchscript", "from_transformers", "layers", "load", "network",
+    "op_counts", "parse", "passes", "rebuild", "rule", "show", *_ops, *library.__all__,
 ]  # fmt: skip  # pyright: ignore[reportUnsupportedDunderAll]

@@ -100,6 +100,10 @@ class Composite(Op):
             raise self.mismatch(f"{types[0]} has no such axis", *types)
 
     def infer(self, *types: TensorType) -> ValueType:
+        rule = self.definition.types_rule
+        found = None if rule is None else rule(self, *types)
+        if found is not None:
+            return found
         outputs = list(self.body(*types).outputs.values())
         return outputs[0].type if len(outputs) == 1 else ResultTypes(v.type for v in outputs)
 
@@ -209,6 +213,7 @@ class CompositeFunction(Generic[P, R]):
         self.numpy_rule: Callable[..., Any] | None = None
         self.axis_rule: Callable[..., Any] | None = None
         self.adapt_rule: Callable[..., Any] | None = None
+        self.types_rule: Callable[..., TensorType | None] | None = None
         self.branches_rule: Callable[..., tuple[Graph, ...]] | None = None
         self.ways: dict[str, Callable[..., ValueFunction]] = {}
         annotations = {**dict.fromkeys(self.defaults, "Any"), "given": "tuple[bool, ...]"}
@@ -267,6 +272,14 @@ class CompositeFunction(Generic[P, R]):
     def numpy(self, rule: Callable[..., Any]) -> Callable[..., Any]:
         """Register a faster numpy execution than the body's; it must agree with the body."""
         self.numpy_rule = rule
+        return rule
+
+    def types(self, rule: Callable[..., TensorType | None]) -> Callable[..., TensorType | None]:
+        """Register ``rule(op, *types)``: the result's type, found sooner than by the body; None leaves it to the body.
+
+        It answers in plain cases only, and then as the body does, which a test holds it to.
+        """
+        self.types_rule = rule
         return rule
 
     def axes(self, rule: Callable[..., Any]) -> Callable[..., Any]:

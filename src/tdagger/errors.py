@@ -62,3 +62,10 @@ class SourceError(TDaggerError, ValueError):
 
 class InputError(TDaggerError, ValueError):
     """The inputs given to a network don't fit what it was imported with."""
+
+
+class FileError(SourceError):
+    """A ``.tdag`` file is damaged, of a version that isn't known, or says what can't be; the message has the place.
+
+    The place is an offset in bytes, or the path in the JSON: ``graphs[0].nodes``.
+    """

@@ -135,6 +135,20 @@ class Graph:
                 why = f"input {key!r} must be an input leaf of that name, got {value!r}"
                 raise GraphError(f"graph {shown(name)}: {why}")
 
+    @classmethod
+    def ordered(
+        cls,
+        inputs: Mapping[str, Value],
+        outputs: Mapping[str, Value],
+        updates: Mapping[str, Value],
+        name: str,
+        values: list[Value],
+    ) -> Graph:
+        """A graph of exactly these values: the caller knows that they are all it needs, inputs and arguments first."""
+        graph = cls(inputs, outputs, updates, name)
+        graph.__dict__["values"] = values
+        return graph
+
     @cached_property
     def values(self) -> list[Value]:
         """Every value, arguments before users: the inputs first, then what the outputs and updates need."""

@@ -13,6 +13,13 @@ _TORCH = "tdagger.frameworks.torch"
 LATER = {
     "costs": "tdagger.analysis.formulas.formula:costs_of",
     "diff": "tdagger.comparison:diff",
+    "save": "tdagger.file.store:save",
+    "load": "tdagger.file.store:load",
+    "text": "tdagger.file.text:text_of",
+    "parse": "tdagger.file.text:parsed",
+    "hash": "tdagger.file.store:hash_of",
+    "pickled": "tdagger.file.store:reduced",
+    "unpickled": "tdagger.file.store:restored",
     "cli": "tdagger.cli.app:run",
     # What a framework does is called by its name first.
     "torch.from_torch": f"{_TORCH}.importer:from_torch",
@@ -33,6 +40,7 @@ LATER = {
     "torch.by_call": f"{_TORCH}.measure.executions:by_call",
     "torch.source": f"{_TORCH}.source.named",
     "torch.save": f"{_TORCH}.emit.save:save",
+    "torch.constant": f"{_TORCH}.constants:constant",
 }
 
 

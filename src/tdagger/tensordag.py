@@ -33,7 +33,6 @@ from tdagger.names import shown
 from tdagger.network import Check, Origin, Signature, Weight, plain_signature
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Const, Leaf, Parameter
-from tdagger.pickling import HoldsValues
 from tdagger.transform import networks, surgery
 from tdagger.transform.axes import certain
 from tdagger.transform.axes import open as openness
@@ -44,13 +43,6 @@ from tdagger.transform.rewrite import Match, Report, Rule, applied, found
 from tdagger.tree import aligned, flatten
 from tdagger.types import TensorType
 from tdagger.view import text
-
-
-class _Kept(HoldsValues):
-    """Something that holds values, for a pickle."""
-
-    def __init__(self, held: Any) -> None:
-        self.held = held
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,13 +72,8 @@ class TensorDAG:
     left_out: Sequence[LeftOut] = ()
 
     def __reduce__(self) -> Any:
-        """Pickled and copied without recursion, with the origins of the graph's own values, without the source."""
-        places = [(i, self.origins[v]) for i, v in enumerate(self.graph.values) if v in self.origins]
-        rest = (self.signature, dict(self.state), dict(self.modules), self.name, dict(self.axis_names))
-        index = {v: i for i, v in enumerate(self.graph.values)} if self.left_out else {}
-        left = [(index[v], *what) for v, *what in self.left_out if v in index]
-        rest = (*rest, self.certain_dimensions, _Kept(tuple(self.checks)), left)
-        return (_of_parts, (self.graph, self.weights, places, *rest))
+        """Pickled and copied in the form of a file, with the origins of the graph's own values, without the source."""
+        return (_of_parts, later("pickled")(self))
 
     @staticmethod
     def of_graph(graph: Graph, weights: Mapping[str, Array] | None = None) -> TensorDAG:
@@ -783,6 +770,59 @@ class TensorDAG:
         """A ``torch.export.ExportedProgram``."""
         return later("torch.to_exported_program")(self, **options)
 
+    # Files: docs/format.md.
+
+    def save(self, path: str | Path, *, weights: bool = True, **options: Any) -> None:
+        """Write the network to a ``.tdag`` file, which :func:`tdagger.load` reads: its graph and its weights.
+
+        It is a safetensors file, so every tool for those reads the weights. ``weights=False`` leaves them out.
+        ``shard=N``: with more than N bytes of weights (50 GB unless told) they are put in several files beside it. The
+        same network is always the same bytes. The file appears whole or not at all. UnsupportedError names what no file
+        can hold.
+
+        >>> import tempfile, tdagger as td
+        >>> dag = td.layers.linear(4, 3)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     dag.save(f"{folder}/m.tdag")
+        ...     td.load(f"{folder}/m.tdag").graph == dag.graph
+        True
+        """
+        later("save")(self, path, weights=weights, **options)
+
+    def text(self) -> str:
+        """All that the network computes as text, a line for each value, of which :func:`tdagger.parse` makes it again.
+
+        Weights' data, modules and origins aren't in it, but values are called after their modules, so that two texts
+        can be compared line by line. ``str(dag)`` is the text for people.
+
+        >>> import tdagger as td
+        >>> print(td.network(lambda x: td.exp(td.sin(x)), {"x": (2,)}).text())
+        tdag 1 "network"
+        <BLANKLINE>
+        graph "network"
+          %input: f32[2] = input "x"
+          %unary: f32[2] = unary {"kind":"sin"} %input
+          %unary~2: f32[2] = unary {"kind":"exp"} %unary
+          output "out" %unary~2
+        <BLANKLINE>
+        takes ["tuple",[["tuple",[["leaf"]],null,""],["dict",[],null,""]],null,""]
+        gives ["leaf"]
+        <BLANKLINE>
+        """
+        return later("text")(self)
+
+    def hash(self, *, weights: bool = False) -> str:
+        """64 digits by the content: of what is computed and how it is called, with ``weights`` of their data too.
+
+        Names of modules, axes and source lines don't count, those of weights, inputs and outputs do.
+
+        >>> import tdagger as td
+        >>> a, b = (td.layers.linear(4, 3).initialise(how=how) for how in ("zeros", "ones"))
+        >>> a.hash() == b.hash(), a.hash(weights=True) == b.hash(weights=True)
+        (True, False)
+        """
+        return later("hash")(self, weights)
+
     # Coming from a framework, for those who look for it on the class.
 
     @staticmethod
@@ -796,25 +836,9 @@ class TensorDAG:
         return later("torch.from_torchscript")(*args, **options)
 
 
-def _of_parts(
-    graph: Graph,
-    weights: Mapping[str, Array],
-    places: list[tuple[int, Origin]],
-    signature: Signature,
-    state: dict[str, Weight],
-    modules: dict[str, str],
-    name: str,
-    axis_names: dict[str, str],
-    certain_dimensions: frozenset[tuple[str, int]],
-    checks: _Kept,
-    left: Sequence[tuple[int, tuple[int, ...], str, int | None]],
-) -> TensorDAG:
+def _of_parts(*parts: Any) -> TensorDAG:
     """The network that :meth:`TensorDAG.__reduce__` took apart."""
-    values = graph.values
-    origins = {values[i]: origin for i, origin in places}
-    found = TensorDAG(graph, weights, signature, state, origins, modules, name, axis_names, checks=checks.held)
-    kept = [LeftOut(values[i], dims, what, only) for i, dims, what, only in left]
-    return replace(found, certain_dimensions=certain_dimensions, left_out=kept)
+    return later("unpickled")(*parts)
 
 
 def _is_array(x: Any) -> bool:

@@ -74,10 +74,11 @@ class Sized(int):
         return (Sized, int(self), self.offsets, self.divisor, self.plus, self.parts)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_sized, self.key[1:])
+        return (sized_of, self.key[1:])
 
 
-def _sized(value: int, *rule: Any) -> Sized:
+def sized_of(value: int, *rule: Any) -> Sized:
+    """A number with how it follows: offsets, divisor, plus and parts of :class:`Sized`."""
     out = Sized(value)
     out.offsets, out.divisor, out.plus, out.parts = rule
     return out
@@ -91,8 +92,8 @@ def sized(
     parts: tuple[str, int, int] | None = None,
 ) -> Sized:
     """A number that follows the size of an axis, which is ``n`` here; see :class:`Sized`."""
-    rule = _sized(0, offsets, divisor, plus, parts)
-    return _sized(rule.at(n), offsets, divisor, plus, parts)
+    rule = sized_of(0, offsets, divisor, plus, parts)
+    return sized_of(rule.at(n), offsets, divisor, plus, parts)
 
 
 class Size(int):

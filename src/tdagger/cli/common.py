@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from inspect import Parameter, Signature, signature
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -86,6 +87,12 @@ Past = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+WeightsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights", metavar="FILE", help="A .safetensors with the weights of a .tdag.", rich_help_panel=PANEL
+    ),
+]
 Meta = Annotated[bool, typer.Option("--meta", help="Make no weights: for networks of any size.", rich_help_panel=PANEL)]
 Unbatch = Annotated[
     bool,
@@ -131,6 +138,7 @@ class Network:
     dtype: Dtype = None
     seq: Seq = None
     past: Past = 0
+    weights: WeightsFile = None
 
     def also(self, settings: list[str] | None) -> Network:
         """The same with more settings."""
@@ -166,6 +174,7 @@ def load_source(source: str, network: Network, meta: bool = False) -> Source:
         meta,
         network.seq,
         network.past,
+        network.weights,
     )
     if options.dtype is not None and not options.dtype.is_float:
         raise AttributeValueError(f"--dtype is for weights, which are floats, got {network.dtype}")

@@ -1,6 +1,6 @@
 """A SOURCE is where a network comes from, as one writes it on a command line.
 
-- a file: ``.pt2`` (torch.export), ``.pt``, ``.pth`` or ``.ts`` (TorchScript);
+- a file: ``.tdag`` (tdagger's own), ``.pt2`` (torch.export), ``.pt``, ``.pth`` or ``.ts`` (TorchScript);
 - ``timm:NAME``, a timm model with random weights;
 - ``transformers:CLASS``, a class of transformers from its default config, with random weights;
 - ``package.module:callable``, a function or class that gives a module, or ``(module, example inputs)``.
@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tdagger.errors import AttributeValueError, SourceError
+from tdagger.frameworks.file import from_tdag
 from tdagger.later import later
+from tdagger.names import shown
 from tdagger.op import Array
 from tdagger.tensordag import TensorDAG
 from tdagger.types import DType
@@ -27,7 +29,7 @@ from tdagger.types import DType
 EXTRAS = {"torch": "torch", "timm": "zoo", "transformers": "zoo", "torchvision": "zoo"}
 
 #: What files a SOURCE can be.
-SUFFIXES = (".pt2", ".pt", ".pth", ".ts")
+SUFFIXES = (".tdag", ".pt2", ".pt", ".pth", ".ts")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Options:
     input, ``shapes`` gives or replaces whole inputs, ``dtype`` is for weights and floating-point inputs. With
     ``meta``, nothing has data: a network of any size is inspected without the memory for its weights. Of a transformers
     model, ``seq`` is the number of tokens, and ``past`` that of tokens before these, which come in as its cache.
+    ``weights`` is a safetensors file with those of a ``.tdag``.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -55,13 +58,14 @@ class Options:
     meta: bool = False
     seq: int | None = None
     past: int = 0
+    weights: Path | None = None
 
     @property
     def given(self) -> list[str]:
         """The names of the options that were given."""
         named = {
             "--set": self.settings, "--batch": self.batch, "--shape": self.shapes, "--dtype": self.dtype,
-            "--meta": self.meta, "--seq": self.seq, "--past": self.past,
+            "--meta": self.meta, "--seq": self.seq, "--past": self.past, "--weights": self.weights,
         }  # fmt: skip
         return [name for name, value in named.items() if value]
 
@@ -94,10 +98,14 @@ class Source(Protocol):
 
 def load(text: str, options: Options | None = None) -> Source:
     """The network of a SOURCE; SourceError if there is none, it can't be read, or reading it isn't safe."""
-    require("torch")
-    builders = later("torch.source")
     options = options or Options()
     prefix, colon, rest = text.partition(":")
+    if Path(text).suffix.lower() == ".tdag" and not (colon and prefix in ("timm", "transformers")):
+        return from_tdag(Path(text), options)
+    if options.weights is not None:
+        raise SourceError(f"{shown(text)}: --weights is for .tdag files, whose structure they fit")
+    require("torch")
+    builders = later("torch.source")
     if (options.seq or options.past) and prefix != "transformers":
         raise SourceError(f"{text}: --seq and --past are for transformers:CLASS")
     if prefix in ("timm", "transformers") and colon:
@@ -118,12 +126,21 @@ def load(text: str, options: Options | None = None) -> Source:
 
 def save(dag: TensorDAG, path: Path, form: str) -> None:
     """Write a TDAG to ``path`` in a form of :data:`FORMS`."""
+    if form == ".tdag":
+        dag.save(path)
+        return
     require("torch")
     later("torch.save")(dag, path, form)
 
 
 #: What a network can be converted to, by suffix.
-FORMS = {".pt2": "an ExportedProgram", ".pt": "TorchScript", ".ts": "TorchScript", ".py": "Python source"}
+FORMS = {
+    ".tdag": "tdagger's own",
+    ".pt2": "an ExportedProgram",
+    ".pt": "TorchScript",
+    ".ts": "TorchScript",
+    ".py": "Python source",
+}
 
 
 def require(package: str) -> Any:

@@ -134,6 +134,33 @@ def convolution(
     return _add_bias(Group((*(1,) * lead, 3, *(2,) * len(kernel)))(out), bias, len(kernel), x)
 
 
+@convolution.types
+def _(op: Any, *types: TensorType) -> TensorType | None:
+    """Of floats of one type and windows that fit; the rest is the body's to take or refuse."""
+    if len(types) != 2 + op.given[2] or op.given[:2] != (True, True):
+        return None
+    (x, weight, *bias), count = types, len(op.stride)
+    lead = _lead(x, weight)
+    if weight.rank != count + 2 or lead < 0 or not count == len(op.padding) == len(op.dilation):
+        return None
+    if (
+        not x.dtype.is_float
+        or any(t.dtype is not x.dtype for t in types)
+        or any(b.shape != weight.shape[:1] for b in bias)
+    ):
+        return None
+    if op.groups < 1 or weight.shape[0] % op.groups or x.shape[lead] != weight.shape[1] * op.groups:
+        return None
+    shape = [*x.shape[:lead], weight.shape[0]]
+    windows = zip(x.shape[lead + 1 :], weight.shape[2:], op.stride, op.dilation, op.padding, strict=True)
+    for n, k, s, d, (low, high) in windows:
+        room = n + low + high - (k - 1) * d - 1
+        if min(k, s, d, n) < 1 or min(low, high, room) < 0:
+            return None
+        shape.append(room // s + 1)
+    return x.with_shape(tuple(shape)) if 0 not in (*x.shape, *weight.shape) else None
+
+
 @convolution.numpy
 def _(
     x: Array, weight: Array, bias: Array | None, *, stride: Ints, padding: Pairs, dilation: Ints, groups: int

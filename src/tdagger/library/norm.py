@@ -75,6 +75,18 @@ def batch_norm(
     return cast(wide(x) * _on_channels(scale, x.rank, axis) + _on_channels(shift, x.rank, axis), x.dtype)
 
 
+@batch_norm.types
+def _(op: Any, x: TensorType, *rest: TensorType) -> TensorType | None:
+    """Of floats of one type, with a number for each channel; the rest is the body's to take or refuse."""
+    if len(rest) != sum(op.given) - 1 or len(rest) < 2 or op.given[:3] != (True, True, True):
+        return None
+    axis: int = op.axis
+    if not x.dtype.is_float or not 0 <= axis < x.rank:
+        return None
+    channels = x.with_shape((x.shape[axis],))
+    return x if all(t is channels for t in rest) else None
+
+
 @batch_norm.inverse
 def _(op: Any, *types: TensorType) -> ValueFunction:
     """The function of (y, mean, variance, weight, bias) that gives x back, where no weight is 0."""

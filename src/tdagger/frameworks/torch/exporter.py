@@ -624,10 +624,15 @@ def _refuse_unsupported(graph: Graph, origins: dict[Value, Origin]) -> None:
         raise UnsupportedError(f"{shown(graph.name)} can't go to torch: {told}")
 
 
+#: torch's own tensors lie at multiples of so many bytes.
+_ALIGNED = 64
+
+
 def _entries(dag: TensorDAG, state: dict[str, Weight], copy: bool) -> Iterator[Entry]:
     """The tensors of the state in order; tied ones are one object."""
     made: dict[str, Tensor] = {}
     lazy = getattr(dag.weights, "tensor", None)
+    mapped: bool = getattr(dag.weights, "mapped", False)
     for name, weight in state.items():
         of = weight.alias_of or name
         tensor = made.get(of)
@@ -636,7 +641,8 @@ def _entries(dag: TensorDAG, state: dict[str, Weight], copy: bool) -> Iterator[E
                 raise InputError(f"{dag.name}: the weights have no {of!r} ({weight.type}), which its state lists")
             data = None if lazy is None else lazy(of)
             data = from_numpy(dag.weights[of], DTYPES[weight.type.dtype.name]) if data is None else data
-            data = data.detach().clone() if copy else data.detach()
+            apart = mapped and data.data_ptr() % _ALIGNED != 0  # kernels may round otherwise on memory that isn't
+            data = data.detach().clone() if copy or apart else data.detach()
             floating = data.is_floating_point() or data.is_complex()
             tensor = nn.Parameter(data, weight.trainable and floating) if weight.is_parameter else data
             made[of] = made[name] = tensor
