@@ -6,7 +6,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -345,9 +345,7 @@ class _Writer:
             what = (self.string(origin.op), self.string(self._source(origin.source)), self._calls(origin.calls), passes)
             module = self.paths(origin.module)
             columns.append((module, whats.setdefault(what, len(whats)) + 1))
-        listed = [
-            [op, source, list(map(list, calls)), list(map(json.loads, passes))] for op, source, calls, passes in whats
-        ]
+        listed = [[op, text, list(map(list, c)), list(map(json.loads, passes))] for op, text, c, passes in whats]
         # the module as a step, what as it is: rows of one layer are those of the next
         rows = [Row((m - before, w)) for (m, w), (before, _) in zip(columns, [(0, 0), *columns], strict=False)]
         return {"origins": packed(rows), "origin_kinds": listed}
@@ -357,8 +355,14 @@ class _Writer:
 
     def _pass(self, said: Pass) -> str:
         """What an argument was read through, as JSON text, by which equal ones are found."""
-        settings = [[self.string(n), self.attribute(v)] for n, v in said.settings]
-        row = [self.paths(said.module), said.argument, self.string(said.of), self._calls(said.calls), settings]
+        settings: list[Any] = [[self.string(n), self.attribute(v, said.module)] for n, v in said.settings]
+        row: list[Any] = [
+            self.paths(said.module),
+            said.argument,
+            self.string(said.of),
+            self._calls(said.calls),
+            settings,
+        ]
         return json.dumps(row)
 
     def _source(self, source: str) -> str:
