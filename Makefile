@@ -14,7 +14,7 @@ SEED ?= 1
 TIME ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: conformance-ops conformance-axes conformance-costs help setup demo test test-slow lint format bench conformance-timm conformance-transformers fuzz clean
+.PHONY: conformance-ops conformance-axes conformance-costs conformance-layers conformance-sizes help setup demo test test-slow lint format bench conformance-timm conformance-transformers fuzz clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-24s  %s\n", $$1, $$2}'
@@ -63,9 +63,17 @@ conformance-axes: $(READY)  ## Unbatch and resize every network of both sweeps (
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.axes timm
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.axes transformers
 
+conformance-sizes: $(READY)  ## Call to_torch()'s modules at other sizes, every network of both sweeps (an hour), write the table
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.sizes timm
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.sizes transformers
+
 conformance-costs: $(READY)  ## Compare the costs of every network of both sweeps with what torch runs (half an hour), write the table
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.costs timm
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.costs transformers
+
+conformance-layers: $(READY)  ## Look for the layers of the networks of both sweeps after going there and back (an hour), write the table
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.layers timm
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.layers transformers
 
 fuzz: $(READY)  ## Check random programs on all cores: make fuzz SEED=1 TIME=60, or N=500
 	OMP_NUM_THREADS=1 $(BIN)/python -m conformance.fuzz --seed $(SEED) $(if $(N),--count $(N),--time $(TIME))

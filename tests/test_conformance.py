@@ -17,6 +17,7 @@ from torch import nn
 import tdagger as td
 from conformance import table, timm_models, transformers_models
 from conformance.check import another, check, gradient_error, products
+from conformance.layers import Compared, is_named
 from conformance.sweep import Limits, read, resident, run_one, sweep
 from tests.networks import Network
 
@@ -252,3 +253,20 @@ def test_tiny_configs() -> None:
     network = transformers_models.build("bert")
     assert sum(p.numel() for p in network.module.parameters()) < 50_000
     network.module(*network.args, **network.kwargs)
+
+
+def test_layers_are_held_against_their_source() -> None:
+    net, x = nn.Sequential(nn.Linear(3, 3), nn.Identity(), nn.ReLU()).eval(), torch.randn(2, 3)
+    back = td.from_torch(net, x).to_torch(copy=True)
+
+    def compared() -> dict[str, str]:
+        return Compared(net, lambda: net(x)).against(back, lambda: back(x))
+
+    assert compared() == {}
+    back[0].weight.data.mul_(2.0)
+    assert compared() == {"0": "other outputs", "1": "other outputs", "2": "other outputs"}
+    back[0].weight.data.div_(2.0)
+    setattr(back, "1", nn.Tanh())
+    assert compared() == {"1": "of another class", "2": "other outputs"}
+    assert is_named("a.b", "    # b (Identity): here, not in its module\n")
+    assert not is_named("a.b", "    # bb (Identity): here, not in its module\n")

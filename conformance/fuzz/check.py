@@ -117,7 +117,7 @@ class Checks:
                 if ", eager " in wrong
                 else _plain(wrong)
             )
-            unseen = wrong and name == "resize[alone]" and self.program.branches
+            unseen = wrong and name.endswith("[alone]") and self.program.branches
             found = Result(name, ("unseen" if unseen else "wrong") if wrong else "ok", wrong or "", kind, at)
         self.results.append(found)
 
@@ -239,6 +239,8 @@ class Checks:
             if any(axis in x.axes for x in p.inputs):
                 for size in dict.fromkeys((n + 1, 2 * n)):
                     self.resized({axis: size})
+                for size in dict.fromkeys((n + 1, 2 * n, 1)):
+                    self.check(f"open[{self.mode}]", lambda s={axis: size}: self.called(s), {axis: size})
 
     def in_numpy(self, dag: td.TensorDAG) -> Callable[..., Any]:
         """``dag.run`` on tensors."""
@@ -381,6 +383,16 @@ class Checks:
         self.check(name, resize, sizes, always=True)
         if made and can:
             self.check("formula", lambda: self.formula(made[0], shapes), sizes)
+
+    def called(self, sizes: dict[str, int]) -> str:
+        """The module that the program went back to, called at other sizes: right, or refused at the door."""
+        self.eager(sizes)
+        try:
+            return self.compared(self.back, sizes, ties=False)
+        except Failed as e:
+            if isinstance(e.__cause__, td.InputError):
+                raise e.__cause__ from None
+            raise
 
     def formula(self, resized: td.TensorDAG, shapes: Mapping[str, Sequence[int]]) -> str:
         """The formula at the sizes of a resized network against counting it."""

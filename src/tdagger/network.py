@@ -15,17 +15,48 @@ from tdagger.tree import Tree
 from tdagger.types import TensorType
 
 
+class Pass(NamedTuple):
+    """A call of a module that gives back what it takes, so that no value is its: what is read through it.
+
+    A value with this in its origin reads ``argument``, made by the op ``of``, through the module. If ``argument`` is
+    -1, the value itself is given through it as the output called ``of``. ``settings`` are those of the module.
+    """
+
+    module: str
+    argument: int
+    of: str
+    calls: tuple[tuple[str, int], ...] = ()
+    settings: tuple[tuple[str, Any], ...] = ()
+
+
 class Origin(NamedTuple):
     """Where a value came from: module path, the framework's op, and source line (``file:line``).
 
     ``calls`` has the modules on the way that were called before, and how often: ``(("block", 1),)`` for the second
-    call.
+    call. ``passes``: what arguments were read through, one after the other.
     """
 
     module: str = ""
     op: str = ""
     source: str = ""
     calls: tuple[tuple[str, int], ...] = ()
+    passes: tuple[Pass, ...] = ()
+
+    def renamed(self, new: Callable[[str], str]) -> Origin:
+        """The same with other paths of modules."""
+        calls = tuple([(new(p), n) for p, n in self.calls])
+        passes = [p._replace(module=new(p.module), calls=tuple([(new(q), n) for q, n in p.calls])) for p in self.passes]
+        return self._replace(module=new(self.module), calls=calls, passes=tuple(passes))
+
+    def through(self, argument: int, of: str) -> list[Pass]:
+        """What an argument is read through if ``of`` made it."""
+        return [p for p in self.passes if p.argument == argument and p.of == of]
+
+
+def maker(value: Value, origins: Mapping[Value, Origin]) -> str:
+    """The framework's op that made a value, as :class:`Pass` has it."""
+    origin = origins.get(value)
+    return origin.op if origin is not None else value.op.name
 
 
 class Check(NamedTuple):
@@ -135,11 +166,12 @@ def modules_of(modules: Mapping[str, str], origins: Iterable[Origin]) -> dict[st
     """
     paths: dict[str, None] = {"": None}
     for origin in origins:
-        path, new = origin.module, list[str]()
-        while path not in paths:
-            new.append(path)
-            path = path.rpartition(".")[0]
-        paths |= dict.fromkeys(reversed(new))
+        for path in (origin.module, *[p.module for p in origin.passes]):
+            new = list[str]()
+            while path not in paths:
+                new.append(path)
+                path = path.rpartition(".")[0]
+            paths |= dict.fromkeys(reversed(new))
     return {p: modules[p] for p in paths if p in modules}
 
 

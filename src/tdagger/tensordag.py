@@ -758,8 +758,9 @@ class TensorDAG:
     def open_axes(self) -> openness.Candidates:
         """The axes of inputs that code can leave open, and why it can't others.
 
-        Where the graph leaves some in doubt, the source is asked: it is captured twice for all of these together, and
-        twice for each where that isn't what the axes say.
+        The source is asked, if there is one: it is captured for all of them together at other sizes, once more where
+        the graph leaves some in doubt, and for each of them where that isn't what the axes say. :meth:`certain` axes
+        aren't asked for again.
         """
         source = self.source
 
@@ -806,13 +807,13 @@ def _of_parts(
     axis_names: dict[str, str],
     certain_dimensions: frozenset[tuple[str, int]],
     checks: _Kept,
-    left: Sequence[tuple[int, tuple[int, ...], str]],
+    left: Sequence[tuple[int, tuple[int, ...], str, int | None]],
 ) -> TensorDAG:
     """The network that :meth:`TensorDAG.__reduce__` took apart."""
     values = graph.values
     origins = {values[i]: origin for i, origin in places}
     found = TensorDAG(graph, weights, signature, state, origins, modules, name, axis_names, checks=checks.held)
-    kept = [LeftOut(values[i], dimensions, what) for i, dimensions, what in left]
+    kept = [LeftOut(values[i], dims, what, only) for i, dims, what, only in left]
     return replace(found, certain_dimensions=certain_dimensions, left_out=kept)
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import re
+from collections.abc import Callable
 from typing import Any, ClassVar, Final, cast
 
 import ml_dtypes
@@ -55,7 +57,7 @@ class Sized(int):
         if self.parts is not None and self.parts[0] in ("split", "chunk"):
             how, by, count = self.parts
             size = max(-(-n // by), 1) if how == "chunk" else by
-            if max(-(-n // size), 1) != count:
+            if max(int(-(-n // size)), 1) != count:
                 raise AttributeValueError(
                     f"{how}({by}) of {n} entries gives {max(-(-n // size), 1)} parts, but the network takes {count}"
                 )
@@ -128,47 +130,56 @@ class Size(int):
     def __hash__(self) -> int:
         return hash((Size, int(self), self.formula))
 
-    def __add__(self, other: int) -> int:
-        return sizes_as(self.formula + _formula(other), int(self) + int(other))
-
-    __radd__ = __add__
-
-    def __sub__(self, other: int) -> int:
-        return sizes_as(self.formula - _formula(other), int(self) - int(other))
-
-    def __rsub__(self, other: int) -> int:
-        return sizes_as(_formula(other) - self.formula, int(other) - int(self))
-
     def __neg__(self) -> int:
         return sizes_as(-self.formula, -int(self))
 
-    def __mul__(self, other: int) -> int:
-        return sizes_as(self.formula * _formula(other), int(self) * int(other))
+    def __add__(self, other: Any) -> Any:
+        return _computed(operator.add, self, other)
 
-    __rmul__ = __mul__
+    def __radd__(self, other: Any) -> Any:
+        return _computed(operator.add, other, self)
 
-    def __floordiv__(self, other: int) -> int:
-        return sizes_as(self.formula // _formula(other), int(self) // int(other))
+    def __sub__(self, other: Any) -> Any:
+        return _computed(operator.sub, self, other)
 
-    def __rfloordiv__(self, other: int) -> int:
-        return sizes_as(_formula(other) // self.formula, int(other) // int(self))
+    def __rsub__(self, other: Any) -> Any:
+        return _computed(operator.sub, other, self)
 
-    def __mod__(self, other: int) -> int:
-        return sizes_as(self.formula % _formula(other), int(self) % int(other))
+    def __mul__(self, other: Any) -> Any:
+        return _computed(operator.mul, self, other)
 
-    def __rmod__(self, other: int) -> int:
-        return sizes_as(_formula(other) % self.formula, int(other) % int(self))
+    def __rmul__(self, other: Any) -> Any:
+        return _computed(operator.mul, other, self)
+
+    def __floordiv__(self, other: Any) -> Any:
+        return _computed(lambda a, b: a // b, self, other)
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        return _computed(lambda a, b: a // b, other, self)
+
+    def __mod__(self, other: Any) -> Any:
+        return _computed(lambda a, b: a % b, self, other)
+
+    def __rmod__(self, other: Any) -> Any:
+        return _computed(lambda a, b: a % b, other, self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (int, (int(self),))
 
 
-#: A size as text.
-MARK = re.compile("\0s([0-9]+)\0")
+#: A size as text, also where it was escaped in a message.
+MARK = re.compile(r"(?:\x00|\\x00)s([0-9]+)(?:\x00|\\x00)")
 
 
 def _formula(number: int) -> Any:
     return number.formula if isinstance(number, Size) else int(number)
+
+
+def _computed(function: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
+    """Arithmetic of sizes with whole numbers; with all else as the numbers they are here."""
+    if isinstance(a, int) and isinstance(b, int):
+        return sizes_as(function(_formula(a), _formula(b)), function(int(a), int(b)))
+    return function(*(int(n) if isinstance(n, Size) else n for n in (a, b)))
 
 
 def sizes_as(formula: Any, value: int) -> int:
@@ -186,12 +197,12 @@ def readable(text: str) -> str:
     >>> readable("f32[2 3]")
     'f32[2 3]'
     """
-    known = {i: formula for formula, i in Size.formulas.items()} if "\0s" in text else {}
+    known = {i: formula for formula, i in Size.formulas.items()} if "x00s" in text or "\0s" in text else {}
     return MARK.sub(lambda match: f"({known[int(match[1])]})", text)
 
 
 def in_numbers(thing: Any) -> Any:
-    """A number, a type, a tuple or list of such with plain numbers for sizes that have formulas.
+    """A number, a type, a tuple, list or dict of such with plain numbers for sizes that have formulas.
 
     >>> in_numbers((3, (4, "same")))
     (3, (4, 'same'))
@@ -202,6 +213,8 @@ def in_numbers(thing: Any) -> Any:
         return TensorType(in_numbers(thing.shape), thing.dtype)
     if thing.__class__ is list:
         return list(map(in_numbers, thing))
+    if thing.__class__ is dict:
+        return {k: in_numbers(v) for k, v in thing.items()}
     return tuple(map(in_numbers, thing)) if thing.__class__ is tuple else thing
 
 

@@ -73,6 +73,39 @@ LAYERS: list[tuple[Any, tuple[int, ...]]] = [
     (lambda: nn.LSTM(8, 4, bidirectional=True, proj_size=2), (5, 2, 8)),
     (lambda: nn.GRU(8, 4, bias=False), (5, 2, 8)),
     (lambda: nn.RNN(8, 4, nonlinearity="relu"), (5, 8)),
+    (lambda: nn.RNNCell(8, 4, nonlinearity="relu"), (5, 8)),
+    (lambda: nn.LSTMCell(8, 4), (5, 8)),
+    (lambda: nn.GRUCell(8, 4, bias=False), (5, 8)),
+    (lambda: nn.Conv2d(8, 6, 3, padding=1, padding_mode="reflect"), IMAGE),
+    (lambda: nn.Conv1d(8, 6, 3, padding=1, padding_mode="circular"), (2, 8, 9)),
+    (lambda: nn.Conv2d(8, 6, 3, 2), (8, 8, 8)),
+    (lambda: nn.ConvTranspose2d(8, 6, 3, 2), (8, 8, 8)),
+    (lambda: nn.MaxPool3d(2), (2, 4, 4, 4)),
+    (lambda: nn.MaxPool2d(2, return_indices=True), IMAGE),
+    (lambda: nn.AvgPool2d(2), (8, 8, 8)),
+    (lambda: nn.AvgPool3d(2), (2, 4, 4, 4)),
+    (lambda: nn.AdaptiveAvgPool2d(1), (8, 8, 8)),
+    (lambda: nn.AdaptiveMaxPool1d(2), (2, 8, 8)),
+    (lambda: nn.AdaptiveMaxPool2d((2, 3)), IMAGE),
+    (lambda: nn.AdaptiveMaxPool3d(2), (1, 2, 4, 4, 4)),
+    (lambda: nn.LocalResponseNorm(2), IMAGE),
+    (lambda: nn.LocalResponseNorm(3, 0.1, 0.5, 2.0), (2, 8, 8)),
+    (lambda: nn.InstanceNorm2d(8), (8, 8, 8)),
+    (lambda: nn.ZeroPad2d((1, 2, 0, 3)), IMAGE),
+    (lambda: nn.ConstantPad1d(2, 3.0), (2, 8, 9)),
+    (lambda: nn.ReflectionPad2d(1), IMAGE),
+    (lambda: nn.ReplicationPad2d((1, 0, 2, 3)), IMAGE),
+    (lambda: nn.CircularPad2d(1), IMAGE),
+    (lambda: nn.ChannelShuffle(2), IMAGE),
+    (lambda: nn.Unfold(3, padding=1), IMAGE),
+    (lambda: nn.Fold((4, 5), 2), (1, 32, 12)),
+    (lambda: nn.Unflatten(1, (2, 4)), IMAGE),
+    (lambda: nn.Softmin(1), IMAGE),
+    (nn.Softmax2d, IMAGE),
+    (lambda: nn.UpsamplingBilinear2d(scale_factor=2), IMAGE),
+    (lambda: nn.UpsamplingNearest2d((5, 6)), IMAGE),
+    (nn.Sequential, IMAGE),
+    (nn.Identity, IMAGE),
 ]  # fmt: skip
 
 
@@ -98,6 +131,14 @@ def test_a_layer_is_that_layer(number: int) -> None:
     assert td.from_torch(back, x, sizes="alone").graph.outputs == dag.graph.outputs
     got, want = (torch.utils._pytree.tree_leaves(m(x)) for m in (back, net))
     torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
+def test_a_norm_that_trains_otherwise_is_none_of_torch() -> None:
+    """An instance norm by running statistics computes what a batch norm does, until it trains."""
+    net, x = Inside(nn.InstanceNorm2d(8, track_running_stats=True)).eval(), torch.randn(IMAGE)
+    back = td.from_torch(net, x).to_torch()
+    assert not isinstance(back.layer, nn.BatchNorm2d)
+    torch.testing.assert_close(back(x), net(x))
 
 
 @pytest.mark.parametrize("weights", [True, False])

@@ -90,12 +90,14 @@ class Guess(NamedTuple):
     """What the program doesn't tell: a number that may have been computed from the size of ``term``, or may not.
 
     It is taken to stay. ``told_by`` is a dimension whose size, where something firm tells it, takes the guess away.
+    ``only``: it is a guess where the dimension gets so many entries.
     """
 
     value: Value | None
     term: Term
     what: str
     told_by: Term = ()
+    only: int | None = None
 
 
 class Opaque(NamedTuple):

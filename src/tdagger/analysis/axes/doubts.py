@@ -52,19 +52,25 @@ _FEWEST = 2
 
 
 class LeftOut(NamedTuple):
-    """Something that was done to a value and changed nothing at these sizes: of which dimensions that isn't sure."""
+    """Something that was done to a value and changed nothing at these sizes: of which dimensions that isn't sure.
+
+    ``only``: where these have so many entries; None: whatever others they have.
+    """
 
     value: Value
     dimensions: tuple[int, ...]
     what: str
+    only: int | None = None
 
 
 def with_left_out(axes: Axes, left_out: Iterable[LeftOut]) -> Axes:
     """The axes, with what was left out of their graph among the guesses."""
     known = set(axes.graph.values) if left_out else set[Value]()
-    for value, dimensions, what in left_out:
+    for value, dimensions, what, only in left_out:
         if value in known:
-            axes.guesses += [Guess(value, axes[value][i], what) for i in dimensions]
+            axes.guesses += [Guess(value, axes[value][i], what, only=only) for i in dimensions]
+            continue
+        if only is not None:
             continue
         for found in _behind(value, known):  # what came of it has no entries, or was written over
             axes.guesses += [Guess(found, t, f"is what {value!r} is made of, which {what}") for t in axes[found] if t]

@@ -164,7 +164,7 @@ def assumed(axes: Axes, sizes: Sizes) -> list[Guess]:
         parts = [a for line in axis.lines for p in line.parts if not isinstance(p, int) for a in resolve(p)]
         if any(sizes.known.get(a, a.size) != a.size for a in resolve((axis,))) or not moved.isdisjoint(parts):
             moved.update(resolve((axis,)))
-    changed = [g for g in axes.guesses if not moved.isdisjoint(resolve(g.term))]
+    changed = [g for g in axes.guesses if not moved.isdisjoint(resolve(g.term)) and g.only in (None, sizes.of(g.term))]
     return [*sizes.kept, *(g for g in changed if not _is_told(g, sizes))]
 
 

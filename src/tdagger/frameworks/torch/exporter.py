@@ -14,17 +14,18 @@ from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 from torch.utils import _pytree as pytree
 
+from tdagger.analysis.formulas.polynomial import terms_of
 from tdagger.analysis.formulas.symbolic import Condition
 from tdagger.composite import Composite
 from tdagger.errors import AttributeValueError, AxisError, InputError, TypeMismatchError, UnsupportedError, warn
 from tdagger.frameworks.torch.capture.checks import exception_of
 from tdagger.frameworks.torch.capture.locking import one_at_a_time
 from tdagger.frameworks.torch.capture.scripting import Literals
-from tdagger.frameworks.torch.emit.blocks import Call, Division, Layer, ModuleCall
+from tdagger.frameworks.torch.emit.blocks import Call, Division, Layer, ModuleCall, with_passed
 from tdagger.frameworks.torch.emit.codegen import Marked, Row, Statement, Writer, call_row, is_reshape
 from tdagger.frameworks.torch.emit.composites import composite_row, is_known
 from tdagger.frameworks.torch.emit.core import CORE, cannot, core_row
-from tdagger.frameworks.torch.emit.layers import layer_of, made_layer
+from tdagger.frameworks.torch.emit.layers import made_layer
 from tdagger.frameworks.torch.emit.legalize import legalize
 from tdagger.frameworks.torch.emit.module import (
     Block,
@@ -35,7 +36,8 @@ from tdagger.frameworks.torch.emit.module import (
     empty_module,
     path_expression,
 )
-from tdagger.frameworks.torch.emit.sizes import Bindings, labelled
+from tdagger.frameworks.torch.emit.proven import layer_of
+from tdagger.frameworks.torch.emit.sizes import Bindings, UnboundError, is_symbol, labelled
 from tdagger.frameworks.torch.runtime import DTYPES, from_numpy
 from tdagger.graph import Graph, branches, topological
 from tdagger.library.random import SEED
@@ -47,7 +49,7 @@ from tdagger.ops.structure import Item, Permute, Repeat, Slice
 from tdagger.tensordag import Origin, TensorDAG, Weight
 from tdagger.transform.axes.open import Candidates, opened
 from tdagger.tree import Tree, container_of
-from tdagger.types import Size, TensorType, readable, sizes_as
+from tdagger.types import MARK, Size, TensorType, readable, sizes_as
 
 
 @one_at_a_time
@@ -60,7 +62,9 @@ def to_torch(dag: TensorDAG, *, copy: bool = False, checks: bool = False, fixed:
     itself (drop path, noise) still does, and what was imported in eval mode stays so.
 
     Modules are those of the source, by their paths: layers of torch where the graph still computes one, with the
-    settings it has there, else generated classes, named as the source's. ``module.code`` is their source.
+    settings it has there, else generated classes, named as the source's. ``module.code`` is their source. Those that
+    gave back what they took (an identity, drop path in eval mode) do so where they were called; a comment names those
+    that aren't called, since the graph doesn't tell who reads their results.
 
     Parameters are new ones that share memory with ``dag.weights`` (``copy``: they don't) and are trainable as they
     were; those on the meta device stay there. Arguments are taken as the source took them; those that weren't tensors
@@ -68,8 +72,8 @@ def to_torch(dag: TensorDAG, *, copy: bool = False, checks: bool = False, fixed:
     are buffers that aren't saved. UnsupportedError names all that torch can't compute.
 
     Axes that are free and certain have any size: the code reads it from the inputs. Other sizes are fixed, and asked
-    for first (InputError, with the names of axes); ``module.fixed_axes`` says of each why. Where the graph leaves an
-    axis in doubt, the source is asked if it is there, which takes some captures (:attr:`TensorDAG.open_axes`).
+    for first (InputError, with the names of axes); ``module.fixed_axes`` says of each why. The source is asked, if it
+    is there, whether it does the same at other sizes: it is captured again (:attr:`TensorDAG.open_axes`).
     ``fixed``: all sizes are those of the example, and nothing is asked.
 
     With ``checks`` the module raises where the source checks its data and raises (``dag.checks``); a UserWarning
@@ -247,6 +251,7 @@ def design_of(dag: TensorDAG, copy: bool, free: Candidates | None) -> Design:
     made = _Making(dag, list(_entries(dag, dict(dag.state) or declared(dag.graph), copy)))
     if free is None:
         return _design(made)
+    state = {e.path for e in made.entries}
     named = dag.axes()
     made.labels |= {n: list(map(named.dimension, named[v])) for n, v in dag.graph.inputs.items()}
     made.why |= free.why
@@ -254,10 +259,10 @@ def design_of(dag: TensorDAG, copy: bool, free: Candidates | None) -> Design:
     def tried(names: Sequence[str]) -> Design | str:
         """The design with some axes open, or why they can't be."""
         try:
-            designs = [_design(replace(made, dag=n, conditions=c)) for n, c in _opened(dag, names)]
+            designs = [_design(replace(made, dag=n, conditions=c)) for n, c in _opened(dag, names, free.plural)]
         except (AxisError, AttributeValueError, TypeMismatchError) as e:
             return shown(readable(str(e)).splitlines()[0])
-        other = _difference(designs[0], designs[1], dag.state)
+        other = _difference(designs[0], designs[1], state)
         return designs[0] if other is None else other
 
     names = list(free.names)
@@ -276,13 +281,15 @@ def design_of(dag: TensorDAG, copy: bool, free: Candidates | None) -> Design:
     return _design(made)
 
 
-def _opened(dag: TensorDAG, names: Sequence[str]) -> Iterator[tuple[TensorDAG, tuple[Condition, ...]]]:
+def _opened(
+    dag: TensorDAG, names: Sequence[str], plural: frozenset[str]
+) -> Iterator[tuple[TensorDAG, tuple[Condition, ...]]]:
     """The network with some axes open, at two points."""
-    for graph, origins, conditions in opened(dag.axes(), names, dag.origins):
+    for graph, origins, conditions in opened(dag.axes(), names, dag.origins, plural):
         yield replace(dag, graph=graph, origins=origins), conditions
 
 
-def _difference(a: Design, b: Design, state: Mapping[str, Weight]) -> str | None:
+def _difference(a: Design, b: Design, state: set[str]) -> str | None:
     """What differs between two designs of a network whose sizes have no numbers; None if nothing does."""
     if a.parts.keys() != b.parts.keys():
         return "modules of another kind at other sizes"
@@ -316,6 +323,20 @@ class _Making:
     conditions: Sequence[Condition] = ()
     labels: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     why: dict[str, str] = field(default_factory=dict[str, str])
+    #: Inputs that modules take for their sizes, by the modules' paths.
+    shaped: Mapping[str, Sequence[Value]] = field(default_factory=dict[str, Sequence[Value]])
+
+
+def _inputs_with(symbols: set[str], graph: Graph) -> list[Value]:
+    """Inputs of a network that have these axes."""
+    left = set(symbols)
+    found: list[Value] = []
+    for value in graph.inputs.values():
+        has = {str(n.formula) for n in value.shape if isinstance(n, Size)} & left
+        if has:
+            left -= has
+            found.append(value)
+    return found
 
 
 def _design(made: _Making) -> Design:
@@ -333,7 +354,8 @@ def _design(made: _Making) -> Design:
     if flat:
         division = Division(graph, origins, {}, state, lambda *_: None)
     else:
-        division = Division(whole, dag.origins, modules, state, lambda c, n, s: layer_of(c, n, s, trains))
+        marked, told = with_passed(whole, dag.origins)
+        division = Division(marked, told, modules, state, lambda c, n, s: layer_of(c, n, s, trains), made.shaped)
     names: dict[str, Any] = {}
     classes = _Classes(dag, state, paths, trains, writer_of, names)
     parts: dict[str, Part] = {}
@@ -343,7 +365,16 @@ def _design(made: _Making) -> Design:
             parts[call.path] = classes.part(call)
         entries += classes.constants_of(call)
         guards |= classes.guards_of(call)
+    more = {p: _inputs_with(s, whole) for p, s in classes.unbound.items()}
+    if any(set(inputs) - set(made.shaped.get(p, ())) for p, inputs in more.items()):
+        return _design(replace(made, shaped={**made.shaped, **more}))
+    if classes.unbound:
+        raise AxisError(f"{shown(next(iter(classes.unbound)))} needs a size that its arguments don't tell")
     call = _call(dag, graph, plain, made.labels, made.conditions)
+    if not flat:
+        call.lines += _not_called(
+            modules, parts, {o.module for v in whole.values if (o := dag.origins.get(v)) is not None}
+        )
     root = division.root
     own, origins = legalize(root.graph, is_known, root.origins)
     writer = writer_of(own, row_of, origins, {"", *paths})
@@ -366,6 +397,14 @@ def _design(made: _Making) -> Design:
         entries += [Entry(name, tensor, False) for name, tensor in constants.items()]
     rest = {p: parts.get(p) or classes.holder(p, modules.get(p, ""), paths[p]) for p in paths}
     return Design({"": Part(Source(code, found, dag.name, True)), **rest}, entries, trains, made.why)
+
+
+def _not_called(modules: Mapping[str, str], parts: Mapping[str, Part], computing: set[str]) -> Iterator[str]:
+    """Comments that name the modules without others whose calls left nothing that could be called."""
+    around = {p.rpartition(".")[0] for p in modules}
+    for path, kind in modules.items():
+        if path not in around and path not in parts and path not in computing:
+            yield f"# {shown(path)} ({shown(kind)}): not called, the graph has nothing of its own for it"
 
 
 def _paths(state: Mapping[str, Weight], modules: Iterable[str]) -> dict[str, list[str]]:
@@ -423,6 +462,8 @@ class _Classes:
         self._names = names
         self._made: dict[Any, tuple[Source, Writer]] = {}
         self._tensors: dict[Value, Tensor] = {}
+        #: The axes whose sizes a module's arguments don't tell, by its path.
+        self.unbound: dict[str, set[str]] = {}
         self._of: dict[str, Writer] = {}
         self._inside: dict[str, list[str]] = {p: [] for p in paths}
         for name in (*state, *paths):
@@ -447,7 +488,11 @@ class _Classes:
         key = (kind, constant, tuple(call.graph.inputs.values()), tuple(call.graph.outputs.values()))
         found = self._made.get(key)
         if found is None:
-            found = self._made[key] = self._written(call, kind, constant, names)
+            try:
+                found = self._made[key] = self._written(call, kind, constant, names)
+            except UnboundError as e:
+                self.unbound[call.path] = e.symbols
+                return Part(None, Block)
         self._of[call.path] = found[1]
         return Part(found[0])
 
@@ -455,6 +500,8 @@ class _Classes:
         """Whether a call is those of its children in turn, as nn.Sequential makes them."""
         names = self._paths[call.path]
         graph = call.graph
+        if not self._inside[call.path]:
+            return list(graph.outputs.values()) == list(graph.inputs.values())
         plain = [str(i) for i in range(len(names))] == names
         if not names or not (plain or all(is_attribute(n) and not hasattr(nn.Sequential, n) for n in names)):
             return False
@@ -525,7 +572,7 @@ def _class_name(kind: str) -> str:
 
 def _bound(lines: list[str], arguments: Mapping[str, Value], taken: set[str]) -> list[str]:
     """Lines with names for the sizes in them, after the lines that give these names."""
-    words = set(re.findall(r"\w+", "\n".join(lines)))
+    words = set(re.findall(r"\w+", MARK.sub(" ", "\n".join(lines))))
     bindings = Bindings(arguments.items(), taken | words)
     filled = [bindings.filled(line) for line in lines]
     return [*bindings.lines(), *filled]
@@ -662,7 +709,8 @@ def _call(
         call.parameters.append(f"**{call.others}")
         call.lines.append(f"runtime.refuse_others({call.others})")
     for number, kind, message in dict.fromkeys(conditions):
-        holds = f"{sizes_as(number, 0)} {'==' if kind == 'zero' else '>='} 0"
+        apart = terms_of(number).get((), 0) if kind == "positive" else 0
+        holds = f"{sizes_as(number - apart, 0)} {'==' if kind == 'zero' else '>='} {-apart}"
         call.checks.append(f"runtime.check_sizes({holds}, {message!r})")
     return call
 
@@ -716,20 +764,20 @@ def _parameter(call: _Call, tree: Tree, key: str, inputs: Iterator[tuple[str, Va
         )
     for leaf, value in leaves if not plain else ():
         own = call.inputs[value]
-        shape = [None if isinstance(n, Size) and n.formula not in call.told else n for n in value.type.shape]
-        call.told |= {n.formula for n in value.type.shape if isinstance(n, Size)}
-        sizes = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+        shape: list[int] = []
+        for n in value.type.shape:
+            is_first = isinstance(n, Size) and is_symbol(n.formula) and n.formula not in call.told
+            call.told |= {n.formula} if isinstance(n, Size) else set()
+            shape.append(-1 if is_first else n)
         expected = labelled(value.type, call.labels.get(leaf, ()))
-        call.checks.append(f"runtime.check_input({own!r}, {own}, {sizes}, {expected!r})")
+        call.checks.append(f"runtime.check({own}, {own!r}, {expected!r}, {shape})")
 
 
 def _constant(call: _Call, constant: Any, key: str) -> None:
     source = literal(constant)
     name = "" if key else _identifier("option", call.taken)
     name = _add(call, key, name, False, source if key else None)
-    differs = "is not" if constant is None or isinstance(constant, bool) else "!="
-    call.lines.append(f"if {name} {differs} {source}:")
-    call.lines.append(f"    raise runtime.wrong_constant({(key or name)!r}, {source}, {name})")
+    call.lines.append(f"runtime.check_constant({name}, {(key or name)!r}, {source})")
 
 
 def _count(tree: Tree) -> int:
@@ -801,8 +849,7 @@ def _forward(writer: Writer, dag: TensorDAG, call: _Call, plain: bool,
     lines = writer.lines(body, end, call.inputs, path, dag.modules, said)
     arguments = {n: v for v, n in call.inputs.items()}
     at_door = Bindings(arguments.items(), None)
-    checks = [f"    {at_door.filled(line)}" for line in call.checks]
-    door = ["if not torch.jit.is_scripting():", *checks] if checks else []
+    door = map(at_door.filled, call.checks)
     lines = [*call.lines, *door, *_bound(lines, arguments, call.taken)]
     code = "".join(f"    {line}\n" for text in lines for line in text.split("\n"))
     return f"def forward({', '.join(['self', *call.parameters])}):\n{code}", names

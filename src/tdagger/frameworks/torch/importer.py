@@ -24,6 +24,7 @@ from tdagger.frameworks.torch import torchscript
 from tdagger.frameworks.torch.aten import TORCH_DTYPES, aliases
 from tdagger.frameworks.torch.aten.calls import Caller, array_of, constant, refuse_odd, run_fx, type_of
 from tdagger.frameworks.torch.aten.functional import Ref, refuse_shared_writes, warn_of_writes
+from tdagger.frameworks.torch.aten.passing import Passing
 from tdagger.frameworks.torch.capture import assertions, autocast, checks, state
 from tdagger.frameworks.torch.capture.again import Import, asked_again
 from tdagger.frameworks.torch.capture.export import (
@@ -487,6 +488,8 @@ def _import_program(
     caller.autocast = region
     caller.exact = aliases.writes(program.graph_module)
     places = _Places(prefix)
+    if flat is not None:
+        caller.passing = Passing(places.at, {places.at(stack)[0] for stack in flat.called.stacks})
     refs: list[Any] = []
     inputs: dict[str, Value] = {}
     given: dict[str, Ref] = {}
@@ -548,14 +551,19 @@ def _import_program(
         warn_of_writes(changed)
         signature = caller.with_seed(inputs, signature)
         graph = Graph(inputs, outputs, updates, title, caller.order)
-        if flat is not None:
+        origins = caller.origins
+        if flat is not None and caller.passing is not None:
             weights = _used(weights, flat, graph)
+            given_back = [r for s, r in zip(program.graph_signature.output_specs, result, strict=True)
+                          if s.kind is OutputKind.USER_OUTPUT and isinstance(r, Ref)]  # fmt: skip
+            steps = zip(outputs, given_back, flat.result.passed, strict=False)
+            origins = caller.passing.told(origins, outputs, {n: caller.passing.of(r, own) for n, r, own in steps})
     asserted = assertions.distinct(caller.checks)
     met = [] if flat is None else flat.decisions.met
     assertions.tell(met, asserted)
     asserted += [Check(None, c.message, c.place) for c in dict.fromkeys(met) if c.error and not c.whole]
     axes = caches.axis_names(signature.inputs, graph.inputs)
-    found = graph, TorchWeights(tensors), signature, dict(weights), caller.origins, places.modules, title, axes
+    found = graph, TorchWeights(tensors), signature, dict(weights), origins, places.modules, title, axes
     return TensorDAG(*found, checks=asserted, left_out=caller.left_out)
 
 
@@ -602,21 +610,24 @@ class _Places:
         self.modules: dict[str, str] = {}
 
     def __call__(self, node: torch.fx.Node) -> Origin:
+        path, calls = self.at((node.meta.get("nn_module_stack") or {}).items())
+        return Origin(path, str(node.target), _source_line(node.meta.get("stack_trace")), calls)
+
+    def at(self, stack: Iterable[tuple[str, tuple[str, Any]]]) -> tuple[str, tuple[tuple[str, int], ...]]:
+        """The path of the innermost module that torch has on a stack, and the modules called before."""
         path = ""
         calls: tuple[tuple[str, int], ...] = ()
-        stack = node.meta.get("nn_module_stack")
-        if stack:
-            for key, (own, kind) in stack.items():
-                path = f"{own}.".removeprefix("L['self'].")
-                if not path.startswith(self.prefix):
-                    continue  # the module that flattens the inputs
-                path = path[len(self.prefix) : -1]
-                if "@" in key and key.rpartition("@")[2].isdecimal() and "@" not in path:  # a call after the first
-                    calls = (*calls, (path, int(key.rpartition("@")[2])))
-                if path not in self.modules:
-                    named = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
-                    self.modules[path] = named.rpartition(".")[2]
-        return Origin(path, str(node.target), _source_line(node.meta.get("stack_trace")), calls)
+        for key, (own, kind) in stack:
+            path = f"{own}.".removeprefix("L['self'].").removeprefix("_export_root.")
+            if not path.startswith(self.prefix):
+                continue  # the module that flattens the inputs
+            path = path[len(self.prefix) : -1]
+            if "@" in key and key.rpartition("@")[2].isdecimal() and "@" not in path:  # a call after the first
+                calls = (*calls, (path, int(key.rpartition("@")[2])))
+            if path not in self.modules:
+                named = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+                self.modules[path] = named.rpartition(".")[2]
+        return path, calls
 
 
 def _source_line(trace: str | None) -> str:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.fx import Proxy
 
 from tdagger.errors import InputError, UnsupportedError
 from tdagger.tree import Tree, aligned, flatten
@@ -81,33 +80,62 @@ def _tensor_of(array: np.ndarray[Any, Any], device: Any) -> Tensor:
     return from_numpy(array, DTYPES[DType.of(array.dtype).name]).to(device)
 
 
-def check_input(name: str, given: Any, sizes: tuple[int | None, ...], expected: str) -> None:
-    """InputError for an input whose sizes aren't these; None is any size.
-
-    >>> check_input("x", torch.ones(2, 4), (None, 3), "f32[b c=3]")
-    Traceback (most recent call last):
-        ...
-    tdagger.errors.InputError: input 'x' must be f32[b c=3], got torch.float32[2, 4] for [*, 3]
-    """
-    if isinstance(given, Proxy):  # torch.fx follows what is computed, not what is checked
-        return
-    ranked = isinstance(given, Tensor) and given.dim() == len(sizes)
-    if ranked and all(m is None or n == m for n, m in zip(given.shape, sizes, strict=True)):
-        return
-    shown = f"{given.dtype}{list(given.shape)}" if isinstance(given, Tensor) else repr(given)
-    asked = ", ".join("*" if n is None else str(n) for n in sizes)
-    raise InputError(f"input {name!r} must be {expected}, got {shown} for [{asked}]")
-
-
-def check_sizes(holds: Any, message: str) -> None:
+def check_sizes(holds: bool, message: str) -> None:
     """InputError with the message for sizes that the network can't have."""
-    if not isinstance(holds, Proxy) and not holds:
+    if not holds:
+        if torch.jit.is_scripting():  # pyright: ignore[reportPrivateImportUsage]
+            raise RuntimeError(message)
         raise InputError(message)
 
 
-def wrong_constant(name: str, expected: Any, got: Any) -> InputError:
-    """The error for an argument whose value was fixed when the network was imported."""
-    return InputError(f"argument {name!r} was {expected!r} when the network was imported, got {got!r}")
+def check(x: Tensor, name: str, expected: str, sizes: list[int]) -> None:
+    """InputError if an input isn't a tensor of these sizes, -1 for any; ``expected`` says it to people.
+
+    torch.fx records the call, a script has it too, and a trace or a compiled graph is made only where it passes.
+    """
+    if torch.jit.is_scripting():  # pyright: ignore[reportPrivateImportUsage]
+        if len(x.shape) != len(sizes):
+            raise RuntimeError(f"input {name} must be {expected}, got {x.shape}")
+        for axis in range(len(sizes)):
+            if sizes[axis] != -1 and x.shape[axis] != sizes[axis]:
+                raise RuntimeError(f"input {name} must be {expected}, got {x.shape}")
+    else:
+        _check(x, name, expected, sizes)
+
+
+def _check(x: Any, name: str, expected: str, sizes: list[int]) -> None:
+    if not isinstance(x, Tensor):
+        raise InputError(f"input {name!r} must be {expected}, got {x!r}")
+    shape = x.shape
+    if not torch.compiler.is_compiling() and torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+        shape = _plain_shape(x)
+    if len(shape) != len(sizes):
+        raise _wrong_input(name, expected, x, f"{len(shape)} axes, not {len(sizes)}")
+    for axis, size in enumerate(sizes):
+        if size != -1 and shape[axis] != size:
+            raise _wrong_input(name, expected, x, f"axis {axis} is {shape[axis]}, not {size}")
+
+
+def _plain_shape(x: Tensor) -> torch.Size:
+    """The shape in numbers: while a trace is made, those of ``x.shape`` are recorded."""
+    binding: Any = torch._C
+    state = binding._get_tracing_state()
+    binding._set_tracing_state(None)
+    try:
+        return x.shape
+    finally:
+        binding._set_tracing_state(state)
+
+
+def _wrong_input(name: str, expected: str, got: Tensor, why: str) -> InputError:
+    sizes = ", ".join(map(str, got.shape))
+    return InputError(f"input {name!r} must be {expected}, got {got.dtype}[{sizes}]: {why}")
+
+
+def check_constant(got: Any, name: str, expected: Any) -> None:
+    """InputError if an argument isn't what it was when the network was imported."""
+    if got is not expected if expected is None or isinstance(expected, bool) else got != expected:
+        raise InputError(f"argument {name!r} was {expected!r} when the network was imported, got {got!r}")
 
 
 def other(others: dict[str, Any], name: str, *default: Any) -> Any:
@@ -413,3 +441,25 @@ def grouped_matmul(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     else:
         out = (x.unsqueeze(1) @ weight[group.clamp(max=weight.shape[0] - 1)]).squeeze(1)
     return out.masked_fill((group >= weight.shape[0]).unsqueeze(1), 0)
+
+
+# torch.fx records calls of what goes by shapes or looks at values, which its stand-ins don't have.
+for _name in (
+    *[
+        "check",
+        "check_sizes",
+        "check_constant",
+        "other",
+        "refuse_others",
+        "unpack",
+        "pad",
+        "unfold",
+        "fold",
+        "unmerged",
+        "gather",
+    ],
+    *["scatter", "batch_norm_train", "instance_norm_train", "straight_through", "shift_right", "seed_of", "stream"],
+    *["random_bits", "uniform", "normal", "exponential", "random_integers", "permutation", "bernoulli"],
+    *["dropout_train", "alpha_dropout_train", "grouped_matmul", "by_numpy"],
+):
+    torch.fx.wrap(_name)

@@ -195,7 +195,7 @@ def _doubts(named: NamedAxes, wanted: Mapping[Term, int], origins: Origins, numb
     change = resize(named.axes, wanted)
     assert change.sizes is not None
     where = place(origins)
-    for value, term, what, _ in doubts(named.axes, change.sizes, numbers):
+    for value, term, what, *_ in doubts(named.axes, change.sizes, numbers):
         yield f"{named.dimension(term) if value is None else f'{value!r}{where(value)}'} {what}"
 
 

@@ -6,20 +6,23 @@ compute of sizes stays a formula; where they don't, types don't fit and the axes
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from tdagger.analysis.axes.algebra import resolve
 from tdagger.analysis.axes.names import NamedAxes
-from tdagger.analysis.axes.sizes import Sizes, solve
-from tdagger.analysis.formulas.polynomial import Point, Symbol, variable
+from tdagger.analysis.axes.sizes import Sizes, assumed, solve
+from tdagger.analysis.formulas.polynomial import Number, Point, Symbol, never_negative, variable
 from tdagger.analysis.formulas.symbolic import Condition, FreeSizes
 from tdagger.errors import AxisError
 from tdagger.graph import Graph
+from tdagger.ops.structure import Slice
 from tdagger.transform.axes.certain import unknown
-from tdagger.transform.axes.resize import at_sizes
+from tdagger.transform.axes.resize import at_sizes, resize
 from tdagger.transform.networks import Origins, changed, own_axes, place
-from tdagger.types import readable, sizes_as
+from tdagger.types import Size, Sized, readable, sizes_as
 
 
 class Opened(NamedTuple):
@@ -36,12 +39,18 @@ def _symbol(name: str) -> Symbol:
     return Symbol(name, 0)
 
 
-def opened(named: NamedAxes, names: Sequence[str], origins: Origins) -> Iterator[Opened]:
+def opened(
+    named: NamedAxes, names: Sequence[str], origins: Origins, plural: frozenset[str] = frozenset()
+) -> Iterator[Opened]:
     """The graph with some axes open, at two points where all of these have other sizes.
 
     What is said by numbers differs between the two. AxisError if the axes can't all be free.
     """
-    conditions: list[Condition] = []
+    conditions = [
+        Condition(variable(_symbol(n)) - 2, "positive", f"{n}: the network may be another where it has 1 entry")
+        for n in names
+        if n in plural
+    ]
     symbols = {n: _symbol(n) for n in names}
     wanted = {named.term(n): variable(s) for n, s in symbols.items()}
     free = solve(named.axes, wanted, FreeSizes(conditions))
@@ -49,7 +58,28 @@ def opened(named: NamedAxes, names: Sequence[str], origins: Origins) -> Iterator
         sizes = Sizes()
         sizes.known = {a: sizes_as(n, point.of(n)) for a, n in free.known.items()}
         graph, found = changed(at_sizes(named.axes, sizes, place(origins)), origins)
-        yield Opened(graph, found, tuple(dict.fromkeys(conditions)))
+        yield Opened(graph, found, tuple(dict.fromkeys((*conditions, *_long_enough(graph)))))
+
+
+def _long_enough(graph: Graph) -> Iterator[Condition]:
+    """That axes have as many entries as slices take by numbers: with fewer they would take other ones."""
+    least: dict[Number, int] = {}
+    for value in graph.values:
+        for n, bounds in zip(value.args[0].shape, value.op.bounds, strict=True) if isinstance(value.op, Slice) else ():
+            if bounds is None or not isinstance(n, Size):
+                continue
+            for bound, more in zip(bounds, (1, 0), strict=False):
+                if isinstance(bound, Sized) and bound.parts is not None:
+                    yield from _in_parts(n.formula, *bound.parts)
+                    continue
+                if isinstance(bound, Sized):
+                    needed = -bound.plus if (bound.offsets, bound.divisor) == ((0,), 1) else 0
+                else:
+                    needed = 0 if isinstance(bound, Size) else bound + more
+                least[n.formula] = max(least.get(n.formula, 0), needed)
+    for formula, needed in least.items():
+        if not never_negative(formula - needed):
+            yield Condition(formula - needed, "positive", f"{formula} entries: {needed} at least are needed")
 
 
 def _points(sizes: Mapping[Symbol, int], conditions: Sequence[Condition]) -> tuple[Point, Point]:
@@ -73,11 +103,19 @@ def _points(sizes: Mapping[Symbol, int], conditions: Sequence[Condition]) -> tup
     return Point(found[0]), Point(found[1])
 
 
+def _in_parts(n: Number, how: str, by: int, count: int) -> Iterator[Condition]:
+    """That an axis of ``n`` entries is cut into as many parts as it was."""
+    if how in ("split", "chunk"):
+        parts = -(-n // by) if how == "split" else -(-n // -(-n // by))
+        yield Condition(parts - count, "zero", f"{how}({by}) of {n} entries must give {count} parts")
+
+
 class Candidates(NamedTuple):
-    """The axes of the inputs that may be open, and why others aren't."""
+    """The axes of the inputs that may be open, and why others aren't; ``plural`` are open from two entries on."""
 
     names: tuple[str, ...]
     why: dict[str, str]
+    plural: frozenset[str] = frozenset()
 
 
 #: Whether the source gives at some sizes what the axes say.
@@ -85,26 +123,50 @@ Ask = Callable[[Mapping[str, int]], bool]
 
 
 def candidates(named: NamedAxes, origins: Origins, confirmed: frozenset[str], ask: Ask | None) -> Candidates:
-    """The axes of which nothing is in doubt; where something is, ``ask`` tells, at two points."""
+    """The axes of which nothing is in doubt, and the source, where there is one to ask, says the same.
+
+    It is asked for all of them at once, at a second point where the graph leaves something in doubt; only where that
+    isn't what the axes say, for each.
+    """
     why: dict[str, str] = {}
     points: dict[str, tuple[int, int]] = {}
     doubtful: dict[str, str] = {}
+    plural: set[str] = set()
+    whole = {term for terms in named.axes.inputs for term in map(resolve, terms)}
     for name in own_axes(named):
+        if named.term(name) not in whole:
+            continue  # a part of a dimension: the others of it follow the dimension
         try:
-            points[name] = _two_sizes(named, name)
-            doubts = {} if name in confirmed else unknown(named, origins, {name: points[name]})
-            if doubts:
-                for _ in opened(named, [name], origins):
-                    pass
+            sizes = _two_sizes(named, name)
+            if ask is not None and name not in confirmed:
+                deque(opened(named, [name], origins), 0)
+            if name not in confirmed:
+                doubtful |= unknown(named, origins, {name: sizes})
         except AxisError as e:
             why[name] = readable(str(e)).splitlines()[0]
-        else:
-            doubtful |= doubts
-    if ask is not None and len(doubtful) > 1 and all(ask({n: points[n][i] for n in doubtful}) for i in (0, 1)):
-        doubtful = {}
-    elif ask is not None:
-        doubtful = {n: w for n, w in doubtful.items() if not all(ask({n: k}) for k in points[n])}
-    return Candidates(tuple([n for n in points if n not in why and n not in doubtful]), why | doubtful)
+            continue
+        points[name] = sizes
+        if name not in confirmed and named.sizes[name] != 1 and _is_other_at_one(named, name, origins):
+            plural.add(name)
+    asked = {n: s for n, s in points.items() if n not in confirmed}
+    if ask is None or not asked:
+        why |= doubtful
+    elif not all(ask({n: s[i] for n, s in asked.items()}) for i in ((0, 1) if doubtful else (0,))):
+        for name, sizes in asked.items():
+            if not all(ask({name: k}) for k in (sizes if name in doubtful else sizes[:1])):
+                why[name] = doubtful.get(name, f"at {name}={sizes[0]} the source does something else")
+    return Candidates(tuple([n for n in points if n not in why]), why, frozenset(plural))
+
+
+def _is_other_at_one(named: NamedAxes, name: str, origins: Origins) -> bool:
+    """Whether something that does nothing to an axis does something to one of 1 entry (squeezed, it is gone)."""
+    if all(g.only is None for g in named.axes.guesses):
+        return False
+    try:
+        sizes = resize(named.axes, {named.term(name): 1}, place(origins)).sizes
+    except AxisError:
+        return False
+    return sizes is not None and any(g.only is not None for g in assumed(named.axes, sizes))
 
 
 def _two_sizes(named: NamedAxes, name: str) -> tuple[int, int]:

@@ -222,7 +222,7 @@ def _join(path: str, name: str) -> str:
 def _below(path: str, origin: Origin | None) -> Origin:
     if origin is None:
         return Origin(path)
-    return origin._replace(module=_join(path, origin.module), calls=tuple((_join(path, p), n) for p, n in origin.calls))
+    return origin.renamed(lambda p: _join(path, p))
 
 
 def _wanted(by: Any, attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def _tied(name: str, alias_of: str, names: Mapping[str, str]) -> str:
 
 
 def _moved(origin: Origin, new: Callable[[str], str]) -> Origin:
-    return origin._replace(module=new(origin.module), calls=tuple((new(p), n) for p, n in origin.calls))
+    return origin.renamed(new)
 
 
 # --- training ----------------------------------------------------------------------------------------------

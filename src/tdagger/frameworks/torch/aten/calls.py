@@ -34,6 +34,7 @@ from tdagger.frameworks.torch.aten.decompositions import Spec, disagreement
 from tdagger.frameworks.torch.aten.folding import fold
 from tdagger.frameworks.torch.aten.functional import Cell, Ref
 from tdagger.frameworks.torch.aten.left_out import INDEXING, left_out, unseen
+from tdagger.frameworks.torch.aten.passing import Passing
 from tdagger.frameworks.torch.aten.reasons import MEMORY, QUANTIZED, SPARSE, reason_of
 from tdagger.frameworks.torch.capture import assertions, autocast
 from tdagger.names import shown
@@ -135,6 +136,8 @@ class Caller:
         #: The input that random numbers come from, None as long as nothing is random; how many streams were drawn.
         self.seed: Value | None = None
         self.streams = 0
+        #: Who reads what through modules that give back what they take; None: nobody asks.
+        self.passing: Passing | None = None
 
     def draw(self) -> Value:
         """The seed of a random stream that nothing else draws from."""
@@ -640,8 +643,10 @@ def _call_node(
             args = (Ref(constant(torch.tensor(args[0], dtype=_WIDEST[type(args[0])]))), *args[1:])
         memory = _memory(node.args) if plan_of(target).name.partition(".")[2] in _OF_MEMORY else None
         exact, caller.exact = caller.exact, False  # what an op is made of is recorded for other strides
+        origin = origin_of(node)
+        reading = None if caller.passing is None else caller.passing.reading(node, args, kwargs)
         try:
-            result = caller.call(target, args, kwargs, origin_of(node), memory)
+            result = caller.call(target, args, kwargs, origin, memory)
         finally:
             caller.exact = exact
         if exact and not target._schema.is_mutable:
@@ -650,6 +655,8 @@ def _call_node(
             known = [(r, n.meta["val"]) for r, n in pairs if isinstance(r, Ref) and n.meta.get("val") is not None]
             stands = aliases.stands_for(target, args, node.meta.get("val"), known[0][1] if known else None)
             result = aliases.settled(result, stands, known)
+        if caller.passing is not None and reading is not None:
+            result = caller.passing.read(result, reading, target, args, origin, caller.origins)
         _check(node, result)
         base = plan_of(target).name.partition(".")[2]
         if base in INDEXING and isinstance(args[0], Ref) and (trace := node.meta.get("stack_trace")):

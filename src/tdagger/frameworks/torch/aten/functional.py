@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -164,7 +165,7 @@ class Apart:
 class Ref:
     """A torch tensor: a cell, and the ops that make this view of it (none for the base itself)."""
 
-    __slots__ = ("_value", "_version", "apart", "cell", "ops")
+    __slots__ = ("_value", "_version", "apart", "cell", "ops", "passed")
 
     def __init__(self, value: Value, cell: Cell | None = None, ops: tuple[Op, ...] = ()) -> None:
         self.cell = Cell(value) if cell is None else cell
@@ -173,6 +174,8 @@ class Ref:
         self._version = self.cell.version
         #: What this is a view of in torch though no ops say how.
         self.apart: Apart | None = None
+        #: A value that was read, and the calls of modules that gave it back as it is.
+        self.passed: tuple[Value, tuple[Any, ...]] | None = None
 
     def read(self) -> Value:
         """The value now; UnsupportedError if it is a view that can't follow a write."""

@@ -35,6 +35,12 @@ def _slice(out: Value, x: Value, dim: int = 0, start: Any = None, end: Any = Non
     return LeftOut(x, (dim % x.rank,), f"is sliced up to {end}, which are all at {n}")
 
 
+def _squeeze(out: Value, x: Value, dim: Any = None) -> LeftOut | None:
+    named = range(x.rank) if dim is None else [d % x.rank for d in (dim if isinstance(dim, Sequence) else [dim])]
+    wide = tuple([d for d in named if x.shape[d] > 1]) if x.rank else ()
+    return LeftOut(x, wide, "is squeezed, which drops an axis of 1 entry", only=1) if wide else None
+
+
 def _entries(n: int, start: Any, end: Any) -> range:
     first, last = (None if bound is None else int(bound) for bound in (start, end))
     return range(n)[first:last]
@@ -174,6 +180,9 @@ _FOUND: dict[str, _Finder] = {
     "pad": _pad,
     "roll": _roll,
     "cross_entropy_loss": _smoothed,
+    "squeeze": _squeeze,
+    "squeeze_": _squeeze,
+    "squeeze_copy": _squeeze,
     "fill": _fill,
     "fill_": _fill,
     "col2im": _fold,

@@ -18,6 +18,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, u
 from tdagger.errors import TDaggerError, UnsupportedError
 from tdagger.frameworks.torch.capture.checks import kernels_left_open
 from tdagger.frameworks.torch.capture.decisions import Decisions
+from tdagger.frameworks.torch.capture.passing import Called, noting
 from tdagger.frameworks.torch.capture.refusals import TRACE, explained
 from tdagger.frameworks.torch.capture.surroundings import put_back, quiet
 from tdagger.frameworks.torch.capture.transforms import refusing_regions, transforms
@@ -30,6 +31,8 @@ class Captured(nn.Module):
 
     model: nn.Module
     decisions: Decisions
+    #: The calls of modules that hold no others.
+    called: Called
 
 
 def export(flat: Captured, args: Sequence[torch.Tensor]) -> torch.export.ExportedProgram:
@@ -41,7 +44,10 @@ def export(flat: Captured, args: Sequence[torch.Tensor]) -> torch.export.Exporte
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf", UserWarning)
         warnings.filterwarnings("ignore", "A model attribute .* requires gradient", UserWarning)
         try:
-            with _cumulative_averages(flat), _short_traces(), _calls_that_raise(), kernels_left_open():
+            with (
+                _cumulative_averages(flat), _short_traces(), _calls_that_raise(), noting(flat.called),
+                kernels_left_open(),
+            ):  # fmt: skip
                 return _exported(flat, tuple(args))
         except TDaggerError:
             raise

@@ -96,7 +96,7 @@ def _caller() -> str:
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, new: Any) -> Generator[None, None, None]:
+def replaced(owner: Any, name: str, new: Any) -> Generator[None, None, None]:
     """Another attribute inside; afterwards what was there, or nothing if it was inherited."""
     own = name in vars(owner)
     before = vars(owner).get(name)
@@ -126,7 +126,7 @@ def _unrecorded() -> Generator[None, None, None]:
         with torch._C.DisableTorchFunction():
             own(enabled)
 
-    with _replaced(torch._C, "_set_grad_enabled", put):
+    with replaced(torch._C, "_set_grad_enabled", put):
         yield
 
 
@@ -217,15 +217,15 @@ def _regions(traced: bool) -> Generator[_Regions | None, None, None]:
         else:
             torch._C._set_grad_enabled(before)
 
-    with _replaced(kind, "__enter__", enter), _replaced(kind, "__exit__", leave):
+    with replaced(kind, "__enter__", enter), replaced(kind, "__exit__", leave):
         if not traced:
             yield None
             return
         regions = _Regions()
         with (
             torch.no_grad(),
-            _replaced(torch, "is_grad_enabled", lambda: regions.enabled),
-            _replaced(torch._C, "_set_grad_enabled", regions.put),
+            replaced(torch, "is_grad_enabled", lambda: regions.enabled),
+            replaced(torch._C, "_set_grad_enabled", regions.put),
         ):
             try:
                 yield regions
@@ -263,7 +263,7 @@ def _functions(lost: _Lost, regions: _Regions | None) -> Generator[None, None, N
         note(cls)
         return transformed(cls, *args, **kwargs)
 
-    with _replaced(base, "apply", classmethod(apply)), _replaced(functions, "custom_function_call", in_transform):
+    with replaced(base, "apply", classmethod(apply)), replaced(functions, "custom_function_call", in_transform):
         yield
 
 
@@ -298,9 +298,9 @@ def _hooks(lost: _Lost) -> Generator[None, None, None]:
 
         return register
 
-    with _replaced(Tensor, "register_hook", noting("register_hook")):
+    with replaced(Tensor, "register_hook", noting("register_hook")):
         name = "register_post_accumulate_grad_hook"
-        with _replaced(Tensor, name, noting(name)):
+        with replaced(Tensor, name, noting(name)):
             yield
 
 
@@ -341,5 +341,5 @@ def _own_gradients() -> Generator[None, None, None]:
             "create_graph=True)"
         )
 
-    with _replaced(owner, "_engine_run_backward", run):
+    with replaced(owner, "_engine_run_backward", run):
         yield

@@ -34,6 +34,7 @@ from tdagger.frameworks.torch.capture.attributes import (
 from tdagger.frameworks.torch.capture.decisions import Decisions
 from tdagger.frameworks.torch.capture.draws import Draws
 from tdagger.frameworks.torch.capture.export import Captured
+from tdagger.frameworks.torch.capture.passing import Called, Steps, steps_of, version_of
 from tdagger.frameworks.torch.capture.provenance import is_tracing, lost_writes
 from tdagger.graph import topological
 from tdagger.library import stream
@@ -126,6 +127,8 @@ class Result:
     def reset(self) -> None:
         """Begin anew."""
         self.tree: Tree | None = None
+        #: What each result went through; see ``passing``.
+        self.passed: list[Steps] = []
         #: How many of the outputs are the results of the first run; the weights whose new values follow.
         self.count = 0
         self.updated: list[str] = []
@@ -148,6 +151,7 @@ class Flat(Captured):
         self.inputs = inputs
         self.twice = twice
         self.result = Result()
+        self.called = Called()
         self.kept = Kept(attributes, held)
         self.decisions = Decisions(self.kept.now(), model.training)
         self.draws = Draws(attributes.boxes)
@@ -173,6 +177,7 @@ class Flat(Captured):
             with _untraced():
                 changed, result.changes = run.changes()
             result.count = len(leaves)
+            result.passed = [steps_of(t) for t in leaves]
             result.updated = list(changed)
             outputs = [*leaves, *(t.clone() for t in changed.values())]
             if self.twice:
@@ -383,7 +388,7 @@ class Run:
                 self._paths[place.path] = name
         self._tensors = {name: place.get() for name, place in self._held.items()}
         plain = [p for p, _ in kept.attributes.tensors if p.path not in kept.held and not kept.is_view(p)]
-        self._versions = [(p.path, t, _version(t)) for p in plain for t in (p.get(),)]
+        self._versions = [(p.path, t, version_of(t)) for p in plain for t in (p.get(),)]
         self._of_weights = {p.path for p, _ in kept.attributes.tensors if kept.is_view(p)}
 
     def changes(self) -> tuple[dict[str, Tensor], list[Change]]:
@@ -404,7 +409,7 @@ class Run:
                 others.append(change)
             else:
                 updated[name] = change.new
-        written = [Change(path, t, t) for path, t, version in self._versions if _version(t) != version]
+        written = [Change(path, t, t) for path, t, version in self._versions if version_of(t) != version]
         known = {c.path for c in others}
         return updated, [*others, *(c for c in written if c.path not in known)]
 
@@ -470,11 +475,6 @@ def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray):
         return np.array_equal(a, b)
     return isinstance(a, weakref.ReferenceType) or (isinstance(a, _PLAIN) and (a == b or (a != a and b != b)))
-
-
-def _version(tensor: Tensor) -> int:
-    """How often a tensor was written to."""
-    return 0 if tensor.is_inference() else tensor._version
 
 
 @dataclass

@@ -8,11 +8,12 @@ caller's, who is said to hold it inline.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from tdagger.graph import Graph
-from tdagger.network import Origin, Weight
+from tdagger.network import Origin, Pass, Weight, maker
 from tdagger.op import Op, Value
 from tdagger.ops.source import Buffer, Const, Input, Iota, Leaf, Parameter
 from tdagger.ops.structure import Group, Item, Repeat, Ungroup, items
@@ -37,6 +38,52 @@ class ModuleCall(Op):
     def infer(self, *types: TensorType) -> ValueType:
         del types
         return self.results[0] if self.targets == "{0}" else ResultTypes(self.results)
+
+
+class Passed(Op):
+    """What a value is after a module that gives it back: itself. ``path`` and ``calls`` are those of the call."""
+
+    name = "passed"
+    path: str
+    calls: Calls
+    settings: tuple[tuple[str, Any], ...]
+
+    def infer(self, x: TensorType) -> ValueType:
+        return x
+
+
+def with_passed(graph: Graph, origins: Mapping[Value, Origin]) -> tuple[Graph, Mapping[Value, Origin]]:
+    """A graph with values for the calls of modules that give back what they take, as its origins note them."""
+    if not any(o.passes for o in origins.values()):
+        return graph, origins
+    found = dict(origins)
+    new: dict[Value, Value] = {}
+    order: list[Value] = []
+
+    def passed(value: Value, passes: Iterable[Pass]) -> Value:
+        for p in passes:
+            value = Passed(p.module, p.calls, p.settings)(value)
+            found.setdefault(value, Origin(p.module, calls=p.calls))
+            order.append(value)
+        return value
+
+    for value in graph.values:
+        origin = origins.get(value)
+        args = [new[a] for a in value.args]
+        if origin is not None and origin.passes:
+            for i, a in enumerate(value.args):
+                if origins.get(a) is not origin and not isinstance(a.op, Const | Iota) and not _is_number(a):
+                    args[i] = passed(args[i], origin.through(i, maker(a, origins)))
+        new[value] = value.op.again(tuple(args), value.type) if args != list(value.args) else value
+        order.append(new[value])
+        if origin is not None:
+            found.setdefault(new[value], origin)
+    outputs: dict[str, Value] = {}
+    for name, value in graph.outputs.items():
+        origin = origins.get(value)
+        outputs[name] = passed(new[value], origin.through(-1, name) if origin is not None else ())
+    updates = {n: new[v] for n, v in graph.updates.items()}
+    return Graph(graph.inputs, outputs, updates, graph.name, order), found
 
 
 @dataclass(frozen=True)
@@ -89,15 +136,41 @@ class Call:
             found.append(found[-1].parent)
         return found[::-1]
 
+    @property
+    def passed(self) -> Passed | None:
+        """Of a call that gives back what it takes, and does nothing else, the op that stands for it."""
+        op = self.own[0].op if len(self.own) == 1 and not self.children else None
+        return op if isinstance(op, Passed) else None
+
     def same(self, other: Call) -> bool:
         """Whether another call of the module computes the same of its arguments."""
         if self.layer is not None or other.layer is not None:
             return self.layer is not None and other.layer is not None and self.layer.made == other.layer.made
+        if self.passed is not None and other.passed is not None:
+            return True
         return self.graph == other.graph
 
 
 #: Says which layer computes what a call computes: (the call, names of the class, state of the module).
 Finder = Callable[[Call, str, Mapping[str, Weight]], Layer | None]
+
+
+_T = TypeVar("_T")
+
+
+def _by_module(named: Mapping[str, _T]) -> dict[str, dict[str, _T]]:
+    """What is in each module by its name there, in order.
+
+    >>> _by_module({"a.b.c": 1, "d": 2})
+    {'a.b': {'c': 1}, 'a': {'b.c': 1}}
+    """
+    found: dict[str, dict[str, _T]] = {}
+    for name, thing in named.items():
+        path = name.rpartition(".")[0]
+        while path:
+            found.setdefault(path, {})[name[len(path) + 1 :]] = thing
+            path = path.rpartition(".")[0]
+    return found
 
 
 class Division:
@@ -110,11 +183,15 @@ class Division:
         modules: Mapping[str, str],
         state: Mapping[str, Weight],
         find: Finder,
+        shaped: Mapping[str, Sequence[Value]] | None = None,
     ) -> None:
+        """``shaped``: values that calls of a module take for their sizes alone, by its path."""
+        self._shaped = shaped or {}
         self._graph = graph
         self._origins = origins
         self._modules = modules
-        self._state = state
+        self._states = _by_module(state)
+        self._updates = _by_module(graph.updates)
         self._find = find
         self._names: dict[str, list[str]] = {}
         for name, weight in state.items():
@@ -129,7 +206,10 @@ class Division:
         self._given = set(graph.outputs.values())
         #: Buffers that a layer changes when it is called.
         self.handled: set[str] = set()
+        #: What is made of constants alone in one call and used in others too: each of these makes it for itself.
+        self._everywhere: set[Value] = set()
         self._put()
+        self._spread()
         self._hoist()
         self._gather()
         self.calls: list[Call] = []
@@ -162,6 +242,26 @@ class Division:
                     found = self._made.setdefault((path, _upto(path, origin.calls)), Call(path, found))
             self._made[key] = found
         return found
+
+    def _spread(self) -> None:
+        """Let everyone who needs it make what is made of constants alone, where the source made it in each call."""
+        static: set[Value] = set()
+        for value in self._graph.values:
+            if value.args and all(isinstance(a.op, Const | Iota) or a in static for a in value.args):
+                static.add(value)
+        users = self._graph.users
+        for value in reversed(self._graph.values):
+            call = self._place.get(value)
+            if call is None or value not in static or value in self._given or value in self._updated:
+                continue
+            beside = [u for u in users[value] if u in self._everywhere or self._is_beside(call, self._place[u])]
+            if beside:
+                self._everywhere.add(value)
+                del self._place[value]
+
+    def _is_beside(self, call: Call, other: Call) -> bool:
+        """Whether neither of two calls is inside the other."""
+        return call not in other.way and other not in call.way
 
     def _hoist(self) -> None:
         """What one call computes without any state of its own, and others use too, is their caller's."""
@@ -247,7 +347,8 @@ class Division:
     def _owners_of_constants(self) -> dict[Value, Call]:
         owners: dict[Value, Call] = {}
         for value in self._graph.values:
-            if isinstance(value.op, Const | Iota) and value.type.size != 1:
+            own = any(u in self._everywhere for u in self._graph.users[value])
+            if isinstance(value.op, Const | Iota) and value.type.size != 1 and not own:
                 around = [self._place[u] for u in self._graph.users[value] if u in self._place]
                 is_result = value in self._given or value in self._updated
                 owners[value] = self.root if is_result or not around else _common(around)
@@ -255,32 +356,36 @@ class Division:
 
     def _as_layer(self, call: Call) -> None:
         kind = self._modules.get(call.path, "")
-        prefix = f"{call.path}."
-        state = {n.removeprefix(prefix): w for n, w in self._state.items() if n.startswith(prefix)}
         if call.holds:
             return
+        state = self._states.get(call.path, {})
         own = self._own_updates(call)
+        before = call.graph, call.args, call.results, call.origins
         if own:
-            before = call.graph, call.args, call.results, call.origins
             self._build(call, own)
+        call.layer = self._find(call, kind, state)
+        if call.layer is None and not call.children and any(_is_constant(v) for v in call.graph.values):
+            self._build(call, own, given=True)
             call.layer = self._find(call, kind, state)
-            if call.layer is None:
-                call.graph, call.args, call.results, call.origins = before
-        else:
-            call.layer = self._find(call, kind, state)
+        if call.layer is None:
+            call.graph, call.args, call.results, call.origins = before
 
     def _own_updates(self, call: Call) -> dict[str, Value]:
         """New values of a module's own buffers that its call computes, and that nobody else reads."""
         found: dict[str, Value] = {}
-        for name, value in self._graph.updates.items():
-            if name.startswith(f"{call.path}.") and value in call.inner:
+        for local, value in self._updates.get(call.path, {}).items():
+            name = f"{call.path}.{local}"
+            if value in call.inner:
                 leaf = Buffer(name, value.type)()
                 if all(u in call.inner for u in self._graph.users.get(leaf, ())) and leaf not in self._given:
                     found[name] = value
         return found
 
-    def _build(self, call: Call, own: Mapping[str, Value] | None = None) -> None:
-        """The call's graph, with what it holds of calls that can't stand put among its own values."""
+    def _build(self, call: Call, own: Mapping[str, Value] | None = None, given: bool = False) -> None:
+        """The call's graph, with what it holds of calls that can't stand put among its own values.
+
+        ``own`` are updates that it makes itself; ``given``: it is called with the constants it reads.
+        """
         own = own or {}
         units = self._ordered(call)
         new: dict[Value, Value] = {}
@@ -293,8 +398,10 @@ class Division:
                 name = self._local(op.leaf, call.path)
                 if name is not None:
                     return type(op)(name, op.type)()
+            if value in self._everywhere:
+                return op.again(tuple([arg(a) for a in value.args]), value.type)
             constant = isinstance(op, Const | Iota) and not self._is_around(value, call)
-            if call.parent is None or constant or _is_number(value):
+            if call.parent is None or ((constant or _is_number(value)) and not (given and value.type.size != 1)):
                 return value
             name = _LETTERS[len(inputs)] if len(inputs) < len(_LETTERS) else f"arg{len(inputs)}"
             args.append(value)
@@ -309,7 +416,9 @@ class Division:
 
         call.origins = {}
         for unit in units:
-            if isinstance(unit, Value):
+            if isinstance(unit, Value) and isinstance(unit.op, Passed):
+                new[unit] = arg(unit.args[0])
+            elif isinstance(unit, Value):
                 new[unit] = unit.op.again(tuple([arg(a) for a in unit.args]), unit.type)
                 origin = self._origins.get(unit)
                 if origin is not None:
@@ -317,6 +426,8 @@ class Division:
             else:
                 made = _called(unit, [arg(a) for a in unit.args], call.path)
                 new.update(zip(unit.results, made, strict=True))
+        for value in self._shaped.get(call.path, ()):
+            arg(value)
         users = self._graph.users
         if call.parent is None:
             results = {n: arg(v) for n, v in self._graph.outputs.items()}
@@ -396,6 +507,11 @@ def _is_number(value: Value) -> bool:
     while value.args and isinstance(value.op, Repeat | Group | Ungroup):
         value = value.args[0]
     return isinstance(value.op, Const) and value.type.size == 1
+
+
+def _is_constant(value: Value) -> bool:
+    """Whether a value is a constant of more than one entry, alike or not."""
+    return (isinstance(value.op, Const | Iota) or _is_number(value)) and value.type.size != 1
 
 
 def _upto(path: str, calls: Calls) -> Calls:

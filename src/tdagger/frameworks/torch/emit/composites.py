@@ -20,7 +20,7 @@ from tdagger.graph import Graph
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Const, Iota, Leaf
 from tdagger.ops.structure import Item
-from tdagger.types import Sized, TensorType
+from tdagger.types import Sized, TensorType, in_numbers
 
 Fields = dict[str, Any]
 #: Whether the row holds, given the composite's attributes and the types of its arguments.
@@ -693,10 +693,12 @@ def is_known(value: Value) -> bool:
     op = value.op
     assert isinstance(op, Composite)
     rule = COMPOSITES.get(op.name)
-    types = [a.type for a in value.args]
+    types = [in_numbers(a.type) for a in value.args]
     if rule is None or any(_kind(t) == "" or _kind(t) not in rule.takes for t in types):
         return False
-    return rule.when is None or rule.when({**_missing(op), **op.attributes}, types)
+    return rule.when is None or rule.when(
+        {**_missing(op), **{n: in_numbers(a) for n, a in op.attributes.items()}}, types
+    )
 
 
 def _missing(op: Composite) -> Fields:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tdagger.errors import AxisError
 from tdagger.frameworks.torch.emit.codegen import Row, Writer, number, unbroadcast
+from tdagger.frameworks.torch.emit.sizes import UnboundError
 from tdagger.frameworks.torch.runtime import DTYPES
 from tdagger.names import is_attribute, is_dotted, literal
 from tdagger.op import Value
@@ -405,7 +406,8 @@ def _iota(w: Writer, v: Value) -> str:
     """Numbers from 0 on, as many as a size says: the others are constants."""
     like = next(iter(w.graph.inputs.values()), None)
     if like is None:
-        raise AxisError(f"{v!r} has a size that nothing tells")
+        size: Any = v.type.shape[0]
+        raise UnboundError(size.formula)
     return f"torch.arange({v.type.shape[0]}, dtype={dtype_name(v.dtype)}, device={w.ref(like)}.device)"
 
 

@@ -3,13 +3,14 @@
 A row says of a composite which layers compute it, with which settings, and which of its tensors are the layer's state.
 Settings are found in the graph alone. A row reads every attribute of its composite, so that the layer it names computes
 no more and no less: ``tests/frameworks/torch/test_layers_back.py`` imports each. Layers that compute several values are
-proven where they are found, by importing them on the same types.
+proven where they are found: :mod:`proven`.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
@@ -18,15 +19,12 @@ from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from tdagger.composite import Composite
-from tdagger.errors import TDaggerError
+from tdagger.errors import AxisError
 from tdagger.frameworks.torch.emit.blocks import Call, Layer
-from tdagger.frameworks.torch.importer import from_torch
-from tdagger.frameworks.torch.runtime import DTYPES
 from tdagger.network import Weight
-from tdagger.op import Op, Value
+from tdagger.op import Value
 from tdagger.ops.source import Buffer, Const, Input, Iota, Leaf, Parameter
-from tdagger.ops.structure import Item
-from tdagger.tree import Tree
+from tdagger.ops.structure import Item, Pad
 from tdagger.types import Size, TensorType, in_numbers
 
 Settings = dict[str, Any]
@@ -150,6 +148,19 @@ def _batched(read: Reader, count: str) -> Reader:
     return settings
 
 
+def _pad(f: dict[str, Any], t: Mapping[str, TensorType]) -> Settings | None:
+    widths = [(0, 0, 0) if w is None else (*w, 0)[:3] for w in f["widths"]]
+    if any(widths[0] + widths[1]) or any(between for _, _, between in widths):
+        return None
+    pads = [(low, high) for low, high, _ in reversed(widths[2:])]
+    value = {"value": f["value"]} if f.get("value") else {}
+    return {"padding": tuple([n for pair in pads for n in pair]), **value}
+
+
+def _axes(f: dict[str, Any], t: Mapping[str, TensorType]) -> int:
+    return t["x"].rank - 2
+
+
 _max_pool = _renamed(kernel_size="kernel", stride="stride", padding="padding", dilation="dilation", ceil_mode="ceil")
 
 
@@ -172,13 +183,21 @@ def _upsample(f: dict[str, Any], t: Mapping[str, TensorType]) -> Settings | None
     return {**size, "mode": mode, **aligned}
 
 
+def _channel_shuffle(f: dict[str, Any], t: Mapping[str, TensorType]) -> Settings | None:
+    return {"groups": f["groups"]} if f["axis"] == 1 else None
+
+
+def _windows(f: dict[str, Any], t: Mapping[str, TensorType]) -> Settings:
+    return {"kernel_size": f["kernel"], **{n: f[n] for n in ("stride", "padding", "dilation")}}
+
+
 def _count(name: str) -> Callable[[dict[str, Any], Mapping[str, TensorType]], int]:
     return lambda f, t: len(f[name])
 
 
 _WEIGHTS = {"weight": "weight", "bias": "bias"}
 _STATISTICS = {**_WEIGHTS, "mean": "running_mean", "variance": "running_var"}
-_DROPOUTS = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout")
+DROPOUTS = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout")
 
 ROWS: dict[str, Row] = {
     "convolution": Row(("Conv{n}d",), _convolution, _WEIGHTS, _count("stride")),
@@ -216,7 +235,7 @@ ROWS: dict[str, Row] = {
     "soft_shrink": Row(("Softshrink",), _renamed(lambd="lambd")),
     "hard_shrink": Row(("Hardshrink",), _renamed(lambd="lambd")),
     "threshold": Row(("Threshold",), _renamed(threshold="threshold", value="value")),
-    "dropout": Row(_DROPOUTS, _renamed(p="p"), trains=True),
+    "dropout": Row(DROPOUTS, _renamed(p="p"), trains=True),
     "max_pool": Row(("MaxPool{n}d",), _batched(_max_pool, "kernel"), spatial=_count("kernel")),
     "avg_pool": Row(("AvgPool{n}d",), _batched(_avg_pool, "kernel"), spatial=_count("kernel")),
     "adaptive_avg_pool": Row(
@@ -229,6 +248,17 @@ ROWS: dict[str, Row] = {
     "pixel_unshuffle": Row(("PixelUnshuffle",), _renamed(downscale_factor="factor")),
     "interpolate": Row(("Upsample",), _upsample),
     "tanh": Row(("Tanh",)),
+    "pad": Row(("ZeroPad{n}d", "ConstantPad{n}d"), _pad, spatial=_axes),
+    "reflect_pad": Row(("ReflectionPad{n}d",), _pad, spatial=_axes),
+    "replicate_pad": Row(("ReplicationPad{n}d",), _pad, spatial=_axes),
+    "circular_pad": Row(("CircularPad{n}d",), _pad, spatial=_axes),
+    "channel_shuffle": Row(("ChannelShuffle",), _channel_shuffle),
+    "im2col": Row(("Unfold",), _windows),
+    "col2im": Row(("Fold",), lambda f, t: {"output_size": f["output"], **_windows(f, t)}),
+    "adaptive_max_pool_with_indices": Row(
+        ("AdaptiveMaxPool{n}d",), _batched(_renamed(output_size="size"), "size"), spatial=_count("size")
+    ),
+    "max_pool_with_indices": Row(("MaxPool{n}d",), _batched(_max_pool, "kernel"), spatial=_count("kernel")),
 }
 
 #: Layers of modules of torch that aren't in ``torch.nn``.
@@ -244,49 +274,76 @@ def class_of(name: str) -> Any:
 # --- finding -----------------------------------------------------------------------------------------------
 
 
-def layer_of(call: Call, name: str, state: Mapping[str, Weight], trains: bool) -> Layer | None:
-    """The layer that computes what a call computes; ``name`` is the class of the source's, ``state`` what it holds.
-
-    None if the source's was no layer of torch, or none computes just this. In a network that ``trains``, one that was
-    imported in eval mode is none: it would change with the others.
-    """
-    if class_of(name) is None or call.children:
-        return None
-    found = _by_row(call, name, trains) or _by_import(call, name, state)
-    return found if found is not None and _holds(found, state) else None
-
-
-def _by_row(call: Call, name: str, trains: bool) -> Layer | None:
+def by_row(call: Call, name: str, trains: bool) -> Layer | None:
+    """The layer of a call that is one composite, or one op, with a row; ``name`` is the class of the source's."""
     counter = "num_batches_tracked"
     count = call.graph.updates.get(counter)
     values = [v for v in call.graph.values if not isinstance(v.op, Leaf | Item | Const | Iota) and v is not count]
     if len(values) != 1:
         return None
     main = values[0]
+    found = read(main)
+    if found is None or found.settings is None or (trains and found.row.trains):
+        return None
+    for own, value in found.named.items():
+        if own in found.row.state:
+            if not isinstance(value.op, Parameter | Buffer) or value.op.leaf != found.row.state[own]:
+                return None
+        elif not isinstance(value.op, Input):
+            return None
+    if not _updates_as_norm(call, main, counter):
+        return None
+    if any(map(_is_open, found.settings.values())):
+        told = in_numbers(found.settings)
+        raise AxisError(f"{call.path} is a layer with the setting {told}, which holds the size of an axis")
+    fitting = [n for n in found.layers if _takes(class_of(n), found.settings)]
+    related = _SPATIAL.sub("{n}", name) in found.row.layers
+    if not fitting or (found.row.trains and not related):  # it would be another when it trains
+        return None
+    kind = class_of(name if name in fitting else fitting[0])
+    return Layer(kind, shortened(kind, found.settings), types=(main_type(main),), updates=tuple(call.graph.updates))
+
+
+#: The number of axes in a layer's name.
+_SPATIAL = re.compile(r"\d(?=d$)")
+
+
+class Read(NamedTuple):
+    """What a row says of a value: its tensors by name, the settings of layers, and their names."""
+
+    row: Row
+    named: dict[str, Value]
+    settings: Settings | None
+    layers: list[str]
+
+
+def read(main: Value) -> Read | None:
+    """What the table says of a value; None if it has no row."""
     op = main.op
-    row = ROWS.get(op.name if isinstance(op, Composite) else str(op.attributes.get("kind")))
-    if row is None or (trains and row.trains):
+    row = ROWS.get(op.name if isinstance(op, Composite | Pad) else str(op.attributes.get("kind")))
+    if row is None:
         return None
     if isinstance(op, Composite):
         named = dict(zip(op.definition.argument_names(op.given, len(main.args)), main.args, strict=True))
     else:
         named = {"x": main.args[0]}
-    for own, value in named.items():
-        if own in row.state:
-            if not isinstance(value.op, Parameter | Buffer) or value.op.leaf != row.state[own]:
-                return None
-        elif not isinstance(value.op, Input):
-            return None
     types = {n: v.type for n, v in named.items()}
-    settings = row.settings(op.attributes, types)
-    if settings is None or any(map(_is_open, settings.values())) or not _updates_as_norm(call, main, counter):
-        return None
     n = "" if row.spatial is None else str(row.spatial(op.attributes, types))
-    fitting = [layer.format(n=n) for layer in row.layers]
-    kind = class_of(name if name in fitting else fitting[0])
+    return Read(row, named, row.settings(op.attributes, types), [layer.format(n=n) for layer in row.layers])
+
+
+@lru_cache(256)
+def _parameters(kind: type) -> dict[str, bool]:
+    """The settings that a layer takes, and whether it needs them."""
+    return {n: p.default is inspect.Parameter.empty for n, p in inspect.signature(kind).parameters.items()}
+
+
+def _takes(kind: Any, settings: Settings) -> bool:
+    """Whether there is such a layer with these settings."""
     if kind is None:
-        return None
-    return Layer(kind, _shortened(kind, settings), types=(main_type(main),), updates=tuple(call.graph.updates))
+        return False
+    parameters = _parameters(kind)
+    return settings.keys() <= parameters.keys() and all(n in settings for n, needed in parameters.items() if needed)
 
 
 def _is_open(setting: Any) -> bool:
@@ -321,9 +378,9 @@ def _is_item(value: Value, of: Value, index: int) -> bool:
     return isinstance(value.op, Item) and value.op.index == index and value.args[0] is of
 
 
-def _shortened(kind: type, settings: Settings) -> tuple[tuple[str, Any], ...]:
+def shortened(kind: type, settings: Settings) -> tuple[tuple[str, Any], ...]:
     """The settings without those that a layer has anyway; pairs of one number as that number."""
-    defaults = {n: p.default for n, p in inspect.signature(kind).parameters.items()}
+    defaults = _defaults(kind)
     found: list[tuple[str, Any]] = []
     for name, value in settings.items():
         if isinstance(value, tuple) and len(set(value)) == 1 and name != "normalized_shape" and None not in value:
@@ -340,7 +397,12 @@ def _shortened(kind: type, settings: Settings) -> tuple[tuple[str, Any], ...]:
     return tuple(found)
 
 
-def _holds(layer: Layer, state: Mapping[str, Weight]) -> bool:
+@lru_cache(256)
+def _defaults(kind: Any) -> dict[str, Any]:
+    return {n: p.default for n, p in inspect.signature(kind).parameters.items()}
+
+
+def holds(layer: Layer, state: Mapping[str, Weight]) -> bool:
     """Whether a layer's state is that of the source's: the same names, shapes and kinds."""
     return _state_of(*layer.made) == {n: (w.is_parameter, w.persistent, w.type.shape) for n, w in state.items()}
 
@@ -357,165 +419,3 @@ def made_layer(layer: Layer) -> Any:
     """A new layer whose tensors have no data."""
     with torch.device("meta"):
         return layer.kind(**dict(layer.settings))
-
-
-# --- layers that compute several values ---------------------------------------------------------------------
-
-
-def _by_import(call: Call, name: str, state: Mapping[str, Weight]) -> Layer | None:
-    """A layer whose settings are tried, each proven by what the importer makes of it on the same types."""
-    guess = GUESSES.get(name)
-    if guess is None or call.graph.updates:
-        return None
-    types = tuple([in_numbers(v.type) for v in call.args])
-    for settings, arguments in guess(call, {n: w.type for n, w in state.items()}):
-        kind = class_of(name)
-        proof = _imported(kind, _shortened(kind, settings), arguments, types)
-        if proof is None:
-            continue
-        new: dict[Value, Value] = dict(zip(call.graph.inputs.values(), proof.inputs, strict=True))
-        for value in call.graph.values:
-            op = value.op
-            if isinstance(op, Parameter | Buffer):
-                new[value] = type(op)(f"layer.{op.leaf}", op.type)()
-            elif value not in new:
-                new[value] = _in_numbers(op)(*[new[a] for a in value.args])
-        results = [new[v] for v in call.graph.outputs.values()]
-        if all(r in proof.outputs for r in results):
-            picks = tuple([proof.outputs.index(r) for r in results])
-            outputs = [v.type for v in proof.outputs]
-            for i, value in zip(picks, call.graph.outputs.values(), strict=True):
-                outputs[i] = value.type
-            return Layer(kind, _shortened(kind, settings), arguments, proof.targets, tuple(outputs), picks)
-    return None
-
-
-def _in_numbers(op: Op) -> Op:
-    """The same op with plain numbers for sizes that have formulas."""
-    if isinstance(op, Const):
-        return op
-    own = [getattr(op, f) for f in type(op).fields]
-    new = [in_numbers(a) for a in own]
-    return op if all(a is b for a, b in zip(own, new, strict=True)) else type(op)(*new)
-
-
-class _Proof(NamedTuple):
-    inputs: tuple[Value, ...]
-    outputs: tuple[Value, ...]
-    targets: str
-
-
-@lru_cache(256)
-def _imported(
-    kind: Any, settings: tuple[tuple[str, Any], ...], arguments: str, types: tuple[TensorType, ...]
-) -> _Proof | None:
-    """What a layer in eval mode computes of arguments of these types; None where it takes no such arguments."""
-    try:
-        layer = made_layer(Layer(kind, settings)).to_empty(device="cpu").eval()
-        for tensor in layer.parameters():
-            tensor.data.zero_()
-        floats = [DTYPES[t.dtype.name] for t in types if t.dtype.is_float]
-        layer = layer.to(floats[0]) if floats else layer
-        tensors = tuple([torch.zeros(t.shape, dtype=DTYPES[t.dtype.name]) for t in types])
-        dag = from_torch(_Called(layer, arguments), tensors, sizes="alone")
-    except (TDaggerError, RuntimeError, ValueError, TypeError, AssertionError):
-        return None
-    places = iter(range(len(dag.graph.outputs)))
-    return _Proof(
-        tuple(dag.graph.inputs.values()), tuple(dag.graph.outputs.values()), _targets(dag.signature.outputs, places)
-    )
-
-
-class _Called(nn.Module):
-    """A layer called with tensors as a template of arguments says: one tensor may be several arguments."""
-
-    def __init__(self, layer: nn.Module, arguments: str) -> None:
-        super().__init__()
-        self.layer = layer
-        self.arguments = arguments
-
-    def forward(self, *tensors: torch.Tensor) -> Any:
-        places = [f"tensors[{i}]" for i in range(len(tensors))]
-        return eval(f"layer({self.arguments.format(*places)})", {"layer": self.layer, "tensors": tensors})
-
-
-def _targets(tree: Tree, places: Iterator[int]) -> str:
-    if tree.kind == "leaf":
-        return f"{{{next(places)}}}"
-    if tree.kind == "constant":
-        return "_"
-    inner = [(_targets(c, places), bool(c.children)) for c in tree.children]
-    return ", ".join(f"({text})" if nests else text for text, nests in inner)
-
-
-#: Settings, and how the layer is called with the call's arguments.
-Guess = Callable[[Call, Mapping[str, TensorType]], Iterator[tuple[Settings, str]]]
-
-
-def _flatten(call: Call, state: Mapping[str, TensorType]) -> Iterator[tuple[Settings, str]]:
-    if len(call.args) == len(call.results) == 1:
-        before, after = call.args[0].type.shape, call.results[0].type.shape
-        merged = len(before) - len(after)
-        for start in sorted(range(len(after)), key=lambda a: a != 1):
-            end = start + merged
-            if before[:start] == after[:start] and before[end + 1 :] == after[start + 1 :]:
-                yield {"start_dim": start, "end_dim": -1 if end == len(before) - 1 else end}, "{0}"
-
-
-def _recurrent(call: Call, state: Mapping[str, TensorType]) -> Iterator[tuple[Settings, str]]:
-    found = [v for v in call.graph.values if v.op.name in ("lstm", "gru", "rnn")]
-    weight = state.get("weight_ih_l0")
-    if len(found) != 1 or weight is None:
-        return
-    f = found[0].op.attributes
-    hidden = state["weight_hh_l0"].shape[0] // {"lstm": 4, "gru": 3, "rnn": 1}[found[0].op.name]
-    settings: Settings = {"input_size": weight.shape[1], "hidden_size": hidden, "num_layers": f["layers"]}
-    settings |= {n: f[n] for n in ("nonlinearity",) if n in f}
-    settings |= {"bias": f["biases"], "batch_first": f["batch_first"], "dropout": f["dropout"]}
-    settings |= {"bidirectional": f["bidirectional"]}
-    if "weight_hr_l0" in state:
-        settings["proj_size"] = state["weight_hr_l0"].shape[0]
-    yield settings, {1: "{0}", 2: "{0}, {1}", 3: "{0}, ({1}, {2})"}.get(len(call.args), "{0}")
-
-
-def _heads(call: Call) -> Sequence[int]:
-    """The numbers of heads that attention inside may have: sizes of what softmaxes and products of it have."""
-    return sorted({n for v in call.graph.values for n in main_type(v).shape[:-1] if n > 0})
-
-
-def _attention(call: Call, state: Mapping[str, TensorType]) -> Iterator[tuple[Settings, str]]:
-    out = state.get("out_proj.weight")
-    if out is None or len(call.args) > 4 or call.args[0].type.rank not in (2, 3):
-        return
-    embed = out.shape[0]
-    kdim, vdim = (state[n].shape[1] if n in state else embed for n in ("k_proj_weight", "v_proj_weight"))
-    sizes = {"kdim": kdim, "vdim": vdim} if (kdim, vdim) != (embed, embed) or "q_proj_weight" in state else {}
-    more = {"bias": "out_proj.bias" in state, "add_bias_kv": "bias_k" in state}
-    count = len(call.args)
-    one, two = "{0}, {0}, {0}", "{0}, {1}, {1}"
-    calls: dict[int, tuple[str, ...]] = {
-        1: (one,),
-        2: (two, "{0}, {0}, {1}", f"{one}, attn_mask={{1}}", f"{one}, key_padding_mask={{1}}"),
-        3: ("{0}, {1}, {2}", f"{two}, attn_mask={{2}}", f"{two}, key_padding_mask={{2}}"),
-    }
-    for heads in [n for n in _heads(call) if embed % n == 0]:
-        for first in (True, False):
-            settings = {"embed_dim": embed, "num_heads": heads, **more, **sizes, "batch_first": first}
-            for arguments in calls.get(count, ()):
-                for weights in (", need_weights=False", "", ", average_attn_weights=False"):
-                    yield settings, arguments + weights
-
-
-def _plain(call: Call, state: Mapping[str, TensorType]) -> Iterator[tuple[Settings, str]]:
-    yield {}, "{0}"
-
-
-GUESSES: dict[str, Guess] = {
-    "Softsign": _plain,
-    "Tanhshrink": _plain,
-    "Flatten": _flatten,
-    "LSTM": _recurrent,
-    "GRU": _recurrent,
-    "RNN": _recurrent,
-    "MultiheadAttention": _attention,
-}

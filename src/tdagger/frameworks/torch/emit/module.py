@@ -68,7 +68,7 @@ class Source(NamedTuple):
 class GeneratedBlock(Block):
     """A module of a network whose ``forward`` is generated code."""
 
-    _source = Source("", {}, "")
+    _source: Source
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return (empty_module, tuple(self._source), dict(self.__dict__))
@@ -80,8 +80,9 @@ class GeneratedModule(GeneratedBlock):
     ``fixed_axes`` are the axes of its inputs that have the size of the example, and why.
     """
 
-    __jit_unused_properties__ = ("code",)
-    fixed_axes = cast(dict[str, str], {})  # torch.jit.script reads annotations, and knows none that are text
+    fixed_axes: Mapping[str, str] = {}
+
+    __jit_unused_properties__ = ("code",)  # torch.jit.script compiles properties too
 
     @property
     def code(self) -> str:
@@ -100,7 +101,7 @@ def sources(root: nn.Module) -> dict[type, tuple[str, str]]:
             kinds.setdefault(type(module))
 
     visit(root)
-    taken = set[str]()
+    taken = {"Block", "Entry", "Path", "Tree"}  # what a file that has them imports
     found: dict[type, tuple[str, str]] = {}
     for kind in kinds:
         name, count = kind.__name__, 2

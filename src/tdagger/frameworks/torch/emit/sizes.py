@@ -28,7 +28,8 @@ class UnboundError(AxisError):
 class Bindings:
     """Names for the sizes of a forward's arguments, given when they are asked for.
 
-    ``taken`` are names that others have; None: sizes have none and are read from the arguments, ``x.shape[0]``.
+    ``taken`` are names that others have; None: sizes have none and are read where arguments have them as they are,
+    ``x.shape[0]``, not from what is made of them.
     """
 
     def __init__(self, arguments: Iterable[tuple[str, Value]], taken: Iterable[str] | None) -> None:
@@ -41,7 +42,7 @@ class Bindings:
         for name, value in arguments:
             self._ranks[name] = value.rank
             for i, n in enumerate(value.shape):
-                if isinstance(n, Size):
+                if isinstance(n, Size) and (taken is not None or is_symbol(n.formula)):
                     self.places.setdefault(n.formula, (name, i))
 
     def filled(self, text: str) -> str:
@@ -53,8 +54,7 @@ class Bindings:
         def one(match: re.Match[str]) -> str:
             found = self.expression(known[int(match[1])])
             before, after = text[: match.start()].rstrip(" ")[-1:], text[match.end() :].lstrip(" ")[:1]
-            alone = (before in "([,:=" and after in ")],:") or re.fullmatch(r"[\w.\[\]]+", found)
-            return found if alone else f"({found})"
+            return found if before in "([,:=" and after in ")],:" else _enclosed(found)
 
         return MARK.sub(one, text)
 
@@ -95,6 +95,8 @@ class Bindings:
             factors = [self._generator(g) for g in monomial]
             if abs(n) != 1 or not factors:
                 factors.insert(0, str(abs(n)))
+            if n < 0 or len(factors) + len(terms) > 2:
+                factors = list(map(_enclosed, factors))
             product = " * ".join(factors)
             out += (f" {'-' if n < 0 else '+'} " if out else "-" if n < 0 else "") + product
         return out
@@ -108,14 +110,13 @@ class Bindings:
             raise UnboundError(number)
         if generator.function == "floor":
             above, below = map(self._factor, generator.args)
-            return f"({above} // {below})"
+            return f"{above} // {below}"
         if generator.function in ("min", "max"):
             return f"{generator.function}({', '.join(map(self.expression, generator.args))})"
         raise UnboundError(number)
 
     def _factor(self, number: Number) -> str:
-        text = self.expression(number)
-        return text if re.fullmatch(r"[\w.\[\]]+|\([^()]*\)", text) else f"({text})"
+        return _enclosed(self.expression(number))
 
     def _named(self, number: Number) -> str | None:
         """The name of a size that an argument has."""
@@ -144,11 +145,22 @@ class Bindings:
         return f"{targets} = {argument}.shape{part}"
 
 
+def _enclosed(text: str) -> str:
+    """An expression as a factor of another."""
+    return text if re.fullmatch(r"[\w.\[\]]+|-?\d+", text) else f"({text})"
+
+
+def is_symbol(number: Number) -> bool:
+    """Whether a number is one free axis."""
+    return any(number == variable(s) for s in symbols_of(number))
+
+
 def _name(text: str, taken: set[str]) -> str:
     """A name that isn't taken: ``h``, then ``h2``."""
     name, count = text, 2
+    base = identifier(text, set()).rstrip("0123456789")
     while name in taken or not is_identifier(name):
-        name, count = f"{identifier(text, set())}{count}", count + 1
+        name, count = f"{base}{count}", count + 1
     taken.add(name)
     return name
 

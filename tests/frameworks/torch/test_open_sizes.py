@@ -1,0 +1,242 @@
+"""Modules that take any size of the axes that are free: as the source does, or refused at the door."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import tdagger as td
+from tdagger.analysis.formulas.polynomial import symbol
+from tdagger.frameworks.torch.emit.sizes import Bindings
+from tdagger.types import sizes_as
+
+
+class Function(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+        self.scale = nn.Parameter(torch.ones(()) * 1.5)
+
+    def forward(self, *args: Tensor) -> Any:
+        return self.function(*args)
+
+
+def windows(x: Tensor) -> Tensor:
+    """Windows of 4 as a batch, and back: Python divides sizes, which no graph says."""
+    b, h, w, c = x.shape
+    x = x.view(b, h // 4, 4, w // 4, 4, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 16, c)
+    x = x.softmax(1)
+    b = x.shape[0] // (h * w // 16)
+    return x.view(b, h // 4, w // 4, 4, 4, c).permute(0, 1, 3, 2, 4, 5).reshape(b, h, w, c)
+
+
+def attention(x: Tensor) -> Tensor:
+    """Causal attention with a mask made of the sequence's length."""
+    b, s, c = x.shape
+    q = x.reshape(b, s, 2, c // 2).transpose(1, 2)
+    mask = torch.arange(s)[:, None] >= torch.arange(s)[None]
+    return F.scaled_dot_product_attention(q, q, q, attn_mask=mask).transpose(1, 2).reshape(b, s, c)
+
+
+#: What is computed, of which shapes, and shapes that it takes then too.
+CASES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]], list[list[tuple[int, ...]]]]] = {
+    "flatten": (lambda x: x.flatten(1) * 2, [(2, 3, 4)], [[(5, 3, 4)], [(1, 3, 4)]]),
+    "product": (lambda x: x.reshape(-1, 4).cumsum(0), [(2, 3, 4)], [[(5, 7, 4)]]),
+    "heads": (attention, [(2, 6, 8)], [[(1, 1, 8)], [(3, 11, 8)]]),
+    "windows": (windows, [(2, 8, 8, 3)], [[(1, 8, 8, 3)], [(3, 8, 8, 3)]]),
+    "from the end": (lambda x: x[:, 1:-2] - x[:, 2:-1], [(2, 6)], [[(3, 9)], [(1, 3)]]),
+    "half": (lambda x: torch.fft.rfft(x).abs(), [(2, 6)], [[(3, 9)], [(1, 8)]]),
+    "chunk": (lambda x: torch.cat(x.chunk(2, 1)[::-1], 1), [(2, 6)], [[(3, 6)], [(1, 6)]]),
+    "flip": (lambda x: x.flip(1)[:, ::2], [(2, 6)], [[(3, 9)], [(1, 5)]]),
+    "roll": (lambda x: x.roll(1, 1), [(2, 6)], [[(3, 9)]]),
+    "expanded": (lambda x: x[:, None].expand(-1, 3, -1) + x.shape[1] * 0, [(2, 6)], [[(3, 6)], [(1, 6)]]),
+    "zeros": (lambda x: torch.cat([torch.zeros_like(x[:, :1]), x], 1), [(2, 6)], [[(3, 9)]]),
+    "places": (lambda x: x + torch.arange(x.shape[1], dtype=x.dtype), [(2, 6)], [[(3, 9)]]),
+    "pooled": (lambda x: F.adaptive_avg_pool2d(F.max_pool2d(x, 3, 2, 1), 1), [(2, 3, 9, 8)], [[(1, 3, 12, 5)]]),
+    "larger": (lambda x: F.interpolate(x, scale_factor=2.0), [(2, 3, 4, 6)], [[(1, 3, 5, 5)]]),
+    "mean": (lambda x: (x - x.mean(1, keepdim=True)).var(1), [(2, 6)], [[(3, 9)]]),
+    "two": (lambda x, y: x @ y.transpose(0, 1), [(2, 6), (5, 6)], [[(3, 6), (4, 6)], [(3, 7), (1, 7)]]),
+    "dict": (lambda x: {"a": x.sum(1), "b": [x.max(1).values]}, [(2, 6)], [[(3, 9)]]),
+}
+
+
+def check(module: nn.Module, net: nn.Module, shapes: list[tuple[int, ...]]) -> None:
+    """The same of the same numbers."""
+    args = [torch.randn(shape) for shape in shapes]
+    torch.testing.assert_close(net(*args), module(*args))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_other_sizes(name: str) -> None:
+    function, shapes, others = CASES[name]
+    module = Function(function)
+    net = td.from_torch(module, tuple(torch.randn(s) for s in shapes)).to_torch()
+    for other in (shapes, *others):
+        check(module, net, other)
+
+
+def test_a_convolutional_network() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        nn.Linear(16, 5),
+    ).eval()  # fmt: skip
+    net = td.from_torch(module, torch.randn(2, 3, 16, 20)).to_torch()
+    assert set(net.fixed_axes) == {"c"}
+    for shape in [(1, 3, 16, 20), (3, 3, 19, 16)]:
+        check(module, net, [shape])
+    with pytest.raises(
+        td.InputError, match=re.escape("'input' must be f32[b c=3 h w], got torch.float32[2, 4, 16, 20]: axis 1")
+    ):
+        net(torch.randn(2, 4, 16, 20))
+    with pytest.raises(td.InputError, match=re.escape("got torch.float32[3, 16, 20]")):
+        net(torch.randn(3, 16, 20))
+
+
+def test_a_recurrent_network() -> None:
+    module = nn.LSTM(6, 4, 2, batch_first=True, bidirectional=True).eval()
+    net = td.from_torch(module, torch.randn(2, 5, 6)).to_torch()
+    for shape in [(1, 1, 6), (3, 8, 6)]:
+        check(module, net, [shape])
+
+
+def test_training_keeps_the_sizes_open() -> None:
+    module = nn.Sequential(nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4), nn.Dropout(0.0)).train()
+    net = td.from_torch(copy.deepcopy(module), torch.randn(2, 3, 8)).to_torch()
+    x = torch.randn(5, 3, 11)
+    torch.testing.assert_close(net(x), module(x))
+    torch.testing.assert_close(net.state_dict(), module.state_dict())
+
+
+def test_gradients_at_other_sizes() -> None:
+    module = Function(lambda x: attention(x) * module.scale)
+    net = td.from_torch(module, torch.randn(2, 6, 8)).to_torch()
+    x = torch.randn(3, 9, 8)
+    net(x).square().sum().backward()
+    ours = net.get_parameter("scale").grad
+    module(x).square().sum().backward()
+    torch.testing.assert_close(ours, module.scale.grad)
+
+
+def test_sizes_of_several_inputs_agree() -> None:
+    net = td.from_torch(Function(lambda x, y: x + y[:, None]), (torch.randn(2, 3, 4), torch.randn(2, 4))).to_torch()
+    assert net(torch.randn(5, 3, 4), torch.randn(5, 4)).shape == (5, 3, 4)
+    with pytest.raises(td.InputError, match=re.escape("got torch.float32[6, 4]: axis 0 is 6, not 5")):
+        net(torch.randn(5, 3, 4), torch.randn(6, 4))
+
+
+def test_fixed() -> None:
+    dag = td.from_torch(Function(lambda x: x.flatten(1)), torch.randn(2, 3, 4))
+    net = dag.to_torch(fixed=True)
+    assert ".shape" not in net.code
+    assert net.fixed_axes == {}
+    with pytest.raises(td.InputError, match=re.escape("must be f32[2 3 4], got torch.float32[5, 3, 4]")):
+        net(torch.randn(5, 3, 4))
+
+
+def test_the_source_is_asked_where_the_graph_leaves_doubt() -> None:
+    """``x[2:]`` of 3 may be the last entry."""
+    module = Function(lambda x: x[2:] * 2)
+    program = torch.export.export(module, (torch.randn(3, 6),))
+    alone = td.from_torch(program).to_torch()
+    assert any("2: of 3" in why for why in alone.fixed_axes.values())
+    with pytest.raises(td.InputError, match="=3"):
+        alone(torch.randn(4, 6))
+    check(module, td.from_torch(module, torch.randn(3, 6)).to_torch(), [(5, 6)])
+
+
+def test_what_python_computed_is_fixed() -> None:
+    """The source does something else at other sizes: nobody may go on with what it did at these."""
+
+    def odd(x: Tensor) -> Tensor:
+        return x * (2.0 if x.shape[1] > 4 else 3.0) + x.shape[0] ** 2
+
+    module = Function(odd)
+    net = td.from_torch(module, torch.randn(2, 3)).to_torch()
+    for shape in [(2, 3), (2, 7), (3, 3), (1, 3)]:
+        x = torch.randn(shape)
+        try:
+            got = net(x)
+        except td.InputError:
+            continue
+        torch.testing.assert_close(got, module(x))
+
+
+def test_fewer_entries_than_slices_take_are_refused() -> None:
+    net = td.from_torch(Function(lambda x: x[:, -3:-1].reshape(-1, 2)), torch.randn(2, 6)).to_torch()
+    assert net(torch.randn(4, 8)).shape == (4, 2)
+    with pytest.raises(td.InputError, match="3 at least are needed"):
+        net(torch.randn(2, 2))
+
+
+def test_a_constant_that_follows_in_no_way_is_fixed() -> None:
+    table = torch.tensor([3.0, 1.0, 4.0, 1.0, 5.0])
+    net = td.from_torch(Function(lambda x: x + table), torch.randn(2, 5)).to_torch()
+    assert net(torch.randn(7, 5)).shape == (7, 5)
+    with pytest.raises(td.InputError, match=r"=5\]"):
+        net(torch.randn(2, 6))
+
+
+def test_blocks_read_sizes_from_their_own_arguments() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv = nn.Linear(8, 24)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return attention(self.qkv(x)[..., :8])
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([Attention(), Attention()])
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                x = x + layer(x)
+            return x
+
+    module = Network()
+    net = td.from_torch(module, torch.randn(2, 5, 8)).to_torch()
+    assert net.code.count("class Attention") == 1
+    assert "b, s = x.shape[:2]" in net.code
+    for b, s in [(1, 3), (4, 9)]:
+        check(module, net, [(b, s, 8)])
+    check(module.layers[0], net.get_submodule("layers.0"), [(3, 4, 8)])
+
+
+def test_copies_keep_the_sizes_open() -> None:
+    net = td.from_torch(Function(attention), torch.randn(2, 6, 8)).to_torch()
+    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert other(torch.randn(3, 4, 8)).shape == (3, 4, 8)
+        assert other.fixed_axes == net.fixed_axes
+
+
+def test_exported_with_dynamic_shapes() -> None:
+    net = td.from_torch(Function(attention), torch.randn(2, 6, 8)).to_torch()
+    dims = {0: torch.export.Dim("b"), 1: torch.export.Dim("s")}
+    program = torch.export.export(net, (torch.randn(2, 6, 8),), dynamic_shapes=(dims,))
+    x = torch.randn(5, 9, 8)
+    torch.testing.assert_close(program.module()(x), net(x))
+
+
+def test_expressions_of_sizes() -> None:
+    h, c = symbol("h", 8), symbol("c", 3)
+    x = td.input("x", (sizes_as(h * 2, 16), 3, sizes_as(c, 3)))
+    bound = Bindings([("x", x)], {"x"})
+    text = bound.filled(
+        f"f({sizes_as(h * 6, 48)}, {sizes_as(h, 8)}, -{sizes_as(c + 1, 4)}, {sizes_as((c + 1) // 2, 2)})"
+    )
+    assert text == "f(h * 3, h // 2, -(c + 1), (c + 1) // 2)"
+    assert bound.lines() == ["h, _, c = x.shape"]
+    with pytest.raises(td.AxisError, match="can't be told"):
+        bound.filled(str(sizes_as(symbol("w", 2), 2)))
