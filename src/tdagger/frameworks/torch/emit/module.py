@@ -68,7 +68,7 @@ class Source(NamedTuple):
 class GeneratedBlock(Block):
     """A module of a network whose ``forward`` is generated code."""
 
-    _source: Source
+    _source = Source("", {}, "")
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return (empty_module, tuple(self._source), dict(self.__dict__))
@@ -80,7 +80,7 @@ class GeneratedModule(GeneratedBlock):
     ``fixed_axes`` are the axes of its inputs that have the size of the example, and why.
     """
 
-    fixed_axes: Mapping[str, str] = {}
+    fixed_axes = cast(dict[str, str], {})  # torch.jit.script reads annotations, and knows none that are text
 
     __jit_unused_properties__ = ("code",)  # torch.jit.script compiles properties too
 
