@@ -255,6 +255,16 @@ def test_fx_names_the_layers_that_the_sources_does() -> None:
     assert names[0] == names[1]
 
 
+@pytest.mark.xfail(strict=True, raises=IndexError, reason="blocks of a ModuleList are called by number, not in a loop")
+def test_a_block_taken_out_of_a_list() -> None:
+    def habit(module: Any) -> Tensor:
+        del module.transformer.h[len(module.transformer.h) - 1]
+        return case.out(module).detach()
+
+    case = Case("gpt2")
+    case.same(habit, changes=True)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_jit_trace(case: Case) -> None:
     example = {"example_kwarg_inputs": case.kwargs} if case.kwargs else {"example_inputs": case.args}
@@ -263,6 +273,26 @@ def test_jit_trace(case: Case) -> None:
         warnings.simplefilter("ignore" if own else "error", torch.jit.TracerWarning)
         made = torch.jit.trace(case.back, strict=False, check_trace=False, **example)
     _follows(case, case.source, made)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_jit_script_of_gpt2_that_gives_a_tensor() -> None:
+    """The source can't be scripted."""
+
+    class Logits(nn.Module):
+        def __init__(self, net: nn.Module) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, words: Tensor) -> Tensor:
+            return self.net(words).logits
+
+    case = Case("gpt2")
+    [words] = (*case.args, *case.kwargs.values())
+    net = Logits(case.source)
+    made: Any = torch.jit.script(td.from_torch(net, words).to_torch())
+    for x in (words, torch.cat([words, words, words])):
+        torch.testing.assert_close(made(x), net(x), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -418,6 +448,8 @@ def test_meta_and_back(case: Case) -> None:
         module.to_empty(device="cpu")
         module.load_state_dict(state, strict=True)
         for name, tensor in others.items():
+            if module.__class__ is case.back.__class__:  # ours keeps what isn't saved
+                assert torch.equal(module.get_buffer(name), tensor)
             module.get_buffer(name).copy_(tensor)
         return case.out(module).detach()
 

@@ -81,7 +81,7 @@ def _tensor_of(array: np.ndarray[Any, Any], device: Any) -> Tensor:
 
 
 def check_sizes(holds: bool, message: str) -> None:
-    """InputError with the message for sizes that the network can't have; a trace is of the sizes that it is made at."""
+    """InputError with the message for sizes that the network can't have."""
     if torch.jit.is_scripting():  # pyright: ignore[reportPrivateImportUsage]
         if not holds:
             raise RuntimeError(message)
@@ -90,7 +90,9 @@ def check_sizes(holds: bool, message: str) -> None:
 
 
 def _check_sizes(holds: Any, message: str) -> None:
-    if not isinstance(holds, Tensor) and not holds:
+    if _is_traced():
+        holds = _untraced(lambda: bool(holds))
+    if not holds:
         raise InputError(message)
 
 
@@ -112,9 +114,7 @@ def check(x: Tensor, name: str, expected: str, sizes: list[int]) -> None:
 def _check(x: Any, name: str, expected: str, sizes: list[int]) -> None:
     if not isinstance(x, Tensor):
         raise InputError(f"input {name!r} must be {expected}, got {x!r}")
-    shape = x.shape
-    if not torch.compiler.is_compiling() and torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
-        shape = _plain_shape(x)
+    shape = _untraced(lambda: x.shape) if _is_traced() else x.shape
     if len(shape) != len(sizes):
         raise _wrong_input(name, expected, x, f"{len(shape)} axes, not {len(sizes)}")
     for axis, size in enumerate(sizes):
@@ -122,13 +122,17 @@ def _check(x: Any, name: str, expected: str, sizes: list[int]) -> None:
             raise _wrong_input(name, expected, x, f"axis {axis} is {shape[axis]}, not {size}")
 
 
-def _plain_shape(x: Tensor) -> torch.Size:
-    """The shape in numbers: while a trace is made, those of ``x.shape`` are recorded."""
+def _is_traced() -> bool:
+    return not torch.compiler.is_compiling() and torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _untraced(read: Callable[[], Any]) -> Any:
+    """What is read in plain numbers, while a trace is made that would record it."""
     binding: Any = torch._C
     state = binding._get_tracing_state()
     binding._set_tracing_state(None)
     try:
-        return x.shape
+        return read()
     finally:
         binding._set_tracing_state(state)
 

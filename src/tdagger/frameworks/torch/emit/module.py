@@ -35,6 +35,23 @@ class Block(nn.Module):
     def __bool__(self) -> bool:
         return True
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Buffers that aren't saved keep their values where others lose them: on ``to("meta")`` and ``to_empty``."""
+        kept: dict[str, torch.Tensor] = self.__dict__.get("_kept", {})
+        before = {n: kept.get(n, self._buffers[n]) for n in self._non_persistent_buffers_set}
+        super()._apply(fn, recurse)
+        kept = {}
+        for name, old in before.items():
+            new = self._buffers[name]
+            if old is not None and new is not None and not old.is_meta:
+                if new.is_meta:
+                    kept[name] = old
+                else:
+                    self._buffers[name] = old.to(new)
+        if kept or "_kept" in self.__dict__:
+            self.__dict__["_kept"] = kept
+        return self
+
 
 class Source(NamedTuple):
     """The code of a ``forward``, what its names stand for, and what the class is called; no code: it has no forward.
@@ -51,7 +68,7 @@ class Source(NamedTuple):
 class GeneratedBlock(Block):
     """A module of a network whose ``forward`` is generated code."""
 
-    _source: Source
+    _source = Source("", {}, "")
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return (empty_module, tuple(self._source), dict(self.__dict__))
