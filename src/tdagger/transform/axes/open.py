@@ -138,8 +138,6 @@ def candidates(named: NamedAxes, origins: Origins, confirmed: frozenset[str], as
             continue  # a part of a dimension: the others of it follow the dimension
         try:
             sizes = _two_sizes(named, name)
-            if ask is not None and name not in confirmed:
-                deque(opened(named, [name], origins), 0)
             if name not in confirmed:
                 doubtful |= unknown(named, origins, {name: sizes})
         except AxisError as e:
@@ -149,6 +147,9 @@ def candidates(named: NamedAxes, origins: Origins, confirmed: frozenset[str], as
         if name not in confirmed and named.sizes[name] != 1 and _is_other_at_one(named, name, origins):
             plural.add(name)
     asked = {n: s for n, s in points.items() if n not in confirmed}
+    if ask is not None and asked and _why_not(named, list(asked), origins):
+        why |= {n: w for n in asked if (w := _why_not(named, [n], origins))}
+        asked = {n: s for n, s in asked.items() if n not in why}
     if ask is None or not asked:
         why |= doubtful
     elif not all(ask({n: s[i] for n, s in asked.items()}) for i in ((0, 1) if doubtful else (0,))):
@@ -156,6 +157,15 @@ def candidates(named: NamedAxes, origins: Origins, confirmed: frozenset[str], as
             if not all(ask({name: k}) for k in (sizes if name in doubtful else sizes[:1])):
                 why[name] = doubtful.get(name, f"at {name}={sizes[0]} the source does something else")
     return Candidates(tuple([n for n in points if n not in why]), why, frozenset(plural))
+
+
+def _why_not(named: NamedAxes, names: Sequence[str], origins: Origins) -> str:
+    """Why some axes can't be open together; nothing if they can."""
+    try:
+        deque(opened(named, names, origins), 0)
+    except AxisError as e:
+        return readable(str(e)).splitlines()[0]
+    return ""
 
 
 def _is_other_at_one(named: NamedAxes, name: str, origins: Origins) -> bool:

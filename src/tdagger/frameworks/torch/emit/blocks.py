@@ -206,10 +206,7 @@ class Division:
         self._given = set(graph.outputs.values())
         #: Buffers that a layer changes when it is called.
         self.handled: set[str] = set()
-        #: What is made of constants alone in one call and used in others too: each of these makes it for itself.
-        self._everywhere: set[Value] = set()
         self._put()
-        self._spread()
         self._hoist()
         self._gather()
         self.calls: list[Call] = []
@@ -242,26 +239,6 @@ class Division:
                     found = self._made.setdefault((path, _upto(path, origin.calls)), Call(path, found))
             self._made[key] = found
         return found
-
-    def _spread(self) -> None:
-        """Let everyone who needs it make what is made of constants alone, where the source made it in each call."""
-        static: set[Value] = set()
-        for value in self._graph.values:
-            if value.args and all(isinstance(a.op, Const | Iota) or a in static for a in value.args):
-                static.add(value)
-        users = self._graph.users
-        for value in reversed(self._graph.values):
-            call = self._place.get(value)
-            if call is None or value not in static or value in self._given or value in self._updated:
-                continue
-            beside = [u for u in users[value] if u in self._everywhere or self._is_beside(call, self._place[u])]
-            if beside:
-                self._everywhere.add(value)
-                del self._place[value]
-
-    def _is_beside(self, call: Call, other: Call) -> bool:
-        """Whether neither of two calls is inside the other."""
-        return call not in other.way and other not in call.way
 
     def _hoist(self) -> None:
         """What one call computes without any state of its own, and others use too, is their caller's."""
@@ -347,8 +324,7 @@ class Division:
     def _owners_of_constants(self) -> dict[Value, Call]:
         owners: dict[Value, Call] = {}
         for value in self._graph.values:
-            own = any(u in self._everywhere for u in self._graph.users[value])
-            if isinstance(value.op, Const | Iota) and value.type.size != 1 and not own:
+            if isinstance(value.op, Const | Iota) and value.type.size != 1:
                 around = [self._place[u] for u in self._graph.users[value] if u in self._place]
                 is_result = value in self._given or value in self._updated
                 owners[value] = self.root if is_result or not around else _common(around)
@@ -398,8 +374,6 @@ class Division:
                 name = self._local(op.leaf, call.path)
                 if name is not None:
                     return type(op)(name, op.type)()
-            if value in self._everywhere:
-                return op.again(tuple([arg(a) for a in value.args]), value.type)
             constant = isinstance(op, Const | Iota) and not self._is_around(value, call)
             if call.parent is None or ((constant or _is_number(value)) and not (given and value.type.size != 1)):
                 return value

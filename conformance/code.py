@@ -1,0 +1,83 @@
+"""The code that ``to_torch()`` writes for four networks: docs/generated-code.md.
+
+python -m conformance.code
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import tdagger as td
+from conformance.models import ROOT
+
+PAGE = ROOT / "docs" / "generated-code.md"
+
+
+def timm_model(name: str) -> td.TensorDAG:
+    """A model of timm with an image of its size, without memory for its weights."""
+    import timm
+
+    with torch.device("meta"):
+        module = timm.create_model(name, pretrained=False).eval()
+        return td.from_torch(module, torch.zeros(2, *module.default_cfg["input_size"]))
+
+
+def gpt2() -> td.TensorDAG:
+    """GPT-2 as published, without a cache."""
+    from transformers import GPT2Config, GPT2Model
+
+    with torch.device("meta"):
+        module = GPT2Model(GPT2Config(use_cache=False)).eval()
+        return td.from_torch(module, torch.zeros(2, 64, dtype=torch.long))
+
+
+def whisper() -> td.TensorDAG:
+    """Whisper tiny as published: its encoder and decoder, without a cache."""
+    from transformers import WhisperConfig, WhisperModel
+
+    sizes: dict[str, Any] = {"d_model": 384, "encoder_layers": 4, "decoder_layers": 4}
+    sizes |= {"encoder_attention_heads": 6, "decoder_attention_heads": 6}
+    sizes |= {"encoder_ffn_dim": 1536, "decoder_ffn_dim": 1536}
+    with torch.device("meta"):
+        module = WhisperModel(WhisperConfig(**sizes, use_cache=False)).eval()
+        inputs = {"input_features": torch.zeros(2, 80, 3000), "decoder_input_ids": torch.zeros(2, 16, dtype=torch.long)}
+        return td.from_torch(module, (), inputs)
+
+
+NETWORKS: dict[str, Callable[[], td.TensorDAG]] = {
+    "resnet18": lambda: timm_model("resnet18"),
+    "vit_tiny_patch16_224": lambda: timm_model("vit_tiny_patch16_224"),
+    "GPT-2": gpt2,
+    "Whisper tiny": whisper,
+}
+
+
+def page() -> str:
+    """The code of all of them."""
+    lines = [
+        "# What `to_torch()` writes",
+        "",
+        "Made by `make conformance-code` (`conformance/code.py`); don't edit it by hand. `print(module.code)` of four",
+        "networks: one class for each structure, named as the source's; torch's own layers aren't listed.",
+        "`tdagger convert SOURCE m.py` writes the same classes.",
+    ]
+    for name, make in NETWORKS.items():
+        module = make().to_torch()
+        fixed = ", ".join(module.fixed_axes)
+        lines += ["", f"## {name}", "", "```text", module.code.rstrip(), "```", ""]
+        lines += [f"Fixed axes: {fixed}." if fixed else "All axes of its inputs are free."]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Write the page."""
+    warnings.simplefilter("ignore")
+    PAGE.write_text(page())
+
+
+if __name__ == "__main__":
+    main()
