@@ -277,3 +277,12 @@ def test_calls_of_modules_that_raise_what_the_network_catches(via: str) -> None:
     assert torch.equal(dag.to_torch()(x), model(x))
     linear = [v for v in dag.values if v.op.name == "linear"]
     assert [dag.origins[v].module for v in linear] == ["layers.0", "layers.1.linear", "layers.3.1"]
+
+
+def test_a_trace_that_casts_a_tensor_of_one_number() -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.add(x, torch.tensor(2), alpha=2)
+
+    x = torch.randn(3)
+    torch.testing.assert_close(td.from_torch(Net(), x, via="trace").to_torch()(x), Net()(x))

@@ -218,13 +218,16 @@ def _log_softmax(self: Value, dim: int, dtype: Any = None, **_: Any) -> Value:
     "to.prim_Device",
     "to.prim_dtype",
 )
-def _to(self: Value, *args: Any, dtype: torch.dtype | None = None, **_: Any) -> Value:
+def _to(self: Any, *args: Any, dtype: torch.dtype | None = None, **_: Any) -> Any:
     for arg in args:
         if isinstance(arg, torch.dtype):
             dtype = arg
         elif isinstance(arg, Value):
             return e.cast(self, arg.dtype)
-    return self if dtype is None else e.cast(self, DTYPES[dtype])
+    if dtype is None:
+        return self
+    is_number = not isinstance(self, Value)  # a trace has tensors of one number as numbers
+    return const(self, DTYPES[dtype]) if is_number else e.cast(self, DTYPES[dtype])
 
 
 @rule("prims.convert_element_type")
