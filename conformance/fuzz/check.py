@@ -385,10 +385,15 @@ class Checks:
             self.check("formula", lambda: self.formula(made[0], shapes), sizes)
 
     def called(self, sizes: dict[str, int]) -> str:
-        """The module that the program went back to, called at other sizes: right, or refused at the door."""
+        """The module that the program went back to, called at other sizes: right, or refused.
+
+        At the door, or by torch inside (a view of another size), which is told apart.
+        """
         self.eager(sizes)
         try:
             return self.compared(self.back, sizes, ties=False)
+        except (RuntimeError, IndexError) as e:
+            raise td.InputError(f"inside: {type(e).__name__}: {e}") from None
         except Failed as e:
             if isinstance(e.__cause__, td.InputError):
                 raise e.__cause__ from None

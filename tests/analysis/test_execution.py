@@ -20,6 +20,7 @@ from tdagger.analysis.execution.tracing import NUMPY, trace
 from tdagger.analysis.memory.schedule import scheduled
 from tdagger.errors import AttributeValueError
 from tdagger.frameworks.torch.emit.composites import COMPOSITES
+from tdagger.frameworks.torch.exporter import module_of
 from tdagger.tensordag import Signature
 from tdagger.tree import Tree
 from tests.allocations import Allocated, by_numpy, by_torch, data
@@ -207,7 +208,7 @@ def _is_what_torch_allocates(module: nn.Module, *args: Any) -> None:
     torch.set_num_threads(1)
     try:
         dag = td.from_torch(module.eval(), args)
-        exported = dag.to_torch()
+        exported = module_of(dag, copy=False, plain=False, flat=True)
         found = _run_once(exported, *args)
         expected = trace(dag.graph, TORCH_CPU)
         assert expected.peak_bytes == pytest.approx(found.peak, rel=0.01, abs=64), found.calls

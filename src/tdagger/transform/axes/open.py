@@ -54,15 +54,16 @@ def opened(
     symbols = {n: _symbol(n) for n in names}
     wanted = {named.term(n): variable(s) for n, s in symbols.items()}
     free = solve(named.axes, wanted, FreeSizes(conditions))
+    own = Point({s: named.sizes[n] for n, s in symbols.items()})
     for point in _points({s: named.sizes[n] for n, s in symbols.items()}, conditions):
         sizes = Sizes()
         sizes.known = {a: sizes_as(n, point.of(n)) for a, n in free.known.items()}
         graph, found = changed(at_sizes(named.axes, sizes, place(origins)), origins)
-        yield Opened(graph, found, tuple(dict.fromkeys((*conditions, *_long_enough(graph)))))
+        yield Opened(graph, found, tuple(dict.fromkeys((*conditions, *_long_enough(graph, own)))))
 
 
-def _long_enough(graph: Graph) -> Iterator[Condition]:
-    """That axes have as many entries as slices take by numbers: with fewer they would take other ones."""
+def _long_enough(graph: Graph, own: Point) -> Iterator[Condition]:
+    """That axes have as many entries as slices take by numbers, where they have them at their ``own`` sizes."""
     least: dict[Number, int] = {}
     for value in graph.values:
         for n, bounds in zip(value.args[0].shape, value.op.bounds, strict=True) if isinstance(value.op, Slice) else ():
@@ -76,7 +77,8 @@ def _long_enough(graph: Graph) -> Iterator[Condition]:
                     needed = -bound.plus if (bound.offsets, bound.divisor) == ((0,), 1) else 0
                 else:
                     needed = 0 if isinstance(bound, Size) else bound + more
-                least[n.formula] = max(least.get(n.formula, 0), needed)
+                if needed <= own.of(n.formula):
+                    least[n.formula] = max(least.get(n.formula, 0), needed)
     for formula, needed in least.items():
         if not never_negative(formula - needed):
             yield Condition(formula - needed, "positive", f"{formula} entries: {needed} at least are needed")

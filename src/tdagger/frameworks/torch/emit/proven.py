@@ -7,6 +7,7 @@ what the call computes, value by value.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -45,9 +46,13 @@ def layer_of(call: Call, name: str, state: Mapping[str, Weight], trains: bool) -
     if class_of(name) is None or call.children:
         return None
     found = _giving_back(call, name, trains) or by_row(call, name, trains)
-    if found is None or found.kind is not class_of(name):
-        found = _by_import(call, name, state) or found
+    if (found is None or found.kind is not class_of(name)) and not (trains and _TRAINED.search(name)):
+        found = _by_import(call, name, state, trains) or found
     return found if found is not None and holds(found, state) else None
+
+
+#: Layers that do something else when they train.
+_TRAINED = re.compile("BatchNorm|InstanceNorm|Dropout")
 
 
 def _giving_back(call: Call, name: str, trains: bool) -> Layer | None:
@@ -65,7 +70,7 @@ def _giving_back(call: Call, name: str, trains: bool) -> Layer | None:
 # --- layers that compute several values ---------------------------------------------------------------------
 
 
-def _by_import(call: Call, name: str, state: Mapping[str, Weight]) -> Layer | None:
+def _by_import(call: Call, name: str, state: Mapping[str, Weight], trains: bool) -> Layer | None:
     """A layer whose settings are tried, each proven by what the importer makes of it on the same types."""
     guess = GUESSES.get(name, _around_main)
     if call.graph.updates:
@@ -74,6 +79,8 @@ def _by_import(call: Call, name: str, state: Mapping[str, Weight]) -> Layer | No
     kind = class_of(name)
     for settings, arguments in itertools.islice(guess(call, {n: w.type for n, w in state.items()}, name), _TRIES):
         settings = in_numbers(settings)
+        if trains and settings.get("dropout"):
+            continue
         proof = _imported(kind, shortened(kind, settings), arguments, types)
         if proof is None:
             continue
@@ -135,7 +142,8 @@ def _imported(
         floats = [DTYPES[t.dtype.name] for t in types if t.dtype.is_float]
         layer = layer.to(floats[0]) if floats else layer
         tensors = tuple([torch.zeros(t.shape, dtype=DTYPES[t.dtype.name]) for t in types])
-        dag = from_torch(_Called(layer, arguments), tensors, sizes="alone")
+        with torch.autocast("cpu", enabled=False):  # the layer is proven as it is where nothing casts
+            dag = from_torch(_Called(layer, arguments), tensors, sizes="alone")
     except (TDaggerError, RuntimeError, ValueError, TypeError, AssertionError):
         return None
     places = iter(range(len(dag.graph.outputs)))
