@@ -163,7 +163,7 @@ def work(library: str) -> Callable[[str, Callable[..., None]], None]:
                 small = again(module, own, named, dtype).unbatch("b")
                 if dtype == torch.float32:
                     report(after=small.rank_report().leftover)
-                net = small.to_torch().eval()
+                net = small.to_torch(fixed=True).eval()
                 given = tensors((own, named))[0]
                 each: list[list[Tensor]] = []
                 for i in range(axes.sizes["b"]):
@@ -203,7 +203,7 @@ def work(library: str) -> Callable[[str, Callable[..., None]], None]:
                 )
                 if dtype == torch.float32:
                     report(same=bool(td.from_torch(module, args3, kwargs3).graph == net.graph))
-                return outputs(net.to_torch().eval(), *cast_to(dtype, args3, kwargs3))
+                return outputs(net.to_torch(fixed=True).eval(), *cast_to(dtype, args3, kwargs3))
 
             return compare(module, back, args3, kwargs3)
 
@@ -227,7 +227,7 @@ def work(library: str) -> Callable[[str, Callable[..., None]], None]:
                     continue
                 for how in ("asked", "assumed"):
                     try:
-                        net = dag.resize(wanted, assume=how == "assumed").to_torch().eval()
+                        net = dag.resize(wanted, assume=how == "assumed").to_torch(fixed=True).eval()
                         right = output_error(expected, outputs(net, *large)) <= 10 * ALLOWED
                         yield name, f"{how} {'right' if right else 'wrong'}"
                     except td.AxisError:

@@ -318,7 +318,7 @@ class Checks:
 
     def batched(self) -> str:
         """A batch of two: each entry as eager gives it alone."""
-        module = self.dag.batch(2).to_torch()
+        module = self.dag.batch(2).to_torch(fixed=True)
         salts = (0, 1)
         args = [torch.stack(pair) for pair in zip(*(self.program.arguments(None, s) for s in salts), strict=True)]
         with torch.no_grad(), fresh(module):
@@ -337,7 +337,7 @@ class Checks:
         axes = self.dag.axes()
         gone = list(axes[graph.inputs[name]][axis])
         changed = self.dag.unbatch(input=name, axis=axis)
-        small, shapes = changed.to_torch(), [v.shape for v in changed.graph.inputs.values()]
+        small, shapes = changed.to_torch(fixed=True), [v.shape for v in changed.graph.inputs.values()]
         if len(set(gone)) != len(gone):
             return f"the axis {axes.show(graph.inputs[name])} is twice in one dimension, and was removed"
         args = self.program.arguments()
@@ -378,7 +378,7 @@ class Checks:
                 raise
             if not can:
                 raise NotApplicable("eager can't, and it is resized")
-            return self.compared(made[0].to_torch(), sizes)
+            return self.compared(made[0].to_torch(fixed=True), sizes)
 
         self.check(name, resize, sizes, always=True)
         if made and can:
