@@ -127,12 +127,11 @@ def _extent(rows: Sequence[Row], kinds: Sequence[int], start: int, period: int) 
             return i, masks
         refs, old = rows[i].refs, rows[before].refs
         same = [(r - o == period) | (r == o) << 1 for r, o in zip(refs, old, strict=True)]
-        if len(masks) == at:
-            masks.append(same)
-        else:
-            masks[at] = same = [m & s for m, s in zip(masks[at], same, strict=True)]
+        if len(masks) > at:
+            same = [m & s for m, s in zip(masks[at], same, strict=True)]
         if 0 in same:
             return i, masks
+        masks[at : at + 1] = [same]
     return len(rows), masks
 
 
