@@ -111,11 +111,16 @@ class Size(int):
     """
 
     formula: Any
-    #: The formulas that marks stand for.
-    formulas: ClassVar[dict[Any, int]] = {}
+    #: The formulas that marks stand for, and the place of each.
+    formulas: ClassVar[list[Any]] = []
+    places: ClassVar[dict[Any, int]] = {}
 
     def __str__(self) -> str:
-        return f"\0s{Size.formulas.setdefault(self.formula, len(Size.formulas))}\0"
+        place = Size.places.get(self.formula)
+        if place is None:
+            place = Size.places[self.formula] = len(Size.formulas)
+            Size.formulas.append(self.formula)
+        return f"\0s{place}\0"
 
     __repr__ = __str__
 
@@ -198,8 +203,7 @@ def readable(text: str) -> str:
     >>> readable("f32[2 3]")
     'f32[2 3]'
     """
-    known = {i: formula for formula, i in Size.formulas.items()} if "x00s" in text or "\0s" in text else {}
-    return MARK.sub(lambda match: f"({known[int(match[1])]})", text)
+    return MARK.sub(lambda match: f"({Size.formulas[int(match[1])]})", text)
 
 
 def in_numbers(thing: Any) -> Any:

@@ -47,12 +47,9 @@ class Bindings:
 
     def filled(self, text: str) -> str:
         """A text with an expression for every size; UnboundError for those that no argument tells."""
-        if "\0s" not in text:
-            return text
-        known = {i: formula for formula, i in Size.formulas.items()}
 
         def one(match: re.Match[str]) -> str:
-            found = self.expression(known[int(match[1])])
+            found = self.expression(Size.formulas[int(match[1])])
             before, after = text[: match.start()].rstrip(" ")[-1:], text[match.end() :].lstrip(" ")[:1]
             return found if before in "([,:=" and after in ")],:" else _enclosed(found)
 
