@@ -128,26 +128,33 @@ def attempt(report: Callable[..., None], what: str, action: Callable[[], float])
         report(**{what: "ok" if error <= ALLOWED else "wrong", f"{what}_error": error})
 
 
+def imported(library: str, name: str, report: Callable[..., None]) -> tuple[Network, td.TensorDAG]:
+    """A subject in eval mode, with its zeros and ones moved away, and the network that it is imported as."""
+    torch.manual_seed(0)
+    warnings.simplefilter("ignore")
+    network = {"timm": build_timm, "transformers": build_transformers}[library](name)
+    perturb(network.module)
+    network.module.eval()
+    report(stage="import", model=type(network.module).__name__)
+    return network, td.from_torch(network.module, network.args, network.kwargs)
+
+
+#: Why a network that draws random numbers isn't compared.
+DRAWS = "it draws random numbers, so it takes a seed that the original doesn't"
+
+
 def work(library: str) -> Callable[[str, Callable[..., None]], None]:
     """What is done with one subject."""
-    build = {"timm": build_timm, "transformers": build_transformers}[library]
 
     def run(name: str, report: Callable[..., None]) -> None:
-        torch.manual_seed(0)
-        warnings.simplefilter("ignore")
-        module, args, kwargs = build(name)
-        perturb(module)
-        module.eval()
-        report(stage="import", model=type(module).__name__)
-        dag = td.from_torch(module, args, kwargs)
+        (module, args, kwargs), dag = imported(library, name, report)
         start = time.process_time()
         axes = dag.axes()
         report(stage="axes", nodes=len(dag.values), seconds_axes=round(time.process_time() - start, 3))
         report(opaque=len(axes.opaque), before=dag.rank_report().leftover)
         leaves, tree = tensors((args, kwargs))
         if len(leaves) != len(dag.graph.inputs):
-            why = "it draws random numbers, so it takes a seed that the original doesn't"
-            report(unbatch="n/a", resize="n/a", unbatch_why=why, resize_why=why)
+            report(unbatch="n/a", resize="n/a", unbatch_why=DRAWS, resize_why=DRAWS)
             return
 
         def again(module: nn.Module, args: Any, kwargs: Any, dtype: torch.dtype) -> td.TensorDAG:

@@ -13,38 +13,27 @@ from __future__ import annotations
 
 import re
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-import torch
-
 import tdagger as td
-from conformance.axes import ALLOWED, LIBRARIES, at_shape, build_timm, build_transformers, outputs, runs, short
+from conformance.axes import ALLOWED, DRAWS, LIBRARIES, at_shape, imported, outputs, runs, short
 from conformance.check import output_error, tensors
 from conformance.models import ROOT, command_line, listed
 from conformance.sweep import Row
 from tdagger.transform import networks
-from tests.networks import perturb
 
 TABLE = ROOT / "docs" / "conformance-sizes.md"
 
 
 def work(library: str) -> Callable[[str, Callable[..., None]], None]:
     """What is done with one subject."""
-    build = {"timm": build_timm, "transformers": build_transformers}[library]
 
     def run(name: str, report: Callable[..., None]) -> None:
-        torch.manual_seed(0)
-        warnings.simplefilter("ignore")
-        module, args, kwargs = build(name)
-        perturb(module)
-        module.eval()
-        report(stage="import", model=type(module).__name__)
-        dag = td.from_torch(module, args, kwargs)
+        (module, args, kwargs), dag = imported(library, name, report)
         leaves, tree = tensors((args, kwargs))
         if len(leaves) != len(dag.graph.inputs):
-            report(status="n/a", error="it draws random numbers, so it takes a seed that the original doesn't")
+            report(status="n/a", error=DRAWS)
             return
         report(stage="to_torch")
         start = time.perf_counter()
