@@ -27,6 +27,7 @@ LAYERS = [
         "interpreter",
         "debug",
         "comparison",
+        "prune",
         "file",
         "frameworks",
         "cli",

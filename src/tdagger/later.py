@@ -20,6 +20,8 @@ LATER = {
     "hash": "tdagger.file.store:hash_of",
     "pickled": "tdagger.file.store:reduced",
     "unpickled": "tdagger.file.store:restored",
+    "prunable": "tdagger.prune.groups:prunable",
+    "prune_plan": "tdagger.prune.plan:prune_plan",
     "cli": "tdagger.cli.app:run",
     # What a framework does is called by its name first.
     "torch.from_torch": f"{_TORCH}.importer:from_torch",

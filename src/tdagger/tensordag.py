@@ -256,6 +256,66 @@ class TensorDAG:
         """
         return predict(self.graph, device_of(device), self.origins)
 
+    # Pruning: see tdagger.prune.
+
+    def prunable(self) -> Any:
+        """What can be pruned: ``found.groups`` of units that go alone or together, ``found.stopped`` and why.
+
+        A unit is all that can only go at once: entries of dimensions of parameters, found from the core ops. A group
+        has a name, a size (in units), its ``members`` (parameter, dimension, which entries), what a unit frees
+        (``flops``, ``parameters``, ``bytes``), and ``exact``: whether removing is the same as making weights zero, or
+        ``why`` not. No weights are read. ``print(found)`` lists all. A :class:`tdagger.prune.groups.Prunable`.
+
+        >>> import tdagger as td
+        >>> w, v = td.parameter("a.weight", (8, 3)), td.parameter("b.weight", (4, 8))
+        >>> x = td.input("x", (2, 3))
+        >>> dag = TensorDAG.of_graph(td.Graph({"x": x}, {"y": td.linear(td.relu(td.linear(x, w)), v)}))
+        >>> print(dag.prunable()["a"])
+        a: 8 units in a.weight[0], b.weight[1] (exact)
+        """
+        return self._prunable
+
+    @cached_property
+    def _prunable(self) -> Any:
+        return later("prunable")(self)
+
+    def prune_plan(self, **how: Any) -> Any:
+        """What :meth:`prune` would remove, before anything is made: a :class:`tdagger.prune.plan.PrunePlan`.
+
+        ``print(plan)`` is a table; ``plan.before`` and ``plan.after`` have flops, parameters and bytes;
+        ``plan.check()`` proves it in double precision; ``plan.apply()`` is the smaller network.
+        """
+        return later("prune_plan")(self, **how)
+
+    def prune(self, **how: Any) -> TensorDAG:
+        """A smaller network: without the units that matter least, as many as a target needs.
+
+        One target: ``flops``, ``params``, ``bytes`` or ``time`` (with ``device``) that are left, as a part (0.5) or a
+        number; ``ratio``, the part of units that goes of every group (or of those that names, with wildcards, are
+        mapped to); or ``entries``, the units that go by the group's name.
+
+        ``importance`` is l1, l2, lamp, fpgm, scale, random, or a function of a group
+        (:mod:`tdagger.prune.importance`: Taylor and OBD from gradients). ``global_`` compares groups with each other,
+        each divided by its mean (``normalise``: mean, max, sum, none); otherwise all lose the same part.
+        ``multiple_of`` entries stay in every dimension, ``least`` units (or a part below 1) in every group. ``keep``
+        and ``only`` name groups, parameters or modules, with wildcards. ``inexact``: which groups may go where zeros
+        aren't the same as nothing: none, norms (those that only a norm counts), all. ``keep_numbers`` leaves numbers
+        made of sizes (the count of a mean) as they were also in norms, which then are no layers any more.
+
+        AttributeValueError where a target can't be met, and what is in the way; InputError where an importance needs
+        weights that aren't there.
+
+        >>> import numpy as np, tdagger as td
+        >>> w, v = td.parameter("a.weight", (8, 3)), td.parameter("b.weight", (4, 8))
+        >>> x = td.input("x", (2, 3))
+        >>> weights = {"a.weight": np.ones((8, 3), "f"), "b.weight": np.ones((4, 8), "f")}
+        >>> dag = TensorDAG.of_graph(td.Graph({"x": x}, {"y": td.linear(td.relu(td.linear(x, w)), v)}), weights)
+        >>> small = dag.prune(params=0.5)
+        >>> small.graph.parameters["a.weight"].type, small.weights["b.weight"].shape
+        (f32[4 3], (4, 4))
+        """
+        return self.prune_plan(**how).apply()
+
     # What it costs, as formulas.
 
     def cost_formula(self, what: str, unit: Unit = "bytes", *, assume: bool = False) -> CostFunction:

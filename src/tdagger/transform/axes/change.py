@@ -199,7 +199,7 @@ class Change:
         op = value.op
         composite = isinstance(op, Composite)
         # every argument of an elementwise op has all dimensions; other composites broadcast as they like
-        broadcasts = composite and any(_shapes_of(a) != _shapes_of(value) for a in value.args)
+        broadcasts = composite and any(_shapes_of_results(a) != _shapes_of_results(value) for a in value.args)
         each = batched and not broadcasts
         given = [self._argument(value, i, each) for i in range(len(value.args))]
         places = [wanted for _, _, wanted in given]
@@ -207,7 +207,7 @@ class Change:
             self._check_index(value, [arg for arg, _, _ in given])
         if composite and broadcasts and not self.gone and self.added is None:
             loose = [arg for arg, _, _ in given]
-            if _shapes(op, tuple([a.type for a in loose])) == [_shape(p) for p in plans]:
+            if shapes_of(op, tuple([a.type for a in loose])) == [_shape(p) for p in plans]:
                 return op(*loose)
         args = [arg if own == wanted else _fitted(arg, own, wanted) for arg, own, wanted in given]
         if composite:
@@ -359,10 +359,10 @@ class Change:
             return cast(Any, op.definition)(*args, title=op.attributes["title"], graph=self._body(value, op, places))
         shapes = [_shape(p) for p in plans]
         if not self.gone and self.added is None:
-            for candidate in _candidates(op, places, plans, value):
-                if _shapes(candidate, types) == shapes:
+            for candidate in candidates(op, places, plans, value):
+                if shapes_of(candidate, types) == shapes:
                     return candidate(*args)
-                if in_numbers(types) != types and _shapes(candidate, in_numbers(types)) == in_numbers(shapes):
+                if in_numbers(types) != types and shapes_of(candidate, in_numbers(types)) == in_numbers(shapes):
                     # its body doesn't keep formulas (it steps through an axis), but has these shapes here
                     found = [TensorType(s, t.dtype) for s, t in zip(shapes, result_types(value), strict=True)]
                     return candidate.again(tuple(args), cast(Any, found[0] if is_one(value) else ResultTypes(found)))
@@ -373,7 +373,7 @@ class Change:
         key = (Change, tuple([a.type for a in value.args]), self._inner_fates(value, op), types, tuple(places))
         label = op.found.get(key, ...)  # the composite of that name that it becomes, None if it becomes none
         if label is ...:
-            fits = [c for c in _candidates(op, places, plans, value) if _shapes(c, types) == shapes]
+            fits = [c for c in candidates(op, places, plans, value) if shapes_of(c, types) == shapes]
             if self.added is None:
                 changed = self._body(value, op, places)
                 label = next((c for c in fits if cast(Composite, c).body(*types) == changed), None)
@@ -481,7 +481,7 @@ def _does_nothing(op: Op) -> bool:
             return False
 
 
-def _shapes_of(value: Value) -> list[tuple[int, ...]]:
+def _shapes_of_results(value: Value) -> list[tuple[int, ...]]:
     return [t.shape for t in result_types(value)]
 
 
@@ -494,7 +494,7 @@ def _same(plan: Plan, shape: tuple[int, ...]) -> bool:
     return _shape(plan) == shape and all(p.axis is not None for p in plan)
 
 
-def _shapes(op: Op, types: tuple[TensorType, ...]) -> list[tuple[int, ...]] | None:
+def shapes_of(op: Op, types: tuple[TensorType, ...]) -> list[tuple[int, ...]] | None:
     """The shapes of an op's results, None if it doesn't take these arguments (its attributes may be a guess)."""
     try:
         with np.errstate(all="ignore"):
@@ -613,7 +613,7 @@ def _open_constant(op: Const, plan: Plan, axis: int, size: Size) -> Value:
     return found
 
 
-def _candidates(op: Composite, places: list[Plan], plans: list[Plan], value: Value) -> Iterator[Op]:
+def candidates(op: Composite, places: list[Plan], plans: list[Plan], value: Value) -> Iterator[Op]:
     """The same composite with the attributes that the change may have made of its own; its own first."""
     own = op.attributes
     options = [list(dict.fromkeys([v, *_options(k, v, places, plans, value)])) for k, v in own.items()]
@@ -638,6 +638,9 @@ def _options(name: str, old: Any, places: list[Plan], plans: list[Plan], value: 
             old, [a.rank for a in value.args], [[p.axis for p in q] for q in places], [p.axis for p in plans[0]]
         )
         return
+    if name == "groups" and len(places) > 1 and len(places[1]) > 1 and places[1][1].size:
+        # of a convolution the weight has the channels of one group: of the argument, if transposed of the result
+        yield from (p[-len(places[1]) + 1].size // places[1][1].size for p in (places[0], plans[0]))
     if name == "repeats":
         yield from _times(old, [p.size for p in plans[0]], [p.size for p in first])
     if not isinstance(old, tuple) or not old:

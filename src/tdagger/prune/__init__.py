@@ -1,0 +1,1 @@
+"""Structured pruning: which entries go together, which of them go, and the network without them."""

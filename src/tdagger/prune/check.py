@@ -1,0 +1,163 @@
+"""The proof that a smaller network computes what the larger one does with zeros in the place of what went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from tdagger.errors import InputError
+from tdagger.graph import is_one
+from tdagger.interpret import run
+from tdagger.later import later
+from tdagger.network import Weights
+from tdagger.op import Array, Value
+from tdagger.ops.elementwise import zeros_like
+from tdagger.ops.indexing import Gather
+from tdagger.ops.source import const
+from tdagger.ops.structure import Concat, slice_axis
+from tdagger.prune.factors import resolve
+from tdagger.prune.removal import Kept, Removal
+from tdagger.tensordag import TensorDAG
+from tdagger.transform.diff.inputs import random_inputs
+from tdagger.transform.passes import convert_dtype
+from tdagger.transform.surgery.edit import Edit, finished
+
+#: Outputs of both networks that differ by no more, over the largest, are equal: rounding of f64 in other orders of
+# sums.
+EQUAL = 1e-9
+
+
+@dataclass(frozen=True)
+class Check:
+    """How far a pruned network is from the one with zeros: the largest difference over the largest output, in f64.
+
+    ``helped`` are the ops that take in entries that went, for which zeros aren't the same: in ``error`` they were given
+    in both networks what is left, so that all else is compared; in ``unlike`` they weren't.
+    """
+
+    error: float
+    unlike: float
+    helped: tuple[str, ...] = ()
+
+    @property
+    def exact(self) -> bool:
+        """Whether the outputs are equal without help."""
+        return self.unlike <= EQUAL
+
+    @property
+    def passed(self) -> bool:
+        """Whether they are equal, apart from ops that are said not to be."""
+        return self.error <= EQUAL
+
+    def __str__(self) -> str:
+        if self.exact:
+            return f"exact: outputs differ by {self.unlike:.1e} of the largest"
+        if self.passed:
+            return (
+                f"equal to {self.error:.1e} where {len(self.helped)} ops are given what is left "
+                f"({', '.join(self.helped[:3])}{' ...' if len(self.helped) > 3 else ''}), {self.unlike:.1e} with zeros"
+            )
+        return f"NOT EQUAL: {self.error:.1e}"
+
+
+def checked(dag: TensorDAG, small: TensorDAG, removal: Removal, seed: int, framework: str = "") -> Check:
+    """Run both; see :meth:`tdagger.prune.plan.PrunePlan.check`."""
+    framework = framework or ("torch" if find_spec("torch") else "numpy")
+    missing = [n for n in dag.graph.parameters if n not in dag.weights]
+    if missing:
+        raise InputError(f"a plan of a network without weights can't be checked: {missing[0]!r} has no data")
+    masked = replace(dag, weights=_masked(dag, removal), source=None)
+    inputs = random_inputs(dag.graph, dag.graph, {n: n for n in dag.graph.inputs}, seed)
+    expected = _outputs(masked, inputs, framework)
+    given = _outputs(small, inputs, framework)
+    unlike = _difference(expected, given)
+    values = _unlike_values(removal)
+    if unlike <= EQUAL or not values:
+        return Check(unlike, unlike)
+    helped, names = _helped(masked, removal, values)
+    return Check(_difference(_outputs(helped, inputs, framework), given), unlike, names)
+
+
+def _masked(dag: TensorDAG, removal: Removal) -> Weights:
+    """The weights with zeros in the place of what goes; buffers stay."""
+    new: dict[str, Array] = {}
+    for name, value in dag.graph.parameters.items():
+        for axis, term in enumerate(removal.units.entries.scope.terms.get(value, ())):
+            kept = removal.kept(term)
+            if kept is not None:
+                data = new[name] if name in new else np.array(dag.weights[name])
+                new[name] = data
+                data[(slice(None),) * axis + (~kept,)] = 0
+    others = {n: n for n in dag.weights if n not in new}
+    return Weights.of(dag.weights, others) | Weights.of(new, {n: n for n in new})
+
+
+def _outputs(dag: TensorDAG, inputs: Mapping[str, Array], framework: str) -> list[Array]:
+    wide = convert_dtype(dag, "f64", inputs=True)
+    arrays = {n: np.asarray(inputs[n]).astype(v.dtype.numpy) for n, v in wide.graph.inputs.items()}
+    if framework == "numpy":
+        return list(run(wide.graph, arrays, wide.weights)[0].values())
+    measure = later(f"{framework}.by_call")(wide.to_torch(fixed=True).eval(), wide)
+    return [np.asarray(a) for a in measure(arrays).values()]
+
+
+def _difference(expected: list[Array], given: list[Array]) -> float:
+    """The largest difference over the largest entry of each output; infinite where only one of two is finite."""
+    out = 0.0
+    for a, b in zip(expected, given, strict=True):
+        if not np.array_equal(np.isfinite(a), np.isfinite(b)):
+            return float("inf")
+        finite = np.isfinite(a)
+        if a.dtype.kind not in "fc":
+            out = max(out, float(not np.array_equal(a, b)))
+        elif finite.any():
+            top = float(np.abs(a[finite]).max())
+            out = max(out, float(np.abs(a[finite] - b[finite]).max()) / (top or 1.0))
+    return out
+
+
+def _unlike_values(removal: Removal) -> list[Value]:
+    """The values of the network that take in entries that go, for which zeros aren't the same as nothing."""
+    found: dict[Value, None] = {}
+    for seen in removal.units.entries.seen:
+        if any(f.block is None and not removal.units.kept((f,), removal.removed).all() for f in resolve(seen.term)):
+            found[seen.value] = None
+    return list(found | {value: None for value, *_ in removal.recounted})
+
+
+def _helped(dag: TensorDAG, removal: Removal, values: list[Value]) -> tuple[TensorDAG, tuple[str, ...]]:
+    """The network in which these ops are given what is left, and zeros are put where something went."""
+    scope, chosen = removal.units.entries.scope, set(values)
+    names: list[str] = []
+    edit = Edit(dag)
+
+    def rule(value: Value, args: tuple[Any, ...]) -> Any:
+        made: Any = removal.new.get(value)
+        if value not in chosen or not is_one(value) or not isinstance(made, Value) or made.op.name != value.op.name:
+            return None
+        names.append(f"{value.op.name}{removal.where(value)}")
+        small = [_taken(a, [removal.kept(t) for t in scope.at(value, i)]) for i, a in enumerate(args)]
+        return _put_back(made.op(*small), [removal.kept(t) for t in scope.terms[value]])
+
+    graph = edit.run(rule).graph()
+    return finished(dag, graph, edit.origins), tuple(names)
+
+
+def _taken(value: Value, keeps: list[Kept]) -> Value:
+    for axis, kept in enumerate(keeps):
+        if kept is not None:
+            value = Gather(axis, 0)(value, const(np.flatnonzero(kept)))
+    return value
+
+
+def _put_back(value: Value, keeps: list[Kept]) -> Value:
+    for axis, kept in enumerate(keeps):
+        if kept is not None:
+            place = np.where(kept, np.cumsum(kept) - 1, int(kept.sum()))
+            with_zero = Concat(axis)(value, zeros_like(slice_axis(value, axis, 0, 1)))
+            value = Gather(axis, 0)(with_zero, const(place))
+    return value

@@ -1,0 +1,419 @@
+"""Where the entries of every dimension of a network go: one walk, by the axis rules of the core ops.
+
+:class:`Entries` is a second reading of the rules that the axis algebra reads (``Op.axis_rule``): a permute reorders
+terms, a group multiplies, an elementwise op makes its arguments' factors one, a slice or a concatenation ties entries
+to entries. Composites are walked into. What is made of constants alone is a table from which any entries can be
+taken, so it ties nothing.
+
+Beside each value stands whether the removed entries of a dimension are *zero* if those of all parameters are: a sum
+over them is then the same without them. Where it isn't, the sum, the largest, the count ... are noted (:class:`Seen`):
+there the smaller network is not the masked one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from tdagger.composite import Composite
+from tdagger.depth import nested
+from tdagger.graph import Graph, bulk, is_one, result_types
+from tdagger.interpret import computed
+from tdagger.op import Op, Value
+from tdagger.ops.elementwise import POINTWISE
+from tdagger.ops.external import External
+from tdagger.ops.indexing import Gather, Scan, Scatter
+from tdagger.ops.source import Const, Input, Iota, Leaf, Parameter
+from tdagger.ops.structure import Concat, Group, Item, Pad, Permute, Reduce, Repeat, Slice, Ungroup
+from tdagger.prune import factors
+from tdagger.prune.factors import Block, Factor, Term, Terms, Tie, resolve, size_of
+
+#: For every dimension, whether its removed entries are 0.
+Zeros = tuple[bool, ...]
+
+
+class Seen(NamedTuple):
+    """An op that takes in all entries of a dimension, of which the removed ones are not neutral to it."""
+
+    value: Value
+    term: Term
+    how: str
+
+
+class Scope:
+    """The terms of the values of one graph: the network's, or the body of one composite in it."""
+
+    __slots__ = ("graph", "inside", "terms", "uses", "zeros")
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.terms: dict[Value, Any] = {}
+        self.zeros: dict[Value, Any] = {}
+        #: The scopes of composites' bodies.
+        self.inside: dict[Value, Scope] = {}
+        #: The terms of an argument made of constants alone, in this use of it.
+        self.uses: dict[tuple[Value, int], Terms] = {}
+
+    def of(self, value: Value) -> list[Terms]:
+        """The terms of a value's dimensions, of each result."""
+        return [self.terms[value]] if is_one(value) else self.terms[value]
+
+    def at(self, value: Value, argument: int) -> Terms:
+        """The terms of an argument's dimensions as ``value`` takes them."""
+        found = self.uses.get((value, argument))
+        return self.terms[value.args[argument]] if found is None else found
+
+
+class Entries:
+    """The factors of every dimension of a graph, ties between their entries, and what sees a dimension as a whole."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.all: list[Factor] = []
+        self.ties: list[Tie] = []
+        self.seen: list[Seen] = []
+        #: The operations: so many times the entries of these dimensions together.
+        self.work: list[tuple[int, Terms]] = []
+        self._flat: dict[Term, Factor] = {}
+        #: The value of the network in whose composites the walk is.
+        self._outer: Value
+        self._value: Value
+        self.scope = Scope(graph)
+        with bulk():
+            self._walk(self.scope, {}, True)
+        for name, value in graph.updates.items():
+            leaf: Any = graph.buffers.get(name) or graph.parameters.get(name)
+            self._outer = self._value = value
+            if leaf in self.scope.terms:
+                self.join(self.scope.terms[leaf], self._result(value))
+            for term in () if leaf in self.scope.terms else self._result(value):
+                factors.block(term, Block(value, f"is what the buffer {name!r} becomes"))
+        for name, value in graph.outputs.items():
+            for term in self._result(value):
+                factors.block(term, Block(value, f"is the output {name!r}"))
+
+    def _result(self, value: Value) -> Terms:
+        return self.scope.terms.get(value, ())
+
+    # The walk.
+
+    def _walk(self, scope: Scope, given: dict[Value, tuple[Terms, Zeros]], outermost: bool = False) -> None:
+        """The values of a graph, of which some are ``given``: a body's arguments."""
+        static: set[Value] = set()
+        for value in scope.graph.values:
+            if outermost:
+                self._outer = value
+            self._value = value
+            op = value.op
+            if value in given:
+                scope.terms[value], scope.zeros[value] = given[value]
+            elif isinstance(op, Leaf):
+                scope.terms[value], scope.zeros[value] = self._leaf(value, op)
+            elif isinstance(op, Const | Iota) or (value.args and all(a in static for a in value.args)):
+                static.add(value)
+            else:
+                self._visit(scope, value, static)
+
+    def _leaf(self, value: Value, op: Leaf) -> tuple[Terms, Zeros]:
+        why = Block(value, f"is the input {op.leaf!r}") if isinstance(op, Input) else None
+        terms = tuple([self._new(n, why) for n in value.shape])
+        return terms, (isinstance(op, Parameter),) * value.rank
+
+    def _visit(self, scope: Scope, value: Value, static: set[Value]) -> None:
+        op = value.op
+        terms: list[Any] = []
+        zeros: list[Any] = []
+        for i, arg in enumerate(value.args):
+            if arg in static:
+                if is_one(arg):
+                    found = scope.uses[value, i] = tuple([self._new(n) for n in arg.shape])
+                    terms.append(found)
+                    zeros.append((_is_zero(arg),) * arg.rank)
+                else:
+                    terms.append([tuple([self._new(n) for n in t.shape]) for t in result_types(arg)])
+                    zeros.append([(False,) * t.rank for t in result_types(arg)])
+            else:
+                terms.append(scope.terms[arg])
+                zeros.append(scope.zeros[arg])
+        if isinstance(op, Item):
+            scope.terms[value], scope.zeros[value] = terms[0][op.index], zeros[0][op.index]
+        elif isinstance(op, Composite):
+            scope.terms[value], scope.zeros[value] = self._compose(scope, value, op, terms, zeros)
+        elif isinstance(op, External):
+            why = Block(self._outer, f"is hidden in {op.target}")
+            for each in terms:
+                for term in each:
+                    factors.block(term, why)
+            results = [tuple([self._new(n, why) for n in t.shape]) for t in result_types(value)]
+            none = [(False,) * t.rank for t in result_types(value)]
+            scope.terms[value] = results[0] if is_one(value) else results
+            scope.zeros[value] = none[0] if is_one(value) else none
+        else:
+            scope.terms[value] = self._core(op, value, terms, zeros)
+            scope.zeros[value] = _zeros(op, value, zeros)
+            self._count(op, value, terms, scope.terms[value])
+
+    @nested
+    def _compose(
+        self, scope: Scope, value: Value, op: Composite, terms: list[Any], zeros: list[Any]
+    ) -> tuple[Any, Any]:
+        body = op.body(*[a.type for a in value.args])
+        inner = scope.inside[value] = Scope(body)
+        given = {v: (t, z) for v, t, z in zip(body.inputs.values(), terms, zeros, strict=True)}
+        before = len(self.work)
+        self._walk(inner, given)
+        self._value = value
+        each_entry = op.definition.flops_each
+        results: list[Terms] = []
+        each: list[Zeros] = []
+        for out in body.outputs.values():
+            if out in inner.terms:
+                results.append(inner.terms[out])
+                each.append(inner.zeros[out])
+            else:  # made of constants alone: a table
+                results.append(tuple([self._new(n) for n in out.shape]))
+                each.append((_is_zero(out),) * out.rank)
+        if each_entry is not None:  # it is counted as itself
+            self.work[before:] = [(each_entry, results[0])]
+        return (results[0], each[0]) if is_one(value) else (results, each)
+
+    def _count(self, op: Op, value: Value, args: list[Terms], out: Terms) -> None:
+        """The operations of a core op, as its own rule has them at these sizes."""
+        types = [a.type for a in value.args]
+        if isinstance(op, POINTWISE):
+            each = op.flops(value.type, *types) // (value.type.size or 1)
+            if each:
+                self.work.append((each, out))
+        elif isinstance(op, Reduce):
+            self.work += [(1, args[0]), (-1, out)]
+        elif isinstance(op, Scan):
+            self.work += [(1, out), (-1, tuple([t for i, t in enumerate(out) if i != op.axis]))]
+        elif isinstance(op, Scatter):
+            self.work.append((int(op.kind != "set"), args[2]))
+        elif total := op.flops(value.type, *types):
+            self.work.append((total // (value.type.size or 1), out))
+
+    def _core(self, op: Op, value: Value, terms: list[Terms], zeros: list[Zeros]) -> Terms:
+        if isinstance(op, Reduce):
+            for i in op.axes:
+                neutral = zeros[0][i] and op.kind in ("sum", "any")
+                if terms[0][i] and not neutral:
+                    self.seen.append(Seen(self._outer, terms[0][i], f"takes the {op.kind} over"))
+        elif isinstance(op, Scan):
+            term = terms[0][op.axis]
+            if op.kind != "sum" or not zeros[0][op.axis]:
+                self.mark(term, f"takes the running {op.kind} of")
+            return terms[0]
+        elif isinstance(op, Gather) and (found := self._taken(op, value, terms)) is not None:
+            return found
+        return cast(Any, op).axis_rule(self, value.type, *terms)
+
+    def _taken(self, op: Gather, value: Value, terms: list[Terms]) -> Terms | None:
+        """What a gather at given places gives: a table of entries, as a slice is; None if the places aren't given."""
+        index = value.args[1]
+        if op.batch or index.rank > 1 or not _is_given(index):
+            return None
+        x, axis = terms[0], op.axis
+        places = computed(index)
+        if not places.size or places.min() < 0:
+            return None
+        taken = self._entries(x[axis], np.asarray(places, np.int64).reshape(-1))
+        return (*x[:axis], *([] if index.rank == 0 else [taken]), *x[axis + 1 :])
+
+    # The rules' side: see AxisRules in op.py.
+
+    def _new(self, size: int, why: Block | None = None) -> Term:
+        if size == 1:
+            return ()
+        factor = Factor(int(size), why)
+        self.all.append(factor)
+        return (factor,)
+
+    def fresh(self, size: int, why: str) -> Term:
+        return self._new(size, Block(self._outer, "is as long as its windows are") if why == "kernel" else None)
+
+    def one(self) -> Term:
+        return ()
+
+    def join(self, *args: Terms) -> Terms:
+        out = args[0]
+        for other in args[1:]:
+            if other is not out and other != out:
+                out = tuple([self._join(a, b) for a, b in zip(out, other, strict=True)])
+        return out
+
+    def _join(self, a: Term, b: Term) -> Term:
+        if a is b or a == b or not a or not b:
+            return a or b
+        left, right = resolve(a), resolve(b)
+        if left != right:
+            factors.align(list(left), list(right), self._outer)
+        return a
+
+    def split(self, term: Term, sizes: Sequence[int]) -> list[Term]:
+        return factors.split(term, [int(n) for n in sizes], self._outer)
+
+    def line(self, parts: Sequence[Term | int], offset: int = 0, divisor: int = 1, firm: bool = True) -> Term:
+        del firm
+        size = max((sum(p if isinstance(p, int) else size_of(p) for p in parts) + offset) // divisor, 0)
+        if offset or divisor != 1:
+            for part in parts:
+                if not isinstance(part, int):
+                    self.mark(part, "takes windows of")
+            return self._new(size, Block(self._outer, "is what windows leave"))
+        parts = [p for p in parts if p != 0]
+        if len(parts) == 1 and not isinstance(parts[0], int):
+            return parts[0]
+        found = self._new(size)
+        at = 0
+        for part in parts:
+            count = part if isinstance(part, int) else size_of(part)
+            if found and not isinstance(part, int):
+                self.ties.append(Tie(found[0], np.arange(at, at + count), part))
+            at += count
+        return found
+
+    def cut(self, axis: int, term: Term, start: int, stop: int, step: int) -> Term:
+        del axis
+        places = np.arange(int(start), int(stop), int(step))
+        if step == 1 and len(places) == size_of(term):
+            return term
+        return self._entries(term, places)
+
+    def _entries(self, term: Term, places: Any) -> Term:
+        """Some entries of a dimension, by their numbers."""
+        if not term:
+            return self._new(len(places), Block(self._outer, "repeats one entry") if len(places) != 1 else None)
+        flat = self._as_one(term)
+        found = self._new(len(places))
+        self.ties.append(Tie(flat, places, found))
+        return found
+
+    def _as_one(self, term: Term) -> Factor:
+        """A factor with the entries of a product, one after the other."""
+        term = resolve(term)
+        if len(term) == 1:
+            return term[0]
+        if term not in self._flat:
+            (flat,) = self._new(size_of(term))
+            self._flat[term] = flat
+            self.ties.append(Tie(flat, None, term))
+        return self._flat[term]
+
+    def mark(self, term: Term, how: str) -> None:
+        if how.startswith("draws"):
+            self.seen.append(Seen(self._outer, term, how))
+        elif (not how.startswith("takes the ") and how not in _BY_ENTRY) or how.startswith("takes the running"):
+            factors.block(term, Block(self._outer, how))
+
+    def body(self, *args: Terms) -> Any:
+        raise NotImplementedError("bodies are walked, not asked")
+
+    def expect(self, argument: int, terms: Terms) -> None: ...
+    def stays_one(self, term: Term) -> None: ...
+    def guess(self, term: Term, what: str, told_by: Term = ()) -> None: ...
+
+
+#: What an op says of an axis that this module takes entry by entry.
+_BY_ENTRY = ("slices", "reverses", "takes one entry of", "pads", "concatenates", "repeats")
+
+
+def _is_given(value: Value) -> bool:
+    """Whether no leaf is behind a value."""
+    stack, done = [value], set[Value]()
+    while stack:
+        v = stack.pop()
+        if v in done:
+            continue
+        done.add(v)
+        if isinstance(v.op, Leaf | External) or (not v.args and not isinstance(v.op, Const | Iota)):
+            return False
+        stack += v.args
+    return True
+
+
+def _is_zero(value: Value) -> bool:
+    """Whether what is made of constants alone plainly is 0."""
+    while isinstance(value.op, Repeat | Group | Ungroup | Permute | Slice):
+        value = value.args[0]
+    return isinstance(value.op, Const) and not value.op.data.any()
+
+
+#: Numbers beside a 0, to see what a function gives.
+_BESIDE = (-2.5, -1.0, 0.5, 1.0, 3.0)
+
+
+def _keeps_zero(op: Op, value: Value) -> tuple[tuple[bool, ...], bool]:
+    """Of a pointwise op: for each argument whether a 0 there alone makes the result 0, and whether zeros in all do.
+
+    >>> import tdagger as td
+    >>> x = td.input("x", (2,))
+    >>> _keeps_zero((x * x).op, x * x), _keeps_zero((x + x).op, x + x)
+    (((True, True), True), ((False, False), True))
+    """
+    types = tuple([a.dtype for a in value.args])
+    key = (op, types)
+    found = _KEEPS.get(key)
+    if found is None:
+
+        def gives_zero(zeros: Sequence[bool]) -> bool:
+            for beside in _BESIDE:
+                given = [np.asarray([0 if z else beside]).astype(t.numpy) for z, t in zip(zeros, types, strict=True)]
+                out = op.run(*given)
+                if np.any(out != 0):
+                    return False
+            return True
+
+        with np.errstate(all="ignore"):
+            alone = tuple([gives_zero([j == i for j in range(len(types))]) for i in range(len(types))])
+            found = _KEEPS[key] = (alone, gives_zero([True] * len(types)))
+    return found
+
+
+_KEEPS: dict[Any, tuple[tuple[bool, ...], bool]] = {}
+
+
+def _zeros(op: Op, value: Value, zeros: list[Zeros]) -> Zeros:
+    """Where the removed entries of a core op's result are 0, of where those of its arguments are."""
+    none = (False,) * value.rank
+    x = zeros[0] if zeros else ()
+    match op:
+        case _ if isinstance(op, POINTWISE):
+            alone, together = _keeps_zero(op, value)
+            return tuple(
+                any(z and a for z, a in zip(each, alone, strict=True)) or (together and all(each))
+                for each in zip(*zeros, strict=True)
+            )
+        case Permute():
+            return tuple([x[i] for i in op.order])
+        case Group():
+            own = iter(zip(x, value.args[0].shape, strict=True))
+            return tuple([all(z or n == 1 for z, n in [next(own) for _ in range(count)]) for count in op.counts])
+        case Ungroup():
+            return tuple([z for z, sizes in zip(x, op.sizes, strict=True) for _ in sizes])
+        case Slice():
+            return x
+        case Pad():
+            return x if op.value == 0 else none
+        case Concat():
+            return tuple([all(each) for each in zip(*zeros, strict=True)])
+        case Repeat():
+            whole = _is_zero(value.args[0])
+            return tuple([whole if n is not None else z for z, n in zip(x, op.sizes, strict=True)])
+        case Reduce():
+            return tuple([i not in op.axes and z for i, z in enumerate(x)])
+        case Gather():
+            inner = len(zeros[1]) - op.batch
+            return (*x[: op.axis], *(False,) * inner, *x[op.axis + 1 :])
+        case _:
+            return none
+
+
+def is_norm(value: Value) -> bool:
+    """Whether a composite is a norm or a statistic: what it divides by is made of all entries."""
+    definition = getattr(value.op, "definition", None)
+    return definition is not None and (
+        definition.__module__.endswith(".library.norm") or definition.name.startswith(("var", "std"))
+    )

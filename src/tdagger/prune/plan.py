@@ -1,0 +1,257 @@
+"""A plan of what goes, the network without it, and the proof that it computes the same."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from tdagger.analysis.time.timing import device_of, predict
+from tdagger.errors import AttributeValueError
+from tdagger.op import Array
+from tdagger.prune.apply import without
+from tdagger.prune.check import Check, checked
+from tdagger.prune.choose import Ranked, to_target
+from tdagger.prune.groups import Group, Prunable, prunable
+from tdagger.prune.importance import NORMALISE, Importance, Weighed, importance_of
+from tdagger.prune.removal import Removal
+from tdagger.tensordag import TensorDAG
+
+#: What a target may be of, and the cost that it is: a part of what there was (0.5), or a number.
+TARGETS = ("flops", "params", "bytes", "time", "ratio")
+
+
+class Row(NamedTuple):
+    """What becomes of a group."""
+
+    group: Group
+    removed: int
+
+    @property
+    def left(self) -> int:
+        """The units that stay."""
+        return self.group.size - self.removed
+
+
+@dataclass(frozen=True, eq=False)
+class PrunePlan:
+    """What goes of a network: ``rows`` has for each group how many units, ``units`` which ones, by the group's name.
+
+    Nothing is made and no weight copied before :meth:`apply`. ``before`` and ``after`` are flops, parameters and bytes.
+    """
+
+    dag: TensorDAG
+    found: Prunable
+    units: Mapping[str, Array]
+    keep_numbers: bool = False
+
+    @cached_property
+    def gone(self) -> Array:
+        """For every entry there is whether it goes."""
+        classes = [self.found[name].classes[units] for name, units in self.units.items()]
+        return self.found.units.removed(np.concatenate(classes) if classes else np.zeros(0, np.int64))
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """Every group, and how many of its units go."""
+        return tuple([Row(g, len(self.units.get(g.name, ()))) for g in self.found.groups])
+
+    @cached_property
+    def before(self) -> dict[str, float]:
+        """Flops, parameters and bytes of the network."""
+        return {name: cost(self.found.sizes) for name, cost in self.found.cost.items()}
+
+    @cached_property
+    def after(self) -> dict[str, float]:
+        """Flops, parameters and bytes of what is left."""
+        left = self.found.left(self.gone)
+        return {name: cost(left) for name, cost in self.found.cost.items()}
+
+    @property
+    def why(self) -> tuple[str, ...]:
+        """Why the smaller network isn't the one with zeros in the place of what goes; nothing if it is."""
+        return self.found.why(self.gone)[0]
+
+    @cached_property
+    def _applied(self) -> tuple[TensorDAG, Removal]:
+        return without(self.dag, self.found.units, self.gone, self.keep_numbers)
+
+    def apply(self) -> TensorDAG:
+        """The smaller network."""
+        return self._applied[0]
+
+    def check(self, seed: int = 0, framework: str = "") -> Check:
+        """Both networks on random inputs, in double precision: the smaller one, and this one with zeros for what goes.
+
+        Where a norm counts what goes, it is given what is left in both, so that all else is compared: see
+        :class:`Check`. ``framework`` runs them: torch where it is installed, else numpy, the reference.
+        """
+        return checked(self.dag, *self._applied, seed, framework)
+
+    def __str__(self) -> str:
+        lines = [f"{'group':40} {'units':>7} {'left':>7}"]
+        lines += [f"{r.group.name:40} {r.group.size:7} {r.left:7}" for r in self.rows if r.removed]
+        for name in self.before:
+            a, b = self.before[name], self.after[name]
+            lines.append(f"{name}: {a:.4g} -> {b:.4g} ({b / a - 1:+.1%})" if a else f"{name}: 0")
+        lines += [f"not mask-equivalent: {w}" for w in self.why] or [
+            "exact: equal to the network with zeros in their place"
+        ]
+        return "\n".join(lines)
+
+
+def prune_plan(
+    dag: TensorDAG,
+    *,
+    flops: float | None = None,
+    params: float | None = None,
+    bytes: float | None = None,
+    time: float | None = None,
+    device: Any = None,
+    ratio: float | Mapping[str, float] | None = None,
+    entries: Mapping[str, Sequence[int]] | None = None,
+    importance: str | Importance = "l2",
+    global_: bool = True,
+    normalise: str = "mean",
+    multiple_of: int = 1,
+    least: int | float = 1,
+    keep: Sequence[str] = (),
+    only: Sequence[str] = (),
+    inexact: str = "norms",
+    keep_numbers: bool = False,
+    found: Prunable | None = None,
+) -> PrunePlan:
+    """The plan; see :meth:`tdagger.TensorDAG.prune_plan`."""
+    found = prunable(dag) if found is None else found
+    targets = {k: v for k, v in zip(TARGETS, (flops, params, bytes, time, ratio), strict=True) if v is not None}
+    if entries is not None:
+        if targets:
+            raise AttributeValueError(
+                f"prune: entries say what goes, so there is nothing for {', '.join(targets)} to choose"
+            )
+        return PrunePlan(dag, found, _said(found, entries), keep_numbers)
+    if len(targets) != 1:
+        raise AttributeValueError(
+            f"prune: give one of flops, params, bytes, ratio or entries, got {', '.join(targets) or 'none'}"
+        )
+    groups = _allowed(found, keep, only, inexact)
+    ranked = _ranked(dag, found, groups, importance_of(importance), normalise, multiple_of, least)
+    ((name, target),) = targets.items()
+    if name == "ratio":
+        counts = ranked.stepped([round(g.size * _part(target, g)) for g in groups])
+    else:
+        left = _cost(dag, found, name, device)
+        whole = left(np.zeros(found.units.count, bool))
+        asked = float(cast(float, target))
+        wanted = asked * whole if isinstance(target, float) and asked <= 1 else asked
+        if not 0 < wanted <= whole:
+            raise AttributeValueError(f"prune: {name}={target} of {whole:.6g} is no part of what there is")
+        # a time is that of the network made: a few of them
+        counts = to_target(ranked, left, wanted, global_, steps=0 if name == "time" else 8)
+        reached = left(ranked.gone(counts))
+        least_left = left(ranked.gone(ranked.stepped([g.size for g in groups])))
+        if reached > wanted * 1.01 and least_left > wanted:
+            raise AttributeValueError(
+                f"prune: {name} can't become {wanted:.6g}: {least_left:.6g} of {whole:.6g} is left if all goes that "
+                f"may go; {_bounds(found, groups, multiple_of, least, inexact)}"
+            )
+    units = {g.name: np.sort(o[:n]) for g, o, n in zip(groups, ranked.order, counts, strict=True) if n}
+    return PrunePlan(dag, found, units, keep_numbers)
+
+
+def _cost(dag: TensorDAG, found: Prunable, name: str, device: Any) -> Callable[[Array], float]:
+    """What is left of a cost where some entries go."""
+    if name == "time":
+        if device is None:
+            raise AttributeValueError(
+                "prune: time needs the device that it is predicted for: device='a100', or a device file"
+            )
+        on = device_of(device)
+        return lambda gone: float(predict(without(dag, found.units, gone)[0].graph, on))
+    cost = found.cost[{"params": "parameters"}.get(name, name)]
+    return lambda gone: cost(found.left(gone))
+
+
+def _part(target: float | Mapping[str, float], group: Group) -> float:
+    if not isinstance(target, Mapping):
+        return target
+    return next((v for k, v in target.items() if fnmatch.fnmatchcase(group.name, k)), 0.0)
+
+
+def _bounds(found: Prunable, groups: list[Group], multiple_of: int, least: float, inexact: str) -> str:
+    out = [g.name for g in found.groups if g not in groups]
+    said = [f"multiple_of={multiple_of}", f"least={least}"]
+    return (
+        f"{', '.join(said)}, and these groups are kept: {', '.join(out[:8]) or 'none'}{' ...' if len(out) > 8 else ''}"
+    )
+
+
+def _said(found: Prunable, entries: Mapping[str, Sequence[int]]) -> dict[str, Array]:
+    """The units that are named, checked."""
+    units: dict[str, Array] = {}
+    for name, numbers in entries.items():
+        group = found[name]
+        own = np.unique(np.asarray(numbers, np.int64))
+        if own.size and not (own[0] >= 0 and own[-1] < group.size):
+            raise AttributeValueError(f"prune: {name!r} has the units 0 to {group.size - 1}, got {own[0]} to {own[-1]}")
+        if own.size == group.size:
+            raise AttributeValueError(f"prune: all {group.size} units of {name!r} would go; one has to stay")
+        units[name] = own
+    return units
+
+
+def _allowed(found: Prunable, keep: Sequence[str], only: Sequence[str], inexact: str) -> list[Group]:
+    """The groups that may lose units."""
+    if inexact not in ("none", "norms", "all"):
+        raise AttributeValueError(f"prune: inexact is 'none', 'norms' or 'all', got {inexact!r}")
+    for pattern in (*keep, *only):
+        if not any(_meant(g, pattern) for g in found.groups):
+            raise AttributeValueError(f"prune: no group, parameter or module is called {pattern!r}")
+    groups = [g for g in found.groups if g.size > 1 and not any(_meant(g, p) for p in keep)]
+    groups = [g for g in groups if not only or any(_meant(g, p) for p in only)]
+    if inexact == "all":
+        return groups
+    return [g for g in groups if g.exact or (inexact == "norms" and g.only_norms)]
+
+
+def _meant(group: Group, pattern: str) -> bool:
+    """Whether a pattern names a group, or a parameter or module that it is in."""
+    if fnmatch.fnmatchcase(group.name, pattern):
+        return True
+    return any(fnmatch.fnmatchcase(m.name, p) for m in group.members for p in (pattern, f"{pattern}.*"))
+
+
+def _ranked(
+    dag: TensorDAG, found: Prunable, groups: list[Group], importance: Importance, normalise: str, multiple_of: int,
+    least: float,
+) -> Ranked:  # fmt: skip
+    if normalise not in NORMALISE:
+        raise AttributeValueError(f"prune: normalise is one of {', '.join(NORMALISE)}, got {normalise!r}")
+    order: list[Array] = []
+    scores: list[Array] = []
+    for group in groups:
+        score = np.asarray(importance(Weighed(group, dag.weights)), np.float64)
+        if score.shape != (group.size,) or np.isnan(score).any():
+            raise AttributeValueError(
+                f"prune: the importance of {group.name!r} has to be {group.size} numbers, got {score.shape}"
+                f"{' with NaN' if np.isnan(score).any() else ''}"
+            )
+        by = np.argsort(score, kind="stable")
+        order.append(by)
+        scores.append(score[by] / NORMALISE[normalise](score))
+    steps = [_step(g, multiple_of) for g in groups]
+    kept = [
+        max(int(np.ceil(least * g.size)) if isinstance(least, float) and least < 1 else int(least), 1) for g in groups
+    ]
+    return Ranked(found, groups, order, scores, steps, [max(g.size - k, 0) for g, k in zip(groups, kept, strict=True)])
+
+
+def _step(group: Group, multiple_of: int) -> int:
+    """How many units make ``multiple_of`` entries, where a unit is several."""
+    each = max((m.each for m in group.members), default=1)
+    step = multiple_of // int(np.gcd(multiple_of, each))
+    return step if group.size >= step else 1
