@@ -169,6 +169,8 @@ def columns(term: Term, places: Array | None = None) -> Array:
     """For each entry of a dimension the numbers of the entries of its factors (a resolved term): ``[n, factors]``."""
     out: list[Any] = []
     n, after = size_of(term), size_of(term)
+    if not n:
+        return np.zeros((0, len(term)), np.int64)
     for factor in term:
         after //= factor.size
         at = np.arange(n, dtype=np.int64) // after % factor.size
