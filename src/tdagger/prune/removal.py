@@ -208,16 +208,28 @@ class Removal:
     ) -> Any:
         types = tuple([a.type for a in args])
         shapes = [_sizes(p) for p in plans]
-        inner = scope.inside[value]
+        # one that was walked may take entries one by one
+        plain = value not in scope.inside or not self._by_entry(scope.inside[value])
+        changed = tuple(
+            [
+                tuple([i for i, p in enumerate(q) if p.size != a.shape[i]])
+                for q, a in zip(places, value.args, strict=True)
+            ]
+        )
+        itself = (Removal, "itself", changed, self._keeps_numbers)
+        if plain and itself in op.found:
+            # proven of this op where these dimensions have fewer entries: its attributes stay, whatever the sizes
+            if op.found[itself] is not None:
+                self.recounted.append((self._outer, *op.found[itself]))
+            return _again(op, args, shapes, value)
         key = (Removal, tuple([a.type.shape for a in value.args]), types, self._keeps_numbers)
-        plain = not self._by_entry(inner)
         if plain and key in op.found:
             found, numbers = op.found[key]
             if numbers is not None:
                 self.recounted.append((self._outer, *numbers))
             if found is not None:
                 return _again(found, args, shapes, value)
-        body = self._body(inner, op, types)
+        body = self._body(self.units.entries.opened(scope, value), op, types)
         if op.has_branches:
             chosen = control.of_body(body)
             return _inlined(value, body, args) if chosen is None else chosen(*args)
@@ -226,6 +238,8 @@ class Removal:
         label, numbers = self._label(value, op, body, types, places, plans)
         if plain:
             op.found[key] = (label, numbers)
+            if label is op:
+                op.found[itself] = numbers
         if numbers is not None:
             self.recounted.append((self._outer, *numbers))
         return _inlined(value, body, args) if label is None else label(*args)
