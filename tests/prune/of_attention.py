@@ -103,7 +103,12 @@ def rotated_positions() -> Built:
 
 @pattern({})
 def multihead_attention() -> Built:
-    net = Net(lambda s, x: s.b(s.m(y := s.a(x), y, y)[0]), a=linear(6, 12), m=nn.MultiheadAttention(12, 3, batch_first=True), b=linear(12, 4))
+    net = Net(
+        lambda s, x: s.b(s.m(y := s.a(x), y, y)[0]),
+        a=linear(6, 12),
+        m=nn.MultiheadAttention(12, 3, batch_first=True),
+        b=linear(12, 4),
+    )
     return net, (tokens(6),)
 
 
@@ -244,9 +249,7 @@ def lstm() -> Built:
 
 @pattern({})
 def lstm_both_ways() -> Built:
-    net = Net(
-        lambda s, x: s.h(s.r(x)[0]), r=nn.LSTM(6, 7, 2, batch_first=True, bidirectional=True), h=linear(14, 4)
-    )
+    net = Net(lambda s, x: s.h(s.r(x)[0]), r=nn.LSTM(6, 7, 2, batch_first=True, bidirectional=True), h=linear(14, 4))
     return net, (tokens(6),)
 
 

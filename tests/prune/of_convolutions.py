@@ -20,7 +20,11 @@ def conv(a: int, b: int, k: int = 1, **more: Any) -> nn.Conv2d:
 @pattern({})
 def residual() -> Built:
     net = Net(
-        lambda s, x: s.d((y := s.a(x)) + s.c(s.b(y).relu())), a=conv(3, 8), b=conv(8, 12, 3), c=conv(12, 8), d=conv(8, 4)
+        lambda s, x: s.d((y := s.a(x)) + s.c(s.b(y).relu())),
+        a=conv(3, 8),
+        b=conv(8, 12, 3),
+        c=conv(12, 8),
+        d=conv(8, 4),
     )
     return net, (image(),)
 
@@ -305,9 +309,7 @@ def layer_scale() -> Built:
         y = s.a(x)
         return s.d(y + s.g * s.c(s.b(y).relu()))
 
-    net = Net(
-        forward, a=conv(3, 8), b=conv(8, 16), c=conv(16, 8), d=conv(8, 4), g=nn.Parameter(torch.rand(8, 1, 1))
-    )
+    net = Net(forward, a=conv(3, 8), b=conv(8, 16), c=conv(16, 8), d=conv(8, 4), g=nn.Parameter(torch.rand(8, 1, 1)))
     return net, (image(),)
 
 

@@ -64,13 +64,17 @@ def outer_product() -> Built:
 
 @pattern({})
 def outer_of_itself() -> Built:
-    net = Net(lambda s, x: s.c(((y := s.a(x))[..., :, None] * y[..., None, :]).flatten(2)), a=linear(12, 5), c=linear(25, 3))
+    net = Net(
+        lambda s, x: s.c(((y := s.a(x))[..., :, None] * y[..., None, :]).flatten(2)), a=linear(12, 5), c=linear(25, 3)
+    )
     return net, (tokens(),)
 
 
 @pattern({})
 def bilinear() -> Built:
-    net = Net(lambda s, x: s.c(s.m(s.a(x), s.b(x))), a=linear(12, 5), b=linear(12, 4), m=nn.Bilinear(5, 4, 7), c=linear(7, 3))
+    net = Net(
+        lambda s, x: s.c(s.m(s.a(x), s.b(x))), a=linear(12, 5), b=linear(12, 4), m=nn.Bilinear(5, 4, 7), c=linear(7, 3)
+    )
     return net, (tokens(),)
 
 
@@ -81,7 +85,9 @@ def running_sum() -> Built:
 
 @pattern({})
 def largest_few() -> Built:
-    return Net(lambda s, x: s.c(s.b(s.a(x)).topk(4, -1)[0]), a=linear(12, 9), b=linear(9, 8), c=linear(4, 3)), (tokens(),)
+    return Net(lambda s, x: s.c(s.b(s.a(x)).topk(4, -1)[0]), a=linear(12, 9), b=linear(9, 8), c=linear(4, 3)), (
+        tokens(),
+    )
 
 
 @pattern({})
@@ -91,7 +97,9 @@ def ordered() -> Built:
 
 @pattern({})
 def place_of_the_largest() -> Built:
-    return Net(lambda s, x: s.t[s.b(s.a(x)).argmax(-1)], a=linear(12, 9), b=linear(9, 8), t=nn.Parameter(torch.randn(8, 5))), (tokens(),)
+    return Net(
+        lambda s, x: s.t[s.b(s.a(x)).argmax(-1)], a=linear(12, 9), b=linear(9, 8), t=nn.Parameter(torch.randn(8, 5))
+    ), (tokens(),)
 
 
 @pattern({}, "told", "max")
@@ -125,7 +133,12 @@ def length_one() -> Built:
 
 @pattern({})
 def cosine_similarity() -> Built:
-    net = Net(lambda s, x: s.c(F.cosine_similarity(s.a(x), s.b(x), dim=-1)[..., None]), a=linear(12, 8), b=linear(12, 8), c=linear(1, 3))
+    net = Net(
+        lambda s, x: s.c(F.cosine_similarity(s.a(x), s.b(x), dim=-1)[..., None]),
+        a=linear(12, 8),
+        b=linear(12, 8),
+        c=linear(1, 3),
+    )
     return net, (tokens(),)
 
 
@@ -204,7 +217,13 @@ def choice_by_data() -> Built:
 
 @pattern({})
 def choice_entry_by_entry() -> Built:
-    net = Net(lambda s, x: s.c(torch.where(s.a(x) > 0, s.b(x), s.k)), a=linear(12, 8), b=linear(12, 8), c=linear(8, 3), k=torch.rand(8))
+    net = Net(
+        lambda s, x: s.c(torch.where(s.a(x) > 0, s.b(x), s.k)),
+        a=linear(12, 8),
+        b=linear(12, 8),
+        c=linear(8, 3),
+        k=torch.rand(8),
+    )
     return net, (tokens(),)
 
 

@@ -10,7 +10,7 @@ makes the result exact.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -27,10 +27,10 @@ from tdagger.ops.indexing import Gather
 from tdagger.ops.source import Const, Leaf, const
 from tdagger.ops.structure import Bounds, Concat, Item, Pad, Repeat, Slice, repeat
 from tdagger.prune.entries import Scope, is_norm
-from tdagger.prune.factors import Term, Terms
+from tdagger.prune.factors import Term, Terms, resolve
 from tdagger.prune.units import Units
 from tdagger.transform.axes.change import candidates, shapes_of
-from tdagger.types import ResultTypes, Sized, TensorType
+from tdagger.types import DType, ResultTypes, Sized, TensorType
 
 #: Whether each entry of a dimension stays; None if all do.
 Kept = Array | None
@@ -119,6 +119,8 @@ class Removal:
         if isinstance(op, Leaf):
             return _leaf(op, plans[0])
         args = [self._argument(scope, value, i, new) for i in range(len(value.args))]
+        if value in self.units.entries.shuffles and scope is self.units.entries.scope:
+            return self._shuffle(scope, value, args[0])
         same = all(_sizes(p) == t.shape for p, t in zip(plans, result_types(value), strict=True))
         if same and all(a is b for a, b in zip(args, value.args, strict=True)):
             return value
@@ -140,7 +142,7 @@ class Removal:
         if isinstance(op, Composite):
             return self._composite(scope, value, op, args, places, plans)
         if isinstance(op, Slice):
-            return self._slice(scope, value, op)(*args)
+            return self._slice(scope, value, op, args[0])
         if isinstance(op, Pad):
             return self._pad(scope, value, op)(*args)
         if isinstance(op, Gather) and not op.batch and value.args[1] not in scope.terms and value.args[1].rank < 2:
@@ -160,7 +162,7 @@ class Removal:
 
     # Ops that say which entries.
 
-    def _slice(self, scope: Scope, value: Value, op: Slice) -> Slice:
+    def _slice(self, scope: Scope, value: Value, op: Slice, x: Value) -> Value:
         bounds: list[Bounds | None] = list(op.bounds)
         for i, old in enumerate(op.bounds):
             before, after = self.kept(scope.at(value, 0)[i]), self.kept(scope.terms[value][i])
@@ -169,19 +171,12 @@ class Removal:
             places = np.arange(int(old[0]), int(old[1]), int(old[2]))
             left = places if after is None else places[after]
             now = left if before is None else (np.cumsum(before) - 1)[left]
-            steps = np.unique(np.diff(now))
-            if len(steps) > 1:
-                raise AttributeValueError(
-                    f"every {abs(old[2])}th entry of what is left is no even step: {now.tolist()}"
-                )
-            step = int(steps[0]) if len(steps) else 1
-            count = value.args[0].shape[i] if before is None else int(before.sum())
-            start, stop = int(now[0]), int(now[-1]) + (1 if step > 0 else -1)
-            # a bound that is said in a way that follows (to the end, a chunk) stays so where it gives the same entries
-            first, last = (b.of(count) if isinstance(b, Sized) else n for b, n in ((old[0], start), (old[1], stop)))
-            same = np.array_equal(np.arange(int(first), int(last), step), now)
-            bounds[i] = (first, last, step) if same else (start, stop, step)
-        return Slice(tuple(bounds))
+            if len(np.unique(np.diff(now))) > 1:  # no even step any more: they are picked one by one
+                x, bounds[i] = Gather(i, 0)(x, const(now)), None
+            else:
+                count = value.args[0].shape[i] if before is None else int(before.sum())
+                bounds[i] = _bounds(old, now, count)
+        return Slice(tuple(bounds))(x)
 
     def _pad(self, scope: Scope, value: Value, op: Pad) -> Pad:
         widths = list(op.widths)
@@ -193,12 +188,25 @@ class Removal:
         return Pad(tuple(widths), op.value)
 
     def _gather(self, scope: Scope, value: Value, op: Gather, args: list[Any]) -> Value:
-        before = self.kept(scope.at(value, 0)[op.axis])
+        return op(args[0], const(self._places(scope, value, op.axis).astype(value.args[1].dtype.numpy)))
+
+    def _places(self, scope: Scope, value: Value, axis: int) -> Array:
+        """Which entries of what is left a gather at given places takes."""
+        before = self.kept(scope.at(value, 0)[axis])
         index = computed(value.args[1])
-        after = None if index.ndim == 0 else self.kept(scope.terms[value][op.axis])
+        after = None if index.ndim == 0 else self.kept(scope.terms[value][axis])
         left = index if after is None else index[after]
-        now = left if before is None else (np.cumsum(before) - 1)[left].astype(index.dtype)
-        return op(args[0], const(now))
+        return left if before is None else (np.cumsum(before) - 1)[left]
+
+    def _shuffle(self, scope: Scope, value: Value, x: Value) -> Value:
+        shuffle = self.units.entries.shuffles[value]
+        places = self._places(scope, value, shuffle.axis)
+        if np.array_equal(places, shuffle.places):
+            return shuffle.of(x)
+        left = shuffle.like(places)
+        if left is not None:
+            return left.of(x)
+        return x if np.array_equal(places, np.arange(len(places))) else Gather(shuffle.axis, 0)(x, const(places))
 
     # Composites.
 
@@ -235,7 +243,7 @@ class Removal:
             return _inlined(value, body, args) if chosen is None else chosen(*args)
         if op.name == block.name:
             return cast(Any, op.definition)(*args, title=op.attributes["title"], graph=body)
-        label, numbers = self._label(value, op, body, types, places, plans)
+        label, numbers = self._label(scope, value, op, body, types, places, plans)
         if plain:
             op.found[key] = (label, numbers)
             if label is op:
@@ -254,14 +262,14 @@ class Removal:
         return Graph({n: given[v] for n, v in inner.graph.inputs.items()}, outputs, name=op.name)
 
     def _label(
-        self, value: Value, op: Composite, body: Graph, types: tuple[TensorType, ...], places: list[Plan],
-        plans: list[Plan],
+        self, scope: Scope, value: Value, op: Composite, body: Graph, types: tuple[TensorType, ...],
+        places: list[Plan], plans: list[Plan],
     ) -> tuple[Composite | None, tuple[float, float] | None]:  # fmt: skip
         """The composite that has this body; where it has other numbers, those of it and the new ones."""
         shapes = [_sizes(p) for p in plans]
         numbers: tuple[float, float] | None = None
         recounts: Composite | None = None
-        for candidate in candidates(op, places, plans, value):
+        for candidate in (*candidates(op, places, plans, value), *self._regrouped(scope, value, op)):
             if shapes_of(candidate, types) != shapes:
                 continue
             candidate = cast(Composite, candidate)
@@ -271,12 +279,22 @@ class Removal:
             unlike = _unlike(body, other)
             if unlike is None:
                 continue
-            kept = _with_numbers(candidate, [old for old, _ in unlike], body, types)
+            kept = _with_numbers(candidate, _exactly(op, value, [old for old, _ in unlike]), body, types)
             if kept is not None:
                 return kept, None
             if recounts is None:
                 recounts, numbers = candidate, unlike[0]
         return (None, None) if self._keeps_numbers or recounts is None else (recounts, numbers)
+
+    def _regrouped(self, scope: Scope, value: Value, op: Composite) -> Iterator[Composite]:
+        """The composite with as many groups as are left, where those are a factor of a dimension."""
+        groups = op.attributes.get("groups")
+        terms = [t for i, a in enumerate(value.args) if is_one(a) for t in scope.at(value, i)] if groups else []
+        left = {
+            int(k.sum()) for t in terms for f in resolve(t) if f.size == groups and (k := self.kept((f,))) is not None
+        }
+        for number in left:
+            yield cast(Any, type(op))(*{**op.attributes, "groups": number}.values(), op.given)
 
     def _by_entry(self, scope: Scope) -> bool:
         """Whether an op inside takes entries one by one of a dimension that loses some."""
@@ -288,6 +306,18 @@ class Removal:
             elif value in scope.inside and self._by_entry(scope.inside[value]):
                 return True
         return False
+
+
+def _bounds(old: Bounds, now: Array, count: int) -> Bounds:
+    """The bounds that give the entries ``now`` of ``count``, said as the old ones are where that gives the same."""
+    try:
+        first, last = (b.of(count) if isinstance(b, Sized) else b for b in old[:2])
+        if np.array_equal(np.arange(int(first), int(last), int(old[2])), now):
+            return first, last, old[2]
+    except AttributeValueError:  # of so many entries there is no such part, a third chunk, say
+        pass
+    step = int(now[1] - now[0]) if len(now) > 1 else 1
+    return int(now[0]), int(now[-1]) + (1 if step > 0 else -1), step
 
 
 def _again(op: Composite, args: list[Value], shapes: list[tuple[int, ...]], value: Value) -> Any:
@@ -347,6 +377,20 @@ def _unlike(one: Graph, other: Graph) -> list[tuple[float, float]] | None:
             found.append((x.op.data.item(), y.op.data.item()))
         stack += zip(x.args, y.args, strict=True)
     return found
+
+
+def _exactly(op: Composite, value: Value, numbers: list[float]) -> list[float]:
+    """Numbers of a composite's body as they are in double precision, so that it can be computed in that too."""
+    types = [a.type for a in value.args]
+    floats, f64 = {t.dtype.numpy for t in types if t.dtype.is_float}, DType.of("f64")
+    try:
+        body = op.body(*[t.with_dtype(f64) if t.dtype.is_float else t for t in types])
+    except (AttributeValueError, TypeMismatchError):  # it takes no such types
+        return numbers
+    wide = [
+        v.op.data for v in body.values if isinstance(v.op, Const) and v.type.size == 1 and v.dtype is DType.of("f64")
+    ]
+    return [next((w.item() for w in wide if any(w.astype(f).item() == n for f in floats)), n) for n in numbers]
 
 
 def _with_numbers(op: Composite, numbers: list[float], body: Graph, types: tuple[TensorType, ...]) -> Composite | None:
