@@ -218,19 +218,15 @@ class Removal:
         shapes = [_sizes(p) for p in plans]
         # one that was walked may take entries one by one
         plain = value not in scope.inside or not self._by_entry(scope.inside[value])
-        changed = tuple(
-            [
-                tuple([i for i, p in enumerate(q) if p.size != a.shape[i]])
-                for q, a in zip(places, value.args, strict=True)
-            ]
-        )
+        left = self._left(scope, value)
+        changed = tuple([(at, tuple([(n == m, n == 1) for n, m in sizes])) for at, sizes in left])
         itself = (Removal, "itself", changed, self._keeps_numbers)
         if plain and itself in op.found:
-            # proven of this op where these dimensions have fewer entries: its attributes stay, whatever the sizes
+            # proven of this op where these factors have fewer entries: its attributes stay, whatever the sizes
             if op.found[itself] is not None:
                 self.recounted.append((self._outer, *op.found[itself]))
             return _again(op, args, shapes, value)
-        key = (Removal, tuple([a.type.shape for a in value.args]), types, self._keeps_numbers)
+        key = (Removal, tuple([a.type.shape for a in value.args]), types, left, self._keeps_numbers)
         if plain and key in op.found:
             found, numbers = op.found[key]
             if numbers is not None:
@@ -251,6 +247,16 @@ class Removal:
         if numbers is not None:
             self.recounted.append((self._outer, *numbers))
         return _inlined(value, body, args) if label is None else label(*args)
+
+    def _left(self, scope: Scope, value: Value) -> tuple[Any, ...]:
+        """Of each dimension of an argument that loses entries, its factors' entries that are left, and that were."""
+        found: list[Any] = []
+        for i, arg in enumerate(value.args):
+            for axis, term in enumerate(scope.at(value, i) if is_one(arg) else ()):
+                if self.kept(term) is not None:
+                    own = [(f.size, self.kept((f,))) for f in resolve(term)]
+                    found.append(((i, axis), tuple([(n if k is None else int(k.sum()), n) for n, k in own])))
+        return tuple(found)
 
     def _body(self, inner: Scope, op: Composite, types: tuple[TensorType, ...]) -> Graph:
         given = {
