@@ -40,6 +40,9 @@ class Left(Mapping[str, Array]):
         """Those of some names."""
         return Left(self.weights, {n: self.keeps[n] for n in names})
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.keeps
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.keeps)
 
