@@ -50,7 +50,10 @@ class Member:
 
     def sums(self, data: Array, size: int) -> Array:
         """The sum of ``data`` (of the parameter's shape) over what each of ``size`` units holds: f64 ``[size]``."""
-        each = data.sum(tuple(i for i in range(data.ndim) if i != self.axis), dtype=np.float64)
+        return self.each_sum(data.sum(tuple(i for i in range(data.ndim) if i != self.axis), dtype=np.float64), size)
+
+    def each_sum(self, each: Array, size: int) -> Array:
+        """The sum of numbers of the entries of the dimension over those of each unit."""
         out = np.zeros(size)
         for row in self.unit:
             taken = row >= 0

@@ -50,6 +50,7 @@ class Removal:
         #: Values whose composite counts entries, and what it was and is: ``(value, old, new)``.
         self.recounted: list[tuple[Value, float, float]] = []
         self._kept: dict[Term, Kept] = {}
+        self._counts: dict[Term, int] = {}
         #: Values made, and those they were made for.
         self.made_for: dict[Value, Value] = {}
         #: What became of the network's values.
@@ -69,10 +70,17 @@ class Removal:
 
     def plan(self, terms: Terms, shape: tuple[int, ...]) -> Plan:
         """The dimensions that are left."""
-        keeps = [self.kept(t) for t in terms]
-        return tuple(
-            [Place(i, n if k is None else int(k.sum())) for i, (n, k) in enumerate(zip(shape, keeps, strict=True))]
-        )
+        return tuple([Place(i, self._left(t, n)) for i, (n, t) in enumerate(zip(shape, terms, strict=True))])
+
+    def _left(self, term: Term, size: int) -> int:
+        """How many entries of a dimension stay."""
+        if not term:
+            return size
+        found = self._counts.get(term)
+        if found is None:
+            kept = self.kept(term)
+            found = self._counts[term] = size if kept is None else int(kept.sum())
+        return found
 
     def run(self) -> Graph:
         """The graph that is left."""
