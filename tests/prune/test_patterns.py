@@ -1,6 +1,6 @@
 """Networks of one pattern each: what is found of each, and what is left is what the network with zeros computes.
 
-    pytest tests/prune/test_patterns.py -k lstm
+pytest tests/prune/test_patterns.py -k lstm
 """
 
 from __future__ import annotations

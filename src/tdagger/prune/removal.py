@@ -25,7 +25,7 @@ from tdagger.library.block import block
 from tdagger.op import Array, Place, Plan, Value
 from tdagger.ops.indexing import Gather
 from tdagger.ops.source import Const, Leaf, const
-from tdagger.ops.structure import Bounds, Concat, Item, Pad, Repeat, Slice, repeat
+from tdagger.ops.structure import Bounds, Concat, Group, Item, Pad, Repeat, Slice, Ungroup, repeat
 from tdagger.prune.entries import Scope, is_norm
 from tdagger.prune.factors import Term, Terms, resolve
 from tdagger.prune.units import Units
@@ -226,7 +226,7 @@ class Removal:
         shapes = [_sizes(p) for p in plans]
         # one that was walked may take entries one by one
         plain = value not in scope.inside or not self._by_entry(scope.inside[value])
-        left = self._left(scope, value)
+        left = self._factors_left(scope, value)
         changed = tuple([(at, tuple([(n == m, n == 1) for n, m in sizes])) for at, sizes in left])
         itself = (Removal, "itself", changed, self._keeps_numbers)
         if plain and itself in op.found:
@@ -256,14 +256,13 @@ class Removal:
             self.recounted.append((self._outer, *numbers))
         return _inlined(value, body, args) if label is None else label(*args)
 
-    def _left(self, scope: Scope, value: Value) -> tuple[Any, ...]:
+    def _factors_left(self, scope: Scope, value: Value) -> tuple[Any, ...]:
         """Of each dimension of an argument that loses entries, its factors' entries that are left, and that were."""
         found: list[Any] = []
         for i, arg in enumerate(value.args):
             for axis, term in enumerate(scope.at(value, i) if is_one(arg) else ()):
                 if self.kept(term) is not None:
-                    own = [(f.size, self.kept((f,))) for f in resolve(term)]
-                    found.append(((i, axis), tuple([(n if k is None else int(k.sum()), n) for n, k in own])))
+                    found.append(((i, axis), tuple([(self._left((f,), f.size), f.size) for f in resolve(term)])))
         return tuple(found)
 
     def _body(self, inner: Scope, op: Composite, types: tuple[TensorType, ...]) -> Graph:
@@ -287,12 +286,11 @@ class Removal:
             if shapes_of(candidate, types) != shapes:
                 continue
             candidate = cast(Composite, candidate)
-            other = candidate.body(*types)
-            if other == body:
-                return candidate, None
-            unlike = _unlike(body, other)
+            unlike = _unlike(body, candidate.body(*types))
             if unlike is None:
                 continue
+            if not unlike:
+                return candidate, None
             kept = _with_numbers(candidate, _exactly(op, value, [old for old, _ in unlike]), body, types)
             if kept is not None:
                 return kept, None
@@ -369,15 +367,20 @@ def _taken(value: Value, keeps: list[Kept]) -> Value:
 
 
 def _unlike(one: Graph, other: Graph) -> list[tuple[float, float]] | None:
-    """The numbers that differ in two graphs that are the same otherwise; None if more differs."""
-    a, b = list(one.values), list(other.values)
-    if len(a) != len(b) or list(one.outputs) != list(other.outputs):
+    """The numbers that differ in two graphs that are the same otherwise; None if more differs.
+
+    Dimensions of size 1 may come and go by other ops: which of them is which says nothing of the entries.
+    """
+    if list(one.outputs) != list(other.outputs):
         return None
     pair: dict[Value, Value] = {}
     found: list[tuple[float, float]] = []
     stack = list(zip(one.outputs.values(), other.outputs.values(), strict=True))
     while stack:
         x, y = stack.pop()
+        if x.type != y.type:
+            return None
+        x, y = _under_ones(x), _under_ones(y)
         if x in pair:
             if pair[x] is not y:
                 return None
@@ -385,12 +388,28 @@ def _unlike(one: Graph, other: Graph) -> list[tuple[float, float]] | None:
         pair[x] = y
         if x.type != y.type or len(x.args) != len(y.args):
             return None
-        if x.op is not y.op:
+        if x.op is not y.op and not _same_repeat(x, y):
             if not (isinstance(x.op, Const) and isinstance(y.op, Const)) or x.type.size != 1:
                 return None
             found.append((x.op.data.item(), y.op.data.item()))
         stack += zip(x.args, y.args, strict=True)
     return found
+
+
+def _under_ones(value: Value) -> Value:
+    """What a value is with dimensions of size 1 elsewhere."""
+    while isinstance(value.op, Group | Ungroup | Repeat):
+        inner = value.args[0]
+        if [n for n in inner.shape if n != 1] != [n for n in value.shape if n != 1]:
+            return value
+        value = inner
+    return value
+
+
+def _same_repeat(x: Value, y: Value) -> bool:
+    if not (isinstance(x.op, Repeat) and isinstance(y.op, Repeat)):
+        return False
+    return [n or 1 for n in x.op.sizes] == [n or 1 for n in y.op.sizes]
 
 
 def _exactly(op: Composite, value: Value, numbers: list[float]) -> list[float]:
@@ -414,7 +433,7 @@ def _with_numbers(op: Composite, numbers: list[float], body: Graph, types: tuple
         for number in numbers:
             try:
                 found = cast(Any, type(op))(*{**attributes, name: float(number)}.values(), op.given)
-                if found.body(*types) == body:
+                if _unlike(body, found.body(*types)) == []:
                     return found
             except (AttributeValueError, TypeError, ValueError):
                 continue
