@@ -30,7 +30,7 @@ def merged(x: Any) -> Any:
     return x.transpose(1, 2).flatten(2)
 
 
-@pattern({})
+@pattern({"q:0": 4, "q:1": 6, "v:1": 6})
 def attention_by_reshape() -> Built:
     def forward(s: Any, x: Any) -> Any:
         q, k, v = heads(s.q(x), 4), heads(s.k(x), 4), heads(s.v(x), 4)
@@ -39,7 +39,7 @@ def attention_by_reshape() -> Built:
     return Net(forward, q=linear(12, 24), k=linear(12, 24), v=linear(12, 24), o=linear(24, 12)), (tokens(),)
 
 
-@pattern({})
+@pattern({"qkv:0": 4, "qkv:1": 6})
 def fused_qkv() -> Built:
     def forward(s: Any, x: Any) -> Any:
         b, n, _ = x.shape
@@ -49,7 +49,7 @@ def fused_qkv() -> Built:
     return Net(forward, qkv=linear(12, 72), o=linear(24, 12)), (tokens(),)
 
 
-@pattern({})
+@pattern({"qkv": [2, 2, 6, 6]})
 def grouped_queries() -> Built:
     def forward(s: Any, x: Any) -> Any:
         q, k, v = s.qkv(x).split([24, 12, 12], -1)
@@ -59,7 +59,7 @@ def grouped_queries() -> Built:
     return Net(forward, qkv=linear(12, 48), o=linear(24, 12)), (tokens(),)
 
 
-@pattern({})
+@pattern({"q:0": 4, "q:1": 6, "v": 5})
 def one_key_head() -> Built:
     def forward(s: Any, x: Any) -> Any:
         q, k, v = heads(s.q(x), 4), s.k(x)[:, None], s.v(x)[:, None]
@@ -68,7 +68,7 @@ def one_key_head() -> Built:
     return Net(forward, q=linear(12, 24), k=linear(12, 6), v=linear(12, 5), o=linear(20, 12)), (tokens(),)
 
 
-@pattern({})
+@pattern({"q:0": 3, "q:1": 4, "v:1": 4})
 def relative_positions() -> Built:
     index = (torch.arange(5)[:, None] - torch.arange(5)[None] + 4).flatten()
 
@@ -84,7 +84,7 @@ def relative_positions() -> Built:
     return net, (tokens(),)
 
 
-@pattern({})
+@pattern({"q:0": 2, "q:1": 3, "v:1": 6})
 def rotated_positions() -> Built:
     angles = torch.arange(5)[:, None] * torch.tensor([1.0, 0.3, 0.1])
     cos, sin = angles.cos().repeat(1, 2), angles.sin().repeat(1, 2)
@@ -101,7 +101,7 @@ def rotated_positions() -> Built:
     return net, (tokens(),)
 
 
-@pattern({})
+@pattern({"a": 12, "m:0": 3, "m:1": 4, "m.out_proj": 12})
 def multihead_attention() -> Built:
     net = Net(
         lambda s, x: s.b(s.m(y := s.a(x), y, y)[0]),
@@ -112,7 +112,7 @@ def multihead_attention() -> Built:
     return net, (tokens(6),)
 
 
-@pattern({})
+@pattern({"q:0": 2, "q:1": 4, "v:1": 5})
 def cross_attention() -> Built:
     def forward(s: Any, x: Any, y: Any) -> Any:
         return s.o(merged(F.scaled_dot_product_attention(heads(s.q(x), 2), heads(s.k(y), 2), heads(s.v(y), 2))))
@@ -121,7 +121,7 @@ def cross_attention() -> Built:
     return net, (tokens(), tokens(6, 7))
 
 
-@pattern({}, "told", "softmax")
+@pattern({"a": 10, "q": 7}, "told", "softmax")
 def attention_over_channels() -> Built:
     def forward(s: Any, x: Any) -> Any:
         y = s.a(x).transpose(1, 2)
@@ -130,7 +130,7 @@ def attention_over_channels() -> Built:
     return Net(forward, a=linear(12, 10), q=linear(5, 7), k=linear(5, 7), c=linear(10, 3)), (tokens(),)
 
 
-@pattern({}, "told")
+@pattern({"qkv": [2, 6, 6]}, "told")
 def cross_covariance() -> Built:
     def forward(s: Any, x: Any) -> Any:
         q, k, v = (heads(t, 2).transpose(-2, -1) for t in s.qkv(x).chunk(3, -1))
@@ -140,7 +140,7 @@ def cross_covariance() -> Built:
     return Net(forward, qkv=linear(12, 36), o=linear(12, 5), t=nn.Parameter(torch.rand(2, 1, 1))), (tokens(),)
 
 
-@pattern({})
+@pattern({"q:0": 2, "q:1": 4, "v:1": 5})
 def linear_attention() -> Built:
     def forward(s: Any, x: Any) -> Any:
         q, k, v = heads(s.q(x), 2).relu(), heads(s.k(x), 2).relu(), heads(s.v(x), 2)
@@ -149,7 +149,7 @@ def linear_attention() -> Built:
     return Net(forward, q=linear(12, 8), k=linear(12, 8), v=linear(12, 10), o=linear(10, 5)), (tokens(),)
 
 
-@pattern({}, "norms")
+@pattern({"e": 12, "qkv": [2, 4, 4], "u": 20}, "norms")
 def transformer_block() -> Built:
     def forward(s: Any, x: Any) -> Any:
         y = s.e(x)
@@ -164,7 +164,7 @@ def transformer_block() -> Built:
     return net, (tokens(6),)
 
 
-@pattern({}, "norms")
+@pattern({"qkv": [3, 4, 4], "u": 20}, "norms")
 def normformer() -> Built:
     def forward(s: Any, x: Any) -> Any:
         q, k, v = (heads(t, 3) for t in s.qkv(x).chunk(3, -1))
@@ -178,7 +178,7 @@ def normformer() -> Built:
     return net, (tokens(),)
 
 
-@pattern({}, "told", "mean")
+@pattern({"a": 10})
 def rms_norm_written_out() -> Built:
     def forward(s: Any, x: Any) -> Any:
         y = s.a(x)
@@ -187,23 +187,23 @@ def rms_norm_written_out() -> Built:
     return Net(forward, a=linear(12, 10), g=nn.Parameter(torch.rand(10)), b=linear(10, 4)), (tokens(),)
 
 
-@pattern({}, "norms")
+@pattern({"a": 10}, "norms")
 def rms_norm() -> Built:
     return Net(lambda s, x: s.b(s.n(s.a(x))), a=linear(12, 10), n=nn.RMSNorm(10), b=linear(10, 4)), (tokens(),)
 
 
-@pattern({})
+@pattern({"a": 10})
 def gated_linear_units() -> Built:
     return Net(lambda s, x: s.b(F.glu(s.a(x))), a=linear(12, 20), b=linear(10, 4)), (tokens(),)
 
 
-@pattern({})
+@pattern({"g": 20})
 def swish_gated() -> Built:
     net = Net(lambda s, x: s.d(F.silu(s.g(x)) * s.u(x)), g=linear(12, 20), u=linear(12, 20), d=linear(20, 4))
     return net, (tokens(),)
 
 
-@pattern({})
+@pattern({"u.0": 10, "u.1": 10, "u.2": 10})
 def mixture_of_experts() -> Built:
     def forward(s: Any, x: Any) -> Any:
         gate = s.r(x).softmax(-1)
@@ -217,7 +217,7 @@ def mixture_of_experts() -> Built:
     return net, (tokens(),)
 
 
-@pattern({})
+@pattern({"r": 3, "up": 10}, "told", "softmax")
 def experts_in_one() -> Built:
     """Top-1 of experts whose weights are one parameter each."""
 
@@ -232,7 +232,7 @@ def experts_in_one() -> Built:
     return net, (tokens(),)
 
 
-@pattern({})
+@pattern({"a": 8, "u": 11})
 def token_mixing() -> Built:
     net = Net(
         lambda s, x: s.h((y := s.a(x)) + s.v(s.u(y.transpose(1, 2)).relu()).transpose(1, 2)),
@@ -241,31 +241,31 @@ def token_mixing() -> Built:
     return net, (tokens(6),)
 
 
-@pattern({})
+@pattern({"a": 7, "r": 9})
 def lstm() -> Built:
     net = Net(lambda s, x: s.h(s.r(s.a(x))[0]), a=linear(6, 7), r=nn.LSTM(7, 9, 2, batch_first=True), h=linear(9, 4))
     return net, (tokens(6),)
 
 
-@pattern({})
+@pattern({"r": 7})
 def lstm_both_ways() -> Built:
     net = Net(lambda s, x: s.h(s.r(x)[0]), r=nn.LSTM(6, 7, 2, batch_first=True, bidirectional=True), h=linear(14, 4))
     return net, (tokens(6),)
 
 
-@pattern({})
+@pattern({"r": [5, 9]})
 def lstm_projected() -> Built:
     net = Net(lambda s, x: s.h(s.r(x)[0]), r=nn.LSTM(6, 9, batch_first=True, proj_size=5), h=linear(5, 4))
     return net, (tokens(6),)
 
 
-@pattern({})
+@pattern({"r": 7})
 def gru() -> Built:
     net = Net(lambda s, x: s.h(s.r(x)[1][-1]), r=nn.GRU(6, 7, 2, batch_first=True), h=linear(7, 4))
     return net, (tokens(6),)
 
 
-@pattern({})
+@pattern({"r": 7})
 def cells_in_a_loop() -> Built:
     def forward(s: Any, x: Any) -> Any:
         h = x.new_zeros(2, 7)

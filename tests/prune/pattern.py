@@ -30,13 +30,13 @@ class Net(nn.Module):
 class Pattern:
     """A network with inputs of a batch of 2, and what is expected of it.
 
-    ``groups`` are the groups there are and how many units each has; ``verdict`` how a network without some is one with
-    zeros: exact, norms (but for norms), told (but for other ops that are named), none (nothing goes); ``says`` is found
-    in what stops dimensions or in why a plan isn't exact.
+    ``groups`` are the groups there are and how many units each has (those of one module together); ``verdict`` how
+    a network without some is one with zeros: exact, norms (but for norms), told (but for other ops that are named),
+    none (nothing goes); ``says`` is found in what stops dimensions or in why a plan isn't exact.
     """
 
     build: Callable[[], tuple[nn.Module, tuple[torch.Tensor, ...]]]
-    groups: Mapping[str, int]
+    groups: Mapping[str, int | list[int]]
     verdict: str
     says: str
     train: bool
@@ -56,7 +56,7 @@ PATTERNS: dict[str, Pattern] = {}
 
 
 def pattern(
-    groups: Mapping[str, int], verdict: str = "exact", says: str = "", train: bool = False
+    groups: Mapping[str, int | list[int]], verdict: str = "exact", says: str = "", train: bool = False
 ) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
     """Put a function that builds a network into the table, under its name."""
 

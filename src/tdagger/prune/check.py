@@ -70,16 +70,22 @@ def checked(dag: TensorDAG, small: TensorDAG, removal: Removal, seed: int, frame
     missing = [n for n in dag.graph.parameters if n not in dag.weights]
     if missing:
         raise InputError(f"a plan of a network without weights can't be checked: {missing[0]!r} has no data")
-    masked = replace(dag, weights=_masked(dag, removal), source=None)
     inputs = random_inputs(dag.graph, dag.graph, {n: n for n in dag.graph.inputs}, seed)
-    expected = _outputs(_with_zeros(masked, removal, [])[0], inputs, framework)
+    expected = _outputs(zeroed(dag, removal), inputs, framework)
     given = _outputs(small, inputs, framework)
     unlike = _difference(expected, given)
     values = _unlike_values(removal)
     if unlike <= EQUAL or not values:
         return Check(unlike, unlike)
+    masked = replace(dag, weights=_masked(dag, removal), source=None)
     helped, names = _with_zeros(masked, removal, values)
     return Check(_difference(_outputs(helped, inputs, framework), given), unlike, names)
+
+
+def zeroed(dag: TensorDAG, removal: Removal) -> TensorDAG:
+    """The network with zeros in the place of what goes, which the smaller one is compared with."""
+    masked = replace(dag, weights=_masked(dag, removal), source=None)
+    return _with_zeros(masked, removal, [])[0]
 
 
 def _masked(dag: TensorDAG, removal: Removal) -> Weights:

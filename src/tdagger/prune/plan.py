@@ -80,6 +80,11 @@ class PrunePlan:
     def _applied(self) -> tuple[TensorDAG, Removal]:
         return without(cast(TensorDAG, self.found.dag), self.found.units, self.gone, self.keep_numbers)
 
+    @property
+    def removal(self) -> Removal:
+        """What is left of every value; makes the smaller network if it wasn't yet."""
+        return self._applied[1]
+
     def apply(self) -> TensorDAG:
         """The smaller network."""
         return self._applied[0]
