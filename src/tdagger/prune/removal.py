@@ -257,13 +257,16 @@ class Removal:
         return _inlined(value, body, args) if label is None else label(*args)
 
     def _factors_left(self, scope: Scope, value: Value) -> tuple[Any, ...]:
-        """Of each dimension of an argument that loses entries, its factors' entries that are left, and that were."""
-        found: list[Any] = []
-        for i, arg in enumerate(value.args):
-            for axis, term in enumerate(scope.at(value, i) if is_one(arg) else ()):
-                if self.kept(term) is not None:
-                    found.append(((i, axis), tuple([(self._left((f,), f.size), f.size) for f in resolve(term)])))
-        return tuple(found)
+        """Of each dimension that loses entries (of arguments, then results): its factors' entries left, and all."""
+        dims = [scope.at(value, i) if is_one(a) else () for i, a in enumerate(value.args)] + scope.of(value)
+        return tuple(
+            [
+                ((i, axis), tuple([(self._left((f,), f.size), f.size) for f in resolve(term)]))
+                for i, terms in enumerate(dims)
+                for axis, term in enumerate(terms)
+                if self.kept(term) is not None
+            ]
+        )
 
     def _body(self, inner: Scope, op: Composite, types: tuple[TensorType, ...]) -> Graph:
         given = {
