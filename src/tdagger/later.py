@@ -42,6 +42,7 @@ LATER = {
     "torch.by_call": f"{_TORCH}.measure.executions:by_call",
     "torch.source": f"{_TORCH}.source.named",
     "torch.save": f"{_TORCH}.emit.save:save",
+    "torch.learned_masks": f"{_TORCH}.prune.masks:learned_masks",
     "torch.constant": f"{_TORCH}.constants:constant",
 }
 

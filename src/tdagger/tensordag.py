@@ -316,6 +316,29 @@ class TensorDAG:
         """
         return self.prune_plan(**how).apply()
 
+    def learned_masks(self, **options: Any) -> Any:
+        """A torch module of the network with a trainable gate for every unit of :meth:`prunable`'s groups.
+
+        It is called as the network is; train ``learned.parameters()`` in a loop of your own: the network's weights and
+        ``learned.logits``. ``learned.penalty(flops=0.5)`` is added to the loss (also ``params``, ``bytes``),
+        ``learned.advance()`` follows each step, and ``learned.plan()`` is the :class:`tdagger.prune.plan.PrunePlan`
+        of what was learned: docs/pruning-learned.md.
+
+        ``gates``: "hard_concrete" (drawn between 0 and 1, mostly exactly one of them) or "straight_through" (drawn 0 or
+        1, with the gradient of what lies between). ``start``: how likely a unit is there at first. ``multiple_of``
+        entries stay in every dimension: as many neighbours share a gate. ``schedule``: a dict or a
+        :class:`tdagger.frameworks.torch.prune.masks.Schedule` of warm-up, ramp and temperature. ``seed`` makes gates
+        drawn the same each time. ``least``, ``keep``, ``only``, ``inexact``: see :meth:`prune`. AttributeValueError if
+        nothing may go, InputError for parameters without data.
+
+        >>> import torch, tdagger as td
+        >>> dag = td.layers.linear(4, 8).rename({"": "a"}) >> td.layers.linear(8, 3).rename({"": "b"})
+        >>> learned = dag.learned_masks(seed=0)
+        >>> learned(torch.ones(1, 4)).shape, round(float(learned.expected("params").detach()), 3)
+        (torch.Size([1, 3]), 0.904)
+        """
+        return later("torch.learned_masks")(self, **options)
+
     # What it costs, as formulas.
 
     def cost_formula(self, what: str, unit: Unit = "bytes", *, assume: bool = False) -> CostFunction:

@@ -138,7 +138,7 @@ def prune_plan(
         raise AttributeValueError(
             f"prune: give one of flops, params, bytes, ratio or entries, got {', '.join(targets) or 'none'}"
         )
-    groups = _allowed(found, keep, only, inexact)
+    groups = allowed(found, keep, only, inexact)
     ranked = _ranked(dag, found, groups, importance_of(importance), normalise, multiple_of, least)
     ((name, target),) = targets.items()
     if name == "ratio":
@@ -204,7 +204,7 @@ def _said(found: Prunable, entries: Mapping[str, Sequence[int]]) -> dict[str, Ar
     return units
 
 
-def _allowed(found: Prunable, keep: Sequence[str], only: Sequence[str], inexact: str) -> list[Group]:
+def allowed(found: Prunable, keep: Sequence[str], only: Sequence[str], inexact: str) -> list[Group]:
     """The groups that may lose units."""
     if inexact not in ("none", "norms", "all"):
         raise AttributeValueError(f"prune: inexact is 'none', 'norms' or 'all', got {inexact!r}")
@@ -243,14 +243,14 @@ def _ranked(
         by = np.argsort(score, kind="stable")
         order.append(by)
         scores.append(score[by] / NORMALISE[normalise](score))
-    steps = [_step(g, multiple_of) for g in groups]
+    steps = [step_of(g, multiple_of) for g in groups]
     kept = [
         max(int(np.ceil(least * g.size)) if isinstance(least, float) and least < 1 else int(least), 1) for g in groups
     ]
     return Ranked(found, groups, order, scores, steps, [max(g.size - k, 0) for g, k in zip(groups, kept, strict=True)])
 
 
-def _step(group: Group, multiple_of: int) -> int:
+def step_of(group: Group, multiple_of: int) -> int:
     """How many units make ``multiple_of`` entries, where a unit is several."""
     each = max((m.each for m in group.members), default=1)
     step = multiple_of // int(np.gcd(multiple_of, each))
