@@ -89,13 +89,13 @@ class LearnedMasks(nn.Module):
             raise AttributeValueError(f"learned_masks: gates are hard_concrete or straight_through, got {gates!r}")
         if not 0 < start < 1:
             raise AttributeValueError(f"learned_masks: start is a chance between 0 and 1, got {start}")
-        found = dag.prunable() if found is None else found
-        groups = allowed(found, keep, only, inexact)
+        own: Prunable = dag.prunable() if found is None else found
+        groups = allowed(own, keep, only, inexact)
         if not groups:
             raise AttributeValueError(f"learned_masks: no group of {dag.name} may lose units; see dag.prunable()")
         self.dag, self.kind, self.schedule = dag, gates, schedule
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-        self.tables = GateTables(found, groups)
+        self.tables = GateTables(own, groups)
         self.steps = [step_of(g, multiple_of) for g in groups]
         self.least = [max(math.ceil(least * g.size) if 0 < least < 1 else int(least), 1) for g in groups]
         self.network = cast(nn.Module, to_torch(dag, copy=True))
@@ -105,7 +105,7 @@ class LearnedMasks(nn.Module):
         self._constant("block", blocks)
         self._constant("entries", self.tables.entries)
         self._constant("factor", self.tables.factor)
-        self.costs = {n: _Cost(found.cost[p], found.sizes, self.tables.factors) for n, p in _COSTS.items()}
+        self.costs = {n: _Cost(own.cost[p], own.sizes, self.tables.factors) for n, p in _COSTS.items()}
         self._find_masks()
 
     def _constant(self, name: str, array: Array) -> None:
