@@ -74,11 +74,16 @@ class PrunePlan:
     @property
     def why(self) -> tuple[str, ...]:
         """Why the smaller network isn't the one with zeros in the place of what goes; nothing if it is."""
-        return self.found.why(self.gone)[0]
+        return self.found.why(self.gone, self.keep_numbers)[0]
 
     @cached_property
     def _applied(self) -> tuple[TensorDAG, Removal]:
-        return without(self.dag, self.found.units, self.gone, self.keep_numbers)
+        return without(cast(TensorDAG, self.found.dag), self.found.units, self.gone, self.keep_numbers)
+
+    @property
+    def removal(self) -> Removal:
+        """What is left of every value; makes the smaller network if it wasn't yet."""
+        return self._applied[1]
 
     def apply(self) -> TensorDAG:
         """The smaller network."""
@@ -90,7 +95,7 @@ class PrunePlan:
         Where a norm counts what goes, it is given what is left in both, so that all else is compared: see
         :class:`Check`. ``framework`` runs them: torch where it is installed, else numpy, the reference.
         """
-        return checked(self.dag, *self._applied, seed, framework)
+        return checked(cast(TensorDAG, self.found.dag), *self._applied, seed, framework)
 
     def __str__(self) -> str:
         lines = [f"{'group':40} {'units':>7} {'left':>7}"]
@@ -171,7 +176,7 @@ def _cost(dag: TensorDAG, found: Prunable, name: str, device: Any) -> Callable[[
                 "prune: time needs the device that it is predicted for: device='a100', or a device file"
             )
         on = device_of(device)
-        return lambda gone: float(predict(without(dag, found.units, gone)[0].graph, on))
+        return lambda gone: float(predict(without(cast(TensorDAG, found.dag), found.units, gone)[0].graph, on))
     cost = found.cost[{"params": "parameters"}.get(name, name)]
     return lambda gone: cost(found.left(gone))
 
