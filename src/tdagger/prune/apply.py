@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -27,12 +27,23 @@ class Left(Mapping[str, Array]):
 
     def __getitem__(self, name: str) -> Array:
         data = np.asarray(self.weights[name])
-        for axis, kept in enumerate(self.keeps[name]):
-            if kept is not None:
-                data = data.compress(kept, axis)
-        return data
+        keeps = self.keeps[name]
+        if sum(k is not None for k in keeps) < 2:
+            for axis, kept in enumerate(keeps):
+                data = data if kept is None else data.compress(kept, axis)
+            return data
+        return data[
+            np.ix_(*[np.flatnonzero(np.ones(n) if k is None else k) for n, k in zip(data.shape, keeps, strict=True)])
+        ]
 
-    def __iter__(self) -> Any:
+    def part(self, names: Iterable[str]) -> Left:
+        """Those of some names."""
+        return Left(self.weights, {n: self.keeps[n] for n in names})
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.keeps
+
+    def __iter__(self) -> Iterator[str]:
         return iter(self.keeps)
 
     def __len__(self) -> int:

@@ -28,6 +28,7 @@ from tdagger.ops.indexing import Gather, Scan, Scatter
 from tdagger.ops.source import Const, Input, Iota, Leaf, Parameter
 from tdagger.ops.structure import Concat, Group, Item, Pad, Permute, Reduce, Repeat, Slice, Ungroup
 from tdagger.prune import factors
+from tdagger.prune.bodies import applied, body_of
 from tdagger.prune.factors import Block, Factor, Term, Terms, Tie, resolve, size_of
 
 #: For every dimension, whether its removed entries are 0.
@@ -45,14 +46,15 @@ class Seen(NamedTuple):
 class Scope:
     """The terms of the values of one graph: the network's, or the body of one composite in it."""
 
-    __slots__ = ("graph", "inside", "terms", "uses", "zeros")
+    __slots__ = ("graph", "inside", "opened", "terms", "uses", "zeros")
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.terms: dict[Value, Any] = {}
         self.zeros: dict[Value, Any] = {}
-        #: The scopes of composites' bodies.
+        #: The scopes of composites' bodies that were walked, and of those that were only looked into later.
         self.inside: dict[Value, Scope] = {}
+        self.opened: dict[Value, Scope] = {}
         #: The terms of an argument made of constants alone, in this use of it.
         self.uses: dict[tuple[Value, int], Terms] = {}
 
@@ -70,6 +72,21 @@ class Entries:
     """The factors of every dimension of a graph, ties between their entries, and what sees a dimension as a whole."""
 
     def __init__(self, graph: Graph) -> None:
+        self._begin(graph)
+        with bulk():
+            self._walk(self.scope, {}, True)
+        for name, value in graph.updates.items():
+            leaf: Any = graph.buffers.get(name) or graph.parameters.get(name)
+            self._outer = value
+            if leaf in self.scope.terms:
+                self.join(self.scope.terms[leaf], self._result(value))
+            for term in () if leaf in self.scope.terms else self._result(value):
+                factors.block(term, Block(value, f"is what the buffer {name!r} becomes"))
+        for name, value in graph.outputs.items():
+            for term in self._result(value):
+                factors.block(term, Block(value, f"is the output {name!r}"))
+
+    def _begin(self, graph: Graph) -> None:
         self.graph = graph
         self.all: list[Factor] = []
         self.ties: list[Tie] = []
@@ -79,20 +96,37 @@ class Entries:
         self._flat: dict[Term, Factor] = {}
         #: The value of the network in whose composites the walk is.
         self._outer: Value
-        self._value: Value
         self.scope = Scope(graph)
-        with bulk():
-            self._walk(self.scope, {}, True)
-        for name, value in graph.updates.items():
-            leaf: Any = graph.buffers.get(name) or graph.parameters.get(name)
-            self._outer = self._value = value
-            if leaf in self.scope.terms:
-                self.join(self.scope.terms[leaf], self._result(value))
-            for term in () if leaf in self.scope.terms else self._result(value):
-                factors.block(term, Block(value, f"is what the buffer {name!r} becomes"))
-        for name, value in graph.outputs.items():
-            for term in self._result(value):
-                factors.block(term, Block(value, f"is the output {name!r}"))
+
+    @classmethod
+    def of_body(cls, graph: Graph) -> Entries:
+        """The beginning of a walk of a body alone; see :mod:`tdagger.prune.bodies`."""
+        new = cls.__new__(cls)
+        new._begin(graph)
+        new._outer = next(iter(graph.outputs.values()))
+        return new
+
+    def walked(self, graph: Graph, zeros: Sequence[Zeros]) -> tuple[list[Terms], list[Terms], list[Zeros]]:
+        """Walk a body alone: the terms of its inputs and results, and where the results are zero."""
+        inputs = [tuple([self._new(n) for n in v.shape]) for v in graph.inputs.values()]
+        results, each = self._inner(self.scope, inputs, zeros)
+        return inputs, results, each
+
+    def opened(self, scope: Scope, value: Value) -> Scope:
+        """The scope of a composite's body; walked now if what it says was known without."""
+        found = scope.inside.get(value) or scope.opened.get(value)
+        if found is None:
+            kept = self.ties, self.seen, self.work
+            self.ties, self.seen, self.work = [], [], []
+            self._outer = value
+            op = cast(Composite, value.op)
+            found = scope.opened[value] = Scope(op.body(*[a.type for a in value.args]))
+            terms = [scope.at(value, i) for i in range(len(value.args))]
+            results, _ = self._inner(found, terms, [(False,) * len(t) for t in terms])
+            for own, terms in zip(scope.of(value), results, strict=True):
+                self.join(own, terms)
+            self.ties, self.seen, self.work = kept
+        return found
 
     def _result(self, value: Value) -> Terms:
         return self.scope.terms.get(value, ())
@@ -105,7 +139,6 @@ class Entries:
         for value in scope.graph.values:
             if outermost:
                 self._outer = value
-            self._value = value
             op = value.op
             if value in given:
                 scope.terms[value], scope.zeros[value] = given[value]
@@ -159,25 +192,33 @@ class Entries:
     def _compose(
         self, scope: Scope, value: Value, op: Composite, terms: list[Any], zeros: list[Any]
     ) -> tuple[Any, Any]:
-        body = op.body(*[a.type for a in value.args])
-        inner = scope.inside[value] = Scope(body)
-        given = {v: (t, z) for v, t, z in zip(body.inputs.values(), terms, zeros, strict=True)}
+        types = tuple([a.type for a in value.args])
+        if all(is_one(a) for a in value.args):
+            known = body_of(type(self), op, types, tuple(zeros))
+            if known is not None:
+                results = applied(self, known, self._outer, terms)
+                return (results[0], known.zeros[0]) if is_one(value) else (results, list(known.zeros))
+        inner = scope.inside[value] = Scope(op.body(*types))
         before = len(self.work)
-        self._walk(inner, given)
-        self._value = value
-        each_entry = op.definition.flops_each
+        results, each = self._inner(inner, terms, zeros)
+        if op.definition.flops_each is not None:  # it is counted as itself
+            self.work[before:] = [(op.definition.flops_each, results[0])]
+        return (results[0], each[0]) if is_one(value) else (results, each)
+
+    def _inner(self, inner: Scope, terms: Sequence[Terms], zeros: Sequence[Any]) -> tuple[list[Terms], list[Zeros]]:
+        """Walk a body: the terms of its results, and where they are zero."""
+        graph = inner.graph
+        self._walk(inner, {v: (t, z) for v, t, z in zip(graph.inputs.values(), terms, zeros, strict=True)})
         results: list[Terms] = []
         each: list[Zeros] = []
-        for out in body.outputs.values():
+        for out in graph.outputs.values():
             if out in inner.terms:
                 results.append(inner.terms[out])
                 each.append(inner.zeros[out])
             else:  # made of constants alone: a table
                 results.append(tuple([self._new(n) for n in out.shape]))
                 each.append((_is_zero(out),) * out.rank)
-        if each_entry is not None:  # it is counted as itself
-            self.work[before:] = [(each_entry, results[0])]
-        return (results[0], each[0]) if is_one(value) else (results, each)
+        return results, each
 
     def _count(self, op: Op, value: Value, args: list[Terms], out: Terms) -> None:
         """The operations of a core op, as its own rule has them at these sizes."""
@@ -230,6 +271,14 @@ class Entries:
         factor = Factor(int(size), why)
         self.all.append(factor)
         return (factor,)
+
+    def fresh_factor(self, size: int, why: Block | None = None) -> Term:
+        """A factor of its own, kept whole if there is a reason."""
+        return self._new(size, why)
+
+    def see(self, value: Value, what: Sequence[tuple[Term, str]]) -> None:
+        """Note what an op takes in as a whole."""
+        self.seen += [Seen(value, term, how) for term, how in what]
 
     def fresh(self, size: int, why: str) -> Term:
         return self._new(size, Block(self._outer, "is as long as its windows are") if why == "kernel" else None)

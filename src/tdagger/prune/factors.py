@@ -99,6 +99,8 @@ def equate(a: Factor, b: Factor) -> None:
     if a.factors or b.factors:
         align(list(resolve((a,))), list(resolve((b,))), None)
         return
+    if a.number < 0 <= b.number:  # one that is counted stands for both
+        a, b = b, a
     b.parent = a
     a.block = a.block or b.block
 

@@ -13,10 +13,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from tdagger.network import Network
 from tdagger.op import Array, Value
 from tdagger.prune.costs import Polynomial
 from tdagger.prune.entries import Entries, is_norm
-from tdagger.prune.factors import Factor, resolve
+from tdagger.prune.factors import Factor, Term, resolve
 from tdagger.prune.units import Units
 from tdagger.transform.networks import place
 
@@ -49,7 +49,10 @@ class Member:
 
     def sums(self, data: Array, size: int) -> Array:
         """The sum of ``data`` (of the parameter's shape) over what each of ``size`` units holds: f64 ``[size]``."""
-        each = data.sum(tuple(i for i in range(data.ndim) if i != self.axis), dtype=np.float64)
+        return self.each_sum(data.sum(tuple(i for i in range(data.ndim) if i != self.axis), dtype=np.float64), size)
+
+    def each_sum(self, each: Array, size: int) -> Array:
+        """The sum of numbers of the entries of the dimension over those of each unit."""
         out = np.zeros(size)
         for row in self.unit:
             taken = row >= 0
@@ -86,11 +89,31 @@ class Group:
     place: int
     members: tuple[Member, ...]
     classes: Array = field(repr=False)
-    flops: float = 0
-    parameters: float = 0
-    bytes: float = 0
+    found: Prunable = field(repr=False)
     why: tuple[str, ...] = ()
     only_norms: bool = True
+
+    @cached_property
+    def freed(self) -> dict[str, float]:
+        """Flops, parameters and bytes that one unit frees where all others stay."""
+        gone = self.found.units.removed(self.classes[:1])
+        left = self.found.left(gone)
+        return {name: cost(self.found.sizes) - cost(left) for name, cost in self.found.cost.items()}
+
+    @property
+    def flops(self) -> float:
+        """What one unit frees of the network's flops."""
+        return self.freed["flops"]
+
+    @property
+    def parameters(self) -> float:
+        """How many numbers of parameters one unit frees."""
+        return self.freed["parameters"]
+
+    @property
+    def bytes(self) -> float:
+        """How many bytes of parameters one unit frees."""
+        return self.freed["bytes"]
 
     @property
     def module(self) -> str:
@@ -163,59 +186,57 @@ class Prunable:
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """The groups, in the order of the network's parameters."""
-        units, signature = self.units, np.zeros(self.units.count, np.uint64)
+        units, free = self.units, self.units.free
+        roots = {f: units.roots(f) for f in units.factors if f.block is None}
+        signature = np.zeros(units.count, np.uint64)
         numbers = np.random.default_rng(0).integers(0, 2**63, len(units.factors), dtype=np.uint64)
-        roots: dict[Factor, Array] = {}
-        for factor, number in zip(units.factors, numbers, strict=True):
-            if factor.block is None:
-                roots[factor] = found = units.roots(factor)
-                signature[np.unique(found[found >= 0])] += number  # classes that lie in the same factors are alike
-        free = units.free
-        own: dict[int, list[tuple[str, int, int, Factor]]] = {}
+        for (_, found), number in zip(roots.items(), numbers, strict=False):
+            # classes that lie in the same factors are alike; each factor counts once
+            signature[found[:, 0] if _is_plain(found) else np.unique(found[found >= 0])] += number
+        _, kinds = np.unique(signature[free], return_inverse=True)
+        order = np.argsort(kinds, kind="stable")
+        classes = np.split(free[order], np.cumsum(np.bincount(kinds))[:-1]) if len(free) else []
+        #: Of each class its group and its number there; the last is that of -1.
+        kind, unit = np.full(units.count + 1, -1, np.int64), np.full(units.count + 1, -1, np.int64)
+        kind[free] = kinds
+        for each in classes:
+            unit[each] = np.arange(len(each))
+        lies = {f: _by_kind(found, kind, unit) for f, found in roots.items()}
+        own: dict[int, list[_Place]] = {}
         for name, value in self.dag.graph.parameters.items():
-            for axis, term in enumerate(self.entries.scope.terms.get(value, ())):
-                for position, factor in enumerate(resolve(term)):
-                    if factor in roots:
-                        for kind in np.unique(signature[roots[factor][roots[factor] >= 0]]).tolist():
-                            own.setdefault(kind, []).append((name, axis, position, factor))
-        order = np.argsort(signature[free], kind="stable")
-        kinds, starts = np.unique(signature[free][order], return_index=True)
-        classes = dict(zip(kinds.tolist(), np.split(free[order], starts[1:]), strict=True))
+            for axis, term in enumerate(map(resolve, self.entries.scope.terms.get(value, ()))):
+                for position, factor in enumerate(term):
+                    for k, found in lies[factor].items() if factor in lies else ():
+                        own.setdefault(k, []).append(_Place(name, axis, position, term, found))
+        why = self._why_by_kind(lies)
         names = _Names()
-        return tuple(
-            [self._group(names, classes[kind], places, roots) for kind, places in own.items() if kind in classes]
-        )
+        return tuple([self._group(names, classes[k], places, *why(k)) for k, places in own.items()])
 
     def _group(
-        self, names: _Names, classes: Array, places: list[tuple[str, int, int, Factor]], roots: dict[Factor, Array]
+        self, names: _Names, classes: Array, places: list[_Place], why: tuple[str, ...], only_norms: bool
     ) -> Group:
-        unit = np.full(self.units.count + 1, -1, np.int64)
-        unit[classes] = np.arange(len(classes))
         members: list[Member] = []
-        for name, axis, position, factor in places:
-            terms = self.entries.scope.terms[self.dag.graph.parameters[name]]
-            term = resolve(terms[axis])
+        for name, axis, position, term, found in places:
             inner = math.prod(f.size for f in term[position + 1 :])
             outer = math.prod(f.size for f in term[:position])
-            found = unit[roots[factor]].T  # [k, size]
-            found = found[(found >= 0).any(1)]
-            if len(found):
-                members.append(Member(name, axis, np.tile(np.repeat(found, inner, 1), (1, outer))))
-        name, axis, position, factor = next((p for p in places if p[1] == 0), places[0])
-        of = [
-            f.size for f in resolve(self.entries.scope.terms[self.dag.graph.parameters[name]][axis]) if f.block is None
-        ]
-        at = sum(
-            f.block is None for f in resolve(self.entries.scope.terms[self.dag.graph.parameters[name]][axis])[:position]
-        )
-        gone = self.units.removed(classes[:1])
-        freed = {k: cost(self.sizes) - cost(self.left(gone)) for k, cost in self.cost.items()}
-        why, only_norms = self.why(gone)
-        return Group(
-            names.new(name.rpartition(".")[0] or name, f":{at}" if len(of) > 1 else ""),
-            len(classes), tuple(of), at, tuple(members), classes,
-            freed["flops"], freed["parameters"], freed["bytes"], why, only_norms,
-        )  # fmt: skip
+            unit = found if inner == outer == 1 else np.tile(np.repeat(found, inner, 1), (1, outer))
+            members.append(Member(name, axis, unit))
+        name, _, position, term, _ = next((p for p in places if p.axis == 0), places[0])
+        of = [f.size for f in term if f.block is None]
+        at = sum(f.block is None for f in term[:position])
+        own = names.new(name.rpartition(".")[0] or name, f":{at}" if len(of) > 1 else "")
+        return Group(own, len(classes), tuple(of), at, tuple(members), classes, self, why, only_norms)
+
+    def _why_by_kind(self, lies: dict[Factor, dict[int, Array]]) -> Callable[[int], tuple[tuple[str, ...], bool]]:
+        """For the number of a group, what isn't the same without its units as with zeros, and whether that is norms."""
+        found: dict[int, dict[str, bool]] = {}
+        for value, how, seen in self._sights:
+            for k in {k for f in seen for k in lies.get(f, ())}:
+                found.setdefault(k, {})[self._said(value, how)] = is_norm(value)
+        return lambda k: (tuple(found.get(k, ())), all(found.get(k, {}).values()))
+
+    def _said(self, value: Value, how: str) -> str:
+        return f"{value.op.name}{'' if is_norm(value) else f' {how} them'}{self._where(value)}"
 
     @cached_property
     def _sights(self) -> list[tuple[Value, str, list[Factor]]]:
@@ -225,15 +246,11 @@ class Prunable:
 
     def why(self, gone: Array) -> tuple[tuple[str, ...], bool]:
         """What isn't the same without some entries as with zeros there, and whether that is norms alone."""
-        found: dict[str, None] = {}
-        only_norms = True
+        found: dict[str, bool] = {}
         for value, how, factors in self._sights:
             if any(gone[f.number : f.number + f.size].any() for f in factors):
-                norm = is_norm(value)
-                only_norms &= norm
-                said = f"{value.op.name}" if norm else f"{value.op.name} {how} them"
-                found[f"{said}{self._where(value)}"] = None
-        return tuple(found), only_norms
+                found[self._said(value, how)] = is_norm(value)
+        return tuple(found), all(found.values())
 
     @cached_property
     def stopped(self) -> tuple[Stopped, ...]:
@@ -268,6 +285,32 @@ class Prunable:
     def __str__(self) -> str:
         lines = [*map(str, self.groups)]
         return "\n".join([*lines, *(f"stopped: {s}" for s in self.stopped)])
+
+
+class _Place(NamedTuple):
+    """A factor of a dimension of a parameter, and for each of its entries the units of a group that it goes with."""
+
+    name: str
+    axis: int
+    position: int
+    term: Term
+    unit: Array
+
+
+def _is_plain(found: Array) -> bool:
+    """Whether each entry of a factor goes with one class, which is nobody else's there."""
+    return found.shape[1] == 1 and len(np.unique(found)) == len(found)
+
+
+def _by_kind(found: Array, kind: Array, unit: Array) -> dict[int, Array]:
+    """For each group that entries of a factor go with, the numbers of their units: ``[k, entries]``."""
+    kinds = kind[found]
+    out: dict[int, Array] = {}
+    for k in np.unique(kinds).tolist():
+        if k >= 0:
+            own = np.where(kinds == k, unit[found], -1).T
+            out[k] = own[(own >= 0).any(1)]
+    return out
 
 
 class _Names:

@@ -50,6 +50,15 @@ class Weighed:
             out += member.sums(function(member.name, self.data(member)), self.size)
         return out
 
+    def squares(self) -> Array:
+        """The sum of squares of what each unit holds: f64 ``[size]``, without a copy of the weights."""
+        out = np.zeros(self.size)
+        for member in self.group.members:
+            data = self.data(member)
+            axes = list(range(data.ndim))
+            out += member.each_sum(np.einsum(data, axes, data, axes, [member.axis]), self.size)
+        return out
+
     def rows(self, axis: int | None = None) -> Iterator[Array]:
         """What each unit holds of every member (of those at dimension ``axis``) as a row: ``[size, n]``."""
         for member in self.group.members:
@@ -70,12 +79,12 @@ def l1(group: Weighed) -> Array:
 
 def l2(group: Weighed) -> Array:
     """The Euclidean norm of all that a unit holds."""
-    return np.sqrt(group.sums(lambda name, w: np.square(w, dtype=np.float64)))
+    return np.sqrt(group.squares())
 
 
 def lamp(group: Weighed) -> Array:
     """Squares over the sum of those that are no smaller, which compares groups with each other: arXiv:2010.07611."""
-    squares = group.sums(lambda name, w: np.square(w, dtype=np.float64))
+    squares = group.squares()
     order = np.argsort(squares, kind="stable")
     after = np.cumsum(squares[order][::-1])[::-1]
     out = np.empty_like(squares)

@@ -50,6 +50,7 @@ class Removal:
         #: Values whose composite counts entries, and what it was and is: ``(value, old, new)``.
         self.recounted: list[tuple[Value, float, float]] = []
         self._kept: dict[Term, Kept] = {}
+        self._counts: dict[Term, int] = {}
         #: Values made, and those they were made for.
         self.made_for: dict[Value, Value] = {}
         #: What became of the network's values.
@@ -69,10 +70,17 @@ class Removal:
 
     def plan(self, terms: Terms, shape: tuple[int, ...]) -> Plan:
         """The dimensions that are left."""
-        keeps = [self.kept(t) for t in terms]
-        return tuple(
-            [Place(i, n if k is None else int(k.sum())) for i, (n, k) in enumerate(zip(shape, keeps, strict=True))]
-        )
+        return tuple([Place(i, self._left(t, n)) for i, (n, t) in enumerate(zip(shape, terms, strict=True))])
+
+    def _left(self, term: Term, size: int) -> int:
+        """How many entries of a dimension stay."""
+        if not term:
+            return size
+        found = self._counts.get(term)
+        if found is None:
+            kept = self.kept(term)
+            found = self._counts[term] = size if kept is None else int(kept.sum())
+        return found
 
     def run(self) -> Graph:
         """The graph that is left."""
@@ -208,16 +216,28 @@ class Removal:
     ) -> Any:
         types = tuple([a.type for a in args])
         shapes = [_sizes(p) for p in plans]
-        inner = scope.inside[value]
+        # one that was walked may take entries one by one
+        plain = value not in scope.inside or not self._by_entry(scope.inside[value])
+        changed = tuple(
+            [
+                tuple([i for i, p in enumerate(q) if p.size != a.shape[i]])
+                for q, a in zip(places, value.args, strict=True)
+            ]
+        )
+        itself = (Removal, "itself", changed, self._keeps_numbers)
+        if plain and itself in op.found:
+            # proven of this op where these dimensions have fewer entries: its attributes stay, whatever the sizes
+            if op.found[itself] is not None:
+                self.recounted.append((self._outer, *op.found[itself]))
+            return _again(op, args, shapes, value)
         key = (Removal, tuple([a.type.shape for a in value.args]), types, self._keeps_numbers)
-        plain = not self._by_entry(inner)
         if plain and key in op.found:
             found, numbers = op.found[key]
             if numbers is not None:
                 self.recounted.append((self._outer, *numbers))
             if found is not None:
                 return _again(found, args, shapes, value)
-        body = self._body(inner, op, types)
+        body = self._body(self.units.entries.opened(scope, value), op, types)
         if op.has_branches:
             chosen = control.of_body(body)
             return _inlined(value, body, args) if chosen is None else chosen(*args)
@@ -226,6 +246,8 @@ class Removal:
         label, numbers = self._label(value, op, body, types, places, plans)
         if plain:
             op.found[key] = (label, numbers)
+            if label is op:
+                op.found[itself] = numbers
         if numbers is not None:
             self.recounted.append((self._outer, *numbers))
         return _inlined(value, body, args) if label is None else label(*args)

@@ -168,7 +168,11 @@ class Units:
         """For every entry of a dimension, whether it stays."""
         found = np.ones(1, bool)
         for factor in resolve(term):
-            found = np.logical_and.outer(found, ~removed[factor.number : factor.number + factor.size]).reshape(-1)
+            if factor.number < 0:  # of a body that was looked into later, and in no dimension outside
+                found = np.repeat(found, factor.size)
+            else:
+                own = ~removed[factor.number : factor.number + factor.size]
+                found = np.logical_and.outer(found, own).reshape(-1)
         return found
 
 
