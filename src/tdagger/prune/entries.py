@@ -29,7 +29,7 @@ from tdagger.ops.elementwise import POINTWISE
 from tdagger.ops.external import External
 from tdagger.ops.indexing import Gather, Scan, Scatter
 from tdagger.ops.source import Const, Input, Iota, Leaf, Parameter
-from tdagger.ops.structure import Fold, Item, Reduce
+from tdagger.ops.structure import Fold, Item, Reduce, Repeat
 from tdagger.prune import factors
 from tdagger.prune.bodies import applied, body_of
 from tdagger.prune.factors import Block, Factor, Term, Terms, Tie, resolve, size_of
@@ -84,8 +84,8 @@ class Scope:
 class Entries:
     """The factors of every dimension of a graph, ties between their entries, and what sees a dimension as a whole."""
 
-    def __init__(self, graph: Graph) -> None:
-        self._begin(graph)
+    def __init__(self, graph: Graph, rows_of: frozenset[str] = frozenset()) -> None:
+        self._begin(graph, rows_of)
         with bulk():
             self._walk(self.scope, {}, True)
         for name, value in graph.updates.items():
@@ -95,12 +95,18 @@ class Entries:
                 self.join(self.scope.terms[leaf], self._result(value))
             for term in () if leaf in self.scope.terms else self._result(value):
                 factors.block(term, Block(value, f"is what the buffer {name!r} becomes"))
+        rows = {f for term in self._rows for f in resolve(term)}
         for name, value in graph.outputs.items():
             for term in self._result(value):
+                if term and rows.issuperset(resolve(term)):
+                    continue
                 factors.block(term, Block(value, f"is the output {name!r}"))
 
-    def _begin(self, graph: Graph) -> None:
+    def _begin(self, graph: Graph, rows_of: frozenset[str] = frozenset()) -> None:
         self.graph = graph
+        #: Rows of these parameters may go though inputs choose them and outputs list them: whoever asks knows how.
+        self._rows_of = rows_of
+        self._rows: list[Term] = []
         self.all: list[Factor] = []
         self.ties: list[Tie] = []
         self.seen: list[Seen] = []
@@ -157,6 +163,7 @@ class Entries:
         for value in scope.graph.values:
             if outermost:
                 self._outer, self._norm = value, is_norm(value)
+                self._spread(scope, value)
             op = value.op
             before = len(self.work)
             if outermost and not isinstance(op, Input) and (isinstance(op, Leaf) or value.args):
@@ -178,6 +185,8 @@ class Entries:
     def _leaf(self, value: Value, op: Leaf) -> tuple[Terms, Zeros]:
         why = Block(value, f"is the input {op.leaf!r}") if isinstance(op, Input) else None
         terms = tuple([self._new(n, why) for n in value.shape])
+        if op.leaf in self._rows_of:
+            self._rows.append(terms[0])
         return terms, (ZERO if isinstance(op, Parameter) else NUMBER,) * value.rank
 
     def _visit(self, scope: Scope, value: Value, static: set[Value]) -> None:
@@ -194,7 +203,7 @@ class Entries:
                     terms.append([tuple([self._new(n) for n in t.shape]) for t in result_types(arg)])
                     zeros.append([(NUMBER,) * t.rank for t in result_types(arg)])
             else:
-                terms.append(scope.terms[arg])
+                terms.append(scope.uses[value, i] if (value, i) in scope.uses else scope.terms[arg])
                 zeros.append((ZERO,) * arg.rank if scope.is_last(arg, value) else scope.zeros[arg])
         if isinstance(op, Item):
             scope.terms[value], scope.zeros[value] = terms[0][op.index], zeros[0][op.index]
@@ -214,12 +223,24 @@ class Entries:
             scope.zeros[value] = after(op, value, zeros)
             self._count(op, value, terms, scope.terms[value])
 
+    def _spread(self, scope: Scope, value: Value) -> None:
+        """Where an argument repeats something, terms of this use's own: each takes as many as it needs.
+
+        By interning, two layers that spread one thing (cosines of positions) over their heads have one value for it,
+        which ties no head to another.
+        """
+        for i, arg in enumerate(value.args):
+            if isinstance(arg.op, Repeat) and arg in scope.terms and len(scope.graph.users[arg]) > 1:
+                pairs = zip(arg.op.sizes, arg.shape, scope.terms[arg], strict=True)
+                scope.uses[value, i] = tuple([t if n is None else self._new(size) for n, size, t in pairs])
+
     @nested
     def _compose(
         self, scope: Scope, value: Value, op: Composite, terms: list[Any], zeros: list[Any]
     ) -> tuple[Any, Any]:
         types = tuple([a.type for a in value.args])
-        if all(is_one(a) for a in value.args):
+        plain = not self._rows or not any(t in self._rows for each in terms for t in each)
+        if plain and all(is_one(a) for a in value.args):
             known = body_of(type(self), op, types, tuple(zeros), self._norm)
             if known is not None:
                 results = applied(self, known, self._outer, terms)
@@ -385,6 +406,8 @@ class Entries:
         return self._flat[term]
 
     def mark(self, term: Term, how: str) -> None:
+        if how == "indexes" and term in self._rows:
+            return
         if how.startswith("draws"):
             self.seen.append(Seen(self._outer, term, how))
         elif (not how.startswith("takes the ") and how not in _BY_ENTRY) or how.startswith("takes the running"):

@@ -117,6 +117,11 @@ class Group:
         return self.freed["bytes"]
 
     @property
+    def module(self) -> str:
+        """The path of the module that makes the units."""
+        return next((m for m in self.members if m.axis == 0), self.members[0]).name.rpartition(".")[0]
+
+    @property
     def exact(self) -> bool:
         """Whether removing units is the same as making their weights zero."""
         return not self.why

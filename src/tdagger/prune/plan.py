@@ -143,10 +143,11 @@ def prune_plan(
         raise AttributeValueError(
             f"prune: give one of flops, params, bytes, ratio or entries, got {', '.join(targets) or 'none'}"
         )
-    groups = _allowed(found, keep, only, inexact)
+    groups = allowed(found, keep, only, inexact)
     ranked = _ranked(dag, found, groups, importance_of(importance), normalise, multiple_of, least)
     ((name, target),) = targets.items()
     if name == "ratio":
+        _check_ratio(target, found)
         counts = ranked.stepped([round(g.size * _part(target, g)) for g in groups])
     else:
         left = _cost(dag, found, name, device)
@@ -181,6 +182,16 @@ def _cost(dag: TensorDAG, found: Prunable, name: str, device: Any) -> Callable[[
     return lambda gone: cost(found.left(gone))
 
 
+def _check_ratio(target: float | Mapping[str, float], found: Prunable) -> None:
+    """AttributeValueError for a name that no group has, and for what is no part."""
+    parts = target if isinstance(target, Mapping) else {"*": target}
+    for pattern, part in parts.items():
+        if not any(fnmatch.fnmatchcase(g.name, pattern) for g in found.groups):
+            raise AttributeValueError(f"prune: ratio={{{pattern!r}: ...}}, but no group is called that")
+        if not 0 <= part < 1:
+            raise AttributeValueError(f"prune: ratio is the part of units that goes, 0 to less than 1, got {part}")
+
+
 def _part(target: float | Mapping[str, float], group: Group) -> float:
     if not isinstance(target, Mapping):
         return target
@@ -209,15 +220,16 @@ def _said(found: Prunable, entries: Mapping[str, Sequence[int]]) -> dict[str, Ar
     return units
 
 
-def _allowed(found: Prunable, keep: Sequence[str], only: Sequence[str], inexact: str) -> list[Group]:
+def allowed(found: Prunable, keep: Sequence[str], only: Sequence[str], inexact: str) -> list[Group]:
     """The groups that may lose units."""
     if inexact not in ("none", "norms", "all"):
         raise AttributeValueError(f"prune: inexact is 'none', 'norms' or 'all', got {inexact!r}")
-    for pattern in (*keep, *only):
-        if not any(_meant(g, pattern) for g in found.groups):
-            raise AttributeValueError(f"prune: no group, parameter or module is called {pattern!r}")
+    for patterns, meant in ((keep, _meant), (only, _made_by)):
+        for pattern in patterns:
+            if not any(meant(g, pattern) for g in found.groups):
+                raise AttributeValueError(f"prune: no group, parameter or module is called {pattern!r}")
     groups = [g for g in found.groups if g.size > 1 and not any(_meant(g, p) for p in keep)]
-    groups = [g for g in groups if not only or any(_meant(g, p) for p in only)]
+    groups = [g for g in groups if not only or any(_made_by(g, p) for p in only)]
     if inexact == "all":
         return groups
     return [g for g in groups if g.exact or (inexact == "norms" and g.only_norms)]
@@ -228,6 +240,13 @@ def _meant(group: Group, pattern: str) -> bool:
     if fnmatch.fnmatchcase(group.name, pattern):
         return True
     return any(fnmatch.fnmatchcase(m.name, p) for m in group.members for p in (pattern, f"{pattern}.*"))
+
+
+def _made_by(group: Group, pattern: str) -> bool:
+    """Whether a pattern names a group, a parameter that it is in, or a module that makes it."""
+    if any(fnmatch.fnmatchcase(n, pattern) for n in (group.name, *[m.name for m in group.members])):
+        return True
+    return any(fnmatch.fnmatchcase(group.module, p) for p in (pattern, f"{pattern}.*"))
 
 
 def _ranked(
@@ -248,14 +267,14 @@ def _ranked(
         by = np.argsort(score, kind="stable")
         order.append(by)
         scores.append(score[by] / NORMALISE[normalise](score))
-    steps = [_step(g, multiple_of) for g in groups]
+    steps = [step_of(g, multiple_of) for g in groups]
     kept = [
         max(int(np.ceil(least * g.size)) if isinstance(least, float) and least < 1 else int(least), 1) for g in groups
     ]
     return Ranked(found, groups, order, scores, steps, [max(g.size - k, 0) for g, k in zip(groups, kept, strict=True)])
 
 
-def _step(group: Group, multiple_of: int) -> int:
+def step_of(group: Group, multiple_of: int) -> int:
     """How many units make ``multiple_of`` entries, where a unit is several."""
     each = max((m.each for m in group.members), default=1)
     step = multiple_of // int(np.gcd(multiple_of, each))

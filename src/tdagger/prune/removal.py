@@ -161,6 +161,11 @@ class Removal:
 
     def _argument(self, scope: Scope, value: Value, i: int, new: dict[Value, Any]) -> Any:
         arg = value.args[i]
+        if arg in scope.terms and (value, i) in scope.uses:  # something repeated, in this use as often as is left
+            keeps = [self.kept(t) for t in scope.uses[value, i]]
+            sizes = cast(Repeat, arg.op).sizes
+            pairs = zip(sizes, keeps, strict=True)
+            return repeat(new[arg.args[0]], [n if n is None or k is None else int(k.sum()) for n, k in pairs])
         if arg in scope.terms or not is_one(arg):
             return new[arg]
         if isinstance(value.op, Gather) and i == 1:
