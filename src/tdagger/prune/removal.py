@@ -295,13 +295,15 @@ class Removal:
                 continue
             candidate = cast(Composite, candidate)
             unlike = _unlike(body, candidate.body(*types))
-            if unlike is None:
-                continue
-            if not unlike:
+            if unlike == []:
                 return candidate, None
-            kept = _with_numbers(candidate, _exactly(op, value, [old for old, _ in unlike]), body, types)
+            # a number that the composite makes of sizes may be left out altogether: 1 / sqrt(1)
+            own = [before for before, _ in unlike] if unlike else _scalars(body)
+            kept = _with_numbers(candidate, _exactly(op, value, own), body, types)
             if kept is not None:
                 return kept, None
+            if unlike is None:
+                continue
             if recounts is None:
                 recounts, numbers = candidate, unlike[0]
         return (None, None) if self._keeps_numbers or recounts is None else (recounts, numbers)
@@ -418,6 +420,10 @@ def _same_repeat(x: Value, y: Value) -> bool:
     if not (isinstance(x.op, Repeat) and isinstance(y.op, Repeat)):
         return False
     return [n or 1 for n in x.op.sizes] == [n or 1 for n in y.op.sizes]
+
+
+def _scalars(graph: Graph) -> list[float]:
+    return [v.op.data.item() for v in graph.values if isinstance(v.op, Const) and v.type.size == 1 and v.dtype.is_float]
 
 
 def _exactly(op: Composite, value: Value, numbers: list[float]) -> list[float]:
