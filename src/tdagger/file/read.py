@@ -123,11 +123,11 @@ def _int(value: Any, where: str, least: int = 0, below: int = 2**53) -> int:
 class _Call:
     """A row of "calls": an op on arguments of some types; a leaf or constant has no op of its own."""
 
-    __slots__ = ("again", "count", "kind", "type", "types")
+    __slots__ = ("count", "kind", "made", "type", "types")
 
     def __init__(self, kind: str, type_: Any, types: list[Any], op: Op | None) -> None:
         self.kind, self.type, self.types, self.count = kind, type_, types, len(types)
-        self.again = None if op is None else op.again
+        self.made = None if op is None else op.made
 
 
 class _Reader:
@@ -196,27 +196,26 @@ class _Reader:
         flat = expanded(self.document["paths"], self.numbers, "paths")
         if flat[:2] != [0, 0]:
             raise FileError("paths: row 0 must be 0, 0, the path of no name")
-        found = [""]
-        after: dict[int, int] = {}
-        lengths = 0
-        for i in range(2, len(flat) - 1, 2):
-            name, ref = flat[i], flat[i + 1]
-            row = len(found)
-            parent = ref if ref >= 0 else row + ref
-            if not 0 <= parent < row or not 0 <= name <= len(self.strings):
-                raise FileError(f"paths: row {row} refers to what isn't there")
-            if name:
-                last = self.strings[name - 1]
-            else:
-                last = str(after.get(parent, 0))
-                after[parent] = after.get(parent, 0) + 1
-            path = f"{found[parent]}.{last}" if parent else last
-            lengths += len(path)
-            if len(path) > self.limits.name or lengths > 64 * self.numbers:
-                raise FileError(f"paths: row {row} is a name of {len(path)} characters")
-            found.append(path)
         if len(flat) % 2:
             raise FileError("paths: has an odd number of numbers")
+        found = [""]
+        after: dict[int, int] = {}
+        left, longest = 64 * self.numbers, self.limits.name
+        strings, count = self.strings, len(self.strings)
+        for row, (name, ref) in enumerate(zip(flat[2::2], flat[3::2], strict=True), 1):
+            parent = ref if ref >= 0 else row + ref
+            if not 0 <= parent < row or not 0 <= name <= count:
+                raise FileError(f"paths: row {row} refers to what isn't there")
+            if name:
+                last = strings[name - 1]
+            else:
+                number = after.get(parent, 0)
+                last, after[parent] = str(number), number + 1
+            path = f"{found[parent]}.{last}" if parent else last
+            left -= len(path)
+            if len(path) > longest or left < 0:
+                raise FileError(f"paths: row {row} is a name of {len(path)} characters")
+            found.append(path)
         return found
 
     def _type(self, row: Any, where: str) -> TensorType:
@@ -271,15 +270,20 @@ class _Reader:
     def _weights(self, said: dict[str, Any]) -> list[WeightRow]:
         where = "networks[0].weights"
         found: list[WeightRow] = []
+        paths, types = self.paths, self.types
         for path, type_, flags, alias in table(said["weights"], 4, self.numbers, where):
-            own = f"{where}: row {len(found)}"
-            name = self._path(path, own)
-            found.append(WeightRow(name, self._type_at(type_, own), _int(flags, own, 0, 32), alias))
+            if not (0 <= path < len(paths) and 0 <= type_ < len(types) and 0 <= flags < 32):
+                raise FileError(
+                    f"{where}: row {len(found)}: there is no path {path}, no type {type_} or no flags {flags}"
+                )
+            found.append(WeightRow(paths[path], types[type_], flags, alias))
         for i, row in enumerate(found):
+            if not row.alias:
+                continue
             _int(row.alias, f"{where}: row {i}", 0, len(found) + 1)
-            if row.alias and (found[row.alias - 1].alias or row.flags & HAS_DATA):
+            if found[row.alias - 1].alias or row.flags & HAS_DATA:
                 raise FileError(f"{where}: row {i} is tied to one that is tied itself, or has data of its own")
-            if row.alias and found[row.alias - 1].type is not row.type:
+            if found[row.alias - 1].type is not row.type:
                 raise FileError(f"{where}: row {i} is tied to a tensor of another type")
         if len({row.name for row in found}) != len(found):
             raise FileError(f"{where}: a name is there twice")
@@ -413,7 +417,7 @@ class _Reader:
         values: list[Value] = []
         calls, weights, constants = self.calls, self.weights, self.constants
         add = values.append
-        weight = k = 0
+        weight = k = given = 0
         n = len(flat)
         types: Any
         try:
@@ -422,17 +426,20 @@ class _Reader:
                 if call is None:
                     call = calls[flat[k]] = self._call(flat[k], f"{where}: value {len(values)}")
                 k += 1
-                if call.again is not None:
+                if call.made is not None:
                     stop = k + call.count
                     args = tuple([values[r] for r in flat[k:stop]])
                     types = [a.type for a in args]
                     if types != call.types or stop > n:
                         told = ", ".join(map(str, types))
                         raise FileError(f"{where}: value {len(values)} is {call.kind} of other types: {told}")
-                    add(call.again(args, call.type))
+                    add(call.made(args, call.type))
                     k = stop
                 elif call.kind == "input":
-                    add(Input(inputs[len(values)], call.type)())
+                    if len(values) != given:
+                        raise FileError(f"{where}: the inputs must come first, and there are {len(inputs)}")
+                    add(Input.of(inputs[given], call.type))
+                    given += 1
                 elif call.kind == "const":
                     value = constants[_int(flat[k], f"{where}: value {len(values)}")]
                     if value.type is not call.type:
@@ -443,12 +450,13 @@ class _Reader:
                     k += 1
                 else:
                     weight += flat[k]
-                    add(_LEAVES[call.kind](weights[_int(weight, f"{where}: value {len(values)}")].name, call.type)())
+                    if weight < 0:
+                        raise IndexError
+                    add(_LEAVES[call.kind].of(weights[weight].name, call.type))
                     k += 1
         except IndexError:
             raise FileError(f"{where}: value {len(values)} refers to what isn't there, or not yet") from None
-        given = sum(1 for v in values if v.op.__class__ is Input)
-        if given != len(inputs) or any(v.op.__class__ is not Input for v in values[:given]):
+        if given != len(inputs):
             raise FileError(f"{where}: the inputs must come first, and there are {len(inputs)}")
         if len(set(values)) != len(values):
             raise FileError(f"{where}: a value is there twice")
