@@ -18,7 +18,8 @@ from tdagger.errors import FileError, TDaggerError
 from tdagger.file import container
 from tdagger.file.container import KEY, FileWeights, Header
 from tdagger.file.limits import Limits
-from tdagger.file.read import Found, Tensors, WeightRow, check_stored, check_version, of_header, read
+from tdagger.file.read import Found, check_version, read
+from tdagger.file.tables import Tensors, WeightRow, check_stored, of_header
 from tdagger.file.trees import Classes, FileName
 from tdagger.file.write import HAS_DATA, Document, little, written
 from tdagger.graph import bulk
