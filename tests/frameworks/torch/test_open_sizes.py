@@ -242,3 +242,30 @@ def test_expressions_of_sizes() -> None:
     assert bound.lines() == ["h, _, c = x.shape"]
     with pytest.raises(td.AxisError, match="can't be told"):
         bound.filled(str(sizes_as(symbol("w", 2), 2)))
+
+
+def test_the_source_is_captured_once_where_it_says_the_same() -> None:
+    """Also where the graph leaves doubts of several axes."""
+    dag = td.from_torch(Function(lambda x: x[2:, 1:] * 2), torch.randn(3, 6))
+    dag.to_torch()
+    dag.to_torch()
+    assert dag.source.count[0] == 1
+
+
+@pytest.mark.parametrize("by", [2, 3])
+def test_what_python_does_to_odd_sizes_is_fixed(by: int) -> None:
+    """The graph leaves no doubt: only the source says that it is another where a size isn't a multiple."""
+    module = Function(lambda x: x * 2 if x.shape[1] % by == 0 else x * 3)
+    net = td.from_torch(module, torch.randn(2, 6)).to_torch()
+    assert net.fixed_axes == {"n": "at n=13 the source does something else"}
+    check(module, net, [(5, 6)])
+    with pytest.raises(td.InputError, match="n=6"):
+        net(torch.randn(2, 7))
+
+
+def test_axes_of_one_size_are_told_apart() -> None:
+    """The source mixes up two sizes that are the same in the example, and at every multiple of it."""
+    module = Function(lambda x: x * x.shape[1] if x.shape[1] == x.shape[2] else x)
+    net = td.from_torch(module, torch.randn(2, 6, 6)).to_torch()
+    with pytest.raises(td.InputError):
+        net(torch.randn(2, 6, 7))

@@ -47,7 +47,7 @@ from tdagger.op import Value
 from tdagger.ops.source import Buffer, Const, Input, Iota, Leaf, Parameter
 from tdagger.ops.structure import Item, Permute, Repeat, Slice
 from tdagger.tensordag import Origin, TensorDAG, Weight
-from tdagger.transform.axes.open import Candidates, opened
+from tdagger.transform.axes.open import Candidates
 from tdagger.tree import Tree, container_of
 from tdagger.types import MARK, Size, TensorType, readable, sizes_as
 
@@ -259,7 +259,10 @@ def design_of(dag: TensorDAG, copy: bool, free: Candidates | None) -> Design:
     def tried(names: Sequence[str]) -> Design | str:
         """The design with some axes open, or why they can't be."""
         try:
-            designs = [_design(replace(made, dag=n, conditions=c)) for n, c in _opened(dag, names, free.plural)]
+            designs = [
+                _design(replace(made, dag=replace(dag, graph=o.graph, origins=o.origins), conditions=o.conditions))
+                for o in free.opened(named, names, dag.origins)
+            ]
         except (AxisError, AttributeValueError, TypeMismatchError) as e:
             return shown(readable(str(e)).splitlines()[0])
         other = _difference(designs[0], designs[1], state)
@@ -279,14 +282,6 @@ def design_of(dag: TensorDAG, copy: bool, free: Candidates | None) -> Design:
         return found
     made.why |= dict.fromkeys(names, found)
     return _design(made)
-
-
-def _opened(
-    dag: TensorDAG, names: Sequence[str], plural: frozenset[str]
-) -> Iterator[tuple[TensorDAG, tuple[Condition, ...]]]:
-    """The network with some axes open, at two points."""
-    for graph, origins, conditions in opened(dag.axes(), names, dag.origins, plural):
-        yield replace(dag, graph=graph, origins=origins), conditions
 
 
 def _difference(a: Design, b: Design, state: set[str]) -> str | None:
