@@ -17,8 +17,9 @@ from torch import Tensor
 
 from tdagger.errors import SourceError, UnsupportedError
 from tdagger.frameworks.source import FORMS
+from tdagger.frameworks.torch.emit.classes import Part
+from tdagger.frameworks.torch.emit.design import design_of
 from tdagger.frameworks.torch.emit.module import Block, assembled, sources
-from tdagger.frameworks.torch.exporter import Part, design_of
 from tdagger.names import docstring, is_attribute, is_dotted, literal, shown
 from tdagger.op import Op
 from tdagger.tensordag import TensorDAG
