@@ -269,3 +269,40 @@ def test_axes_of_one_size_are_told_apart() -> None:
     net = td.from_torch(module, torch.randn(2, 6, 6)).to_torch()
     with pytest.raises(td.InputError):
         net(torch.randn(2, 6, 7))
+
+
+SOME = torch.tensor([0, 5])
+
+#: What needs so many entries of the last axis, of 9 in the example; the source raises of fewer.
+FEWEST: dict[str, tuple[Callable[..., Any], tuple[int, ...], int, str]] = {
+    "topk": (lambda x: x.topk(3, 1)[0], (2, 9), 3, "topk"),
+    "kthvalue": (lambda x: x.kthvalue(3, 1)[0], (2, 9), 3, "kthvalue"),
+    "convolution": (lambda x: F.conv1d(x, torch.ones(2, 3, 4)), (2, 3, 9), 4, "convolution"),
+    "stride": (lambda x: F.conv1d(x, torch.ones(2, 3, 4), stride=3, padding=1), (2, 3, 9), 2, "convolution"),
+    "transposed": (
+        lambda x: F.conv_transpose1d(x, torch.ones(3, 2, 4), padding=3),
+        (2, 3, 9),
+        3,
+        "convolution_transpose",
+    ),
+    "pool": (lambda x: F.max_pool1d(x, 4, 2), (2, 3, 9), 4, "max_pool"),
+    "pool of a pool": (lambda x: F.avg_pool1d(F.max_pool1d(x, 2), 3), (2, 3, 9), 6, "avg_pool"),
+    "reflect": (lambda x: F.pad(x, (2, 3), mode="reflect"), (2, 3, 9), 4, "reflect_pad"),
+    "circular": (lambda x: F.pad(x, (2, 3), mode="circular"), (2, 3, 9), 3, "circular_pad"),
+    "windows": (lambda x: x.unfold(1, 4, 2), (2, 9), 4, "unfold"),
+    "index": (lambda x: x[:, SOME], (2, 9), 6, "gather"),
+    "written": (lambda x: x.index_copy(1, SOME, torch.ones(2, 2)), (2, 9), 6, "scatter"),
+    "smaller": (lambda x: F.interpolate(x, scale_factor=0.3), (2, 3, 9), 4, "interpolate"),
+    "norm": (lambda x: F.instance_norm(x), (2, 3, 9), 2, "instance_norm"),
+}
+
+
+@pytest.mark.parametrize("name", FEWEST)
+def test_too_few_entries_are_refused_at_the_door(name: str) -> None:
+    function, shape, least, what = FEWEST[name]
+    module = Function(function)
+    net = td.from_torch(module, torch.randn(shape)).to_torch()
+    check(module, net, [(*shape[:-1], least)])
+    check(module, net, [(*shape[:-1], 11)])
+    with pytest.raises(td.InputError, match=rf"^\w+: {least} at least are needed by {what}$"):
+        net(torch.randn(*shape[:-1], least - 1))

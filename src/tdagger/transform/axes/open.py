@@ -14,15 +14,15 @@ from typing import NamedTuple
 from tdagger.analysis.axes.algebra import resolve
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.axes.sizes import Sizes, assumed, solve
-from tdagger.analysis.formulas.polynomial import Number, Point, Symbol, never_negative, variable
+from tdagger.analysis.formulas.polynomial import Point, Symbol, variable
 from tdagger.analysis.formulas.symbolic import Condition, FreeSizes
 from tdagger.errors import AxisError
 from tdagger.graph import Graph
-from tdagger.ops.structure import Slice
 from tdagger.transform.axes.certain import unknown
+from tdagger.transform.axes.least import long_enough
 from tdagger.transform.axes.resize import at_sizes, resize
 from tdagger.transform.networks import Origins, changed, own_axes, place
-from tdagger.types import Size, Sized, readable, sizes_as
+from tdagger.types import readable, sizes_as
 
 
 class Opened(NamedTuple):
@@ -50,7 +50,7 @@ def opened(named: NamedAxes, names: Sequence[str], origins: Origins) -> Iterator
         sizes = Sizes()
         sizes.known = {a: sizes_as(n, point.of(n)) for a, n in free.known.items()}
         graph, found = changed(at_sizes(named.axes, sizes, place(origins)), origins)
-        yield Opened(graph, found, tuple(dict.fromkeys((*conditions, *_long_enough(graph, own)))))
+        yield Opened(graph, found, tuple(dict.fromkeys((*conditions, *long_enough(graph, own)))))
 
 
 def _solved(named: NamedAxes, names: Sequence[str]) -> tuple[Sizes, list[Condition], dict[str, Symbol]]:
@@ -59,28 +59,6 @@ def _solved(named: NamedAxes, names: Sequence[str]) -> tuple[Sizes, list[Conditi
     symbols = {n: _symbol(n) for n in names}
     free = solve(named.axes, {named.term(n): variable(s) for n, s in symbols.items()}, FreeSizes(conditions))
     return free, conditions, symbols
-
-
-def _long_enough(graph: Graph, own: Point) -> Iterator[Condition]:
-    """That axes have as many entries as slices take by numbers, where they have them at their ``own`` sizes."""
-    least: dict[Number, int] = {}
-    for value in graph.values:
-        for n, bounds in zip(value.args[0].shape, value.op.bounds, strict=True) if isinstance(value.op, Slice) else ():
-            if bounds is None or not isinstance(n, Size):
-                continue
-            for bound, more in zip(bounds, (1, 0), strict=False):
-                if isinstance(bound, Sized) and bound.parts is not None:
-                    yield from _in_parts(n.formula, *bound.parts)
-                    continue
-                if isinstance(bound, Sized):
-                    needed = -bound.plus if (bound.offsets, bound.divisor) == ((0,), 1) else 0
-                else:
-                    needed = 0 if isinstance(bound, Size) else bound + more
-                if needed <= own.of(n.formula):
-                    least[n.formula] = max(least.get(n.formula, 0), needed)
-    for formula, needed in least.items():
-        if not never_negative(formula - needed):
-            yield Condition(formula - needed, "positive", f"{formula} entries: {needed} at least are needed")
 
 
 def _points(sizes: Mapping[Symbol, int], conditions: Sequence[Condition]) -> tuple[Point, Point]:
@@ -102,13 +80,6 @@ def _points(sizes: Mapping[Symbol, int], conditions: Sequence[Condition]) -> tup
                     f"axis {symbol} of {size} entries has no two other sizes that fulfil what is asked of it"
                 )
     return Point(found[0]), Point(found[1])
-
-
-def _in_parts(n: Number, how: str, by: int, count: int) -> Iterator[Condition]:
-    """That an axis of ``n`` entries is cut into as many parts as it was."""
-    if how in ("split", "chunk"):
-        parts = -(-n // by) if how == "split" else -(-n // -(-n // by))
-        yield Condition(parts - count, "zero", f"{how}({by}) of {n} entries must give {count} parts")
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,9 @@ class Classes:
         constant = "constant"
         while any(n.startswith(constant) for n in names):
             constant += "_"
-        key = (kind, constant, tuple(call.graph.inputs.values()), tuple(call.graph.outputs.values()))
+        lists = self.lists(call.path)
+        graph = call.graph
+        key = (kind, constant, tuple(graph.inputs.values()), tuple(graph.outputs.values()), tuple(lists.items()))
         found = self._made.get(key)
         if found is None:
             try:
@@ -129,6 +131,7 @@ class Classes:
         writer = self._writer_of(graph, row_of, near, {"", *inside})
         writer.state = set(names)
         writer.trains = self._trains
+        writer.lists = self.lists(call.path)
         self._names |= writer.names
         writer.names = self._names
         writer.constant = constant
@@ -161,11 +164,24 @@ class Classes:
             self._tensors[value] = from_numpy(_data(value), DTYPES[value.dtype.name]).clone()
         return self._tensors[value]
 
+    def lists(self, around: str) -> dict[str, int]:
+        """The lists of modules in a module, by their paths there, and how many modules are in each."""
+        start = f"{around}." if around else ""
+        return {
+            path.removeprefix(start): len(names)
+            for path, names in self._paths.items()
+            if path.startswith(start) and self._is_list(path, self._dag.modules.get(path, ""), names)
+        }
+
+    def _is_list(self, path: str, kind: str, names: list[str]) -> bool:
+        """Whether what nothing is called at is a list."""
+        numbered = bool(names) and [str(i) for i in range(len(names))] == names
+        owns = any("." not in n[len(path) + 1 :] for n in self._inside[path] if n not in self._paths)
+        return kind in ("", "ModuleList") and numbered and not owns
+
     def holder(self, path: str, kind: str, names: list[str]) -> Part:
         """What is at a path that nothing is called at."""
-        numbered = names and [str(i) for i in range(len(names))] == names
-        owns = any("." not in n[len(path) + 1 :] for n in self._inside[path] if n not in self._paths)
-        if kind in ("", "ModuleList") and numbered and not owns:
+        if self._is_list(path, kind, names):
             return Part(None, nn.ModuleList)
         return Part(Source("", {}, class_name(kind))) if kind else Part(None, Block)
 

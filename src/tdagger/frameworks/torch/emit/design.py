@@ -174,6 +174,7 @@ def designed(made: Making) -> Design:
     writer = writer_of(own, row_of, origins, {"", *paths})
     writer.state = set(state)
     writer.trains = trains
+    writer.lists = classes.lists("")
     writer.guards = guards
     names |= writer.names
     writer.names = names
