@@ -263,6 +263,29 @@ def test_what_python_does_to_odd_sizes_is_fixed(by: int) -> None:
         net(torch.randn(2, 7))
 
 
+def test_what_is_cut_into_windows_is_asked_at_multiples() -> None:
+    """The source can't have odd sizes of one axis; what it does to odd sizes of another is seen all the same."""
+
+    def function(x: Tensor) -> Tensor:
+        assert x.shape[2] % 2 == 0
+        return x * 7.5 if x.shape[1] % 2 == 0 else x * 3
+
+    net = td.from_torch(Function(function), torch.randn(2, 6, 4)).to_torch()
+    assert net.fixed_axes == {"n": "at n=13 the source does something else"}
+    check(Function(function), net, [(3, 6, 10)])
+
+
+def test_axes_that_the_source_ties_together_are_not_both_open() -> None:
+    """Either may have another size, both may not."""
+
+    def function(x: Tensor) -> Tensor:
+        return x * 2 if x.shape[0] == 2 or x.shape[1] == 6 else x * 3
+
+    net = td.from_torch(Function(function), torch.randn(2, 6)).to_torch()
+    assert list(net.fixed_axes) == ["n"]
+    check(Function(function), net, [(5, 6)])
+
+
 def test_axes_of_one_size_are_told_apart() -> None:
     """The source mixes up two sizes that are the same in the example, and at every multiple of it."""
     module = Function(lambda x: x * x.shape[1] if x.shape[1] == x.shape[2] else x)

@@ -152,33 +152,43 @@ def _refuted(
     """The axes with which the source does something else than the axes say.
 
     It is asked once for all axes, at a point that tells apart what a multiple of a size and one that is near it tell:
-    an odd size beyond twice what an axis has. Where it can't have such sizes (it cuts them into windows), it is asked
-    at multiples, and where the graph leaves something in doubt at those near as well. Only where it doesn't say the
-    same, it is asked for each axis.
+    an odd size beyond twice what an axis has. Where it doesn't say the same, it is asked for each axis, and for those
+    that are left together. Where it can't have such a size of an axis (it cuts it into windows), it is asked at
+    multiples, and where the graph leaves something in doubt at those near as well.
     """
+    answers: dict[tuple[tuple[str, int], ...], bool | None] = {}
+
+    def at(point: Mapping[str, int] | None) -> bool | None:
+        if point is None:
+            return None
+        key = tuple(point.items())
+        if key not in answers:
+            answers[key] = ask(point)
+        return answers[key]
 
     def at_both(names: Sequence[str]) -> bool:
         some = any(n in doubtful for n in names)
-        return all(ask({n: asked[n][i] for n in names}) for i in ((0, 1) if some else (0,)))
+        return all(at({n: asked[n][i] for n in names}) for i in ((0, 1) if some else (0,)))
 
-    def confirms(names: Sequence[str]) -> bool | None:
-        point = _odd(named, names)
-        return None if point is None else ask(point)
-
-    names = list(asked)
-    said = confirms(names)
-    if said is None:
-        said = at_both(names)
-    if said:
+    if at(_odd(named, list(asked))):
         return {}
     why: dict[str, str] = {}
-    for name in names:
-        one = confirms([name]) if len(names) > 1 else said
-        if one is None:
-            one = at_both([name])
-        if not one:
-            at = (_odd(named, [name]) or {name: asked[name][0]})[name]
-            why[name] = doubtful.get(name, f"at {name}={at} the source does something else")
+    even: list[str] = []
+    for name in asked:
+        point = _odd(named, [name])
+        said = at(point)
+        if said is None:
+            even.append(name)
+        elif point is not None and not said:
+            why[name] = doubtful.get(name, f"at {name}={point[name]} the source does something else")
+    if even and not at_both(even):
+        failing = [n for n in even if not at_both([n])]
+        why |= {n: doubtful.get(n, f"at {n}={asked[n][0]} the source does something else") for n in failing}
+    left = [n for n in asked if n not in why]
+    together = _odd(named, left) if not even else {n: asked[n][0] for n in left}
+    if len(left) > 1 and not at(together):
+        others = f"the source does something else where {left[0]} has another size too"
+        why |= {n: doubtful.get(n, others) for n in left[1:]}
     return why
 
 
