@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from tdagger.errors import SourceError, UnsupportedError
+from tdagger.frameworks.torch.emit.classes import Part
+from tdagger.frameworks.torch.emit.design import design_of
 from tdagger.frameworks.torch.emit.inlined import ALLOWED, Inliner, imports_of, is_found, renamed, used_globals
 from tdagger.frameworks.torch.emit.module import Block, assembled, sources
-from tdagger.frameworks.torch.exporter import Part, design_of
 from tdagger.frameworks.torch.runtime import RECORDED
 from tdagger.names import docstring, is_attribute, literal, shown
 from tdagger.op import Op
