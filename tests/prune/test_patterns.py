@@ -67,7 +67,7 @@ def test_groups(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PRUNED)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *[pytest.param(n, marks=pytest.mark.slow) for n in (1, 2)]])
 def test_what_is_left(name: str, seed: int) -> None:
     """The same as with zeros, or but for what is named; and it costs what was said."""
     dag, pattern = network(name), PATTERNS[name]
