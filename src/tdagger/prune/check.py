@@ -18,7 +18,7 @@ from tdagger.op import Array, Value
 from tdagger.ops.elementwise import zeros_like
 from tdagger.ops.indexing import Gather
 from tdagger.ops.source import const
-from tdagger.ops.structure import Concat, slice_axis
+from tdagger.ops.structure import Concat, Item, slice_axis
 from tdagger.prune.factors import resolve
 from tdagger.prune.removal import Kept, Removal
 from tdagger.tensordag import TensorDAG
@@ -151,11 +151,12 @@ def _with_zeros(dag: TensorDAG, removal: Removal, values: list[Value]) -> tuple[
 
     def rule(value: Value, args: tuple[Any, ...]) -> Any:
         made: Any = removal.new.get(value)
-        if value in chosen and is_one(value) and isinstance(made, Value):
-            names.append(f"{value.op.name}{removal.where(value)}")
+        of, given = (value.args[0], args[0].args) if isinstance(value.op, Item) else (value, args)
+        if of in chosen and is_one(value) and isinstance(made, Value):
+            names.append(f"{of.op.name}{removal.where(of)}")
             small = {
-                removal.new[own]: _taken(a, [removal.kept(t) for t in scope.at(value, i)])
-                for i, (own, a) in enumerate(zip(value.args, args, strict=True))
+                removal.new[own]: _taken(a, [removal.kept(t) for t in scope.at(of, i)])
+                for i, (own, a) in enumerate(zip(of.args, given, strict=True))
                 if own in scope.terms and is_one(own)
             }
             return _put_back(_replayed(made, small), [removal.kept(t) for t in scope.terms[value]])

@@ -369,6 +369,11 @@ def _taken(value: Value, keeps: list[Kept]) -> Value:
         return repeat(
             base, [n if n is None or k is None else int(k.sum()) for n, k in zip(op.sizes, keeps, strict=True)]
         )
+    if value.dtype.is_float and not isinstance(op, Const):  # to be as precise as what it is computed in
+        for axis, kept in enumerate(keeps):
+            if kept is not None:
+                value = Gather(axis, 0)(value, const(np.flatnonzero(kept)))
+        return value
     data = op.data if isinstance(op, Const) else computed(value)
     for axis, kept in enumerate(keeps):
         if kept is not None:
