@@ -141,12 +141,31 @@ def diff(
     return later("diff")(a, b, inputs, kwargs or {}, structure, runs, seed)
 
 
+def distill(student: TensorDAG, teacher: TensorDAG, **options: Any) -> Any:
+    """A torch module with a student that learns what a teacher computes; called with an input, it gives losses by name.
+
+    Train ``parameters()`` (the student's, and of adapters where widths differ) on ``sum(losses.values())`` in a loop of
+    your own; ``trained()`` is the student as a network. ``output``: "kl" (of softmaxes over the last dimension,
+    softened by ``temperature``), "mse" or "none". ``taps``: paths of modules whose values are to be alike, those of the
+    student mapped to the teacher's, or a list where they are the same; one dimension may differ, which a linear layer
+    adapts. ``blocks``: paths of modules each of which is trained alone, run on what goes into the teacher's; they take
+    and give the same types in both. AttributeValueError says which tap or block doesn't fit.
+
+    >>> import torch, tdagger as td
+    >>> teacher = td.layers.linear(4, 3)
+    >>> pair = td.distill(td.layers.linear(4, 3, seed=1), teacher, output="mse")
+    >>> {n: tuple(loss.shape) for n, loss in pair(torch.ones(1, 4)).items()}
+    {'output': ()}
+    """
+    return later("torch.distill")(student, teacher, **options)
+
+
 __version__ = "0.1.0"
 
 __all__ = [
     "AttributeValueError", "AxisError", "Composite", "DType", "Diff", "FileError", "Graph", "GraphError", "InputError",
     "Interpreter", "NoInverseError", "Op", "Origin", "Pipeline", "Rule", "SafeDAG", "SourceError", "TDaggerError",
     "TensorDAG", "TensorType", "TypeMismatchError", "UnsupportedError", "Value", "bulk", "composite", "composites",
-    "core_ops", "debug", "diff", "from_torch", "from_torchscript", "from_transformers", "layers", "load", "network",
-    "op_counts", "parse", "passes", "rebuild", "rule", "show", *_ops, *library.__all__,
+    "core_ops", "debug", "diff", "distill", "from_torch", "from_torchscript", "from_transformers", "layers", "load",
+    "network", "op_counts", "parse", "passes", "rebuild", "rule", "show", *_ops, *library.__all__,
 ]  # fmt: skip  # pyright: ignore[reportUnsupportedDunderAll]

@@ -22,6 +22,10 @@ LATER = {
     "unpickled": "tdagger.file.store:restored",
     "prunable": "tdagger.prune.groups:prunable",
     "prune_plan": "tdagger.prune.plan:prune_plan",
+    "low_rank": "tdagger.prune.lowrank:low_rank",
+    "blocks": "tdagger.prune.depth:blocks",
+    "without_blocks": "tdagger.prune.depth:without_blocks",
+    "with_vocabulary": "tdagger.prune.vocabulary:with_vocabulary",
     "cli": "tdagger.cli.app:run",
     # What a framework does is called by its name first.
     "torch.from_torch": f"{_TORCH}.importer:from_torch",
@@ -42,6 +46,10 @@ LATER = {
     "torch.by_call": f"{_TORCH}.measure.executions:by_call",
     "torch.source": f"{_TORCH}.source.named",
     "torch.save": f"{_TORCH}.emit.save:save",
+    "torch.learned_masks": f"{_TORCH}.prune.masks:learned_masks",
+    "torch.measure": f"{_TORCH}.prune.data:measure",
+    "torch.gradients": f"{_TORCH}.prune.data:gradients",
+    "torch.distill": f"{_TORCH}.prune.distill:distill",
     "torch.constant": f"{_TORCH}.constants:constant",
 }
 

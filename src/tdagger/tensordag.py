@@ -317,6 +317,98 @@ class TensorDAG:
         """
         return self.prune_plan(**how).apply()
 
+    def learned_masks(self, **options: Any) -> Any:
+        """A torch module of the network with a trainable gate for every unit of :meth:`prunable`'s groups.
+
+        It is called as the network is; train ``learned.parameters()`` in a loop of your own: the network's weights and
+        ``learned.logits``. ``learned.penalty(flops=0.5)`` is added to the loss (also ``params``, ``bytes``),
+        ``learned.advance()`` follows each step, and ``learned.plan()`` is the :class:`tdagger.prune.plan.PrunePlan`
+        of what was learned: docs/pruning-learned.md.
+
+        ``gates``: "hard_concrete" (drawn between 0 and 1, mostly exactly one of them) or "straight_through" (drawn 0 or
+        1, with the gradient of what lies between). ``start``: how likely a unit is there at first. ``multiple_of``
+        entries stay in every dimension: as many neighbours share a gate. ``schedule``: a dict or a
+        :class:`tdagger.frameworks.torch.prune.masks.Schedule` of warm-up, ramp and temperature. ``seed`` makes gates
+        drawn the same each time. ``least``, ``keep``, ``only``, ``inexact``: see :meth:`prune`. AttributeValueError if
+        nothing may go, InputError for parameters without data.
+
+        >>> import torch, tdagger as td
+        >>> dag = td.layers.linear(4, 8).rename({"": "a"}) >> td.layers.linear(8, 3).rename({"": "b"})
+        >>> learned = dag.learned_masks(seed=0)
+        >>> learned(torch.ones(1, 4)).shape, round(float(learned.expected("params").detach()), 3)
+        (torch.Size([1, 3]), 0.904)
+        """
+        return later("torch.learned_masks")(self, **options)
+
+    def low_rank(self, **how: Any) -> TensorDAG:
+        """The network with linear layers and convolutions as two of less rank, where that costs less.
+
+        One target: ``flops`` or ``params`` that are left, as a part (0.5) or a number: ranks are chosen over all
+        layers, by the part of its squared singular values that each keeps; ``rank`` of every layer, a number, a part
+        of the full one, or those of weights or modules by name, with wildcards; ``energy``, the part of squares to
+        keep in every layer. ``data``: what :meth:`measure` gave with ``products=True``; what is kept is then nearest
+        on that data.
+        ``keep`` and ``only`` name weights or modules. ``fc`` becomes ``fc.0`` and ``fc.1``; weights that several
+        layers use and convolutions of several groups stay. AttributeValueError where a target can't be met, InputError
+        for weights without data, with which ``rank`` alone can be asked.
+
+        >>> import tdagger as td
+        >>> small = td.layers.linear(64, 64).rename({"": "fc"}).low_rank(rank=8)
+        >>> {n: list(w.shape) for n, w in small.weights.items()}
+        {'fc_weight_parts.0.weight': [8, 64], 'fc_weight_parts.1.weight': [64, 8], 'fc_weight_parts.1.bias': [64]}
+        """
+        return later("low_rank")(self, **how)
+
+    def measure(self, batches: Iterable[Any], *, products: bool = False) -> Any:
+        """What data does to the network: :class:`tdagger.prune.statistics.Statistics`, for what prunes by it.
+
+        A batch is what the network takes: a torch tensor, a tuple of arguments or a dict of them by name, of the
+        example's shapes. Measured are the mean squares of the inputs of layers with weights
+        (:func:`tdagger.prune.statistics.wanda`, ``activations``), with ``products`` the means of their products
+        (:meth:`low_rank`), and how alike the in- and outputs of :meth:`blocks` are. No value is kept longer than the
+        network needs it. InputError if there are no batches.
+
+        >>> import torch, tdagger as td
+        >>> dag = td.layers.linear(2, 3)
+        >>> dag.measure([torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 0.0]])]).layers["weight"].squares
+        array([1., 2.])
+        """
+        return later("torch.measure")(self, batches, products)
+
+    def gradients(self, batches: Iterable[Any], loss: Any, *, squared: bool = False) -> dict[str, Array]:
+        """The mean gradient of a loss by the name of the parameter, over batches ``(input, target)``.
+
+        For the importances :func:`tdagger.prune.importance.taylor` and, ``squared``, ``obd``. See
+        :func:`tdagger.frameworks.torch.prune.data.gradients`.
+        """
+        return later("torch.gradients")(self, batches, loss, squared)
+
+    def blocks(self) -> list[Any]:
+        """The numbered modules that can be left out: each has a ``path``, and an ``input`` and ``output`` of one type.
+
+        See :func:`tdagger.prune.depth.blocks`.
+        """
+        return later("blocks")(self)
+
+    def without_blocks(self, *paths: str) -> TensorDAG:
+        """The network in which some of its :meth:`blocks` give what they take: ``dag.without_blocks("layers.3")``.
+
+        ``dag.measure(batches).least_needed(2)`` names those that change least. Outputs that a block alone computes (the
+        keys and values of its cache) go with it; inputs that only it read are still taken. GraphError for what is no
+        block.
+        """
+        return later("without_blocks")(self, *paths)
+
+    def with_vocabulary(self, keep: Sequence[int], *tables: str) -> TensorDAG:
+        """The network for fewer tokens: those rows of the embedding, and those classes of what is tied to it.
+
+        ``keep`` are the numbers of tokens in rising order; token ``keep[i]`` becomes ``i``, in inputs and outputs,
+        which is the caller's to do. ``tables`` name the parameters whose rows go; without them it is the one that an
+        input chooses rows of, and with them also a head with weights of its own: ``"embed.weight", "head.weight"``.
+        GraphError where something else reads the numbers of tokens, or takes a row that would go by its number.
+        """
+        return later("with_vocabulary")(self, keep, *tables)
+
     # What it costs, as formulas.
 
     def cost_formula(self, what: str, unit: Unit = "bytes", *, assume: bool = False) -> CostFunction:

@@ -74,11 +74,16 @@ class PrunePlan:
     @property
     def why(self) -> tuple[str, ...]:
         """Why the smaller network isn't the one with zeros in the place of what goes; nothing if it is."""
-        return self.found.why(self.gone)[0]
+        return self.found.why(self.gone, self.keep_numbers)[0]
 
     @cached_property
     def _applied(self) -> tuple[TensorDAG, Removal]:
-        return without(self.dag, self.found.units, self.gone, self.keep_numbers)
+        return without(cast(TensorDAG, self.found.dag), self.found.units, self.gone, self.keep_numbers)
+
+    @property
+    def removal(self) -> Removal:
+        """What is left of every value; makes the smaller network if it wasn't yet."""
+        return self._applied[1]
 
     def apply(self) -> TensorDAG:
         """The smaller network."""
@@ -90,7 +95,7 @@ class PrunePlan:
         Where a norm counts what goes, it is given what is left in both, so that all else is compared: see
         :class:`Check`. ``framework`` runs them: torch where it is installed, else numpy, the reference.
         """
-        return checked(self.dag, *self._applied, seed, framework)
+        return checked(cast(TensorDAG, self.found.dag), *self._applied, seed, framework)
 
     def __str__(self) -> str:
         lines = [f"{'group':40} {'units':>7} {'left':>7}"]
@@ -138,7 +143,7 @@ def prune_plan(
         raise AttributeValueError(
             f"prune: give one of flops, params, bytes, ratio or entries, got {', '.join(targets) or 'none'}"
         )
-    groups = _allowed(found, keep, only, inexact)
+    groups = allowed(found, keep, only, inexact)
     ranked = _ranked(dag, found, groups, importance_of(importance), normalise, multiple_of, least)
     ((name, target),) = targets.items()
     if name == "ratio":
@@ -172,7 +177,7 @@ def _cost(dag: TensorDAG, found: Prunable, name: str, device: Any) -> Callable[[
                 "prune: time needs the device that it is predicted for: device='a100', or a device file"
             )
         on = device_of(device)
-        return lambda gone: float(predict(without(dag, found.units, gone)[0].graph, on))
+        return lambda gone: float(predict(without(cast(TensorDAG, found.dag), found.units, gone)[0].graph, on))
     cost = found.cost[{"params": "parameters"}.get(name, name)]
     return lambda gone: cost(found.left(gone))
 
@@ -215,7 +220,7 @@ def _said(found: Prunable, entries: Mapping[str, Sequence[int]]) -> dict[str, Ar
     return units
 
 
-def _allowed(found: Prunable, keep: Sequence[str], only: Sequence[str], inexact: str) -> list[Group]:
+def allowed(found: Prunable, keep: Sequence[str], only: Sequence[str], inexact: str) -> list[Group]:
     """The groups that may lose units."""
     if inexact not in ("none", "norms", "all"):
         raise AttributeValueError(f"prune: inexact is 'none', 'norms' or 'all', got {inexact!r}")
@@ -262,14 +267,14 @@ def _ranked(
         by = np.argsort(score, kind="stable")
         order.append(by)
         scores.append(score[by] / NORMALISE[normalise](score))
-    steps = [_step(g, multiple_of) for g in groups]
+    steps = [step_of(g, multiple_of) for g in groups]
     kept = [
         max(int(np.ceil(least * g.size)) if isinstance(least, float) and least < 1 else int(least), 1) for g in groups
     ]
     return Ranked(found, groups, order, scores, steps, [max(g.size - k, 0) for g, k in zip(groups, kept, strict=True)])
 
 
-def _step(group: Group, multiple_of: int) -> int:
+def step_of(group: Group, multiple_of: int) -> int:
     """How many units make ``multiple_of`` entries, where a unit is several."""
     each = max((m.each for m in group.members), default=1)
     step = multiple_of // int(np.gcd(multiple_of, each))
