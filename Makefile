@@ -14,7 +14,7 @@ SEED ?= 1
 TIME ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: conformance-ops conformance-axes conformance-costs conformance-layers conformance-code conformance-sizes help setup demo test test-slow lint format bench conformance-timm conformance-transformers fuzz clean
+.PHONY: conformance-prune conformance-ops conformance-axes conformance-costs conformance-layers conformance-code conformance-sizes help setup demo test test-slow lint format bench conformance-timm conformance-transformers fuzz clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-24s  %s\n", $$1, $$2}'
@@ -66,6 +66,10 @@ conformance-axes: $(READY)  ## Unbatch and resize every network of both sweeps (
 conformance-sizes: $(READY)  ## Call to_torch()'s modules at other sizes, every network of both sweeps (an hour), write the table
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.sizes timm
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.sizes transformers
+
+conformance-prune: $(READY)  ## Prune the networks of the sweeps and check what is left (an hour), write the table
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.prune timm
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.prune transformers
 
 conformance-code: $(READY)  ## Write the page with the code of four networks
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.code

@@ -298,7 +298,8 @@ class TensorDAG:
         (:mod:`tdagger.prune.importance`: Taylor and OBD from gradients). ``global_`` compares groups with each other,
         each divided by its mean (``normalise``: mean, max, sum, none); otherwise all lose the same part.
         ``multiple_of`` entries stay in every dimension, ``least`` units (or a part below 1) in every group. ``keep``
-        and ``only`` name groups, parameters or modules, with wildcards. ``inexact``: which groups may go where zeros
+        names groups, or parameters and modules that stay as they are, ``only`` those that alone may lose units (of a
+        module, the groups it makes); with wildcards. ``inexact``: which groups may go where zeros
         aren't the same as nothing: none, norms (those that only a norm counts), all. ``keep_numbers`` leaves numbers
         made of sizes (the count of a mean) as they were also in norms, which then are no layers any more.
 

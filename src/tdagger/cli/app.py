@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from tdagger.cli import DIFFERS, common, tables
 from tdagger.cli.compare import compare
 from tdagger.cli.cost import cost
 from tdagger.cli.diff import diff
-from tdagger.cli.layout import escape
 from tdagger.cli.measure import Difference, differences, report
+from tdagger.cli.prune import prune
+from tdagger.cli.target import Target
 from tdagger.cli.timing import calibrate, predict, profile
-from tdagger.errors import AttributeValueError, SourceError
-from tdagger.frameworks.source import FORMS, save
-from tdagger.names import shown
+from tdagger.errors import AttributeValueError
 from tdagger.view import text
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -67,6 +65,8 @@ def tdagger(
       tdagger verify timm:vit_base_patch16_224 --batch 2
 
       tdagger convert my_package.models:build network.pt2 --shape x=1,3,64,64
+
+      tdagger prune timm:resnet50 --flops 50% --importance l2 -o small.pt2
     """
 
 
@@ -165,29 +165,17 @@ def convert(
     debug: common.Debug = False,
 ) -> int:
     """Write a network as .tdag, .pt2 (ExportedProgram), .pt or .ts (TorchScript) or .py (source and weights)."""
-    form = target.suffix.lower()
-    if form not in FORMS:
-        known = ", ".join(f"{k} ({v})" for k, v in FORMS.items())
-        raise SourceError(f"{shown(target)}: the suffix must say the form: {known}")
-    written = [target, *([target.with_suffix(".safetensors")] if form == ".py" else [])]
-    for path in written:
-        if path.exists() and not force:
-            raise SourceError(f"{shown(path)} is there already; --force overwrites it")
-    if not target.parent.is_dir():
-        raise SourceError(f"{shown(target.parent)}: there is no such folder")
+    to = Target(target, force)
     dag = common.changed(
         common.import_source(common.load_source(source, network)),
         unbatch,
         resize,
         optimize=optimize,
     )
-    with common.progress(f"writing {target}"):
-        save(dag, target, form)
-    sizes = ", ".join(f"{escape(p)} ({tables.size(p.stat().st_size)})" for p in written)
-    Console(stderr=True, soft_wrap=True, highlight=False, emoji=False).print(f"wrote {sizes}")
+    to.write(dag)
     return 0
 
 
 # Commands that have a file of their own.
-for command in (cost, compare, diff, profile, predict, calibrate):
+for command in (cost, compare, diff, prune, profile, predict, calibrate):
     app.command()(command)

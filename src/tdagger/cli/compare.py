@@ -80,7 +80,7 @@ def compare(
         dag = common.import_source(loaded, external=True)
         wanted = {**common.sizes_of(at, "--at"), **common.sizes_of(sizes, f"--at-{side}")}
         counted[side] = Counted(dag.resize(wanted) if wanted else dag, traffic, device=on)
-    lines = _lines(counted, by, depth, sort, fold=not every and not (as_json or as_csv), fit=not (as_json or as_csv))
+    lines = aligned(counted, by, depth, sort, fold=not every and not (as_json or as_csv), fit=not (as_json or as_csv))
     if as_json:
         typer.echo(json.dumps(_json(counted, sources, by, [line for _, line in lines]), indent=1))
     elif as_csv:
@@ -94,9 +94,10 @@ def compare(
 # --- aligned -----------------------------------------------------------------------------------------------
 
 
-def _lines(
+def aligned(
     counted: Mapping[str, Counted], by: By, depth: int | None, sort: str | None, *, fold: bool, fit: bool
 ) -> list[tuple[int, Line]]:
+    """The rows of networks ``a`` and ``b``, each with how deep it is; numbers are called ``a_macs``, ``b_macs``."""
     a, b = counted["a"], counted["b"]
     key = a.field(sort)
     if by == By.MODULE:
@@ -190,7 +191,7 @@ def _totals(console: Console, of_a: Counted, of_b: Counted) -> Table:
             Column("", [labels.get(n, n.replace("_", " ")) for n in names], is_text=True),
             Column("A", shown[0]),
             Column("B", shown[1]),
-            Column("B/A", [_ratio(x, y) for _, x, y in pairs]),
+            Column("B/A", [ratio(x, y) for _, x, y in pairs]),
             Column("B-A", [_signed(n, y - x) for n, x, y in pairs], 1),
             Column("", [f"[dim]{y - x:+,}[/dim]" if x != y and isinstance(x, int) else "" for _, x, y in pairs], 2),
         ],
@@ -222,10 +223,11 @@ def _rows(console: Console, lines: Sequence[tuple[int, Line]], by: By, key: str,
 
 def _only_or_ratio(line: Line, name: str) -> str:
     side = _only(line)
-    return f"[yellow]only {side.upper()}[/yellow]" if side else _ratio(*_pair(line, name))
+    return f"[yellow]only {side.upper()}[/yellow]" if side else ratio(*_pair(line, name))
 
 
-def _ratio(a: float, b: float) -> str:
+def ratio(a: float, b: float) -> str:
+    """How many times ``a`` is ``b``; nothing where there is no telling."""
     if a == b or not a:
         return "[dim]=[/dim]" if a == b and a else ""
     return f"{b / a:.2f}" if 0.005 <= b / a < 100 else f"{b / a:.3g}"

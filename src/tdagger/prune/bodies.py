@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from tdagger.composite import Composite
-from tdagger.op import Value
+from tdagger.op import Array, Value
 from tdagger.prune import factors
 from tdagger.prune.factors import Block, Factor, Term, Terms, Tie, resolve, size_of
+from tdagger.prune.zeros import Zeros
 from tdagger.types import TensorType
 
 if TYPE_CHECKING:
-    from tdagger.prune.entries import Entries, Zeros
+    from tdagger.prune.entries import Entries
 
 
 class Body(NamedTuple):
@@ -31,25 +34,29 @@ class Body(NamedTuple):
 
 
 def body_of(
-    entries: type[Entries], op: Composite, types: tuple[TensorType, ...], zeros: tuple[Any, ...]
+    entries: type[Entries], op: Composite, types: tuple[TensorType, ...], zeros: tuple[Any, ...], norm: bool
 ) -> Body | None:
-    """What is known of a body whose arguments have removed entries that are ``zeros``; None if it has to be walked."""
-    key = (body_of, types, zeros)
+    """What is known of a body whose arguments have removed entries that are ``zeros``; None if it has to be walked.
+
+    ``norm``: it is a norm's, or in one.
+    """
+    key = (body_of, types, zeros, norm)
     if key not in op.found:
-        op.found[key] = _read(entries, op, types, zeros)
+        op.found[key] = _read(entries, op, types, zeros, norm)
     return op.found[key]
 
 
-def _read(entries: type[Entries], op: Composite, types: tuple[TensorType, ...], zeros: tuple[Any, ...]) -> Body | None:
+def _read(
+    entries: type[Entries], op: Composite, types: tuple[TensorType, ...], zeros: tuple[Any, ...], norm: bool
+) -> Body | None:
     graph = op.body(*types)
-    if any(0 in v.type.shape for v in graph.inputs.values()):
+    if op.has_branches or any(0 in v.type.shape for v in graph.inputs.values()):
         return None
-    inner = entries.of_body(graph)
+    inner = entries.of_body(graph, norm)
     inputs, results, each = inner.walked(graph, zeros)
     while _kept_whole(inner.ties):
         pass
-    inner.ties = [t for t in inner.ties if not _is_whole(resolve(t.term))]
-    if inner.ties:
+    if any(not _is_whole(resolve((t.factor,))) or not _is_whole(resolve(t.term)) for t in inner.ties):
         return None
     work: dict[Term, int] = {}
     counted = inner.work if op.definition.flops_each is None else [(op.definition.flops_each, results[0])]
@@ -77,17 +84,27 @@ def _is_whole(term: Term) -> bool:
 
 
 def _kept_whole(ties: list[Tie]) -> bool:
-    """Where one side of a tie stays whole, so does the other, if all its entries are in it; whether that was new."""
+    """Block what is tied to what stays whole; a factor if ties cover all its entries. Whether that was new."""
     new = False
+    covered: dict[Term, list[Array]] = {}
     for tie in ties:
         one, other = resolve((tie.factor,)), resolve(tie.term)
-        whole = tie.places is None or len(tie.places) == size_of(one)
-        for a, b in ((one, other), (other, one)):
-            why = next((f.block for f in a if f.block is not None), None)
-            if why is not None and _is_whole(a) and not _is_whole(b) and (b is other or whole):
-                factors.block(b, why)
-                new = True
+        if _is_whole(other):
+            if not _is_whole(one):
+                covered.setdefault(one, []).append(np.arange(size_of(one)) if tie.places is None else tie.places)
+        elif _is_whole(one):
+            factors.block(other, _why(one))
+            new = True
+    for term, places in covered.items():
+        if len(np.unique(np.concatenate(places))) == size_of(term):
+            factors.block(term, Block(None, "holds entries that are taken one by one"))
+            new = True
     return new
+
+
+def _why(term: Term) -> Block:
+    found = next((f.block for f in term if f.block is not None), None)
+    return found or Block(None, "holds entries that are taken one by one")
 
 
 def applied(entries: Entries, body: Body, outer: Value, terms: list[Terms]) -> list[Terms]:

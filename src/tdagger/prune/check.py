@@ -70,16 +70,22 @@ def checked(dag: TensorDAG, small: TensorDAG, removal: Removal, seed: int, frame
     missing = [n for n in dag.graph.parameters if n not in dag.weights]
     if missing:
         raise InputError(f"a plan of a network without weights can't be checked: {missing[0]!r} has no data")
-    masked = replace(dag, weights=_masked(dag, removal), source=None)
     inputs = random_inputs(dag.graph, dag.graph, {n: n for n in dag.graph.inputs}, seed)
-    expected = _outputs(masked, inputs, framework)
+    expected = _outputs(zeroed(dag, removal), inputs, framework)
     given = _outputs(small, inputs, framework)
     unlike = _difference(expected, given)
     values = _unlike_values(removal)
     if unlike <= EQUAL or not values:
         return Check(unlike, unlike)
-    helped, names = _helped(masked, removal, values)
+    masked = replace(dag, weights=_masked(dag, removal), source=None)
+    helped, names = _with_zeros(masked, removal, values)
     return Check(_difference(_outputs(helped, inputs, framework), given), unlike, names)
+
+
+def zeroed(dag: TensorDAG, removal: Removal) -> TensorDAG:
+    """The network with zeros in the place of what goes, which the smaller one is compared with."""
+    masked = replace(dag, weights=_masked(dag, removal), source=None)
+    return _with_zeros(masked, removal, [])[0]
 
 
 def _masked(dag: TensorDAG, removal: Removal) -> Weights:
@@ -129,19 +135,26 @@ def _unlike_values(removal: Removal) -> list[Value]:
     return list(found | {value: None for value, *_ in removal.recounted})
 
 
-def _helped(dag: TensorDAG, removal: Removal, values: list[Value]) -> tuple[TensorDAG, tuple[str, ...]]:
-    """The network in which these ops are given what is left, and zeros are put where something went."""
+def _with_zeros(dag: TensorDAG, removal: Removal, values: list[Value]) -> tuple[TensorDAG, tuple[str, ...]]:
+    """The network with zeros in the place of what goes, where ``values`` are given what is left; the names of those.
+
+    Zeros are in the parameters (of ``dag``), and in what is made of parameters alone (a weight over its norm).
+    """
     scope, chosen = removal.units.entries.scope, set(values)
+    last = {a for v in dag.graph.values for a in v.args if scope.is_last(a, v)}
     names: list[str] = []
     edit = Edit(dag)
 
     def rule(value: Value, args: tuple[Any, ...]) -> Any:
         made: Any = removal.new.get(value)
-        if value not in chosen or not is_one(value) or not isinstance(made, Value) or made.op.name != value.op.name:
-            return None
-        names.append(f"{value.op.name}{removal.where(value)}")
-        small = [_taken(a, [removal.kept(t) for t in scope.at(value, i)]) for i, a in enumerate(args)]
-        return _put_back(made.op(*small), [removal.kept(t) for t in scope.terms[value]])
+        if value in chosen and is_one(value) and isinstance(made, Value) and made.op.name == value.op.name:
+            names.append(f"{value.op.name}{removal.where(value)}")
+            small = [_taken(a, [removal.kept(t) for t in scope.at(value, i)]) for i, a in enumerate(args)]
+            return _put_back(made.op(*small), [removal.kept(t) for t in scope.terms[value]])
+        if value in last:
+            keeps = [removal.kept(t) for t in scope.terms[value]]
+            return _put_back(_taken(value.op(*args), keeps), keeps)
+        return None
 
     graph = edit.run(rule).graph()
     return finished(dag, graph, edit.origins), tuple(names)

@@ -5,34 +5,39 @@ terms, a group multiplies, an elementwise op makes its arguments' factors one, a
 to entries. Composites are walked into. What is made of constants alone is a table from which any entries can be
 taken, so it ties nothing.
 
-Beside each value stands whether the removed entries of a dimension are *zero* if those of all parameters are: a sum
-over them is then the same without them. Where it isn't, the sum, the largest, the count ... are noted (:class:`Seen`):
-there the smaller network is not the masked one.
+Beside each value stands whether the removed entries of a dimension are *zero* if those of all parameters are
+(:mod:`tdagger.prune.zeros`), and of all that is made of parameters alone: a sum over them is then the same without
+them. Where it isn't, the sum, the largest, the count ... are noted (:class:`Seen`): there the smaller network is not
+the masked one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from tdagger.composite import Composite
 from tdagger.depth import nested
-from tdagger.graph import Graph, bulk, is_one, result_types
+from tdagger.graph import Graph, bulk, is_one, result_types, topological
+from tdagger.graph import applied as graph_applied
 from tdagger.interpret import computed
 from tdagger.op import Op, Value
 from tdagger.ops.elementwise import POINTWISE
 from tdagger.ops.external import External
 from tdagger.ops.indexing import Gather, Scan, Scatter
 from tdagger.ops.source import Const, Input, Iota, Leaf, Parameter
-from tdagger.ops.structure import Concat, Group, Item, Pad, Permute, Reduce, Repeat, Slice, Ungroup
+from tdagger.ops.structure import Fold, Item, Reduce
 from tdagger.prune import factors
 from tdagger.prune.bodies import applied, body_of
 from tdagger.prune.factors import Block, Factor, Term, Terms, Tie, resolve, size_of
+from tdagger.prune.shuffles import Shuffle
+from tdagger.prune.zeros import NUMBER, ZERO, Zeros, after, is_zero, whole
 
-#: For every dimension, whether its removed entries are 0.
-Zeros = tuple[bool, ...]
+#: What a norm does to a dimension of which removed entries add nothing: it divides by how many there are.
+COUNTS = "counts"
 
 
 class Seen(NamedTuple):
@@ -46,7 +51,7 @@ class Seen(NamedTuple):
 class Scope:
     """The terms of the values of one graph: the network's, or the body of one composite in it."""
 
-    __slots__ = ("graph", "inside", "opened", "terms", "uses", "zeros")
+    __slots__ = ("counted", "graph", "inside", "opened", "state", "terms", "uses", "zeros")
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -55,8 +60,16 @@ class Scope:
         #: The scopes of composites' bodies that were walked, and of those that were only looked into later.
         self.inside: dict[Value, Scope] = {}
         self.opened: dict[Value, Scope] = {}
+        #: The values whose operations count; None if all do.
+        self.counted: set[Value] | None = None
+        #: Of the network's values those made of its state alone (weights of weights): whether parameters are in them.
+        self.state: dict[Value, bool] = {}
         #: The terms of an argument made of constants alone, in this use of it.
         self.uses: dict[tuple[Value, int], Terms] = {}
+
+    def is_last(self, value: Value, user: Value) -> bool:
+        """Whether a weight is made of weights and taken by something else: removed entries of it count as zero."""
+        return self.state.get(value, False) and user not in self.state and bool(value.args) and is_one(value)
 
     def of(self, value: Value) -> list[Terms]:
         """The terms of a value's dimensions, of each result."""
@@ -102,13 +115,18 @@ class Entries:
         self._flat: dict[Term, Factor] = {}
         #: The value of the network in whose composites the walk is.
         self._outer: Value
+        #: Whether that is a norm, which gets a new count.
+        self._norm = False
         self.scope = Scope(graph)
+        #: Gathers that are shuffles: see :mod:`tdagger.prune.shuffles`.
+        self.shuffles: Mapping[Value, Shuffle] = {}
 
     @classmethod
-    def of_body(cls, graph: Graph) -> Entries:
+    def of_body(cls, graph: Graph, norm: bool) -> Entries:
         """The beginning of a walk of a body alone; see :mod:`tdagger.prune.bodies`."""
         new = cls.__new__(cls)
         new._begin(graph)
+        new._norm = norm
         new._outer = next(iter(graph.outputs.values()))
         return new
 
@@ -128,7 +146,7 @@ class Entries:
             op = cast(Composite, value.op)
             found = scope.opened[value] = Scope(op.body(*[a.type for a in value.args]))
             terms = [scope.at(value, i) for i in range(len(value.args))]
-            results, _ = self._inner(found, terms, [(False,) * len(t) for t in terms])
+            results, _ = self._inner(found, terms, [(NUMBER,) * len(t) for t in terms])
             for own, terms in zip(scope.of(value), results, strict=True):
                 self.join(own, terms)
             self.ties, self.seen, self.work = kept
@@ -144,24 +162,32 @@ class Entries:
         static: set[Value] = set()
         for value in scope.graph.values:
             if outermost:
-                self._outer = value
+                self._outer, self._norm = value, is_norm(value)
                 self._spread(scope, value)
             op = value.op
+            before = len(self.work)
+            if outermost and not isinstance(op, Input) and (isinstance(op, Leaf) or value.args):
+                known = [scope.state.get(a, False if a in static else None) for a in value.args]
+                if None not in known:
+                    scope.state[value] = isinstance(op, Parameter) or any(known)
             if value in given:
                 scope.terms[value], scope.zeros[value] = given[value]
             elif isinstance(op, Leaf):
                 scope.terms[value], scope.zeros[value] = self._leaf(value, op)
             elif isinstance(op, Const | Iota) or (value.args and all(a in static for a in value.args)):
                 static.add(value)
+                self.work.append((op.flops(cast(Any, value.type), *[a.type for a in value.args]), ()))
             else:
                 self._visit(scope, value, static)
+            if scope.counted is not None and value not in scope.counted:
+                del self.work[before:]
 
     def _leaf(self, value: Value, op: Leaf) -> tuple[Terms, Zeros]:
         why = Block(value, f"is the input {op.leaf!r}") if isinstance(op, Input) else None
         terms = tuple([self._new(n, why) for n in value.shape])
         if op.leaf in self._rows_of:
             self._rows.append(terms[0])
-        return terms, (isinstance(op, Parameter),) * value.rank
+        return terms, (ZERO if isinstance(op, Parameter) else NUMBER,) * value.rank
 
     def _visit(self, scope: Scope, value: Value, static: set[Value]) -> None:
         op = value.op
@@ -172,13 +198,13 @@ class Entries:
                 if is_one(arg):
                     found = scope.uses[value, i] = tuple([self._new(n) for n in arg.shape])
                     terms.append(found)
-                    zeros.append((_is_zero(arg),) * arg.rank)
+                    zeros.append((int(is_zero(arg)),) * arg.rank)
                 else:
                     terms.append([tuple([self._new(n) for n in t.shape]) for t in result_types(arg)])
-                    zeros.append([(False,) * t.rank for t in result_types(arg)])
+                    zeros.append([(NUMBER,) * t.rank for t in result_types(arg)])
             else:
                 terms.append(scope.uses[value, i] if (value, i) in scope.uses else scope.terms[arg])
-                zeros.append(scope.zeros[arg])
+                zeros.append((ZERO,) * arg.rank if scope.is_last(arg, value) else scope.zeros[arg])
         if isinstance(op, Item):
             scope.terms[value], scope.zeros[value] = terms[0][op.index], zeros[0][op.index]
         elif isinstance(op, Composite):
@@ -189,12 +215,12 @@ class Entries:
                 for term in each:
                     factors.block(term, why)
             results = [tuple([self._new(n, why) for n in t.shape]) for t in result_types(value)]
-            none = [(False,) * t.rank for t in result_types(value)]
+            none = [(NUMBER,) * t.rank for t in result_types(value)]
             scope.terms[value] = results[0] if is_one(value) else results
             scope.zeros[value] = none[0] if is_one(value) else none
         else:
             scope.terms[value] = self._core(op, value, terms, zeros)
-            scope.zeros[value] = _zeros(op, value, zeros)
+            scope.zeros[value] = after(op, value, zeros)
             self._count(op, value, terms, scope.terms[value])
 
     def _spread(self, scope: Scope, value: Value) -> None:
@@ -215,11 +241,14 @@ class Entries:
         types = tuple([a.type for a in value.args])
         plain = not self._rows or not any(t in self._rows for each in terms for t in each)
         if plain and all(is_one(a) for a in value.args):
-            known = body_of(type(self), op, types, tuple(zeros))
+            known = body_of(type(self), op, types, tuple(zeros), self._norm)
             if known is not None:
                 results = applied(self, known, self._outer, terms)
                 return (results[0], known.zeros[0]) if is_one(value) else (results, list(known.zeros))
         inner = scope.inside[value] = Scope(op.body(*types))
+        if op.has_branches:  # the one with the most operations counts
+            given = list(inner.graph.inputs.values())
+            inner.counted = set(topological(graph_applied(op.counted(*types), given)))
         before = len(self.work)
         results, each = self._inner(inner, terms, zeros)
         if op.definition.flops_each is not None:  # it is counted as itself
@@ -238,7 +267,7 @@ class Entries:
                 each.append(inner.zeros[out])
             else:  # made of constants alone: a table
                 results.append(tuple([self._new(n) for n in out.shape]))
-                each.append((_is_zero(out),) * out.rank)
+                each.append((int(is_zero(out)),) * out.rank)
         return results, each
 
     def _count(self, op: Op, value: Value, args: list[Terms], out: Terms) -> None:
@@ -254,18 +283,22 @@ class Entries:
             self.work += [(1, out), (-1, tuple([t for i, t in enumerate(out) if i != op.axis]))]
         elif isinstance(op, Scatter):
             self.work.append((int(op.kind != "set"), args[2]))
+        elif isinstance(op, Fold):
+            rest = tuple([t for i, t in enumerate(out) if i != op.axis])
+            self.work.append((op.flops(value.type, *types) // (math.prod(map(size_of, rest)) or 1), rest))
         elif total := op.flops(value.type, *types):
             self.work.append((total // (value.type.size or 1), out))
 
     def _core(self, op: Op, value: Value, terms: list[Terms], zeros: list[Zeros]) -> Terms:
         if isinstance(op, Reduce):
             for i in op.axes:
-                neutral = zeros[0][i] and op.kind in ("sum", "any")
-                if terms[0][i] and not neutral:
-                    self.seen.append(Seen(self._outer, terms[0][i], f"takes the {op.kind} over"))
+                neutral = whole(zeros[0][i]) == ZERO and op.kind in ("sum", "any")
+                if terms[0][i] and (self._norm or not neutral):
+                    how = COUNTS if neutral else f"takes the {op.kind} over"
+                    self.seen.append(Seen(self._outer, terms[0][i], how))
         elif isinstance(op, Scan):
             term = terms[0][op.axis]
-            if op.kind != "sum" or not zeros[0][op.axis]:
+            if op.kind != "sum" or whole(zeros[0][op.axis]) != ZERO:
                 self.mark(term, f"takes the running {op.kind} of")
             return terms[0]
         elif isinstance(op, Gather) and (found := self._taken(op, value, terms)) is not None:
@@ -404,83 +437,6 @@ def _is_given(value: Value) -> bool:
             return False
         stack += v.args
     return True
-
-
-def _is_zero(value: Value) -> bool:
-    """Whether what is made of constants alone plainly is 0."""
-    while isinstance(value.op, Repeat | Group | Ungroup | Permute | Slice):
-        value = value.args[0]
-    return isinstance(value.op, Const) and not value.op.data.any()
-
-
-#: Numbers beside a 0, to see what a function gives.
-_BESIDE = (-2.5, -1.0, 0.5, 1.0, 3.0)
-
-
-def _keeps_zero(op: Op, value: Value) -> tuple[tuple[bool, ...], bool]:
-    """Of a pointwise op: for each argument whether a 0 there alone makes the result 0, and whether zeros in all do.
-
-    >>> import tdagger as td
-    >>> x = td.input("x", (2,))
-    >>> _keeps_zero((x * x).op, x * x), _keeps_zero((x + x).op, x + x)
-    (((True, True), True), ((False, False), True))
-    """
-    types = tuple([a.dtype for a in value.args])
-    key = (op, types)
-    found = _KEEPS.get(key)
-    if found is None:
-
-        def gives_zero(zeros: Sequence[bool]) -> bool:
-            for beside in _BESIDE:
-                given = [np.asarray([0 if z else beside]).astype(t.numpy) for z, t in zip(zeros, types, strict=True)]
-                out = op.run(*given)
-                if np.any(out != 0):
-                    return False
-            return True
-
-        with np.errstate(all="ignore"):
-            alone = tuple([gives_zero([j == i for j in range(len(types))]) for i in range(len(types))])
-            found = _KEEPS[key] = (alone, gives_zero([True] * len(types)))
-    return found
-
-
-_KEEPS: dict[Any, tuple[tuple[bool, ...], bool]] = {}
-
-
-def _zeros(op: Op, value: Value, zeros: list[Zeros]) -> Zeros:
-    """Where the removed entries of a core op's result are 0, of where those of its arguments are."""
-    none = (False,) * value.rank
-    x = zeros[0] if zeros else ()
-    match op:
-        case _ if isinstance(op, POINTWISE):
-            alone, together = _keeps_zero(op, value)
-            return tuple(
-                any(z and a for z, a in zip(each, alone, strict=True)) or (together and all(each))
-                for each in zip(*zeros, strict=True)
-            )
-        case Permute():
-            return tuple([x[i] for i in op.order])
-        case Group():
-            own = iter(zip(x, value.args[0].shape, strict=True))
-            return tuple([all(z or n == 1 for z, n in [next(own) for _ in range(count)]) for count in op.counts])
-        case Ungroup():
-            return tuple([z for z, sizes in zip(x, op.sizes, strict=True) for _ in sizes])
-        case Slice():
-            return x
-        case Pad():
-            return x if op.value == 0 else none
-        case Concat():
-            return tuple([all(each) for each in zip(*zeros, strict=True)])
-        case Repeat():
-            whole = _is_zero(value.args[0])
-            return tuple([whole if n is not None else z for z, n in zip(x, op.sizes, strict=True)])
-        case Reduce():
-            return tuple([i not in op.axes and z for i, z in enumerate(x)])
-        case Gather():
-            inner = len(zeros[1]) - op.batch
-            return (*x[: op.axis], *(False,) * inner, *x[op.axis + 1 :])
-        case _:
-            return none
 
 
 def is_norm(value: Value) -> bool:

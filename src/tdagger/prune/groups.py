@@ -23,8 +23,9 @@ import numpy as np
 from tdagger.network import Network
 from tdagger.op import Array, Value
 from tdagger.prune.costs import Polynomial
-from tdagger.prune.entries import Entries, is_norm
+from tdagger.prune.entries import COUNTS, Entries, is_norm
 from tdagger.prune.factors import Factor, Term, resolve
+from tdagger.prune.shuffles import as_gathers
 from tdagger.prune.units import Units
 from tdagger.transform.networks import place
 
@@ -116,6 +117,11 @@ class Group:
         return self.freed["bytes"]
 
     @property
+    def module(self) -> str:
+        """The path of the module that makes the units."""
+        return next((m for m in self.members if m.axis == 0), self.members[0]).name.rpartition(".")[0]
+
+    @property
     def exact(self) -> bool:
         """Whether removing units is the same as making their weights zero."""
         return not self.why
@@ -143,8 +149,10 @@ class Prunable:
     """What can be pruned of a network: ``groups``, and ``stopped``, the dimensions of parameters that can't be."""
 
     def __init__(self, dag: Network) -> None:
-        self.dag = dag
-        self.entries = Entries(dag.graph)
+        #: The network, with shuffles of entries as gathers.
+        self.dag, shuffles = as_gathers(dag)
+        self.entries = Entries(self.dag.graph)
+        self.entries.shuffles = shuffles
         self.units = Units(self.entries)
         self._where = place(dag.origins)
 
@@ -239,10 +247,15 @@ class Prunable:
         found = [(s.value, s.how, [f for f in resolve(s.term) if f.block is None]) for s in self.entries.seen]
         return [s for s in found if s[2]]
 
-    def why(self, gone: Array) -> tuple[tuple[str, ...], bool]:
-        """What isn't the same without some entries as with zeros there, and whether that is norms alone."""
+    def why(self, gone: Array, keep_numbers: bool = False) -> tuple[tuple[str, ...], bool]:
+        """What isn't the same without some entries as with zeros there, and whether that is norms alone.
+
+        ``keep_numbers``: norms divide by what they did, which may be all that they see of what goes.
+        """
         found: dict[str, bool] = {}
         for value, how, factors in self._sights:
+            if keep_numbers and how == COUNTS:
+                continue
             if any(gone[f.number : f.number + f.size].any() for f in factors):
                 found[self._said(value, how)] = is_norm(value)
         return tuple(found), all(found.values())

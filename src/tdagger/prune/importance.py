@@ -11,8 +11,9 @@ go first. Numbers of different groups are compared after each group's are divide
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -117,16 +118,25 @@ def random(group: Weighed) -> Array:
     return np.random.default_rng(zlib.crc32(group.group.name.encode())).random(group.size)
 
 
-def taylor(gradients: Mapping[str, Array]) -> Importance:
+def taylor(gradients: Mapping[str, Array] | Sequence[Mapping[str, Array]]) -> Importance:
     """How much the loss changes to first order without a unit: ``|sum of weight * gradient|``: arXiv:1906.10771.
 
-    ``gradients`` has the gradient of the loss by the name of the parameter, of the parameter's shape.
+    ``gradients`` has the gradient of the loss by the name of the parameter, of the parameter's shape. Of several
+    batches, a sequence, it is the root of the mean square: where training ended, gradients of all data add up to 0.
     """
+    each = [gradients] if isinstance(gradients, Mapping) else list(gradients)
+    if not each:
+        raise InputError("importance: taylor needs the gradients of at least one batch")
 
     def importance(group: Weighed) -> Array:
-        return np.abs(group.sums(lambda name, w: w * _of(gradients, name, w)))
+        sums = [group.sums(partial(_times, found)) for found in each]
+        return np.sqrt(np.mean(np.square(sums), 0))
 
     return importance
+
+
+def _times(gradients: Mapping[str, Array], name: str, weight: Array) -> Array:
+    return weight * _of(gradients, name, weight)
 
 
 def obd(curvature: Mapping[str, Array]) -> Importance:

@@ -74,11 +74,16 @@ class PrunePlan:
     @property
     def why(self) -> tuple[str, ...]:
         """Why the smaller network isn't the one with zeros in the place of what goes; nothing if it is."""
-        return self.found.why(self.gone)[0]
+        return self.found.why(self.gone, self.keep_numbers)[0]
 
     @cached_property
     def _applied(self) -> tuple[TensorDAG, Removal]:
-        return without(self.dag, self.found.units, self.gone, self.keep_numbers)
+        return without(cast(TensorDAG, self.found.dag), self.found.units, self.gone, self.keep_numbers)
+
+    @property
+    def removal(self) -> Removal:
+        """What is left of every value; makes the smaller network if it wasn't yet."""
+        return self._applied[1]
 
     def apply(self) -> TensorDAG:
         """The smaller network."""
@@ -90,7 +95,7 @@ class PrunePlan:
         Where a norm counts what goes, it is given what is left in both, so that all else is compared: see
         :class:`Check`. ``framework`` runs them: torch where it is installed, else numpy, the reference.
         """
-        return checked(self.dag, *self._applied, seed, framework)
+        return checked(cast(TensorDAG, self.found.dag), *self._applied, seed, framework)
 
     def __str__(self) -> str:
         lines = [f"{'group':40} {'units':>7} {'left':>7}"]
@@ -142,6 +147,7 @@ def prune_plan(
     ranked = _ranked(dag, found, groups, importance_of(importance), normalise, multiple_of, least)
     ((name, target),) = targets.items()
     if name == "ratio":
+        _check_ratio(target, found)
         counts = ranked.stepped([round(g.size * _part(target, g)) for g in groups])
     else:
         left = _cost(dag, found, name, device)
@@ -171,9 +177,19 @@ def _cost(dag: TensorDAG, found: Prunable, name: str, device: Any) -> Callable[[
                 "prune: time needs the device that it is predicted for: device='a100', or a device file"
             )
         on = device_of(device)
-        return lambda gone: float(predict(without(dag, found.units, gone)[0].graph, on))
+        return lambda gone: float(predict(without(cast(TensorDAG, found.dag), found.units, gone)[0].graph, on))
     cost = found.cost[{"params": "parameters"}.get(name, name)]
     return lambda gone: cost(found.left(gone))
+
+
+def _check_ratio(target: float | Mapping[str, float], found: Prunable) -> None:
+    """AttributeValueError for a name that no group has, and for what is no part."""
+    parts = target if isinstance(target, Mapping) else {"*": target}
+    for pattern, part in parts.items():
+        if not any(fnmatch.fnmatchcase(g.name, pattern) for g in found.groups):
+            raise AttributeValueError(f"prune: ratio={{{pattern!r}: ...}}, but no group is called that")
+        if not 0 <= part < 1:
+            raise AttributeValueError(f"prune: ratio is the part of units that goes, 0 to less than 1, got {part}")
 
 
 def _part(target: float | Mapping[str, float], group: Group) -> float:
@@ -208,11 +224,12 @@ def allowed(found: Prunable, keep: Sequence[str], only: Sequence[str], inexact: 
     """The groups that may lose units."""
     if inexact not in ("none", "norms", "all"):
         raise AttributeValueError(f"prune: inexact is 'none', 'norms' or 'all', got {inexact!r}")
-    for pattern in (*keep, *only):
-        if not any(_meant(g, pattern) for g in found.groups):
-            raise AttributeValueError(f"prune: no group, parameter or module is called {pattern!r}")
+    for patterns, meant in ((keep, _meant), (only, _made_by)):
+        for pattern in patterns:
+            if not any(meant(g, pattern) for g in found.groups):
+                raise AttributeValueError(f"prune: no group, parameter or module is called {pattern!r}")
     groups = [g for g in found.groups if g.size > 1 and not any(_meant(g, p) for p in keep)]
-    groups = [g for g in groups if not only or any(_meant(g, p) for p in only)]
+    groups = [g for g in groups if not only or any(_made_by(g, p) for p in only)]
     if inexact == "all":
         return groups
     return [g for g in groups if g.exact or (inexact == "norms" and g.only_norms)]
@@ -223,6 +240,13 @@ def _meant(group: Group, pattern: str) -> bool:
     if fnmatch.fnmatchcase(group.name, pattern):
         return True
     return any(fnmatch.fnmatchcase(m.name, p) for m in group.members for p in (pattern, f"{pattern}.*"))
+
+
+def _made_by(group: Group, pattern: str) -> bool:
+    """Whether a pattern names a group, a parameter that it is in, or a module that makes it."""
+    if any(fnmatch.fnmatchcase(n, pattern) for n in (group.name, *[m.name for m in group.members])):
+        return True
+    return any(fnmatch.fnmatchcase(group.module, p) for p in (pattern, f"{pattern}.*"))
 
 
 def _ranked(

@@ -10,7 +10,7 @@ makes the result exact.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -25,12 +25,12 @@ from tdagger.library.block import block
 from tdagger.op import Array, Place, Plan, Value
 from tdagger.ops.indexing import Gather
 from tdagger.ops.source import Const, Leaf, const
-from tdagger.ops.structure import Bounds, Concat, Item, Pad, Repeat, Slice, repeat
+from tdagger.ops.structure import Bounds, Concat, Group, Item, Pad, Repeat, Slice, Ungroup, repeat
 from tdagger.prune.entries import Scope, is_norm
-from tdagger.prune.factors import Term, Terms
+from tdagger.prune.factors import Term, Terms, resolve
 from tdagger.prune.units import Units
 from tdagger.transform.axes.change import candidates, shapes_of
-from tdagger.types import ResultTypes, Sized, TensorType
+from tdagger.types import DType, ResultTypes, Sized, TensorType
 
 #: Whether each entry of a dimension stays; None if all do.
 Kept = Array | None
@@ -127,6 +127,8 @@ class Removal:
         if isinstance(op, Leaf):
             return _leaf(op, plans[0])
         args = [self._argument(scope, value, i, new) for i in range(len(value.args))]
+        if value in self.units.entries.shuffles and scope is self.units.entries.scope:
+            return self._shuffle(scope, value, args[0])
         same = all(_sizes(p) == t.shape for p, t in zip(plans, result_types(value), strict=True))
         if same and all(a is b for a, b in zip(args, value.args, strict=True)):
             return value
@@ -148,7 +150,7 @@ class Removal:
         if isinstance(op, Composite):
             return self._composite(scope, value, op, args, places, plans)
         if isinstance(op, Slice):
-            return self._slice(scope, value, op)(*args)
+            return self._slice(scope, value, op, args[0])
         if isinstance(op, Pad):
             return self._pad(scope, value, op)(*args)
         if isinstance(op, Gather) and not op.batch and value.args[1] not in scope.terms and value.args[1].rank < 2:
@@ -173,7 +175,7 @@ class Removal:
 
     # Ops that say which entries.
 
-    def _slice(self, scope: Scope, value: Value, op: Slice) -> Slice:
+    def _slice(self, scope: Scope, value: Value, op: Slice, x: Value) -> Value:
         bounds: list[Bounds | None] = list(op.bounds)
         for i, old in enumerate(op.bounds):
             before, after = self.kept(scope.at(value, 0)[i]), self.kept(scope.terms[value][i])
@@ -182,19 +184,12 @@ class Removal:
             places = np.arange(int(old[0]), int(old[1]), int(old[2]))
             left = places if after is None else places[after]
             now = left if before is None else (np.cumsum(before) - 1)[left]
-            steps = np.unique(np.diff(now))
-            if len(steps) > 1:
-                raise AttributeValueError(
-                    f"every {abs(old[2])}th entry of what is left is no even step: {now.tolist()}"
-                )
-            step = int(steps[0]) if len(steps) else 1
-            count = value.args[0].shape[i] if before is None else int(before.sum())
-            start, stop = int(now[0]), int(now[-1]) + (1 if step > 0 else -1)
-            # a bound that is said in a way that follows (to the end, a chunk) stays so where it gives the same entries
-            first, last = (b.of(count) if isinstance(b, Sized) else n for b, n in ((old[0], start), (old[1], stop)))
-            same = np.array_equal(np.arange(int(first), int(last), step), now)
-            bounds[i] = (first, last, step) if same else (start, stop, step)
-        return Slice(tuple(bounds))
+            if len(np.unique(np.diff(now))) > 1:  # no even step any more: they are picked one by one
+                x, bounds[i] = Gather(i, 0)(x, const(now)), None
+            else:
+                count = value.args[0].shape[i] if before is None else int(before.sum())
+                bounds[i] = _bounds(old, now, count)
+        return Slice(tuple(bounds))(x)
 
     def _pad(self, scope: Scope, value: Value, op: Pad) -> Pad:
         widths = list(op.widths)
@@ -206,12 +201,25 @@ class Removal:
         return Pad(tuple(widths), op.value)
 
     def _gather(self, scope: Scope, value: Value, op: Gather, args: list[Any]) -> Value:
-        before = self.kept(scope.at(value, 0)[op.axis])
+        return op(args[0], const(self._places(scope, value, op.axis).astype(value.args[1].dtype.numpy)))
+
+    def _places(self, scope: Scope, value: Value, axis: int) -> Array:
+        """Which entries of what is left a gather at given places takes."""
+        before = self.kept(scope.at(value, 0)[axis])
         index = computed(value.args[1])
-        after = None if index.ndim == 0 else self.kept(scope.terms[value][op.axis])
+        after = None if index.ndim == 0 else self.kept(scope.terms[value][axis])
         left = index if after is None else index[after]
-        now = left if before is None else (np.cumsum(before) - 1)[left].astype(index.dtype)
-        return op(args[0], const(now))
+        return left if before is None else (np.cumsum(before) - 1)[left]
+
+    def _shuffle(self, scope: Scope, value: Value, x: Value) -> Value:
+        shuffle = self.units.entries.shuffles[value]
+        places = self._places(scope, value, shuffle.axis)
+        if np.array_equal(places, shuffle.places):
+            return shuffle.of(x)
+        left = shuffle.like(places)
+        if left is not None:
+            return left.of(x)
+        return x if np.array_equal(places, np.arange(len(places))) else Gather(shuffle.axis, 0)(x, const(places))
 
     # Composites.
 
@@ -223,19 +231,15 @@ class Removal:
         shapes = [_sizes(p) for p in plans]
         # one that was walked may take entries one by one
         plain = value not in scope.inside or not self._by_entry(scope.inside[value])
-        changed = tuple(
-            [
-                tuple([i for i, p in enumerate(q) if p.size != a.shape[i]])
-                for q, a in zip(places, value.args, strict=True)
-            ]
-        )
+        left = self._factors_left(scope, value)
+        changed = tuple([(at, tuple([(n == m, n == 1) for n, m in sizes])) for at, sizes in left])
         itself = (Removal, "itself", changed, self._keeps_numbers)
         if plain and itself in op.found:
-            # proven of this op where these dimensions have fewer entries: its attributes stay, whatever the sizes
+            # proven of this op where these factors have fewer entries: its attributes stay, whatever the sizes
             if op.found[itself] is not None:
                 self.recounted.append((self._outer, *op.found[itself]))
             return _again(op, args, shapes, value)
-        key = (Removal, tuple([a.type.shape for a in value.args]), types, self._keeps_numbers)
+        key = (Removal, tuple([a.type.shape for a in value.args]), types, left, self._keeps_numbers)
         if plain and key in op.found:
             found, numbers = op.found[key]
             if numbers is not None:
@@ -248,7 +252,7 @@ class Removal:
             return _inlined(value, body, args) if chosen is None else chosen(*args)
         if op.name == block.name:
             return cast(Any, op.definition)(*args, title=op.attributes["title"], graph=body)
-        label, numbers = self._label(value, op, body, types, places, plans)
+        label, numbers = self._label(scope, value, op, body, types, places, plans)
         if plain:
             op.found[key] = (label, numbers)
             if label is op:
@@ -256,6 +260,15 @@ class Removal:
         if numbers is not None:
             self.recounted.append((self._outer, *numbers))
         return _inlined(value, body, args) if label is None else label(*args)
+
+    def _factors_left(self, scope: Scope, value: Value) -> tuple[Any, ...]:
+        """Of each dimension of an argument that loses entries, its factors' entries that are left, and that were."""
+        found: list[Any] = []
+        for i, arg in enumerate(value.args):
+            for axis, term in enumerate(scope.at(value, i) if is_one(arg) else ()):
+                if self.kept(term) is not None:
+                    found.append(((i, axis), tuple([(self._left((f,), f.size), f.size) for f in resolve(term)])))
+        return tuple(found)
 
     def _body(self, inner: Scope, op: Composite, types: tuple[TensorType, ...]) -> Graph:
         given = {
@@ -267,29 +280,38 @@ class Removal:
         return Graph({n: given[v] for n, v in inner.graph.inputs.items()}, outputs, name=op.name)
 
     def _label(
-        self, value: Value, op: Composite, body: Graph, types: tuple[TensorType, ...], places: list[Plan],
-        plans: list[Plan],
+        self, scope: Scope, value: Value, op: Composite, body: Graph, types: tuple[TensorType, ...],
+        places: list[Plan], plans: list[Plan],
     ) -> tuple[Composite | None, tuple[float, float] | None]:  # fmt: skip
         """The composite that has this body; where it has other numbers, those of it and the new ones."""
         shapes = [_sizes(p) for p in plans]
         numbers: tuple[float, float] | None = None
         recounts: Composite | None = None
-        for candidate in candidates(op, places, plans, value):
+        for candidate in (*candidates(op, places, plans, value), *self._regrouped(scope, value, op)):
             if shapes_of(candidate, types) != shapes:
                 continue
             candidate = cast(Composite, candidate)
-            other = candidate.body(*types)
-            if other == body:
-                return candidate, None
-            unlike = _unlike(body, other)
+            unlike = _unlike(body, candidate.body(*types))
             if unlike is None:
                 continue
-            kept = _with_numbers(candidate, [old for old, _ in unlike], body, types)
+            if not unlike:
+                return candidate, None
+            kept = _with_numbers(candidate, _exactly(op, value, [old for old, _ in unlike]), body, types)
             if kept is not None:
                 return kept, None
             if recounts is None:
                 recounts, numbers = candidate, unlike[0]
         return (None, None) if self._keeps_numbers or recounts is None else (recounts, numbers)
+
+    def _regrouped(self, scope: Scope, value: Value, op: Composite) -> Iterator[Composite]:
+        """The composite with as many groups as are left, where those are a factor of a dimension."""
+        groups = op.attributes.get("groups")
+        terms = [t for i, a in enumerate(value.args) if is_one(a) for t in scope.at(value, i)] if groups else []
+        left = {
+            int(k.sum()) for t in terms for f in resolve(t) if f.size == groups and (k := self.kept((f,))) is not None
+        }
+        for number in left:
+            yield cast(Any, type(op))(*{**op.attributes, "groups": number}.values(), op.given)
 
     def _by_entry(self, scope: Scope) -> bool:
         """Whether an op inside takes entries one by one of a dimension that loses some."""
@@ -301,6 +323,18 @@ class Removal:
             elif value in scope.inside and self._by_entry(scope.inside[value]):
                 return True
         return False
+
+
+def _bounds(old: Bounds, now: Array, count: int) -> Bounds:
+    """The bounds that give the entries ``now`` of ``count``, said as the old ones are where that gives the same."""
+    try:
+        first, last = (b.of(count) if isinstance(b, Sized) else b for b in old[:2])
+        if np.array_equal(np.arange(int(first), int(last), int(old[2])), now):
+            return first, last, old[2]
+    except AttributeValueError:  # of so many entries there is no such part, a third chunk, say
+        pass
+    step = int(now[1] - now[0]) if len(now) > 1 else 1
+    return int(now[0]), int(now[-1]) + (1 if step > 0 else -1), step
 
 
 def _again(op: Composite, args: list[Value], shapes: list[tuple[int, ...]], value: Value) -> Any:
@@ -338,15 +372,20 @@ def _taken(value: Value, keeps: list[Kept]) -> Value:
 
 
 def _unlike(one: Graph, other: Graph) -> list[tuple[float, float]] | None:
-    """The numbers that differ in two graphs that are the same otherwise; None if more differs."""
-    a, b = list(one.values), list(other.values)
-    if len(a) != len(b) or list(one.outputs) != list(other.outputs):
+    """The numbers that differ in two graphs that are the same otherwise; None if more differs.
+
+    Dimensions of size 1 may come and go by other ops: which of them is which says nothing of the entries.
+    """
+    if list(one.outputs) != list(other.outputs):
         return None
     pair: dict[Value, Value] = {}
     found: list[tuple[float, float]] = []
     stack = list(zip(one.outputs.values(), other.outputs.values(), strict=True))
     while stack:
         x, y = stack.pop()
+        if x.type != y.type:
+            return None
+        x, y = _under_ones(x), _under_ones(y)
         if x in pair:
             if pair[x] is not y:
                 return None
@@ -354,12 +393,42 @@ def _unlike(one: Graph, other: Graph) -> list[tuple[float, float]] | None:
         pair[x] = y
         if x.type != y.type or len(x.args) != len(y.args):
             return None
-        if x.op is not y.op:
+        if x.op is not y.op and not _same_repeat(x, y):
             if not (isinstance(x.op, Const) and isinstance(y.op, Const)) or x.type.size != 1:
                 return None
             found.append((x.op.data.item(), y.op.data.item()))
         stack += zip(x.args, y.args, strict=True)
     return found
+
+
+def _under_ones(value: Value) -> Value:
+    """What a value is with dimensions of size 1 elsewhere."""
+    while isinstance(value.op, Group | Ungroup | Repeat):
+        inner = value.args[0]
+        if [n for n in inner.shape if n != 1] != [n for n in value.shape if n != 1]:
+            return value
+        value = inner
+    return value
+
+
+def _same_repeat(x: Value, y: Value) -> bool:
+    if not (isinstance(x.op, Repeat) and isinstance(y.op, Repeat)):
+        return False
+    return [n or 1 for n in x.op.sizes] == [n or 1 for n in y.op.sizes]
+
+
+def _exactly(op: Composite, value: Value, numbers: list[float]) -> list[float]:
+    """Numbers of a composite's body as they are in double precision, so that it can be computed in that too."""
+    types = [a.type for a in value.args]
+    floats, f64 = {t.dtype.numpy for t in types if t.dtype.is_float}, DType.of("f64")
+    try:
+        body = op.body(*[t.with_dtype(f64) if t.dtype.is_float else t for t in types])
+    except (AttributeValueError, TypeMismatchError):  # it takes no such types
+        return numbers
+    wide = [
+        v.op.data for v in body.values if isinstance(v.op, Const) and v.type.size == 1 and v.dtype is DType.of("f64")
+    ]
+    return [next((w.item() for w in wide if any(w.astype(f).item() == n for f in floats)), n) for n in numbers]
 
 
 def _with_numbers(op: Composite, numbers: list[float], body: Graph, types: tuple[TensorType, ...]) -> Composite | None:
@@ -369,7 +438,7 @@ def _with_numbers(op: Composite, numbers: list[float], body: Graph, types: tuple
         for number in numbers:
             try:
                 found = cast(Any, type(op))(*{**attributes, name: float(number)}.values(), op.given)
-                if found.body(*types) == body:
+                if _unlike(body, found.body(*types)) == []:
                     return found
             except (AttributeValueError, TypeError, ValueError):
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection
 from typing import Any, cast
 
@@ -137,7 +138,19 @@ class _Conversion:
         if isinstance(op, Composite) and op.attributes.get("dtype") is self.old:
             fields = {f: getattr(op, f) for f in op.fields} | {"dtype": self.new}
             return cast(Any, type(op))(*fields.values())
+        if isinstance(op, Composite) and any(isinstance(v, Graph) for v in op.attributes.values()):
+            inside = [self._inside(v) if isinstance(v, Graph) else v for v in op.attributes.values()]
+            return cast(Any, type(op))(*inside, op.given)
         return op
+
+    def _inside(self, graph: Graph) -> Graph:
+        """A branch, or the graph of a block, whose arguments come in the new type."""
+        inner = copy.copy(self)
+        inner.made, inner.inputs = {}, True
+        for value in graph.values:
+            inner.made[value] = inner._visit(value)
+        ins = {n: inner._input(v) for n, v in graph.inputs.items()}
+        return Graph(ins, {n: cast(Value, inner.made[v]) for n, v in graph.outputs.items()}, name=graph.name)
 
     def _changed(self, value: Value, op: Op) -> Any:
         args = [cast(Value, self.made[a]) for a in value.args]

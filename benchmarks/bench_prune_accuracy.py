@@ -1,0 +1,322 @@
+"""Accuracy after pruning and fine-tuning, beside Torch-Pruning, on two tasks that are trained here from scratch.
+
+The tasks are MNIST-1D (package ``mnist1d``, made offline) and scikit-learn's digits, each learned by a small residual
+network with batch norms. For each of some seeds the network is trained once; every method prunes that same network to
+70, 50 and 30 % of its FLOPs (counted by tdagger for all, so that budgets are one) and what is left is trained on for
+the same number of steps with the same batches. A method is a row of ``METHODS``: a function of a trained network and
+the part of FLOPs that stays, which gives a smaller module.
+
+Taylor's gradients are those of the same 6 training batches for both. Torch-Pruning is asked for a ratio, not for
+FLOPs: the ratio is found by bisection. Needs ``pip install -r benchmarks/pruning.txt``; what isn't installed is named
+and left out.
+
+Usage: ``python benchmarks/bench_prune_accuracy.py [--tasks NAME,..] [--methods NAME;..] [--seeds N] [--plot FILE.png]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from _zoo import quiet
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
+
+import tdagger as td
+from tdagger.prune.importance import taylor
+
+#: The parts of FLOPs that stay.
+LEFT = (0.7, 0.5, 0.3)
+BATCH = 200
+#: Batches whose gradients Taylor's importances are made of.
+GRADIENTS = 6
+
+
+# --- what is learned ---------------------------------------------------------------------------------------
+
+
+class Block(nn.Module):
+    """Two convolutions and what goes past them."""
+
+    def __init__(self, conv: Any, norm: Any, width: int, inner: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = conv(width, inner, 3, padding=1, bias=False), norm(inner)
+        self.conv2, self.bn2 = conv(inner, width, 3, padding=1, bias=False), norm(width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(x + self.bn2(self.conv2(y)))
+
+
+class Residual(nn.Module):
+    """A stem, two stages of two blocks with a stride between, the mean over places, a linear layer."""
+
+    def __init__(self, dims: int, width: int) -> None:
+        super().__init__()
+        conv, norm = (nn.Conv1d, nn.BatchNorm1d) if dims == 1 else (nn.Conv2d, nn.BatchNorm2d)
+        self.stem, self.bn = conv(1, width, 3, padding=1, bias=False), norm(width)
+        self.stage1 = nn.Sequential(*[Block(conv, norm, width, width) for _ in range(2)])
+        self.down, self.bn_down = conv(width, 2 * width, 3, stride=2, padding=1, bias=False), norm(2 * width)
+        self.stage2 = nn.Sequential(*[Block(conv, norm, 2 * width, 2 * width) for _ in range(2)])
+        self.head = nn.Linear(2 * width, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stage1(torch.relu(self.bn(self.stem(x))))
+        x = self.stage2(torch.relu(self.bn_down(self.down(x))))
+        return self.head(x.flatten(2).mean(2))
+
+
+class Task(NamedTuple):
+    """Data, standardised, the network that learns them, and how many epochs it is trained and trained on."""
+
+    name: str
+    train: tuple[torch.Tensor, torch.Tensor]
+    test: tuple[torch.Tensor, torch.Tensor]
+    network: Callable[[], nn.Module]
+    epochs: int
+    more: int
+
+
+def mnist1d() -> Task:
+    from mnist1d.data import get_dataset_args, make_dataset
+
+    data = make_dataset(get_dataset_args())
+    return _task("mnist1d", data["x"][:, None], data["y"], data["x_test"][:, None], data["y_test"], 1, 10, (15, 5))
+
+
+def digits() -> Task:
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(images))
+    x, y = images.reshape(-1, 1, 8, 8)[order], labels[order]
+    return _task("digits", x[:1200], y[:1200], x[1200:], y[1200:], 2, 6, (40, 12))
+
+
+def _task(name: str, x: Any, y: Any, x_test: Any, y_test: Any, dims: int, width: int, epochs: tuple[int, int]) -> Task:
+    mean, deviation = x.mean(), x.std()
+    train, test = (
+        (torch.tensor((a - mean) / deviation, dtype=torch.float32), torch.tensor(b))
+        for a, b in ((x, y), (x_test, y_test))
+    )
+    return Task(name, train, test, lambda: Residual(dims, width), *epochs)
+
+
+TASKS: dict[str, Callable[[], Task]] = {"mnist1d": mnist1d, "digits": digits}
+
+
+def batches(task: Task, epochs: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    x, y = task.train
+    for _ in range(epochs):
+        for places in torch.randperm(len(x), generator=generator).split(BATCH):
+            yield x[places], y[places]
+
+
+def learn(module: nn.Module, task: Task, epochs: int, rate: float, seed: int) -> None:
+    """Train in place: AdamW, a rate that falls to nothing as a cosine does."""
+    steps = epochs * -(-len(task.train[0]) // BATCH)
+    optimizer = torch.optim.AdamW(module.parameters(), rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    module.train()
+    with torch.enable_grad():
+        for x, y in batches(task, epochs, seed):
+            optimizer.zero_grad()
+            cross_entropy(module(x), y).backward()
+            optimizer.step()
+            schedule.step()
+
+
+def accuracy(module: nn.Module, task: Task) -> float:
+    x, y = task.test
+    return float((module.eval()(x).argmax(1) == y).float().mean())
+
+
+def flops(module: nn.Module, task: Task) -> int:
+    return td.from_torch(module.eval(), task.test[0][:1]).graph.total_flops()
+
+
+# --- methods -----------------------------------------------------------------------------------------------
+
+
+class Trained(NamedTuple):
+    """A trained network, its task, and the gradients of some batches by the name of the parameter."""
+
+    module: nn.Module
+    task: Task
+    gradients: list[dict[str, torch.Tensor]]
+
+
+def gradients(module: nn.Module, task: Task, seed: int) -> list[dict[str, torch.Tensor]]:
+    module = copy.deepcopy(module).eval()
+    found: list[dict[str, torch.Tensor]] = []
+    with torch.enable_grad():
+        for _, (x, y) in zip(range(GRADIENTS), batches(task, 2, seed), strict=False):
+            module.zero_grad()
+            cross_entropy(module(x), y).backward()
+            found.append({n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None})
+    return found
+
+
+def by_tdagger(importance: Callable[[Trained], Any], trained: Trained, left: float) -> nn.Module:
+    """Planned for inference, whose FLOPs count; applied as it is imported for training, whose batch norms learn."""
+    plan = td.from_torch(trained.module.eval(), trained.task.test[0][:1]).prune_plan(
+        flops=left, importance=importance(trained)
+    )
+    dag = td.from_torch(trained.module.train(), trained.task.train[0][:2])
+    return dag.prune(entries=plan.units).to_torch()
+
+
+def by_torch_pruning(importance: str, trained: Trained, left: float) -> nn.Module:
+    """Torch-Pruning with its group importances, compared over all layers; the ratio that comes nearest."""
+    import torch_pruning as tp
+
+    whole, best = _contractions(trained.module, trained.task), (np.inf, trained.module)
+    low, high = 0.0, 1.0
+    for _ in range(8):
+        ratio = (low + high) / 2
+        module = copy.deepcopy(trained.module).eval()
+        for name, parameter in module.named_parameters():
+            parameter.grad = torch.stack([g[name] for g in trained.gradients]).sum(0)
+        with torch.enable_grad():
+            tp.pruner.BasePruner(
+                module, trained.task.train[0][:1], importance=getattr(tp.importance, importance)(),
+                pruning_ratio=ratio, global_pruning=True, ignored_layers=[module.head],
+            ).step()  # fmt: skip
+        off = _contractions(module, trained.task) / whole - left
+        low, high = (ratio, high) if off > 0 else (low, ratio)
+        best = min(best, (abs(off), module), key=lambda b: b[0])
+    return best[1]
+
+
+def _contractions(module: nn.Module, task: Task) -> int:
+    """FLOPs of convolutions and products, counted in a run, which is quicker than an import."""
+    with FlopCounterMode(display=False) as counter:
+        module.eval()(task.test[0][:1])
+    return counter.get_total_flops()
+
+
+class Method(NamedTuple):
+    """What prunes, and the package it needs."""
+
+    prune: Callable[[Trained, float], nn.Module]
+    package: str = "tdagger"
+
+
+#: What is compared; one more method is one more row.
+METHODS = {
+    "tdagger l2": Method(partial(by_tdagger, lambda _: "l2")),
+    "Torch-Pruning l2": Method(partial(by_torch_pruning, "GroupMagnitudeImportance"), "torch_pruning"),
+    "tdagger Taylor": Method(
+        partial(by_tdagger, lambda t: taylor([{n: g.numpy() for n, g in one.items()} for one in t.gradients]))
+    ),
+    "Torch-Pruning Taylor": Method(partial(by_torch_pruning, "GroupTaylorImportance"), "torch_pruning"),
+}
+
+
+# --- measured ----------------------------------------------------------------------------------------------
+
+
+def measure(task: Task, methods: list[str], seeds: int) -> dict[str, Any]:
+    """Accuracies of every seed, by method and part of FLOPs; and the part that was met."""
+    found: dict[str, Any] = {"whole": [], **{m: {str(p): [] for p in LEFT} for m in methods}}
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        module = task.network()
+        learn(module, task, task.epochs, 1e-2, seed)
+        found["whole"].append(accuracy(module, task))
+        trained = Trained(module, task, gradients(module, task, 1000 + seed))
+        whole = flops(module, task)
+        for method in methods:
+            for left in LEFT:
+                small = METHODS[method].prune(trained, left)
+                met = flops(small, task) / whole
+                before = accuracy(small, task)
+                learn(small, task, task.more, 3e-3, 2000 + seed)
+                row = {"flops": met, "before": before, "after": accuracy(small, task)}
+                found[method][str(left)].append(row)
+                print(f"{task.name} seed {seed} {method} {left}: {row}", file=sys.stderr, flush=True)
+    return found
+
+
+def table(task: str, found: dict[str, Any], methods: list[str]) -> None:
+    """Mean accuracy and deviation over seeds after training on, and before, for each budget."""
+    print(f"\n{task}: accuracy of the whole network {_mean(found['whole'])}, {len(found['whole'])} seeds\n")
+    heads = [f"-{1 - p:.0%} FLOPs, trained on | at once | FLOPs met" for p in LEFT]
+    print(f"| method | {' | '.join(heads)} |\n|---|{'---:|---:|---:|' * len(LEFT)}")
+    for method in methods:
+        cells: list[str] = []
+        for left in LEFT:
+            rows = found[method][str(left)]
+            cells += [_mean([r["after"] for r in rows]), _mean([r["before"] for r in rows])]
+            cells.append("{:.1%} to {:.1%}".format(*[f([r["flops"] for r in rows]) for f in (min, max)]))
+        print(f"| {method} | {' | '.join(cells)} |")
+
+
+def _mean(values: list[float]) -> str:
+    return f"{100 * np.mean(values):.1f} ± {100 * np.std(values):.1f}"
+
+
+def plot(results: dict[str, Any], methods: list[str], path: str) -> None:
+    """Accuracy after training on against the FLOPs that are left, a panel for each task."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, len(results), figsize=(5.5 * len(results), 4.2), squeeze=False)
+    for panel, (task, found) in zip(panels[0], results.items(), strict=True):
+        panel.axhline(100 * np.mean(found["whole"]), color="0.6", linestyle=":", label="whole network")
+        for method in methods:
+            rows = [found[method][str(p)] for p in LEFT]
+            x = [100 * np.mean([r["flops"] for r in row]) for row in rows]
+            y = [[100 * r["after"] for r in row] for row in rows]
+            dashed = not method.startswith("tdagger")
+            colour = {"l2": "tab:blue", "Taylor": "tab:orange"}.get(method.split()[-1])
+            panel.errorbar(
+                x, np.mean(y, 1), np.std(y, 1), label=method, color=colour, capsize=3, marker="s" if dashed else "o",
+                linestyle="--" if dashed else "-", linewidth=1.5,
+            )  # fmt: skip
+        panel.set(title=task, xlabel="FLOPs left, %", ylabel="accuracy after training on, %")
+        panel.invert_xaxis()
+        panel.grid(alpha=0.3)
+    panels[0][-1].legend(fontsize=8, loc="lower left")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--tasks", default=",".join(TASKS), help="names with commas; all by default")
+    parser.add_argument("--methods", default=";".join(METHODS), help="names with semicolons; all by default")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--plot", help="a file for the plot (matplotlib)")
+    parser.add_argument("--json", help="a file for all that was measured")
+    options = parser.parse_args()
+    wanted = options.methods.split(";")
+    missing = {METHODS[m].package for m in wanted if importlib.util.find_spec(METHODS[m].package) is None}
+    methods = [m for m in wanted if METHODS[m].package not in missing]
+    if missing:
+        print(f"not installed, so left out: {', '.join(missing)}")
+    with quiet():
+        results = {name: measure(TASKS[name](), methods, options.seeds) for name in options.tasks.split(",")}
+    for name, found in results.items():
+        table(name, found, methods)
+    if options.json:
+        Path(options.json).write_text(json.dumps(results, indent=1))
+    if options.plot:
+        plot(results, methods, options.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Where a command writes a network: a file whose suffix says the form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from tdagger.cli import common
+from tdagger.cli.layout import escape
+from tdagger.cli.tables import size
+from tdagger.errors import SourceError
+from tdagger.frameworks.source import FORMS, save
+from tdagger.names import shown
+from tdagger.tensordag import TensorDAG
+
+
+@dataclass(frozen=True)
+class Target:
+    """Files that can be written, checked before what takes long; SourceError says what is in the way."""
+
+    path: Path
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            known = ", ".join(f"{k} ({v})" for k, v in FORMS.items())
+            raise SourceError(f"{shown(self.path)}: the suffix must say the form: {known}")
+        for path in self.written:
+            if path.exists() and not self.force:
+                raise SourceError(f"{shown(path)} is there already; --force overwrites it")
+        if not self.path.parent.is_dir():
+            raise SourceError(f"{shown(self.path.parent)}: there is no such folder")
+
+    @property
+    def form(self) -> str:
+        """The suffix."""
+        return self.path.suffix.lower()
+
+    @property
+    def written(self) -> list[Path]:
+        """All files of it: source code has its weights beside it."""
+        return [self.path, *([self.path.with_suffix(".safetensors")] if self.form == ".py" else [])]
+
+    def write(self, dag: TensorDAG) -> None:
+        """Write a network, and say on stderr what was written."""
+        with common.progress(f"writing {self.path}"):
+            save(dag, self.path, self.form)
+        sizes = ", ".join(f"{escape(p)} ({size(p.stat().st_size)})" for p in self.written)
+        Console(stderr=True, soft_wrap=True, highlight=False, emoji=False).print(f"wrote {sizes}")
