@@ -29,7 +29,7 @@ from tdagger.ops.elementwise import POINTWISE
 from tdagger.ops.external import External
 from tdagger.ops.indexing import Gather, Scan, Scatter
 from tdagger.ops.source import Const, Input, Iota, Leaf, Parameter
-from tdagger.ops.structure import Fold, Item, Reduce
+from tdagger.ops.structure import Fold, Item, Reduce, Repeat
 from tdagger.prune import factors
 from tdagger.prune.bodies import applied, body_of
 from tdagger.prune.factors import Block, Factor, Term, Terms, Tie, resolve, size_of
