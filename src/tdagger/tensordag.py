@@ -357,7 +357,7 @@ class TensorDAG:
         >>> import tdagger as td
         >>> small = td.layers.linear(64, 64).rename({"": "fc"}).low_rank(rank=8)
         >>> {n: list(w.shape) for n, w in small.weights.items()}
-        {'fc_weight_parts.0.weight': [8, 64], 'fc_weight_parts.1.weight': [64, 8], 'fc_weight_parts.1.bias': [64]}
+        {'fc.0.weight': [8, 64], 'fc.1.weight': [64, 8], 'fc.1.bias': [64]}
         """
         return later("low_rank")(self, **how)
 
