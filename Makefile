@@ -14,7 +14,7 @@ SEED ?= 1
 TIME ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: conformance-prune conformance-ops conformance-axes conformance-costs conformance-layers conformance-code conformance-sizes help setup demo test test-slow lint format bench conformance-timm conformance-transformers fuzz clean
+.PHONY: conformance-prune conformance-ops conformance-axes conformance-costs conformance-layers conformance-code conformance-sizes fuzz-file help setup demo test test-slow lint format bench conformance-timm conformance-transformers fuzz clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-24s  %s\n", $$1, $$2}'
@@ -84,6 +84,12 @@ conformance-layers: $(READY)  ## Look for the layers of the networks of both swe
 
 fuzz: $(READY)  ## Check random programs on all cores: make fuzz SEED=1 TIME=60, or N=500
 	OMP_NUM_THREADS=1 $(BIN)/python -m conformance.fuzz --seed $(SEED) $(if $(N),--count $(N),--time $(TIME))
+
+fuzz-file: $(READY)  ## Feed td.load with mutated files, guided by coverage (atheris): make fuzz-file TIME=600
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[fuzz]'
+	mkdir -p build/fuzz
+	OMP_NUM_THREADS=1 $(BIN)/python -m conformance.fuzz_file build/fuzz tests/file/corpus -max_total_time=$(TIME) \
+	  -timeout=20 -rss_limit_mb=2048 -artifact_prefix=build/
 
 clean:  ## Remove .venv and everything else that was made here
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis

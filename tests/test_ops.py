@@ -88,6 +88,36 @@ def test_types_rule_is_its_body(name: str) -> None:
     assert told > 20
 
 
+@pytest.mark.parametrize("name", TYPED)
+def test_types_rule_takes_no_wrong_attributes(name: str) -> None:
+    """A file's attributes may be anything: the rule refuses what the body refuses."""
+    for node in several(BY_OP[name][0].build(*BY_OP[name][0].inputs())):
+        if node.op.name != name:
+            continue
+        types = tuple(a.type for a in node.args)
+        fields = {f: getattr(node.op, f) for f in node.op.fields}
+        for field in fields:
+            for wrong in ("abc", None, -1, 0, 2.5, True, (), (1, 2, 3), ("a", "b"), (None, None), (-1, -1), (2.0, 2.0)):
+                try:
+                    op = type(node.op)(**{**fields, field: wrong})
+                    found = op.definition.types_rule(op, *types)
+                except Exception:  # as the body's own, told as one error
+                    continue
+                if found is not None:
+                    assert [v.type for v in op.body(*types).outputs.values()] == [found], (field, wrong)
+
+
+@pytest.mark.parametrize("name", TYPED)
+@pytest.mark.parametrize("dtype", [d.name for d in td.types.DTYPES])
+def test_types_rule_of_every_element_type(name: str, dtype: str) -> None:
+    for sample in BY_OP[name]:
+        for node in several(sample.build(*sample.inputs())):
+            types = [td.TensorType(a.type.shape, dtype) for a in node.args]
+            found = node.op.definition.types_rule(node.op, *types) if node.op.name == name else None
+            if found is not None:
+                assert [v.type for v in node.op.body(*types).outputs.values()] == [found]
+
+
 RULES = sorted(name for name, c in composites.items() if c.numpy_rule is not None)
 
 

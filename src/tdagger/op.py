@@ -381,8 +381,7 @@ class Op:
 
     def _intern(self, key: Any) -> Op:
         """Make this the one op of ``key``, without values so far; the one there is, if another thread was faster."""
-        object.__setattr__(self, "values", {})
-        object.__setattr__(self, "inferred", {})
+        self.__dict__.update(values={}, inferred={})
         with _interning:
             return self._interned.setdefault(key, self)
 
@@ -399,15 +398,16 @@ class Op:
             if any(t is UNKNOWN for t in types):  # pyright: ignore[reportUnnecessaryComparison]
                 return cast(Value, cast(Symbolic, symbolic(*args)).noted(self, args, {}))
             type_ = self.inferred[types] = self.infer(*types)
-        return self._new(args, cast(TensorType, type_))
+        return self.made(args, cast(TensorType, type_))
 
     def again(self, args: tuple[Value, ...], type_: TensorType) -> Value:
         """The same, where it is known that the result has type ``type_``: rewrites that change no types."""
         ref = self.values.get(args)
         value = None if ref is None else ref()
-        return self._new(args, type_) if value is None else value
+        return self.made(args, type_) if value is None else value
 
-    def _new(self, args: tuple[Value, ...], type_: TensorType) -> Value:
+    def made(self, args: tuple[Value, ...], type_: TensorType) -> Value:
+        """The same where there hardly is such a value yet, so that looking for it first is work for nothing."""
         table = self.values
         # here and not in a Value.__init__: a third of the time to build a graph would go into calling it
         value = _new_value(Value)

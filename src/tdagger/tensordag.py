@@ -900,14 +900,13 @@ class TensorDAG:
     def open_axes(self) -> openness.Candidates:
         """The axes of inputs that code can leave open, and why it can't others.
 
-        The source is asked, if there is one: it is captured for all of them together at other sizes, once more where
-        the graph leaves some in doubt, and for each of them where that isn't what the axes say. :meth:`certain` axes
-        aren't asked for again.
+        The source is asked, if there is one: it is captured once for all of them together at other sizes, and for
+        each of them where that isn't what the axes say. :meth:`certain` axes aren't asked for again.
         """
         source = self.source
 
-        def ask(sizes: Mapping[str, int]) -> bool:
-            return source is not None and certain.agrees(self.axes(), source, sizes)
+        def ask(sizes: Mapping[str, int]) -> bool | None:
+            return None if source is None else certain.agrees(self.axes(), source, sizes)
 
         return openness.candidates(self.axes(), self.origins, self.confirmed, None if source is None else ask)
 

@@ -15,11 +15,32 @@ import numpy as np
 import pytest
 
 import tdagger as td
+from conformance.fuzz_file import mutated, one
 from tdagger.errors import FileError
 from tdagger.file.write import canonical
 from tdagger.tensordag import TensorDAG
 
 Document = dict[str, Any]
+
+#: What `make fuzz-file` found worth keeping, and began with.
+CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda p: p.name)
+def test_what_the_fuzzer_found(path: Path) -> None:
+    """Files and documents load or are refused, and what loads comes back."""
+    start = time.process_time()
+    one(path.read_bytes())
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_mutations(seed: int) -> None:
+    """A few of what the fuzzer makes, without its coverage."""
+    for path in CORPUS:
+        changed = mutated(path.read_bytes(), seed)
+        if changed is not None:
+            one(changed)
 
 
 def header_of(data: bytes) -> tuple[Document, bytes]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tdagger.cli import rows
-from tdagger.op import Array
+from tdagger.analysis.cost.report import outward
+from tdagger.analysis.cost.traffic import composite
+from tdagger.graph import bulk, flops, label
+from tdagger.op import Array, Value
+from tdagger.ops.source import Const, Leaf, Parameter
+from tdagger.ops.structure import Item
 from tdagger.tensordag import TensorDAG
 from tdagger.types import TensorType
 
@@ -18,15 +23,71 @@ def described(name: str, type_: TensorType) -> dict[str, Any]:
     return {"name": name, "dtype": type_.dtype.name, "shape": list(type_.shape)}
 
 
+@dataclass
+class _Sums:
+    """What values cost together: those of an op, or of a module with all that is inside of it."""
+
+    flops: int = 0
+    reads: int = 0
+    writes: int = 0
+    ops: int = 0
+    parameters: set[Value] = field(default_factory=set[Value])
+
+    def add(self, other: _Sums) -> None:
+        self.flops += other.flops
+        self.reads += other.reads
+        self.writes += other.writes
+        self.ops += other.ops
+        self.parameters |= other.parameters
+
+    @property
+    def costs(self) -> dict[str, int]:
+        return {"flops": self.flops, "memory_reads": self.reads, "memory_writes": self.writes}
+
+    @property
+    def size(self) -> int:
+        return sum([v.type.size for v in self.parameters])
+
+
+def _summed(dag: TensorDAG) -> tuple[dict[str, _Sums], dict[str, _Sums]]:
+    """What each op costs, by name, and each module, by path, in the order they come.
+
+    These are columns of ``dag.cost()``, which finds much more: attention and its masks, memory, the other models.
+    """
+    moved = composite(dag.graph)
+    known: dict[Any, int] = {}
+    ops: dict[str, _Sums] = {}
+    alone: dict[str, _Sums] = {}
+    for value in dag.graph.values:
+        op = value.op
+        if isinstance(op, Leaf | Const | Item):  # taking one of several results isn't an op
+            continue
+        types = tuple([a.type for a in value.args])
+        each = known.get((op, types))
+        if each is None:
+            each = known[op, types] = flops(value)
+        used = {a for a in value.args if isinstance(a.op, Parameter)}
+        one = _Sums(each, *moved[value], 1, used)
+        origin = dag.origins.get(value)
+        ops.setdefault(label(op), _Sums()).add(one)
+        alone.setdefault(origin.module if origin is not None else "", _Sums()).add(one)
+    modules: dict[str, _Sums] = {"": _Sums()}
+    for path, sums in alone.items():
+        for around in outward(path):
+            modules.setdefault(around, _Sums()).add(sums)
+    return ops, modules
+
+
 def report(dag: TensorDAG, source: str, depth: int | None) -> dict[str, Any]:
     """Totals, ops and modules of a network, in the form ``inspect --json`` prints.
 
     Bytes are bytes, FLOPs operations; modules are those down to ``depth`` names (None: all), each with all
     that is inside it. Keys are only ever added.
     """
-    graph, cost = dag.graph, dag.cost()
-    root = rows.by_module(dag, cost)
-    ops = rows.ranked(rows.by_op(dag, cost), "ops")
+    graph = dag.graph
+    with bulk():
+        ops, modules = _summed(dag)
+    whole = modules[""]
     return {
         "source": source,
         "name": dag.name,
@@ -34,34 +95,46 @@ def report(dag: TensorDAG, source: str, depth: int | None) -> dict[str, Any]:
         "outputs": [described(n, v.type) for n, v in graph.outputs.items()],
         "updates": list(graph.updates),
         "totals": {
-            "parameters": root.numbers["parameters"],
+            "parameters": whole.size,
             "parameter_bytes": sum(v.type.bytes for v in graph.parameters.values()),
             "bytes": graph.total_bytes(),
-            **_costs(root),
+            **whole.costs,
             "values": len(graph.values),
-            "ops": root.numbers["ops"],
+            "ops": whole.ops,
         },
-        "ops": {op.name: {"count": op.numbers["ops"], "flops": op.numbers["total_flops"]} for op in ops},
-        "external": dict(cost.partial),
+        "ops": {
+            name: {"count": sums.ops, "flops": sums.flops}
+            for name, sums in sorted(ops.items(), key=lambda item: -item[1].ops)
+        },
+        "external": dict(graph.external),
         "modules": [
             {
-                "path": module.path,
-                "class": module.kind,
-                "parameters": module.numbers["parameters"],
-                "parameter_bytes": dag[module.path].total_bytes(),
-                **_costs(module),
-                "ops": module.numbers["ops"],
+                "path": path,
+                "class": dag.modules.get(path, ""),
+                "parameters": modules[path].size,
+                "parameter_bytes": dag[path].total_bytes(),
+                **modules[path].costs,
+                "ops": modules[path].ops,
             }
-            for _, module in rows.deep(root, depth)
-            if module.path
+            for path in _inward(modules, depth)
         ],
     }
 
 
-def _costs(line: rows.Line) -> rows.Numbers:
-    """The costs that ``inspect`` shows of a line."""
-    names = {"flops": "total_flops", "memory_reads": "composite_reads", "memory_writes": "composite_writes"}
-    return {key: line.numbers[name] for key, name in names.items()}
+def _inward(modules: Iterable[str], depth: int | None) -> list[str]:
+    """The paths of modules down to ``depth``, each followed by those inside of it."""
+    inner: dict[str, list[str]] = {}
+    for path in modules:
+        if path:
+            inner.setdefault(path.rpartition(".")[0], []).append(path)
+    found: list[str] = []
+    stack = inner.get("", [])[::-1] if depth != 0 else []
+    while stack:
+        path = stack.pop()
+        found.append(path)
+        if depth is None or path.count(".") + 1 < depth:
+            stack += inner.get(path, [])[::-1]
+    return found
 
 
 class Difference(NamedTuple):

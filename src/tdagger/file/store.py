@@ -18,9 +18,11 @@ from tdagger.errors import FileError, TDaggerError
 from tdagger.file import container
 from tdagger.file.container import KEY, FileWeights, Header
 from tdagger.file.limits import Limits
-from tdagger.file.read import Found, Tensors, WeightRow, check_stored, check_version, of_header, read
+from tdagger.file.read import Found, check_version, read
+from tdagger.file.tables import Tensors, WeightRow, check_stored, of_header
 from tdagger.file.trees import Classes, FileName
 from tdagger.file.write import HAS_DATA, Document, little, written
+from tdagger.graph import bulk
 from tdagger.names import shown
 from tdagger.op import Array
 from tdagger.tensordag import TensorDAG
@@ -149,8 +151,11 @@ def load(
     limits: Limits | None = None,
 ) -> TensorDAG:
     """Read a network; see :func:`tdagger.load`."""
-    own = Path(path)
-    limits = limits or Limits()
+    with bulk():
+        return _loaded(Path(path), weights, classes, limits or Limits())
+
+
+def _loaded(own: Path, weights: str | Path | None, classes: Iterable[type], limits: Limits) -> TensorDAG:
     try:
         header = container.opened(own, limits.header)
         text = _text(header)

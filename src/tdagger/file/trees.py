@@ -93,7 +93,13 @@ class Trees:
                 raise FileError(f"{where}: a constant is a number, a string or null")
             self.sizes.append((1, 1))
             return Tree("constant", constant=constant)
-        if kind not in _KINDS or len(rest) != 3 or not isinstance(rest[0], list) or not isinstance(rest[2], str):
+        if (
+            not isinstance(kind, str)
+            or kind not in _KINDS
+            or len(rest) != 3
+            or not isinstance(rest[0], list)
+            or not isinstance(rest[2], str)
+        ):
             raise FileError(f"{where}: must be [kind, children, keys, type], a leaf or a constant; not {row!r:.80}")
         places, said, name = cast(tuple[list[Any], Any, str], tuple(rest))
         children = tuple([self.at(p, where) for p in places])

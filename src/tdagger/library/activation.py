@@ -41,6 +41,11 @@ def _below_zero(x: Value) -> Value:
     return where(x > 0.0, 0.0, x)
 
 
+def _floats(op: Any, *types: TensorType) -> TensorType | None:
+    """The type of an activation of one tensor of floats: its own. For those without attributes, that may be wrong."""
+    return types[0] if len(types) == 1 and op.given == (True,) and types[0].dtype.is_float else None
+
+
 # --- pieces of lines ---------------------------------------------------------------------------------------
 
 
@@ -345,3 +350,15 @@ def glu(x: Value, *, axis: int) -> Value:
         raise TypeMismatchError(f"glu: axis {axis} of {x.type} is not made of two halves")
     a, b = split(wide(x), (n // 2, n // 2), axis)
     return cast(a * sigmoid(b), x.dtype)
+
+
+for _definition in (relu, relu6, hard_sigmoid, hard_swish, sigmoid, log_sigmoid, softsign, silu, mish, tanh_shrink):
+    _definition.types(_floats)
+
+
+@softmax.types
+def _(op: Any, *types: TensorType) -> TensorType | None:
+    """Of floats along an axis that is there and has entries; the rest is the body's to take or refuse."""
+    x = _floats(op, *types)
+    axis: Any = op.axis
+    return x if x is not None and type(axis) is int and 0 <= axis < x.rank and x.shape[axis] else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -62,6 +63,19 @@ def linear(x: Value, weight: Value, bias: Value | None = None) -> Value:
     return cast(out, x.dtype)
 
 
+@linear.types
+def _(op: Any, *types: TensorType) -> TensorType | None:
+    """Of floats of one type that fit; the rest is the body's to take or refuse."""
+    if len(types) != 2 + op.given[2] or op.given[:2] != (True, True):
+        return None
+    (x, weight, *bias) = types
+    if not x.dtype.is_float or any(t.dtype is not x.dtype for t in types) or not x.rank or weight.rank != 2:
+        return None
+    if x.shape[-1] != weight.shape[1] or not weight.shape[1] or any(b.shape != weight.shape[:1] for b in bias):
+        return None
+    return x.with_shape((*x.shape[:-1], weight.shape[0]))
+
+
 @linear.numpy
 def _(x: Array, weight: Array, bias: Array | None) -> Array:
     out = np.matmul(wide_array(x), wide_array(weight).T)
@@ -93,6 +107,21 @@ def matmul(x: Value, y: Value) -> Value:
     a = wide(x) if y.rank == 1 else unsqueeze(wide(x), (-1,))
     b = wide(y) if x.rank == 1 or y.rank == 1 else unsqueeze(wide(y), (-3,))
     return cast(reduce(a * b, "sum", (-1 if y.rank == 1 else -2,), keep=False), x.dtype)
+
+
+@matmul.types
+def _(op: Any, *types: TensorType) -> TensorType | None:
+    """Of matrices of floats of one type with the same axes before; the rest is the body's to take or refuse."""
+    if len(types) != 2 or op.given != (True, True):
+        return None
+    x, y = types
+    if not x.dtype.is_float or x.dtype is not y.dtype or not x.rank == y.rank >= 2 or not x.shape[-1]:
+        return None
+    return (
+        x.with_shape((*x.shape[:-1], y.shape[-1]))
+        if x.shape[-1] == y.shape[-2] and x.shape[:-2] == y.shape[:-2]
+        else None
+    )
 
 
 @matmul.numpy

@@ -80,7 +80,9 @@ def _(op: Any, x: TensorType, *rest: TensorType) -> TensorType | None:
     """Of floats of one type, with a number for each channel; the rest is the body's to take or refuse."""
     if len(rest) != sum(op.given) - 1 or len(rest) < 2 or op.given[:3] != (True, True, True):
         return None
-    axis: int = op.axis
+    axis, eps, momentum = op.axis, op.eps, op.momentum
+    if type(axis) is not int or type(eps) is not float or type(momentum) not in (float, type(None)):
+        return None
     if not x.dtype.is_float or not 0 <= axis < x.rank:
         return None
     channels = x.with_shape((x.shape[axis],))

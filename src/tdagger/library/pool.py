@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from typing import Any
+from typing import cast as cast_
 
 import numpy as np
 
@@ -45,20 +46,26 @@ def _lowest(x: Value) -> Any:
     return False if x.dtype.name == "bool" else -math.inf
 
 
-def _sizes(x: Value, kernel: Sequence[Any]) -> tuple[int, ...]:
+def _type(x: Value | TensorType) -> TensorType:
+    return x if isinstance(x, TensorType) else x.type
+
+
+def _sizes(x: Value | TensorType, kernel: Sequence[Any]) -> tuple[int, ...]:
     """Sizes of the axes that ``kernel`` is for, the last ones."""
     if len(kernel) > x.rank:
-        raise TypeMismatchError(f"pooling: {kernel} is for {len(kernel)} axes, got {x.type}")
+        raise TypeMismatchError(f"pooling: {kernel} is for {len(kernel)} axes, got {_type(x)}")
     return x.shape[x.rank - len(kernel) :]
 
 
-def _window_counts(x: Value, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil: bool) -> Ints:
+def _window_counts(
+    x: Value | TensorType, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil: bool
+) -> Ints:
     """How many windows there are along each spatial axis; a last one must start in x or before it."""
     counts: list[int] = []
     for n, k, s, p, d in zip(_sizes(x, kernel), kernel, stride, padding, dilation, strict=True):
         free = n + 2 * p - (k - 1) * d - 1
         if free < 0 and not (ceil and free > -s):
-            raise TypeMismatchError(f"pooling: windows of {kernel} don't fit in {x.type} padded by {padding}")
+            raise TypeMismatchError(f"pooling: windows of {kernel} don't fit in {_type(x)} padded by {padding}")
         count = (free + s - 1 if ceil else free) // s + 1
         counts.append(count - 1 if ceil and (count - 1) * s >= n + p else count)
     return tuple(counts)
@@ -150,6 +157,34 @@ def max_pool_with_indices(
         last = reduce(where(isnan(y), places, -1), "max", inside)
         first = where(isnan(best), last, first)
     return _drop_inside(best, kernel), _drop_inside(first, kernel)
+
+
+@max_pool.types
+def _(op: Any, *types: TensorType) -> TensorType | None:
+    """Of floats and windows that fit; the rest is the body's to take or refuse."""
+    kernel, stride, padding, dilation = op.kernel, op.stride, op.padding, op.dilation
+    if len(types) != 1 or op.given != (True,) or not types[0].dtype.is_float or type(op.ceil) is not bool:
+        return None
+    x, count = types[0], len(_each(kernel))
+    if not 0 < count <= x.rank or 0 in x.shape or not _are_counts(padding, count, 0):
+        return None
+    if not all(_are_counts(numbers, count, 1) for numbers in (kernel, stride, dilation)):
+        return None
+    lead = x.rank - count
+    if any(n + 2 * p < (k - 1) * d + 1 for n, k, p, d in zip(x.shape[lead:], kernel, padding, dilation, strict=True)):
+        return None
+    return x.with_shape((*x.shape[:lead], *_window_counts(x, kernel, stride, padding, dilation, op.ceil)))
+
+
+def _are_counts(numbers: Any, count: int, least: int) -> bool:
+    """Whether it is a tuple of so many whole numbers, none below ``least``."""
+    each = _each(numbers)
+    return len(each) == count and all(type(n) is int and n >= least for n in each)
+
+
+def _each(numbers: Any) -> tuple[Any, ...]:
+    """A tuple's entries; of what a file has in the place of one none."""
+    return cast_(tuple[Any, ...], numbers) if isinstance(numbers, tuple) else ()
 
 
 # --- average -----------------------------------------------------------------------------------------------
@@ -252,6 +287,19 @@ def adaptive_avg_pool(x: Value, *, size: tuple[int | None, ...]) -> Value:
 
 
 adaptive_avg_pool.adjoint(body_adjoint)
+
+
+@adaptive_avg_pool.types
+def _(op: Any, *types: TensorType) -> TensorType | None:
+    """Of floats that have entries, into bins; the rest is the body's to take or refuse."""
+    if len(types) != 1 or op.given != (True,) or not types[0].dtype.is_float:
+        return None
+    size = _each(op.size)
+    x, bins = types[0], tuple([1 if n is None else n for n in size])
+    if not 0 < len(bins) <= x.rank or 0 in x.shape or not _are_counts(bins, len(bins), 1):
+        return None
+    lead = x.rank - len(bins)
+    return x.with_shape((*x.shape[:lead], *[b if n is None else n for n, b in zip(size, x.shape[lead:], strict=True)]))
 
 
 @composite(prepare=_prepare_adaptive)

@@ -1,6 +1,7 @@
 """Damaged files: whatever byte is wrong or missing, a file gives what it gave, or a SourceError that says where."""
 
 import random
+import re
 import struct
 import warnings
 import zipfile
@@ -13,9 +14,11 @@ import torch
 from torch import nn
 
 from tdagger.cli import main
-from tdagger.errors import SourceError
+from tdagger.errors import FileError, SourceError
+from tdagger.file.limits import Limits
 from tdagger.frameworks import source
 from tdagger.frameworks.source import InputSpec, Options
+from tdagger.frameworks.torch.source import archive as archive_source
 from tdagger.frameworks.torch.source import records
 
 FORMS = ("program.pt2", "traced.pt", "scripted.pt")
@@ -241,6 +244,56 @@ def test_records_of_one_name(folder, tmp_path):
 def test_no_piece_of_a_checked_record_is_kept(folder, monkeypatch):
     """Content is read by pieces, and its CRC compared."""
     monkeypatch.setattr(records, "_PIECE", 7)
-    assert "program/models/model.json" in records.checked(folder / "program.pt2")
+    assert "program/models/model.json" in records.checked(folder / "program.pt2", Limits())
     with zipfile.ZipFile(folder / "program.pt2") as archive:
         assert all(zlib.crc32(archive.read(r)) == r.CRC for r in archive.infolist())
+
+
+def content_of(path: Path, name: str) -> bytes:
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(next(n for n in archive.namelist() if n.endswith(name)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (b'"sizes":[{"as_int":2}', b'"sizes":[{"as_int":-2}', r"sizes: a size is a number from 0 to \d+, not -2"),
+        (b'"sizes":[{"as_int":2}', b'"sizes":[{"as_int":9007199254740992}', "sizes: a size is a number from 0"),
+        (b'"sizes":[{"as_int":2}', b'"sizes":[{"as_int":4294967296},{"as_int":4294967296}', "more than any tensor has"),
+        (b'"sizes":[{"as_int":2}', b'"sizes":[' + b'{"as_int":1},' * 99 + b'{"as_int":2}', "sizes: rank 10[01], more"),
+        (b'"name":"x"', b'"name":"' + b"x" * 5000 + b'"', "name: has 5000 characters, more than 4096"),
+        (b'"name":"x"', b'"name":"x","' + b"y" * 5000 + b'":1', "has a name of 5000 characters, more than 4096"),
+        (b'"name":"x"', b'"name":"x","deep":' + b"[" * 600 + b"]" * 600, "is nested 6.. deep, more than 512"),
+        (b'"name":"x"', b'"name":"x","name":"y"', "the key 'name' is there twice"),
+    ],
+)
+def test_programs_beyond_the_limits(folder, tmp_path, old, new, words):
+    text = content_of(folder / "program.pt2", "model.json").replace(b'": ', b'":').replace(b", ", b",")
+    assert old in text
+    path = rewritten(folder / "program.pt2", tmp_path / "a.pt2", **{"model.json": text.replace(old, new)})
+    found = outcome(path)
+    assert isinstance(found, FileError)
+    assert re.search(words, str(found)), found
+
+
+def test_code_beyond_the_limits(folder, tmp_path):
+    """torch's parser recurses, and a stack that overflows ends the process."""
+    code = content_of(folder / "traced.pt", ".py")
+    for deep in (b"(" * 100_000 + b"1" + b")" * 100_000, b"[" * 600 + b"]" * 600):
+        path = rewritten(folder / "traced.pt", tmp_path / "a.pt", **{".py": code + b"\n    x = " + deep})
+        found = outcome(path)
+        assert isinstance(found, FileError)
+        assert "deep, more than 512" in str(found)
+    lines = b"\n".join(b"  " * i + b"if True:" for i in range(600))
+    found = outcome(rewritten(folder / "traced.pt", tmp_path / "b.pt", **{".py": code + lines}))
+    assert isinstance(found, FileError)
+
+
+def test_records_beyond_the_limits(folder, tmp_path):
+    path = rewritten(folder / "traced.pt", tmp_path / "a.pt")
+    with pytest.raises(FileError, match="records, more than 3"):
+        archive_source.load(path, Limits(nodes=3))
+    with pytest.raises(FileError, match=r"has a name of .* characters, more than 8"):
+        archive_source.load(path, Limits(name=8))
+    with pytest.raises(FileError, match=r"json: has .* bytes, more than 99"):
+        archive_source.load(folder / "program.pt2", Limits(header=99))

@@ -255,7 +255,6 @@ def test_fx_names_the_layers_that_the_sources_does() -> None:
     assert names[0] == names[1]
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="blocks of a ModuleList are called by number, not in a loop")
 def test_a_block_taken_out_of_a_list() -> None:
     def habit(module: Any) -> Tensor:
         del module.transformer.h[len(module.transformer.h) - 1]

@@ -92,6 +92,8 @@ LAYERS: list[tuple[Any, tuple[int, ...]]] = [
     (lambda: nn.LocalResponseNorm(3, 0.1, 0.5, 2.0), (2, 8, 8)),
     (lambda: nn.InstanceNorm2d(8), (8, 8, 8)),
     (lambda: nn.ZeroPad2d((1, 2, 0, 3)), IMAGE),
+    (lambda: nn.ZeroPad2d((-1, 1, -1, 1)), IMAGE),
+    (lambda: nn.ConstantPad2d((0, 0, 1, -2), 2.5), IMAGE),
     (lambda: nn.ConstantPad1d(2, 3.0), (2, 8, 9)),
     (lambda: nn.ReflectionPad2d(1), IMAGE),
     (lambda: nn.ReplicationPad2d((1, 0, 2, 3)), IMAGE),

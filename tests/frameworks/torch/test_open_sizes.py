@@ -242,3 +242,90 @@ def test_expressions_of_sizes() -> None:
     assert bound.lines() == ["h, _, c = x.shape"]
     with pytest.raises(td.AxisError, match="can't be told"):
         bound.filled(str(sizes_as(symbol("w", 2), 2)))
+
+
+def test_the_source_is_captured_once_where_it_says_the_same() -> None:
+    """Also where the graph leaves doubts of several axes."""
+    dag = td.from_torch(Function(lambda x: x[2:, 1:] * 2), torch.randn(3, 6))
+    dag.to_torch()
+    dag.to_torch()
+    assert dag.source.count[0] == 1
+
+
+@pytest.mark.parametrize("by", [2, 3])
+def test_what_python_does_to_odd_sizes_is_fixed(by: int) -> None:
+    """The graph leaves no doubt: only the source says that it is another where a size isn't a multiple."""
+    module = Function(lambda x: x * 2 if x.shape[1] % by == 0 else x * 3)
+    net = td.from_torch(module, torch.randn(2, 6)).to_torch()
+    assert net.fixed_axes == {"n": "at n=13 the source does something else"}
+    check(module, net, [(5, 6)])
+    with pytest.raises(td.InputError, match="n=6"):
+        net(torch.randn(2, 7))
+
+
+def test_what_is_cut_into_windows_is_asked_at_multiples() -> None:
+    """The source can't have odd sizes of one axis; what it does to odd sizes of another is seen all the same."""
+
+    def function(x: Tensor) -> Tensor:
+        assert x.shape[2] % 2 == 0
+        return x * 7.5 if x.shape[1] % 2 == 0 else x * 3
+
+    net = td.from_torch(Function(function), torch.randn(2, 6, 4)).to_torch()
+    assert net.fixed_axes == {"n": "at n=13 the source does something else"}
+    check(Function(function), net, [(3, 6, 10)])
+
+
+def test_axes_that_the_source_ties_together_are_not_both_open() -> None:
+    """Either may have another size, both may not."""
+
+    def function(x: Tensor) -> Tensor:
+        return x * 2 if x.shape[0] == 2 or x.shape[1] == 6 else x * 3
+
+    net = td.from_torch(Function(function), torch.randn(2, 6)).to_torch()
+    assert list(net.fixed_axes) == ["n"]
+    check(Function(function), net, [(5, 6)])
+
+
+def test_axes_of_one_size_are_told_apart() -> None:
+    """The source mixes up two sizes that are the same in the example, and at every multiple of it."""
+    module = Function(lambda x: x * x.shape[1] if x.shape[1] == x.shape[2] else x)
+    net = td.from_torch(module, torch.randn(2, 6, 6)).to_torch()
+    with pytest.raises(td.InputError):
+        net(torch.randn(2, 6, 7))
+
+
+SOME = torch.tensor([0, 5])
+
+#: What needs so many entries of the last axis, of 9 in the example; the source raises of fewer.
+FEWEST: dict[str, tuple[Callable[..., Any], tuple[int, ...], int, str]] = {
+    "topk": (lambda x: x.topk(3, 1)[0], (2, 9), 3, "topk"),
+    "kthvalue": (lambda x: x.kthvalue(3, 1)[0], (2, 9), 3, "kthvalue"),
+    "convolution": (lambda x: F.conv1d(x, torch.ones(2, 3, 4)), (2, 3, 9), 4, "convolution"),
+    "stride": (lambda x: F.conv1d(x, torch.ones(2, 3, 4), stride=3, padding=1), (2, 3, 9), 2, "convolution"),
+    "transposed": (
+        lambda x: F.conv_transpose1d(x, torch.ones(3, 2, 4), padding=3),
+        (2, 3, 9),
+        3,
+        "convolution_transpose",
+    ),
+    "pool": (lambda x: F.max_pool1d(x, 4, 2), (2, 3, 9), 4, "max_pool"),
+    "pool of a pool": (lambda x: F.avg_pool1d(F.max_pool1d(x, 2), 3), (2, 3, 9), 6, "avg_pool"),
+    "reflect": (lambda x: F.pad(x, (2, 3), mode="reflect"), (2, 3, 9), 4, "reflect_pad"),
+    "circular": (lambda x: F.pad(x, (2, 3), mode="circular"), (2, 3, 9), 3, "circular_pad"),
+    "windows": (lambda x: x.unfold(1, 4, 2), (2, 9), 4, "unfold"),
+    "index": (lambda x: x[:, SOME], (2, 9), 6, "gather"),
+    "written": (lambda x: x.index_copy(1, SOME, torch.ones(2, 2)), (2, 9), 6, "scatter"),
+    "smaller": (lambda x: F.interpolate(x, scale_factor=0.3), (2, 3, 9), 4, "interpolate"),
+    "norm": (lambda x: F.instance_norm(x), (2, 3, 9), 2, "instance_norm"),
+}
+
+
+@pytest.mark.parametrize("name", FEWEST)
+def test_too_few_entries_are_refused_at_the_door(name: str) -> None:
+    function, shape, least, what = FEWEST[name]
+    module = Function(function)
+    net = td.from_torch(module, torch.randn(shape)).to_torch()
+    check(module, net, [(*shape[:-1], least)])
+    check(module, net, [(*shape[:-1], 11)])
+    with pytest.raises(td.InputError, match=rf"^\w+: {least} at least are needed by {what}$"):
+        net(torch.randn(*shape[:-1], least - 1))

@@ -63,7 +63,7 @@ class Model(Protocol):
 
 def composite(graph: Graph, unit: Unit = "bytes") -> dict[Value, Traffic]:
     """Read and written at the boundary of every composite; see :func:`tdagger.graph.traffic`."""
-    return _in_unit(moved(graph)["composite"], unit)
+    return _in_unit(_Rules().boundary(graph.values), unit)
 
 
 def materialised(graph: Graph, unit: Unit = "bytes") -> dict[Value, Traffic]:

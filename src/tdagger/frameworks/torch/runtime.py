@@ -335,7 +335,7 @@ def seed_of(seed: Tensor | int | None, like: Tensor | None) -> Tensor:
     if seed is None:
         seed = torch.randint(2**63 - 1, ())
     elif isinstance(seed, int):
-        seed = torch.from_numpy(np.array(seed % 2**64, np.uint64))
+        seed = torch.tensor(seed % 2**64, dtype=torch.uint64)
     if seed.shape != () or seed.dtype not in (torch.uint64, torch.int64):
         raise InputError(f"the seed must be a whole number or a uint64 of rank 0, got {seed.dtype}{list(seed.shape)}")
     return seed.view(torch.uint64).to(device)
@@ -453,23 +453,12 @@ def grouped_matmul(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     return out.masked_fill((group >= weight.shape[0]).unsqueeze(1), 0)
 
 
-# torch.fx records calls of what goes by shapes or looks at values, which its stand-ins don't have.
-for _name in (
-    *[
-        "check",
-        "check_sizes",
-        "check_constant",
-        "other",
-        "refuse_others",
-        "unpack",
-        "pad",
-        "unfold",
-        "fold",
-        "unmerged",
-        "gather",
-    ],
-    *["scatter", "batch_norm_train", "instance_norm_train", "straight_through", "shift_right", "seed_of", "stream"],
-    *["random_bits", "uniform", "normal", "exponential", "random_integers", "permutation", "bernoulli"],
-    *["dropout_train", "alpha_dropout_train", "grouped_matmul", "by_numpy"],
-):
+#: torch.fx records calls of what goes by shapes or looks at values, which its stand-ins don't have.
+RECORDED = (
+    "check", "check_sizes", "check_constant", "other", "refuse_others", "unpack", "pad", "unfold", "fold", "unmerged",
+    "gather", "scatter", "batch_norm_train", "instance_norm_train", "straight_through", "shift_right", "seed_of",
+    "stream", "random_bits", "uniform", "normal", "exponential", "random_integers", "permutation", "bernoulli",
+    "dropout_train", "alpha_dropout_train", "grouped_matmul", "by_numpy",
+)  # fmt: skip
+for _name in RECORDED:
     torch.fx.wrap(_name)

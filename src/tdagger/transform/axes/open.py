@@ -6,23 +6,23 @@ compute of sizes stays a formula; where they don't, types don't fit and the axes
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
 from tdagger.analysis.axes.algebra import resolve
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.axes.sizes import Sizes, assumed, solve
-from tdagger.analysis.formulas.polynomial import Number, Point, Symbol, never_negative, variable
+from tdagger.analysis.formulas.polynomial import Point, Symbol, variable
 from tdagger.analysis.formulas.symbolic import Condition, FreeSizes
 from tdagger.errors import AxisError
 from tdagger.graph import Graph
-from tdagger.ops.structure import Slice
 from tdagger.transform.axes.certain import unknown
+from tdagger.transform.axes.least import long_enough
 from tdagger.transform.axes.resize import at_sizes, resize
 from tdagger.transform.networks import Origins, changed, own_axes, place
-from tdagger.types import Size, Sized, readable, sizes_as
+from tdagger.types import readable, sizes_as
 
 
 class Opened(NamedTuple):
@@ -39,49 +39,26 @@ def _symbol(name: str) -> Symbol:
     return Symbol(name, 0)
 
 
-def opened(
-    named: NamedAxes, names: Sequence[str], origins: Origins, plural: frozenset[str] = frozenset()
-) -> Iterator[Opened]:
+def opened(named: NamedAxes, names: Sequence[str], origins: Origins) -> Iterator[Opened]:
     """The graph with some axes open, at two points where all of these have other sizes.
 
     What is said by numbers differs between the two. AxisError if the axes can't all be free.
     """
-    conditions = [
-        Condition(variable(_symbol(n)) - 2, "positive", f"{n}: the network may be another where it has 1 entry")
-        for n in names
-        if n in plural
-    ]
-    symbols = {n: _symbol(n) for n in names}
-    wanted = {named.term(n): variable(s) for n, s in symbols.items()}
-    free = solve(named.axes, wanted, FreeSizes(conditions))
+    free, conditions, symbols = _solved(named, names)
     own = Point({s: named.sizes[n] for n, s in symbols.items()})
     for point in _points({s: named.sizes[n] for n, s in symbols.items()}, conditions):
         sizes = Sizes()
         sizes.known = {a: sizes_as(n, point.of(n)) for a, n in free.known.items()}
         graph, found = changed(at_sizes(named.axes, sizes, place(origins)), origins)
-        yield Opened(graph, found, tuple(dict.fromkeys((*conditions, *_long_enough(graph, own)))))
+        yield Opened(graph, found, tuple(dict.fromkeys((*conditions, *long_enough(graph, own)))))
 
 
-def _long_enough(graph: Graph, own: Point) -> Iterator[Condition]:
-    """That axes have as many entries as slices take by numbers, where they have them at their ``own`` sizes."""
-    least: dict[Number, int] = {}
-    for value in graph.values:
-        for n, bounds in zip(value.args[0].shape, value.op.bounds, strict=True) if isinstance(value.op, Slice) else ():
-            if bounds is None or not isinstance(n, Size):
-                continue
-            for bound, more in zip(bounds, (1, 0), strict=False):
-                if isinstance(bound, Sized) and bound.parts is not None:
-                    yield from _in_parts(n.formula, *bound.parts)
-                    continue
-                if isinstance(bound, Sized):
-                    needed = -bound.plus if (bound.offsets, bound.divisor) == ((0,), 1) else 0
-                else:
-                    needed = 0 if isinstance(bound, Size) else bound + more
-                if needed <= own.of(n.formula):
-                    least[n.formula] = max(least.get(n.formula, 0), needed)
-    for formula, needed in least.items():
-        if not never_negative(formula - needed):
-            yield Condition(formula - needed, "positive", f"{formula} entries: {needed} at least are needed")
+def _solved(named: NamedAxes, names: Sequence[str]) -> tuple[Sizes, list[Condition], dict[str, Symbol]]:
+    """The sizes of all axes where some are open, what these must fulfil, and the symbol of each."""
+    conditions: list[Condition] = []
+    symbols = {n: _symbol(n) for n in names}
+    free = solve(named.axes, {named.term(n): variable(s) for n, s in symbols.items()}, FreeSizes(conditions))
+    return free, conditions, symbols
 
 
 def _points(sizes: Mapping[Symbol, int], conditions: Sequence[Condition]) -> tuple[Point, Point]:
@@ -91,7 +68,7 @@ def _points(sizes: Mapping[Symbol, int], conditions: Sequence[Condition]) -> tup
     """
     found: list[dict[Symbol, int]] = [{}, {}]
     for symbol, size in sizes.items():
-        multiples, near = [size * k for k in range(2, 9)], range(size + 1, size + 65)
+        multiples, near = [size * k for k in range(2, 9)], range(size + 1, size + _TRIED)
         for at, tried in zip(found, ((*multiples, *near), (*near, *multiples)), strict=True):
             for n in tried:
                 here = Point({**sizes, **at, symbol: n})
@@ -105,31 +82,41 @@ def _points(sizes: Mapping[Symbol, int], conditions: Sequence[Condition]) -> tup
     return Point(found[0]), Point(found[1])
 
 
-def _in_parts(n: Number, how: str, by: int, count: int) -> Iterator[Condition]:
-    """That an axis of ``n`` entries is cut into as many parts as it was."""
-    if how in ("split", "chunk"):
-        parts = -(-n // by) if how == "split" else -(-n // -(-n // by))
-        yield Condition(parts - count, "zero", f"{how}({by}) of {n} entries must give {count} parts")
-
-
-class Candidates(NamedTuple):
+@dataclass(frozen=True)
+class Candidates:
     """The axes of the inputs that may be open, and why others aren't; ``plural`` are open from two entries on."""
 
     names: tuple[str, ...]
     why: dict[str, str]
     plural: frozenset[str] = frozenset()
+    #: The graphs that were made: whoever writes code wants those that were tried here.
+    _made: dict[tuple[NamedAxes, tuple[str, ...]], tuple[Opened, ...]] = field(
+        default_factory=dict[tuple[NamedAxes, tuple[str, ...]], tuple[Opened, ...]], repr=False, compare=False
+    )
+
+    def opened(self, named: NamedAxes, names: Sequence[str], origins: Origins) -> tuple[Opened, ...]:
+        """The graph at two points, as :func:`opened`, with what ``plural`` asks of sizes; made once."""
+        key = (named, tuple(names))
+        found = self._made.get(key)
+        if found is None:
+            found = self._made[key] = tuple(opened(named, names, origins))
+        plural = tuple([_plural(n) for n in names if n in self.plural])
+        return tuple([o._replace(conditions=tuple(dict.fromkeys((*plural, *o.conditions)))) for o in found])
 
 
-#: Whether the source gives at some sizes what the axes say.
-Ask = Callable[[Mapping[str, int]], bool]
+def _plural(name: str) -> Condition:
+    return Condition(
+        variable(_symbol(name)) - 2, "positive", f"{name}: the network may be another where it has 1 entry"
+    )
+
+
+#: Whether the source gives at some sizes what the axes say; None if it gives nothing there.
+Ask = Callable[[Mapping[str, int]], bool | None]
 
 
 def candidates(named: NamedAxes, origins: Origins, confirmed: frozenset[str], ask: Ask | None) -> Candidates:
-    """The axes of which nothing is in doubt, and the source, where there is one to ask, says the same.
-
-    It is asked for all of them at once, at a second point where the graph leaves something in doubt; only where that
-    isn't what the axes say, for each.
-    """
+    """The axes of which nothing is in doubt, and the source, where there is one to ask, says the same."""
+    found = Candidates((), {})
     why: dict[str, str] = {}
     points: dict[str, tuple[int, int]] = {}
     doubtful: dict[str, str] = {}
@@ -149,22 +136,86 @@ def candidates(named: NamedAxes, origins: Origins, confirmed: frozenset[str], as
         if name not in confirmed and named.sizes[name] != 1 and _is_other_at_one(named, name, origins):
             plural.add(name)
     asked = {n: s for n, s in points.items() if n not in confirmed}
-    if ask is not None and asked and _why_not(named, list(asked), origins):
-        why |= {n: w for n in asked if (w := _why_not(named, [n], origins))}
+    if ask is not None and asked and _why_not(found, named, list(asked), origins):
+        why |= {n: w for n in asked if (w := _why_not(found, named, [n], origins))}
         asked = {n: s for n, s in asked.items() if n not in why}
     if ask is None or not asked:
         why |= doubtful
-    elif not all(ask({n: s[i] for n, s in asked.items()}) for i in ((0, 1) if doubtful else (0,))):
-        for name, sizes in asked.items():
-            if not all(ask({name: k}) for k in (sizes if name in doubtful else sizes[:1])):
-                why[name] = doubtful.get(name, f"at {name}={sizes[0]} the source does something else")
-    return Candidates(tuple([n for n in points if n not in why]), why, frozenset(plural))
+    else:
+        why |= _refuted(named, asked, doubtful, ask)
+    return replace(found, names=tuple([n for n in points if n not in why]), why=why, plural=frozenset(plural))
 
 
-def _why_not(named: NamedAxes, names: Sequence[str], origins: Origins) -> str:
+def _refuted(
+    named: NamedAxes, asked: Mapping[str, tuple[int, int]], doubtful: Mapping[str, str], ask: Ask
+) -> dict[str, str]:
+    """The axes with which the source does something else than the axes say.
+
+    It is asked once for all axes, at a point that tells apart what a multiple of a size and one that is near it tell:
+    an odd size beyond twice what an axis has. Where it doesn't say the same, it is asked for each axis, and for those
+    that are left together. Where it can't have such a size of an axis (it cuts it into windows), it is asked at
+    multiples, and where the graph leaves something in doubt at those near as well.
+    """
+    answers: dict[tuple[tuple[str, int], ...], bool | None] = {}
+
+    def at(point: Mapping[str, int] | None) -> bool | None:
+        if point is None:
+            return None
+        key = tuple(point.items())
+        if key not in answers:
+            answers[key] = ask(point)
+        return answers[key]
+
+    def at_both(names: Sequence[str]) -> bool:
+        some = any(n in doubtful for n in names)
+        return all(at({n: asked[n][i] for n in names}) for i in ((0, 1) if some else (0,)))
+
+    if at(_odd(named, list(asked))):
+        return {}
+    why: dict[str, str] = {}
+    even: list[str] = []
+    for name in asked:
+        point = _odd(named, [name])
+        said = at(point)
+        if said is None:
+            even.append(name)
+        elif point is not None and not said:
+            why[name] = doubtful.get(name, f"at {name}={point[name]} the source does something else")
+    if even and not at_both(even):
+        failing = [n for n in even if not at_both([n])]
+        why |= {n: doubtful.get(n, f"at {n}={asked[n][0]} the source does something else") for n in failing}
+    left = [n for n in asked if n not in why]
+    together = _odd(named, left) if not even else {n: asked[n][0] for n in left}
+    if len(left) > 1 and not at(together):
+        others = f"the source does something else where {left[0]} has another size too"
+        why |= {n: doubtful.get(n, others) for n in left[1:]}
+    return why
+
+
+def _odd(named: NamedAxes, names: Sequence[str]) -> dict[str, int] | None:
+    """An odd size beyond twice its own for every axis, no two of them alike; None if what is asked of them has none."""
+    _, conditions, symbols = _solved(named, names)
+    own = {s: named.sizes[n] for n, s in symbols.items()}
+    found: dict[Symbol, int] = {}
+    for symbol, size in own.items():
+        for n in range(2 * size + 1, 2 * size + _TRIED, 2):
+            here = Point({**own, **found, symbol: n})
+            if n not in found.values() and all(c.holds(here) for c in conditions):
+                found[symbol] = n
+                break
+        else:
+            return None
+    return {n: found[s] for n, s in symbols.items()}
+
+
+#: Among so many sizes one is looked for that fulfils what is asked of it.
+_TRIED = 64
+
+
+def _why_not(found: Candidates, named: NamedAxes, names: Sequence[str], origins: Origins) -> str:
     """Why some axes can't be open together; nothing if they can."""
     try:
-        deque(opened(named, names, origins), 0)
+        found.opened(named, names, origins)
     except AxisError as e:
         return readable(str(e)).splitlines()[0]
     return ""
@@ -186,8 +237,7 @@ def _two_sizes(named: NamedAxes, name: str) -> tuple[int, int]:
     rigid = [a.rigid for a in named.term(name) if a.rigid]
     if rigid or not named.sizes[name]:
         raise AxisError(f"{rigid[0]} has its size" if rigid else "it has no entries")
-    conditions: list[Condition] = []
-    symbol = _symbol(name)
-    solve(named.axes, {named.term(name): variable(symbol)}, FreeSizes(conditions))
-    one, other = _points({symbol: named.sizes[name]}, conditions)
-    return one.of(variable(symbol)), other.of(variable(symbol))
+    _, conditions, symbols = _solved(named, [name])
+    one, other = _points({symbols[name]: named.sizes[name]}, conditions)
+    size = variable(symbols[name])
+    return one.of(size), other.of(size)

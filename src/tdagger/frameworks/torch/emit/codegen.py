@@ -7,14 +7,15 @@ First every value that is needed is written, from the outputs back, with marks i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from tdagger.composite import Composite
 from tdagger.frameworks.torch.emit.blocks import ModuleCall
+from tdagger.frameworks.torch.emit.loops import Loop, loops, variable
 from tdagger.graph import Graph
 from tdagger.names import shown
 from tdagger.op import Value
@@ -58,6 +59,21 @@ class Statement:
     before: list[str] = field(default_factory=list[str])
     #: How several targets nest: ``"{0}, ({1}, {2})"``.
     form: str = ""
+    #: Of a loop over a list of modules, the list; ``text`` are then the arguments of each.
+    over: str = ""
+    path: str = ""
+    #: What targets are before the loop, by their numbers.
+    starts: dict[int, str] = field(default_factory=dict[int, str])
+
+    @property
+    def whole(self) -> str:
+        """All that it reads."""
+        return "".join((self.text, self.over, *self.starts.values()))
+
+
+def _running(number: int) -> str:
+    """In the arguments of a loop, what the module before gave."""
+    return f"\1{number}\1"
 
 
 def call_row(w: Writer, v: Value) -> str:
@@ -130,6 +146,8 @@ class Writer:
         self.trains = False
         #: Updates of buffers that happen only when a module trains: name of the buffer -> path of the module.
         self.guards: dict[str, str] = {}
+        #: The lists of modules, and how many are in each.
+        self.lists: Mapping[str, int] = {}
         #: What isn't read from its module.
         self.apart: set[Marked] = set()
         #: What names in the code stand for, besides those of every module.
@@ -289,28 +307,49 @@ class Writer:
         for root in roots:
             self._plain(root)
         out: list[Statement] = []
+        found = loops(self.graph, self.lists, self._kept)
         for value in reversed(self.graph.values):
             if value not in self._wanted or isinstance(value.op, Item | Leaf):
                 if isinstance(value.op, Item) and value in self._wanted:
                     self._wanted.add(value.args[0])
                 continue
-            out.append(self._statement(value))
+            out.append(self._looped(found[value]) if value in found else self._statement(value))
         out.reverse()
         return out
+
+    def _looped(self, loop: Loop) -> Statement:
+        """A loop; what is between its calls isn't wanted by anybody else."""
+        first, last = loop.calls[0], loop.calls[-1]
+        op = first.op
+        assert isinstance(op, ModuleCall)
+        args = [_running(loop.running[i]) if i in loop.running else self.ref(a) for i, a in enumerate(first.args)]
+        targets = self._targets(last, also=set(loop.starts))
+        for target in targets:
+            if target is not None:
+                self._mark(target)
+        owner, _, name = loop.path.rpartition(".")
+        form = op.targets if isinstance(last.type, tuple) else ""
+        starts = {j: self.ref(v) for j, v in loop.starts.items()}
+        text = op.arguments.format(*args)
+        return Statement(targets, text, "", [], form, self.state_tensor(owner, name), loop.path, starts)
 
     def _statement(self, value: Value) -> Statement:
         self._before = []
         origin = self.origins.get(value)
         text = self._row_of(value)(self, value)
-        types: Any = value.type
-        targets: list[Value | None] = [value]
-        if isinstance(types, tuple):
-            targets = [None] * len(types)
-            for user in self.users[value]:
-                if user in self._wanted and isinstance(user.op, Item):
-                    targets[user.op.index] = user
         form = value.op.targets if isinstance(value.op, ModuleCall) else ""
-        return Statement(targets, text, origin.module if origin else "", self._before, form)
+        return Statement(self._targets(value), text, origin.module if origin else "", self._before, form)
+
+    def _targets(self, value: Value, also: Collection[int] = ()) -> list[Value | None]:
+        """The results of a value that are wanted, and those with the numbers ``also``."""
+        types: Any = value.type
+        if not isinstance(types, tuple):
+            return [value]
+        targets: list[Value | None] = [None] * len(cast(tuple[Any, ...], types))
+        for user in self.users[value]:
+            if isinstance(user.op, Item) and (user in self._wanted or user.op.index in also):
+                targets[user.op.index] = user
+        return targets
 
     # Second pass: names.
 
@@ -321,11 +360,12 @@ class Writer:
         ``said`` is added to the comments.
         """
         last: dict[int, int] = {}
-        for at, text in enumerate([*[s.text for s in statements], *end]):
+        for at, text in enumerate([*[s.whole for s in statements], *end]):
             for kind, n in _MARK.findall(text):
                 if kind == "v":
                     last[int(n)] = at
-        names = _Names(self, inputs, path, last)
+        words = set(re.findall(r"\w+", _MARK.sub(" ", "\n".join((*[s.whole for s in statements], *end)))))
+        names = _Names(self, inputs, path, last, words)
         out: list[str] = []
         module: str = ""
         for at, s in enumerate(statements):
@@ -342,8 +382,12 @@ class Writer:
 class _Names:
     """Names for values while lines are written in order; the name of a dead value is used again."""
 
-    def __init__(self, writer: Writer, inputs: dict[Value, str], path: Path, last: dict[int, int]) -> None:
+    def __init__(
+        self, writer: Writer, inputs: dict[Value, str], path: Path, last: dict[int, int], words: set[str]
+    ) -> None:
         self.writer = writer
+        #: Words of the code that stand for themselves.
+        self.words = words
         self.path = path
         self.last = last
         self.named = {writer.ids[v]: n for v, n in inputs.items() if v in writer.ids}
@@ -369,7 +413,7 @@ class _Names:
     def statement(self, s: Statement, at: int) -> list[str]:
         """Lines for one statement: the module it takes its tensors from, itself, and what dies."""
         out: list[str] = []
-        text = s.text + "".join(s.before)
+        text = s.whole + "".join(s.before)
         marks = [(k, int(n)) for k, n in _MARK.findall(text)]
         used = [self.writer.marked[n] for k, n in marks if k != "v"]
         owners = [m.owner for m in used if m not in self.writer.apart]
@@ -380,20 +424,53 @@ class _Names:
                 self.owner = owner
                 break
         out += [self.filled(line) for line in s.before]
+        read = list(dict.fromkeys(n for k, n in marks if k == "v"))
+        dead = [n for n in read if self.last[n] == at and n not in self.of_inputs]
+        if s.over:
+            return [*out, *self._loop(s, dead)]
         right = self.filled(s.text)
-        dead = [n for n in dict.fromkeys(n for k, n in marks if k == "v")
-                if self.last[n] == at and n not in self.of_inputs]  # fmt: skip
+        freed = self._free(dead)
+        left = self._left(s, [self._target(t) for t in s.targets])
+        return [*out, f"{left} = {right}", *self._gone(freed, left)]
+
+    def _loop(self, s: Statement, dead: list[int]) -> list[str]:
+        """A loop. What runs through it has one name: that of what it begins with, where nobody else needs that."""
+        again = {int(n) for k, n in _MARK.findall(s.text) if k == "v"}
+        over, args = self.filled(s.over), self.filled(s.text)
+        starts = {j: self.filled(text) for j, text in s.starts.items()}
+        targets: list[str] = []
+        for j, target in enumerate(s.targets):
+            mark = _MARK.fullmatch(s.starts.get(j, ""))
+            own = int(mark[2]) if mark is not None and mark[1] == "v" else None
+            if target is not None and own is not None and own in dead and own not in again:
+                dead.remove(own)
+                targets.append(self.named[own])
+                self.named[self.writer.ids[target]] = self.named[own]
+            else:
+                targets.append(self._target(target))
+        out = [f"{targets[j]} = {text}" for j, text in starts.items() if targets[j] != text]
+        for j, name in enumerate(targets):
+            args = args.replace(_running(j), name)
+        one = variable(s.path, self.words | self.taken)
+        left = self._left(s, targets)
+        freed = self._free(dead)
+        return [*out, f"for {one} in {over}:\n    {left} = {one}({args})", *self._gone(freed, left)]
+
+    def _free(self, dead: list[int]) -> list[int]:
+        """The names of dead values, which others may have from now on."""
         freed = [int(self.named[n][1:]) for n in dead]
         self.free += freed
         self.free.sort(reverse=True)
-        targets = [self._target(t) for t in s.targets]
-        left = s.form.format(*targets) if s.form else ", ".join(targets)
-        out.append(f"{left} = {right}")
+        return freed
+
+    def _left(self, s: Statement, targets: list[str]) -> str:
+        return s.form.format(*targets) if s.form else ", ".join(targets)
+
+    def _gone(self, freed: list[int], left: str) -> list[str]:
+        """What ends the names that nobody has taken over."""
         stale = sorted(set(freed) & set(self.free))
         gone = [f"x{n}" for n in stale] + ["_"] * ("_" in re.findall(r"\w+", left))
-        if gone:
-            out.append(f"del {', '.join(gone)}")
-        return out
+        return [f"del {', '.join(gone)}"] if gone else []
 
     def _target(self, value: Value | None) -> str:
         if value is None:

@@ -33,6 +33,7 @@ from tdagger.frameworks.torch.runtime import DTYPES
 from tdagger.network import Weight
 from tdagger.op import Op, Value
 from tdagger.ops.source import Buffer, Const, Leaf, Parameter
+from tdagger.ops.structure import Pad, Slice
 from tdagger.tree import Tree
 from tdagger.types import Size, Sized, TensorType, in_numbers
 
@@ -292,6 +293,28 @@ def _unflatten(call: Call, state: Mapping[str, TensorType], name: str) -> Iterat
                 yield {"dim": dim, "unflattened_size": after[dim : dim + more + 1]}, "{0}"
 
 
+def _padded(call: Call, state: Mapping[str, TensorType], name: str) -> Iterator[tuple[Settings, str]]:
+    """Of padding that cuts off at some ends: what slices leave out and what is padded, from the last axis on."""
+    if len(call.args) != 1:
+        return
+    sides = [[0, 0] for _ in call.args[0].type.shape]
+    number: Any = 0.0
+    for value in call.graph.values:
+        if isinstance(value.op, Slice):
+            for side, bounds, n in zip(sides, value.op.bounds, value.args[0].type.shape, strict=True):
+                if bounds is not None:
+                    side[0] -= int(bounds[0])
+                    side[1] -= int(n) - int(bounds[1])
+        elif isinstance(value.op, Pad):
+            number = value.op.value
+            for side, widths in zip(sides, value.op.widths, strict=True):
+                if widths is not None:
+                    side[0] += int(widths[0])
+                    side[1] += int(widths[1])
+    padding = tuple([n for side in sides[: -int(name[-2]) - 1 : -1] for n in side])
+    yield {"padding": padding, **({"value": number} if name.startswith("Constant") else {})}, "{0}"
+
+
 def _cell(call: Call, state: Mapping[str, TensorType], name: str) -> Iterator[tuple[Settings, str]]:
     weight, hidden = state.get("weight_ih"), state.get("weight_hh")
     if weight is None or hidden is None:
@@ -315,6 +338,7 @@ GUESSES: dict[str, Guess] = {
     "LSTMCell": _cell,
     "GRUCell": _cell,
     "RNNCell": _cell,
+    **{f"{kind}Pad{n}d": _padded for kind in ("Zero", "Constant") for n in (1, 2, 3)},
     "Flatten": _flatten,
     "LSTM": _recurrent,
     "GRU": _recurrent,

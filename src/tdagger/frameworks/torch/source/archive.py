@@ -8,7 +8,6 @@ is gets decided from its contents; a program is read only if every part of it is
 from __future__ import annotations
 
 import io
-import json
 import logging
 import math
 import os
@@ -22,8 +21,17 @@ from typing import Any
 
 import torch
 
-from tdagger.errors import SourceError
-from tdagger.frameworks.torch.source.records import check_storages, checked, is_archive, opened
+from tdagger.errors import FileError, SourceError
+from tdagger.file.container import parsed
+from tdagger.file.limits import Limits
+from tdagger.frameworks.torch.source.records import (
+    check_json,
+    check_nesting,
+    check_storages,
+    checked,
+    is_archive,
+    opened,
+)
 from tdagger.names import is_dotted, shown
 
 _HOW = (
@@ -32,22 +40,27 @@ _HOW = (
 )
 
 
-def load(path: Path) -> Any:
-    """The ScriptModule or ExportedProgram in a file; SourceError if it is neither, or not safe to read."""
+def load(path: Path, limits: Limits | None = None) -> Any:
+    """The ScriptModule or ExportedProgram in a file; SourceError if it is neither, or not safe to read.
+
+    FileError, which is one, for what is larger than ``limits`` has it, as far as torch's formats tell before they are
+    read: records and their names, the program's JSON, its nodes, names, ranks and sizes, how deep code and JSON nest.
+    """
+    limits = limits or Limits()
     if not path.is_file():
         raise SourceError(f"{shown(path)}: there is no such file")
-    names = _names(path)
+    names = _names(path, limits)
     kind = _kind(path, names)
     if kind == "pt2":
-        return _load_exported(path)
+        return _load_exported(path, limits)
     if kind == "torchscript":
-        return _load_script(path)
+        return _load_script(path, limits)
     raise SourceError(f"{shown(path)} {_describe(path)}")
 
 
-def _names(path: Path) -> list[str]:
+def _names(path: Path, limits: Limits) -> list[str]:
     """The records of a zip archive, all of them checked, without the folder they are in; none of another file."""
-    return [n.partition("/")[2] if "/" in n else n for n in checked(path)] if is_archive(path) else []
+    return [n.partition("/")[2] if "/" in n else n for n in checked(path, limits)] if is_archive(path) else []
 
 
 def _kind(path: Path, names: list[str]) -> str:
@@ -122,10 +135,14 @@ def _globals(stream: io.BytesIO) -> list[str]:
 _FILE_OPS = re.compile(rb"\b(?:torch|ops\.aten)\.(save|from_file)\(")
 
 
-def _load_script(path: Path) -> torch.jit.ScriptModule:
+def _load_script(path: Path, limits: Limits) -> torch.jit.ScriptModule:
     with opened(path) as archive:
         for name in archive.namelist():
-            found = _FILE_OPS.search(archive.read(name)) if name.endswith(".py") else None
+            if not name.endswith(".py"):
+                continue
+            code = archive.read(name)
+            check_nesting(code, limits, f"{shown(path)}: {shown(name)}")
+            found = _FILE_OPS.search(code)
             if found:
                 raise SourceError(f"{shown(path)}: its code in {name} calls {found[0].decode()}), which touches files")
         check_storages(path, archive)
@@ -159,7 +176,7 @@ _DECLARED = re.compile(r"Symbol\('\w+'(, \w+=(True|False))*\)")
 _SPEC = re.compile(r'[\w\s\[\]{}",:.\\/<>-]*')
 
 
-def _load_exported(path: Path) -> torch.export.ExportedProgram:
+def _load_exported(path: Path, limits: Limits) -> torch.export.ExportedProgram:
     from torch.export.pt2_archive._package import PT2ArchiveReader
 
     try:
@@ -169,11 +186,11 @@ def _load_exported(path: Path) -> torch.export.ExportedProgram:
         _check_records(path, records)
         for name in records:
             if name.startswith("models/"):
-                _check(path, json.loads(reader.read_bytes(name)))
+                _check(path, _json(path, reader, name, limits))
             elif name.endswith("_config.json"):
                 folder = name.rpartition("/")[0]
                 sizes = {n: reader.archive_file.get_record_size(n) for n in records if n.startswith(f"{folder}/")}
-                _check_payloads(path, json.loads(reader.read_bytes(name)), folder, sizes)
+                _check_payloads(path, _json(path, reader, name, limits), folder, sizes)
             elif "sample_inputs/" in name:
                 with opened(path, io.BytesIO(reader.read_bytes(name))) as inputs:
                     check_storages(path, inputs)
@@ -186,6 +203,19 @@ def _load_exported(path: Path) -> torch.export.ExportedProgram:
         raise SourceError(f"{shown(path)}: torch.export.load can't read it: {_first_line(e)}") from e
     program._guards_code = []  # Python source that program.module() would run; shapes are static here anyway
     return program
+
+
+def _json(path: Path, reader: Any, name: str, limits: Limits) -> Any:
+    """A record of JSON, bounded before and after it is parsed."""
+    where = f"{shown(path)}: {shown(name)}"
+    size = reader.archive_file.get_record_size(name)
+    if size > limits.header:
+        raise FileError(f"{where}: has {size} bytes, more than {limits.header}")
+    text: bytes = reader.read_bytes(name)
+    check_nesting(text, limits, where)
+    found = parsed(text, where)
+    check_json(found, limits, where)
+    return found
 
 
 def _check_records(path: Path, records: list[str]) -> None:
@@ -269,7 +299,8 @@ def _is_plain(key: str, text: str) -> bool:
         words = re.findall(r"[\w.]+", text)
         known = all(_SYMBOL.fullmatch(w) or w in _FUNCTIONS for w in words)
         return known and not re.search(r"[^\w\s.()+*/%<>=!&|~,-]", text)
-    if key in ("in_spec", "out_spec"):
+    if key in ("in_spec", "out_spec"):  # JSON in JSON, which torch reads by recursion
+        check_nesting(text.encode("utf-8", "replace"), Limits(), key)
         return bool(_SPEC.fullmatch(text)) and "__enum__" not in text and "default_factory" not in text
     if key == "name" or key.endswith(("_name", "_target", "fqn")):
         return bool(_NAME.fullmatch(text))

@@ -7,18 +7,21 @@ header in front of every record, and the directory at the end) say the same.
 from __future__ import annotations
 
 import io
+import math
 import pickle
+import re
 import struct
 import zipfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 
-from tdagger.errors import SourceError
+from tdagger.errors import FileError, SourceError
+from tdagger.file.limits import Limits
 from tdagger.names import shown
 
 #: Compressed records (code, and what debuggers are told) may inflate to so many bytes in all, whatever the file's size,
@@ -62,14 +65,21 @@ def is_archive(path: Path) -> bool:
     return False
 
 
-def checked(path: Path) -> list[str]:
+def checked(path: Path, limits: Limits) -> list[str]:
     """The names of an archive's records, after all of it is checked: names, places, sizes and the CRC of each record.
 
     SourceError names the record that is damaged, named twice, compressed in a way torch doesn't, or that would be
-    larger than :data:`INFLATED` allows. Nothing is kept in memory, so weights of any size can be checked.
+    larger than :data:`INFLATED` allows, FileError what ``limits`` doesn't: too many, or too long names. Nothing is kept
+    in memory, so weights of any size can be checked.
     """
     with opened(path) as archive, path.open("rb") as file:
         records = archive.infolist()
+        if len(records) > limits.nodes:
+            raise FileError(f"{shown(path)}: has {len(records)} records, more than {limits.nodes}")
+        for record in records:
+            if len(record.orig_filename) > limits.name:
+                told = f"{shown(path)}: record {shown(record.filename)!r}"
+                raise FileError(f"{told} has a name of {len(record.orig_filename)} characters, more than {limits.name}")
         _check_sizes(path, records, path.stat().st_size)
         ends = [_check_header(path, file, record) for record in records]
         order = sorted(zip([r.header_offset for r in records], ends, records, strict=True), key=lambda one: one[0])
@@ -217,3 +227,54 @@ def check_storages(path: Path, archive: zipfile.ZipFile) -> None:
             if sizes.get(record, -1) < size:
                 told = f"has {sizes[record]} bytes" if record in sizes else "is missing"
                 raise SourceError(f"{shown(path)}: record {shown(record)!r} {told}, its tensor takes {size}")
+
+
+# --- limits of what torch reads ----------------------------------------------------------------------------
+
+#: JSON and code nest so many levels for each that a structure may have: torch reads both by recursion.
+_LEVELS = 8
+_STRINGS = re.compile(rb"""'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*"|#[^\n]*""")
+
+
+def check_nesting(text: bytes, limits: Limits, where: str) -> None:
+    """FileError if brackets of code or JSON (not those in strings) or its lines nest deeper than torch can read."""
+    depth = deepest = 0
+    for found in re.finditer(rb"[()\[\]{}]", _STRINGS.sub(b"", text)):
+        depth += 1 if found[0] in b"([{" else -1
+        deepest = max(deepest, depth)
+    indented = max((len(line) - len(line.lstrip(b" ")) for line in text.split(b"\n")), default=0) // 2
+    if max(deepest, indented) > _LEVELS * limits.depth:
+        raise FileError(f"{where}: is nested {max(deepest, indented)} deep, more than {_LEVELS * limits.depth}")
+
+
+def check_json(node: Any, limits: Limits, where: str) -> None:
+    """FileError for a program whose lists of nodes, names, ranks or sizes are beyond what a file may have."""
+    pending: list[tuple[str, Any]] = [(where, node)]
+    while pending:
+        at, item = pending.pop()
+        if isinstance(item, dict):
+            for key, inner in cast(dict[str, Any], item).items():
+                if len(key) > limits.name:
+                    raise FileError(f"{at}: has a name of {len(key)} characters, more than {limits.name}")
+                if key == "sizes" and isinstance(inner, list):
+                    _check_shape(cast(list[Any], inner), limits, f"{at}.{key}")
+                if key == "name" and isinstance(inner, str) and len(inner) > limits.name:
+                    raise FileError(f"{at}.{key}: has {len(inner)} characters, more than {limits.name}")
+                if isinstance(inner, dict | list):
+                    pending.append((f"{at}.{key}" if len(at) < limits.name else at, inner))
+        else:
+            every = cast(list[Any], item)
+            if len(every) > limits.nodes:
+                raise FileError(f"{at}: has {len(every)} entries, more than {limits.nodes}")
+            pending += [(f"{at}[{i}]", inner) for i, inner in enumerate(every) if isinstance(inner, dict | list)]
+
+
+def _check_shape(sizes: list[Any], limits: Limits, where: str) -> None:
+    if len(sizes) > limits.rank:
+        raise FileError(f"{where}: rank {len(sizes)}, more than {limits.rank}")
+    known = [n["as_int"] for n in sizes if isinstance(n, dict) and "as_int" in n]
+    for n in known:
+        if type(n) is not int or not 0 <= n < limits.size:
+            raise FileError(f"{where}: a size is a number from 0 to {limits.size - 1}, not {n!r:.40}")
+    if math.prod(known) >= limits.elements:
+        raise FileError(f"{where}: {math.prod(known):.3g} elements are more than any tensor has")

@@ -1,0 +1,173 @@
+"""How many entries open axes must have, since an op takes so many by numbers: slices, windows, indices, the k largest.
+
+Where an axis has fewer, the source raises somewhere inside; a network that says so at its door says which axis it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+from tdagger.analysis.formulas.polynomial import Number, Point, Symbol, never_negative, symbols_of, variable
+from tdagger.analysis.formulas.symbolic import Condition
+from tdagger.graph import Graph, result_types
+from tdagger.interpret import computed
+from tdagger.op import Value
+from tdagger.ops.source import Const, Iota
+from tdagger.ops.structure import Slice
+from tdagger.types import Size, Sized
+
+#: A number of entries in free axes, how large it must be, and what for.
+Need = tuple[Number, int, str]
+
+
+def long_enough(graph: Graph, own: Point) -> Iterator[Condition]:
+    """Conditions of the sizes of a graph with open axes; those that its ``own`` sizes fulfil, which others may not.
+
+    One for each axis: the least size from which on all that needs that axis alone has enough.
+    """
+    least: dict[Symbol, tuple[int, str]] = {}
+    others: dict[Number, tuple[int, str]] = {}
+    plain = _plain(graph)
+    for value in graph.values:
+        if isinstance(value.op, Slice):
+            yield from _in_parts(value)
+        for formula, needed, what in _needs(value, plain):
+            if needed > own.of(formula) or never_negative(formula - needed):
+                continue
+            symbol, size = _least(formula, needed, own)
+            if symbol is None:
+                others[formula] = max(others.get(formula, (0, "")), (needed, what))
+            elif size > 1:
+                least[symbol] = max(least.get(symbol, (0, "")), (size, what))
+    for symbol, (size, what) in least.items():
+        yield Condition(variable(symbol) - size, "positive", f"{symbol}: {size} at least are needed by {what}")
+    for formula, (needed, what) in others.items():
+        yield Condition(formula - needed, "positive", f"{formula}: {needed} at least are needed by {what}")
+
+
+#: Of so large axes the least size isn't looked for.
+_LOOKED = 1 << 14
+
+
+def _least(formula: Number, needed: int, own: Point) -> tuple[Symbol | None, int]:
+    """The one axis that a number is made of, and the size from which on it is as large as needed; else no axis."""
+    symbols = symbols_of(formula)
+    symbol = min(symbols, key=lambda s: s.name)
+    size = own.of(variable(symbol))
+    if len(symbols) > 1 or size > _LOOKED:
+        return None, 0
+    while size > 1 and Point({symbol: size - 1}).of(formula) >= needed:
+        size -= 1
+    return symbol, size
+
+
+def _needs(value: Value, plain: set[Value]) -> Iterator[Need]:
+    """What an op needs of the sizes that are open."""
+    name = value.op.name
+    if isinstance(value.op, Slice):
+        yield from _of_slice(value)
+    elif name in _WHOLE:
+        for type_ in result_types(value):
+            for n in type_.shape:
+                if isinstance(n, Size):
+                    yield n.formula, 1, name
+    elif name in _TAKING:
+        for n, needed in _TAKING[name](value):
+            if isinstance(n, Size):
+                yield n.formula, needed, name
+    elif name in _INDEXED and value.args[1] in plain and value.args[1].type.size:
+        n = value.args[0].shape[int(value.op.attributes.get("axis", 0))]
+        if isinstance(n, Size):
+            yield n.formula, int(computed(value.args[1]).max()) + 1, name
+
+
+#: Ops that give at least one window, or one entry.
+_WHOLE = frozenset({
+    "convolution", "max_pool", "max_pool_with_indices", "avg_pool", "unfold",
+})  # fmt: skip
+
+#: Ops that read where an index says.
+_INDEXED = frozenset({"gather", "scatter", "embedding"})
+
+
+def _of_axis(value: Value) -> Iterator[tuple[int, int]]:
+    f = value.op.attributes
+    yield value.args[0].shape[f["axis"]], f["k"]
+
+
+def _of_widths(more: int) -> Callable[[Value], Iterator[tuple[int, int]]]:
+    def needs(value: Value) -> Iterator[tuple[int, int]]:
+        for n, widths in zip(value.args[0].shape, value.op.attributes["widths"], strict=True):
+            yield n, max(widths) + more if max(widths) > 0 else 0
+
+    return needs
+
+
+def _of_positions(value: Value) -> Iterator[tuple[int, int]]:
+    yield math.prod(value.args[0].shape[2:]), 2
+
+
+def _of_result(value: Value) -> Iterator[tuple[int, int]]:
+    for n in value.shape:
+        yield n, 0
+
+
+def _of_scale(value: Value) -> Iterator[tuple[int, int]]:
+    """A scale, where one is given: at least one entry is left."""
+    scales: tuple[float | None, ...] = value.op.attributes.get("scale") or ()
+    for n, scale in zip(value.args[0].shape[2:], scales, strict=False):
+        if scale:
+            least = math.ceil(1 / scale)
+            yield n, least if int(least * scale) else least + 1
+
+
+#: Of others, sizes and how large these must be: those of which an argument has so many entries.
+_TAKING: dict[str, Callable[[Value], Iterator[tuple[int, int]]]] = {
+    "topk": _of_axis,
+    "kthvalue": _of_axis,
+    "reflect_pad": _of_widths(1),
+    "circular_pad": _of_widths(0),
+    "instance_norm": _of_positions,
+    "convolution_transpose": _of_result,
+    "interpolate": _of_scale,
+}
+
+
+def _of_slice(value: Value) -> Iterator[Need]:
+    """The entries that bounds count to, from the start or from the end."""
+    for n, bounds in zip(value.args[0].shape, value.op.attributes["bounds"], strict=True):
+        if bounds is None or not isinstance(n, Size):
+            continue
+        for bound, more in zip(bounds, (1, 0), strict=False):
+            if isinstance(bound, Sized) and bound.parts is not None:
+                continue
+            if isinstance(bound, Sized):
+                needed = -bound.plus if (bound.offsets, bound.divisor) == ((0,), 1) else 0
+            else:
+                needed = 0 if isinstance(bound, Size) else bound + more
+            yield n.formula, needed, "a slice"
+
+
+def _in_parts(value: Value) -> Iterator[Condition]:
+    """That an axis that is cut into parts is cut into as many as it was."""
+    for n, bounds in zip(value.args[0].shape, value.op.attributes["bounds"], strict=True):
+        if bounds is None or not isinstance(n, Size):
+            continue
+        for bound in bounds[:2]:
+            if isinstance(bound, Sized) and bound.parts is not None:
+                how, by, count = bound.parts
+                if how in ("split", "chunk"):
+                    parts = -(-n.formula // by) if how == "split" else -(-n.formula // -(-n.formula // by))
+                    text = f"{how}({by}) of {n.formula} entries must give {count} parts"
+                    yield Condition(parts - count, "zero", text)
+
+
+def _plain(graph: Graph) -> set[Value]:
+    """What is made of constants alone, in which nothing follows an open axis."""
+    found: set[Value] = set()
+    for value in graph.values:
+        sized = any(isinstance(n, Size) for t in result_types(value) for n in t.shape)
+        if not sized and (isinstance(value.op, Const | Iota) or (value.args and all(a in found for a in value.args))):
+            found.add(value)
+    return found
