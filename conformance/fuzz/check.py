@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -230,6 +231,7 @@ class Checks:
         self.check("axes", lambda: str(dag.axes()) and None)
         self.check("text", lambda: str(dag) and None)
         self.check("cost", self.cost)
+        self.check("prune", self.pruned)
         self.check("resizable", lambda: str(dag.resizable_axes()) and None)
         self.check("batch", self.batched)
         for x in p.inputs:
@@ -253,6 +255,20 @@ class Checks:
             return [from_numpy(a if a.flags.writeable else a.copy(), k) for a, k in zip(out, ours, strict=True)]
 
         return call
+
+    def pruned(self) -> str:
+        """Without some units of every group: as with zeros, but for what is named, and as costly as was said."""
+        groups = [g for g in self.dag.prunable() if g.size > 1]
+        if not groups:
+            raise NotApplicable("nothing can be pruned")
+        rng = np.random.default_rng(self.program.seed)
+        entries = {g.name: rng.choice(g.size, int(rng.integers(1, g.size)), replace=False) for g in groups}
+        plan = self.dag.prune_plan(entries=entries)
+        small, check = plan.apply(), plan.check()
+        if not check.passed or (not check.exact and not plan.why):
+            return f"pruned: {check}, told: {plan.why}, without {entries}"
+        flops = small.graph.total_flops()
+        return "" if plan.after["flops"] == flops else f"pruned: flops {flops}, predicted {plan.after['flops']}"
 
     def scripted(self) -> str:
         """TorchScript, run as it is written."""

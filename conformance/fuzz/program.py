@@ -197,6 +197,7 @@ _SHOWS: dict[str, tuple[str, ...]] = {
         "print(dag.cost_formula('flops').expression)",
     ),
     "unbatch": ("print(dag.axes())", "print('input and dimension', {sizes})", "print(dag)"),
+    "prune": ("print(dag.prunable())",),
     "batch": ("print(dag.batch(2).to_torch().code)",),
     "resizable": ("print(dag.resizable_axes())",),
     "resize": (

@@ -104,6 +104,10 @@ def _masked(dag: TensorDAG, removal: Removal) -> Weights:
 
 def _outputs(dag: TensorDAG, inputs: Mapping[str, Array], framework: str) -> list[Array]:
     wide = convert_dtype(dag, "f64", inputs=True)
+    own = {n: np.array(wide.weights[n]) for n in wide.graph.updates if n in wide.weights}
+    if own:  # buffers that a run changes aren't to change in the network that is checked
+        others = Weights.of(wide.weights, {n: n for n in wide.weights if n not in own})
+        wide = replace(wide, weights=others | Weights.of(own, {n: n for n in own}))
     arrays = {n: np.asarray(inputs[n]).astype(v.dtype.numpy) for n, v in wide.graph.inputs.items()}
     if framework == "numpy":
         return list(run(wide.graph, arrays, wide.weights)[0].values())
@@ -147,10 +151,14 @@ def _with_zeros(dag: TensorDAG, removal: Removal, values: list[Value]) -> tuple[
 
     def rule(value: Value, args: tuple[Any, ...]) -> Any:
         made: Any = removal.new.get(value)
-        if value in chosen and is_one(value) and isinstance(made, Value) and made.op.name == value.op.name:
+        if value in chosen and is_one(value) and isinstance(made, Value):
             names.append(f"{value.op.name}{removal.where(value)}")
-            small = [_taken(a, [removal.kept(t) for t in scope.at(value, i)]) for i, a in enumerate(args)]
-            return _put_back(made.op(*small), [removal.kept(t) for t in scope.terms[value]])
+            small = {
+                removal.new[own]: _taken(a, [removal.kept(t) for t in scope.at(value, i)])
+                for i, (own, a) in enumerate(zip(value.args, args, strict=True))
+                if own in scope.terms and is_one(own)
+            }
+            return _put_back(_replayed(made, small), [removal.kept(t) for t in scope.terms[value]])
         if value in last:
             keeps = [removal.kept(t) for t in scope.terms[value]]
             return _put_back(_taken(value.op(*args), keeps), keeps)
@@ -158,6 +166,21 @@ def _with_zeros(dag: TensorDAG, removal: Removal, values: list[Value]) -> tuple[
 
     graph = edit.run(rule).graph()
     return finished(dag, graph, edit.origins), tuple(names)
+
+
+def _replayed(value: Value, known: dict[Value, Value]) -> Value:
+    """A value made anew from others in the place of some that it is made of."""
+    new = dict(known)
+    stack = [value]
+    while stack:
+        v = stack[-1]
+        todo = [a for a in v.args if a not in new] if v not in new else []
+        if todo:
+            stack += todo
+            continue
+        stack.pop()
+        new.setdefault(v, v.op(*[new[a] for a in v.args]) if v.args else v)
+    return new[value]
 
 
 def _taken(value: Value, keeps: list[Kept]) -> Value:

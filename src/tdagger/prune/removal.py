@@ -262,13 +262,16 @@ class Removal:
         return _inlined(value, body, args) if label is None else label(*args)
 
     def _factors_left(self, scope: Scope, value: Value) -> tuple[Any, ...]:
-        """Of each dimension of an argument that loses entries, its factors' entries that are left, and that were."""
-        found: list[Any] = []
-        for i, arg in enumerate(value.args):
-            for axis, term in enumerate(scope.at(value, i) if is_one(arg) else ()):
-                if self.kept(term) is not None:
-                    found.append(((i, axis), tuple([(self._left((f,), f.size), f.size) for f in resolve(term)])))
-        return tuple(found)
+        """Of each dimension that loses entries (of arguments, then results): its factors' entries left, and all."""
+        dims = [scope.at(value, i) if is_one(a) else () for i, a in enumerate(value.args)] + scope.of(value)
+        return tuple(
+            [
+                ((i, axis), tuple([(self._left((f,), f.size), f.size) for f in resolve(term)]))
+                for i, terms in enumerate(dims)
+                for axis, term in enumerate(terms)
+                if self.kept(term) is not None
+            ]
+        )
 
     def _body(self, inner: Scope, op: Composite, types: tuple[TensorType, ...]) -> Graph:
         given = {
@@ -292,13 +295,15 @@ class Removal:
                 continue
             candidate = cast(Composite, candidate)
             unlike = _unlike(body, candidate.body(*types))
-            if unlike is None:
-                continue
-            if not unlike:
+            if unlike == []:
                 return candidate, None
-            kept = _with_numbers(candidate, _exactly(op, value, [old for old, _ in unlike]), body, types)
+            # a number that the composite makes of sizes may be left out altogether: 1 / sqrt(1)
+            own = [before for before, _ in unlike] if unlike else _scalars(body)
+            kept = _with_numbers(candidate, _exactly(op, value, own), body, types)
             if kept is not None:
                 return kept, None
+            if unlike is None:
+                continue
             if recounts is None:
                 recounts, numbers = candidate, unlike[0]
         return (None, None) if self._keeps_numbers or recounts is None else (recounts, numbers)
@@ -415,6 +420,10 @@ def _same_repeat(x: Value, y: Value) -> bool:
     if not (isinstance(x.op, Repeat) and isinstance(y.op, Repeat)):
         return False
     return [n or 1 for n in x.op.sizes] == [n or 1 for n in y.op.sizes]
+
+
+def _scalars(graph: Graph) -> list[float]:
+    return [v.op.data.item() for v in graph.values if isinstance(v.op, Const) and v.type.size == 1 and v.dtype.is_float]
 
 
 def _exactly(op: Composite, value: Value, numbers: list[float]) -> list[float]:
