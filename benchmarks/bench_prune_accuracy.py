@@ -7,7 +7,8 @@ the same number of steps with the same batches. A method is a row of ``METHODS``
 the part of FLOPs that stays, which gives a smaller module.
 
 Taylor's gradients are those of the same 6 training batches for both. Torch-Pruning is asked for a ratio, not for
-FLOPs: the ratio is found by bisection. Needs ``pip install -r benchmarks/pruning.txt``; what isn't installed is named
+FLOPs: the ratio is found by bisection. Learned masks train gates and weights together for the first half of the epochs
+that others train on for. Needs ``pip install -r benchmarks/pruning.txt``; what isn't installed is named
 and left out.
 
 Usage: ``python benchmarks/bench_prune_accuracy.py [--tasks NAME,..] [--methods NAME;..] [--seeds N] [--plot FILE.png]``
@@ -33,6 +34,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 import tdagger as td
+from tdagger.frameworks.torch.prune.masks import Schedule
 from tdagger.prune.importance import taylor
 
 #: The parts of FLOPs that stay.
@@ -206,11 +208,36 @@ def _contractions(module: nn.Module, task: Task) -> int:
     return counter.get_total_flops()
 
 
+def by_learned_masks(trained: Trained, left: float) -> nn.Module:
+    """Gates trained with the weights for half of the epochs that others train on for."""
+    task, epochs = trained.task, trained.task.more // 2
+    dag = td.from_torch(trained.module.train(), task.train[0][:2])
+    steps = epochs * -(-len(task.train[0]) // BATCH)
+    learned = dag.learned_masks(seed=0, schedule=Schedule(steps))
+    gates = [learned.logits]
+    weights = [p for p in learned.parameters() if p is not learned.logits]
+    optimizer = torch.optim.AdamW([{"params": weights, "lr": 3e-3}, {"params": gates, "lr": 0.1, "weight_decay": 0}])
+    learned.train()
+    with torch.enable_grad():
+        for x, y in batches(task, epochs, 3000):
+            optimizer.zero_grad()
+            (cross_entropy(learned(x), y) + 2 * learned.penalty(flops=left)).backward()
+            optimizer.step()
+            learned.advance()
+    whole, asked, module = flops(trained.module, task), left, trained.module
+    for _ in range(3):  # what the plan counts has the statistics of training in it, the budget hasn't
+        module = learned.plan(flops=asked).apply().to_torch()
+        met = flops(module, task) / whole
+        asked *= left / met
+    return module
+
+
 class Method(NamedTuple):
-    """What prunes, and the package it needs."""
+    """What prunes, the package it needs, and the part of training on that it uses up itself."""
 
     prune: Callable[[Trained, float], nn.Module]
     package: str = "tdagger"
+    uses: float = 0
 
 
 #: What is compared; one more method is one more row.
@@ -220,6 +247,7 @@ METHODS = {
     "tdagger Taylor": Method(
         partial(by_tdagger, lambda t: taylor([{n: g.numpy() for n, g in one.items()} for one in t.gradients]))
     ),
+    "tdagger learned": Method(by_learned_masks, uses=0.5),
     "Torch-Pruning Taylor": Method(partial(by_torch_pruning, "GroupTaylorImportance"), "torch_pruning"),
 }
 
@@ -242,7 +270,8 @@ def measure(task: Task, methods: list[str], seeds: int) -> dict[str, Any]:
                 small = METHODS[method].prune(trained, left)
                 met = flops(small, task) / whole
                 before = accuracy(small, task)
-                learn(small, task, task.more, 3e-3, 2000 + seed)
+                more = task.more - int(METHODS[method].uses * task.more)
+                learn(small, task, more, 3e-3, 2000 + seed)
                 row = {"flops": met, "before": before, "after": accuracy(small, task)}
                 found[method][str(left)].append(row)
                 print(f"{task.name} seed {seed} {method} {left}: {row}", file=sys.stderr, flush=True)
@@ -282,7 +311,7 @@ def plot(results: dict[str, Any], methods: list[str], path: str) -> None:
             x = [100 * np.mean([r["flops"] for r in row]) for row in rows]
             y = [[100 * r["after"] for r in row] for row in rows]
             dashed = not method.startswith("tdagger")
-            colour = {"l2": "tab:blue", "Taylor": "tab:orange"}.get(method.split()[-1])
+            colour = {"l2": "tab:blue", "Taylor": "tab:orange", "learned": "tab:green"}.get(method.split()[-1])
             panel.errorbar(
                 x, np.mean(y, 1), np.std(y, 1), label=method, color=colour, capsize=3, marker="s" if dashed else "o",
                 linestyle="--" if dashed else "-", linewidth=1.5,

@@ -30,12 +30,15 @@ from tdagger.frameworks.torch import exporter
 
 ROOT = Path(__file__).parents[1]
 
-#: Seeds checked by every run of the tests, in groups that processes share.
+#: Seeds in groups that processes share, and the groups that every run of the tests checks; the others are slow tests.
 GROUPS, EACH = 12, 10
+ALWAYS = (4, 5, 9, 11)
 
 
 @pytest.mark.filterwarnings("ignore")  # eager's own, of what random programs do
-@pytest.mark.parametrize("group", range(GROUPS))
+@pytest.mark.parametrize(
+    "group", [pytest.param(i, marks=() if i in ALWAYS else pytest.mark.slow) for i in range(GROUPS)]
+)
 def test_programs_of_fixed_seeds(group: int) -> None:
     bad: list[str] = []
     for seed in range(group * EACH, (group + 1) * EACH):

@@ -145,7 +145,15 @@ STEPS: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "settings", "axis"), STEPS, ids=lambda v: v if isinstance(v, str) else "")
+#: Of these each has something that the others haven't: grouped queries, experts, a window, an encoder.
+ALWAYS = ("LlamaConfig", "Qwen3MoeConfig", "MistralConfig", "T5Config")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "axis"),
+    [pytest.param(*s, marks=() if s[0] in ALWAYS else pytest.mark.slow) for s in STEPS],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
 def test_formula_in_the_past(kind: str, settings: dict[str, Any], axis: str) -> None:
     """The formula of one length is right at another, for which the network is imported anew."""
     config = getattr(transformers, kind)(**settings)

@@ -329,8 +329,10 @@ class TensorDAG:
         1, with the gradient of what lies between). ``start``: how likely a unit is there at first. ``multiple_of``
         entries stay in every dimension: as many neighbours share a gate. ``schedule``: a dict or a
         :class:`tdagger.frameworks.torch.prune.masks.Schedule` of warm-up, ramp and temperature. ``seed`` makes gates
-        drawn the same each time. ``least``, ``keep``, ``only``, ``inexact``: see :meth:`prune`. AttributeValueError if
-        nothing may go, InputError for parameters without data.
+        drawn the same each time. ``inexact`` is "none" here: where a norm counts the units of a group, the network
+        with zeros isn't the pruned one, so such groups have gates only with "norms" (or "all"), and the plan says why.
+        ``least``, ``keep``, ``only``: see :meth:`prune`. AttributeValueError if nothing may go, InputError for
+        parameters without data.
 
         >>> import torch, tdagger as td
         >>> dag = td.layers.linear(4, 8).rename({"": "a"}) >> td.layers.linear(8, 3).rename({"": "b"})
@@ -355,7 +357,7 @@ class TensorDAG:
         >>> import tdagger as td
         >>> small = td.layers.linear(64, 64).rename({"": "fc"}).low_rank(rank=8)
         >>> {n: list(w.shape) for n, w in small.weights.items()}
-        {'fc_weight_parts.0.weight': [8, 64], 'fc_weight_parts.1.weight': [64, 8], 'fc_weight_parts.1.bias': [64]}
+        {'fc.0.weight': [8, 64], 'fc.1.weight': [64, 8], 'fc.1.bias': [64]}
         """
         return later("low_rank")(self, **how)
 

@@ -112,7 +112,9 @@ def test_list(capsys):
 def test_meta_plans_without_weights(capsys):
     data = found(capsys, "prune_nets:build", "--meta", "--flops", "50%", "--importance", "random")
     assert data["totals"]["total_flops"]["after"] < data["totals"]["total_flops"]["before"]
-    assert "importance='random'" in failed(capsys, "prune", "prune_nets:build", "--meta", "--flops", "50%")
+    assert "--importance l2 needs them: say random" in failed(
+        capsys, "prune", "prune_nets:build", "--meta", "--flops", "50%"
+    )
     assert "--meta makes no weights" in failed(
         capsys, "prune", "prune_nets:build", "--meta", "--flops", "50%", "-o", "a.pt2"
     )

@@ -74,6 +74,30 @@ def test_in_eval_mode_it_is_the_pruned_network(dag: Any, gates: str, multiple_of
         assert by_name[group.name].left % step == 0
 
 
+def test_norms_count_what_is_zero_unless_numbers_are_kept() -> None:
+    torch.manual_seed(0)
+
+    class Stream(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.norm, self.head = nn.Linear(6, 16), nn.RMSNorm(16), nn.Linear(16, 3)
+
+        def forward(self, x: Any) -> Any:
+            return self.head(self.norm(self.embed(x)))
+
+    x = torch.rand(5, 6)
+    dag = td.from_torch(Stream().eval(), x)
+    with pytest.raises(AttributeValueError, match="no group of Stream may lose units"):
+        dag.learned_masks()
+    learned = dag.learned_masks(inexact="norms").eval()
+    set_logits(learned)
+    plan, kept = learned.plan(), learned.plan(keep_numbers=True)
+    assert plan.why
+    assert plan.check().passed
+    torch.testing.assert_close(kept.apply().to_torch()(x), learned(x))
+    assert not torch.allclose(plan.apply().to_torch()(x), learned(x), atol=1e-3)
+
+
 def test_masked_is_what_a_plan_is_checked_against(dag: Any) -> None:
     learned = dag.learned_masks(gates="straight_through").eval()
     set_logits(learned)

@@ -122,6 +122,8 @@ def prune(
     wanted = _wanted({k: v for k, v in given.items() if v}, list_, device)
     if meta and (output or check):
         raise AttributeValueError(f"--meta makes no weights, and {'--output' if output else '--check'} needs them")
+    if meta and not list_ and importance != "random":
+        raise AttributeValueError(f"--meta makes no weights, and --importance {importance} needs them: say random")
     if list_ and (output or check):
         raise AttributeValueError(f"--list changes nothing, so there is nothing to {'write' if output else 'check'}")
     on = device_of(device) if device else None

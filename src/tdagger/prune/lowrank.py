@@ -224,7 +224,19 @@ class _Parts:
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if cost(middle) > wanted else (low, middle)
-        return ranks(high)
+        found = ranks(high)
+        return self._filled(found, gains, what, wanted - cost(high))
+
+    def _filled(self, ranks: list[int], gains: list[Array], what: str, left: float) -> list[int]:
+        """Ranks with what is left to spend: one more where that keeps most for its cost, as far as it goes."""
+        more = [(-g[r], i) for i, (r, g) in enumerate(zip(ranks, gains, strict=True)) if r < len(g)]
+        for _, i in sorted(more):
+            layer = self.layers[i]
+            added = layer.cost(ranks[i] + 1, what) - layer.cost(ranks[i], what)
+            if 0 < added <= left:
+                ranks[i] += 1
+                left -= added
+        return ranks
 
 
 def _products(data: Statistics, name: str) -> Array | None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from tdagger.analysis.time.timing import device_of, predict
-from tdagger.errors import AttributeValueError
+from tdagger.errors import AttributeValueError, GraphError
 from tdagger.op import Array
 from tdagger.prune.apply import without
 from tdagger.prune.check import Check, checked
@@ -77,8 +77,19 @@ class PrunePlan:
         return self.found.why(self.gone, self.keep_numbers)[0]
 
     @cached_property
+    def _network(self) -> TensorDAG:
+        """The network as it was taken apart, with the weights of ``dag``: those may have been trained since."""
+        network = cast(TensorDAG, self.found.dag)
+        types = [{n: v.type for n, v in d.graph.parameters.items()} for d in (network, self.dag)]
+        if types[0] != types[1]:
+            raise GraphError(
+                f"prune: what was found is of {network.name}, which isn't {self.dag.name}: other parameters"
+            )
+        return network if network is self.dag else replace(network, weights=self.dag.weights)
+
+    @cached_property
     def _applied(self) -> tuple[TensorDAG, Removal]:
-        return without(cast(TensorDAG, self.found.dag), self.found.units, self.gone, self.keep_numbers)
+        return without(self._network, self.found.units, self.gone, self.keep_numbers)
 
     @property
     def removal(self) -> Removal:
@@ -95,7 +106,7 @@ class PrunePlan:
         Where a norm counts what goes, it is given what is left in both, so that all else is compared: see
         :class:`Check`. ``framework`` runs them: torch where it is installed, else numpy, the reference.
         """
-        return checked(cast(TensorDAG, self.found.dag), *self._applied, seed, framework)
+        return checked(self._network, *self._applied, seed, framework)
 
     def __str__(self) -> str:
         lines = [f"{'group':40} {'units':>7} {'left':>7}"]

@@ -11,6 +11,7 @@ than could be removed, and never too much.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -155,14 +156,20 @@ class Units:
         found = self.of[factor.number : factor.number + factor.size][:, None]
         if not len(self.dependent):
             return found
-        table = np.full((self.count + 1, self.dependent.shape[1] - 1), -1, np.int64)
-        table[self.dependent[:, 0]] = self.dependent[:, 1:]
+        table = self._depends
         while (deeper := table[found, 0] >= 0).any():
             new = table[found]
             new[..., 0] = np.where(deeper, new[..., 0], found)
             found = new.reshape(len(found), -1)
             found = found[:, (found >= 0).any(0)]
         return found
+
+    @cached_property
+    def _depends(self) -> Array:
+        """For every class those it depends on, -1 where there are fewer, and in the last row: made once for all."""
+        table = np.full((self.count + 1, self.dependent.shape[1] - 1), -1, np.int64)
+        table[self.dependent[:, 0]] = self.dependent[:, 1:]
+        return table
 
     def kept(self, term: Term, removed: Array) -> Array:
         """For every entry of a dimension, whether it stays."""

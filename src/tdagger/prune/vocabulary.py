@@ -1,7 +1,7 @@
 """A smaller vocabulary: rows of an embedding and classes of a head that is tied to it, by their numbers.
 
 >>> import tdagger as td
->>> ids, table = td.input("ids", td.TensorType((1, 3), "i64")), td.parameter("embed.weight", (10, 4))
+>>> ids, table = td.input("ids", (1, 3), "i64"), td.parameter("embed.weight", (10, 4))
 >>> h = td.embedding(table, ids)
 >>> dag = td.TensorDAG.of_graph(td.Graph({"ids": ids}, {"logits": td.linear(h, table)}))
 >>> with_vocabulary(dag, [0, 2, 5]).graph.outputs["logits"].type

@@ -145,7 +145,7 @@ def test_checks_that_raise(function: Any) -> None:
     assert len(told) == 1
     assert "test_checks.py:" in str(told[0].message)
     assert list(dag.graph.outputs) == ["out"]
-    torch.testing.assert_close(dag.to_torch()(X), X * 2)
+    torch.testing.assert_close(dag.to_torch(fixed=True)(X), X * 2)
     kept = dag.to_torch(checks=True)
     torch.testing.assert_close(kept(X), X * 2)
     bad = torch.full_like(X, torch.nan if function in (asserts, of_a_function, of_a_function_that_says) else torch.inf)
@@ -154,7 +154,7 @@ def test_checks_that_raise(function: Any) -> None:
     with pytest.raises(Exception, match=r".") as own:
         kept(bad)
     assert type(own.value) is type(theirs.value)
-    dag.to_torch()(bad)  # without its checks it computes
+    dag.to_torch(fixed=True)(bad)  # without its checks it computes
 
 
 def test_the_warning_names_the_line_and_the_condition_once() -> None:
@@ -223,7 +223,7 @@ def test_what_only_tells_is_left_out() -> None:
     with pytest.warns(UserWarning, match=CHECKS):
         dag = td.from_torch(Tells(), X)
     assert not dag.checks
-    torch.testing.assert_close(dag.to_torch()(X), X * 2)
+    torch.testing.assert_close(dag.to_torch(fixed=True)(X), X * 2)
 
 
 def _branches(x):
@@ -340,7 +340,7 @@ def test_what_is_made_of_constants_decides() -> None:
     def known(x):
         return x * 2 if torch.full((2,), True).all() else x
 
-    torch.testing.assert_close(td.from_torch(Of(known), X).to_torch()(X), X * 2)
+    torch.testing.assert_close(td.from_torch(Of(known), X).to_torch(fixed=True)(X), X * 2)
 
 
 def test_assertions_of_an_exported_program() -> None:
@@ -396,7 +396,7 @@ def _encoder() -> nn.Module:
 @pytest.mark.parametrize("via", ["export", "trace"])
 def test_a_transformer_with_a_mask_takes_another_mask(via: Any) -> None:
     net, x = _encoder(), torch.randn(2, L, 8)
-    back = td.from_torch(net, (x, CAUSAL), via=via).to_torch()
+    back = td.from_torch(net, (x, CAUSAL), via=via).to_torch(fixed=True)
     for mask in (CAUSAL, OTHER):
         torch.testing.assert_close(back(x, mask), net(x, mask))
 
@@ -407,7 +407,7 @@ def test_a_decoder_and_a_whole_transformer_with_masks(via: Any) -> None:
     decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 16, 0.0, batch_first=True), 1).eval()
     whole = nn.Transformer(8, 2, 1, 1, 16, 0.0, batch_first=True).eval()
     for net, names in ((decoder, ("tgt_mask",)), (whole, ("src_mask", "tgt_mask"))):
-        back = td.from_torch(net, (x, x + 1), dict.fromkeys(names, CAUSAL), via=via).to_torch()
+        back = td.from_torch(net, (x, x + 1), dict.fromkeys(names, CAUSAL), via=via).to_torch(fixed=True)
         for mask in (CAUSAL, OTHER):
             given = dict.fromkeys(names, mask)
             torch.testing.assert_close(back(x, x + 1, **given), net(x, x + 1, **given))
@@ -420,7 +420,7 @@ def test_padding_is_masked_and_not_cut_away(via: Any) -> None:
     pad = torch.tensor([[False] * 4, [False, False, True, True]])
     given = {"src_key_padding_mask": pad}
     with torch.no_grad():
-        back = td.from_torch(net, (x,), given, via=via).to_torch()
+        back = td.from_torch(net, (x,), given, via=via).to_torch(fixed=True)
         for mask in (pad, pad.flip(0)):
             want, got = net(x, src_key_padding_mask=mask), back(x, src_key_padding_mask=mask)
             torch.testing.assert_close(got[~mask], want[~mask])
@@ -430,6 +430,6 @@ def test_padding_is_masked_and_not_cut_away(via: Any) -> None:
 @pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
 def test_a_scripted_encoder_with_a_mask() -> None:
     net, x = _encoder(), torch.randn(2, L, 8)
-    back = td.from_torch(torch.jit.script(net), (x, CAUSAL)).to_torch()
+    back = td.from_torch(torch.jit.script(net), (x, CAUSAL)).to_torch(fixed=True)
     for mask in (CAUSAL, OTHER):
         torch.testing.assert_close(back(x, mask), net(x, mask))

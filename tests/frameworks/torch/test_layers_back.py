@@ -225,7 +225,7 @@ class Case:
     def __init__(self, name: str) -> None:
         net = NETWORKS[name](small=True, batch=1)
         self.source, self.args, self.kwargs = net.module, net.args, net.kwargs
-        self.back = td.from_torch(net.module, net.args, net.kwargs).to_torch()
+        self.back = td.from_torch(net.module, net.args, net.kwargs).to_torch(fixed=True)
 
     def out(self, module: Any) -> list[torch.Tensor]:
         found = torch.utils._pytree.tree_leaves(module(*self.args, **self.kwargs))

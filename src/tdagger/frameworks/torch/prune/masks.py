@@ -79,7 +79,7 @@ class LearnedMasks(nn.Module):
         least: int | float = 1,
         keep: Sequence[str] = (),
         only: Sequence[str] = (),
-        inexact: str = "norms",
+        inexact: str = "none",
         schedule: Schedule | None = None,
         seed: int | None = None,
         found: Prunable | None = None,
@@ -269,18 +269,18 @@ class LearnedMasks(nn.Module):
         names = [n for n in self.dag.weights if n in held]
         return self.dag.with_weights({n: to_numpy(held[n].detach().cpu().clone()) for n in names})
 
-    def plan(self, **how: Any) -> PrunePlan:
+    def plan(self, keep_numbers: bool = False, **how: Any) -> PrunePlan:
         """The plan that removes what the gates say, of the network with its trained weights.
 
         Or, with what :meth:`tdagger.TensorDAG.prune_plan` takes (``flops=0.5``, ``time=0.6, device="h100"``), the plan
         that meets a target exactly, units with the lowest logits first; a unit that stays though its gate is 0 has the
-        weights that it was trained with.
+        weights that it was trained with. ``keep_numbers``: norms that count units which go count them still.
         """
         found = self.tables.found
         if not how:
             dag = self.trained()
             gone = {g.name: np.setdiff1d(np.arange(g.size), kept) for kept, g in self._kept()}
-            return PrunePlan(dag, found, {n: u for n, u in gone.items() if len(u)})
+            return PrunePlan(dag, found, {n: u for n, u in gone.items() if len(u)}, keep_numbers)
         scores = self.tables.of(self.chances().detach().double().cpu().numpy())
         only = [g.name for g in self.tables.groups]
         dag = self._baked(self._settled() > 0)
@@ -288,7 +288,14 @@ class LearnedMasks(nn.Module):
         def importance(group: Weighed) -> Array:
             return scores[group.group.name]
 
-        own: dict[str, Any] = {"only": only, "normalise": "none", "found": found, "importance": importance}
+        own: dict[str, Any] = {
+            "keep_numbers": keep_numbers,
+            "inexact": "all",
+            "only": only,
+            "normalise": "none",
+            "found": found,
+            "importance": importance,
+        }
         return prune_plan(dag, **{**own, **how})
 
     def extra_repr(self) -> str:
