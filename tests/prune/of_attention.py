@@ -274,3 +274,10 @@ def cells_in_a_loop() -> Built:
         return s.h(h)
 
     return Net(forward, r=nn.GRUCell(6, 7), h=linear(7, 4)), (tokens(6),)
+
+
+@pattern({"r": [7, 7]})
+def one_step_of_an_lstm() -> Built:
+    """What is taken of the first state, zeros, isn't what is given: without it this is no LSTM of torch's."""
+    net = Net(lambda s, x: s.h(s.r(x)[0]), r=nn.LSTM(6, 7, batch_first=True), h=linear(7, 4))
+    return net, (tokens(6, 1),)

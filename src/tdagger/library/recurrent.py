@@ -52,13 +52,15 @@ def _one_way(
     w_ih, w_hh, *rest = weights
     b_ih, b_hh = (rest[0], rest[1]) if biases else (None, None)
     projection = rest[2 * biases] if len(rest) > 2 * biases else None
-    inputs = linear(x, w_ih, b_ih)
+    inputs, taken = linear(x, w_ih, b_ih), states[0].type
     outputs: list[Value] = []
     steps = range(x.shape[0])
     for t in reversed(steps) if reverse else steps:
         states = cell(select(inputs, 0, t), linear(states[0], w_hh, b_hh), states)
         if projection is not None:
             states = (linear(states[0], projection), *states[1:])
+        if states[0].shape != taken.shape:  # of one step nothing else would ask
+            raise TypeMismatchError(f"a recurrent network takes the state {taken} and gives {states[0].type}")
         outputs.append(unsqueeze(states[0], (0,)))
     return concat(outputs[::-1] if reverse else outputs, 0), states
 
