@@ -640,7 +640,8 @@ def _options(name: str, old: Any, places: list[Plan], plans: list[Plan], value: 
         return
     if name == "groups" and len(places) > 1 and len(places[1]) > 1 and places[1][1].size:
         # of a convolution the weight has the channels of one group: of the argument, if transposed of the result
-        yield from (p[-len(places[1]) + 1].size // places[1][1].size for p in (places[0], plans[0]))
+        after = len(places[1]) - 1  # so many dimensions are the channels and those after them
+        yield from (p[-after].size // places[1][1].size for p in (places[0], plans[0]) if len(p) >= after)
     if name == "repeats":
         yield from _times(old, [p.size for p in plans[0]], [p.size for p in first])
     if not isinstance(old, tuple) or not old:
