@@ -53,8 +53,8 @@ class Left(Mapping[str, Array]):
 def without(dag: N, units: Units, gone: Array, keep_numbers: bool = False) -> tuple[N, Removal]:
     """The network without the entries marked in ``gone``, and how it was made.
 
-    Weights are read where they lie and made smaller when they are asked for. GraphError where a check of the
-    network can't follow is no error: a check that can't is left without a value.
+    Weights are read where they lie and made smaller when they are asked for. A check of the data that is made of
+    what goes is left without a value.
     """
     where = place(dag.origins)
     removal = Removal(units, gone, keep_numbers, where)
@@ -94,6 +94,5 @@ def _check(check: Any, removal: Removal) -> Any:
     """A check of the data on what is left: without a value where it is made of what was removed."""
     if check.value is None:
         return check
-    new = {old: made for made, old in removal.made_for.items()}
-    unchanged = all(new.get(v, v) is v for v in topological([check.value]))
+    unchanged = all(removal.new.get(v, v) is v for v in topological([check.value]))
     return check if unchanged else check._replace(value=None)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tdagger.analysis.axes.algebra import resolve, size_of
 from tdagger.composite import Composite
 from tdagger.op import Array, Value
 from tdagger.prune import factors
-from tdagger.prune.factors import Block, Factor, Term, Terms, Tie, resolve, size_of
+from tdagger.prune.factors import Block, Factor, Term, Terms, Tie
 from tdagger.prune.zeros import Zeros
 from tdagger.types import TensorType
 

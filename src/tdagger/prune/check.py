@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tdagger.analysis.axes.algebra import resolve
 from tdagger.errors import InputError
 from tdagger.graph import is_one
 from tdagger.interpret import run
@@ -19,11 +20,11 @@ from tdagger.ops.elementwise import zeros_like
 from tdagger.ops.indexing import Gather
 from tdagger.ops.source import const
 from tdagger.ops.structure import Concat, Item, slice_axis
-from tdagger.prune.factors import resolve
-from tdagger.prune.removal import Kept, Removal
+from tdagger.prune.removal import Kept, Removal, picked
 from tdagger.tensordag import TensorDAG
 from tdagger.transform.diff.inputs import random_inputs
 from tdagger.transform.passes import convert_dtype
+from tdagger.transform.passes.pipeline import difference
 from tdagger.transform.surgery.edit import Edit, finished
 
 #: Outputs of both networks that differ by no more, over the largest, are equal: rounding of f64 in other orders of
@@ -71,13 +72,13 @@ def checked(dag: TensorDAG, small: TensorDAG, removal: Removal, seed: int, frame
     if missing:
         raise InputError(f"a plan of a network without weights can't be checked: {missing[0]!r} has no data")
     inputs = random_inputs(dag.graph, dag.graph, {n: n for n in dag.graph.inputs}, seed)
-    expected = _outputs(zeroed(dag, removal), inputs, framework)
+    masked = replace(dag, weights=_masked(dag, removal), source=None)
+    expected = _outputs(_with_zeros(masked, removal, [])[0], inputs, framework)
     given = _outputs(small, inputs, framework)
     unlike = _difference(expected, given)
     values = _unlike_values(removal)
     if unlike <= EQUAL or not values:
         return Check(unlike, unlike)
-    masked = replace(dag, weights=_masked(dag, removal), source=None)
     helped, names = _with_zeros(masked, removal, values)
     return Check(_difference(_outputs(helped, inputs, framework), given), unlike, names)
 
@@ -116,18 +117,8 @@ def _outputs(dag: TensorDAG, inputs: Mapping[str, Array], framework: str) -> lis
 
 
 def _difference(expected: list[Array], given: list[Array]) -> float:
-    """The largest difference over the largest entry of each output; infinite where only one of two is finite."""
-    out = 0.0
-    for a, b in zip(expected, given, strict=True):
-        if not np.array_equal(np.isfinite(a), np.isfinite(b)):
-            return float("inf")
-        finite = np.isfinite(a)
-        if a.dtype.kind not in "fc":
-            out = max(out, float(not np.array_equal(a, b)))
-        elif finite.any():
-            top = float(np.abs(a[finite]).max())
-            out = max(out, float(np.abs(a[finite] - b[finite]).max()) / (top or 1.0))
-    return out
+    """The largest difference of any output, over its largest entry; infinite where only one of two is finite."""
+    return max((difference(a, b) for a, b in zip(expected, given, strict=True)), default=0.0)
 
 
 def _unlike_values(removal: Removal) -> list[Value]:
@@ -155,14 +146,14 @@ def _with_zeros(dag: TensorDAG, removal: Removal, values: list[Value]) -> tuple[
         if of in chosen and is_one(value) and isinstance(made, Value):
             names.append(f"{of.op.name}{removal.where(of)}")
             small = {
-                removal.new[own]: _taken(a, [removal.kept(t) for t in scope.at(of, i)])
+                removal.new[own]: picked(a, [removal.kept(t) for t in scope.at(of, i)])
                 for i, (own, a) in enumerate(zip(of.args, given, strict=True))
                 if own in scope.terms and is_one(own)
             }
             return _put_back(_replayed(made, small), [removal.kept(t) for t in scope.terms[value]])
         if value in last:
             keeps = [removal.kept(t) for t in scope.terms[value]]
-            return _put_back(_taken(value.op(*args), keeps), keeps)
+            return _put_back(picked(value.op(*args), keeps), keeps)
         return None
 
     graph = edit.run(rule).graph()
@@ -182,13 +173,6 @@ def _replayed(value: Value, known: dict[Value, Value]) -> Value:
         stack.pop()
         new.setdefault(v, v.op(*[new[a] for a in v.args]) if v.args else v)
     return new[value]
-
-
-def _taken(value: Value, keeps: list[Kept]) -> Value:
-    for axis, kept in enumerate(keeps):
-        if kept is not None:
-            value = Gather(axis, 0)(value, const(np.flatnonzero(kept)))
-    return value
 
 
 def _put_back(value: Value, keeps: list[Kept]) -> Value:

@@ -11,8 +11,9 @@ from typing import Any, cast
 
 import numpy as np
 
+from tdagger.analysis.axes.algebra import resolve
 from tdagger.op import Array
-from tdagger.prune.factors import Factor, Terms, resolve
+from tdagger.prune.factors import Factor, Terms
 
 
 class Polynomial:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from tdagger.analysis.axes.algebra import resolve, size_of
 from tdagger.composite import Composite
 from tdagger.depth import nested
 from tdagger.graph import Graph, bulk, is_one, result_types, topological
@@ -32,7 +33,7 @@ from tdagger.ops.source import Const, Input, Iota, Leaf, Parameter
 from tdagger.ops.structure import Fold, Item, Reduce, Repeat
 from tdagger.prune import factors
 from tdagger.prune.bodies import applied, body_of
-from tdagger.prune.factors import Block, Factor, Term, Terms, Tie, resolve, size_of
+from tdagger.prune.factors import Block, Factor, Term, Terms, Tie
 from tdagger.prune.shuffles import Shuffle
 from tdagger.prune.zeros import NUMBER, ZERO, Zeros, after, is_zero, whole
 
@@ -132,7 +133,7 @@ class Entries:
 
     def walked(self, graph: Graph, zeros: Sequence[Zeros]) -> tuple[list[Terms], list[Terms], list[Zeros]]:
         """Walk a body alone: the terms of its inputs and results, and where the results are zero."""
-        inputs = [tuple([self._new(n) for n in v.shape]) for v in graph.inputs.values()]
+        inputs = [tuple([self.fresh_factor(n) for n in v.shape]) for v in graph.inputs.values()]
         results, each = self._inner(self.scope, inputs, zeros)
         return inputs, results, each
 
@@ -184,7 +185,7 @@ class Entries:
 
     def _leaf(self, value: Value, op: Leaf) -> tuple[Terms, Zeros]:
         why = Block(value, f"is the input {op.leaf!r}") if isinstance(op, Input) else None
-        terms = tuple([self._new(n, why) for n in value.shape])
+        terms = tuple([self.fresh_factor(n, why) for n in value.shape])
         if op.leaf in self._rows_of:
             self._rows.append(terms[0])
         return terms, (ZERO if isinstance(op, Parameter) else NUMBER,) * value.rank
@@ -196,11 +197,11 @@ class Entries:
         for i, arg in enumerate(value.args):
             if arg in static:
                 if is_one(arg):
-                    found = scope.uses[value, i] = tuple([self._new(n) for n in arg.shape])
+                    found = scope.uses[value, i] = tuple([self.fresh_factor(n) for n in arg.shape])
                     terms.append(found)
                     zeros.append((int(is_zero(arg)),) * arg.rank)
                 else:
-                    terms.append([tuple([self._new(n) for n in t.shape]) for t in result_types(arg)])
+                    terms.append([tuple([self.fresh_factor(n) for n in t.shape]) for t in result_types(arg)])
                     zeros.append([(NUMBER,) * t.rank for t in result_types(arg)])
             else:
                 terms.append(scope.uses[value, i] if (value, i) in scope.uses else scope.terms[arg])
@@ -214,7 +215,7 @@ class Entries:
             for each in terms:
                 for term in each:
                     factors.block(term, why)
-            results = [tuple([self._new(n, why) for n in t.shape]) for t in result_types(value)]
+            results = [tuple([self.fresh_factor(n, why) for n in t.shape]) for t in result_types(value)]
             none = [(NUMBER,) * t.rank for t in result_types(value)]
             scope.terms[value] = results[0] if is_one(value) else results
             scope.zeros[value] = none[0] if is_one(value) else none
@@ -232,7 +233,7 @@ class Entries:
         for i, arg in enumerate(value.args):
             if isinstance(arg.op, Repeat) and arg in scope.terms and len(scope.graph.users[arg]) > 1:
                 pairs = zip(arg.op.sizes, arg.shape, scope.terms[arg], strict=True)
-                scope.uses[value, i] = tuple([t if n is None else self._new(size) for n, size, t in pairs])
+                scope.uses[value, i] = tuple([t if n is None else self.fresh_factor(size) for n, size, t in pairs])
 
     @nested
     def _compose(
@@ -266,7 +267,7 @@ class Entries:
                 results.append(inner.terms[out])
                 each.append(inner.zeros[out])
             else:  # made of constants alone: a table
-                results.append(tuple([self._new(n) for n in out.shape]))
+                results.append(tuple([self.fresh_factor(n) for n in out.shape]))
                 each.append((int(is_zero(out)),) * out.rank)
         return results, each
 
@@ -319,23 +320,20 @@ class Entries:
 
     # The rules' side: see AxisRules in op.py.
 
-    def _new(self, size: int, why: Block | None = None) -> Term:
+    def fresh_factor(self, size: int, why: Block | None = None) -> Term:
+        """A factor of its own, kept whole if there is a reason; none for one entry."""
         if size == 1:
             return ()
         factor = Factor(int(size), why)
         self.all.append(factor)
         return (factor,)
 
-    def fresh_factor(self, size: int, why: Block | None = None) -> Term:
-        """A factor of its own, kept whole if there is a reason."""
-        return self._new(size, why)
-
     def see(self, value: Value, what: Sequence[tuple[Term, str]]) -> None:
         """Note what an op takes in as a whole."""
         self.seen += [Seen(value, term, how) for term, how in what]
 
     def fresh(self, size: int, why: str) -> Term:
-        return self._new(size, Block(self._outer, "is as long as its windows are") if why == "kernel" else None)
+        return self.fresh_factor(size, Block(self._outer, "is as long as its windows are") if why == "kernel" else None)
 
     def one(self) -> Term:
         return ()
@@ -365,11 +363,11 @@ class Entries:
             for part in parts:
                 if not isinstance(part, int):
                     self.mark(part, "takes windows of")
-            return self._new(size, Block(self._outer, "is what windows leave"))
+            return self.fresh_factor(size, Block(self._outer, "is what windows leave"))
         parts = [p for p in parts if p != 0]
         if len(parts) == 1 and not isinstance(parts[0], int):
             return parts[0]
-        found = self._new(size)
+        found = self.fresh_factor(size)
         at = 0
         for part in parts:
             count = part if isinstance(part, int) else size_of(part)
@@ -388,9 +386,9 @@ class Entries:
     def _entries(self, term: Term, places: Any) -> Term:
         """Some entries of a dimension, by their numbers."""
         if not term:
-            return self._new(len(places), Block(self._outer, "repeats one entry") if len(places) != 1 else None)
+            return self.fresh_factor(len(places), Block(self._outer, "repeats one entry") if len(places) != 1 else None)
         flat = self._as_one(term)
-        found = self._new(len(places))
+        found = self.fresh_factor(len(places))
         self.ties.append(Tie(flat, places, found))
         return found
 
@@ -400,7 +398,7 @@ class Entries:
         if len(term) == 1:
             return term[0]
         if term not in self._flat:
-            (flat,) = self._new(size_of(term))
+            (flat,) = self.fresh_factor(size_of(term))
             self._flat[term] = flat
             self.ties.append(Tie(flat, None, term))
         return self._flat[term]

@@ -8,11 +8,11 @@ first; dimensions of size 1 have none. A factor that meets a product is split in
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tdagger.analysis.axes.algebra import Refined, resolve, size_of
 from tdagger.op import Array, Value
 
 
@@ -23,7 +23,7 @@ class Block(NamedTuple):
     how: str
 
 
-class Factor:
+class Factor(Refined):
     """So many entries, each of which goes or stays. Those found the same are one: ask :meth:`root`.
 
     >>> a, b = Factor(6), Factor(6)
@@ -32,26 +32,15 @@ class Factor:
     True
     """
 
-    __slots__ = ("block", "factors", "number", "parent", "size")
+    __slots__ = ("block", "number", "size")
 
     def __init__(self, size: int, block: Block | None = None) -> None:
+        super().__init__()
         self.size = size
         #: Why it stays whole; None if nothing says so.
         self.block = block
-        self.parent: Factor | None = None
-        #: What it was split into.
-        self.factors: Term = ()
         #: Of its first entry, among all entries there are (see :mod:`tdagger.prune.units`).
         self.number = -1
-
-    def root(self) -> Factor:
-        """The factor that stands for all those found the same as this one."""
-        factor = self
-        while factor.parent is not None:
-            if factor.parent.parent is not None:
-                factor.parent = factor.parent.parent
-            factor = factor.parent
-        return factor
 
 
 #: One dimension: the product of factors, outermost first.
@@ -65,24 +54,6 @@ class Tie(NamedTuple):
     factor: Factor
     places: Array | None
     term: Term
-
-
-def resolve(term: Term) -> Term:
-    """A term in factors that stand for themselves: found the same, split where they were split."""
-    out: list[Factor] = []
-    stack = list(reversed(term))
-    while stack:
-        factor = stack.pop().root()
-        if factor.factors:
-            stack.extend(reversed(factor.factors))
-        else:
-            out.append(factor)
-    return tuple(out)
-
-
-def size_of(term: Term) -> int:
-    """How many entries a dimension has."""
-    return math.prod([f.size for f in term])
 
 
 def block(term: Term, why: Block) -> None:

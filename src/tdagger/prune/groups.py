@@ -20,11 +20,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tdagger.analysis.axes.algebra import resolve
 from tdagger.network import Network
 from tdagger.op import Array, Value
 from tdagger.prune.costs import Polynomial
 from tdagger.prune.entries import COUNTS, Entries, is_norm
-from tdagger.prune.factors import Factor, Term, resolve
+from tdagger.prune.factors import Factor, Term
 from tdagger.prune.shuffles import as_gathers
 from tdagger.prune.units import Units
 from tdagger.transform.networks import place
@@ -275,7 +276,7 @@ class Prunable:
         for factor in resolve(term):
             if factor.block is not None:
                 value, how = factor.block
-                return how if value is None else f"{_called(value)} {how}{self._where(value)}"
+                return how if value is None else f"{value.op.name} {how}{self._where(value)}"
         return "entries of it are taken one by one"
 
     def __iter__(self) -> Iterator[Group]:
@@ -331,10 +332,6 @@ class _Names:
         name = base + suffix
         count = self.given[name] = self.given.get(name, 0) + 1
         return name if count == 1 else f"{name}#{count}"
-
-
-def _called(value: Value) -> str:
-    return value.op.name
 
 
 def prunable(dag: Network) -> Prunable:

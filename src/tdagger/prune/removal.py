@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from tdagger.analysis.axes.algebra import resolve
 from tdagger.composite import Composite
 from tdagger.depth import nested
 from tdagger.errors import AttributeValueError, GraphError, TypeMismatchError
@@ -27,7 +28,7 @@ from tdagger.ops.indexing import Gather
 from tdagger.ops.source import Const, Leaf, const
 from tdagger.ops.structure import Bounds, Concat, Group, Item, Pad, Repeat, Slice, Ungroup, repeat
 from tdagger.prune.entries import Scope, is_norm
-from tdagger.prune.factors import Term, Terms, resolve
+from tdagger.prune.factors import Term, Terms
 from tdagger.prune.units import Units
 from tdagger.transform.axes.change import candidates, shapes_of
 from tdagger.types import DType, ResultTypes, Sized, TensorType
@@ -370,15 +371,20 @@ def _taken(value: Value, keeps: list[Kept]) -> Value:
             base, [n if n is None or k is None else int(k.sum()) for n, k in zip(op.sizes, keeps, strict=True)]
         )
     if value.dtype.is_float and not isinstance(op, Const):  # to be as precise as what it is computed in
-        for axis, kept in enumerate(keeps):
-            if kept is not None:
-                value = Gather(axis, 0)(value, const(np.flatnonzero(kept)))
-        return value
+        return picked(value, keeps)
     data = op.data if isinstance(op, Const) else computed(value)
     for axis, kept in enumerate(keeps):
         if kept is not None:
             data = data.compress(kept, axis)
     return const(data)
+
+
+def picked(value: Value, keeps: list[Kept]) -> Value:
+    """The entries of a value that stay, picked one by one."""
+    for axis, kept in enumerate(keeps):
+        if kept is not None:
+            value = Gather(axis, 0)(value, const(np.flatnonzero(kept)))
+    return value
 
 
 def _unlike(one: Graph, other: Graph) -> list[tuple[float, float]] | None:

@@ -16,9 +16,10 @@ from typing import Any, cast
 
 import numpy as np
 
+from tdagger.analysis.axes.algebra import resolve
 from tdagger.op import Array
 from tdagger.prune.entries import Entries
-from tdagger.prune.factors import Block, Factor, Term, columns, resolve
+from tdagger.prune.factors import Block, Factor, Term, columns
 
 
 class Units:

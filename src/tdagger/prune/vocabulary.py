@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tdagger.analysis.axes.algebra import resolve
 from tdagger.errors import AttributeValueError, GraphError
 from tdagger.library.linear import embedding
 from tdagger.names import shown
@@ -23,7 +24,6 @@ from tdagger.ops.indexing import Gather
 from tdagger.ops.source import Input, Parameter
 from tdagger.prune.apply import without
 from tdagger.prune.entries import Entries
-from tdagger.prune.factors import resolve
 from tdagger.prune.units import Units
 from tdagger.transform.networks import place
 from tdagger.transform.surgery.edit import Edit, finished

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
 from tdagger.composite import Composite
 from tdagger.depth import nested
@@ -29,7 +29,26 @@ from tdagger.types import Sized, TensorType, sized
 T = TypeVar("T")
 
 
-class Axis:
+class Refined:
+    """What may be found to be one with another of its kind, or be split into ``factors``, everywhere."""
+
+    __slots__ = ("factors", "parent")
+
+    def __init__(self) -> None:
+        self.parent: Self | None = None
+        self.factors: tuple[Self, ...] = ()
+
+    def root(self) -> Self:
+        """The one that stands for all those found to be one with this."""
+        one = self
+        while one.parent is not None:
+            if one.parent.parent is not None:
+                one.parent = one.parent.parent
+            one = one.parent
+        return one
+
+
+class Axis(Refined):
     """One axis: its size, and what is known of it. Axes found equal are one: ask their :meth:`root`.
 
     ``kind`` says where it came from: input, parameter, buffer, const, iota, repeated, kernel, one, line ...;
@@ -37,25 +56,15 @@ class Axis:
     ``lines`` tell its number of entries.
     """
 
-    __slots__ = ("factors", "kind", "lines", "name", "parent", "rigid", "size")
+    __slots__ = ("kind", "lines", "name", "rigid", "size")
 
     def __init__(self, size: int, kind: str, rigid: str = "") -> None:
+        super().__init__()
         self.size = size
         self.kind = kind
         self.rigid = rigid
-        self.parent: Axis | None = None
-        self.factors: Term = ()
         self.lines: list[Line] = []
         self.name = ""
-
-    def root(self) -> Axis:
-        """The axis that stands for all those found equal to this one."""
-        axis = self
-        while axis.parent is not None:
-            if axis.parent.parent is not None:
-                axis.parent = axis.parent.parent
-            axis = axis.parent
-        return axis
 
     def __repr__(self) -> str:
         return self.name or f"{self.kind}:{self.size}"
@@ -117,11 +126,11 @@ def resolve(term: Term) -> Term:
     (part:2, part:3)
     """
     if len(term) == 1:
-        axis = cast(Axis, term[0])
+        axis: Refined = term[0]
         if axis.parent is None and not axis.factors:
             return term
-    out: list[Axis] = []
-    stack: list[Axis] = list(reversed(term))
+    out: list[Refined] = []
+    stack: list[Refined] = list(reversed(term))
     while stack:
         axis = stack.pop().root()
         if axis.factors:
