@@ -93,6 +93,15 @@ def from_transformers(
     return read(network, batch=batch, seq=seq, past=past, dtype=dtype, **settings).with_axes(axes)
 
 
+def from_onnx(model: Any, *, axes: Mapping[str, str] | str | None = None, **options: Any) -> TensorDAG:
+    """A TDAG of an ONNX model: the path of a file, its bytes, or a ``ModelProto``.
+
+    ``sizes`` are those of dimensions the file only names (``{"batch": 1}``), ``inputs`` whole shapes by the names of
+    inputs; see :func:`tdagger.frameworks.onnx.importer.from_onnx`. ``axes`` as for :func:`from_torch`.
+    """
+    return later("onnx.from_onnx")(model, **options).with_axes(axes)
+
+
 def load(
     path: str | Path, *, weights: str | Path | None = None, classes: Iterable[type] = (), **options: Any
 ) -> TensorDAG:
@@ -166,6 +175,6 @@ __all__ = [
     "AttributeValueError", "AxisError", "Composite", "DType", "Diff", "FileError", "Graph", "GraphError", "InputError",
     "Interpreter", "NoInverseError", "Op", "Origin", "Pipeline", "Rule", "SafeDAG", "SourceError", "TDaggerError",
     "TensorDAG", "TensorType", "TypeMismatchError", "UnsupportedError", "Value", "bulk", "composite", "composites",
-    "core_ops", "debug", "diff", "distill", "from_torch", "from_torchscript", "from_transformers", "layers", "load",
-    "network", "op_counts", "parse", "passes", "rebuild", "rule", "show", *_ops, *library.__all__,
+    "core_ops", "debug", "diff", "distill", "from_onnx", "from_torch", "from_torchscript", "from_transformers",
+    "layers", "load", "network", "op_counts", "parse", "passes", "rebuild", "rule", "show", *_ops, *library.__all__,
 ]  # fmt: skip  # pyright: ignore[reportUnsupportedDunderAll]

@@ -10,6 +10,7 @@ import importlib
 from typing import Any
 
 _TORCH = "tdagger.frameworks.torch"
+_ONNX = "tdagger.frameworks.onnx"
 LATER = {
     "costs": "tdagger.analysis.formulas.formula:costs_of",
     "diff": "tdagger.comparison:diff",
@@ -50,6 +51,7 @@ LATER = {
     "torch.measure": f"{_TORCH}.prune.data:measure",
     "torch.gradients": f"{_TORCH}.prune.data:gradients",
     "torch.distill": f"{_TORCH}.prune.distill:distill",
+    "onnx.from_onnx": f"{_ONNX}.importer:from_onnx",
     "torch.constant": f"{_TORCH}.constants:constant",
 }
 

@@ -1,8 +1,8 @@
 """The ATen table: :data:`RULES`, filled by the modules of this package."""
 
+from tdagger.frameworks.known import number_of
 from tdagger.frameworks.torch.aten import (
     backward,
-    constants,
     elementwise,
     fourier,
     fused,
@@ -14,7 +14,6 @@ from tdagger.frameworks.torch.aten import (
     special,
     structure,
 )
-from tdagger.frameworks.torch.aten.constants import number_of
 from tdagger.frameworks.torch.aten.memory import Memory, memory_of
 from tdagger.frameworks.torch.aten.table import DRAWS, DTYPES, RULES, TORCH_DTYPES, Changed
 
@@ -26,7 +25,6 @@ __all__ = [
     "Changed",
     "Memory",
     "backward",
-    "constants",
     "elementwise",
     "fourier",
     "fused",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache, lru_cache, partial
@@ -19,6 +18,7 @@ from torch.utils import _pytree as pytree
 from tdagger import library as lib
 from tdagger.analysis.axes.doubts import LeftOut
 from tdagger.errors import TDaggerError, UnsupportedError
+from tdagger.frameworks.importing import Importing, Problem, place_of
 from tdagger.frameworks.torch.aten import (
     DRAWS,
     DTYPES,
@@ -38,12 +38,12 @@ from tdagger.frameworks.torch.aten.passing import Passing
 from tdagger.frameworks.torch.aten.reasons import MEMORY, QUANTIZED, SPARSE, reason_of
 from tdagger.frameworks.torch.capture import assertions, autocast
 from tdagger.names import shown
-from tdagger.network import Check, Origin, Signature, with_seed
+from tdagger.network import Check, Origin
 from tdagger.op import Value
 from tdagger.ops.elementwise import cast
-from tdagger.ops.external import External, Slot
-from tdagger.ops.source import Input, Leaf, Parameter, const
-from tdagger.ops.structure import broadcast_to, items
+from tdagger.ops.external import Slot
+from tdagger.ops.source import Parameter, const
+from tdagger.ops.structure import broadcast_to
 from tdagger.types import TensorType
 
 #: Arguments that say where and how data lies: nothing a value has.
@@ -102,29 +102,11 @@ def plan_of(target: OpOverload) -> Plan:
     return Plan(f"{namespace}.{base}", found, tuple(a.name for a in schema.arguments), written, viewed)
 
 
-class Problem(NamedTuple):
-    """One op that can't be imported: its name, why, and where it stands."""
-
-    op: str
-    why: str
-    where: str
-
-
-class Caller:
-    """Calls ATen ops on refs; keeps the origins of the values and the problems found.
-
-    ``external`` says what becomes of ops without a rule: True keeps them as external ops of torch, False
-    collects them for one error at the end.
-    """
+class Caller(Importing):
+    """Calls ATen ops on refs; see :class:`Importing`."""
 
     def __init__(self, external: bool = False, taken: Collection[str] = ()) -> None:
-        self.external = external
-        #: The names of the network's own inputs.
-        self.taken = taken
-        self.origins: dict[Value, Origin] = {}
-        #: The results of the calls, in the source's order.
-        self.order: list[Value] = []
-        self.problems: list[Problem] = []
+        super().__init__(external, taken)
         #: What the network asserts of its data.
         self.checks: list[Check] = []
         #: Calls that changed nothing, of which that isn't sure at other sizes.
@@ -133,30 +115,8 @@ class Caller:
         self.exact = False
         #: The region of torch.autocast that the calls are in.
         self.autocast: autocast.Region | None = None
-        #: The input that random numbers come from, None as long as nothing is random; how many streams were drawn.
-        self.seed: Value | None = None
-        self.streams = 0
         #: Who reads what through modules that give back what they take; None: nobody asks.
         self.passing: Passing | None = None
-
-    def draw(self) -> Value:
-        """The seed of a random stream that nothing else draws from."""
-        if self.seed is None:
-            name = lib.SEED
-            while name in self.taken:
-                name += "_"
-            self.seed = Input(name, TensorType((), "u64"))()
-        self.streams += 1
-        return lib.stream(self.seed, number=self.streams)
-
-    def with_seed(self, inputs: dict[str, Value], signature: Signature) -> Signature:
-        """The signature with the seed as its last keyword argument if anything is random; ``inputs`` get it too."""
-        if self.seed is None:
-            return signature
-        assert isinstance(self.seed.op, Input)
-        name = self.seed.op.leaf
-        inputs[name] = self.seed
-        return with_seed(signature, name)
 
     def call(
         self,
@@ -269,17 +229,6 @@ class Caller:
         ref.write(new)
         return ref
 
-    def note(self, result: Any, origin: Origin) -> None:
-        """Give ``origin`` to every new value behind a result, and the result its place in the order."""
-        origins = self.origins
-        stack = list(result) if isinstance(result, tuple | list) else [result]
-        self.order.extend(v for v in stack if isinstance(v, Value))
-        while stack:
-            value = stack.pop()
-            if isinstance(value, Value) and value not in origins and not isinstance(value.op, Leaf):
-                origins[value] = origin
-                stack.extend(value.args)
-
     def _without_rule(
         self, target: OpOverload, plan: Plan, args: Sequence[Any], kwargs: dict[str, Any], origin: Origin
     ) -> Any:
@@ -349,16 +298,8 @@ class Caller:
         if not all(isinstance(t, torch.Tensor) for t in types):
             raise self.error(f"{plan.name} at {where} has results that are not tensors")
         external_args, external_kwargs = _hashable(pytree.tree_unflatten(constants, spec))
-        op = External(
-            "torch",
-            str(target),
-            external_args,
-            external_kwargs,
-            tuple(TensorType(tuple(t.shape), DTYPES[t.dtype]) for t in types),
-        )
-        value = op(*tensors)
-        results = (value,) if len(types) == 1 else items(value)
-        self.note(results, origin)
+        kinds = [TensorType(tuple(t.shape), DTYPES[t.dtype]) for t in types]
+        results = self.stand_in("torch", str(target), external_args, external_kwargs, kinds, tensors, origin)
         return pytree.tree_unflatten([Ref(v) for v in results], result_spec)
 
     def _folded(
@@ -388,21 +329,6 @@ class Caller:
             return Ref(value)
 
         return pytree.tree_map_only(torch.Tensor, of, result)
-
-    def error(self, more: str = "") -> UnsupportedError:
-        """One error that names every problem, with counts and the first places."""
-        counts = Counter((p.op, p.why) for p in self.problems)
-        lines = [f"{len(self.problems)} calls of {len(counts)} ops can't be imported:"] if counts else []
-        for (op, why), count in counts.most_common():
-            places = [p.where for p in self.problems if (p.op, p.why) == (op, why)]
-            shown = "; ".join(dict.fromkeys(places[:3])) + ("; ..." if len(set(places)) > 3 else "")
-            lines.append(f"  {count:4} x {op}: {why} (at {shown})")
-        if more:
-            lines.append(more)
-        lines.append(
-            "Import with external=True to keep such ops as external ones, or add a rule (docs/importer-rule.md)."
-        )
-        return UnsupportedError("\n".join(lines))
 
 
 def _written(plan: Plan, args: Sequence[Any], kwargs: dict[str, Any]) -> Ref:
@@ -498,11 +424,6 @@ def type_of(tensor: torch.Tensor) -> TensorType:
 def meta_tensor(t: TensorType) -> torch.Tensor:
     """A tensor without data of a type."""
     return torch.empty(t.shape, dtype=TORCH_DTYPES[t.dtype], device="meta")
-
-
-def place_of(origin: Origin) -> str:
-    """Where a value came from, for an error."""
-    return f"{shown(origin.module) or 'the top module'}, {shown(origin.source) or 'source unknown'}"
 
 
 def _hashable(x: Any) -> Any:

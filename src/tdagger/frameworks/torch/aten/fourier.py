@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tdagger import library as lib
-from tdagger.frameworks.torch.aten.constants import array_of_constant
+from tdagger.frameworks.known import array_of_constant
 from tdagger.frameworks.torch.aten.table import RULES, rule, tuple_of, unsupported
 from tdagger.op import Value, normal_axis
 from tdagger.ops import elementwise as e

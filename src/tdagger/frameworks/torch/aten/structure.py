@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from tdagger import library as lib
-from tdagger.frameworks.torch.aten.constants import number_of
+from tdagger.frameworks.known import number_of
 from tdagger.frameworks.torch.aten.functional import complex_of, write_back
 from tdagger.frameworks.torch.aten.reasons import NUMBER, SHAPE
 from tdagger.frameworks.torch.aten.table import (

@@ -10,7 +10,7 @@ import torch
 from torch._ops import OpOverload
 
 from tdagger.errors import TDaggerError, warn
-from tdagger.frameworks.torch.aten.constants import number_of
+from tdagger.frameworks.known import number_of
 from tdagger.frameworks.torch.aten.functional import Ref
 from tdagger.frameworks.torch.capture import checks
 from tdagger.op import Value

@@ -1,0 +1,123 @@
+"""The one table of rules for ONNX's operators, and what the rules are written with.
+
+A rule is a function whose positional parameters are the operator's inputs, in the operator's order and by the names
+of its specification, and whose keyword-only parameters are its attributes. An input that isn't given is None, so its
+parameter has a default. Inputs arrive as values; those that have to be numbers say so by their annotation, and then
+it doesn't matter whether a version of the operator has them as an input or as an attribute of that name::
+
+    @rule("Squeeze")
+    def squeeze(data: Value, axes: Ints | None = None) -> Value: ...
+
+    @rule("Softmax", since=13)
+    def softmax(input: Value, *, axis: int = -1) -> Value: ...
+
+``since`` is the first version of the operator set that a rule is for; the rule with the highest one that isn't above
+the file's is taken. A rule returns a value, or a tuple of as many as the operator has outputs (None for those that
+aren't made). Three keyword-only parameters are no attributes: ``version`` (of the operator set), ``wanted`` (for each
+output whether the node names it) and ``draw`` (makes the seed of a random stream). An attribute that a rule doesn't
+have is refused by name.
+
+The specification's meaning is what counts; where onnxruntime differs, the rule says so.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from tdagger.errors import UnsupportedError
+from tdagger.op import Array
+
+#: Annotations of inputs that have to be numbers: of any count, one integer, one number, an array.
+Ints: TypeAlias = tuple[int, ...]
+Int: TypeAlias = int
+Floats: TypeAlias = tuple[float, ...]
+Float: TypeAlias = float
+Numbers: TypeAlias = Array
+#: The annotation of inputs that are statistics rather than learned: a weight there is a buffer.
+Statistic: TypeAlias = Any
+
+#: What is made of the array of an input with each annotation.
+_CONVERSIONS: dict[str, Callable[[Array], Any]] = {
+    "Ints": lambda a: tuple([int(n) for n in a.reshape(-1)]),
+    "Int": lambda a: int(a.reshape(-1)[0]),
+    "Floats": lambda a: tuple([float(n) for n in a.reshape(-1)]),
+    "Float": lambda a: float(np.asarray(a, np.float64).reshape(-1)[0]),
+    "Numbers": lambda a: a,
+}
+_OWN = ("version", "wanted", "draw")
+
+
+class Parameter(NamedTuple):
+    """An input of a rule: its name, how numbers are made of it (None: it is a value), whether it is a statistic."""
+
+    name: str
+    number: Callable[[Array], Any] | None
+    statistic: bool
+    optional: bool
+
+
+class OpRule(NamedTuple):
+    """A rule with what its signature says."""
+
+    function: Callable[..., Any]
+    since: int
+    inputs: tuple[Parameter, ...]
+    #: Whether more inputs go to ``*args``, and what they are.
+    rest: Parameter | None
+    attributes: frozenset[str]
+    own: tuple[str, ...]
+
+
+#: (domain, operator) to its rules, the newest first. The domain of ONNX itself is "".
+RULES: dict[tuple[str, str], list[OpRule]] = {}
+
+MICROSOFT = "com.microsoft"
+
+
+def rule(*names: str, since: int = 1, domain: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function as the rule of operators: ``@rule("Add", "Sum", since=7)``."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        made = _read(function, since)
+        for name in names:
+            rules = RULES.setdefault((domain, name), [])
+            assert all(r.since != since for r in rules), f"{domain} {name} since {since} has two rules"
+            rules.append(made)
+            rules.sort(key=lambda r: -r.since)
+        return function
+
+    return register
+
+
+def _read(function: Callable[..., Any], since: int) -> OpRule:
+    inputs: list[Parameter] = []
+    rest, attributes, own = None, set[str](), list[str]()
+    for p in inspect.signature(function).parameters.values():
+        kind = str(p.annotation).partition(" |")[0]
+        made = Parameter(p.name, _CONVERSIONS.get(kind), kind == "Statistic", p.default is not p.empty)
+        if p.kind is p.KEYWORD_ONLY:
+            (own.append if p.name in _OWN else attributes.add)(p.name)
+        elif p.kind is p.VAR_POSITIONAL:
+            rest = made
+        else:
+            inputs.append(made)
+            if made.number is not None:
+                attributes.add(p.name)
+    return OpRule(function, since, tuple(inputs), rest, frozenset(attributes), tuple(own))
+
+
+def find(domain: str, name: str, version: int) -> OpRule | None:
+    """The rule of an operator at a version of its operator set; None if there is none."""
+    for found in RULES.get((domain, name), ()):
+        if found.since <= version:
+            return found
+    return None
+
+
+def unsupported(why: str) -> UnsupportedError:
+    """An error for what an operator can't be imported with."""
+    return UnsupportedError(why)
