@@ -29,6 +29,11 @@ def alone(function: Callable[[Tensor], Any], shape: tuple[int, ...]) -> td.Tenso
     return td.from_torch(torch.export.export(Fn(function), (torch.randn(shape),)))
 
 
+def strided(to: Tensor, rest: Tensor, step: int) -> Tensor:
+    to[::step] = rest[::step]
+    return to
+
+
 def added(to: Tensor, rest: Tensor) -> Tensor:
     to[1:] += rest
     return to
@@ -89,6 +94,7 @@ FIRST = {
     "zeros of twice": (lambda x: torch.zeros(2 * x.shape[0]), (4, 3)),
     "another axis from half of it": (lambda x: x[:, -(x.shape[0] // 2) :], (7, 9)),
     "taken from the second on": (lambda x: torch.take(x, torch.arange(x.shape[0])[1:]), (7,)),
+    "zeros with thirds of others": (lambda x: strided(torch.zeros_like(x), x, 3), (7,)),
 }  # fmt: skip
 
 

@@ -253,6 +253,7 @@ def _untied(axes: Axes, sizes: Sizes, made: Mapping[float, str]) -> Iterator[Gue
     seen: set[Axis] = set()
     used: set[Axis] = set()
     counted = _counted(axes, sizes)
+    stuck = _stuck(axes, sizes)
     for (value, i), copies in axes.copies.items():
         used.update(axis.root() for axis in copies)
         for term in axes.at(value, i):
@@ -263,6 +264,9 @@ def _untied(axes: Axes, sizes: Sizes, made: Mapping[float, str]) -> Iterator[Gue
     whole = {float(function(n)): because(shown, n) for n in of for shown, function in WHOLE.items()}
     more = {n: why for n, why in whole.items() if n > 1}  # of what is given out whatever the inputs are
     for value in axes.graph.values:
+        for axis in [a for t in axes[value] for a in resolve(t) if a in stuck] if value.op.name == "pad" else ():
+            n = axis.size
+            yield Guess(value, (axis,), f"has {n} entries, counted from a part of an axis of {n} that has another size")
         static = value in axes.static and value not in outputs
         if value in axes.static and value in outputs:
             for term in [t for terms in axes.of(value) for t in terms]:
@@ -289,6 +293,21 @@ def _loose(
                 seen.add(axis)
                 yield Guess(value, (axis,), f"has {n} entries, and nothing ties them to an axis: {why}")
                 break
+
+
+def _stuck(axes: Axes, sizes: Sizes) -> set[Axis]:
+    """The axes counted from a part of an axis that changes, with as many entries as that had, which don't change.
+
+    Zeros of n entries, of which every third is written: so many thirds make as many numbers n.
+    """
+    changed = {a.root() for a, n in sizes.known.items() if n != a.size}
+    found: set[Axis] = set()
+    for axis in dict.fromkeys(a.root() for a in axes.all):
+        if axis.lines and sizes.known.get(axis, axis.size) == axis.size:
+            parts = (a for line in axis.lines for p in line.parts if not isinstance(p, int) for a in p)
+            if any(a in changed and a.size == axis.size for a in _with_parts(parts)):
+                found.add(axis)
+    return found
 
 
 #: Of an axis that is counted from others, all of them loose, how many entries these have.
