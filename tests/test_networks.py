@@ -90,7 +90,11 @@ def test_round_trip(name: str) -> None:
         assert float((g - w).abs().max()) <= 1e-4 * scale, key
 
 
-@pytest.mark.parametrize("name", VISION)
+# The two that take ten seconds and more are slow tests.
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n in ("maxvit_tiny_tf_224", "densenet121") else ()) for n in VISION],
+)
 def test_round_trip_of_torchscript(name: str) -> None:
     module, (x,), _ = NETWORKS[name](small=True, batch=1)
     with warnings.catch_warnings():
