@@ -15,7 +15,7 @@ from tdagger.names import shown
 from tdagger.network import N, Network, Weight, Weights
 from tdagger.op import Array, Op, Value
 from tdagger.ops.external import External
-from tdagger.ops.source import Buffer, Const, Input, Leaf, Parameter, Random, const
+from tdagger.ops.source import Buffer, Const, Input, Iota, Leaf, Parameter, Random, const
 from tdagger.ops.structure import Group, Item, Permute, Repeat, Slice, Ungroup
 from tdagger.transform.surgery.edit import Edit, down_to, finished, state_of
 
@@ -44,17 +44,26 @@ def fold_constants(dag: N, limit: int = ELEMENTS) -> N:
     return _with(dag, made)
 
 
-def fold_weights(dag: N, besides: Iterable[Value] = ()) -> N:
+def fold_weights(dag: N, besides: Iterable[Value] = (), limit: int = ELEMENTS) -> N:
     """The network with what is computed from weights alone as weights: ``w * scale`` becomes a parameter.
 
     A weight that is used up gives its name to what has its type. Buffers that a run changes are left as they are, and
-    so is what would be larger than all it is made of, what only moves entries, and weights without data.
+    so is what only moves entries and weights without data. What is larger than all it is made of is worked out if it
+    has at most ``limit`` elements and nothing in it counts (no iota, which would follow another size): a table of
+    positions that is looked up at pairs from data.
     ``besides`` are values that are left as they are.
     """
     left = set(besides)
     wanted = [v for v in static_ends(dag) if v not in left]
-    behind = {v: [w for w in topological([v]) if isinstance(w.op, Parameter | Buffer)] for v in wanted}
-    wanted = [v for v in wanted if behind[v] and v.type.bytes <= sum(w.type.bytes for w in behind[v])]
+    cones = {v: topological([v]) for v in wanted}
+    behind = {v: [w for w in cone if isinstance(w.op, Parameter | Buffer)] for v, cone in cones.items()}
+
+    def is_small(v: Value) -> bool:
+        if v.type.bytes <= sum(w.type.bytes for w in behind[v]):
+            return True
+        return v.type.size <= limit and not any(isinstance(w.op, Iota) for w in cones[v])
+
+    wanted = [v for v in wanted if behind[v] and is_small(v)]
     wanted = [v for v in wanted if all(has_data(dag, w) for w in behind[v])]
     if not wanted:
         return dag
