@@ -261,6 +261,7 @@ class DType:
 
     __slots__ = ("bytes", "is_complex", "is_float", "is_int", "is_signed", "name", "numpy")
     _by_name: ClassVar[dict[str, DType]] = {}
+    _by_numpy: ClassVar[dict[np.dtype[Any], DType]] = {}
 
     def __init__(self, name: str, numpy: Any) -> None:
         self.name: Final = name
@@ -272,12 +273,15 @@ class DType:
         self.is_signed: Final = name[0] != "u" and name != "bool"
         for key in (name, self.numpy.name):
             self._by_name[key] = self
+        self._by_numpy[self.numpy] = self
 
     @staticmethod
     def of(value: object) -> DType:
         """The DType called ``value``: a DType, a short or numpy name, or anything ``np.dtype`` takes."""
         if isinstance(value, DType):
             return value
+        if isinstance(value, np.dtype) and value in DType._by_numpy:
+            return DType._by_numpy[cast(Any, value)]
         found = DType._by_name.get(value if isinstance(value, str) else np.dtype(cast(Any, value)).name)
         if found is None:
             known = ", ".join(d.name for d in DTYPES)

@@ -94,6 +94,11 @@ def _candidates(rows: Sequence[Row]) -> list[_Found]:
     """Every place from which on rows are those of ``period`` rows before, for at least one whole period."""
     codes: dict[tuple[int, ...], int] = {}
     kinds = [codes.setdefault((*row.numbers, -1, len(row.refs)), len(codes)) for row in rows]
+    places_of: dict[tuple[int, ...], int] = {}
+    alike = [
+        places_of.setdefault((kind, *[i - r for r in row.refs]), i)
+        for i, (kind, row) in enumerate(zip(kinds, rows, strict=True))
+    ]
     seen: dict[tuple[int, ...], deque[int]] = {}
     known: dict[int, int] = {}  # period -> up to where it has been looked at
     found: list[_Found] = []
@@ -107,7 +112,7 @@ def _candidates(rows: Sequence[Row]) -> list[_Found]:
             period = i - place
             if known.get(period, 0) > i:
                 continue
-            stop, masks = _extent(rows, kinds, i, period)
+            stop, masks = _extent(rows, kinds, alike, i, period)
             known[period] = max(stop, i + 1)
             if stop - i >= period:
                 whole = -(-_SHORTEST // period) * period  # short ones several times as one
@@ -118,11 +123,22 @@ def _candidates(rows: Sequence[Row]) -> list[_Found]:
     return found
 
 
-def _extent(rows: Sequence[Row], kinds: Sequence[int], start: int, period: int) -> tuple[int, list[list[int]]]:
-    """Up to where rows are those of ``period`` rows before, and how each of a period's references is the same."""
+def _extent(
+    rows: Sequence[Row], kinds: Sequence[int], alike: Sequence[int], start: int, period: int
+) -> tuple[int, list[list[int]]]:
+    """Up to where rows are those of ``period`` rows before, and how each of a period's references is the same.
+
+    Rows of one number in ``alike`` have the same numbers and, relative to themselves, the same references.
+    """
     masks: list[list[int]] = []
     for i in range(start, len(rows)):
         before, at = i - period, (i - start) % period
+        if alike[i] == alike[before]:
+            if len(masks) <= at:
+                masks.append([1] * len(rows[i].refs))
+                continue
+            if 2 not in masks[at]:  # each reference may be relative
+                continue
         if kinds[i] != kinds[before]:
             return i, masks
         refs, old = rows[i].refs, rows[before].refs
