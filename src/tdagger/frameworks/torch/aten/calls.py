@@ -400,13 +400,17 @@ def constant(tensor: torch.Tensor) -> Value:
     return const(array_of(tensor))
 
 
+#: What numpy has no element type of its own for.
+_OF_ML_DTYPES = frozenset({"bf16", "f8e4m3", "f8e5m2"})
+
+
 def array_of(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     """A numpy array on the tensor's memory, bfloat16 and float8 included; without a copy on the CPU."""
     tensor = tensor.detach().resolve_conj().resolve_neg().cpu()
-    dtype = DTYPES[tensor.dtype].numpy
-    if dtype.kind == "V" or dtype.name.startswith("float8"):
-        whole = torch.uint16 if dtype.itemsize == 2 else torch.uint8
-        return tensor.contiguous().view(whole).numpy().view(dtype)
+    ours = DTYPES[tensor.dtype]
+    if ours.name in _OF_ML_DTYPES:
+        whole = torch.uint16 if ours.bytes == 2 else torch.uint8
+        return tensor.contiguous().view(whole).numpy().view(ours.numpy)
     return tensor.numpy()
 
 
