@@ -316,6 +316,46 @@ def test_script(name: str, form: str) -> None:
     assert set(back.state_dict()) == set(script.state_dict())
 
 
+class Holds(nn.Module):
+    """A script that reads weights through lists and dicts, as recurrent layers do."""
+
+    listed: list[torch.Tensor]
+    named: dict[str, torch.Tensor]
+    rows: torch.Tensor
+
+    def __init__(self, part: bool) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.listed = [self.layer.weight, torch.ones(4)]
+        self.named = {"bias": self.layer.bias.detach()[:4]}
+        self.rows = self.layer.weight.detach()[:2] if part else torch.ones(2, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.listed[0] * self.listed[1] + self.named["bias"] + self.rows.sum()
+
+
+@pytest.mark.parametrize("form", ["scripted", "loaded"])
+@pytest.mark.parametrize("name", ["recurrent", "held"])
+def test_weights_in_lists_are_weights(name: str, form: str) -> None:
+    module = (Recurrent() if name == "recurrent" else Holds(False)).eval()
+    script = FORMS[form](module, ())
+    x = torch.linspace(-1, 1, 24).reshape(2, 3, 4)
+    dag = td.from_torch(script, x)
+    assert set(dag.graph.parameters) == {n for n, _ in module.named_parameters()}
+    back = dag.to_torch()
+    for net in (script, back):
+        out = net(x)
+        (out[0] if isinstance(out, tuple) else out).square().sum().backward()
+    wanted = {n: p.grad for n, p in script.named_parameters()}
+    for n, p in back.named_parameters():
+        torch.testing.assert_close(p.grad, wanted[n])  # None for what is held detached
+
+
+def test_views_of_weights_in_attributes_are_refused() -> None:
+    with pytest.raises(td.UnsupportedError, match=r"attribute rows is a view of the weight layer.weight"):
+        td.from_torch(torch.jit.script(Holds(True)), X)
+
+
 def test_keyword_arguments_and_defaults() -> None:
     script = torch.jit.script(Defaults())
     dag = td.from_torch(script, (X,), {"scale": 3.0, "mask": X})

@@ -21,6 +21,7 @@ from tdagger.frameworks.torch.aten.aliases import Standing
 from tdagger.frameworks.torch.aten.calls import Caller, constant
 from tdagger.frameworks.torch.aten.functional import Ref, refuse_shared_writes, warn_of_writes
 from tdagger.graph import Graph
+from tdagger.library.training import stop_gradient
 from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.ops.elementwise import cast, not_
@@ -77,7 +78,9 @@ def walk(
         declared = declared[1:]
     inputs, given, tree = _inputs(module, declared, args, kwargs or {}, names)
     caller.taken = list(inputs)
-    walker = _Walker(state, caller, root, renamed or {})
+    own = (*module.named_parameters(), *module.named_buffers()) if is_module else ()
+    tensors = {n.removeprefix(root and f"{root}."): t for n, t in own}
+    walker = _Walker(state, caller, root, renamed or {}, dict(own))
     examples = flatten((args or (), dict(kwargs or {})), lambda x: isinstance(x, torch.Tensor))[0]
     if _writes(script):
         walker.standing = Standing()
@@ -91,8 +94,6 @@ def walk(
     updates = {n: v for n, v in now.items() if not (isinstance(v.op, Parameter | Buffer) and v.op.leaf == n)}
     refs = [x for x in _flat(given) if isinstance(x, Ref)]
     changed = [name for name, ref in zip(inputs, refs, strict=True) if ref.cell.version]
-    own = (*module.named_parameters(), *module.named_buffers()) if is_module else ()
-    tensors = {n.removeprefix(root and f"{root}."): t for n, t in own}
     refuse_shared_writes([*changed, *updates], dict(zip(inputs, examples, strict=False)), tensors)
     warn_of_writes(changed)
     results_by_name = dict(zip(names, [r.read() for r in leaves], strict=True))
@@ -189,8 +190,18 @@ class _Walker:
     """Runs the blocks of a script."""
 
     def __init__(
-        self, state: Mapping[str, Weight], caller: Caller, root: str = "", renamed: Mapping[str, str] | None = None
+        self,
+        state: Mapping[str, Weight],
+        caller: Caller,
+        root: str = "",
+        renamed: Mapping[str, str] | None = None,
+        own: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
+        #: The names of the script's parameters and buffers, by the memory they are in.
+        self.names = {_memory_of(t): n for n, t in (own or {}).items() if t.numel()}
+        self.storages = {
+            t.untyped_storage().data_ptr(): n for n, t in (own or {}).items() if t.numel() and not t.is_meta
+        }
         self.root = root
         self.renamed = renamed or {}
         self.env: dict[int, Any] = {}
@@ -298,15 +309,53 @@ class _Walker:
             self.modules[path] = kind.name()
             return _Object(found, whole)
         if isinstance(found, torch.Tensor) and path in self.state:
-            weight = self.state[path]
-            key = weight.alias_of or path
-            if key not in self.weights:
-                kind = Parameter if weight.is_parameter else Buffer
-                self.weights[key] = Ref(kind(key, weight.type)())
-                if self.standing is not None:
-                    self.standing.put(self.weights[key], found)
-            return self.weights[key]
-        return found
+            return self.weight(path, found)
+        return self.held(found, path)
+
+    def weight(self, path: str, tensor: torch.Tensor) -> Ref:
+        """The leaf of a parameter or buffer."""
+        weight = self.state[path]
+        key = weight.alias_of or path
+        if key not in self.weights:
+            kind = Parameter if weight.is_parameter else Buffer
+            self.weights[key] = Ref(kind(key, weight.type)())
+            if self.standing is not None:
+                self.standing.put(self.weights[key], tensor)
+        return self.weights[key]
+
+    def held(self, x: Any, path: str) -> Any:
+        """An attribute with the weights that it holds (``_flat_weights`` of recurrent layers) as their leaves.
+
+        UnsupportedError for a tensor that is a part of a weight, or another view of it: what is learned would be lost.
+        """
+        if isinstance(x, list | tuple) and _flat(x):
+            return type(x)([self.held(v, path) for v in x])
+        if isinstance(x, dict) and _flat(x):
+            return {k: self.held(v, path) for k, v in x.items()}
+        if not isinstance(x, torch.Tensor) or not x.numel():
+            return x
+        whole = self.names.get(_memory_of(x))
+        name = "" if whole is None else self.renamed.get(whole) or self.below_root(whole)
+        if name in self.state:
+            leaf = self.weight(name, x)
+            detached = self.state[name].trainable and not x.requires_grad
+            return Ref(stop_gradient(leaf.read())) if detached else leaf
+        other = None if x.is_meta else self.storages.get(x.untyped_storage().data_ptr())
+        if other is not None:
+            raise UnsupportedError(
+                f"the script's attribute {shown(path)} is a view of the weight {shown(other)}, and would stay what it "
+                "is now: make the view where the network runs"
+            )
+        return x
+
+
+def _memory_of(x: torch.Tensor) -> tuple[Any, ...]:
+    """Where and how a tensor lies; without data, which one it is."""
+    return (
+        (id(x),)
+        if x.is_meta
+        else (x.untyped_storage().data_ptr(), x.storage_offset(), tuple(x.shape), x.stride(), x.dtype)
+    )
 
 
 def _writes(block: Any) -> bool:
