@@ -114,6 +114,24 @@ def test_what_is_not_known_is_said(name):
         dag.resize({"input0": (2, 12)})
 
 
+def test_no_other_axis_makes_room():
+    """Every second entry of all is written: so many as before would be had by another width, which nobody asked for."""
+
+    def function(x):
+        y = x * 1
+        y.flatten()[::2] = 0
+        return y
+
+    dag = td.from_torch(Fn(function), torch.randn(5, 2))
+    x = torch.randn(10, 2)
+    torch.testing.assert_close(dag.resize(h=10).to_torch()(x), function(x))
+    alone = td.from_torch(Fn(function), torch.randn(5, 2), sizes="alone")
+    with pytest.raises(AxisError, match=r"\(h w\), 5 x 2 entries, would need 10 but is made of 10 x \?"):
+        alone.resize(h=10)
+    with pytest.raises(AxisError, match="h"):
+        alone.cost_formula("flops")(h=10)
+
+
 def test_the_place_of_a_doubt_is_told():
     dag = td.from_torch(Fn(PYTHON["a mean by hand"]), torch.randn(2, 6), sizes="alone")
     (why,) = dag.resizable_axes().unknown.values()

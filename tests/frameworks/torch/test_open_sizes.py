@@ -263,6 +263,15 @@ def test_what_python_does_to_odd_sizes_is_fixed(by: int) -> None:
         net(torch.randn(2, 7))
 
 
+@pytest.mark.parametrize(("size", "asked"), [(1, 4), (3, 8), (7, 16)])
+def test_what_python_does_to_even_sizes_is_fixed(size: int, asked: int) -> None:
+    """The example's size is odd, so the source is asked at an even one."""
+    module = Function(lambda x: x * 7.5 if x.shape[1] % 2 else x * 9.5)
+    net = td.from_torch(module, torch.randn(2, size)).to_torch()
+    assert net.fixed_axes == {"n": f"at n={asked} the source does something else"}
+    check(module, net, [(5, size)])
+
+
 def test_what_is_cut_into_windows_is_asked_at_multiples() -> None:
     """The source can't have odd sizes of one axis; what it does to odd sizes of another is seen all the same."""
 

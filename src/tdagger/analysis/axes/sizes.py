@@ -130,9 +130,9 @@ def solve(axes: Axes, wanted: Mapping[Term, Any], sizes: Sizes | None = None) ->
     fixed = [a for a in leaves if a.rigid or a.kind == "kernel" or a not in told]
     for axis in fixed:
         sizes.known.setdefault(axis, axis.size)
-    hard = _Following([*asked, *firm], sizes)
-    hard.all()
     meant = {axis for equation in asked for axis in equation.term}
+    hard = _Following([*asked, *firm], sizes, meant)
+    hard.all()
     for axis in leaves:
         if axis.kind == "input" and axis not in meant:
             sizes.known.setdefault(axis, axis.size)
@@ -190,9 +190,13 @@ class _Following:
     Each is looked at again only where the size of one of its axes was found.
     """
 
-    def __init__(self, equations: list[Equation], sizes: Sizes) -> None:
+    def __init__(
+        self, equations: list[Equation], sizes: Sizes, meant: frozenset[Axis] | set[Axis] = frozenset()
+    ) -> None:
         self.equations = equations
         self.sizes = sizes
+        #: The axes that are given other sizes.
+        self.meant = meant
         #: The equations that an axis is in.
         self.places: dict[Axis, list[int]] = {}
         for i, equation in enumerate(equations):
@@ -216,9 +220,21 @@ class _Following:
             if value is not None and len(unknown) > 1:
                 heappush(self._products, place)
             elif value is not None:
-                known = self.sizes.of(tuple(a for a in equation.term if a in self.sizes.known))
+                told = tuple(a for a in equation.term if a in self.sizes.known)
+                known = self.sizes.of(told)
+                if self._would_shrink(equation, value, unknown[0], told):
+                    raise AxisError(_conflict(equation, value, self.sizes))
                 self.sizes.known[unknown[0]] = self.sizes.divided(value, known, equation)
                 queue.extend(self.places[unknown[0]])
+
+    def _would_shrink(self, equation: Equation, value: Any, left: Axis, told: Term) -> bool:
+        """Whether an input's axis that nobody asked of would make room for another: their product stays what it is."""
+        if left.kind != "input" or left in self.meant or isinstance(equation.value, int):
+            return False
+        stays = value == math.prod([a.size for a in equation.term])
+        if not stays or self.sizes.of(told) == math.prod([a.size for a in told]):
+            return False
+        return not any(a in self.meant for a in equation.axes if a not in equation.term)
 
     def undecided(self, stated: set[Axis]) -> Axis | None:
         """The innermost unknown factor of the first product whose number of entries is known; ``stated`` ones first."""

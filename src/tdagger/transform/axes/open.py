@@ -152,9 +152,9 @@ def _refuted(
     """The axes with which the source does something else than the axes say.
 
     It is asked once for all axes, at a point that tells apart what a multiple of a size and one that is near it tell:
-    an odd size beyond twice what an axis has. Where it doesn't say the same, it is asked for each axis, and for those
-    that are left together. Where it can't have such a size of an axis (it cuts it into windows), it is asked at
-    multiples, and where the graph leaves something in doubt at those near as well.
+    beyond twice what an axis has, odd where that is even and even where it is odd. Where it doesn't say the same, it is
+    asked for each axis, and for those that are left together. Where it can't have such a size of an axis (it cuts it
+    into windows), it is asked at multiples, and where the graph leaves something in doubt at those near as well.
     """
     answers: dict[tuple[tuple[str, int], ...], bool | None] = {}
 
@@ -170,12 +170,12 @@ def _refuted(
         some = any(n in doubtful for n in names)
         return all(at({n: asked[n][i] for n in names}) for i in ((0, 1) if some else (0,)))
 
-    if at(_odd(named, list(asked))):
+    if at(_far(named, list(asked))):
         return {}
     why: dict[str, str] = {}
     even: list[str] = []
     for name in asked:
-        point = _odd(named, [name])
+        point = _far(named, [name])
         said = at(point)
         if said is None:
             even.append(name)
@@ -185,20 +185,23 @@ def _refuted(
         failing = [n for n in even if not at_both([n])]
         why |= {n: doubtful.get(n, f"at {n}={asked[n][0]} the source does something else") for n in failing}
     left = [n for n in asked if n not in why]
-    together = _odd(named, left) if not even else {n: asked[n][0] for n in left}
+    together = _far(named, left) if not even else {n: asked[n][0] for n in left}
     if len(left) > 1 and not at(together):
         others = f"the source does something else where {left[0]} has another size too"
         why |= {n: doubtful.get(n, others) for n in left[1:]}
     return why
 
 
-def _odd(named: NamedAxes, names: Sequence[str]) -> dict[str, int] | None:
-    """An odd size beyond twice its own for every axis, no two of them alike; None if what is asked of them has none."""
+def _far(named: NamedAxes, names: Sequence[str]) -> dict[str, int] | None:
+    """For every axis a size beyond twice its own that is odd where its own is even, no two alike.
+
+    None if what is asked of the axes leaves none.
+    """
     _, conditions, symbols = _solved(named, names)
     own = {s: named.sizes[n] for n, s in symbols.items()}
     found: dict[Symbol, int] = {}
     for symbol, size in own.items():
-        for n in range(2 * size + 1, 2 * size + _TRIED, 2):
+        for n in range(2 * size + 1 + size % 2, 2 * size + _TRIED, 2):
             here = Point({**own, **found, symbol: n})
             if n not in found.values() and all(c.holds(here) for c in conditions):
                 found[symbol] = n
