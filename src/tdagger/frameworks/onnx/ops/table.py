@@ -13,9 +13,10 @@ it doesn't matter whether a version of the operator has them as an input or as a
 
 ``since`` is the first version of the operator set that a rule is for; the rule with the highest one that isn't above
 the file's is taken. A rule returns a value, or a tuple of as many as the operator has outputs (None for those that
-aren't made). Three keyword-only parameters are no attributes: ``version`` (of the operator set), ``wanted`` (for each
-output whether the node names it) and ``draw`` (makes the seed of a random stream). An attribute that a rule doesn't
-have is refused by name.
+aren't made). Four keyword-only parameters are no attributes: ``version`` (of the operator set), ``wanted`` (for each
+output whether the node names it), ``draw`` (makes the seed of a random stream) and ``types`` (for each input the number
+of its element type if it is one that is held in another one, :data:`tdagger.frameworks.onnx.tensors.HELD`, else 0). An
+attribute that a rule doesn't have is refused by name.
 
 The specification's meaning is what counts; where onnxruntime differs, the rule says so.
 """
@@ -48,7 +49,7 @@ _CONVERSIONS: dict[str, Callable[[Array], Any]] = {
     "Float": lambda a: float(np.asarray(a, np.float64).reshape(-1)[0]),
     "Numbers": lambda a: a,
 }
-_OWN = ("version", "wanted", "draw")
+_OWN = ("version", "wanted", "draw", "types")
 
 
 class Parameter(NamedTuple):
