@@ -38,7 +38,8 @@ def from_onnx(
 
     ``sizes`` are those of dimensions that the file names (``{"batch": 1}``), ``inputs`` whole shapes by the names of
     the inputs; InputError asks for what is missing. ``values`` makes inputs constants of the network
-    (``{"shape": [2, -1]}``): those that say how it is built. UnsupportedError names all operators that can't be imported.
+    (``{"shape": [2, -1]}``): those that say how it is built.
+    UnsupportedError names all operators that can't be imported.
     """
     proto = model if isinstance(model, onnx.ModelProto) else onnx.ModelProto.FromString(
         model if isinstance(model, bytes) else Path(model).read_bytes()
