@@ -13,7 +13,7 @@ from tdagger.errors import InputError, TDaggerError, UnsupportedError
 from tdagger.frameworks.importing import Importing, Problem
 from tdagger.frameworks.known import array_of_constant
 from tdagger.frameworks.onnx.ops import find
-from tdagger.frameworks.onnx.ops.table import OpRule, Parameter
+from tdagger.frameworks.onnx.ops.table import OpRule, Parameter, why_not
 from tdagger.frameworks.onnx.tensors import DTYPES, HELD, Tensors, attribute
 from tdagger.graph import Graph, bulk
 from tdagger.names import shown
@@ -148,7 +148,7 @@ class _Walk(Importing):
             return
         try:
             if rule is None:
-                raise UnsupportedError("there is no rule for it")
+                raise UnsupportedError(why_not(domain, node.op_type))
             results = self._called(rule, node)
         except (TDaggerError, ValueError) as e:
             self.problems.append(Problem(node.op_type, str(e), shown(node.name)))

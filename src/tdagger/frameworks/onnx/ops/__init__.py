@@ -1,6 +1,26 @@
 """The table of ONNX's operators: :data:`RULES`, filled by the modules of this package."""
 
-from tdagger.frameworks.onnx.ops import elementwise, networks, structure
+from tdagger.frameworks.onnx.ops import (
+    casts,
+    elementwise,
+    indexing,
+    networks,
+    random,
+    reduction,
+    signal,
+    structure,
+)
 from tdagger.frameworks.onnx.ops.table import RULES, find
 
-__all__ = ["RULES", "elementwise", "find", "networks", "structure"]
+__all__ = [
+    "RULES",
+    "casts",
+    "elementwise",
+    "find",
+    "indexing",
+    "networks",
+    "random",
+    "reduction",
+    "signal",
+    "structure",
+]

@@ -78,6 +78,31 @@ RULES: dict[tuple[str, str], list[OpRule]] = {}
 
 MICROSOFT = "com.microsoft"
 
+_STRINGS = "it works on strings, and tensors here hold numbers"
+_SEQUENCES = "sequences of tensors and optional ones aren't imported"
+_CONTROL = "control flow isn't imported"
+#: Operators of ONNX that have no rule, and why.
+REASONS: dict[tuple[str, str], str] = {
+    **{("", name): _STRINGS for name in (
+        "StringConcat", "StringNormalizer", "StringSplit", "RegexFullMatch", "TfIdfVectorizer",
+    )},
+    **{("", name): _SEQUENCES for name in (
+        "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength",
+        "SequenceMap", "SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement", "OptionalHasElement",
+    )},
+    **{("", name): _CONTROL for name in ("If", "Loop", "Scan")},
+    ("", "ImageDecoder"): "it reads files of images: give the network the decoded image",
+}  # fmt: skip
+
+
+def why_not(domain: str, name: str) -> str:
+    """Why an operator has no rule."""
+    if domain == "ai.onnx.ml":
+        return "operators of ai.onnx.ml (trees, linear models, tables of strings) aren't imported"
+    if domain.startswith("ai.onnx.preview.training"):
+        return "operators that train (gradients, optimizers) aren't imported: to_torch() gives a module that trains"
+    return REASONS.get((domain, name), "there is no rule for it")
+
 
 def rule(*names: str, since: int = 1, domain: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as the rule of operators: ``@rule("Add", "Sum", since=7)``."""
