@@ -42,7 +42,7 @@ RESIZES: list[tuple[list[Any], int, dict[str, Any]]] = [
       for mode in ("linear", "nearest")),
     ([X, None, np.float32([2, 1.5])], 18, {"axes": [2, 3], "mode": "linear"}),
     ([X, None, None, np.int64([9, 9])], 18,
-     {"axes": [-2, -1], "mode": "linear", "keep_aspect_ratio_policy": "not_larger"}),
+     {"axes": [2, 3], "mode": "linear", "keep_aspect_ratio_policy": "not_larger"}),
     ([X, None, None, np.int64([9, 9])], 18, {"axes": [2, 3], "keep_aspect_ratio_policy": "not_smaller"}),
     ([floats(1, 2, 5), NONE, np.float32([1, 1, 2])], 13, {"mode": "linear"}),
     ([floats(1, 2, 3, 4, 5), NONE, np.float32([1, 1, 2, 2, 2])], 13, {"mode": "nearest"}),

@@ -170,10 +170,7 @@ def _causal_conv(
     length = weight.shape[2] - 1
     if activation not in ("none", "silu", "swish"):
         raise unsupported(f"its activation {activation} is none of none, silu, swish")
-    if past_state is None:
-        x = pad(input, (None, None, (length, 0)))
-    else:
-        x = concat([past_state, input], 2)
+    x = pad(input, (None, None, (length, 0))) if past_state is None else concat([past_state, input], 2)
     out = lib.convolution(x, weight, bias, groups=weight.shape[0])
     state = slice_axis(x, 2, x.shape[2] - length, x.shape[2])
     return (out if activation == "none" else lib.silu(out)), state

@@ -31,7 +31,7 @@ class _Windows(NamedTuple):
     number: tuple[int, ...]
 
     def options(self, dilated: bool) -> dict[str, Any] | None:
-        """As the composites have them; None where they can't say it: padding of one side, or more than half a window."""
+        """As the composites have them; None where they can't say it: uneven padding, or more than half a window."""
         span = spans(self.kernel, self.dilations)
         if any(a != b or a > w // 2 for (a, b), w in zip(self.pads, span, strict=True)):
             return None

@@ -274,10 +274,11 @@ _TORCH_MODES = {"linear": "bilinear", "cubic": "bicubic", "nearest": "nearest"}
 def _grid_sample(
     X: Value, grid: Value, *, align_corners: int = 0, mode: str = "linear", padding_mode: str = "zeros"
 ) -> Value:
-    """Entries at places in -1..1. The composite, torch's, but where the two differ.
+    """Entries at places in -1..1. The composite, torch's, but for what torch hasn't, and where the two differ.
 
-    The nearest entry is rounded first, then reflected (torch: the other way round). A place beyond the border is that
-    of the border before cubic interpolation (torch: its four entries are).
+    The nearest entry is rounded first, then reflected (torch: the other way round). Beyond a border each of the four
+    entries of a cubic interpolation is that of the border, as in torch and onnxruntime; the reference of onnx takes the
+    whole place to the border.
     """
     mode = _MODES.get(mode, mode)
     if mode not in _TORCH_MODES or padding_mode not in ("zeros", "border", "reflection"):
@@ -285,7 +286,7 @@ def _grid_sample(
     dims = X.rank - 2
     if grid.rank != X.rank or grid.shape[-1] != dims:
         raise unsupported(f"its grid {grid.type} doesn't fit {X.type}")
-    differs = (mode, padding_mode) in (("nearest", "reflection"), ("cubic", "border"))
+    differs = (mode, padding_mode) == ("nearest", "reflection")
     if dims in (2, 3) and not differs and not (mode == "cubic" and dims == 3):
         return lib.grid_sample(
             X, grid, mode=_TORCH_MODES[mode], padding=padding_mode, align_corners=bool(align_corners)
@@ -297,7 +298,6 @@ def _grid_sample(
         at = (g + 1.0) * ((n - 1) / 2) if align_corners else ((g + 1.0) * float(n) - 1.0) * 0.5
         at = round_(at) if mode == "nearest" else at
         low, high = (0.0, n - 1.0) if align_corners else (-0.5, n - 0.5)
-        at = where((at < low) | (at > high), _bounded(at, padding_mode, low, high, n), at)
         taps = [(at, None)] if mode == "nearest" else _weighted(at, mode)
         each.append([(_bounded(v, padding_mode, low, high, n), w) for v, w in taps])
     flat = group(wide(X), [1, 1, dims])
