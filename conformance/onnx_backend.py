@@ -1,11 +1,11 @@
-"""onnx's backend suite through the importer, and through other engines: which cases are right, which are refused, and why.
+"""onnx's backend suite through the importer and other engines: which cases are right, which are refused, and why.
 
     python -m conformance.onnx_backend                     # what is not in the results yet; then the page
     python -m conformance.onnx_backend --only resize --again unsupported wrong failed
     python -m conformance.onnx_backend --engine onnxruntime
 
-Every case (:mod:`conformance.onnx_cases`) is imported and run by numpy and by ``to_torch()``, in a process of its own with
-limits, and compared with the suite's outputs at the case's tolerance. Inputs that say how a network is built (the
+Every case (:mod:`conformance.onnx_cases`) is imported and run by numpy and by ``to_torch()``, in a process of its own
+with limits, and compared with the suite's outputs at the case's tolerance. Inputs that say how a network is built (the
 shape of a Reshape) are given as constants. Of random numbers only shapes and element types are compared. Results are
 lines of JSON in ``conformance/results/``; the suite's part of docs/conformance-onnx.md is made from them.
 """

@@ -154,7 +154,7 @@ def is_random(case: Case) -> bool:
 
 
 def operator_of(case: Case) -> str:
-    """The operator that a case is of: of a node's case the one in its name, else the model's first that isn't common."""
+    """The operator that a case is of: of an expanded node the one in its name, else the model's first uncommon one."""
     if case.kind == "real":
         return "real models"
     listed = [n.op_type for n in case.model.graph.node]

@@ -129,8 +129,7 @@ def _power_of_two(x: Value, saturate: bool, round_mode: str) -> Value:
         more = e.full_like(digits > 0, False)
     else:
         raise unsupported(f"its round_mode is {round_mode!r}, which isn't up, down or nearest")
-    infinite = e.isinf(x)
-    grown = exponent + e.cast(more & e.not_(infinite), "i32")
+    grown = exponent + e.cast(more, "i32")
     nothing = e.isnan(x)
     if saturate:
         grown = e.minimum(grown, 254)
