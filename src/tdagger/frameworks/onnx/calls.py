@@ -10,7 +10,7 @@ import numpy as np
 
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.onnx.ops.table import OpRule, Parameter
-from tdagger.frameworks.onnx.tensors import attribute
+from tdagger.frameworks.onnx.tensors import HELD, attribute
 from tdagger.graph import result_types
 from tdagger.names import shown
 from tdagger.op import Array, Value
@@ -29,8 +29,12 @@ class Call(NamedTuple):
     keywords: dict[str, Any]
     #: Whether the rule asks which outputs are wanted.
     wanted: bool
+    #: Whether the rule asks for the element types of inputs that are held in another one.
+    types: bool
     #: Whether all inputs are values, and none is left out.
     plain: bool
+    #: The element type that attributes give the results, if it is one held in another one; else 0.
+    held: int
 
 
 def bind(
@@ -79,7 +83,9 @@ def bind(
     if "draw" in rule.own:
         keywords["draw"] = draw
     plain = all(p is not None and p.number is None and not p.statistic for p in parameters)
-    return Call(rule.function, tuple(parameters), keywords, "wanted" in rule.own, plain)
+    stated = next((a.i for a in attributes if a.name in ("to", "output_dtype") and a.i in HELD), 0)
+    own_ = "wanted" in rule.own, "types" in rule.own
+    return Call(rule.function, tuple(parameters), keywords, *own_, plain, stated)
 
 
 class Known:

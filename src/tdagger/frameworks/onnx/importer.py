@@ -15,26 +15,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 
-from tdagger.errors import SourceError, TDaggerError, UnsupportedError, warn
+from tdagger.errors import InputError, SourceError, TDaggerError, UnsupportedError, warn
 from tdagger.frameworks.importing import Importing, Problem
 from tdagger.frameworks.onnx.again import Again
 from tdagger.frameworks.onnx.calls import Call, Known, bind
 from tdagger.frameworks.onnx.external import results_of, written
 from tdagger.frameworks.onnx.functions import body_of, key_of, plain
-from tdagger.frameworks.onnx.narrow import KEEPS, TAKES
+from tdagger.frameworks.onnx.held import CARRIES, READS
 from tdagger.frameworks.onnx.ops import find
-from tdagger.frameworks.onnx.ops.table import Parameter
+from tdagger.frameworks.onnx.ops.table import NO_RULE, Parameter, why_not
 from tdagger.frameworks.onnx.origins import Modules
 from tdagger.frameworks.onnx.read import Model, read
-from tdagger.frameworks.onnx.reasons import reason
 from tdagger.frameworks.onnx.scope import Scope, in_order, place_of
-from tdagger.frameworks.onnx.sizes import Bound, Declared, axis_names, bound, declared, lie
-from tdagger.frameworks.onnx.tensors import Tensors, constant_of
+from tdagger.frameworks.onnx.sizes import Declared, axis_names, bound, declared, lie
+from tdagger.frameworks.onnx.tensors import DTYPES, HELD, Tensors, constant_of, name_of
 from tdagger.graph import Graph, bulk
 from tdagger.names import shown
 from tdagger.network import Weight, plain_signature
@@ -57,6 +56,7 @@ def from_onnx(
     *,
     sizes: Mapping[str, int] | None = None,
     inputs: Mapping[str, Sequence[int]] | None = None,
+    values: Mapping[str, Any] | None = None,
     external: bool = False,
     name: str = "",
 ) -> TensorDAG:
@@ -64,6 +64,7 @@ def from_onnx(
 
     ``sizes`` are those of dimensions that the file names (``{"batch": 1}``), or doesn't (``{"x.0": 1}`` is the first of
     input x); ``inputs`` whole shapes by the names of the inputs. InputError asks for all that is missing, by name.
+    ``values`` makes inputs constants of the network: those that say how it is built (``{"shape": [2, -1]}``).
     With ``external``, operators without a rule are kept as external ones, where the types of their results are known.
 
     Weights are read when they are asked for (``dag.weights`` is lazy), external data by a map of its file. A model with
@@ -72,20 +73,24 @@ def from_onnx(
     UnsupportedError names all operators that can't be imported, with the nodes; SourceError what is wrong with the
     file: the byte, the node or the tensor. A UserWarning names types that the file declares and that aren't so.
     """
-    return imported(read(model), sizes, inputs, external, name)
+    return imported(read(model), Asked(sizes, inputs, values, external, name))
 
 
-def imported(
-    model: Model,
-    sizes: Mapping[str, int] | None,
-    shapes: Mapping[str, Sequence[int]] | None,
-    external: bool,
-    name: str,
-    quiet: bool = False,
-) -> TensorDAG:
-    """A model that was read, imported; ``quiet``: what there is to say was said before."""
+class Asked(NamedTuple):
+    """What :func:`from_onnx` is asked for besides the model; ``quiet``: what there is to say was said before."""
+
+    sizes: Mapping[str, int] | None
+    shapes: Mapping[str, Sequence[int]] | None
+    values: Mapping[str, Any] | None
+    external: bool
+    name: str
+    quiet: bool = False
+
+
+def imported(model: Model, asked: Asked) -> TensorDAG:
+    """A model that was read, imported."""
     with bulk():
-        return _Walk(model, external).network(sizes, shapes, name, quiet)
+        return _Walk(model, asked.external).network(asked)
 
 
 class _Walk(Importing):
@@ -113,13 +118,12 @@ class _Walk(Importing):
 
     # The network.
 
-    def network(
-        self, sizes: Mapping[str, int] | None, shapes: Mapping[str, Sequence[int]] | None, name: str, quiet: bool
-    ) -> TensorDAG:
+    def network(self, asked: Asked) -> TensorDAG:
         graph = self.graph
         scope = Scope(_versions(self.model.proto.opset_import))
         self._initializers(scope)
-        own, types = self._inputs(sizes, shapes)
+        own = self._inputs(scope, asked.values or {})
+        types = bound(own, asked.sizes, asked.shapes)
         self.sizes = types.sizes
         given = {n: Input(n, t)() for n, t in types.types.items()}
         scope.values.update(given)
@@ -129,23 +133,23 @@ class _Walk(Importing):
         if self.problems:
             raise self.error(what="nodes")
         outputs = self._outputs(scope)
-        if not quiet:
+        if not asked.quiet:
             self._tell_lies(scope)
-        title = name or graph.name or "onnx"
+        title = asked.name or graph.name or "onnx"
         signature = self.with_seed(given, plain_signature(len(given), len(outputs)))
         made = Graph(given, outputs, {}, title, self.order)
         state = self._state()
         weights = self.tensors.part(state)
         names = axis_names(own, types.sizes)
-        source = self._source(own, name) if any(i.free for i in own) else None
+        source = self._source(own, asked) if any(i.free for i in own) else None
         modules = self.modules.named()
         return TensorDAG(made, weights, signature, state, self.origins, modules, title, names, source)
 
-    def _source(self, own: Sequence[Declared], name: str) -> Again:
-        model, external = self.model, self.external
+    def _source(self, own: Sequence[Declared], asked: Asked) -> Again:
+        model = self.model
 
         def importing(shapes: Mapping[str, tuple[int, ...]]) -> TensorDAG:
-            return imported(model, None, shapes, external, name, quiet=True)
+            return imported(model, asked._replace(sizes=None, shapes=shapes, quiet=True))
 
         return Again(model, own, importing)
 
@@ -164,24 +168,31 @@ class _Walk(Importing):
             own += "_"
         self.tensors.held[own] = held
         scope.tensors[name] = own
-        if self.tensors.is_narrow(own):
-            scope.narrow.add(name)
+        kind = self.tensors.kind(own)
+        if kind:
+            scope.held[name] = kind
 
-    def _inputs(
-        self, sizes: Mapping[str, int] | None, shapes: Mapping[str, Sequence[int]] | None
-    ) -> tuple[list[Declared], Bound]:
+    def _inputs(self, scope: Scope, values: Mapping[str, Any]) -> list[Declared]:
+        """What the file says of the inputs; those with values are constants."""
         zero_is_open = any(len(t.dims) and t.data_type in _FLOATS for t in self.graph.initializer)
         found: dict[str, Declared] = {}
         for info in self.graph.input:
-            if info.name in self.tensors.held:
+            name = info.name
+            if name in self.tensors.held:
                 continue
-            if not info.name or info.name in found:
-                raise SourceError(
-                    f"{self.model.name} has two inputs called {shown(info.name)}" if info.name else _UNNAMED
-                )
-            found[info.name] = declared(info, zero_is_open)
-        own = list(found.values())
-        return own, bound(own, sizes, shapes)
+            if not name or name in found or name in scope.values:
+                raise SourceError(f"{self.model.name} has two inputs called {shown(name)}" if name else _UNNAMED)
+            kind = info.type.tensor_type.elem_type
+            if kind in HELD:
+                scope.held[name] = kind
+            if name in values:
+                scope.values[name] = const(values[name], DTYPES[kind])
+            else:
+                found[name] = declared(info, zero_is_open)
+        odd = [n for n in values if n not in scope.values]
+        if odd:
+            raise InputError(f"values: there is no input {', '.join(map(shown, odd))} in the model")
+        return list(found.values())
 
     def _outputs(self, scope: Scope) -> dict[str, Value]:
         outputs: dict[str, Value] = {}
@@ -192,15 +203,10 @@ class _Walk(Importing):
             found = self._find(scope, o.name)
             if found is None:
                 raise SourceError(f"the output {shown(o.name)} of {self.model.name} is made by nothing")
-            self._refuse_narrow(scope, o.name, "it is an output")
             outputs[name] = found
         if not outputs:
             raise SourceError(f"{self.model.name} has no outputs")
         return outputs
-
-    def _refuse_narrow(self, scope: Scope, name: str, why: str) -> None:
-        if name in scope.narrow:
-            raise UnsupportedError(f"{shown(name)} has integers of less than 8 bits, and {why}: that isn't imported")
 
     def _state(self) -> dict[str, Weight]:
         """All weights in the order of the file; initializers that nothing uses with them."""
@@ -294,8 +300,6 @@ class _Walk(Importing):
                         continue
                 name = node.name
                 origin = Origin(scope.module or self.modules.of(node, name, op), op, scope.place + name)
-                if scope.narrow:
-                    self._narrow(scope, node, inputs)
                 results = self._called(scope, node, op, domain, inputs, origin)
                 outputs = node.output
                 if results.__class__ is Value:
@@ -352,14 +356,20 @@ class _Walk(Importing):
         if lost:
             raise UnsupportedError(f"its output {', '.join(map(shown, lost))} isn't made here")
 
-    def _narrow(self, scope: Scope, node: Any, inputs: Sequence[str]) -> None:
-        """UnsupportedError for what isn't the same for 8 bits as for less; else what it gives has as few."""
-        for i, name in enumerate(inputs):
-            if name in scope.narrow:
-                if node.op_type not in KEEPS and i not in TAKES.get(node.op_type, ()):
-                    self._refuse_narrow(scope, name, "goes into it")
-                if node.op_type in KEEPS and i == 0:
-                    scope.narrow.update(n for n in node.output if n)
+    def _held(self, scope: Scope, node: Any, call: Call, inputs: Sequence[str]) -> None:
+        """What has an element type held in another one: refused where its rule doesn't know that, else noted."""
+        op = node.op_type
+        if not call.types and op not in CARRIES and op not in READS:
+            for name in inputs:
+                if name in scope.held:
+                    raise UnsupportedError(
+                        f"{shown(name)} is of {name_of(scope.held[name])}, an element type there is none of here: only "
+                        "operators that move or convert its numbers are imported"
+                    )
+        at = CARRIES.get(op, len(inputs))
+        found = call.held or (scope.held.get(inputs[at], 0) if at < len(inputs) else 0)
+        if found:
+            scope.held.update((n, found) for n in node.output if n)
 
     def _called(self, scope: Scope, node: Any, op: str, domain: str, inputs: list[str], origin: Origin) -> Any:
         attributes = node.attribute
@@ -379,6 +389,8 @@ class _Walk(Importing):
         if isinstance(call, str):
             return self._without_rule(scope, node, domain, version, inputs, origin, call)
         values = scope.values
+        if scope.held or call.held:
+            self._held(scope, node, call, inputs)
         if call.plain:
             args = [values.get(n) or self._find(scope, n) for n in inputs]
         else:
@@ -390,6 +402,8 @@ class _Walk(Importing):
                 else self._numbers(scope, p, n)
                 for p, n in zip(call.parameters, inputs, strict=False)
             ]
+        if call.types:
+            call = call._replace(keywords={**call.keywords, "types": [scope.held.get(n, 0) for n in inputs]})
         if call.wanted:
             results = call.function(*args, wanted=[bool(n) for n in node.output], **call.keywords)
         else:
@@ -405,7 +419,7 @@ class _Walk(Importing):
             raise SourceError(f"{self.model.name} has operators of ONNX and doesn't say of which version")
         rule = find(domain, op, version)
         if rule is None:
-            return reason(op, domain) or "there is no rule for it"
+            return why_not(domain, op)
         return bind(rule, inputs, attributes, version, self.draw, self.model.folder)
 
     def _numbers(self, scope: Scope, p: Parameter, name: str) -> Any:
@@ -427,7 +441,7 @@ class _Walk(Importing):
     ) -> Any:
         """What a node without a rule gives: by the function that ONNX defines it by, or as an external op."""
         arguments = [None if not n else self._find(scope, n) for n in inputs]
-        if why == "there is no rule for it":
+        if why == NO_RULE:
             types = tuple([None if a is None else a.type for a in arguments])
             key = (node.op_type, domain, version, types, node.SerializeToString())
             if key not in self.bodies:
@@ -460,8 +474,8 @@ class _Walk(Importing):
                 inner.tensors[formal] = scope.tensors[name]
             else:
                 inner.values[formal] = scope.values[name]
-            if name in scope.narrow:
-                inner.narrow.add(formal)
+            if name in scope.held:
+                inner.held[formal] = scope.held[name]
         before = len(self.problems)
         self.depth += 1
         try:
@@ -477,8 +491,8 @@ class _Walk(Importing):
                 raise SourceError(f"the output {shown(name)} of its function is made by nothing")
             results.append(found)
         for out, name in zip(node.output, function.output, strict=False):
-            if name in inner.narrow and out:
-                scope.narrow.add(out)
+            if name in inner.held and out:
+                scope.held[out] = inner.held[name]
         return tuple(results)
 
 

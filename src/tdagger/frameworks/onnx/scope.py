@@ -19,7 +19,7 @@ class Scope:
     names are also those of the scope around it.
     """
 
-    __slots__ = ("attributes", "failed", "missing", "module", "narrow", "place", "tensors", "values", "versions")
+    __slots__ = ("attributes", "failed", "held", "missing", "module", "place", "tensors", "values", "versions")
 
     def __init__(
         self,
@@ -36,8 +36,8 @@ class Scope:
         self.tensors: dict[str, str] = {}
         self.missing: set[str] = set()
         self.failed: set[str] = set()
-        #: Names of integers of less than 8 bits.
-        self.narrow: set[str] = set()
+        #: The numbers of element types that are held in another one, by the names of what has them.
+        self.held: dict[str, int] = {}
 
     def knows(self, name: str) -> bool:
         """Whether something is called ``name`` already."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from tdagger.errors import InputError, UnsupportedError
-from tdagger.frameworks.onnx.tensors import DTYPES, NARROW, name_of
+from tdagger.frameworks.onnx.tensors import DTYPES, name_of
 from tdagger.names import is_identifier, shown
 from tdagger.op import Value
 from tdagger.types import DType, TensorType
@@ -42,7 +42,7 @@ def declared(info: Any, zero_is_open: bool) -> Declared:
             "optionals, maps and sparse tensors aren't imported"
         )
     tensor = info.type.tensor_type
-    if tensor.elem_type in NARROW or tensor.elem_type not in DTYPES:
+    if tensor.elem_type not in DTYPES:
         raise UnsupportedError(
             f"input {shown(info.name)} is a tensor of {name_of(tensor.elem_type)}: there is no such element type here"
         )

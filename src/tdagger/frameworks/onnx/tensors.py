@@ -4,8 +4,8 @@ A tensor is checked before it is used, and read when it is asked for: its shape 
 and external data against its file, which is mapped into memory. External data lies in the model's folder or below;
 paths that leave it, links, and offsets beyond a file's end are refused, as they would read what isn't the model's.
 
-Integers of 4 and 2 bits come as 8 bits: what is done to such tensors is refused where that isn't the same
-(:data:`tdagger.frameworks.onnx.narrow`).
+What has an element type that there is none of here is held in one that has all its numbers (:data:`HELD`); what is
+done to such tensors is refused where that isn't the same (:mod:`tdagger.frameworks.onnx.held`).
 """
 
 from __future__ import annotations
@@ -62,13 +62,25 @@ DTYPES: dict[int, DType] = _Types({
 })  # fmt: skip
 #: Ours to ONNX's.
 ONNX_DTYPES: dict[DType, int] = {ours: theirs for theirs, ours in DTYPES.items()}
-#: Integers of less than 8 bits: what they are as tensors of weights, and their bits.
-NARROW: dict[int, tuple[DType, int]] = {
-    getattr(_T, name): (DType.of(ours), bits)
-    for name, ours, bits in (("INT4", "i8", 4), ("UINT4", "u8", 4), ("INT2", "i8", 2), ("UINT2", "u8", 2))
-    if hasattr(_T, name)
+#: Element types that there are none of here, each held in one that has all its numbers: an int4 is an i8 of -8 to 7.
+HELD: dict[int, DType] = {
+    _T.INT2: DType.of("i8"),
+    _T.INT4: DType.of("i8"),
+    _T.UINT2: DType.of("u8"),
+    _T.UINT4: DType.of("u8"),
+    _T.FLOAT4E2M1: DType.of("f32"),
+    _T.FLOAT8E4M3FNUZ: DType.of("f32"),
+    _T.FLOAT8E5M2FNUZ: DType.of("f32"),
+    _T.FLOAT8E8M0: DType.of("f32"),
+}
+#: The bits of each of these: those of less than 8 are packed.
+_BITS: dict[int, int] = {
+    **dict.fromkeys((_T.INT2, _T.UINT2), 2),
+    **dict.fromkeys((_T.INT4, _T.UINT4, _T.FLOAT4E2M1), 4),
+    **dict.fromkeys((_T.FLOAT8E4M3FNUZ, _T.FLOAT8E5M2FNUZ, _T.FLOAT8E8M0), 8),
 }
 _RAW: dict[int, np.dtype[Any]] = {k: d.numpy.newbyteorder("<") for k, d in DTYPES.items()}
+DTYPES.update(HELD)
 
 #: Which field holds the entries of each element type that isn't in ``raw_data``, and how many of it an entry is.
 _FIELDS: dict[int, tuple[str, int]] = {
@@ -125,10 +137,11 @@ class Tensors(Mapping[str, Array]):
             self.types[name] = found
         return found
 
-    def is_narrow(self, name: str) -> bool:
-        """Whether a tensor has integers of less than 8 bits, and so another type here than in the file."""
+    def kind(self, name: str) -> int:
+        """The number of a tensor's element type, if it is one of :data:`HELD`; else 0."""
         held = self.held[name]
-        return not isinstance(held, np.ndarray) and _kind(held) in NARROW
+        kind = 0 if isinstance(held, np.ndarray) else _kind(held)
+        return kind if kind in HELD else 0
 
     def part(self, names: Iterable[str]) -> Tensors:
         """Those of some names."""
@@ -150,9 +163,9 @@ class Tensors(Mapping[str, Array]):
     def _check(self, proto: Any, name: str) -> TensorType:
         kind = proto.data_type
         shape = _shape(proto.dims, name)
-        if kind in NARROW:
-            dtype, bits = NARROW[kind]
-            bytes_ = -(-math.prod(shape) * bits // 8)
+        if kind in HELD:
+            dtype = HELD[kind]
+            bytes_ = -(-math.prod(shape) * _BITS[kind] // 8)
             wanted, field = bytes_, "int32_data"
         else:
             dtype = _dtype(kind, name)
@@ -175,16 +188,13 @@ class Tensors(Mapping[str, Array]):
         if proto.data_location == _T.EXTERNAL:
             start, file = self._place(proto, name, -1)
             type_ = self.types[name]
-            if kind in NARROW:
-                bits = NARROW[kind][1]
-                raw = np.frombuffer(file, np.uint8, -(-type_.size * bits // 8), start)
-                return unpacked(raw, bits, type_)
+            if kind in HELD:
+                raw = np.frombuffer(file, np.uint8, -(-type_.size * _BITS[kind] // 8), start)
+                return _held(_T(dims=shape, data_type=kind, raw_data=raw.tobytes()))
             count = type_.size
             return np.frombuffer(file, _RAW[kind], count, start).reshape(shape) if count else _empty(type_)
-        if kind in NARROW:
-            raw = proto.raw_data if proto.HasField("raw_data") else np.array(proto.int32_data, np.int64)
-            packed = np.frombuffer(raw, np.uint8) if isinstance(raw, bytes) else raw.astype(np.uint8)
-            return unpacked(packed, NARROW[kind][1], self.types[name])
+        if kind in HELD:
+            return _held(proto)
         if proto.HasField("raw_data"):
             return np.frombuffer(proto.raw_data, _RAW[kind]).reshape(shape)
         return numpy_helper.to_array(proto)
@@ -245,6 +255,10 @@ def _kind(held: Any) -> int:
     return held.values.data_type if isinstance(held, onnx.SparseTensorProto) else held.data_type
 
 
+def _held(proto: Any) -> Array:
+    return numpy_helper.to_array(proto).astype(HELD[proto.data_type].numpy)
+
+
 def _empty(type_: TensorType) -> Array:
     return np.zeros(type_.shape, type_.dtype.numpy)
 
@@ -296,21 +310,6 @@ def _mapped(folder: Path | None, location: str, where: str) -> Any:
         return np.memmap(path, np.uint8, "r")
     except OSError as e:
         raise SourceError(f"{where} can't be read: {shown(path)}: {e.strerror or e}") from e
-
-
-def unpacked(packed: Array, bits: int, type_: TensorType) -> Array:
-    """Integers of 4 or 2 bits, the first of a byte in its lowest bits, as 8 bits each.
-
-    >>> unpacked(np.array([0xF1], np.uint8), 4, TensorType((2,), "i8"))
-    array([ 1, -1], dtype=int8)
-    """
-    each = 8 // bits
-    shifts = np.arange(each, dtype=np.uint8) * bits
-    found = ((packed[:, None] >> shifts) & ((1 << bits) - 1)).reshape(-1)[: type_.size]
-    if type_.dtype.is_signed:
-        top = np.uint8(1 << (bits - 1))
-        found = ((found ^ top).astype(np.int8) - np.int8(top)).astype(np.int8)
-    return found.astype(type_.dtype.numpy).reshape(type_.shape)
 
 
 # --- attributes --------------------------------------------------------------------------------------------
