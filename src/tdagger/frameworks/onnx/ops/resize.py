@@ -17,7 +17,7 @@ from tdagger.op import Array, Value
 from tdagger.ops.elementwise import cast, floor, maximum, minimum, round_, where
 from tdagger.ops.indexing import Gather, gather
 from tdagger.ops.source import const
-from tdagger.ops.structure import broadcast_to, concat, group, permute, reduce, slice_axis, split, squeeze, unsqueeze
+from tdagger.ops.structure import group, permute, reduce, split, squeeze, unsqueeze
 
 # Places are computed in float32, as onnxruntime and torch do: what falls on a half or a whole there does so here.
 _F = np.float32
