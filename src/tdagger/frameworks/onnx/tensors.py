@@ -46,6 +46,18 @@ DTYPES: dict[int, DType] = _Types({
 })  # fmt: skip
 #: Ours to ONNX's.
 ONNX_DTYPES: dict[DType, int] = {ours: theirs for theirs, ours in DTYPES.items()}
+#: Element types that there are none of here, each held in one that has all its numbers: an int4 is an i8 of -8 to 7.
+HELD: dict[int, DType] = {
+    _T.INT2: DType.of("i8"),
+    _T.INT4: DType.of("i8"),
+    _T.UINT2: DType.of("u8"),
+    _T.UINT4: DType.of("u8"),
+    _T.FLOAT4E2M1: DType.of("f32"),
+    _T.FLOAT8E4M3FNUZ: DType.of("f32"),
+    _T.FLOAT8E5M2FNUZ: DType.of("f32"),
+    _T.FLOAT8E8M0: DType.of("f32"),
+}
+DTYPES.update(HELD)
 
 
 class Tensors(Mapping[str, Array]):
@@ -55,7 +67,7 @@ class Tensors(Mapping[str, Array]):
         self.protos: dict[str, Any] = {p.name: p for p in protos}
 
     def __getitem__(self, name: str) -> Array:
-        return numpy_helper.to_array(self.protos[name])
+        return _held(self.protos[name])
 
     def type(self, name: str) -> TensorType:
         """The type of a tensor, without reading it."""
@@ -80,6 +92,11 @@ class Tensors(Mapping[str, Array]):
         value = node.attribute[0]
         proto = value.t if value.name == "value" else numpy_helper.from_array(_as_array(value))
         self.protos[node.output[0]] = _named(proto, node.output[0])
+
+
+def _held(proto: Any) -> Array:
+    array = numpy_helper.to_array(proto)
+    return array.astype(HELD[proto.data_type].numpy) if proto.data_type in HELD else array
 
 
 def _named(proto: Any, name: str) -> Any:
@@ -110,5 +127,5 @@ def attribute(a: onnx.AttributeProto) -> Any:
     if kind == a.STRINGS:
         return tuple([s.decode("utf-8") for s in a.strings])
     if kind == a.TENSOR:
-        return numpy_helper.to_array(a.t)
+        return _held(a.t)
     raise UnsupportedError(f"its attribute {a.name} is of a kind that isn't imported")

@@ -1,6 +1,42 @@
 """The table of ONNX's operators: :data:`RULES`, filled by the modules of this package."""
 
-from tdagger.frameworks.onnx.ops import elementwise, networks, norm, pool, recurrent, resize, structure
+from tdagger.frameworks.onnx.ops import (
+    attention,
+    casts,
+    contrib,
+    elementwise,
+    indexing,
+    losses,
+    networks,
+    norm,
+    pool,
+    quantized,
+    random,
+    recurrent,
+    reduction,
+    resize,
+    signal,
+    structure,
+)
 from tdagger.frameworks.onnx.ops.table import RULES, find
 
-__all__ = ["RULES", "elementwise", "find", "networks", "norm", "pool", "recurrent", "resize", "structure"]
+__all__ = [
+    "RULES",
+    "attention",
+    "casts",
+    "contrib",
+    "elementwise",
+    "find",
+    "indexing",
+    "losses",
+    "networks",
+    "norm",
+    "pool",
+    "quantized",
+    "random",
+    "recurrent",
+    "reduction",
+    "resize",
+    "signal",
+    "structure",
+]

@@ -17,7 +17,7 @@ from tdagger.op import Array, Value
 from tdagger.ops.elementwise import cast, floor, maximum, minimum, round_, where
 from tdagger.ops.indexing import Gather, gather
 from tdagger.ops.source import const
-from tdagger.ops.structure import broadcast_to, concat, group, permute, reduce, slice_axis, split, squeeze, unsqueeze
+from tdagger.ops.structure import group, permute, reduce, split, squeeze, unsqueeze
 
 # Places are computed in float32, as onnxruntime and torch do: what falls on a half or a whole there does so here.
 _F = np.float32
@@ -271,7 +271,7 @@ _TORCH_MODES = {"linear": "bilinear", "cubic": "bicubic", "nearest": "nearest"}
 
 
 @rule("GridSample", since=16)
-def _grid_sample(
+def grid_sample(
     X: Value, grid: Value, *, align_corners: int = 0, mode: str = "linear", padding_mode: str = "zeros"
 ) -> Value:
     """Entries at places in -1..1. The composite, torch's, but for what torch hasn't, and where the two differ.
