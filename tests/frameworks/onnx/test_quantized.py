@@ -107,7 +107,13 @@ def test_integers_of_four_bits_saturate_at_theirs(dtype: Any, kind: int, low: in
         "QuantizeLinear", [x, np.float32(1), zero], 21, held=(2,), kinds=[kind], expected=[wanted.astype(held)]
     )  # fmt: skip
     weight = wanted.astype(dtype)
-    agree("DequantizeLinear", [weight, np.float32(0.5), zero], 21, held=(0, 1, 2), expected=[(wanted - 2) * np.float32(0.5)])
+    agree(
+        "DequantizeLinear",
+        [weight, np.float32(0.5), zero],
+        21,
+        held=(0, 1, 2),
+        expected=[(wanted - 2) * np.float32(0.5)],
+    )
 
 
 def test_a_half_precision_scale() -> None:
