@@ -1,28 +1,54 @@
-"""From ONNX: a file, its bytes or a ModelProto to a TDAG, by the rules in :mod:`tdagger.frameworks.onnx.ops`."""
+"""From ONNX: a file, its bytes or a ModelProto to a TDAG, by the rules in :mod:`tdagger.frameworks.onnx.ops`.
+
+Which leaf a tensor of the model becomes (an initializer, a sparse one, a Constant node):
+
+- a parameter: floats and complex numbers of rank 1 and more, but for one number in a Constant node;
+- a buffer: where an operator takes it as a statistic (the annotation ``Statistic`` of its rule); integers of 8 bits
+  and less of rank 2 and more, which are quantized weights; integers of more than 65,536 entries;
+- a constant: single numbers, and all other integers and bools, which are shapes, indices, masks, zero points.
+
+Where a rule wants numbers (``Ints`` and the like) they are read, whatever holds them. The state has all parameters and
+buffers by the names of the file, in its order, and initializers that nothing uses.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 
-from tdagger.errors import InputError, TDaggerError, UnsupportedError
+from tdagger.errors import InputError, SourceError, TDaggerError, UnsupportedError, warn
 from tdagger.frameworks.importing import Importing, Problem
-from tdagger.frameworks.known import array_of_constant
+from tdagger.frameworks.onnx.again import Again
+from tdagger.frameworks.onnx.calls import Call, Known, bind
+from tdagger.frameworks.onnx.external import results_of, written
+from tdagger.frameworks.onnx.functions import body_of, key_of, plain
+from tdagger.frameworks.onnx.held import CARRIES, READS
 from tdagger.frameworks.onnx.ops import find
-from tdagger.frameworks.onnx.ops.table import OpRule, Parameter, why_not
-from tdagger.frameworks.onnx.tensors import DTYPES, HELD, Tensors, attribute
+from tdagger.frameworks.onnx.ops.table import NO_RULE, Parameter, why_not
+from tdagger.frameworks.onnx.origins import Modules
+from tdagger.frameworks.onnx.read import Model, read
+from tdagger.frameworks.onnx.scope import Scope, in_order, place_of
+from tdagger.frameworks.onnx.sizes import Declared, axis_names, bound, declared, lie
+from tdagger.frameworks.onnx.tensors import DTYPES, HELD, Tensors, constant_of, name_of
 from tdagger.graph import Graph, bulk
 from tdagger.names import shown
 from tdagger.network import Weight, plain_signature
-from tdagger.op import Array, Value
+from tdagger.op import Value
 from tdagger.ops.source import Buffer, Input, const
 from tdagger.ops.source import Parameter as Learned
 from tdagger.tensordag import Origin, TensorDAG
 from tdagger.types import TensorType
+
+#: Integers of more entries are a buffer.
+_MANY = 1 << 16
+#: Functions are nested no deeper, and have no more nodes in all their calls.
+_DEEPEST, _MOST = 64, 1 << 17
+#: So many lies of a file are told.
+_TOLD = 8
 
 
 def from_onnx(
@@ -36,171 +62,496 @@ def from_onnx(
 ) -> TensorDAG:
     """A TDAG of an ONNX model: the path of a file, its bytes, or a ModelProto.
 
-    ``sizes`` are those of dimensions that the file names (``{"batch": 1}``), ``inputs`` whole shapes by the names of
-    the inputs; InputError asks for what is missing. ``values`` makes inputs constants of the network
-    (``{"shape": [2, -1]}``): those that say how it is built.
-    UnsupportedError names all operators that can't be imported.
+    ``sizes`` are those of dimensions that the file names (``{"batch": 1}``), or doesn't (``{"x.0": 1}`` is the first of
+    input x); ``inputs`` whole shapes by the names of the inputs. InputError asks for all that is missing, by name.
+    ``values`` makes inputs constants of the network: those that say how it is built (``{"shape": [2, -1]}``).
+    With ``external``, operators without a rule are kept as external ones, where the types of their results are known.
+
+    Weights are read when they are asked for (``dag.weights`` is lazy), external data by a map of its file. A model with
+    open sizes stays at hand (``dag.source``): ``dag.resize`` imports it again at other sizes.
+
+    UnsupportedError names all operators that can't be imported, with the nodes; SourceError what is wrong with the
+    file: the byte, the node or the tensor. A UserWarning names types that the file declares and that aren't so.
     """
-    proto = model if isinstance(model, onnx.ModelProto) else onnx.ModelProto.FromString(
-        model if isinstance(model, bytes) else Path(model).read_bytes()
-    )  # fmt: skip
-    title = name or proto.graph.name or "onnx"
+    return imported(read(model), Asked(sizes, inputs, values, external, name))
+
+
+class Asked(NamedTuple):
+    """What :func:`from_onnx` is asked for besides the model; ``quiet``: what there is to say was said before."""
+
+    sizes: Mapping[str, int] | None
+    shapes: Mapping[str, Sequence[int]] | None
+    values: Mapping[str, Any] | None
+    external: bool
+    name: str
+    quiet: bool = False
+
+
+def imported(model: Model, asked: Asked) -> TensorDAG:
+    """A model that was read, imported."""
     with bulk():
-        return _Walk(proto, dict(sizes or {}), dict(inputs or {}), dict(values or {}), external).network(title)
-
-
-#: The operators that move entries of any element type, or make some of the type of an input: which input.
-_CARRIES = {
-    "Identity": 0, "Reshape": 0, "Flatten": 0, "Transpose": 0, "Squeeze": 0, "Unsqueeze": 0, "Pad": 0, "CastLike": 1,
-    "QuantizeLinear": 2,
-}  # fmt: skip
+        return _Walk(model, asked.external).network(asked)
 
 
 class _Walk(Importing):
-    """One model as it is read: the values by the names the file gives them."""
+    """One model as it is imported."""
 
-    def __init__(
-        self,
-        model: onnx.ModelProto,
-        sizes: dict[str, int],
-        shapes: dict[str, Sequence[int]],
-        fixed: dict[str, Any],
-        external: bool,
-    ) -> None:
-        super().__init__(external, [i.name for i in model.graph.input])
-        self.model, self.sizes, self.shapes, self.fixed = model, sizes, shapes, fixed
-        self.versions = {o.domain if o.domain != "ai.onnx" else "": o.version for o in model.opset_import}
-        self.tensors = Tensors(model.graph.initializer)
-        self.values: dict[str, Value] = {}
-        #: The tensors that are leaves, and what the state says of them.
+    def __init__(self, model: Model, external: bool) -> None:
+        graph = model.proto.graph
+        super().__init__(external, [i.name for i in graph.input])
+        self.model, self.graph = model, graph
+        self.tensors = Tensors(folder=model.folder)
+        self.leaves: dict[str, Value] = {}
+        #: What the state says of the tensors that are leaves; which tensors were read at all.
         self.state: dict[str, Weight] = {}
-        #: The element types of what is held in another one, by name.
-        self.held: dict[str, int] = {}
-        #: The arrays of values that numbers were read from, None for those that aren't known.
-        self.known: dict[Value, Array | None] = {}
+        self.used: set[str] = set()
+        self.constants: set[str] = set()
+        self.known = Known(self.tensors)
+        self.modules = Modules()
+        self.calls: dict[Any, Call | str] = {}
+        self.functions = {key_of(f): f for f in model.proto.functions}
+        self.bodies: dict[Any, Any] = {}
+        self.depth = self.inside = 0
+        self.sizes: dict[str, int] = {}
+        #: For every problem the names that its node would have made.
+        self.failing: list[set[str]] = []
 
-    def network(self, title: str) -> TensorDAG:
-        graph = self.model.graph
-        given: dict[str, Value] = {}
-        for info in (*graph.input, *graph.value_info):
-            self._is_held(info.name, info.type.tensor_type.elem_type)
-        for t in graph.initializer:
-            self._is_held(t.name, t.data_type)
-        unknown = self.fixed.keys() - {i.name for i in graph.input}
-        if unknown:
-            raise InputError(f"values are given for {', '.join(map(shown, sorted(unknown)))}, which is no input")
-        for i in graph.input:
-            if i.name in self.fixed:
-                self.values[i.name] = const(self.fixed[i.name], DTYPES[i.type.tensor_type.elem_type])
-            elif i.name not in self.tensors:
-                given[i.name] = self.values[i.name] = Input(i.name, self._type(i))()
-        for node in graph.node:
-            self._node(node)
-        if self.problems and not self.external:
+    # The network.
+
+    def network(self, asked: Asked) -> TensorDAG:
+        graph = self.graph
+        scope = Scope(_versions(self.model.proto.opset_import))
+        self._initializers(scope)
+        own = self._inputs(scope, asked.values or {})
+        types = bound(own, asked.sizes, asked.shapes)
+        self.sizes = types.sizes
+        given = {n: Input(n, t)() for n, t in types.types.items()}
+        scope.values.update(given)
+        self._nodes(scope, _sorted(graph.node, scope))
+        if self.problems:
+            self._without_dead()
+        if self.problems:
             raise self.error(what="nodes")
-        outputs = {o.name: self.value(o.name, False) for o in graph.output}
+        outputs = self._outputs(scope)
+        if not asked.quiet:
+            self._tell_lies(scope)
+        title = asked.name or graph.name or "onnx"
         signature = self.with_seed(given, plain_signature(len(given), len(outputs)))
         made = Graph(given, outputs, {}, title, self.order)
-        return TensorDAG(made, self.tensors.part(self.state), signature, self.state, self.origins, {}, title)
+        state = self._state()
+        weights = self.tensors.part(state)
+        names = axis_names(own, types.sizes)
+        source = self._source(own, asked) if any(i.free for i in own) else None
+        modules = self.modules.named()
+        return TensorDAG(made, weights, signature, state, self.origins, modules, title, names, source)
 
-    def _type(self, info: onnx.ValueInfoProto) -> TensorType:
-        t = info.type.tensor_type
-        if info.name in self.shapes:
-            return TensorType(tuple(self.shapes[info.name]), DTYPES[t.elem_type])
-        found: list[int] = []
-        for d in t.shape.dim:
-            size = d.dim_value if d.HasField("dim_value") else self.sizes.get(d.dim_param)
-            if size is None:
-                raise InputError(f"input {shown(info.name)} has a size {shown(d.dim_param)}: give sizes={{...}}")
-            found.append(size)
-        return TensorType(tuple(found), DTYPES[t.elem_type])
+    def _source(self, own: Sequence[Declared], asked: Asked) -> Again:
+        model = self.model
 
-    def _is_held(self, name: str, kind: int) -> None:
-        if kind in HELD:
-            self.held[name] = kind
+        def importing(shapes: Mapping[str, tuple[int, ...]]) -> TensorDAG:
+            return imported(model, asked._replace(sizes=None, shapes=shapes, quiet=True))
 
-    def value(self, name: str, statistic: bool) -> Value:
-        """The value that the file calls ``name``; a weight becomes a leaf when it is first asked for."""
-        found = self.values.get(name)
+        return Again(model, own, importing)
+
+    def _initializers(self, scope: Scope) -> None:
+        for proto in self.graph.initializer:
+            self._hold(scope, proto.name, proto)
+        for proto in self.graph.sparse_initializer:
+            self._hold(scope, proto.values.name, proto)
+
+    def _hold(self, scope: Scope, name: str, held: Any) -> None:
+        """Take a tensor in: what it is called in a scope is what it is called in the model, if that isn't taken."""
+        if not name or scope.knows(name):
+            raise SourceError(f"{self.model.name} has two tensors called {shown(name)}" if name else _UNNAMED)
+        own = name if not scope.place else f"{scope.place}{name}"
+        while own in self.tensors.held:
+            own += "_"
+        self.tensors.held[own] = held
+        scope.tensors[name] = own
+        kind = self.tensors.kind(own)
+        if kind:
+            scope.held[name] = kind
+
+    def _inputs(self, scope: Scope, values: Mapping[str, Any]) -> list[Declared]:
+        """What the file says of the inputs; those with values are constants."""
+        zero_is_open = any(len(t.dims) and t.data_type in _FLOATS for t in self.graph.initializer)
+        found: dict[str, Declared] = {}
+        for info in self.graph.input:
+            name = info.name
+            if name in self.tensors.held:
+                continue
+            if not name or name in found or name in scope.values:
+                raise SourceError(f"{self.model.name} has two inputs called {shown(name)}" if name else _UNNAMED)
+            kind = info.type.tensor_type.elem_type
+            if kind in HELD:
+                scope.held[name] = kind
+            if name in values:
+                scope.values[name] = const(values[name], DTYPES[kind])
+            else:
+                found[name] = declared(info, zero_is_open)
+        odd = [n for n in values if n not in scope.values]
+        if odd:
+            raise InputError(f"values: there is no input {', '.join(map(shown, odd))} in the model")
+        return list(found.values())
+
+    def _outputs(self, scope: Scope) -> dict[str, Value]:
+        outputs: dict[str, Value] = {}
+        for o in self.graph.output:
+            name = o.name
+            while name in outputs:
+                name += "_"
+            found = self._find(scope, o.name)
+            if found is None:
+                raise SourceError(f"the output {shown(o.name)} of {self.model.name} is made by nothing")
+            outputs[name] = found
+        if not outputs:
+            raise SourceError(f"{self.model.name} has no outputs")
+        return outputs
+
+    def _state(self) -> dict[str, Weight]:
+        """All weights in the order of the file; initializers that nothing uses with them."""
+        found: dict[str, Weight] = {}
+        initial = {t.name for t in self.graph.initializer} | {t.values.name for t in self.graph.sparse_initializer}
+        for name in self.tensors.held:
+            weight = self.state.get(name)
+            if weight is None and name in initial and name not in self.used:
+                try:
+                    kind = self.tensors.type(name)
+                except UnsupportedError:
+                    continue  # nothing uses it, and there is no type for it
+                weight = Weight(kind, _is_learned(kind))
+            if weight is not None:
+                found[name] = weight
+        return found
+
+    def _tell_lies(self, scope: Scope) -> None:
+        told: list[str] = []
+        graph = self.graph
+        for info in (*graph.input, *graph.output, *graph.value_info):
+            value = scope.values.get(info.name)
+            found = "" if value is None else lie(info, value, self.sizes)
+            if found:
+                told.append(found)
+        told = list(dict.fromkeys(told))
+        if told:
+            more = f" and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+            warn(f"{self.model.name} declares types that aren't so; they aren't used: {'; '.join(told[:_TOLD])}{more}")
+
+    def _without_dead(self) -> None:
+        """Leave out the problems of nodes that no output needs."""
+        makers = {n: node for node in self.graph.node for n in node.output}
+        needed: set[str] = set()
+        stack = [o.name for o in self.graph.output]
+        while stack:
+            name = stack.pop()
+            node = makers.get(name)
+            if name in needed or node is None:
+                continue
+            needed.update(node.output)
+            stack += node.input
+            stack += _read_inside(node)
+        self.problems = [p for p, out in zip(self.problems, self.failing, strict=True) if not out or out & needed]
+
+    # Leaves.
+
+    def _find(self, scope: Scope, name: str, statistic: bool = False) -> Value | None:
+        """The value that a scope calls ``name``; a tensor becomes a leaf when it is first asked for."""
+        found = scope.values.get(name)
+        if found is None:
+            own = scope.tensors.get(name)
+            if own is not None:
+                found = scope.values[name] = self._leaf(own, statistic)
+        return found
+
+    def _leaf(self, name: str, statistic: bool) -> Value:
+        found = self.leaves.get(name)
         if found is not None:
             return found
-        if name not in self.tensors:
-            raise InputError(f"{shown(name)} is used and nothing makes it")
         kind = self.tensors.type(name)
-        if kind.dtype.is_float and kind.rank:
-            leaf = (Buffer if statistic else Learned)(name, kind)()
-            self.state[name] = Weight(kind, not statistic)
-        elif kind.size > 1 << 16:
-            leaf = Buffer(name, kind)()
+        dtype = kind.dtype
+        self.used.add(name)
+        learned = _is_learned(kind) and not (kind.size == 1 and name in self.constants)
+        if learned and not statistic:
+            found = Learned.of(name, kind)
+            self.state[name] = Weight(kind, True)
+        elif learned or kind.size > _MANY or (dtype.is_int and dtype.bytes == 1 and kind.rank > 1):
+            found = Buffer.of(name, kind)
             self.state[name] = Weight(kind, False)
         else:
-            leaf = const(self.tensors[name], kind.dtype)
-        self.values[name] = leaf
-        return leaf
+            found = const(self.tensors[name], dtype)
+        self.leaves[name] = found
+        return found
 
-    def _node(self, node: onnx.NodeProto) -> None:
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        origin = Origin("", node.op_type, node.name)
-        rule = find(domain, node.op_type, self.versions.get(domain, 1))
-        if node.op_type == "Constant" and not domain:
-            self.tensors.add_constant(node)
-            self._is_held(node.output[0], node.attribute[0].t.data_type)
-            return
-        try:
-            if rule is None:
-                raise UnsupportedError(why_not(domain, node.op_type))
-            results = self._called(rule, node)
-        except (TDaggerError, ValueError) as e:
-            self.problems.append(Problem(node.op_type, str(e), shown(node.name)))
-            return
-        self.note(results, origin)
-        made = results if isinstance(results, tuple) else (results,)
-        for name, result in zip(node.output, made, strict=False):
-            if name and result is not None:
-                self.values[name] = result
-                self._is_held(name, self._held_by(node))
+    # Nodes.
 
-    def _held_by(self, node: onnx.NodeProto) -> int:
-        """The element type of a node's result, where that is held in another one; else 0."""
-        stated = next((a.i for a in node.attribute if a.name in ("to", "output_dtype") and a.i), 0)
-        at = _CARRIES.get(node.op_type, len(node.input))
-        return stated or (self.held.get(node.input[at], 0) if at < len(node.input) else 0)
+    def _nodes(self, scope: Scope, nodes: Sequence[Any]) -> None:
+        values, tensors = scope.values, scope.tensors
+        for node in nodes:
+            op, domain = node.op_type, plain(node.domain)
+            try:
+                if op == "Constant" and not domain:
+                    self._constant(scope, node)
+                    continue
+                inputs = list(node.input)
+                if not all(n in values or n in tensors for n in inputs):
+                    inputs = self._resolved(scope, node, inputs)
+                    if inputs is None:  # it needs what failed
+                        scope.failed.update(n for n in node.output if n)
+                        continue
+                name = node.name
+                origin = Origin(scope.module or self.modules.of(node, name, op), op, scope.place + name)
+                results = self._called(scope, node, op, domain, inputs, origin)
+                outputs = node.output
+                if results.__class__ is Value:
+                    results = (results,)
+                if len(results) < len(outputs) or None in results:
+                    self._all_made(node, results)
+                for out, result in zip(outputs, results, strict=False):
+                    if out:
+                        if out in values or out in tensors:
+                            raise SourceError(f"{shown(out)} is made twice, or is an input or a tensor too")
+                        values[out] = result
+            except SourceError as e:
+                raise SourceError(f"node {scope.place}{place_of(node)} of {self.model.name}: {e}") from e
+            except Exception as e:  # a rule meets attributes and types that nobody wrote it for
+                self._failed(scope, node, e)
 
-    def _called(self, rule: OpRule, node: onnx.NodeProto) -> Any:
-        attributes = {a.name: attribute(a) for a in node.attribute}
-        odd = [n for n in attributes if n not in rule.attributes]
-        if odd:
-            raise UnsupportedError(f"its attribute {', '.join(map(shown, odd))} isn't known to its rule")
-        args: list[Any] = []
-        for i, name in enumerate(node.input):
-            p = rule.inputs[i] if i < len(rule.inputs) else rule.rest
-            if p is None:
-                raise UnsupportedError(f"it has {len(node.input)} inputs, its rule takes {len(rule.inputs)}")
-            args.append(self._argument(p, name) if name else None)
-        for p in rule.inputs[len(args) :]:
-            if p.name in attributes:
-                args.append(attributes.pop(p.name))
-            elif not p.optional:
-                raise UnsupportedError(f"its input {p.name} is missing")
+    def _resolved(self, scope: Scope, node: Any, inputs: list[str]) -> list[str] | None:
+        """The inputs of a node with those that aren't given as ""; None if one couldn't be imported."""
+        found: list[str] = []
+        for name in inputs:
+            if name in scope.failed:
+                return None
+            if not name or name in scope.missing:
+                found.append("")
+            elif scope.knows(name):
+                found.append(name)
             else:
-                break
-        own = {
-            "version": self.versions.get(node.domain, 1),
-            "wanted": [bool(n) for n in node.output],
-            "draw": self.draw,
-            "types": [self.held.get(n, 0) for n in node.input],
-        }
-        return rule.function(*args, **attributes, **{n: own[n] for n in rule.own})
+                raise SourceError(f"its input {shown(name)} is made by nothing")
+        return found
 
-    def _argument(self, p: Parameter, name: str) -> Any:
-        if p.number is None:
-            return self.value(name, p.statistic)
-        if name in self.tensors and name not in self.values:
-            return p.number(self.tensors[name])
-        value = self.value(name, False)
-        if value not in self.known:
-            self.known[value] = array_of_constant(value)
-        array = self.known[value]
+    def _failed(self, scope: Scope, node: Any, error: Exception) -> None:
+        """Note a node that can't be imported, and what it makes."""
+        why = str(error) if isinstance(error, TDaggerError | ValueError) else f"{type(error).__name__}: {error}"
+        if not (isinstance(error, _InBody)):
+            where = f"{shown(scope.place)}{place_of(node)}" if node.name or scope.place else place_of(node)
+            domain = plain(node.domain)
+            self.problems.append(Problem(f"{domain}.{node.op_type}" if domain else node.op_type, why, where))
+            self.failing.append({n for n in node.output if n} if not scope.place else set())
+        scope.failed.update(n for n in node.output if n)
+
+    def _constant(self, scope: Scope, node: Any) -> None:
+        if len(node.output) != 1 or not node.output[0]:
+            raise SourceError("a Constant has one output")
+        name = node.output[0]
+        if scope.knows(name):
+            raise SourceError(f"{shown(name)} is made twice, or is an input or a tensor too")
+        if scope.attributes is not None:
+            node = _with_attributes(node, scope.attributes)
+        self._hold(scope, name, constant_of(node))
+        self.constants.add(scope.tensors[name])
+
+    def _all_made(self, node: Any, results: Sequence[Any]) -> None:
+        lost = [n for i, n in enumerate(node.output) if n and (i >= len(results) or results[i] is None)]
+        if lost:
+            raise UnsupportedError(f"its output {', '.join(map(shown, lost))} isn't made here")
+
+    def _held(self, scope: Scope, node: Any, call: Call, inputs: Sequence[str]) -> None:
+        """What has an element type held in another one: refused where its rule doesn't know that, else noted."""
+        op = node.op_type
+        if not call.types and op not in CARRIES and op not in READS:
+            for name in inputs:
+                if name in scope.held:
+                    raise UnsupportedError(
+                        f"{shown(name)} is of {name_of(scope.held[name])}, an element type there is none of here: only "
+                        "operators that move or convert its numbers are imported"
+                    )
+        at = CARRIES.get(op, len(inputs))
+        found = call.held or (scope.held.get(inputs[at], 0) if at < len(inputs) else 0)
+        if found:
+            scope.held.update((n, found) for n in node.output if n)
+
+    def _called(self, scope: Scope, node: Any, op: str, domain: str, inputs: list[str], origin: Origin) -> Any:
+        attributes = node.attribute
+        if scope.attributes is not None and attributes:
+            node = _with_attributes(node, scope.attributes)
+            attributes = node.attribute
+        if self.functions:
+            function = self.functions.get((domain, op, node.overload))
+            if function is not None:
+                return self._function(scope, node, function, inputs, origin)
+        version = scope.versions.get(domain, 1)
+        given = tuple([a.SerializeToString() for a in attributes]) if attributes else ()
+        key = (op, domain, version, len(inputs) if "" not in inputs else tuple([bool(n) for n in inputs]), given)
+        call = self.calls.get(key)
+        if call is None:
+            call = self.calls[key] = self._bound(op, domain, version, inputs, attributes, scope)
+        if isinstance(call, str):
+            return self._without_rule(scope, node, domain, version, inputs, origin, call)
+        values = scope.values
+        if scope.held or call.held:
+            self._held(scope, node, call, inputs)
+        if call.plain:
+            args = [values.get(n) or self._find(scope, n) for n in inputs]
+        else:
+            args = [
+                None
+                if p is None
+                else self._find(scope, n, p.statistic)
+                if p.number is None
+                else self._numbers(scope, p, n)
+                for p, n in zip(call.parameters, inputs, strict=False)
+            ]
+        if call.types:
+            call = call._replace(keywords={**call.keywords, "types": [scope.held.get(n, 0) for n in inputs]})
+        if call.wanted:
+            results = call.function(*args, wanted=[bool(n) for n in node.output], **call.keywords)
+        else:
+            results = call.function(*args, **call.keywords)
+        self.note(results, origin)
+        return results
+
+    def _bound(
+        self, op: str, domain: str, version: int, inputs: list[str], attributes: Sequence[Any], scope: Scope
+    ) -> Call | str:
+        """How a kind of nodes calls its rule, or why it has none."""
+        if domain not in scope.versions and domain == "":
+            raise SourceError(f"{self.model.name} has operators of ONNX and doesn't say of which version")
+        rule = find(domain, op, version)
+        if rule is None:
+            return why_not(domain, op)
+        return bind(rule, inputs, attributes, version, self.draw, self.model.folder)
+
+    def _numbers(self, scope: Scope, p: Parameter, name: str) -> Any:
+        assert p.number is not None
+        own = scope.tensors.get(name)
+        if own is not None:
+            self.used.add(own)
+            self.tensors.type(own)
+            return p.number(self.tensors[own])
+        array = self.known.array(scope.values[name])
         if array is None:
-            raise UnsupportedError(f"its input {p.name} depends on data ({shown(name)})")
+            raise UnsupportedError(f"its input {p.name} depends on data ({shown(name)}), and has to be known here")
         return p.number(np.asarray(array))
+
+    # Functions.
+
+    def _without_rule(
+        self, scope: Scope, node: Any, domain: str, version: int, inputs: list[str], origin: Origin, why: str
+    ) -> Any:
+        """What a node without a rule gives: by the function that ONNX defines it by, or as an external op."""
+        arguments = [None if not n else self._find(scope, n) for n in inputs]
+        if why == NO_RULE:
+            types = tuple([None if a is None else a.type for a in arguments])
+            key = (node.op_type, domain, version, types, node.SerializeToString())
+            if key not in self.bodies:
+                self.bodies[key] = body_of(node, domain, version, types)
+            if self.bodies[key] is not None:
+                return self._function(scope, node, self.bodies[key], inputs, origin)
+        if not self.external or any(a.type in (a.GRAPH, a.GRAPHS) for a in node.attribute):
+            raise UnsupportedError(why)
+        declared_types = {i.name: i.type for i in (*self.graph.value_info, *self.graph.output)}
+        results = results_of(node, domain, version, arguments, declared_types, self.sizes)
+        target, places, keywords, tensors = written(node, domain, arguments)
+        return self.stand_in("onnx", target, places, keywords, results, tensors, origin)
+
+    def _function(self, scope: Scope, node: Any, function: Any, inputs: list[str], origin: Origin) -> Any:
+        """The results of a function called by a node."""
+        if self.depth >= _DEEPEST:
+            raise SourceError(f"functions are nested more than {_DEEPEST} deep at {shown(function.name)}")
+        self.inside += len(function.node)
+        if self.inside > _MOST:
+            raise SourceError(f"the calls of its functions have more than {_MOST} nodes")
+        if len(inputs) > len(function.input):
+            raise UnsupportedError(f"it has {len(inputs)} inputs, its function takes {len(function.input)}")
+        place = f"{scope.place}{node.name or (node.output[0] if node.output else function.name)}/"
+        given = {a.name: a for a in function.attribute_proto} | {a.name: a for a in node.attribute}
+        inner = Scope(_versions(function.opset_import) or scope.versions, place, origin.module, given)
+        for formal, name in zip(function.input, [*inputs, *[""] * len(function.input)], strict=False):
+            if not name:
+                inner.missing.add(formal)
+            elif name in scope.tensors:
+                inner.tensors[formal] = scope.tensors[name]
+            else:
+                inner.values[formal] = scope.values[name]
+            if name in scope.held:
+                inner.held[formal] = scope.held[name]
+        before = len(self.problems)
+        self.depth += 1
+        try:
+            self._nodes(inner, _sorted(function.node, inner))
+        finally:
+            self.depth -= 1
+        if len(self.problems) > before:
+            raise _InBody
+        results: list[Value | None] = []
+        for name in function.output:
+            found = self._find(inner, name)
+            if found is None:
+                raise SourceError(f"the output {shown(name)} of its function is made by nothing")
+            results.append(found)
+        for out, name in zip(node.output, function.output, strict=False):
+            if name in inner.held and out:
+                scope.held[out] = inner.held[name]
+        return tuple(results)
+
+
+class _InBody(UnsupportedError):
+    """A node whose function has nodes that can't be imported, which are noted already."""
+
+
+_UNNAMED = "an input or a tensor has no name"
+_FLOATS = frozenset({1, 10, 11, 16})
+
+
+def _versions(imports: Sequence[Any]) -> dict[str, int]:
+    """The version of each operator set; of one imported several times the newest."""
+    found: dict[str, int] = {}
+    for o in imports:
+        domain = plain(o.domain)
+        found[domain] = max(found.get(domain, 0), o.version)
+    return found
+
+
+def _is_learned(kind: TensorType) -> bool:
+    return bool(kind.rank) and (kind.dtype.is_float or kind.dtype.is_complex)
+
+
+def _sorted(nodes: Sequence[Any], scope: Scope) -> Sequence[Any]:
+    """The nodes in an order in which each comes after what it needs: the file's, if it is one."""
+    known = {*scope.values, *scope.tensors, *scope.missing, ""}
+    for node in nodes:
+        if not known.issuperset(node.input):
+            return in_order(nodes, {*scope.values, *scope.tensors, *scope.missing})
+        known.update(node.output)
+    return nodes
+
+
+def _with_attributes(node: Any, given: Mapping[str, Any]) -> Any:
+    """A node of a function with the attributes of its call in the places where it refers to them."""
+    if not any(a.ref_attr_name for a in node.attribute):
+        return node
+    made = type(node)()
+    made.CopyFrom(node)
+    del made.attribute[:]
+    for a in node.attribute:
+        if not a.ref_attr_name:
+            made.attribute.append(a)
+        elif a.ref_attr_name in given:
+            made.attribute.append(given[a.ref_attr_name])
+            made.attribute[-1].name = a.name
+    return made
+
+
+def _read_inside(node: Any) -> list[str]:
+    """The names that graphs in a node's attributes read."""
+    found: list[str] = []
+    stack = [a for a in node.attribute if a.type in (a.GRAPH, a.GRAPHS)]
+    while stack:
+        a = stack.pop()
+        for graph in [a.g] if a.type == a.GRAPH else a.graphs:
+            found += [o.name for o in graph.output]
+            for inner in graph.node:
+                found += inner.input
+                stack += [b for b in inner.attribute if b.type in (b.GRAPH, b.GRAPHS)]
+    return found

@@ -78,6 +78,8 @@ RULES: dict[tuple[str, str], list[OpRule]] = {}
 
 MICROSOFT = "com.microsoft"
 
+#: Why there is no rule where there is no other reason: then an operator's body may do.
+NO_RULE = "there is no rule for it"
 _STRINGS = "it works on strings, and tensors here hold numbers"
 _SEQUENCES = "sequences of tensors and optional ones aren't imported"
 _CONTROL = "control flow isn't imported"
@@ -101,7 +103,7 @@ def why_not(domain: str, name: str) -> str:
         return "operators of ai.onnx.ml (trees, linear models, tables of strings) aren't imported"
     if domain.startswith("ai.onnx.preview.training"):
         return "operators that train (gradients, optimizers) aren't imported: to_torch() gives a module that trains"
-    return REASONS.get((domain, name), "there is no rule for it")
+    return REASONS.get((domain, name), NO_RULE)
 
 
 def rule(*names: str, since: int = 1, domain: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
