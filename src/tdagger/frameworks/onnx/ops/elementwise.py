@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from tdagger import library as lib
 from tdagger.frameworks.known import number_of
-from tdagger.frameworks.onnx.ops.table import Float, Int, rule, unsupported
+from tdagger.frameworks.onnx.ops.table import rule, unsupported
 from tdagger.library.linear import wide
 from tdagger.op import Value
 from tdagger.ops import elementwise as e
@@ -317,33 +317,3 @@ for _name, _along_axis in {"Softmax": _softmax_of, "LogSoftmax": _log_softmax_of
 
 
 # --- dropout -----------------------------------------------------------------------------------------------
-
-
-@rule("Dropout", since=7)
-def _dropout_inference(data: Value, *, ratio: float = 0.5, wanted: Sequence[bool]) -> tuple[Value, Value | None]:
-    """In inference, what these versions are: ``to_torch()`` drops under train()."""
-    return _kept(data, ratio, wanted)
-
-
-@rule("Dropout", since=12)
-def _dropout(
-    data: Value, ratio: Float | None = None, training_mode: Int | None = None, *, seed: int | None = None,
-    wanted: Sequence[bool], draw: Callable[[], Value],
-) -> tuple[Value, Value | None]:  # fmt: skip
-    """A seed of the file isn't used: ONNX doesn't say which numbers follow from it."""
-    del seed
-    ratio = 0.5 if ratio is None else ratio
-    if not training_mode or not ratio:
-        return _kept(data, ratio if not training_mode else 0.0, wanted)
-    stream = draw()
-    mask = e.not_equal(lib.dropout_train(e.full_like(data, 1.0), stream, p=ratio), 0.0) if _second(wanted) else None
-    return lib.dropout_train(data, stream, p=ratio), mask
-
-
-def _second(wanted: Sequence[bool]) -> bool:
-    return len(wanted) > 1 and wanted[1]
-
-
-def _kept(data: Value, ratio: float, wanted: Sequence[bool]) -> tuple[Value, Value | None]:
-    mask = lib.filled(data, value=True, dtype=DType.of("bool")) if _second(wanted) else None
-    return (lib.dropout(data, p=ratio) if ratio else data), mask
