@@ -22,7 +22,7 @@ from tdagger.frameworks.onnx.emit.writer import SAME, Row, Writer, has_sizes, pe
 from tdagger.graph import Graph
 from tdagger.op import Value
 from tdagger.ops.source import Const, Parameter
-from tdagger.ops.structure import Permute, slice_axis
+from tdagger.ops.structure import slice_axis, squeeze, unsqueeze
 from tdagger.types import DType, Size, TensorType, bool_, i64, in_numbers
 
 Fields = dict[str, Any]
@@ -74,6 +74,8 @@ def _with(op: str, **names: str) -> Callable[[Writer, Value, Fields], str]:
 def _clip(w: Writer, x: Value, low: Any, high: Any) -> str:
     """Clip, in the element type its kernel takes; numbers that the type can't hold say nothing."""
     to = computed_in("Clip", x.dtype)
+    if to.is_float:  # without a bound it takes the largest number, and not infinity
+        low, high = -math.inf if low is None else low, math.inf if high is None else high
     bounds = ["" if b is None else w.scalar(b, to) for b in (low, high)]
     name = w.cast(w.ref(x), x.dtype, to)
     return w.cast(w.node("Clip", [name, *bounds] if bounds[1] else [name, bounds[0]]), to, x.dtype)
@@ -350,16 +352,13 @@ def _group_norm(w: Writer, v: Value, f: Fields) -> str:
     for op, part in (("Mul", "weight"), ("Add", "bias")):
         value = _is(v, f, part)
         if value is not None:
-            spread = core.reshape(w, spread_over(value, x.rank - axis - 1)) if x.rank > axis + 1 else value
-            spread = w.ref(spread) if isinstance(spread, Value) else spread
+            spread = w.ref(spread_over(value, x.rank - axis - 1))
             out = w.node(op, [out, w.cast(spread, dtype, to)])
     return w.cast(out, to, dtype)
 
 
 def spread_over(vector: Value, axes: int) -> Value:
     """A vector with axes of size 1 after it."""
-    from tdagger.ops.structure import unsqueeze
-
     return unsqueeze(vector, range(1, 1 + axes))
 
 
@@ -507,6 +506,21 @@ def _attends(f: Fields, types: Sequence[TensorType]) -> bool:
 # --- pooling -----------------------------------------------------------------------------------------------
 
 
+def _ends(x: TensorType, out: TensorType, f: Fields) -> tuple[tuple[int, ...], int]:
+    """The padding on both sides, and whether to round up: with plain sizes the padding at the end says it as well.
+
+    What hangs over doesn't count as padding does, so an average that counts padding keeps rounding up.
+    """
+    n = len(f["kernel"])
+    padding = tuple(f["padding"])
+    if not f["ceil"] or has_sizes(x.shape) or f.get("count_include_pad"):
+        return padding * 2, int(f["ceil"])
+    sizes = zip(x.shape[x.rank - n :], out.shape[out.rank - n :], f["kernel"], f["stride"], padding,
+                f.get("dilation", (1,) * n), strict=True)  # fmt: skip
+    ends = [max((w - 1) * s + (k - 1) * d + 1 - size - p, 0) for size, w, k, s, p, d in sizes]
+    return (*padding, *ends), 0
+
+
 def _max_pool(results: int) -> Callable[[Writer, Value, Fields], Any]:
     """MaxPool, whose kernel drops NaN; its Indices count over all planes, ours within one."""
 
@@ -514,14 +528,13 @@ def _max_pool(results: int) -> Callable[[Writer, Value, Fields], Any]:
         x: Value = f["x"]
         n = len(f["kernel"])
         to = computed_in("MaxPool", x.dtype)
-        name, _ = _flattened(w, x, n + 1) if x.rank > n else (
-            with_shape(w, w.ref(x), x.type, (1, 1, *x.shape)), x.type)  # fmt: skip
+        types: Any = v.type if results == 2 else (v.type,)
+        name = _flattened(w, x, n + 1)[0] if x.rank > n else with_shape(w, w.ref(x), x.type, (1, 1, *x.shape))
+        pads, ceil = _ends(x.type, types[0], f)
         out = w.node(
             "MaxPool", [w.cast(name, x.dtype, to)], results, kernel_shape=tuple(f["kernel"]),
-            strides=tuple(f["stride"]), pads=tuple(f["padding"]) * 2, dilations=tuple(f["dilation"]),
-            ceil_mode=int(f["ceil"]),
+            strides=tuple(f["stride"]), pads=pads, dilations=tuple(f["dilation"]), ceil_mode=ceil,
         )  # fmt: skip
-        types: Any = v.type if results == 2 else (v.type,)
         names = out if results == 2 else (out,)
         found = [w.cast(names[0], to, x.dtype)]
         if results == 2:
@@ -540,13 +553,11 @@ def _unflattened(w: Writer, name: str, out: TensorType, n: int) -> str:
 
 
 def _pools(f: Fields, types: Sequence[TensorType]) -> bool:
-    """One to three axes, with entries; a window must begin in x or before it, and not be all padding."""
+    """One to three axes of floats with entries; what is padded at an end is less than a window."""
     x, n = types[0], len(f["kernel"])
-    if n > 3 or 0 in x.shape or x.dtype.name in ("i64", "u64", "i32", "i16", "u16", "u32") or has_sizes(f["kernel"]):
+    if n > 3 or 0 in x.shape or not x.dtype.is_float or has_sizes(f["kernel"]):
         return False
-    return not x.dtype.is_complex and x.dtype is not bool_ and not x.dtype.is_int and (
-        all(p < k for p, k in zip(f["padding"], f["kernel"], strict=True))
-    )  # fmt: skip
+    return not f["ceil"] or all(s <= k - p for s, k, p in zip(f["stride"], f["kernel"], f["padding"], strict=True))
 
 
 def _avg_pool(w: Writer, v: Value, f: Fields) -> str:
@@ -555,9 +566,10 @@ def _avg_pool(w: Writer, v: Value, f: Fields) -> str:
     to = computed_in("AveragePool", x.dtype)
     name, _ = _flattened(w, x, n + 1)
     divisor = f["divisor"]
+    pads, ceil = _ends(x.type, v.type, f)
     out = w.node(
         "AveragePool", [w.cast(name, x.dtype, to)], kernel_shape=tuple(f["kernel"]), strides=tuple(f["stride"]),
-        pads=tuple(f["padding"]) * 2, ceil_mode=int(f["ceil"]),
+        pads=pads, ceil_mode=ceil,
         count_include_pad=int(f["count_include_pad"] or divisor is not None),
     )  # fmt: skip
     if divisor is not None:
@@ -566,9 +578,18 @@ def _avg_pool(w: Writer, v: Value, f: Fields) -> str:
 
 
 def _averages(f: Fields, types: Sequence[TensorType]) -> bool:
-    x = types[0]
-    fits = x.dtype.is_float and x.dtype.name != "f64" and x.rank > len(f["kernel"])
-    return fits and _pools(f, types) and not (f["divisor"] is not None and f["ceil"])
+    """As :func:`_pools`; of rounding up, what counts padding must not reach where ONNX drops no window."""
+    x, n = types[0], len(f["kernel"])
+    if x.dtype.name == "f64" or x.rank <= n or not _pools(f, types):
+        return False
+    if not f["ceil"]:
+        return True
+    if f["divisor"] is not None or has_sizes(x.shape):
+        return False
+    windows = zip(x.shape[x.rank - n :], f["kernel"], f["stride"], f["padding"], strict=True)
+    return not f["count_include_pad"] or all(
+        (-(-(size + 2 * p - k) // s)) * s < size + p for size, k, s, p in windows
+    )  # fmt: skip
 
 
 def _adaptive(w: Writer, v: Value, f: Fields) -> str:
@@ -758,7 +779,9 @@ def _mish(w: Writer, v: Value, f: Fields) -> str:
     return w.cast(w.node("Mul", [x, w.node("Tanh", [w.node("Softplus", [x])])]), to, v.dtype)
 
 
-def _gelu(w: Writer, v: Value, f: Fields) -> str:
+def _gelu(w: Writer, v: Value, f: Fields) -> Any:
+    if w.opset < 20 and f["approximate"] != "none":
+        return w.body(v)
     to = computed_in("Gelu", v.dtype)
     x = w.cast(w.ref(v.args[0]), v.dtype, to)
     if w.opset >= 20:
@@ -766,10 +789,6 @@ def _gelu(w: Writer, v: Value, f: Fields) -> str:
     inner = w.node("Erf", [w.node("Div", [x, w.scalar(math.sqrt(2), to)])])
     out = w.node("Mul", [x, w.node("Add", [inner, w.scalar(1, to)])])
     return w.cast(w.node("Mul", [out, w.scalar(0.5, to)]), to, v.dtype)
-
-
-def _gelus(f: Fields, types: Sequence[TensorType]) -> bool:
-    return _narrow(f, types)
 
 
 def _narrow(f: Fields, types: Sequence[TensorType]) -> bool:
@@ -780,9 +799,8 @@ def _narrow(f: Fields, types: Sequence[TensorType]) -> bool:
 def _prelu(w: Writer, v: Value, f: Fields) -> str:
     weight: Value = f["weight"]
     to = computed_in("PRelu", v.dtype)
-    shape = (1,) if weight.shape == (1,) else (*weight.shape, *[1] * (v.rank - f["axis"] - 1))
-    spread = core.reshape(w, spread_over(weight, len(shape) - 1)) if len(shape) > 1 else w.ref(weight)
-    spread = w.ref(spread) if isinstance(spread, Value) else spread
+    shape = (1,) if weight.shape == (1,) and v.rank else () if not v.rank else (*weight.shape, *[1] * (v.rank - f["axis"] - 1))
+    spread = w.ref(spread_over(weight, len(shape) - 1) if len(shape) else squeeze(weight, (0,)))
     return w.cast(w.node("PRelu", [w.cast(w.ref(f["x"]), v.dtype, to), w.cast(spread, v.dtype, to)]), to, v.dtype)
 
 
@@ -867,7 +885,7 @@ COMPOSITES: dict[str, Rule] = {
     "selu": Rule("Selu", _narrow),
     "celu": Rule(_with("Celu", alpha="alpha"), _narrow),
     "prelu": Rule(_prelu, _narrow),
-    "gelu": Rule(_gelu, _gelus),
+    "gelu": Rule(_gelu, _narrow),
     "silu": Rule(_silu, _floats),
     "mish": Rule(_mish, _narrow),
     "sigmoid": Rule("Sigmoid", _floats),
@@ -898,7 +916,7 @@ COMPOSITES: dict[str, Rule] = {
     "convolution": Rule(_convolution, lambda f, t: _convolves(f, t) and _narrow(f, t)),
     "convolution_transpose": Rule(_convolution_transpose, lambda f, t: _convolves_back(f, t) and _narrow(f, t)),
     # norms
-    "batch_norm": Rule(_batch_norm, _normalises),
+    "batch_norm": Rule(_batch_norm, _of_f32),
     "instance_norm": Rule(_instance_norm, _of_f32),
     "layer_norm": Rule(_layer_norm, _has_shape),
     "rms_norm": Rule(_rms_norm, _normalises),
@@ -956,4 +974,3 @@ def _missing(op: Composite) -> Fields:
     return {n: True if g else None for n, g in zip(op.definition.tensors, op.given, strict=True)}
 
 
-_ = (Const, Graph, Permute, only_used_by)

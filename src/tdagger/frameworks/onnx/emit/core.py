@@ -250,7 +250,7 @@ def _where(w: Writer, v: Value) -> str:
 
 def _cast(w: Writer, v: Value) -> str:
     _real(v)
-    return w.cast(w.ref(v.args[0]), v.args[0].dtype, v.dtype)
+    return w.cast(w.ref(v.args[0]), v.args[0].dtype, v.dtype, saturates=True)
 
 
 def _bitcast(w: Writer, v: Value) -> str:

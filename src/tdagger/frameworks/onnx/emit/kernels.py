@@ -20,13 +20,13 @@ KERNELS: dict[str, str] = {
     **dict.fromkeys("Abs Add Div Mul Sub Greater GreaterOrEqual Less LessOrEqual".split(), _NUMBERS),
     **dict.fromkeys(
         "Acos Acosh Asin Asinh Atan Atanh Cosh Sinh Tan Erf Gelu Elu Selu LeakyRelu HardSigmoid Softsign Softplus "
-        "PRelu Conv ConvTranspose AveragePool GlobalAveragePool InstanceNormalization LRN RNN Celu HardSwish "
+        "PRelu Conv ConvTranspose AveragePool GlobalAveragePool InstanceNormalization LRN LSTM GRU RNN Celu HardSwish "
         "Col2Im".split(),
         _F,
     ),
     **dict.fromkeys(
         "Ceil Floor Round Cos Sin Exp Log Sqrt Reciprocal Sigmoid Tanh Softmax LogSoftmax BatchNormalization Gemm "
-        "GridSample DFT LSTM GRU RMSNormalization".split(),
+        "GridSample DFT RMSNormalization".split(),
         _FD,
     ),
     **dict.fromkeys("BitwiseAnd BitwiseNot BitwiseOr BitwiseXor".split(), _INTS),
@@ -82,6 +82,8 @@ _WIDER: dict[str, str] = {
     "f64": "",
 }
 
+#: Operators that ONNX itself has of f32 alone.
+_ALONE = frozenset({"Celu"})
 _TAKES: dict[str, frozenset[str]] = {op: frozenset(types.split()) for op, types in KERNELS.items()}
 
 
@@ -94,7 +96,7 @@ def takes(op: str, dtype: DType) -> bool:
     found = _TAKES.get(op)
     if found is None:
         return not dtype.is_complex and dtype.bytes != 1 or dtype.is_int
-    return dtype.name in found or (dtype.name == "f16" and "f32" in found)
+    return dtype.name in found or (dtype.name == "f16" and "f32" in found and op not in _ALONE)
 
 
 def computed_in(op: str, dtype: DType, moves: bool = False) -> DType:

@@ -37,16 +37,18 @@ KINDS: dict[str, Kind] = {
 
 
 def is_network(f: dict[str, Any], types: Sequence[TensorType]) -> bool:
-    """Floats of one element type, without a projection; of f64 there is no kernel for plain RNNs."""
-    dtype = types[0].dtype
-    states = len([t for t in types[1:3] if t.rank == types[0].rank]) if types[0].rank > 2 else 0
-    directions = 2 if f["bidirectional"] else 1
-    kinds = 1 if "nonlinearity" in f else None
-    counts = [kinds] if kinds else [1, 2]
-    known = 2 + 2 * f["biases"]
-    plain = any(len(types) - 1 - k == f["layers"] * directions * known for k in counts)
-    fits = len({t.dtype for t in types}) == 1 and dtype.is_float and not any(0 in t.shape for t in types)
-    return plain and fits and states >= 0 and (dtype.name != "f64" or kinds is None) and types[0].rank >= 2
+    """Floats of one element type that f32 holds, without a projection."""
+    x = types[0]
+    each = (2 + 2 * f["biases"]) * f["layers"] * (2 if f["bidirectional"] else 1)
+    states = len(types) - 1 - each
+    fits = len({t.dtype for t in types}) == 1 and x.dtype.is_float and x.dtype.name != "f64" and x.rank >= 2
+    return fits and states in (1, 2) and not any(0 in t.shape for t in types) and _hidden(types, states)
+
+
+def _hidden(types: Sequence[TensorType], states: int) -> bool:
+    """Whether states are as long as what the weights make (a projection shortens them)."""
+    gates, recurrent = types[1 + states], types[2 + states]
+    return gates.rank == recurrent.rank == 2 and all(t.shape[-1] == recurrent.shape[1] for t in types[1 : 1 + states])
 
 
 def network(w: Writer, v: Value, f: dict[str, Any]) -> Any:

@@ -200,7 +200,8 @@ def _erf_small(x: Value, size: Value) -> Value:
 def erf_of(x: Value) -> Value:
     """Cody's approximations (1969), in f64."""
     size = abs_(x)
-    return where(size <= 0.46875, _erf_small(x, size), sign(x) * (1.0 - _erfc_positive(size)) + (x - x) * 0.0)
+    far = sign(x) * (1.0 - _erfc_positive(size))
+    return where(isnan(x), x, where(size <= 0.46875, _erf_small(x, size), far))
 
 
 def erfc_of(x: Value) -> Value:

@@ -203,14 +203,16 @@ class Writer:
         out = self.node(op, [self.cast(x, dtype, to) if x else "" for x in inputs], **more)
         return out if predicate else self.cast(out, to, dtype)
 
-    def cast(self, name: str, dtype: DType, to: DType) -> str:
-        """A tensor in another element type."""
+    def cast(self, name: str, dtype: DType, to: DType, saturates: bool = False) -> str:
+        """A tensor in another element type; ``saturates``: what is too large for f8e4m3 is its largest number."""
         if dtype is to:
             return name
+        if dtype.bytes == 1 and dtype.is_float and to.name == "bool":  # of float8 its -0.0 would be True
+            name, dtype = self.cast(name, dtype, DType.of("f32")), DType.of("f32")
         if to.bytes == 1 and to.is_float:
             if dtype.name != "f32":  # rounded from f32, as everything to float8 is
                 name = self.cast(name, dtype, DType.of("f32"))
-            return self.node("Cast", [name], to=number_of(to), saturate=int(to.name == "f8e4m3"))
+            return self.node("Cast", [name], to=number_of(to), saturate=int(saturates and to.name == "f8e4m3"))
         return self.node("Cast", [name], to=number_of(to))
 
     def const(self, array: Any, dtype: DType | str | None = None) -> str:
@@ -304,9 +306,12 @@ class Writer:
             names.append(name if name in made and name not in names else inner.node("Identity", [name]))
         return Branch(needed(inner.nodes, names), tuple(names), tuple([v.type for v in outputs]))
 
-    def refuse(self, why: str) -> UnsupportedError:
-        """An error for what can't be written; the walk notes it and goes on."""
-        return UnsupportedError(why)
+    def body(self, value: Value) -> Any:
+        """The body of a composite on its arguments: a value, or a tuple of several."""
+        op = value.op
+        assert isinstance(op, Composite), f"there is no row for {op}"
+        out = replayed(op.body(*[a.type for a in value.args]), value.args)
+        return out[0] if len(out) == 1 else out
 
     # The walk.
 
@@ -361,19 +366,18 @@ class Writer:
     def _named_result(self, value: Value) -> Any:
         op = value.op
         array = self.array(value)
-        if array is not None:
+        if array is not None and not value.dtype.is_complex:
             return self.const(array)
+        if isinstance(op, Const | Input | Parameter | Buffer) and value.dtype.is_complex:
+            raise UnsupportedError("onnxruntime has no complex numbers")
+        if isinstance(op, Const):
+            return self.const(op.data)
         if isinstance(op, Input | Parameter | Buffer):
             return self._leaf(op.leaf, op.type)
         if isinstance(op, Item):
             return self.ref(value.args[0])[op.index]
         row = self._row_of(value, self.opset)
-        if row is None:
-            assert isinstance(op, Composite), f"there is no row for {op}"
-            out: Any = replayed(op.body(*[a.type for a in value.args]), value.args)
-            out = out[0] if len(out) == 1 else out
-        else:
-            out = row(self, value)
+        out: Any = self.body(value) if row is None else row(self, value)
         if isinstance(out, Value):
             return self.ref(out)
         return tuple([self.ref(v) if isinstance(v, Value) else v for v in out]) if isinstance(out, tuple) else out
