@@ -131,3 +131,5 @@ def test_operator_sets(opset: int) -> None:
         assert model.opset_import[0].version == opset
         got = run(checked(model), sample.arrays)
         check(signless(sample), tuple(got) if len(got) > 1 else got[0])
+
+

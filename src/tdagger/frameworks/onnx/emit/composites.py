@@ -459,7 +459,9 @@ def _causal(w: Writer, rows: int, columns: int) -> str:
     """Where a query sees a key: at its own place and before."""
     if not has_sizes((rows, columns)) and rows * columns <= 1 << 16:
         return w.const(np.tri(int(rows), int(columns), dtype=np.bool_))
-    row, column = (w.node("Range", [w.scalar(0, i64), w.size(n), w.scalar(1, i64)]) for n in (rows, columns))
+    row, column = (
+        w.node("Range", [w.scalar(0, i64), w.size(n), w.scalar(1, i64)]) for n in (rows, columns)
+    )
     return w.node("GreaterOrEqual", [w.node("Unsqueeze", [row, w.ints([1])]), column])
 
 
@@ -797,13 +799,7 @@ def _narrow(f: Fields, types: Sequence[TensorType]) -> bool:
 def _prelu(w: Writer, v: Value, f: Fields) -> str:
     weight: Value = f["weight"]
     to = computed_in("PRelu", v.dtype)
-    shape = (
-        (1,)
-        if weight.shape == (1,) and v.rank
-        else ()
-        if not v.rank
-        else (*weight.shape, *[1] * (v.rank - f["axis"] - 1))
-    )
+    shape = (1,) if weight.shape == (1,) and v.rank else () if not v.rank else (*weight.shape, *[1] * (v.rank - f["axis"] - 1))
     spread = w.ref(spread_over(weight, len(shape) - 1) if len(shape) else squeeze(weight, (0,)))
     return w.cast(w.node("PRelu", [w.cast(w.ref(f["x"]), v.dtype, to), w.cast(spread, v.dtype, to)]), to, v.dtype)
 
@@ -976,3 +972,5 @@ def _missing(op: Composite) -> Fields:
     if op.definition.variadic:
         return {}
     return {n: True if g else None for n, g in zip(op.definition.tensors, op.given, strict=True)}
+
+

@@ -152,7 +152,9 @@ def atan_of(x: Value) -> Value:
 
 def asin_of(x: Value) -> Value:
     """``atan(x / sqrt(1 - x^2))``."""
-    return where(equal(abs_(x), 1.0), x * (math.pi / 2), atan_of(x / sqrt((1.0 - x) * (1.0 + x))))
+    return where(
+        equal(abs_(x), 1.0), x * (math.pi / 2), atan_of(x / sqrt((1.0 - x) * (1.0 + x)))
+    )
 
 
 def acos_of(x: Value) -> Value:
