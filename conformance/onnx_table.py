@@ -58,20 +58,20 @@ def page(found: Mapping[str, Rows]) -> list[str]:
 
 
 _SAID = """\
-The {count} cases of onnx {version}, each imported and run by numpy and by `to_torch()`. A case is right if both give the
-suite's outputs, shapes and element types at the suite's tolerance. Inputs that say how a network is built (the shape of a
-Reshape, the axes of a reduction) are given as constants, `from_onnx(values=...)`. Of random numbers only shapes and types
-are compared. What is of an element type that there is none of here (int4, float4, the float8 types but e4m3fn and e5m2) is
-compared as it is held, in one that has all its numbers. {nearer} are right though they differ by more than the tolerance,
-which is below the rounding of their element type: onnx's own reference in double precision is nearer to ours than to the
-suite's.
+The {count} cases of onnx {version}, each imported and run by numpy and by `to_torch()`. A case is right if both give
+the suite's outputs, shapes and element types at the suite's tolerance. Inputs that say how a network is built (the
+shape of a Reshape, the axes of a reduction) are given as constants, `from_onnx(values=...)`. Of random numbers only
+shapes and types are compared. What is of an element type that there is none of here (int4, float4, the float8 types
+but e4m3fn and e5m2) is compared as it is held, in one that has all its numbers. {nearer} are right though they differ
+by more than the tolerance, which is below the rounding of their element type: onnx's own reference in double precision
+is nearer to ours than to the suite's.
 
 Plain are tensors of numbers without control flow and data-dependent shapes (results of NonZero, Compress, Unique,
 NonMaxSuppression); a case is of the first group that fits, from the bottom up."""
 _NOTE = """\
-onnxruntime 1.32 (CPU) refuses above all what it has no kernel for. Wrong are outputs that are not the suite's: where the
-suite and the specification are at odds, an engine that follows the latter counts as wrong. Not measured here but named in
-the issue: tinygrad's frontend 83.8 % and onnx2torch 23.4 % of plain tensors."""
+onnxruntime 1.32 (CPU) refuses above all what it has no kernel for. Wrong are outputs that are not the suite's: where
+the suite and the specification are at odds, an engine that follows the latter counts as wrong. Not measured here but
+named in the issue: tinygrad's frontend 83.8 % and onnx2torch 23.4 % of plain tensors."""
 
 
 def _percent(part: int, whole: int) -> str:

@@ -68,7 +68,8 @@ def _function() -> onnx.FunctionProto:
         helper.make_node("Softmax", ["s"], ["t"]),
         node("Relu", "t", "r"),
     ]
-    nodes[1].attribute.append(helper.make_attribute_ref_name(helper.make_attribute("axis", 0), "along"))
+    axis = nodes[1].attribute.add()
+    axis.name, axis.ref_attr_name, axis.type = "axis", "along", onnx.AttributeProto.INT
     return helper.make_function("own", "Twice", ["a", "b"], ["r"], nodes, [helper.make_opsetid("", 17)], ["along"])
 
 

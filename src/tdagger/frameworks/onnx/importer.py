@@ -466,7 +466,8 @@ class _Walk(Importing):
             raise UnsupportedError(f"it has {len(inputs)} inputs, its function takes {len(function.input)}")
         place = f"{scope.place}{node.name or (node.output[0] if node.output else function.name)}/"
         given = {a.name: a for a in function.attribute_proto} | {a.name: a for a in node.attribute}
-        inner = Scope(_versions(function.opset_import) or scope.versions, place, origin.module, given)
+        versions = {**scope.versions, **_versions(function.opset_import)}  # not all bodies of ONNX say its version
+        inner = Scope(versions, place, origin.module, given)
         for formal, name in zip(function.input, [*inputs, *[""] * len(function.input)], strict=False):
             if not name:
                 inner.missing.add(formal)
@@ -485,9 +486,11 @@ class _Walk(Importing):
         if len(self.problems) > before:
             raise _InBody
         results: list[Value | None] = []
-        for name in function.output:
+        for i, name in enumerate(function.output):
             found = self._find(inner, name)
-            if found is None:
+            if (
+                found is None and i < len(node.output) and node.output[i]
+            ):  # ONNX's bodies leave out what isn't asked for
                 raise SourceError(f"the output {shown(name)} of its function is made by nothing")
             results.append(found)
         for out, name in zip(node.output, function.output, strict=False):
