@@ -13,6 +13,7 @@ from tdagger.library.linear import wide
 from tdagger.op import Value
 from tdagger.ops.elementwise import cast, equal, full_like, greater_equal, not_equal, sqrt, where
 from tdagger.ops.structure import flip
+from tdagger.types import bool_
 
 # --- batch norm --------------------------------------------------------------------------------------------
 
@@ -62,8 +63,9 @@ def _batch_norm_14(
 # --- others ------------------------------------------------------------------------------------------------
 
 
-@rule("InstanceNormalization", since=6)
-def _instance_norm(input: Value, scale: Value, B: Value, *, epsilon: float = 1e-5) -> Value:
+@rule("InstanceNormalization")
+def _instance_norm(input: Value, scale: Value, B: Value, *, consumed_inputs: Ints = (), epsilon: float = 1e-5) -> Value:
+    del consumed_inputs
     return lib.instance_norm(input, scale, B, eps=short(epsilon))
 
 
@@ -137,7 +139,8 @@ def _rms_norm(X: Value, scale: Value, *, axis: int = -1, epsilon: float = 1e-5, 
 def _group_norm_18(X: Value, scale: Value, bias: Value, *, epsilon: float = 1e-5, num_groups: int) -> Value:
     """With a weight for each group."""
     each = X.shape[1] // num_groups
-    return _group_norm(X, *(lib.repeat_interleave(w, repeats=each, axis=0) for w in (scale, bias)), epsilon, num_groups)
+    weight, shift = (lib.repeat_interleave(w, repeats=each, axis=0) for w in (scale, bias))
+    return _group_norm(X, weight, shift, epsilon, num_groups)
 
 
 def _group_norm(X: Value, scale: Value, bias: Value, epsilon: float, num_groups: int) -> Value:
@@ -178,6 +181,17 @@ def _lrn(X: Value, *, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
 
 
 # --- dropout -----------------------------------------------------------------------------------------------
+
+
+@rule("Dropout")
+def _dropout_1(
+    data: Value, *, consumed_inputs: Ints = (), is_test: int = 0, ratio: float = 0.5, wanted: Sequence[bool]
+) -> Any:
+    """Inference is asked for by an attribute."""
+    del consumed_inputs
+    if not is_test:
+        raise unsupported("it is of a version that trains unless is_test is 1")
+    return _dropout_7(data, ratio=ratio, wanted=wanted)
 
 
 @rule("Dropout", since=7)

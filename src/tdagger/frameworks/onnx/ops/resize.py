@@ -32,7 +32,7 @@ class _Axis(NamedTuple):
     n: int
     out: int
     scale: float
-    #: Whether the scale is that of the file; else it is out / n.
+    #: Whether the scale is told; else it is out / n.
     given: bool
     roi: tuple[float, float]
 
@@ -131,18 +131,18 @@ def _axes(
         found = _to_sizes([X.shape[a] for a in over], sizes, policy)
     roi = roi if roi else (*(0.0,) * k, *(1.0,) * k)
     return [
-        _Axis(a, X.shape[a], out, scale, given is not None, (roi[i], roi[k + i]))
+        _Axis(a, X.shape[a], out, scale, given is not None or policy != "stretch", (roi[i], roi[k + i]))
         for i, (a, (out, scale)) in enumerate(zip(over, found, strict=True))
     ]
 
 
 def _to_sizes(have: Sequence[int], wanted: Ints, policy: str) -> list[tuple[int, float]]:
     """Sizes and scales; all axes by the scale of one if the proportions are to stay."""
-    each = [w / n if n else 1.0 for w, n in zip(wanted, have, strict=True)]
     if policy == "stretch":
-        return list(zip(wanted, each, strict=True))
+        return [(w, w / n if n else 1.0) for w, n in zip(wanted, have, strict=True)]
     if policy not in ("not_larger", "not_smaller"):
         raise unsupported(f"its keep_aspect_ratio_policy {policy} isn't known")
+    each = [w / n for w, n in zip(wanted, have, strict=True) if n]
     one = min(each) if policy == "not_larger" else max(each)
     return [(math.floor(n * one + 0.5), one) for n in have]
 
@@ -300,7 +300,16 @@ def grid_sample(
         low, high = (0.0, n - 1.0) if align_corners else (-0.5, n - 0.5)
         taps = [(at, None)] if mode == "nearest" else _weighted(at, mode)
         each.append([(_bounded(v, padding_mode, low, high, n), w) for v, w in taps])
-    flat = group(wide(X), [1, 1, dims])
+    return cast(_sampled(group(wide(X), [1, 1, dims]), each, sizes), X.dtype)
+
+
+def between(x: Value, places: Sequence[Value], sizes: Sequence[int]) -> Value:
+    """Entries of ``[b c (s..)]`` at places ``[b o..]`` per axis, linearly between them; 0 outside: ``[b c o..]``."""
+    return cast(_sampled(wide(x), [_weighted(wide(at), "linear") for at in places], sizes), x.dtype)
+
+
+def _sampled(flat: Value, each: Sequence[Sequence[tuple[Value, Value | None]]], sizes: Sequence[int]) -> Value:
+    """The sum over all combinations of taps, which are whole places and weights for each axis."""
     out: Value | None = None
     for taps in product(*each):
         part = _read(flat, [v for v, _ in taps], sizes)
@@ -308,7 +317,7 @@ def grid_sample(
         part = part * unsqueeze(folded(lambda a, b: a * b, weights), (1,)) if weights else part
         out = part if out is None else out + part
     assert out is not None
-    return cast(out, X.dtype)
+    return out
 
 
 def _bounded(v: Value, padding: str, low: float, high: float, n: int) -> Value:
