@@ -52,7 +52,9 @@ def to_onnx(
     if path is None:
         size = sum(t.type.bytes for t in made.tensors.values())
         if size + model.ByteSize() >= 2**31:
-            raise InputError(f"{shown(dag.name)} has {size} bytes of weights, more than a ModelProto holds: give a path")
+            raise InputError(
+                f"{shown(dag.name)} has {size} bytes of weights, more than a ModelProto holds: give a path"
+            )
         model.graph.initializer.extend(tensor_proto(n, t) for n, t in made.tensors.items())
         return model
     write(model, made.tensors, Path(path), external_data)

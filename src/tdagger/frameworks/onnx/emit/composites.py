@@ -15,13 +15,12 @@ import numpy as np
 
 from tdagger.composite import Composite
 from tdagger.frameworks.onnx.emit import core
-from tdagger.frameworks.onnx.emit.core import moved, only_used_by, with_shape
+from tdagger.frameworks.onnx.emit.core import moved, with_shape
 from tdagger.frameworks.onnx.emit.kernels import computed_in, takes
 from tdagger.frameworks.onnx.emit.recurrent import is_network, network
 from tdagger.frameworks.onnx.emit.writer import SAME, Row, Writer, has_sizes, permuted, unbroadcast
-from tdagger.graph import Graph
 from tdagger.op import Value
-from tdagger.ops.source import Const, Parameter
+from tdagger.ops.source import Parameter
 from tdagger.ops.structure import slice_axis, squeeze, unsqueeze
 from tdagger.types import DType, Size, TensorType, bool_, i64, in_numbers
 

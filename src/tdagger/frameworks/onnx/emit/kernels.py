@@ -17,19 +17,16 @@ _ALL = f"bf16 bool {_NUMBERS}"
 
 #: Operator to the element types that it takes.
 KERNELS: dict[str, str] = {
-    **dict.fromkeys("Abs Add Div Mul Sub Greater GreaterOrEqual Less LessOrEqual".split(), _NUMBERS),
+    **dict.fromkeys(["Abs", "Add", "Div", "Mul", "Sub", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"], _NUMBERS),
     **dict.fromkeys(
-        "Acos Acosh Asin Asinh Atan Atanh Cosh Sinh Tan Erf Gelu Elu Selu LeakyRelu HardSigmoid Softsign Softplus "
-        "PRelu Conv ConvTranspose AveragePool GlobalAveragePool InstanceNormalization LRN LSTM GRU RNN Celu HardSwish "
-        "Col2Im".split(),
+        ["Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cosh", "Sinh", "Tan", "Erf", "Gelu", "Elu", "Selu", "LeakyRelu", "HardSigmoid", "Softsign", "Softplus", "PRelu", "Conv", "ConvTranspose", "AveragePool", "GlobalAveragePool", "InstanceNormalization", "LRN", "LSTM", "GRU", "RNN", "Celu", "HardSwish", "Col2Im"],
         _F,
     ),
     **dict.fromkeys(
-        "Ceil Floor Round Cos Sin Exp Log Sqrt Reciprocal Sigmoid Tanh Softmax LogSoftmax BatchNormalization Gemm "
-        "GridSample DFT RMSNormalization".split(),
+        ["Ceil", "Floor", "Round", "Cos", "Sin", "Exp", "Log", "Sqrt", "Reciprocal", "Sigmoid", "Tanh", "Softmax", "LogSoftmax", "BatchNormalization", "Gemm", "GridSample", "DFT", "RMSNormalization"],
         _FD,
     ),
-    **dict.fromkeys("BitwiseAnd BitwiseNot BitwiseOr BitwiseXor".split(), _INTS),
+    **dict.fromkeys(["BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor"], _INTS),
     "BitShift": "u8 u16 u32 u64",
     "LayerNormalization": "f32 bf16",  # of f64 it makes the statistics in f32
     "Neg": "f32 f64 i8 i16 i32 i64",
@@ -52,15 +49,14 @@ KERNELS: dict[str, str] = {
     "Range": "f32 f64 i16 i32 i64",
     "ReduceMax": "bool f32 f64 i8 u8 i32 i64",
     "ReduceMin": "bool f32 f64 i8 u8 i32 i64",
-    **dict.fromkeys("ReduceMean ReduceSum ReduceProd ReduceL1 ReduceL2 ReduceLogSumExp".split(), "f32 f64 i32 i64"),
+    **dict.fromkeys(["ReduceMean", "ReduceSum", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSumExp"], "f32 f64 i32 i64"),
     "Resize": "f32 i8 u8 i32",
     "Tile": f"bool {_NUMBERS}",
     "TopK": "f32 f64 i8 i16 i32 i64 u8",
     "Trilu": "bool f32 f64 i32 i64",
     "Where": "f32 f64 i8 i32 i64 u8 u32",
     "DepthToSpace": "f32 f64 i8 u8",
-    **dict.fromkeys("Concat Gather GatherElements GatherND ScatterElements ScatterND Slice Transpose Reshape Squeeze "
-                    "Unsqueeze Split".split(), _ALL),
+    **dict.fromkeys(["Concat", "Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "Slice", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Split"], _ALL),
 }  # fmt: skip
 
 #: What holds all numbers of a type, and wraps around as it does when cast back; the first that an operator takes.
@@ -95,7 +91,7 @@ def takes(op: str, dtype: DType) -> bool:
     """
     found = _TAKES.get(op)
     if found is None:
-        return not dtype.is_complex and dtype.bytes != 1 or dtype.is_int
+        return (not dtype.is_complex and dtype.bytes != 1) or dtype.is_int
     return dtype.name in found or (dtype.name == "f16" and "f32" in found and op not in _ALONE)
 
 

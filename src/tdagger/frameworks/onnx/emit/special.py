@@ -10,6 +10,11 @@ from collections.abc import Callable
 
 from tdagger.library import copysign
 from tdagger.op import Value
+from tdagger.ops.elementwise import _ERF_SMALL as ERF_SMALL  # pyright: ignore[reportPrivateUsage]
+from tdagger.ops.elementwise import _ERFC_LARGE as ERFC_LARGE  # pyright: ignore[reportPrivateUsage]
+from tdagger.ops.elementwise import _ERFC_MIDDLE as ERFC_MIDDLE  # pyright: ignore[reportPrivateUsage]
+from tdagger.ops.elementwise import _LGAMMA_AT_2 as LGAMMA_AT_2  # pyright: ignore[reportPrivateUsage]
+from tdagger.ops.elementwise import _STIRLING as STIRLING  # pyright: ignore[reportPrivateUsage]
 from tdagger.ops.elementwise import (
     abs_,
     add,
@@ -44,11 +49,6 @@ from tdagger.ops.elementwise import (
     sqrt,
     where,
 )
-from tdagger.ops.elementwise import _ERFC_LARGE as ERFC_LARGE  # pyright: ignore[reportPrivateUsage]
-from tdagger.ops.elementwise import _ERFC_MIDDLE as ERFC_MIDDLE  # pyright: ignore[reportPrivateUsage]
-from tdagger.ops.elementwise import _ERF_SMALL as ERF_SMALL  # pyright: ignore[reportPrivateUsage]
-from tdagger.ops.elementwise import _LGAMMA_AT_2 as LGAMMA_AT_2  # pyright: ignore[reportPrivateUsage]
-from tdagger.ops.elementwise import _STIRLING as STIRLING  # pyright: ignore[reportPrivateUsage]
 
 Function = Callable[[Value], Value]
 
