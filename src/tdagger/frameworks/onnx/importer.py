@@ -146,9 +146,12 @@ class _Walk(Importing):
         modules = self.modules.named()
         return TensorDAG(made, weights, signature, state, self.origins, modules, title, names, source)
 
-    def _scope(self, imports: Any, *more: Any) -> Scope:
-        versions = _versions(imports)
-        scope = Scope(versions, *more)
+    def _scope(
+        self, imports: Any, place: str = "", module: str = "", given: Any = None, outer: Mapping[str, int] | None = None
+    ) -> Scope:
+        """A scope; not all bodies of ONNX say its version, which then is that around them."""
+        versions = {**(outer or {}), **_versions(imports)}
+        scope = Scope(versions, place, module, given)
         scope.calls = self.calls.setdefault(tuple(sorted(versions.items())), scope.calls)
         return scope
 
@@ -481,7 +484,7 @@ class _Walk(Importing):
             raise UnsupportedError(f"it has {len(inputs)} inputs, its function takes {len(function.input)}")
         place = f"{scope.place}{node.name or (node.output[0] if node.output else function.name)}/"
         given = {a.name: a for a in function.attribute_proto} | {a.name: a for a in node.attribute}
-        inner = self._scope(function.opset_import or self.model.proto.opset_import, place, origin.module, given)
+        inner = self._scope(function.opset_import, place, origin.module, given, scope.versions)
         for formal, name in zip(function.input, [*inputs, *[""] * len(function.input)], strict=False):
             if not name:
                 inner.missing.add(formal)
@@ -500,9 +503,11 @@ class _Walk(Importing):
         if len(self.problems) > before:
             raise _InBody
         results: list[Value | None] = []
-        for name in function.output:
+        for i, name in enumerate(function.output):
             found = self._find(inner, name)
-            if found is None:
+            if (
+                found is None and i < len(node.output) and node.output[i]
+            ):  # ONNX's bodies leave out what isn't asked for
                 raise SourceError(f"the output {shown(name)} of its function is made by nothing")
             results.append(found)
         for out, name in zip(node.output, function.output, strict=False):

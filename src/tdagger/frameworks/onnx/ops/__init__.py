@@ -1,12 +1,17 @@
 """The table of ONNX's operators: :data:`RULES`, filled by the modules of this package."""
 
 from tdagger.frameworks.onnx.ops import (
+    attention,
     casts,
+    contrib,
     elementwise,
     indexing,
+    losses,
     networks,
     norm,
+    old,
     pool,
+    quantized,
     random,
     recurrent,
     reduction,
@@ -18,13 +23,18 @@ from tdagger.frameworks.onnx.ops.table import RULES, find
 
 __all__ = [
     "RULES",
+    "attention",
     "casts",
+    "contrib",
     "elementwise",
     "find",
     "indexing",
+    "losses",
     "networks",
     "norm",
+    "old",
     "pool",
+    "quantized",
     "random",
     "recurrent",
     "reduction",

@@ -113,8 +113,10 @@ def _bit_shift(X: Value, Y: Value, *, direction: str) -> Value:
     left = direction == "LEFT"
     bits = X.dtype.bytes * 8
     x, y = e.align(X, Y)
-    outside = e.greater_equal(y, bits)
-    outside = outside | (y < 0) if x.dtype.is_signed else outside
+    if x.dtype.is_signed:
+        outside = e.greater_equal(y, bits) | (y < 0)
+    else:
+        outside = e.not_equal(e.shift_right(y, bits.bit_length() - 1), 0)
     by = e.where(outside, 0, y)
     nothing = e.zeros_like(x) if left or not x.dtype.is_signed else e.where(x < 0, e.full_like(x, -1), e.zeros_like(x))
     return e.where(outside, nothing, e.shift_left(x, by) if left else e.shift_right(x, by))
@@ -314,6 +316,3 @@ def _along_rest(function: Callable[[Value, int], Value]) -> Callable[..., Value]
 for _name, _along_axis in {"Softmax": _softmax_of, "LogSoftmax": _log_softmax_of, "Hardmax": _hardmax_of}.items():
     rule(_name, since=13)(_along(_along_axis))
     rule(_name)(_along_rest(_along_axis))
-
-
-# --- dropout -----------------------------------------------------------------------------------------------

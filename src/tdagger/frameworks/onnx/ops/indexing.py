@@ -153,9 +153,9 @@ def _one_hot(indices: Value, depth: Numbers, values: Value, *, axis: int = -1) -
     place = e.cast(indices, "i64")
     if may_be_negative(place):
         place = e.where(place < 0, place + classes, place)
-    hit = lib.one_hot(place, classes=classes)
-    hit = s.permute(hit, [*range(axis), indices.rank, *range(axis, indices.rank)])
+    line = s.unsqueeze(iota(classes), [i for i in range(indices.rank + 1) if i != axis])
+    hit = e.equal(s.unsqueeze(place, (axis,)), line)  # not one_hot: torch's refuses what is out of range
     off, on = (s.select(values, 0, i) for i in range(2))
     if (number_of(off), number_of(on)) == (0, 1):
         return e.cast(hit, values.dtype)
-    return e.where(e.cast(hit, "bool"), on, off)
+    return e.where(hit, on, off)

@@ -190,7 +190,7 @@ def _dropout_7(data: Value, *, ratio: float = 0.5, wanted: Sequence[bool]) -> An
 @rule("Dropout", since=10)
 def _dropout_10(data: Value, *, ratio: float = 0.5, wanted: Sequence[bool]) -> Any:
     out = lib.dropout(data, p=short(ratio))
-    return (out, full_like(equal(data, data), True)) if any(wanted[1:]) else out
+    return (out, lib.filled(data, value=True, dtype=bool_)) if any(wanted[1:]) else out
 
 
 @rule("Dropout", since=12)
@@ -208,7 +208,7 @@ def _dropout_12(
     rate = None if rate is None else short(rate)
     if trains is False or rate == 0:
         out = lib.dropout(data, p=short(rate)) if rate is not None else data
-        return (out, full_like(equal(data, data), True)) if any(wanted[1:]) else out
+        return (out, lib.filled(data, value=True, dtype=bool_)) if any(wanted[1:]) else out
     stream = draw()
     if rate is not None:
         mask = not_equal(lib.dropout_train(full_like(data, 1), stream, p=rate), 0)

@@ -167,6 +167,7 @@ def _lp_pool(
 
 @rule("GlobalAveragePool")
 def global_average_pool(X: Value) -> Value:
+    """The mean of each channel, as torch's adaptive pool to one entry."""
     return lib.adaptive_avg_pool(X, size=(1,) * (X.rank - 2))
 
 

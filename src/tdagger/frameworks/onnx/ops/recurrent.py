@@ -202,30 +202,46 @@ def _gates(x: Value, count: int) -> tuple[Value, ...]:
 
 
 @rule("LSTM", since=7)
-def lstm(
+def _lstm(
     X: Value, W: Value, R: Value, B: Value | None = None, sequence_lens: Value | None = None,
     initial_h: Value | None = None, initial_c: Value | None = None, P: Value | None = None, *,
     activation_alpha: Any = None, activation_beta: Any = None, activations: Any = None, clip: float | None = None,
     direction: str = "forward", hidden_size: int | None = None, input_forget: int = 0, layout: int = 0,
 ) -> tuple[Value, ...]:  # fmt: skip
-    """Gates in the order input, output, forget, cell."""
     attributes = {
         "activation_alpha": activation_alpha, "activation_beta": activation_beta, "activations": activations,
         "clip": clip, "direction": direction, "hidden_size": hidden_size, "layout": layout,
     }  # fmt: skip
-    usual = ("Sigmoid", "Tanh", "Tanh")
-    layer = _layer(X, W, R, B, sequence_lens, (initial_h, initial_c), attributes, usual)
-    if layer.is_plain("sigmoid", "tanh", "tanh") and P is None and not input_forget:
+    return lstm((X, W, R, B, sequence_lens, initial_h, initial_c, P), attributes, input_forget)
+
+
+#: A product with the weights of a direction: (x, direction) -> x @ w.T.
+Product = Callable[[Value, int], Value]
+
+
+def lstm(
+    inputs: Sequence[Any], attributes: dict[str, Any], input_forget: int, by: tuple[Product, Product] | None = None
+) -> tuple[Value, ...]:
+    """An LSTM of the operator's inputs; gates in the order input, output, forget, cell.
+
+    ``by`` multiplies x and the state before with their weights, where that is no plain product.
+    """
+    X, W, R, B, lengths, initial_h, initial_c, P = inputs
+    layer = _layer(X, W, R, B, lengths, (initial_h, initial_c), attributes, ("Sigmoid", "Tanh", "Tanh"))
+    layout: int = attributes["layout"]
+    if layer.is_plain("sigmoid", "tanh", "tanh") and P is None and not input_forget and by is None:
         return _results(*_and_rest(_as_torch(layer, lib.lstm, (0, 2, 3, 1))), layout)
 
-    def inputs(i: int) -> Value:
-        return lib.linear(layer.x, select(W, 0, i), _biases(layer, i, 4)[0])
+    def product(which: int, x: Value, i: int) -> Value:
+        bias = _biases(layer, i, 4)[which]
+        if by is None:
+            return lib.linear(x, select((W, R)[which], 0, i), bias)
+        return by[which](x, i) if bias is None else by[which](x, i) + bias
 
     def step(x: Value, states: tuple[Value, ...], i: int) -> tuple[Value, ...]:
         f, g, h = layer.functions[i]
         h_before, c_before = states
-        gates = x + lib.linear(h_before, select(R, 0, i), _biases(layer, i, 4)[1])
-        to_i, to_o, to_f, to_c = _gates(gates, 4)
+        to_i, to_o, to_f, to_c = _gates(x + product(1, h_before, i), 4)
         hole = split(select(P, 0, i), [layer.hidden] * 3, 0) if P is not None else None  # input, output, forget
         to_i = to_i if hole is None else to_i + hole[0] * c_before
         to_f = to_f if hole is None else to_f + hole[2] * c_before
@@ -235,7 +251,7 @@ def lstm(
         to_o = to_o if hole is None else to_o + hole[1] * c
         return f(layer.limited(to_o)) * h(layer.limited(c)), c
 
-    return _results(*_and_rest(_unrolled(layer, inputs, step)), layout)
+    return _results(*_and_rest(_unrolled(layer, lambda i: product(0, layer.x, i), step)), layout)
 
 
 def _and_rest(results: tuple[Value, ...]) -> tuple[Value, tuple[Value, ...]]:

@@ -271,7 +271,7 @@ _TORCH_MODES = {"linear": "bilinear", "cubic": "bicubic", "nearest": "nearest"}
 
 
 @rule("GridSample", since=16)
-def _grid_sample(
+def grid_sample(
     X: Value, grid: Value, *, align_corners: int = 0, mode: str = "linear", padding_mode: str = "zeros"
 ) -> Value:
     """Entries at places in -1..1. The composite, torch's, but for what torch hasn't, and where the two differ.

@@ -1,4 +1,4 @@
-"""What convolutions and pools share: attributes with a number per spatial axis, padding as pairs, windows written out."""
+"""What convolutions and pools share: attributes with a number per spatial axis, padding, windows written out."""
 
 from __future__ import annotations
 
