@@ -64,6 +64,8 @@ def attend(
     """
     grouped = q.shape[1] != k.shape[1]
     if not softcap and sink is None and not scores:
+        if causal and (allowed is not None or bias is not None):  # torch takes only one of the two
+            allowed, causal = both(allowed, before(iota(q.shape[2]), k.shape[2])), False
         mask = allowed if bias is None else bias if allowed is None else where(allowed, bias, -math.inf)
         y = lib.scaled_dot_product_attention(q, k, v, mask, causal=causal, scale=scale, grouped=grouped)
         return Result(y, ())

@@ -805,7 +805,7 @@ def _group_query_attention(
         k = lib.rms_norm(k, k_norm_weight, eps=short(k_norm_epsilon or qk_norm_epsilon))
     new = q.shape[2]
     assert seqlens_k is not None
-    total = None if total_sequence_length is None else number_of(total_sequence_length)
+    total: Any = None if total_sequence_length is None else number_of(total_sequence_length)
     had = past_key.shape[2] if past_key is not None else 0
     if total is None and had:
         raise unsupported("its total_sequence_length depends on data")
@@ -817,10 +817,10 @@ def _group_query_attention(
             raise unsupported("do_rotary needs cos_cache and sin_cache")
         at = place if position_ids is None else position_ids
         at = unsqueeze(at, (0,)) if at.rank == 1 else at
-        tables = [at_positions(t, at) for t in (cos_cache, sin_cache)]
+        cos, sin = (at_positions(t, at) for t in (cos_cache, sin_cache))
         width = 2 * cos_cache.shape[-1]
-        q, k = (rotary(x, *tables, None, bool(rotary_interleaved), width) for x in (q, k))
-    k, v = (_cached(x, past, start, int(total or new)) for x, past in ((k, past_key), (v, past_value)))
+        q, k = (rotary(x, cos, sin, None, bool(rotary_interleaved), width) for x in (q, k))
+    k, v = (_cached(x, past, start, total or new) for x, past in ((k, past_key), (v, past_value)))
     keys, at = k.shape[2], place if place.rank == 1 else unsqueeze(place, (1,))
     plain = bool(causal) and is_prompt and local_window_size < 0 and keys == new
     allowed = before(at, keys) if causal and not plain else None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tdagger import library as lib
+from tdagger.frameworks.onnx.ops.resize import between
 from tdagger.frameworks.onnx.ops.table import rule, unsupported
 from tdagger.frameworks.onnx.ops.windows import Ints, Pairs, halves, padding, per_axis, spans
 from tdagger.op import Value
@@ -22,24 +23,34 @@ def _matmul(A: Value, B: Value) -> Value:
     return lib.matmul(A, B)
 
 
+@rule("Gemm")
+def _gemm_1(
+    A: Value, B: Value, C: Value, *, alpha: float = 1.0, beta: float = 1.0, broadcast: int = 0, transA: int = 0,
+    transB: int = 0,
+) -> Value:  # fmt: skip
+    """With an attribute that says whether C is broadcast, which its shape says too."""
+    del broadcast
+    return gemm(A, B, C, alpha=alpha, beta=beta, transA=transA, transB=transB)
+
+
 @rule("Gemm", since=7)
 def gemm(
     A: Value, B: Value, C: Value | None = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0,
     transB: int = 0,
 ) -> Value:  # fmt: skip
     """``alpha * A @ B + beta * C``; a linear layer where it is one."""
-    A = transpose(A, 0, 1) if transA else A
+    x = transpose(A, 0, 1) if transA else A
     wide = B.shape[0 if transB else 1]
     plain = alpha == 1 and beta == 1 and A.dtype.is_float
     if plain and transB and (C is None or C.shape in ((wide,), (1, wide))):
-        return lib.linear(A, B, squeeze(C, (0,)) if C is not None and C.rank == 2 else C)
-    B = transpose(B, 0, 1) if transB else B
+        return lib.linear(x, B, squeeze(C, (0,)) if C is not None and C.rank == 2 else C)
+    y = transpose(B, 0, 1) if transB else B
     if C is None or beta == 0:
-        out = lib.matmul(A, B)
+        out = lib.matmul(x, y)
         return out if alpha == 1 else out * _factor(alpha, A)
     if A.dtype.is_float:
-        return lib.addmm(C, A, B, beta=float(beta), alpha=float(alpha))
-    return lib.matmul(A, B) * _factor(alpha, A) + C * _factor(beta, A)
+        return lib.addmm(C, x, y, beta=float(beta), alpha=float(alpha))
+    return lib.matmul(x, y) * _factor(alpha, A) + C * _factor(beta, A)
 
 
 def _factor(number: float, x: Value) -> Any:
@@ -147,11 +158,9 @@ def _deform_conv(
         fixed = unsqueeze(const([float(t) for t in tap], X.dtype), (1, 2))
         start_ = unsqueeze(const([float(t) for t in start], X.dtype), (1,) if axis == 0 else (0,))
         at = squeeze(slice_axis(moved, 2, axis, axis + 1), (2,)) + fixed + start_
-        places.append((at * 2.0 + 1.0) / float(sizes[axis]) - 1.0)  # as grid_sample counts
-    grid = concat([unsqueeze(p, (-1,)) for p in reversed(places)], -1)
-    flat = lib.reshape(X, shape=(n * offset_group, channels // offset_group, *sizes))
-    grid = lib.reshape(grid, shape=(n * offset_group, taps * out[0], out[1], 2))
-    read = lib.grid_sample(flat, grid)
+        places.append(at)
+    flat = lib.reshape(X, shape=(n * offset_group, channels // offset_group, math.prod(sizes)))
+    read = between(flat, places, sizes)
     read = lib.reshape(read, shape=(n, offset_group, channels // offset_group, taps, *out))
     if mask is not None:
         read = read * unsqueeze(lib.reshape(mask, shape=(n, offset_group, taps, *out)), (2,))

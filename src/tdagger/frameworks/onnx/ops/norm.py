@@ -17,6 +17,18 @@ from tdagger.ops.structure import flip
 # --- batch norm --------------------------------------------------------------------------------------------
 
 
+@rule("BatchNormalization")
+def _batch_norm_1(
+    X: Value, scale: Value, B: Value, mean: Statistic, var: Statistic, *, consumed_inputs: Ints = (),
+    epsilon: float = 1e-5, is_test: int = 0, momentum: float = 0.9, spatial: int = 1, wanted: Sequence[bool],
+) -> Any:  # fmt: skip
+    """Inference is asked for by an attribute."""
+    del consumed_inputs
+    if not is_test:
+        raise unsupported("it is of a version that trains unless is_test is 1")
+    return _batch_norm_7(X, scale, B, mean, var, epsilon=epsilon, momentum=momentum, spatial=spatial, wanted=wanted)
+
+
 @rule("BatchNormalization", since=7)
 def _batch_norm_7(
     X: Value, scale: Value, B: Value, mean: Statistic, var: Statistic, *, epsilon: float = 1e-5,
@@ -62,8 +74,9 @@ def _batch_norm_14(
 # --- others ------------------------------------------------------------------------------------------------
 
 
-@rule("InstanceNormalization", since=6)
-def _instance_norm(input: Value, scale: Value, B: Value, *, epsilon: float = 1e-5) -> Value:
+@rule("InstanceNormalization")
+def _instance_norm(input: Value, scale: Value, B: Value, *, consumed_inputs: Ints = (), epsilon: float = 1e-5) -> Value:
+    del consumed_inputs
     return lib.instance_norm(input, scale, B, eps=short(epsilon))
 
 
@@ -137,7 +150,8 @@ def _rms_norm(X: Value, scale: Value, *, axis: int = -1, epsilon: float = 1e-5, 
 def _group_norm_18(X: Value, scale: Value, bias: Value, *, epsilon: float = 1e-5, num_groups: int) -> Value:
     """With a weight for each group."""
     each = X.shape[1] // num_groups
-    return _group_norm(X, *(lib.repeat_interleave(w, repeats=each, axis=0) for w in (scale, bias)), epsilon, num_groups)
+    weight, shift = (lib.repeat_interleave(w, repeats=each, axis=0) for w in (scale, bias))
+    return _group_norm(X, weight, shift, epsilon, num_groups)
 
 
 def _group_norm(X: Value, scale: Value, bias: Value, epsilon: float, num_groups: int) -> Value:
@@ -178,6 +192,17 @@ def _lrn(X: Value, *, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
 
 
 # --- dropout -----------------------------------------------------------------------------------------------
+
+
+@rule("Dropout")
+def _dropout_1(
+    data: Value, *, consumed_inputs: Ints = (), is_test: int = 0, ratio: float = 0.5, wanted: Sequence[bool]
+) -> Any:
+    """Inference is asked for by an attribute."""
+    del consumed_inputs
+    if not is_test:
+        raise unsupported("it is of a version that trains unless is_test is 1")
+    return _dropout_7(data, ratio=ratio, wanted=wanted)
 
 
 @rule("Dropout", since=7)

@@ -300,7 +300,16 @@ def grid_sample(
         low, high = (0.0, n - 1.0) if align_corners else (-0.5, n - 0.5)
         taps = [(at, None)] if mode == "nearest" else _weighted(at, mode)
         each.append([(_bounded(v, padding_mode, low, high, n), w) for v, w in taps])
-    flat = group(wide(X), [1, 1, dims])
+    return cast(_sampled(group(wide(X), [1, 1, dims]), each, sizes), X.dtype)
+
+
+def between(x: Value, places: Sequence[Value], sizes: Sequence[int]) -> Value:
+    """Entries of ``[b c (s..)]`` at places ``[b o..]`` per axis, linearly between them; 0 outside: ``[b c o..]``."""
+    return cast(_sampled(wide(x), [_weighted(wide(at), "linear") for at in places], sizes), x.dtype)
+
+
+def _sampled(flat: Value, each: Sequence[Sequence[tuple[Value, Value | None]]], sizes: Sequence[int]) -> Value:
+    """The sum over all combinations of taps, which are whole places and weights for each axis."""
     out: Value | None = None
     for taps in product(*each):
         part = _read(flat, [v for v, _ in taps], sizes)
@@ -308,7 +317,7 @@ def grid_sample(
         part = part * unsqueeze(folded(lambda a, b: a * b, weights), (1,)) if weights else part
         out = part if out is None else out + part
     assert out is not None
-    return cast(out, X.dtype)
+    return out
 
 
 def _bounded(v: Value, padding: str, low: float, high: float, n: int) -> Value:
