@@ -13,6 +13,7 @@ from tdagger.library.linear import wide
 from tdagger.op import Value
 from tdagger.ops.elementwise import cast, equal, full_like, greater_equal, not_equal, sqrt, where
 from tdagger.ops.structure import flip
+from tdagger.types import bool_
 
 # --- batch norm --------------------------------------------------------------------------------------------
 
