@@ -26,7 +26,7 @@ from tests.samples.core_structure import WEIGHTS
 REFUSED = re.compile(
     r"onnxruntime has no complex numbers|bits of \w+ as \w+ need operator set 26|no operator that tells the next number"
 )
-#: onnxruntime drops NaN here, or puts it anywhere: these samples are run without it.
+#: onnxruntime drops NaN here, or puts it anywhere, and its MaxPool takes -inf for the lowest number: without these.
 WITHOUT_NAN = {"max_pool", "max_pool_with_indices", "argmax", "argmin", "scatter max", "scatter min", "topk"}
 #: Kernels of onnxruntime that lose digits: units in the last place of the largest element that they may be off by.
 OFF: dict[str, float] = {
@@ -34,7 +34,7 @@ OFF: dict[str, float] = {
     "hard_sigmoid": 2, "hard_swish": 2,  # x * (1 / 6)
     "sigmoid": 4, "silu": 4, "glu": 4, "log_softmax": 4,
     "log2": 2,  # log(x) * (1 / log(2))
-    "unary sin": 2, "unary cos": 2, "unary tan": 16, "unary tanh": 2,
+    "unary sin": 2, "unary cos": 2, "unary tan": 64, "unary tanh": 2,
 }  # fmt: skip
 #: Positions beyond 2^31 entries, which onnxruntime takes modulo that.
 WRONG = {"grid_sample-far away zeros-f32", "grid_sample-far away border-f32"}
@@ -68,7 +68,7 @@ def signless(sample: Sample) -> Sample:
 def without_nan(sample: Sample) -> Sample:
     if sample.op not in WITHOUT_NAN:
         return sample
-    arrays = [np.where(a != a, np.ones((), a.dtype), a) if a.dtype.kind in "fV" else a
+    arrays = [np.where((a != a) | (a == -np.inf), np.ones((), a.dtype), a) if a.dtype.kind in "fV" else a
               for a in sample.arrays]  # fmt: skip
     return sample._replace(arrays=tuple(arrays))
 
@@ -91,6 +91,15 @@ def ops() -> dict[str, list[Sample]]:
     return found
 
 
+def refusal(dag: TensorDAG) -> str | None:
+    """Why a network can't go to ONNX; None if it can."""
+    try:
+        dag.to_onnx()
+    except UnsupportedError as e:
+        return str(e)
+    return None
+
+
 OPS = ops()
 #: So many samples are one network.
 TOGETHER = 40
@@ -101,12 +110,9 @@ def test_samples(op: str) -> None:
     left: list[Sample] = []
     for sample in OPS[op]:
         values = made(sample, 0)
-        try:
-            network_of([values]).to_onnx()
-        except UnsupportedError as e:
-            assert REFUSED.search(str(e)), f"{sample.name}: {e}"
-            continue
-        left.append(sample)
+        why = refusal(network_of([values]))
+        assert why is None or REFUSED.search(why), f"{sample.name}: {why}"
+        left += [sample] if why is None else []
     for i in range(0, len(left), TOGETHER):
         compare(left[i : i + TOGETHER])
 
@@ -131,5 +137,3 @@ def test_operator_sets(opset: int) -> None:
         assert model.opset_import[0].version == opset
         got = run(checked(model), sample.arrays)
         check(signless(sample), tuple(got) if len(got) > 1 else got[0])
-
-

@@ -11,14 +11,68 @@ import numpy as np
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.onnx.ops.table import OpRule, Parameter
 from tdagger.frameworks.onnx.tensors import HELD, attribute
-from tdagger.graph import result_types
+from tdagger.graph import result_types, topological
 from tdagger.names import shown
-from tdagger.op import Array, Value
+from tdagger.op import Array, Op, Value
 from tdagger.ops.external import External
-from tdagger.ops.source import Leaf
+from tdagger.ops.source import Const, Input, Leaf
 
 #: What is worked out while importing has at most so many elements.
 _ELEMENTS = 1 << 16
+
+
+class Template(NamedTuple):
+    """What a rule makes of values of some types: ops on the numbers of the arguments, ``constants`` and each other."""
+
+    constants: tuple[Value, ...]
+    steps: tuple[tuple[Op, tuple[int, ...], Any], ...]
+    results: tuple[int, ...]
+
+    def of(self, args: Sequence[Value]) -> tuple[list[Value], list[Value]]:
+        """The results on some arguments, and all values that were made."""
+        if len(self.steps) == 1:
+            op, places, type_ = self.steps[0]
+            if len(self.results) == 1 and not self.constants:
+                made = [op.again(tuple([args[i] for i in places]), type_)]
+                return made, made
+        values = [*args, *self.constants]
+        for op, places, type_ in self.steps:
+            values.append(op.again(tuple([values[i] for i in places]), type_))
+        return [values[i] for i in self.results], values[len(args) + len(self.constants) :]
+
+
+#: Ops that no function which makes values looks at in its arguments: what these give is known by its type.
+_OPAQUE = frozenset({
+    "parameter", "buffer", "input", "unary", "binary", "where", "relu", "relu6", "sigmoid", "hardsigmoid", "hardswish",
+    "leaky_relu", "elu", "gelu", "silu", "softplus", "softmax", "log_softmax", "matmul", "linear", "convolution",
+    "convolution_transpose", "batch_norm", "layer_norm", "instance_norm", "group_norm", "max_pool", "avg_pool",
+    "subtract", "divide", "square", "clamp",
+})  # fmt: skip
+
+
+def template_of(call: Call, args: Sequence[Value]) -> Template | None:
+    """What a call makes of values of these types; None if it isn't the same on these very ones.
+
+    Rules take values by their types, and some look at what made them. So it is worked out with inputs in the place of
+    the arguments, and compared.
+    """
+    stands = [Input(f"argument {i}", a.type)() for i, a in enumerate(args)]
+    results = call.function(*stands, **call.keywords)
+    results = [results] if isinstance(results, Value) else list(results)
+    if not all(isinstance(r, Value) for r in results):
+        return None
+    places: dict[Value, int] = {v: i for i, v in enumerate(stands)}
+    made = [v for v in topological(results) if v not in places]
+    constants = [v for v in made if isinstance(v.op, Const)]
+    made = [v for v in made if not isinstance(v.op, Const)]
+    if any(isinstance(v.op, Leaf) for v in made):
+        return None
+    for v in (*constants, *made):
+        places[v] = len(places)
+    steps = tuple([(v.op, tuple([places[a] for a in v.args]), v.type) for v in made])
+    found = Template(tuple(constants), steps, tuple([places[r] for r in results]))
+    own = call.function(*args, **call.keywords)
+    return found if found.of(args)[0] == ([own] if isinstance(own, Value) else list(own)) else None
 
 
 class Call(NamedTuple):
@@ -35,6 +89,21 @@ class Call(NamedTuple):
     plain: bool
     #: The element type that attributes give the results, if it is one held in another one; else 0.
     held: int
+    #: What it makes, by the types of the arguments; None where it has to be called. No dict: it always has to.
+    templates: dict[Any, Template | None] | None
+
+    def template(self, args: Sequence[Value]) -> Template | None:
+        """What it makes of these arguments, where that depends on their types alone."""
+        templates = self.templates
+        if templates is None or (len(args) > 1 and (args[0] is args[1] or len(args) > len(set(args)))):
+            return None
+        for a in args:
+            if a.op.name not in _OPAQUE:
+                return None
+        types = tuple([a.type for a in args])
+        if types not in templates:
+            templates[types] = template_of(self, args)
+        return templates[types]
 
 
 def bind(
@@ -85,7 +154,8 @@ def bind(
     plain = all(p is not None and p.number is None and not p.statistic for p in parameters)
     stated = next((a.i for a in attributes if a.name in ("to", "output_dtype") and a.i in HELD), 0)
     own_ = "wanted" in rule.own, "types" in rule.own
-    return Call(rule.function, tuple(parameters), keywords, *own_, plain, stated)
+    templates = {} if plain and not rule.own else None
+    return Call(rule.function, tuple(parameters), keywords, *own_, plain, stated, templates)
 
 
 class Known:

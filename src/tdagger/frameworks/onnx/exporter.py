@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ from tdagger.frameworks.onnx.emit.writer import Branch, Node, Tensor, Writer, ne
 from tdagger.graph import Graph
 from tdagger.names import shown
 from tdagger.op import Value
-from tdagger.ops.source import Leaf
 from tdagger.tensordag import Origin, TensorDAG
 from tdagger.types import Size, readable
 
@@ -52,7 +50,9 @@ def to_onnx(
     if path is None:
         size = sum(t.type.bytes for t in made.tensors.values())
         if size + model.ByteSize() >= 2**31:
-            raise InputError(f"{shown(dag.name)} has {size} bytes of weights, more than a ModelProto holds: give a path")
+            raise InputError(
+                f"{shown(dag.name)} has {size} bytes of weights, more than a ModelProto holds: give a path"
+            )
         model.graph.initializer.extend(tensor_proto(n, t) for n, t in made.tensors.items())
         return model
     write(model, made.tensors, Path(path), external_data)
@@ -115,7 +115,7 @@ def _ended(writer: Writer, outputs: Mapping[str, Value]) -> list[Node]:
     called: dict[str, str] = {}
     extra: list[Node] = []
     for name, value in outputs.items():
-        own = writer.ref(value)
+        own: str = writer.ref(value)
         if own in made and own not in called:
             called[own] = name
         else:
@@ -184,14 +184,12 @@ def _dynamic(dag: TensorDAG, opset: int, dynamic: Sequence[str] | bool) -> Made:
     if dynamic is True:
         return _all_that_can(dag, opset, list(free.names))
     names = [dynamic] if isinstance(dynamic, str) else list(dynamic or ())
-    known = dag.axes()
     for name in names:
         if name not in free.names:
             why = free.why.get(name)
             there = ", ".join(free.names) or "none"
             told = f": {why}" if why else f"; those that can be are {there}"
             raise AxisError(f"{shown(dag.name)}: axis {shown(name)} can't be of any size{told}")
-    del known
     found = _opened(dag, opset, names)
     if isinstance(found, str):
         raise AxisError(f"{shown(dag.name)}: {', '.join(map(shown, names))} can't be of any size: {found}")
@@ -244,6 +242,3 @@ def _told(node: Node) -> Any:
     """What two nodes must have alike."""
     attributes = [(k, list(map(_told, v.nodes)) if isinstance(v, Branch) else v) for k, v in node.attributes]
     return node.op, node.inputs, node.outputs, attributes
-
-
-_ = (math, Leaf)

@@ -23,7 +23,7 @@ import onnx
 from tdagger.errors import InputError, SourceError, TDaggerError, UnsupportedError, warn
 from tdagger.frameworks.importing import Importing, Problem
 from tdagger.frameworks.onnx.again import Again
-from tdagger.frameworks.onnx.calls import Call, Known, bind
+from tdagger.frameworks.onnx.calls import Call, Known, Template, bind
 from tdagger.frameworks.onnx.external import results_of, written
 from tdagger.frameworks.onnx.functions import body_of, key_of, plain
 from tdagger.frameworks.onnx.held import CARRIES, READS
@@ -32,8 +32,8 @@ from tdagger.frameworks.onnx.ops.table import NO_RULE, Parameter, why_not
 from tdagger.frameworks.onnx.origins import Modules
 from tdagger.frameworks.onnx.read import Model, read
 from tdagger.frameworks.onnx.scope import Scope, in_order, place_of
-from tdagger.frameworks.onnx.sizes import Declared, axis_names, bound, declared, lie
-from tdagger.frameworks.onnx.tensors import DTYPES, HELD, Tensors, constant_of, name_of
+from tdagger.frameworks.onnx.sizes import Declared, axis_names, bound, inputs_of, lie
+from tdagger.frameworks.onnx.tensors import HELD, Tensors, constant_of, name_of
 from tdagger.graph import Graph, bulk
 from tdagger.names import shown
 from tdagger.network import Weight, plain_signature
@@ -108,7 +108,8 @@ class _Walk(Importing):
         self.constants: set[str] = set()
         self.known = Known(self.tensors)
         self.modules = Modules()
-        self.calls: dict[Any, Call | str] = {}
+        #: How nodes of each kind call their rules, by the versions of operator sets.
+        self.calls: dict[Any, dict[Any, Call | str]] = {}
         self.functions = {key_of(f): f for f in model.proto.functions}
         self.bodies: dict[Any, Any] = {}
         self.depth = self.inside = 0
@@ -120,14 +121,14 @@ class _Walk(Importing):
 
     def network(self, asked: Asked) -> TensorDAG:
         graph = self.graph
-        scope = Scope(_versions(self.model.proto.opset_import))
+        scope = self._scope(self.model.proto.opset_import)
         self._initializers(scope)
         own = self._inputs(scope, asked.values or {})
         types = bound(own, asked.sizes, asked.shapes)
         self.sizes = types.sizes
         given = {n: Input(n, t)() for n, t in types.types.items()}
         scope.values.update(given)
-        self._nodes(scope, _sorted(graph.node, scope))
+        self._nodes(scope, graph.node)
         if self.problems:
             self._without_dead()
         if self.problems:
@@ -144,6 +145,15 @@ class _Walk(Importing):
         source = self._source(own, asked) if any(i.free for i in own) else None
         modules = self.modules.named()
         return TensorDAG(made, weights, signature, state, self.origins, modules, title, names, source)
+
+    def _scope(
+        self, imports: Any, place: str = "", module: str = "", given: Any = None, outer: Mapping[str, int] | None = None
+    ) -> Scope:
+        """A scope; not all bodies of ONNX say its version, which then is that around them."""
+        versions = {**(outer or {}), **_versions(imports)}
+        scope = Scope(versions, place, module, given)
+        scope.calls = self.calls.setdefault(tuple(sorted(versions.items())), scope.calls)
+        return scope
 
     def _source(self, own: Sequence[Declared], asked: Asked) -> Again:
         model = self.model
@@ -168,31 +178,23 @@ class _Walk(Importing):
             own += "_"
         self.tensors.held[own] = held
         scope.tensors[name] = own
-        kind = self.tensors.kind(own)
-        if kind:
-            scope.held[name] = kind
+        if not isinstance(held, onnx.TensorProto) or held.data_type in HELD:
+            kind = self.tensors.kind(own)
+            if kind:
+                scope.held[name] = kind
 
     def _inputs(self, scope: Scope, values: Mapping[str, Any]) -> list[Declared]:
         """What the file says of the inputs; those with values are constants."""
-        zero_is_open = any(len(t.dims) and t.data_type in _FLOATS for t in self.graph.initializer)
-        found: dict[str, Declared] = {}
-        for info in self.graph.input:
-            name = info.name
-            if name in self.tensors.held:
-                continue
-            if not name or name in found or name in scope.values:
-                raise SourceError(f"{self.model.name} has two inputs called {shown(name)}" if name else _UNNAMED)
-            kind = info.type.tensor_type.elem_type
-            if kind in HELD:
-                scope.held[name] = kind
-            if name in values:
-                scope.values[name] = const(values[name], DTYPES[kind])
-            else:
-                found[name] = declared(info, zero_is_open)
-        odd = [n for n in values if n not in scope.values]
+        found = inputs_of(self.graph)
+        kinds = {i.name: i.type.tensor_type.elem_type for i in self.graph.input}
+        scope.held.update((i.name, kinds[i.name]) for i in found if kinds[i.name] in HELD)
+        odd = values.keys() - {i.name for i in found}
         if odd:
-            raise InputError(f"values: there is no input {', '.join(map(shown, odd))} in the model")
-        return list(found.values())
+            raise InputError(f"values: there is no input {', '.join(map(shown, sorted(odd)))} in the model")
+        for i in found:
+            if i.name in values:
+                scope.values[i.name] = const(values[i.name], i.dtype)
+        return [i for i in found if i.name not in values]
 
     def _outputs(self, scope: Scope) -> dict[str, Value]:
         outputs: dict[str, Value] = {}
@@ -284,26 +286,29 @@ class _Walk(Importing):
 
     # Nodes.
 
-    def _nodes(self, scope: Scope, nodes: Sequence[Any]) -> None:
+    def _nodes(self, scope: Scope, nodes: Sequence[Any], is_sorted: bool = False) -> None:
         values, tensors = scope.values, scope.tensors
-        for node in nodes:
-            op, domain = node.op_type, plain(node.domain)
+        for number, node in enumerate(nodes):
             try:
-                if op == "Constant" and not domain:
+                op, name, inputs, outputs = node.op_type, node.name, list(node.input), node.output
+                domain = node.domain
+                if op == "Constant" and not plain(domain):
                     self._constant(scope, node)
                     continue
-                inputs = list(node.input)
-                if not all(n in values or n in tensors for n in inputs):
-                    inputs = self._resolved(scope, node, inputs)
-                    if inputs is None:  # it needs what failed
-                        scope.failed.update(n for n in node.output if n)
-                        continue
-                name = node.name
+                for n in inputs:
+                    if n not in values and n not in tensors:
+                        inputs = self._resolved(scope, inputs)
+                        break
+                if _LATER in inputs:
+                    if is_sorted:
+                        raise SourceError(f"its input {shown(self._unknown(scope, node))} is made by nothing")
+                    known = {*values, *tensors, *scope.missing, *scope.failed}
+                    return self._nodes(scope, in_order(nodes[number:], known), True)
+                if _FAILED in inputs:
+                    scope.failed.update(n for n in outputs if n)
+                    continue
                 origin = Origin(scope.module or self.modules.of(node, name, op), op, scope.place + name)
                 results = self._called(scope, node, op, domain, inputs, origin)
-                outputs = node.output
-                if results.__class__ is Value:
-                    results = (results,)
                 if len(results) < len(outputs) or None in results:
                     self._all_made(node, results)
                 for out, result in zip(outputs, results, strict=False):
@@ -315,20 +320,19 @@ class _Walk(Importing):
                 raise SourceError(f"node {scope.place}{place_of(node)} of {self.model.name}: {e}") from e
             except Exception as e:  # a rule meets attributes and types that nobody wrote it for
                 self._failed(scope, node, e)
+        return None
 
-    def _resolved(self, scope: Scope, node: Any, inputs: list[str]) -> list[str] | None:
-        """The inputs of a node with those that aren't given as ""; None if one couldn't be imported."""
-        found: list[str] = []
-        for name in inputs:
-            if name in scope.failed:
-                return None
-            if not name or name in scope.missing:
-                found.append("")
-            elif scope.knows(name):
-                found.append(name)
-            else:
-                raise SourceError(f"its input {shown(name)} is made by nothing")
-        return found
+    def _resolved(self, scope: Scope, inputs: list[str]) -> list[str]:
+        """The inputs of a node: "" for those that aren't given, marks for those that failed or aren't made yet."""
+        missing, failed = scope.missing, scope.failed
+        return [
+            "" if not n or n in missing else n if n in scope.values or n in scope.tensors else
+            _FAILED if n in failed else _LATER
+            for n in inputs
+        ]  # fmt: skip
+
+    def _unknown(self, scope: Scope, node: Any) -> str:
+        return next(n for n in node.input if n and n not in scope.missing and not scope.knows(n))
 
     def _failed(self, scope: Scope, node: Any, error: Exception) -> None:
         """Note a node that can't be imported, and what it makes."""
@@ -371,28 +375,34 @@ class _Walk(Importing):
         if found:
             scope.held.update((n, found) for n in node.output if n)
 
-    def _called(self, scope: Scope, node: Any, op: str, domain: str, inputs: list[str], origin: Origin) -> Any:
+    def _called(
+        self, scope: Scope, node: Any, op: str, domain: str, inputs: list[str], origin: Origin
+    ) -> Sequence[Any]:
+        """The results of a node, by its rule, its function or as an external op."""
         attributes = node.attribute
         if scope.attributes is not None and attributes:
             node = _with_attributes(node, scope.attributes)
             attributes = node.attribute
         if self.functions:
-            function = self.functions.get((domain, op, node.overload))
+            function = self.functions.get((plain(domain), op, node.overload))
             if function is not None:
                 return self._function(scope, node, function, inputs, origin)
-        version = scope.versions.get(domain, 1)
         given = tuple([a.SerializeToString() for a in attributes]) if attributes else ()
-        key = (op, domain, version, len(inputs) if "" not in inputs else tuple([bool(n) for n in inputs]), given)
-        call = self.calls.get(key)
+        key = (op, domain, len(inputs) if "" not in inputs else tuple([bool(n) for n in inputs]), given)
+        call = scope.calls.get(key)
         if call is None:
-            call = self.calls[key] = self._bound(op, domain, version, inputs, attributes, scope)
+            call = scope.calls[key] = self._bound(op, plain(domain), inputs, attributes, scope)
         if isinstance(call, str):
-            return self._without_rule(scope, node, domain, version, inputs, origin, call)
-        values = scope.values
+            return self._without_rule(scope, node, plain(domain), inputs, origin, call)
         if scope.held or call.held:
             self._held(scope, node, call, inputs)
         if call.plain:
-            args = [values.get(n) or self._find(scope, n) for n in inputs]
+            values = scope.values
+            args: list[Any] = [values.get(n) or self._find(scope, n) for n in inputs]
+            if call.templates is not None:
+                template = call.template(args)
+                if template is not None:
+                    return self._from_template(template, args, origin)
         else:
             args = [
                 None
@@ -402,21 +412,28 @@ class _Walk(Importing):
                 else self._numbers(scope, p, n)
                 for p, n in zip(call.parameters, inputs, strict=False)
             ]
+        keywords = call.keywords
         if call.types:
-            call = call._replace(keywords={**call.keywords, "types": [scope.held.get(n, 0) for n in inputs]})
+            keywords = {**keywords, "types": [scope.held.get(n, 0) for n in inputs]}
         if call.wanted:
-            results = call.function(*args, wanted=[bool(n) for n in node.output], **call.keywords)
-        else:
-            results = call.function(*args, **call.keywords)
+            keywords = {**keywords, "wanted": [bool(n) for n in node.output]}
+        results = call.function(*args, **keywords)
         self.note(results, origin)
+        return (results,) if isinstance(results, Value) else results
+
+    def _from_template(self, template: Template, args: Sequence[Value], origin: Origin) -> Sequence[Value]:
+        results, made = template.of(args)
+        noted = self.origins.setdefault
+        for value in made:
+            noted(value, origin)
+        self.order += results
         return results
 
-    def _bound(
-        self, op: str, domain: str, version: int, inputs: list[str], attributes: Sequence[Any], scope: Scope
-    ) -> Call | str:
+    def _bound(self, op: str, domain: str, inputs: list[str], attributes: Sequence[Any], scope: Scope) -> Call | str:
         """How a kind of nodes calls its rule, or why it has none."""
         if domain not in scope.versions and domain == "":
             raise SourceError(f"{self.model.name} has operators of ONNX and doesn't say of which version")
+        version = scope.versions.get(domain, 1)
         rule = find(domain, op, version)
         if rule is None:
             return why_not(domain, op)
@@ -439,10 +456,11 @@ class _Walk(Importing):
     # Functions.
 
     def _without_rule(
-        self, scope: Scope, node: Any, domain: str, version: int, inputs: list[str], origin: Origin, why: str
-    ) -> Any:
+        self, scope: Scope, node: Any, domain: str, inputs: list[str], origin: Origin, why: str
+    ) -> Sequence[Any]:
         """What a node without a rule gives: by the function that ONNX defines it by, or as an external op."""
-        arguments = [None if not n else self._find(scope, n) for n in inputs]
+        version = scope.versions.get(domain, 1)
+        arguments = [self._find(scope, n) if n else None for n in inputs]
         if why == NO_RULE:
             types = tuple([None if a is None else a.type for a in arguments])
             key = (node.op_type, domain, version, types, node.SerializeToString())
@@ -468,8 +486,7 @@ class _Walk(Importing):
             raise UnsupportedError(f"it has {len(inputs)} inputs, its function takes {len(function.input)}")
         place = f"{scope.place}{node.name or (node.output[0] if node.output else function.name)}/"
         given = {a.name: a for a in function.attribute_proto} | {a.name: a for a in node.attribute}
-        versions = {**scope.versions, **_versions(function.opset_import)}  # not all bodies of ONNX say its version
-        inner = Scope(versions, place, origin.module, given)
+        inner = self._scope(function.opset_import, place, origin.module, given, scope.versions)
         for formal, name in zip(function.input, [*inputs, *[""] * len(function.input)], strict=False):
             if not name:
                 inner.missing.add(formal)
@@ -482,7 +499,7 @@ class _Walk(Importing):
         before = len(self.problems)
         self.depth += 1
         try:
-            self._nodes(inner, _sorted(function.node, inner))
+            self._nodes(inner, function.node)
         finally:
             self.depth -= 1
         if len(self.problems) > before:
@@ -505,8 +522,9 @@ class _InBody(UnsupportedError):
     """A node whose function has nodes that can't be imported, which are noted already."""
 
 
+#: What stands for the name of an input that couldn't be imported, and of one that nothing made so far.
+_FAILED, _LATER = "\0failed", "\0later"
 _UNNAMED = "an input or a tensor has no name"
-_FLOATS = frozenset({1, 10, 11, 16})
 
 
 def _versions(imports: Sequence[Any]) -> dict[str, int]:
@@ -520,16 +538,6 @@ def _versions(imports: Sequence[Any]) -> dict[str, int]:
 
 def _is_learned(kind: TensorType) -> bool:
     return bool(kind.rank) and (kind.dtype.is_float or kind.dtype.is_complex)
-
-
-def _sorted(nodes: Sequence[Any], scope: Scope) -> Sequence[Any]:
-    """The nodes in an order in which each comes after what it needs: the file's, if it is one."""
-    known = {*scope.values, *scope.tensors, *scope.missing, ""}
-    for node in nodes:
-        if not known.issuperset(node.input):
-            return in_order(nodes, {*scope.values, *scope.tensors, *scope.missing})
-        known.update(node.output)
-    return nodes
 
 
 def _with_attributes(node: Any, given: Mapping[str, Any]) -> Any:

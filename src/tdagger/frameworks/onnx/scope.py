@@ -19,7 +19,7 @@ class Scope:
     names are also those of the scope around it.
     """
 
-    __slots__ = ("attributes", "failed", "held", "missing", "module", "place", "tensors", "values", "versions")
+    __slots__ = ("attributes", "calls", "failed", "held", "missing", "module", "place", "tensors", "values", "versions")
 
     def __init__(
         self,
@@ -36,6 +36,8 @@ class Scope:
         self.tensors: dict[str, str] = {}
         self.missing: set[str] = set()
         self.failed: set[str] = set()
+        #: How nodes of each kind call their rule, or why they have none.
+        self.calls: dict[Any, Any] = {}
         #: The numbers of element types that are held in another one, by the names of what has them.
         self.held: dict[str, int] = {}
 

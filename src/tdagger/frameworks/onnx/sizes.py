@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from tdagger.errors import InputError, UnsupportedError
+from tdagger.errors import InputError, SourceError, UnsupportedError
 from tdagger.frameworks.onnx.tensors import DTYPES, name_of
 from tdagger.names import is_identifier, shown
 from tdagger.op import Value
@@ -18,6 +18,8 @@ from tdagger.types import DType, TensorType
 
 #: More entries than any dimension has.
 _LONGEST = 2**40
+#: The element types of weights: float, half, double, bfloat16.
+_FLOATS = frozenset({1, 10, 11, 16})
 
 
 class Declared(NamedTuple):
@@ -55,8 +57,27 @@ def declared(info: Any, zero_is_open: bool) -> Declared:
         if which == "dim_value" and (d.dim_value > 0 or (d.dim_value == 0 and not zero_is_open)):
             dims.append(d.dim_value)
         else:
-            dims.append(d.dim_param or f"{info.name}.{i}")
+            named = d.dim_param if any(map(str.isalpha, d.dim_param)) else ""  # some write "?" or "-1"
+            dims.append(named or f"{info.name}.{i}")
     return Declared(info.name, dtype, tuple(dims))
+
+
+def inputs_of(graph: Any) -> list[Declared]:
+    """What a file says of the inputs of its graph, but for those that are its own tensors.
+
+    SourceError where two have one name, or one has none.
+    """
+    own = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
+    zero_is_open = any(len(t.dims) and t.data_type in _FLOATS for t in graph.initializer)
+    found: dict[str, Declared] = {}
+    for info in graph.input:
+        name = info.name
+        if name in own:
+            continue
+        if not name or name in found:
+            raise SourceError(f"the model has two inputs called {shown(name)}" if name else "an input has no name")
+        found[name] = declared(info, zero_is_open)
+    return list(found.values())
 
 
 class Bound(NamedTuple):

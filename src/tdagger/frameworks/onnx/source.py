@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tdagger.errors import SourceError, TDaggerError
+from tdagger.errors import SourceError
 from tdagger.frameworks.file import FileSource
-from tdagger.frameworks.onnx.importer import from_onnx
+from tdagger.frameworks.onnx.importer import Asked, imported
 from tdagger.frameworks.onnx.read import Model, read
+from tdagger.frameworks.onnx.sizes import inputs_of
 from tdagger.names import shown
 from tdagger.op import Array
 from tdagger.tensordag import TensorDAG
@@ -31,7 +31,7 @@ class OnnxSource:
     sizes: dict[str, int]
 
     def dag(self, external: bool = False) -> TensorDAG:
-        return from_onnx(self.path, sizes=self.sizes, inputs=self.shapes, external=external, name=self.model.title)
+        return imported(self.model, Asked(self.sizes, self.shapes, None, external, ""))
 
     @cached_property
     def _network(self) -> TensorDAG:
@@ -48,10 +48,10 @@ class OnnxSource:
     @cached_property
     def _session(self) -> Any:
         try:
-            runtime = importlib.import_module("onnxruntime")
+            import onnxruntime as runtime
         except ModuleNotFoundError as e:
             raise SourceError(f"{shown(self.path)} is run by onnxruntime: pip install onnxruntime") from e
-        options = runtime.SessionOptions()
+        options: Any = runtime.SessionOptions()
         options.log_severity_level = 4
         try:
             return runtime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
@@ -101,11 +101,9 @@ def from_file(path: Path, options: Options) -> OnnxSource:
 
 
 def _batch(model: Model, batch: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
-    """The sizes by which every input has a first dimension of ``batch``; SourceError if the file fixes one otherwise."""
-    from tdagger.frameworks.onnx.importer import inputs_of
-
+    """The sizes by which every input has a first dimension of ``batch``; SourceError if the file fixes another."""
     found: dict[str, int] = {}
-    for own in inputs_of(model):
+    for own in inputs_of(model.proto.graph):
         if own.name in shapes or not own.dims:
             continue
         first = own.dims[0]

@@ -15,15 +15,14 @@ import numpy as np
 
 from tdagger.composite import Composite
 from tdagger.frameworks.onnx.emit import core
-from tdagger.frameworks.onnx.emit.core import moved, only_used_by, with_shape
+from tdagger.frameworks.onnx.emit.core import moved, with_shape
 from tdagger.frameworks.onnx.emit.kernels import computed_in, takes
 from tdagger.frameworks.onnx.emit.recurrent import is_network, network
 from tdagger.frameworks.onnx.emit.writer import SAME, Row, Writer, has_sizes, permuted, unbroadcast
-from tdagger.graph import Graph
 from tdagger.op import Value
-from tdagger.ops.source import Const, Parameter
+from tdagger.ops.source import Parameter
 from tdagger.ops.structure import slice_axis, squeeze, unsqueeze
-from tdagger.types import DType, Size, TensorType, bool_, i64, in_numbers
+from tdagger.types import DType, Size, TensorType, bool_, each_type, i64, in_numbers
 
 Fields = dict[str, Any]
 #: Whether the row holds, given the composite's attributes, the types of its arguments, and the operator set.
@@ -65,7 +64,7 @@ def _with(op: str, **names: str) -> Callable[[Writer, Value, Fields], str]:
     """An operator of one tensor whose attributes are the composite's: ``alpha="slope"``."""
 
     def write(w: Writer, v: Value, f: Fields) -> str:
-        options = {k: float(f[n]) for k, n in names.items()}
+        options: dict[str, Any] = {k: float(f[n]) for k, n in names.items()}
         return w.typed(op, v.dtype, [w.ref(v.args[0])], **options)
 
     return write
@@ -459,9 +458,7 @@ def _causal(w: Writer, rows: int, columns: int) -> str:
     """Where a query sees a key: at its own place and before."""
     if not has_sizes((rows, columns)) and rows * columns <= 1 << 16:
         return w.const(np.tri(int(rows), int(columns), dtype=np.bool_))
-    row, column = (
-        w.node("Range", [w.scalar(0, i64), w.size(n), w.scalar(1, i64)]) for n in (rows, columns)
-    )
+    row, column = (w.node("Range", [w.scalar(0, i64), w.size(n), w.scalar(1, i64)]) for n in (rows, columns))
     return w.node("GreaterOrEqual", [w.node("Unsqueeze", [row, w.ints([1])]), column])
 
 
@@ -528,7 +525,7 @@ def _max_pool(results: int) -> Callable[[Writer, Value, Fields], Any]:
         x: Value = f["x"]
         n = len(f["kernel"])
         to = computed_in("MaxPool", x.dtype)
-        types: Any = v.type if results == 2 else (v.type,)
+        types: Any = each_type(v.type)
         name = _flattened(w, x, n + 1)[0] if x.rank > n else with_shape(w, w.ref(x), x.type, (1, 1, *x.shape))
         pads, ceil = _ends(x.type, types[0], f)
         out = w.node(
@@ -688,7 +685,7 @@ def _grid_sample(w: Writer, v: Value, f: Fields) -> str:
 
 def _samples(f: Fields, types: Sequence[TensorType]) -> bool:
     """Of nearest positions between two entries ONNX reflects after rounding, torch before."""
-    x, grid = types
+    grid = types[1]
     ties = f["mode"] == "nearest" and f["padding"] == "reflection"
     return _normalises(f, types) and not ties and 0 not in grid.shape and grid.shape[-1] == 2
 
@@ -799,7 +796,13 @@ def _narrow(f: Fields, types: Sequence[TensorType]) -> bool:
 def _prelu(w: Writer, v: Value, f: Fields) -> str:
     weight: Value = f["weight"]
     to = computed_in("PRelu", v.dtype)
-    shape = (1,) if weight.shape == (1,) and v.rank else () if not v.rank else (*weight.shape, *[1] * (v.rank - f["axis"] - 1))
+    shape = (
+        (1,)
+        if weight.shape == (1,) and v.rank
+        else ()
+        if not v.rank
+        else (*weight.shape, *[1] * (v.rank - f["axis"] - 1))
+    )
     spread = w.ref(spread_over(weight, len(shape) - 1) if len(shape) else squeeze(weight, (0,)))
     return w.cast(w.node("PRelu", [w.cast(w.ref(f["x"]), v.dtype, to), w.cast(spread, v.dtype, to)]), to, v.dtype)
 
@@ -810,18 +813,17 @@ def _plain_softplus(f: Fields, types: Sequence[TensorType]) -> bool:
 
 
 def _trunc_divide(w: Writer, v: Value, f: Fields) -> str:
-    x, y = v.args
+    y = v.args[1]
     a, b = w.operands(v.args)
     negated = ""
     known = w.array(unbroadcast(y))
     safe = known is not None and not ((known == 0) | ((known == -1) & v.dtype.is_signed)).any()
     if not safe:
-        b, negated = core._kept_apart(w, b, v.dtype)  # pyright: ignore[reportPrivateUsage]
+        b, negated = core.kept_apart(w, b, v.dtype)
     out = w.typed("Div", v.dtype, [a, b])
     if negated:
         other = w.typed("Neg", v.dtype, [a])
-        out = core._choose(w, negated, other, out, v.dtype)  # pyright: ignore[reportPrivateUsage]
-    del x
+        out = core.choose(w, negated, other, out, v.dtype)
     return out
 
 
@@ -832,7 +834,9 @@ def _cond(w: Writer, v: Value, f: Fields) -> Any:
     """If, whose branches read what is around them."""
     predicate, *operands = v.args
     count = len(v.type) if isinstance(v.type, tuple) else 1
-    branches = {n: w.branch(f[k], operands) for n, k in (("then_branch", "then"), ("else_branch", "otherwise"))}
+    branches: dict[str, Any] = {
+        n: w.branch(f[k], operands) for n, k in (("then_branch", "then"), ("else_branch", "otherwise"))
+    }
     return w.node("If", [w.ref(predicate)], count, **branches)
 
 
@@ -972,5 +976,3 @@ def _missing(op: Composite) -> Fields:
     if op.definition.variadic:
         return {}
     return {n: True if g else None for n, g in zip(op.definition.tensors, op.given, strict=True)}
-
-

@@ -62,7 +62,7 @@ def _unary(w: Writer, v: Value) -> Any:
         return w.typed("Sub", dtype, [w.scalar(0, dtype), name])
     if kind == "sign" and dtype.is_float:  # 0 for NaN, which Sign keeps
         signs = w.typed("Sign", dtype, [name])
-        return _choose(w, _isnan(w, name, dtype), w.scalar(0, dtype), signs, dtype)
+        return choose(w, _isnan(w, name, dtype), w.scalar(0, dtype), signs, dtype)
     return w.typed(_UNARY[kind], dtype, [name])
 
 
@@ -166,11 +166,11 @@ def _divided(w: Writer, v: Value, kind: str) -> Any:
             return _power(x, int(known.flat[0]))
         return special.pow_of_integers(x, y)
     a, b = w.operands(v.args)
-    to = computed_in("Div", dtype)
     known = w.array(y)
+    negated = ""
     safe = known is not None and not ((known == 0) | (known == -1 if dtype.is_signed else False)).any()
     if not safe:
-        b, negated = _kept_apart(w, b, dtype)
+        b, negated = kept_apart(w, b, dtype)
     out: str
     if kind == "rem":
         out = w.typed("Mod", dtype, [a, b], fmod=1)
@@ -180,19 +180,18 @@ def _divided(w: Writer, v: Value, kind: str) -> Any:
         out = _floored(w, a, b, dtype)
     if not safe and dtype.is_signed:
         other = w.typed("Neg", dtype, [a]) if kind == "floor_divide" else w.scalar(0, dtype)
-        out = _choose(w, negated, other, out, dtype)
-    del to
+        out = choose(w, negated, other, out, dtype)
     return out
 
 
-def _kept_apart(w: Writer, b: str, dtype: DType) -> tuple[str, str]:
+def kept_apart(w: Writer, b: str, dtype: DType) -> tuple[str, str]:
     """A divisor with 1 in the place of 0 and -1, and where it is -1."""
     one = w.scalar(1, dtype)
     zero = w.typed("Equal", dtype, [b, w.scalar(0, dtype)], predicate=True)
     if not dtype.is_signed:
-        return _choose(w, zero, one, b, dtype), ""
+        return choose(w, zero, one, b, dtype), ""
     negated = w.typed("Equal", dtype, [b, w.scalar(-1, dtype)], predicate=True)
-    return _choose(w, w.node("Or", [zero, negated]), one, b, dtype), negated
+    return choose(w, w.node("Or", [zero, negated]), one, b, dtype), negated
 
 
 def _floored(w: Writer, a: str, b: str, dtype: DType) -> str:
@@ -234,7 +233,7 @@ def _shift(w: Writer, v: Value, kind: str) -> Any:
     return where(negative, not_(moved), moved)
 
 
-def _choose(w: Writer, condition: str, x: str, y: str, dtype: DType) -> str:
+def choose(w: Writer, condition: str, x: str, y: str, dtype: DType) -> str:
     """Where, in a type that it takes."""
     to = computed_in("Where", dtype, moves=True)
     return w.cast(w.node("Where", [condition, w.cast(x, dtype, to), w.cast(y, dtype, to)]), to, dtype)
@@ -245,7 +244,7 @@ def _where(w: Writer, v: Value) -> str:
     condition, x, y = w.operands(v.args)
     if v.dtype is bool_:
         return w.node("Or", [w.node("And", [condition, x]), w.node("And", [w.node("Not", [condition]), y])])
-    return _choose(w, condition, x, y, v.dtype)
+    return choose(w, condition, x, y, v.dtype)
 
 
 def _cast(w: Writer, v: Value) -> str:
@@ -567,7 +566,7 @@ def _over(w: Writer, op: str, x: str, axes: Sequence[int], to: DType, dtype: DTy
 def _with_nan(w: Writer, x: str, out: str, axes: Sequence[int], dtype: DType, options: dict[str, Any]) -> str:
     marks = w.cast(_isnan(w, x, dtype), bool_, I32)
     there = w.cast(w.node("ReduceMax", [marks, w.ints(axes)], **options), I32, bool_)
-    return _choose(w, there, w.scalar(math.nan, dtype), out, dtype)
+    return choose(w, there, w.scalar(math.nan, dtype), out, dtype)
 
 
 def _windows(w: Writer, op: Any, n: int, count: int) -> str:

@@ -10,58 +10,43 @@ from __future__ import annotations
 from tdagger.errors import UnsupportedError
 from tdagger.types import DType
 
-_F, _FD = "f32", "f32 f64"
 _INTS = "i8 i16 i32 i64 u8 u16 u32 u64"
-_NUMBERS = f"{_FD} {_INTS}"
+_NUMBERS = f"f32 f64 {_INTS}"
 _ALL = f"bf16 bool {_NUMBERS}"
 
-#: Operator to the element types that it takes.
-KERNELS: dict[str, str] = {
-    **dict.fromkeys("Abs Add Div Mul Sub Greater GreaterOrEqual Less LessOrEqual".split(), _NUMBERS),
-    **dict.fromkeys(
-        "Acos Acosh Asin Asinh Atan Atanh Cosh Sinh Tan Erf Gelu Elu Selu LeakyRelu HardSigmoid Softsign Softplus "
-        "PRelu Conv ConvTranspose AveragePool GlobalAveragePool InstanceNormalization LRN LSTM GRU RNN Celu HardSwish "
-        "Col2Im".split(),
-        _F,
-    ),
-    **dict.fromkeys(
-        "Ceil Floor Round Cos Sin Exp Log Sqrt Reciprocal Sigmoid Tanh Softmax LogSoftmax BatchNormalization Gemm "
-        "GridSample DFT RMSNormalization".split(),
-        _FD,
-    ),
-    **dict.fromkeys("BitwiseAnd BitwiseNot BitwiseOr BitwiseXor".split(), _INTS),
-    "BitShift": "u8 u16 u32 u64",
-    "LayerNormalization": "f32 bf16",  # of f64 it makes the statistics in f32
-    "Neg": "f32 f64 i8 i16 i32 i64",
-    "Sign": f"bf16 {_NUMBERS}",
-    "Relu": "f32 f64 i8 i32",
-    "ArgMax": "f32 f64 i8 u8 i32 i64",
-    "ArgMin": "f32 f64 i8 u8 i32 i64",
-    "Clip": "f32 f64 i8 u8 i32 u32 i64 u64",
-    "Max": "f32 f64 i8 u8 i32 u32 i64 u64",
-    "Min": "f32 f64 i8 u8 i32 u32 i64 u64",
-    "CumSum": "f32 f64 i32 i64",
-    "Einsum": "f32 f64 i32 i64",
-    "Equal": f"bool {_NUMBERS}",
-    "Expand": f"bool {_NUMBERS}",
-    "MatMul": "f32 f64 i32 u32 i64 u64",
-    "MaxPool": "f32 f64 i8 u8",
-    "Mod": _NUMBERS,
-    "Pad": "bool f32 f64 i8 u8 i32 u32 i64 u64",
-    "Pow": "f32 f64 i32 i64",
-    "Range": "f32 f64 i16 i32 i64",
-    "ReduceMax": "bool f32 f64 i8 u8 i32 i64",
-    "ReduceMin": "bool f32 f64 i8 u8 i32 i64",
-    **dict.fromkeys("ReduceMean ReduceSum ReduceProd ReduceL1 ReduceL2 ReduceLogSumExp".split(), "f32 f64 i32 i64"),
-    "Resize": "f32 i8 u8 i32",
-    "Tile": f"bool {_NUMBERS}",
-    "TopK": "f32 f64 i8 i16 i32 i64 u8",
-    "Trilu": "bool f32 f64 i32 i64",
-    "Where": "f32 f64 i8 i32 i64 u8 u32",
-    "DepthToSpace": "f32 f64 i8 u8",
-    **dict.fromkeys("Concat Gather GatherElements GatherND ScatterElements ScatterND Slice Transpose Reshape Squeeze "
-                    "Unsqueeze Split".split(), _ALL),
-}  # fmt: skip
+#: Element types, and the operators that take these.
+_ROWS: tuple[tuple[str, str], ...] = (
+    (_NUMBERS, "Abs Add Div Mul Sub Greater GreaterOrEqual Less LessOrEqual Mod"),
+    ("f32", "Acos Acosh Asin Asinh Atan Atanh Cosh Sinh Tan Erf Gelu Elu Selu LeakyRelu HardSigmoid Softsign Softplus"),
+    ("f32", "PRelu Conv ConvTranspose AveragePool GlobalAveragePool InstanceNormalization LRN LSTM GRU RNN Celu"),
+    ("f32", "HardSwish Col2Im"),
+    ("f32 f64", "Ceil Floor Round Cos Sin Exp Log Sqrt Reciprocal Sigmoid Tanh Softmax LogSoftmax BatchNormalization"),
+    ("f32 f64", "Gemm GridSample DFT RMSNormalization"),
+    (_INTS, "BitwiseAnd BitwiseNot BitwiseOr BitwiseXor"),
+    ("u8 u16 u32 u64", "BitShift"),
+    ("f32 bf16", "LayerNormalization"),  # of f64 it makes the statistics in f32
+    ("f32 f64 i8 i16 i32 i64", "Neg"),
+    (f"bf16 {_NUMBERS}", "Sign"),
+    ("f32 f64 i8 i32", "Relu"),
+    ("f32 f64 i8 u8 i32 i64", "ArgMax ArgMin"),
+    ("f32 f64 i8 u8 i32 u32 i64 u64", "Clip Max Min"),
+    ("f32 f64 i32 i64", "CumSum Einsum Pow ReduceMean ReduceSum ReduceProd ReduceL1 ReduceL2 ReduceLogSumExp"),
+    (f"bool {_NUMBERS}", "Equal Expand Tile"),
+    ("f32 f64 i32 u32 i64 u64", "MatMul"),
+    ("f32 f64 i8 u8", "MaxPool DepthToSpace"),
+    ("bool f32 f64 i8 u8 i32 u32 i64 u64", "Pad"),
+    ("f32 f64 i16 i32 i64", "Range"),
+    ("bool f32 f64 i8 u8 i32 i64", "ReduceMax ReduceMin"),
+    ("f32 i8 u8 i32", "Resize"),
+    ("f32 f64 i8 i16 i32 i64 u8", "TopK"),
+    ("bool f32 f64 i32 i64", "Trilu"),
+    ("f32 f64 i8 i32 i64 u8 u32", "Where"),
+    (_ALL, "Concat Gather GatherElements GatherND ScatterElements ScatterND Slice Transpose Reshape Squeeze"),
+    (_ALL, "Unsqueeze Split"),
+)
+_TAKES: dict[str, frozenset[str]] = {op: frozenset(types.split()) for types, ops in _ROWS for op in ops.split()}
+#: Operators that ONNX itself has of f32 alone.
+_ALONE = frozenset({"Celu"})
 
 #: What holds all numbers of a type, and wraps around as it does when cast back; the first that an operator takes.
 _WIDER: dict[str, str] = {
@@ -82,10 +67,6 @@ _WIDER: dict[str, str] = {
     "f64": "",
 }
 
-#: Operators that ONNX itself has of f32 alone.
-_ALONE = frozenset({"Celu"})
-_TAKES: dict[str, frozenset[str]] = {op: frozenset(types.split()) for op, types in KERNELS.items()}
-
 
 def takes(op: str, dtype: DType) -> bool:
     """Whether onnxruntime runs an operator on an element type as it is.
@@ -95,7 +76,7 @@ def takes(op: str, dtype: DType) -> bool:
     """
     found = _TAKES.get(op)
     if found is None:
-        return not dtype.is_complex and dtype.bytes != 1 or dtype.is_int
+        return (not dtype.is_complex and dtype.bytes != 1) or dtype.is_int
     return dtype.name in found or (dtype.name == "f16" and "f32" in found and op not in _ALONE)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import ml_dtypes
 import numpy as np
 import onnx
 
@@ -30,7 +29,7 @@ _INLINE = 1024
 def bits(array: Array) -> memoryview:
     """The bytes of an array as ONNX has them: little endian, row by row; not copied if they lie so."""
     flat = np.ascontiguousarray(array).reshape(-1)
-    return memoryview(flat.view(np.uint8))
+    return flat.view(np.uint8).data
 
 
 def value_info(name: str, type_: TensorType, labels: Sequence[str | None] = ()) -> onnx.ValueInfoProto:
@@ -212,6 +211,3 @@ def _replaced(path: Path, write_to: Callable[[BinaryIO], Any]) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
-
-
-_ = ml_dtypes

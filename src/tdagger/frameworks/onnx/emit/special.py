@@ -10,6 +10,11 @@ from collections.abc import Callable
 
 from tdagger.library import copysign
 from tdagger.op import Value
+from tdagger.ops.elementwise import _ERF_SMALL as ERF_SMALL  # pyright: ignore[reportPrivateUsage]
+from tdagger.ops.elementwise import _ERFC_LARGE as ERFC_LARGE  # pyright: ignore[reportPrivateUsage]
+from tdagger.ops.elementwise import _ERFC_MIDDLE as ERFC_MIDDLE  # pyright: ignore[reportPrivateUsage]
+from tdagger.ops.elementwise import _LGAMMA_AT_2 as LGAMMA_AT_2  # pyright: ignore[reportPrivateUsage]
+from tdagger.ops.elementwise import _STIRLING as STIRLING  # pyright: ignore[reportPrivateUsage]
 from tdagger.ops.elementwise import (
     abs_,
     add,
@@ -44,11 +49,6 @@ from tdagger.ops.elementwise import (
     sqrt,
     where,
 )
-from tdagger.ops.elementwise import _ERFC_LARGE as ERFC_LARGE  # pyright: ignore[reportPrivateUsage]
-from tdagger.ops.elementwise import _ERFC_MIDDLE as ERFC_MIDDLE  # pyright: ignore[reportPrivateUsage]
-from tdagger.ops.elementwise import _ERF_SMALL as ERF_SMALL  # pyright: ignore[reportPrivateUsage]
-from tdagger.ops.elementwise import _LGAMMA_AT_2 as LGAMMA_AT_2  # pyright: ignore[reportPrivateUsage]
-from tdagger.ops.elementwise import _STIRLING as STIRLING  # pyright: ignore[reportPrivateUsage]
 
 Function = Callable[[Value], Value]
 
@@ -81,7 +81,7 @@ def expm1_of(x: Value) -> Value:
     """Kahan's: the error of exp(x) - 1 is that of log(exp(x)) against x."""
     e = exp(x)
     less_one = e - 1.0
-    near = less_one * x / log(e)
+    near = less_one * (x / log(e))
     plain = isinf(e) | equal(less_one, -1.0) | isnan(x)
     return where(equal(e, 1.0), x, where(plain, less_one, near))
 
@@ -90,7 +90,7 @@ def log1p_of(x: Value) -> Value:
     """Kahan's: the error of 1 + x is that of (1 + x) - 1 against x."""
     one_more = x + 1.0
     rest = one_more - 1.0
-    near = log(one_more) * x / rest
+    near = log(one_more) * (x / rest)
     return where(equal(rest, 0.0), x, where(isinf(one_more), log(one_more), near))
 
 
@@ -152,9 +152,7 @@ def atan_of(x: Value) -> Value:
 
 def asin_of(x: Value) -> Value:
     """``atan(x / sqrt(1 - x^2))``."""
-    return where(
-        equal(abs_(x), 1.0), x * (math.pi / 2), atan_of(x / sqrt((1.0 - x) * (1.0 + x)))
-    )
+    return where(equal(abs_(x), 1.0), x * (math.pi / 2), atan_of(x / sqrt((1.0 - x) * (1.0 + x))))
 
 
 def acos_of(x: Value) -> Value:
@@ -273,8 +271,10 @@ def mod_of(x: Value, y: Value) -> Value:
 
 def floor_divide_of(x: Value, y: Value) -> Value:
     """Of floats, as numpy: the quotient of what the remainder leaves is nearly whole."""
-    rest = mod(x, y)
+    rest = rem(x, y)
     quotient = (x - rest) / y
+    off = not_equal(rest, 0.0) & not_equal(less(rest, 0.0), less(y, 0.0))
+    quotient = where(off, quotient - 1.0, quotient)
     whole = floor(quotient)
     whole = where(quotient - whole > 0.5, whole + 1.0, whole)
     whole = where(equal(quotient, 0.0), copysign(full_like(x, 0.0), x / y), whole)

@@ -16,6 +16,7 @@ from tdagger.composite import Composite
 from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError, UnsupportedError
 from tdagger.frameworks.onnx.emit.kernels import computed_in
 from tdagger.frameworks.onnx.emit.sizes import Sizes
+from tdagger.frameworks.onnx.tensors import ONNX_DTYPES
 from tdagger.graph import Graph
 from tdagger.graph import applied as replayed
 from tdagger.interpret import computed
@@ -238,7 +239,7 @@ class Writer:
         parts: list[str] = []
         plain: list[int] = []
         for n in [*numbers, None]:
-            if isinstance(n, int) and n.__class__ is not Size:
+            if n is not None and not isinstance(n, Size):
                 plain.append(int(n))
                 continue
             if plain:
@@ -402,8 +403,8 @@ class Writer:
             return False
         if isinstance(value.type, tuple) or value.type.bytes > _FOLDED or value.type.dtype.is_complex:
             return False
-        arrays = [self.array(a) for a in value.args]
-        if any(a is None for a in arrays) or has_sizes(value.type) or any(map(has_sizes, op.attributes.values())):
+        arrays = [a for a in map(self.array, value.args) if a is not None]
+        if len(arrays) < len(value.args) or has_sizes(value.type) or any(map(has_sizes, op.attributes.values())):
             return False
         if any(a.type.dtype.is_complex for a in value.args):
             return False
@@ -472,6 +473,4 @@ def _label(value: Value) -> str:
 
 def number_of(dtype: DType) -> int:
     """ONNX's number of an element type."""
-    from tdagger.frameworks.onnx.tensors import ONNX_DTYPES
-
     return ONNX_DTYPES[dtype]

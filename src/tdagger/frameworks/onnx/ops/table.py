@@ -88,9 +88,7 @@ _SEQUENCES = "sequences of tensors and optional ones aren't imported"
 _CONTROL = "control flow isn't imported"
 #: Operators of ONNX that have no rule, and why.
 REASONS: dict[tuple[str, str], str] = {
-    **{("", name): _STRINGS for name in (
-        "StringConcat", "StringNormalizer", "StringSplit", "RegexFullMatch", "TfIdfVectorizer",
-    )},
+    **{("", name): _STRINGS for name in ("StringConcat", "StringNormalizer", "StringSplit", "RegexFullMatch")},
     **{("", name): _SEQUENCES for name in (
         "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength",
         "SequenceMap", "SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement", "OptionalHasElement",
