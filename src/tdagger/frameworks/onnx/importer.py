@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 
+from tdagger.analysis.axes.doubts import LeftOut
 from tdagger.errors import InputError, SourceError, TDaggerError, UnsupportedError, warn
 from tdagger.frameworks.importing import Importing, Problem
 from tdagger.frameworks.onnx.again import Again
@@ -27,10 +28,12 @@ from tdagger.frameworks.onnx.calls import Call, Known, Template, bind
 from tdagger.frameworks.onnx.external import results_of, written
 from tdagger.frameworks.onnx.functions import body_of, key_of, plain
 from tdagger.frameworks.onnx.held import CARRIES, READS
+from tdagger.frameworks.onnx.left_out import FINDERS, left_out
+from tdagger.frameworks.onnx.limits import BOUNDED, check
 from tdagger.frameworks.onnx.ops import find
 from tdagger.frameworks.onnx.ops.table import NO_RULE, Parameter, why_not
 from tdagger.frameworks.onnx.origins import Modules
-from tdagger.frameworks.onnx.read import Model, read
+from tdagger.frameworks.onnx.read import Model, not_text, read
 from tdagger.frameworks.onnx.scope import Scope, in_order, place_of
 from tdagger.frameworks.onnx.sizes import Declared, axis_names, bound, inputs_of, lie
 from tdagger.frameworks.onnx.tensors import HELD, Tensors, constant_of, name_of
@@ -89,8 +92,16 @@ class Asked(NamedTuple):
 
 def imported(model: Model, asked: Asked) -> TensorDAG:
     """A model that was read, imported."""
-    with bulk():
-        return _Walk(model, asked.external).network(asked)
+    try:
+        with bulk():
+            return _Walk(model, asked.external).network(asked)
+    except (InputError, SourceError):
+        raise
+    except Exception as e:
+        place = not_text(model.proto)
+        if not place:
+            raise
+        raise SourceError(f"{model.name}: {place} isn't UTF-8") from e  # protobuf then gives bytes for a name
 
 
 class _Walk(Importing):
@@ -114,6 +125,7 @@ class _Walk(Importing):
         self.bodies: dict[Any, Any] = {}
         self.depth = self.inside = 0
         self.sizes: dict[str, int] = {}
+        self.left_out: list[LeftOut] = []
         #: For every problem the names that its node would have made.
         self.failing: list[set[str]] = []
 
@@ -134,6 +146,8 @@ class _Walk(Importing):
         if self.problems:
             raise self.error(what="nodes")
         outputs = self._outputs(scope)
+        if not all(isinstance(n, str) for n in (*given, *outputs, *self.tensors.held)):
+            raise TypeError("a name that isn't text")
         if not asked.quiet:
             self._tell_lies(scope)
         title = asked.name or graph.name or "onnx"
@@ -144,7 +158,8 @@ class _Walk(Importing):
         names = axis_names(own, types.sizes)
         source = self._source(own, asked) if any(i.free for i in own) else None
         modules = self.modules.named()
-        return TensorDAG(made, weights, signature, state, self.origins, modules, title, names, source)
+        found = made, weights, signature, state, self.origins, modules, title, names, source
+        return TensorDAG(*found, left_out=self.left_out)
 
     def _scope(
         self, imports: Any, place: str = "", module: str = "", given: Any = None, outer: Mapping[str, int] | None = None
@@ -399,7 +414,7 @@ class _Walk(Importing):
         if call.plain:
             values = scope.values
             args: list[Any] = [values.get(n) or self._find(scope, n) for n in inputs]
-            if call.templates is not None:
+            if call.templates is not None and op not in BOUNDED:
                 template = call.template(args)
                 if template is not None:
                     return self._from_template(template, args, origin)
@@ -417,9 +432,14 @@ class _Walk(Importing):
             keywords = {**keywords, "types": [scope.held.get(n, 0) for n in inputs]}
         if call.wanted:
             keywords = {**keywords, "wanted": [bool(n) for n in node.output]}
+        if op in BOUNDED:
+            check(op, args, keywords)
         results = call.function(*args, **keywords)
         self.note(results, origin)
-        return (results,) if isinstance(results, Value) else results
+        results = (results,) if isinstance(results, Value) else results
+        if op in FINDERS and not domain:
+            self.left_out += left_out(op, results, args, keywords)
+        return results
 
     def _from_template(self, template: Template, args: Sequence[Value], origin: Origin) -> Sequence[Value]:
         results, made = template.of(args)

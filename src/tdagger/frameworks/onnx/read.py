@@ -121,6 +121,24 @@ def damaged(data: bytes, descriptor: Any = onnx.ModelProto.DESCRIPTOR) -> tuple[
     return len(data), "nothing is wrong with its fields one by one (one may be nested too deep)"
 
 
+def not_text(proto: Any) -> str:
+    """Which string in a message isn't UTF-8, by its place; protobuf gives bytes for it."""
+    stack: list[tuple[str, Any]] = [("", proto)]
+    while stack:
+        place, message = stack.pop()
+        for field, value in message.ListFields():
+            several = value if field.is_repeated else [value]
+            for i, one in enumerate(several):
+                at = f"{place}{field.name}{f'[{i}]' if field.is_repeated else ''}"
+                if field.type == FieldDescriptor.TYPE_STRING and isinstance(one, bytes):
+                    return f"{at} {shown(one)}"
+                if field.type == FieldDescriptor.TYPE_MESSAGE:
+                    stack.append((f"{at}.", one))
+                elif field.type != FieldDescriptor.TYPE_STRING:
+                    break  # numbers
+    return ""
+
+
 def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
     """A number of varying length and the place after it, which is -1 if it doesn't end."""
     found = 0

@@ -57,7 +57,9 @@ def declared(info: Any, zero_is_open: bool) -> Declared:
         if which == "dim_value" and (d.dim_value > 0 or (d.dim_value == 0 and not zero_is_open)):
             dims.append(d.dim_value)
         else:
-            named = d.dim_param if any(map(str.isalpha, d.dim_param)) else ""  # some write "?" or "-1"
+            if isinstance(d.dim_param, bytes):
+                raise SourceError(f"a size of input {shown(info.name)} has a name that isn't UTF-8")
+            named = d.dim_param if any(c.isalpha() for c in d.dim_param) else ""  # some write "?" or "-1"
             dims.append(named or f"{info.name}.{i}")
     return Declared(info.name, dtype, tuple(dims))
 
