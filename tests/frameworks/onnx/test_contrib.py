@@ -34,6 +34,11 @@ FLOATS: list[Case] = [
     ("FastGelu", [X, W], {}),
     ("QuickGelu", [X], {}),
     ("QuickGelu", [X], {"alpha": 1.0}),
+    ("GatedRMSNorm", [X, F(3), F(2, 4, 6, seed=1)], {}),
+    ("LinearAttention", [F(1, 3, 8), F(1, 3, 4), F(1, 3, 6)],
+     {"q_num_heads": 4, "kv_num_heads": 2, "update_rule": "linear", "outputs": (True, True)}),
+    ("CausalConvWithState", [F(2, 3, 5), F(3, 1, 4), F(3), F(2, 3, 3)],
+     {"activation": "silu", "outputs": (True, True)}),
     ("SkipLayerNormalization", [X, F(2, 4, 6, seed=1), W, F(6, seed=1)], {}),
     ("SkipLayerNormalization", [X, F(2, 4, 6, seed=1), W, None, F(6, seed=1)],
      {"epsilon": 0.1, "outputs": (True, False, False, True)}),
@@ -121,6 +126,16 @@ def test_agrees_with_onnxruntime(case: Case) -> None:
         agree(op, inputs, 17, domain=MS, expected=[e / e.sum(-1, keepdims=True)], **options)
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_a_gate(together: bool) -> None:
+    """Limited on one side, what it lets through on both; onnxruntime has it on GPUs only."""
+    gate, up = np.split(X, 2, -1)
+    g, u = np.minimum(gate, 0.7), np.clip(up, -0.7, 0.7)
+    more = {"activation_alpha": 1.702, "activation_beta": 1.0, "limit": 0.7}
+    wanted = g / (1 + np.exp(-1.702 * g)) * (u + 1)
+    agree("SwiGLU", [X] if together else [gate, up], 17, domain=MS, expected=[wanted], **more)
+
+
 # --- weights of few bits -----------------------------------------------------------------------------------
 
 
@@ -135,6 +150,33 @@ def test_matmul_of_few_bits(bits: int, zero: str) -> None:
         inputs.append(np.round(8 * np.abs(F(n, blocks))).astype(np.float32))
     held = tuple(range(1, len(inputs)))
     agree("MatMulNBits", inputs, 17, domain=MS, K=k, N=n, bits=bits, block_size=block, held=held, tolerance=1e-4)
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_matmul_of_codes(kind: int) -> None:
+    n, k, block = 5, 32, 16
+    inputs = [F(2, 3, k), integers(n * k // 2), np.abs(F(n * k // block))]
+    more: dict[str, Any] = {"K": k, "N": n, "block_size": block, "quant_type": kind, "held": (1, 2)}
+    agree("MatMulBnb4", inputs, 17, domain=MS, tolerance=1e-4, **more)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("zero", [True, False])
+def test_rows_of_few_bits(bits: int, zero: bool) -> None:
+    n, k, block = 5, 32, 16
+    inputs: list[Any] = [integers(n, k * bits // 8), np.int64([[0, 4], [-1, 2]]), np.abs(F(n, k // block))]
+    inputs += [integers(n, -(-k // block * bits // 8))] if zero else []
+    more: dict[str, Any] = {"bits": bits, "block_size": block, "quantize_axis": 1, "gather_axis": 0}
+    agree("GatherBlockQuantized", inputs, 21, domain=MS, held=(0, 2, 3)[: 3 if zero else 2], **more)
+
+
+def test_rows_of_four_bit_integers() -> None:
+    import ml_dtypes
+
+    data = rng().integers(-8, 8, (5, 32)).astype(ml_dtypes.int4)
+    inputs = [data, np.int64([3, 1]), np.abs(F(5, 2))]
+    more: dict[str, Any] = {"block_size": 16, "quantize_axis": 1, "gather_axis": 0, "held": (0, 2)}
+    agree("GatherBlockQuantized", inputs, 21, domain=MS, **more)
 
 
 # --- attention ---------------------------------------------------------------------------------------------

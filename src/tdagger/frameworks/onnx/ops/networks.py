@@ -161,7 +161,7 @@ def _deform_conv(
 
 
 @rule("CausalConvWithState", since=27)
-def _causal_conv(
+def causal_conv(
     input: Value, weight: Value, bias: Value | None = None, past_state: Value | None = None, *,
     activation: str = "none",
 ) -> tuple[Value, Value]:  # fmt: skip
