@@ -924,6 +924,10 @@ class TensorDAG:
         """A ``torch.export.ExportedProgram``."""
         return later("torch.to_exported_program")(self, **options)
 
+    def to_onnx(self, path: str | Path | None = None, **options: Any) -> Any:
+        """An ONNX file at ``path``, or the ``onnx.ModelProto``; see ``frameworks/onnx/exporter.py`` and docs/onnx.md."""
+        return later("onnx.to_onnx")(self, path, **options)
+
     # Files: docs/format.md.
 
     def save(self, path: str | Path, *, weights: bool = True, **options: Any) -> None:
@@ -988,6 +992,11 @@ class TensorDAG:
     def from_torchscript(*args: Any, **options: Any) -> TensorDAG:
         """See :func:`tdagger.from_torchscript`."""
         return later("torch.from_torchscript")(*args, **options)
+
+    @staticmethod
+    def from_onnx(*args: Any, axes: Given = None, **options: Any) -> TensorDAG:
+        """See :func:`tdagger.from_onnx`."""
+        return later("onnx.from_onnx")(*args, **options).with_axes(axes)
 
 
 def _of_parts(*parts: Any) -> TensorDAG:

@@ -1,0 +1,476 @@
+"""Writing a graph as ONNX nodes: an op's row (:mod:`core`, :mod:`composites`) makes the nodes of a value.
+
+Values are written in the graph's order, and each node once: the same operator on the same tensors is the same node.
+Views (repeats, reshapes, items) and constants are written when something asks for them, so a repeat whose users
+broadcast by themselves never is. What turns out not to be needed is left out at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tdagger.composite import Composite
+from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError, UnsupportedError
+from tdagger.frameworks.onnx.emit.kernels import computed_in
+from tdagger.frameworks.onnx.emit.sizes import Sizes
+from tdagger.frameworks.onnx.tensors import ONNX_DTYPES
+from tdagger.graph import Graph
+from tdagger.graph import applied as replayed
+from tdagger.interpret import computed
+from tdagger.network import Origin
+from tdagger.op import Array, Value
+from tdagger.ops.source import Buffer, Const, Input, Iota, Leaf, Parameter
+from tdagger.ops.structure import Group, Item, Permute, Repeat, Ungroup
+from tdagger.types import DType, Size, TensorType, broadcast_shapes, i64
+
+#: A row makes the nodes of a value. It gives the name of the tensor (or a tuple of them), or another value (or a tuple
+#: of them) that stands for it.
+Row = Callable[["Writer", Value], Any]
+
+#: Constants of at most so many bytes are worked out here and shared.
+_FOLDED = 1 << 18
+#: Repeated constants of at most so many bytes are kept as they are.
+_REPEATED = 1 << 12
+#: So many views may stand on one another before one of them is written.
+_VIEWS = 64
+
+
+class Node(NamedTuple):
+    """A node as it is going to be written."""
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: tuple[tuple[str, Any], ...]
+    name: str
+    domain: str
+    origin: Origin | None
+
+
+class Tensor(NamedTuple):
+    """A tensor of the file: its type and where its data comes from when it is written."""
+
+    type: TensorType
+    load: Callable[[], Array]
+
+
+class Branch(NamedTuple):
+    """A graph inside an operator: its nodes, what it gives, and the types of that."""
+
+    nodes: list[Node]
+    outputs: tuple[str, ...]
+    types: tuple[Any, ...]
+
+
+class Problem(NamedTuple):
+    """What can't be written, why, and where it came from."""
+
+    op: str
+    why: str
+    origin: Origin | None
+
+
+def is_reshape(value: Value) -> bool:
+    """Whether a value has the entries of its argument in the same order, and other axes."""
+    return isinstance(value.op, Group | Ungroup) or value.op.name == "reshape"
+
+
+def adds_leading_axes(value: Value) -> bool:
+    """Whether a value is its argument with axes of size 1 in front, which broadcasting adds by itself."""
+    if not is_reshape(value):
+        return False
+    shape, old = value.type.shape, value.args[0].type.shape
+    extra = len(shape) - len(old)
+    return extra >= 0 and shape[:extra] == (1,) * extra and shape[extra:] == old
+
+
+def unbroadcast(value: Value) -> Value:
+    """The value that broadcasts to ``value``: its repeats and leading axes of size 1 left out."""
+    while isinstance(value.op, Repeat) or adds_leading_axes(value):
+        value = value.args[0]
+    return value
+
+
+def reshaped(value: Value) -> Value:
+    """What a chain of reshapes starts from."""
+    while is_reshape(value) or value.op.name in SAME:
+        value = value.args[0]
+    return value
+
+
+#: Composites that give back their first argument.
+SAME = frozenset({"stop_gradient", "dropout"})
+
+
+def is_lazy(value: Value) -> bool:
+    """Whether a value is written only where something asks for it."""
+    return isinstance(value.op, Repeat | Item | Leaf | Const) or is_reshape(value) or value.op.name in SAME
+
+
+def has_sizes(thing: Any) -> bool:
+    """Whether there is a size without a number in an attribute or a type."""
+    if isinstance(thing, TensorType):
+        return has_sizes(thing.shape)
+    if isinstance(thing, tuple):
+        return any(map(has_sizes, thing))
+    return thing.__class__ is Size
+
+
+class Writer:
+    """Writes the nodes of one graph. Rows call :meth:`ref`, :meth:`operands` and :meth:`node`."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        row_of: Callable[[Value, int], Row | None],
+        origins: Mapping[Value, Origin],
+        weights: Mapping[str, Array],
+        opset: int,
+    ) -> None:
+        self.graph = graph
+        self.origins = origins
+        self.weights = weights
+        self.opset = opset
+        self.users = graph.users
+        self.nodes: list[Node] = []
+        self.tensors: dict[str, Tensor] = {}
+        self.problems: list[Problem] = []
+        #: Values to the names of their tensors, a tuple for those with several results.
+        self.names: dict[Value, Any] = {}
+        #: The data of values that depend on constants alone, as far as they are small.
+        self.arrays: dict[Value, Array] = {}
+        self.domains: set[str] = set()
+        self._row_of = row_of
+        self._made: dict[Any, Any] = {}
+        self._constants: dict[Any, str] = {}
+        self._origin: Origin | None = None
+        self._views: dict[Value, int] = {}
+        self._counts: dict[str, int] = {}
+        kept = {*graph.updates}
+        self._changing = {v for v in graph.values if isinstance(v.op, Buffer) and v.op.leaf in kept}
+        #: Names that are taken: of inputs, outputs and weights, and those given since.
+        self.taken: set[str] = {*graph.inputs, *graph.outputs}
+        for name, value in graph.inputs.items():
+            self.names[value] = name
+        self.sizes = Sizes(self, graph.inputs)
+
+    # What rows call.
+
+    def ref(self, value: Value) -> Any:
+        """The name of a value's tensor; the names of all results of an op that has several."""
+        found = self.names.get(value)
+        if found is None:
+            self._write(value)
+            found = self.names[value]
+        return found
+
+    def operands(self, values: Sequence[Value]) -> list[str]:
+        """Names of values of one shape that broadcast to that shape."""
+        shape = values[0].type.shape
+        narrow = [unbroadcast(v) for v in values]
+        shapes = [v.type.shape for v in narrow]
+        if shape not in shapes and broadcast_shapes(*shapes) != shape:
+            narrow[0] = values[0]
+        return [self.ref(v) for v in narrow]
+
+    def node(self, op: str, inputs: Sequence[str], results: int = 1, domain: str = "", **attributes: Any) -> Any:
+        """A node of an operator; the name of its result, or of each. An attribute that is None is left out."""
+        kept = tuple(sorted((k, v) for k, v in attributes.items() if v is not None))
+        key = (op, domain, tuple(inputs), results, kept)
+        try:
+            found = self._made.get(key)
+        except TypeError:  # a tensor or a graph among the attributes
+            key, found = None, None
+        if found is not None:
+            return found
+        name = self._node_name(op)
+        outputs = tuple([self._named(f"{name}_output_{i}") for i in range(results)])
+        self.nodes.append(Node(op, tuple(inputs), outputs, kept, name, domain, self._origin))
+        if domain:
+            self.domains.add(domain)
+        made = outputs[0] if results == 1 else outputs
+        if key is not None:
+            self._made[key] = made
+        return made
+
+    def typed(
+        self, op: str, dtype: DType, inputs: Sequence[str], predicate: bool = False, moves: bool = False, **more: Any
+    ) -> str:
+        """A node whose inputs and result are of one element type, computed in one that onnxruntime takes."""
+        to = computed_in(op, dtype, moves)
+        out = self.node(op, [self.cast(x, dtype, to) if x else "" for x in inputs], **more)
+        return out if predicate else self.cast(out, to, dtype)
+
+    def cast(self, name: str, dtype: DType, to: DType, saturates: bool = False) -> str:
+        """A tensor in another element type; ``saturates``: what is too large for f8e4m3 is its largest number."""
+        if dtype is to:
+            return name
+        if dtype.bytes == 1 and dtype.is_float and to.name == "bool":  # of float8 its -0.0 would be True
+            name, dtype = self.cast(name, dtype, DType.of("f32")), DType.of("f32")
+        if to.bytes == 1 and to.is_float:
+            if dtype.name != "f32":  # rounded from f32, as everything to float8 is
+                name = self.cast(name, dtype, DType.of("f32"))
+            return self.node("Cast", [name], to=number_of(to), saturate=int(saturates and to.name == "f8e4m3"))
+        return self.node("Cast", [name], to=number_of(to))
+
+    def const(self, array: Any, dtype: DType | str | None = None) -> str:
+        """The name of a constant tensor."""
+        data = np.asarray(array, None if dtype is None else DType.of(dtype).numpy)
+        kind = DType.of(data.dtype)
+        bits = data.tobytes() if data.nbytes <= _FOLDED else id(array)
+        key = (kind, data.shape, bits)
+        found = self._constants.get(key)
+        if found is None:
+            found = self._constants[key] = self._named(f"constant_{len(self._constants)}")
+            self.tensors[found] = Tensor(TensorType(data.shape, kind), lambda: data)
+        return found
+
+    def scalar(self, number: Any, dtype: DType) -> str:
+        """The name of a constant of rank 0."""
+        return self.const(np.asarray(number).astype(dtype.numpy))
+
+    def ints(self, numbers: Sequence[int]) -> str:
+        """The name of a vector (i64) of numbers, some of which may be sizes."""
+        if not any(n.__class__ is Size for n in numbers):
+            return self.const(np.array([int(n) for n in numbers], np.int64))
+        parts: list[str] = []
+        plain: list[int] = []
+        for n in [*numbers, None]:
+            if n is not None and not isinstance(n, Size):
+                plain.append(int(n))
+                continue
+            if plain:
+                parts.append(self.const(np.array(plain, np.int64)))
+                plain = []
+            if n is not None:
+                parts.append(self.sizes.vector(n.formula))
+        return parts[0] if len(parts) == 1 else self.node("Concat", parts, axis=0)
+
+    def size(self, number: int, dtype: DType = i64) -> str:
+        """The name of a number of rank 0, which may be a size."""
+        if number.__class__ is not Size:
+            return self.scalar(number, dtype)
+        scalar = self.node("Squeeze", [self.ints([number]), self.ints([0])])
+        return self.cast(scalar, i64, dtype)
+
+    def array(self, value: Value) -> Array | None:
+        """The data of a value that depends on constants alone and is small; None for others."""
+        found = self.arrays.get(value)
+        if found is not None or isinstance(value.op, Const):
+            return value.op.data if found is None and isinstance(value.op, Const) else found
+        repeats = isinstance(value.op, Repeat)
+        if not (repeats or is_reshape(value)) or has_sizes(value.type):
+            return None
+        if value.type.bytes > (_REPEATED if repeats else _FOLDED):
+            return None
+        inner = self.array(value.args[0])
+        if inner is None:
+            return None
+        return np.broadcast_to(inner, value.shape) if repeats else inner.reshape(value.shape)
+
+    def weight(self, value: Value) -> Value | None:
+        """The parameter or buffer that a value is; None if it isn't one, or one that the network changes."""
+        op = value.op
+        return value if isinstance(op, Parameter | Buffer) and value not in self._changing else None
+
+    def moved(self, leaf: Value, name: str, change: Callable[[Array], Array], type_: TensorType) -> str:
+        """A weight that is kept in the file in another layout, under a name of its own."""
+        return self.combined([leaf], name, change, type_)
+
+    def combined(self, leaves: Sequence[Value], name: str, change: Callable[..., Array], type_: TensorType) -> str:
+        """A tensor made of weights as the file is written, named after the first of them."""
+        key = ("moved", *leaves, name)
+        found = self._made.get(key)
+        if found is None:
+            paths = [v.op.attributes["leaf"] for v in leaves]
+            found = self._made[key] = self._named(f"{paths[0]}.{name}")
+            self.tensors[found] = Tensor(type_, lambda: change(*map(self._data, paths)))
+        return found
+
+    def branch(self, graph: Graph, operands: Sequence[Value]) -> Branch:
+        """The nodes of a graph inside an operator, which reads the operands from around it."""
+        inner = Writer(graph, self._row_of, {}, self.weights, self.opset)
+        inner.taken, inner.tensors, inner._constants = self.taken, self.tensors, self._constants
+        inner.domains, inner.problems, inner._origin = self.domains, self.problems, self._origin
+        inner._counts = self._counts
+        inner.names = {v: self.ref(a) for v, a in zip(graph.inputs.values(), operands, strict=True)}
+        inner.sizes = self.sizes
+        outputs = list(graph.outputs.values())
+        inner.write(outputs)
+        names: list[str] = []
+        made = {n for node in inner.nodes for n in node.outputs}
+        for value in outputs:  # a branch gives what it makes itself, each under a name of its own
+            name = inner.ref(value)
+            names.append(name if name in made and name not in names else inner.node("Identity", [name]))
+        return Branch(needed(inner.nodes, names), tuple(names), tuple([v.type for v in outputs]))
+
+    def body(self, value: Value) -> Any:
+        """The body of a composite on its arguments: a value, or a tuple of several."""
+        op = value.op
+        assert isinstance(op, Composite), f"there is no row for {op}"
+        out = replayed(op.body(*[a.type for a in value.args]), value.args)
+        return out[0] if len(out) == 1 else out
+
+    # The walk.
+
+    def write(self, roots: Iterable[Value]) -> None:
+        """Write everything that is needed for some values."""
+        for value in self.graph.values:
+            if value not in self.names:
+                self._visit(value)
+        for root in roots:
+            self.ref(root)
+
+    def _write(self, value: Value) -> None:
+        """Write a value, and before it what it needs that isn't written yet."""
+        stack = [value]
+        while stack:
+            v = stack[-1]
+            if v in self.names:
+                stack.pop()
+                continue
+            missing = [a for a in v.args if a not in self.names and not self._stands(a)]
+            if missing:
+                stack += reversed(missing)
+                continue
+            stack.pop()
+            self._visit(v, now=v is value)
+
+    def _stands(self, value: Value) -> bool:
+        """Whether nothing has to be written before a value can be asked for."""
+        return value in self.arrays or (value in self._views and is_lazy(value))
+
+    def _visit(self, value: Value, now: bool = False) -> None:
+        if not now:
+            if self._fold(value):
+                return
+            if is_lazy(value):
+                depth = 1 + max((self._views.get(a, 0) for a in value.args), default=0)
+                self._views[value] = depth
+                if depth % _VIEWS:
+                    return
+        elif value not in self.arrays and not isinstance(value.op, Leaf | Const):
+            self._fold(value)
+        before = self._origin
+        self._origin = self.origins.get(value, before)
+        try:
+            self.names[value] = self._named_result(value)
+        except (UnsupportedError, AxisError) as e:
+            self.problems.append(Problem(_label(value), str(e), self._origin))
+            count = len(value.type) if isinstance(value.type, tuple) else 0
+            self.names[value] = ("?",) * count if count else "?"
+        self._origin = before
+
+    def _named_result(self, value: Value) -> Any:
+        op = value.op
+        array = self.array(value)
+        if array is not None and not value.dtype.is_complex:
+            return self.const(array)
+        if isinstance(op, Const | Input | Parameter | Buffer) and value.dtype.is_complex:
+            raise UnsupportedError("onnxruntime has no complex numbers")
+        if isinstance(op, Const):
+            return self.const(op.data)
+        if isinstance(op, Input | Parameter | Buffer):
+            return self._leaf(op.leaf, op.type)
+        if isinstance(op, Item):
+            return self.ref(value.args[0])[op.index]
+        row = self._row_of(value, self.opset)
+        out: Any = self.body(value) if row is None else row(self, value)
+        if isinstance(out, Value):
+            return self.ref(out)
+        return tuple([self.ref(v) if isinstance(v, Value) else v for v in out]) if isinstance(out, tuple) else out
+
+    def _leaf(self, name: str, type_: TensorType) -> str:
+        given = name
+        while given in self.taken:
+            given += "_"
+        self.taken.add(given)
+        self.tensors[given] = Tensor(type_, lambda: self._data(name))
+        return given
+
+    def _data(self, name: str) -> Array:
+        return self.weights[name]
+
+    def _fold(self, value: Value) -> bool:
+        """Work out a value that depends on constants alone, where that is small."""
+        op = value.op
+        if isinstance(op, Leaf | Const | Item | Repeat) or op.name in ("random", "external") or is_reshape(value):
+            return False
+        if not value.args and not isinstance(op, Iota | Composite):
+            return False
+        if isinstance(value.type, tuple) or value.type.bytes > _FOLDED or value.type.dtype.is_complex:
+            return False
+        arrays = [a for a in map(self.array, value.args) if a is not None]
+        if len(arrays) < len(value.args) or has_sizes(value.type) or any(map(has_sizes, op.attributes.values())):
+            return False
+        if any(a.type.dtype.is_complex for a in value.args):
+            return False
+        try:
+            self.arrays[value] = np.asarray(op.run(*arrays)) if arrays else computed(value)
+        except (AttributeValueError, TypeMismatchError, IndexError):
+            return False
+        return True
+
+    # Names.
+
+    def _node_name(self, op: str) -> str:
+        origin = self._origin
+        path = ""
+        if origin is not None:
+            path = origin.module.replace(".", "/")
+        name = f"/{path}/{op}" if path else f"/{op}"
+        count = self._counts.get(name, 0)
+        self._counts[name] = count + 1
+        return f"{name}_{count}" if count else name
+
+    def _named(self, name: str) -> str:
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
+        return name
+
+
+def needed(nodes: Sequence[Node], outputs: Iterable[str]) -> list[Node]:
+    """The nodes that some tensors depend on, in order."""
+    wanted = set(outputs)
+    kept: list[Node] = []
+    for node in reversed(nodes):
+        if wanted.isdisjoint(node.outputs):
+            continue
+        kept.append(node)
+        wanted.update(reads(node))
+    return kept[::-1]
+
+
+def reads(node: Node) -> Iterable[str]:
+    """The tensors that a node takes, those that graphs inside it read among them."""
+    yield from node.inputs
+    for _, value in node.attributes:
+        if isinstance(value, Branch):
+            yield from value.outputs
+            for inner in value.nodes:
+                yield from reads(inner)
+
+
+def permuted(value: Value) -> tuple[Value, tuple[int, ...]]:
+    """What a chain of permutes starts from, and the order of all of them."""
+    order = tuple(range(value.rank))
+    while isinstance(value.op, Permute):
+        inner = value.op.order
+        order = tuple([inner[i] for i in order])
+        value = value.args[0]
+    return value, order
+
+
+def _label(value: Value) -> str:
+    kind = value.op.attributes.get("kind")
+    name = value.op.name
+    return f"{name} {kind}" if isinstance(kind, str) and name in ("unary", "binary", "scan", "scatter") else name
+
+
+def number_of(dtype: DType) -> int:
+    """ONNX's number of an element type."""
+    return ONNX_DTYPES[dtype]
