@@ -301,7 +301,9 @@ class TensorDAG:
         names groups, or parameters and modules that stay as they are, ``only`` those that alone may lose units (of a
         module, the groups it makes); with wildcards. ``inexact``: which groups may go where zeros
         aren't the same as nothing: none, norms (those that only a norm counts), all. ``keep_numbers`` leaves numbers
-        made of sizes (the count of a mean) as they were also in norms, which then are no layers any more.
+        made of sizes (the count of a mean) as they were also in norms, which then are no layers any more. With
+        ``constants`` what goes counts as zero ("zero"), or as the constant that it is without inputs ("fold"), which is
+        added to the biases of what takes it.
 
         AttributeValueError where a target can't be met, and what is in the way; InputError where an importance needs
         weights that aren't there.

@@ -101,6 +101,15 @@ def prune(
     keep_numbers: Annotated[
         bool, typer.Option("--keep-numbers", help="Norms divide by what they did.", rich_help_panel=CHOICE)
     ] = False,
+    constants: Annotated[
+        str,
+        typer.Option(
+            "--constants",
+            metavar="HOW",
+            help="What goes counts as zero, or as the constant it would be, which is folded into biases: zero, fold.",
+            rich_help_panel=CHOICE,
+        ),
+    ] = "zero",
     device: DeviceName = None,
     check: Annotated[bool, typer.Option("--check", help="Run both in double precision and compare.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="Say what can be pruned, and what stops the rest.")] = False,
@@ -122,6 +131,8 @@ def prune(
     wanted = _wanted({k: v for k, v in given.items() if v}, list_, device)
     if meta and (output or check):
         raise AttributeValueError(f"--meta makes no weights, and {'--output' if output else '--check'} needs them")
+    if meta and constants == "fold":
+        raise AttributeValueError("--meta makes no weights, and --constants fold needs them")
     if meta and not list_ and importance != "random":
         raise AttributeValueError(f"--meta makes no weights, and --importance {importance} needs them: say random")
     if list_ and (output or check):
@@ -130,7 +141,7 @@ def prune(
     how: dict[str, Any] = {
         "importance": importance, "normalise": normalise, "global_": not local, "multiple_of": multiple_of,
         "least": _least(least), "keep": keep or (), "only": only or (), "inexact": inexact,
-        "keep_numbers": keep_numbers,
+        "keep_numbers": keep_numbers, "constants": constants,
     }  # fmt: skip
     to = Target(output, force) if output else None
     dag = common.import_source(common.load_source(source, network, meta))

@@ -16,6 +16,8 @@ from tdagger.op import Array
 from tdagger.prune.apply import without
 from tdagger.prune.check import Check, checked
 from tdagger.prune.choose import Ranked, to_target
+from tdagger.prune.constants import Folded, folded
+from tdagger.prune.constants_check import checked_constants
 from tdagger.prune.groups import Group, Prunable, prunable
 from tdagger.prune.importance import NORMALISE, Importance, Weighed, importance_of
 from tdagger.prune.removal import Removal
@@ -48,6 +50,7 @@ class PrunePlan:
     found: Prunable
     units: Mapping[str, Array]
     keep_numbers: bool = False
+    constants: str = "zero"
 
     @cached_property
     def gone(self) -> Array:
@@ -74,7 +77,10 @@ class PrunePlan:
     @property
     def why(self) -> tuple[str, ...]:
         """Why the smaller network isn't the one with zeros in the place of what goes; nothing if it is."""
-        return self.found.why(self.gone, self.keep_numbers)[0]
+        if self.constants == "zero":
+            return self.found.why(self.gone, self.keep_numbers)[0]
+        counted = self.found.why(self.gone, self.keep_numbers, constants=True)[0]
+        return tuple(dict.fromkeys([*counted, *self._folded.constants.why()]))
 
     @cached_property
     def _network(self) -> TensorDAG:
@@ -88,7 +94,13 @@ class PrunePlan:
         return network if network is self.dag else replace(network, weights=self.dag.weights)
 
     @cached_property
+    def _folded(self) -> Folded:
+        return folded(self._network, self.found.units, self.gone, self.keep_numbers)
+
+    @cached_property
     def _applied(self) -> tuple[TensorDAG, Removal]:
+        if self.constants == "fold":
+            return self._folded.small, self._folded.removal
         return without(self._network, self.found.units, self.gone, self.keep_numbers)
 
     @property
@@ -106,6 +118,8 @@ class PrunePlan:
         Where a norm counts what goes, it is given what is left in both, so that all else is compared: see
         :class:`Check`. ``framework`` runs them: torch where it is installed, else numpy, the reference.
         """
+        if self.constants == "fold":
+            return checked_constants(self._network, self._folded, seed, framework)
         return checked(self._network, *self._applied, seed, framework)
 
     def __str__(self) -> str:
@@ -139,9 +153,12 @@ def prune_plan(
     only: Sequence[str] = (),
     inexact: str = "norms",
     keep_numbers: bool = False,
+    constants: str = "zero",
     found: Prunable | None = None,
 ) -> PrunePlan:
     """The plan; see :meth:`tdagger.TensorDAG.prune_plan`."""
+    if constants not in ("zero", "fold"):
+        raise AttributeValueError(f"prune: constants are 'zero' or 'fold', got {constants!r}")
     found = prunable(dag) if found is None else found
     targets = {k: v for k, v in zip(TARGETS, (flops, params, bytes, time, ratio), strict=True) if v is not None}
     if entries is not None:
@@ -149,7 +166,7 @@ def prune_plan(
             raise AttributeValueError(
                 f"prune: entries say what goes, so there is nothing for {', '.join(targets)} to choose"
             )
-        return PrunePlan(dag, found, _said(found, entries), keep_numbers)
+        return PrunePlan(dag, found, _said(found, entries), keep_numbers, constants)
     if len(targets) != 1:
         raise AttributeValueError(
             f"prune: give one of flops, params, bytes, ratio or entries, got {', '.join(targets) or 'none'}"
@@ -180,7 +197,7 @@ def prune_plan(
                 f"may go; {_bounds(found, groups, multiple_of, least, inexact)}"
             )
     units = {g.name: np.sort(o[:n]) for g, o, n in zip(groups, ranked.order, counts, strict=True) if n}
-    return PrunePlan(dag, found, units, keep_numbers)
+    return PrunePlan(dag, found, units, keep_numbers, constants)
 
 
 def _cost(dag: TensorDAG, found: Prunable, name: str, device: Any) -> Callable[[Array], float]:
