@@ -290,13 +290,14 @@ class TensorDAG:
     def prune(self, **how: Any) -> TensorDAG:
         """A smaller network: without the units that matter least, as many as a target needs.
 
-        One target: ``flops``, ``params``, ``bytes`` or ``time`` (with ``device``) that are left, as a part (0.5) or a
-        number; ``ratio``, the part of units that goes of every group (or of those that names, with wildcards, are
-        mapped to); or ``entries``, the units that go by the group's name.
+        One target: ``flops``, ``params``, ``bytes`` or ``time`` (with ``device``) that are left, as a part (0.5, "50%")
+        or a number ("2G", "3 ms"); ``ratio``, the part of units that goes of every group (or of those that names, with
+        wildcards, are mapped to); or ``entries``, the units that go by the group's name.
 
         ``importance`` is l1, l2, lamp, fpgm, scale, random, or a function of a group
         (:mod:`tdagger.prune.importance`: Taylor and OBD from gradients). ``global_`` compares groups with each other,
-        each divided by its mean (``normalise``: mean, max, sum, none); otherwise all lose the same part.
+        each divided by its mean (``normalise``: mean, max, sum, none; unless told, none of Taylor and OBD); otherwise
+        all lose the same part.
         ``multiple_of`` entries stay in every dimension, ``least`` units (or a part below 1) in every group. ``keep``
         names groups, or parameters and modules that stay as they are, ``only`` those that alone may lose units (of a
         module, the groups it makes); with wildcards. ``inexact``: which groups may go where zeros
@@ -328,7 +329,8 @@ class TensorDAG:
         of what was learned: docs/pruning-learned.md.
 
         ``gates``: "hard_concrete" (drawn between 0 and 1, mostly exactly one of them) or "straight_through" (drawn 0 or
-        1, with the gradient of what lies between). ``start``: how likely a unit is there at first. ``multiple_of``
+        1, with the gradient of what lies between). ``start``: how likely a unit is there at first, and ``importance``
+        (as of :meth:`prune`) which are likelier than others. ``multiple_of``
         entries stay in every dimension: as many neighbours share a gate. ``schedule``: a dict or a
         :class:`tdagger.frameworks.torch.prune.masks.Schedule` of warm-up, ramp and temperature. ``seed`` makes gates
         drawn the same each time. ``inexact`` is "none" here: where a norm counts the units of a group, the network

@@ -199,3 +199,14 @@ def test_refusals_of_costs() -> None:
         learned.penalty(time=0.5)
     with pytest.raises(AttributeValueError, match="is no part"):
         learned.penalty(flops=2)
+
+
+def test_begins_with_what_matters() -> None:
+    """Units of large weights are likelier at first; what is planned without a step is what importance alone plans."""
+    dag = td.from_torch(small(), torch.rand(4, 3, 8, 8))
+    learned = dag.learned_masks(importance="l1")
+    assert float(learned.logits.detach().std()) > 0.5
+    assert abs(float(learned.chances().detach().mean()) - 0.9) < 0.1
+    one = learned.plan(flops=0.5).units
+    other = dag.prune_plan(flops=0.5, importance="l1").units
+    assert {n: u.tolist() for n, u in one.items()} == {n: u.tolist() for n, u in other.items()}

@@ -13,6 +13,7 @@ import numpy as np
 from tdagger.analysis.time.timing import device_of, predict
 from tdagger.errors import AttributeValueError, GraphError
 from tdagger.op import Array
+from tdagger.prune.amounts import Amount, amount_of
 from tdagger.prune.apply import without
 from tdagger.prune.check import Check, checked
 from tdagger.prune.choose import Ranked, to_target
@@ -23,7 +24,7 @@ from tdagger.prune.importance import NORMALISE, Importance, Weighed, importance_
 from tdagger.prune.removal import Removal
 from tdagger.tensordag import TensorDAG
 
-#: What a target may be of, and the cost that it is: a part of what there was (0.5), or a number.
+#: What a target may be of: a part of what there was (0.5, "50%"), or a number ("2G", "3 ms").
 TARGETS = ("flops", "params", "bytes", "time", "ratio")
 
 
@@ -137,16 +138,16 @@ class PrunePlan:
 def prune_plan(
     dag: TensorDAG,
     *,
-    flops: float | None = None,
-    params: float | None = None,
-    bytes: float | None = None,
-    time: float | None = None,
+    flops: float | str | None = None,
+    params: float | str | None = None,
+    bytes: float | str | None = None,
+    time: float | str | None = None,
     device: Any = None,
     ratio: float | Mapping[str, float] | None = None,
     entries: Mapping[str, Sequence[int]] | None = None,
     importance: str | Importance = "l2",
     global_: bool = True,
-    normalise: str = "mean",
+    normalise: str = "",
     multiple_of: int = 1,
     least: int | float = 1,
     keep: Sequence[str] = (),
@@ -169,19 +170,20 @@ def prune_plan(
         return PrunePlan(dag, found, _said(found, entries), keep_numbers, constants)
     if len(targets) != 1:
         raise AttributeValueError(
-            f"prune: give one of flops, params, bytes, ratio or entries, got {', '.join(targets) or 'none'}"
+            f"prune: give one of {', '.join(TARGETS)} or entries, got {', '.join(targets) or 'none'}"
         )
     groups = allowed(found, keep, only, inexact)
     ranked = _ranked(dag, found, groups, importance_of(importance), normalise, multiple_of, least)
     ((name, target),) = targets.items()
     if name == "ratio":
-        _check_ratio(target, found)
-        counts = ranked.stepped([round(g.size * _part(target, g)) for g in groups])
+        part = cast("float | Mapping[str, float]", target)
+        _check_ratio(part, found)
+        counts = ranked.stepped([round(g.size * _part(part, g)) for g in groups])
     else:
         left = _cost(dag, found, name, device)
         whole = left(np.zeros(found.units.count, bool))
-        asked = float(cast(float, target))
-        wanted = asked * whole if isinstance(target, float) and asked <= 1 else asked
+        asked = _amount(name, cast(Any, target))
+        wanted = asked.number * whole if asked.is_part else asked.number
         if not 0 < wanted <= whole:
             raise AttributeValueError(f"prune: {name}={target} of {whole:.6g} is no part of what there is")
         # a time is that of the network made: a few of them
@@ -211,6 +213,13 @@ def _cost(dag: TensorDAG, found: Prunable, name: str, device: Any) -> Callable[[
         return lambda gone: float(predict(without(cast(TensorDAG, found.dag), found.units, gone)[0].graph, on))
     cost = found.cost[{"params": "parameters"}.get(name, name)]
     return lambda gone: cost(found.left(gone))
+
+
+def _amount(name: str, target: float | str) -> Amount:
+    """What a target is: of numbers those up to 1 are parts, but for whole ones; text is read as options are."""
+    if isinstance(target, str):
+        return amount_of(target, f"prune: {name}=", name == "time")
+    return Amount(float(target), isinstance(target, float) and target <= 1)
 
 
 def _check_ratio(target: float | Mapping[str, float], found: Prunable) -> None:
@@ -284,6 +293,7 @@ def _ranked(
     dag: TensorDAG, found: Prunable, groups: list[Group], importance: Importance, normalise: str, multiple_of: int,
     least: float,
 ) -> Ranked:  # fmt: skip
+    normalise = normalise or getattr(importance, "normalise", "mean")
     if normalise not in NORMALISE:
         raise AttributeValueError(f"prune: normalise is one of {', '.join(NORMALISE)}, got {normalise!r}")
     order: list[Array] = []

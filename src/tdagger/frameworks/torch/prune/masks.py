@@ -23,7 +23,7 @@ from tdagger.op import Array
 from tdagger.prune.costs import Polynomial
 from tdagger.prune.gates import GateTables, chosen
 from tdagger.prune.groups import Group, Prunable
-from tdagger.prune.importance import Weighed
+from tdagger.prune.importance import NORMALISE, Importance, Weighed, importance_of
 from tdagger.prune.plan import PrunePlan, allowed, prune_plan, step_of
 from tdagger.tensordag import TensorDAG
 
@@ -75,6 +75,7 @@ class LearnedMasks(nn.Module):
         *,
         gates: str = "hard_concrete",
         start: float = 0.9,
+        importance: str | Importance | None = None,
         multiple_of: int = 1,
         least: int | float = 1,
         keep: Sequence[str] = (),
@@ -102,6 +103,8 @@ class LearnedMasks(nn.Module):
         self.random = None if seed is None else torch.Generator().manual_seed(seed)
         blocks = _blocks([g.size for g in groups], self.steps)
         self.logits = nn.Parameter(torch.full((int(blocks[-1]) + 1,), self._logit_of(start)))
+        if importance is not None:
+            self.logits.data += torch.from_numpy(_spread(dag, groups, importance_of(importance), blocks)).float()
         self._constant("block", blocks)
         self._constant("entries", self.tables.entries)
         self._constant("factor", self.tables.factor)
@@ -323,6 +326,21 @@ def _marks(kept: Array, size: int) -> Array:
     out = np.zeros(size, np.float32)
     out[kept] = 1
     return out
+
+
+#: How far logits of units lie apart at first, in standard deviations of the logarithms of their importances.
+_SPREAD = 1.0
+
+
+def _spread(dag: TensorDAG, groups: Sequence[Group], importance: Importance, blocks: Array) -> Array:
+    """By how much the logits of blocks differ at first: with the logarithms of importances, whose mean is 0."""
+    normalise = NORMALISE[getattr(importance, "normalise", "mean")]
+    scores = [np.asarray(importance(Weighed(g, dag.weights)), np.float64) for g in groups]
+    flat = np.concatenate([s / normalise(s) for s in scores])
+    least = flat[flat > 0].min(initial=np.inf)
+    logs = np.log(np.maximum(flat, least if np.isfinite(least) else 1.0))
+    logs = np.bincount(blocks, logs) / np.bincount(blocks)
+    return _SPREAD * (logs - logs.mean()) / (logs.std() or 1.0)
 
 
 def _blocks(sizes: list[int], steps: list[int]) -> Array:
