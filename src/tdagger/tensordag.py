@@ -335,8 +335,9 @@ class TensorDAG:
         :class:`tdagger.frameworks.torch.prune.masks.Schedule` of warm-up, ramp and temperature. ``seed`` makes gates
         drawn the same each time. ``inexact`` is "none" here: where a norm counts the units of a group, the network
         with zeros isn't the pruned one, so such groups have gates only with "norms" (or "all"), and the plan says why.
-        ``least``, ``keep``, ``only``: see :meth:`prune`. AttributeValueError if nothing may go, InputError for
-        parameters without data.
+        ``least``, ``keep``, ``only``: see :meth:`prune`. ``branches``: whether :meth:`branches` have a gate each too,
+        which is 0 or 1. ``device``: what ``learned.penalty(time=0.5)`` is predicted for. AttributeValueError if nothing
+        may go, InputError for parameters without data.
 
         >>> import torch, tdagger as td
         >>> dag = td.layers.linear(4, 8).rename({"": "a"}) >> td.layers.linear(8, 3).rename({"": "b"})
@@ -404,6 +405,17 @@ class TensorDAG:
         block.
         """
         return later("without_blocks")(self, *paths)
+
+    def branches(self) -> list[Any]:
+        """The residual branches: what is added to something it is made of, with a ``name`` and its ``parameters``.
+
+        See :func:`tdagger.prune.branches.branches`.
+        """
+        return later("branches")(self)
+
+    def without_branches(self, *names: str) -> TensorDAG:
+        """The network in which some of its :meth:`branches` add nothing. GraphError for what is no branch."""
+        return later("without_branches")(self, *names)
 
     def with_vocabulary(self, keep: Sequence[int], *tables: str) -> TensorDAG:
         """The network for fewer tokens: those rows of the embedding, and those classes of what is tied to it.
