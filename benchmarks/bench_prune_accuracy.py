@@ -6,10 +6,10 @@ network with batch norms. For each of some seeds the network is trained once; ev
 the same number of steps with the same batches. A method is a row of ``METHODS``: a function of a trained network and
 the part of FLOPs that stays, which gives a smaller module.
 
-Taylor's gradients are those of the same 6 training batches for both. Torch-Pruning is asked for a ratio, not for
-FLOPs: the ratio is found by bisection. Learned masks train gates and weights together for the first half of the epochs
-that others train on for. Needs ``pip install -r benchmarks/pruning.txt``; what isn't installed is named
-and left out.
+"Folded" is ``constants="fold"``. Taylor's gradients are those of the same 6 training batches for both. Torch-Pruning is
+asked for a ratio, not for FLOPs: the ratio is found by bisection. Learned masks begin with Taylor's importances and
+train gates and weights together for the first half of the epochs that others train on for. Needs ``pip install -r
+benchmarks/pruning.txt``; what isn't installed is named and left out.
 
 Usage: ``python benchmarks/bench_prune_accuracy.py [--tasks NAME,..] [--methods NAME;..] [--seeds N] [--plot FILE.png]``
 """
@@ -170,13 +170,23 @@ def gradients(module: nn.Module, task: Task, seed: int) -> list[dict[str, torch.
     return found
 
 
-def by_tdagger(importance: Callable[[Trained], Any], trained: Trained, left: float) -> nn.Module:
-    """Planned for inference, whose FLOPs count; applied as it is imported for training, whose batch norms learn."""
+def by_tdagger(
+    importance: Callable[[Trained], Any], trained: Trained, left: float, constants: str = "zero"
+) -> nn.Module:
+    """Planned for inference, whose FLOPs count; applied as it is imported for training, whose batch norms learn.
+
+    A copy: weights of which nothing went would be those of the trained network, which others prune after this.
+    """
     plan = td.from_torch(trained.module.eval(), trained.task.test[0][:1]).prune_plan(
         flops=left, importance=importance(trained)
     )
     dag = td.from_torch(trained.module.train(), trained.task.train[0][:2])
-    return dag.prune(entries=plan.units).to_torch()
+    return dag.prune(entries=plan.units, constants=constants).to_torch(copy=True)
+
+
+def of_loss(trained: Trained) -> Any:
+    """Taylor's importance of the gradients."""
+    return taylor([{n: g.numpy() for n, g in one.items()} for one in trained.gradients])
 
 
 def by_torch_pruning(importance: str, trained: Trained, left: float) -> nn.Module:
@@ -213,7 +223,7 @@ def by_learned_masks(trained: Trained, left: float) -> nn.Module:
     task, epochs = trained.task, trained.task.more // 2
     dag = td.from_torch(trained.module.train(), task.train[0][:2])
     steps = epochs * -(-len(task.train[0]) // BATCH)
-    learned = dag.learned_masks(seed=0, schedule=Schedule(steps))
+    learned = dag.learned_masks(seed=0, schedule=Schedule(steps), importance=of_loss(trained))
     gates = [learned.logits]
     weights = [p for p in learned.parameters() if p is not learned.logits]
     optimizer = torch.optim.AdamW([{"params": weights, "lr": 3e-3}, {"params": gates, "lr": 0.1, "weight_decay": 0}])
@@ -226,7 +236,7 @@ def by_learned_masks(trained: Trained, left: float) -> nn.Module:
             learned.advance()
     whole, asked, module = flops(trained.module, task), left, trained.module
     for _ in range(3):  # what the plan counts has the statistics of training in it, the budget hasn't
-        module = learned.plan(flops=asked).apply().to_torch()
+        module = learned.plan(flops=asked).apply().to_torch(copy=True)
         met = flops(module, task) / whole
         asked *= left / met
     return module
@@ -244,9 +254,9 @@ class Method(NamedTuple):
 METHODS = {
     "tdagger l2": Method(partial(by_tdagger, lambda _: "l2")),
     "Torch-Pruning l2": Method(partial(by_torch_pruning, "GroupMagnitudeImportance"), "torch_pruning"),
-    "tdagger Taylor": Method(
-        partial(by_tdagger, lambda t: taylor([{n: g.numpy() for n, g in one.items()} for one in t.gradients]))
-    ),
+    "tdagger l2, folded": Method(partial(by_tdagger, lambda _: "l2", constants="fold")),
+    "tdagger Taylor": Method(partial(by_tdagger, of_loss)),
+    "tdagger Taylor, folded": Method(partial(by_tdagger, of_loss, constants="fold")),
     "tdagger learned": Method(by_learned_masks, uses=0.5),
     "Torch-Pruning Taylor": Method(partial(by_torch_pruning, "GroupTaylorImportance"), "torch_pruning"),
 }
@@ -310,8 +320,10 @@ def plot(results: dict[str, Any], methods: list[str], path: str) -> None:
             rows = [found[method][str(p)] for p in LEFT]
             x = [100 * np.mean([r["flops"] for r in row]) for row in rows]
             y = [[100 * r["after"] for r in row] for row in rows]
-            dashed = not method.startswith("tdagger")
-            colour = {"l2": "tab:blue", "Taylor": "tab:orange", "learned": "tab:green"}.get(method.split()[-1])
+            dashed = not method.startswith("tdagger") or "folded" in method
+            colour = {"l2": "tab:blue", "Taylor": "tab:orange", "learned": "tab:green"}.get(
+                method.split()[1].strip(",")
+            )
             panel.errorbar(
                 x, np.mean(y, 1), np.std(y, 1), label=method, color=colour, capsize=3, marker="s" if dashed else "o",
                 linestyle="--" if dashed else "-", linewidth=1.5,

@@ -26,6 +26,8 @@ LATER = {
     "low_rank": "tdagger.prune.lowrank:low_rank",
     "blocks": "tdagger.prune.depth:blocks",
     "without_blocks": "tdagger.prune.depth:without_blocks",
+    "branches": "tdagger.prune.branches:branches",
+    "without_branches": "tdagger.prune.branches:without_branches",
     "with_vocabulary": "tdagger.prune.vocabulary:with_vocabulary",
     "cli": "tdagger.cli.app:run",
     # What a framework does is called by its name first.

@@ -290,18 +290,21 @@ class TensorDAG:
     def prune(self, **how: Any) -> TensorDAG:
         """A smaller network: without the units that matter least, as many as a target needs.
 
-        One target: ``flops``, ``params``, ``bytes`` or ``time`` (with ``device``) that are left, as a part (0.5) or a
-        number; ``ratio``, the part of units that goes of every group (or of those that names, with wildcards, are
-        mapped to); or ``entries``, the units that go by the group's name.
+        One target: ``flops``, ``params``, ``bytes`` or ``time`` (with ``device``) that are left, as a part (0.5, "50%")
+        or a number ("2G", "3 ms"); ``ratio``, the part of units that goes of every group (or of those that names, with
+        wildcards, are mapped to); or ``entries``, the units that go by the group's name.
 
         ``importance`` is l1, l2, lamp, fpgm, scale, random, or a function of a group
         (:mod:`tdagger.prune.importance`: Taylor and OBD from gradients). ``global_`` compares groups with each other,
-        each divided by its mean (``normalise``: mean, max, sum, none); otherwise all lose the same part.
+        each divided by its mean (``normalise``: mean, max, sum, none; unless told, none of Taylor and OBD); otherwise
+        all lose the same part.
         ``multiple_of`` entries stay in every dimension, ``least`` units (or a part below 1) in every group. ``keep``
         names groups, or parameters and modules that stay as they are, ``only`` those that alone may lose units (of a
         module, the groups it makes); with wildcards. ``inexact``: which groups may go where zeros
         aren't the same as nothing: none, norms (those that only a norm counts), all. ``keep_numbers`` leaves numbers
-        made of sizes (the count of a mean) as they were also in norms, which then are no layers any more.
+        made of sizes (the count of a mean) as they were also in norms, which then are no layers any more. With
+        ``constants`` what goes counts as zero ("zero"), or as the constant that it is without inputs ("fold"), which is
+        added to the biases of what takes it.
 
         AttributeValueError where a target can't be met, and what is in the way; InputError where an importance needs
         weights that aren't there.
@@ -326,13 +329,15 @@ class TensorDAG:
         of what was learned: docs/pruning-learned.md.
 
         ``gates``: "hard_concrete" (drawn between 0 and 1, mostly exactly one of them) or "straight_through" (drawn 0 or
-        1, with the gradient of what lies between). ``start``: how likely a unit is there at first. ``multiple_of``
+        1, with the gradient of what lies between). ``start``: how likely a unit is there at first, and ``importance``
+        (as of :meth:`prune`) which are likelier than others. ``multiple_of``
         entries stay in every dimension: as many neighbours share a gate. ``schedule``: a dict or a
         :class:`tdagger.frameworks.torch.prune.masks.Schedule` of warm-up, ramp and temperature. ``seed`` makes gates
         drawn the same each time. ``inexact`` is "none" here: where a norm counts the units of a group, the network
         with zeros isn't the pruned one, so such groups have gates only with "norms" (or "all"), and the plan says why.
-        ``least``, ``keep``, ``only``: see :meth:`prune`. AttributeValueError if nothing may go, InputError for
-        parameters without data.
+        ``least``, ``keep``, ``only``: see :meth:`prune`. ``branches``: whether :meth:`branches` have a gate each too,
+        which is 0 or 1. ``device``: what ``learned.penalty(time=0.5)`` is predicted for. AttributeValueError if nothing
+        may go, InputError for parameters without data.
 
         >>> import torch, tdagger as td
         >>> dag = td.layers.linear(4, 8).rename({"": "a"}) >> td.layers.linear(8, 3).rename({"": "b"})
@@ -400,6 +405,17 @@ class TensorDAG:
         block.
         """
         return later("without_blocks")(self, *paths)
+
+    def branches(self) -> list[Any]:
+        """The residual branches: what is added to something it is made of, with a ``name`` and its ``parameters``.
+
+        See :func:`tdagger.prune.branches.branches`.
+        """
+        return later("branches")(self)
+
+    def without_branches(self, *names: str) -> TensorDAG:
+        """The network in which some of its :meth:`branches` add nothing. GraphError for what is no branch."""
+        return later("without_branches")(self, *names)
 
     def with_vocabulary(self, keep: Sequence[int], *tables: str) -> TensorDAG:
         """The network for fewer tokens: those rows of the embedding, and those classes of what is tied to it.

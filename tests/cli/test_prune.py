@@ -7,8 +7,8 @@ import pytest
 
 import tdagger as td
 from tdagger.cli import main
-from tdagger.cli.amounts import amount_of, ratio_of
 from tdagger.errors import AttributeValueError
+from tdagger.prune.amounts import amount_of, ratio_of
 from tests.cli.helpers import failed, shown
 
 torch = pytest.importorskip("torch")

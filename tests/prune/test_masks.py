@@ -199,3 +199,103 @@ def test_refusals_of_costs() -> None:
         learned.penalty(time=0.5)
     with pytest.raises(AttributeValueError, match="is no part"):
         learned.penalty(flops=2)
+
+
+def test_begins_with_what_matters() -> None:
+    """Units of large weights are likelier at first; what is planned without a step is what importance alone plans."""
+    dag = td.from_torch(small(), torch.rand(4, 3, 8, 8))
+    learned = dag.learned_masks(importance="l1")
+    assert float(learned.logits.detach().std()) > 0.5
+    assert abs(float(learned.chances().detach().mean()) - 0.9) < 0.1
+    one = learned.plan(flops=0.5).units
+    other = dag.prune_plan(flops=0.5, importance="l1").units
+    assert {n: u.tolist() for n, u in one.items()} == {n: u.tolist() for n, u in other.items()}
+
+
+class Deep(nn.Module):
+    """A stem, and blocks with two residual branches each."""
+
+    def __init__(self, depth: int = 2, width: int = 8) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.head = nn.Linear(4, width), nn.Linear(width, 3)
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict({n: nn.Sequential(nn.Linear(width, 16), nn.ReLU(), nn.Linear(16, width)) for n in "ab"})
+            for _ in range(depth)
+        )
+
+    def forward(self, x: Any) -> Any:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = x + block["a"](x)
+            x = block["b"](x) + x
+        return self.head(x)
+
+
+def test_branches() -> None:
+    dag = td.from_torch(Deep().eval(), torch.rand(5, 4))
+    names = [b.name for b in dag.branches()]
+    assert names == ["blocks.0.a", "blocks.0.b", "blocks.1.a", "blocks.1.b"]
+    small = dag.without_branches("blocks.0.b", "blocks.1.a")
+    module, x = Deep().eval(), torch.rand(5, 4)
+    wanted = module.stem(x)
+    wanted = wanted + module.blocks[0]["a"](wanted)
+    wanted = module.head(wanted + module.blocks[1]["b"](wanted))
+    torch.testing.assert_close(small.to_torch()(x), wanted)
+    with pytest.raises(td.GraphError, match="no branch"):
+        dag.without_branches("stem")
+
+
+@pytest.mark.parametrize("gates", ["hard_concrete", "straight_through"])
+def test_gates_of_branches(gates: str) -> None:
+    """A branch whose gate is 0 goes with all that is in it; what is expected is then what the plan's network costs."""
+    dag = td.from_torch(Deep().eval(), torch.rand(5, 4))
+    learned = dag.learned_masks(gates=gates, branches=True, seed=0).eval()
+    with torch.no_grad():
+        learned.logits[:] = 20.0
+        learned.logits[-3:-1] = -20.0
+    plan = learned.plan()
+    small = plan.apply()
+    assert [b.name for b in small.branches()] == ["blocks.0.a", "blocks.1.b"]
+    x = torch.rand(5, 4)
+    torch.testing.assert_close(small.to_torch()(x), learned(x), rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        params = float(learned.expected("params"))
+    counted = [sum(w.type.size for w in d.state.values()) for d in (small, dag)]
+    assert abs(params - counted[0] / counted[1]) < 1e-5
+    half = learned.plan(params=0.4)
+    assert half.check().passed
+
+
+def test_branches_learn() -> None:
+    """One that helps stays, those that add noise alone go."""
+    torch.manual_seed(0)
+    module = Deep(1)
+    dag = td.from_torch(module.train(), torch.rand(64, 4))
+    learned = dag.learned_masks(branches=True, only=["blocks.0.a.0"], schedule={"steps": 60, "warmup": 0.0}, seed=0)
+    before = learned.logits.detach()[learned._own :].clone()
+    optimizer = torch.optim.Adam([learned.logits], 0.1)
+    for _ in range(60):
+        optimizer.zero_grad()
+        learned.penalty(flops=0.3).backward()
+        optimizer.step()
+        learned(torch.rand(64, 4))
+        learned.advance()
+    assert (learned.logits.detach()[learned._own :] < before).all()
+    assert float(learned.expected("flops").detach()) < 0.6
+
+
+def test_a_time_has_a_gradient() -> None:
+    dag = td.from_torch(Deep(1).eval(), torch.rand(64, 4))
+    learned = dag.learned_masks(device="epyc-zen4-core", branches=True)
+    with torch.no_grad():
+        learned.logits[:] = 30.0
+    assert float(learned.expected("time").detach()) == pytest.approx(1, abs=1e-4)
+    learned.penalty(time=0.5, flops=0.5).backward()
+    with torch.no_grad():
+        learned.logits[:] = 0.0
+    learned.logits.grad = None
+    learned.penalty(time=0.3).backward()
+    assert (learned.logits.grad > 0).all()
+    with pytest.raises(td.AttributeValueError, match="needs the device"):
+        dag.learned_masks().penalty(time=0.5)

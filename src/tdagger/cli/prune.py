@@ -11,12 +11,12 @@ import typer
 from tdagger.analysis.cost.report import outward
 from tdagger.analysis.time.timing import Device, device_of
 from tdagger.cli import DIFFERS, common, rows
-from tdagger.cli.amounts import Amount, amount_of, ratio_of
 from tdagger.cli.compare import By, aligned
 from tdagger.cli.cost import Counted, DeviceName
 from tdagger.cli.prune_table import groups_of, record_of, show_found, show_plan
 from tdagger.cli.target import Target
 from tdagger.errors import AttributeValueError
+from tdagger.prune.amounts import Amount, amount_of, ratio_of
 from tdagger.prune.check import Check
 from tdagger.prune.groups import Prunable
 from tdagger.prune.importance import IMPORTANCES, NORMALISE
@@ -61,10 +61,10 @@ def prune(
         typer.Option(
             "--normalise",
             metavar="NAME",
-            help=f"What a group's importances are divided by to be compared: {', '.join(NORMALISE)}.",
+            help=f"What a group's importances are divided by to be compared: {', '.join(NORMALISE)}; mean unless told.",
             rich_help_panel=CHOICE,
         ),
-    ] = "mean",
+    ] = "",
     local: Annotated[
         bool, typer.Option("--local", help="Every group loses the same part.", rich_help_panel=CHOICE)
     ] = False,
@@ -101,6 +101,15 @@ def prune(
     keep_numbers: Annotated[
         bool, typer.Option("--keep-numbers", help="Norms divide by what they did.", rich_help_panel=CHOICE)
     ] = False,
+    constants: Annotated[
+        str,
+        typer.Option(
+            "--constants",
+            metavar="HOW",
+            help="What goes counts as zero, or as the constant it would be, which is folded into biases: zero, fold.",
+            rich_help_panel=CHOICE,
+        ),
+    ] = "zero",
     device: DeviceName = None,
     check: Annotated[bool, typer.Option("--check", help="Run both in double precision and compare.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="Say what can be pruned, and what stops the rest.")] = False,
@@ -122,6 +131,8 @@ def prune(
     wanted = _wanted({k: v for k, v in given.items() if v}, list_, device)
     if meta and (output or check):
         raise AttributeValueError(f"--meta makes no weights, and {'--output' if output else '--check'} needs them")
+    if meta and constants == "fold":
+        raise AttributeValueError("--meta makes no weights, and --constants fold needs them")
     if meta and not list_ and importance != "random":
         raise AttributeValueError(f"--meta makes no weights, and --importance {importance} needs them: say random")
     if list_ and (output or check):
@@ -130,7 +141,7 @@ def prune(
     how: dict[str, Any] = {
         "importance": importance, "normalise": normalise, "global_": not local, "multiple_of": multiple_of,
         "least": _least(least), "keep": keep or (), "only": only or (), "inexact": inexact,
-        "keep_numbers": keep_numbers,
+        "keep_numbers": keep_numbers, "constants": constants,
     }  # fmt: skip
     to = Target(output, force) if output else None
     dag = common.import_source(common.load_source(source, network, meta))
@@ -144,7 +155,7 @@ def prune(
             show_found(common.console(), found, dag, source)
         return 0
     with common.progress(f"choosing what goes of {dag.name}"):
-        plan = prune_plan(dag, found=found, device=on, **_of(wanted, dag, on), **how)
+        plan = prune_plan(dag, found=found, device=on, **_of(wanted), **how)
     done = _Done(plan, _applied(plan), _checked(plan, check), on)
     if as_json:
         typer.echo(json.dumps(_json(done, source), indent=1))
@@ -171,20 +182,14 @@ def _wanted(given: dict[str, Any], listed: bool, device: str | None) -> dict[str
     return {k: ratio_of(v) if k == "ratio" else amount_of(v, f"--{k}", k == "time") for k, v in given.items()}
 
 
-def _of(wanted: dict[str, Any], dag: TensorDAG, on: Device | None) -> dict[str, Any]:
-    """The target as :func:`prune_plan` takes it: seconds become a part of what the network takes."""
+def _of(wanted: dict[str, Any]) -> dict[str, Any]:
+    """The target as :func:`prune_plan` takes it."""
     ((name, value),) = wanted.items()
     if not isinstance(value, Amount):
         return {name: value}
     if value.is_part:
         return {name: float(value.number)}
-    if name != "time":
-        return {name: round(value.number)}
-    assert on is not None
-    whole = dag.predict_time(on).seconds
-    if value.number > whole:
-        raise AttributeValueError(f"--time: the network takes {whole:.3g} s already, which is no more than asked")
-    return {name: value.number / whole}
+    return {name: f"{value.number}s" if name == "time" else round(value.number)}
 
 
 def _least(text: str) -> int | float:

@@ -73,14 +73,14 @@ def checked(dag: TensorDAG, small: TensorDAG, removal: Removal, seed: int, frame
         raise InputError(f"a plan of a network without weights can't be checked: {missing[0]!r} has no data")
     inputs = random_inputs(dag.graph, dag.graph, {n: n for n in dag.graph.inputs}, seed)
     masked = replace(dag, weights=_masked(dag, removal), source=None)
-    expected = _outputs(_with_zeros(masked, removal, [])[0], inputs, framework)
-    given = _outputs(small, inputs, framework)
-    unlike = _difference(expected, given)
+    expected = outputs_of(_with_zeros(masked, removal, [])[0], inputs, framework)
+    given = outputs_of(small, inputs, framework)
+    unlike = difference_of(expected, given)
     values = _unlike_values(removal)
     if unlike <= EQUAL or not values:
         return Check(unlike, unlike)
     helped, names = _with_zeros(masked, removal, values)
-    return Check(_difference(_outputs(helped, inputs, framework), given), unlike, names)
+    return Check(difference_of(outputs_of(helped, inputs, framework), given), unlike, names)
 
 
 def zeroed(dag: TensorDAG, removal: Removal) -> TensorDAG:
@@ -103,8 +103,13 @@ def _masked(dag: TensorDAG, removal: Removal) -> Weights:
     return Weights.of(dag.weights, others) | Weights.of(new, {n: n for n in new})
 
 
-def _outputs(dag: TensorDAG, inputs: Mapping[str, Array], framework: str) -> list[Array]:
+def outputs_of(
+    dag: TensorDAG, inputs: Mapping[str, Array], framework: str, exact: Mapping[str, Array] | None = None
+) -> list[Array]:
+    """The outputs in double precision; ``exact`` has weights that are known in that, by name."""
     wide = convert_dtype(dag, "f64", inputs=True)
+    if exact:
+        wide = wide.with_weights({n: a for n, a in exact.items() if n in wide.weights})
     own = {n: np.array(wide.weights[n]) for n in wide.graph.updates if n in wide.weights}
     if own:  # buffers that a run changes aren't to change in the network that is checked
         others = Weights.of(wide.weights, {n: n for n in wide.weights if n not in own})
@@ -116,7 +121,7 @@ def _outputs(dag: TensorDAG, inputs: Mapping[str, Array], framework: str) -> lis
     return [np.asarray(a) for a in measure(arrays).values()]
 
 
-def _difference(expected: list[Array], given: list[Array]) -> float:
+def difference_of(expected: list[Array], given: list[Array]) -> float:
     """The largest difference of any output, over its largest entry; infinite where only one of two is finite."""
     return max((difference(a, b) for a, b in zip(expected, given, strict=True)), default=0.0)
 
@@ -150,17 +155,17 @@ def _with_zeros(dag: TensorDAG, removal: Removal, values: list[Value]) -> tuple[
                 for i, (own, a) in enumerate(zip(of.args, given, strict=True))
                 if own in scope.terms and is_one(own)
             }
-            return _put_back(_replayed(made, small), [removal.kept(t) for t in scope.terms[value]])
+            return put_back(replayed(made, small), [removal.kept(t) for t in scope.terms[value]])
         if value in last:
             keeps = [removal.kept(t) for t in scope.terms[value]]
-            return _put_back(picked(value.op(*args), keeps), keeps)
+            return put_back(picked(value.op(*args), keeps), keeps)
         return None
 
     graph = edit.run(rule).graph()
     return finished(dag, graph, edit.origins), tuple(names)
 
 
-def _replayed(value: Value, known: dict[Value, Value]) -> Value:
+def replayed(value: Value, known: dict[Value, Value]) -> Value:
     """A value made anew from others in the place of some that it is made of."""
     new = dict(known)
     stack = [value]
@@ -175,7 +180,8 @@ def _replayed(value: Value, known: dict[Value, Value]) -> Value:
     return new[value]
 
 
-def _put_back(value: Value, keeps: list[Kept]) -> Value:
+def put_back(value: Value, keeps: list[Kept]) -> Value:
+    """What is left of a value with zeros in the place of what went."""
     for axis, kept in enumerate(keeps):
         if kept is not None:
             place = np.where(kept, np.cumsum(kept) - 1, int(kept.sum()))

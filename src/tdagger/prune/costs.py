@@ -26,9 +26,9 @@ class Polynomial:
     (69.0, 35.0)
     """
 
-    def __init__(self, work: Iterable[tuple[int, Terms]], factors: list[Factor], constant: int = 0) -> None:
+    def __init__(self, work: Iterable[tuple[float, Terms]], factors: list[Factor], constant: float = 0) -> None:
         number = {f: i for i, f in enumerate(factors)}
-        found: dict[tuple[int, ...], int] = {}
+        found: dict[tuple[int, ...], float] = {}
         for times, terms in work:
             key: list[int] = []
             for term in terms:

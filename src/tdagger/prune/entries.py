@@ -111,8 +111,10 @@ class Entries:
         self.all: list[Factor] = []
         self.ties: list[Tie] = []
         self.seen: list[Seen] = []
-        #: The operations: so many times the entries of these dimensions together.
+        #: The operations: so many times the entries of these dimensions together; of each value of the network those
+        # from one place to another.
         self.work: list[tuple[int, Terms]] = []
+        self.work_of: dict[Value, tuple[int, int]] = {}
         self._flat: dict[Term, Factor] = {}
         #: The value of the network in whose composites the walk is.
         self._outer: Value
@@ -182,6 +184,8 @@ class Entries:
                 self._visit(scope, value, static)
             if scope.counted is not None and value not in scope.counted:
                 del self.work[before:]
+            if outermost:
+                self.work_of[value] = before, len(self.work)
 
     def _leaf(self, value: Value, op: Leaf) -> tuple[Terms, Zeros]:
         why = Block(value, f"is the input {op.leaf!r}") if isinstance(op, Input) else None

@@ -19,12 +19,20 @@ of the chance that they are there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tdagger.op import Array
+from tdagger.analysis.axes.algebra import size_of
+from tdagger.analysis.time.timing import Device
+from tdagger.analysis.time.work import Work, works
+from tdagger.graph import Graph, is_one
+from tdagger.op import Array, Value
+from tdagger.prune.branches import Branch
+from tdagger.prune.costs import Polynomial
+from tdagger.prune.factors import Factor, Terms
 from tdagger.prune.groups import Group, Prunable
 
 
@@ -80,6 +88,56 @@ class GateTables:
         return {
             g.name: flat[start : start + g.size] for g, start in zip(self.groups, self.starts.tolist(), strict=True)
         }
+
+
+def costs_of(found: Prunable, parts: Sequence[Branch], device: Device | None = None) -> dict[str, Polynomial]:
+    """The costs of a network in which some branches may not be there: of the sizes of factors, then 1s for branches.
+
+    With a ``device`` also its ``time``: what is predicted of every value, which but for the calls themselves falls as
+    its operations do, or its entries where it has none. That is no prediction of the smaller network, whose kernels may
+    be others, but it has a gradient.
+    """
+    there = [Factor(1) for _ in parts]
+    gates: dict[Value, Terms] = {}
+    for factor, branch in zip(there, parts, strict=True):
+        for value in branch.inside:
+            gates[value] = (*gates.get(value, ()), (factor,))
+    factors, entries = [*found.units.factors, *there], found.entries
+
+    def work(value: Value) -> list[tuple[float, Terms]]:
+        start, stop = entries.work_of.get(value, (0, 0))
+        return [(n, (*terms, *gates.get(value, ()))) for n, terms in entries.work[start:stop]]
+
+    graph, own = found.dag.graph, entries.scope.terms
+    leaves = [v for v in graph.parameters.values() if v in own]
+    costs = {
+        "flops": Polynomial([w for v in graph.values for w in work(v)], factors),
+        "parameters": Polynomial([(1, (*own[v], *gates.get(v, ()))) for v in leaves], factors),
+        "bytes": Polynomial([(v.dtype.bytes, (*own[v], *gates.get(v, ()))) for v in leaves], factors),
+    }
+    whole = np.append(found.sizes, np.ones(len(there)))
+    for name, cost in costs.items():  # what the graph doesn't use
+        cost.constant += found.cost[name](found.sizes) - cost(whole)
+    if device is not None:
+        costs["time"] = Polynomial(_seconds(graph, device, work, own, gates), factors)
+    return costs
+
+
+def _seconds(
+    graph: Graph, device: Device, work: Callable[[Value], list[tuple[float, Terms]]], own: Mapping[Value, Any],
+    gates: Mapping[Value, Terms],
+) -> Iterator[tuple[float, Terms]]:  # fmt: skip
+    """The time of every value, as so many seconds times the entries of some dimensions."""
+    for value, kernels in works(graph).items():
+        calls = sum(device.time(Work(w.kind, w.dtype, calls=w.calls)) for w in kernels)
+        rest = sum(device.time(w) for w in kernels) - calls
+        each = work(value) or ([(1, (*own[value], *gates.get(value, ())))] if value in own and is_one(value) else [])
+        whole = sum(n * math.prod(size_of(t) for t in terms) for n, terms in each)
+        yield calls, gates.get(value, ())
+        if whole:
+            yield from ((rest * n / whole, terms) for n, terms in each)
+        else:
+            yield rest, gates.get(value, ())
 
 
 def chosen(scores: Array, on: Array, step: int, least: int) -> Array:

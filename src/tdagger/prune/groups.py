@@ -248,14 +248,15 @@ class Prunable:
         found = [(s.value, s.how, [f for f in resolve(s.term) if f.block is None]) for s in self.entries.seen]
         return [s for s in found if s[2]]
 
-    def why(self, gone: Array, keep_numbers: bool = False) -> tuple[tuple[str, ...], bool]:
+    def why(self, gone: Array, keep_numbers: bool = False, constants: bool = False) -> tuple[tuple[str, ...], bool]:
         """What isn't the same without some entries as with zeros there, and whether that is norms alone.
 
-        ``keep_numbers``: norms divide by what they did, which may be all that they see of what goes.
+        ``keep_numbers``: norms divide by what they did, which may be all that they see of what goes. ``constants``: of
+        what goes constants stay, so that ops which aren't norms are told by :class:`tdagger.prune.constants.Constants`.
         """
         found: dict[str, bool] = {}
         for value, how, factors in self._sights:
-            if keep_numbers and how == COUNTS:
+            if (keep_numbers and how == COUNTS) or (constants and how.startswith("takes the ") and not is_norm(value)):
                 continue
             if any(gone[f.number : f.number + f.size].any() for f in factors):
                 found[self._said(value, how)] = is_norm(value)

@@ -1,7 +1,8 @@
 """How much the units of a group matter: small functions of what they hold.
 
 An importance is a function of a :class:`Weighed` group that gives a number for each of its units; the least important
-go first. Numbers of different groups are compared after each group's are divided by their mean (``normalise=``).
+go first. Numbers of different groups are compared after each group's are divided by their mean (``normalise=``), but
+for those that are of the loss (Taylor, OBD): what a function has as ``normalise`` is its own.
 
 >>> import numpy as np
 >>> def smallest_row(group):
@@ -118,6 +119,17 @@ def random(group: Weighed) -> Array:
     return np.random.default_rng(zlib.crc32(group.group.name.encode())).random(group.size)
 
 
+@dataclass(frozen=True)
+class OfLoss:
+    """An importance that is a change of the loss: groups' numbers are compared as they are, not over their mean."""
+
+    function: Importance
+    normalise: str = "none"
+
+    def __call__(self, group: Weighed) -> Array:
+        return self.function(group)
+
+
 def taylor(gradients: Mapping[str, Array] | Sequence[Mapping[str, Array]]) -> Importance:
     """How much the loss changes to first order without a unit: ``|sum of weight * gradient|``: arXiv:1906.10771.
 
@@ -132,7 +144,7 @@ def taylor(gradients: Mapping[str, Array] | Sequence[Mapping[str, Array]]) -> Im
         sums = [group.sums(partial(_times, found)) for found in each]
         return np.sqrt(np.mean(np.square(sums), 0))
 
-    return importance
+    return OfLoss(importance)
 
 
 def _times(gradients: Mapping[str, Array], name: str, weight: Array) -> Array:
@@ -149,7 +161,7 @@ def obd(curvature: Mapping[str, Array]) -> Importance:
     def importance(group: Weighed) -> Array:
         return group.sums(lambda name, w: np.square(w, dtype=np.float64) * _of(curvature, name, w) / 2)
 
-    return importance
+    return OfLoss(importance)
 
 
 def _of(given: Mapping[str, Array], name: str, like: Array) -> Array:

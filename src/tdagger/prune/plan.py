@@ -13,15 +13,18 @@ import numpy as np
 from tdagger.analysis.time.timing import device_of, predict
 from tdagger.errors import AttributeValueError, GraphError
 from tdagger.op import Array
+from tdagger.prune.amounts import Amount, amount_of
 from tdagger.prune.apply import without
 from tdagger.prune.check import Check, checked
 from tdagger.prune.choose import Ranked, to_target
+from tdagger.prune.constants import Folded, folded
+from tdagger.prune.constants_check import checked_constants
 from tdagger.prune.groups import Group, Prunable, prunable
 from tdagger.prune.importance import NORMALISE, Importance, Weighed, importance_of
 from tdagger.prune.removal import Removal
 from tdagger.tensordag import TensorDAG
 
-#: What a target may be of, and the cost that it is: a part of what there was (0.5), or a number.
+#: What a target may be of: a part of what there was (0.5, "50%"), or a number ("2G", "3 ms").
 TARGETS = ("flops", "params", "bytes", "time", "ratio")
 
 
@@ -48,6 +51,7 @@ class PrunePlan:
     found: Prunable
     units: Mapping[str, Array]
     keep_numbers: bool = False
+    constants: str = "zero"
 
     @cached_property
     def gone(self) -> Array:
@@ -74,7 +78,10 @@ class PrunePlan:
     @property
     def why(self) -> tuple[str, ...]:
         """Why the smaller network isn't the one with zeros in the place of what goes; nothing if it is."""
-        return self.found.why(self.gone, self.keep_numbers)[0]
+        if self.constants == "zero":
+            return self.found.why(self.gone, self.keep_numbers)[0]
+        counted = self.found.why(self.gone, self.keep_numbers, constants=True)[0]
+        return tuple(dict.fromkeys([*counted, *self._folded.constants.why()]))
 
     @cached_property
     def _network(self) -> TensorDAG:
@@ -88,7 +95,13 @@ class PrunePlan:
         return network if network is self.dag else replace(network, weights=self.dag.weights)
 
     @cached_property
+    def _folded(self) -> Folded:
+        return folded(self._network, self.found.units, self.gone, self.keep_numbers)
+
+    @cached_property
     def _applied(self) -> tuple[TensorDAG, Removal]:
+        if self.constants == "fold":
+            return self._folded.small, self._folded.removal
         return without(self._network, self.found.units, self.gone, self.keep_numbers)
 
     @property
@@ -106,6 +119,8 @@ class PrunePlan:
         Where a norm counts what goes, it is given what is left in both, so that all else is compared: see
         :class:`Check`. ``framework`` runs them: torch where it is installed, else numpy, the reference.
         """
+        if self.constants == "fold":
+            return checked_constants(self._network, self._folded, seed, framework)
         return checked(self._network, *self._applied, seed, framework)
 
     def __str__(self) -> str:
@@ -123,25 +138,28 @@ class PrunePlan:
 def prune_plan(
     dag: TensorDAG,
     *,
-    flops: float | None = None,
-    params: float | None = None,
-    bytes: float | None = None,
-    time: float | None = None,
+    flops: float | str | None = None,
+    params: float | str | None = None,
+    bytes: float | str | None = None,
+    time: float | str | None = None,
     device: Any = None,
     ratio: float | Mapping[str, float] | None = None,
     entries: Mapping[str, Sequence[int]] | None = None,
     importance: str | Importance = "l2",
     global_: bool = True,
-    normalise: str = "mean",
+    normalise: str = "",
     multiple_of: int = 1,
     least: int | float = 1,
     keep: Sequence[str] = (),
     only: Sequence[str] = (),
     inexact: str = "norms",
     keep_numbers: bool = False,
+    constants: str = "zero",
     found: Prunable | None = None,
 ) -> PrunePlan:
     """The plan; see :meth:`tdagger.TensorDAG.prune_plan`."""
+    if constants not in ("zero", "fold"):
+        raise AttributeValueError(f"prune: constants are 'zero' or 'fold', got {constants!r}")
     found = prunable(dag) if found is None else found
     targets = {k: v for k, v in zip(TARGETS, (flops, params, bytes, time, ratio), strict=True) if v is not None}
     if entries is not None:
@@ -149,22 +167,23 @@ def prune_plan(
             raise AttributeValueError(
                 f"prune: entries say what goes, so there is nothing for {', '.join(targets)} to choose"
             )
-        return PrunePlan(dag, found, _said(found, entries), keep_numbers)
+        return PrunePlan(dag, found, _said(found, entries), keep_numbers, constants)
     if len(targets) != 1:
         raise AttributeValueError(
-            f"prune: give one of flops, params, bytes, ratio or entries, got {', '.join(targets) or 'none'}"
+            f"prune: give one of {', '.join(TARGETS)} or entries, got {', '.join(targets) or 'none'}"
         )
     groups = allowed(found, keep, only, inexact)
     ranked = _ranked(dag, found, groups, importance_of(importance), normalise, multiple_of, least)
     ((name, target),) = targets.items()
     if name == "ratio":
-        _check_ratio(target, found)
-        counts = ranked.stepped([round(g.size * _part(target, g)) for g in groups])
+        part = cast("float | Mapping[str, float]", target)
+        _check_ratio(part, found)
+        counts = ranked.stepped([round(g.size * _part(part, g)) for g in groups])
     else:
         left = _cost(dag, found, name, device)
         whole = left(np.zeros(found.units.count, bool))
-        asked = float(cast(float, target))
-        wanted = asked * whole if isinstance(target, float) and asked <= 1 else asked
+        asked = _amount(name, cast(Any, target))
+        wanted = asked.number * whole if asked.is_part else asked.number
         if not 0 < wanted <= whole:
             raise AttributeValueError(f"prune: {name}={target} of {whole:.6g} is no part of what there is")
         # a time is that of the network made: a few of them
@@ -180,7 +199,7 @@ def prune_plan(
                 f"may go; {_bounds(found, groups, multiple_of, least, inexact)}"
             )
     units = {g.name: np.sort(o[:n]) for g, o, n in zip(groups, ranked.order, counts, strict=True) if n}
-    return PrunePlan(dag, found, units, keep_numbers)
+    return PrunePlan(dag, found, units, keep_numbers, constants)
 
 
 def _cost(dag: TensorDAG, found: Prunable, name: str, device: Any) -> Callable[[Array], float]:
@@ -194,6 +213,13 @@ def _cost(dag: TensorDAG, found: Prunable, name: str, device: Any) -> Callable[[
         return lambda gone: float(predict(without(cast(TensorDAG, found.dag), found.units, gone)[0].graph, on))
     cost = found.cost[{"params": "parameters"}.get(name, name)]
     return lambda gone: cost(found.left(gone))
+
+
+def _amount(name: str, target: float | str) -> Amount:
+    """What a target is: of numbers those up to 1 are parts, but for whole ones; text is read as options are."""
+    if isinstance(target, str):
+        return amount_of(target, f"prune: {name}=", name == "time")
+    return Amount(float(target), isinstance(target, float) and target <= 1)
 
 
 def _check_ratio(target: float | Mapping[str, float], found: Prunable) -> None:
@@ -267,6 +293,7 @@ def _ranked(
     dag: TensorDAG, found: Prunable, groups: list[Group], importance: Importance, normalise: str, multiple_of: int,
     least: float,
 ) -> Ranked:  # fmt: skip
+    normalise = normalise or getattr(importance, "normalise", "mean")
     if normalise not in NORMALISE:
         raise AttributeValueError(f"prune: normalise is one of {', '.join(NORMALISE)}, got {normalise!r}")
     order: list[Array] = []

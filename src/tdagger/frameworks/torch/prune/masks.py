@@ -16,21 +16,24 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from tdagger.analysis.time.timing import device_of
 from tdagger.errors import AttributeValueError, InputError
 from tdagger.frameworks.torch.exporter import to_torch
 from tdagger.frameworks.torch.runtime import to_numpy
 from tdagger.op import Array
+from tdagger.prune.branches import Branch, with_gates
+from tdagger.prune.branches import branches as found_branches
 from tdagger.prune.costs import Polynomial
-from tdagger.prune.gates import GateTables, chosen
+from tdagger.prune.gates import GateTables, chosen, costs_of
 from tdagger.prune.groups import Group, Prunable
-from tdagger.prune.importance import Weighed
+from tdagger.prune.importance import NORMALISE, Importance, Weighed, importance_of
 from tdagger.prune.plan import PrunePlan, allowed, prune_plan, step_of
 from tdagger.tensordag import TensorDAG
 
 #: How far the hard concrete distribution is stretched beyond 0 and 1: arXiv:1712.01312.
 _LOW, _HIGH = -0.1, 1.1
 #: The costs that a penalty may be of, and their polynomials.
-_COSTS = {"flops": "flops", "params": "parameters", "bytes": "bytes"}
+_COSTS = {"flops": "flops", "params": "parameters", "bytes": "bytes", "time": "time"}
 
 
 class Schedule(NamedTuple):
@@ -75,11 +78,14 @@ class LearnedMasks(nn.Module):
         *,
         gates: str = "hard_concrete",
         start: float = 0.9,
+        importance: str | Importance | None = None,
         multiple_of: int = 1,
         least: int | float = 1,
         keep: Sequence[str] = (),
         only: Sequence[str] = (),
         inexact: str = "none",
+        branches: bool = False,
+        device: Any = None,
         schedule: Schedule | None = None,
         seed: int | None = None,
         found: Prunable | None = None,
@@ -91,21 +97,36 @@ class LearnedMasks(nn.Module):
             raise AttributeValueError(f"learned_masks: start is a chance between 0 and 1, got {start}")
         own: Prunable = dag.prunable() if found is None else found
         groups = allowed(own, keep, only, inexact)
-        if not groups:
+        #: The residual branches that have a gate each, and the names of those in the module.
+        self.branches = found_branches(own.dag) if branches else []
+        if not groups and not self.branches:
             raise AttributeValueError(f"learned_masks: no group of {dag.name} may lose units; see dag.prunable()")
         self.dag, self.kind, self.schedule = dag, gates, schedule
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self.tables = GateTables(own, groups)
         self.steps = [step_of(g, multiple_of) for g in groups]
         self.least = [max(math.ceil(least * g.size) if 0 < least < 1 else int(least), 1) for g in groups]
-        self.network = cast(nn.Module, to_torch(dag, copy=True))
+        gated, self.branch_gates = with_gates(dag, _same(self.branches, dag)) if branches else (dag, [])
+        self.network = cast(nn.Module, to_torch(gated, copy=True))
+        for name in self.branch_gates:
+            self.network.get_parameter(name).requires_grad_(False)
         self.random = None if seed is None else torch.Generator().manual_seed(seed)
         blocks = _blocks([g.size for g in groups], self.steps)
-        self.logits = nn.Parameter(torch.full((int(blocks[-1]) + 1,), self._logit_of(start)))
+        self._own = int(blocks.max(initial=-1)) + 1  # the logits after these are of branches
+        whole = math.log(start / (1 - start))
+        self.logits = nn.Parameter(
+            torch.cat([torch.full((self._own,), self._logit_of(start)), torch.full((len(self.branches),), whole)])
+        )
+        if importance is not None and groups:
+            more = torch.from_numpy(_spread(dag, groups, importance_of(importance), blocks)).float()
+            self.logits.data[: self._own] += more
         self._constant("block", blocks)
         self._constant("entries", self.tables.entries)
         self._constant("factor", self.tables.factor)
-        self.costs = {n: _Cost(own.cost[p], own.sizes, self.tables.factors) for n, p in _COSTS.items()}
+        sizes = np.append(own.sizes, np.ones(len(self.branches)))
+        places = np.append(self.tables.factors, len(own.sizes) + np.arange(len(self.branches))).astype(np.int64)
+        costs = costs_of(own, self.branches, None if device is None else device_of(device))
+        self.costs = {n: _Cost(costs[p], sizes, places) for n, p in _COSTS.items() if p in costs}
         self._find_masks()
 
     def _constant(self, name: str, array: Array) -> None:
@@ -152,7 +173,11 @@ class LearnedMasks(nn.Module):
 
     def chances(self) -> Tensor:
         """For every unit how likely it is there, with gradients; those of one block are the same: ``[units]``."""
-        return torch.sigmoid(self.logits - self._shift())[self._block]
+        return torch.sigmoid(self.logits[: self._own] - self._shift())[self._block]
+
+    def branch_chances(self) -> Tensor:
+        """For every branch how likely it is there, with gradients."""
+        return torch.sigmoid(self.logits[self._own :])
 
     def gates(self) -> Tensor:
         """A gate for every unit, and a 1 for what is always there: ``[units + 1]``; drawn anew in training."""
@@ -160,7 +185,7 @@ class LearnedMasks(nn.Module):
         if self.training and self.open:
             return self.logits.new_ones(self.tables.count + 1)
         if self.training:
-            return torch.cat([self._drawn()[self._block], one])
+            return torch.cat([self._drawn()[: self._own][self._block], one])
         return torch.cat([self._stays() * self._settled(), one])
 
     def _stays(self) -> Tensor:
@@ -171,7 +196,7 @@ class LearnedMasks(nn.Module):
         """The gates of units that stay, with nothing drawn."""
         if self.kind == "straight_through":
             return self.logits.new_ones(self.tables.count)
-        return self._stretched(torch.sigmoid(self.logits / self.temperature))[self._block]
+        return self._stretched(torch.sigmoid(self.logits[: self._own] / self.temperature))[self._block]
 
     def _drawn(self) -> Tensor:
         u = torch.empty_like(self.logits, requires_grad=False)
@@ -180,9 +205,8 @@ class LearnedMasks(nn.Module):
         else:
             u.copy_(torch.empty(self.logits.shape).uniform_(1e-6, 1 - 1e-6, generator=self.random))
         soft = torch.sigmoid((self.logits + torch.log(u) - torch.log1p(-u)) / self.temperature)
-        if self.kind == "hard_concrete":
-            return self._stretched(soft)
-        return (soft > 0.5).to(soft) - soft.detach() + soft
+        self._branches_drawn = _straight(soft[self._own :])
+        return self._stretched(soft) if self.kind == "hard_concrete" else _straight(soft)
 
     def _stretched(self, soft: Tensor) -> Tensor:
         return (soft * (_HIGH - _LOW) + _LOW).clamp(0, 1)
@@ -216,9 +240,20 @@ class LearnedMasks(nn.Module):
             out[name] = weight
         return out
 
+    def _of_branches(self) -> dict[str, Tensor]:
+        """The gates of branches, by name: 0 or 1, in training those drawn with the others'."""
+        if self.training and not self.open:
+            gates = self._branches_drawn
+        else:
+            gates = self.logits.new_ones(len(self.branches))
+            gates = gates if self.training else gates * (self.branch_chances().detach() > 0.5)
+        held = dict(self.network.named_parameters())
+        return {n: gates[i].to(held[n]) for i, n in enumerate(self.branch_gates)}
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the network gives with its parameters masked."""
-        return functional_call(self.network, self.parameters_masked(), args, kwargs)
+        masked = self.parameters_masked()
+        return functional_call(self.network, {**masked, **self._of_branches()}, args, kwargs)
 
     # The cost.
 
@@ -226,12 +261,13 @@ class LearnedMasks(nn.Module):
         """The part of a cost (flops, params, bytes) that is left, in the sizes that are expected, with gradients."""
         if cost not in self.costs:
             raise AttributeValueError(
-                f"learned_masks: costs are {', '.join(self.costs)}, got {cost!r}; for a time: plan(time=, device=)"
+                f"learned_masks: costs are {', '.join(self.costs)}, got {cost!r}; a time needs the device that it is "
+                "predicted for: learned_masks(device='a100')"
             )
         there = torch.cat([self.chances(), self.logits.new_ones(1)])
         sizes = self.logits.new_zeros(len(self.tables.factors))
         sizes = sizes.index_add(0, self._factor, there[self._entries].prod(1))
-        return self.costs[cost](sizes)
+        return self.costs[cost](torch.cat([sizes, self.branch_chances()]))
 
     def penalty(self, **targets: float) -> Tensor:
         """How far the costs are from their targets: ``penalty(flops=0.5)`` is ``|log(expected / 0.5)|``.
@@ -276,14 +312,13 @@ class LearnedMasks(nn.Module):
         that meets a target exactly, units with the lowest logits first; a unit that stays though its gate is 0 has the
         weights that it was trained with. ``keep_numbers``: norms that count units which go count them still.
         """
-        found = self.tables.found
         if not how:
-            dag = self.trained()
-            gone = {g.name: np.setdiff1d(np.arange(g.size), kept) for kept, g in self._kept()}
+            dag, found = self._without_branches(self.trained())
+            gone = {g.name: np.setdiff1d(np.arange(g.size), kept) for kept, g in self._kept() if _has(found, g)}
             return PrunePlan(dag, found, {n: u for n, u in gone.items() if len(u)}, keep_numbers)
         scores = self.tables.of(self.chances().detach().double().cpu().numpy())
-        only = [g.name for g in self.tables.groups]
-        dag = self._baked(self._settled() > 0)
+        dag, found = self._without_branches(self._baked(self._settled() > 0))
+        only = [g.name for g in self.tables.groups if _has(found, g)]
 
         def importance(group: Weighed) -> Array:
             return scores[group.group.name]
@@ -297,6 +332,13 @@ class LearnedMasks(nn.Module):
             "importance": importance,
         }
         return prune_plan(dag, **{**own, **how})
+
+    def _without_branches(self, dag: TensorDAG) -> tuple[TensorDAG, Prunable]:
+        """The network without the branches whose gates are 0, and what can be pruned of it."""
+        gone = [b.name for b, p in zip(self.branches, self.branch_chances().tolist(), strict=True) if p <= 0.5]
+        there = {b.name for b in found_branches(dag)}
+        small = dag.without_branches(*[n for n in gone if n in there])
+        return (small, small.prunable()) if gone else (dag, self.tables.found)
 
     def extra_repr(self) -> str:
         return f"{self.kind}, {self.tables.count} units in {len(self.tables.groups)} groups"
@@ -319,10 +361,43 @@ class _Cost:
         return (self.constant + self.coefficients @ wide[self.index].prod(1)).to(sizes)
 
 
+def _has(found: Prunable, group: Group) -> bool:
+    """Whether a network has a group still, of which a branch that went may have held all members or some."""
+    own = {(m.name, m.axis) for m in group.members}
+    like = [g for g in found.groups if g.name == group.name and g.size == group.size]
+    return any({(m.name, m.axis) for m in g.members} <= own for g in like)
+
+
+def _straight(soft: Tensor) -> Tensor:
+    """0 or 1, with the gradient of what lies between."""
+    return (soft > 0.5).to(soft) - soft.detach() + soft
+
+
+def _same(found: Sequence[Branch], dag: TensorDAG) -> list[Branch]:
+    """The same branches of the network itself, where those are of one whose shuffles are gathers."""
+    own = {b.name: b for b in found_branches(dag)}
+    return [own[b.name] for b in found]
+
+
 def _marks(kept: Array, size: int) -> Array:
     out = np.zeros(size, np.float32)
     out[kept] = 1
     return out
+
+
+#: How far logits of units lie apart at first, in standard deviations of the logarithms of their importances.
+_SPREAD = 1.0
+
+
+def _spread(dag: TensorDAG, groups: Sequence[Group], importance: Importance, blocks: Array) -> Array:
+    """By how much the logits of blocks differ at first: with the logarithms of importances, whose mean is 0."""
+    normalise = NORMALISE[getattr(importance, "normalise", "mean")]
+    scores = [np.asarray(importance(Weighed(g, dag.weights)), np.float64) for g in groups]
+    flat = np.concatenate([s / normalise(s) for s in scores])
+    least = flat[flat > 0].min(initial=np.inf)
+    logs = np.log(np.maximum(flat, least if np.isfinite(least) else 1.0))
+    logs = np.bincount(blocks, logs) / np.bincount(blocks)
+    return _SPREAD * (logs - logs.mean()) / (logs.std() or 1.0)
 
 
 def _blocks(sizes: list[int], steps: list[int]) -> Array:
@@ -332,7 +407,7 @@ def _blocks(sizes: list[int], steps: list[int]) -> Array:
     for size, step in zip(sizes, steps, strict=True):
         out.append(at + np.arange(size) // step)
         at += -(-size // step)
-    return np.concatenate(out)
+    return np.concatenate(out) if out else np.zeros(0, np.int64)
 
 
 def learned_masks(dag: TensorDAG, **options: Any) -> LearnedMasks:

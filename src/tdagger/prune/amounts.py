@@ -1,4 +1,4 @@
-"""How much: a part (``50%``, ``0.5``) or a number (``2G``, ``3ms``), as options say it."""
+"""How much: a part (``50%``, ``0.5``) or a number (``2G``, ``3ms``), as text says it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Amount(NamedTuple):
 
 
 def amount_of(text: str, option: str, seconds: bool = False) -> Amount:
-    """What the text of an option means: a percentage or a number up to 1 without unit is a part.
+    """What the text of an option or argument means: a percentage or a number up to 1 without unit is a part.
 
     AttributeValueError if it is neither. ``seconds``: the units are those of time.
 

@@ -1,0 +1,122 @@
+"""Constants that removal leaves, folded into what takes them: equal to the network in which they stay.
+
+pytest tests/prune/test_constants.py -k attention
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import tdagger as td
+from tests.networks import perturb
+from tests.prune.test_patterns import PRUNED, network, some
+
+
+@pytest.mark.parametrize("name", PRUNED)
+def test_patterns(name: str) -> None:
+    """What is left equals the network with constants, but for what is named."""
+    dag = network(name)
+    plan = dag.prune_plan(entries=some(dag, 0), constants="fold")
+    check = plan.check(framework="numpy")
+    assert check.passed, (str(check), plan.why)
+    assert check.exact or plan.why
+
+
+def of(*layers: nn.Module, x: torch.Tensor) -> Any:
+    module = nn.Sequential(*layers)
+    torch.manual_seed(0)
+    perturb(module)
+    return td.from_torch(module.eval(), x)
+
+
+IMAGE = torch.rand(2, 3, 8, 8)
+
+
+def conv(i: int, o: int, bias: bool = True, **how: Any) -> nn.Conv2d:
+    return nn.Conv2d(i, o, 3, bias=bias, **how)
+
+
+#: Layers, and what is left of them after the first's units 0 and 2 go: which parameters have other numbers than before,
+#: and whether that is exact.
+FOLDED = {
+    "linear": ((nn.Linear(3, 6), nn.Sigmoid(), nn.Linear(6, 4)), {"2.bias"}, True),
+    "no bias yet": ((nn.Linear(3, 6), nn.Sigmoid(), nn.Linear(6, 4, bias=False)), {"2.bias"}, True),
+    "convolution": ((conv(3, 6), nn.GELU(), conv(6, 4)), {"2.bias"}, True),
+    "padded": ((conv(3, 6), nn.GELU(), conv(6, 4, padding=1)), {"2.bias"}, False),
+    "reflected": ((conv(3, 6), nn.GELU(), conv(6, 4, padding=1, padding_mode="reflect")), {"2.bias"}, True),
+    "padded zero": ((conv(3, 6, bias=False), nn.GELU(), conv(6, 4, padding=1)), set[str](), True),
+    "norm": ((conv(3, 6, bias=False), nn.BatchNorm2d(6), nn.ReLU(), conv(6, 4)), {"3.bias"}, True),
+    "norm after": (
+        (conv(3, 6), nn.SiLU(), conv(6, 4, bias=False), nn.BatchNorm2d(4), nn.ReLU(), conv(4, 2)), {"3.bias"}, True,
+    ),
+    "norm without shift": (
+        (conv(3, 6), nn.SiLU(), conv(6, 4, bias=False), nn.BatchNorm2d(4, affine=False)), {"3.running_mean"}, True,
+    ),
+    "pooled": ((conv(3, 6), nn.SiLU(), nn.MaxPool2d(3, padding=1), nn.Conv2d(6, 4, 2)), {"3.bias"}, True),
+    "upsampled": ((conv(3, 6), nn.SiLU(), nn.Upsample(scale_factor=2), conv(6, 4)), {"3.bias"}, True),
+    "transposed": ((conv(3, 6), nn.SiLU(), nn.ConvTranspose2d(6, 4, 3, stride=2), conv(4, 2)), set[str](), True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOLDED)
+def test_where_it_goes(name: str) -> None:
+    layers, changed, exact = FOLDED[name]
+    dag = of(*layers, x=torch.rand(2, 3) if isinstance(layers[0], nn.Linear) else IMAGE)
+    plan = dag.prune_plan(entries={"0": [0, 2]}, constants="fold")
+    check, small = plan.check(), plan.apply()
+    assert check.passed
+    assert check.exact == exact == (not plan.why)
+    plain = dag.prune(entries={"0": [0, 2]})
+    other = {
+        n for n in small.weights if n not in plain.weights or not np.array_equal(small.weights[n], plain.weights[n])
+    }
+    assert other == changed
+    assert not any(isinstance(m, nn.ParameterList) for m in small.to_torch().modules())
+    kinds = [type(m) for m in small.to_torch().children()]
+    assert kinds == [type(m) for m in dag.to_torch().children()]  # layers stay layers
+
+
+def test_nearer_than_zeros() -> None:
+    """Units that hardly change with the input go for nothing: zeros in their place would be far off."""
+    first = nn.Linear(5, 8)
+    with torch.no_grad():
+        first.weight[:4] *= 1e-6
+        first.bias[:4] = 3.0
+    dag = td.from_torch(nn.Sequential(first, nn.Tanh(), nn.Linear(8, 4)).eval(), x := torch.rand(6, 5))
+    with torch.no_grad():
+        wanted = dag.to_torch()(x)
+        small = {c: dag.prune(entries={"0": range(4)}, constants=c).to_torch() for c in ("zero", "fold")}
+        off = {c: (m(x) - wanted).abs().max().item() for c, m in small.items()}
+    assert off["fold"] < 1e-5 < 0.1 < off["zero"]
+
+
+def test_learns_on() -> None:
+    """In train mode a norm after it learns from what it did: the constant is in the bias before it."""
+    module = nn.Sequential(conv(3, 6), nn.SiLU(), conv(6, 4, bias=False), nn.BatchNorm2d(4))
+    perturb(module)
+    plan = td.from_torch(module.train(), IMAGE).prune_plan(entries={"0": [1, 4]}, constants="fold")
+    assert plan.check().exact
+    small = plan.apply().to_torch().train()
+    assert isinstance(small[2], nn.Conv2d)
+    assert small[2].bias is not None
+    small(IMAGE).square().sum().backward()
+    assert small[2].bias.grad is not None
+
+
+def test_without_weights() -> None:
+    with torch.device("meta"):
+        dag = td.from_torch(nn.Sequential(nn.Linear(3, 6), nn.Linear(6, 4)).eval(), torch.rand(2, 3))
+    plan = dag.prune_plan(entries={"0": [1]}, constants="fold")
+    with pytest.raises(td.InputError, match="has a type but no data"):
+        plan.apply()
+
+
+def test_says_what_it_takes() -> None:
+    dag = of(nn.Linear(3, 6), nn.Linear(6, 4), x=torch.rand(2, 3))
+    with pytest.raises(td.AttributeValueError, match="constants are 'zero' or 'fold'"):
+        dag.prune(ratio=0.5, constants="keep")

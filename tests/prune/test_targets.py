@@ -1,0 +1,67 @@
+"""How much goes: what a target may be, and how importances of groups are compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import tdagger as td
+from tdagger.prune.importance import obd, taylor
+
+
+@pytest.fixture
+def dag() -> Any:
+    torch.manual_seed(0)
+    layers = [nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 4)]
+    return td.from_torch(nn.Sequential(*layers).eval(), torch.rand(16, 8))
+
+
+@pytest.mark.parametrize(("what", "as_text", "as_part"), [("flops", "50%", 0.5), ("params", "0.4", 0.4)])
+def test_parts_as_text(dag: Any, what: str, as_text: str, as_part: float) -> None:
+    one, other = dag.prune_plan(**{what: as_text}), dag.prune_plan(**{what: as_part})
+    assert {n: u.tolist() for n, u in one.units.items()} == {n: u.tolist() for n, u in other.units.items()}
+
+
+def test_numbers_as_text(dag: Any) -> None:
+    plan = dag.prune_plan(params="1.5k")
+    assert abs(plan.after["parameters"] - 1500) < 30
+
+
+def test_a_time_below_a_second(dag: Any) -> None:
+    whole = dag.predict_time("epyc-zen4-core").seconds
+    plan = dag.prune_plan(time=f"{0.9 * whole * 1e6:.3f} us", device="epyc-zen4-core")
+    assert plan.apply().predict_time("epyc-zen4-core").seconds <= 0.91 * whole
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ({}, "give one of flops, params, bytes, time, ratio or entries, got none"),
+        ({"flops": 0.5, "time": 0.5}, "got flops, time"),
+        ({"flops": "half"}, "takes a part or a number"),
+        ({"time": 0.5}, "needs the device"),
+    ],
+)
+def test_refused(dag: Any, how: dict[str, Any], says: str) -> None:
+    with pytest.raises(td.AttributeValueError, match=says):
+        dag.prune_plan(**how)
+
+
+@pytest.mark.parametrize("make", [taylor, obd])
+def test_changes_of_the_loss_are_compared_as_they_are(dag: Any, make: Any) -> None:
+    """Where one layer hardly matters to the loss it goes first; over its mean it would look like the others."""
+    rng = np.random.default_rng(0)
+    gradients = {n: rng.normal(size=w.shape) ** 2 for n, w in dag.weights.items()}
+    for name in ("0.weight", "0.bias"):
+        gradients[name] = gradients[name] * 1e-6
+    gradients["2.weight"] = gradients["2.weight"] * 1e-6
+    importance = make(gradients)
+    plain, over_mean = (
+        {r.group.name: r.removed for r in dag.prune_plan(flops=0.6, importance=importance, **how).rows}
+        for how in ({}, {"normalise": "mean"})
+    )
+    assert plain["2"] == 0 < over_mean["2"]
