@@ -8,7 +8,7 @@ Needs onnxscript for torch's side, and onnxsim to count its nodes after simplifi
 
 Each export runs in a process of its own after a small network was exported, so that what is loaded once isn't counted:
 processor seconds from the module to the file (tdagger: ``from_torch`` and ``to_onnx``), and how far memory rose beyond
-what was held before. Latencies are of both files in one process, in turns; medians of pairs.
+what was held before. Latencies are processor seconds of the files in one process, in turns; medians of pairs.
 """
 
 from __future__ import annotations
@@ -59,9 +59,7 @@ def by_tdagger_optimized(module: Any, args: Any, kwargs: Any, path: str) -> None
 def by_torch(module: Any, args: Any, kwargs: Any, path: str) -> None:
     import torch
 
-    torch.onnx.export(
-        module, args, path, kwargs=kwargs, dynamo=True, verbose=False, external_data=False, optimize=True
-    )
+    torch.onnx.export(module, args, path, kwargs=kwargs, dynamo=True, verbose=False, external_data=False, optimize=True)
 
 
 TOOLS: dict[str, Callable[..., None]] = {
@@ -108,8 +106,8 @@ def nodes(path: str) -> dict[str, Any]:
     return found
 
 
-def latencies(paths: Sequence[str], library: str, name: str, turns: int) -> list[float]:
-    """Median seconds of each file, run in turns on the same inputs."""
+def latencies(paths: Sequence[str], library: str, name: str, turns: int) -> list[tuple[float, float]]:
+    """Of each file, run in turns on the same inputs: median seconds, and the median of its ratios to the last one."""
     import onnxruntime as ort
 
     from conformance.check import tensors
@@ -124,11 +122,12 @@ def latencies(paths: Sequence[str], library: str, name: str, turns: int) -> list
     taken: list[list[float]] = [[] for _ in sessions]
     for turn in range(turns + 2):
         for i in range(len(sessions)) if turn % 2 else reversed(range(len(sessions))):
-            start = time.perf_counter()
+            start = time.process_time()
             sessions[i].run(None, feeds[i])
             if turn >= 2:
-                taken[i].append(time.perf_counter() - start)
-    return [statistics.median(t) for t in taken]
+                taken[i].append(time.process_time() - start)
+    pairs = [(t, [a / b for a, b in zip(t, taken[-1], strict=True)]) for t in taken]
+    return [(statistics.median(t), statistics.median(ratios)) for t, ratios in pairs]
 
 
 def apart(function: Callable[..., Any], *args: Any) -> Any:
@@ -152,8 +151,8 @@ def compared(library: str, name: str, turns: int, tools: Sequence[str]) -> dict[
         there = [t for t in tools if "error" not in row[t]]
         taken = apart(latencies, [f"{folder}/{t}.onnx" for t in there], library, name, turns) if turns else []
         if isinstance(taken, list):
-            for tool, seconds in zip(there, taken, strict=False):
-                row[tool]["latency"] = seconds
+            for tool, (seconds, ratio) in zip(there, taken, strict=False):
+                row[tool] |= {"latency": seconds, "ratio": ratio}
     return row
 
 
@@ -163,7 +162,7 @@ def told(rows: Sequence[dict[str, Any]]) -> None:
     for what, best in (("seconds", 1 / 3), ("megabytes", 1 / 2), ("latency", 1.0)):
         for tool in ("tdagger", "optimized"):
             pairs = [(r[tool], r["torch"]) for r in both if what in r.get(tool, {}) and what in r["torch"]]
-            ratios = [a[what] / b[what] for a, b in pairs if b[what] > 0]
+            ratios = [a["ratio"] if what == "latency" else a[what] / b[what] for a, b in pairs if b[what] > 0]
             if ratios:
                 met = sum(r <= best for r in ratios)
                 print(f"{what:10} {tool} / torch: median {statistics.median(ratios):.2f}, "
