@@ -993,6 +993,11 @@ class TensorDAG:
         """See :func:`tdagger.from_torchscript`."""
         return later("torch.from_torchscript")(*args, **options)
 
+    @staticmethod
+    def from_onnx(*args: Any, axes: Given = None, **options: Any) -> TensorDAG:
+        """See :func:`tdagger.from_onnx`."""
+        return later("onnx.from_onnx")(*args, **options).with_axes(axes)
+
 
 def _of_parts(*parts: Any) -> TensorDAG:
     """The network that :meth:`TensorDAG.__reduce__` took apart."""

@@ -43,7 +43,7 @@ def tdagger(
 ) -> None:
     """Neural networks as tensor graphs over a very small set of operations.
 
-    A [bold]SOURCE[/bold] is a file (.tdag; .pt2 of torch.export; .pt, .pth or .ts of TorchScript),
+    A [bold]SOURCE[/bold] is a file (.tdag; .onnx; .pt2 of torch.export; .pt, .pth or .ts of TorchScript),
     [bold]timm:NAME[/bold], [bold]transformers:CLASS[/bold] (both with random weights), or
     [bold]package.module:callable[/bold], which returns a module or (module, example inputs).
     Files are never unpickled.
@@ -164,7 +164,7 @@ def convert(
     optimize: common.Optimize = False,
     debug: common.Debug = False,
 ) -> int:
-    """Write a network as .tdag, .pt2 (ExportedProgram), .pt or .ts (TorchScript) or .py (source and weights)."""
+    """Write a network as .tdag, .onnx, .pt2 (ExportedProgram), .pt or .ts (TorchScript) or .py (source and weights)."""
     to = Target(target, force)
     dag = common.changed(
         common.import_source(common.load_source(source, network)),

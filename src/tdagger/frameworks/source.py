@@ -1,6 +1,6 @@
 """A SOURCE is where a network comes from, as one writes it on a command line.
 
-- a file: ``.tdag`` (tdagger's own), ``.pt2`` (torch.export), ``.pt``, ``.pth`` or ``.ts`` (TorchScript);
+- a file: ``.tdag`` (tdagger's own), ``.onnx``, ``.pt2`` (torch.export), ``.pt``, ``.pth`` or ``.ts`` (TorchScript);
 - ``timm:NAME``, a timm model with random weights;
 - ``transformers:CLASS``, a class of transformers from its default config, with random weights;
 - ``package.module:callable``, a function or class that gives a module, or ``(module, example inputs)``.
@@ -26,10 +26,10 @@ from tdagger.tensordag import TensorDAG
 from tdagger.types import DType
 
 #: How to get what is missing: the extra of tdagger that brings each package.
-EXTRAS = {"torch": "torch", "timm": "zoo", "transformers": "zoo", "torchvision": "zoo"}
+EXTRAS = {"torch": "torch", "timm": "zoo", "transformers": "zoo", "torchvision": "zoo", "onnx": "onnx"}
 
 #: What files a SOURCE can be.
-SUFFIXES = (".tdag", ".pt2", ".pt", ".pth", ".ts")
+SUFFIXES = (".tdag", ".onnx", ".pt2", ".pt", ".pth", ".ts")
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,9 @@ def load(text: str, options: Options | None = None) -> Source:
         return from_tdag(Path(text), options)
     if options.weights is not None:
         raise SourceError(f"{shown(text)}: --weights is for .tdag files, whose structure they fit")
+    if Path(text).suffix.lower() == ".onnx" and not (colon and prefix in ("timm", "transformers")):
+        require("onnx")
+        return later("onnx.source")(Path(text), options)
     require("torch")
     builders = later("torch.source")
     if (options.seq or options.past) and prefix != "transformers":
@@ -129,6 +132,10 @@ def save(dag: TensorDAG, path: Path, form: str) -> None:
     if form == ".tdag":
         dag.save(path)
         return
+    if form == ".onnx":
+        require("onnx")
+        dag.to_onnx(path)
+        return
     require("torch")
     later("torch.save")(dag, path, form)
 
@@ -136,6 +143,7 @@ def save(dag: TensorDAG, path: Path, form: str) -> None:
 #: What a network can be converted to, by suffix.
 FORMS = {
     ".tdag": "tdagger's own",
+    ".onnx": "ONNX",
     ".pt2": "an ExportedProgram",
     ".pt": "TorchScript",
     ".ts": "TorchScript",

@@ -1,28 +1,57 @@
-"""From ONNX: a file, its bytes or a ModelProto to a TDAG, by the rules in :mod:`tdagger.frameworks.onnx.ops`."""
+"""From ONNX: a file, its bytes or a ModelProto to a TDAG, by the rules in :mod:`tdagger.frameworks.onnx.ops`.
+
+Which leaf a tensor of the model becomes (an initializer, a sparse one, a Constant node):
+
+- a parameter: floats and complex numbers of rank 1 and more, but for one number in a Constant node;
+- a buffer: where an operator takes it as a statistic (the annotation ``Statistic`` of its rule); integers of 8 bits
+  and less of rank 2 and more, which are quantized weights; integers of more than 65,536 entries;
+- a constant: single numbers, and all other integers and bools, which are shapes, indices, masks, zero points.
+
+Where a rule wants numbers (``Ints`` and the like) they are read, whatever holds them. The state has all parameters and
+buffers by the names of the file, in its order, and initializers that nothing uses.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 
-from tdagger.errors import InputError, TDaggerError, UnsupportedError
+from tdagger.analysis.axes.doubts import LeftOut
+from tdagger.errors import InputError, SourceError, TDaggerError, UnsupportedError, warn
 from tdagger.frameworks.importing import Importing, Problem
-from tdagger.frameworks.known import array_of_constant
+from tdagger.frameworks.onnx.again import Again
+from tdagger.frameworks.onnx.calls import Call, Known, Template, bind
+from tdagger.frameworks.onnx.external import results_of, written
+from tdagger.frameworks.onnx.functions import body_of, key_of, plain
+from tdagger.frameworks.onnx.held import CARRIES, READS
+from tdagger.frameworks.onnx.left_out import FINDERS, left_out
+from tdagger.frameworks.onnx.limits import BOUNDED, check
 from tdagger.frameworks.onnx.ops import find
-from tdagger.frameworks.onnx.ops.table import OpRule, Parameter
-from tdagger.frameworks.onnx.tensors import DTYPES, Tensors, attribute
+from tdagger.frameworks.onnx.ops.table import NO_RULE, Parameter, why_not
+from tdagger.frameworks.onnx.origins import Modules
+from tdagger.frameworks.onnx.read import Model, not_text, read
+from tdagger.frameworks.onnx.scope import Scope, in_order, place_of
+from tdagger.frameworks.onnx.sizes import Declared, axis_names, bound, inputs_of, lie
+from tdagger.frameworks.onnx.tensors import HELD, Tensors, constant_of, name_of
 from tdagger.graph import Graph, bulk
 from tdagger.names import shown
 from tdagger.network import Weight, plain_signature
-from tdagger.op import Array, Value
+from tdagger.op import Value
 from tdagger.ops.source import Buffer, Input, const
 from tdagger.ops.source import Parameter as Learned
 from tdagger.tensordag import Origin, TensorDAG
 from tdagger.types import TensorType
+
+#: Integers of more entries are a buffer.
+_MANY = 1 << 16
+#: Functions are nested no deeper, and have no more nodes in all their calls.
+_DEEPEST, _MOST = 64, 1 << 17
+#: So many lies of a file are told.
+_TOLD = 8
 
 
 def from_onnx(
@@ -30,138 +59,530 @@ def from_onnx(
     *,
     sizes: Mapping[str, int] | None = None,
     inputs: Mapping[str, Sequence[int]] | None = None,
+    values: Mapping[str, Any] | None = None,
     external: bool = False,
     name: str = "",
 ) -> TensorDAG:
     """A TDAG of an ONNX model: the path of a file, its bytes, or a ModelProto.
 
-    ``sizes`` are those of dimensions that the file names (``{"batch": 1}``), ``inputs`` whole shapes by the names of
-    the inputs; InputError asks for what is missing. UnsupportedError names all operators that can't be imported.
+    ``sizes`` are those of dimensions that the file names (``{"batch": 1}``), or doesn't (``{"x.0": 1}`` is the first of
+    input x); ``inputs`` whole shapes by the names of the inputs. InputError asks for all that is missing, by name.
+    ``values`` makes inputs constants of the network: those that say how it is built (``{"shape": [2, -1]}``).
+    With ``external``, operators without a rule are kept as external ones, where the types of their results are known.
+
+    Weights are read when they are asked for (``dag.weights`` is lazy), external data by a map of its file. A model with
+    open sizes stays at hand (``dag.source``): ``dag.resize`` imports it again at other sizes.
+
+    UnsupportedError names all operators that can't be imported, with the nodes; SourceError what is wrong with the
+    file: the byte, the node or the tensor. A UserWarning names types that the file declares and that aren't so.
     """
-    proto = model if isinstance(model, onnx.ModelProto) else onnx.ModelProto.FromString(
-        model if isinstance(model, bytes) else Path(model).read_bytes()
-    )  # fmt: skip
-    title = name or proto.graph.name or "onnx"
-    with bulk():
-        return _Walk(proto, dict(sizes or {}), dict(inputs or {}), external).network(title)
+    return imported(read(model), Asked(sizes, inputs, values, external, name))
+
+
+class Asked(NamedTuple):
+    """What :func:`from_onnx` is asked for besides the model; ``quiet``: what there is to say was said before."""
+
+    sizes: Mapping[str, int] | None
+    shapes: Mapping[str, Sequence[int]] | None
+    values: Mapping[str, Any] | None
+    external: bool
+    name: str
+    quiet: bool = False
+
+
+def imported(model: Model, asked: Asked) -> TensorDAG:
+    """A model that was read, imported."""
+    try:
+        with bulk():
+            return _Walk(model, asked.external).network(asked)
+    except (InputError, SourceError):
+        raise
+    except Exception as e:
+        place = not_text(model.proto)
+        if not place:
+            raise
+        raise SourceError(f"{model.name}: {place} isn't UTF-8") from e  # protobuf then gives bytes for a name
 
 
 class _Walk(Importing):
-    """One model as it is read: the values by the names the file gives them."""
+    """One model as it is imported."""
 
-    def __init__(
-        self, model: onnx.ModelProto, sizes: dict[str, int], shapes: dict[str, Sequence[int]], external: bool
-    ) -> None:
-        super().__init__(external, [i.name for i in model.graph.input])
-        self.model, self.sizes, self.shapes = model, sizes, shapes
-        self.versions = {o.domain if o.domain != "ai.onnx" else "": o.version for o in model.opset_import}
-        self.tensors = Tensors(model.graph.initializer)
-        self.values: dict[str, Value] = {}
-        #: The tensors that are leaves, and what the state says of them.
+    def __init__(self, model: Model, external: bool) -> None:
+        graph = model.proto.graph
+        super().__init__(external, [i.name for i in graph.input])
+        self.model, self.graph = model, graph
+        self.tensors = Tensors(folder=model.folder)
+        self.leaves: dict[str, Value] = {}
+        #: What the state says of the tensors that are leaves; which tensors were read at all.
         self.state: dict[str, Weight] = {}
-        #: The arrays of values that numbers were read from, None for those that aren't known.
-        self.known: dict[Value, Array | None] = {}
+        self.used: set[str] = set()
+        self.constants: set[str] = set()
+        self.known = Known(self.tensors)
+        self.modules = Modules()
+        #: How nodes of each kind call their rules, by the versions of operator sets.
+        self.calls: dict[Any, dict[Any, Call | str]] = {}
+        self.functions = {key_of(f): f for f in model.proto.functions}
+        self.bodies: dict[Any, Any] = {}
+        self.depth = self.inside = 0
+        self.sizes: dict[str, int] = {}
+        self.left_out: list[LeftOut] = []
+        #: For every problem the names that its node would have made.
+        self.failing: list[set[str]] = []
 
-    def network(self, title: str) -> TensorDAG:
-        graph = self.model.graph
-        given: dict[str, Value] = {}
-        for i in graph.input:
-            if i.name not in self.tensors:
-                given[i.name] = self.values[i.name] = Input(i.name, self._type(i))()
-        for node in graph.node:
-            self._node(node)
-        if self.problems and not self.external:
+    # The network.
+
+    def network(self, asked: Asked) -> TensorDAG:
+        graph = self.graph
+        scope = self._scope(self.model.proto.opset_import)
+        self._initializers(scope)
+        own = self._inputs(scope, asked.values or {})
+        types = bound(own, asked.sizes, asked.shapes)
+        self.sizes = types.sizes
+        given = {n: Input(n, t)() for n, t in types.types.items()}
+        scope.values.update(given)
+        self._nodes(scope, graph.node)
+        if self.problems:
+            self._without_dead()
+        if self.problems:
             raise self.error(what="nodes")
-        outputs = {o.name: self.value(o.name, False) for o in graph.output}
+        outputs = self._outputs(scope)
+        if not all(isinstance(n, str) for n in (*given, *outputs, *self.tensors.held)):
+            raise TypeError("a name that isn't text")
+        if not asked.quiet:
+            self._tell_lies(scope)
+        title = asked.name or graph.name or "onnx"
         signature = self.with_seed(given, plain_signature(len(given), len(outputs)))
         made = Graph(given, outputs, {}, title, self.order)
-        return TensorDAG(made, self.tensors.part(self.state), signature, self.state, self.origins, {}, title)
+        state = self._state()
+        weights = self.tensors.part(state)
+        names = axis_names(own, types.sizes)
+        source = self._source(own, asked) if any(i.free for i in own) else None
+        modules = self.modules.named()
+        found = made, weights, signature, state, self.origins, modules, title, names, source
+        return TensorDAG(*found, left_out=self.left_out)
 
-    def _type(self, info: onnx.ValueInfoProto) -> TensorType:
-        t = info.type.tensor_type
-        if info.name in self.shapes:
-            return TensorType(tuple(self.shapes[info.name]), DTYPES[t.elem_type])
-        found: list[int] = []
-        for d in t.shape.dim:
-            size = d.dim_value if d.HasField("dim_value") else self.sizes.get(d.dim_param)
-            if size is None:
-                raise InputError(f"input {shown(info.name)} has a size {shown(d.dim_param)}: give sizes={{...}}")
-            found.append(size)
-        return TensorType(tuple(found), DTYPES[t.elem_type])
+    def _scope(
+        self, imports: Any, place: str = "", module: str = "", given: Any = None, outer: Mapping[str, int] | None = None
+    ) -> Scope:
+        """A scope; not all bodies of ONNX say its version, which then is that around them."""
+        versions = {**(outer or {}), **_versions(imports)}
+        scope = Scope(versions, place, module, given)
+        scope.calls = self.calls.setdefault(tuple(sorted(versions.items())), scope.calls)
+        return scope
 
-    def value(self, name: str, statistic: bool) -> Value:
-        """The value that the file calls ``name``; a weight becomes a leaf when it is first asked for."""
-        found = self.values.get(name)
+    def _source(self, own: Sequence[Declared], asked: Asked) -> Again:
+        model = self.model
+
+        def importing(shapes: Mapping[str, tuple[int, ...]]) -> TensorDAG:
+            return imported(model, asked._replace(sizes=None, shapes=shapes, quiet=True))
+
+        return Again(model, own, importing)
+
+    def _initializers(self, scope: Scope) -> None:
+        for proto in self.graph.initializer:
+            self._hold(scope, proto.name, proto)
+        for proto in self.graph.sparse_initializer:
+            self._hold(scope, proto.values.name, proto)
+
+    def _hold(self, scope: Scope, name: str, held: Any) -> None:
+        """Take a tensor in: what it is called in a scope is what it is called in the model, if that isn't taken."""
+        if not name or scope.knows(name):
+            raise SourceError(f"{self.model.name} has two tensors called {shown(name)}" if name else _UNNAMED)
+        own = name if not scope.place else f"{scope.place}{name}"
+        while own in self.tensors.held:
+            own += "_"
+        self.tensors.held[own] = held
+        scope.tensors[name] = own
+        if not isinstance(held, onnx.TensorProto) or held.data_type in HELD:
+            kind = self.tensors.kind(own)
+            if kind:
+                scope.held[name] = kind
+
+    def _inputs(self, scope: Scope, values: Mapping[str, Any]) -> list[Declared]:
+        """What the file says of the inputs; those with values are constants."""
+        found = inputs_of(self.graph)
+        kinds = {i.name: i.type.tensor_type.elem_type for i in self.graph.input}
+        scope.held.update((i.name, kinds[i.name]) for i in found if kinds[i.name] in HELD)
+        odd = values.keys() - {i.name for i in found}
+        if odd:
+            raise InputError(f"values: there is no input {', '.join(map(shown, sorted(odd)))} in the model")
+        for i in found:
+            if i.name in values:
+                scope.values[i.name] = const(values[i.name], i.dtype)
+        return [i for i in found if i.name not in values]
+
+    def _outputs(self, scope: Scope) -> dict[str, Value]:
+        outputs: dict[str, Value] = {}
+        for o in self.graph.output:
+            name = o.name
+            while name in outputs:
+                name += "_"
+            found = self._find(scope, o.name)
+            if found is None:
+                raise SourceError(f"the output {shown(o.name)} of {self.model.name} is made by nothing")
+            outputs[name] = found
+        if not outputs:
+            raise SourceError(f"{self.model.name} has no outputs")
+        return outputs
+
+    def _state(self) -> dict[str, Weight]:
+        """All weights in the order of the file; initializers that nothing uses with them."""
+        found: dict[str, Weight] = {}
+        initial = {t.name for t in self.graph.initializer} | {t.values.name for t in self.graph.sparse_initializer}
+        for name in self.tensors.held:
+            weight = self.state.get(name)
+            if weight is None and name in initial and name not in self.used:
+                try:
+                    kind = self.tensors.type(name)
+                except UnsupportedError:
+                    continue  # nothing uses it, and there is no type for it
+                weight = Weight(kind, _is_learned(kind))
+            if weight is not None:
+                found[name] = weight
+        return found
+
+    def _tell_lies(self, scope: Scope) -> None:
+        told: list[str] = []
+        graph = self.graph
+        for info in (*graph.input, *graph.output, *graph.value_info):
+            value = scope.values.get(info.name)
+            found = "" if value is None else lie(info, value, self.sizes)
+            if found:
+                told.append(found)
+        told = list(dict.fromkeys(told))
+        if told:
+            more = f" and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+            warn(f"{self.model.name} declares types that aren't so; they aren't used: {'; '.join(told[:_TOLD])}{more}")
+
+    def _without_dead(self) -> None:
+        """Leave out the problems of nodes that no output needs."""
+        makers = {n: node for node in self.graph.node for n in node.output}
+        needed: set[str] = set()
+        stack = [o.name for o in self.graph.output]
+        while stack:
+            name = stack.pop()
+            node = makers.get(name)
+            if name in needed or node is None:
+                continue
+            needed.update(node.output)
+            stack += node.input
+            stack += _read_inside(node)
+        self.problems = [p for p, out in zip(self.problems, self.failing, strict=True) if not out or out & needed]
+
+    # Leaves.
+
+    def _find(self, scope: Scope, name: str, statistic: bool = False) -> Value | None:
+        """The value that a scope calls ``name``; a tensor becomes a leaf when it is first asked for."""
+        found = scope.values.get(name)
+        if found is None:
+            own = scope.tensors.get(name)
+            if own is not None:
+                found = scope.values[name] = self._leaf(own, statistic)
+        return found
+
+    def _leaf(self, name: str, statistic: bool) -> Value:
+        found = self.leaves.get(name)
         if found is not None:
             return found
-        if name not in self.tensors:
-            raise InputError(f"{shown(name)} is used and nothing makes it")
         kind = self.tensors.type(name)
-        if kind.dtype.is_float and kind.rank:
-            leaf = (Buffer if statistic else Learned)(name, kind)()
-            self.state[name] = Weight(kind, not statistic)
-        elif kind.size > 1 << 16:
-            leaf = Buffer(name, kind)()
+        dtype = kind.dtype
+        self.used.add(name)
+        learned = _is_learned(kind) and not (kind.size == 1 and name in self.constants)
+        if learned and not statistic:
+            found = Learned.of(name, kind)
+            self.state[name] = Weight(kind, True)
+        elif learned or kind.size > _MANY or (dtype.is_int and dtype.bytes == 1 and kind.rank > 1):
+            found = Buffer.of(name, kind)
             self.state[name] = Weight(kind, False)
         else:
-            leaf = const(self.tensors[name], kind.dtype)
-        self.values[name] = leaf
-        return leaf
+            found = const(self.tensors[name], dtype)
+        self.leaves[name] = found
+        return found
 
-    def _node(self, node: onnx.NodeProto) -> None:
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        origin = Origin("", node.op_type, node.name)
-        rule = find(domain, node.op_type, self.versions.get(domain, 1))
-        if node.op_type == "Constant" and not domain:
-            self.tensors.add_constant(node)
-            return
-        try:
-            if rule is None:
-                raise UnsupportedError("there is no rule for it")
-            results = self._called(rule, node)
-        except (TDaggerError, ValueError) as e:
-            self.problems.append(Problem(node.op_type, str(e), shown(node.name)))
-            return
+    # Nodes.
+
+    def _nodes(self, scope: Scope, nodes: Sequence[Any], is_sorted: bool = False) -> None:
+        values, tensors = scope.values, scope.tensors
+        for number, node in enumerate(nodes):
+            try:
+                op, name, inputs, outputs = node.op_type, node.name, list(node.input), node.output
+                domain = node.domain
+                if op == "Constant" and not plain(domain):
+                    self._constant(scope, node)
+                    continue
+                for n in inputs:
+                    if n not in values and n not in tensors:
+                        inputs = self._resolved(scope, inputs)
+                        break
+                if _LATER in inputs:
+                    if is_sorted:
+                        raise SourceError(f"its input {shown(self._unknown(scope, node))} is made by nothing")
+                    known = {*values, *tensors, *scope.missing, *scope.failed}
+                    return self._nodes(scope, in_order(nodes[number:], known), True)
+                if _FAILED in inputs:
+                    scope.failed.update(n for n in outputs if n)
+                    continue
+                origin = Origin(scope.module or self.modules.of(node, name, op), op, scope.place + name)
+                results = self._called(scope, node, op, domain, inputs, origin)
+                if len(results) < len(outputs) or None in results:
+                    self._all_made(node, results)
+                for out, result in zip(outputs, results, strict=False):
+                    if out:
+                        if out in values or out in tensors:
+                            raise SourceError(f"{shown(out)} is made twice, or is an input or a tensor too")
+                        values[out] = result
+            except SourceError as e:
+                raise SourceError(f"node {scope.place}{place_of(node)} of {self.model.name}: {e}") from e
+            except Exception as e:  # a rule meets attributes and types that nobody wrote it for
+                self._failed(scope, node, e)
+        return None
+
+    def _resolved(self, scope: Scope, inputs: list[str]) -> list[str]:
+        """The inputs of a node: "" for those that aren't given, marks for those that failed or aren't made yet."""
+        missing, failed = scope.missing, scope.failed
+        return [
+            "" if not n or n in missing else n if n in scope.values or n in scope.tensors else
+            _FAILED if n in failed else _LATER
+            for n in inputs
+        ]  # fmt: skip
+
+    def _unknown(self, scope: Scope, node: Any) -> str:
+        return next(n for n in node.input if n and n not in scope.missing and not scope.knows(n))
+
+    def _failed(self, scope: Scope, node: Any, error: Exception) -> None:
+        """Note a node that can't be imported, and what it makes."""
+        why = str(error) if isinstance(error, TDaggerError | ValueError) else f"{type(error).__name__}: {error}"
+        if not (isinstance(error, _InBody)):
+            where = f"{shown(scope.place)}{place_of(node)}" if node.name or scope.place else place_of(node)
+            domain = plain(node.domain)
+            self.problems.append(Problem(f"{domain}.{node.op_type}" if domain else node.op_type, why, where))
+            self.failing.append({n for n in node.output if n} if not scope.place else set())
+        scope.failed.update(n for n in node.output if n)
+
+    def _constant(self, scope: Scope, node: Any) -> None:
+        if len(node.output) != 1 or not node.output[0]:
+            raise SourceError("a Constant has one output")
+        name = node.output[0]
+        if scope.knows(name):
+            raise SourceError(f"{shown(name)} is made twice, or is an input or a tensor too")
+        if scope.attributes is not None:
+            node = _with_attributes(node, scope.attributes)
+        self._hold(scope, name, constant_of(node))
+        self.constants.add(scope.tensors[name])
+
+    def _all_made(self, node: Any, results: Sequence[Any]) -> None:
+        lost = [n for i, n in enumerate(node.output) if n and (i >= len(results) or results[i] is None)]
+        if lost:
+            raise UnsupportedError(f"its output {', '.join(map(shown, lost))} isn't made here")
+
+    def _held(self, scope: Scope, node: Any, call: Call, inputs: Sequence[str]) -> None:
+        """What has an element type held in another one: refused where its rule doesn't know that, else noted."""
+        op = node.op_type
+        if not call.types and op not in CARRIES and op not in READS:
+            for name in inputs:
+                if name in scope.held:
+                    raise UnsupportedError(
+                        f"{shown(name)} is of {name_of(scope.held[name])}, an element type there is none of here: only "
+                        "operators that move or convert its numbers are imported"
+                    )
+        at = CARRIES.get(op, len(inputs))
+        found = call.held or (scope.held.get(inputs[at], 0) if at < len(inputs) else 0)
+        if found:
+            scope.held.update((n, found) for n in node.output if n)
+
+    def _called(
+        self, scope: Scope, node: Any, op: str, domain: str, inputs: list[str], origin: Origin
+    ) -> Sequence[Any]:
+        """The results of a node, by its rule, its function or as an external op."""
+        attributes = node.attribute
+        if scope.attributes is not None and attributes:
+            node = _with_attributes(node, scope.attributes)
+            attributes = node.attribute
+        if self.functions:
+            function = self.functions.get((plain(domain), op, node.overload))
+            if function is not None:
+                return self._function(scope, node, function, inputs, origin)
+        given = tuple([a.SerializeToString() for a in attributes]) if attributes else ()
+        key = (op, domain, len(inputs) if "" not in inputs else tuple([bool(n) for n in inputs]), given)
+        call = scope.calls.get(key)
+        if call is None:
+            call = scope.calls[key] = self._bound(op, plain(domain), inputs, attributes, scope)
+        if isinstance(call, str):
+            return self._without_rule(scope, node, plain(domain), inputs, origin, call)
+        if scope.held or call.held:
+            self._held(scope, node, call, inputs)
+        if call.plain:
+            values = scope.values
+            args: list[Any] = [values.get(n) or self._find(scope, n) for n in inputs]
+            if call.templates is not None and op not in BOUNDED:
+                template = call.template(args)
+                if template is not None:
+                    return self._from_template(template, args, origin)
+        else:
+            args = [
+                None
+                if p is None
+                else self._find(scope, n, p.statistic)
+                if p.number is None
+                else self._numbers(scope, p, n)
+                for p, n in zip(call.parameters, inputs, strict=False)
+            ]
+        keywords = call.keywords
+        if call.types:
+            keywords = {**keywords, "types": [scope.held.get(n, 0) for n in inputs]}
+        if call.wanted:
+            keywords = {**keywords, "wanted": [bool(n) for n in node.output]}
+        if op in BOUNDED:
+            check(op, args, keywords)
+        results = call.function(*args, **keywords)
         self.note(results, origin)
-        made = results if isinstance(results, tuple) else (results,)
-        for name, result in zip(node.output, made, strict=False):
-            if name and result is not None:
-                self.values[name] = result
+        results = (results,) if isinstance(results, Value) else results
+        if op in FINDERS and not domain:
+            self.left_out += left_out(op, results, args, keywords)
+        return results
 
-    def _called(self, rule: OpRule, node: onnx.NodeProto) -> Any:
-        attributes = {a.name: attribute(a) for a in node.attribute}
-        odd = [n for n in attributes if n not in rule.attributes]
-        if odd:
-            raise UnsupportedError(f"its attribute {', '.join(map(shown, odd))} isn't known to its rule")
-        args: list[Any] = []
-        for i, name in enumerate(node.input):
-            p = rule.inputs[i] if i < len(rule.inputs) else rule.rest
-            if p is None:
-                raise UnsupportedError(f"it has {len(node.input)} inputs, its rule takes {len(rule.inputs)}")
-            args.append(self._argument(p, name) if name else None)
-        for p in rule.inputs[len(args) :]:
-            if p.name in attributes:
-                args.append(attributes.pop(p.name))
-            elif not p.optional:
-                raise UnsupportedError(f"its input {p.name} is missing")
-            else:
-                break
-        own = {
-            "version": self.versions.get(node.domain, 1),
-            "wanted": [bool(n) for n in node.output],
-            "draw": self.draw,
-        }
-        return rule.function(*args, **attributes, **{n: own[n] for n in rule.own})
+    def _from_template(self, template: Template, args: Sequence[Value], origin: Origin) -> Sequence[Value]:
+        results, made = template.of(args)
+        noted = self.origins.setdefault
+        for value in made:
+            noted(value, origin)
+        self.order += results
+        return results
 
-    def _argument(self, p: Parameter, name: str) -> Any:
-        if p.number is None:
-            return self.value(name, p.statistic)
-        if name in self.tensors and name not in self.values:
-            return p.number(self.tensors[name])
-        value = self.value(name, False)
-        if value not in self.known:
-            self.known[value] = array_of_constant(value)
-        array = self.known[value]
+    def _bound(self, op: str, domain: str, inputs: list[str], attributes: Sequence[Any], scope: Scope) -> Call | str:
+        """How a kind of nodes calls its rule, or why it has none."""
+        if domain not in scope.versions and domain == "":
+            raise SourceError(f"{self.model.name} has operators of ONNX and doesn't say of which version")
+        version = scope.versions.get(domain, 1)
+        rule = find(domain, op, version)
+        if rule is None:
+            return why_not(domain, op)
+        return bind(rule, inputs, attributes, version, self.draw, self.model.folder)
+
+    def _numbers(self, scope: Scope, p: Parameter, name: str) -> Any:
+        assert p.number is not None
+        own = scope.tensors.get(name)
+        if own is not None:
+            self.used.add(own)
+            self.tensors.type(own)
+            return p.number(self.tensors[own])
+        array = self.known.array(scope.values[name])
         if array is None:
-            raise UnsupportedError(f"its input {p.name} depends on data ({shown(name)})")
+            raise UnsupportedError(f"its input {p.name} depends on data ({shown(name)}), and has to be known here")
         return p.number(np.asarray(array))
+
+    # Functions.
+
+    def _without_rule(
+        self, scope: Scope, node: Any, domain: str, inputs: list[str], origin: Origin, why: str
+    ) -> Sequence[Any]:
+        """What a node without a rule gives: by the function that ONNX defines it by, or as an external op."""
+        version = scope.versions.get(domain, 1)
+        arguments = [self._find(scope, n) if n else None for n in inputs]
+        if why == NO_RULE:
+            types = tuple([None if a is None else a.type for a in arguments])
+            key = (node.op_type, domain, version, types, node.SerializeToString())
+            if key not in self.bodies:
+                self.bodies[key] = body_of(node, domain, version, types)
+            if self.bodies[key] is not None:
+                return self._function(scope, node, self.bodies[key], inputs, origin)
+        if not self.external or any(a.type in (a.GRAPH, a.GRAPHS) for a in node.attribute):
+            raise UnsupportedError(why)
+        declared_types = {i.name: i.type for i in (*self.graph.value_info, *self.graph.output)}
+        results = results_of(node, domain, version, arguments, declared_types, self.sizes)
+        target, places, keywords, tensors = written(node, domain, arguments)
+        return self.stand_in("onnx", target, places, keywords, results, tensors, origin)
+
+    def _function(self, scope: Scope, node: Any, function: Any, inputs: list[str], origin: Origin) -> Any:
+        """The results of a function called by a node."""
+        if self.depth >= _DEEPEST:
+            raise SourceError(f"functions are nested more than {_DEEPEST} deep at {shown(function.name)}")
+        self.inside += len(function.node)
+        if self.inside > _MOST:
+            raise SourceError(f"the calls of its functions have more than {_MOST} nodes")
+        if len(inputs) > len(function.input):
+            raise UnsupportedError(f"it has {len(inputs)} inputs, its function takes {len(function.input)}")
+        place = f"{scope.place}{node.name or (node.output[0] if node.output else function.name)}/"
+        given = {a.name: a for a in function.attribute_proto} | {a.name: a for a in node.attribute}
+        inner = self._scope(function.opset_import, place, origin.module, given, scope.versions)
+        for formal, name in zip(function.input, [*inputs, *[""] * len(function.input)], strict=False):
+            if not name:
+                inner.missing.add(formal)
+            elif name in scope.tensors:
+                inner.tensors[formal] = scope.tensors[name]
+            else:
+                inner.values[formal] = scope.values[name]
+            if name in scope.held:
+                inner.held[formal] = scope.held[name]
+        before = len(self.problems)
+        self.depth += 1
+        try:
+            self._nodes(inner, function.node)
+        finally:
+            self.depth -= 1
+        if len(self.problems) > before:
+            raise _InBody
+        results: list[Value | None] = []
+        for i, name in enumerate(function.output):
+            found = self._find(inner, name)
+            if (
+                found is None and i < len(node.output) and node.output[i]
+            ):  # ONNX's bodies leave out what isn't asked for
+                raise SourceError(f"the output {shown(name)} of its function is made by nothing")
+            results.append(found)
+        for out, name in zip(node.output, function.output, strict=False):
+            if name in inner.held and out:
+                scope.held[out] = inner.held[name]
+        return tuple(results)
+
+
+class _InBody(UnsupportedError):
+    """A node whose function has nodes that can't be imported, which are noted already."""
+
+
+#: What stands for the name of an input that couldn't be imported, and of one that nothing made so far.
+_FAILED, _LATER = "\0failed", "\0later"
+_UNNAMED = "an input or a tensor has no name"
+
+
+def _versions(imports: Sequence[Any]) -> dict[str, int]:
+    """The version of each operator set; of one imported several times the newest."""
+    found: dict[str, int] = {}
+    for o in imports:
+        domain = plain(o.domain)
+        found[domain] = max(found.get(domain, 0), o.version)
+    return found
+
+
+def _is_learned(kind: TensorType) -> bool:
+    return bool(kind.rank) and (kind.dtype.is_float or kind.dtype.is_complex)
+
+
+def _with_attributes(node: Any, given: Mapping[str, Any]) -> Any:
+    """A node of a function with the attributes of its call in the places where it refers to them."""
+    if not any(a.ref_attr_name for a in node.attribute):
+        return node
+    made = type(node)()
+    made.CopyFrom(node)
+    del made.attribute[:]
+    for a in node.attribute:
+        if not a.ref_attr_name:
+            made.attribute.append(a)
+        elif a.ref_attr_name in given:
+            made.attribute.append(given[a.ref_attr_name])
+            made.attribute[-1].name = a.name
+    return made
+
+
+def _read_inside(node: Any) -> list[str]:
+    """The names that graphs in a node's attributes read."""
+    found: list[str] = []
+    stack = [a for a in node.attribute if a.type in (a.GRAPH, a.GRAPHS)]
+    while stack:
+        a = stack.pop()
+        for graph in [a.g] if a.type == a.GRAPH else a.graphs:
+            found += [o.name for o in graph.output]
+            for inner in graph.node:
+                found += inner.input
+                stack += [b for b in inner.attribute if b.type in (b.GRAPH, b.GRAPHS)]
+    return found

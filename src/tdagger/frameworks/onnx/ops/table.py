@@ -13,9 +13,10 @@ it doesn't matter whether a version of the operator has them as an input or as a
 
 ``since`` is the first version of the operator set that a rule is for; the rule with the highest one that isn't above
 the file's is taken. A rule returns a value, or a tuple of as many as the operator has outputs (None for those that
-aren't made). Three keyword-only parameters are no attributes: ``version`` (of the operator set), ``wanted`` (for each
-output whether the node names it) and ``draw`` (makes the seed of a random stream). An attribute that a rule doesn't
-have is refused by name.
+aren't made). Four keyword-only parameters are no attributes: ``version`` (of the operator set), ``wanted`` (for each
+output whether the node names it), ``draw`` (makes the seed of a random stream) and ``types`` (for each input the number
+of its element type if it is one that is held in another one, :data:`tdagger.frameworks.onnx.tensors.HELD`, else 0). An
+attribute that a rule doesn't have is refused by name.
 
 The specification's meaning is what counts; where onnxruntime differs, the rule says so.
 """
@@ -48,7 +49,7 @@ _CONVERSIONS: dict[str, Callable[[Array], Any]] = {
     "Float": lambda a: float(np.asarray(a, np.float64).reshape(-1)[0]),
     "Numbers": lambda a: a,
 }
-_OWN = ("version", "wanted", "draw")
+_OWN = ("version", "wanted", "draw", "types")
 
 
 class Parameter(NamedTuple):
@@ -76,6 +77,33 @@ class OpRule(NamedTuple):
 RULES: dict[tuple[str, str], list[OpRule]] = {}
 
 MICROSOFT = "com.microsoft"
+
+#: Why there is no rule where there is no other reason: then an operator's body may do.
+NO_RULE = "there is no rule for it"
+_STRINGS = "it works on strings, and tensors here hold numbers"
+_SEQUENCES = "sequences of tensors and optional ones aren't imported"
+_CONTROL = "control flow isn't imported"
+#: Operators of ONNX that have no rule, and why.
+REASONS: dict[tuple[str, str], str] = {
+    **{("", name): _STRINGS for name in (
+        "StringConcat", "StringNormalizer", "StringSplit", "RegexFullMatch", "TfIdfVectorizer",
+    )},
+    **{("", name): _SEQUENCES for name in (
+        "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength",
+        "SequenceMap", "SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement", "OptionalHasElement",
+    )},
+    **{("", name): _CONTROL for name in ("If", "Loop", "Scan")},
+    ("", "ImageDecoder"): "it reads files of images: give the network the decoded image",
+}  # fmt: skip
+
+
+def why_not(domain: str, name: str) -> str:
+    """Why an operator has no rule."""
+    if domain == "ai.onnx.ml":
+        return "operators of ai.onnx.ml (trees, linear models, tables of strings) aren't imported"
+    if domain.startswith("ai.onnx.preview.training"):
+        return "operators that train (gradients, optimizers) aren't imported: to_torch() gives a module that trains"
+    return REASONS.get((domain, name), NO_RULE)
 
 
 def rule(*names: str, since: int = 1, domain: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -8,31 +8,23 @@ known. Padding on one side by 3 may be up to a multiple. So it is kept beside th
 from __future__ import annotations
 
 import ast
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
 
 from tdagger.analysis.axes.doubts import LeftOut
+from tdagger.frameworks.left_out import of_padding, of_shape, of_slice
 from tdagger.op import Value
 from tdagger.ops.structure import OPEN
-from tdagger.types import Shape, Sized
+from tdagger.types import Sized
 
 _Finder = Callable[..., LeftOut | None]
-
-#: A size up to here that a view gives as a number beside one that it leaves open may be just that number.
-_FEW = 4
 
 
 def _slice(out: Value, x: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> LeftOut | None:
     del step
-    n = x.shape[dim]
-    if not _entries(n, start, end):
-        return LeftOut(x, (dim % x.rank,), f"is sliced where none of {n} entries are")
-    if out is not x or not isinstance(end, int) or isinstance(end, Sized) or end < 0 or end >= OPEN:
-        return None
-    return LeftOut(x, (dim % x.rank,), f"is sliced up to {end}, which are all at {n}")
+    return of_slice(out, x, dim, start, end)
 
 
 def _squeeze(out: Value, x: Value, dim: Any = None) -> LeftOut | None:
@@ -41,56 +33,8 @@ def _squeeze(out: Value, x: Value, dim: Any = None) -> LeftOut | None:
     return LeftOut(x, wide, "is squeezed, which drops an axis of 1 entry", only=1) if wide else None
 
 
-def _entries(n: int, start: Any, end: Any) -> range:
-    first, last = (None if bound is None else int(bound) for bound in (start, end))
-    return range(n)[first:last]
-
-
 def _view(out: Value, x: Value, shape: Sequence[Any] | torch.dtype) -> LeftOut | None:
-    if isinstance(shape, torch.dtype):  # the same bits as other numbers
-        return None
-    given = [n if isinstance(n, int) and not isinstance(n, Sized) else -1 for n in shape]
-    shown = " x ".join(map(str, given))
-    old, new = [n for n in x.shape if n != 1], [n for n in given if n != 1]
-    if old != new and sorted(old) == sorted(new):
-        return LeftOut(x, tuple(range(x.rank)), f"is given the shape {shown}, its own in another order")
-    if old == new:
-        same = tuple(i for i, n in enumerate(x.shape) if x.shape.count(n) > 1 and (n != 1 or out is x))
-        if same:
-            return LeftOut(x, same, f"is given the shape {shown}, which it has, and of which some are equal")
-    few = [i for i, n in enumerate(given) if 1 < n <= _FEW and -1 in given]
-    wanted = {(math.prod(out.shape[:i]), given[i]) for i in few}
-    kept = {i for i, n in enumerate(x.shape) if (math.prod(x.shape[:i]), n) in wanted}
-    if kept:
-        return LeftOut(x, tuple(kept | _lost_ones(x.shape, given, out.shape)), _FEW_GIVEN.format(shown))
-    lost = tuple(_lost_ones(x.shape, given, out.shape))
-    return LeftOut(x, lost, f"has 1 entry for which the shape {shown} has no place of its own") if lost else None
-
-
-_FEW_GIVEN = "is given the shape {}, in which so few may be meant as a number"
-
-
-def _lost_ones(old: Shape, given: Sequence[int], new: Shape) -> set[int]:
-    """The dimensions of 1 entry that a shape has at another place, or that it doesn't say where they went.
-
-    Beside a size that is left open they are certain to be in that one only.
-    """
-    within = [math.prod(new[k + 1 :]) for k in range(len(new))]
-    ones: dict[int, list[int]] = {}
-    for i, n in enumerate(old):
-        if n == 1:
-            ones.setdefault(math.prod(old[i + 1 :]), []).append(i)
-    slots = [p for p, n in zip(within, new, strict=True) if n == 1]
-    elsewhere = any(slots.count(p) > len(ones.get(p, ())) for p in slots)
-    lost: set[int] = set()
-    for place, dims in ones.items():
-        if slots.count(place) >= len(dims):
-            continue
-        around = [k for k, (p, n) in enumerate(zip(within, new, strict=True)) if n > 1 and p <= place <= p * n]
-        taken = [k for k in around if given[k] < 0] if around and given[around[0]] < 0 else around
-        if elsewhere or (-1 in given and any(given[k] >= 0 for k in taken)):
-            lost.update(dims)
-    return lost
+    return None if isinstance(shape, torch.dtype) else of_shape(out, x, shape)  # a type: the same bits as other numbers
 
 
 def _view_as(out: Value, x: Value, other: Value) -> LeftOut | None:
@@ -105,15 +49,8 @@ def _as_strided(out: Any, x: Value, size: Sequence[int], *_: Any, **__: Any) -> 
 
 
 def _pad(out: Value, x: Value, pad: Sequence[int], *_: Any) -> LeftOut | None:
-    """What is on one side only may be up to a number; beside it, or alone, nothing on both may be, too."""
     sides = list(zip(pad[::2], pad[1::2], strict=True))
-    said = [isinstance(before, Sized) or isinstance(after, Sized) for before, after in sides]
-    one_sided = any(min(side) == 0 < max(side) and not is_said for side, is_said in zip(sides, said, strict=True))
-    if out is not x and not one_sided:
-        return None
-    left = [min(side) == 0 and not is_said for side, is_said in zip(sides, said, strict=True)]
-    dims = tuple(x.rank - 1 - i for i, is_left in enumerate(left) if is_left)
-    return LeftOut(x, dims, f"is padded by {[int(n) for n in pad]}, which may be up to a number") if dims else None
+    return of_padding(out, x, {x.rank - 1 - i: side for i, side in enumerate(sides)}, pad)
 
 
 def _roll(out: Value, x: Value, shifts: Any, dims: Any = ()) -> LeftOut | None:

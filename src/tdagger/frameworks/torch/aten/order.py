@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tdagger import library as lib
-from tdagger.frameworks.torch.aten.table import RULES, floating, joining, non_negative, promote, rule, unsupported
+from tdagger.frameworks.indices import non_negative
+from tdagger.frameworks.torch.aten.table import RULES, floating, joining, promote, rule, unsupported
 from tdagger.op import Value, normal_axis
 from tdagger.ops import elementwise as e
 from tdagger.ops import structure as s

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tdagger import library as lib
+from tdagger.frameworks.indices import may_be_negative, non_negative
 from tdagger.frameworks.known import number_of
 from tdagger.frameworks.torch.aten.functional import complex_of, write_back
 from tdagger.frameworks.torch.aten.reasons import NUMBER, SHAPE
@@ -18,8 +19,6 @@ from tdagger.frameworks.torch.aten.table import (
     RULES,
     expand,
     joining,
-    may_be_negative,
-    non_negative,
     number,
     promote,
     rule,

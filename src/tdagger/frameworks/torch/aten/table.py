@@ -15,10 +15,9 @@ import torch
 
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.torch.aten.reasons import HALF_COMPLEX
-from tdagger.library.shape import linear_index
 from tdagger.op import Value
-from tdagger.ops.elementwise import Cast, cast
-from tdagger.ops.source import Const, Iota, scalar
+from tdagger.ops.elementwise import cast
+from tdagger.ops.source import scalar
 from tdagger.ops.structure import broadcast_to
 from tdagger.types import DType
 
@@ -155,23 +154,6 @@ def expand(x: Value, shape: Sequence[int]) -> Value:
     ahead = len(shape) - x.rank
     full = [x.shape[i - ahead] if n == -1 else n for i, n in enumerate(shape)]
     return broadcast_to(x, full)
-
-
-def non_negative(index: Value, x: Value, axis: int) -> Value:
-    """Indices into an axis of ``x`` with those below 0 counted from the end."""
-    return linear_index(x, index, axis=axis, signed=(True,)) if may_be_negative(index) else index
-
-
-def may_be_negative(index: Value) -> bool:
-    """Whether there can be indices below 0: not if they plainly count, or are constants."""
-    op = index
-    while len(op.args) == 1 and (op.op.name in ("group", "ungroup", "repeat", "permute", "slice", "cast")):
-        if isinstance(op.op, Cast) and not op.args[0].dtype.is_int:
-            break
-        op = op.args[0]
-    if isinstance(op.op, Iota) or not index.dtype.is_signed:
-        return False
-    return not (isinstance(op.op, Const) and (op.op.data.size == 0 or op.op.data.min() >= 0))
 
 
 def unsupported(why: str) -> UnsupportedError:

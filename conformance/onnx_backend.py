@@ -1,0 +1,177 @@
+"""onnx's backend suite through the importer and other engines: which cases are right, which are refused, and why.
+
+    python -m conformance.onnx_backend                     # what is not in the results yet; then the page
+    python -m conformance.onnx_backend --only resize --again unsupported wrong failed
+    python -m conformance.onnx_backend --engine onnxruntime
+
+Every case (:mod:`conformance.onnx_cases`) is imported and run by numpy and by ``to_torch()``, in a process of its own
+with limits, and compared with the suite's outputs at the case's tolerance. Inputs that say how a network is built (the
+shape of a Reshape) are given as constants. Of random numbers only shapes and element types are compared. Results are
+lines of JSON in ``conformance/results/``; the suite's part of docs/conformance-onnx.md is made from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conformance.onnx_cases import (
+    Case,
+    arguments,
+    by_numpy,
+    by_torch,
+    cases,
+    difference,
+    group_of,
+    imported,
+    is_nearer,
+    is_random,
+    numbers,
+    operator_of,
+    read,
+)
+from conformance.onnx_table import write
+from conformance.sweep import Limits, Row, sweep
+from conformance.sweep import read as read_rows
+from tdagger.errors import InputError, UnsupportedError
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "conformance" / "results"
+
+Report = Callable[..., None]
+
+
+def check(case: Case, report: Report, torch_too: bool = True) -> None:
+    """Import a case and compare it both ways."""
+    values = not is_random(case)
+    fixed = numbers(case)
+    for inputs, want in case.data:
+        report(stage="import")
+        try:
+            dag = imported(case, inputs, fixed)
+        except (UnsupportedError, InputError) as e:
+            report(status="unsupported", error=reason(e))
+            return
+        given = arguments(case, inputs, fixed, dag)
+        for name, run in (("numpy", by_numpy), ("torch", by_torch))[: 2 if torch_too else 1]:
+            report(stage=name)
+            try:
+                got = run(dag, given)
+            except UnsupportedError as e:
+                report(status="unsupported", error=f"{name}: {reason(e)}")
+                return
+            why = difference(case, got, want, values)
+            if why and why.partition(": ")[2] and is_nearer(case, inputs, got, want):
+                report(nearer=True)
+            elif why:
+                report(status="wrong", error=f"{name}: {why}")
+                return
+
+
+def reason(error: Exception) -> str:
+    """Why an import is refused, without counts and places."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    found = [re.sub(r"^\d+ x ", "", re.sub(r" \(at .*\)$", "", line)) for line in lines if re.match(r"^\d+ x ", line)]
+    return "; ".join(found) or lines[0]
+
+
+def by_onnxruntime(case: Case, report: Report) -> None:
+    """The same by onnxruntime's CPU provider."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 4, 1
+    try:
+        session = onnxruntime.InferenceSession(case.model.SerializeToString(), options, ["CPUExecutionProvider"])
+        found = [session.run(None, dict(inputs)) for inputs, _ in case.data]
+    except Exception as e:  # each kind of its errors is a class of its own
+        report(status="unsupported", error=" ".join(str(e).split())[:200])
+        return
+    for got, (_, want) in zip(found, case.data, strict=True):
+        try:
+            why = difference(case, [np.asarray(g) for g in got], want, not is_random(case), ours=False)
+        except TypeError as e:
+            why = str(e)
+        if why:
+            report(status="wrong", error=why)
+
+
+ENGINES: dict[str, Callable[[Case, Report], None]] = {"tdagger": check, "onnxruntime": by_onnxruntime}
+
+
+def work(engine: str, suite: dict[str, Any]) -> Callable[[str, Report], None]:
+    """What is done with the case of a name."""
+
+    def run(name: str, report: Report) -> None:
+        warnings.simplefilter("ignore")
+        report(stage="read")
+        case = read(name, suite[name])
+        report(group=group_of(case), operator=operator_of(case))
+        with np.errstate(all="ignore"):
+            ENGINES[engine](case, report)
+
+    return run
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Run what is missing, then write the page."""
+    parser = argparse.ArgumentParser(description="onnx's backend suite through tdagger")
+    parser.add_argument("--engine", default="tdagger", choices=ENGINES)
+    parser.add_argument("--only", default="", help="a regular expression of names; the page isn't written")
+    parser.add_argument("--again", nargs="*", default=[], help="statuses to run anew")
+    parser.add_argument("--seconds", type=float, default=120, help="for one case (default 120)")
+    parser.add_argument("--quiet", action="store_true")
+    options = parser.parse_args(given)
+    suite = cases()
+    names = [n for n in suite if re.search(options.only, n)]
+    warm_up(options.engine)
+    path = RESULTS / f"onnx-backend-{options.engine}.jsonl"
+    rows = sweep(names, work(options.engine, suite), path, Limits(options.seconds), options.again, options.quiet)
+    for line in summary(rows):
+        print(line)
+    if not options.only:
+        found = {e: read_rows(RESULTS / f"onnx-backend-{e}.jsonl") for e in ENGINES}
+        write(ROOT / "docs" / "conformance-onnx.md", {e: r for e, r in found.items() if r})
+    return int(any(r["status"] in ("wrong", "failed") for r in rows.values()))
+
+
+def warm_up(engine: str) -> None:
+    """Load what every case needs, so that the processes of cases needn't."""
+    if engine == "onnxruntime":
+        import onnxruntime
+
+        onnxruntime.get_available_providers()
+        return
+    import onnx
+    import torch
+    from onnx import helper
+
+    from tdagger.frameworks.onnx.importer import from_onnx
+
+    torch.set_num_threads(1)
+    info = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [info], [])
+    graph.output.add().name = "y"
+    from_onnx(helper.make_model(graph)).to_torch()(torch.ones(2))
+
+
+def summary(rows: dict[str, Row]) -> list[str]:
+    """How many cases are what, by group."""
+    from collections import Counter
+
+    lines: list[str] = []
+    for group in sorted({r.get("group", "?") for r in rows.values()}):
+        counts = Counter(r["status"] for r in rows.values() if r.get("group", "?") == group)
+        lines.append(f"{group}: " + ", ".join(f"{n} {status}" for status, n in counts.most_common()))
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""What shapes, slices and padding given as numbers leave open of other sizes, whatever framework they are of.
+
+What changes nothing at the example's sizes leaves nothing in a graph, and a number may be meant as it is or be made of
+a size: so such calls are kept beside the graph (``TensorDAG.left_out``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from tdagger.analysis.axes.doubts import LeftOut
+from tdagger.op import Value
+from tdagger.ops.structure import OPEN
+from tdagger.types import Shape, Sized
+
+#: A size up to here that a view gives as a number beside one that it leaves open may be just that number.
+_FEW = 4
+
+
+def of_slice(out: Value, x: Value, dim: int, start: Any, end: Any) -> LeftOut | None:
+    """A slice of one dimension: up to a number of entries that are all here, or of none."""
+    n = x.shape[dim]
+    if not _entries(n, start, end):
+        return LeftOut(x, (dim % x.rank,), f"is sliced where none of {n} entries are")
+    if out is not x or not isinstance(end, int) or isinstance(end, Sized) or end < 0 or end >= OPEN:
+        return None
+    return LeftOut(x, (dim % x.rank,), f"is sliced up to {end}, which are all at {n}")
+
+
+def _entries(n: int, start: Any, end: Any) -> range:
+    first, last = (None if bound is None else int(bound) for bound in (start, end))
+    return range(n)[first:last]
+
+
+def of_shape(out: Value, x: Value, shape: Sequence[Any]) -> LeftOut | None:
+    """Another shape, by its numbers: where sizes are equal, few, or of 1 entry, they may be meant in other ways."""
+    given = [n if isinstance(n, int) and not isinstance(n, Sized) else -1 for n in shape]
+    shown = " x ".join(map(str, given))
+    old, new = [n for n in x.shape if n != 1], [n for n in given if n != 1]
+    if old != new and sorted(old) == sorted(new):
+        return LeftOut(x, tuple(range(x.rank)), f"is given the shape {shown}, its own in another order")
+    if old == new:
+        same = tuple(i for i, n in enumerate(x.shape) if x.shape.count(n) > 1 and (n != 1 or out is x))
+        if same:
+            return LeftOut(x, same, f"is given the shape {shown}, which it has, and of which some are equal")
+    few = [i for i, n in enumerate(given) if 1 < n <= _FEW and -1 in given]
+    wanted = {(math.prod(out.shape[:i]), given[i]) for i in few}
+    kept = {i for i, n in enumerate(x.shape) if (math.prod(x.shape[:i]), n) in wanted}
+    if kept:
+        return LeftOut(x, tuple(kept | _lost_ones(x.shape, given, out.shape)), _FEW_GIVEN.format(shown))
+    lost = tuple(_lost_ones(x.shape, given, out.shape))
+    return LeftOut(x, lost, f"has 1 entry for which the shape {shown} has no place of its own") if lost else None
+
+
+_FEW_GIVEN = "is given the shape {}, in which so few may be meant as a number"
+
+
+def _lost_ones(old: Shape, given: Sequence[int], new: Shape) -> set[int]:
+    """The dimensions of 1 entry that a shape has at another place, or that it doesn't say where they went.
+
+    Beside a size that is left open they are certain to be in that one only.
+    """
+    within = [math.prod(new[k + 1 :]) for k in range(len(new))]
+    ones: dict[int, list[int]] = {}
+    for i, n in enumerate(old):
+        if n == 1:
+            ones.setdefault(math.prod(old[i + 1 :]), []).append(i)
+    slots = [p for p, n in zip(within, new, strict=True) if n == 1]
+    elsewhere = any(slots.count(p) > len(ones.get(p, ())) for p in slots)
+    lost: set[int] = set()
+    for place, dims in ones.items():
+        if slots.count(place) >= len(dims):
+            continue
+        around = [k for k, (p, n) in enumerate(zip(within, new, strict=True)) if n > 1 and p <= place <= p * n]
+        taken = [k for k in around if given[k] < 0] if around and given[around[0]] < 0 else around
+        if elsewhere or (-1 in given and any(given[k] >= 0 for k in taken)):
+            lost.update(dims)
+    return lost
+
+
+def of_padding(out: Value, x: Value, sides: dict[int, tuple[int, int]], shown: Sequence[int]) -> LeftOut | None:
+    """What is on one side only may be up to a number; beside it, or alone, nothing on both may be, too."""
+    said = {i: isinstance(before, Sized) or isinstance(after, Sized) for i, (before, after) in sides.items()}
+    one_sided = any(min(side) == 0 < max(side) and not said[i] for i, side in sides.items())
+    if out is not x and not one_sided:
+        return None
+    dims = tuple([i for i, side in sides.items() if min(side) == 0 and not said[i]])
+    return LeftOut(x, dims, f"is padded by {[int(n) for n in shown]}, which may be up to a number") if dims else None

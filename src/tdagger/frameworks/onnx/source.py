@@ -1,0 +1,117 @@
+"""An ``.onnx`` file as a SOURCE: imported by its sizes, run by onnxruntime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tdagger.errors import SourceError
+from tdagger.frameworks.file import FileSource
+from tdagger.frameworks.onnx.importer import Asked, imported
+from tdagger.frameworks.onnx.read import Model, read
+from tdagger.frameworks.onnx.sizes import inputs_of
+from tdagger.names import shown
+from tdagger.op import Array
+from tdagger.tensordag import TensorDAG
+
+if TYPE_CHECKING:
+    from tdagger.frameworks.source import Options
+
+
+@dataclass
+class OnnxSource:
+    """A model in a file; see :class:`tdagger.frameworks.source.Source`."""
+
+    name: str
+    path: Path
+    model: Model
+    shapes: dict[str, tuple[int, ...]]
+    sizes: dict[str, int]
+
+    def dag(self, external: bool = False) -> TensorDAG:
+        return imported(self.model, Asked(self.sizes, self.shapes, None, external, ""))
+
+    @cached_property
+    def _network(self) -> TensorDAG:
+        return self.dag(external=True)
+
+    @cached_property
+    def _file(self) -> FileSource:
+        return FileSource(self.name, self._network)
+
+    def random_inputs(self, seed: int) -> Any:
+        """As for a ``.tdag``: normal floats, integers of 0 and 1."""
+        return self._file.random_inputs(seed)
+
+    @cached_property
+    def _session(self) -> Any:
+        try:
+            import onnxruntime as runtime
+        except ModuleNotFoundError as e:
+            raise SourceError(f"{shown(self.path)} is run by onnxruntime: pip install onnxruntime") from e
+        options: Any = runtime.SessionOptions()
+        options.log_severity_level = 4
+        try:
+            return runtime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+        except Exception as e:  # onnxruntime's own errors share no class
+            raise SourceError(f"onnxruntime can't load {shown(self.path)}: {_first(e)}") from e
+
+    def run(self, inputs: Any) -> list[Array]:
+        """The outputs by onnxruntime; SourceError if it isn't there, or can't."""
+        network, session = self._network, self._session
+        args, kwargs = inputs
+        given = network.bind(args, kwargs)
+        own = {i.name for i in session.get_inputs()}
+        try:
+            found = session.run([o.name for o in session.get_outputs()], {n: a for n, a in given.items() if n in own})
+        except Exception as e:  # as above
+            raise SourceError(f"onnxruntime can't run {shown(self.path)}: {_first(e)}") from e
+        return list(found)
+
+    def run_round_trip(self, dag: TensorDAG, inputs: Any) -> list[Array]:
+        return self._file.run_round_trip(dag, inputs)
+
+    def run_reference(self, dag: TensorDAG, inputs: Any) -> list[Array]:
+        return self._file.run_reference(dag, inputs)
+
+
+def _first(error: Exception) -> str:
+    return shown(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
+
+
+def from_file(path: Path, options: Options) -> OnnxSource:
+    """The model in an ``.onnx`` file, with the sizes that the options say.
+
+    ``--batch`` is for the first dimension of every input, where the file leaves it open; ``--shape`` for whole inputs.
+    What a file fixes stays (InputError): ``--resize`` changes it.
+    """
+    odd = [name for name in options.given if name not in ("--batch", "--shape")]
+    if odd:
+        raise SourceError(f"{shown(path)}: {odd[0]} isn't for .onnx files")
+    model = read(path)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, spec in options.shapes.items():
+        if spec.dtype is not None:
+            raise SourceError(f"{shown(path)}: --shape {shown(name)}: the file says the element types of its inputs")
+        shapes[name] = spec.shape
+    sizes = {} if options.batch is None else _batch(model, options.batch, shapes)
+    return OnnxSource(path.stem, path, model, shapes, sizes)
+
+
+def _batch(model: Model, batch: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
+    """The sizes by which every input has a first dimension of ``batch``; SourceError if the file fixes another."""
+    found: dict[str, int] = {}
+    for own in inputs_of(model.proto.graph):
+        if own.name in shapes or not own.dims:
+            continue
+        first = own.dims[0]
+        if isinstance(first, str):
+            found[first] = batch
+        elif first != batch:
+            raise SourceError(
+                f"{model.name}: the first size of input {shown(own.name)} is {first} in the file, --batch can't change "
+                "it (--resize can)"
+            )
+    return found

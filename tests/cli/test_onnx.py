@@ -1,0 +1,73 @@
+"""Every command takes an .onnx file as SOURCE, and convert writes one."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from tdagger.cli import main
+from tests.cli.helpers import failed
+from tests.frameworks.onnx.small import floats, model, node
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("typer")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def net(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tensors = {"fc.weight": floats(5, 12), "fc.bias": floats(5), "shape": np.array([0, -1])}
+    made = model(
+        [node("Reshape", "x shape", "flat"), node("Gemm", "flat fc.weight fc.bias", "z", "fc/Gemm", transB=1),
+         node("Relu", "z", "y")],
+        {"x": ("batch", 3, 4)}, [onnx.helper.make_tensor_value_info("y", 1, ["batch", 5])], tensors,
+    )  # fmt: skip
+    onnx.save(made, tmp_path / "net.onnx")
+    made.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    made.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(made, tmp_path / "frozen.onnx")
+    return tmp_path / "net.onnx"
+
+
+def test_every_command_takes_a_file(net, capsys):
+    assert main(["inspect", "net.onnx", "--batch", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ops"]
+    for command in (
+        ["inspect", "net.onnx", "--shape", "x=2,3,4", "--axes"], ["cost", "frozen.onnx"],
+        ["verify", "net.onnx", "--batch", "3", "--numpy"], ["verify", "frozen.onnx", "--tolerance", "1e-6"],
+        ["diff", "net.onnx", "frozen.onnx", "--batch", "1"], ["compare", "frozen.onnx", "--at-b", "b=8"],
+        ["inspect", "net.onnx", "--batch", "1", "--resize", "batch=8", "--optimize"],
+        ["inspect", "frozen.onnx", "--unbatch"],
+    ):  # fmt: skip
+        assert main(command) == 0, command
+        assert capsys.readouterr().out
+
+
+def test_to_and_fro(net, capsys):
+    for target in ("a.pt2", "a.tdag", "a.py", "a.pt"):
+        assert main(["convert", "net.onnx", target, "--batch", "2"]) == 0
+    assert main(["convert", "frozen.onnx", "eight.tdag", "--resize", "b=8"]) == 0
+    capsys.readouterr()
+    assert main(["inspect", "eight.tdag", "--text", "--no-axes"]) == 0
+    assert "f32[8 5]" in capsys.readouterr().out
+    assert main(["diff", "a.pt2", "a.tdag"]) == 0
+    assert main(["convert", "a.tdag", "b.onnx"]) == 0
+    assert main(["diff", "b.onnx", "a.tdag"]) == 0
+
+
+def test_what_is_said_where_it_cant_be_used(net, capsys):
+    assert "leaves sizes of its inputs open (x [batch 3 4])" in failed(capsys, "inspect", "net.onnx")
+    told = failed(capsys, "inspect", "frozen.onnx", "--batch", "2")
+    assert "the first size of input x is 1 in the file, --batch can't change it (--resize can)" in told
+    assert "--dtype isn't for .onnx files" in failed(capsys, "inspect", "net.onnx", "--dtype", "f16")
+    assert "the file says the element types" in failed(capsys, "inspect", "net.onnx", "--shape", "x=f16:1,3,4")
+    assert "no.onnx can't be read" in failed(capsys, "inspect", "no.onnx")
+    net.write_bytes(net.read_bytes()[:-30])
+    assert "is no ONNX model, or is damaged: at byte" in failed(capsys, "inspect", "net.onnx")
+
+
+def test_verify_without_onnxruntime(net, capsys, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    assert "is run by onnxruntime: pip install onnxruntime" in failed(capsys, "verify", "frozen.onnx")
