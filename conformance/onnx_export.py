@@ -147,8 +147,7 @@ def page(found: Mapping[str, Mapping[str, Row]]) -> str:
         right = sum(all(k == "right" for k, _ in r.get("dynamic", [["none", ""]])) for r in rows.values())
         told = ", ".join(f"{n} {k}" for k, n in counts.most_common())
         parts.append(f"## {library}\n\n{told} of {len(SUBJECTS[library]())}; any batch: {right}\n")
-        parts.append(f"{_HEAD}
-|{'---|' * _HEAD.count(' | ')}---|")
+        parts.append(_HEAD + "\n|" + "---|" * _HEAD.count(" | ") + "---|")
         parts += [_row(name, row) for name, row in rows.items()]
         parts.append("")
     return "\n".join(parts)

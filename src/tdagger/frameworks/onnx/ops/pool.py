@@ -124,7 +124,7 @@ def _planes(shape: Sequence[int], size: int) -> Value:
     return unsqueeze(start, range(2, len(shape)))
 
 
-@rule("AveragePool")
+@rule("AveragePool", since=7)
 def average_pool(
     X: Value, *, kernel_shape: Ints, auto_pad: str = "NOTSET", ceil_mode: int = 0, count_include_pad: int = 0,
     dilations: Ints | None = None, pads: Ints | None = None, strides: Ints | None = None,
