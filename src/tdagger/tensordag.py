@@ -54,8 +54,9 @@ class TensorDAG:
     names; ``axis_names`` has names for the dimensions of inputs (``{"x": "b c h w"}``). ``source`` is what can be
     imported again with inputs of other shapes, ``certain_dimensions`` those of inputs, by name and number, of which it
     was asked (:meth:`certain`), ``left_out`` calls that do nothing at these sizes and may at others. ``checks`` is what
-    the source asserts of its data, which only ``to_torch(checks=True)`` asks. Make one with
-    :func:`tdagger.from_torch` and its like.
+    the source asserts of its data, which only ``to_torch(checks=True)`` asks. ``rows``: it comes from a file that fixes
+    the sizes another program had; of an axis that is only carried other sizes mean as many rows, each computed alike.
+    Make one with :func:`tdagger.from_torch` and its like.
     """
 
     graph: Graph
@@ -70,6 +71,7 @@ class TensorDAG:
     certain_dimensions: frozenset[tuple[str, int]] = frozenset()
     checks: Sequence[Check] = ()
     left_out: Sequence[LeftOut] = ()
+    rows: bool = False
 
     def __reduce__(self) -> Any:
         """Pickled and copied in the form of a file, with the origins of the graph's own values, without the source."""
@@ -534,8 +536,16 @@ class TensorDAG:
 
     @property
     def confirmed(self) -> frozenset[str]:
-        """The names of axes of the inputs of which the source gave what the graph says; see :meth:`certain`."""
-        return certain.confirmed(self.axes(), self.certain_dimensions)
+        """The names of axes of the inputs of which the source gave what the graph says; see :meth:`certain`.
+
+        Of files with :attr:`rows` also those that nothing but carries.
+        """
+        found = certain.confirmed(self.axes(), self.certain_dimensions)
+        return found | self._carried if self.rows else found
+
+    @cached_property
+    def _carried(self) -> frozenset[str]:
+        return certain.carried(self.axes())
 
     def _asked(self, source: Any) -> certain.Source | None:
         """Who is asked of other sizes: the model given, as a source with this network's inputs, or its own source."""
@@ -948,7 +958,7 @@ class TensorDAG:
         return later("torch.to_exported_program")(self, **options)
 
     def to_onnx(self, path: str | Path | None = None, **options: Any) -> Any:
-        """An ONNX file at ``path``, or the ``onnx.ModelProto``; see ``frameworks/onnx/exporter.py`` and docs/onnx.md."""
+        """An ONNX file at ``path``, or the ``onnx.ModelProto``; see docs/onnx.md."""
         return later("onnx.to_onnx")(self, path, **options)
 
     # Files: docs/format.md.

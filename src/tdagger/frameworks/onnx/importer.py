@@ -159,7 +159,7 @@ class _Walk(Importing):
         source = self._source(own, asked) if any(i.free for i in own) else None
         modules = self.modules.named()
         found = made, weights, signature, state, self.origins, modules, title, names, source
-        return TensorDAG(*found, left_out=self.left_out)
+        return TensorDAG(*found, left_out=self.left_out, rows=True)
 
     def _scope(
         self, imports: Any, place: str = "", module: str = "", given: Any = None, outer: Mapping[str, int] | None = None

@@ -10,6 +10,7 @@ comparison. Where it is another, the source's is right. Without a source, what t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 from tdagger.analysis.axes.algebra import resolve
@@ -22,6 +23,7 @@ from tdagger.op import Term, Value
 from tdagger.ops.source import Const, Iota
 from tdagger.transform.axes.change import reads_beyond
 from tdagger.transform.axes.resize import resize
+from tdagger.transform.axes.unbatch import unbatch
 from tdagger.transform.networks import (
     Origins,
     Resizable,
@@ -262,6 +264,18 @@ def confirmed(named: NamedAxes, dimensions: frozenset[tuple[str, int]]) -> froze
     inputs = named.axes.graph.inputs
     axes = {a for n, i in dimensions if n in inputs for a in named[inputs[n]][i]}
     return frozenset(n for n in own_axes(named) if axes.issuperset(named.term(n)))
+
+
+def carried(named: NamedAxes) -> frozenset[str]:
+    """The names of axes of the inputs that are only carried: each entry is computed as if it were alone."""
+    found: list[str] = []
+    for name in own_axes(named):
+        term = named.term(name)
+        if not any(a.rigid for a in term):
+            with suppress(AxisError):
+                unbatch(named.axes, term)
+                found.append(name)
+    return frozenset(found)
 
 
 def _points(sizes: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
