@@ -57,8 +57,20 @@ def test_to_and_fro(net, capsys):
     assert main(["diff", "b.onnx", "a.tdag"]) == 0
 
 
+def test_axes_of_any_size_and_the_operator_set(net, capsys):
+    assert main(["convert", "frozen.onnx", "any.onnx", "--dynamic", "b", "--opset", "18"]) == 0
+    made = onnx.load("any.onnx")
+    assert made.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "b"
+    assert [o.version for o in made.opset_import] == [18]
+    assert main(["verify", "any.onnx", "--batch", "5"]) == 0
+    capsys.readouterr()
+    assert "--dynamic is for .onnx files" in failed(capsys, "convert", "frozen.onnx", "a.pt2", "--dynamic", "b")
+    assert "w" in failed(capsys, "convert", "frozen.onnx", "no.onnx", "--dynamic", "nosuch")
+
+
 def test_what_is_said_where_it_cant_be_used(net, capsys):
     assert "leaves sizes of its inputs open (x [batch 3 4])" in failed(capsys, "inspect", "net.onnx")
+    assert "--batch 1, or --shape NAME=SIZES for each" in failed(capsys, "inspect", "net.onnx")
     told = failed(capsys, "inspect", "frozen.onnx", "--batch", "2")
     assert "the first size of input x is 1 in the file, --batch can't change it (--resize can)" in told
     assert "--dtype isn't for .onnx files" in failed(capsys, "inspect", "net.onnx", "--dtype", "f16")

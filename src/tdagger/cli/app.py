@@ -162,10 +162,15 @@ def convert(
     unbatch: common.Unbatch = False,
     resize: common.Resize = None,
     optimize: common.Optimize = False,
+    dynamic: Annotated[
+        str | None, typer.Option(metavar="AXES", help="Of .onnx: axes of any size, b,s by the names that --axes shows.")
+    ] = None,
+    opset: Annotated[int | None, typer.Option(help="Of .onnx: the operator set.")] = None,
     debug: common.Debug = False,
 ) -> int:
     """Write a network as .tdag, .onnx, .pt2 (ExportedProgram), .pt or .ts (TorchScript) or .py (source and weights)."""
-    to = Target(target, force)
+    given = {"dynamic": dynamic and tuple(n.strip() for n in dynamic.split(",")), "opset": opset}
+    to = Target(target, force, {name: value for name, value in given.items() if value is not None})
     dag = common.changed(
         common.import_source(common.load_source(source, network)),
         unbatch,

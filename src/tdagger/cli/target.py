@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -18,12 +20,18 @@ from tdagger.tensordag import TensorDAG
 
 @dataclass(frozen=True)
 class Target:
-    """Files that can be written, checked before what takes long; SourceError says what is in the way."""
+    """Files that can be written, checked before what takes long; SourceError says what is in the way.
+
+    ``options`` are those of :meth:`tdagger.TensorDAG.to_onnx`.
+    """
 
     path: Path
     force: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
+        if self.options and self.form != ".onnx":
+            raise SourceError(f"{shown(self.path)}: --{next(iter(self.options))} is for .onnx files")
         if self.form not in FORMS:
             known = ", ".join(f"{k} ({v})" for k, v in FORMS.items())
             raise SourceError(f"{shown(self.path)}: the suffix must say the form: {known}")
@@ -46,6 +54,6 @@ class Target:
     def write(self, dag: TensorDAG) -> None:
         """Write a network, and say on stderr what was written."""
         with common.progress(f"writing {self.path}"):
-            save(dag, self.path, self.form)
+            save(dag, self.path, self.form, self.options)
         sizes = ", ".join(f"{escape(p)} ({size(p.stat().st_size)})" for p in self.written)
         Console(stderr=True, soft_wrap=True, highlight=False, emoji=False).print(f"wrote {sizes}")

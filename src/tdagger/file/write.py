@@ -322,7 +322,7 @@ class _Writer:
         named: list[str] = []
         weight_rows = self._weights(dag, weights, named)
         checks = [[None if c.value is None else place[c.value], c.message, self._source(c.source)] for c in dag.checks]
-        left = [[place[v], list(dims), what, only] for v, dims, what, only in dag.left_out if v in place]
+        left = [[place[v], list(dims), what, only] for v, dims, what, only, _ in dag.left_out if v in place]
         return {
             "name": dag.name,
             "graph": graph,

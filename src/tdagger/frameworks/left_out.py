@@ -40,18 +40,21 @@ def of_shape(out: Value, x: Value, shape: Sequence[Any]) -> LeftOut | None:
     shown = " x ".join(map(str, given))
     old, new = [n for n in x.shape if n != 1], [n for n in given if n != 1]
     if old != new and sorted(old) == sorted(new):
-        return LeftOut(x, tuple(range(x.rank)), f"is given the shape {shown}, its own in another order")
+        return LeftOut(x, tuple(range(x.rank)), f"is given the shape {shown}, its own in another order", laid_out=True)
     if old == new:
         same = tuple(i for i, n in enumerate(x.shape) if x.shape.count(n) > 1 and (n != 1 or out is x))
         if same:
-            return LeftOut(x, same, f"is given the shape {shown}, which it has, and of which some are equal")
+            return LeftOut(
+                x, same, f"is given the shape {shown}, which it has, and of which some are equal", laid_out=True
+            )
     few = [i for i, n in enumerate(given) if 1 < n <= _FEW and -1 in given]
     wanted = {(math.prod(out.shape[:i]), given[i]) for i in few}
     kept = {i for i, n in enumerate(x.shape) if (math.prod(x.shape[:i]), n) in wanted}
     if kept:
-        return LeftOut(x, tuple(kept | _lost_ones(x.shape, given, out.shape)), _FEW_GIVEN.format(shown))
+        return LeftOut(x, tuple(kept | _lost_ones(x.shape, given, out.shape)), _FEW_GIVEN.format(shown), laid_out=True)
     lost = tuple(_lost_ones(x.shape, given, out.shape))
-    return LeftOut(x, lost, f"has 1 entry for which the shape {shown} has no place of its own") if lost else None
+    what = f"has 1 entry for which the shape {shown} has no place of its own"
+    return LeftOut(x, lost, what, laid_out=True) if lost else None
 
 
 _FEW_GIVEN = "is given the shape {}, in which so few may be meant as a number"

@@ -127,14 +127,14 @@ def load(text: str, options: Options | None = None) -> Source:
     )
 
 
-def save(dag: TensorDAG, path: Path, form: str) -> None:
-    """Write a TDAG to ``path`` in a form of :data:`FORMS`."""
+def save(dag: TensorDAG, path: Path, form: str, options: Mapping[str, Any] | None = None) -> None:
+    """Write a TDAG to ``path`` in a form of :data:`FORMS`; ``options`` are those of :meth:`TensorDAG.to_onnx`."""
     if form == ".tdag":
         dag.save(path)
         return
     if form == ".onnx":
         require("onnx")
-        dag.to_onnx(path)
+        dag.to_onnx(path, **(options or {}))
         return
     require("torch")
     later("torch.save")(dag, path, form)

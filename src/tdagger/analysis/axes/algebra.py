@@ -99,7 +99,8 @@ class Guess(NamedTuple):
     """What the program doesn't tell: a number that may have been computed from the size of ``term``, or may not.
 
     It is taken to stay. ``told_by`` is a dimension whose size, where something firm tells it, takes the guess away.
-    ``only``: it is a guess where the dimension gets so many entries.
+    ``only``: it is a guess where the dimension gets so many entries. ``laid_out``: it is about where entries lie, not
+    about which there are, so that rows that are computed alike are so in any case.
     """
 
     value: Value | None
@@ -107,6 +108,7 @@ class Guess(NamedTuple):
     what: str
     told_by: Term = ()
     only: int | None = None
+    laid_out: bool = False
 
 
 class Opaque(NamedTuple):

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tdagger.errors import SourceError
+from tdagger.errors import InputError, SourceError
 from tdagger.frameworks.file import FileSource
 from tdagger.frameworks.onnx.importer import Asked, imported
 from tdagger.frameworks.onnx.read import Model, read
@@ -31,7 +31,10 @@ class OnnxSource:
     sizes: dict[str, int]
 
     def dag(self, external: bool = False) -> TensorDAG:
-        return imported(self.model, Asked(self.sizes, self.shapes, None, external, ""))
+        try:
+            return imported(self.model, Asked(self.sizes, self.shapes, None, external, ""))
+        except InputError as e:
+            raise SourceError(f"{e}\nOn a command line: --batch 1, or --shape NAME=SIZES for each") from e
 
     @cached_property
     def _network(self) -> TensorDAG:

@@ -269,9 +269,10 @@ def confirmed(named: NamedAxes, dimensions: frozenset[tuple[str, int]]) -> froze
 def carried(named: NamedAxes) -> frozenset[str]:
     """The names of axes of the inputs that are only carried: each entry is computed as if it were alone."""
     found: list[str] = []
+    doubtful = {a for guess in named.axes.guesses if not guess.laid_out for a in resolve(guess.term)}
     for name in own_axes(named):
-        term = named.term(name)
-        if not any(a.rigid for a in term):
+        term = resolve(named.term(name))
+        if not any(a.rigid or a in doubtful for a in term):
             with suppress(AxisError):
                 unbatch(named.axes, term)
                 found.append(name)
