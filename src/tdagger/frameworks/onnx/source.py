@@ -34,7 +34,7 @@ class OnnxSource:
         try:
             return imported(self.model, Asked(self.sizes, self.shapes, None, external, ""))
         except InputError as e:
-            raise SourceError(f"{e}\nOn a command line: --batch 1, or --shape NAME=SIZES for each") from e
+            raise SourceError(f"{e}; on a command line --batch 1, or --shape NAME=SIZES for each") from e
 
     @cached_property
     def _network(self) -> TensorDAG:
