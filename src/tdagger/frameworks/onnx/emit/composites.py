@@ -110,6 +110,26 @@ def _float_axes(f: Fields, types: Sequence[TensorType]) -> bool:
     return types[0].dtype.is_float and len(f["axes"]) > 0 and 0 not in types[0].shape
 
 
+def _spread(root: bool) -> Callable[[Writer, Value, Fields], str]:
+    """The variance over axes some of which have no number: the count is worked out of the shapes."""
+
+    def write(w: Writer, v: Value, f: Fields) -> str:
+        x = v.args[0]
+        to = computed_in("ReduceMean", x.dtype)
+        name, axes = w.cast(w.ref(x), x.dtype, to), w.ints(f["axes"])
+        away = w.node("Sub", [name, w.node("ReduceMean", [name, axes], keepdims=1)])
+        total = w.node("ReduceSum", [w.node("Mul", [away, away]), axes], keepdims=int(f["keep"]))
+        count = w.node("Sub", [w.size(math.prod([x.shape[a] for a in f["axes"]]), to), w.scalar(f["correction"], to)])
+        out = w.node("Div", [total, w.node("Max", [count, w.scalar(0, to)])])
+        return w.cast(w.node("Sqrt", [out]) if root else out, to, x.dtype)
+
+    return write
+
+
+def _counts_sizes(f: Fields, types: Sequence[TensorType]) -> bool:
+    return types[0].dtype.is_float and has_sizes(tuple([types[0].shape[a] for a in f["axes"]]))
+
+
 def _arg(op: str) -> Callable[[Writer, Value, Fields], str]:
     """The first of equals; where NaN is, onnxruntime says nothing of the order."""
 
@@ -426,32 +446,43 @@ def _attention(w: Writer, v: Value, f: Fields) -> Any:
     scale = 1 / math.sqrt(q.shape[-1]) if f["scale"] is None else f["scale"]
     queries = w.cast(w.ref(q), dtype, to)
     keys = transposed(w, k, dtype, to)
-    if scale != 1.0:
-        queries, keys = _scaled(w, queries, keys, scale, to)
+    if scale != 1.0:  # on the queries, which have fewer entries than the scores
+        queries = w.node("Mul", [queries, w.scalar(scale, to)])
     scores = w.node("MatMul", [queries, keys])
-    unseen: str | None = None
-    if f["causal"]:
-        seen = _causal(w, q.shape[-2], k.shape[-2])
-        scores = w.node("Where", [seen, scores, w.scalar(-math.inf, to)])
+    lowest = w.scalar(-math.inf, to)
+    seen = _causal(w, q.shape[-2], k.shape[-2]) if f["causal"] else None
+    some: str | None = None
     if mask is not None:
         given = w.ref(unbroadcast(mask))
         if mask.dtype is bool_:
-            scores = w.node("Where", [given, scores, w.scalar(-math.inf, to)])
+            seen = given if seen is None else w.node("And", [given, seen])
         else:
-            scores = w.node("Add", [scores, w.cast(given, mask.dtype, to)])
+            given = w.cast(given, mask.dtype, to)
+            scores = w.node("Add", [scores, given])
+            if seen is not None:
+                given = w.node("Where", [seen, given, lowest])
         if not _sees(w, mask, f["causal"]):
-            top = w.node("ReduceMax", [scores, w.ints([-1])], keepdims=1)
-            unseen = w.node("Equal", [top, w.scalar(-math.inf, to)])
-    weights = w.node("Softmax", [scores], axis=-1)
-    if unseen is not None:
-        weights = w.node("Where", [unseen, w.scalar(0, to), weights])
-    out = w.node("MatMul", [weights, w.cast(w.ref(value), value.dtype, to)])
+            some = _any(w, given if mask.dtype is not bool_ else seen or given, mask, to)
+    if seen is not None:
+        scores = w.node("Where", [seen, scores, lowest])
+    out = w.node("MatMul", [w.node("Softmax", [scores], axis=-1), w.cast(w.ref(value), value.dtype, to)])
+    if some is not None:  # a query that sees no key has NaN for weights, in its own row
+        out = w.node("Where", [some, out, w.scalar(0, to)])
     return w.cast(out, to, dtype)
 
 
-def _scaled(w: Writer, queries: str, keys: str, scale: float, to: DType) -> tuple[str, str]:
-    """The scale on the queries, before they are multiplied: of fewer entries than the scores have."""
-    return w.node("Mul", [queries, w.scalar(scale, to)]), keys
+def _any(w: Writer, given: str, mask: Value, to: DType) -> str:
+    """Which queries see a key, by their mask: a column, for each mask once."""
+    bools = mask.dtype is bool_
+    if unbroadcast(mask).rank == 0:
+        return given if bools else w.node("Greater", [given, w.scalar(-math.inf, to)])
+    if not bools:
+        top = w.node("ReduceMax", [given, w.ints([-1])], keepdims=1)
+        return w.node("Greater", [top, w.scalar(-math.inf, to)])
+    if w.opset >= 20:
+        return w.node("ReduceMax", [given, w.ints([-1])], keepdims=1)
+    number = DType.of("i32")
+    return w.cast(w.node("ReduceMax", [w.cast(given, bool_, number), w.ints([-1])], keepdims=1), number, bool_)
 
 
 def _causal(w: Writer, rows: int, columns: int) -> str:
@@ -532,8 +563,8 @@ def _max_pool(results: int) -> Callable[[Writer, Value, Fields], Any]:
             "MaxPool", [w.cast(name, x.dtype, to)], results, kernel_shape=tuple(f["kernel"]),
             strides=tuple(f["stride"]), pads=pads, dilations=tuple(f["dilation"]), ceil_mode=ceil,
         )  # fmt: skip
-        names = out if results == 2 else (out,)
-        found = [w.cast(names[0], to, x.dtype)]
+        names: Any = out if results == 2 else (out,)
+        found: list[str] = [w.cast(names[0], to, x.dtype)]
         if results == 2:
             plane = math.prod(x.shape[x.rank - n :])
             found.append(w.node("Mod", [names[1], w.size(plane)]))
@@ -813,14 +844,14 @@ def _plain_softplus(f: Fields, types: Sequence[TensorType]) -> bool:
 
 
 def _trunc_divide(w: Writer, v: Value, f: Fields) -> str:
-    y = v.args[1]
+    x, y = v.args
     a, b = w.operands(v.args)
     negated = ""
     known = w.array(unbroadcast(y))
     safe = known is not None and not ((known == 0) | ((known == -1) & v.dtype.is_signed)).any()
     if not safe:
         b, negated = core.kept_apart(w, b, v.dtype)
-    out = w.typed("Div", v.dtype, [a, b])
+    out = core.quotient(w, x, a, b)
     if negated:
         other = w.typed("Neg", v.dtype, [a])
         out = core.choose(w, negated, other, out, v.dtype)
@@ -872,6 +903,8 @@ COMPOSITES: dict[str, Rule] = {
     "square": Rule(_square, _real_number),
     "exp2": Rule(_exp2, _floats),
     "mean": Rule(_over_axes("ReduceMean"), _float_axes),
+    "variance": Rule(_spread(False), _counts_sizes),
+    "std": Rule(_spread(True), _counts_sizes),
     "over_count": Rule(_over_count, _floats),
     "argmax": Rule(_arg("ArgMax"), _orders),
     "argmin": Rule(_arg("ArgMin"), _orders),
