@@ -50,6 +50,7 @@ LATER = {
     "torch.source": f"{_TORCH}.source.named",
     "torch.save": f"{_TORCH}.emit.save:save",
     "torch.learned_masks": f"{_TORCH}.prune.masks:learned_masks",
+    "torch.learned_ranks": f"{_TORCH}.prune.ranks:learned_ranks",
     "torch.measure": f"{_TORCH}.prune.data:measure",
     "torch.gradients": f"{_TORCH}.prune.data:gradients",
     "torch.distill": f"{_TORCH}.prune.distill:distill",

@@ -347,6 +347,17 @@ class TensorDAG:
         """
         return later("torch.learned_masks")(self, **options)
 
+    def learned_ranks(self, **options: Any) -> Any:
+        """A torch module of the network with a trainable gate for every singular value of its layers.
+
+        Linear layers and convolutions are two of full rank in it (of ``data``, as in :meth:`low_rank`; ``keep`` and
+        ``only`` name those that stay or alone are). It is trained as :meth:`learned_masks` is, and takes ``gates``,
+        ``start``, ``schedule`` and ``seed`` as that does; ``learned.penalty(flops=0.5)`` is over the cost of this
+        network, and ``learned.low_rank()`` (or ``low_rank(flops=0.5)``) the network that comes of it, in which a layer
+        whose rank saves nothing is one again.
+        """
+        return later("torch.learned_ranks")(self, **options)
+
     def low_rank(self, **how: Any) -> TensorDAG:
         """The network with linear layers and convolutions as two of less rank, where that costs less.
 

@@ -412,6 +412,11 @@ def _blocks(sizes: list[int], steps: list[int]) -> Array:
 
 def learned_masks(dag: TensorDAG, **options: Any) -> LearnedMasks:
     """The network with gates; see :meth:`tdagger.TensorDAG.learned_masks`."""
+    return LearnedMasks(dag, **scheduled(options))
+
+
+def scheduled(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with a schedule that was given as a dict."""
     if isinstance(options.get("schedule"), Mapping):
-        options["schedule"] = Schedule(**options["schedule"])
-    return LearnedMasks(dag, **options)
+        return {**options, "schedule": Schedule(**options["schedule"])}
+    return options
