@@ -264,7 +264,7 @@ class TensorDAG:
         A unit is all that can only go at once: entries of dimensions of parameters, found from the core ops. A group
         has a name, a size (in units), its ``members`` (parameter, dimension, which entries), what a unit frees
         (``flops``, ``parameters``, ``bytes``), and ``exact``: whether removing is the same as making weights zero, or
-        ``why`` not. No weights are read. ``print(found)`` lists all. A :class:`tdagger.prune.groups.Prunable`.
+        ``why`` not. No weights are read. ``print(found)`` lists all. A :class:`tdagger.prune.finding.groups.Prunable`.
 
         >>> import tdagger as td
         >>> w, v = td.parameter("a.weight", (8, 3)), td.parameter("b.weight", (4, 8))
@@ -404,7 +404,7 @@ class TensorDAG:
     def blocks(self) -> list[Any]:
         """The numbered modules that can be left out: each has a ``path``, and an ``input`` and ``output`` of one type.
 
-        See :func:`tdagger.prune.depth.blocks`.
+        See :func:`tdagger.prune.methods.depth.blocks`.
         """
         return later("blocks")(self)
 
@@ -420,7 +420,7 @@ class TensorDAG:
     def branches(self) -> list[Any]:
         """The residual branches: what is added to something it is made of, with a ``name`` and its ``parameters``.
 
-        See :func:`tdagger.prune.branches.branches`.
+        See :func:`tdagger.prune.methods.branches.branches`.
         """
         return later("branches")(self)
 

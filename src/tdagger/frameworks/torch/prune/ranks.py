@@ -16,7 +16,7 @@ from torch import Tensor
 from tdagger.errors import AttributeValueError
 from tdagger.frameworks.torch.prune.masks import LearnedMasks, scheduled
 from tdagger.op import Array
-from tdagger.prune.lowrank import Layer, in_two, layers, merged, params_of
+from tdagger.prune.methods.lowrank import Layer, in_two, layers, merged, params_of
 from tdagger.prune.statistics import Statistics
 from tdagger.tensordag import TensorDAG
 
