@@ -273,7 +273,7 @@ class TensorDAG:
         A unit is all that can only go at once: entries of dimensions of parameters, found from the core ops. A group
         has a name, a size (in units), its ``members`` (parameter, dimension, which entries), what a unit frees
         (``flops``, ``parameters``, ``bytes``), and ``exact``: whether removing is the same as making weights zero, or
-        ``why`` not. No weights are read. ``print(found)`` lists all. A :class:`tdagger.prune.groups.Prunable`.
+        ``why`` not. No weights are read. ``print(found)`` lists all. A :class:`tdagger.prune.finding.groups.Prunable`.
 
         >>> import tdagger as td
         >>> w, v = td.parameter("a.weight", (8, 3)), td.parameter("b.weight", (4, 8))
@@ -356,6 +356,17 @@ class TensorDAG:
         """
         return later("torch.learned_masks")(self, **options)
 
+    def learned_ranks(self, **options: Any) -> Any:
+        """A torch module of the network with a trainable gate for every singular value of its layers.
+
+        Linear layers and convolutions are two of full rank in it (of ``data``, as in :meth:`low_rank`; ``keep`` and
+        ``only`` name those that stay or alone are). It is trained as :meth:`learned_masks` is, and takes ``gates``,
+        ``start``, ``schedule`` and ``seed`` as that does; ``learned.penalty(flops=0.5)`` is over the cost of this
+        network, and ``learned.low_rank()`` (or ``low_rank(flops=0.5)``) the network that comes of it, in which a layer
+        whose rank saves nothing is one again.
+        """
+        return later("torch.learned_ranks")(self, **options)
+
     def low_rank(self, **how: Any) -> TensorDAG:
         """The network with linear layers and convolutions as two of less rank, where that costs less.
 
@@ -402,7 +413,7 @@ class TensorDAG:
     def blocks(self) -> list[Any]:
         """The numbered modules that can be left out: each has a ``path``, and an ``input`` and ``output`` of one type.
 
-        See :func:`tdagger.prune.depth.blocks`.
+        See :func:`tdagger.prune.methods.depth.blocks`.
         """
         return later("blocks")(self)
 
@@ -418,7 +429,7 @@ class TensorDAG:
     def branches(self) -> list[Any]:
         """The residual branches: what is added to something it is made of, with a ``name`` and its ``parameters``.
 
-        See :func:`tdagger.prune.branches.branches`.
+        See :func:`tdagger.prune.methods.branches.branches`.
         """
         return later("branches")(self)
 

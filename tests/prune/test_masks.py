@@ -12,7 +12,7 @@ from torch import nn
 import tdagger as td
 from tdagger.errors import AttributeValueError
 from tdagger.frameworks.torch.prune.masks import LearnedMasks, Schedule
-from tdagger.prune.check import _masked  # what masked means
+from tdagger.prune.removing.check import _masked  # what masked means
 
 
 def small() -> nn.Module:

@@ -15,7 +15,7 @@ import torch
 import tdagger as td
 from tdagger.frameworks.torch.aten.calls import array_of
 from tdagger.interpret import run
-from tdagger.prune.check import zeroed
+from tdagger.prune.removing.check import zeroed
 from tdagger.transform.diff.inputs import random_inputs
 from tdagger.transform.passes import convert_dtype
 from tests.prune import of_attention, of_convolutions, of_entries

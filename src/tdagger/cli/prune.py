@@ -17,10 +17,10 @@ from tdagger.cli.prune_table import groups_of, record_of, show_found, show_plan
 from tdagger.cli.target import Target
 from tdagger.errors import AttributeValueError
 from tdagger.prune.amounts import Amount, amount_of, ratio_of
-from tdagger.prune.check import Check
-from tdagger.prune.groups import Prunable
+from tdagger.prune.finding.groups import Prunable
 from tdagger.prune.importance import IMPORTANCES, NORMALISE
 from tdagger.prune.plan import PrunePlan, prune_plan
+from tdagger.prune.removing.check import Check
 from tdagger.tensordag import TensorDAG
 
 #: What help calls the options that say how much goes, and what.

@@ -13,9 +13,9 @@ from tdagger.cli.compare import ratio
 from tdagger.cli.cost import Counted
 from tdagger.cli.layout import Column, bar, escape, say, table
 from tdagger.cli.rows import Line
-from tdagger.prune.check import Check
-from tdagger.prune.groups import Group, Prunable
+from tdagger.prune.finding.groups import Group, Prunable
 from tdagger.prune.plan import PrunePlan
+from tdagger.prune.removing.check import Check
 from tdagger.tensordag import TensorDAG
 
 #: How many reasons are told.

@@ -1,8 +1,8 @@
 """Which units go: the least important, as many as it takes to meet a target.
 
-What is left of a network is a sum of products of numbers of entries (:mod:`tdagger.prune.costs`), so a target is met
-by evaluating that, never by making the network: how many go is found by bisection, and where groups lose several at a
-time, single steps come after it.
+What is left of a network is a sum of products of numbers of entries (:mod:`tdagger.prune.finding.costs`), so a target
+is met by evaluating that, never by making the network: how many go is found by bisection, and where groups lose
+several at a time, single steps come after it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tdagger.op import Array
-from tdagger.prune.groups import Group, Prunable
+from tdagger.prune.finding.groups import Group, Prunable
 
 
 @dataclass

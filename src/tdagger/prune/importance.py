@@ -20,7 +20,7 @@ import numpy as np
 
 from tdagger.errors import AttributeValueError, InputError
 from tdagger.op import Array
-from tdagger.prune.groups import Group, Member
+from tdagger.prune.finding.groups import Group, Member
 
 
 @dataclass(frozen=True)

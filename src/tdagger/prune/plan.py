@@ -14,14 +14,14 @@ from tdagger.analysis.time.timing import device_of, predict
 from tdagger.errors import AttributeValueError, GraphError
 from tdagger.op import Array
 from tdagger.prune.amounts import Amount, amount_of
-from tdagger.prune.apply import without
-from tdagger.prune.check import Check, checked
 from tdagger.prune.choose import Ranked, to_target
-from tdagger.prune.constants import Folded, folded
-from tdagger.prune.constants_check import checked_constants
-from tdagger.prune.groups import Group, Prunable, prunable
+from tdagger.prune.finding.groups import Group, Prunable, prunable
 from tdagger.prune.importance import NORMALISE, Importance, Weighed, importance_of
-from tdagger.prune.removal import Removal
+from tdagger.prune.removing.apply import without
+from tdagger.prune.removing.check import Check, checked
+from tdagger.prune.removing.folding import Folded, folded
+from tdagger.prune.removing.proof import checked_constants
+from tdagger.prune.removing.removal import Removal
 from tdagger.tensordag import TensorDAG
 
 #: What a target may be of: a part of what there was (0.5, "50%"), or a number ("2G", "3 ms").

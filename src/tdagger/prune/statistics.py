@@ -52,7 +52,7 @@ class Layer:
 class Statistics:
     """What was measured: ``layers`` by the name of the weight, ``similarity`` by the path of the block.
 
-    ``similarity`` is the mean cosine of what goes into a block and what comes out (:mod:`tdagger.prune.depth`).
+    ``similarity`` is the mean cosine of what goes into a block and what comes out (:mod:`tdagger.prune.methods.depth`).
     """
 
     layers: Mapping[str, Layer]

@@ -15,7 +15,7 @@ from tdagger.frameworks.torch.runtime import to_numpy
 from tdagger.interpreter import Interpreter
 from tdagger.network import Origin
 from tdagger.op import Array, Value
-from tdagger.prune.depth import Block, blocks
+from tdagger.prune.methods.depth import Block, blocks
 from tdagger.prune.statistics import Layer, Statistics, weight_of
 from tdagger.tensordag import TensorDAG
 

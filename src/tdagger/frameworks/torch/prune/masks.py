@@ -1,8 +1,8 @@
 """Learned masks: a network whose units have gates that are trained with it, and the plan that comes of them.
 
 A gate multiplies all that a unit holds of parameters, which is what a pruned network is compared with
-(:mod:`tdagger.prune.check`): without units whose gates are 0 the network is the same. What it costs is the network's
-cost polynomial in the sizes that are expected of the chances that units are there.
+(:mod:`tdagger.prune.removing.check`): without units whose gates are 0 the network is the same. What it costs is the
+network's cost polynomial in the sizes that are expected of the chances that units are there.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from tdagger.errors import AttributeValueError, InputError
 from tdagger.frameworks.torch.exporter import to_torch
 from tdagger.frameworks.torch.runtime import to_numpy
 from tdagger.op import Array
-from tdagger.prune.branches import Branch, with_gates
-from tdagger.prune.branches import branches as found_branches
-from tdagger.prune.costs import Polynomial
-from tdagger.prune.gates import GateTables, chosen, costs_of
-from tdagger.prune.groups import Group, Prunable
+from tdagger.prune.finding.costs import Polynomial
+from tdagger.prune.finding.groups import Group, Prunable
 from tdagger.prune.importance import NORMALISE, Importance, Weighed, importance_of
+from tdagger.prune.methods.branches import Branch, with_gates
+from tdagger.prune.methods.branches import branches as found_branches
+from tdagger.prune.methods.gates import GateTables, chosen, costs_of
 from tdagger.prune.plan import PrunePlan, allowed, prune_plan, step_of
 from tdagger.tensordag import TensorDAG
 
@@ -412,6 +412,11 @@ def _blocks(sizes: list[int], steps: list[int]) -> Array:
 
 def learned_masks(dag: TensorDAG, **options: Any) -> LearnedMasks:
     """The network with gates; see :meth:`tdagger.TensorDAG.learned_masks`."""
+    return LearnedMasks(dag, **scheduled(options))
+
+
+def scheduled(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with a schedule that was given as a dict."""
     if isinstance(options.get("schedule"), Mapping):
-        options["schedule"] = Schedule(**options["schedule"])
-    return LearnedMasks(dag, **options)
+        return {**options, "schedule": Schedule(**options["schedule"])}
+    return options

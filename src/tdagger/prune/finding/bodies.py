@@ -14,13 +14,13 @@ import numpy as np
 from tdagger.analysis.axes.algebra import resolve, size_of
 from tdagger.composite import Composite
 from tdagger.op import Array, Value
-from tdagger.prune import factors
-from tdagger.prune.factors import Block, Factor, Term, Terms, Tie
-from tdagger.prune.zeros import Zeros
+from tdagger.prune.finding import factors
+from tdagger.prune.finding.factors import Block, Factor, Term, Terms, Tie
+from tdagger.prune.finding.zeros import Zeros
 from tdagger.types import TensorType
 
 if TYPE_CHECKING:
-    from tdagger.prune.entries import Entries
+    from tdagger.prune.finding.entries import Entries
 
 
 class Body(NamedTuple):

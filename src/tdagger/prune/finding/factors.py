@@ -39,7 +39,7 @@ class Factor(Refined):
         self.size = size
         #: Why it stays whole; None if nothing says so.
         self.block = block
-        #: Of its first entry, among all entries there are (see :mod:`tdagger.prune.units`).
+        #: Of its first entry, among all entries there are (see :mod:`tdagger.prune.finding.units`).
         self.number = -1
 
 

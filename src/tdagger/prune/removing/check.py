@@ -20,7 +20,7 @@ from tdagger.ops.elementwise import zeros_like
 from tdagger.ops.indexing import Gather
 from tdagger.ops.source import const
 from tdagger.ops.structure import Concat, Item, slice_axis
-from tdagger.prune.removal import Kept, Removal, picked
+from tdagger.prune.removing.removal import Kept, Removal, picked
 from tdagger.tensordag import TensorDAG
 from tdagger.transform.diff.inputs import random_inputs
 from tdagger.transform.passes import convert_dtype

@@ -6,9 +6,9 @@ to entries. Composites are walked into. What is made of constants alone is a tab
 taken, so it ties nothing.
 
 Beside each value stands whether the removed entries of a dimension are *zero* if those of all parameters are
-(:mod:`tdagger.prune.zeros`), and of all that is made of parameters alone: a sum over them is then the same without
-them. Where it isn't, the sum, the largest, the count ... are noted (:class:`Seen`): there the smaller network is not
-the masked one.
+(:mod:`tdagger.prune.finding.zeros`), and of all that is made of parameters alone: a sum over them is then the same
+without them. Where it isn't, the sum, the largest, the count ... are noted (:class:`Seen`): there the smaller network
+is not the masked one.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from tdagger.ops.external import External
 from tdagger.ops.indexing import Gather, Scan, Scatter
 from tdagger.ops.source import Const, Input, Iota, Leaf, Parameter
 from tdagger.ops.structure import Fold, Item, Reduce, Repeat
-from tdagger.prune import factors
-from tdagger.prune.bodies import applied, body_of
-from tdagger.prune.factors import Block, Factor, Term, Terms, Tie
-from tdagger.prune.shuffles import Shuffle
-from tdagger.prune.zeros import NUMBER, ZERO, Zeros, after, is_zero, whole
+from tdagger.prune.finding import factors
+from tdagger.prune.finding.bodies import applied, body_of
+from tdagger.prune.finding.factors import Block, Factor, Term, Terms, Tie
+from tdagger.prune.finding.shuffles import Shuffle
+from tdagger.prune.finding.zeros import NUMBER, ZERO, Zeros, after, is_zero, whole
 
 #: What a norm does to a dimension of which removed entries add nothing: it divides by how many there are.
 COUNTS = "counts"
@@ -121,12 +121,12 @@ class Entries:
         #: Whether that is a norm, which gets a new count.
         self._norm = False
         self.scope = Scope(graph)
-        #: Gathers that are shuffles: see :mod:`tdagger.prune.shuffles`.
+        #: Gathers that are shuffles: see :mod:`tdagger.prune.finding.shuffles`.
         self.shuffles: Mapping[Value, Shuffle] = {}
 
     @classmethod
     def of_body(cls, graph: Graph, norm: bool) -> Entries:
-        """The beginning of a walk of a body alone; see :mod:`tdagger.prune.bodies`."""
+        """The beginning of a walk of a body alone; see :mod:`tdagger.prune.finding.bodies`."""
         new = cls.__new__(cls)
         new._begin(graph)
         new._norm = norm

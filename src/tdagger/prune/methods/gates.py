@@ -30,10 +30,10 @@ from tdagger.analysis.time.timing import Device
 from tdagger.analysis.time.work import Work, works
 from tdagger.graph import Graph, is_one
 from tdagger.op import Array, Value
-from tdagger.prune.branches import Branch
-from tdagger.prune.costs import Polynomial
-from tdagger.prune.factors import Factor, Terms
-from tdagger.prune.groups import Group, Prunable
+from tdagger.prune.finding.costs import Polynomial
+from tdagger.prune.finding.factors import Factor, Terms
+from tdagger.prune.finding.groups import Group, Prunable
+from tdagger.prune.methods.branches import Branch
 
 
 class Mask(NamedTuple):

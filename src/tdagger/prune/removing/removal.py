@@ -26,12 +26,13 @@ from tdagger.library.block import block
 from tdagger.op import Array, Place, Plan, Value
 from tdagger.ops.indexing import Gather
 from tdagger.ops.source import Const, Leaf, const
-from tdagger.ops.structure import Bounds, Concat, Group, Item, Pad, Repeat, Slice, Ungroup, repeat
-from tdagger.prune.entries import Scope, is_norm
-from tdagger.prune.factors import Term, Terms
-from tdagger.prune.units import Units
+from tdagger.ops.structure import Bounds, Concat, Item, Pad, Repeat, Slice, repeat
+from tdagger.prune.finding.entries import Scope, is_norm
+from tdagger.prune.finding.factors import Term, Terms
+from tdagger.prune.finding.units import Units
+from tdagger.prune.removing.alike import exactly, scalars, unlike, with_numbers
 from tdagger.transform.axes.change import candidates, shapes_of
-from tdagger.types import DType, ResultTypes, Sized, TensorType
+from tdagger.types import ResultTypes, Sized, TensorType
 
 #: Whether each entry of a dimension stays; None if all do.
 Kept = Array | None
@@ -295,18 +296,18 @@ class Removal:
             if shapes_of(candidate, types) != shapes:
                 continue
             candidate = cast(Composite, candidate)
-            unlike = _unlike(body, candidate.body(*types))
-            if unlike == []:
+            other = unlike(body, candidate.body(*types))
+            if other == []:
                 return candidate, None
             # a number that the composite makes of sizes may be left out altogether: 1 / sqrt(1)
-            own = [before for before, _ in unlike] if unlike else _scalars(body)
-            kept = _with_numbers(candidate, _exactly(op, value, own), body, types)
+            own = [before for before, _ in other] if other else scalars(body)
+            kept = with_numbers(candidate, exactly(op, value, own), body, types)
             if kept is not None:
                 return kept, None
-            if unlike is None:
+            if other is None:
                 continue
             if recounts is None:
-                recounts, numbers = candidate, unlike[0]
+                recounts, numbers = candidate, other[0]
         return (None, None) if self._keeps_numbers or recounts is None else (recounts, numbers)
 
     def _regrouped(self, scope: Scope, value: Value, op: Composite) -> Iterator[Composite]:
@@ -385,81 +386,3 @@ def picked(value: Value, keeps: list[Kept]) -> Value:
         if kept is not None:
             value = Gather(axis, 0)(value, const(np.flatnonzero(kept)))
     return value
-
-
-def _unlike(one: Graph, other: Graph) -> list[tuple[float, float]] | None:
-    """The numbers that differ in two graphs that are the same otherwise; None if more differs.
-
-    Dimensions of size 1 may come and go by other ops: which of them is which says nothing of the entries.
-    """
-    if list(one.outputs) != list(other.outputs):
-        return None
-    pair: dict[Value, Value] = {}
-    found: list[tuple[float, float]] = []
-    stack = list(zip(one.outputs.values(), other.outputs.values(), strict=True))
-    while stack:
-        x, y = stack.pop()
-        if x.type != y.type:
-            return None
-        x, y = _under_ones(x), _under_ones(y)
-        if x in pair:
-            if pair[x] is not y:
-                return None
-            continue
-        pair[x] = y
-        if x.type != y.type or len(x.args) != len(y.args):
-            return None
-        if x.op is not y.op and not _same_repeat(x, y):
-            if not (isinstance(x.op, Const) and isinstance(y.op, Const)) or x.type.size != 1:
-                return None
-            found.append((x.op.data.item(), y.op.data.item()))
-        stack += zip(x.args, y.args, strict=True)
-    return found
-
-
-def _under_ones(value: Value) -> Value:
-    """What a value is with dimensions of size 1 elsewhere."""
-    while isinstance(value.op, Group | Ungroup | Repeat):
-        inner = value.args[0]
-        if [n for n in inner.shape if n != 1] != [n for n in value.shape if n != 1]:
-            return value
-        value = inner
-    return value
-
-
-def _same_repeat(x: Value, y: Value) -> bool:
-    if not (isinstance(x.op, Repeat) and isinstance(y.op, Repeat)):
-        return False
-    return [n or 1 for n in x.op.sizes] == [n or 1 for n in y.op.sizes]
-
-
-def _scalars(graph: Graph) -> list[float]:
-    return [v.op.data.item() for v in graph.values if isinstance(v.op, Const) and v.type.size == 1 and v.dtype.is_float]
-
-
-def _exactly(op: Composite, value: Value, numbers: list[float]) -> list[float]:
-    """Numbers of a composite's body as they are in double precision, so that it can be computed in that too."""
-    types = [a.type for a in value.args]
-    floats, f64 = {t.dtype.numpy for t in types if t.dtype.is_float}, DType.of("f64")
-    try:
-        body = op.body(*[t.with_dtype(f64) if t.dtype.is_float else t for t in types])
-    except (AttributeValueError, TypeMismatchError):  # it takes no such types
-        return numbers
-    wide = [
-        v.op.data for v in body.values if isinstance(v.op, Const) and v.type.size == 1 and v.dtype is DType.of("f64")
-    ]
-    return [next((w.item() for w in wide if any(w.astype(f).item() == n for f in floats)), n) for n in numbers]
-
-
-def _with_numbers(op: Composite, numbers: list[float], body: Graph, types: tuple[TensorType, ...]) -> Composite | None:
-    """The composite with one of the numbers for an attribute that has none, if that is what has the body."""
-    attributes = op.attributes
-    for name in [n for n, v in attributes.items() if v is None]:
-        for number in numbers:
-            try:
-                found = cast(Any, type(op))(*{**attributes, name: float(number)}.values(), op.given)
-                if _unlike(body, found.body(*types)) == []:
-                    return found
-            except (AttributeValueError, TypeError, ValueError):
-                continue
-    return None

@@ -4,7 +4,7 @@ A channel whose filter is zero still carries its bias, the shift of its norm, or
 ``constants="fold"`` the network that a smaller one equals is the one in which that stays: of a unit's parameters only
 those are zero that would let inputs through (a filter, the scale of a norm), and what the constants are to the
 entries that stay is added to a parameter which is added there anyway, or to a new one. Found with the rules of the
-core ops (:mod:`tdagger.prune.known`), for any network.
+core ops (:mod:`tdagger.prune.removing.known`), for any network.
 
 Where that isn't a number that can be added (a constant that is padded with zeros differs at borders, an activation
 of a sum that isn't a layer's) it is told: :attr:`Constants.inexact`.
@@ -12,28 +12,21 @@ of a sum that isn't a layer's) it is told: :attr:`Constants.inexact`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 
-from tdagger.composite import Composite
 from tdagger.errors import InputError
 from tdagger.graph import is_one, result_types
-from tdagger.network import Weight, Weights
 from tdagger.op import Array, Value
-from tdagger.ops.source import Buffer, Input, Leaf, Parameter, parameter
-from tdagger.ops.structure import broadcast_to
-from tdagger.prune.apply import without
-from tdagger.prune.entries import is_norm
-from tdagger.prune.known import Known, Walk, gone_of, number, unknown
-from tdagger.prune.removal import Removal
-from tdagger.prune.units import Units
+from tdagger.ops.source import Buffer, Input, Leaf, Parameter
+from tdagger.prune.finding.entries import is_norm
+from tdagger.prune.removing.known import Known, Walk, gone_of, number, unknown
+from tdagger.prune.removing.removal import Removal
 from tdagger.tensordag import TensorDAG
-from tdagger.transform.networks import place
-from tdagger.transform.surgery.edit import Edit, finished, state_of
 
 #: Uses of parameters of which removed entries are zero: ``(value, argument)``, and along which dimensions.
 Masked = dict[tuple[Value, int], tuple[int, ...]]
@@ -225,7 +218,7 @@ class Constants:
             name = cast(Leaf, leaf.op).leaf
             if self.users[leaf] != [value] or name in self.dag.graph.updates or name in self.weights:
                 continue
-            times = _response(value, args, i)
+            times = response(value, args, i)
             if times is None:
                 continue
             flat, kept = _along(missing, times), ~np.broadcast_to(args[i].gone, leaf.shape)
@@ -278,7 +271,7 @@ def _by_argument(places: Sequence[tuple[int, int]]) -> dict[int, tuple[int, ...]
     return out
 
 
-def _response(value: Value, args: Sequence[Any], i: int) -> Array | None:
+def response(value: Value, args: Sequence[Any], i: int) -> Array | None:
     """How much of a vector that is an argument is added to an op's result, entry by entry: None if it isn't added."""
     if not is_one(value) or not all(isinstance(a, Known) for a in args):
         return None
@@ -308,39 +301,6 @@ def _along(missing: Array, like: Array) -> Array | None:
         return None
 
 
-# --- the smaller network -----------------------------------------------------------------------------------
-
-
-class Folded(NamedTuple):
-    """A smaller network with constants in its biases; ``exact`` are those in double precision, by name."""
-
-    small: TensorDAG
-    removal: Removal
-    constants: Constants
-    exact: dict[str, Array]
-
-
-def folded(dag: TensorDAG, units: Units, gone: Array, keep_numbers: bool) -> Folded:
-    """The network without the entries marked in ``gone``, of which constants stay."""
-    constants = Constants(dag, Removal(units, gone, keep_numbers, place(dag.origins)))
-    small, removal = without(_with(dag, constants.weights), units, gone, keep_numbers)
-    constants.removal, constants.plain = removal, dict(removal.new)
-    exact: dict[str, Array] = {}
-    leaves = {**dag.graph.parameters, **dag.graph.buffers}
-    for name, data in constants.weights.items():
-        (kept,) = [removal.kept(t) for t in constants.scope.terms[leaves[name]]]
-        exact[name] = data if kept is None else data[kept]
-    return Folded(_added(small, removal, constants, exact), removal, constants, exact)
-
-
-def _with(dag: TensorDAG, weights: Mapping[str, Array]) -> TensorDAG:
-    new = {n: w.astype(np.asarray(dag.weights[n]).dtype) for n, w in weights.items()}
-    others = {n: n for n in dag.weights if n not in new}
-    order = list(dag.weights)
-    both = Weights.of(dag.weights, others) | Weights.of(new, {n: n for n in new})
-    return replace(dag, weights=Weights({n: both.places[n] for n in order}), source=None)
-
-
 def kept_of(constants: Constants, value: Value, array: Array) -> Array:
     """Of an array of a value's shape, or with ones, what stays."""
     for axis, term in enumerate(constants.scope.terms[value]):
@@ -348,70 +308,3 @@ def kept_of(constants: Constants, value: Value, array: Array) -> Array:
         if kept is not None and array.shape[axis] > 1:
             array = array.compress(kept, axis)
     return array
-
-
-def _added(small: TensorDAG, removal: Removal, constants: Constants, exact: dict[str, Array]) -> TensorDAG:
-    """The smaller network with new biases where there were none."""
-    if not constants.added:
-        return small
-    wanted = {removal.new[v]: kept_of(constants, v, a) for v, a in constants.added.items()}
-    edit = Edit(small)
-    state, new = state_of(small), dict[str, Array]()
-
-    def rule(value: Value, args: tuple[Any, ...]) -> Any:
-        if value not in wanted:
-            return None
-        missing = wanted[value]
-        name = _name(value, state)
-        made, data = _biased(value, args, missing, name)
-        exact[name] = data
-        new[name] = data.astype(value.dtype.numpy)
-        leaf = next(v for v in _leaves(made, args) if cast(Any, v.op).leaf == name)
-        state[name] = Weight(leaf.type, True)
-        return made
-
-    edit.run(rule)
-    weights = Weights.of(small.weights, {n: n for n in small.weights}) | Weights.of(new, {n: n for n in new})
-    made = finished(small, edit.graph(), edit.origins, weights=weights, state=state, checks=edit.checks())
-    removal.new = {v: edit.new.get(n, n) if isinstance(n, Value) else n for v, n in removal.new.items()}
-    return made
-
-
-def _leaves(value: Value, stop: tuple[Any, ...]) -> Iterator[Value]:
-    stack = [value]
-    while stack:
-        v = stack.pop()
-        if isinstance(v.op, Parameter):
-            yield v
-        stack += [a for a in v.args if not any(a is s for s in stop)]
-
-
-def _name(value: Value, state: Mapping[str, Any]) -> str:
-    own = next((cast(Any, a.op).leaf for a in value.args if isinstance(a.op, Parameter)), "")
-    module = own.rpartition(".")[0]
-    base = f"{module}.bias" if module else "bias"
-    found, n = base, 1
-    while found in state:
-        n += 1
-        found = f"{base}{n}"
-    return found
-
-
-def _biased(value: Value, args: tuple[Any, ...], missing: Array, name: str) -> tuple[Value, Array]:
-    """The value with a vector added, which is its layer's bias where it can have one; else whatever has that shape."""
-    op: Any = value.op
-    tensors: list[str] = value.op.definition.tensors if isinstance(value.op, Composite) else []
-    flat = missing.reshape(-1)
-    if "bias" in tensors and flat.size == max(missing.shape, default=1):
-        at = tensors.index("bias")
-        if not any(op.given[at:]):
-            axis: int = missing.shape.index(flat.size)
-            size = value.shape[axis]
-            vector = parameter(name, (size,), value.dtype)
-            given = tuple([g or i == at for i, g in enumerate(op.given)])
-            made: Value = type(op)(*op.attributes.values(), given)(*args, vector)
-            times = _response(made, [unknown(a.type) for a in made.args], len(args))
-            if made.type is value.type and times is not None and (times == 1).all() and times.shape[axis] == size:
-                return made, np.broadcast_to(flat, (size,)).copy()
-    leaf = parameter(name, missing.shape, value.dtype)
-    return value.op(*args) + broadcast_to(leaf, value.shape), missing

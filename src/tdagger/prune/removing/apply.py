@@ -11,9 +11,9 @@ import numpy as np
 from tdagger.graph import topological
 from tdagger.network import N, Weights
 from tdagger.op import Array
-from tdagger.prune.factors import Terms
-from tdagger.prune.removal import Kept, Removal
-from tdagger.prune.units import Units
+from tdagger.prune.finding.factors import Terms
+from tdagger.prune.finding.units import Units
+from tdagger.prune.removing.removal import Kept, Removal
 from tdagger.transform.networks import place
 from tdagger.transform.surgery.edit import Edit, finished, state_of
 

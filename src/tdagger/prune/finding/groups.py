@@ -23,11 +23,11 @@ import numpy as np
 from tdagger.analysis.axes.algebra import resolve
 from tdagger.network import Network
 from tdagger.op import Array, Value
-from tdagger.prune.costs import Polynomial
-from tdagger.prune.entries import COUNTS, Entries, is_norm
-from tdagger.prune.factors import Factor, Term
-from tdagger.prune.shuffles import as_gathers
-from tdagger.prune.units import Units
+from tdagger.prune.finding.costs import Polynomial
+from tdagger.prune.finding.entries import COUNTS, Entries, is_norm
+from tdagger.prune.finding.factors import Factor, Term
+from tdagger.prune.finding.shuffles import as_gathers
+from tdagger.prune.finding.units import Units
 from tdagger.transform.networks import place
 
 
@@ -252,7 +252,7 @@ class Prunable:
         """What isn't the same without some entries as with zeros there, and whether that is norms alone.
 
         ``keep_numbers``: norms divide by what they did, which may be all that they see of what goes. ``constants``: of
-        what goes constants stay, so that ops which aren't norms are told by :class:`tdagger.prune.constants.Constants`.
+        what goes constants stay, of which :mod:`tdagger.prune.removing.constants` tells what isn't a norm.
         """
         found: dict[str, bool] = {}
         for value, how, factors in self._sights:

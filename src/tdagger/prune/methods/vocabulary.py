@@ -22,9 +22,9 @@ from tdagger.network import N, Network
 from tdagger.op import Array, Value
 from tdagger.ops.indexing import Gather
 from tdagger.ops.source import Input, Parameter
-from tdagger.prune.apply import without
-from tdagger.prune.entries import Entries
-from tdagger.prune.units import Units
+from tdagger.prune.finding.entries import Entries
+from tdagger.prune.finding.units import Units
+from tdagger.prune.removing.apply import without
 from tdagger.transform.networks import place
 from tdagger.transform.surgery.edit import Edit, finished
 

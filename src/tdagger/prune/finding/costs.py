@@ -13,13 +13,13 @@ import numpy as np
 
 from tdagger.analysis.axes.algebra import resolve
 from tdagger.op import Array
-from tdagger.prune.factors import Factor, Terms
+from tdagger.prune.finding.factors import Factor, Terms
 
 
 class Polynomial:
     """``constant + sum of coefficient * product of the sizes of factors``.
 
-    >>> from tdagger.prune.factors import Factor
+    >>> from tdagger.prune.finding.factors import Factor
     >>> a, b = Factor(4), Factor(8)
     >>> cost = Polynomial([(2, ((a,), (b,))), (1, ((a,),))], [a, b], constant=1)
     >>> cost(np.array([4, 8])), cost(np.array([2, 8]))

@@ -18,8 +18,8 @@ import numpy as np
 
 from tdagger.analysis.axes.algebra import resolve
 from tdagger.op import Array
-from tdagger.prune.entries import Entries
-from tdagger.prune.factors import Block, Factor, Term, columns
+from tdagger.prune.finding.entries import Entries
+from tdagger.prune.finding.factors import Block, Factor, Term, columns
 
 
 class Units:

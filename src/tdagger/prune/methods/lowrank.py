@@ -202,7 +202,7 @@ class _Parts:
 
     def for_cost(self, what: str, target: float) -> list[int]:
         """The ranks with which the network costs ``target``: what keeps most for its cost stays."""
-        whole = float(self.dag.graph.total_flops()) if what == "flops" else _params(self.dag)
+        whole = float(self.dag.graph.total_flops()) if what == "flops" else params_of(self.dag)
         wanted = target * whole if target <= 1 else target
         rest = whole - sum(x.wholes[what] for x in self.layers)
         gains = [self.share(i) / x.slopes[what] for i, x in enumerate(self.layers)]
@@ -244,7 +244,8 @@ def _products(data: Statistics, name: str) -> Array | None:
     return None if layer is None else layer.products
 
 
-def _params(dag: TensorDAG) -> float:
+def params_of(dag: TensorDAG) -> float:
+    """How many numbers the parameters of a network have."""
     return float(sum(w.type.size for w in state_of(dag).values() if w.is_parameter and not w.alias_of))
 
 
@@ -344,3 +345,63 @@ def _made(dag: TensorDAG, ranks: Mapping[int, int], parts: _Parts) -> TensorDAG:
     return finished(
         dag, edit.graph(), edit.origins, weights=weights, state=state, modules=modules, checks=edit.checks()
     )
+
+
+# --- and back ----------------------------------------------------------------------------------------------
+
+
+def in_two(dag: TensorDAG, found: Sequence[Layer], data: Statistics | None = None) -> TensorDAG:
+    """The network with these layers in two parts of full rank, which compute what they did."""
+    return _made(dag, {i: x.rank for i, x in enumerate(found)}, _Parts(dag, list(found), data))
+
+
+def merged(dag: TensorDAG, found: Sequence[Layer]) -> TensorDAG:
+    """The network of :func:`in_two` with some layers in one part again, whose weight is the product of the two."""
+    users = {cast(Any, leaf.op).leaf: dag.graph.users[leaf] for leaf in dag.graph.parameters.values()}
+    second = {users[f"{x.path}.1.weight"][0]: x for x in found}
+    edit = Edit(dag)
+    state, weights, names = state_of(dag), dict[str, Array](), dict[str, str]()
+    paths = {x.path: x.weight.rpartition(".")[0] for x in found}
+    inner = {f"{p}.{side}" for p in paths for side in (0, 1)}
+    modules = {
+        paths.get(n, n): dag.modules[f"{n}.0"] if n in paths else k for n, k in dag.modules.items() if n not in inner
+    }
+    for layer in found:
+        state, name = _one(state, layer), f"{layer.path}.1.bias"
+        names |= {layer.bias: name} if layer.bias else {}
+        weights[layer.weight] = _product(dag, layer)
+
+    def rule(value: Value, args: tuple[Any, ...]) -> Any:
+        layer = second.get(value)
+        if layer is None:
+            return None
+        (inner, *_), old = value.args, layer.value.args
+        own = [Parameter(n, t.type)() for n, t in zip((layer.weight, layer.bias), old[1:], strict=False)]
+        made = cast(Any, layer.value.op).again((edit.new[inner.args[0]], *own), value.type)
+        edit.origins[made] = dag.origins.get(value, Origin())._replace(module=layer.weight.rpartition(".")[0])
+        return made
+
+    edit.run(rule)
+    kept = {n: n for n in dag.weights if n in state}
+    held = Weights.of(dag.weights, kept | names) | Weights.of(weights, {n: n for n in weights})
+    return finished(dag, edit.graph(), edit.origins, weights=held, state=state, modules=modules, checks=edit.checks())
+
+
+def _one(state: Mapping[str, Weight], layer: Layer) -> dict[str, Weight]:
+    """The state with one layer in the place of two."""
+    out: dict[str, Weight] = {}
+    for name, weight in state.items():
+        if name == f"{layer.path}.0.weight":
+            out[layer.weight] = replace(weight, type=layer.value.args[1].type)
+        elif name == f"{layer.path}.1.bias":
+            out[layer.bias] = weight
+        elif name != f"{layer.path}.1.weight":
+            out[name] = weight
+    return out
+
+
+def _product(dag: TensorDAG, layer: Layer) -> Array:
+    """The weight of the two parts of a layer."""
+    first, second = (np.asarray(dag.weights[f"{layer.path}.{i}.weight"]).astype(np.float64) for i in (0, 1))
+    rank, old = second.shape[1], layer.value.args[1].type
+    return (second.reshape(-1, rank) @ first.reshape(rank, -1)).reshape(old.shape).astype(old.dtype.numpy)

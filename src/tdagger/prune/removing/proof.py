@@ -1,7 +1,7 @@
 """The proof of a plan whose constants are folded: the network in which what goes lets no input through.
 
-As :mod:`tdagger.prune.check` for zeros: of the parameters of what goes those are zero that inputs would come through,
-and the rest is what it is.
+As :mod:`tdagger.prune.removing.check` for zeros: of the parameters of what goes those are zero that inputs would come
+through, and the rest is what it is.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from tdagger.network import Weight, Weights
 from tdagger.op import Array, Value
 from tdagger.ops.source import parameter
 from tdagger.ops.structure import Item, broadcast_to
-from tdagger.prune.check import EQUAL, Check, difference_of, outputs_of, put_back, replayed
-from tdagger.prune.constants import Constants, Folded, kept_of
-from tdagger.prune.entries import is_norm
-from tdagger.prune.known import Known
-from tdagger.prune.removal import Removal, picked
+from tdagger.prune.finding.entries import is_norm
+from tdagger.prune.removing.check import EQUAL, Check, difference_of, outputs_of, put_back, replayed
+from tdagger.prune.removing.constants import Constants, kept_of
+from tdagger.prune.removing.folding import Folded
+from tdagger.prune.removing.known import Known
+from tdagger.prune.removing.removal import Removal, picked
 from tdagger.tensordag import TensorDAG
 from tdagger.transform.diff.inputs import random_inputs
 from tdagger.transform.surgery.edit import Edit, finished, state_of
