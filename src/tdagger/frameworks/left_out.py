@@ -40,21 +40,21 @@ def of_shape(out: Value, x: Value, shape: Sequence[Any]) -> LeftOut | None:
     shown = " x ".join(map(str, given))
     old, new = [n for n in x.shape if n != 1], [n for n in given if n != 1]
     if old != new and sorted(old) == sorted(new):
-        return LeftOut(x, tuple(range(x.rank)), f"is given the shape {shown}, its own in another order", laid_out=True)
+        return LeftOut(x, tuple(range(x.rank)), f"is given the shape {shown}, its own in another order", keeps=True)
     if old == new:
         same = tuple(i for i, n in enumerate(x.shape) if x.shape.count(n) > 1 and (n != 1 or out is x))
         if same:
             return LeftOut(
-                x, same, f"is given the shape {shown}, which it has, and of which some are equal", laid_out=True
+                x, same, f"is given the shape {shown}, which it has, and of which some are equal", keeps=True
             )
     few = [i for i, n in enumerate(given) if 1 < n <= _FEW and -1 in given]
     wanted = {(math.prod(out.shape[:i]), given[i]) for i in few}
     kept = {i for i, n in enumerate(x.shape) if (math.prod(x.shape[:i]), n) in wanted}
     if kept:
-        return LeftOut(x, tuple(kept | _lost_ones(x.shape, given, out.shape)), _FEW_GIVEN.format(shown), laid_out=True)
+        return LeftOut(x, tuple(kept | _lost_ones(x.shape, given, out.shape)), _FEW_GIVEN.format(shown), keeps=True)
     lost = tuple(_lost_ones(x.shape, given, out.shape))
     what = f"has 1 entry for which the shape {shown} has no place of its own"
-    return LeftOut(x, lost, what, laid_out=True) if lost else None
+    return LeftOut(x, lost, what, keeps=True) if lost else None
 
 
 _FEW_GIVEN = "is given the shape {}, in which so few may be meant as a number"
@@ -90,4 +90,5 @@ def of_padding(out: Value, x: Value, sides: dict[int, tuple[int, int]], shown: S
     if out is not x and not one_sided:
         return None
     dims = tuple([i for i, side in sides.items() if min(side) == 0 and not said[i]])
-    return LeftOut(x, dims, f"is padded by {[int(n) for n in shown]}, which may be up to a number") if dims else None
+    what = f"is padded by {[int(n) for n in shown]}, which may be up to a number"
+    return LeftOut(x, dims, what, keeps=True) if dims else None

@@ -95,12 +95,16 @@ class Mark(NamedTuple):
     how: str
 
 
+#: Ops that lay entries out anew, all of them.
+_REGROUPING = frozenset({"group", "ungroup"})
+
+
 class Guess(NamedTuple):
     """What the program doesn't tell: a number that may have been computed from the size of ``term``, or may not.
 
     It is taken to stay. ``told_by`` is a dimension whose size, where something firm tells it, takes the guess away.
-    ``only``: it is a guess where the dimension gets so many entries. ``laid_out``: it is about where entries lie, not
-    about which there are, so that rows that are computed alike are so in any case.
+    ``only``: it is a guess where the dimension gets so many entries. ``keeps``: it is about where entries lie, or
+    how many are added, and none of a dimension that is only carried is left out whatever is meant.
     """
 
     value: Value | None
@@ -108,7 +112,7 @@ class Guess(NamedTuple):
     what: str
     told_by: Term = ()
     only: int | None = None
-    laid_out: bool = False
+    keeps: bool = False
 
 
 class Opaque(NamedTuple):
@@ -291,7 +295,7 @@ class Axes:
 
     def guess(self, term: Term, what: str, told_by: Term = ()) -> None:
         if term:
-            self.guesses.append(Guess(self._value, term, what, told_by))
+            self.guesses.append(Guess(self._value, term, what, told_by, keeps=self._value.op.name in _REGROUPING))
 
     def stays_one(self, term: Term) -> None:
         if term:

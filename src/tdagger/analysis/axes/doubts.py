@@ -54,22 +54,22 @@ _FEWEST = 2
 class LeftOut(NamedTuple):
     """Something that was done to a value and changed nothing at these sizes: of which dimensions that isn't sure.
 
-    ``only``: where these have so many entries; None: whatever others they have. ``laid_out`` as for a :class:`Guess`.
+    ``only``: where these have so many entries; None: whatever others they have. ``keeps`` as for a :class:`Guess`.
     """
 
     value: Value
     dimensions: tuple[int, ...]
     what: str
     only: int | None = None
-    laid_out: bool = False
+    keeps: bool = False
 
 
 def with_left_out(axes: Axes, left_out: Iterable[LeftOut]) -> Axes:
     """The axes, with what was left out of their graph among the guesses."""
     known = set(axes.graph.values) if left_out else set[Value]()
-    for value, dimensions, what, only, laid_out in left_out:
+    for value, dimensions, what, only, keeps in left_out:
         if value in known:
-            axes.guesses += [Guess(value, axes[value][i], what, (), only, laid_out) for i in dimensions]
+            axes.guesses += [Guess(value, axes[value][i], what, (), only, keeps) for i in dimensions]
             continue
         if only is not None:
             continue

@@ -269,7 +269,7 @@ def confirmed(named: NamedAxes, dimensions: frozenset[tuple[str, int]]) -> froze
 def carried(named: NamedAxes) -> frozenset[str]:
     """The names of axes of the inputs that are only carried: each entry is computed as if it were alone."""
     found: list[str] = []
-    doubtful = {a for guess in named.axes.guesses if not guess.laid_out for a in resolve(guess.term)}
+    doubtful = {a for guess in named.axes.guesses if not guess.keeps for a in resolve(guess.term)}
     for name in own_axes(named):
         term = resolve(named.term(name))
         if not any(a.rigid or a in doubtful for a in term):
