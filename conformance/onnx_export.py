@@ -132,7 +132,9 @@ def page(found: Mapping[str, Mapping[str, Row]]) -> str:
         right = sum(all(k == "right" for k, _ in r.get("dynamic", [["none", ""]])) for r in rows.values())
         told = ", ".join(f"{n} {k}" for k, n in counts.most_common())
         parts.append(f"## {library}\n\n{told} of {len(SUBJECTS[library]())}; any batch: {right}\n")
-        parts.append("| network | status | nodes | MB | error | export s | b = 1, 3, 7 |\n|---|---|---|---|---|---|---|")
+        parts.append(
+            "| network | status | nodes | MB | error | export s | b = 1, 3, 7 |\n|---|---|---|---|---|---|---|"
+        )
         parts += [_row(name, row) for name, row in rows.items()]
         parts.append("")
     return "\n".join(parts)

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+import torch
+from onnx import TensorProto, helper, numpy_helper
 
-from tests.frameworks.onnx.one_node import agree, floats, rng
+from tdagger.frameworks.onnx.importer import from_onnx
+from tests.frameworks.onnx.one_node import agree, floats, rng, theirs
 
 F = floats
 
@@ -151,3 +153,41 @@ def _name(case: tuple[str, list[Any], int, dict[str, Any]]) -> str:
 def test_agrees_with_onnxruntime(case: tuple[str, list[Any], int, dict[str, Any]]) -> None:
     op, inputs, opset, options = case
     agree(op, inputs, opset, **options)
+
+
+def test_a_max_unpool_of_the_places_of_a_max_pool_is_one() -> None:
+    nodes = [
+        helper.make_node("MaxPool", ["x"], ["y", "i"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("MaxUnpool", ["y", "i"], ["z"], kernel_shape=[2, 2], strides=[2, 2]),
+    ]
+    x = F(2, 3, 4, 6)
+    info = [helper.make_tensor_value_info(n, TensorProto.FLOAT, x.shape) for n in ("x", "z")]
+    made = helper.make_model(
+        helper.make_graph(nodes, "g", info[:1], info[1:]), opset_imports=[helper.make_opsetid("", 12)], ir_version=10
+    )
+    dag = from_onnx(made)
+    assert "max_unpool" in {v.op.name for v in dag.graph}
+    np.testing.assert_array_equal(dag.run(x), theirs(made, [x])[0])
+
+
+def test_layers_go_back_as_they_train() -> None:
+    """Statistics move and places are dropped under train(), not after eval()."""
+    nodes = [
+        helper.make_node("BatchNormalization", ["x", "s", "b", "m", "v"], ["y"]),
+        helper.make_node("Dropout", ["y", "p"], ["z"]),
+    ]
+    x = 1 + np.abs(F(4, 3, 2))
+    numbers = {"s": F(3), "b": F(3, seed=1), "m": F(3, seed=2), "v": np.abs(F(3)), "p": np.float32(0.5)}
+    info = [helper.make_tensor_value_info(n, TensorProto.FLOAT, x.shape) for n in ("x", "z")]
+    held = [numpy_helper.from_array(np.asarray(a), n) for n, a in numbers.items()]
+    made = helper.make_model(
+        helper.make_graph(nodes, "g", info[:1], info[1:], held), opset_imports=[helper.make_opsetid("", 15)]
+    )
+    module = from_onnx(made).to_torch()
+    given = torch.from_numpy(x)
+    before = module.state_dict()["m"].clone()
+    module.train()
+    assert (module(given) == 0).any()
+    assert (module.state_dict()["m"] != before).all()
+    module.eval()
+    assert torch.equal(module(given), module(given))

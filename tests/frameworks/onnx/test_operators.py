@@ -253,11 +253,28 @@ INDEXING: Rows = [
 ]  # fmt: skip
 
 
+#: Version 6, where broadcasting is asked for, and n-grams.
+OTHERS: Rows = [
+    ("Add", [F(2, 3, 4), F(3)], 6, {"broadcast": 1, "axis": 1, "expected": [F(2, 3, 4) + F(3)[:, None]]}),
+    ("Mul", [F(2, 3), F(3)], 6, {"broadcast": 1, "expected": [F(2, 3) * F(3)]}),
+    ("PRelu", [F(2, 3, 4), F(3)], 6,
+     {"expected": [np.where(F(2, 3, 4) < 0, F(2, 3, 4) * F(3)[:, None], F(2, 3, 4))]}),
+    ("Gemm", [F(2, 3), F(3, 4), F(4)], 6, {"broadcast": 1, "expected": [F(2, 3) @ F(3, 4) + F(4)]}),
+    *[("TfIdfVectorizer", [np.int32([[1, 1, 3, 3, 3, 7], [8, 6, 7, 5, 6, 8]])], 9, {
+        "mode": mode, "min_gram_length": low, "max_gram_length": 2, "max_skip_count": skips, "ngram_counts": [0, 4],
+        "ngram_indexes": [0, 1, 2, 3, 4, 5, 6], "pool_int64s": [2, 3, 5, 4, 5, 6, 7, 8, 6, 7],
+        **({} if mode == "TF" else {"weights": [0.5, 2.0, 3.0, 1.0, 1.5, 1.0, 4.0]}),
+    }) for mode in ("TF", "IDF", "TFIDF") for low in (1, 2) for skips in (0, 2)],
+]  # fmt: skip
+
+
 def _named(rows: Rows) -> list[Any]:
     return [pytest.param(*row, id=f"{i}-{row[0]}-{row[2]}") for i, row in enumerate(rows)]
 
 
-@pytest.mark.parametrize(("op", "inputs", "opset", "options"), _named(ELEMENTWISE + REDUCTIONS + STRUCTURE + INDEXING))
+@pytest.mark.parametrize(
+    ("op", "inputs", "opset", "options"), _named(ELEMENTWISE + REDUCTIONS + STRUCTURE + INDEXING + OTHERS)
+)
 def test_an_operator(op: str, inputs: list[Any], opset: int, options: dict[str, Any]) -> None:
     agree(op, inputs, opset, **options)
 

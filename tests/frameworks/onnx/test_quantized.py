@@ -23,18 +23,18 @@ def scales(*shape: int, seed: int = 0) -> np.ndarray:
     return rng(seed).uniform(0.02, 0.08, shape).astype(np.float32)
 
 
-U, I = np.uint8, np.int8
+U, S = np.uint8, np.int8
 ONE = np.float32(0.05)
 
 # op, inputs, opset, options
 CASES: list[tuple[str, list[Any], int, dict[str, Any]]] = [
     ("QuantizeLinear", [X, ONE, U(128)], 10, {"kinds": [T.UINT8]}),
-    ("QuantizeLinear", [X, ONE, I(-3)], 13, {"kinds": [T.INT8]}),
+    ("QuantizeLinear", [X, ONE, S(-3)], 13, {"kinds": [T.INT8]}),
     ("QuantizeLinear", [X, ONE], 13, {"kinds": [T.UINT8]}),
-    ("QuantizeLinear", [np.float32([-900, -1.5, -0.5, 0.5, 1.5, 2.5, 900]), np.float32(1), I(1)], 13,
+    ("QuantizeLinear", [np.float32([-900, -1.5, -0.5, 0.5, 1.5, 2.5, 900]), np.float32(1), S(1)], 13,
      {"kinds": [T.INT8]}),
     ("QuantizeLinear", [X, scales(3), integers(3)], 13, {"axis": 1, "kinds": [T.UINT8]}),
-    ("QuantizeLinear", [X, scales(4), integers(4, dtype=I)], 19, {"axis": -1, "kinds": [T.INT8]}),
+    ("QuantizeLinear", [X, scales(4), integers(4, dtype=S)], 19, {"axis": -1, "kinds": [T.INT8]}),
     ("QuantizeLinear", [X, np.float32(0.001), np.uint16(30000)], 21, {"kinds": [T.UINT16]}),
     ("QuantizeLinear", [X, np.float32(0.0001), np.int16(-7)], 21, {"kinds": [T.INT16]}),
     ("QuantizeLinear", [X, scales(2, 3, 2), integers(2, 3, 2)], 21,
@@ -43,7 +43,7 @@ CASES: list[tuple[str, list[Any], int, dict[str, Any]]] = [
      {"axis": 1, "block_size": 2, "kinds": [T.UINT8]}),
     ("QuantizeLinear", [X, ONE], 21, {"output_dtype": T.INT16, "kinds": [T.INT16]}),
     ("DequantizeLinear", [integers(2, 3, 4), ONE, U(128)], 10, {}),
-    ("DequantizeLinear", [integers(2, 3, 4, dtype=I), ONE], 13, {}),
+    ("DequantizeLinear", [integers(2, 3, 4, dtype=S), ONE], 13, {}),
     ("DequantizeLinear", [integers(2, 3, 4), scales(3), integers(3)], 13, {"axis": 1}),
     ("DequantizeLinear", [rng().integers(-9999, 9999, (2, 3)).astype(np.int32), ONE], 13, {}),
     ("DequantizeLinear", [integers(2, 3, 4), scales(2, 3, 2), integers(2, 3, 2)], 21, {"axis": 2, "block_size": 2}),
@@ -56,16 +56,16 @@ CASES: list[tuple[str, list[Any], int, dict[str, Any]]] = [
     ("QLinearMatMul", [integers(2, 9), ONE, U(120), integers(9, 4), ONE, U(99), np.float32(2.2), U(10)], 10,
      {"kinds": [T.UINT8]}),
     ("QLinearMatMul",
-     [integers(3, 2, 300), ONE, U(120), integers(300, 4, dtype=I), scales(4), np.zeros(4, I), np.float32(9), U(3)],
+     [integers(3, 2, 300), ONE, U(120), integers(300, 4, dtype=S), scales(4), np.zeros(4, S), np.float32(9), U(3)],
      10, {"kinds": [T.UINT8], "held": (3, 4, 5)}),
     ("QLinearConv",
      [integers(1, 2, 5, 5), ONE, U(120), integers(3, 2, 3, 3), ONE, U(99), np.float32(3.3), U(10),
       rng().integers(-999, 999, 3).astype(np.int32)], 10, {"kinds": [T.UINT8], "pads": [1, 1, 0, 1]}),
     ("QLinearConv",
-     [integers(1, 4, 6, 5), ONE, U(120), integers(6, 2, 3, 3, dtype=I), scales(6), np.zeros(6, I), np.float32(3.3),
+     [integers(1, 4, 6, 5), ONE, U(120), integers(6, 2, 3, 3, dtype=S), scales(6), np.zeros(6, S), np.float32(3.3),
       U(10)], 10, {"kinds": [T.UINT8], "strides": [2, 1], "group": 2, "held": (1, 2, 3, 4, 5, 6, 7)}),
     ("QLinearConv",
-     [integers(1, 2, 7, dtype=I), ONE, I(-4), integers(3, 2, 3, dtype=I), ONE, I(0), np.float32(3.3), I(10)], 10,
+     [integers(1, 2, 7, dtype=S), ONE, S(-4), integers(3, 2, 3, dtype=S), ONE, S(0), np.float32(3.3), S(10)], 10,
      {"kinds": [T.INT8], "dilations": [2]}),
 ]  # fmt: skip
 

@@ -10,7 +10,7 @@ import pytest
 from tdagger.frameworks.onnx.importer import from_onnx
 from tests.frameworks.onnx.one_node import agree, floats, model
 
-T, B, I, H = 4, 3, 2, 5
+T, B, N, H = 4, 3, 2, 5
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
@@ -26,7 +26,7 @@ def tensors(op: str, ways: int, **given: Any) -> list[Any]:
     }
     if op != "LSTM":
         del all_["initial_c"], all_["P"]
-    made: list[Any] = [floats(T, B, I), 0.5 * floats(ways, g * H, I), 0.5 * floats(ways, g * H, H)]
+    made: list[Any] = [floats(T, B, N), 0.5 * floats(ways, g * H, N), 0.5 * floats(ways, g * H, H)]
     rest = [None if n not in given else (a if given[n] is True else given[n]) for n, a in all_.items()]
     while rest and rest[-1] is None:
         rest.pop()

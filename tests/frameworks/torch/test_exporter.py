@@ -266,8 +266,27 @@ def test_external() -> None:
     value = foreign(foreign(M))
     with pytest.raises(td.UnsupportedError, match=r"2 x external.onnx:Foo. is an op of onnx"):
         dag_of(value).to_torch()
-    with pytest.raises(td.UnsupportedError, match="less of u64"):
-        dag_of(td.less(x(2, dtype="u64"), 3)).to_torch()
+    with pytest.raises(td.UnsupportedError, match="mod of u64"):
+        dag_of(td.mod(x(2, dtype="u64"), 3)).to_torch()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda a, b: td.less(a, b),
+        lambda a, b: td.greater_equal(a, 3),
+        lambda a, b: td.maximum(a, b),
+        lambda a, b: td.minimum(a, 2**63),
+        lambda a, b: td.reduce(a, "max"),
+        lambda a, b: td.argsort(a, 0, True),
+    ],
+)
+def test_u64_is_compared_as_unsigned(function: Any) -> None:
+    """torch has no order of u64."""
+    a, b = (np.array(n, np.uint64) for n in ([1, 2**63 + 5, 2**64 - 1, 7, 3], [2**63, 4, 2**64 - 1, 0, 3]))
+    dag = td.network(function, {"a": TensorType((5,), "u64"), "b": TensorType((5,), "u64")})
+    got = to_numpy(dag.to_torch()(to_torch(a), to_torch(b)))
+    np.testing.assert_array_equal(got, dag.run(a, b))
 
 
 # --- state -------------------------------------------------------------------------------------------------

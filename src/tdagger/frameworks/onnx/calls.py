@@ -115,7 +115,7 @@ def bind(
     parameters: list[Parameter | None] = []
     for i, name in enumerate(inputs):
         p = own[i] if i < len(own) else rule.rest
-        if not name and p is not None and p.name not in given and not p.optional and i < len(own):
+        if not name and p is not None and p.name not in given and i < len(own) and not (p.optional or p.skipped):
             raise UnsupportedError(f"its input {p.name} is missing")
         parameters.append(p if name else None)
     while parameters and parameters[-1] is None:

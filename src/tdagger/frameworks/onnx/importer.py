@@ -521,6 +521,8 @@ class _Walk(Importing):
         rule = find(domain, op, version)
         if rule is None:
             return why_not(domain, op)
+        if any(a.type in (a.GRAPH, a.GRAPHS) for a in attributes):
+            return NO_RULE  # rules take no graphs; what ONNX defines the operator by may (FlexAttention)
         return bind(rule, inputs, attributes, version, self.draw, self.model.folder)
 
     def _numbers(self, scope: Scope, p: Parameter, name: str) -> Any:

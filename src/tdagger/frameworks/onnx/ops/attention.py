@@ -223,7 +223,7 @@ def _rotary_embedding(
 
 
 @rule("LinearAttention", since=27)
-def _linear_attention(
+def linear_attention(
     query: Value, key: Value, value: Value, past_state: Value | None = None, decay: Value | None = None,
     beta: Value | None = None, *, chunk_size: int = 64, kv_num_heads: int, q_num_heads: int, scale: float = 0.0,
     update_rule: str = "gated_delta",

@@ -23,16 +23,6 @@ def _matmul(A: Value, B: Value) -> Value:
     return lib.matmul(A, B)
 
 
-@rule("Gemm")
-def _gemm_1(
-    A: Value, B: Value, C: Value, *, alpha: float = 1.0, beta: float = 1.0, broadcast: int = 0, transA: int = 0,
-    transB: int = 0,
-) -> Value:  # fmt: skip
-    """With an attribute that says whether C is broadcast, which its shape says too."""
-    del broadcast
-    return gemm(A, B, C, alpha=alpha, beta=beta, transA=transA, transB=transB)
-
-
 @rule("Gemm", since=7)
 def gemm(
     A: Value, B: Value, C: Value | None = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0,
@@ -171,7 +161,7 @@ def _deform_conv(
 
 
 @rule("CausalConvWithState", since=27)
-def _causal_conv(
+def causal_conv(
     input: Value, weight: Value, bias: Value | None = None, past_state: Value | None = None, *,
     activation: str = "none",
 ) -> tuple[Value, Value]:  # fmt: skip

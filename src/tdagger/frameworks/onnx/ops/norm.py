@@ -18,18 +18,6 @@ from tdagger.types import bool_
 # --- batch norm --------------------------------------------------------------------------------------------
 
 
-@rule("BatchNormalization")
-def _batch_norm_1(
-    X: Value, scale: Value, B: Value, mean: Statistic, var: Statistic, *, consumed_inputs: Ints = (),
-    epsilon: float = 1e-5, is_test: int = 0, momentum: float = 0.9, spatial: int = 1, wanted: Sequence[bool],
-) -> Any:  # fmt: skip
-    """Inference is asked for by an attribute."""
-    del consumed_inputs
-    if not is_test:
-        raise unsupported("it is of a version that trains unless is_test is 1")
-    return _batch_norm_7(X, scale, B, mean, var, epsilon=epsilon, momentum=momentum, spatial=spatial, wanted=wanted)
-
-
 @rule("BatchNormalization", since=7)
 def _batch_norm_7(
     X: Value, scale: Value, B: Value, mean: Statistic, var: Statistic, *, epsilon: float = 1e-5,

@@ -12,7 +12,7 @@ from tdagger import library as lib
 from tdagger.frameworks.onnx.ops.table import Ints, rule, unsupported
 from tdagger.frameworks.onnx.ops.windows import Pairs, counts, padding, per_axis, spans, windows
 from tdagger.op import Value
-from tdagger.ops.elementwise import cast, ceil, equal, floor, full_like, isnan, maximum, minimum, where
+from tdagger.ops.elementwise import Binary, cast, ceil, equal, floor, full_like, isnan, maximum, minimum, where
 from tdagger.ops.indexing import Gather, scatter
 from tdagger.ops.source import const, iota
 from tdagger.ops.structure import Group, broadcast_to, pad, reduce, slice_axis, squeeze, ungroup, unsqueeze
@@ -124,7 +124,7 @@ def _planes(shape: Sequence[int], size: int) -> Value:
     return unsqueeze(start, range(2, len(shape)))
 
 
-@rule("AveragePool")
+@rule("AveragePool", since=7)
 def average_pool(
     X: Value, *, kernel_shape: Ints, auto_pad: str = "NOTSET", ceil_mode: int = 0, count_include_pad: int = 0,
     dilations: Ints | None = None, pads: Ints | None = None, strides: Ints | None = None,
@@ -201,9 +201,10 @@ def _max_unpool(
         (m - 1) * s - low - high + k
         for m, s, k, low, high in zip(X.shape[2:], step, kernel_shape, each[:n], each[n:], strict=True)
     ]
-    start = _planes(I.shape, math.prod(sizes))
-    if I.op.name == "add" and broadcast_to(start, I.shape) in I.args:  # the places of a max pool of this size
-        out = lib.max_unpool(X, next(v for v in I.args if v is not broadcast_to(start, I.shape)), size=tuple(sizes))
+    start = broadcast_to(_planes(I.shape, math.prod(sizes)), I.shape)
+    if isinstance(I.op, Binary) and I.op.kind == "add" and start in I.args:  # the places of a max pool of this size
+        places = next(v for v in I.args if v is not start)
+        out = lib.max_unpool(X, places, size=tuple(sizes))
     else:
         total = X.shape[0] * X.shape[1] * math.prod(sizes)
         zeros = broadcast_to(full_like(slice_axis(lib.reshape(X, shape=(-1,)), 0, 0, 1), 0), (total,))

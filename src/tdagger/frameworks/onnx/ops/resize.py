@@ -32,7 +32,7 @@ class _Axis(NamedTuple):
     n: int
     out: int
     scale: float
-    #: Whether the scale is that of the file; else it is out / n.
+    #: Whether the scale is told; else it is out / n.
     given: bool
     roi: tuple[float, float]
 
@@ -131,18 +131,18 @@ def _axes(
         found = _to_sizes([X.shape[a] for a in over], sizes, policy)
     roi = roi if roi else (*(0.0,) * k, *(1.0,) * k)
     return [
-        _Axis(a, X.shape[a], out, scale, given is not None, (roi[i], roi[k + i]))
+        _Axis(a, X.shape[a], out, scale, given is not None or policy != "stretch", (roi[i], roi[k + i]))
         for i, (a, (out, scale)) in enumerate(zip(over, found, strict=True))
     ]
 
 
 def _to_sizes(have: Sequence[int], wanted: Ints, policy: str) -> list[tuple[int, float]]:
     """Sizes and scales; all axes by the scale of one if the proportions are to stay."""
-    each = [w / n if n else 1.0 for w, n in zip(wanted, have, strict=True)]
     if policy == "stretch":
-        return list(zip(wanted, each, strict=True))
+        return [(w, w / n if n else 1.0) for w, n in zip(wanted, have, strict=True)]
     if policy not in ("not_larger", "not_smaller"):
         raise unsupported(f"its keep_aspect_ratio_policy {policy} isn't known")
+    each = [w / n for w, n in zip(wanted, have, strict=True) if n]
     one = min(each) if policy == "not_larger" else max(each)
     return [(math.floor(n * one + 0.5), one) for n in have]
 

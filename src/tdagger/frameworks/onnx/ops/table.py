@@ -2,8 +2,9 @@
 
 A rule is a function whose positional parameters are the operator's inputs, in the operator's order and by the names
 of its specification, and whose keyword-only parameters are its attributes. An input that isn't given is None, so its
-parameter has a default. Inputs arrive as values; those that have to be numbers say so by their annotation, and then
-it doesn't matter whether a version of the operator has them as an input or as an attribute of that name::
+parameter has a default; one before inputs that have to be there says so by its annotation (``Value | None``). Inputs
+arrive as values; those that have to be numbers say so by their annotation, and then it doesn't matter whether a version
+of the operator has them as an input or as an attribute of that name::
 
     @rule("Squeeze")
     def squeeze(data: Value, axes: Ints | None = None) -> Value: ...
@@ -59,6 +60,8 @@ class Parameter(NamedTuple):
     number: Callable[[Array], Any] | None
     statistic: bool
     optional: bool
+    #: Whether it may be left out though others come after it that may not.
+    skipped: bool
 
 
 class OpRule(NamedTuple):
@@ -85,9 +88,7 @@ _SEQUENCES = "sequences of tensors and optional ones aren't imported"
 _CONTROL = "control flow isn't imported"
 #: Operators of ONNX that have no rule, and why.
 REASONS: dict[tuple[str, str], str] = {
-    **{("", name): _STRINGS for name in (
-        "StringConcat", "StringNormalizer", "StringSplit", "RegexFullMatch", "TfIdfVectorizer",
-    )},
+    **{("", name): _STRINGS for name in ("StringConcat", "StringNormalizer", "StringSplit", "RegexFullMatch")},
     **{("", name): _SEQUENCES for name in (
         "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength",
         "SequenceMap", "SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement", "OptionalHasElement",
@@ -126,7 +127,9 @@ def _read(function: Callable[..., Any], since: int) -> OpRule:
     rest, attributes, own = None, set[str](), list[str]()
     for p in inspect.signature(function).parameters.values():
         kind = str(p.annotation).partition(" |")[0]
-        made = Parameter(p.name, _CONVERSIONS.get(kind), kind == "Statistic", p.default is not p.empty)
+        made = Parameter(
+            p.name, _CONVERSIONS.get(kind), kind == "Statistic", p.default is not p.empty, "| None" in str(p.annotation)
+        )
         if p.kind is p.KEYWORD_ONLY:
             (own.append if p.name in _OWN else attributes.add)(p.name)
         elif p.kind is p.VAR_POSITIONAL:

@@ -469,6 +469,8 @@ _SIGNED_ALIKE = {
     "unfold", "fold", "gather", "scatter.set", "scatter.add", "scatter.multiply", "scan.sum", "scan.prod",
     "isnan", "isinf", "isfinite",
 }  # fmt: skip
+#: What compares u64: right in int64 with the highest bit turned, which keeps the order.
+_ORDERED = {"less", "less_equal", "greater", "greater_equal", "max", "min", "argsort"}
 _STORED = {"u16": "i64", "u32": "i64", "u64": "i64", "f8e4m3": "f32", "f8e5m2": "f32"}
 
 
@@ -494,9 +496,27 @@ def cannot(v: Value) -> str | None:
     if isinstance(op, External) and not (is_dotted(_target(op)) and all(is_attribute(k) for k, _ in op.keywords)):
         return f"{op} can't be the name of an op of torch"
     dtype = stored_only(v)
-    if dtype is not None and dtype.name == "u64" and _label(v) not in _SIGNED_ALIKE:
+    if dtype is not None and dtype.name == "u64" and _label(v) not in _SIGNED_ALIKE and not _is_ordered(v):
         return f"{op} of u64"
     return None
+
+
+def _is_ordered(v: Value) -> bool:
+    """Whether it compares u64, of which there are some."""
+    return _label(v) in _ORDERED and 0 not in v.args[0].shape
+
+
+def _compared(w: Writer, v: Value) -> str:
+    """A comparison of u64 in int64."""
+    op: Any = v.op
+    turned = "^ (-9223372036854775807 - 1)"
+    w.reading = lambda a, text: f"({text}.view(torch.int64) {turned})" if a.dtype.name == "u64" else text
+    try:
+        binary = isinstance(op, Binary)
+        text = _BINARY[op.kind][0].format(*w.operands(v.args)) if binary else CORE[op.name](w, v)
+    finally:
+        w.reading = None
+    return f"({text} {turned}).view(torch.uint64)" if v.dtype.name == "u64" else text
 
 
 def widened(row: Callable[[Writer, Value], str], dtype: DType) -> Row:
@@ -520,4 +540,6 @@ def core_row(v: Value) -> Row:
     """The row of a core op on arguments of these types; what has none is computed by its numpy reference."""
     row = CORE.get(v.op.name, by_numpy)
     dtype = stored_only(v)
+    if dtype is not None and dtype.name == "u64" and _is_ordered(v):
+        return _compared
     return row if dtype is None else widened(row, dtype)
