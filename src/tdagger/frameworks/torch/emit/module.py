@@ -190,7 +190,7 @@ def assembled(parts: Mapping[str, Callable[[], nn.Module]], state: Iterable[Entr
     for path, tensor, persistent in state:
         owner, _, name = path.rpartition(".")
         module = at(owner)
-        if name in _INSTANCE or path.startswith(".") or name in module._modules:
+        if not name or name in _INSTANCE or path.startswith(".") or name in module._modules:
             raise UnsupportedError(
                 f"no module of torch has a weight called {shown(path)}: rename it, dag.rename({{...}})"
             )
