@@ -168,6 +168,7 @@ X = floats(8, 3, 4)
         ([node("Reshape", "x s", "y")], {"s": np.array([-1, 12])}, lambda x: x.reshape(8, 12)),
         ([node("Reshape", "x s", "y")], {"s": np.array([0, 12])}, lambda x: x.reshape(8, 12)),
         ([node("Reshape", "x s", "y")], {"s": np.array([3, 4])}, lambda x: x.reshape(-1, 4)),
+        ([node("Pad", "x p", "y")], {"p": np.array([0, 0, 0, 0, 0, 3])}, lambda x: np.pad(x, ((0, 0), (0, 0), (0, 3)))),
         ([node("Flatten", "x", "y")], {}, lambda x: x.reshape(8, 12)),
         ([node("Expand", "t s", "e"), node("Concat", "e x", "y", axis=1)],
          {"t": floats(1, 1, 4), "s": np.array([1, 1, 4])},
