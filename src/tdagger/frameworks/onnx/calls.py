@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,14 +11,10 @@ import numpy as np
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.onnx.ops.table import OpRule, Parameter
 from tdagger.frameworks.onnx.tensors import HELD, attribute
-from tdagger.graph import result_types, topological
+from tdagger.graph import topological
 from tdagger.names import shown
-from tdagger.op import Array, Op, Value
-from tdagger.ops.external import External
+from tdagger.op import Op, Value
 from tdagger.ops.source import Const, Input, Leaf
-
-#: What is worked out while importing has at most so many elements.
-_ELEMENTS = 1 << 16
 
 
 class Template(NamedTuple):
@@ -143,44 +139,3 @@ def bind(
     own_ = "wanted" in rule.own, "types" in rule.own
     templates = {} if plain and not rule.own else None
     return Call(rule.function, tuple(parameters), keywords, *own_, plain, stated, templates)
-
-
-class Known:
-    """The numbers that values have where no input is behind them: sizes, indices, settings.
-
-    Every value is worked out once however often it is asked for, from what was worked out before, so that all of a
-    model's shape computations take time linear in it. ``weights`` may be behind them too, if they are small.
-    """
-
-    def __init__(self, weights: Mapping[str, Array]) -> None:
-        self.weights = weights
-        #: The arrays of values, None for those that aren't known.
-        self.found: dict[Value, Any] = {}
-
-    def array(self, value: Value) -> Array | None:
-        """What a value holds; None if it depends on data, or takes much to know."""
-        found = self.found
-        if value in found:
-            return found[value]
-        stack = [value]
-        while stack:
-            at = stack[-1]
-            if at in found:
-                stack.pop()
-                continue
-            if isinstance(at.op, External) or sum([t.size for t in result_types(at)]) > _ELEMENTS:
-                found[at] = None
-            elif isinstance(at.op, Leaf):
-                name = at.op.leaf
-                found[at] = self.weights[name] if at.op.name != "input" and name in self.weights else None
-            elif any(a in found and found[a] is None for a in at.args):
-                found[at] = None
-            else:
-                wait = [a for a in at.args if a not in found]
-                if wait:
-                    stack += wait
-                    continue
-                with np.errstate(all="ignore"):
-                    found[at] = at.op.run(*[found[a] for a in at.args])
-            stack.pop()
-        return found[value]

@@ -14,6 +14,7 @@ buffers by the names of the file, in its order, and initializers that nothing us
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,10 +25,11 @@ from tdagger.analysis.axes.doubts import LeftOut
 from tdagger.errors import InputError, SourceError, TDaggerError, UnsupportedError, warn
 from tdagger.frameworks.importing import Importing, Problem
 from tdagger.frameworks.onnx.again import Again
-from tdagger.frameworks.onnx.calls import OPAQUE, Call, Known, Template, bind, template_of
+from tdagger.frameworks.onnx.calls import OPAQUE, Call, Template, bind, template_of
 from tdagger.frameworks.onnx.external import results_of, written
 from tdagger.frameworks.onnx.functions import body_of, key_of, plain
 from tdagger.frameworks.onnx.held import CARRIES, READS
+from tdagger.frameworks.onnx.known import FOLDS, Known, folded, raising
 from tdagger.frameworks.onnx.left_out import FINDERS, left_out
 from tdagger.frameworks.onnx.limits import BOUNDED, check
 from tdagger.frameworks.onnx.ops import find
@@ -162,7 +164,9 @@ class _Walk(Importing):
         source = self._source(own, asked) if any(i.free for i in own) else None
         modules = self.modules.named()
         found = made, weights, signature, state, self.origins, modules, title, names, source
-        return TensorDAG(*found, left_out=self.left_out)
+        dag = TensorDAG(*found, left_out=self.left_out)
+        rules = raising({key[0] for kinds, _ in self.calls.values() for key in kinds})
+        return replace(dag.rewrite(rules), source=source) if rules else dag
 
     def _scope(
         self, imports: Any, place: str = "", module: str = "", given: Any = None, outer: Mapping[str, int] | None = None
@@ -499,6 +503,8 @@ class _Walk(Importing):
         results = call.function(*args, **keywords)
         self.note(results, origin)
         results = (results,) if isinstance(results, Value) else results
+        if op in FOLDS and not domain:
+            results = folded(results, args, self.known) or results
         if op in FINDERS and not domain:
             self.left_out += left_out(op, results, args, keywords)
         return results
