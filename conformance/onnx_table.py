@@ -69,9 +69,10 @@ is nearer to ours than to the suite's.
 Plain are tensors of numbers without control flow and data-dependent shapes (results of NonZero, Compress, Unique,
 NonMaxSuppression); a case is of the first group that fits, from the bottom up."""
 _NOTE = """\
-onnxruntime 1.32 (CPU) refuses above all what it has no kernel for. Wrong are outputs that are not the suite's: where
-the suite and the specification are at odds, an engine that follows the latter counts as wrong. Not measured here but
-named in the issue: tinygrad's frontend 83.8 % and onnx2torch 23.4 % of plain tensors."""
+onnxruntime (CPU) refuses above all what it has no kernel for; wrong are outputs that are not the suite's, its float8
+taken for what its bytes say. Where the suite and the specification are at odds, an engine that follows the latter
+counts as wrong. onnx2torch isn't installed with the project, and is in the table where somebody put it on the path;
+tinygrad's frontend, of which the issue says 83.8 % of plain tensors, isn't measured (its CPU device needs clang)."""
 
 
 def _percent(part: int, whole: int) -> str:
