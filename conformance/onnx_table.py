@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,11 +105,17 @@ def _reasons(rows: Rows) -> list[str]:
     groups: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows.values():
         if row["status"] == "unsupported":
-            groups[row.get("error", "")][row["group"]] += 1
+            groups[_without_names(row.get("error", ""))][row["group"]] += 1
     for reason, counts in sorted(groups.items(), key=lambda item: -item[1].total()):
         of = ", ".join(counts)
         lines.append(f"| {counts.total()} | {of} | {_cell(reason)} |")
     return [*lines, ""]
+
+
+def _without_names(reason: str) -> str:
+    """A reason as it is for other inputs and models."""
+    reason = re.sub(r"^input \S+ is", "an input is", reason)
+    return re.sub(r"(depends on data) \([^)]*\)", r"\1", re.sub(r"test_\w+ can't", "it can't", reason))
 
 
 def _wrong(rows: Rows) -> list[str]:
