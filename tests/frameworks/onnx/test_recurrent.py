@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tdagger.errors import UnsupportedError
 from tdagger.frameworks.onnx.importer import from_onnx
 from tests.frameworks.onnx.one_node import agree, floats, model
 
@@ -91,3 +92,11 @@ def test_usual_ones_go_back_as_those_of_torch(op: str, more: dict[str, Any]) -> 
     made = model(op, tensors(op, 1, B=True), 14, hidden_size=H, held=(1, 2, 3), **more)
     dag = from_onnx(made)
     assert op.lower() in {v.op.name for v in dag.graph}
+
+
+def test_loops_that_are_too_long_to_write_out_are_refused() -> None:
+    x = np.zeros((9000, 1, 1), np.float32)
+    one = np.ones((1, 1, 1), np.float32)
+    made = model("RNN", [x, one, one], 14, hidden_size=1, activations=["Affine"])
+    with pytest.raises(UnsupportedError, match="its 9000 steps are written out one by one, of which there may be 8192"):
+        from_onnx(made)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from tdagger import library as lib
 from tdagger.frameworks.onnx.ops.table import rule, unsupported
+from tdagger.frameworks.onnx.ops.windows import check_steps
 from tdagger.library.linear import wide
 from tdagger.op import Value
 from tdagger.ops.elementwise import cast, equal, exp, tanh, where
@@ -243,6 +244,7 @@ def linear_attention(
     fade = None if decay is None else exp(cast(heads(decay, kv_num_heads), "f32"))  # [b h t k] or [b h t 1]
     rate = None if beta is None else cast(heads(beta, beta.shape[2]), "f32")  # [b h t 1]
     outputs: list[Value] = []
+    check_steps(q.shape[2])
     for t in range(q.shape[2]):
         k_t, v_t = select(k, 2, t), select(v, 2, t)
         state = state if fade is None else state * unsqueeze(select(fade, 2, t), (3,))

@@ -10,7 +10,7 @@ import numpy as np
 
 from tdagger import library as lib
 from tdagger.frameworks.onnx.ops.table import Ints, rule, unsupported
-from tdagger.frameworks.onnx.ops.windows import Pairs, counts, padding, per_axis, spans, windows
+from tdagger.frameworks.onnx.ops.windows import Pairs, check_entries, counts, padding, per_axis, spans, windows
 from tdagger.op import Value
 from tdagger.ops.elementwise import Binary, cast, ceil, equal, floor, full_like, isnan, maximum, minimum, where
 from tdagger.ops.indexing import Gather, scatter
@@ -142,6 +142,8 @@ def average_pool(
 
 def entries(X: Value, found: _Windows, padded: bool) -> Any:
     """How many entries each window has, those of the padding among them if ``padded``."""
+    check_entries(max([n * k for n, k in zip(found.number, found.kernel, strict=True)]))
+    check_entries(math.prod(found.number))
     area = np.ones(())
     for n, (low, high), k, s, d, number in zip(
         X.shape[2:], found.pads, found.kernel, found.strides, found.dilations, found.number, strict=True

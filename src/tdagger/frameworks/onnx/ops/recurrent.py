@@ -9,6 +9,7 @@ from typing import Any
 from tdagger import library as lib
 from tdagger.frameworks.known import array_of_constant
 from tdagger.frameworks.onnx.ops.table import rule, unsupported
+from tdagger.frameworks.onnx.ops.windows import check_steps
 from tdagger.op import Value
 from tdagger.ops.elementwise import cast, maximum, minimum, tanh, where
 from tdagger.ops.source import const
@@ -166,6 +167,7 @@ Step = Callable[[Value, tuple[Value, ...], int], tuple[Value, ...]]
 
 def _unrolled(layer: _Layer, inputs: Callable[[int], Value], step: Step) -> tuple[Value, ...]:
     """Both directions, one step after the other; past its length a sequence keeps its state and gives 0."""
+    check_steps(layer.x.shape[0])
     outputs, finals = [], []
     for i in range(layer.directions):
         reverse = layer.direction == "reverse" or i == 1

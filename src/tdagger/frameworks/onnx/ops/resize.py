@@ -12,6 +12,7 @@ import numpy as np
 
 from tdagger import library as lib
 from tdagger.frameworks.onnx.ops.table import Floats, Ints, rule, unsupported
+from tdagger.frameworks.onnx.ops.windows import check_entries
 from tdagger.library.linear import wide
 from tdagger.op import Array, Value
 from tdagger.ops.elementwise import cast, floor, maximum, minimum, round_, where
@@ -129,6 +130,7 @@ def _axes(
     else:
         assert sizes is not None
         found = _to_sizes([X.shape[a] for a in over], sizes, policy)
+    check_entries(max([out for out, _ in found], default=0))
     roi = roi if roi else (*(0.0,) * k, *(1.0,) * k)
     return [
         _Axis(a, X.shape[a], out, scale, given is not None or policy != "stretch", (roi[i], roi[k + i]))
@@ -369,6 +371,7 @@ def _read(flat: Value, places: Sequence[Value], sizes: Sequence[int]) -> Value:
 def _affine_grid(theta: Value, size: Ints, *, align_corners: int = 0) -> Value:
     """The places ``theta @ (x, y, 1)`` of a grid over -1..1."""
     spatial = size[2:]
+    check_entries(math.prod(spatial) * (len(spatial) + 1))
     dtype = theta.dtype.numpy
     lines: list[Array] = []
     for n in spatial:

@@ -20,6 +20,22 @@ def short(number: float) -> float:
     return float(str(np.float32(number)))
 
 
+#: Loops that are written out have no more steps, and tables made while importing no more entries.
+_STEPS, _ENTRIES = 1 << 13, 1 << 25
+
+
+def check_steps(steps: int) -> None:
+    """UnsupportedError for a loop that would be too long to write out."""
+    if steps > _STEPS:
+        raise unsupported(f"its {steps} steps are written out one by one, of which there may be {_STEPS}")
+
+
+def check_entries(count: int) -> None:
+    """UnsupportedError for a table that would be too large to make."""
+    if count > _ENTRIES:
+        raise unsupported(f"it needs a table of {count} entries, of which there may be {_ENTRIES}")
+
+
 def per_axis(given: Sequence[int] | None, count: int, what: str, default: int = 1) -> Ints:
     """A number for each spatial axis; an empty list counts as not given."""
     found = (default,) * count if not given else tuple(given)
