@@ -302,6 +302,23 @@ def test_sizes_are_worked_out_where_they_are_needed() -> None:
         same(model, Fn(windows), torch.rand(b, s, 4))
 
 
+@pytest.mark.parametrize("shift", [1, 2])
+def test_a_roll_of_an_axis_of_any_size(shift: int) -> None:
+    """onnxruntime makes m / n of m * (1 / n), also of whole numbers: of the sizes that this works out."""
+    module = Fn(lambda x: x.roll(shift, 1) + x.std(1, keepdim=True))
+    model, _ = exported(module, torch.rand(2, 6, 4), dynamic=True)
+    for size in (3, 7):
+        same(model, module, torch.rand(2, size, 4))
+
+
+def test_one_is_never_divided() -> None:
+    x = td.input("x", (6,), "i64")
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": td.floor_divide(1, x) * x, "z": td.trunc_divide(1, x) * x}))
+    given = np.array([1, 2, 7, -1, -2, 1])
+    for got, want in zip(run(dag.to_onnx(), [given]), dag.run(given), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
 def test_an_axis_that_cannot_be_free_is_named() -> None:
     dag = td.from_torch(Small().eval(), torch.rand(2, 3, 8, 8))
     with pytest.raises(td.AxisError, match="axis nonsense can't be of any size; those that can be are"):

@@ -403,13 +403,16 @@ class _Walk(Importing):
         return results
 
     def _resolved(self, scope: Scope, inputs: list[str]) -> list[str]:
-        """The inputs of a node: "" for those that aren't given, marks for those that failed or aren't made yet."""
+        """The inputs of a node: "" for those left out before others, marks for those that failed or aren't made yet."""
         missing, failed = scope.missing, scope.failed
-        return [
+        found = [
             "" if not n or n in missing else n if n in scope.values or n in scope.tensors else
             _FAILED if n in failed else _LATER
             for n in inputs
         ]  # fmt: skip
+        while found and not found[-1]:
+            found.pop()
+        return found
 
     def _unknown(self, scope: Scope, node: Any) -> str:
         return next(n for n in node.input if n and n not in scope.missing and not scope.knows(n))

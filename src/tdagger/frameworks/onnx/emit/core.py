@@ -177,7 +177,7 @@ def _divided(w: Writer, v: Value, kind: str) -> Any:
     elif kind == "mod":
         out = w.typed("Mod", dtype, [a, b])
     else:
-        out = _floored(w, a, b, dtype)
+        out = _floored(w, x, a, b)
     if not safe and dtype.is_signed:
         other = w.typed("Neg", dtype, [a]) if kind == "floor_divide" else w.scalar(0, dtype)
         out = choose(w, negated, other, out, dtype)
@@ -194,15 +194,27 @@ def kept_apart(w: Writer, b: str, dtype: DType) -> tuple[str, str]:
     return choose(w, w.node("Or", [zero, negated]), one, b, dtype), negated
 
 
-def _floored(w: Writer, a: str, b: str, dtype: DType) -> str:
-    """The quotient that Div truncates, less 1 where the remainder has another sign than the divisor."""
-    quotient = w.typed("Div", dtype, [a, b])
+def quotient(w: Writer, x: Value, a: str, b: str) -> str:
+    """A quotient of whole numbers, truncated; ``a`` is ``x``, ``b`` neither 0 nor -1.
+
+    onnxruntime (DivMulFusion) makes m / n of m * (1 / n), also of whole numbers, so 1 is never divided.
+    """
+    known = w.array(unbroadcast(x))
+    if known is not None and known.size and (known == 1).all():
+        return w.cast(w.typed("Equal", x.dtype, [b, a], predicate=True), bool_, x.dtype)
+    return w.typed("Div", x.dtype, [a, b])
+
+
+def _floored(w: Writer, x: Value, a: str, b: str) -> str:
+    """The truncated quotient, less 1 where the remainder has another sign than the divisor."""
+    dtype = x.dtype
+    out = quotient(w, x, a, b)
     if not dtype.is_signed:
-        return quotient
+        return out
     rest = w.typed("Mod", dtype, [a, b])
-    left = w.typed("Sub", dtype, [a, w.typed("Mul", dtype, [quotient, b])])
+    left = w.typed("Sub", dtype, [a, w.typed("Mul", dtype, [out, b])])
     off = w.node("Not", [w.typed("Equal", dtype, [rest, left], predicate=True)])
-    return w.typed("Sub", dtype, [quotient, w.cast(off, bool_, dtype)])
+    return w.typed("Sub", dtype, [out, w.cast(off, bool_, dtype)])
 
 
 def _power(x: Value, n: int) -> Value:
@@ -629,7 +641,7 @@ def _signed(index: Value, n: int) -> Value:
         return index.args[1]
     if not isinstance(index.op, Where):
         return index
-    condition, turned, own = index.args
+    condition, turned, own = list(index.args)
     less_than, zero = condition.op, condition.args[1] if len(condition.args) == 2 else None
     if not (isinstance(less_than, Binary) and less_than.kind == "less" and condition.args[0] is own):
         return index

@@ -250,6 +250,8 @@ def _roi_align(
 
     The largest (mode max) is of the weighted neighbours of each sample, as onnx and onnxruntime compute it.
     """
+    if mode not in ("avg", "max") or coordinate_transformation_mode not in ("half_pixel", "output_half_pixel"):
+        raise unsupported(f"its mode {mode} or {coordinate_transformation_mode} isn't known")
     if sampling_ratio <= 0:
         raise unsupported("with sampling_ratio 0 the number of samples depends on the regions, which are data")
     half = coordinate_transformation_mode == "half_pixel"
