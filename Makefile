@@ -14,7 +14,7 @@ SEED ?= 1
 TIME ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: conformance-onnx-files conformance-prune conformance-ops conformance-axes conformance-costs conformance-layers conformance-code conformance-sizes fuzz-file help setup demo test test-slow lint format bench conformance-timm conformance-transformers fuzz clean
+.PHONY: conformance-onnx conformance-onnx-export conformance-onnx-files conformance-prune conformance-ops conformance-axes conformance-costs conformance-layers conformance-code conformance-sizes fuzz-file help setup demo test test-slow lint format bench conformance-timm conformance-transformers fuzz clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## *' '{printf "make %-24s  %s\n", $$1, $$2}'
@@ -81,6 +81,14 @@ conformance-costs: $(READY)  ## Compare the costs of every network of both sweep
 conformance-layers: $(READY)  ## Look for the layers of the networks of both sweeps after going there and back (an hour), write the table
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.layers timm
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.layers transformers
+
+conformance-onnx: $(READY)  ## Run onnx's backend suite through the importer (ten minutes; goes on where it stopped), and onnxruntime; write the table
+	OMP_NUM_THREADS=1 $(BIN)/python -m conformance.onnx_backend --engine onnxruntime || true
+	OMP_NUM_THREADS=1 $(BIN)/python -m conformance.onnx_backend
+
+conformance-onnx-export: $(READY)  ## Sweep 25 families of timm and 15 kinds of transformers as ONNX files, write the table
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.onnx_export timm
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.onnx_export transformers
 
 conformance-onnx-files: $(READY)  ## Compare real ONNX files with onnxruntime: make conformance-onnx-files FILES=folder, write the table
 	OMP_NUM_THREADS=1 $(BIN)/python -m conformance.onnx_files $(or $(FILES),build/onnx-files)

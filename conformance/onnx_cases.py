@@ -258,14 +258,25 @@ def difference(case: Case, got: Arrays, want: Arrays, values: bool = True, ours:
         return f"{len(got)} outputs instead of {len(want)}"
     for i, (g, w) in enumerate(zip(got, want, strict=True)):
         kind = case.model.graph.output[i].type.tensor_type.elem_type
-        expected = np.asarray(w)
-        of = DTYPES[kind].numpy if ours else expected.dtype
-        if g.shape != expected.shape or g.dtype != of:
-            return f"output {i} is {g.dtype}{list(g.shape)} instead of {of}{list(expected.shape)}"
-        why = _apart(g, expected, case.rtol, case.atol) if values else ""
+        why = _different(case, g, w, DTYPES[kind].numpy if ours else None, values)
         if why:
-            return f"output {i}: {why}"
+            return f"output {i} {why}"
     return ""
+
+
+def _different(case: Case, got: Any, want: Any, of: Any, values: bool) -> str:
+    if isinstance(want, list | tuple) or want is None:  # a sequence, or nothing at all
+        if want is None or got is None or len(got) != len(want):
+            return "" if got is None and want is None else "isn't as long, or not there"
+        return next((d for g, w in zip(got, want, strict=True) if (d := _different(case, g, w, of, values))), "")
+    got, expected = np.asarray(got), np.asarray(want)
+    if expected.dtype.kind in "OUS":
+        return "" if got.shape == expected.shape and got.tolist() == expected.tolist() else "isn't the same text"
+    of = expected.dtype if of is None else of
+    if got.shape != expected.shape or got.dtype != of:
+        return f"is {got.dtype}{list(got.shape)} instead of {of}{list(expected.shape)}"
+    why = _apart(got, expected, case.rtol, case.atol) if values else ""
+    return f"differs: {why}" if why else ""
 
 
 def _apart(got: Any, want: Any, rtol: float, atol: float) -> str:

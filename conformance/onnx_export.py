@@ -85,9 +85,20 @@ def work(library: str) -> Callable[[str, Callable[..., None]], None]:
                 for a, k in ((args, kwargs), another(args, kwargs))
             ]
             report(error_found=max(errors), status="ok" if max(errors) <= ALLOWED else "wrong", stage="dynamic")
+            report(again=_again(path, Path(folder) / "again.onnx", tensors((args, kwargs))[0]), stage="batches")
             report(dynamic=_batches(dag, module, leaves, tree, Path(folder) / "dynamic.onnx"))
 
     return checked
+
+
+def _again(path: Path, to: Path, leaves: Sequence[torch.Tensor]) -> str:
+    """The difference of what is imported from a file and written once more, or why there is no such file."""
+    try:
+        td.from_onnx(path).to_onnx(to)
+        onnx.checker.check_model(str(to), full_check=True)
+    except td.TDaggerError as e:
+        return short(str(e))
+    return f"{output_error(run(session(path), leaves), run(session(to), leaves)):.1e}"
 
 
 def _batches(dag: td.TensorDAG, module: Any, leaves: Any, tree: Any, path: Path) -> list[Any]:
@@ -114,14 +125,18 @@ def _batches(dag: td.TensorDAG, module: Any, leaves: Any, tree: Any, path: Path)
 
 _INTRODUCTION = """# Networks as ONNX files
 
-25 families of timm and 15 kinds of transformers, imported by `td.from_torch` and written by `dag.to_onnx(path)`. Made by
-`make conformance-onnx-export` (`conformance/onnx_export.py`); don't edit it by hand. Every file passes
+25 families of timm and 15 kinds of transformers, imported by `td.from_torch` and written by `dag.to_onnx(path)`.
+Made by `make conformance-onnx-export` (`conformance/onnx_export.py`); don't edit it by hand. Every file passes
 `onnx.checker.check_model(full_check=True)` and strict shape inference, and is run by onnxruntime on two inputs.
 
 - **error**: the largest difference to the network itself, relative to the largest number of that output; allowed: 1e-4.
 - **export s**: processor time of `to_onnx`, of the imported network.
+- **again**: the difference to the file of `td.from_onnx(path).to_onnx(...)`.
 - **b = 1, 3, 7**: what the file with the batch open (`dynamic=("b",)`) gives at these batches.
 """
+
+
+_HEAD = "| network | status | nodes | MB | error | again | export s | b = 1, 3, 7 |"
 
 
 def page(found: Mapping[str, Mapping[str, Row]]) -> str:
@@ -132,9 +147,7 @@ def page(found: Mapping[str, Mapping[str, Row]]) -> str:
         right = sum(all(k == "right" for k, _ in r.get("dynamic", [["none", ""]])) for r in rows.values())
         told = ", ".join(f"{n} {k}" for k, n in counts.most_common())
         parts.append(f"## {library}\n\n{told} of {len(SUBJECTS[library]())}; any batch: {right}\n")
-        parts.append(
-            "| network | status | nodes | MB | error | export s | b = 1, 3, 7 |\n|---|---|---|---|---|---|---|"
-        )
+        parts.append(_HEAD + "\n|" + "---|" * _HEAD.count(" | ") + "---|")
         parts += [_row(name, row) for name, row in rows.items()]
         parts.append("")
     return "\n".join(parts)
@@ -144,7 +157,8 @@ def _row(name: str, row: Row) -> str:
     error = f"{row['error_found']:.1e}" if "error_found" in row else row.get("error", "")
     dynamic = row.get("dynamic", [])
     told = "right" if dynamic and all(k == "right" for k, _ in dynamic) else "; ".join(f"{k}: {w}" for k, w in dynamic)
-    cells = (name, row["status"], row.get("nodes", ""), row.get("megabytes", ""), error, row.get("export", ""), told)
+    cells = (name, row["status"], row.get("nodes", ""), row.get("megabytes", ""), error, row.get("again", ""),
+             row.get("export", ""), told)  # fmt: skip
     return "| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |"
 
 

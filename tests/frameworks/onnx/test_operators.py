@@ -10,10 +10,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, defs, helper
 
 from tdagger.errors import InputError, UnsupportedError
 from tdagger.frameworks.onnx.importer import from_onnx
+from tdagger.frameworks.onnx.ops import find
+from tdagger.frameworks.onnx.ops.table import REASONS
 from tests.frameworks.onnx.one_node import agree, floats, model, ours, rng
 
 F = floats
@@ -253,11 +255,28 @@ INDEXING: Rows = [
 ]  # fmt: skip
 
 
+#: Version 6, where broadcasting is asked for, and n-grams.
+OTHERS: Rows = [
+    ("Add", [F(2, 3, 4), F(3)], 6, {"broadcast": 1, "axis": 1, "expected": [F(2, 3, 4) + F(3)[:, None]]}),
+    ("Mul", [F(2, 3), F(3)], 6, {"broadcast": 1, "expected": [F(2, 3) * F(3)]}),
+    ("PRelu", [F(2, 3, 4), F(3)], 6,
+     {"expected": [np.where(F(2, 3, 4) < 0, F(2, 3, 4) * F(3)[:, None], F(2, 3, 4))]}),
+    ("Gemm", [F(2, 3), F(3, 4), F(4)], 6, {"broadcast": 1, "expected": [F(2, 3) @ F(3, 4) + F(4)]}),
+    *[("TfIdfVectorizer", [np.int32([[1, 1, 3, 3, 3, 7], [8, 6, 7, 5, 6, 8]])], 9, {
+        "mode": mode, "min_gram_length": low, "max_gram_length": 2, "max_skip_count": skips, "ngram_counts": [0, 4],
+        "ngram_indexes": [0, 1, 2, 3, 4, 5, 6], "pool_int64s": [2, 3, 5, 4, 5, 6, 7, 8, 6, 7],
+        **({} if mode == "TF" else {"weights": [0.5, 2.0, 3.0, 1.0, 1.5, 1.0, 4.0]}),
+    }) for mode in ("TF", "IDF", "TFIDF") for low in (1, 2) for skips in (0, 2)],
+]  # fmt: skip
+
+
 def _named(rows: Rows) -> list[Any]:
     return [pytest.param(*row, id=f"{i}-{row[0]}-{row[2]}") for i, row in enumerate(rows)]
 
 
-@pytest.mark.parametrize(("op", "inputs", "opset", "options"), _named(ELEMENTWISE + REDUCTIONS + STRUCTURE + INDEXING))
+@pytest.mark.parametrize(
+    ("op", "inputs", "opset", "options"), _named(ELEMENTWISE + REDUCTIONS + STRUCTURE + INDEXING + OTHERS)
+)
 def test_an_operator(op: str, inputs: list[Any], opset: int, options: dict[str, Any]) -> None:
     agree(op, inputs, opset, **options)
 
@@ -419,3 +438,25 @@ def test_parts_and_bounds_follow_a_resize() -> None:
     x = F(4, 12, 5)
     big = from_onnx(made, inputs={"x": (2, 8, 3)}).resize({"x": x.shape})
     np.testing.assert_array_equal(big.run(x), from_onnx(made, inputs={"x": x.shape}).run(x))
+
+
+def test_every_operator_has_a_rule_or_a_reason() -> None:
+    """Each version from 7 on, with all its attributes and inputs; some operators are imported by the body ONNX has."""
+    strings = {("TfIdfVectorizer", "pool_strings")}
+    for schema in defs.get_all_schemas_with_history():
+        name, version = schema.name, schema.since_version
+        if (
+            schema.domain
+            or version < 7
+            or name == "Constant"
+            or (schema.deprecated and find("", name, version) is None)
+        ):
+            continue
+        rule = find("", name, version)
+        if rule is None:
+            body = schema.has_function or schema.has_context_dependent_function
+            assert body or ("", name) in REASONS, f"{name} since {version}"
+            continue
+        unknown = {a for a in schema.attributes if a not in rule.attributes and (name, a) not in strings}
+        assert not unknown, f"{name} since {version}: {unknown}"
+        assert len(schema.inputs) <= len(rule.inputs) or rule.rest is not None, f"{name} since {version}"

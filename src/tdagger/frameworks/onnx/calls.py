@@ -33,16 +33,16 @@ class Template(NamedTuple):
         if len(self.steps) == 1:
             op, places, type_ = self.steps[0]
             if len(self.results) == 1 and not self.constants:
-                made = [op.again(tuple([args[i] for i in places]), type_)]
+                made = [op.made(tuple([args[i] for i in places]), type_)]
                 return made, made
         values = [*args, *self.constants]
         for op, places, type_ in self.steps:
-            values.append(op.again(tuple([values[i] for i in places]), type_))
+            values.append(op.made(tuple([values[i] for i in places]), type_))
         return [values[i] for i in self.results], values[len(args) + len(self.constants) :]
 
 
 #: Ops that no function which makes values looks at in its arguments: what these give is known by its type.
-_OPAQUE = frozenset({
+OPAQUE = frozenset({
     "parameter", "buffer", "input", "unary", "binary", "where", "relu", "relu6", "sigmoid", "hardsigmoid", "hardswish",
     "leaky_relu", "elu", "gelu", "silu", "softplus", "softmax", "log_softmax", "matmul", "linear", "convolution",
     "convolution_transpose", "batch_norm", "layer_norm", "instance_norm", "group_norm", "max_pool", "avg_pool",
@@ -91,19 +91,6 @@ class Call(NamedTuple):
     held: int
     #: What it makes, by the types of the arguments; None where it has to be called. No dict: it always has to.
     templates: dict[Any, Template | None] | None
-
-    def template(self, args: Sequence[Value]) -> Template | None:
-        """What it makes of these arguments, where that depends on their types alone."""
-        templates = self.templates
-        if templates is None or (len(args) > 1 and (args[0] is args[1] or len(args) > len(set(args)))):
-            return None
-        for a in args:
-            if a.op.name not in _OPAQUE:
-                return None
-        types = tuple([a.type for a in args])
-        if types not in templates:
-            templates[types] = template_of(self, args)
-        return templates[types]
 
 
 def bind(

@@ -110,6 +110,26 @@ def _float_axes(f: Fields, types: Sequence[TensorType]) -> bool:
     return types[0].dtype.is_float and len(f["axes"]) > 0 and 0 not in types[0].shape
 
 
+def _spread(root: bool) -> Callable[[Writer, Value, Fields], str]:
+    """The variance over axes some of which have no number: the count is worked out of the shapes."""
+
+    def write(w: Writer, v: Value, f: Fields) -> str:
+        x = v.args[0]
+        to = computed_in("ReduceMean", x.dtype)
+        name, axes = w.cast(w.ref(x), x.dtype, to), w.ints(f["axes"])
+        away = w.node("Sub", [name, w.node("ReduceMean", [name, axes], keepdims=1)])
+        total = w.node("ReduceSum", [w.node("Mul", [away, away]), axes], keepdims=int(f["keep"]))
+        count = w.node("Sub", [w.size(math.prod([x.shape[a] for a in f["axes"]]), to), w.scalar(f["correction"], to)])
+        out = w.node("Div", [total, w.node("Max", [count, w.scalar(0, to)])])
+        return w.cast(w.node("Sqrt", [out]) if root else out, to, x.dtype)
+
+    return write
+
+
+def _counts_sizes(f: Fields, types: Sequence[TensorType]) -> bool:
+    return types[0].dtype.is_float and has_sizes(tuple([types[0].shape[a] for a in f["axes"]]))
+
+
 def _arg(op: str) -> Callable[[Writer, Value, Fields], str]:
     """The first of equals; where NaN is, onnxruntime says nothing of the order."""
 
@@ -532,8 +552,8 @@ def _max_pool(results: int) -> Callable[[Writer, Value, Fields], Any]:
             "MaxPool", [w.cast(name, x.dtype, to)], results, kernel_shape=tuple(f["kernel"]),
             strides=tuple(f["stride"]), pads=pads, dilations=tuple(f["dilation"]), ceil_mode=ceil,
         )  # fmt: skip
-        names = out if results == 2 else (out,)
-        found = [w.cast(names[0], to, x.dtype)]
+        names: Any = out if results == 2 else (out,)
+        found: list[str] = [w.cast(names[0], to, x.dtype)]
         if results == 2:
             plane = math.prod(x.shape[x.rank - n :])
             found.append(w.node("Mod", [names[1], w.size(plane)]))
@@ -813,14 +833,14 @@ def _plain_softplus(f: Fields, types: Sequence[TensorType]) -> bool:
 
 
 def _trunc_divide(w: Writer, v: Value, f: Fields) -> str:
-    y = v.args[1]
+    x, y = v.args
     a, b = w.operands(v.args)
     negated = ""
     known = w.array(unbroadcast(y))
     safe = known is not None and not ((known == 0) | ((known == -1) & v.dtype.is_signed)).any()
     if not safe:
         b, negated = core.kept_apart(w, b, v.dtype)
-    out = w.typed("Div", v.dtype, [a, b])
+    out = core.quotient(w, x, a, b)
     if negated:
         other = w.typed("Neg", v.dtype, [a])
         out = core.choose(w, negated, other, out, v.dtype)
@@ -872,6 +892,8 @@ COMPOSITES: dict[str, Rule] = {
     "square": Rule(_square, _real_number),
     "exp2": Rule(_exp2, _floats),
     "mean": Rule(_over_axes("ReduceMean"), _float_axes),
+    "variance": Rule(_spread(False), _counts_sizes),
+    "std": Rule(_spread(True), _counts_sizes),
     "over_count": Rule(_over_count, _floats),
     "argmax": Rule(_arg("ArgMax"), _orders),
     "argmin": Rule(_arg("ArgMin"), _orders),

@@ -12,12 +12,12 @@ from tdagger.composite import Composite
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.onnx.emit import special
 from tdagger.frameworks.onnx.emit.kernels import computed_in, takes
-from tdagger.frameworks.onnx.emit.writer import Row, Writer, has_sizes, number_of, permuted, reshaped
+from tdagger.frameworks.onnx.emit.writer import Row, Writer, has_sizes, number_of, permuted, reshaped, unbroadcast
 from tdagger.op import Value
-from tdagger.ops.elementwise import Binary, cast, less
+from tdagger.ops.elementwise import Binary, Where, cast, less
 from tdagger.ops.external import External, Slot
 from tdagger.ops.indexing import Gather
-from tdagger.ops.source import const
+from tdagger.ops.source import Const, const
 from tdagger.ops.structure import Permute, Reduce, Slice, broadcast_to, permute
 from tdagger.types import DType, Size, Sized, TensorType, bool_, i64
 
@@ -177,7 +177,7 @@ def _divided(w: Writer, v: Value, kind: str) -> Any:
     elif kind == "mod":
         out = w.typed("Mod", dtype, [a, b])
     else:
-        out = _floored(w, a, b, dtype)
+        out = _floored(w, x, a, b)
     if not safe and dtype.is_signed:
         other = w.typed("Neg", dtype, [a]) if kind == "floor_divide" else w.scalar(0, dtype)
         out = choose(w, negated, other, out, dtype)
@@ -194,15 +194,27 @@ def kept_apart(w: Writer, b: str, dtype: DType) -> tuple[str, str]:
     return choose(w, w.node("Or", [zero, negated]), one, b, dtype), negated
 
 
-def _floored(w: Writer, a: str, b: str, dtype: DType) -> str:
-    """The quotient that Div truncates, less 1 where the remainder has another sign than the divisor."""
-    quotient = w.typed("Div", dtype, [a, b])
+def quotient(w: Writer, x: Value, a: str, b: str) -> str:
+    """A quotient of whole numbers, truncated; ``a`` is ``x``, ``b`` neither 0 nor -1.
+
+    onnxruntime (DivMulFusion) makes m / n of m * (1 / n), also of whole numbers, so 1 is never divided.
+    """
+    known = w.array(unbroadcast(x))
+    if known is not None and known.size and (known == 1).all():
+        return w.cast(w.typed("Equal", x.dtype, [b, a], predicate=True), bool_, x.dtype)
+    return w.typed("Div", x.dtype, [a, b])
+
+
+def _floored(w: Writer, x: Value, a: str, b: str) -> str:
+    """The truncated quotient, less 1 where the remainder has another sign than the divisor."""
+    dtype = x.dtype
+    out = quotient(w, x, a, b)
     if not dtype.is_signed:
-        return quotient
+        return out
     rest = w.typed("Mod", dtype, [a, b])
-    left = w.typed("Sub", dtype, [a, w.typed("Mul", dtype, [quotient, b])])
+    left = w.typed("Sub", dtype, [a, w.typed("Mul", dtype, [out, b])])
     off = w.node("Not", [w.typed("Equal", dtype, [rest, left], predicate=True)])
-    return w.typed("Sub", dtype, [quotient, w.cast(off, bool_, dtype)])
+    return w.typed("Sub", dtype, [out, w.cast(off, bool_, dtype)])
 
 
 def _power(x: Value, n: int) -> Value:
@@ -301,7 +313,8 @@ def _along(w: Writer, v: Value) -> str | None:
     x, index = g.args
     if not (isinstance(x.op, Permute) and x.op is index.op) or [x.op.order[i] for i in order] != list(range(v.rank)):
         return None
-    return moved(w, "GatherElements", v.dtype, [w.ref(x.args[0])], [_index(w, index.args[0])], axis=x.op.order[-1])
+    places = _index(w, index.args[0], x.shape[-1])
+    return moved(w, "GatherElements", v.dtype, [w.ref(x.args[0])], [places], axis=x.op.order[-1])
 
 
 def reshape(w: Writer, v: Value) -> Any:
@@ -610,11 +623,36 @@ def _fold(w: Writer, v: Value) -> Any:
 # --- indexing ----------------------------------------------------------------------------------------------
 
 
-def _index(w: Writer, index: Value) -> str:
-    """An index as ONNX takes it: i32 or i64."""
+def _index(w: Writer, index: Value, n: int) -> str:
+    """An index of an axis of ``n`` as ONNX takes it: i32 or i64, and negative ones as they are."""
+    index = _signed(index, n)
     if index.dtype.name in ("i32", "i64"):
         return w.ref(index)
     return w.cast(w.ref(index), index.dtype, i64)
+
+
+def _signed(index: Value, n: int) -> Value:
+    """What an index was before negative ones were turned around, which ONNX does by itself."""
+    if (
+        index.op.name == "linear_index"
+        and len(index.args) == 2
+        and index.args[0].shape[index.op.attributes["axis"]] == n
+    ):
+        return index.args[1]
+    if not isinstance(index.op, Where):
+        return index
+    condition, turned, own = list(index.args)
+    less_than, zero = condition.op, condition.args[1] if len(condition.args) == 2 else None
+    if not (isinstance(less_than, Binary) and less_than.kind == "less" and condition.args[0] is own):
+        return index
+    if not (isinstance(turned.op, Binary) and turned.op.kind == "add" and turned.args[0] is own):
+        return index
+    return own if zero is not None and _is_number(zero, 0) and _is_number(turned.args[1], n) else index
+
+
+def _is_number(value: Value, number: int) -> bool:
+    op = unbroadcast(value).op
+    return isinstance(op, Const) and op.data.size == 1 and number.__class__ is not Size and op.data.item() == number
 
 
 def _gather(w: Writer, v: Value) -> Any:
@@ -623,15 +661,16 @@ def _gather(w: Writer, v: Value) -> Any:
     x, index = v.args
     axis, batch = op.axis, op.batch
     if batch == 0:
-        return moved(w, "Gather", v.dtype, [w.ref(x)], [_index(w, index)], axis=axis)
+        return moved(w, "Gather", v.dtype, [w.ref(x)], [_index(w, index, x.shape[axis])], axis=axis)
     if axis == batch == x.rank - 1 and index.rank == x.rank:
-        return moved(w, "GatherElements", v.dtype, [w.ref(x)], [_index(w, index)], axis=axis)
+        return moved(w, "GatherElements", v.dtype, [w.ref(x)], [_index(w, index, x.shape[axis])], axis=axis)
     if axis != batch:  # the indexed axis right after those of the batch, and back
         order = [*range(batch), axis, *range(batch, axis), *range(axis + 1, x.rank)]
         inner, between = index.rank - batch, axis - batch
         out = Gather(batch, batch)(permute(x, order), index)
         back = [*range(batch), *range(batch + inner, batch + inner + between), *range(batch, batch + inner)]
         return permute(out, [*back, *range(len(back), out.rank)])
+    index = _signed(index, x.shape[axis])
     places = w.node("Unsqueeze", [w.cast(w.ref(index), index.dtype, i64), w.ints([index.rank])])
     return moved(w, "GatherND", v.dtype, [w.ref(x)], [places], batch_dims=batch)
 
@@ -652,7 +691,7 @@ def _scatter(w: Writer, v: Value) -> Any:
         raise UnsupportedError("nothing can be put into a tensor of no entries")
     flat = (*updates.shape[:axis], math.prod(places), *updates.shape[axis + inner :])
     shape = (*index.shape[:batch], *[1] * (axis - batch), math.prod(places), *[1] * (x.rank - axis - 1))
-    spread = with_shape(w, _index(w, index), index.type, shape)
+    spread = with_shape(w, _index(w, index, x.shape[axis]), index.type, shape)
     if shape != flat:
         spread = w.node("Expand", [spread, w.ints(flat)])
     data, new = w.ref(x), with_shape(w, w.ref(updates), updates.type, flat)

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from tdagger.errors import UnsupportedError
+from tdagger.file.write import place_in_package
 from tdagger.frameworks.onnx.emit.writer import Branch, Node, Tensor
 from tdagger.frameworks.onnx.tensors import ONNX_DTYPES
 from tdagger.op import Array
@@ -49,7 +50,8 @@ def node_proto(node: Node, metadata: bool = True) -> onnx.NodeProto:
     for key, value in node.attributes:
         proto.attribute.append(_attribute(key, value))
     if metadata and node.origin is not None:
-        for key, value in (("module", node.origin.module), ("op", node.origin.op), ("source", node.origin.source)):
+        source = place_in_package(node.origin.source)
+        for key, value in (("module", node.origin.module), ("op", node.origin.op), ("source", source)):
             if value:
                 proto.metadata_props.add(key=f"tdagger.{key}", value=value)
     return proto

@@ -15,19 +15,16 @@ from tdagger.analysis.formulas.polynomial import (
     variable,
 )
 from tdagger.errors import AxisError
+from tdagger.frameworks.onnx.tensors import ONNX_DTYPES
 from tdagger.op import Value
-from tdagger.types import Size
+from tdagger.types import Size, i64
 
 if TYPE_CHECKING:
     from tdagger.frameworks.onnx.emit.writer import Writer
 
 
 class Sizes:
-    """Vectors of one entry (i64) that hold sizes; each is computed once.
-
-    >>> Sizes.__doc__ is None
-    False
-    """
+    """Vectors of one entry (i64) that hold sizes; each is computed once."""
 
     def __init__(self, writer: Writer, inputs: Mapping[str, Value]) -> None:
         self.writer = writer
@@ -99,6 +96,9 @@ class Sizes:
             raise _Untold
         args: Any = generator.args
         if generator.function == "floor":  # of numbers that aren't negative, which Div truncates to the same
+            if args[0] == 1:  # onnxruntime makes m / n of m * (1 / n), also of whole numbers
+                w = self.writer
+                return w.node("Cast", [w.node("Equal", [self._inner(args[1]), w.ints([1])])], to=ONNX_DTYPES[i64])
             return self._two("Div", self._inner(args[0]), self._inner(args[1]))
         if generator.function in ("min", "max"):
             return self.writer.node(generator.function.capitalize(), [self._inner(a) for a in args])

@@ -417,11 +417,13 @@ class Writer:
     # Names.
 
     def _node_name(self, op: str) -> str:
+        """The module's path and the operator; of what came from an ONNX node, that node's name."""
         origin = self._origin
-        path = ""
-        if origin is not None:
-            path = origin.module.replace(".", "/")
-        name = f"/{path}/{op}" if path else f"/{op}"
+        name = f"/{op}"
+        if origin is not None and origin.source and origin.op[:1].isupper():
+            name = origin.source if origin.op == op else f"{origin.source}/{op}"
+        elif origin is not None and origin.module:
+            name = f"/{origin.module.replace('.', '/')}/{op}"
         count = self._counts.get(name, 0)
         self._counts[name] = count + 1
         return f"{name}_{count}" if count else name
