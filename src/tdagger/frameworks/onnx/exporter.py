@@ -142,16 +142,16 @@ def _branch(branch: Branch, names: Mapping[str, str]) -> Branch:
 
 # --- models ------------------------------------------------------------------------------------------------
 
+#: Versions of operator sets of other domains, where it isn't 1.
+_VERSIONS = {"ai.onnx.ml": 3}
 #: The version of the format by operator set; 10 is the first in which nodes have metadata.
 _IR_VERSIONS = {18: 10, 19: 10, 20: 10, 21: 10, 22: 10, 23: 11, 24: 11, 25: 12, 26: 13}
 
 
 def _model(dag: TensorDAG, made: Made, opset: int, metadata: bool) -> onnx.ModelProto:
     """The model without the data of its tensors."""
-    from tdagger import __version__
-
-    model = onnx.ModelProto(ir_version=_IR_VERSIONS[opset], producer_name="tdagger", producer_version=__version__)
-    for domain, version in [("", opset), *[(d, 1) for d in sorted(made.domains)]]:
+    model = onnx.ModelProto(ir_version=_IR_VERSIONS[opset], producer_name="tdagger")
+    for domain, version in [("", opset), *[(d, _VERSIONS.get(d, 1)) for d in sorted(made.domains)]]:
         model.opset_import.add(domain=domain, version=version)
     graph = model.graph
     graph.name = dag.name or "network"

@@ -446,32 +446,43 @@ def _attention(w: Writer, v: Value, f: Fields) -> Any:
     scale = 1 / math.sqrt(q.shape[-1]) if f["scale"] is None else f["scale"]
     queries = w.cast(w.ref(q), dtype, to)
     keys = transposed(w, k, dtype, to)
-    if scale != 1.0:
-        queries, keys = _scaled(w, queries, keys, scale, to)
+    if scale != 1.0:  # on the queries, which have fewer entries than the scores
+        queries = w.node("Mul", [queries, w.scalar(scale, to)])
     scores = w.node("MatMul", [queries, keys])
-    unseen: str | None = None
-    if f["causal"]:
-        seen = _causal(w, q.shape[-2], k.shape[-2])
-        scores = w.node("Where", [seen, scores, w.scalar(-math.inf, to)])
+    lowest = w.scalar(-math.inf, to)
+    seen = _causal(w, q.shape[-2], k.shape[-2]) if f["causal"] else None
+    some: str | None = None
     if mask is not None:
         given = w.ref(unbroadcast(mask))
         if mask.dtype is bool_:
-            scores = w.node("Where", [given, scores, w.scalar(-math.inf, to)])
+            seen = given if seen is None else w.node("And", [given, seen])
         else:
-            scores = w.node("Add", [scores, w.cast(given, mask.dtype, to)])
+            given = w.cast(given, mask.dtype, to)
+            scores = w.node("Add", [scores, given])
+            if seen is not None:
+                given = w.node("Where", [seen, given, lowest])
         if not _sees(w, mask, f["causal"]):
-            top = w.node("ReduceMax", [scores, w.ints([-1])], keepdims=1)
-            unseen = w.node("Equal", [top, w.scalar(-math.inf, to)])
-    weights = w.node("Softmax", [scores], axis=-1)
-    if unseen is not None:
-        weights = w.node("Where", [unseen, w.scalar(0, to), weights])
-    out = w.node("MatMul", [weights, w.cast(w.ref(value), value.dtype, to)])
+            some = _any(w, given if mask.dtype is not bool_ else seen or given, mask, to)
+    if seen is not None:
+        scores = w.node("Where", [seen, scores, lowest])
+    out = w.node("MatMul", [w.node("Softmax", [scores], axis=-1), w.cast(w.ref(value), value.dtype, to)])
+    if some is not None:  # a query that sees no key has NaN for weights, in its own row
+        out = w.node("Where", [some, out, w.scalar(0, to)])
     return w.cast(out, to, dtype)
 
 
-def _scaled(w: Writer, queries: str, keys: str, scale: float, to: DType) -> tuple[str, str]:
-    """The scale on the queries, before they are multiplied: of fewer entries than the scores have."""
-    return w.node("Mul", [queries, w.scalar(scale, to)]), keys
+def _any(w: Writer, given: str, mask: Value, to: DType) -> str:
+    """Which queries see a key, by their mask: a column, for each mask once."""
+    bools = mask.dtype is bool_
+    if unbroadcast(mask).rank == 0:
+        return given if bools else w.node("Greater", [given, w.scalar(-math.inf, to)])
+    if not bools:
+        top = w.node("ReduceMax", [given, w.ints([-1])], keepdims=1)
+        return w.node("Greater", [top, w.scalar(-math.inf, to)])
+    if w.opset >= 20:
+        return w.node("ReduceMax", [given, w.ints([-1])], keepdims=1)
+    number = DType.of("i32")
+    return w.cast(w.node("ReduceMax", [w.cast(given, bool_, number), w.ints([-1])], keepdims=1), number, bool_)
 
 
 def _causal(w: Writer, rows: int, columns: int) -> str:

@@ -261,6 +261,9 @@ class Writer:
         found = self.arrays.get(value)
         if found is not None or isinstance(value.op, Const):
             return value.op.data if found is None and isinstance(value.op, Const) else found
+        if isinstance(value.op, Buffer) and value not in self._changing:  # positions, indices of tables
+            whole = value.dtype.is_int or value.dtype.name == "bool"
+            return self._data(value.op.leaf) if whole and value.type.bytes <= _FOLDED else None
         repeats = isinstance(value.op, Repeat)
         if not (repeats or is_reshape(value)) or has_sizes(value.type):
             return None
@@ -366,7 +369,7 @@ class Writer:
 
     def _named_result(self, value: Value) -> Any:
         op = value.op
-        array = self.array(value)
+        array = None if isinstance(op, Leaf) else self.array(value)
         if array is not None and not value.dtype.is_complex:
             return self.const(array)
         if isinstance(op, Const | Input | Parameter | Buffer) and value.dtype.is_complex:
