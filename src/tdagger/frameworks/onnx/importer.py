@@ -29,7 +29,7 @@ from tdagger.frameworks.onnx.calls import OPAQUE, Call, Template, bind, template
 from tdagger.frameworks.onnx.external import results_of, written
 from tdagger.frameworks.onnx.functions import body_of, key_of, plain
 from tdagger.frameworks.onnx.held import CARRIES, READS
-from tdagger.frameworks.onnx.known import FOLDS, Known, folded, raising
+from tdagger.frameworks.onnx.known import FOLDS, SPREADS, Known, as_numbers, folded, raising
 from tdagger.frameworks.onnx.left_out import FINDERS, left_out
 from tdagger.frameworks.onnx.limits import BOUNDED, check
 from tdagger.frameworks.onnx.ops import find
@@ -496,6 +496,8 @@ class _Walk(Importing):
                 else self._numbers(scope, p, n)
                 for p, n in zip(call.parameters, inputs, strict=False)
             ]
+        if op in SPREADS and not domain:
+            args = as_numbers(args)
         keywords = call.keywords
         if call.types:
             keywords = {**keywords, "types": [scope.held.get(n, 0) for n in inputs]}

@@ -41,6 +41,24 @@ def folded(results: Sequence[Any], args: Sequence[Any], known: Known) -> tuple[V
     return tuple([const(a, r.dtype) for a, r in zip(arrays, results, strict=True)])
 
 
+#: Operators for which a number of rank 0 is the same as one of rank 1 and more, beside what has as many dimensions.
+SPREADS = frozenset({"Add", "Div", "Max", "Min", "Mul", "Pow", "Sub"})
+
+
+def as_numbers(args: Sequence[Any]) -> list[Any]:
+    """Arguments with constants of one entry as numbers, where another argument has their dimensions.
+
+    Beside a batch of one, such an entry could be taken for one of that axis.
+    """
+    most = max([a.rank for a in args if isinstance(a, Value) and not isinstance(a.op, Const)], default=-1)
+    return [
+        const(a.op.data.reshape(()), a.dtype)
+        if isinstance(a, Value) and isinstance(a.op, Const) and 0 < a.rank <= most and a.type.size == 1
+        else a
+        for a in args
+    ]
+
+
 def raising(operators: Collection[str]) -> tuple[Any, ...]:
     """The rules that put composites in the place of what is written out, where a model has operators for it."""
     rules: tuple[Any, ...] = ()
