@@ -172,17 +172,27 @@ def _compared(path: Path, found: Sequence[Any], given: Mapping[str, Any], expect
     error = _error(found, expected, subject)
     if error.startswith("ok") or not subject.step:
         return error
+    apart: list[str] = []
     for seed in range(3):
         rng = np.random.default_rng(seed)
         near = {
             n: a * (1 + 1e-6 * rng.standard_normal(a.shape)).astype(a.dtype) if a.dtype.kind == "f" else a
             for n, a in given.items()
         }
-        other = _error(found, _by_onnxruntime(path, near), subject)
-        if other.startswith("ok"):
-            own = _error(_by_onnxruntime(path, near), expected, subject)
-            return f"{other} of inputs 1e-6 apart, of which onnxruntime's own differ: {own.removeprefix('WRONG: ')}"
+        others = _by_onnxruntime(path, near)
+        same = _error(found, others, subject)
+        apart.append(_error(others, expected, subject))
+        if same.startswith("ok"):
+            return f"{same} on inputs 1e-6 apart, where onnxruntime's own: {apart[-1].removeprefix('WRONG: ')}"
+    own = max(apart, key=_part)
+    if _part(error) <= _part(own):
+        return f"ok as near as onnxruntime on inputs 1e-6 apart, where its own: {own.removeprefix('WRONG: ')}"
     return error
+
+
+def _part(error: str) -> float:
+    """The part of the entries that an error says are more than a step apart."""
+    return float(error.split("%")[0].removeprefix("WRONG: ")) if "%" in error else 0.0
 
 
 # --- steps -------------------------------------------------------------------------------------------------
