@@ -423,6 +423,18 @@ def _order() -> list[Sample]:
                     by_torch(lambda x, k=k, d=descending: tuple(torch.topk(x, k, 1, d))),
                 )
             )
+        ties = numbers((4, 9)).round()
+        found.append(
+            Sample(
+                "topk",
+                f"stable {descending}",
+                lambda x, d=descending: td.topk(x, k=5, axis=1, largest=d, stable=True),
+                (ties,),
+                by_torch(
+                    lambda x, d=descending: tuple(t[:, :5] for t in torch.sort(x, dim=1, descending=d, stable=True))
+                ),
+            )
+        )
         for d in (*FLOATS, *INTS):
             distinct = (
                 np.unique(edges(d).astype(np.float64 if edges(d).dtype.kind == "V" else edges(d).dtype))

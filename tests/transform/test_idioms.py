@@ -64,6 +64,12 @@ def test_rms_norm() -> None:
     assert found(_rms, x.bfloat16(), w.bfloat16(), tolerance=2e-2) == ["rms_norm"]
 
 
+def test_one_over_a_root_is_a_root_below() -> None:
+    """As exporters to ONNX write it."""
+    dag = td.network(lambda x: x * (1.0 / td.sqrt(td.mean(x * x, axes=(-1,), keep=True) + 1e-6)), {"x": (2, 8)})
+    assert [v.op.name for v in dag.raise_().values] == ["input", "rms_norm"]
+
+
 ACTIVATIONS: dict[str, tuple[str, Callable[..., Any]]] = {
     "erf": ("gelu", lambda x: 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))),
     "erf of a product": ("gelu", lambda x: x * (0.5 * (1 + torch.erf(x * 0.7071067811865476)))),
@@ -93,7 +99,9 @@ def test_another_function_is_left_alone() -> None:
 
 def _attention(how: str) -> Callable[..., Any]:
     def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        if how == "scaled before":
+        if how == "both scaled":
+            scores = (q * 8**-0.25) @ (k.transpose(-1, -2) * 8**-0.25)
+        elif how == "scaled before":
             scores = (q / math.sqrt(8)) @ k.transpose(-1, -2)
         elif how == "einsum":
             scores = torch.einsum("bhqd,bhkd->bhqk", q, k) * 8**-0.5
@@ -110,7 +118,7 @@ def _attention(how: str) -> Callable[..., Any]:
     return forward
 
 
-@pytest.mark.parametrize("how", ["scaled before", "scaled after", "chosen", "all", "dropout", "einsum"])
+@pytest.mark.parametrize("how", ["scaled before", "scaled after", "chosen", "all", "both scaled", "dropout", "einsum"])
 def test_attention(how: str) -> None:
     q, k, v = (torch.randn(2, 3, 5, 8) for _ in range(3))
     names = found(_attention(how), q, k, v, torch.randn(2, 1, 5, 5))

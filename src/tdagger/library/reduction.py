@@ -187,7 +187,11 @@ def _check_topk(x: Value, **attributes: Any) -> tuple[tuple[Value], dict[str, An
 
 
 @composite(prepare=_check_topk)
-def topk(x: Value, *, k: int, axis: int, largest: bool = True) -> tuple[Value, Value]:
-    """The ``k`` largest (or smallest) entries along ``axis`` in order, and where they were (i64)."""
+def topk(x: Value, *, k: int, axis: int, largest: bool = True, stable: bool = False) -> tuple[Value, Value]:
+    """The ``k`` largest (or smallest) entries along ``axis`` in order, and where they were (i64).
+
+    Of equal entries the first come first; a framework may take others, unless it has to be ``stable``.
+    """
+    del stable
     index = slice_axis(argsort(x, axis, largest), axis, 0, k)
     return take_along(x, index, axis), index

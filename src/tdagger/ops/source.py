@@ -26,12 +26,9 @@ class Leaf(Op):
     @classmethod
     def of(cls, leaf: str, type_: TensorType) -> Value:
         """The value of a name and a type: as ``cls(leaf, type_)()`` with half the work, for a file has thousands."""
-        key = (cls, (leaf, type_))
-        found: Any = cls._interned.get(key)
-        if found is None:
-            found = object.__new__(cls)
-            found.__dict__.update(leaf=leaf, type=type_)
-            found = found._intern(key)
+        found: Any = object.__new__(cls)
+        found.__dict__.update(leaf=leaf, type=type_)
+        found = found._intern((cls, (leaf, type_)))  # the one there is, if there is one
         return found.made((), type_)
 
     def infer(self) -> ValueType:

@@ -117,6 +117,21 @@ def test_same_padding_of_a_dilated_convolution() -> None:
         agree("Conv", [x, w], 11, auto_pad=auto_pad, dilations=[3], expected=[expected])
 
 
+def test_same_padding_is_never_negative() -> None:
+    """Windows of 1 entry with a stride of 3 begin at the first, as in TensorFlow; onnxruntime's begin at the second."""
+    x = np.arange(3, dtype=np.float32).reshape(1, 1, 3)
+    for op in ("AveragePool", "LpPool", "MaxPool"):
+        agree(op, [x], 12, kernel_shape=[1], strides=[3], auto_pad="SAME_UPPER", expected=[np.float32([[[0]]])])
+
+
+def test_same_padding_of_a_transposed_convolution_gives_size_times_stride() -> None:
+    """In onnxruntime what the windows reach: 5."""
+    x, w = np.ones((1, 1, 2), np.float32), np.float32([[[1, 2]]])
+    agree(
+        "ConvTranspose", [x, w], 11, strides=[3], auto_pad="SAME_UPPER", expected=[np.float32([[[1, 2, 0, 1, 2, 0]]])]
+    )
+
+
 def test_the_odd_entry_of_an_output_shape_is_cut_off_at_the_start() -> None:
     x, w = np.ones((1, 1, 2), np.float32), np.float32([[[1, 2, 4]]])
     agree("ConvTranspose", [x, w], 11, output_shape=[3], expected=[np.float32([[[3, 6, 4]]])])

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import tdagger as td
-from tests.frameworks.onnx.small import floats, model, node
+from tests.frameworks.onnx.small import floats, info, model, node
 
 
 def _whole() -> bytes:
@@ -34,7 +34,7 @@ def _whole() -> bytes:
             node("ConstantOfShape", "u", "k", value=value), node("Range", "zero five one_", "rg"),
             node("Slice", "z zeros one", "zz"), node("Pad", "z pads", "pp"),
         ],
-        {"x": ("b", 2, 4, 4), "q": (3, 1, 2)}, ["y", "z", "h", "k", "rg", "zz", "pp"],
+        {"x": ("b", 2, 4, 4), "q": (3, 1, 2)}, ["y", "z", "h", "k", info("rg", None, TensorProto.INT64), "zz", "pp"],
         {
             "w": floats(3, 2, 3, 3), "bias": floats(3), "sc": np.ones(3, np.float32), "zero": np.int64(0),
             "zeros": np.array([0]), "one": np.array([1]), "fc": floats(2, 12), "fb": floats(2),

@@ -10,10 +10,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, defs, helper
 
 from tdagger.errors import InputError, UnsupportedError
 from tdagger.frameworks.onnx.importer import from_onnx
+from tdagger.frameworks.onnx.ops import find
+from tdagger.frameworks.onnx.ops.table import REASONS
 from tests.frameworks.onnx.one_node import agree, floats, model, ours, rng
 
 F = floats
@@ -436,3 +438,25 @@ def test_parts_and_bounds_follow_a_resize() -> None:
     x = F(4, 12, 5)
     big = from_onnx(made, inputs={"x": (2, 8, 3)}).resize({"x": x.shape})
     np.testing.assert_array_equal(big.run(x), from_onnx(made, inputs={"x": x.shape}).run(x))
+
+
+def test_every_operator_has_a_rule_or_a_reason() -> None:
+    """Each version from 7 on, with all its attributes and inputs; some operators are imported by the body ONNX has."""
+    strings = {("TfIdfVectorizer", "pool_strings")}
+    for schema in defs.get_all_schemas_with_history():
+        name, version = schema.name, schema.since_version
+        if (
+            schema.domain
+            or version < 7
+            or name == "Constant"
+            or (schema.deprecated and find("", name, version) is None)
+        ):
+            continue
+        rule = find("", name, version)
+        if rule is None:
+            body = schema.has_function or schema.has_context_dependent_function
+            assert body or ("", name) in REASONS, f"{name} since {version}"
+            continue
+        unknown = {a for a in schema.attributes if a not in rule.attributes and (name, a) not in strings}
+        assert not unknown, f"{name} since {version}: {unknown}"
+        assert len(schema.inputs) <= len(rule.inputs) or rule.rest is not None, f"{name} since {version}"

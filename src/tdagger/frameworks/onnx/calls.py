@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,14 +11,10 @@ import numpy as np
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.onnx.ops.table import OpRule, Parameter
 from tdagger.frameworks.onnx.tensors import HELD, attribute
-from tdagger.graph import result_types, topological
+from tdagger.graph import topological
 from tdagger.names import shown
-from tdagger.op import Array, Op, Value
-from tdagger.ops.external import External
+from tdagger.op import Op, Value
 from tdagger.ops.source import Const, Input, Leaf
-
-#: What is worked out while importing has at most so many elements.
-_ELEMENTS = 1 << 16
 
 
 class Template(NamedTuple):
@@ -33,16 +29,16 @@ class Template(NamedTuple):
         if len(self.steps) == 1:
             op, places, type_ = self.steps[0]
             if len(self.results) == 1 and not self.constants:
-                made = [op.again(tuple([args[i] for i in places]), type_)]
+                made = [op.made(tuple([args[i] for i in places]), type_)]
                 return made, made
         values = [*args, *self.constants]
         for op, places, type_ in self.steps:
-            values.append(op.again(tuple([values[i] for i in places]), type_))
+            values.append(op.made(tuple([values[i] for i in places]), type_))
         return [values[i] for i in self.results], values[len(args) + len(self.constants) :]
 
 
 #: Ops that no function which makes values looks at in its arguments: what these give is known by its type.
-_OPAQUE = frozenset({
+OPAQUE = frozenset({
     "parameter", "buffer", "input", "unary", "binary", "where", "relu", "relu6", "sigmoid", "hardsigmoid", "hardswish",
     "leaky_relu", "elu", "gelu", "silu", "softplus", "softmax", "log_softmax", "matmul", "linear", "convolution",
     "convolution_transpose", "batch_norm", "layer_norm", "instance_norm", "group_norm", "max_pool", "avg_pool",
@@ -91,19 +87,6 @@ class Call(NamedTuple):
     held: int
     #: What it makes, by the types of the arguments; None where it has to be called. No dict: it always has to.
     templates: dict[Any, Template | None] | None
-
-    def template(self, args: Sequence[Value]) -> Template | None:
-        """What it makes of these arguments, where that depends on their types alone."""
-        templates = self.templates
-        if templates is None or (len(args) > 1 and (args[0] is args[1] or len(args) > len(set(args)))):
-            return None
-        for a in args:
-            if a.op.name not in _OPAQUE:
-                return None
-        types = tuple([a.type for a in args])
-        if types not in templates:
-            templates[types] = template_of(self, args)
-        return templates[types]
 
 
 def bind(
@@ -156,44 +139,3 @@ def bind(
     own_ = "wanted" in rule.own, "types" in rule.own
     templates = {} if plain and not rule.own else None
     return Call(rule.function, tuple(parameters), keywords, *own_, plain, stated, templates)
-
-
-class Known:
-    """The numbers that values have where no input is behind them: sizes, indices, settings.
-
-    Every value is worked out once however often it is asked for, from what was worked out before, so that all of a
-    model's shape computations take time linear in it. ``weights`` may be behind them too, if they are small.
-    """
-
-    def __init__(self, weights: Mapping[str, Array]) -> None:
-        self.weights = weights
-        #: The arrays of values, None for those that aren't known.
-        self.found: dict[Value, Any] = {}
-
-    def array(self, value: Value) -> Array | None:
-        """What a value holds; None if it depends on data, or takes much to know."""
-        found = self.found
-        if value in found:
-            return found[value]
-        stack = [value]
-        while stack:
-            at = stack[-1]
-            if at in found:
-                stack.pop()
-                continue
-            if isinstance(at.op, External) or sum([t.size for t in result_types(at)]) > _ELEMENTS:
-                found[at] = None
-            elif isinstance(at.op, Leaf):
-                name = at.op.leaf
-                found[at] = self.weights[name] if at.op.name != "input" and name in self.weights else None
-            elif any(a in found and found[a] is None for a in at.args):
-                found[at] = None
-            else:
-                wait = [a for a in at.args if a not in found]
-                if wait:
-                    stack += wait
-                    continue
-                with np.errstate(all="ignore"):
-                    found[at] = at.op.run(*[found[a] for a in at.args])
-            stack.pop()
-        return found[value]

@@ -14,6 +14,7 @@ buffers by the names of the file, in its order, and initializers that nothing us
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,10 +25,11 @@ from tdagger.analysis.axes.doubts import LeftOut
 from tdagger.errors import InputError, SourceError, TDaggerError, UnsupportedError, warn
 from tdagger.frameworks.importing import Importing, Problem
 from tdagger.frameworks.onnx.again import Again
-from tdagger.frameworks.onnx.calls import Call, Known, Template, bind
+from tdagger.frameworks.onnx.calls import OPAQUE, Call, Template, bind, template_of
 from tdagger.frameworks.onnx.external import results_of, written
 from tdagger.frameworks.onnx.functions import body_of, key_of, plain
 from tdagger.frameworks.onnx.held import CARRIES, READS
+from tdagger.frameworks.onnx.known import FOLDS, SPREADS, Known, as_numbers, folded, raising
 from tdagger.frameworks.onnx.left_out import FINDERS, left_out
 from tdagger.frameworks.onnx.limits import BOUNDED, check
 from tdagger.frameworks.onnx.ops import find
@@ -119,8 +121,11 @@ class _Walk(Importing):
         self.constants: set[str] = set()
         self.known = Known(self.tensors)
         self.modules = Modules()
+        #: The classes of ops that made what templates may be used on.
+        self.opaque: set[Any] = set()
+        self.weights: dict[tuple[TensorType, bool], Weight] = {}
         #: How nodes of each kind call their rules, by the versions of operator sets.
-        self.calls: dict[Any, dict[Any, Call | str]] = {}
+        self.calls: dict[Any, tuple[dict[Any, Call | str], dict[Any, Any]]] = {}
         self.functions = {key_of(f): f for f in model.proto.functions}
         self.bodies: dict[Any, Any] = {}
         self.depth = self.inside = 0
@@ -146,7 +151,7 @@ class _Walk(Importing):
         if self.problems:
             raise self.error(what="nodes")
         outputs = self._outputs(scope)
-        if not all(isinstance(n, str) for n in (*given, *outputs, *self.tensors.held)):
+        if {type(n) for n in (*given, *outputs, *self.tensors.held)} != {str}:  # what isn't text comes as bytes
             raise TypeError("a name that isn't text")
         if not asked.quiet:
             self._tell_lies(scope)
@@ -159,7 +164,9 @@ class _Walk(Importing):
         source = self._source(own, asked) if any(i.free for i in own) else None
         modules = self.modules.named()
         found = made, weights, signature, state, self.origins, modules, title, names, source
-        return TensorDAG(*found, left_out=self.left_out, rows=True)
+        dag = TensorDAG(*found, left_out=self.left_out, rows=True)
+        rules = raising({key[0] for kinds, _ in self.calls.values() for key in kinds})
+        return replace(dag.rewrite(rules), source=source) if rules else dag
 
     def _scope(
         self, imports: Any, place: str = "", module: str = "", given: Any = None, outer: Mapping[str, int] | None = None
@@ -167,7 +174,7 @@ class _Walk(Importing):
         """A scope; not all bodies of ONNX say its version, which then is that around them."""
         versions = {**(outer or {}), **_versions(imports)}
         scope = Scope(versions, place, module, given)
-        scope.calls = self.calls.setdefault(tuple(sorted(versions.items())), scope.calls)
+        scope.calls, scope.quick = self.calls.setdefault(tuple(sorted(versions.items())), (scope.calls, scope.quick))
         return scope
 
     def _source(self, own: Sequence[Declared], asked: Asked) -> Again:
@@ -200,7 +207,7 @@ class _Walk(Importing):
 
     def _inputs(self, scope: Scope, values: Mapping[str, Any]) -> list[Declared]:
         """What the file says of the inputs; those with values are constants."""
-        found = inputs_of(self.graph)
+        found = inputs_of(self.graph, self.tensors.held)
         kinds = {i.name: i.type.tensor_type.elem_type for i in self.graph.input}
         scope.held.update((i.name, kinds[i.name]) for i in found if kinds[i.name] in HELD)
         odd = values.keys() - {i.name for i in found}
@@ -227,11 +234,14 @@ class _Walk(Importing):
 
     def _state(self) -> dict[str, Weight]:
         """All weights in the order of the file; initializers that nothing uses with them."""
+        state, used = self.state, self.used
+        if len(state) == len(self.tensors.held):
+            return {n: state[n] for n in self.tensors.held}
         found: dict[str, Weight] = {}
         initial = {t.name for t in self.graph.initializer} | {t.values.name for t in self.graph.sparse_initializer}
         for name in self.tensors.held:
-            weight = self.state.get(name)
-            if weight is None and name in initial and name not in self.used:
+            weight = state.get(name)
+            if weight is None and name in initial and name not in used:
                 try:
                     kind = self.tensors.type(name)
                 except UnsupportedError:
@@ -290,23 +300,43 @@ class _Walk(Importing):
         learned = _is_learned(kind) and not (kind.size == 1 and name in self.constants)
         if learned and not statistic:
             found = Learned.of(name, kind)
-            self.state[name] = Weight(kind, True)
+            self.state[name] = self._weight(kind, True)
         elif learned or kind.size > _MANY or (dtype.is_int and dtype.bytes == 1 and kind.rank > 1):
             found = Buffer.of(name, kind)
-            self.state[name] = Weight(kind, False)
+            self.state[name] = self._weight(kind, False)
         else:
             found = const(self.tensors[name], dtype)
         self.leaves[name] = found
+        return found
+
+    def _weight(self, kind: TensorType, learned: bool) -> Weight:
+        key = kind, learned
+        found = self.weights.get(key)
+        if found is None:
+            found = self.weights[key] = Weight(kind, learned)
         return found
 
     # Nodes.
 
     def _nodes(self, scope: Scope, nodes: Sequence[Any], is_sorted: bool = False) -> None:
         values, tensors = scope.values, scope.tensors
+        quick = scope.quick if scope.attributes is None else {}
         for number, node in enumerate(nodes):
             try:
-                op, name, inputs, outputs = node.op_type, node.name, list(node.input), node.output
-                domain = node.domain
+                op, domain, inputs, outputs, attributes = (
+                    node.op_type, node.domain, node.input[:], node.output[:], node.attribute
+                )  # fmt: skip
+                given = tuple([a.SerializeToString() for a in attributes]) if attributes else ()
+                key = (op, domain, len(inputs), given)
+                known = quick.get(key)
+                if known is not None and not scope.held:
+                    results = self._from_template(scope, node, op, inputs, known)
+                    if results is not None:
+                        if len(outputs) == 1 and outputs[0] and outputs[0] not in values and outputs[0] not in tensors:
+                            values[outputs[0]] = results[0]
+                        else:
+                            self._name(scope, outputs, results)
+                        continue
                 if op == "Constant" and not plain(domain):
                     self._constant(scope, node)
                     continue
@@ -317,34 +347,72 @@ class _Walk(Importing):
                 if _LATER in inputs:
                     if is_sorted:
                         raise SourceError(f"its input {shown(self._unknown(scope, node))} is made by nothing")
-                    known = {*values, *tensors, *scope.missing, *scope.failed}
-                    return self._nodes(scope, in_order(nodes[number:], known), True)
+                    taken = {*values, *tensors, *scope.missing, *scope.failed}
+                    return self._nodes(scope, in_order(nodes[number:], taken), True)
                 if _FAILED in inputs:
                     scope.failed.update(n for n in outputs if n)
                     continue
-                origin = Origin(scope.module or self.modules.of(node, name, op), op, scope.place + name)
-                results = self._called(scope, node, op, domain, inputs, origin)
+                results = self._called(scope, node, op, domain, inputs, key, quick)
                 if len(results) < len(outputs) or None in results:
                     self._all_made(node, results)
-                for out, result in zip(outputs, results, strict=False):
-                    if out:
-                        if out in values or out in tensors:
-                            raise SourceError(f"{shown(out)} is made twice, or is an input or a tensor too")
-                        values[out] = result
+                self._name(scope, outputs, results)
             except SourceError as e:
                 raise SourceError(f"node {scope.place}{place_of(node)} of {self.model.name}: {e}") from e
             except Exception as e:  # a rule meets attributes and types that nobody wrote it for
                 self._failed(scope, node, e)
         return None
 
+    def _name(self, scope: Scope, outputs: Sequence[str], results: Sequence[Value | None]) -> None:
+        """Give results the names that a node has for them."""
+        values, tensors = scope.values, scope.tensors
+        for out, result in zip(outputs, results, strict=False):
+            if out and result is not None:
+                if out in values or out in tensors:
+                    raise SourceError(f"{shown(out)} is made twice, or is an input or a tensor too")
+                values[out] = result
+
+    def _origin(self, scope: Scope, node: Any, op: str) -> Origin:
+        name, place = node.name, scope.place
+        module = scope.module or self.modules.of(node, name, op)
+        return _origin(Origin, (module, op, place + name if place else name, (), ()))
+
+    def _from_template(
+        self, scope: Scope, node: Any, op: str, inputs: list[str], known: Mapping[Any, Template | None]
+    ) -> Sequence[Value] | None:
+        """The results of a node of which it is known what its rule makes of such values; None if it isn't."""
+        args: list[Value] = []
+        values = scope.values
+        for name in inputs:
+            value = values.get(name)
+            if value is None:
+                value = self._find(scope, name)
+                if value is None:
+                    return None
+            if value.op.__class__ not in self.opaque or value in args:
+                return None
+            args.append(value)
+        template = known.get(tuple([a.type for a in args]))
+        if template is None:
+            return None
+        results, made = template.of(args)
+        origin, origins = self._origin(scope, node, op), self.origins
+        for value in made:
+            if value not in origins:
+                origins[value] = origin
+        self.order += results
+        return results
+
     def _resolved(self, scope: Scope, inputs: list[str]) -> list[str]:
-        """The inputs of a node: "" for those that aren't given, marks for those that failed or aren't made yet."""
+        """The inputs of a node: "" for those left out before others, marks for those that failed or aren't made yet."""
         missing, failed = scope.missing, scope.failed
-        return [
+        found = [
             "" if not n or n in missing else n if n in scope.values or n in scope.tensors else
             _FAILED if n in failed else _LATER
             for n in inputs
         ]  # fmt: skip
+        while found and not found[-1]:
+            found.pop()
+        return found
 
     def _unknown(self, scope: Scope, node: Any) -> str:
         return next(n for n in node.input if n and n not in scope.missing and not scope.knows(n))
@@ -391,19 +459,21 @@ class _Walk(Importing):
             scope.held.update((n, found) for n in node.output if n)
 
     def _called(
-        self, scope: Scope, node: Any, op: str, domain: str, inputs: list[str], origin: Origin
+        self, scope: Scope, node: Any, op: str, domain: str, inputs: list[str], key: Any, quick: dict[Any, Any]
     ) -> Sequence[Any]:
         """The results of a node, by its rule, its function or as an external op."""
+        origin = self._origin(scope, node, op)
         attributes = node.attribute
         if scope.attributes is not None and attributes:
             node = _with_attributes(node, scope.attributes)
             attributes = node.attribute
+            key = (op, domain, len(inputs), tuple([a.SerializeToString() for a in attributes]))
         if self.functions:
             function = self.functions.get((plain(domain), op, node.overload))
             if function is not None:
                 return self._function(scope, node, function, inputs, origin)
-        given = tuple([a.SerializeToString() for a in attributes]) if attributes else ()
-        key = (op, domain, len(inputs) if "" not in inputs else tuple([bool(n) for n in inputs]), given)
+        if "" in inputs:
+            key = (*key, tuple([bool(n) for n in inputs]))
         call = scope.calls.get(key)
         if call is None:
             call = scope.calls[key] = self._bound(op, plain(domain), inputs, attributes, scope)
@@ -414,10 +484,9 @@ class _Walk(Importing):
         if call.plain:
             values = scope.values
             args: list[Any] = [values.get(n) or self._find(scope, n) for n in inputs]
-            if call.templates is not None and op not in BOUNDED:
-                template = call.template(args)
-                if template is not None:
-                    return self._from_template(template, args, origin)
+            if call.templates is not None and op not in BOUNDED and "" not in inputs:
+                quick[key] = call.templates
+                self._learn(call, args)
         else:
             args = [
                 None
@@ -427,6 +496,8 @@ class _Walk(Importing):
                 else self._numbers(scope, p, n)
                 for p, n in zip(call.parameters, inputs, strict=False)
             ]
+        if op in SPREADS and not domain:
+            args = as_numbers(args)
         keywords = call.keywords
         if call.types:
             keywords = {**keywords, "types": [scope.held.get(n, 0) for n in inputs]}
@@ -437,17 +508,21 @@ class _Walk(Importing):
         results = call.function(*args, **keywords)
         self.note(results, origin)
         results = (results,) if isinstance(results, Value) else results
+        if op in FOLDS and not domain:
+            results = folded(results, args, self.known) or results
         if op in FINDERS and not domain:
             self.left_out += left_out(op, results, args, keywords)
         return results
 
-    def _from_template(self, template: Template, args: Sequence[Value], origin: Origin) -> Sequence[Value]:
-        results, made = template.of(args)
-        noted = self.origins.setdefault
-        for value in made:
-            noted(value, origin)
-        self.order += results
-        return results
+    def _learn(self, call: Call, args: Sequence[Value]) -> None:
+        """Note what a call makes of values of these types, where nobody looks at what made them."""
+        for a in args:
+            if a.op.name not in OPAQUE:
+                return
+            self.opaque.add(a.op.__class__)
+        types = tuple([a.type for a in args])
+        if call.templates is not None and types not in call.templates and len(set(args)) == len(args):
+            call.templates[types] = template_of(call, args)
 
     def _bound(self, op: str, domain: str, inputs: list[str], attributes: Sequence[Any], scope: Scope) -> Call | str:
         """How a kind of nodes calls its rule, or why it has none."""
@@ -542,6 +617,7 @@ class _InBody(UnsupportedError):
     """A node whose function has nodes that can't be imported, which are noted already."""
 
 
+_origin = tuple.__new__  # a node has one, and half the time goes into the defaults
 #: What stands for the name of an input that couldn't be imported, and of one that nothing made so far.
 _FAILED, _LATER = "\0failed", "\0later"
 _UNNAMED = "an input or a tensor has no name"

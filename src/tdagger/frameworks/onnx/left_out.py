@@ -36,10 +36,13 @@ def _reshape(out: Value, data: Value, shape: Sequence[int], allowzero: int = 0) 
 
 
 def _pad(out: Value, data: Value, pads: Sequence[int], *more: Any, **named: Any) -> Iterator[LeftOut | None]:
+    """A node gives the padding of every dimension: those before the first that is padded aren't meant."""
     axes = named.get("axes", more[1] if len(more) > 1 else None)
     count = len(pads) // 2
     along = range(count) if axes is None else [a % data.rank for a in axes]
     sides = dict(zip(along, zip(pads[:count], pads[count:], strict=True), strict=True))
+    first = min([i for i, side in sides.items() if any(side)], default=min(2, data.rank - 1))
+    sides = {i: side for i, side in sides.items() if i >= first}
     yield of_padding(out, data, sides, pads)
 
 

@@ -9,7 +9,10 @@ module in its name is the top module's.
 from __future__ import annotations
 
 import ast
+import re
 from typing import Any
+
+from tdagger.names import is_identifier
 
 #: Keys of the metadata of torch's exporter.
 _SCOPES, _CLASSES = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy"
@@ -60,7 +63,7 @@ class Modules:
                 paths[:-1], kinds[:-1] if len(kinds) == len(paths) else [""] * len(paths), strict=False
             ):
                 if kind or own not in self.found:
-                    self.found[own] = kind.rpartition(".")[2]
+                    self.found[own] = kind.rpartition(".")[2] or class_of(own)
             path = paths[-2] if len(paths) > 1 else ""
             self._paths[scopes] = path
             self._add(path)
@@ -68,12 +71,24 @@ class Modules:
 
     def _add(self, path: str) -> None:
         while path and path not in self.found:
-            self.found[path] = ""
+            self.found[path] = class_of(path)
             path = path.rpartition(".")[0]
 
     def named(self) -> dict[str, str]:
         """The paths, those around others first, with the names of classes."""
         return {p: self.found[p] for p in sorted(self.found, key=lambda p: p.count(".") + bool(p))}
+
+
+def class_of(path: str) -> str:
+    """A name for the class of a module of which only the path is known: by its last part that isn't a number.
+
+    >>> class_of("encoder.layer_norm.0"), class_of("0")
+    ('LayerNorm', 'Block')
+    """
+    parts = [p for p in path.split(".") if not p.isdecimal()]
+    words = re.split(r"[\W_]+", parts[-1]) if parts else []
+    found = "".join([w[:1].upper() + w[1:] for w in words])
+    return found if is_identifier(found) else "Block"
 
 
 def joined(prefix: str) -> str:

@@ -19,7 +19,19 @@ class Scope:
     names are also those of the scope around it.
     """
 
-    __slots__ = ("attributes", "calls", "failed", "held", "missing", "module", "place", "tensors", "values", "versions")
+    __slots__ = (
+        "attributes",
+        "calls",
+        "failed",
+        "held",
+        "missing",
+        "module",
+        "place",
+        "quick",
+        "tensors",
+        "values",
+        "versions",
+    )
 
     def __init__(
         self,
@@ -38,6 +50,8 @@ class Scope:
         self.failed: set[str] = set()
         #: How nodes of each kind call their rule, or why they have none.
         self.calls: dict[Any, Any] = {}
+        #: Of kinds of nodes, what their rules make of values by types.
+        self.quick: dict[Any, Any] = {}
         #: The numbers of element types that are held in another one, by the names of what has them.
         self.held: dict[str, int] = {}
 

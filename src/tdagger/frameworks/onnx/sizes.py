@@ -7,7 +7,7 @@ names, whole shapes by the names of inputs, or both; a shape also binds the name
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from tdagger.errors import InputError, SourceError, UnsupportedError
@@ -64,17 +64,18 @@ def declared(info: Any, zero_is_open: bool) -> Declared:
     return Declared(info.name, dtype, tuple(dims))
 
 
-def inputs_of(graph: Any) -> list[Declared]:
-    """What a file says of the inputs of its graph, but for those that are its own tensors.
+def inputs_of(graph: Any, tensors: Container[str] | None = None) -> list[Declared]:
+    """What a file says of the inputs of its graph, but for those that are its own ``tensors``.
 
     SourceError where two have one name, or one has none.
     """
-    own = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
-    zero_is_open = any(len(t.dims) and t.data_type in _FLOATS for t in graph.initializer)
+    if tensors is None:
+        tensors = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
+    zero_is_open = any(t.data_type in _FLOATS and len(t.dims) for t in graph.initializer)
     found: dict[str, Declared] = {}
     for info in graph.input:
         name = info.name
-        if name in own:
+        if name in tensors:
             continue
         if not name or name in found:
             raise SourceError(f"the model has two inputs called {shown(name)}" if name else "an input has no name")

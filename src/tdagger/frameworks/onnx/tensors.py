@@ -99,6 +99,11 @@ _DENSE = 1 << 30
 _RANK = 64
 
 
+#: Types with their bytes, by element type and sizes, as tensors of them were checked; at most so many.
+_SIZES: dict[tuple[int, ...], tuple[TensorType, int]] = {}
+_KEPT = 1 << 12
+
+
 class Tensors(Mapping[str, Array]):
     """The tensors of a model by name, read when they are asked for.
 
@@ -109,7 +114,7 @@ class Tensors(Mapping[str, Array]):
     mapped = True
 
     def __init__(self, held: Mapping[str, Any] | None = None, folder: Path | None = None) -> None:
-        self.held: dict[str, Any] = dict(held or {})
+        self.held: dict[str, Any] = {} if held is None else dict(held)
         self.folder = folder
         self.types: dict[str, TensorType] = {}
         self.files: dict[str, Any] = {}
@@ -133,9 +138,16 @@ class Tensors(Mapping[str, Array]):
             elif isinstance(held, onnx.SparseTensorProto):
                 found = self._check_sparse(held, name)
             else:
-                found = self._check(held, name)
+                found = self._quick(held) or self._check(held, name)
             self.types[name] = found
         return found
+
+    def _quick(self, proto: Any) -> TensorType | None:
+        """The type of a tensor with raw data that is as long as those of this type before; None if it isn't."""
+        known = _SIZES.get((proto.data_type, *proto.dims))
+        if known is None or len(proto.raw_data) != known[1] or proto.data_location or proto.HasField("segment"):
+            return None
+        return known[0]
 
     def kind(self, name: str) -> int:
         """The number of a tensor's element type, if it is one of :data:`HELD`; else 0."""
@@ -145,7 +157,8 @@ class Tensors(Mapping[str, Array]):
 
     def part(self, names: Iterable[str]) -> Tensors:
         """Those of some names."""
-        found = Tensors({n: self.held[n] for n in names}, self.folder)
+        found = Tensors(folder=self.folder)
+        found.held = {n: self.held[n] for n in names}
         found.types, found.files = self.types, self.files
         return found
 
@@ -178,6 +191,8 @@ class Tensors(Mapping[str, Array]):
             self._place(proto, name, bytes_)
         elif proto.HasField("raw_data"):
             _same(len(proto.raw_data), bytes_, name, shape, dtype, "bytes")
+            if bytes_ and len(_SIZES) < _KEPT:
+                _SIZES[kind, *shape] = TensorType(shape, dtype), bytes_
         else:
             _same(len(getattr(proto, field)), wanted, name, shape, dtype, f"entries of {field}")
         return TensorType(shape, dtype)

@@ -23,18 +23,33 @@ def _attention(scores: Any, v: Any, p: Any) -> Any:
     return matmul(either(weights, dropout(weights, p=p)), v)
 
 
-def _scaled(q: Any, k: Any, times: Any, over: Any) -> Any:
-    """Products of queries and keys, whose scale is multiplied with or divided by; a scale of q stays with q."""
+def _scaled(q: Any, k: Any, times: Any, over: Any, left: Any, right: Any) -> Any:
+    """Products of queries and keys, whose scale is multiplied with or divided by; a scale of q stays with q.
+
+    Files of ONNX have the root of the scale with both of them.
+    """
     scores = only(matmul(q, transpose(k, -1, -2)))
-    return either(scores * number(times), scores / number(over), scores)
+    both = only(matmul(only(q * number(left)), only(transpose(k, -1, -2) * number(right))))
+    return either(scores * number(times), scores / number(over), both, scores)
 
 
 @rule
 def attention(
-    q: Any, k: Any, v: Any, mask: Any, chosen: Any, excluded: Any, times: Any, over: Any, low: Any, p: Any
+    q: Any,
+    k: Any,
+    v: Any,
+    mask: Any,
+    chosen: Any,
+    excluded: Any,
+    times: Any,
+    over: Any,
+    low: Any,
+    p: Any,
+    left: Any,
+    right: Any,
 ) -> Any:
     """``softmax(q @ k.T * scale + mask) @ v``."""
-    scores = _scaled(q, k, times, over)
+    scores = _scaled(q, k, times, over, left, right)
     masked = either(
         only(scores) + spread(mask),
         where(spread(chosen), only(scores), number(low)),
@@ -57,8 +72,11 @@ def _excludes(low: Any) -> Any:
 
 
 @attention.to
-def _(q: Any, k: Any, v: Any, mask: Any, chosen: Any, excluded: Any, times: Any, over: Any) -> Any:
+def _(
+    q: Any, k: Any, v: Any, mask: Any, chosen: Any, excluded: Any, times: Any, over: Any, left: Any, right: Any
+) -> Any:
     scale = float(times) if times is not None else 1.0 if over is None else 1.0 / float(over)
+    scale = scale if left is None else float(left) * float(right)
     mask = chosen if mask is None else mask
     mask = not_(excluded) if excluded is not None else mask
     return scaled_dot_product_attention(q, k, v, mask, scale=scale)

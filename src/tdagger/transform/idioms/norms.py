@@ -19,7 +19,8 @@ def _squared(x: Any) -> Any:
 
 def _over_root(x: Any, squares: Any) -> Any:
     """``x / sqrt(squares)`` in the ways it is written."""
-    return either(x / sqrt(squares), x * rsqrt(squares), x * reciprocal(sqrt(squares)), x * pow_(squares, -0.5))
+    root = sqrt(squares)
+    return either(x / root, x * rsqrt(squares), x * reciprocal(root), x * (1.0 / root), x * pow_(squares, -0.5))
 
 
 def _moments(x: Any, axes: Any) -> tuple[Any, Any]:

@@ -111,7 +111,8 @@ def _transposed_padding(
     """What is cut off at (low, high) of each axis, and what is added at the end.
 
     A size that is asked for decides the padding: what is cut off is halved, and the odd entry goes as
-    :func:`halves` has it, to the start without auto_pad; what is missing is added at the end.
+    :func:`halves` has it, to the start without auto_pad; what is missing is added at the end (onnxruntime adds nothing
+    with SAME_*, and gives a smaller size than the ``size * stride`` it is to be).
     """
     n = len(sizes)
     wanted: Sequence[int] | None = None

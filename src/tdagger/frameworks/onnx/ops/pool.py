@@ -11,11 +11,12 @@ import numpy as np
 from tdagger import library as lib
 from tdagger.frameworks.onnx.ops.table import Ints, rule, unsupported
 from tdagger.frameworks.onnx.ops.windows import Pairs, check_entries, counts, padding, per_axis, spans, windows
+from tdagger.library.shape import linear_index
 from tdagger.op import Value
-from tdagger.ops.elementwise import Binary, cast, ceil, equal, floor, full_like, isnan, maximum, minimum, where
-from tdagger.ops.indexing import Gather, scatter
+from tdagger.ops.elementwise import cast, ceil, equal, floor, full_like, isnan, maximum, minimum, where
+from tdagger.ops.indexing import Gather, iota_like, scatter
 from tdagger.ops.source import const, iota
-from tdagger.ops.structure import Group, broadcast_to, pad, reduce, slice_axis, squeeze, ungroup, unsqueeze
+from tdagger.ops.structure import Group, broadcast_to, group, pad, reduce, slice_axis, squeeze, ungroup, unsqueeze
 
 # --- over windows ------------------------------------------------------------------------------------------
 
@@ -88,7 +89,7 @@ def max_pool(
         y, inside = found.of(X, lowest(X))
         return _together(reduce(y, "max", inside), len(kernel_shape))
     best, place = lib.max_pool_with_indices(X, **options) if options is not None else _with_places(X, found)
-    return best, _in_all(place, X.shape, storage_order)
+    return best, _in_all(X, place, storage_order)
 
 
 def _with_places(x: Value, found: _Windows) -> tuple[Value, Value]:
@@ -105,9 +106,9 @@ def _with_places(x: Value, found: _Windows) -> tuple[Value, Value]:
     return _together(best, n), _together(first, n)
 
 
-def _in_all(place: Value, shape: Sequence[int], order: int) -> Value:
-    """Places in a plane as places in the whole tensor; order 1 counts the plane's first axis fastest."""
-    sizes = shape[2:]
+def _in_all(x: Value, place: Value, order: int) -> Value:
+    """Places in a plane as places in all of x; order 1 counts the plane's first axis fastest."""
+    sizes = x.shape[2:]
     if order:
         rest, turned, step = place, full_like(place, 0), math.prod(sizes)
         for n in reversed(sizes):
@@ -115,13 +116,8 @@ def _in_all(place: Value, shape: Sequence[int], order: int) -> Value:
             turned = turned + rest % n * step
             rest = rest // n
         place = turned
-    return place + _planes(place.shape, math.prod(sizes))
-
-
-def _planes(shape: Sequence[int], size: int) -> Value:
-    """Where the planes of a tensor ``[b c ..]`` begin, if each has ``size`` entries."""
-    start = ungroup(iota(shape[0] * shape[1]) * size, 0, tuple(shape[:2]))
-    return unsqueeze(start, range(2, len(shape)))
+    planes = group(x, (1, 1, len(sizes)))  # tells the sizes, which follow those of x
+    return linear_index(planes, iota_like(place, 0), iota_like(place, 1), place, axis=0, signed=(False,) * 3)
 
 
 @rule("AveragePool", since=7)
@@ -203,10 +199,12 @@ def _max_unpool(
         (m - 1) * s - low - high + k
         for m, s, k, low, high in zip(X.shape[2:], step, kernel_shape, each[:n], each[n:], strict=True)
     ]
-    start = broadcast_to(_planes(I.shape, math.prod(sizes)), I.shape)
-    if isinstance(I.op, Binary) and I.op.kind == "add" and start in I.args:  # the places of a max pool of this size
-        places = next(v for v in I.args if v is not start)
-        out = lib.max_unpool(X, places, size=tuple(sizes))
+    planes = I.args[0] if I.op.name == "linear_index" and len(I.args) == 4 else None
+    if planes is not None and planes.shape == (
+        *X.shape[:2],
+        math.prod(sizes),
+    ):  # places of a max pool
+        out = lib.max_unpool(X, I.args[3], size=tuple(sizes))
     else:
         total = X.shape[0] * X.shape[1] * math.prod(sizes)
         zeros = broadcast_to(full_like(slice_axis(lib.reshape(X, shape=(-1,)), 0, 0, 1), 0), (total,))
@@ -250,6 +248,8 @@ def _roi_align(
 
     The largest (mode max) is of the weighted neighbours of each sample, as onnx and onnxruntime compute it.
     """
+    if mode not in ("avg", "max") or coordinate_transformation_mode not in ("half_pixel", "output_half_pixel"):
+        raise unsupported(f"its mode {mode} or {coordinate_transformation_mode} isn't known")
     if sampling_ratio <= 0:
         raise unsupported("with sampling_ratio 0 the number of samples depends on the regions, which are data")
     half = coordinate_transformation_mode == "half_pixel"

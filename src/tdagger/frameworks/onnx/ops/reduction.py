@@ -111,13 +111,12 @@ def _topk_attribute(X: Value, *, k: int, axis: int = -1) -> tuple[Value, Value]:
 
 @rule("TopK", since=10)
 def _topk(X: Value, K: Int, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> tuple[Value, Value]:
-    """Of equal entries the first come first: a stable sort, which frameworks' own topk isn't."""
+    """Of equal entries the first come first."""
     del sorted
     axis = normal_axis(axis, X.rank)
     if not 0 <= K <= X.shape[axis]:
         raise unsupported(f"its K is {K}, and its axis {axis} has {X.shape[axis]} entries")
-    values, places = lib.sort(X, axis=axis, descending=bool(largest))
-    return s.slice_axis(values, axis, 0, K), s.slice_axis(places, axis, 0, K)
+    return lib.topk(X, k=K, axis=axis, largest=bool(largest), stable=True)
 
 
 def _cumulative(kind: str, start: int) -> Callable[..., Value]:

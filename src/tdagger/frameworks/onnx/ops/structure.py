@@ -206,10 +206,13 @@ def _pairs(pads: Ints, axes: Ints | None, rank: int) -> list[tuple[int, int]]:
 
 def _padded(x: Value, widths: list[tuple[int, int]], mode: str, value: complex) -> Value:
     """Padded; what is negative is cropped first, and what is copied is of what is left."""
-    if mode == "constant":
-        return s.pad(x, widths, scalar(value, x.dtype))
-    x = s.pad(x, [(min(low, 0), min(high, 0)) for low, high in widths])
+    cut = [(min(low, 0), min(high, 0)) for low, high in widths]
     grown = tuple((max(low, 0), max(high, 0)) for low, high in widths)
+    if mode == "constant":
+        if any(-low - high > n for (low, high), n in zip(cut, x.shape, strict=True)):  # some of what is added, too
+            return s.pad(s.pad(x, grown, scalar(value, x.dtype)), cut)
+        return s.pad(x, widths, scalar(value, x.dtype))
+    x = s.pad(x, cut)
     if mode == "edge":
         return lib.replicate_pad(x, widths=grown)
     function, longest = {"reflect": (lib.reflect_pad, -1), "wrap": (lib.circular_pad, 0)}[mode]

@@ -60,7 +60,9 @@ def padding(
 ) -> Pairs:
     """The padding (low, high) of each spatial axis.
 
-    With SAME_* there are ``ceil(size / stride)`` windows, whatever the dilation (onnxruntime refuses dilated ones).
+    With SAME_* there are ``ceil(size / stride)`` windows, whatever the dilation: onnxruntime's convolutions refuse
+    dilated ones, its pools count without the dilation. The first window starts at the first entry or before, as in
+    TensorFlow; in onnxruntime's AveragePool and LpPool it starts later where strides are larger than windows.
     """
     count = len(sizes)
     if auto_pad in ("", "NOTSET"):

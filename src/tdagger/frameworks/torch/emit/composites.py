@@ -531,7 +531,7 @@ COMPOSITES: dict[str, Rule] = {
         _wide_floats,
     ),
     "sort": Rule("torch.sort({x}, dim={axis}, descending={descending}, stable=True)", "fib"),
-    "topk": Rule("torch.topk({x}, {k}, {axis}, {largest})", "fi"),
+    "topk": Rule("torch.topk({x}, {k}, {axis}, {largest})", "fi", lambda f, t: not f["stable"]),
     # activations
     "relu": Rule("F.relu({x})", "fi"),
     "relu6": Rule("F.relu6({x})"),

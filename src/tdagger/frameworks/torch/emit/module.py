@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tdagger.errors import UnsupportedError
 from tdagger.frameworks.torch import runtime
 from tdagger.names import is_attribute, is_identifier, shown
 
@@ -189,6 +190,10 @@ def assembled(parts: Mapping[str, Callable[[], nn.Module]], state: Iterable[Entr
     for path, tensor, persistent in state:
         owner, _, name = path.rpartition(".")
         module = at(owner)
+        if not name or name in _INSTANCE or path.startswith(".") or name in module._modules:
+            raise UnsupportedError(
+                f"no module of torch has a weight called {shown(path)}: rename it, dag.rename({{...}})"
+            )
         if name in module._parameters or name in module._buffers:
             setattr(module, name, tensor)  # a layer's own: recurrent ones keep a list of theirs
         elif isinstance(tensor, nn.Parameter):

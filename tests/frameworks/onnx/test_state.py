@@ -1,0 +1,97 @@
+"""What a file's names become in torch: a state_dict of just these, a module that trains; templates change nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import helper
+
+import tdagger as td
+from tdagger.frameworks.onnx import importer
+from tests.frameworks.onnx.small import floats, model, node
+from tests.frameworks.onnx.test_malformed import WHOLE
+
+torch = pytest.importorskip("torch")
+
+ODD = [
+    "a", "b.b", "c.b.c", "layer/0/weight", "onnx::Conv_12", "class", "for.if", "0", "1.1", "weight", "forward", "x y",
+    "line\nmarker", "quote'\"", "é", "double..dot", "self", "x", "T_destination",
+]  # fmt: skip
+
+
+def test_state_of_odd_names_goes_to_torch_and_back():
+    nodes = [node("Add", "input " + "w0", "s0")]
+    nodes[0].input[1] = ODD[0]
+    for i, name in enumerate(ODD[1:], 1):
+        nodes.append(helper.make_node("Add", [f"s{i - 1}", name], [f"s{i}"], name=f"n{i}"))
+    tensors = {n: floats(3, seed=i) for i, n in enumerate(ODD)}
+    dag = td.from_onnx(model(nodes, {"input": (2, 3)}, [f"s{len(ODD) - 1}"], tensors))
+    assert list(dag.state) == ODD
+    module = dag.to_torch()
+    assert set(module.state_dict()) == set(ODD)
+    x = floats(2, 3)
+    expected = x + sum(tensors.values())
+    np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-5, atol=1e-5)
+    state = {n: torch.zeros(3) for n in ODD}
+    module.load_state_dict(state)
+    np.testing.assert_array_equal(module(torch.from_numpy(x)).detach().numpy(), x)
+
+
+@pytest.mark.parametrize("name", ["training", ".lead", "trail.", "a._parameters"])
+def test_a_name_that_no_module_can_have_is_refused(name):
+    dag = td.from_onnx(model([node("Add", f"x {name}", "y")], {"x": (3,)}, tensors={name: floats(3)}))
+    with pytest.raises(td.UnsupportedError, match=f"no module of torch has a weight called {name}: rename it"):
+        dag.to_torch()
+    assert list(dag.rename({name: "bias"}).to_torch().state_dict()) == ["bias"]
+
+
+def test_a_weight_and_a_module_of_one_name_are_refused():
+    nodes = [node("Add", "x a", "s"), node("Add", "s a.b", "y")]
+    for names in (("a", "a.b"), ("a.b", "a")):
+        dag = td.from_onnx(model(nodes, {"x": (3,)}, tensors={n: floats(3) for n in names}))
+        np.testing.assert_allclose(dag.run(floats(3)), 3 * floats(3), rtol=1e-6)
+        with pytest.raises(td.UnsupportedError, match="no module of torch has a weight called a"):
+            dag.to_torch()
+
+
+def test_batch_norm_trains():
+    tensors = {
+        "conv.weight": floats(4, 3, 3, 3), "bn.weight": np.ones(4, np.float32), "bn.bias": np.zeros(4, np.float32),
+        "bn.running_mean": np.zeros(4, np.float32), "bn.running_var": np.ones(4, np.float32),
+    }  # fmt: skip
+    made = model(
+        [node("Conv", "x conv.weight", "c", "conv/Conv"),
+         node("BatchNormalization", "c bn.weight bn.bias bn.running_mean bn.running_var", "n", "bn/BatchNormalization"),
+         node("Relu", "n", "y")],
+        {"x": (2, 3, 8, 8)}, tensors=tensors,
+    )  # fmt: skip
+    module = td.from_onnx(made).to_torch()
+    assert list(module.state_dict())[:1] == ["conv.weight"]
+    assert [n for n, _ in module.named_parameters()] == ["conv.weight", "bn.weight", "bn.bias"]
+    before = module.state_dict()["bn.running_mean"].clone()
+    module.train()
+    x = torch.from_numpy(floats(2, 3, 8, 8))
+    module(x).sum().backward()
+    assert not torch.equal(module.state_dict()["bn.running_mean"], before)
+    assert all(p.grad is not None for p in module.parameters())
+
+
+def test_templates_change_nothing(monkeypatch):
+    layers = [
+        node(*text)
+        for i in range(3)
+        for text in (
+            ("MatMul", f"{f'r{i - 1}' if i else 'x'} w", f"m{i}"), ("Add", f"m{i} b", f"a{i}"),
+            ("Relu", f"a{i}", f"q{i}"), ("Add", f"q{i} q{i}", f"d{i}"), ("Add", f"d{i} one", f"r{i}"),
+        )
+    ]  # fmt: skip
+    made = model(layers, {"x": (2, 3)}, ["r2"], {"w": floats(3, 3), "b": floats(3), "one": np.float32(1)})
+    for given in (made, WHOLE):
+        sizes = {"b": 2} if given is WHOLE else None
+        with_templates = td.from_onnx(given, sizes=sizes)
+        with monkeypatch.context() as patch:
+            patch.setattr(importer, "template_of", lambda call, args: None)
+            without = td.from_onnx(given, sizes=sizes)
+        assert with_templates.graph == without.graph
+        assert with_templates.origins == without.origins
+        assert list(with_templates.graph.values) == list(without.graph.values)
