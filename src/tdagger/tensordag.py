@@ -925,7 +925,7 @@ class TensorDAG:
         return later("torch.to_exported_program")(self, **options)
 
     def to_onnx(self, path: str | Path | None = None, **options: Any) -> Any:
-        """An ONNX file at ``path``, or the ``onnx.ModelProto``; see ``frameworks/onnx/exporter.py`` and docs/onnx.md."""
+        """An ONNX file at ``path``, or the ``onnx.ModelProto``; see docs/onnx.md."""
         return later("onnx.to_onnx")(self, path, **options)
 
     # Files: docs/format.md.
