@@ -41,6 +41,9 @@ def built(library: str, name: str) -> Any:
     network = {"timm": timm_models.build, "transformers": transformers_models.build}[library](name)
     perturb(network.module)
     network.module.eval()
+    config = getattr(network.module, "config", None)
+    if getattr(config, "use_cache", False):  # torch.onnx writes no networks that give caches
+        config.use_cache = False
     return network
 
 

@@ -113,7 +113,8 @@ def test_samples(op: str) -> None:
             told = {s.name: refusal(network_of([made(s, 0)])) for s in together}
             assert all(why is None or REFUSED.search(why) for why in told.values()), told
             together = [s for s in together if told[s.name] is None]
-        compare(together)
+        if together:
+            compare(together)
 
 
 def test_every_core_op_has_a_row() -> None:
