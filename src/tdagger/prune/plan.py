@@ -317,6 +317,8 @@ def _ranked(
 
 def step_of(group: Group, multiple_of: int) -> int:
     """How many units make ``multiple_of`` entries, where a unit is several."""
+    if multiple_of == 1:
+        return 1
     each = max((m.each for m in group.members), default=1)
     step = multiple_of // int(np.gcd(multiple_of, each))
     return step if group.size >= step else 1
