@@ -1,0 +1,33 @@
+"""Files that torch.onnx froze at a batch of 1: another batch means as many rows, each computed alike."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import pytest
+
+import tdagger as td
+from tests.networks import NETWORKS
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnx")
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "vit_base_patch16_224"])
+def test_another_batch_is_as_many_rows(name: str) -> None:
+    """Windows are padded, shifted and reshaped with numbers; a class token is taken by a slice of one entry."""
+    module, args, _ = NETWORKS[name](small=True, batch=1)
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of this exporter and of what it traces
+        torch.onnx.export(module, args, file, dynamo=False, opset_version=17)
+    dag = td.from_onnx(file.getvalue())
+    ((x, value),) = dag.graph.inputs.items()
+    rows = torch.randn(3, *value.shape[1:])
+    with torch.no_grad():
+        one = dag.to_torch(fixed=True)
+        wanted = torch.cat([one(row[None]) for row in rows])
+        torch.testing.assert_close(dag.resize({x: tuple(rows.shape)}).to_torch(fixed=True)(rows), wanted)
+        torch.testing.assert_close(dag.to_torch()(rows), wanted)
+        torch.testing.assert_close(dag.unbatch().to_torch(fixed=True)(rows[0]), wanted[0])
