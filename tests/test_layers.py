@@ -26,6 +26,7 @@ LAYERS = [
         "layers",
         "interpreter",
         "debug",
+        "program",
         "comparison",
         "prune",
         "file",

@@ -34,6 +34,10 @@ from tdagger.library import *  # noqa: F403
 from tdagger.op import Op, Value, core_ops
 from tdagger.ops import *  # noqa: F403
 from tdagger.ops import __all__ as _ops
+from tdagger.program.define import bounded, length, program, upto
+from tdagger.program.program import Program
+from tdagger.program.write import if_, set_state, state, switch, while_loop
+from tdagger.program.write import scan as scan  # also the op of that name
 from tdagger.tensordag import Origin, TensorDAG
 from tdagger.transform import passes
 from tdagger.transform.diff.words import Diff
@@ -173,8 +177,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AttributeValueError", "AxisError", "Composite", "DType", "Diff", "FileError", "Graph", "GraphError", "InputError",
-    "Interpreter", "NoInverseError", "Op", "Origin", "Pipeline", "Rule", "SafeDAG", "SourceError", "TDaggerError",
-    "TensorDAG", "TensorType", "TypeMismatchError", "UnsupportedError", "Value", "bulk", "composite", "composites",
+    "Interpreter", "NoInverseError", "Op", "Origin", "Pipeline", "Program", "Rule", "SafeDAG", "SourceError",
+    "TDaggerError", "TensorDAG", "TensorType", "TypeMismatchError", "UnsupportedError", "Value", "bounded", "bulk",
+    "composite", "composites",
     "core_ops", "debug", "diff", "distill", "from_onnx", "from_torch", "from_torchscript", "from_transformers",
-    "layers", "load", "network", "op_counts", "parse", "passes", "rebuild", "rule", "show", *_ops, *library.__all__,
+    "if_", "layers", "length", "load", "network", "op_counts", "parse", "passes", "program", "rebuild", "rule",
+    "set_state", "show", "state", "switch", "upto", "while_loop", *_ops, *library.__all__,
 ]  # fmt: skip  # pyright: ignore[reportUnsupportedDunderAll]

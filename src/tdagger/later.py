@@ -13,6 +13,7 @@ _TORCH = "tdagger.frameworks.torch"
 _ONNX = "tdagger.frameworks.onnx"
 LATER = {
     "costs": "tdagger.analysis.formulas.formula:costs_of",
+    "called": "tdagger.program.define:called",
     "diff": "tdagger.comparison:diff",
     "save": "tdagger.file.store:save",
     "load": "tdagger.file.store:load",

@@ -96,6 +96,13 @@ class TensorDAG:
         out, _ = run(self.graph, self.bind(args, kwargs), self.weights)
         return self.signature.outputs.unflatten(list(out.values()))
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the network gives on values, inside of a function that becomes a program: see :func:`tdagger.program`.
+
+        Its weights, and the buffers that it changes, become those of the program. GraphError anywhere else.
+        """
+        return later("called")(self, args, kwargs)
+
     def bind(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], is_leaf: Callable[[Any], bool] | None = None
     ) -> dict[str, Any]:

@@ -81,14 +81,14 @@ def show(
     if axes is True:
         axes = NamedAxes(Axes(graph)) if isinstance(network, Graph) else network.axes()
     named: NamedAxes | None = axes or None
-    lines, names = _lines(graph, {} if origins is None else origins, named)
-    out = [shown(name or graph.name), *_header(graph, len(lines), named)]
+    rows, names = lines(graph, {} if origins is None else origins, named)
+    out = [shown(name or graph.name), *_header(graph, len(rows), named)]
     if parameters:
         out += ["", "  parameters and buffers", *_parameters(graph, named)]
-    listed = lines if max_lines is None else lines[:max_lines]
-    out += _layout(listed, modules or {}, sum(line.flops for line in lines))
-    if len(listed) < len(lines):
-        out.append(f"  ... {len(lines) - len(listed)} more")
+    listed = rows if max_lines is None else rows[:max_lines]
+    out += _layout(listed, modules or {}, sum(row.flops for row in rows))
+    if len(listed) < len(rows):
+        out.append(f"  ... {len(rows) - len(listed)} more")
     return "\n".join([*out, "", *_results(graph, names, structure)])
 
 
@@ -100,7 +100,7 @@ def called(graph: Graph) -> dict[str, Value]:
     >>> called(td.Graph({"x": x}, {"y": td.exp(x)}))["%1"]
     <exp(f32[2 3]) -> f32[2 3]>
     """
-    _, names = _lines(graph, {}, None)
+    _, names = lines(graph, {}, None)
     return {name: value for value, name in names.items()}
 
 
@@ -138,13 +138,13 @@ def _parameters(graph: Graph, axes: NamedAxes | None) -> list[str]:
     return [f"    {n:{wide}}  {v.type if axes is None else axes.show(v, sizes=True)}" for n, v in leaves.items()]
 
 
-def _lines(graph: Graph, origins: Mapping[Value, Any], axes: NamedAxes | None) -> tuple[list[Line], dict[Value, str]]:
+def lines(graph: Graph, origins: Mapping[Value, Any], axes: NamedAxes | None) -> tuple[list[Line], dict[Value, str]]:
     """The lines of all values that get one, and how every value is written as an argument."""
     paths = [o.module if (o := origins.get(v)) else "" for v in graph.values]
     parents = {p.rpartition(".")[0] for p in set(paths) if p}
     inline = numbers(graph)
     names: dict[Value, str] = {}
-    lines: list[Line] = []
+    found: list[Line] = []
     for value, path in zip(graph.values, paths, strict=True):
         op = value.op
         if isinstance(op, Input | Parameter | Buffer):
@@ -154,7 +154,7 @@ def _lines(graph: Graph, origins: Mapping[Value, Any], axes: NamedAxes | None) -
         elif isinstance(op, Item):
             names[value] = f"{names[value.args[0]]}.{op.index}"
         else:
-            names[value] = name = f"%{len(lines) + 1}"
+            names[value] = name = f"%{len(found) + 1}"
             section, _, last = ("", "", "") if not path else path.rpartition(".")
             if path in parents:
                 section, last = path, ""
@@ -162,8 +162,8 @@ def _lines(graph: Graph, origins: Mapping[Value, Any], axes: NamedAxes | None) -
             type_ = str(types[0]) if len(types) == 1 else f"({', '.join(map(str, types))})"
             type_ = type_ if axes is None else axes.show(value)
             text = expression(value, [names[a] for a in value.args])
-            lines.append(Line(shown(section), shown(last), name, type_, text, flops(value)))
-    return lines, names
+            found.append(Line(shown(section), shown(last), name, type_, text, flops(value)))
+    return found, names
 
 
 def numbers(graph: Graph) -> dict[Value, str]:

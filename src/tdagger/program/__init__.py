@@ -1,0 +1,1 @@
+"""Programs: several TDAGs and the control flow between them (docs/programs.md)."""

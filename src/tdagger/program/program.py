@@ -1,0 +1,224 @@
+"""Program: several graphs and the control flow between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from tdagger.errors import GraphError, InputError
+from tdagger.graph import Graph, replayed
+from tdagger.names import shown
+from tdagger.network import Origin, Signature, Weight, plain_signature
+from tdagger.op import Array, Value
+from tdagger.ops.source import Buffer, Input
+from tdagger.program.check import check
+from tdagger.program.flow import Flow, next_of
+from tdagger.program.parts import Block, Return, Slot
+from tdagger.program.run import Runner
+from tdagger.program.text import show
+from tdagger.tensordag import TensorDAG
+from tdagger.tree import aligned, flatten
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Blocks that read and write slots, and go on with each other; the first block is where it begins.
+
+    ``slots`` are all tensors that go from one block to another, ``inputs`` and ``outputs`` those that the program takes
+    and gives, in the order of ``signature``. Inside a block nothing branches: it is a graph, and ends with a goto, an
+    if, a switch or a return (:mod:`tdagger.program.parts`). Weights are shared by all blocks; what changes is a slot,
+    also a buffer. It is checked when it is made: GraphError names slots and blocks that can't be.
+
+    >>> import tdagger as td
+    >>> from tdagger.program.parts import Block, Goto, If, Return, Slot
+    >>> x, go = td.input("x", ()), td.input("go", (), "bool")
+    >>> blocks = {
+    ...     "begin": Block(td.Graph({"x": x}, {"go": x < 100.0}), If("go", "double", "end")),
+    ...     "double": Block(td.Graph({"x": x}, {"x": x + x}), Goto("begin")),
+    ...     "end": Block(td.Graph({}, {}), Return()),
+    ... }
+    >>> program = Program({"x": Slot(x.type), "go": Slot(go.type)}, blocks, ("x",), ("x",))
+    >>> program.run(np.float32(3))
+    array(192., dtype=float32)
+    """
+
+    slots: Mapping[str, Slot]
+    blocks: Mapping[str, Block]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    weights: Mapping[str, Array] = field(default_factory=dict[str, Array])
+    state: Mapping[str, Weight] = field(default_factory=dict[str, Weight])
+    signature: Signature | None = None
+    origins: Mapping[Value, Origin] = field(default_factory=dict[Value, Origin])
+    modules: Mapping[str, str] = field(default_factory=dict[str, str])
+    name: str = "program"
+    axis_names: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.signature is None:
+            object.__setattr__(self, "signature", plain_signature(len(self.inputs), len(self.outputs)))
+
+    @property
+    def called(self) -> Signature:
+        """How it is called."""
+        assert self.signature is not None
+        return self.signature
+
+    @property
+    def entry(self) -> str:
+        """The block where it begins."""
+        return next(iter(self.blocks))
+
+    @cached_property
+    def flow(self) -> Flow:
+        """The ways through its blocks."""
+        return Flow(next_of(self.blocks))
+
+    @cached_property
+    def begins_with(self) -> dict[str, str]:
+        """What is assigned at the start: inputs and their lengths, and the slots that begin as buffers."""
+        taken = dict.fromkeys(self.inputs, "input")
+        lengths = {n: "length" for s in self.inputs for _, n in self.slots[s].lengths if n not in taken}
+        return {**taken, **lengths, **{n: "buffer" for n, s in self.slots.items() if s.buffer}}
+
+    @cached_property
+    def known(self) -> dict[str, set[str]]:
+        """The slots that are assigned on every way to a block."""
+        everything = set(self.slots)
+        order = self.flow.order
+        found = {n: set(everything) for n in order}
+        found[self.entry] = set(self.begins_with)
+        changed = True
+        while changed:
+            changed = False
+            for name in order:
+                ways = [found[p] | set(self.blocks[p].writes) for p in self.flow.before[name]]
+                ways += [set(self.begins_with)] if name == self.entry else []
+                new = in_all(ways) if ways else found[name]
+                if new != found[name]:
+                    found[name], changed = new, True
+        return found
+
+    @cached_property
+    def known_at_end(self) -> set[str]:
+        """The slots that are assigned wherever it returns."""
+        ends = [self.known[n] | set(b.writes) for n, b in self.blocks.items() if isinstance(b.end, Return)]
+        return in_all(ends) if ends else set()
+
+    # Running.
+
+    def run(self, *args: Any, turns: int | None = None, **kwargs: Any) -> Any:
+        """Execute with numpy; arrays as :meth:`TensorDAG.run` takes and gives them.
+
+        Slots that begin as buffers begin as the weights say, each time; :meth:`runner` keeps them. InputError after
+        ``turns`` blocks, if a number is given.
+        """
+        return self.runner()(*args, turns=turns, **kwargs)
+
+    def runner(self) -> Runner:
+        """What runs it again and again: it keeps the state between calls (``runner.state``).
+
+        >>> import tdagger as td
+        >>> @td.program({"x": (2,)}, state={"total": np.zeros(2, "f")})
+        ... def add(x):
+        ...     return td.set_state("total", td.state("total") + x)
+        >>> runner = add.runner()
+        >>> runner(np.ones(2, "f")), runner(np.ones(2, "f"))
+        (array([1., 1.], dtype=float32), array([2., 2.], dtype=float32))
+        """
+        return Runner(self)
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Array]:
+        """The arrays of a call by the names of slots, filled up to their bounds; InputError says what doesn't fit."""
+        leaves, tree = flatten((args, kwargs), lambda x: isinstance(x, np.ndarray | np.generic))
+        if len(leaves) != len(self.inputs):
+            takes = ", ".join(f"{shown(n)}: {self.slots[n]}" for n in self.inputs)
+            raise InputError(f"{shown(self.name)} takes the arrays ({takes}), got {len(leaves)} arrays")
+        if kwargs and not args and set(kwargs) == set(self.inputs):
+            leaves = [kwargs[n] for n in self.inputs]
+        elif tree != self.called.inputs and kwargs:
+            leaves = aligned(self.called.inputs, tree, leaves, "the call")
+        found: dict[str, Array] = {}
+        for name, leaf in zip(self.inputs, leaves, strict=True):
+            found |= self._filled(name, np.asarray(leaf), found)
+        return found
+
+    def _filled(self, name: str, array: Array, found: Mapping[str, Array]) -> dict[str, Array]:
+        slot = self.slots[name]
+        lengths = dict(slot.lengths)
+        fits = array.ndim == slot.type.rank and array.dtype == slot.type.dtype.numpy
+        sizes = zip(array.shape, slot.type.shape, strict=False)
+        if not fits or any(n > m if i in lengths else n != m for i, (n, m) in enumerate(sizes)):
+            raise InputError(f"input {shown(name)} is declared {slot}, got {array.dtype}{list(array.shape)}")
+        own: dict[str, Array] = {}
+        for dimension, length in lengths.items():
+            before = {**found, **own}.get(length)
+            if before is not None and int(before) != array.shape[dimension]:
+                raise InputError(
+                    f"input {shown(name)} has {array.shape[dimension]} entries in dimension {dimension}, "
+                    f"and {shown(length)} is {int(before)}"
+                )
+            own[length] = np.asarray(array.shape[dimension], np.int64)
+        if lengths and array.shape != slot.type.shape:
+            whole = np.zeros(slot.type.shape, array.dtype)
+            whole[tuple([slice(n) for n in array.shape])] = array
+            array = whole
+        return {**own, name: array}
+
+    # Looking.
+
+    def __str__(self) -> str:
+        return show(self)
+
+    def __repr__(self) -> str:
+        return f"<Program {shown(self.name)}: {len(self.blocks)} blocks, {len(self.slots)} slots>"
+
+    def dag(self, block: str | None = None) -> TensorDAG:
+        """A block as a network of its own, which takes and gives slots by name; the only one unless it is named.
+
+        GraphError if there are several blocks and none is named, or there is no such block.
+        """
+        if block is None and len(self.blocks) != 1:
+            raise GraphError(f"program {shown(self.name)} has {len(self.blocks)} blocks: say which one is meant")
+        name = self.entry if block is None else block
+        if name not in self.blocks:
+            raise GraphError(
+                f"program {shown(self.name)} has no block {shown(name)}; there are {', '.join(self.blocks)}"
+            )
+        graph = self.blocks[name].graph
+        if block is None:
+            return self._as_one(graph)
+        used = {*graph.parameters, *graph.buffers}
+        state = {n: w for n, w in self.state.items() if n in used}
+        signature = plain_signature(len(graph.inputs), len(graph.outputs))
+        return TensorDAG(graph, self.weights, signature, state, self.origins, self.modules, f"{self.name}.{name}")
+
+    def _as_one(self, graph: Graph) -> TensorDAG:
+        """A program of one block as a network."""
+        if any(s.lengths for s in self.slots.values()):
+            raise GraphError(f"program {shown(self.name)} has sizes that vary, which a network doesn't")
+        given = {n: Input(n, self.slots[n].type)() for n in self.inputs}
+        buffers = {n: Buffer(s.buffer, s.type)() for n, s in self.slots.items() if s.buffer}
+        new = replayed(graph, {v: buffers.get(n, v) for n, v in graph.inputs.items()})
+        written = {n: new[v] for n, v in graph.outputs.items()}
+        outputs = {n: written.get(n) or given.get(n) or buffers[n] for n in self.outputs}
+        updates = {self.slots[n].buffer: written[n] for n in buffers if n in written}
+        whole = Graph(given, outputs, updates, self.name, new.values())
+        return TensorDAG(
+            whole, self.weights, self.called, self.state, self.origins, self.modules, self.name, self.axis_names
+        )
+
+    def with_parts(self, **parts: Any) -> Program:
+        """The same with other parts, by the names of its fields."""
+        return replace(self, **parts)
+
+
+def in_all(several: Sequence[set[str]]) -> set[str]:
+    """What is in all of some sets, of which there is one at least."""
+    first, *rest = several
+    return {x for x in first if all(x in other for other in rest)}
