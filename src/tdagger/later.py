@@ -14,6 +14,13 @@ _ONNX = "tdagger.frameworks.onnx"
 LATER = {
     "costs": "tdagger.analysis.formulas.formula:costs_of",
     "called": "tdagger.program.define:called",
+    "simplified": "tdagger.program.simplify:simplified",
+    "specialized": "tdagger.program.simplify:specialized",
+    "unrolled": "tdagger.program.simplify:unrolled",
+    "optimized_blocks": "tdagger.program.whole:with_optimized_blocks",
+    "program_axes": "tdagger.program.whole:axes_of",
+    "program_unbatched": "tdagger.program.whole:unbatched",
+    "program_resized": "tdagger.program.whole:resized",
     "diff": "tdagger.comparison:diff",
     "save": "tdagger.file.store:save",
     "load": "tdagger.file.store:load",

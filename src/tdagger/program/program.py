@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from tdagger.analysis.axes.names import NamedAxes
 from tdagger.errors import GraphError, InputError
 from tdagger.graph import Graph, replayed
+from tdagger.later import later
 from tdagger.names import shown
 from tdagger.network import Origin, Signature, Weight, plain_signature
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Input
 from tdagger.program.check import check
+from tdagger.program.cost import ProgramCost, cost_of
 from tdagger.program.flow import Flow, next_of
 from tdagger.program.parts import Block, Return, Slot
 from tdagger.program.run import Runner
@@ -216,6 +219,73 @@ class Program:
     def with_parts(self, **parts: Any) -> Program:
         """The same with other parts, by the names of its fields."""
         return replace(self, **parts)
+
+    def cost(self) -> ProgramCost:
+        """What a turn of each block costs, and a formula of a run: :class:`tdagger.program.cost.ProgramCost`."""
+        return cost_of(self)
+
+    # What is done to it.
+
+    def optimize(self) -> Program:
+        """The program made faster for inference: every block as :meth:`TensorDAG.optimize` does, and what is between.
+
+        Slots that are always one constant are that constant, branches that are decided go, blocks that always follow
+        each other are one, and what nobody needs isn't computed. Outputs stay the same up to rounding.
+        """
+        return later("simplified")(later("optimized_blocks")(self))
+
+    def simplify(self) -> Program:
+        """The same without a change of rounding: constants through slots, decided branches, merged blocks."""
+        return later("simplified")(self)
+
+    def specialize(self, **values: Any) -> Program:
+        """The program for known values of some inputs, which it no longer takes; simplified.
+
+        Branches that they decide are gone. :meth:`dag` gives the one network that may be left.
+
+        >>> import tdagger as td
+        >>> @td.program({"x": (2,), "rate": td.TensorType((), "i64")})
+        ... def rates(x, rate):
+        ...     return td.if_(rate < 16000, lambda: td.exp(x), lambda: td.sin(x))
+        >>> print(rates.specialize(rate=8000).dag().graph.outputs["out"].op)
+        exp
+        """
+        return later("specialized")(self, values)
+
+    def unroll(self, turns: int, loop: str | None = None) -> Program:
+        """The program with so many turns of a loop written out before it; the loop goes where it is known to be done.
+
+        ``loop`` is the block that it begins with, if there are several.
+
+        >>> import tdagger as td
+        >>> @td.program({"xs": (3,)})
+        ... def total(xs):
+        ...     return td.scan(lambda c, x: (c + x, None), 0.0, xs)[0]
+        >>> [len(total.unroll(n).blocks) for n in (2, 3)]
+        [4, 1]
+        """
+        return later("unrolled")(self, turns, loop)
+
+    # Axes.
+
+    def axes(self, names: Any = None) -> NamedAxes:
+        """Every dimension of every value of all blocks over named axes; see :meth:`TensorDAG.axes`.
+
+        An axis has one name in all blocks: ``program.axes().show(value)``.
+        """
+        return later("program_axes")(self, names)
+
+    def unbatch(self, name: str | None = None, *, slot: str | None = None, axis: int | None = None) -> Program:
+        """The program without an axis, in all blocks; AxisError names what stops it. See :meth:`TensorDAG.unbatch`."""
+        return later("program_unbatched")(self, name, slot, axis)
+
+    def resize(self, *, assume: bool = False, **sizes: int) -> Program:
+        """The program at other sizes of named axes, as the graphs of its blocks have them: there is no source to ask.
+
+        AxisError names what can't follow: a parameter, a constant, a slot that begins as a buffer, what a loop counts,
+        and what the graphs leave open, for which ``assume`` takes them at their word.
+        """
+        return later("program_resized")(self, sizes, assume)
 
 
 def in_all(several: Sequence[set[str]]) -> set[str]:

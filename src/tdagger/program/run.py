@@ -124,8 +124,8 @@ class Runner:
             s.buffer: _of_weights(program, s.buffer) for s in program.slots.values() if s.buffer
         }
         self.seen: Callable[[str, Mapping[str, Array]], None] | None = None
-        #: How many blocks the last run has run.
-        self.turns = 0
+        #: How often each block was run in the last run.
+        self.counts: dict[str, int] = {}
         self._blocks = {n: (Bound(b, program.weights), _next(b)) for n, b in program.blocks.items()}
 
     def __call__(self, *args: Any, turns: int | None = None, **kwargs: Any) -> Any:
@@ -144,14 +144,16 @@ class Runner:
 
     def _run(self, slots: dict[str, Array], turns: int | None) -> None:
         name: str | None = self.program.entry
-        self.turns = 0
+        done = 0
         blocks, seen = self._blocks, self.seen
+        counts = self.counts = dict.fromkeys(blocks, 0)
         while name is not None:
-            if self.turns == turns:
+            if done == turns:
                 raise InputError(
                     f"{shown(self.program.name)} isn't done after {turns} blocks; block {shown(name)} is next"
                 )
-            self.turns += 1
+            done += 1
+            counts[name] += 1
             block, following = blocks[name]
             if seen is not None:
                 seen(name, slots)

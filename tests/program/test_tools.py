@@ -1,0 +1,171 @@
+"""What is said of a program and done to it: every sample computes the same afterwards."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tdagger as td
+from tests.program.programs import BOOL, I64, PROGRAMS
+from tests.program.test_programs import same
+
+
+def first_loop(p: td.Program) -> td.Program:
+    loops = list(p.flow.loops)
+    return p.unroll(2, loops[0]) if loops else p
+
+
+def inner_loop(p: td.Program) -> td.Program:
+    loops = list(p.flow.loops)
+    return p.unroll(3, loops[-1]) if loops else p
+
+
+CHANGES: dict[str, Callable[[td.Program], td.Program]] = {
+    "optimize": lambda p: p.optimize(),
+    "simplify": lambda p: p.simplify(),
+    "unroll": first_loop,
+    "unroll an inner loop": inner_loop,
+    "unroll twice": lambda p: first_loop(first_loop(p)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_it_computes_the_same(name: str, change: str) -> None:
+    program, reference, inputs = PROGRAMS[name]
+    new = CHANGES[change](program)
+    for arrays in inputs:
+        same(new.run(*arrays), reference(*arrays))
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_axes_and_costs(name: str) -> None:
+    program, _, inputs = PROGRAMS[name]
+    named = program.axes()
+    for block in program.blocks.values():
+        for value in block.graph.values:
+            assert named.show(value)
+    runner = program.runner()
+    runner(*inputs[0])
+    cost = program.cost()
+    counted = {n: c for n, c in runner.counts.items() if c}
+    assert cost.total(counted) == eval(cost.formula(), dict(runner.counts))
+    assert "flops of a run" in str(cost)
+
+
+def test_one_name_for_an_axis_in_all_blocks() -> None:
+    @td.program({"x": (4, 3), "w": (3, 3), "n": I64})
+    def program(x: Any, w: Any, n: Any) -> Any:
+        y = td.while_loop(lambda k, y: k < n, lambda k, y: (k + 1, td.tanh(td.matmul(y, w))), (0, x))[1]
+        return td.exp(y)
+
+    named = program.axes({"x": "b c"})
+    shown = {named.shape(v) for b in program.blocks.values() for v in b.graph.outputs.values() if v.rank == 2}
+    assert shown == {"b c"}
+    whole = program.unbatch("b")
+    assert whole.slots["x"].type == td.TensorType((3,), "f32")
+    x, w = np.ones((4, 3), "f"), np.eye(3, dtype="f") * np.float32(0.5)
+    np.testing.assert_allclose(whole.run(x[0], w, np.int64(3)), program.run(x, w, np.int64(3))[0], rtol=1e-6)
+    larger = program.resize(b=6)
+    same(larger.run(np.ones((6, 3), "f"), w, np.int64(2))[:4], program.run(x, w, np.int64(2)))
+    with pytest.raises(td.AxisError):
+        program.unbatch("c")
+
+
+def test_a_batch_with_an_accumulator_is_resized() -> None:
+    """Zeros that a scan begins with follow."""
+    program = td.program({"xs": (5, 2)})(lambda xs: td.scan(lambda c, x: (c + x, c), td.const(np.zeros(2, "f")), xs))
+    named = program.axes({"xs": "s b"})
+    assert named.shape(program.blocks["body"].graph.outputs["ys"]) == "n b"
+    wide = program.with_parts(axis_names={"xs": "s b"}).resize(b=3, assume=True)
+    xs = np.arange(15, dtype="f").reshape(5, 3)
+    same(wide.run(xs), (xs.sum(0), np.cumsum(np.concatenate([np.zeros((1, 3), "f"), xs[:-1]]), 0)))
+
+
+def test_what_stops_an_axis_is_named() -> None:
+    program = PROGRAMS["bounded_sum"].program
+    with pytest.raises(td.AxisError, match="x"):
+        program.unbatch(slot="x", axis=0)
+    state = td.program({"x": (2,)}, state={"h": np.zeros(2, "f")})(lambda x: td.set_state("h", td.state("h") + x))
+    with pytest.raises(td.AxisError, match=r"slot h begins as buffer h, and would be f32\[\] instead of f32\[2\]"):
+        state.unbatch(slot="x", axis=0)
+
+
+def test_an_axis_that_a_loop_counts_is_not_resized() -> None:
+    """How often it is gone round is a number in the program, which says nothing of where it is from."""
+    program = td.program({"xs": (5, 2)})(lambda xs: td.scan(lambda c, x: (c + x, c), td.const(np.zeros(2, "f")), xs))
+    with pytest.raises(td.AxisError, match=r"resize\(s=7\): gather.* takes entries of s by what slots hold"):
+        program.with_parts(axis_names={"xs": "s b"}).resize(s=7)
+
+
+def test_optimize_merges_and_drops() -> None:
+    @td.program({"x": (3,), "n": I64})
+    def program(x: Any, n: Any) -> Any:
+        def body(k: Any, y: Any, unused: Any, fixed: Any) -> Any:
+            return k + 1, y * 1.0 + fixed, unused + 1, fixed
+
+        return td.while_loop(lambda k, y, u, f: k < n, body, (0, x, 0, td.const(np.ones(3, "f"))))[1]
+
+    small = program.simplify()
+    assert set(program.slots) - set(small.slots) == {"unused", "fixed"}
+    same(small.run(np.zeros(3, "f"), np.int64(4)), np.full(3, 4, "f"))
+
+
+def test_specialize() -> None:
+    @td.program({"x": (3,), "rate": I64, "loud": BOOL})
+    def program(x: Any, rate: Any, loud: Any) -> Any:
+        def at_16k() -> Any:
+            return td.switch(td.floor_divide(rate, 8000) - 1, [lambda: x, lambda: td.exp(x), lambda: -x])
+
+        y = td.if_(rate < 16000, lambda: td.sin(x), at_16k)
+        return td.if_(loud, lambda: y * 2.0, lambda: y)
+
+    one = program.specialize(rate=16000, loud=True)
+    assert one.inputs == ("x",)
+    assert list(one.blocks) == ["with"]
+    assert td.op_counts(one.dag().graph.values)["exp"] == 1
+    x = np.ones(3, "f")
+    same(one.dag().run(x), 2 * np.exp(x))
+    same(program.specialize(rate=8000).run(x, np.bool_(False)), np.sin(x))
+    with pytest.raises(td.InputError, match="takes no 'n'; it takes x, rate, loud"):
+        program.specialize(n=3)
+    with pytest.raises(td.InputError, match=r"input x is declared f32\[3\], got float32\[2\]"):
+        program.specialize(x=np.ones(2))
+    with pytest.raises(td.GraphError, match="has 8 blocks: say which one is meant"):
+        program.dag()
+    with pytest.raises(td.GraphError, match="has no block z; there are begin"):
+        program.dag("z")
+
+
+def test_a_loop_of_known_turns_unrolls_into_one_network() -> None:
+    for name, turns in (("reverse_scan", 4), ("scan_carries", 5), ("recurrent_network", 3), ("diffusion_sampler", 7)):
+        program, reference, inputs = PROGRAMS[name]
+        dag = program.unroll(turns).dag()
+        for arrays in inputs:
+            same(dag.run(*arrays), reference(*arrays))
+    with pytest.raises(td.GraphError, match="say which loop, by its first block; nested_loops has loop, loop_2"):
+        PROGRAMS["nested_loops"].program.unroll(2)
+    with pytest.raises(td.GraphError, match="body begins no loop; there are loop"):
+        PROGRAMS["power"].program.unroll(2, "body")
+    with pytest.raises(td.AttributeValueError, match="at least one turn"):
+        PROGRAMS["power"].program.unroll(0)
+
+
+def test_a_network_with_state_of_one_block() -> None:
+    dag = PROGRAMS["state"].program.dag()
+    assert set(dag.graph.updates) == {"total", "count"}
+    assert dag.run(np.ones(2, "f")).tolist() == [1, 1]
+
+
+def test_weights_are_folded_once_for_all_blocks() -> None:
+    weight = np.arange(9, dtype="f").reshape(3, 3)
+
+    @td.program({"x": (1, 3), "n": I64}, parameters={"w": weight})
+    def program(x: Any, n: Any, w: Any) -> Any:
+        y = td.linear(x, w * 2.0)
+        return td.while_loop(lambda k, y: k < n, lambda k, y: (k + 1, td.tanh(td.linear(y, w))), (0, y))[1]
+
+    small = program.optimize()
+    x = np.ones((1, 3), "f")
+    same(small.run(x, np.int64(2)), program.run(x, np.int64(2)))
