@@ -62,8 +62,12 @@ def divided(program: Program, dag: TensorDAG) -> Program:
     written: list[dict[str, Value]] = [{} for _ in program.blocks]
     for name, value in dag.graph.outputs.items():
         number, _, slot = name.partition(".")
-        if not number.startswith("="):
-            written[int(number)][slot] = value
+        if number.startswith("="):
+            continue
+        compared = dag.graph.outputs.get(f"={name}")  # a constant has the slot's axes only where it meets the slot
+        if compared is not None and compared.args and compared.args[0] is dag.graph.inputs.get(slot):
+            value = compared.args[1]
+        written[int(number)][slot] = value
     types = {n: v.type for n, v in dag.graph.inputs.items()}
     for outputs in written:
         for slot, value in outputs.items():
