@@ -106,10 +106,10 @@ def from_onnx(model: Any, *, axes: Mapping[str, str] | str | None = None, **opti
     return later("onnx.from_onnx")(model, **options).with_axes(axes)
 
 
-def load(
-    path: str | Path, *, weights: str | Path | None = None, classes: Iterable[type] = (), **options: Any
-) -> TensorDAG:
-    """The network in a ``.tdag`` file that :meth:`TensorDAG.save` wrote; a stranger's file can be read.
+def load(path: str | Path, *, weights: str | Path | None = None, classes: Iterable[type] = (), **options: Any) -> Any:
+    """The TensorDAG in a ``.tdag`` file that :meth:`TensorDAG.save` wrote, or the :class:`Program` that its did.
+
+    It can be a stranger's file.
 
     Nothing in it is run or imported, and types are inferred anew (docs/format.md). Weights are mapped: they take memory
     when they are used. ``weights`` is a safetensors file to take them from. ``classes`` are those that the network

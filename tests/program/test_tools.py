@@ -123,7 +123,7 @@ def test_specialize() -> None:
 
     one = program.specialize(rate=16000, loud=True)
     assert one.inputs == ("x",)
-    assert list(one.blocks) == ["with"]
+    assert list(one.blocks) == ["given"]
     assert td.op_counts(one.dag().graph.values)["exp"] == 1
     x = np.ones(3, "f")
     same(one.dag().run(x), 2 * np.exp(x))

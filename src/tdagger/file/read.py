@@ -5,7 +5,7 @@ Types aren't taken from the file: those of each op on arguments of some types ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 from tdagger.analysis.axes.doubts import LeftOut
@@ -16,11 +16,13 @@ from tdagger.file.rows import expanded, table
 from tdagger.file.tables import LEAVES, Tables, Tensors, WeightRow
 from tdagger.file.trees import Classes, Trees
 from tdagger.file.write import IN_STATE, IS_PARAMETER, IS_PERSISTENT, IS_TRAINABLE, VERSION
-from tdagger.graph import Graph, bulk
+from tdagger.graph import Graph, bulk, topological
 from tdagger.names import shown
 from tdagger.network import Check, Origin, Pass, Signature, Weight
 from tdagger.op import Value
 from tdagger.ops.source import Input
+from tdagger.program.parts import Block, End, Goto, If, Return, Slot, Switch
+from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
 from tdagger.types import ResultTypes
 
@@ -32,6 +34,7 @@ _NETWORK = {
     "name", "graph", "inputs", "outputs", "weights", "modules", "origins", "origin_kinds", "axes", "certain", "checks",
     "left_out",
 }  # fmt: skip
+_PROGRAM = {"name", "slots", "blocks", "inputs", "outputs", "takes", "gives", "axes"}
 
 
 class Found(NamedTuple):
@@ -40,11 +43,14 @@ class Found(NamedTuple):
     dag: TensorDAG
     weights: list[WeightRow]
     constants: frozenset[str]
+    program: Program | None = None
 
 
 def read(document: Any, size: int, tensors: Tensors, limits: Limits, classes: Classes) -> Found:
     """The network of a document of ``size`` bytes; FileError says what can't be, and where in the JSON."""
-    return _Reader(keyed(document, _KEYS, "the document"), size, tensors, limits, classes).found()
+    has_program = isinstance(document, dict) and cast(dict[str, Any], document).get("version") == VERSION
+    said = keyed(document, _KEYS | {"program"} if has_program else _KEYS, "the document")
+    return _Reader(said, size, tensors, limits, classes).found()
 
 
 def check_version(document: Any) -> None:
@@ -65,7 +71,7 @@ class _Reader(Tables):
     def found(self) -> Found:
         networks = listed(self.document["networks"], "networks")
         if len(networks) != 1:
-            raise FileError(f"networks: version {VERSION} has one, not {len(networks)}")
+            raise FileError(f"networks: there is one, not {len(networks)}")
         said = keyed(networks[0], _NETWORK, "networks[0]")
         with bulk():
             self.constants = self._constants()
@@ -76,7 +82,10 @@ class _Reader(Tables):
             for i, row in enumerate(rows):
                 self.making = i
                 self.graphs.append(self._graph(row, f"graphs[{i}]", last=i == len(rows) - 1))
-            return self._network(said, "networks[0]")
+            found = self._network(said, "networks[0]")
+            if "program" not in self.document:
+                return found
+            return found._replace(program=self._program(found.dag, "program"))
 
     # --- graphs --------------------------------------------------------------------------------------------
 
@@ -156,6 +165,73 @@ class _Reader(Tables):
         if len(set(values)) != len(values):
             raise FileError(f"{where}: a value is there twice")
         return values
+
+    # --- a program -----------------------------------------------------------------------------------------
+
+    def _program(self, dag: TensorDAG, where: str) -> Program:
+        """The program whose blocks are in one network; what it must be besides, it checks itself."""
+        said = keyed(self.document["program"], _PROGRAM, where)
+        rows = [listed(r, f"{where}.slots", 4) for r in listed(said["slots"], f"{where}.slots")]
+        names = [self._text(r[0], f"{where}.slots") for r in rows]
+        if len(set(names)) != len(names):
+            raise FileError(f"{where}.slots: a name is there twice")
+
+        def at(place: Any) -> str:
+            return names[integer(place, where, 0, len(names))]
+
+        slots: dict[str, Slot] = {}
+        for name, type_, lengths, buffer in rows:
+            pairs = [listed(p, f"{where}.slots", 2) for p in listed(lengths, f"{where}.slots")]
+            told = tuple([(integer(i, f"{where}.slots"), at(n)) for i, n in pairs])
+            slots[name] = Slot(self._type_at(type_, f"{where}.slots"), told, self._text(buffer, f"{where}.slots"))
+        ends = self._ends(said["blocks"], at, f"{where}.blocks")
+        outputs: list[dict[str, Value]] = [{} for _ in ends]
+        for key, value in dag.graph.outputs.items():
+            number, dot, slot = key.partition(".")
+            if not dot or not number.isdecimal() or not number.isascii() or int(number[:9]) >= len(ends):
+                raise FileError(f"{where}: output {shown(key)!r} is of no block")
+            outputs[int(number[:9])][slot] = value
+        values = {v: i for i, v in enumerate(dag.graph.values)}
+        blocks: dict[str, Block] = {}
+        for (name, end), own in zip(ends.items(), outputs, strict=True):
+            order = sorted(topological(own.values()), key=values.__getitem__)
+            reads = {v.op.leaf: v for v in order if isinstance(v.op, Input)}
+            blocks[name] = Block(Graph(reads, own, name=name, order=order), end)
+        trees = Trees(listed(self.document["trees"], "trees"), self.attributes.read, self.limits, self.classes)
+        inputs, given = (tuple(map(at, listed(said[n], f"{where}.{n}"))) for n in ("inputs", "outputs"))
+        takes, gives = (trees.at(said[n], f"{where}.{n}") for n in ("takes", "gives"))
+        for tree, count, what in ((takes, len(inputs), "takes"), (gives, len(given), "gives")):
+            if self.classes.strangers is None and tree.leaf_count() != count:
+                raise FileError(f"{where}.{what}: has {tree.leaf_count()} tensors, the program {count}")
+        axes = self._axes(said["axes"], Graph({n: Input(n, slots[n].type)() for n in inputs}, {}), f"{where}.axes")
+        return Program(
+            slots, blocks, inputs, given, {}, dag.state, Signature(takes, gives), dag.origins, dag.modules,
+            self._text(said["name"], f"{where}.name"), axes,
+        )  # fmt: skip
+
+    def _ends(self, said: Any, at: Callable[[Any], str], where: str) -> dict[str, End]:
+        """How each block ends, by its name."""
+        rows = [listed(r, where) for r in listed(said, where)]
+        if any(len(r) < 2 for r in rows):
+            raise FileError(f"{where}: a block has a name, and the kind of its end")
+        names = [self._text(r[0], where) for r in rows]
+        if len(set(names)) != len(names):
+            raise FileError(f"{where}: a name is there twice")
+        found: dict[str, End] = {}
+        for name, (_, kind, *rest) in zip(names, rows, strict=True):
+            asked = rest.pop(0) if kind in ("if", "switch") and rest else None
+            targets = [names[integer(t, where, 0, len(names))] for t in rest]
+            if (kind, len(targets)) == ("return", 0):
+                found[name] = Return()
+            elif (kind, len(targets)) == ("goto", 1):
+                found[name] = Goto(targets[0])
+            elif (kind, len(targets)) == ("if", 2):
+                found[name] = If(at(asked), *targets)
+            elif kind == "switch" and targets:
+                found[name] = Switch(at(asked), tuple(targets))
+            else:
+                raise FileError(f"{where}: {shown(name)!r} ends with {kind!r:.40} and {len(targets)} blocks")
+        return found
 
     # --- the network ---------------------------------------------------------------------------------------
 

@@ -25,6 +25,8 @@ from tdagger.file.write import HAS_DATA, Document, little, written
 from tdagger.graph import bulk
 from tdagger.names import shown
 from tdagger.op import Array
+from tdagger.program.program import Program
+from tdagger.program.whole import joined
 from tdagger.tensordag import TensorDAG
 from tdagger.tree import Tree
 from tdagger.types import DType, TensorType
@@ -35,12 +37,14 @@ SHARD = 50 * 10**9
 _LONGEST_HEADER = 100_000_000
 
 
-def save(dag: TensorDAG, path: str | Path, *, weights: bool = True, shard: int = SHARD) -> None:
-    """Write a network to a file; see :meth:`tdagger.TensorDAG.save`."""
+def save(dag: TensorDAG | Program, path: str | Path, *, weights: bool = True, shard: int = SHARD) -> None:
+    """Write a network or program to a file; see :meth:`tdagger.TensorDAG.save`."""
     to = Path(path)
+    program = dag if isinstance(dag, Program) else None
+    dag = joined(dag) if isinstance(dag, Program) else dag
     if not to.parent.is_dir():
         raise FileError(f"{shown(to.parent)}: there is no such folder")
-    document = written(dag, weights)
+    document = written(dag, weights, program=program)
     if 2 * len(document.text) > _LONGEST_HEADER:
         raise FileError(f"{shown(to)}: its graph takes {len(document.text)} bytes, more than a header may have")
     tensors = {n: _checked(dag, n) for n in document.weights}
@@ -149,13 +153,13 @@ def load(
     weights: str | Path | None = None,
     classes: Iterable[type] = (),
     limits: Limits | None = None,
-) -> TensorDAG:
-    """Read a network; see :func:`tdagger.load`."""
+) -> TensorDAG | Program:
+    """Read a network or program; see :func:`tdagger.load`."""
     with bulk():
         return _loaded(Path(path), weights, classes, limits or Limits())
 
 
-def _loaded(own: Path, weights: str | Path | None, classes: Iterable[type], limits: Limits) -> TensorDAG:
+def _loaded(own: Path, weights: str | Path | None, classes: Iterable[type], limits: Limits) -> TensorDAG | Program:
     try:
         header = container.opened(own, limits.header)
         text = _text(header)
@@ -168,7 +172,8 @@ def _loaded(own: Path, weights: str | Path | None, classes: Iterable[type], limi
         dag = replace(found.dag, weights=_weights(found, headers))
     except FileError as e:
         raise FileError(f"{shown(own)}: {str(e).removeprefix(f'{shown(own)}: ')}") from e.__cause__
-    return dag if weights is None else with_weights_of(dag, found.weights, Path(weights), limits)
+    dag = dag if weights is None else with_weights_of(dag, found.weights, Path(weights), limits)
+    return dag if found.program is None else replace(found.program, weights=dag.weights)
 
 
 def _found(document: Any, size: int, tensors: Tensors, limits: Limits, classes: Classes) -> Found:

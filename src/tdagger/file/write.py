@@ -18,12 +18,13 @@ from tdagger.network import Origin, Pass, Weight
 from tdagger.op import Array, Op, Value
 from tdagger.ops.external import Slot
 from tdagger.ops.source import Const, Input, Leaf
+from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
 from tdagger.tree import Tree
 from tdagger.types import DType, Sized, TensorType, each_type
 
-#: The version of the schema that is written.
-VERSION = 1
+#: The version of the schema that is written: that of a program, and of one network.
+VERSION, OF_NETWORKS = 2, 1
 #: Constants of at most so many bytes are in the document, larger ones are tensors of the file.
 INLINE = 64
 
@@ -42,8 +43,10 @@ class Document(NamedTuple):
     weights: tuple[str, ...]
 
 
-def written(dag: TensorDAG, weights: bool = True, exact: bool = False) -> Document:
+def written(dag: TensorDAG, weights: bool = True, exact: bool = False, program: Program | None = None) -> Document:
     """The document of a network; ``exact`` keeps source lines with the folders of this machine.
+
+    Of a ``program`` the network is all blocks in one (:func:`tdagger.program.whole.joined`).
 
     UnsupportedError names an attribute that no file can hold.
 
@@ -53,9 +56,10 @@ def written(dag: TensorDAG, weights: bool = True, exact: bool = False) -> Docume
     """
     writer = _Writer(exact)
     network, named = writer.network(dag, weights)
+    said = {} if program is None else {"program": _program(writer, program)}
     document = {
         "format": "tdag",
-        "version": VERSION,
+        "version": OF_NETWORKS if program is None else VERSION,
         "strings": list(writer.strings),
         "paths": packed(writer.paths.rows),
         "types": [[t.dtype.name, *t.shape] for t in writer.types],
@@ -65,8 +69,33 @@ def written(dag: TensorDAG, weights: bool = True, exact: bool = False) -> Docume
         "trees": writer.trees,
         "graphs": writer.graphs,
         "networks": [network],
+        **said,
     }
     return Document(canonical(document), writer.tensors, tuple(named))
+
+
+def _program(writer: _Writer, program: Program) -> dict[str, Any]:
+    """What is said of a program besides its graphs."""
+    place = {n: i for i, n in enumerate(program.slots)}
+    blocks = {n: i for i, n in enumerate(program.blocks)}
+    ends: list[list[Any]] = []
+    for name, block in program.blocks.items():
+        end = block.end
+        asked = [] if block.asks is None else [place[block.asks]]
+        ends.append([name, type(end).__name__.lower(), *asked, *[blocks[t] for t in end.targets]])
+    return {
+        "name": program.name,
+        "slots": [
+            [n, writer.type(s.type), [[i, place[length]] for i, length in s.lengths], s.buffer]
+            for n, s in program.slots.items()
+        ],
+        "blocks": ends,
+        "inputs": [place[n] for n in program.inputs],
+        "outputs": [place[n] for n in program.outputs],
+        "takes": writer.tree(program.called.inputs),
+        "gives": writer.tree(program.called.outputs),
+        "axes": dict(program.axis_names),
+    }
 
 
 def canonical(document: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -286,6 +287,12 @@ class Program:
         and what the graphs leave open, for which ``assume`` takes them at their word.
         """
         return later("program_resized")(self, sizes, assume)
+
+    # Files: docs/format.md.
+
+    def save(self, path: str | Path, *, weights: bool = True, **options: Any) -> None:
+        """Write the program to a ``.tdag`` file, which :func:`tdagger.load` reads; see :meth:`TensorDAG.save`."""
+        later("save")(self, path, weights=weights, **options)
 
 
 def in_all(several: Sequence[set[str]]) -> set[str]:

@@ -211,7 +211,7 @@ def specialized(program: Program, values: Mapping[str, Any]) -> Program:
         fixed[name] = const(array, slot.type.dtype)
     gone = [n in values for n in program.inputs]
     signature = Signature(without_arguments(program.called.inputs, gone), program.called.outputs)
-    first = named("with", {*program.blocks})
+    first = named("given", {*program.blocks})
     begin = block_of(fixed, Goto(program.entry), first, [])
     new = replace(
         program, blocks={first: begin, **program.blocks}, signature=signature,
