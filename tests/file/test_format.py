@@ -58,8 +58,18 @@ def test_the_reader_imports_json_and_struct_alone() -> None:
     assert len(source.splitlines()) < 180
 
 
-@pytest.mark.parametrize("path", sorted(KEPT.glob("*.tdag")), ids=lambda p: p.name)
-def test_kept_files_load(path: Path, tmp_path: Path) -> None:
+def test_the_kept_program_loads(tmp_path: Path) -> None:
+    from tests.program.programs import PROGRAMS
+
+    found, (program, reference, inputs) = td.load(KEPT / "version2.tdag"), PROGRAMS["ctc_greedy"]
+    assert str(found) == str(program)
+    np.testing.assert_array_equal(found.run(*inputs[0]), reference(*inputs[0]))
+    found.save(tmp_path / "p.tdag")
+    assert (tmp_path / "p.tdag").read_bytes() == (KEPT / "version2.tdag").read_bytes()
+
+
+def test_kept_files_load(tmp_path: Path) -> None:
+    path = KEPT / "version1.tdag"
     dag = td.load(path)
     assert dag.graph == network().graph
     check(path.read_bytes(), dag)

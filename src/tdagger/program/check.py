@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from tdagger.errors import GraphError
@@ -10,7 +10,7 @@ from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.ops.source import Const, Input
 from tdagger.program.flow import Flow, cycles, next_of
-from tdagger.program.parts import Block, If, Return, Switch
+from tdagger.program.parts import Block, End, If, Return, Switch
 from tdagger.types import TensorType
 
 if TYPE_CHECKING:
@@ -132,10 +132,10 @@ def _of_loops(program: Program) -> Iterator[str]:
         loop = waiting.pop()
         ordered = [n for n in after if n in loop]
         leaving = [n for n in ordered if any(t not in loop for t in after[n])]
-        written = _changed([program.blocks[n] for n in loop])
+        inside = {n: program.blocks[n] for n in ordered}
         if not leaving:
             yield f"nothing leads out of the loop of {_listed(ordered)}"
-        elif not any(program.blocks[n].asks in written for n in leaving):
+        elif not any(_can_leave(program.blocks[n], inside) for n in leaving):
             asked = dict.fromkeys(str(program.blocks[n].asks) for n in leaving)
             yield f"the loop of {_listed(ordered)} is left by {_listed(asked)}, which nothing in it changes"
         else:
@@ -150,11 +150,29 @@ def _header(program: Program, loop: set[str]) -> str:
     return first if first in loop else next(outside)
 
 
-def _changed(blocks: Sequence[Block]) -> set[str]:
-    """The slots that blocks give other values, again and again: not only themselves, or one constant."""
-    found: dict[str, set[Value]] = {}
-    for block in blocks:
-        for slot, value in block.graph.outputs.items():
-            if not (isinstance(value.op, Input) and value.op.leaf == slot):
-                found.setdefault(slot, set()).add(value)
-    return {s for s, values in found.items() if len(values) > 1 or not isinstance(next(iter(values)).op, Const)}
+def _can_leave(block: Block, loop: Mapping[str, Block]) -> bool:
+    """Whether what a block asks may come to be another: it computes that, or another block of the loop does.
+
+    A constant that it writes itself decides where it goes, once and for all.
+    """
+    end = block.end
+    own = block.graph.outputs.get(str(block.asks))
+    if own is not None and isinstance(own.op, Const):
+        return decided(end, own) not in loop
+    if own is not None and not _is_itself(own, str(block.asks)):
+        return True
+    others = [b.graph.outputs.get(str(block.asks)) for b in loop.values()]
+    return any(v is not None and not _is_itself(v, str(block.asks)) for v in others)
+
+
+def _is_itself(value: Value, slot: str) -> bool:
+    return isinstance(value.op, Input) and value.op.leaf == slot
+
+
+def decided(end: End, value: Value) -> str:
+    """Where an end leads that asks for a constant."""
+    data = value.op.run()
+    if isinstance(end, If):
+        return end.then if bool(data) else end.otherwise
+    number = int(data)
+    return end.targets[number if 0 <= number < len(end.targets) else -1]

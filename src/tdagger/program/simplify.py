@@ -12,8 +12,9 @@ from tdagger.errors import AttributeValueError, GraphError, InputError
 from tdagger.graph import Graph, replayed, topological
 from tdagger.names import shown
 from tdagger.network import Signature
-from tdagger.op import Array, Value
+from tdagger.op import Value
 from tdagger.ops.source import Const, Input, const
+from tdagger.program.check import decided
 from tdagger.program.flow import Flow, next_of
 from tdagger.program.parts import Block, End, Goto, If, Switch
 from tdagger.program.program import Program
@@ -77,19 +78,9 @@ def _with_constants(program: Program) -> _Blocks:
         new = {v: fixed.get(n, v) for n, v in block.graph.inputs.items()}
         own = _rebuilt(block, new) if any(n in fixed for n in block.reads) else block
         if own.asks is not None and own.asks in fixed and own.asks not in own.writes:
-            own = Block(own.graph, _chosen(own.end, fixed[own.asks]))
+            own = Block(own.graph, Goto(decided(own.end, fixed[own.asks])))
         out[name] = own
     return out
-
-
-def _chosen(end: End, value: Value) -> End:
-    """How a block ends if it is known what it asks."""
-    data: Array = value.op.run()
-    if isinstance(end, If):
-        return Goto(end.then if bool(data) else end.otherwise)
-    assert isinstance(end, Switch)
-    number = int(data)
-    return Goto(end.to[number if 0 <= number < len(end.to) else -1])
 
 
 def _decided(blocks: _Blocks) -> _Blocks:
@@ -100,7 +91,7 @@ def _decided(blocks: _Blocks) -> _Blocks:
         if isinstance(end, If | Switch):
             value = block.graph.outputs.get(end.slot)
             if value is not None and isinstance(value.op, Const):
-                end = _chosen(end, value)
+                end = Goto(decided(end, value))
             elif len(set(end.targets)) == 1:
                 end = Goto(end.targets[0])
         out[name] = Block(block.graph, end)
