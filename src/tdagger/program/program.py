@@ -288,6 +288,20 @@ class Program:
         """
         return later("program_resized")(self, sizes, assume)
 
+    # Going to a framework.
+
+    def to_torch(self, **options: Any) -> Any:
+        """A readable ``torch.nn.Module`` with Python's ``while`` and ``if``, and the program's state_dict.
+
+        ``print(module.code)`` shows it. Sizes that vary are those of its arguments; state is in its buffers. ``copy``:
+        its weights don't share memory with the program's.
+        """
+        return later("torch.program_to_torch")(self, **options)
+
+    def to_torchscript(self, **options: Any) -> Any:
+        """A ``torch.jit.ScriptModule`` with the same loops and branches, that saves and loads."""
+        return later("torch.program_to_torchscript")(self, **options)
+
     # Files: docs/format.md.
 
     def save(self, path: str | Path, *, weights: bool = True, **options: Any) -> None:

@@ -8,7 +8,7 @@ at the end (:mod:`tdagger.program.schedule`).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from tdagger.errors import GraphError, TypeMismatchError
-from tdagger.graph import bulk
+from tdagger.graph import bulk, topological
 from tdagger.names import shown
 from tdagger.network import Origin, Signature, Weight
 from tdagger.op import Array, Value
@@ -44,8 +44,10 @@ class _Frame:
 class Trace:
     """A program that is being written."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, mark: str = "") -> None:
         self.name = name
+        #: What the names of slots end with that aren't the network's own, while it is imported.
+        self.mark = mark
         self.slots: dict[str, Slot] = {}
         self.defined: dict[str, str] = {}
         self.drafts: dict[str, Draft] = {}
@@ -89,7 +91,7 @@ class Trace:
 
     def slot(self, name: str, type_: TensorType, block: str, **said: Any) -> Value:
         """A new slot, whose value is known from a block on."""
-        own = named(name, self._slot_names)
+        own = named(name, self._slot_names) + self.mark
         self.slots[own] = Slot(type_, **said)
         self.defined[own] = block
         return Input(own, type_)()
@@ -174,11 +176,21 @@ class Trace:
     def branch(self, asked: Value, functions: Sequence[Callable[[], list[Value]]], names: Sequence[str], what: str,
                ) -> list[Value]:  # fmt: skip
         """What one of several functions gives: of two by a bool, the first if it is true, else by a number."""
+        found, merged = self.fork(asked, functions, names)
+        kinds = [[v.type for v in results] for results in found]
+        for name, kind in zip(names[1:], kinds[1:], strict=True):
+            if kind != kinds[0]:
+                raise TypeMismatchError(f"{what}: {names[0]} gives {kinds[0]}, {name} gives {kind}; they must be alike")
+        return [merged([r[i] for r in found]) for i in range(len(kinds[0]))]
+
+    def fork(self, asked: Value, functions: Sequence[Callable[[], Any]], names: Sequence[str],
+             ) -> tuple[list[Any], Callable[[list[Value]], Value]]:  # fmt: skip
+        """What each of several functions gives, one of which is run; and what makes one value of one of each."""
         blocks = [self.block(n) for n in names]
         after = self.block("after")
         self.end(If("", *blocks) if asked.type is _BOOL else Switch("", tuple(blocks)), asked)
         before = dict(self.state)
-        found: list[tuple[str, list[Value], dict[str, Value]]] = []
+        found: list[tuple[str, Any, dict[str, Value]]] = []
         for block, function in zip(blocks, functions, strict=True):
             self.state = dict(before)
             self.begin(block)
@@ -186,18 +198,17 @@ class Trace:
             found.append((self.current, results, self.state))
             self.end(Goto(after))
             before |= self._untouched(self.state, before)
-        kinds = [[v.type for v in results] for _, results, _ in found]
-        for name, kind in zip(names[1:], kinds[1:], strict=True):
-            if kind != kinds[0]:
-                raise TypeMismatchError(f"{what}: {names[0]} gives {kinds[0]}, {name} gives {kind}; they must be alike")
-        outs = [self._merged(after, "out", [r[i] for _, r, _ in found], [b for b, _, _ in found])
-                for i in range(len(kinds[0]))]  # fmt: skip
         self.state = {
             n: self._merged(after, n.rpartition(".")[2], [s.get(n, v) for _, _, s in found], [b for b, _, _ in found])
             for n, v in before.items()
         }
         self.begin(after)
-        return outs
+        blocks = [b for b, _, _ in found]
+
+        def merged(values: list[Value]) -> Value:
+            return self._merged(after, "out", values, blocks)
+
+        return [r for _, r, _ in found], merged
 
     def _untouched(self, state: Mapping[str, Value], before: Mapping[str, Value]) -> dict[str, Value]:
         """What became state in a branch, as it was before: as the loops around carry it, or as it begins."""
@@ -256,6 +267,13 @@ class Trace:
             used |= {*block.reads, *block.writes} | ({block.asks} if block.asks else set())
         used |= {length for n in used if n in self.slots for _, length in self.slots[n].lengths}
         return {n: s for n, s in self.slots.items() if n in used}
+
+    def taken(self, name: str, type_: TensorType) -> None:
+        """A slot for an input of a network that was imported meanwhile, by its own name."""
+        if name in self.slots:
+            raise GraphError(f"program {shown(self.name)}: an input can't be called {shown(name)}")
+        self.slots[name] = Slot(type_)
+        self.defined[name] = next(iter(self.drafts))
 
 
 _tracing: ContextVar[Trace | None] = ContextVar("tracing", default=None)
@@ -333,3 +351,12 @@ def parameter_names(function: Callable[..., Any], count: int, default: str = "x"
 def leaf_names(trees: Sequence[Tree], names: Sequence[str]) -> list[str]:
     """A name for every leaf of some arguments."""
     return [n for tree, name in zip(trees, names, strict=True) for n in tree.names(name)]
+
+
+def with_slots(inputs: Mapping[str, Value], results: Iterable[Value]) -> dict[str, Value]:
+    """The inputs of a network, and the slots that its results are made of where it is imported as a program."""
+    trace = _tracing.get()
+    if trace is None:
+        return dict(inputs)
+    found = {v.op.leaf: v for v in topological(results) if isinstance(v.op, Input) and v.op.leaf in trace.slots}
+    return {**inputs, **found}

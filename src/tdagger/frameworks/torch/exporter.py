@@ -205,8 +205,9 @@ def module_of(
 
 def example_inputs(dag: TensorDAG, plain: bool = False) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Zeros of the inputs' types, nested as the network takes them; ``plain`` leaves out what isn't tensors."""
+    ones = _divisors(dag.graph)
     leaves = [
-        torch.zeros(v.type.shape, dtype=DTYPES[v.dtype.name])
+        (torch.ones if v in ones else torch.zeros)(v.type.shape, dtype=DTYPES[v.dtype.name])
         for v in dag.graph.inputs.values()
         if isinstance(v.op, Input)
     ]
@@ -216,6 +217,15 @@ def example_inputs(dag: TensorDAG, plain: bool = False) -> tuple[tuple[Any, ...]
     trees, named = dag.signature.inputs.children
     kept = tuple(a for a, t in zip(args, trees.children, strict=True) if count(t))
     return kept, {k: kwargs[k] for k, t in zip(named.keys, named.children, strict=True) if count(t)}
+
+
+def _divisors(graph: Graph) -> set[Value]:
+    """The inputs that whole numbers are divided by, which can't be zeros where a trace runs the network."""
+    by = [
+        v.args[1] for v in graph.values
+        if v.op.name == "binary" and getattr(v.op, "kind", "") in ("mod", "floor_divide") and v.dtype.is_int
+    ]  # fmt: skip
+    return {v for v in topological(by) if isinstance(v.op, Input)} if by else set()
 
 
 def _parameter_names(module: GeneratedModule) -> list[str]:

@@ -163,6 +163,17 @@ def refuse_others(others: dict[str, Any]) -> None:
         raise InputError(f"the network takes no argument {next(iter(others))!r}")
 
 
+def filled(x: Tensor, name: str, sizes: list[int]) -> Tensor:
+    """A tensor with zeros behind its entries, up to ``sizes``; an error if it has more."""
+    widths: list[int] = []
+    for i in range(len(sizes)):
+        axis = len(sizes) - 1 - i
+        if x.shape[axis] > sizes[axis]:
+            raise RuntimeError(f"input {name} has {x.shape[axis]} entries in dimension {axis}, at most {sizes[axis]}")
+        widths += [0, sizes[axis] - x.shape[axis]]
+    return torch.nn.functional.pad(x, widths)
+
+
 def unpack(name: str, value: Any, structure: Tree) -> list[Tensor]:
     """The tensors in a nested argument; InputError if it is nested otherwise than ``structure``."""
     leaves, tree = flatten(value, lambda v: isinstance(v, Tensor), name)

@@ -137,7 +137,7 @@ def designed(made: Making) -> Design:
     """What is assembled, at the sizes that the network has."""
     dag, plain, writer_of = made.dag, made.plain, made.writer_of
     graph, origins = legalize(dag.graph, is_known, dag.origins)
-    _refuse_unsupported(graph, origins)
+    refuse_unsupported(graph, origins)
     flat = made.flat or plain
     trains = any(map(_trains, graph.values))
     state = dict(dag.state) or declared(graph)
@@ -246,7 +246,8 @@ def _is_fixed(entry: Entry, graph: Graph) -> bool:
     return not entry.persistent and not isinstance(entry.tensor, nn.Parameter) and entry.path not in graph.updates
 
 
-def _refuse_unsupported(graph: Graph, origins: dict[Value, Origin]) -> None:
+def refuse_unsupported(graph: Graph, origins: dict[Value, Origin]) -> None:
+    """UnsupportedError names the ops of a graph that torch can't compute."""
     found: Counter[str] = Counter()
     places: dict[str, str] = {}
     for value in graph.values:

@@ -193,7 +193,7 @@ def forward_of(writer: Writer, dag: TensorDAG, call: Door, plain: bool,
         fixed = [isinstance(writer.same(v).op, Parameter | Buffer | Const | Iota) for v in graph.outputs.values()]
         outputs = [f"{t.removesuffix('.clone()')}.clone()" if f else t for t, f in zip(outputs, fixed, strict=True)]
     leaves = iter(outputs)
-    result = _result(dag.signature.outputs, leaves, names, plain, call.taken)
+    result = result_of(dag.signature.outputs, leaves, names, plain, call.taken)
     for check, text in zip([c for c in dag.checks if c.value is not None], leaves, strict=False):
         kind, message = exception_of(check.message)
         end.append(f"if not {text}:\n    raise {kind.__name__}({literal(message)})")
@@ -243,7 +243,7 @@ def _viewed(value: Value) -> set[str]:
     return {value.op.leaf} if isinstance(value.op, Buffer | Parameter) else set()
 
 
-def _result(tree: Tree, leaves: Iterator[str], names: dict[str, Any], plain: bool, taken: set[str]) -> str:
+def result_of(tree: Tree, leaves: Iterator[str], names: dict[str, Any], plain: bool, taken: set[str]) -> str:
     """An expression for the outputs, nested as the source nested them."""
     if tree.kind == "leaf":
         return next(leaves)
@@ -255,7 +255,7 @@ def _result(tree: Tree, leaves: Iterator[str], names: dict[str, Any], plain: boo
         pairs = [(k, c) for k, c in pairs if c.kind != "constant"]
         flat = all(c.kind == "leaf" for _, c in pairs) and all(isinstance(k, str) for k, _ in pairs)
         kind = "tuple" if kind in ("tuple", "list") or not flat or not pairs else "dict"
-    texts = [(k, _result(c, leaves, names, plain, taken)) for k, c in pairs]
+    texts = [(k, result_of(c, leaves, names, plain, taken)) for k, c in pairs]
     if kind == "tuple":
         return f"({''.join(f'{t}, ' for _, t in texts)[: None if len(texts) == 1 else -2].rstrip()})"
     if kind == "list":
