@@ -41,6 +41,7 @@ LATER = {
     "torch.from_torchscript": f"{_TORCH}.importer:from_torchscript",
     "torch.from_transformers": f"{_TORCH}.source.huggingface:from_transformers",
     "torch.to_torch": f"{_TORCH}.exporter:to_torch",
+    "torch.program_from_torch": f"{_TORCH}.programs:from_torch",
     "torch.program_to_torch": f"{_TORCH}.emit.program:to_torch",
     "torch.program_to_torchscript": f"{_TORCH}.emit.program:to_torchscript",
     "torch.to_torchscript": f"{_TORCH}.exporter:to_torchscript",

@@ -169,8 +169,9 @@ def made(
     leaves: dict[str, Value] = {}
     for data, kind in ((parameters, Parameter), (buffers, Buffer), (state, None)):
         for key, array in (data or {}).items():
-            trace.weights[key] = np.asarray(array)
-            own = TensorType(trace.weights[key].shape, DType.of(trace.weights[key].dtype))
+            given_array = np.asarray(array)
+            trace.weights = {**trace.weights, key: given_array}
+            own = TensorType(given_array.shape, DType.of(given_array.dtype))
             trace.declared[key] = Weight(own, kind is Parameter)
             if kind is not None:
                 leaves[key] = kind(key, own)()
@@ -238,7 +239,7 @@ def _weight(trace: Trace, dag: TensorDAG, name: str) -> str:
         own = f"{dag.name}.{name}" if count == 2 else f"{dag.name}_{count - 1}.{name}"
     trace.declared[own] = Weight(state.type, state.is_parameter, state.trainable, state.persistent)
     if data is not None:
-        trace.weights[own] = data
+        trace.weights = {**trace.weights, own: data}
     trace.named[key] = own
     return own
 

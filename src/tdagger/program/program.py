@@ -288,7 +288,16 @@ class Program:
         """
         return later("program_resized")(self, sizes, assume)
 
-    # Going to a framework.
+    # Coming from a framework, and going to one.
+
+    @staticmethod
+    def from_torch(model: Any, args: Any = (), kwargs: dict[str, Any] | None = None, **options: Any) -> Program:
+        """A program of a torch module, ExportedProgram or script that may have loops and branches on data.
+
+        They are those of torch's ``cond``, ``while_loop``, ``scan`` and ``map``, and those of a script. Options are
+        those of :func:`tdagger.from_torch`. UnsupportedError says what can't be.
+        """
+        return later("torch.program_from_torch")(model, args, kwargs, **options)
 
     def to_torch(self, **options: Any) -> Any:
         """A readable ``torch.nn.Module`` with Python's ``while`` and ``if``, and the program's state_dict.

@@ -56,7 +56,7 @@ class Trace:
         #: The values of the program's state now, by the names of buffers; and the slots they are in.
         self.state: dict[str, Value] = {}
         self.state_slots: dict[str, str] = {}
-        self.weights: dict[str, Array] = {}
+        self.weights: Mapping[str, Array] = {}
         self.declared: dict[str, Weight] = {}
         self.origins: dict[Value, Origin] = {}
         self.modules: dict[str, str] = {}
@@ -273,6 +273,7 @@ class Trace:
         if name in self.slots:
             raise GraphError(f"program {shown(self.name)}: an input can't be called {shown(name)}")
         self.slots[name] = Slot(type_)
+        self._slot_names.add(name)
         self.defined[name] = next(iter(self.drafts))
 
 

@@ -220,7 +220,7 @@ def test_loops_on_data_are_refused_by_name() -> None:
 
             return while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, y * 2), (torch.tensor(0), x))
 
-    with pytest.raises(UnsupportedError, match="while_loop: control flow on data"):
+    with pytest.raises(UnsupportedError, match="while_loop: a loop on data"):
         td.from_torch(Loop(), _PLUS)
 
 

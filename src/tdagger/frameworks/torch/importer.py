@@ -42,6 +42,7 @@ from tdagger.frameworks.torch.source import caches
 from tdagger.graph import Graph, bulk
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Input, Parameter
+from tdagger.program.trace import is_tracing, with_slots
 from tdagger.tensordag import Check, Origin, Signature, TensorDAG, Weight
 from tdagger.tree import Tree, flatten
 
@@ -431,7 +432,9 @@ def from_exported_program(
             key in program.state_dict,
             "" if alias == key else alias,
         )
-    if program.range_constraints:
+    symbols = {str(n) for node in program.graph.nodes if node.op == "placeholder"
+               for n in getattr(node.meta.get("val"), "shape", ()) if not isinstance(n, int)}  # fmt: skip
+    if symbols:
         raise UnsupportedError(
             f"the exported program has symbolic sizes ({', '.join(map(str, program.range_constraints))}): "
             "a TDAG is static, export it without dynamic_shapes"
@@ -536,6 +539,10 @@ def _import_program(
             raise UnsupportedError(
                 f"the network writes in place to {', '.join(changed)}, which are no buffers: register them as buffers"
             )
+        if changed and is_tracing():
+            raise UnsupportedError(
+                f"a program can't write to {', '.join(changed)}, which are no buffers: register them"
+            )
         if changed:
             return _import_program(
                 program, weights, tensors, signature, names, prefix, external, title, written=(*written, *changed)
@@ -550,7 +557,8 @@ def _import_program(
         refuse_shared_writes([*changed, *updates], examples or {}, tensors)
         warn_of_writes(changed)
         signature = caller.with_seed(inputs, signature)
-        graph = Graph(inputs, outputs, updates, title, caller.order)
+        whole = with_slots(inputs, [*outputs.values(), *updates.values()])
+        graph = Graph(whole, outputs, updates, title, caller.order)
         origins = caller.origins
         if flat is not None and caller.passing is not None:
             weights = _used(weights, flat, graph)

@@ -1,4 +1,4 @@
-"""Rules of torch's ops of higher order, whose arguments are graphs: ``torch.cond`` and ``flex_attention``."""
+"""Rules of torch's ops of higher order, whose arguments are graphs: ``torch.cond``, loops and ``flex_attention``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from tdagger.op import Value
 from tdagger.ops import elementwise as e
 from tdagger.ops.source import Input, Leaf
 from tdagger.ops.structure import broadcast_to, group, reduce, squeeze, transpose, unsqueeze
+from tdagger.program.trace import is_tracing
+from tdagger.program.write import if_, scan_loop, while_loop
 from tdagger.tensordag import Origin
 
 _OriginOf = Callable[[torch.fx.Node], Origin]
@@ -28,6 +30,11 @@ def _cond(args: Sequence[Any], caller: Caller, origin_of: _OriginOf, origin: Ori
     known = number_of(predicate.read()) if isinstance(predicate, Ref) else predicate
     if known is not None:
         return run_fx(branches[0 if known else 1], operands, caller, origin_of)
+    if is_tracing():
+        arms = [_pure(b, operands, caller, origin_of, origin, "cond") for b in branches]
+        chosen = if_(lib.reshape(predicate.read(), shape=()), lambda: arms[0]([]), lambda: arms[1]([]))
+        caller.note(chosen, origin)
+        return tuple(map(Ref, chosen))
     given = [x for x in operands if isinstance(x, Ref)]
     inputs = [Input(f"x{i}", x.read().type)() for i, x in enumerate(given)]
     found: list[list[Value]] = []
@@ -52,6 +59,78 @@ def _cond(args: Sequence[Any], caller: Caller, origin_of: _OriginOf, origin: Ori
     chosen: tuple[Value, ...] = value if isinstance(value, tuple) else (value,)
     caller.note(chosen, origin)
     return tuple(map(Ref, chosen))
+
+
+#: What to do where a loop is met that no TDAG has.
+_AS_PROGRAM = "a loop on data, which a TDAG doesn't have: td.Program.from_torch imports it as blocks"
+
+
+def _pure(
+    graph: Any, besides: Sequence[Any], caller: Caller, origin_of: _OriginOf, origin: Origin, name: str
+) -> Callable[[Sequence[Value]], tuple[Value, ...]]:
+    """What a graph gives on values, and on what it takes ``besides``; refused if it writes to any of it."""
+
+    def call(values: Sequence[Value]) -> tuple[Value, ...]:
+        given = [*map(Ref, values), *besides]
+        before = [(x.cell, x.cell.version) for x in given if isinstance(x, Ref)]
+        results = run_fx(graph, given, caller, origin_of)
+        results = results if isinstance(results, tuple | list) else (results,)
+        if any(cell.version != version for cell, version in before):
+            raise refused(name, "what is inside writes to its arguments", caller, origin)
+        if not all(isinstance(x, Ref) for x in results):
+            raise refused(name, "what is inside gives what isn't a tensor", caller, origin)
+        found = tuple([x.read() for x in results])
+        caller.note(found, origin)
+        return found
+
+    return call
+
+
+def _tensors(x: Any, name: str, caller: Caller, origin: Origin) -> list[Value]:
+    """The values of a list of tensors; refused if something else is among them."""
+    if not all(isinstance(v, Ref) for v in x):
+        raise refused(name, "it carries what isn't a tensor", caller, origin)
+    return [v.read() for v in x]
+
+
+def _while_loop(args: Sequence[Any], caller: Caller, origin_of: _OriginOf, origin: Origin) -> Any:
+    """``while_loop`` as blocks of the program that is imported."""
+    if not is_tracing():
+        raise refused("while_loop", _AS_PROGRAM, caller, origin)
+    test, body, carried, *more = args
+    besides = more[0] if more else ()
+    going = _pure(test, besides, caller, origin_of, origin, "while_loop")
+    turn = _pure(body, besides, caller, origin_of, origin, "while_loop")
+    start = tuple(_tensors(carried, "while_loop", caller, origin))
+    found = while_loop(lambda *x: lib.reshape(going(x)[0], shape=()), lambda *x: turn(x), start)
+    return tuple(map(Ref, found))
+
+
+def _scan(args: Sequence[Any], caller: Caller, origin_of: _OriginOf, origin: Origin) -> Any:
+    """``scan``: the last carries, then what each turn gives."""
+    if not is_tracing():
+        raise refused("scan", _AS_PROGRAM, caller, origin)
+    body, init, xs, *more = args
+    turn = _pure(body, more[0] if more else (), caller, origin_of, origin, "scan")
+    count = len(init)
+
+    def step(carry: Any, x: Any) -> Any:
+        found = turn([*carry, *x])
+        return found[:count], found[count:] or None
+
+    start, entries = (tuple(_tensors(v, "scan", caller, origin)) for v in (init, xs))
+    carry, ys = scan_loop(step, start, entries)
+    return tuple(map(Ref, (*carry, *(ys or ()))))
+
+
+def _map(args: Sequence[Any], caller: Caller, origin_of: _OriginOf, origin: Origin) -> Any:
+    """``map``: what a function gives of each entry."""
+    if not is_tracing():
+        raise refused("map", _AS_PROGRAM, caller, origin)
+    body, xs, *more = args
+    turn = _pure(body, more[0] if more else (), caller, origin_of, origin, "map")
+    _, ys = scan_loop(lambda carry, x: (carry, turn(x)), (), tuple(_tensors(xs, "map", caller, origin)))
+    return tuple(map(Ref, ys))
 
 
 def _flex_attention(args: Sequence[Any], caller: Caller, origin_of: _OriginOf, origin: Origin) -> Any:
@@ -108,5 +187,8 @@ def _scores(scores: Any, score_mod: Any, mask_mod: Any, buffers: Any, mask_buffe
 #: Name -> rule(arguments, caller, what tells a node's origin, the op's origin).
 HIGHER_ORDER: dict[str, Callable[[Sequence[Any], Caller, _OriginOf, Origin], Any]] = {
     "cond": _cond,
+    "map_impl": _map,
+    "scan": _scan,
+    "while_loop": _while_loop,
     "flex_attention": _flex_attention,
 }
