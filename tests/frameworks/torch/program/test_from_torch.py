@@ -119,9 +119,7 @@ class Noise(nn.Module):
 
 def test_random_numbers_in_a_loop_are_refused() -> None:
     """A stream is a function of its seed: each turn would draw the same."""
-    with pytest.raises(
-        td.UnsupportedError, match="while_loop: it draws random numbers, which would be"
-    ):
+    with pytest.raises(td.UnsupportedError, match="while_loop: it draws random numbers, which would be"):
         td.Program.from_torch(Noise(), (X, N))
 
 
