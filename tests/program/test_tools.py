@@ -132,7 +132,7 @@ def test_specialize() -> None:
         program.specialize(n=3)
     with pytest.raises(td.InputError, match=r"input x is declared f32\[3\], got float32\[2\]"):
         program.specialize(x=np.ones(2))
-    with pytest.raises(td.GraphError, match="has 8 blocks: say which one is meant"):
+    with pytest.raises(td.GraphError, match="has 11 blocks: say which one is meant"):
         program.dag()
     with pytest.raises(td.GraphError, match="has no block z; there are begin"):
         program.dag("z")

@@ -72,4 +72,7 @@ def from_tdag(path: Path, options: Options) -> FileSource:
         raise SourceError(
             f"{shown(path)}: a network in a file is as it was saved, {told} can't change it (--resize can)"
         )
-    return FileSource(path.stem, load(path, weights=options.weights))
+    found = load(path, weights=options.weights)
+    if not isinstance(found, TensorDAG):
+        raise SourceError(f"{shown(path)}: is a program, of several networks: td.load(path).dag(block) is one of them")
+    return FileSource(path.stem, found)

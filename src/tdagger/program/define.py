@@ -153,13 +153,18 @@ def made(
     buffers: Mapping[str, Any] | None = None,
     state: Mapping[str, Any] | None = None,
     name: str = "",
+    dtypes: Mapping[str, str] | None = None,
 ) -> Program:
-    """The program of a function; see :func:`program`."""
+    """The program of a function; see :func:`program`. ``dtypes``: of inputs that have shapes, f32 unless told."""
     trace = Trace(name or getattr(function, "__name__", "program"))
     entry = trace.current
     given: list[Value] = []
     for key, type_ in inputs.items():
-        own = type_ if isinstance(type_, TensorType) else TensorType(tuple(map(int, type_)), "f32")
+        own = (
+            type_
+            if isinstance(type_, TensorType)
+            else TensorType(tuple(map(int, type_)), (dtypes or {}).get(key, "f32"))
+        )
         sizes = own.shape if isinstance(type_, TensorType) else type_
         given.append(trace.slot(key, own, entry))
         varying = [i for i, n in enumerate(sizes) if isinstance(n, Upto)]
@@ -197,8 +202,13 @@ def called(dag: TensorDAG, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
             f"{shown(dag.name)} is called on values, which is for functions that become a program (td.program); "
             "run(...) takes arrays"
         )
+    found = applied(dag, {n: as_value(v) for n, v in dag.bind(args, kwargs, is_leaf).items()})
+    return dag.signature.outputs.unflatten(list(found.values()))
+
+
+def applied(dag: TensorDAG, inputs: Mapping[str, Value]) -> dict[str, Value]:
+    """The outputs of a network by name, on values by the names of its inputs, inside of a program."""
     trace = tracing()
-    inputs = {n: as_value(v) for n, v in dag.bind(args, kwargs, is_leaf).items()}
     for name, value in dag.graph.inputs.items():
         if inputs[name].type is not value.type:
             raise TypeMismatchError(f"{shown(dag.name)} takes {name!r} as {value.type}, got {inputs[name].type}")
@@ -209,6 +219,9 @@ def called(dag: TensorDAG, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
         start[leaf] = trace.state_of(own) if changes else type(leaf.op)(own, leaf.type)()
         if isinstance(leaf.op, Buffer) and not changes and trace.frames:
             trace.read_inside.add(own)
+    for name, weight in dag.state.items():  # other names of what is used
+        if weight.alias_of and trace.named.get((id(dag.weights), weight.alias_of)) == weight.alias_of:
+            trace.declared.setdefault(name, weight)
     states = {n: _weight(trace, dag, n) for n in dag.graph.updates}
     for own in states.values():
         trace.state_of(own)
@@ -220,7 +233,7 @@ def called(dag: TensorDAG, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     trace.modules |= {n: m for n, m in dag.modules.items() if n not in trace.modules}
     for name, value in dag.graph.updates.items():
         trace.state[states[name]] = new[value]
-    return dag.signature.outputs.unflatten([new[v] for v in dag.graph.outputs.values()])
+    return {n: new[v] for n, v in dag.graph.outputs.items()}
 
 
 def _weight(trace: Trace, dag: TensorDAG, name: str) -> str:

@@ -10,10 +10,11 @@ import numpy as np
 
 from tdagger.errors import AttributeValueError, GraphError, InputError
 from tdagger.graph import Graph, replayed, topological
+from tdagger.interpret import computed
 from tdagger.names import shown
 from tdagger.network import Signature
 from tdagger.op import Value
-from tdagger.ops.source import Const, Input, const
+from tdagger.ops.source import Const, Input, Leaf, const
 from tdagger.program.check import decided
 from tdagger.program.flow import Flow, next_of
 from tdagger.program.parts import Block, End, Goto, If, Switch
@@ -31,6 +32,7 @@ def simplified(program: Program) -> Program:
         before = program
         program = changed(program, fold_constants)
         program = with_blocks(program, _with_constants(program))
+        program = with_blocks(program, _passed_by(dict(program.blocks)))
         if _told(program) == _told(before):
             return program
 
@@ -95,6 +97,33 @@ def _decided(blocks: _Blocks) -> _Blocks:
             elif len(set(end.targets)) == 1:
                 end = Goto(end.targets[0])
         out[name] = Block(block.graph, end)
+    return out
+
+
+def _passed_by(blocks: _Blocks) -> _Blocks:
+    """Loops that are known to be done where they would begin: the block before goes on with what comes after them."""
+    loops = Flow(next_of(blocks)).loops
+    out = dict(blocks)
+    for name, block in blocks.items():
+        loop = loops.get(block.end.to) if isinstance(block.end, Goto) else None
+        if loop is None or name in loop.blocks:
+            continue
+        test = blocks[loop.header]
+        asked = test.graph.outputs.get(str(test.asks))
+        fixed = {n: v for n, v in block.graph.outputs.items() if isinstance(v.op, Const)}
+        if asked is None:
+            continue
+        known = {v: fixed.get(n, v) for n, v in test.graph.inputs.items()}
+        answer = replayed(test.graph, known)[asked]
+        if any(isinstance(v.op, Leaf) for v in topological([answer])):
+            continue
+        target = decided(test.end, const(computed(answer), answer.dtype))
+        if target in loop.blocks:
+            continue
+        writes = dict(block.graph.outputs)
+        found = replayed(test.graph, {v: writes.get(n, v) for n, v in test.graph.inputs.items()})
+        writes |= {n: found[v] for n, v in test.graph.outputs.items()}
+        out[name] = block_of(writes, Goto(target), name, [*block.graph.values, *found.values()])
     return out
 
 

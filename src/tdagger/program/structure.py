@@ -70,7 +70,7 @@ def structured(program: Program) -> Structured:
     >>> @td.program({"x": ()})
     ... def doubled(x):
     ...     return td.while_loop(lambda x: x < 100.0, lambda x: x + x, x)
-    >>> structured(doubled).whole
+    >>> structured(doubled).whole[:2]
     (Run(block='begin'), While(before=(Run(block='loop'),), slot='again', body=(Run(block='body'),), until=False))
     """
     program = _with_one_return(program)

@@ -107,20 +107,30 @@ def to_torchscript(dag: TensorDAG, *, copy: bool = False) -> torch.jit.ScriptMod
     _refuse_by_numpy("TorchScript", dag)
     module = module_of(dag, copy, plain=True)
     _refuse_names("TorchScript", module, ())
-    args, kwargs = example_inputs(dag, plain=True)
-    for argument in (*args, *kwargs.values()):
+    for argument in (*(given := example_inputs(dag, plain=True))[0], *given[1].values()):
         _refuse_mixed(argument)
+    held = dict((*module.named_parameters(), *module.named_buffers()))
+    kept = [(held[n], held[n].clone()) for n in dag.graph.updates if n in held]
+    try:
+        return _traced_on(dag, module, 0)
+    except (IndexError, RuntimeError):  # zeros may be what nothing is divided by, or 1 more than an index
+        return _traced_on(dag, module, 1)
+    finally:
+        for t, before in kept:  # a trace runs the module
+            with torch.no_grad():
+                t.copy_(before)
+
+
+def _traced_on(dag: TensorDAG, module: GeneratedModule, fill: int) -> torch.jit.ScriptModule:
+    """A trace of a module on inputs that are one number everywhere."""
+    args, kwargs = example_inputs(dag, plain=True, fill=fill)
     with warnings.catch_warnings(), torch.no_grad(), Literals():
         warnings.filterwarnings("ignore", ".*deprecated", DeprecationWarning)
         warnings.filterwarnings("ignore", category=TracerWarning)  # sizes are numbers, as the code's are
         names = _parameter_names(module)
         named = {**dict(zip(names, args, strict=False)), **dict(zip(names[len(args) :], kwargs.values(), strict=False))}
         options: dict[str, Any] = {"example_kwarg_inputs": named} if kwargs else {"example_inputs": args}
-        held = dict((*module.named_parameters(), *module.named_buffers()))
-        kept = [(held[n], held[n].clone()) for n in dag.graph.updates if n in held]
         traced: Any = torch.jit.trace(module, strict=False, check_trace=False, **options)
-        for t, before in kept:  # the trace ran the module
-            t.copy_(before)
         return traced
 
 
@@ -203,11 +213,13 @@ def module_of(
     return assembled({p: part.make for p, part in made.parts.items()}, made.state, made.trains)
 
 
-def example_inputs(dag: TensorDAG, plain: bool = False) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Zeros of the inputs' types, nested as the network takes them; ``plain`` leaves out what isn't tensors."""
-    ones = _divisors(dag.graph)
+def example_inputs(dag: TensorDAG, plain: bool = False, fill: int = 0) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Zeros of the inputs' types, nested as the network takes them; ``plain`` leaves out what isn't tensors.
+
+    ``fill`` is another number for zero.
+    """
     leaves = [
-        (torch.ones if v in ones else torch.zeros)(v.type.shape, dtype=DTYPES[v.dtype.name])
+        torch.full(v.type.shape, fill, dtype=DTYPES[v.dtype.name])
         for v in dag.graph.inputs.values()
         if isinstance(v.op, Input)
     ]

@@ -110,3 +110,31 @@ def test_state() -> None:
         same(runner(given.numpy()), wanted)
         same(plain(module(given)), wanted)
     assert float(runner.state["count"]) == float(module.count) == 3
+
+
+class Noise(nn.Module):
+    def forward(self, x: Any, n: Any) -> Any:
+        return while_loop(lambda k, x: k < n, lambda k, x: (k + 1, x + torch.rand_like(x)), (n * 0, x.clone()))[1]
+
+
+def test_random_numbers_in_a_loop_are_refused() -> None:
+    """A stream is a function of its seed: each turn would draw the same."""
+    with pytest.raises(td.UnsupportedError, match="while_loop: it draws random numbers, which would be"):
+        td.Program.from_torch(Noise(), (X, N))
+
+
+def test_train_mode_is_refused_by_torch() -> None:
+    network = td.from_torch(nn.Dropout(0.5).train(), (X,))
+    program = td.program({"x": (3,), "seed": td.TensorType((), "u64")})(lambda x, seed: network(x, seed=seed))
+    assert program.run(X.numpy(), np.uint64(3)).shape == (3,)
+    with pytest.raises(td.UnsupportedError, match="can't go to torch in train mode: dropout_train"):
+        program.to_torch()
+
+
+def test_a_program_is_no_source(tmp_path: Any) -> None:
+    from tdagger.frameworks.file import from_tdag
+    from tdagger.frameworks.source import Options
+
+    td.program({"x": (3,)}, name="p")(lambda x: x).save(tmp_path / "p.tdag")
+    with pytest.raises(td.SourceError, match="is a program, of several networks"):
+        from_tdag(tmp_path / "p.tdag", Options())

@@ -73,7 +73,10 @@ def _pure(
     def call(values: Sequence[Value]) -> tuple[Value, ...]:
         given = [*map(Ref, values), *besides]
         before = [(x.cell, x.cell.version) for x in given if isinstance(x, Ref)]
+        drawn = caller.streams
         results = run_fx(graph, given, caller, origin_of)
+        if caller.streams != drawn and name != "cond":
+            raise refused(name, "it draws random numbers, which would be the same in each turn", caller, origin)
         results = results if isinstance(results, tuple | list) else (results,)
         if any(cell.version != version for cell, version in before):
             raise refused(name, "what is inside writes to its arguments", caller, origin)

@@ -163,6 +163,9 @@ class _Code:
         kept = Graph(whole.inputs, outputs, name=whole.name, order=whole.values)
         graph, origins = legalize(kept, is_known, self.program.origins)
         refuse_unsupported(graph, origins)
+        trains = sorted({v.op.name for v in graph.values if v.op.name.endswith("_train")})
+        if trains:
+            raise UnsupportedError(f"{shown(self.program.name)} can't go to torch in train mode: {', '.join(trains)}")
         owners = {""} | {n.rpartition(".")[0] for n in self.state}
         writer = Writer(graph, row_of, origins, owners)
         writer.state, writer.constants, writer.constant = self.state, self.constants, self.constant

@@ -36,7 +36,14 @@ _KEPT = ("past_key_values", "cache_params")
 
 @one_at_a_time
 def from_transformers(
-    network: Any, *, batch: int = 1, seq: int | None = None, past: int = 0, dtype: str = "bf16", **settings: Any
+    network: Any,
+    *,
+    batch: int = 1,
+    seq: int | None = None,
+    past: int = 0,
+    dtype: str = "bf16",
+    mask: bool = False,
+    **settings: Any,
 ) -> TensorDAG:
     """A TDAG of a transformers configuration, or of a model; see :func:`tdagger.from_transformers`."""
     model = network if isinstance(network, torch.nn.Module) else on_meta(network, dtype, **settings)
@@ -44,6 +51,8 @@ def from_transformers(
         raise AttributeValueError(f"{', '.join(settings)}: settings build a model, this one is there already")
     model = model.eval()
     inputs, _ = inputs_for(model, {}, seq, past)
+    if mask and past:
+        inputs["attention_mask"] = torch.ones(1, past + (seq or 1), dtype=torch.int64)
     parameters = parameters_of(model.forward)
     args, kwargs = reshaped(type(model).__name__, ((), inputs), parameters, Options(batch=batch))
     return importer.from_torch(model, args, kwargs)
