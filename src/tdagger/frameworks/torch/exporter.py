@@ -231,15 +231,6 @@ def example_inputs(dag: TensorDAG, plain: bool = False, fill: int = 0) -> tuple[
     return kept, {k: kwargs[k] for k, t in zip(named.keys, named.children, strict=True) if count(t)}
 
 
-def _divisors(graph: Graph) -> set[Value]:
-    """The inputs that whole numbers are divided by, which can't be zeros where a trace runs the network."""
-    by = [
-        v.args[1] for v in graph.values
-        if v.op.name == "binary" and getattr(v.op, "kind", "") in ("mod", "floor_divide") and v.dtype.is_int
-    ]  # fmt: skip
-    return {v for v in topological(by) if isinstance(v.op, Input)} if by else set()
-
-
 def _parameter_names(module: GeneratedModule) -> list[str]:
     code: Any = type(module).forward.__code__
     return list(code.co_varnames[1 : code.co_argcount])

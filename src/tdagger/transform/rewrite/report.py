@@ -59,7 +59,18 @@ def rewritten(
     What a rule makes has the origin of the value it stands for. ``weights`` are for rules that ask for them, and so are
     ``axes``, which say the dimensions of a value. GraphError names rules that undo each other or never end.
     """
-    known: Mapping[Any, Any] = origins or {}
+    after, carried, report, _ = _rewritten(graph, rules, origins or {}, weights, axes)
+    return after, carried, report
+
+
+def _rewritten(
+    graph: Graph,
+    rules: Iterable[Rule] | Rule,
+    known: Mapping[Any, Any],
+    weights: Mapping[str, Array] | None,
+    axes: Any,
+) -> tuple[Graph, dict[Value, Any], Report, Mapping[Value, Value]]:
+    """As :func:`rewritten`, and of which value of the graph each value was made (where anything is known of these)."""
     every = [rules] if isinstance(rules, Rule) else list(rules)
     lacking = [r.name for r in every if r.replacement is None]
     if lacking:
@@ -67,15 +78,22 @@ def rewritten(
     after, made_for, fired = swept(graph, every, weights, axes, bool(known))
     carried = {v: known[o] for v, o in made_for.items() if o in known} if known else {}
     modules = [getattr(known.get(f.place), "module", "") for f in fired]
-    return after, carried, Report(tuple(fired), tuple(modules))
+    return after, carried, Report(tuple(fired), tuple(modules)), made_for
 
 
 def applied(
     dag: N, rules: Iterable[Rule] | Rule, weights: Mapping[str, Array] | None = None, axes: Any = None
 ) -> tuple[N, Report]:
     """A network with rules applied until none applies (itself if none ever does), and what was done."""
-    graph, origins, report = rewritten(with_checks(dag), rules, dag.origins, weights, axes)
-    return (finished(dag, graph, origins) if len(report) else dag), report
+    graph, origins, report, made_for = _rewritten(with_checks(dag), rules, dag.origins, weights, axes)
+    if not len(report):
+        return dag, report
+    became: dict[Value, Value] = {}
+    for new, old in made_for.items():
+        if new.type == old.type:
+            became.setdefault(old, new)
+    left_out = [one._replace(value=became.get(one.value, one.value)) for one in dag.left_out]
+    return finished(dag, graph, origins, left_out=left_out), report
 
 
 class Match(NamedTuple):

@@ -42,6 +42,7 @@ class Bare:
     source: Any = None
     certain_dimensions: frozenset[tuple[str, int]] = frozenset()
     checks: Sequence[Check] = ()
+    left_out: Sequence[Any] = ()
 
 
 def trains(graph: Graph) -> bool:
