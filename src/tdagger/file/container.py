@@ -233,7 +233,7 @@ def write(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str])
 
 def whole(path: Path, write_to: Callable[[str], Any]) -> None:
     """Write to a file beside ``path``, make sure it is on the disk, and put it in its place."""
-    handle, name = tempfile.mkstemp(suffix=".tmp", prefix=f".{path.stem[:40]}.", dir=path.parent)
+    handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=f".{path.stem[:40]}.", dir=path.parent)
     try:
         os.close(handle)
         write_to(name)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,6 +10,7 @@ import numpy as np
 import onnx
 
 from tdagger.errors import UnsupportedError
+from tdagger.file.container import whole
 from tdagger.file.write import place_in_package
 from tdagger.frameworks.onnx.emit.writer import Branch, Node, Tensor
 from tdagger.frameworks.onnx.tensors import ONNX_DTYPES
@@ -170,9 +168,9 @@ def _write_model(
 ) -> None:
     """Write a model with its graph last, whose tensors follow one by one."""
     graph = model.graph.SerializeToString()
-    whole = onnx.ModelProto()
-    whole.CopyFrom(model)
-    whole.ClearField("graph")
+    outer = onnx.ModelProto()
+    outer.CopyFrom(model)
+    outer.ClearField("graph")
     heads: list[tuple[str, bytes, int]] = []
     for name, tensor in tensors.items():
         proto = tensor_proto(name, tensor, data=False)
@@ -186,7 +184,7 @@ def _write_model(
         heads.append((name, proto.SerializeToString(), size))
     bodies = [len(head) + (0 if size < 0 else len(_field(_RAW_DATA, size)) + size) for _, head, size in heads]
     length = len(graph) + sum(len(_field(_INITIALIZER, n)) + n for n in bodies)
-    to.write(whole.SerializeToString())
+    to.write(outer.SerializeToString())
     to.write(_field(_GRAPH, length))
     to.write(graph)
     for (name, head, size), body in zip(heads, bodies, strict=True):
@@ -198,18 +196,10 @@ def _write_model(
 
 
 def _replaced(path: Path, write_to: Callable[[BinaryIO], Any]) -> None:
-    """Write to a file beside ``path``, then put it in its place."""
-    handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=f".{path.stem}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as to:
+    """Write to a file that appears whole, or not at all."""
+
+    def write_by_name(name: str) -> None:
+        with open(name, "wb") as to:
             write_to(to)
-            to.flush()
-            os.fsync(to.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
+
+    whole(path, write_by_name)
