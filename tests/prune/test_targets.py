@@ -65,3 +65,22 @@ def test_changes_of_the_loss_are_compared_as_they_are(dag: Any, make: Any) -> No
         for how in ({}, {"normalise": "mean"})
     )
     assert plain["2"] == 0 < over_mean["2"]
+
+
+class Empty(nn.Module):
+    """Some of its dimensions have no entries, which nothing can be taken from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return x[:, 4:].exp(), self.b(self.a(x).relu()), x[:, :0] * 2
+
+
+def test_dimensions_without_entries() -> None:
+    dag = td.from_torch(Empty(), torch.randn(2, 4))
+    (group,) = dag.prunable().groups
+    plan = dag.prune_plan(entries={group.name: [0, 3]})
+    assert plan.after["flops"] == plan.apply().graph.total_flops()
+    assert plan.check().exact

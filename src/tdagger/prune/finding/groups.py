@@ -183,7 +183,8 @@ class Prunable:
     def left(self, gone: Array) -> Array:
         """The entries that are left of every factor where those marked in ``gone`` go."""
         starts = np.array([f.number for f in self.units.factors], np.int64)
-        return self.sizes - np.add.reduceat(gone, starts, dtype=np.int64) if len(starts) else self.sizes
+        before = np.concatenate([[0], np.cumsum(gone, dtype=np.int64)])  # a factor may have no entries
+        return self.sizes - (before[starts + self.sizes] - before[starts])
 
     # Groups.
 
