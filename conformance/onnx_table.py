@@ -73,7 +73,7 @@ _NOTE = """\
 onnxruntime (CPU) refuses above all what it has no kernel for; wrong are outputs that are not the suite's, its float8
 taken for what its bytes say. Where the suite and the specification are at odds, an engine that follows the latter
 counts as wrong. onnx2torch isn't installed with the project, and is in the table where somebody put it on the path;
-tinygrad's frontend, of which the issue says 83.8 % of plain tensors, isn't measured (its CPU device needs clang)."""
+tinygrad's frontend isn't measured (its CPU device needs clang)."""
 
 
 def _percent(part: int, whole: int) -> str:
