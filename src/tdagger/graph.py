@@ -38,9 +38,6 @@ def bulk() -> Generator[None, None, None]:
         yield
     finally:
         if was_enabled:
-            if not gc.get_freeze_count():  # else they are somebody's
-                gc.freeze()  # what was made counts as old: the next collection of young objects would visit all of it
-                gc.unfreeze()
             gc.enable()
 
 
