@@ -49,8 +49,8 @@ def fold_weights(dag: N, besides: Iterable[Value] = (), limit: int = ELEMENTS) -
 
     A weight that is used up gives its name to what has its type. Buffers that a run changes are left as they are, and
     so is what only moves entries and weights without data. What is larger than all it is made of is worked out if it
-    has at most ``limit`` elements and nothing in it counts (no iota, which would follow another size): a table of
-    positions that is looked up at pairs from data.
+    has at most ``limit`` elements and is made of weights alone: a table of positions that is looked up at pairs in a
+    buffer. Constants may have been counted, and would follow another size.
     ``besides`` are values that are left as they are.
     """
     left = set(besides)
@@ -61,7 +61,8 @@ def fold_weights(dag: N, besides: Iterable[Value] = (), limit: int = ELEMENTS) -
     def is_small(v: Value) -> bool:
         if v.type.bytes <= sum(w.type.bytes for w in behind[v]):
             return True
-        return v.type.size <= limit and not any(isinstance(w.op, Iota) for w in cones[v])
+        counted = any(isinstance(w.op, Iota) or (isinstance(w.op, Const) and w.type.size > 1) for w in cones[v])
+        return v.type.size <= limit and not counted
 
     wanted = [v for v in wanted if behind[v] and is_small(v)]
     wanted = [v for v in wanted if all(has_data(dag, w) for w in behind[v])]
