@@ -16,6 +16,7 @@ from torch.nn import functional as F
 import tdagger as td
 from tdagger.frameworks.onnx.emit.save import _varint  # pyright: ignore[reportPrivateUsage]
 from tdagger.ops.external import External, Slot
+from tests.frameworks.onnx import small
 from tests.frameworks.onnx.runs import checked, run, session
 from tests.networks import Fn
 
@@ -403,3 +404,20 @@ def test_missing_weights() -> None:
     dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": x + w}))
     with pytest.raises(td.InputError, match="the weights have no w"):
         dag.to_onnx()
+
+
+def test_names_of_nodes_that_a_file_numbered_itself() -> None:
+    """Two nodes of one name, of which the second would be called as another is."""
+    for names in (["/Concat", "/Concat_1", "/Concat"], ["/Concat", "/Concat", "/Concat_1"]):
+        nodes = [
+            small.node(op, inputs, output, name)
+            for op, inputs, output, name in zip(
+                ["Concat", "Relu", "Concat"], ["x x", "a", "b b"], ["a", "b", "y"], names, strict=True
+            )
+        ]
+        for one in (nodes[0], nodes[2]):
+            one.attribute.append(onnx.helper.make_attribute("axis", 0))
+        made = td.from_onnx(small.model(nodes, {"x": (2, 3)})).to_onnx()
+        written = [node.name for node in made.graph.node]
+        assert len(set(written)) == len(written) == 3
+        assert written[0] == "/Concat"

@@ -428,8 +428,13 @@ class Writer:
         elif origin is not None and origin.module:
             name = f"/{origin.module.replace('.', '/')}/{op}"
         count = self._counts.get(name, 0)
+        own = f"{name}_{count}" if count else name
+        while count and own in self._counts:  # a file has names with numbers of its own
+            count += 1
+            own = f"{name}_{count}"
         self._counts[name] = count + 1
-        return f"{name}_{count}" if count else name
+        self._counts.setdefault(own, 1)
+        return own
 
     def _named(self, name: str) -> str:
         while name in self.taken:
