@@ -183,6 +183,9 @@ X = floats(8, 3, 4)
          lambda x: x.transpose(0, 2, 1)),
         ([node("Squeeze", "x a", "q"), node("Unsqueeze", "q a", "y")], {"a": np.array([0])}, lambda x: x),
         ([node("ReduceMean", "x", "y", axes=[2], keepdims=0)], {}, lambda x: x.mean(2)),
+        # indices that were counted of a batch of one: arange(b)[:, None, None] * n + arange(n)
+        ([node("Reshape", "x s", "f"), node("Gather", "f i", "y", axis=0)],
+         {"s": np.array([-1]), "i": np.arange(12).reshape(1, 1, 12)}, lambda x: x.reshape(8, 1, 12)),
         ([node("Tile", "x r", "y")], {"r": np.array([1, 2, 1])}, lambda x: np.tile(x, (1, 2, 1))),
     ],
 )  # fmt: skip

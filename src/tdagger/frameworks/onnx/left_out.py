@@ -46,8 +46,19 @@ def _pad(out: Value, data: Value, pads: Sequence[int], *more: Any, **named: Any)
     yield of_padding(out, data, sides, pads)
 
 
+def _gather(out: Value, data: Value, indices: Value, axis: int = 0) -> Iterator[LeftOut | None]:
+    if out is data or out.op.name == "ungroup":  # no index is looked at
+        n = data.shape[axis]
+        yield LeftOut(data, (axis % data.rank,), f"is indexed by the numbers of all its {n} entries", keeps=True)
+
+
 #: By the operator, what says how its numbers could matter at other sizes.
-FINDERS: dict[str, Callable[..., Iterator[LeftOut | None]]] = {"Slice": _slice, "Reshape": _reshape, "Pad": _pad}
+FINDERS: dict[str, Callable[..., Iterator[LeftOut | None]]] = {
+    "Gather": _gather,
+    "Slice": _slice,
+    "Reshape": _reshape,
+    "Pad": _pad,
+}
 
 
 def left_out(op: str, results: Sequence[Value], args: Sequence[Any], keywords: dict[str, Any]) -> list[LeftOut]:

@@ -6,13 +6,14 @@ import numpy as np
 
 from tdagger import library as lib
 from tdagger.frameworks.indices import may_be_negative, non_negative
-from tdagger.frameworks.known import number_of
+from tdagger.frameworks.known import array_of_constant, number_of
 from tdagger.frameworks.onnx.ops.table import Numbers, rule, unsupported
 from tdagger.op import Value, normal_axis
 from tdagger.ops import elementwise as e
 from tdagger.ops import structure as s
 from tdagger.ops.indexing import gather, put_along, scatter, take_along
-from tdagger.ops.source import Parameter, const, iota
+from tdagger.ops.source import Const, Leaf, Parameter, const, iota
+from tdagger.types import Shape
 
 # --- reading -----------------------------------------------------------------------------------------------
 
@@ -24,10 +25,30 @@ def _gather(data: Value, indices: Value, *, axis: int = 0) -> Value:
         known = number_of(indices)
         if isinstance(known, int):
             return s.select(data, axis, known)
+    if _takes_all(data, indices, axis):
+        return _laid_out(data, axis, indices.shape)
     index = non_negative(indices, data, axis)
     if axis == 0 and data.rank == 2 and isinstance(data.op, Parameter):
         return lib.embedding(data, index)
     return gather(data, index, axis)
+
+
+def _takes_all(data: Value, indices: Value, axis: int) -> bool:
+    """Whether constants number all entries of an axis in their order, as files have what was counted. Not of tables."""
+    n = data.shape[axis]
+    if indices.type.size != n or n < 2 or isinstance(data.op, Leaf | Const):
+        return False
+    known = array_of_constant(indices)
+    return known is not None and bool(np.array_equal(known.reshape(-1) % n, np.arange(n)))
+
+
+def _laid_out(data: Value, axis: int, shape: Shape) -> Value:
+    """One axis as several; of those of size 1 ahead, the first is the one that may have been a batch."""
+    ahead = next((i for i, n in enumerate(shape) if n != 1), len(shape))
+    if ahead < 2:
+        return s.ungroup(data, axis, shape)
+    apart = s.ungroup(data, axis, (1, *shape[ahead:]))
+    return s.unsqueeze(apart, range(axis + 1, axis + ahead))
 
 
 @rule("GatherElements")
