@@ -302,13 +302,37 @@ def _stuck(axes: Axes, sizes: Sizes) -> set[Axis]:
     Zeros of n entries, of which every third is written: so many thirds make as many numbers n.
     """
     changed = {a.root() for a, n in sizes.known.items() if n != a.size}
+    parts = _parts(axes)
+    stays = {a for a in parts if sizes.known.get(a, a.size) == a.size}
+    users = _users(parts)
     found: set[Axis] = set()
-    for axis in dict.fromkeys(a.root() for a in axes.all):
-        if axis.lines and sizes.known.get(axis, axis.size) == axis.size:
-            parts = (a for line in axis.lines for p in line.parts if not isinstance(p, int) for a in p)
-            if any(a in changed and a.size == axis.size for a in _with_parts(parts)):
-                found.add(axis)
+    for n in {a.size for a in changed} & {a.size for a in stays}:  # a walk for each such size, of which there are few
+        stack = [a for a in changed if a.size == n]
+        seen = set(stack)
+        while stack:
+            more = [a for a in users.get(stack.pop(), ()) if a not in seen]
+            seen.update(more)
+            stack += more
+        found |= {a for a in stays & seen if a.size == n}
     return found
+
+
+def _parts(axes: Axes) -> dict[Axis, list[Axis]]:
+    """The axes that are counted from others, and these."""
+    return {
+        axis: [a for line in axis.lines for p in line.parts if not isinstance(p, int) for a in resolve(p)]
+        for axis in dict.fromkeys(a.root() for a in axes.all)
+        if axis.lines
+    }
+
+
+def _users(parts: Mapping[Axis, Iterable[Axis]]) -> dict[Axis, list[Axis]]:
+    """By each axis the ones that are counted from it."""
+    users: dict[Axis, list[Axis]] = {}
+    for axis, own in parts.items():
+        for part in own:
+            users.setdefault(part, []).append(axis)
+    return users
 
 
 #: Of an axis that is counted from others, all of them loose, how many entries these have.
@@ -317,18 +341,14 @@ _Counted = dict[Axis, list[int]]
 
 def _counted(axes: Axes, sizes: Sizes) -> _Counted:
     """The axes that are counted from loose ones alone, from numbers, or from one another."""
-    parts = {
-        axis: [a for line in axis.lines for p in line.parts if not isinstance(p, int) for a in resolve(p)]
-        for axis in dict.fromkeys(a.root() for a in axes.all)
-        if axis.lines
-    }
-    users: dict[Axis, list[Axis]] = {}
-    firm: list[Axis] = []
-    for axis, own in parts.items():
-        for part in own:
-            users.setdefault(part, []).append(axis)
-            if (part.kind not in _LOOSE or part in sizes.told) and part not in parts:
-                firm.append(axis)
+    parts = _parts(axes)
+    users = _users(parts)
+    firm = [
+        axis
+        for axis, own in parts.items()
+        for part in own
+        if (part.kind not in _LOOSE or part in sizes.told) and part not in parts
+    ]
     found = {axis: [part.size for part in own] for axis, own in parts.items()}
     while firm:
         axis = firm.pop()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from heapq import heappop, heappush
 from typing import Any, NamedTuple, cast
 
@@ -190,9 +190,7 @@ class _Following:
     Each is looked at again only where the size of one of its axes was found.
     """
 
-    def __init__(
-        self, equations: list[Equation], sizes: Sizes, meant: frozenset[Axis] | set[Axis] = frozenset()
-    ) -> None:
+    def __init__(self, equations: list[Equation], sizes: Sizes, meant: Set[Axis] = frozenset()) -> None:
         self.equations = equations
         self.sizes = sizes
         #: The axes that are given other sizes.

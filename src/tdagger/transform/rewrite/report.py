@@ -89,7 +89,7 @@ def applied(
     if not len(report):
         return dag, report
     became: dict[Value, Value] = {}
-    for new, old in made_for.items():
+    for new, old in made_for.items() if dag.left_out else ():
         if new.type == old.type:
             became.setdefault(old, new)
     left_out = [one._replace(value=became.get(one.value, one.value)) for one in dag.left_out]
