@@ -212,6 +212,17 @@ def test_a_batch_that_isnt_carried_is_refused_or_not_silently_wrong(nodes, tenso
         _batch_of(dag)
 
 
+def test_indices_beyond_an_axis_are_no_numbers_of_its_entries():
+    """They would be if they were counted round the axis."""
+
+    def ops(*indices):
+        nodes = [node("Relu", "x", "r"), node("Gather", "r i", "y", axis=1)]
+        return {v.op.name for v in _frozen(nodes, {"i": np.array(indices)}).values}
+
+    assert "gather" in ops(3, 4, 5)
+    assert "gather" not in ops(0, -2, 2)
+
+
 def test_shape_computations_take_linear_time():
     """Each is worked out from what was before, not anew from the start."""
     nodes = [node("Shape", "x", "s0")]

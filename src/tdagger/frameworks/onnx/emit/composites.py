@@ -321,34 +321,26 @@ def _vector(w: Writer, v: Value | None, number: float, size: int, dtype: DType) 
     return w.const(np.full(int(size), number, dtype.numpy))
 
 
-def _batch_norm(w: Writer, v: Value, f: Fields) -> str:
-    x: Value = f["x"]
-    after = x.rank - f["axis"]
-    to = computed_in("BatchNormalization", v.dtype)
-    name, _ = _flattened(w, x, after)
-    size = x.shape[f["axis"]]
-    weight = _vector(w, _is(v, f, "weight"), 1, size, v.dtype)
-    bias = _vector(w, _is(v, f, "bias"), 0, size, v.dtype)
-    inputs = [name, weight, bias, w.ref(f["mean"]), w.ref(f["variance"])]
-    out = w.node("BatchNormalization", [w.cast(i, v.dtype, to) for i in inputs], epsilon=float(f["eps"]))
-    return _back(w, w.cast(out, to, v.dtype), v.type, after)
+def _channel_norm(op: str, *statistics: str) -> Callable[[Writer, Value, Fields], str]:
+    """A norm that scales and shifts channels, with further inputs."""
+
+    def write(w: Writer, v: Value, f: Fields) -> str:
+        x: Value = f["x"]
+        after = x.rank - f["axis"]
+        to = computed_in(op, v.dtype)
+        name, _ = _flattened(w, x, after)
+        size = x.shape[f["axis"]]
+        weight, bias = (_vector(w, _is(v, f, n), d, size, v.dtype) for n, d in (("weight", 1), ("bias", 0)))
+        inputs = [name, weight, bias, *[w.ref(f[n]) for n in statistics]]
+        out = w.node(op, [w.cast(i, v.dtype, to) for i in inputs], epsilon=float(f["eps"]))
+        return _back(w, w.cast(out, to, v.dtype), v.type, after)
+
+    return write
 
 
 def _normalises(f: Fields, types: Sequence[TensorType]) -> bool:
     """Of floats of one element type, computed in that or in f32."""
     return _alike(f, types) and types[0].dtype.is_float and 0 not in types[0].shape
-
-
-def _instance_norm(w: Writer, v: Value, f: Fields) -> str:
-    x: Value = f["x"]
-    after = x.rank - f["axis"]
-    to = computed_in("InstanceNormalization", v.dtype)
-    name, _ = _flattened(w, x, after)
-    size = x.shape[f["axis"]]
-    weight, bias = (_vector(w, _is(v, f, n), d, size, v.dtype) for n, d in (("weight", 1), ("bias", 0)))
-    out = w.node("InstanceNormalization", [w.cast(i, v.dtype, to) for i in (name, weight, bias)],
-                 epsilon=float(f["eps"]))  # fmt: skip
-    return _back(w, w.cast(out, to, v.dtype), v.type, after)
 
 
 def _of_f32(f: Fields, types: Sequence[TensorType]) -> bool:
@@ -953,8 +945,8 @@ COMPOSITES: dict[str, Rule] = {
     "convolution": Rule(_convolution, lambda f, t: _convolves(f, t) and _narrow(f, t)),
     "convolution_transpose": Rule(_convolution_transpose, lambda f, t: _convolves_back(f, t) and _narrow(f, t)),
     # norms
-    "batch_norm": Rule(_batch_norm, _of_f32),
-    "instance_norm": Rule(_instance_norm, _of_f32),
+    "batch_norm": Rule(_channel_norm("BatchNormalization", "mean", "variance"), _of_f32),
+    "instance_norm": Rule(_channel_norm("InstanceNormalization"), _of_f32),
     "layer_norm": Rule(_layer_norm, _has_shape),
     "rms_norm": Rule(_rms_norm, _normalises),
     "group_norm": Rule(_group_norm, _has_groups),

@@ -39,7 +39,7 @@ def _takes_all(data: Value, indices: Value, axis: int) -> bool:
     if indices.type.size != n or n < 2 or isinstance(data.op, Leaf | Const):
         return False
     known = array_of_constant(indices)
-    return known is not None and bool(np.array_equal(known.reshape(-1) % n, np.arange(n)))
+    return known is not None and [i + n if i < 0 else i for i in known.reshape(-1).tolist()] == [*range(n)]
 
 
 def _laid_out(data: Value, axis: int, shape: Shape) -> Value:
