@@ -90,6 +90,10 @@ conformance-onnx-export: $(READY)  ## Sweep 25 families of timm and 15 kinds of 
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.onnx_export timm
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.onnx_export transformers
 
+conformance-onnx-frozen: $(READY)  ## Change the batch of networks that torch froze at 1 in ONNX files (onnxscript, if it is there, for its dynamo exporter), write the table
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.onnx_frozen timm
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.onnx_frozen transformers
+
 conformance-onnx-files: $(READY)  ## Compare real ONNX files with onnxruntime: make conformance-onnx-files FILES=folder, write the table
 	OMP_NUM_THREADS=1 $(BIN)/python -m conformance.onnx_files $(or $(FILES),build/onnx-files)
 

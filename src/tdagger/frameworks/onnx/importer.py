@@ -46,6 +46,7 @@ from tdagger.op import Value
 from tdagger.ops.source import Buffer, Input, const
 from tdagger.ops.source import Parameter as Learned
 from tdagger.tensordag import Origin, TensorDAG
+from tdagger.transform.axes.ones import ones_placed
 from tdagger.types import TensorType
 
 #: Integers of more entries are a buffer.
@@ -164,7 +165,7 @@ class _Walk(Importing):
         source = self._source(own, asked) if any(i.free for i in own) else None
         modules = self.modules.named()
         found = made, weights, signature, state, self.origins, modules, title, names, source
-        dag = TensorDAG(*found, left_out=self.left_out, rows=True)
+        dag = ones_placed(TensorDAG(*found, left_out=self.left_out, rows=True))
         rules = raising({key[0] for kinds, _ in self.calls.values() for key in kinds})
         return replace(dag.rewrite(rules), source=source) if rules else dag
 

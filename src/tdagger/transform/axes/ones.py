@@ -1,0 +1,122 @@
+"""Dimensions of 1 entry that a file's numbers put beside a weight's, where they can only belong to their neighbour.
+
+A program that was run at a batch of one had ``(s b) c`` where the file has the shape ``5 16``: of ``5 1 4 4`` made
+``5 16`` nothing tells whether the 1 goes with what is before or behind it. Where what is behind is a dimension of a
+weight it can't: a weight has the size that it has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from tdagger.analysis.axes.algebra import Axes, Axis, resolve
+from tdagger.graph import rebuild
+from tdagger.op import Op, Term, Value
+from tdagger.ops.structure import Group, Ungroup
+
+#: A TensorDAG, which stands to the right of this module.
+N = TypeVar("N", bound=Any)
+Pieces = list[list[int]]
+
+#: What is grouped has to be right before it is known where it is split again.
+_ROUNDS = 4
+
+
+def ones_placed(dag: N) -> N:
+    """The network with such dimensions beside the neighbour that is no weight's.
+
+    Every value keeps its type and its numbers. Linear, and no axes are looked for where no node leaves the choice.
+    """
+    for _ in range(_ROUNDS):
+        found = _once(dag)
+        if found is dag:
+            break
+        dag = found
+    return dag
+
+
+def _once(dag: N) -> N:
+    if not any(_may_be_moved(v) for v in dag.graph.values):
+        return dag
+    axes = Axes(dag.graph)
+    own = {a for terms in axes.inputs for term in terms for a in resolve(term) if a.size == 1}
+    moved = {v: op for v in dag.graph.values if _may_be_moved(v) and (op := _moved(axes, v, own)) is not None}
+    if not moved:
+        return dag
+    of_graph = iter(dag.graph.values)
+
+    def rule(value: Value) -> Value | None:
+        found = moved.get(next(of_graph))  # the driver gives every value of the graph once, in order
+        return None if found is None else found(*value.args)
+
+    graph, became = rebuild(dag.graph, rule)
+    origins = {new: dag.origins[old] for old, new in became.items() if old in dag.origins}
+    left_out = [one._replace(value=became.get(one.value, one.value)) for one in dag.left_out]
+    return replace(dag, graph=graph, origins=origins, left_out=left_out)
+
+
+def _pieces(value: Value) -> Pieces:
+    """Of a group or ungroup: for every dimension of the coarser side, the places of the finer side's in it."""
+    op, at = value.op, 0
+    counts = op.counts if isinstance(op, Group) else [len(s) for s in op.sizes] if isinstance(op, Ungroup) else []
+    found: Pieces = []
+    for count in counts:
+        found.append(list(range(at, at + count)))
+        at += count
+    return found
+
+
+def _may_be_moved(value: Value) -> bool:
+    """Whether a piece of more than one dimension begins or ends with one of 1 entry, beside another piece."""
+    if not isinstance(value.op, Group | Ungroup):
+        return False
+    finer = value.args[0].shape if isinstance(value.op, Group) else value.shape
+    pieces = _pieces(value)
+    return any(
+        len(piece) > 1
+        and math.prod([finer[i] for i in piece]) > 1
+        and ((k > 0 and finer[piece[0]] == 1) or (k + 1 < len(pieces) and finer[piece[-1]] == 1))
+        for k, piece in enumerate(pieces)
+    )
+
+
+def _moved(axes: Axes, value: Value, own: set[Axis]) -> Op | None:
+    """The op with dimensions of 1 entry moved from pieces that are a weight's to those that aren't.
+
+    Where dimensions are grouped they are those of an input; where they are split an input's is in the other piece.
+    """
+    grouped = isinstance(value.op, Group)
+    fine, coarse = (value.args[0], value) if grouped else (value, value.args[0])
+    terms, wholes = axes[fine], axes[coarse]
+    weighty = [_is_rigid(term) for term in wholes]
+    pieces = _pieces(value)
+
+    def moves(i: int, to: int) -> bool:
+        term = resolve(terms[i] if grouped else wholes[to])
+        return fine.shape[i] == 1 and not weighty[to] and any(a in own for a in term)
+
+    changed = False
+    for k, piece in enumerate(pieces):
+        if not weighty[k]:
+            continue
+        while k > 0 and len(piece) > 1 and moves(piece[0], k - 1):
+            pieces[k - 1].append(piece.pop(0))
+            changed = True
+        while k + 1 < len(pieces) and len(piece) > 1 and moves(piece[-1], k + 1):
+            pieces[k + 1].insert(0, piece.pop())
+            changed = True
+    return _op(grouped, pieces, fine.shape) if changed else None
+
+
+def _op(grouped: bool, pieces: Pieces, shape: Sequence[int]) -> Op:
+    if grouped:
+        return Group(tuple([len(piece) for piece in pieces]))
+    return Ungroup(tuple([tuple([shape[i] for i in piece]) for piece in pieces]))
+
+
+def _is_rigid(term: Term) -> bool:
+    """Whether a dimension is, in part, one of a parameter or buffer."""
+    return any(a.rigid and a.size > 1 for a in resolve(term))
