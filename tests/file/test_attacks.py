@@ -245,7 +245,12 @@ _DOCUMENTS: dict[str, tuple[Callable[[Document], Any], str]] = {
     "deep": (lambda d: "[" * 10**5 + "]" * 10**5, r"__metadata__\.tdag: is nested too deep"),
     "twice": (lambda d: canonical(d)[:-1] + ',"version":1}', "the key 'version' is there twice"),
     "format": (put("format", to="other"), "format: this is no document of tdagger"),
-    "newer": (put("version", to=3), "version: the file has schema version 3, this tdagger reads up to 2"),
+    "newer": (put("version", to=4), "version: the file has schema version 4, this tdagger reads up to 3"),
+    "of rows": (put("version", to=3), r"networks\[0\]: lacks rows"),
+    "not of rows": (
+        lambda d: (put("version", to=3)(d), d["networks"][0].update(rows=1)),
+        r"rows: is true, or the file",
+    ),
     "version": (put("version", to=True), "version: the file has schema version True"),
     "unknown key": (put("code", to="x"), "the document: has unknown keys code"),
     "missing key": (lambda d: d.pop("types"), "the document: lacks types"),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 import tdagger as td
+from tdagger.analysis.axes.doubts import LeftOut
 from tdagger.tensordag import TensorDAG
 from tests.file import reader
 
@@ -74,6 +76,26 @@ def test_kept_files_load(tmp_path: Path) -> None:
     check(path.read_bytes(), dag)
     dag.save(tmp_path / "m.tdag")
     assert (tmp_path / "m.tdag").read_bytes() == path.read_bytes()  # until a newer version is written
+
+
+def of_rows() -> TensorDAG:
+    """As of a file that another program made at a batch of 1: it slices that, up to its one entry, and reshapes it."""
+    dag = td.network(lambda x: td.reshape(td.exp(x), shape=(2, 3)) * 2.0, {"x": (1, 2, 3)})
+    (x,) = dag.graph.inputs.values()
+    left_out = [LeftOut(x, (0,), "is sliced up to 1, which are all at 1", keeps=True), LeftOut(x, (1,), "is asked")]
+    return replace(dag, rows=True, left_out=left_out)
+
+
+def test_the_kept_network_of_rows_loads(tmp_path: Path) -> None:
+    path, dag = KEPT / "version3.tdag", of_rows()
+    found = td.load(path)
+    assert isinstance(found, TensorDAG)
+    assert found.graph == dag.graph
+    assert found.rows
+    assert found.left_out == dag.left_out
+    assert found.hash() == dag.hash() == replace(dag, rows=False).hash()
+    found.save(tmp_path / "m.tdag")
+    assert (tmp_path / "m.tdag").read_bytes() == path.read_bytes()
 
 
 def test_every_version_is_kept() -> None:

@@ -15,7 +15,7 @@ from tdagger.file.limits import Limits
 from tdagger.file.rows import expanded, table
 from tdagger.file.tables import LEAVES, Tables, Tensors, WeightRow
 from tdagger.file.trees import Classes, Trees
-from tdagger.file.write import IN_STATE, IS_PARAMETER, IS_PERSISTENT, IS_TRAINABLE, VERSION
+from tdagger.file.write import IN_STATE, IS_PARAMETER, IS_PERSISTENT, IS_TRAINABLE, OF_PROGRAMS, OF_ROWS, VERSION
 from tdagger.graph import Graph, bulk, topological
 from tdagger.names import shown
 from tdagger.network import Check, Origin, Pass, Signature, Weight
@@ -48,7 +48,7 @@ class Found(NamedTuple):
 
 def read(document: Any, size: int, tensors: Tensors, limits: Limits, classes: Classes) -> Found:
     """The network of a document of ``size`` bytes; FileError says what can't be, and where in the JSON."""
-    has_program = isinstance(document, dict) and cast(dict[str, Any], document).get("version") == VERSION
+    has_program = isinstance(document, dict) and cast(dict[str, Any], document).get("version") == OF_PROGRAMS
     said = keyed(document, _KEYS | {"program"} if has_program else _KEYS, "the document")
     return _Reader(said, size, tensors, limits, classes).found()
 
@@ -72,7 +72,10 @@ class _Reader(Tables):
         networks = listed(self.document["networks"], "networks")
         if len(networks) != 1:
             raise FileError(f"networks: there is one, not {len(networks)}")
-        said = keyed(networks[0], _NETWORK, "networks[0]")
+        self.rows = self.document["version"] == OF_ROWS
+        said = keyed(networks[0], _NETWORK | {"rows"} if self.rows else _NETWORK, "networks[0]")
+        if self.rows and said["rows"] is not True:
+            raise FileError("networks[0].rows: is true, or the file is of another version")
         with bulk():
             self.constants = self._constants()
             self.weights = self._weights(said)
@@ -272,6 +275,7 @@ class _Reader(Tables):
             certain_dimensions=frozenset([(self._text(n, where), integer(i, f"{where}.certain")) for n, i in certain]),
             checks=tuple(checks),
             left_out=left,
+            rows=self.rows,
         )
         return Found(dag, self.weights, frozenset(self.constant_names))
 
@@ -349,9 +353,12 @@ class _Reader(Tables):
         return Check(value, message, source)
 
     def _left(self, row: Any, values: Sequence[Value], where: str) -> LeftOut:
-        place, dimensions, what, only = listed(row, where, 4)
+        place, dimensions, what, only, *more = listed(row, where, 4 + self.rows)
+        if more and not isinstance(more[0], bool):
+            raise FileError(f"{where}: says whether it keeps by true or false, not {more[0]!r:.40}")
         value = values[integer(place, where, 0, len(values))]
         if isinstance(value.type, ResultTypes):
             raise FileError(f"{where}: value {place} has several results")
         found = tuple([integer(d, where, 0, value.rank) for d in listed(dimensions, where)])
-        return LeftOut(value, found, self._text(what, where), None if only is None else integer(only, where))
+        entries = None if only is None else integer(only, where)
+        return LeftOut(value, found, self._text(what, where), entries, *more)

@@ -260,7 +260,7 @@ def with_weights_of(dag: TensorDAG, rows: Sequence[WeightRow], path: Path, limit
 
 def hash_of(dag: TensorDAG, weights: bool = False) -> str:
     """The content hash of a network; see :meth:`tdagger.TensorDAG.hash`."""
-    plain = replace(dag, origins={}, modules={}, name="network", axis_names={}, left_out=())
+    plain = replace(dag, origins={}, modules={}, name="network", axis_names={}, left_out=(), rows=False)
     plain = replace(plain, certain_dimensions=frozenset[tuple[str, int]]())
     document = written(plain, weights=False)
     tensors = {n: dag.weights[n] for n in written(dag).weights} if weights else {}

@@ -31,7 +31,9 @@ _LEAVES = ("parameter", "buffer")
 
 def text_of(dag: TensorDAG) -> str:
     """The network as text; see :meth:`tdagger.TensorDAG.text`."""
-    plain = replace(dag, origins={}, modules={}, left_out=(), certain_dimensions=frozenset[tuple[str, int]]())
+    plain = replace(
+        dag, origins={}, modules={}, left_out=(), certain_dimensions=frozenset[tuple[str, int]](), rows=False
+    )
     document = written(plain, weights=False)
     modules = [o.module if (o := dag.origins.get(v)) else "" for v in dag.graph.values]
     return _Shown(json.loads(document.text), document.constants, modules).text()

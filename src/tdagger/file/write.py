@@ -7,6 +7,7 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,8 +24,9 @@ from tdagger.tensordag import TensorDAG
 from tdagger.tree import Tree
 from tdagger.types import DType, Sized, TensorType, each_type
 
-#: The version of the schema that is written: that of a program, and of one network.
-VERSION, OF_NETWORKS = 2, 1
+#: The last version of the schema. Written is the first that can say it: 1 of a network, 2 of a program, 3 of a network
+#: that comes from a file with fixed sizes.
+VERSION, OF_PROGRAMS, OF_ROWS = 3, 2, 3
 #: Constants of at most so many bytes are in the document, larger ones are tensors of the file.
 INLINE = 64
 
@@ -55,11 +57,13 @@ def written(dag: TensorDAG, weights: bool = True, exact: bool = False, program: 
     '{"calls":[[0,0],[1,0,0]],"constants":[],"for'
     """
     writer = _Writer(exact)
+    if program is not None:
+        dag = replace(dag, rows=False)
     network, named = writer.network(dag, weights)
     said = {} if program is None else {"program": _program(writer, program)}
     document = {
         "format": "tdag",
-        "version": OF_NETWORKS if program is None else VERSION,
+        "version": OF_PROGRAMS if program is not None else OF_ROWS if dag.rows else 1,
         "strings": list(writer.strings),
         "paths": packed(writer.paths.rows),
         "types": [[t.dtype.name, *t.shape] for t in writer.types],
@@ -322,7 +326,11 @@ class _Writer:
         named: list[str] = []
         weight_rows = self._weights(dag, weights, named)
         checks = [[None if c.value is None else place[c.value], c.message, self._source(c.source)] for c in dag.checks]
-        left = [[place[v], list(dims), what, only] for v, dims, what, only, _ in dag.left_out if v in place]
+        left = [
+            [place[v], list(dims), what, only, *([keeps] if dag.rows else [])]
+            for v, dims, what, only, keeps in dag.left_out
+            if v in place
+        ]
         return {
             "name": dag.name,
             "graph": graph,
@@ -335,6 +343,7 @@ class _Writer:
             "certain": sorted([n, i] for n, i in dag.certain_dimensions),
             "checks": checks,
             "left_out": left,
+            **({"rows": True} if dag.rows else {}),
         }, named
 
     def _weights(self, dag: TensorDAG, weights: bool, named: list[str]) -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,17 @@ def test_a_one_beside_a_weight_s_dimension(bias: bool) -> None:
     linear = [v for v in dag.graph.values if v.op.name in ("linear", "matmul") and v.rank == 2]
     assert {dag.axes().show(v) for v in linear} == {"f32[(s b) c]"}
     check_rows(dag)
+
+
+def test_a_saved_one_is_of_rows_too(tmp_path: Path) -> None:
+    module, args, _ = NETWORKS["swin_tiny_patch4_window7_224"](small=True, batch=1)
+    dag = frozen(module, *args)
+    dag.save(tmp_path / "net.tdag")
+    found = td.load(tmp_path / "net.tdag")
+    assert isinstance(found, td.TensorDAG)
+    assert found.confirmed == dag.confirmed
+    assert "b" in found.confirmed
+    check_rows(found)
 
 
 def frozen(module: torch.nn.Module, *args: torch.Tensor) -> td.TensorDAG:
