@@ -120,7 +120,7 @@ def _steps(network: Network, folder: Path, exporter: str) -> dict[str, str]:
         written(network, path, exporter)
         frozen = session(path)
     except Exception as e:  # torch's own and onnxruntime's, which are many
-        return {"export": f"n/a: {type(e).__name__}: {_COLOUR.sub('', short(str(e)))}"}
+        return {"export": f"n/a: {type(e).__name__}: {_COLOUR.sub('', short(str(e)))[:100]}"}
     leaves = tensors((network.args, network.kwargs))[0]
     given = {i.name: t.numpy() for i, t in zip(frozen.get_inputs(), leaves, strict=False)}
     try:

@@ -6,6 +6,7 @@ import io
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tdagger as td
@@ -13,6 +14,8 @@ from tests.networks import NETWORKS
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
+
+from onnx import helper, numpy_helper  # noqa: E402
 
 
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "vit_base_patch16_224"])
@@ -30,6 +33,47 @@ def test_a_one_beside_a_weight_s_dimension(bias: bool) -> None:
     linear = [v for v in dag.graph.values if v.op.name in ("linear", "matmul") and v.rank == 2]
     assert {dag.axes().show(v) for v in linear} == {"f32[(s b) c]"}
     check_rows(dag)
+
+
+class _Assigned(torch.nn.Module):
+    """Boxes as detectors decode them: into slices of a tensor."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x.sigmoid().permute(0, 2, 3, 1).contiguous()
+        y[..., 0:2] = (y[..., 0:2] * 2 - 0.5) * 8
+        y[..., 2:4] = (y[..., 2:4] * 2) ** 2
+        y[:, 1:-1, ::2, 4] = 0.5
+        y[:, -1] = 0
+        y[:] = y + 1
+        return y.view(y.shape[0], -1, 8)
+
+
+def test_assignments_to_slices() -> None:
+    """They are ScatterND in a file, of the numbers of all their entries: those of a batch of 1, too."""
+    dag = frozen(_Assigned(), torch.randn(1, 8, 5, 6))
+    assert "scatter" not in {v.op.name for v in dag.graph.values}
+    check_rows(dag)
+
+
+@pytest.mark.parametrize(
+    ("indices", "is_slice"),
+    [([[1], [2]], True), ([[0], [2]], True), ([[-3], [-2], [-1]], True), ([[2], [1]], False), ([[1], [1]], False),
+     ([[0, 1], [0, 3], [2, 1], [2, 3]], True), ([[0, 1], [2, 1], [0, 3], [2, 3]], False),
+     ([[0, 1], [0, 3], [1, 2]], False)],
+)  # fmt: skip
+def test_numbers_that_are_a_slice(indices: list[list[int]], is_slice: bool) -> None:
+    data = np.arange(12, dtype="f").reshape(3, 4)
+    updates = -1 - np.arange(len(indices) * (4 if len(indices[0]) == 1 else 1), dtype="f")
+    updates = updates.reshape(len(indices), *data.shape[len(indices[0]) :])
+    node = helper.make_node("ScatterND", ["x", "i", "u"], ["y"])
+    ends = [helper.make_tensor_value_info(n, 1, a.shape) for n, a in (("x", data), ("u", updates), ("y", data))]
+    graph = helper.make_graph([node], "g", ends[:2], ends[2:], [numpy_helper.from_array(np.array(indices), "i")])
+    dag = td.from_onnx(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+    assert any(v.op.name == "scatter" for v in dag.graph.values) != is_slice
+    wanted = data.copy()
+    for place, row in zip(indices, updates, strict=True):
+        wanted[tuple(place)] = row
+    np.testing.assert_array_equal(dag.run(data, updates), wanted)
 
 
 def test_a_saved_one_is_of_rows_too(tmp_path: Path) -> None:

@@ -52,12 +52,22 @@ def _gather(out: Value, data: Value, indices: Value, axis: int = 0) -> Iterator[
         yield LeftOut(data, (axis % data.rank,), f"is indexed by the numbers of all its {n} entries", keeps=True)
 
 
+def _scatter_nd(
+    out: Value, data: Value, indices: Value, updates: Value, reduction: str = "none"
+) -> Iterator[LeftOut | None]:
+    scattered = out.args[0] if out.op.name in ("group", "ungroup", "reshape") else out
+    if scattered.op.name != "scatter":  # no index is looked at: a slice is assigned
+        dims = tuple(range(indices.shape[-1]))
+        yield LeftOut(data, dims, "is assigned to by the numbers of all entries", keeps=True)
+
+
 #: By the operator, what says how its numbers could matter at other sizes.
 FINDERS: dict[str, Callable[..., Iterator[LeftOut | None]]] = {
     "Gather": _gather,
     "Slice": _slice,
     "Reshape": _reshape,
     "Pad": _pad,
+    "ScatterND": _scatter_nd,
 }
 
 

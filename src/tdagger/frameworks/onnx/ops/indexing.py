@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from tdagger import library as lib
-from tdagger.frameworks.indices import may_be_negative, non_negative
+from tdagger.frameworks.indices import may_be_negative, non_negative, put_slice
 from tdagger.frameworks.known import array_of_constant, number_of
 from tdagger.frameworks.onnx.ops.table import Numbers, rule, unsupported
 from tdagger.op import Value, normal_axis
@@ -147,8 +149,42 @@ def _put_part(data: Value, index: Value, updates: Value, axis: int, kind: str, a
 
 @rule("ScatterND")
 def _scatter_nd(data: Value, indices: Value, updates: Value, *, reduction: str = "none") -> Value:
+    box = _box(data, indices) if reduction == "none" else None
+    if box is not None:
+        part = s.Slice(box).infer(data.type)
+        return put_slice(s.Slice(box), data, lib.reshape(updates, shape=part.shape))
     flat, index = _tuples(data, indices, 0)
     return lib.reshape(scatter(flat, index, updates, 0, 0, _kind(reduction, data)), shape=data.shape)
+
+
+def _box(data: Value, indices: Value) -> tuple[tuple[int, int, int] | None, ...] | None:
+    """The slice of every dimension (None: all of it) that tuples which are known number in order; None if they don't.
+
+    Exporters write an assignment to a slice, ``x[..., :2] = y``, as the numbers of all its entries.
+    """
+    known = indices.op.data if isinstance(indices.op, Const) else array_of_constant(indices)
+    if known is None or not 0 < known.shape[-1] <= data.rank or not known.size:
+        return None
+    tuples = known.reshape(-1, known.shape[-1]).astype(np.int64)
+    sizes = data.shape[: tuples.shape[1]]
+    tuples = np.where(tuples < 0, tuples + np.array(sizes), tuples)
+    lines: list[range] = []
+    for column, n in zip(tuples.T, sizes, strict=True):
+        first, last = int(column.min()), int(column.max())
+        inside = column[column > first]
+        step = int(inside.min()) - first if inside.size else 1
+        lines.append(range(first, last + 1, step))
+        if not 0 <= first <= last < n or (last - first) % step:
+            return None
+    if math.prod([len(line) for line in lines]) != len(tuples):
+        return None
+    grid = np.stack(np.meshgrid(*lines, indexing="ij"), -1).reshape(tuples.shape)
+    if not np.array_equal(grid, tuples):
+        return None
+    bounds = [
+        None if line == range(n) else (line.start, line.stop, line.step) for line, n in zip(lines, sizes, strict=True)
+    ]
+    return (*bounds, *[None] * (data.rank - len(sizes)))
 
 
 @rule("TensorScatter")

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from tdagger.composite import Composite
 from tdagger.errors import InputError, UnsupportedError, warn
+from tdagger.frameworks.indices import put_slice
 from tdagger.library import stop_gradient, straight_through
 from tdagger.names import shown
 from tdagger.op import Op, Value
-from tdagger.ops.elementwise import Bitcast, Unary, cast, complex_, imag, real, where
-from tdagger.ops.source import Parameter, const
-from tdagger.ops.structure import Group, Permute, Repeat, Slice, Ungroup, broadcast_to, concat, slice_axis, unsqueeze
+from tdagger.ops.elementwise import Bitcast, Unary, cast, complex_, imag, real
+from tdagger.ops.source import Parameter
+from tdagger.ops.structure import Group, Permute, Repeat, Slice, Ungroup, unsqueeze
 
 
 def steps(whole: Value, part: Value) -> list[Value] | None:
@@ -55,7 +56,7 @@ def _put(op: Op, old: Value, new: Value) -> Value:
     if isinstance(op, Permute | Group | Ungroup):
         return op.inverse(old.type)(new)
     if isinstance(op, Slice):
-        return _put_slice(op, old, new)
+        return put_slice(op, old, new)
     if op.name in _OWN_INVERSE or (isinstance(op, Unary) and op.kind in _OWN_INVERSE):
         return op(new)
     if isinstance(op, Bitcast):
@@ -69,24 +70,6 @@ def _put(op: Op, old: Value, new: Value) -> Value:
     if isinstance(op, Repeat):
         raise UnsupportedError("can't write to an expanded tensor: several of its elements are one; clone it first")
     raise UnsupportedError(f"can't write through {op}")
-
-
-def _put_slice(op: Slice, old: Value, new: Value) -> Value:
-    cut = [(i, b) for i, b in enumerate(op.bounds) if b is not None]
-    if len(cut) == 1 and cut[0][1][2] == 1:
-        axis, (start, stop, _) = cut[0]
-        pieces = (
-            slice_axis(old, axis, 0, start),
-            new,
-            slice_axis(old, axis, max(start, stop), old.shape[axis]),
-        )
-        return concat([p for p in pieces if p.shape[axis]] or [old], axis)
-    if not new.type.size:
-        return old
-    ones = broadcast_to(const(True), new.shape)
-    spread = op.adjoint(old.type)
-    mask_of = op.adjoint(old.type.with_dtype(ones.dtype))
-    return where(mask_of(ones), spread(new), old)
 
 
 def complex_of(re: Value, im: Value) -> Value:
