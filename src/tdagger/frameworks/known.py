@@ -24,8 +24,8 @@ def number_of(value: Value) -> bool | int | float | complex | None:
     return kind(cast(Any, found.reshape(())))
 
 
-def array_of_constant(value: Value) -> Array | None:
-    """What a value holds; None if it depends on inputs or weights, or takes much to know."""
+def array_of_constant(value: Value, most: int = _ELEMENTS) -> Array | None:
+    """What a value holds; None if it depends on inputs or weights, or takes more than ``most`` elements to know."""
     seen: set[Value] = set()
     stack, elements = [value], 0
     while stack:
@@ -33,7 +33,7 @@ def array_of_constant(value: Value) -> Array | None:
         if at in seen:
             continue
         elements += sum(t.size for t in result_types(at))
-        if isinstance(at.op, Leaf | External) or elements > _ELEMENTS:
+        if isinstance(at.op, Leaf | External) or elements > most:
             return None
         seen.add(at)
         stack.extend(at.args)

@@ -157,13 +157,19 @@ def _scatter_nd(data: Value, indices: Value, updates: Value, *, reduction: str =
     return lib.reshape(scatter(flat, index, updates, 0, 0, _kind(reduction, data)), shape=data.shape)
 
 
+#: What numbers a slice takes so many elements to know for each entry of the tensor, at most so many in all.
+_AT_ONCE, _MOST = 32, 1 << 24
+
+
 def _box(data: Value, indices: Value) -> tuple[tuple[int, int, int] | None, ...] | None:
     """The slice of every dimension (None: all of it) that tuples which are known number in order; None if they don't.
 
     Exporters write an assignment to a slice, ``x[..., :2] = y``, as the numbers of all its entries.
     """
-    known = indices.op.data if isinstance(indices.op, Const) else array_of_constant(indices)
-    if known is None or not 0 < known.shape[-1] <= data.rank or not known.size:
+    if not 0 < indices.shape[-1] <= data.rank or not 0 < indices.type.size <= data.rank * data.type.size:
+        return None
+    known = array_of_constant(indices, most=min(_AT_ONCE * data.type.size, _MOST))
+    if known is None:
         return None
     tuples = known.reshape(-1, known.shape[-1]).astype(np.int64)
     sizes = data.shape[: tuples.shape[1]]
