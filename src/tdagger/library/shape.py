@@ -52,7 +52,7 @@ def _full_shape(x: TensorType, shape: Sequence[int]) -> Shape:
     return full
 
 
-def _pieces(old: Shape, new: Shape) -> list[tuple[int, int]]:
+def runs(old: Shape, new: Shape) -> list[tuple[int, int]]:
     """How many old and new axes make up each of the smallest runs of axes with one product, in order."""
     if math.prod(old) == 0:
         same = 0
@@ -86,7 +86,7 @@ def _is_open(size: int) -> bool:
 
 def _regroup(x: Value, new: Shape) -> Value:
     """``x`` in the new shape: each piece is grouped to one axis, then split."""
-    pieces = _pieces(x.shape, new)
+    pieces = runs(x.shape, new)
     sizes: list[tuple[int, ...]] = []
     at = 0
     for _, count in pieces:
@@ -119,7 +119,7 @@ def _(op: Composite, rules: AxisRules, out: TensorType, x: Terms) -> Terms:
     terms: list[Term] = []
     i = 0
     sizes = [math.prod([a.size for a in term]) for term in x]
-    for old, new in _pieces(tuple(sizes), out.shape):
+    for old, new in runs(tuple(sizes), out.shape):
         whole = sum(x[i : i + old], ())
         terms += rules.split(whole, out.shape[len(terms) : len(terms) + new])
         i += old
@@ -148,7 +148,7 @@ def reshape(x: Value, *, shape: Sequence[int]) -> Value:
     AttributeValueError if the shape doesn't hold the elements of ``x``.
     """
     full = _full_shape(x.type, shape)
-    pieces = _pieces(x.shape, full)
+    pieces = runs(x.shape, full)
     if all(a == 1 for a, _ in pieces) or all(b == 1 for _, b in pieces):
         return _regroup(x, full)
     return reshape_(x, shape=full)

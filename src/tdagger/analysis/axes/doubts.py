@@ -73,8 +73,9 @@ def with_left_out(axes: Axes, left_out: Iterable[LeftOut]) -> Axes:
             continue
         if only is not None:
             continue
+        said = f"is what {value!r} is made of, which {what}"
         for found in _behind(value, known):  # what came of it has no entries, or was written over
-            axes.guesses += [Guess(found, t, f"is what {value!r} is made of, which {what}") for t in axes[found] if t]
+            axes.guesses += [Guess(found, t, said, keeps=keeps) for t in axes[found] if t]
     return axes
 
 

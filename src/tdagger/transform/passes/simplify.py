@@ -9,7 +9,7 @@ from typing import Any
 
 from tdagger.library.activation import dropout, relu, relu6
 from tdagger.library.arithmetic import divide, subtract
-from tdagger.library.shape import reshape
+from tdagger.library.shape import reshape, runs
 from tdagger.network import N
 from tdagger.op import Value
 from tdagger.ops.elementwise import UNARY, Unary, cast, maximum, minimum, where
@@ -133,9 +133,42 @@ def _two_views(x: Value, root: Value) -> Any:
     if root.shape == x.shape:
         return x
     both = reshape(x, shape=root.shape)
+    if not _ones_stay(x, root, both):
+        return no("of which dimension one of 1 entry is a part would be lost")
     if root.args[0].op.name == "reshape" or root.op.name == "reshape" or both.op.name != "reshape":
         return both
     return no("they stay two: a group and an ungroup")
+
+
+def _ones_stay(x: Value, root: Value, both: Value) -> bool:
+    """Whether dimensions of 1 entry are parts of the same ones when two reshapes are made at once."""
+    if 1 not in x.shape and 1 not in root.shape:
+        return True
+    middle = root.args[0]
+    first, second, at_once = (_parts(v) for v in (middle, root, both))
+    over = [sorted({k for j in first[i] for k in second[j]}) for i in range(x.rank)]
+    before, after = (
+        {(i, k) for i, to in enumerate(found) for k in to if 1 in (x.shape[i], root.shape[k])}
+        for found in (over, at_once)
+    )
+    return before == after
+
+
+def _parts(value: Value) -> list[list[int]]:
+    """Of a reshape, for every dimension of its argument those of its result that have a part of it."""
+    old, new, op_ = value.args[0].shape, value.shape, value.op
+    if isinstance(op_, Group):
+        each = [(n, 1) for n in op_.counts]
+    elif isinstance(op_, Ungroup):
+        each = [(1, len(s)) for s in op_.sizes]
+    else:
+        each = runs(old, new)
+    found: list[list[int]] = []
+    at = 0
+    for before, after in each:
+        found += [list(range(at, at + after))] * before
+        at += after
+    return found
 
 
 def _does_nothing(root: Value) -> bool:
