@@ -9,7 +9,7 @@ made) is written out if it is known how many there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from tdagger.op import Value, normal_axis
 from tdagger.ops import elementwise as e
 from tdagger.ops import structure as s
 from tdagger.ops.indexing import gather, scatter
-from tdagger.ops.source import const
+from tdagger.ops.source import Input, const
 from tdagger.program.structure import nothing
 from tdagger.program.trace import Trace, is_tracing, tracing
 from tdagger.types import TensorType
@@ -123,6 +123,7 @@ def _if(site: Site, asked: Thing | None) -> list[Thing]:
 
         return call
 
+    start = tracing().current
     found, merged = tracing().fork(predicate, [arm(n) for n in _ARMS], ("then", "otherwise"))
     if len(misfits) == 2:
         raise UnsupportedError(f"its branches can't be run at these sizes: {'; '.join(misfits)}")
@@ -134,19 +135,21 @@ def _if(site: Site, asked: Thing | None) -> list[Thing]:
             f"node {shown(site.title)} of {site.walk.model.name}: its {misfits[0]} can't be run at these sizes: the "
             "program raises IndexError where it comes to it"
         )
-        first = [_trap(t, predicate) for t in second] if first is None else first
-        second = [_trap(t, predicate) for t in first] if second is None else second
+        place = tracing().slot("beyond", _I64, start)  # of the two entries that there are
+        where = e.where(predicate, *map(_number, (2, 0) if first is None else (0, 2)))
+        tracing().drafts[start].writes[cast(Input, place.op).leaf] = where
+        first = [_trap(t, place) for t in second] if first is None else first
+        second = [_trap(t, place) for t in first] if second is None else second
     if len(first) != len(second):
         raise UnsupportedError(f"its branches give {len(first)} and {len(second)} results")
     return [_either(a, b, merged) for a, b in zip(first, second, strict=True)]
 
 
-def _trap(thing: Thing, asked: Value) -> Thing:
+def _trap(thing: Thing, place: Value) -> Thing:
     """What stands for the result of a branch that can't be run: an entry that isn't there."""
     if not isinstance(thing, Value):
         raise UnsupportedError(f"of its branches only one can be run at these sizes, which gives {what(thing)}")
-    beyond = e.add(e.cast(asked, "i64"), _number(2))
-    return s.broadcast_to(gather(const(np.asarray([0, 1], thing.dtype.numpy), thing.dtype), beyond, 0), thing.shape)
+    return s.broadcast_to(gather(const(np.asarray([0, 1], thing.dtype.numpy), thing.dtype), place, 0), thing.shape)
 
 
 def _tried(function: Callable[[], Any], errors: list[TDaggerError]) -> Any:

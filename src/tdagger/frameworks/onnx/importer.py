@@ -423,8 +423,10 @@ class Walk(Importing):
                 if len(results) < len(outputs) or None in results:
                     self._all_made(node, results)
                 self._name(scope, outputs, results)
+            except _AtNode:
+                raise
             except SourceError as e:
-                raise SourceError(f"node {scope.place}{place_of(node)} of {self.model.name}: {e}") from e
+                raise _AtNode(f"node {scope.place}{place_of(node)} of {self.model.name}: {e}") from e
             except Exception as e:  # a rule meets attributes and types that nobody wrote it for
                 self._failed(scope, node, e)
         return None
@@ -781,6 +783,10 @@ class Walk(Importing):
             if name in inner.held and out:
                 scope.held[out] = inner.held[name]
         return tuple(results)
+
+
+class _AtNode(SourceError):
+    """What is wrong with a node that the error names."""
 
 
 class InBody(UnsupportedError):
