@@ -170,13 +170,18 @@ def operator_of(case: Case) -> str:
 
 
 def numbers(case: Case) -> list[str]:
-    """The inputs that say how the network is built: what operators take as numbers, and what such are made of."""
+    """The inputs that say how the network is built: what operators take as numbers, and what such are made of.
+
+    Of control flow also what it asks: how many turns a loop has, which branch is taken.
+    """
     versions = {o.domain if o.domain != "ai.onnx" else "": o.version for o in case.model.opset_import}
     makers = {o: n for n in case.model.graph.node for o in n.output if o}
     waiting: list[str] = []
     for node in case.model.graph.node:
         domain = "" if node.domain == "ai.onnx" else node.domain
         rule = find(domain, node.op_type, versions.get(domain, 1))
+        if not domain and node.op_type in ("If", "Loop"):
+            waiting += [n for n in node.input[: 1 if node.op_type == "If" else 2] if n]
         if rule is None or (not domain and node.op_type in DATA_DEPENDENT):
             continue
         for parameter, name in zip(rule.inputs, node.input, strict=False):
@@ -187,7 +192,7 @@ def numbers(case: Case) -> list[str]:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            if name in makers and makers[name].op_type not in ("Shape", "Size"):
+            if name in makers and makers[name].op_type not in ("Shape", "Size", "SequenceLength"):
                 waiting += [i for i in makers[name].input if i]
     return [n for n in _input_names(case.model) if n in found]
 
@@ -203,21 +208,33 @@ def held(array: Any, kind: int) -> Any:
 def imported(case: Case, inputs: Mapping[str, Any], fixed: Sequence[str]) -> td.TensorDAG:
     """The network of a case, with the shapes of ``inputs``, and those of ``fixed`` as constants."""
     kinds = {i.name: i.type.tensor_type.elem_type for i in case.model.graph.input}
-    shapes = {n: a.shape for n, a in inputs.items() if n not in fixed and isinstance(a, np.ndarray)}
+    shapes = {n: shapes_of(a) for n, a in inputs.items() if n not in fixed}
     values = {n: held(inputs[n], kinds[n]) for n in fixed}
     return from_onnx(case.model, inputs=shapes, values=values)
+
+
+def shapes_of(array: Any) -> Any:
+    """The shape of an array, those of a sequence's tensors, None for what isn't there."""
+    return [shapes_of(a) for a in array] if isinstance(array, list) else None if array is None else np.shape(array)
 
 
 def arguments(case: Case, inputs: Mapping[str, Any], fixed: Sequence[str], dag: td.TensorDAG) -> dict[str, Any]:
     """The arrays that a network is run on, a seed among them where it draws."""
     kinds = {i.name: i.type.tensor_type.elem_type for i in case.model.graph.input}
-    given = {n: held(np.asarray(a), kinds[n]) for n, a in inputs.items() if n not in fixed}
+    given: dict[str, Any] = {}
+    for name, array in inputs.items():
+        if isinstance(array, list):
+            given |= {f"{name}.{i}": np.asarray(a) for i, a in enumerate(array)}
+        elif name not in fixed and array is not None:
+            given[name] = held(np.asarray(array), kinds[name])
     return {n: given.get(n, np.uint64(1)) for n in dag.graph.inputs}
 
 
 def by_numpy(dag: td.TensorDAG, given: dict[str, Any]) -> Arrays:
-    """The outputs by numpy."""
-    return _listed(dag.run(*given.values()) if "seed" not in given else dag.run(*_but_seed(given), seed=given["seed"]))
+    """The outputs by numpy, those of sequences one after the other."""
+    leaves = [given[n] for n in dag.graph.inputs if n != "seed"]
+    args, kwargs = dag.signature.inputs.unflatten([*leaves, *([given["seed"]] if "seed" in given else [])])
+    return flat(dag.run(*args, **kwargs))
 
 
 def by_torch(dag: td.TensorDAG, given: dict[str, Any]) -> Arrays:
@@ -233,17 +250,17 @@ def by_torch(dag: td.TensorDAG, given: dict[str, Any]) -> Arrays:
         for n, a in given.items()
     }
     module = dag.to_torch().eval()
+    leaves = [tensors[n] for n in dag.graph.inputs if n != "seed"]
+    args, kwargs = dag.signature.inputs.unflatten([*leaves, *([tensors["seed"]] if "seed" in given else [])])
     with torch.no_grad():
-        seed = {"seed": tensors["seed"]} if "seed" in given else {}
-        return [array_of(t) for t in _listed(module(*_but_seed(tensors), **seed))]
+        return [array_of(t) for t in flat(module(*args, **kwargs))]
 
 
-def _but_seed(given: dict[str, Any]) -> list[Any]:
-    return [a for n, a in given.items() if n != "seed"]
-
-
-def _listed(found: Any) -> Arrays:
-    return list(found) if isinstance(found, tuple | list) else [found]
+def flat(found: Any) -> Arrays:
+    """Tensors in lists and tuples one after the other, without what isn't there."""
+    if isinstance(found, tuple | list):
+        return [t for part in found for t in flat(part)]
+    return [] if found is None else [found]
 
 
 # --- comparing ---------------------------------------------------------------------------------------------
@@ -252,8 +269,16 @@ def _listed(found: Any) -> Arrays:
 def difference(case: Case, got: Arrays, want: Arrays, values: bool = True, ours: bool = True) -> str:
     """Where outputs differ from what the suite has, at the case's tolerance; "" if they don't.
 
-    Without ``values`` only shapes and element types are compared. ``ours``: types are as tdagger holds them.
+    Without ``values`` only shapes and element types are compared. ``ours``: types are as tdagger holds them, and
+    sequences' tensors one after the other.
     """
+    if ours and any(w is None or isinstance(w, list) for w in want):
+        wanted = flat(want)
+        if len(got) != len(wanted):
+            return f"{len(got)} tensors instead of {len(wanted)}"
+        pairs = zip(got, wanted, strict=True)
+        return next((f"tensor {i} {d}" for i, (g, w) in enumerate(pairs)
+                     if (d := _different(case, g, w, None, values))), "")  # fmt: skip
     if len(got) != len(want):
         return f"{len(got)} outputs instead of {len(want)}"
     for i, (g, w) in enumerate(zip(got, want, strict=True)):

@@ -66,6 +66,8 @@ LATER = {
     "torch.gradients": f"{_TORCH}.prune.data:gradients",
     "torch.distill": f"{_TORCH}.prune.distill:distill",
     "onnx.from_onnx": f"{_ONNX}.importer:from_onnx",
+    "onnx.program_from_onnx": f"{_ONNX}.programs:from_onnx",
+    "onnx.program_to_onnx": f"{_ONNX}.emit.program:to_onnx",
     "onnx.source": f"{_ONNX}.source:from_file",
     "onnx.to_onnx": f"{_ONNX}.exporter:to_onnx",
     "torch.constant": f"{_TORCH}.constants:constant",

@@ -311,6 +311,24 @@ class Program:
         """A ``torch.jit.ScriptModule`` with the same loops and branches, that saves and loads."""
         return later("torch.program_to_torchscript")(self, **options)
 
+    @staticmethod
+    def from_onnx(model: Any, **options: Any) -> Program:
+        """A program of an ONNX model that may have If, Loop and Scan on data: the path of a file, bytes, a ModelProto.
+
+        Options are those of :func:`tdagger.from_onnx`, and ``turns``: how many turns a loop has at most, by the name of
+        its node, where its outputs are as long as it has turns and the model doesn't say. InputError asks for sizes,
+        UnsupportedError says what can't be imported.
+        """
+        return later("onnx.program_from_onnx")(model, **options)
+
+    def to_onnx(self, path: str | Path | None = None, **options: Any) -> Any:
+        """Write the program as one ONNX file, its loops and branches as Loop and If; without a path, the ModelProto.
+
+        ``opset``, ``external_data`` and ``metadata`` are those of :meth:`TensorDAG.to_onnx`. Sizes that vary are those
+        of its inputs and outputs; buffers that change are outputs ``<name>.updated``.
+        """
+        return later("onnx.program_to_onnx")(self, path, **options)
+
     # Files: docs/format.md.
 
     def save(self, path: str | Path, *, weights: bool = True, **options: Any) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -69,6 +70,21 @@ class Trace:
         self.named: dict[tuple[int, str], str] = {}
         self.called: list[Any] = []
         self.begin(self.block("begin"))
+
+    def kept(self) -> Callable[[], None]:
+        """What brings the program back to what it is now, for a part that is tried."""
+        own: dict[str, Any] = dict(self.__dict__)
+        copies: dict[str, Any] = {n: copy(v) for n, v in own.items()}
+        del copies["weights"]
+        drafts = {n: replace(d, writes=dict(d.writes)) for n, d in self.drafts.items()}
+        frames = [(f, dict(f.state), dict(f.besides)) for f in self.frames]
+
+        def restore() -> None:
+            self.__dict__.update({**own, **copies, "drafts": drafts})
+            for frame, state, besides in frames:
+                frame.state, frame.besides = state, besides
+
+        return restore
 
     # Blocks and slots.
 

@@ -43,16 +43,29 @@ def to_onnx(
     random numbers takes its seed as an input. ``external_data`` puts tensors in a file ``<path>.data``, as is done
     anyway beyond 2 GB. ``metadata``: nodes say which module and line they came from.
     """
+    checked(opset, dag.name, [*dag.graph.parameters, *dag.graph.buffers], dag.weights)
+    made = _dynamic(dag, opset, dynamic) if dynamic else _made(dag, dag.graph, dag.origins, opset)
+    return written(dag.name, made, path, opset, external_data, metadata)
+
+
+def checked(opset: int, name: str, leaves: Sequence[str], weights: Mapping[str, Any]) -> None:
+    """AttributeValueError for an operator set that isn't written, InputError for a weight without data."""
     if not OLDEST <= opset <= NEWEST:
         raise AttributeValueError(f"to_onnx writes operator sets {OLDEST} to {NEWEST}, not {opset}")
-    made = _dynamic(dag, opset, dynamic) if dynamic else _made(dag, dag.graph, dag.origins, opset)
-    model = _model(dag, made, opset, metadata)
+    for leaf in leaves:
+        if leaf not in weights:
+            raise InputError(f"{shown(name)}: the weights have no {shown(leaf)}, which the graph needs")
+
+
+def written(
+    name: str, made: Made, path: str | Path | None, opset: int, external_data: bool | None, metadata: bool
+) -> onnx.ModelProto | None:
+    """The model of some nodes: a file, or without a path the ModelProto."""
+    model = _model(name, made, opset, metadata)
     if path is None:
         size = sum(t.type.bytes for t in made.tensors.values())
         if size + model.ByteSize() >= 2**31:
-            raise InputError(
-                f"{shown(dag.name)} has {size} bytes of weights, more than a ModelProto holds: give a path"
-            )
+            raise InputError(f"{shown(name)} has {size} bytes of weights, more than a ModelProto holds: give a path")
         model.graph.initializer.extend(tensor_proto(n, t) for n, t in made.tensors.items())
         return model
     write(model, made.tensors, Path(path), external_data)
@@ -70,13 +83,11 @@ class Made:
     domains: set[str]
     conditions: Sequence[Any] = ()
     labels: dict[str, list[str | None]] = field(default_factory=dict[str, list[str | None]])
+    updates: Sequence[str] = ()
 
 
 def _made(dag: TensorDAG, graph: Graph, origins: Mapping[Value, Origin], opset: int) -> Made:
     """The nodes of a graph; UnsupportedError names what can't be written."""
-    for name in graph.parameters | graph.buffers:
-        if name not in dag.weights:
-            raise InputError(f"{shown(dag.name)}: the weights have no {shown(name)}, which the graph needs")
     writer = Writer(graph, row_of, origins, dag.weights, opset)
     outputs: dict[str, Value] = dict(graph.outputs)
     for name, value in graph.updates.items():
@@ -87,19 +98,20 @@ def _made(dag: TensorDAG, graph: Graph, origins: Mapping[Value, Origin], opset: 
     writer.taken |= outputs.keys()
     writer.write(outputs.values())
     if writer.problems:
-        _refuse(dag, writer)
-    nodes = _ended(writer, outputs)
+        refuse(dag.name, writer)
+    nodes = ended(writer.nodes, {n: writer.ref(v) for n, v in outputs.items()})
     used = {n for node in nodes for n in reads(node)}
     tensors = {n: t for n, t in writer.tensors.items() if n in used}
     return Made(graph, nodes, tensors, outputs, writer.domains)
 
 
-def _refuse(dag: TensorDAG, writer: Writer) -> None:
+def refuse(name: str, writer: Writer) -> None:
+    """UnsupportedError for all that a writer can't write, AxisError for sizes that can't be told."""
     sizes = [p.why for p in writer.problems if "can't be told" in p.why]
     if sizes:
-        raise AxisError(f"{shown(dag.name)}: {readable(sizes[0])}")
+        raise AxisError(f"{shown(name)}: {readable(sizes[0])}")
     counts = Counter((p.op, readable(p.why)) for p in writer.problems)
-    lines = [f"{shown(dag.name)} can't go to ONNX: {sum(counts.values())} ops of {len(counts)} kinds can't be written:"]
+    lines = [f"{shown(name)} can't go to ONNX: {sum(counts.values())} ops of {len(counts)} kinds can't be written:"]
     for (op, why), count in counts.most_common():
         places = [shown(p.origin.module or p.origin.source) for p in writer.problems
                   if (p.op, readable(p.why)) == (op, why) and p.origin is not None]  # fmt: skip
@@ -109,18 +121,17 @@ def _refuse(dag: TensorDAG, writer: Writer) -> None:
     raise UnsupportedError("\n".join(lines))
 
 
-def _ended(writer: Writer, outputs: Mapping[str, Value]) -> list[Node]:
-    """The nodes that are needed, with the results that are outputs called as these."""
-    made = {name for node in writer.nodes for name in node.outputs}
+def ended(nodes: list[Node], outputs: Mapping[str, str]) -> list[Node]:
+    """The nodes that are needed, with the results that are outputs called as these; ``outputs`` says which they are."""
+    made = {name for node in nodes for name in node.outputs}
     called: dict[str, str] = {}
     extra: list[Node] = []
-    for name, value in outputs.items():
-        own: str = writer.ref(value)
+    for name, own in outputs.items():
         if own in made and own not in called:
             called[own] = name
         else:
             extra.append(Node("Identity", (called.get(own, own),), (name,), (), f"/Identity/{name}", "", None))
-    nodes = needed(writer.nodes, [*called, *[n for node in extra for n in node.inputs]])
+    nodes = needed(nodes, [*called, *[n for node in extra for n in node.inputs]])
     return [_renamed(node, called) for node in nodes] + extra
 
 
@@ -137,7 +148,7 @@ def _renamed(node: Node, names: Mapping[str, str]) -> Node:
 
 def _branch(branch: Branch, names: Mapping[str, str]) -> Branch:
     outputs = tuple([names.get(n, n) for n in branch.outputs])
-    return Branch([_renamed(n, names) for n in branch.nodes], outputs, branch.types)
+    return Branch([_renamed(n, names) for n in branch.nodes], outputs, branch.types, branch.inputs)
 
 
 # --- models ------------------------------------------------------------------------------------------------
@@ -148,23 +159,24 @@ _VERSIONS = {"ai.onnx.ml": 3}
 _IR_VERSIONS = {18: 10, 19: 10, 20: 10, 21: 10, 22: 10, 23: 11, 24: 11, 25: 12, 26: 13}
 
 
-def _model(dag: TensorDAG, made: Made, opset: int, metadata: bool) -> onnx.ModelProto:
+def _model(name: str, made: Made, opset: int, metadata: bool) -> onnx.ModelProto:
     """The model without the data of its tensors."""
     model = onnx.ModelProto(ir_version=_IR_VERSIONS[opset], producer_name="tdagger")
     for domain, version in [("", opset), *[(d, _VERSIONS.get(d, 1)) for d in sorted(made.domains)]]:
         model.opset_import.add(domain=domain, version=version)
     graph = model.graph
-    graph.name = dag.name or "network"
+    graph.name = name or "network"
     names = made.labels
     graph.input.extend(value_info(n, v.type, names.get(n, ())) for n, v in made.graph.inputs.items())
-    graph.output.extend(value_info(n, v.type, _output_labels(v)) for n, v in made.outputs.items())
+    graph.output.extend(value_info(n, v.type, names.get(n) or _output_labels(v)) for n, v in made.outputs.items())
     keeps = metadata
     graph.node.extend([node_proto(n, keeps) for n in made.nodes])
-    told = {"tdagger.name": dag.name}
+    told = {"tdagger.name": name}
     if made.conditions:
         told["tdagger.sizes"] = "; ".join(readable(str(c)) for c in made.conditions)
-    if made.graph.updates:
-        told["tdagger.updates"] = ", ".join(made.graph.updates)
+    updates = made.updates or [*made.graph.updates]
+    if updates:
+        told["tdagger.updates"] = ", ".join(updates)
     for key, value in told.items():
         model.metadata_props.add(key=key, value=value)
     return model

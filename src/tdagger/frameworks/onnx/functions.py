@@ -23,7 +23,9 @@ def plain(domain: str) -> str:
     return "" if domain == "ai.onnx" else domain
 
 
-def body_of(node: Any, domain: str, version: int, arguments: Sequence[Value | TensorType | None]) -> Any:
+def body_of(
+    node: Any, domain: str, version: int, arguments: Sequence[Value | TensorType | tuple[TensorType, ...] | None]
+) -> Any:
     """The function that defines an operator of ONNX, made for arguments of these types; None if nothing does."""
     try:
         schema: Any = defs.get_schema(node.op_type, version, domain)
@@ -51,9 +53,15 @@ def _newest(versions: Sequence[int], version: int) -> int:
     return max([v for v in versions if v <= version], default=0)
 
 
-def type_proto(argument: Value | TensorType | None) -> Any:
-    """A type as ONNX writes it; an empty one of what isn't given."""
+def type_proto(argument: Value | TensorType | tuple[TensorType, ...] | None) -> Any:
+    """A type as ONNX writes it; an empty one of what isn't given. Several types are a sequence's."""
     if argument is None:
         return onnx.TypeProto()
+    if isinstance(argument, tuple):
+        if not argument:
+            return onnx.TypeProto()
+        shapes = [None if len({t.shape for t in argument}) > 1 else argument[0].shape]
+        inner = onnx.helper.make_tensor_type_proto(ONNX_DTYPES[argument[0].dtype], shapes[0])
+        return onnx.helper.make_sequence_type_proto(inner)
     type_ = argument.type if isinstance(argument, Value) else argument
     return onnx.helper.make_tensor_type_proto(ONNX_DTYPES[type_.dtype], type_.shape)

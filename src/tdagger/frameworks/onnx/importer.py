@@ -13,7 +13,7 @@ buffers by the names of the file, in its order, and initializers that nothing us
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,8 +22,17 @@ import numpy as np
 import onnx
 
 from tdagger.analysis.axes.doubts import LeftOut
-from tdagger.errors import InputError, SourceError, TDaggerError, UnsupportedError, warn
+from tdagger.errors import (
+    AttributeValueError,
+    InputError,
+    SourceError,
+    TDaggerError,
+    TypeMismatchError,
+    UnsupportedError,
+    warn,
+)
 from tdagger.frameworks.importing import Importing, Problem
+from tdagger.frameworks.onnx import control
 from tdagger.frameworks.onnx.again import Again
 from tdagger.frameworks.onnx.calls import OPAQUE, Call, Template, bind, template_of
 from tdagger.frameworks.onnx.external import results_of, written
@@ -37,16 +46,32 @@ from tdagger.frameworks.onnx.ops.table import NO_RULE, Parameter, why_not
 from tdagger.frameworks.onnx.origins import Modules
 from tdagger.frameworks.onnx.read import Model, not_text, read
 from tdagger.frameworks.onnx.scope import Scope, in_order, place_of
+from tdagger.frameworks.onnx.sequences import OPERATORS, of_varying, sliced
 from tdagger.frameworks.onnx.sizes import Declared, axis_names, bound, inputs_of, lie
-from tdagger.frameworks.onnx.tensors import HELD, Tensors, constant_of, name_of
+from tdagger.frameworks.onnx.subgraphs import CONTROL
+from tdagger.frameworks.onnx.tensors import HELD, Tensors, attribute, constant_of, name_of
+from tdagger.frameworks.onnx.things import (
+    Absent,
+    Listed,
+    Nested,
+    Thing,
+    Varying,
+    apart,
+    list_of,
+    plain_of,
+    type_of,
+    what,
+)
 from tdagger.graph import Graph, bulk
 from tdagger.names import shown
-from tdagger.network import Weight, plain_signature
+from tdagger.network import Signature, Weight
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Input, const
 from tdagger.ops.source import Parameter as Learned
+from tdagger.program.trace import is_tracing, tracing, with_slots
 from tdagger.tensordag import Origin, TensorDAG
 from tdagger.transform.axes.ones import ones_placed
+from tdagger.tree import Tree
 from tdagger.types import TensorType
 
 #: Integers of more entries are a buffer.
@@ -95,9 +120,14 @@ class Asked(NamedTuple):
 
 def imported(model: Model, asked: Asked) -> TensorDAG:
     """A model that was read, imported."""
+    return imported_by(Walk(model, asked.external), model, asked)
+
+
+def imported_by(walk: Walk, model: Model, asked: Asked) -> TensorDAG:
+    """What a walk makes of a model."""
     try:
         with bulk():
-            return _Walk(model, asked.external).network(asked)
+            return walk.network(asked)
     except (InputError, SourceError):
         raise
     except Exception as e:
@@ -107,13 +137,15 @@ def imported(model: Model, asked: Asked) -> TensorDAG:
         raise SourceError(f"{model.name}: {place} isn't UTF-8") from e  # protobuf then gives bytes for a name
 
 
-class _Walk(Importing):
+class Walk(Importing):
     """One model as it is imported."""
 
-    def __init__(self, model: Model, external: bool) -> None:
+    def __init__(self, model: Model, external: bool, turns: Mapping[str, int] | int | None = None) -> None:
         graph = model.proto.graph
         super().__init__(external, [i.name for i in graph.input])
         self.model, self.graph = model, graph
+        #: How many turns loops have at most, by the names of their nodes; a number is for all.
+        self.turns = turns
         self.tensors = Tensors(folder=model.folder)
         self.leaves: dict[str, Value] = {}
         #: What the state says of the tensors that are leaves; which tensors were read at all.
@@ -132,44 +164,56 @@ class _Walk(Importing):
         self.depth = self.inside = 0
         self.sizes: dict[str, int] = {}
         self.left_out: list[LeftOut] = []
+        #: Of outputs, by place, along which dimensions how many entries count.
+        self.lengths: dict[int, tuple[tuple[int, Value], ...]] = {}
+        #: The rules that raise what is written out.
+        self.rules: tuple[Any, ...] = ()
         #: For every problem the names that its node would have made.
         self.failing: list[set[str]] = []
+        #: Of the problems, by place, those of sizes that an operator doesn't take.
+        self.misfits: set[int] = set()
 
     # The network.
 
     def network(self, asked: Asked) -> TensorDAG:
         graph = self.graph
-        scope = self._scope(self.model.proto.opset_import)
+        scope = self.scope(self.model.proto.opset_import)
         self._initializers(scope)
-        own = self._inputs(scope, asked.values or {})
-        types = bound(own, asked.sizes, asked.shapes)
+        nested, shapes = apart(graph, asked.shapes or {})
+        own = self._inputs(scope, asked.values or {}, nested)
+        types = bound(own, asked.sizes, shapes)
         self.sizes = types.sizes
         given = {n: Input(n, t)() for n, t in types.types.items()}
-        scope.values.update(given)
-        self._nodes(scope, graph.node)
+        scope.values.update((n, v) for n, v in given.items() if n not in nested.parts)
+        scope.odd.update(nested.things(given))
+        self.nodes(scope, graph.node)
         if self.problems:
             self._without_dead()
         if self.problems:
             raise self.error(what="nodes")
-        outputs = self._outputs(scope)
+        outputs, results = self._outputs(scope)
         if {type(n) for n in (*given, *outputs, *self.tensors.held)} != {str}:  # what isn't text comes as bytes
             raise TypeError("a name that isn't text")
         if not asked.quiet:
             self._tell_lies(scope)
         title = asked.name or graph.name or "onnx"
-        signature = self.with_seed(given, plain_signature(len(given), len(outputs)))
-        made = Graph(given, outputs, {}, title, self.order)
+        names = [i.name for i in graph.input if i.name not in self.tensors.held and i.name not in (asked.values or {})]
+        signature = self.with_seed(given, Signature(nested.arguments(names), results))
+        made = Graph(with_slots(given, outputs.values()), outputs, {}, title, self.order)
         state = self._state()
         weights = self.tensors.part(state)
         names = axis_names(own, types.sizes)
         source = self._source(own, asked) if any(i.free for i in own) else None
         modules = self.modules.named()
         found = made, weights, signature, state, self.origins, modules, title, names, source
-        dag = ones_placed(TensorDAG(*found, left_out=self.left_out, rows=True))
-        rules = raising({key[0] for kinds, _ in self.calls.values() for key in kinds})
-        return replace(dag.rewrite(rules), source=source) if rules else dag
+        dag = TensorDAG(*found, left_out=self.left_out, rows=True)
+        self.rules = raising({key[0] for kinds, _ in self.calls.values() for key in kinds})
+        if is_tracing():
+            return dag
+        dag = ones_placed(dag)
+        return replace(dag.rewrite(self.rules), source=source) if self.rules else dag
 
-    def _scope(
+    def scope(
         self, imports: Any, place: str = "", module: str = "", given: Any = None, outer: Mapping[str, int] | None = None
     ) -> Scope:
         """A scope; not all bodies of ONNX say its version, which then is that around them."""
@@ -188,29 +232,35 @@ class _Walk(Importing):
 
     def _initializers(self, scope: Scope) -> None:
         for proto in self.graph.initializer:
-            self._hold(scope, proto.name, proto)
+            self.hold(scope, proto.name, proto)
         for proto in self.graph.sparse_initializer:
-            self._hold(scope, proto.values.name, proto)
+            self.hold(scope, proto.values.name, proto)
 
-    def _hold(self, scope: Scope, name: str, held: Any) -> None:
+    def hold(self, scope: Scope, name: str, held: Any) -> None:
         """Take a tensor in: what it is called in a scope is what it is called in the model, if that isn't taken."""
         if not name or scope.knows(name):
             raise SourceError(f"{self.model.name} has two tensors called {shown(name)}" if name else _UNNAMED)
-        own = name if not scope.place else f"{scope.place}{name}"
-        while own in self.tensors.held:
-            own += "_"
-        self.tensors.held[own] = held
+        kept = scope.kept
+        own = name if not scope.place or kept is not None else f"{scope.place}{name}"
+        if kept is not None and name in kept:
+            own = kept[name]
+        else:
+            while own in self.tensors.held:
+                own += "_"
+            self.tensors.held[own] = held
+            if kept is not None:
+                kept[name] = own
         scope.tensors[name] = own
         if not isinstance(held, onnx.TensorProto) or held.data_type in HELD:
             kind = self.tensors.kind(own)
             if kind:
                 scope.held[name] = kind
 
-    def _inputs(self, scope: Scope, values: Mapping[str, Any]) -> list[Declared]:
+    def _inputs(self, scope: Scope, values: Mapping[str, Any], nested: Nested) -> list[Declared]:
         """What the file says of the inputs; those with values are constants."""
-        found = inputs_of(self.graph, self.tensors.held)
+        found = inputs_of(self.graph, self.tensors.held, nested.declared)
         kinds = {i.name: i.type.tensor_type.elem_type for i in self.graph.input}
-        scope.held.update((i.name, kinds[i.name]) for i in found if kinds[i.name] in HELD)
+        scope.held.update((i.name, kinds[i.name]) for i in found if kinds.get(i.name) in HELD)
         odd = values.keys() - {i.name for i in found}
         if odd:
             raise InputError(f"values: there is no input {', '.join(map(shown, sorted(odd)))} in the model")
@@ -219,19 +269,36 @@ class _Walk(Importing):
                 scope.values[i.name] = const(values[i.name], i.dtype)
         return [i for i in found if i.name not in values]
 
-    def _outputs(self, scope: Scope) -> dict[str, Value]:
+    def _outputs(self, scope: Scope) -> tuple[dict[str, Value], Tree]:
+        """The outputs by name, and how they nest: a sequence is a list of tensors."""
         outputs: dict[str, Value] = {}
-        for o in self.graph.output:
-            name = o.name
+        trees: list[Tree] = []
+
+        def add(name: str, value: Value) -> None:
             while name in outputs:
                 name += "_"
-            found = self._find(scope, o.name)
+            outputs[name] = value
+
+        for o in self.graph.output:
+            found = self.thing(scope, o.name)
             if found is None:
                 raise SourceError(f"the output {shown(o.name)} of {self.model.name} is made by nothing")
-            outputs[name] = found
-        if not outputs:
+            if isinstance(found, Listed):
+                for i, value in enumerate(found.items):
+                    add(f"{o.name}.{i}", value)
+                trees.append(list_of(len(found.items)))
+            elif isinstance(found, Absent):
+                trees.append(Tree("constant"))
+            else:
+                if isinstance(found, Varying):
+                    self.lengths[len(outputs)] = tuple(found.lengths.items())
+                add(o.name, found.value if isinstance(found, Varying) else found)
+                trees.append(Tree("leaf"))
+        if not trees:
             raise SourceError(f"{self.model.name} has no outputs")
-        return outputs
+        if not outputs:
+            raise UnsupportedError(f"{self.model.name} gives no tensors")
+        return outputs, trees[0] if len(trees) == 1 else Tree("tuple", tuple(range(len(trees))), tuple(trees))
 
     def _state(self) -> dict[str, Weight]:
         """All weights in the order of the file; initializers that nothing uses with them."""
@@ -282,7 +349,7 @@ class _Walk(Importing):
 
     # Leaves.
 
-    def _find(self, scope: Scope, name: str, statistic: bool = False) -> Value | None:
+    def find(self, scope: Scope, name: str, statistic: bool = False) -> Value | None:
         """The value that a scope calls ``name``; a tensor becomes a leaf when it is first asked for."""
         found = scope.values.get(name)
         if found is None:
@@ -319,7 +386,7 @@ class _Walk(Importing):
 
     # Nodes.
 
-    def _nodes(self, scope: Scope, nodes: Sequence[Any], is_sorted: bool = False) -> None:
+    def nodes(self, scope: Scope, nodes: Sequence[Any], is_sorted: bool = False) -> None:
         values, tensors = scope.values, scope.tensors
         quick = scope.quick if scope.attributes is None else {}
         for number, node in enumerate(nodes):
@@ -341,15 +408,16 @@ class _Walk(Importing):
                 if op == "Constant" and not plain(domain):
                     self._constant(scope, node)
                     continue
-                for n in inputs:
+                needs = inputs if op not in CONTROL else scope.reads(node)
+                for n in needs:
                     if n not in values and n not in tensors:
-                        inputs = self._resolved(scope, inputs)
+                        inputs = self._resolved(scope, inputs, needs)
                         break
                 if _LATER in inputs:
                     if is_sorted:
                         raise SourceError(f"its input {shown(self._unknown(scope, node))} is made by nothing")
-                    taken = {*values, *tensors, *scope.missing, *scope.failed}
-                    return self._nodes(scope, in_order(nodes[number:], taken), True)
+                    taken = {*values, *tensors, *scope.missing, *scope.failed, *scope.odd}
+                    return self.nodes(scope, in_order(nodes[number:], taken, scope.reads), True)
                 if _FAILED in inputs:
                     scope.failed.update(n for n in outputs if n)
                     continue
@@ -357,20 +425,22 @@ class _Walk(Importing):
                 if len(results) < len(outputs) or None in results:
                     self._all_made(node, results)
                 self._name(scope, outputs, results)
+            except _AtNode:
+                raise
             except SourceError as e:
-                raise SourceError(f"node {scope.place}{place_of(node)} of {self.model.name}: {e}") from e
+                raise _AtNode(f"node {scope.place}{place_of(node)} of {self.model.name}: {e}") from e
             except Exception as e:  # a rule meets attributes and types that nobody wrote it for
                 self._failed(scope, node, e)
         return None
 
-    def _name(self, scope: Scope, outputs: Sequence[str], results: Sequence[Value | None]) -> None:
+    def _name(self, scope: Scope, outputs: Sequence[str], results: Sequence[Thing | None]) -> None:
         """Give results the names that a node has for them."""
         values, tensors = scope.values, scope.tensors
         for out, result in zip(outputs, results, strict=False):
             if out and result is not None:
-                if out in values or out in tensors:
+                if out in values or out in tensors or out in scope.odd:
                     raise SourceError(f"{shown(out)} is made twice, or is an input or a tensor too")
-                values[out] = result
+                scope.bind(out, result)
 
     def _origin(self, scope: Scope, node: Any, op: str) -> Origin:
         name, place = node.name, scope.place
@@ -386,7 +456,7 @@ class _Walk(Importing):
         for name in inputs:
             value = values.get(name)
             if value is None:
-                value = self._find(scope, name)
+                value = self.find(scope, name)
                 if value is None:
                     return None
             if value.op.__class__ not in self.opaque or value in args:
@@ -403,28 +473,40 @@ class _Walk(Importing):
         self.order += results
         return results
 
-    def _resolved(self, scope: Scope, inputs: list[str]) -> list[str]:
-        """The inputs of a node: "" for those left out before others, marks for those that failed or aren't made yet."""
+    def _resolved(self, scope: Scope, inputs: list[str], needs: list[str]) -> list[str]:
+        """The inputs of a node: "" for those left out before others, marks for those that failed or aren't made yet.
+
+        ``needs`` are also what the graphs inside it read.
+        """
         missing, failed = scope.missing, scope.failed
-        found = [
-            "" if not n or n in missing else n if n in scope.values or n in scope.tensors else
-            _FAILED if n in failed else _LATER
-            for n in inputs
-        ]  # fmt: skip
+
+        def mark(n: str) -> str:
+            if not n or n in missing:
+                return ""
+            if n in scope.values or n in scope.tensors or n in scope.odd:
+                return n
+            return _FAILED if n in failed else _LATER
+
+        found = [mark(n) for n in inputs]
         while found and not found[-1]:
             found.pop()
+        if needs is not inputs:
+            marks = {mark(n) for n in needs}
+            found += [m for m in (_LATER, _FAILED) if m in marks and m not in found]
         return found
 
     def _unknown(self, scope: Scope, node: Any) -> str:
-        return next(n for n in node.input if n and n not in scope.missing and not scope.knows(n))
+        return next(n for n in scope.reads(node) if n not in scope.missing and not scope.knows(n))
 
     def _failed(self, scope: Scope, node: Any, error: Exception) -> None:
         """Note a node that can't be imported, and what it makes."""
         why = str(error) if isinstance(error, TDaggerError | ValueError) else f"{type(error).__name__}: {error}"
-        if not (isinstance(error, _InBody)):
+        if not (isinstance(error, InBody)):
             where = f"{shown(scope.place)}{place_of(node)}" if node.name or scope.place else place_of(node)
             domain = plain(node.domain)
             self.problems.append(Problem(f"{domain}.{node.op_type}" if domain else node.op_type, why, where))
+            if isinstance(error, TypeMismatchError | AttributeValueError):
+                self.misfits.add(len(self.problems) - 1)
             self.failing.append({n for n in node.output if n} if not scope.place else set())
         scope.failed.update(n for n in node.output if n)
 
@@ -434,9 +516,12 @@ class _Walk(Importing):
         name = node.output[0]
         if scope.knows(name):
             raise SourceError(f"{shown(name)} is made twice, or is an input or a tensor too")
+        if scope.kept is not None and name in scope.kept:
+            scope.tensors[name] = scope.kept[name]
+            return
         if scope.attributes is not None:
             node = _with_attributes(node, scope.attributes)
-        self._hold(scope, name, constant_of(node))
+        self.hold(scope, name, constant_of(node))
         self.constants.add(scope.tensors[name])
 
     def _all_made(self, node: Any, results: Sequence[Any]) -> None:
@@ -469,10 +554,25 @@ class _Walk(Importing):
             node = _with_attributes(node, scope.attributes)
             attributes = node.attribute
             key = (op, domain, len(inputs), tuple([a.SerializeToString() for a in attributes]))
+        if op in CONTROL and not plain(domain):
+            things = [self.thing(scope, n) if n else None for n in inputs]
+            found = control.results(self, scope, node, things, scope.inside(node))
+            self.note([t for t in found if isinstance(t, Value)], origin)
+            return found
         if self.functions:
             function = self.functions.get((plain(domain), op, node.overload))
             if function is not None:
                 return self._function(scope, node, function, inputs, origin)
+        if not plain(domain) and (op in OPERATORS or (scope.odd and any(n in scope.odd for n in inputs))):
+            found = self._of_things(scope, node, op, inputs)
+            if found is not None:
+                self.note([t for t in found if isinstance(t, Value)], origin)
+                return found
+        if op == "Slice" and is_tracing() and not plain(domain):
+            found = self._sliced(scope, inputs)
+            if found is not None:
+                self.note([found] if isinstance(found, Value) else [], origin)
+                return [found]
         if "" in inputs:
             key = (*key, tuple([bool(n) for n in inputs]))
         call = scope.calls.get(key)
@@ -484,7 +584,7 @@ class _Walk(Importing):
             self._held(scope, node, call, inputs)
         if call.plain:
             values = scope.values
-            args: list[Any] = [values.get(n) or self._find(scope, n) for n in inputs]
+            args: list[Any] = [values.get(n) or self.find(scope, n) for n in inputs]
             if call.templates is not None and op not in BOUNDED and "" not in inputs:
                 quick[key] = call.templates
                 self._learn(call, args)
@@ -492,7 +592,7 @@ class _Walk(Importing):
             args = [
                 None
                 if p is None
-                else self._find(scope, n, p.statistic)
+                else self.find(scope, n, p.statistic)
                 if p.number is None
                 else self._numbers(scope, p, n)
                 for p, n in zip(call.parameters, inputs, strict=False)
@@ -514,6 +614,78 @@ class _Walk(Importing):
         if op in FINDERS and not domain:
             self.left_out += left_out(op, results, args, keywords)
         return results
+
+    def _of_things(self, scope: Scope, node: Any, op: str, inputs: list[str]) -> Sequence[Thing] | None:
+        """The results of a node that takes or gives sequences, or tensors of which so many entries count."""
+        things = [self.thing(scope, n) if n else None for n in inputs]
+        given = {a.name: attribute(a) for a in node.attribute if a.type != a.TYPE_PROTO}
+        if op in OPERATORS:
+            return [OPERATORS[op](things, given, self.known.array)]
+        first = things[0]
+        call = scope.calls.get((op, node.domain, len(inputs), tuple([a.SerializeToString() for a in node.attribute])))
+
+        def whole() -> Value:
+            assert isinstance(first, Varying)
+            bound_ = call or self._bound(op, "", inputs, node.attribute, scope)
+            if isinstance(bound_, str):
+                raise UnsupportedError(bound_)
+            return bound_.function(first.value, **bound_.keywords)
+
+        found = of_varying(op, things, given, whole)
+        if found is not None:
+            return [found]
+        if op == "SequenceMap":  # it has a body
+            return None
+        odd = next((n, t) for n, t in zip(inputs, things, strict=True) if t is not None and not isinstance(t, Value))
+        raise UnsupportedError(f"its input {shown(odd[0])} is {what(odd[1])}")
+
+    def _sliced(self, scope: Scope, inputs: list[str]) -> Thing | None:
+        """A Slice of a program's values by bounds that depend on data; None if they don't."""
+        things = [self.thing(scope, n) if n else None for n in inputs]
+        bounds = [t for t in things[1:3] if isinstance(t, Value)]
+        if len(bounds) < 2 or all(self.known.array(b) is not None for b in bounds):
+            return None
+        return sliced(things, self.known.array)
+
+    # Graphs inside nodes.
+
+    def thing(self, scope: Scope, name: str) -> Thing | None:
+        """What a name stands for, also where that is no tensor of one type."""
+        return scope.odd[name] if name in scope.odd else self.find(scope, name)
+
+    def inside_of(self, node: Any, inner: Scope, nodes: Sequence[Any]) -> None:
+        """Import the nodes of a graph inside a node; InBody is raised if some can't be."""
+        self.inside += len(nodes)
+        if self.inside > _MOST:
+            raise UnsupportedError(f"its turns, written out one after the other, have more than {_MOST} nodes")
+        before = len(self.problems)
+        self.nodes(inner, nodes)
+        if len(self.problems) > before:
+            raise InBody
+
+    def misfit(self, before: int) -> str:
+        """Why what was noted since some problem can't be run at these sizes, forgotten then; "" if it isn't that."""
+        new = range(before, len(self.problems))
+        if not new or not self.misfits.issuperset(new):
+            return ""
+        why = f"{self.problems[before].where}: {self.problems[before].why}"
+        del self.problems[before:], self.failing[before:]
+        self.misfits.difference_update(new)
+        return why
+
+    def kept(self) -> Callable[[], None]:
+        """What brings the import back to what it is now, for a part that is tried."""
+        restore = tracing().kept()
+        problems, failing, order = len(self.problems), len(self.failing), len(self.order)
+        left_out, streams, inside = len(self.left_out), self.streams, self.inside
+
+        def back() -> None:
+            restore()
+            self.misfits.difference_update(range(problems, len(self.problems)))
+            del self.problems[problems:], self.failing[failing:], self.order[order:], self.left_out[left_out:]
+            self.streams, self.inside = streams, inside
+
+        return back
 
     def _learn(self, call: Call, args: Sequence[Value]) -> None:
         """Note what a call makes of values of these types, where nobody looks at what made them."""
@@ -556,9 +728,9 @@ class _Walk(Importing):
     ) -> Sequence[Any]:
         """What a node without a rule gives: by the function that ONNX defines it by, or as an external op."""
         version = scope.versions.get(domain, 1)
-        arguments = [self._find(scope, n) if n else None for n in inputs]
+        arguments = [self.thing(scope, n) if n else None for n in inputs]
         if why == NO_RULE:
-            types = tuple([None if a is None else a.type for a in arguments])
+            types = tuple([None if a is None else type_of(a) for a in arguments])
             key = (node.op_type, domain, version, types, node.SerializeToString())
             if key not in self.bodies:
                 self.bodies[key] = body_of(node, domain, version, types)
@@ -566,9 +738,10 @@ class _Walk(Importing):
                 return self._function(scope, node, self.bodies[key], inputs, origin)
         if not self.external or any(a.type in (a.GRAPH, a.GRAPHS) for a in node.attribute):
             raise UnsupportedError(why)
+        tensors_ = [None if a is None else plain_of(a, "its input") for a in arguments]
         declared_types = {i.name: i.type for i in (*self.graph.value_info, *self.graph.output)}
-        results = results_of(node, domain, version, arguments, declared_types, self.sizes)
-        target, places, keywords, tensors = written(node, domain, arguments)
+        results = results_of(node, domain, version, tensors_, declared_types, self.sizes)
+        target, places, keywords, tensors = written(node, domain, tensors_)
         return self.stand_in("onnx", target, places, keywords, results, tensors, origin)
 
     def _function(self, scope: Scope, node: Any, function: Any, inputs: list[str], origin: Origin) -> Any:
@@ -582,27 +755,27 @@ class _Walk(Importing):
             raise UnsupportedError(f"it has {len(inputs)} inputs, its function takes {len(function.input)}")
         place = f"{scope.place}{node.name or (node.output[0] if node.output else function.name)}/"
         given = {a.name: a for a in function.attribute_proto} | {a.name: a for a in node.attribute}
-        inner = self._scope(function.opset_import, place, origin.module, given, scope.versions)
+        inner = self.scope(function.opset_import, place, origin.module, given, scope.versions)
         for formal, name in zip(function.input, [*inputs, *[""] * len(function.input)], strict=False):
             if not name:
                 inner.missing.add(formal)
             elif name in scope.tensors:
                 inner.tensors[formal] = scope.tensors[name]
             else:
-                inner.values[formal] = scope.values[name]
+                inner.bind(formal, scope.odd[name] if name in scope.odd else scope.values[name])
             if name in scope.held:
                 inner.held[formal] = scope.held[name]
         before = len(self.problems)
         self.depth += 1
         try:
-            self._nodes(inner, function.node)
+            self.nodes(inner, function.node)
         finally:
             self.depth -= 1
         if len(self.problems) > before:
-            raise _InBody
-        results: list[Value | None] = []
+            raise InBody
+        results: list[Thing | None] = []
         for i, name in enumerate(function.output):
-            found = self._find(inner, name)
+            found = self.thing(inner, name)
             if (
                 found is None and i < len(node.output) and node.output[i]
             ):  # ONNX's bodies leave out what isn't asked for
@@ -614,7 +787,11 @@ class _Walk(Importing):
         return tuple(results)
 
 
-class _InBody(UnsupportedError):
+class _AtNode(SourceError):
+    """What is wrong with a node that the error names."""
+
+
+class InBody(UnsupportedError):
     """A node whose function has nodes that can't be imported, which are noted already."""
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tdagger.errors import SourceError
+from tdagger.frameworks.onnx.subgraphs import CONTROL, Subgraph, captured, subgraphs_of
+from tdagger.frameworks.onnx.things import Thing
 from tdagger.names import shown
 from tdagger.op import Value
 
@@ -15,17 +17,22 @@ class Scope:
 
     ``values`` are those made so far, ``tensors`` what the model's tensors are called here, ``missing`` inputs of a
     function that its call doesn't give, ``failed`` what couldn't be imported. ``attributes`` are those of the call of
-    a function, None where there is no call. A graph inside a node (a branch, a loop's body) would be a scope whose
-    names are also those of the scope around it.
+    a function, None where there is no call. ``odd`` are sequences and whatever else is no tensor of one type. A graph
+    inside a node (a branch, a loop's body) is a scope of its own, in which names that it reads from around it stand for
+    the same; ``kept`` says what its tensors became when it was imported before, ``graphs`` what is inside its nodes.
     """
 
     __slots__ = (
         "attributes",
         "calls",
         "failed",
+        "graphs",
         "held",
+        "kept",
         "missing",
         "module",
+        "nodes",
+        "odd",
         "place",
         "quick",
         "tensors",
@@ -52,18 +59,42 @@ class Scope:
         self.calls: dict[Any, Any] = {}
         #: Of kinds of nodes, what their rules make of values by types.
         self.quick: dict[Any, Any] = {}
+        self.nodes: list[Any] = []
+        self.odd: dict[str, Thing] = {}
+        self.kept: dict[str, str] | None = None
+        self.graphs: dict[int, dict[str, Subgraph]] = {}
         #: The numbers of element types that are held in another one, by the names of what has them.
         self.held: dict[str, int] = {}
 
     def knows(self, name: str) -> bool:
         """Whether something is called ``name`` already."""
-        return name in self.values or name in self.tensors or name in self.failed
+        return name in self.values or name in self.tensors or name in self.failed or name in self.odd
+
+    def bind(self, name: str, thing: Thing) -> None:
+        """Let a name stand for something."""
+        if isinstance(thing, Value):
+            self.values[name] = thing
+        else:
+            self.odd[name] = thing
+
+    def inside(self, node: Any) -> dict[str, Subgraph]:
+        """The graphs in a node's attributes, made once."""
+        found = self.graphs.get(id(node))
+        if found is None:
+            found = self.graphs[id(node)] = subgraphs_of(node)
+            self.nodes.append(node)  # so that nothing else gets its number
+        return found
+
+    def reads(self, node: Any) -> list[str]:
+        """The names that a node needs, those that graphs inside it read among them."""
+        own = [n for n in node.input if n]
+        return [*own, *captured(self.inside(node))] if node.op_type in CONTROL else own
 
 
-def in_order(nodes: Sequence[Any], known: Iterable[str]) -> list[Any]:
+def in_order(nodes: Sequence[Any], known: Iterable[str], reads: Callable[[Any], list[str]]) -> list[Any]:
     """Nodes such that each comes after those it needs; SourceError names those that need one another.
 
-    The order of the file is kept where it is one.
+    The order of the file is kept where it is one. ``reads`` says what a node needs.
     """
     maker: dict[str, int] = {}
     for i, node in enumerate(nodes):
@@ -71,7 +102,7 @@ def in_order(nodes: Sequence[Any], known: Iterable[str]) -> list[Any]:
             if name:
                 maker.setdefault(name, i)
     given = set(known)
-    needs = [{maker[n] for n in node.input if n in maker and n not in given} for node in nodes]
+    needs = [{maker[n] for n in reads(node) if n in maker and n not in given} for node in nodes]
     done: list[int] = []
     state = [0] * len(nodes)  # not seen, waiting for its arguments, done
     for first in range(len(nodes)):

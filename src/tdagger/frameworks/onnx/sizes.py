@@ -64,10 +64,13 @@ def declared(info: Any, zero_is_open: bool) -> Declared:
     return Declared(info.name, dtype, tuple(dims))
 
 
-def inputs_of(graph: Any, tensors: Container[str] | None = None) -> list[Declared]:
+def inputs_of(
+    graph: Any, tensors: Container[str] | None = None, nested: Mapping[str, Sequence[str]] | None = None
+) -> list[Declared]:
     """What a file says of the inputs of its graph, but for those that are its own ``tensors``.
 
-    SourceError where two have one name, or one has none.
+    ``nested`` are names of the tensors in those that are sequences or optional. SourceError where two have one name, or
+    one has none.
     """
     if tensors is None:
         tensors = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
@@ -79,8 +82,18 @@ def inputs_of(graph: Any, tensors: Container[str] | None = None) -> list[Declare
             continue
         if not name or name in found:
             raise SourceError(f"the model has two inputs called {shown(name)}" if name else "an input has no name")
-        found[name] = declared(info, zero_is_open)
+        if nested is not None and name in nested:
+            found |= {n: Declared(n, _dtype_inside(info.type), None) for n in nested[name]}
+        else:
+            found[name] = declared(info, zero_is_open)
     return list(found.values())
+
+
+def _dtype_inside(kind: Any) -> DType:
+    """The element type of the tensors in a sequence, or of an optional tensor."""
+    while (which := kind.WhichOneof("value")) != "tensor_type":
+        kind = getattr(kind, which).elem_type
+    return DTYPES[kind.tensor_type.elem_type]
 
 
 class Bound(NamedTuple):

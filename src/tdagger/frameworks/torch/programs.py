@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tdagger.frameworks.torch.importer import from_torch as network_of
-from tdagger.graph import topological
-from tdagger.op import Value
-from tdagger.ops.source import Buffer
+from tdagger.program.imported import program_of
 from tdagger.program.program import Program
-from tdagger.program.simplify import simplified
 from tdagger.program.trace import Trace, traced
 from tdagger.tensordag import TensorDAG
 
@@ -24,42 +21,3 @@ def from_torch(model: Any, args: Any = (), kwargs: Mapping[str, Any] | None = No
     trace = Trace("program", mark="~")
     dag: TensorDAG = traced(trace, lambda: network_of(model, args, kwargs, **options, sizes="alone"))
     return program_of(trace, dag)
-
-
-def program_of(trace: Trace, dag: TensorDAG) -> Program:
-    """The program that was written while a network was imported: the network is what it gives."""
-    trace.name = dag.name
-    own = [n for n in dag.graph.inputs if n not in trace.slots]
-    for name in own:
-        trace.taken(name, dag.graph.inputs[name].type)
-    trace.mark = ""
-    trace.weights, trace.declared = dag.weights, dict(dag.state)
-    trace.origins, trace.modules = dict(dag.origins), dict(dag.modules)
-    trace.order = dag.graph.values
-    updates = dict(dag.graph.updates)
-    results = _with_state(trace, [*dag.graph.outputs.values(), *updates.values()], list(updates))
-    for name in reversed(updates):
-        trace.state[name] = results.pop()
-    names = dag.signature.outputs.names("out")
-    return simplified(trace.finished(own, results, dag.signature, names))
-
-
-def _with_state(trace: Trace, results: list[Value], changing: list[str]) -> list[Value]:
-    """The results where the buffers that change are slots; so they are in all that was written.
-
-    A buffer is what it was at the start wherever it is read: its new value is written at the end.
-    """
-    if not changing:
-        return results
-    new = {Buffer(n, trace.declared[n].type)(): trace.state_of(n) for n in changing}
-    roots = [v for d in trace.drafts.values() for v in (*d.writes.values(), *([d.asked] if d.asked else []))]
-    for value in topological([*roots, *results]):
-        if value not in new:
-            made = new[value] = value.op(*[new[a] for a in value.args])
-            if value in trace.origins:
-                trace.origins.setdefault(made, trace.origins[value])
-    for draft in trace.drafts.values():
-        draft.writes = {n: new[v] for n, v in draft.writes.items()}
-        draft.asked = None if draft.asked is None else new[draft.asked]
-    trace.order = [new.get(v, v) for v in trace.order]
-    return [new[v] for v in results]

@@ -69,6 +69,7 @@ def _attribute(key: str, value: Any) -> onnx.AttributeProto:
     elif isinstance(value, Branch):
         a.type = a.GRAPH
         a.g.name = key
+        a.g.input.extend(value_info(n, t) for n, t in value.inputs)
         a.g.node.extend(map(node_proto, value.nodes))
         a.g.output.extend(value_info(n, t) for n, t in zip(value.outputs, value.types, strict=True))
     elif isinstance(value, tuple):

@@ -58,11 +58,12 @@ class Tensor(NamedTuple):
 
 
 class Branch(NamedTuple):
-    """A graph inside an operator: its nodes, what it gives, and the types of that."""
+    """A graph inside an operator: its nodes, what it gives, and the types of that; what it takes, with types."""
 
     nodes: list[Node]
     outputs: tuple[str, ...]
     types: tuple[Any, ...]
+    inputs: tuple[tuple[str, Any], ...] = ()
 
 
 class Problem(NamedTuple):
@@ -145,6 +146,9 @@ class Writer:
         self.domains: set[str] = set()
         self._row_of = row_of
         self._made: dict[Any, Any] = {}
+        #: Of the whole model: tensors that lie in the file in another layout, and the names of weights.
+        self._moved: dict[Any, str] = {}
+        self._leaves: dict[str, str] = {}
         self._constants: dict[Any, str] = {}
         self._origin: Origin | None = None
         self._views: dict[Value, int] = {}
@@ -176,18 +180,23 @@ class Writer:
             narrow[0] = values[0]
         return [self.ref(v) for v in narrow]
 
-    def node(self, op: str, inputs: Sequence[str], results: int = 1, domain: str = "", **attributes: Any) -> Any:
-        """A node of an operator; the name of its result, or of each. An attribute that is None is left out."""
+    def node(
+        self, op: str, inputs: Sequence[str], results: int = 1, domain: str = "", fresh: bool = False, **attributes: Any
+    ) -> Any:
+        """A node of an operator; the name of its result, or of each. An attribute that is None is left out.
+
+        One that was written is given again, unless it has to be ``fresh``.
+        """
         kept = tuple(sorted((k, v) for k, v in attributes.items() if v is not None))
         key = (op, domain, tuple(inputs), results, kept)
         try:
             found = self._made.get(key)
         except TypeError:  # a tensor or a graph among the attributes
             key, found = None, None
-        if found is not None:
+        if found is not None and not fresh:
             return found
         name = self._node_name(op)
-        outputs = tuple([self._named(f"{name}_output_{i}") for i in range(results)])
+        outputs = tuple([self.named(f"{name}_output_{i}") for i in range(results)])
         self.nodes.append(Node(op, tuple(inputs), outputs, kept, name, domain, self._origin))
         if domain:
             self.domains.add(domain)
@@ -224,7 +233,7 @@ class Writer:
         key = (kind, data.shape, bits)
         found = self._constants.get(key)
         if found is None:
-            found = self._constants[key] = self._named(f"constant_{len(self._constants)}")
+            found = self._constants[key] = self.named(f"constant_{len(self._constants)}")
             self.tensors[found] = Tensor(TensorType(data.shape, kind), lambda: data)
         return found
 
@@ -285,22 +294,18 @@ class Writer:
 
     def combined(self, leaves: Sequence[Value], name: str, change: Callable[..., Array], type_: TensorType) -> str:
         """A tensor made of weights as the file is written, named after the first of them."""
-        key = ("moved", *leaves, name)
-        found = self._made.get(key)
+        key = (*leaves, name)
+        found = self._moved.get(key)
         if found is None:
             paths = [v.op.attributes["leaf"] for v in leaves]
-            found = self._made[key] = self._named(f"{paths[0]}.{name}")
+            found = self._moved[key] = self.named(f"{paths[0]}.{name}")
             self.tensors[found] = Tensor(type_, lambda: change(*map(self._data, paths)))
         return found
 
     def branch(self, graph: Graph, operands: Sequence[Value]) -> Branch:
         """The nodes of a graph inside an operator, which reads the operands from around it."""
-        inner = Writer(graph, self._row_of, {}, self.weights, self.opset)
-        inner.taken, inner.tensors, inner._constants = self.taken, self.tensors, self._constants
-        inner.domains, inner.problems, inner._origin = self.domains, self.problems, self._origin
-        inner._counts = self._counts
-        inner.names = {v: self.ref(a) for v, a in zip(graph.inputs.values(), operands, strict=True)}
-        inner.sizes = self.sizes
+        called = {v: self.ref(a) for v, a in zip(graph.inputs.values(), operands, strict=True)}
+        inner = self.within(graph, called, {})
         outputs = list(graph.outputs.values())
         inner.write(outputs)
         names: list[str] = []
@@ -309,6 +314,16 @@ class Writer:
             name = inner.ref(value)
             names.append(name if name in made and name not in names else inner.node("Identity", [name]))
         return Branch(needed(inner.nodes, names), tuple(names), tuple([v.type for v in outputs]))
+
+    def within(self, graph: Graph, names: Mapping[Value, Any], origins: Mapping[Value, Origin]) -> Writer:
+        """A writer of another graph of the model, whose inputs have ``names``; tensors and names are those of all."""
+        inner = Writer(graph, self._row_of, origins, self.weights, self.opset)
+        inner.taken, inner.tensors, inner._constants = self.taken, self.tensors, self._constants
+        inner.domains, inner.problems, inner._origin = self.domains, self.problems, self._origin
+        inner._counts, inner._moved, inner._leaves = self._counts, self._moved, self._leaves
+        inner.names = dict(names)
+        inner.sizes = self.sizes
+        return inner
 
     def body(self, value: Value) -> Any:
         """The body of a composite on its arguments: a value, or a tuple of several."""
@@ -377,7 +392,7 @@ class Writer:
         if isinstance(op, Const):
             return self.const(op.data)
         if isinstance(op, Input | Parameter | Buffer):
-            return self._leaf(op.leaf, op.type)
+            return self.leaf(op.leaf, op.type)
         if isinstance(op, Item):
             return self.ref(value.args[0])[op.index]
         row = self._row_of(value, self.opset)
@@ -386,12 +401,12 @@ class Writer:
             return self.ref(out)
         return tuple([self.ref(v) if isinstance(v, Value) else v for v in out]) if isinstance(out, tuple) else out
 
-    def _leaf(self, name: str, type_: TensorType) -> str:
-        given = name
-        while given in self.taken:
-            given += "_"
-        self.taken.add(given)
-        self.tensors[given] = Tensor(type_, lambda: self._data(name))
+    def leaf(self, name: str, type_: TensorType) -> str:
+        """The tensor of a weight."""
+        given = self._leaves.get(name)
+        if given is None:
+            given = self._leaves[name] = self.named(name)
+            self.tensors[given] = Tensor(type_, lambda: self._data(name))
         return given
 
     def _data(self, name: str) -> Array:
@@ -436,7 +451,8 @@ class Writer:
         self._counts.setdefault(own, 1)
         return own
 
-    def _named(self, name: str) -> str:
+    def named(self, name: str) -> str:
+        """A name like this one that nothing has yet."""
         while name in self.taken:
             name += "_"
         self.taken.add(name)

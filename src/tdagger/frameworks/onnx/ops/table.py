@@ -84,16 +84,9 @@ MICROSOFT = "com.microsoft"
 #: Why there is no rule where there is no other reason: then an operator's body may do.
 NO_RULE = "there is no rule for it"
 _STRINGS = "it works on strings, and tensors here hold numbers"
-_SEQUENCES = "sequences of tensors and optional ones aren't imported"
-_CONTROL = "control flow isn't imported"
 #: Operators of ONNX that have no rule, and why.
 REASONS: dict[tuple[str, str], str] = {
     **{("", name): _STRINGS for name in ("StringConcat", "StringNormalizer", "StringSplit", "RegexFullMatch")},
-    **{("", name): _SEQUENCES for name in (
-        "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength",
-        "SequenceMap", "SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement", "OptionalHasElement",
-    )},
-    **{("", name): _CONTROL for name in ("If", "Loop", "Scan")},
     ("", "ImageDecoder"): "it reads files of images: give the network the decoded image",
 }  # fmt: skip
 

@@ -1,0 +1,307 @@
+"""A program as one ONNX graph: its loops and branches as Loop and If, the nodes of each block where it is run.
+
+Slots are names of tensors: a block's nodes take what its slots are called then, and give them other names. What an If
+or Loop writes and somebody reads later are its results; all else is read from around it. Weights are tensors of the
+model, which the graphs inside nodes see, so that each is written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from tdagger.frameworks.onnx.emit.core import row_of
+from tdagger.frameworks.onnx.emit.writer import Branch, Node, Writer, needed, reads
+from tdagger.frameworks.onnx.exporter import OPSET, Made, checked, ended, refuse, written
+from tdagger.graph import Graph, topological
+from tdagger.op import Value
+from tdagger.ops.source import Input
+from tdagger.program.parts import Slot
+from tdagger.program.program import Program
+from tdagger.program.simplify import at_end
+from tdagger.program.structure import Choose, Run, Sequence, While, structured
+from tdagger.types import TensorType
+
+_BOOL, _I64 = TensorType((), "bool"), TensorType((), "i64")
+#: What slots are called, by their names.
+_Names = dict[str, str]
+
+
+def to_onnx(
+    program: Program,
+    path: str | Path | None = None,
+    *,
+    opset: int = OPSET,
+    external_data: bool | None = None,
+    metadata: bool = True,
+) -> onnx.ModelProto | None:
+    """See :meth:`tdagger.program.program.Program.to_onnx`.
+
+    UnsupportedError names all that can't be written, InputError weights that have no data.
+    """
+    checked(opset, program.name, [n for b in program.blocks.values() for n in (b.graph.parameters | b.graph.buffers)],
+            program.weights)  # fmt: skip
+    found = structured(program)
+    made = _Emitter(found.program, opset).made(found.whole)
+    return written(program.name, made, path, opset, external_data, metadata)
+
+
+class _Emitter:
+    """Writes the nodes of a program."""
+
+    def __init__(self, program: Program, opset: int) -> None:
+        self.program = program
+        given = {n: Input(n, program.slots[n].type)() for n in program.inputs}
+        self.given = given
+        self.writer = Writer(Graph(given, given), row_of, program.origins, program.weights, opset)
+        self.writer.taken |= {*program.outputs}
+        #: The slots that are written somewhere in a sequence.
+        self._written: dict[Sequence, set[str]] = {}
+
+    def made(self, whole: Sequence) -> Made:
+        """The nodes and tensors of the whole program."""
+        program, writer = self.program, self.writer
+        names: _Names = {}
+        for name in program.inputs:
+            names |= self._taken(name, program.slots[name], names)
+        buffers = {n: s.buffer for n, s in program.slots.items() if s.buffer}
+        for slot, buffer in buffers.items():
+            names[slot] = writer.leaf(buffer, program.slots[slot].type)
+        nodes = [*writer.nodes, *self.sequence(whole, names, at_end(program))]
+        del writer.nodes[:]
+        refs: dict[str, str] = {}
+        types: dict[str, Value] = {}
+        labels = {n: self._labels(n) for n in program.inputs}
+        for slot in program.outputs:
+            own = slot
+            while own in refs or own in program.inputs:
+                own += "_"
+            refs[own] = self._cut(slot, names)
+            types[own] = Input(slot, program.slots[slot].type)()
+            labels[own] = self._labels(slot)
+        updates = [n for n in buffers if n in self.written(whole)]
+        for slot in updates:
+            own = f"{buffers[slot]}.updated"
+            while own in refs or own in program.inputs:
+                own += "_"
+            refs[own], types[own] = names[slot], Input(slot, program.slots[slot].type)()
+        if writer.problems:
+            refuse(program.name, writer)
+        nodes = ended([*nodes, *writer.nodes], refs)
+        used = {n for node in nodes for n in reads(node)}
+        tensors = {n: t for n, t in writer.tensors.items() if n in used}
+        graph = Graph(self.given, self.given)
+        return Made(graph, nodes, tensors, types, writer.domains, (), labels, [buffers[n] for n in updates])
+
+    # Sizes that vary.
+
+    def _labels(self, name: str) -> list[str | None]:
+        slot = self.program.slots[name]
+        told = dict(slot.lengths)
+        return [told.get(i) for i in range(slot.type.rank)]
+
+    def _taken(self, name: str, slot: Slot, names: Mapping[str, str]) -> _Names:
+        """What an input is called where it has its largest size, and how many entries of it count."""
+        if not slot.lengths:
+            return {name: name}
+        writer, found = self.writer, dict[str, str]()
+        shape = writer.node("Shape", [name])
+        x = name
+        for dimension, length in slot.lengths:
+            count = writer.node("Gather", [shape, writer.const(np.asarray(dimension, np.int64))], axis=0)
+            if length not in self.program.inputs and length not in names:
+                found[length] = count
+            size = writer.node("Unsqueeze", [count, writer.ints([0])])
+            rest = writer.node("Sub", [writer.ints([slot.type.shape[dimension]]), size])
+            parts = [writer.node("Shape", [x], start=0, end=dimension)] if dimension else []
+            after = [writer.node("Shape", [x], start=dimension + 1)] if dimension + 1 < slot.type.rank else []
+            whole = [*parts, rest, *after]
+            zeros = writer.node("Concat", whole, axis=0) if len(whole) > 1 else rest
+            filling = writer.node("ConstantOfShape", [zeros], value=np.zeros(1, slot.type.dtype.numpy))
+            x = writer.node("Concat", [x, filling], axis=dimension)
+        return {**found, name: x}
+
+    def _cut(self, name: str, names: _Names) -> str:
+        """An output without what is behind its lengths."""
+        slot, writer = self.program.slots[name], self.writer
+        own = self.name_of(name, names)
+        if not slot.lengths:
+            return own
+        ends = [writer.node("Unsqueeze", [self.name_of(n, names), writer.ints([0])]) for _, n in slot.lengths]
+        axes = [i for i, _ in slot.lengths]
+        end = writer.node("Concat", ends, axis=0) if len(ends) > 1 else ends[0]
+        return writer.node("Slice", [own, writer.ints([0] * len(axes)), end, writer.ints(axes)])
+
+    # What is done one after the other.
+
+    def name_of(self, slot: str, names: Mapping[str, str]) -> str:
+        """What a slot is called; zeros if nothing was written to it yet."""
+        own = names.get(slot)
+        if own is not None:
+            return own
+        kind = self.program.slots[slot].type
+        return self.writer.const(np.zeros(kind.shape, kind.dtype.numpy))
+
+    def sequence(self, steps: Sequence, names: _Names, after: set[str]) -> list[Node]:
+        """The nodes of some steps, after which some slots are read; ``names`` become what slots are called then."""
+        alive: list[set[str]] = []
+        for step in reversed(steps):
+            alive.append(after)
+            after = self._before((step,), after)
+        nodes: list[Node] = []
+        for step, wanted in zip(steps, reversed(alive), strict=True):
+            if isinstance(step, Run):
+                nodes += self._run(step.block, names, wanted)
+            elif isinstance(step, Choose):
+                nodes += self._choice(step, names, wanted)
+            else:
+                nodes += self._loop(step, names, wanted)
+        return nodes
+
+    def _run(self, block: str, names: _Names, after: set[str]) -> list[Node]:
+        graph = self.program.blocks[block].graph
+        outputs = {n: v for n, v in graph.outputs.items() if n in after}
+        values = set(topological(outputs.values()))
+        inputs = {n: v for n, v in graph.inputs.items() if v in values}
+        order = [v for v in graph.values if v in values]
+        inner = self.writer.within(
+            Graph(inputs, outputs, name=graph.name, order=order),
+            {v: self.name_of(n, names) for n, v in inputs.items()},
+            self.program.origins,
+        )
+        inner.write(outputs.values())
+        names.update({n: inner.ref(v) for n, v in outputs.items()})
+        return inner.nodes
+
+    def _choice(self, step: Choose, names: _Names, after: set[str]) -> list[Node]:
+        """An If, or of several arms Ifs in each other."""
+        wanted = [n for n in self.program.slots if n in after and any(n in self.written(a) for a in step.arms)]
+        if not wanted:
+            return []
+        own = self.name_of(step.slot, names)
+        outside = self._outside()
+        if step.by_number:
+            own = outside.cast(own, self.program.slots[step.slot].type.dtype, _I64.dtype)
+            found = self._numbered(step.arms, 0, own, outside, names, after, wanted)
+        else:
+            then, otherwise = (self._arm(self._arm_nodes(a, names, after), wanted) for a in step.arms)
+            found = outside.node("If", [own], len(wanted), then_branch=then, else_branch=otherwise)
+        names.update(zip(wanted, [found] if len(wanted) == 1 else found, strict=True))
+        return outside.nodes
+
+    def _numbered(
+        self, arms: tuple[Sequence, ...], i: int, own: str, outside: Writer, names: _Names, after: set[str],
+        wanted: list[str],
+    ) -> Any:  # fmt: skip
+        asked = outside.node("Equal", [own, outside.const(np.asarray(i, np.int64))])
+        then = self._arm(self._arm_nodes(arms[i], names, after), wanted)
+        if i + 2 == len(arms):
+            otherwise = self._arm(self._arm_nodes(arms[i + 1], names, after), wanted)
+        else:
+            inner = self._outside()
+            found = self._numbered(arms, i + 1, own, inner, names, after, wanted)
+            renamed = {**names, **dict(zip(wanted, [found] if len(wanted) == 1 else found, strict=True))}
+            otherwise = self._arm((inner.nodes, renamed), wanted)
+        return outside.node("If", [asked], len(wanted), then_branch=then, else_branch=otherwise)
+
+    def _arm_nodes(self, arm: Sequence, names: _Names, after: set[str]) -> tuple[list[Node], _Names]:
+        own = dict(names)
+        return self.sequence(arm, own, after), own
+
+    def _arm(self, made: tuple[list[Node], _Names], wanted: Iterable[str]) -> Branch:
+        nodes, names = made
+        return self._graph(nodes, [(self.name_of(n, names), self.program.slots[n].type) for n in wanted], ())
+
+    def _graph(
+        self, nodes: list[Node], results: list[tuple[str, TensorType]], inputs: tuple[tuple[str, TensorType], ...]
+    ) -> Branch:
+        """A graph inside a node, which gives what it makes itself, each under a name of its own."""
+        made = {n for node in nodes for n in node.outputs}
+        outside, outputs = self._outside(), list[str]()
+        for name, _ in results:
+            is_own = name in made and name not in outputs
+            outputs.append(name if is_own else outside.node("Identity", [name], fresh=True))
+        whole = needed([*nodes, *outside.nodes], outputs)
+        return Branch(whole, tuple(outputs), tuple([t for _, t in results]), inputs)
+
+    def _outside(self) -> Writer:
+        """A writer of nodes that belong to no block."""
+        return self.writer.within(Graph({}, {}), {}, {})
+
+    def _loop(self, step: While, names: _Names, after: set[str]) -> list[Node]:
+        """A Loop: what is asked first is written before it and at the end of its turns, unless there is much of it."""
+        at_test = self._at_test(step, after)
+        twice = all(isinstance(s, Run) for s in step.before)
+        nodes = self.sequence(step.before, names, at_test) if twice else []
+        alive = at_test if twice else self._before(step.before, at_test) | after
+        changing = self.written(step.before) | self.written(step.body)
+        carried = [n for n in self.program.slots if n in changing and n in alive]
+        outside = self._outside()
+
+        def asked(of: Writer, names: _Names) -> str:
+            own = self.name_of(step.slot, names)
+            return of.node("Not", [own]) if step.until else own
+
+        going = asked(outside, names) if twice else outside.const(np.asarray(True))
+        start = [self.name_of(n, names) for n in carried]
+        own = dict(names)
+        inputs = [(outside.named("/Loop/turn"), _I64), (outside.named("/Loop/going"), _BOOL)]
+        for name in carried:
+            own[name] = outside.named(f"/Loop/{name}")
+            inputs.append((own[name], self.program.slots[name].type))
+        inner = self._outside()
+        if twice:
+            body = self.sequence(step.body, own, self._before(step.before, at_test))
+            body += self.sequence(step.before, own, at_test)
+            again = asked(inner, own)
+        else:
+            body = self.sequence(step.before, own, at_test)
+            again = asked(inner, own)
+            arms = ((), step.body) if step.until else (step.body, ())
+            body += self._choice(Choose(step.slot, arms), own, alive)
+        results = [(again, _BOOL), *[(self.name_of(n, own), self.program.slots[n].type) for n in carried]]
+        graph = self._graph([*body, *inner.nodes], results, tuple(inputs))
+        found = outside.node("Loop", ["", going, *start], max(len(carried), 1), body=graph)
+        names.update(zip(carried, [found] if len(carried) < 2 else found, strict=False))
+        return [*nodes, *outside.nodes]
+
+    # Which slots are read later.
+
+    def written(self, steps: Sequence) -> set[str]:
+        """The slots that some steps write."""
+        found = self._written.get(steps)
+        if found is None:
+            found = set[str]()
+            for step in steps:
+                if isinstance(step, Run):
+                    found |= {*self.program.blocks[step.block].writes}
+                else:
+                    parts = step.arms if isinstance(step, Choose) else (step.before, step.body)
+                    found |= {n for p in parts for n in self.written(p)}
+            self._written[steps] = found
+        return found
+
+    def _before(self, steps: Sequence, after: set[str]) -> set[str]:
+        """The slots that are read from before some steps on."""
+        for step in reversed(steps):
+            if isinstance(step, Run):
+                block = self.program.blocks[step.block]
+                after = (after - {*block.writes}) | {*block.reads}
+            elif isinstance(step, Choose):
+                after = {step.slot}.union(*[self._before(a, after) for a in step.arms])
+            else:
+                after = self._before(step.before, self._at_test(step, after))
+        return after
+
+    def _at_test(self, step: While, after: set[str]) -> set[str]:
+        """The slots that are read from where a loop asks whether to go on."""
+        found = after | {step.slot}
+        while True:
+            new = found | self._before(step.body, self._before(step.before, found))
+            if new == found:
+                return found
+            found = new
