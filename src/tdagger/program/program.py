@@ -299,6 +299,20 @@ class Program:
         """
         return later("torch.program_from_torch")(model, args, kwargs, **options)
 
+    @staticmethod
+    def from_torchscript(module: Any, args: Any = (), kwargs: dict[str, Any] | None = None, **options: Any) -> Program:
+        """A program of a TorchScript module, function or file, with its loops and branches on data and its state.
+
+        ``args`` are example inputs: tensors, and numbers, which become inputs too unless ``fixed`` has their names.
+        Attributes that the script sets are state: buffers of the program. Sizes are known: they may differ between
+        branches, not by numbers that only the data tells. ``bound``: the most turns of a loop in which a list grows,
+        if the script doesn't say. What the script raises, the program raises (InputError).
+
+        UnsupportedError names all that can't be imported; with ``partial`` a run raises that takes such a way, which a
+        UserWarning tells.
+        """
+        return later("torch.program_from_torchscript")(module, args, kwargs, **options)
+
     def to_torch(self, **options: Any) -> Any:
         """A readable ``torch.nn.Module`` with Python's ``while`` and ``if``, and the program's state_dict.
 

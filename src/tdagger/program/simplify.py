@@ -14,6 +14,7 @@ from tdagger.interpret import computed
 from tdagger.names import shown
 from tdagger.network import Signature
 from tdagger.op import Value
+from tdagger.ops.elementwise import Binary
 from tdagger.ops.source import Const, Input, Leaf, const
 from tdagger.program.check import decided
 from tdagger.program.flow import Flow, next_of
@@ -33,6 +34,7 @@ def simplified(program: Program) -> Program:
         program = changed(program, fold_constants)
         program = with_blocks(program, _with_constants(program))
         program = with_blocks(program, _passed_by(dict(program.blocks)))
+        program = with_blocks(program, _with_equalities(program))
         if _told(program) == _told(before):
             return program
 
@@ -83,6 +85,47 @@ def _with_constants(program: Program) -> _Blocks:
             own = Block(own.graph, Goto(decided(own.end, fixed[own.asks])))
         out[name] = own
     return out
+
+
+def _with_equalities(program: Program) -> _Blocks:
+    """Slots as constants where only one way of an if leads that asks whether they are: ``k == 2``, or the slot."""
+    out = dict(program.blocks)
+    flow = program.flow
+    for name, block in program.blocks.items():
+        end = block.end
+        if not isinstance(end, If) or end.then == end.otherwise:
+            continue
+        pairs = [(end.then, {end.slot: const(True), **_equal_to(block)}), (end.otherwise, {end.slot: const(False)})]
+        for target, known in pairs:
+            if target == flow.entry or flow.before[target] != [name]:
+                continue
+            region = [n for n in flow.order if flow.dominates(target, n)]
+            written = {s for n in region for s in program.blocks[n].writes}
+            fixed = {s: v for s, v in known.items() if s not in written}
+            for inside in region:
+                own = out[inside]
+                new = {v: fixed.get(n, v) for n, v in own.graph.inputs.items()}
+                own = _rebuilt(own, new) if any(n in fixed for n in own.reads) else own
+                if own.asks in fixed:
+                    own = Block(own.graph, Goto(decided(own.end, fixed[str(own.asks)])))
+                out[inside] = own
+    return out
+
+
+def _equal_to(block: Block) -> dict[str, Value]:
+    """The slots of integers that are constants where a block goes on with the first of its two ways."""
+    asked = block.graph.outputs.get(str(block.asks))
+    if asked is None or not isinstance(asked.op, Binary) or asked.op.kind != "equal":
+        return {}
+    for a, b in (asked.args, asked.args[::-1]):
+        if (
+            isinstance(a.op, Input)
+            and isinstance(b.op, Const)
+            and not a.dtype.is_float
+            and a.op.leaf not in block.writes
+        ):
+            return {a.op.leaf: b}
+    return {}
 
 
 def _decided(blocks: _Blocks) -> _Blocks:

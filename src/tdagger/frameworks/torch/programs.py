@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tdagger.frameworks.torch.importer import from_torch as network_of
@@ -26,8 +26,13 @@ def from_torch(model: Any, args: Any = (), kwargs: Mapping[str, Any] | None = No
     return program_of(trace, dag)
 
 
-def program_of(trace: Trace, dag: TensorDAG) -> Program:
-    """The program that was written while a network was imported: the network is what it gives."""
+def program_of(
+    trace: Trace, dag: TensorDAG, lengths: Mapping[int, Sequence[tuple[int, Value]]] | None = None
+) -> Program:
+    """The program that was written while a network was imported: the network is what it gives.
+
+    ``lengths`` are how many entries of a dimension of a result count, by the result's place.
+    """
     trace.name = dag.name
     own = [n for n in dag.graph.inputs if n not in trace.slots]
     for name in own:
@@ -37,11 +42,15 @@ def program_of(trace: Trace, dag: TensorDAG) -> Program:
     trace.origins, trace.modules = dict(dag.origins), dict(dag.modules)
     trace.order = dag.graph.values
     updates = dict(dag.graph.updates)
-    results = _with_state(trace, [*dag.graph.outputs.values(), *updates.values()], list(updates))
+    counts = [count for pairs in (lengths or {}).values() for _, count in pairs]
+    results = _with_state(trace, [*counts, *dag.graph.outputs.values(), *updates.values()], list(updates))
+    rest = iter(results[: len(counts)])
+    told = {i: [(dimension, next(rest)) for dimension, _ in pairs] for i, pairs in (lengths or {}).items()}
+    results = results[len(counts) :]
     for name in reversed(updates):
         trace.state[name] = results.pop()
     names = dag.signature.outputs.names("out")
-    return simplified(trace.finished(own, results, dag.signature, names))
+    return simplified(trace.finished(own, results, dag.signature, names, told))
 
 
 def _with_state(trace: Trace, results: list[Value], changing: list[str]) -> list[Value]:

@@ -30,7 +30,7 @@ from tdagger.ops.source import Input, Leaf
 from tdagger.program.flow import live
 from tdagger.program.program import Program
 from tdagger.program.simplify import at_end
-from tdagger.program.structure import Choose, Run, Sequence, While, structured
+from tdagger.program.structure import Choose, Fail, Run, Sequence, While, structured
 from tdagger.tensordag import TensorDAG
 
 #: What slots may not be called: temporary names, and those that code has for itself.
@@ -96,6 +96,8 @@ class _Structure:
                 out += self.run(step.block)
             elif isinstance(step, Choose):
                 out += self._choice(step)
+            elif isinstance(step, Fail):
+                out.append(f"raise ValueError({step.message!r})")
             else:
                 out += self._loop(step)
         return out
