@@ -253,6 +253,10 @@ class Program:
         """
         return later("specialized")(self, values)
 
+    def trusted(self) -> Program:
+        """The program without what only refuses its inputs: that is taken as not to happen."""
+        return later("trusted")(self)
+
     def unroll(self, turns: int, loop: str | None = None) -> Program:
         """The program with so many turns of a loop written out before it; the loop goes where it is known to be done.
 
@@ -317,9 +321,17 @@ class Program:
         """A readable ``torch.nn.Module`` with Python's ``while`` and ``if``, and the program's state_dict.
 
         ``print(module.code)`` shows it. Sizes that vary are those of its arguments; state is in its buffers. ``copy``:
-        its weights don't share memory with the program's.
+        its weights don't share memory with the program's. ``higher_order``: with ``torch.cond`` and ``while_loop``
+        instead of ``if`` and ``while``, so that torch.compile takes it whole.
         """
         return later("torch.program_to_torch")(self, **options)
+
+    def to_exported_program(self, **options: Any) -> Any:
+        """A ``torch.export.ExportedProgram`` with ``torch.cond`` and ``while_loop``.
+
+        UnsupportedError for sizes that vary, and for what the program refuses inside of loops (:meth:`trusted`).
+        """
+        return later("torch.program_to_exported_program")(self, **options)
 
     def to_torchscript(self, **options: Any) -> Any:
         """A ``torch.jit.ScriptModule`` with the same loops and branches, that saves and loads."""

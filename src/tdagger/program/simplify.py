@@ -18,7 +18,7 @@ from tdagger.ops.elementwise import Binary
 from tdagger.ops.source import Const, Input, Leaf, const
 from tdagger.program.check import decided
 from tdagger.program.flow import Flow, next_of
-from tdagger.program.parts import Block, End, Goto, If, Switch
+from tdagger.program.parts import Block, End, Goto, If, Return, Switch
 from tdagger.program.program import Program
 from tdagger.program.schedule import named
 from tdagger.program.whole import changed, used_slots, without_arguments
@@ -257,6 +257,18 @@ def at_end(program: Program) -> set[str]:
     return {*program.outputs, *lengths, *[n for n, s in program.slots.items() if s.buffer]}
 
 
+def raising(program: Program) -> set[str]:
+    """The blocks from which the program can't return."""
+    before = program.flow.before
+    waiting = [n for n, b in program.blocks.items() if isinstance(b.end, Return)]
+    returning = set(waiting)
+    while waiting:
+        new = [p for p in before[waiting.pop()] if p not in returning]
+        returning.update(new)
+        waiting += new
+    return {n for n in program.blocks if n not in returning}
+
+
 # --- specialising and unrolling ----------------------------------------------------------------------------
 
 
@@ -282,6 +294,24 @@ def specialized(program: Program, values: Mapping[str, Any]) -> Program:
         axis_names={n: p for n, p in program.axis_names.items() if n not in values},
     )  # fmt: skip
     return simplified(new)
+
+
+def trusted(program: Program) -> Program:
+    """See :meth:`tdagger.program.program.Program.trusted`."""
+    gone = raising(program)
+    blocks: _Blocks = {}
+    for name, block in program.blocks.items():
+        end = block.end
+        left = [t for t in end.targets if t not in gone]
+        if isinstance(end, If) and len(left) == 1:
+            end = Goto(left[0])
+        elif isinstance(end, Switch) and left:
+            end = Switch(end.slot, tuple([t if t not in gone else left[-1] for t in end.to]))
+        if name not in gone:
+            blocks[name] = Block(block.graph, end)
+    if not blocks:
+        raise GraphError(f"program {shown(program.name)} refuses whatever it is given")
+    return simplified(replace(program, blocks=blocks))
 
 
 def unrolled(program: Program, turns: int, header: str | None = None) -> Program:

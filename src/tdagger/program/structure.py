@@ -23,7 +23,7 @@ from tdagger.program.flow import Loop, dominators, live
 from tdagger.program.parts import Block, Goto, If, Raise, Return, Slot, Switch
 from tdagger.program.program import Program
 from tdagger.program.schedule import named
-from tdagger.program.simplify import at_end, block_of
+from tdagger.program.simplify import at_end, block_of, raising
 from tdagger.types import TensorType
 
 
@@ -163,18 +163,6 @@ class _Recovery:
         if before is None or body is None:
             return None
         return While((*before, Run(test)), end.slot, body, until), after
-
-
-def raising(program: Program) -> set[str]:
-    """The blocks from which the program can't return."""
-    before = program.flow.before
-    waiting = [n for n, b in program.blocks.items() if isinstance(b.end, Return)]
-    returning = set(waiting)
-    while waiting:
-        new = [p for p in before[waiting.pop()] if p not in returning]
-        returning.update(new)
-        waiting += new
-    return {n for n in program.blocks if n not in returning}
 
 
 def _joins(program: Program) -> dict[str, str]:
