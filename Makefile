@@ -94,6 +94,9 @@ conformance-onnx-frozen: $(READY)  ## Change the batch of networks that torch fr
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.onnx_frozen timm
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.onnx_frozen transformers
 
+conformance-silero: $(READY)  ## Compare silero-vad's TorchScript as a program with torch.jit: make conformance-silero FILES=folder
+	OMP_NUM_THREADS=1 $(BIN)/python -m conformance.silero $(or $(FILES),build/files)
+
 conformance-onnx-files: $(READY)  ## Compare real ONNX files with onnxruntime: make conformance-onnx-files FILES=folder, write the table
 	OMP_NUM_THREADS=1 $(BIN)/python -m conformance.onnx_files $(or $(FILES),build/onnx-files)
 

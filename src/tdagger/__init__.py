@@ -37,6 +37,7 @@ from tdagger.ops import __all__ as _ops
 from tdagger.program.define import bounded, length, program, upto
 from tdagger.program.generate import generate_program
 from tdagger.program.program import Program
+from tdagger.program.sampling import top_k
 from tdagger.program.write import if_, set_state, state, switch, while_loop
 from tdagger.program.write import scan as scan  # also the op of that name
 from tdagger.tensordag import Origin, TensorDAG
@@ -84,6 +85,8 @@ def from_transformers(
     past: int = 0,
     dtype: str = "bf16",
     mask: bool = False,
+    start: int | None = None,
+    source: int | None = None,
     axes: Mapping[str, str] | str | None = None,
     **settings: Any,
 ) -> TensorDAG:
@@ -92,12 +95,16 @@ def from_transformers(
     ``from_transformers(LlamaConfig(), seq=2048)`` is a whole text of 2048 tokens;
     ``from_transformers(LlamaConfig(), past=4096)`` is one more token (``seq`` more) after 4096 others: keys and values
     of every layer are inputs (``past_key_values.0.keys`` ...), those with the new ones outputs, ``past`` is an axis.
-    ``mask``: after ``past`` tokens it takes an ``attention_mask`` that says which of them count, and it.
+    ``mask``: after ``past`` tokens it takes an ``attention_mask`` that says which of them count, and it
+    (a ``decoder_attention_mask``, where the network has an encoder). ``start`` is with how many tokens a decoder
+    begins, ``source`` how many its encoder read before them.
     ``dtype`` is that of the weights, ``settings`` are for the model: ``experts_implementation="batched_mm"``.
     SourceError if there is no model for the configuration, or it has no text or cache.
     """
     read = later("torch.from_transformers")
-    return read(network, batch=batch, seq=seq, past=past, dtype=dtype, mask=mask, **settings).with_axes(axes)
+    return read(
+        network, batch=batch, seq=seq, past=past, dtype=dtype, mask=mask, start=start, source=source, **settings
+    ).with_axes(axes)
 
 
 def from_onnx(model: Any, *, axes: Mapping[str, str] | str | None = None, **options: Any) -> TensorDAG:
@@ -186,5 +193,5 @@ __all__ = [
     "core_ops", "debug", "diff", "distill", "from_onnx", "from_torch", "from_torchscript", "from_transformers",
     "generate_program",
     "if_", "layers", "length", "load", "network", "op_counts", "parse", "passes", "program", "rebuild", "rule",
-    "set_state", "show", "state", "switch", "upto", "while_loop", *_ops, *library.__all__,
+    "set_state", "show", "state", "switch", "top_k", "upto", "while_loop", *_ops, *library.__all__,
 ]  # fmt: skip  # pyright: ignore[reportUnsupportedDunderAll]

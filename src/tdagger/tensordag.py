@@ -630,6 +630,25 @@ class TensorDAG:
         dag, done = applied(self, rules, self.weights if weights else None, self.axes)
         return (dag, done) if report else dag
 
+    def roll(self, least: int = 2) -> Any:
+        """A program in which blocks that follow each other and differ in their weights alone are one in a loop.
+
+        They are found by structure; there must be ``least`` of them at least. Their weights are stacked along a first
+        axis, ``layers.0.fc.weight`` and those like it as ``layers.all.fc.weight``, when they are asked for. GraphError
+        if there are no such blocks, or buffers change. :meth:`Program.unroll` is the way back.
+
+        >>> import tdagger as td
+        >>> weights = {f"{i}.w": np.full((2, 2), i + 1.0, "f") for i in range(3)}
+        >>> def layers(x, **weights):
+        ...     for w in weights.values():
+        ...         x = td.linear(td.exp(x), w)
+        ...     return x
+        >>> program = td.network(layers, {"x": (1, 2)}, weights).roll()
+        >>> program, list(program.state)
+        (<Program network: 4 blocks, 4 slots>, ['all.w'])
+        """
+        return later("rolled")(self, least)
+
     def optimize(self) -> TensorDAG:
         """The network made faster for inference: what depends on no input worked out, layers merged, identities gone.
 

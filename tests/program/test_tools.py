@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import tdagger as td
+from tdagger.program.parts import Block, If, Raise, Return, Slot
 from tests.program.programs import BOOL, I64, PROGRAMS
 from tests.program.test_programs import same
 
@@ -169,3 +170,63 @@ def test_weights_are_folded_once_for_all_blocks() -> None:
     small = program.optimize()
     x = np.ones((1, 3), "f")
     same(small.run(x, np.int64(2)), program.run(x, np.int64(2)))
+
+
+def test_a_branch_that_tests_equality_knows_the_value() -> None:
+    """Where ``k == 2`` holds, k is 2; a slot that is asked is what it was asked to be."""
+
+    @td.program({"x": (3,), "k": td.TensorType((), "i64")})
+    def chosen(x: Any, k: Any) -> Any:
+        return td.if_(
+            td.equal(k, td.const(2, "i64")), lambda: td.if_(k < 5, lambda: x + x, lambda: td.exp(x)), lambda: x
+        )
+
+    program = chosen.simplify()
+    assert "exp" not in str(program)
+    assert len(program.blocks) < len(chosen.blocks)
+    for k in (2, 3, 7):
+        x = np.ones(3, "f")
+        assert program.run(x, np.int64(k)).tolist() == ([2, 2, 2] if k == 2 else [1, 1, 1])
+
+
+def test_what_a_program_refuses() -> None:
+    x, bad = td.input("x", ()), td.input("bad", (), "bool")
+    blocks = {
+        "begin": Block(td.Graph({"x": x}, {"bad": x < 0.0}), If("bad", "refuse", "end")),
+        "refuse": Block(td.Graph({}, {}), Raise("x is negative")),
+        "end": Block(td.Graph({"x": x}, {"y": td.sqrt(x)}), Return()),
+    }
+    program = td.Program({"x": Slot(x.type), "bad": Slot(bad.type), "y": Slot(x.type)}, blocks, ("x",), ("y",))
+    assert program.run(np.float32(4)) == 2
+    assert "raise 'x is negative'" in str(program)
+    for other in (program, program.simplify(), program.optimize()):
+        with pytest.raises(td.InputError, match="x is negative"):
+            other.run(np.float32(-1))
+    assert len(program.trusted().blocks) == 1
+    assert np.isnan(program.trusted().run(np.float32(-1)))
+
+
+def test_state_that_only_tells_the_first_run_is_no_state() -> None:
+    """A flag that the first run sets, which does what others do with zeros; it stays where the first differs."""
+
+    def steps(first: float) -> td.Program:
+        @td.program({"x": (2,), "k": td.TensorType((), "i64")}, state={"last": np.zeros(2, "f"), "begun": np.int64(0)})
+        def step(x: Any, k: Any) -> Any:
+            before, begun = td.state("last"), td.state("begun")
+            h = td.if_(begun < 1, lambda: td.const(np.full(2, first, "f")), lambda: before)
+            td.set_state("begun", td.const(1, "i64"))
+            td.set_state("last", td.tanh(h + x))
+            return td.if_(k < 1, lambda: td.state("last"), lambda: -td.state("last"))
+
+        return step
+
+    plain = steps(0.0).specialize(k=0)
+    assert {s.buffer for s in plain.slots.values() if s.buffer} == {"last"}
+    assert set(plain.dag().graph.updates) == {"last"}
+    other = steps(1.0).specialize(k=0)
+    assert {s.buffer for s in other.slots.values() if s.buffer} == {"last", "begun"}
+    for program, first in ((plain, 0.0), (other, 1.0)):
+        a, b = program.runner(), steps(first).runner()
+        for i in range(3):
+            x = np.full(2, i + 0.5, "f")
+            np.testing.assert_allclose(a(x), b(x, np.int64(0)), rtol=1e-6)

@@ -21,7 +21,7 @@ from tdagger.names import shown
 from tdagger.network import Check, Origin, Pass, Signature, Weight
 from tdagger.op import Value
 from tdagger.ops.source import Input
-from tdagger.program.parts import Block, End, Goto, If, Return, Slot, Switch
+from tdagger.program.parts import Block, End, Goto, If, Raise, Return, Slot, Switch
 from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
 from tdagger.types import ResultTypes
@@ -222,6 +222,9 @@ class _Reader(Tables):
             raise FileError(f"{where}: a name is there twice")
         found: dict[str, End] = {}
         for name, (_, kind, *rest) in zip(names, rows, strict=True):
+            if kind == "raise" and len(rest) == 1:
+                found[name] = Raise(self._text(rest[0], where))
+                continue
             asked = rest.pop(0) if kind in ("if", "switch") and rest else None
             targets = [names[integer(t, where, 0, len(names))] for t in rest]
             if (kind, len(targets)) == ("return", 0):

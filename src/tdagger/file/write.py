@@ -19,6 +19,7 @@ from tdagger.network import Origin, Pass, Weight
 from tdagger.op import Array, Op, Value
 from tdagger.ops.external import Slot
 from tdagger.ops.source import Const, Input, Leaf
+from tdagger.program.parts import Raise
 from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
 from tdagger.tree import Tree
@@ -86,7 +87,8 @@ def _program(writer: _Writer, program: Program) -> dict[str, Any]:
     for name, block in program.blocks.items():
         end = block.end
         asked = [] if block.asks is None else [place[block.asks]]
-        ends.append([name, type(end).__name__.lower(), *asked, *[blocks[t] for t in end.targets]])
+        told = [end.message] if isinstance(end, Raise) else [blocks[t] for t in end.targets]
+        ends.append([name, type(end).__name__.lower(), *asked, *told])
     return {
         "name": program.name,
         "slots": [

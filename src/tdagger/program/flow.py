@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from tdagger.program.parts import Block
+from tdagger.program.parts import Block, Return
 
 #: The nodes that may be next, by node; the first is the entry.
 Next = Mapping[str, Sequence[str]]
@@ -177,15 +177,6 @@ class Flow:
         """The innermost loop of every block that is in one."""
         return {n: loop for loop in self.loops.values() for n in loop.blocks}
 
-    @cached_property
-    def postdominator(self) -> dict[str, str]:
-        """For each block from which the end is reached the next other one on all ways to it; "" is the end itself."""
-        back: dict[str, list[str]] = {"": [], **{n: [] for n in self.order}}
-        for node in self.order:
-            for target in self.after[node] or ("",):
-                back[target].append(node)
-        return dominators(back, "")
-
 
 def cycles(after: Next, nodes: Collection[str]) -> list[set[str]]:
     """The largest sets of ``nodes`` each of which leads to all others of the set and to itself; Tarjan's algorithm."""
@@ -249,5 +240,4 @@ def live(blocks: Mapping[str, Block], at_end: Iterable[str]) -> dict[str, set[st
 
 def live_after(block: Block, found: Mapping[str, set[str]], at_end: Collection[str]) -> set[str]:
     """The slots that are read after a block, but for what asks which is next."""
-    targets = block.end.targets
-    return set(at_end) if not targets else {s for t in targets for s in found[t]}
+    return set(at_end) if isinstance(block.end, Return) else {s for t in block.end.targets for s in found[t]}

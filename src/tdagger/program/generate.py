@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from tdagger.errors import GraphError, TypeMismatchError
+from tdagger.errors import GraphError
 from tdagger.graph import Graph
-from tdagger.library.reduction import argmax
 from tdagger.library.shape import reshape
 from tdagger.names import shown
 from tdagger.op import Value
@@ -18,28 +17,23 @@ from tdagger.ops.indexing import gather, scatter
 from tdagger.ops.source import const, iota
 from tdagger.ops.structure import broadcast_to, concat, slice_axis
 from tdagger.program.define import applied, bounded, length, made, upto
+from tdagger.program.encoder import from_encoder
 from tdagger.program.program import Program
+from tdagger.program.sampling import CACHE, I64, Sampler, Sampling, greedy, needs, padded
 from tdagger.program.structure import nothing
 from tdagger.program.trace import as_value
 from tdagger.program.write import while_loop
 from tdagger.tensordag import TensorDAG
 from tdagger.types import TensorType
 
-_I64 = TensorType((), "i64")
-_CACHE = "past_key_values."
-
-
-def greedy(logits: Value) -> Value:
-    """The most likely token, the first of several: ``[vocabulary] -> i64[]``."""
-    return reshape(argmax(logits, axis=0), shape=())
-
 
 def generate_program(
     prefill: TensorDAG,
     decode: TensorDAG,
-    sampler: Callable[[Value], Value] = greedy,
+    sampler: Sampler = greedy,
     end: int | None = None,
     name: str = "generate",
+    start: Sequence[int] | None = None,
 ) -> Program:
     """A program that adds tokens to a prompt: ``program.run(prompt, count)`` gives the prompt and ``count`` more.
 
@@ -47,12 +41,20 @@ def generate_program(
     with ``position_ids`` and ``attention_mask``:
     ``td.from_transformers(model, seq=s)`` and ``td.from_transformers(model, past=p, mask=True)``. Prompts have 1 to
     ``s`` tokens, a text at most ``p + 1``. The cache has one size: entries that aren't there yet are masked.
-    ``sampler`` makes a token of logits. ``end`` is the token after which a text ends. GraphError if the networks don't
-    take and give what is needed.
+    ``sampler`` makes a token of logits (greedy, :func:`top_k`). ``end`` is the token after which a text ends.
+    GraphError if the networks don't take and give what is needed.
+
+    Of an encoder and a decoder (T5, Whisper) ``prefill`` is ``td.from_transformers(model, seq=s, start=n)``, ``start``
+    the ``n`` tokens that the decoder begins with: the program gives these and ``count`` more. It takes what the encoder
+    does.
     """
-    _needs(prefill.graph, ("input_ids", "attention_mask"), ("logits",), prefill.name)
-    _needs(decode.graph, ("input_ids", "attention_mask", "position_ids"), ("logits",), decode.name)
-    caches = [n for n in decode.graph.inputs if n.startswith(_CACHE)]
+    if "decoder_input_ids" in prefill.graph.inputs:
+        return from_encoder(prefill, decode, sampler, end, name, start)
+    if start is not None:
+        raise GraphError(f"generate: {shown(prefill.name)} has no decoder of its own that starts with tokens")
+    needs(prefill.graph, ("input_ids", "attention_mask"), ("logits",), prefill.name)
+    needs(decode.graph, ("input_ids", "attention_mask", "position_ids"), ("logits",), decode.name)
+    caches = [n for n in decode.graph.inputs if n.startswith(CACHE)]
     missing = [n for n in caches if n not in prefill.graph.outputs or n not in decode.graph.outputs]
     if not caches or missing:
         raise GraphError(f"generate: {shown(prefill.name)} and {shown(decode.name)} share no cache: {missing[:3]}")
@@ -70,15 +72,16 @@ def generate_program(
         ones = [broadcast_to(const(np.ones((), kind.numpy), kind), (more,))] if more else []
         return reshape(concat([first, *ones], 0), shape=(1, of + more))
 
-    def generate(prompt: Value, count: Value) -> Any:
+    def generate(prompt: Value, count: Value, seed: Value | None = None) -> Any:
+        sampling = Sampling(sampler, size + 1, seed)
         given = length(prompt)
         total = given + count
         out = applied(
             prefill,
             {"input_ids": reshape(prompt, shape=(1, most)), "attention_mask": mask(given, most, prefill.graph)},
         )
-        token = _token(sampler, gather(reshape(out["logits"], shape=out["logits"].shape[1:]), given - 1, 0))
-        start = {n: _padded(out[n], size) for n in caches}
+        token = sampling.token(gather(reshape(out["logits"], shape=out["logits"].shape[1:]), given - 1, 0), given)
+        start = {n: padded(out[n], size) for n in caches}
         room = concat([prompt, nothing(TensorType((size + 1 - most,), "i64"))], 0)
         room = scatter(room, minimum(given, as_value(size)), token, 0)
 
@@ -97,35 +100,11 @@ def generate_program(
             out = applied(decode, {**told, **cache})
             last = {n: slice_axis(out[n], 2, size, size + 1) for n in caches}
             new = {n: scatter(cache[n], at, reshape(v, shape=(*v.shape[:2], v.shape[3])), 2) for n, v in last.items()}
-            token = _token(sampler, reshape(out["logits"], shape=out["logits"].shape[2:]))
+            token = sampling.token(reshape(out["logits"], shape=out["logits"].shape[2:]), k)
             return k + 1, token, scatter(room, k, token, 0), new
 
         k, _, room, _ = while_loop(going, step, (given + 1, token, room, start))
         return bounded(room, minimum(k, total))
 
-    return made(generate, {"prompt": (upto(most),), "count": _I64}, name=name, dtypes={"prompt": "i64"})
-
-
-def _needs(graph: Graph, inputs: tuple[str, ...], outputs: tuple[str, ...], name: str) -> None:
-    missing = [n for n in inputs if n not in graph.inputs] + [n for n in outputs if n not in graph.outputs]
-    if missing:
-        raise GraphError(
-            f"generate: {shown(name)} has no {', '.join(missing)}; it takes {', '.join(list(graph.inputs)[:4])} and "
-            f"gives {', '.join(list(graph.outputs)[:4])} (td.from_transformers(..., past=, mask=True))"
-        )
-
-
-def _token(sampler: Callable[[Value], Value], logits: Value) -> Value:
-    token = sampler(logits)
-    if token.type is not _I64:
-        raise TypeMismatchError(f"generate: a sampler gives a token i64[], not {token.type}")
-    return token
-
-
-def _padded(cache: Value, size: int) -> Value:
-    """A cache with zeros behind its entries."""
-    more = size - cache.shape[2]
-    if not more:
-        return cache
-    shape = (*cache.shape[:2], more, *cache.shape[3:])
-    return concat([cache, nothing(TensorType(shape, cache.dtype))], 2)
+    inputs = {"prompt": (upto(most),), "count": I64, **Sampling.inputs(sampler)}
+    return made(generate, inputs, name=name, dtypes={"prompt": "i64"})

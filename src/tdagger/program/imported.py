@@ -20,7 +20,7 @@ def program_of(
 ) -> Program:
     """The program that was written while a network was imported: the network is what it gives.
 
-    ``lengths`` say of outputs, by place, how many entries count along which dimension.
+    ``lengths`` are how many entries of a dimension of a result count, by the result's place.
     """
     trace.name = dag.name
     own = [n for n in dag.graph.inputs if n not in trace.slots]
@@ -31,11 +31,15 @@ def program_of(
     trace.origins, trace.modules = dict(dag.origins), dict(dag.modules)
     trace.order = dag.graph.values
     updates = dict(dag.graph.updates)
-    results = _with_state(trace, [*dag.graph.outputs.values(), *updates.values()], list(updates))
+    counts = [count for pairs in (lengths or {}).values() for _, count in pairs]
+    results = _with_state(trace, [*counts, *dag.graph.outputs.values(), *updates.values()], list(updates))
+    rest = iter(results[: len(counts)])
+    told = {i: [(dimension, next(rest)) for dimension, _ in pairs] for i, pairs in (lengths or {}).items()}
+    results = results[len(counts) :]
     for name in reversed(updates):
         trace.state[name] = results.pop()
     names = dag.signature.outputs.names("out")
-    return simplified(trace.finished(own, results, dag.signature, names, lengths))
+    return simplified(trace.finished(own, results, dag.signature, names, told))
 
 
 def _with_state(trace: Trace, results: list[Value], changing: list[str]) -> list[Value]:

@@ -89,8 +89,23 @@ class Return(NamedTuple):
         return self
 
 
+class Raise(NamedTuple):
+    """The program refuses what it was given: InputError with a message, wherever it runs."""
+
+    message: str
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def renamed(self, names: Mapping[str, str]) -> Raise:
+        """The same."""
+        return self
+
+
 #: How a block ends.
-End = Goto | If | Switch | Return
+End = Goto | If | Switch | Return | Raise
 
 
 @dataclass(frozen=True)

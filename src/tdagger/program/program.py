@@ -253,6 +253,10 @@ class Program:
         """
         return later("specialized")(self, values)
 
+    def trusted(self) -> Program:
+        """The program without what only refuses its inputs: that is taken as not to happen."""
+        return later("trusted")(self)
+
     def unroll(self, turns: int, loop: str | None = None) -> Program:
         """The program with so many turns of a loop written out before it; the loop goes where it is known to be done.
 
@@ -299,13 +303,35 @@ class Program:
         """
         return later("torch.program_from_torch")(model, args, kwargs, **options)
 
+    @staticmethod
+    def from_torchscript(module: Any, args: Any = (), kwargs: dict[str, Any] | None = None, **options: Any) -> Program:
+        """A program of a TorchScript module, function or file, with its loops and branches on data and its state.
+
+        ``args`` are example inputs: tensors, and numbers, which become inputs too unless ``fixed`` has their names.
+        Attributes that the script sets are state: buffers of the program. Sizes are known: they may differ between
+        branches, not by numbers that only the data tells. ``bound``: the most turns of a loop in which a list grows,
+        if the script doesn't say. What the script raises, the program raises (InputError).
+
+        UnsupportedError names all that can't be imported; with ``partial`` a run raises that takes such a way, which a
+        UserWarning tells.
+        """
+        return later("torch.program_from_torchscript")(module, args, kwargs, **options)
+
     def to_torch(self, **options: Any) -> Any:
         """A readable ``torch.nn.Module`` with Python's ``while`` and ``if``, and the program's state_dict.
 
         ``print(module.code)`` shows it. Sizes that vary are those of its arguments; state is in its buffers. ``copy``:
-        its weights don't share memory with the program's.
+        its weights don't share memory with the program's. ``higher_order``: with ``torch.cond`` and ``while_loop``
+        instead of ``if`` and ``while``, so that torch.compile takes it whole.
         """
         return later("torch.program_to_torch")(self, **options)
+
+    def to_exported_program(self, **options: Any) -> Any:
+        """A ``torch.export.ExportedProgram`` with ``torch.cond`` and ``while_loop``.
+
+        UnsupportedError for sizes that vary, and for what the program refuses inside of loops (:meth:`trusted`).
+        """
+        return later("torch.program_to_exported_program")(self, **options)
 
     def to_torchscript(self, **options: Any) -> Any:
         """A ``torch.jit.ScriptModule`` with the same loops and branches, that saves and loads."""

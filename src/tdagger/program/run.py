@@ -14,7 +14,7 @@ from tdagger.names import shown
 from tdagger.op import Array, Value
 from tdagger.ops.indexing import Gather, Scatter
 from tdagger.ops.source import Const, Input, Leaf
-from tdagger.program.parts import Block, If, Return, Switch
+from tdagger.program.parts import Block, If, Raise, Return, Switch
 
 if TYPE_CHECKING:
     from tdagger.program.program import Program
@@ -176,6 +176,13 @@ def _next(block: Block) -> Callable[[Mapping[str, Array]], str | None]:
             return targets[number if 0 <= number < last else last]
 
         return choose
+    if isinstance(end, Raise):
+        message = end.message
+
+        def refuse(_: Mapping[str, Array]) -> str | None:
+            raise InputError(message)
+
+        return refuse
     target = None if isinstance(end, Return) else end.to
     return lambda _: target
 

@@ -14,10 +14,11 @@ from tdagger.interpret import computed
 from tdagger.names import shown
 from tdagger.network import Signature
 from tdagger.op import Value
+from tdagger.ops.elementwise import Binary
 from tdagger.ops.source import Const, Input, Leaf, const
 from tdagger.program.check import decided
 from tdagger.program.flow import Flow, next_of
-from tdagger.program.parts import Block, End, Goto, If, Switch
+from tdagger.program.parts import Block, End, Goto, If, Return, Switch
 from tdagger.program.program import Program
 from tdagger.program.schedule import named
 from tdagger.program.whole import changed, used_slots, without_arguments
@@ -33,6 +34,7 @@ def simplified(program: Program) -> Program:
         program = changed(program, fold_constants)
         program = with_blocks(program, _with_constants(program))
         program = with_blocks(program, _passed_by(dict(program.blocks)))
+        program = with_blocks(program, _with_equalities(program))
         if _told(program) == _told(before):
             return program
 
@@ -83,6 +85,47 @@ def _with_constants(program: Program) -> _Blocks:
             own = Block(own.graph, Goto(decided(own.end, fixed[own.asks])))
         out[name] = own
     return out
+
+
+def _with_equalities(program: Program) -> _Blocks:
+    """Slots as constants where only one way of an if leads that asks whether they are: ``k == 2``, or the slot."""
+    out = dict(program.blocks)
+    flow = program.flow
+    for name, block in program.blocks.items():
+        end = block.end
+        if not isinstance(end, If) or end.then == end.otherwise:
+            continue
+        pairs = [(end.then, {end.slot: const(True), **_equal_to(block)}), (end.otherwise, {end.slot: const(False)})]
+        for target, known in pairs:
+            if target == flow.entry or flow.before[target] != [name]:
+                continue
+            region = [n for n in flow.order if flow.dominates(target, n)]
+            written = {s for n in region for s in program.blocks[n].writes}
+            fixed = {s: v for s, v in known.items() if s not in written}
+            for inside in region:
+                own = out[inside]
+                new = {v: fixed.get(n, v) for n, v in own.graph.inputs.items()}
+                own = _rebuilt(own, new) if any(n in fixed for n in own.reads) else own
+                if own.asks in fixed:
+                    own = Block(own.graph, Goto(decided(own.end, fixed[str(own.asks)])))
+                out[inside] = own
+    return out
+
+
+def _equal_to(block: Block) -> dict[str, Value]:
+    """The slots of integers that are constants where a block goes on with the first of its two ways."""
+    asked = block.graph.outputs.get(str(block.asks))
+    if asked is None or not isinstance(asked.op, Binary) or asked.op.kind != "equal":
+        return {}
+    for a, b in (asked.args, asked.args[::-1]):
+        if (
+            isinstance(a.op, Input)
+            and isinstance(b.op, Const)
+            and not a.dtype.is_float
+            and a.op.leaf not in block.writes
+        ):
+            return {a.op.leaf: b}
+    return {}
 
 
 def _decided(blocks: _Blocks) -> _Blocks:
@@ -214,6 +257,18 @@ def at_end(program: Program) -> set[str]:
     return {*program.outputs, *lengths, *[n for n, s in program.slots.items() if s.buffer]}
 
 
+def raising(program: Program) -> set[str]:
+    """The blocks from which the program can't return."""
+    before = program.flow.before
+    waiting = [n for n, b in program.blocks.items() if isinstance(b.end, Return)]
+    returning = set(waiting)
+    while waiting:
+        new = [p for p in before[waiting.pop()] if p not in returning]
+        returning.update(new)
+        waiting += new
+    return {n for n in program.blocks if n not in returning}
+
+
 # --- specialising and unrolling ----------------------------------------------------------------------------
 
 
@@ -239,6 +294,24 @@ def specialized(program: Program, values: Mapping[str, Any]) -> Program:
         axis_names={n: p for n, p in program.axis_names.items() if n not in values},
     )  # fmt: skip
     return simplified(new)
+
+
+def trusted(program: Program) -> Program:
+    """See :meth:`tdagger.program.program.Program.trusted`."""
+    gone = raising(program)
+    blocks: _Blocks = {}
+    for name, block in program.blocks.items():
+        end = block.end
+        left = [t for t in end.targets if t not in gone]
+        if isinstance(end, If) and len(left) == 1:
+            end = Goto(left[0])
+        elif isinstance(end, Switch) and left:
+            end = Switch(end.slot, tuple([t if t not in gone else left[-1] for t in end.to]))
+        if name not in gone:
+            blocks[name] = Block(block.graph, end)
+    if not blocks:
+        raise GraphError(f"program {shown(program.name)} refuses whatever it is given")
+    return simplified(replace(program, blocks=blocks))
 
 
 def unrolled(program: Program, turns: int, header: str | None = None) -> Program:

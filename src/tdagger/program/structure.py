@@ -19,11 +19,11 @@ from tdagger.ops.elementwise import cast, less, minimum, where
 from tdagger.ops.indexing import gather
 from tdagger.ops.source import Input, const
 from tdagger.ops.structure import broadcast_to
-from tdagger.program.flow import Loop, live
-from tdagger.program.parts import Block, End, Goto, If, Return, Slot, Switch
+from tdagger.program.flow import Loop, dominators, live
+from tdagger.program.parts import Block, Goto, If, Raise, Return, Slot, Switch
 from tdagger.program.program import Program
 from tdagger.program.schedule import named
-from tdagger.program.simplify import at_end, block_of
+from tdagger.program.simplify import at_end, block_of, raising
 from tdagger.types import TensorType
 
 
@@ -50,8 +50,14 @@ class While(NamedTuple):
     until: bool = False
 
 
+class Fail(NamedTuple):
+    """Refuse what the program was given; nothing comes after it."""
+
+    message: str
+
+
 #: What is done one after the other.
-Sequence = tuple[Run | Choose | While, ...]
+Sequence = tuple[Run | Choose | While | Fail, ...]
 
 _BOOL, _I64 = TensorType((), "bool"), TensorType((), "i64")
 
@@ -89,7 +95,8 @@ def structured(program: Program) -> Structured:
 
 def _test(program: Program, loop: Loop) -> str | None:
     """The one block by which a loop is left, which each turn goes through; None if it isn't so."""
-    leaving = [n for n in loop.blocks if any(t not in loop.blocks for t in program.blocks[n].end.targets)]
+    inside = loop.blocks | raising(program)
+    leaving = [n for n in loop.blocks if any(t not in inside for t in program.blocks[n].end.targets)]
     if len(leaving) != 1 or not isinstance(program.blocks[leaving[0]].end, If):
         return None
     (test,) = leaving
@@ -102,12 +109,13 @@ class _Recovery:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.flow = program.flow
+        self.joins = _joins(program)
         #: How many blocks may be written, those of arms that go on together twice.
         self.left = 4 * len(program.blocks) + 64
 
     def sequence(self, block: str, stop: str | None, inside: str | None = None) -> Sequence | None:
         """From a block up to another; ``inside`` is the loop whose header comes first here. None if it is too long."""
-        out: list[Run | Choose | While] = []
+        out: list[Run | Choose | While | Fail] = []
         now: str | None = block
         while now is not None and (now != stop or inside == now):
             loop = self.flow.loops.get(now)
@@ -126,10 +134,12 @@ class _Recovery:
             end = self.program.blocks[now].end
             if isinstance(end, Return):
                 return tuple(out)
+            if isinstance(end, Raise):
+                return (*out, Fail(end.message))
             if isinstance(end, Goto):
                 now = end.to
                 continue
-            join = self.flow.postdominator[now]
+            join = self.joins.get(now, "")
             arms = [self.sequence(t, join) for t in end.targets]
             if any(a is None for a in arms):
                 return None
@@ -153,6 +163,17 @@ class _Recovery:
         if before is None or body is None:
             return None
         return While((*before, Run(test)), end.slot, body, until), after
+
+
+def _joins(program: Program) -> dict[str, str]:
+    """For each block from which the program can return the next other one on all ways there; "" is the end itself."""
+    gone = raising(program)
+    back: dict[str, list[str]] = {"": [], **{n: [] for n in program.flow.order if n not in gone}}
+    for node in program.flow.order:
+        if node not in gone:
+            for target in [t for t in program.flow.after[node] if t not in gone] or [""]:
+                back[target].append(node)
+    return dominators(back, "")
 
 
 def _with_one_return(program: Program) -> Program:
@@ -182,6 +203,7 @@ def _with_one_exit(program: Program, loop: Loop) -> Program:
     slots |= {go: Slot(_BOOL), leaving: Slot(_I64)}
     blocks = dict(program.blocks)
     targets: dict[str, int] = {}
+    inside = loop.blocks | raising(program)
     for name in program.blocks:
         block = program.blocks[name]
         if name not in loop.blocks:
@@ -189,7 +211,7 @@ def _with_one_exit(program: Program, loop: Loop) -> Program:
             continue
         to: dict[str, str] = {loop.header: test}
         for target in dict.fromkeys(block.end.targets):
-            if target not in loop.blocks:
+            if target not in inside:
                 number = targets.setdefault(target, len(targets))
                 to[target] = out = named("out", taken)
                 writes = {go: const(False), leaving: _number(number)}
@@ -228,15 +250,17 @@ def dispatched(program: Program) -> Program:
     blocks[turn] = Block(Graph({at: here}, {going: less(here, _number(len(number)))}), If(going, choose, end))
     blocks[choose] = Block(Graph({}, {}), Switch(at, tuple(program.blocks)) if len(number) > 1 else Goto(program.entry))
     for name, block in program.blocks.items():
-        writes = {**block.graph.outputs, at: _next(program, block, number)}
+        if isinstance(block.end, Raise):
+            blocks[name] = block
+            continue
+        writes = {**block.graph.outputs, at: _next(program, block, block.end, number)}
         blocks[name] = block_of(writes, Goto(turn), name, block.graph.values)
     blocks[end] = Block(Graph({}, {}), Return())
     return replace(program, slots=slots, blocks=blocks)
 
 
-def _next(program: Program, block: Block, number: Mapping[str, int]) -> Value:
+def _next(program: Program, block: Block, end: Goto | If | Switch | Return, number: Mapping[str, int]) -> Value:
     """The number of the block that is next, as a value."""
-    end: End = block.end
     if isinstance(end, Return):
         return _number(len(number))
     if isinstance(end, Goto):

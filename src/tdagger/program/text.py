@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tdagger.names import shown
-from tdagger.program.parts import Block, Goto, If, Return
+from tdagger.program.parts import Block, Goto, If, Raise, Return
 from tdagger.view.text import lines
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ def _end(program: Program, block: Block) -> str:
     end = block.end
     if isinstance(end, Return):
         return f"return {', '.join(map(shown, program.outputs))}"
+    if isinstance(end, Raise):
+        return f"raise {end.message!r}"
     if isinstance(end, Goto):
         return f"goto {shown(end.to)}"
     if isinstance(end, If):

@@ -40,7 +40,7 @@ _MARKED = re.compile(r"([^\n]*)\n *~+")
 _TAKES_TRUTH = frozenset({"prim::If", "prim::Loop", "aten::__not__", "prim::unchecked_cast"})
 
 
-class _Object:
+class Object:
     """A module of the script, and its whole path."""
 
     def __init__(self, module: Any, path: str) -> None:
@@ -76,23 +76,23 @@ def walk(
     is_module = isinstance(module, torch.nn.Module)
     if is_module:
         declared = declared[1:]
-    inputs, given, tree = _inputs(module, declared, args, kwargs or {}, names)
+    inputs, given, tree = inputs_of(module, declared, args, kwargs or {}, names)
     caller.taken = list(inputs)
     own = (*module.named_parameters(), *module.named_buffers()) if is_module else ()
     tensors = {n.removeprefix(root and f"{root}."): t for n, t in own}
-    walker = _Walker(state, caller, root, renamed or {}, dict(own))
+    walker = Walker(state, caller, root, renamed or {}, dict(own))
     examples = flatten((args or (), dict(kwargs or {})), lambda x: isinstance(x, torch.Tensor))[0]
-    if _writes(script):
+    if writes(script):
         walker.standing = Standing()
-        for ref, example in zip([x for x in _flat(given) if isinstance(x, Ref)], examples, strict=False):
+        for ref, example in zip([x for x in flat(given) if isinstance(x, Ref)], examples, strict=False):
             walker.standing.put(ref, example)
-    results = walker.call(script, [*([_Object(module, "")] if is_module else []), *given])
+    results = walker.call(script, [*([Object(module, "")] if is_module else []), *given])
     result = results[0] if len(results) == 1 else tuple(results)
-    leaves, outputs = flatten(_tensors(result), lambda x: isinstance(x, Ref), "the result")
+    leaves, outputs = flatten(tensors_of(result), lambda x: isinstance(x, Ref), "the result")
     names = ["out"] if outputs.kind == "leaf" else outputs.names("")
     now = {n: ref.read() for n, ref in walker.weights.items()}
     updates = {n: v for n, v in now.items() if not (isinstance(v.op, Parameter | Buffer) and v.op.leaf == n)}
-    refs = [x for x in _flat(given) if isinstance(x, Ref)]
+    refs = [x for x in flat(given) if isinstance(x, Ref)]
     changed = [name for name, ref in zip(inputs, refs, strict=True) if ref.cell.version]
     refuse_shared_writes([*changed, *updates], dict(zip(inputs, examples, strict=False)), tensors)
     warn_of_writes(changed)
@@ -102,16 +102,16 @@ def walk(
     return Walked(graph, signature, walker.modules)
 
 
-def _tensors(x: Any) -> Any:
+def tensors_of(x: Any) -> Any:
     """A result with its real tensors as refs."""
     if isinstance(x, torch.Tensor):
         return Ref(constant(x))
     if isinstance(x, tuple | list):
-        return type(x)(_tensors(v) for v in x)
-    return {k: _tensors(v) for k, v in x.items()} if isinstance(x, dict) else x
+        return type(x)(tensors_of(v) for v in x)
+    return {k: tensors_of(v) for k, v in x.items()} if isinstance(x, dict) else x
 
 
-def _inputs(
+def inputs_of(
     module: Any, declared: list[Any], args: tuple[Any, ...] | None, kwargs: Mapping[str, Any], names: Sequence[str]
 ) -> tuple[dict[str, Value], list[Any], Tree]:
     """Input leaves by name, what each declared input is, and how they nest."""
@@ -177,7 +177,7 @@ def _names(declared: list[Any]) -> list[str]:
 
 
 @cache
-def _overload(schema: str) -> OpOverload | None:
+def overload(schema: str) -> OpOverload | None:
     """The op of a schema, if torch.ops has it."""
     parsed = torch._C.parse_schema(schema)
     namespace, _, name = parsed.name.partition("::")
@@ -186,8 +186,10 @@ def _overload(schema: str) -> OpOverload | None:
     return overload if isinstance(overload, OpOverload) else None
 
 
-class _Walker:
+class Walker:
     """Runs the blocks of a script."""
+
+    prims: Mapping[str, Callable[[Any, Any, list[Any]], Any]]
 
     def __init__(
         self,
@@ -237,7 +239,7 @@ class _Walker:
         inputs = [self.env[v.unique()] for v in node.inputs()]
         if kind not in _TAKES_TRUTH and any(isinstance(x, _Truth) for x in inputs):
             raise _by_data(self, node)
-        rule = _PRIMS.get(kind)
+        rule = self.prims.get(kind)
         results = self._operator(node, kind, inputs) if rule is None else rule(self, node, inputs)
         outputs = list(node.outputs())
         if len(outputs) == 1:
@@ -261,8 +263,8 @@ class _Walker:
         if of_list is not None:
             return of_list(*inputs)
         schema = node.schema()
-        target = _overload(schema) if schema != "(no schema)" else None
-        tensors = _flat(inputs)
+        target = overload(schema) if schema != "(no schema)" else None
+        tensors = flat(inputs)
         scalars = all(isinstance(t, torch.Tensor) and t.dim() == 0 for t in tensors)
         known = scalars and (tensors or not _makes_tensor(node))  # arithmetic on sizes and settings: run it
         if target is None:
@@ -270,7 +272,7 @@ class _Walker:
                 return _run(kind, inputs)
             where = shown(self.origin(node).source) or "source unknown"
             raise UnsupportedError(f"TorchScript {kind} at {where} is not imported")
-        args, kwargs = _split(target, inputs)
+        args, kwargs = split(target, inputs)
         if known:
             return target(*args, **kwargs)
         result = self.caller.call(target, args, kwargs, self.origin(node), _memory(node))
@@ -284,8 +286,8 @@ class _Walker:
         if path.startswith("__module"):
             path = self.below_root(path.removeprefix("__module").removeprefix("."))
         else:
-            inputs = [self.env[v.unique()] for v in node.inputs()]
-            refs = [x for x in _flat(inputs) if isinstance(x, Ref)]
+            inputs = [self.env.get(v.unique()) for v in node.inputs()]
+            refs = [x for x in flat(inputs) if isinstance(x, Ref)]
             leaves = [r.cell.value.op for r in refs if isinstance(r.cell.value.op, Parameter | Buffer)]
             path = leaves[0].leaf.rpartition(".")[0] if leaves else ""
         found = _SOURCE.search(node.sourceRange())
@@ -296,18 +298,18 @@ class _Walker:
         """A whole path, as it is below the root."""
         return "" if path == self.root else path.removeprefix(f"{self.root}.")
 
-    def attribute(self, owner: _Object, name: str) -> Any:
+    def attribute(self, owner: Object, name: str) -> Any:
         """An attribute of a module: another module, a weight, or a plain value."""
         found = getattr(owner.module, name)
         whole = f"{owner.path}.{name}" if owner.path else name
         path = self.renamed.get(whole) or self.below_root(whole)
         if isinstance(found, torch.nn.Module):
             self.modules[path] = getattr(found, "original_name", type(found).__name__)
-            return _Object(found, whole)
+            return Object(found, whole)
         if isinstance(found, torch._C.ScriptModule):  # one that freezing left without a Python module
             kind: Any = found._type()
             self.modules[path] = kind.name()
-            return _Object(found, whole)
+            return Object(found, whole)
         if isinstance(found, torch.Tensor) and path in self.state:
             return self.weight(path, found)
         return self.held(found, path)
@@ -328,9 +330,9 @@ class _Walker:
 
         UnsupportedError for a tensor that is a part of a weight, or another view of it: what is learned would be lost.
         """
-        if isinstance(x, list | tuple) and _flat(x):
+        if isinstance(x, list | tuple) and flat(x):
             return type(x)([self.held(v, path) for v in x])
-        if isinstance(x, dict) and _flat(x):
+        if isinstance(x, dict) and flat(x):
             return {k: self.held(v, path) for k, v in x.items()}
         if not isinstance(x, torch.Tensor) or not x.numel():
             return x
@@ -358,19 +360,19 @@ def _memory_of(x: torch.Tensor) -> tuple[Any, ...]:
     )
 
 
-def _writes(block: Any) -> bool:
+def writes(block: Any) -> bool:
     """Whether anything in a graph writes to a tensor, or may do it out of sight."""
     for node in block.nodes():
         schema = node.schema()
-        target = _overload(schema) if schema != "(no schema)" else None
+        target = overload(schema) if schema != "(no schema)" else None
         if (target is not None and target._schema.is_mutable) or node.kind() in ("prim::CallMethod", "prim::fork"):
             return True
-        if any(_writes(b) for b in node.blocks()):
+        if any(writes(b) for b in node.blocks()):
             return True
     return False
 
 
-def _split(target: OpOverload, inputs: list[Any]) -> tuple[list[Any], dict[str, Any]]:
+def split(target: OpOverload, inputs: list[Any]) -> tuple[list[Any], dict[str, Any]]:
     """TorchScript's arguments, all by position, as the op takes them."""
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
@@ -389,13 +391,13 @@ def _memory(node: Any) -> Memory | None:
     return None if sizes is None or strides is None else memory_of(sizes, strides, None)
 
 
-def _flat(x: Any) -> list[Any]:
+def flat(x: Any) -> list[Any]:
     """The tensors and refs in nested lists."""
     if isinstance(x, Ref | torch.Tensor):
         return [x]
     if isinstance(x, list | tuple):
-        return [t for v in x for t in _flat(v)]
-    return [t for v in x.values() for t in _flat(v)] if isinstance(x, dict) else []
+        return [t for v in x for t in flat(v)]
+    return [t for v in x.values() for t in flat(v)] if isinstance(x, dict) else []
 
 
 def _makes_tensor(node: Any) -> bool:
@@ -415,6 +417,11 @@ _DTYPE_CODES: dict[int, torch.dtype] = {
     0: torch.uint8, 1: torch.int8, 2: torch.int16, 3: torch.int32, 4: torch.int64, 5: torch.float16,
     6: torch.float32, 7: torch.float64, 9: torch.complex64, 10: torch.complex128, 11: torch.bool, 15: torch.bfloat16,
 }  # fmt: skip
+
+
+def dtype_of_code(code: int) -> torch.dtype:
+    """The element type that TorchScript writes as a number."""
+    return _DTYPE_CODES[code]
 
 
 def _dtype_of(argument: Any, x: Any) -> Any:
@@ -442,12 +449,15 @@ class _Truth:
         self.passes = passes
 
 
+#: What to do with control flow on data.
+_AS_PROGRAM = "td.Program.from_torchscript(script, inputs) imports loops and branches on data as blocks of a program"
+
 #: What torch's transformers ask of a mask, to pick a kernel.
 _IS_CAUSAL = "make_causal = bool((mask == causal_comparison).all())"
 
 
 def _number(kind: Callable[[Any], Any]) -> Callable[..., Any]:
-    def convert(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+    def convert(walker: Walker, node: Any, inputs: list[Any]) -> Any:
         x = inputs[0]
         if isinstance(x, Ref):
             found = number_of(x.read())
@@ -457,7 +467,7 @@ def _number(kind: Callable[[Any], Any]) -> Callable[..., Any]:
                 where = shown(walker.origin(node).source) or "source unknown"
                 raise UnsupportedError(
                     f"{node.kind()} at {where} turns a tensor into a number: "
-                    "control flow or sizes that depend on the data"
+                    f"control flow or sizes that depend on the data. {_AS_PROGRAM}"
                 )
             return kind(found)
         return kind(x)
@@ -465,19 +475,19 @@ def _number(kind: Callable[[Any], Any]) -> Callable[..., Any]:
     return convert
 
 
-def _not(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+def _not(walker: Walker, node: Any, inputs: list[Any]) -> Any:
     x = inputs[0]
     return _Truth(x.value, not x.passes) if isinstance(x, _Truth) else not x
 
 
-def _if(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+def _if(walker: Walker, node: Any, inputs: list[Any]) -> Any:
     then, otherwise = node.blocks()
     truth = _passing(walker, node, inputs[0]) if isinstance(inputs[0], _Truth) else inputs[0]
     results = walker.block(then if truth else otherwise)
     return results[0] if node.outputsSize() == 1 else results
 
 
-def _passing(walker: _Walker, node: Any, truth: _Truth) -> bool:
+def _passing(walker: Walker, node: Any, truth: _Truth) -> bool:
     """The truth with which a script goes on whose other branch only raises; UnsupportedError if both go on."""
     raising = [next((n for n in b.nodes() if n.kind() == "prim::RaiseException"), None) for b in node.blocks()]
     if (raising[0] is None) == (raising[1] is None):
@@ -495,18 +505,18 @@ def _passing(walker: _Walker, node: Any, truth: _Truth) -> bool:
     return passes
 
 
-def _by_data(walker: _Walker, node: Any) -> UnsupportedError:
+def _by_data(walker: Walker, node: Any) -> UnsupportedError:
     """The error for what a script decides by data: the line, as its file has it."""
     found = _MARKED.search(node.sourceRange())
     line = f": {found[1].strip()}" if found else ""
     return UnsupportedError(
         f"TorchScript {node.kind()} at {walker.origin(node).source or 'source unknown'} decides by the data what to do"
-        f"{line}\nA TDAG does the same for all data: write torch.where in the source, or trace the network on inputs "
-        "that take the branch that is meant"
+        f"{line}\nA TDAG does the same for all data: {_AS_PROGRAM}; or write torch.where in the source, or trace the "
+        "network on inputs that take the branch that is meant"
     )
 
 
-def _loop(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+def _loop(walker: Walker, node: Any, inputs: list[Any]) -> Any:
     count, condition, *carried = inputs
     (body,) = node.blocks()
     places = [v.unique() for v in body.inputs()]
@@ -521,11 +531,11 @@ def _loop(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
     return carried[0] if node.outputsSize() == 1 else carried
 
 
-def _get_attribute(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+def _get_attribute(walker: Walker, node: Any, inputs: list[Any]) -> Any:
     return walker.attribute(inputs[0], node.s("name"))
 
 
-def _set_attribute(walker: _Walker, node: Any, inputs: list[Any]) -> None:
+def _set_attribute(walker: Walker, node: Any, inputs: list[Any]) -> None:
     owner, new = inputs
     old = walker.attribute(owner, node.s("name"))
     if old is new:
@@ -544,42 +554,42 @@ def _set_attribute(walker: _Walker, node: Any, inputs: list[Any]) -> None:
     )
 
 
-def _method(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+def _method(walker: Walker, node: Any, inputs: list[Any]) -> Any:
     method = inputs[0].module._c._get_method(node.s("name"))
     (result,) = walker.call(method.inlined_graph, inputs)
     return result
 
 
-def _fork(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+def _fork(walker: Walker, node: Any, inputs: list[Any]) -> Any:
     graph = node.g("Subgraph").copy()
     torch._C._jit_pass_inline(graph)
     results = walker.call(graph, inputs)
     return results[0] if len(results) == 1 else tuple(results)
 
 
-def _raise(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+def _raise(walker: Walker, node: Any, inputs: list[Any]) -> Any:
     raise UnsupportedError(f"the script raises an exception on these inputs: {inputs[0]}")
 
 
-def _unpack(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+def _unpack(walker: Walker, node: Any, inputs: list[Any]) -> Any:
     return inputs[0][0] if node.outputsSize() == 1 else inputs[0]
 
 
-def _append(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+def _append(walker: Walker, node: Any, inputs: list[Any]) -> Any:
     inputs[0].append(inputs[1])
     return inputs[0]
 
 
-def _set_item(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+def _set_item(walker: Walker, node: Any, inputs: list[Any]) -> Any:
     inputs[0][inputs[1]] = inputs[2]
     return inputs[0]
 
 
-def _to_tensor(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+def _to_tensor(walker: Walker, node: Any, inputs: list[Any]) -> Any:
     return torch.tensor(inputs[0])
 
 
-def _python_op(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
+def _python_op(walker: Walker, node: Any, inputs: list[Any]) -> Any:
     """A ``torch.autograd.Function`` in a trace: what it computed."""
     if not node.hasAttribute("Subgraph"):
         raise UnsupportedError(f"{node.pyname()} is a Python function whose calls the trace doesn't hold")
@@ -587,7 +597,7 @@ def _python_op(walker: _Walker, node: Any, inputs: list[Any]) -> Any:
     return tuple(results) if isinstance(node.output().type(), torch._C.TupleType) else results[0]
 
 
-_PRIMS: dict[str, Callable[[_Walker, Any, list[Any]], Any]] = {
+PRIMS: dict[str, Callable[[Walker, Any, list[Any]], Any]] = {
     "prim::GetAttr": _get_attribute,
     "prim::SetAttr": _set_attribute,
     "prim::CallMethod": _method,
@@ -641,6 +651,9 @@ _PRIMS: dict[str, Callable[[_Walker, Any, list[Any]], Any]] = {
     "aten::values": lambda w, n, x: list(x[0].values()),
     "aten::items": lambda w, n, x: list(x[0].items()),
 }
+
+
+Walker.prims = PRIMS
 
 
 def _plus(x: list[Any], y: list[Any], *_: Any) -> list[Any]:

@@ -87,6 +87,11 @@ class Standing:
         with self._mode:
             self._of[ref] = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype)
 
+    def alike(self, old: Ref, new: Ref) -> None:
+        """Let ``new`` lie in memory as ``old`` does."""
+        if old in self._of:
+            self._of[new] = self._of[old]
+
     def called(self, target: OpOverload, args: Any, kwargs: Any, result: Any) -> Any:
         """The results of an op as :func:`settled` has them; as they are where torch can't run it without data."""
         refs = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Ref)]

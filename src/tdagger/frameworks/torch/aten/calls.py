@@ -290,7 +290,7 @@ class Caller(Importing):
             else:
                 constants.append(leaf)
         try:
-            result = target(*_on_meta(args), **_on_meta(kwargs))
+            result = target(*on_meta(args), **on_meta(kwargs))
         except Exception as e:
             kept = f"{plan.name} at {where} can't be kept as an external op, the shape of its result isn't known: {e}"
             raise self.error(kept if self.external else "") from e
@@ -414,7 +414,7 @@ def array_of(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     return tensor.numpy()
 
 
-def _on_meta(x: Any) -> Any:
+def on_meta(x: Any) -> Any:
     """Arguments with meta tensors in place of refs."""
     return pytree.tree_map_only(Ref, lambda r: meta_tensor(r.read().type), x)
 

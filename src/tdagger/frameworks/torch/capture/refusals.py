@@ -33,19 +33,25 @@ def _reason(pattern: str, what: str, advice: str) -> _Reason:
     return _Reason(re.compile(pattern), what, advice)
 
 
+#: What keeps control flow on data as it is.
+_PROGRAM = (
+    "Or keep it: td.Program.from_torchscript(torch.jit.script(model), inputs) imports such Python as blocks of a "
+    "program, and td.Program.from_torch takes torch.cond, while_loop and scan"
+)
+
 #: Statements that ask for data, as (what they do, what to write instead).
 _BRANCH = (
     "it decides by the data what to do next",
     "Write torch.where(condition, a, b), or torch.cond for branches that cost much. If a branch only raises or warns, "
-    "let it do nothing else, and import takes it as passed",
+    f"let it do nothing else, and import takes it as passed. {_PROGRAM}",
 )
 _LOOP = (
     "the number of turns of a loop depends on the data",
-    "Loop as often as at most needed, and choose with torch.where",
+    f"Loop as often as at most needed, and choose with torch.where. {_PROGRAM}",
 )
 _NUMBER = (
     "it makes a Python number of data",
-    "Keep it a tensor: x / x.max() instead of x / float(x.max()), torch.clamp with tensors, torch.where",
+    f"Keep it a tensor: x / x.max() instead of x / float(x.max()), torch.clamp with tensors, torch.where. {_PROGRAM}",
 )
 
 #: torch's words -> what they mean. The first that fits counts.

@@ -162,12 +162,14 @@ class Writer:
         self._before: list[str] = []
         #: Set while a row is written: how an argument of an element type torch can't compute with is read.
         self.reading: Callable[[Value, str], str] | None = None
+        #: Whether torch.export has to follow the code where indices are data, which ``x[i]`` would make numbers.
+        self.captured = False
 
     def inside(self, graph: Graph) -> Writer:
         """A writer for a graph that is part of an op: its constants are kept where this one's are."""
         inner = Writer(graph, self._row_of, {}, set())
         inner.constants, inner.constant, inner.trains = self.constants, self.constant, self.trains
-        inner.names = self.names
+        inner.names, inner.captured = self.names, self.captured
         return inner
 
     # What rows call.

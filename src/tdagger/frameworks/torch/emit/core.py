@@ -362,6 +362,8 @@ def _gather(w: Writer, v: Value) -> str:
     if op.batch == 0:
         if op.axis == 0 and x.rank == 2 and x.dtype.is_float and index.dtype.name in ("i32", "i64"):
             return f"F.embedding({w.ref(index)}, {w.ref(x)})"
+        if index.rank == 0 and w.captured:
+            return f"{w.ref(x)}.index_select({op.axis}, {_long(w, index)}.reshape(1)).squeeze({op.axis})"
         if index.rank == 1 and x.dtype.name not in ("u16", "u32", "u64"):
             return f"{w.ref(x)}.index_select({op.axis}, {_long(w, index)})"
         return f"{w.ref(x)}[{':, ' * op.axis}{_long(w, index)}]"

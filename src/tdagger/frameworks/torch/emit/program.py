@@ -7,7 +7,7 @@ between, and the same in TorchScript, where blocks are traced functions.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from tdagger.frameworks.torch.emit.codegen import Marked, Writer
 from tdagger.frameworks.torch.emit.composites import is_known
 from tdagger.frameworks.torch.emit.design import entries_of, refuse_unsupported
 from tdagger.frameworks.torch.emit.forward import Door, door_of, result_of
+from tdagger.frameworks.torch.emit.higher import Higher, example_of, indented
 from tdagger.frameworks.torch.emit.legalize import legalize
 from tdagger.frameworks.torch.emit.module import Entry, GeneratedModule, Source, assembled, empty_module
 from tdagger.frameworks.torch.runtime import DTYPES, from_numpy
@@ -30,11 +31,11 @@ from tdagger.ops.source import Input, Leaf
 from tdagger.program.flow import live
 from tdagger.program.program import Program
 from tdagger.program.simplify import at_end
-from tdagger.program.structure import Choose, Run, Sequence, While, structured
+from tdagger.program.structure import Choose, Fail, Run, Sequence, While, structured
 from tdagger.tensordag import TensorDAG
 
 #: What slots may not be called: temporary names, and those that code has for itself.
-_TEMPORARY = re.compile(r"x\d+|m|_|case|new_\d+|constant_*\d+|result|then_\d+|test_\d+|body_\d+")
+_TEMPORARY = re.compile(r"x\d+|m|_|case|new_\d+|constant_*\d+|result|arm_\d+|other_\d+|then_\d+|test_\d+|body_\d+")
 
 
 class _Names:
@@ -96,6 +97,8 @@ class _Structure:
                 out += self.run(step.block)
             elif isinstance(step, Choose):
                 out += self._choice(step)
+            elif isinstance(step, Fail):
+                out.append(f"raise ValueError({step.message!r})")
             else:
                 out += self._loop(step)
         return out
@@ -108,11 +111,11 @@ class _Structure:
         if not step.by_number:
             then, otherwise = arms
             if not then:
-                return [f"if not {name}:", *_indented(otherwise)] if otherwise else []
-            return [f"if {name}:", *_indented(then), *(["else:", *_indented(otherwise)] if otherwise else [])]
+                return [f"if not {name}:", *indented(otherwise)] if otherwise else []
+            return [f"if {name}:", *indented(then), *(["else:", *indented(otherwise)] if otherwise else [])]
         for i, arm in enumerate(arms):
             head = "else:" if i == last else f"{'el' if i else ''}if case == {i}:"
-            out += [head, *_indented(arm or ["pass"])]
+            out += [head, *indented(arm or ["pass"])]
         return out
 
     def _loop(self, step: While) -> list[str]:
@@ -121,20 +124,16 @@ class _Structure:
         found = re.fullmatch(rf"{name} = (.*)", before[0]) if len(before) == 1 else None
         if found is not None:
             asked = f"not ({found[1]})" if step.until else found[1]
-            return [f"while {asked}:", *_indented(body or ["pass"])]
+            return [f"while {asked}:", *indented(body or ["pass"])]
         leave = f"if {'' if step.until else 'not '}{name}:"
-        return ["while True:", *_indented([*before, leave, "    break", *body])]
-
-
-def _indented(lines: Iterable[str]) -> list[str]:
-    return [f"    {line}" for text in lines for line in text.split("\n")]
+        return ["while True:", *indented([*before, leave, "    break", *body])]
 
 
 class _Code:
     """The code of blocks, written in the place of each."""
 
-    def __init__(self, program: Program, names: _Names) -> None:
-        self.program, self.names = program, names
+    def __init__(self, program: Program, names: _Names, captured: bool = False) -> None:
+        self.program, self.names, self.captured = program, names, captured
         self.constants: dict[Value, str] = {}
         self.called: dict[str, Any] = {}
         self.state = set(program.state)
@@ -169,7 +168,7 @@ class _Code:
         owners = {""} | {n.rpartition(".")[0] for n in self.state}
         writer = Writer(graph, row_of, origins, owners)
         writer.state, writer.constants, writer.constant = self.state, self.constants, self.constant
-        writer.names = self.called
+        writer.names, writer.captured = self.called, self.captured
         roots = list(graph.outputs.values())
         statements = writer.statements(roots)
         own = self.names.of
@@ -188,13 +187,18 @@ def _short(lines: list[str]) -> list[str]:
     return [*lines[:-2], f"{last[1]} = {found[2]}"]
 
 
-def to_torch(program: Program, *, copy: bool = False) -> GeneratedModule:
+def to_torch(program: Program, *, copy: bool = False, higher_order: bool = False) -> GeneratedModule:
     """A module with Python's loops and branches; see :meth:`tdagger.program.program.Program.to_torch`."""
     found = structured(program)
     names = _Names(found.program)
-    code = _Code(found.program, names)
+    code = _Code(found.program, names, captured=higher_order)
     called: dict[str, Any] = dict(names.door.names)
-    lines = [*names.begin(), *_state_read(names), *_Structure(names.of, code).lines(found.whole)]
+    if higher_order:
+        _refuse_varying(program)
+        structure = Higher(found, names.of, code).whole(found.whole)
+    else:
+        structure = _Structure(names.of, code).lines(found.whole)
+    lines = [*names.begin(), *_state_read(names), *structure]
     result = names.results(called, plain=False)
     lines += [*_state_written(names), f"return {result}"]
     text = _function(names.door.parameters, lines)
@@ -203,8 +207,25 @@ def to_torch(program: Program, *, copy: bool = False) -> GeneratedModule:
     return _assembled(found.program, source, copy, constants)
 
 
+def _refuse_varying(program: Program) -> None:
+    varying = [n for n in (*program.inputs, *program.outputs) if program.slots[n].lengths]
+    if varying:
+        raise UnsupportedError(
+            f"{shown(program.name)} has sizes that vary ({', '.join(map(shown, varying))}): operators of higher order "
+            "keep sizes; to_torch() and to_torchscript() take them"
+        )
+
+
+def to_exported_program(program: Program, *, copy: bool = False) -> torch.export.ExportedProgram:
+    """An ExportedProgram; see :meth:`tdagger.program.program.Program.to_exported_program`."""
+    module = to_torch(program, copy=copy, higher_order=True).eval()
+    args, kwargs = program.called.inputs.unflatten(list(example_of(program)))
+    with torch.no_grad():
+        return torch.export.export(module, args, kwargs, strict=False)
+
+
 def _function(parameters: list[str], lines: list[str]) -> str:
-    return f"def forward({', '.join(['self', *parameters])}):\n" + "".join(f"{line}\n" for line in _indented(lines))
+    return f"def forward({', '.join(['self', *parameters])}):\n" + "".join(f"{line}\n" for line in indented(lines))
 
 
 def _state_read(names: _Names) -> list[str]:

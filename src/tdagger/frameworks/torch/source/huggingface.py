@@ -43,6 +43,8 @@ def from_transformers(
     past: int = 0,
     dtype: str = "bf16",
     mask: bool = False,
+    start: int | None = None,
+    source: int | None = None,
     **settings: Any,
 ) -> TensorDAG:
     """A TDAG of a transformers configuration, or of a model; see :func:`tdagger.from_transformers`."""
@@ -50,12 +52,28 @@ def from_transformers(
     if model is network and settings:
         raise AttributeValueError(f"{', '.join(settings)}: settings build a model, this one is there already")
     model = model.eval()
-    inputs, _ = inputs_for(model, {}, seq, past)
+    inputs, _ = inputs_for(model, {}, seq, past, source)
+    if start is not None and "decoder_input_ids" in inputs and not past:
+        inputs["decoder_input_ids"] = inputs["decoder_input_ids"][:, :1].repeat(1, start)
+    elif start is not None:
+        raise SourceError(f"{type(model).__name__} has no decoder that begins with {start} tokens")
     if mask and past:
-        inputs["attention_mask"] = torch.ones(1, past + (seq or 1), dtype=torch.int64)
+        inputs |= _masks(model, inputs, past + (seq or 1))
     parameters = parameters_of(model.forward)
     args, kwargs = reshaped(type(model).__name__, ((), inputs), parameters, Options(batch=batch))
     return importer.from_torch(model, args, kwargs)
+
+
+def _masks(model: Any, inputs: Mapping[str, Any], count: int) -> dict[str, Tensor]:
+    """What says which of ``count`` tokens count; of a network with an encoder of a text, which of that's too."""
+    ones = torch.ones(1, count, dtype=torch.int64)
+    if "decoder_input_ids" not in inputs:
+        return {"attention_mask": ones}
+    masks = {"decoder_attention_mask": ones}
+    if model.main_input_name == "input_ids":
+        source = inputs["encoder_outputs"].last_hidden_state
+        masks["attention_mask"] = torch.ones(source.shape[:2], dtype=torch.int64)
+    return masks
 
 
 def on_meta(config: Any, dtype: str = "bf16", **settings: Any) -> torch.nn.Module:
@@ -87,13 +105,17 @@ def explained(name: str) -> Any:
 
 
 def inputs_for(
-    model: Any, shapes: Mapping[str, InputSpec], seq: int | None = None, past: int = 0
+    model: Any,
+    shapes: Mapping[str, InputSpec],
+    seq: int | None = None,
+    past: int = 0,
+    source: int | None = None,
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """Keyword arguments for a transformers model by what its forward takes, and the sizes of vocabularies.
 
     They fit the ``shapes`` asked for. ``seq`` is the number of tokens of every text; after ``past`` tokens it is that
-    of the new ones, 1 unless told, and the others come as the model's cache of them. SourceError if nothing is known
-    of its main input, there is no text, or no cache.
+    of the new ones, 1 unless told, and the others come as the model's cache of them; ``source`` is that of a text that
+    an encoder reads. SourceError if nothing is known of its main input, there is no text, or no cache.
     """
     text = _part(model.config, "text_config", "vocab_size")
     vocabulary = int(getattr(text, "vocab_size", 2))
@@ -102,6 +124,8 @@ def inputs_for(
         n: t.to(weight.device, weight.dtype if t.is_floating_point() else t.dtype)
         for n, t in _fitting(_whole(model), shapes).items()
     }
+    if source is not None:
+        inputs = _with_tokens(model, inputs, ("input_ids", "attention_mask"), source)
     if past:
         inputs = _after(model, inputs, past, seq or 1)
     elif seq is not None:

@@ -1,0 +1,228 @@
+"""A program as a module with torch's operators of higher order: ``torch.cond`` and ``while_loop``.
+
+Such a module is exported by torch.export and compiled whole. Loops and branches are those of
+:mod:`tdagger.program.structure`; each is a call whose functions take and give the slots that it changes and somebody
+needs after it, and see the others around them. They give copies: torch refuses one that gives back what it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+import torch
+
+from tdagger.errors import UnsupportedError
+from tdagger.frameworks.torch.aten import TORCH_DTYPES
+from tdagger.names import shown
+from tdagger.program.program import Program
+from tdagger.program.simplify import at_end
+from tdagger.program.structure import Choose, Fail, Run, Sequence, Structured, While
+
+Lines = list[str]
+
+
+def indented(lines: Iterable[str]) -> Lines:
+    """Lines one level further in."""
+    return [f"    {line}" for text in lines for line in text.split("\n")]
+
+
+class Reads:
+    """Which slots the steps of a program read and write."""
+
+    def __init__(self, program: Program) -> None:
+        self.blocks = program.blocks
+
+    def written(self, steps: Sequence) -> set[str]:
+        """The slots that may be written."""
+        found: set[str] = set()
+        for step in steps:
+            if isinstance(step, Run):
+                found |= set(self.blocks[step.block].writes)
+            elif isinstance(step, Choose):
+                found |= set().union(*map(self.written, step.arms))
+            elif isinstance(step, While):
+                found |= self.written(step.before) | self.written(step.body)
+        return found
+
+    def always(self, steps: Sequence) -> set[str]:
+        """The slots that are written whatever happens."""
+        found: set[str] = set()
+        for step in steps:
+            if isinstance(step, Run):
+                found |= set(self.blocks[step.block].writes)
+            elif isinstance(step, Choose):
+                arms = [self.always(a) for a in step.arms if not fails(a)]
+                found |= set.intersection(*arms) if arms else set()
+            elif isinstance(step, While):
+                found |= self.always(step.before)
+        return found
+
+    def needed(self, steps: Sequence, after: Collection[str]) -> set[str]:
+        """The slots that must have their values before some steps, if those of ``after`` are needed after them."""
+        live = set(after)
+        for step in reversed(steps):
+            if isinstance(step, Run):
+                block = self.blocks[step.block]
+                live = live - set(block.writes) | set(block.reads)
+            elif isinstance(step, Choose):
+                live = set().union(*[self.needed(a, live) for a in step.arms]) | {step.slot}
+            elif isinstance(step, While):
+                live = self.head(step, live)
+            else:
+                live = set[str]()
+        return live
+
+    def head(self, step: While, after: Collection[str]) -> set[str]:
+        """The slots that a loop needs where a turn begins."""
+        live = set[str]()
+        while True:
+            test = {step.slot, *after, *self.needed(step.body, live)}
+            new = self.needed(step.before, test)
+            if new == live:
+                return live
+            live = new
+
+
+def fails(steps: Sequence) -> bool:
+    """Whether steps end with a refusal."""
+    return bool(steps) and isinstance(steps[-1], Fail)
+
+
+class Higher:
+    """Lines with calls of operators of higher order for what a program does."""
+
+    def __init__(self, found: Structured, names: dict[str, str], run: Callable[[str], Lines]) -> None:
+        self.program, self.names, self.run = found.program, names, run
+        self.reads = Reads(found.program)
+        self.count = 0
+        self.assigned: set[str] = set(found.program.begins_with)
+
+    def whole(self, steps: Sequence) -> Lines:
+        """The lines of the whole program."""
+        return self.lines(steps, at_end(self.program))
+
+    def lines(self, steps: Sequence, after: Collection[str]) -> Lines:
+        """The lines of steps, after which some slots are needed."""
+        needed: list[set[str]] = [set(after)]
+        for step in reversed(steps):
+            needed.append(self.reads.needed((step,), needed[-1]))
+        needed.reverse()
+        out: Lines = []
+        for i, step in enumerate(steps):
+            if isinstance(step, Run):
+                out += self.run(step.block)
+                self.assigned |= set(self.program.blocks[step.block].writes)
+            elif isinstance(step, Choose):
+                out += self._choice(step, needed[i + 1])
+            elif isinstance(step, While):
+                out += self._loop(step, needed[i + 1])
+            else:
+                raise UnsupportedError(
+                    f"{shown(self.program.name)} refuses what it is given ({step.message}), which an operator of "
+                    "higher order can't: program.trusted() leaves that out"
+                )
+        return out
+
+    def _number(self) -> int:
+        self.count += 1
+        return self.count
+
+    def _zeros(self, slots: Iterable[str]) -> Lines:
+        out: Lines = []
+        for slot in sorted(slots):
+            type_ = self.program.slots[slot].type
+            dtype = TORCH_DTYPES[type_.dtype]
+            out.append(f"{self.names[slot]} = torch.zeros({list(type_.shape)}, dtype={dtype})")
+        return out
+
+    def _ordered(self, slots: Collection[str]) -> list[str]:
+        return [n for n in self.program.slots if n in slots]
+
+    def _copies(self, slots: list[str]) -> str:
+        copies = [f"torch.clone({self.names[n]}, memory_format=torch.contiguous_format)" for n in slots]
+        return f"({', '.join(copies)},)"
+
+    def _function(self, name: str, takes: list[str], steps: Sequence, gives: list[str]) -> Lines:
+        """A function that does steps on slots."""
+        before = set(self.assigned)
+        body = self.lines(steps, gives)
+        body += self._zeros(set(gives) - self.assigned - set(takes))
+        self.assigned = before
+        head = f"def {name}({', '.join(self.names[n] for n in takes)}):"
+        return [head, *indented([*body, f"return {self._copies(gives)}"])]
+
+    def _choice(self, step: Choose, after: Collection[str]) -> Lines:
+        doomed = [i for i, a in enumerate(step.arms) if fails(a)]
+        if doomed:
+            return self._checked(step, doomed, after)
+        gives = self._ordered(set().union(*map(self.reads.written, step.arms)) & set(after))
+        if not gives:
+            return []
+        takes = self._ordered((set().union(*map(self.reads.written, step.arms)) | set(gives)) & self.assigned)
+        names = [f"arm_{self._number()}" for _ in step.arms]
+        out: Lines = []
+        for name, arm in zip(names, step.arms, strict=True):
+            out += self._function(name, takes, arm, gives)
+        own = self.names[step.slot]
+        given = f"({', '.join(self.names[n] for n in takes)}{',' if takes else ''})"
+        targets = f"{', '.join(self.names[n] for n in gives)}{',' if len(gives) == 1 else ''}"
+        if not step.by_number:
+            out.append(f"{targets} = torch.cond({own}, {names[0]}, {names[1]}, {given})")
+        else:
+            last = names[-1]
+            for i in reversed(range(len(names) - 1)):
+                asked = f"({own} == {i})"
+                if i:
+                    other = f"other_{self._number()}"
+                    params = ", ".join(self.names[n] for n in takes)
+                    out += [f"def {other}({params}):", f"    return torch.cond({asked}, {names[i]}, {last}, {given})"]
+                    last = other
+                else:
+                    out.append(f"{targets} = torch.cond({asked}, {names[0]}, {last}, {given})")
+        self.assigned |= set(gives)
+        return out
+
+    def _checked(self, step: Choose, doomed: list[int], after: Collection[str]) -> Lines:
+        """An arm that refuses as an assertion; the other goes on."""
+        left = [i for i in range(len(step.arms)) if i not in doomed]
+        texts = [s.message for i in doomed for s in step.arms[i] if isinstance(s, Fail)]
+        if step.by_number or len(left) != 1 or len(step.arms[doomed[0]]) > 2:
+            raise UnsupportedError(
+                f"{shown(self.program.name)} refuses what it is given ({texts[0]}) where no assertion can: "
+                "program.trusted() leaves that out"
+            )
+        own = self.names[step.slot]
+        good = own if left[0] == 0 else f"torch.logical_not({own})"
+        return [f"torch._assert_async({good}, {texts[0]!r})", *self.lines(step.arms[left[0]], after)]
+
+    def _loop(self, step: While, after: Collection[str]) -> Lines:
+        reads = self.reads
+        turn = (*step.body, *step.before)
+        head = reads.head(step, after)
+        needed = {step.slot, *after, *reads.needed(step.body, head)}
+        out = self.lines(step.before, needed)
+        carried = self._ordered((reads.written(turn) & needed) | {step.slot})
+        lacking = set(carried) - self.assigned
+        out += self._zeros(lacking)
+        self.assigned |= lacking
+        number = self._number()
+        params = ", ".join(self.names[n] for n in carried)
+        asked = self.names[step.slot]
+        test = f"torch.logical_not({asked})" if step.until else f"torch.clone({asked})"
+        out += [f"def test_{number}({params}):", f"    return {test}"]
+        out += self._function(f"body_{number}", carried, turn, carried)
+        targets = params + ("," if len(carried) == 1 else "")
+        given = self._copies(carried)
+        out.append(f"{targets} = torch._higher_order_ops.while_loop(test_{number}, body_{number}, {given})")
+        return out
+
+
+def example_of(program: Program) -> tuple[Any, ...]:
+    """Zeros for the inputs of a program, to be exported with."""
+    return tuple(
+        [
+            torch.zeros(s.type.shape, dtype=TORCH_DTYPES[s.type.dtype])
+            for s in map(program.slots.__getitem__, program.inputs)
+        ]
+    )

@@ -1,0 +1,1 @@
+"""Scripts whose control flow depends on the data, read as programs."""

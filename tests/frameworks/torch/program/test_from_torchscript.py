@@ -1,0 +1,311 @@
+"""Programs of scripts: loops and branches on data, numbers, lists that grow, and state."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tdagger as td
+from tdagger.program.parts import Raise
+
+
+def arrays(args: Any) -> list[Any]:
+    return [x.numpy() if isinstance(x, Tensor) else np.asarray(x) for x in args]
+
+
+def tensors(args: Any) -> list[Any]:
+    return [
+        x if isinstance(x, Tensor) else torch.tensor(x, dtype=torch.float64 if isinstance(x, float) else None)
+        for x in args
+    ]
+
+
+def flat(x: Any) -> list[Any]:
+    return [np.asarray(v.detach() if isinstance(v, Tensor) else v) for v in (x if isinstance(x, tuple) else (x,))]
+
+
+def agrees(script: Any, tries: Any, **options: Any) -> td.Program:
+    """The program of a script gives what the script does, in numpy, torch, TorchScript and from a file's document."""
+    program = td.Program.from_torchscript(script, tries[0], **options)
+    script = copy.deepcopy(script) if isinstance(script, nn.Module) else script
+    runner = program.runner()
+    modules = [program.to_torch(copy=True), program.to_torchscript(copy=True)]
+    for args in tries:
+        with torch.no_grad():
+            want = flat(script(*[x.clone() if isinstance(x, Tensor) else x for x in args]))
+            found = [flat(m(*tensors(args))) for m in modules]
+        for got in (flat(runner(*arrays(args))), *found):
+            assert len(got) == len(want)
+            for a, b in zip(want, got, strict=True):
+                assert a.shape == b.shape
+                np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
+    return program
+
+
+def collatz(n: int) -> int:
+    count = 0
+    while n != 1:
+        if n % 2 == 0:  # noqa: SIM108
+            n = n // 2
+        else:
+            n = 3 * n + 1
+        count += 1
+    return count
+
+
+def early(x: Tensor, limit: float):
+    for i in range(20):
+        x = x * 1.5
+        if bool(x.sum() > limit):
+            return x, i
+        if i % 3 == 2:
+            continue
+        x = x + 0.1
+    return -x, 100
+
+
+def grow(x: Tensor, n: int):
+    out: list[Tensor] = []
+    for i in range(10):
+        if i >= n:
+            break
+        x = torch.sin(x) + 0.3
+        out.append(x)
+    return torch.stack(out), len(out)
+
+
+def tokens(x: Tensor, stop: float):
+    out: list[int] = [0]
+    k = 0
+    while True:
+        x = torch.cos(x * 1.7 + k)
+        out.append(int(x.argmax()))
+        k += 1
+        if bool(x.max() > stop):
+            break
+    return torch.tensor(out), out[-1], x
+
+
+def nested(x: Tensor, n: int, m: int):
+    s = torch.zeros(3)
+    for i in range(n):
+        for j in range(m):
+            if j > i:
+                break
+            s = s + x * float(i - j)
+        if bool(s.sum() > 50):
+            s = s * 0.1
+    return s
+
+
+def written(x: Tensor, n: int):
+    y = x.clone()
+    for i in range(n):
+        if bool(y[i] > 0):
+            y[i] = y[i] * 2
+        else:
+            y[i] += 10
+    return y
+
+
+def cases(x: Tensor, k: int, flag: bool):
+    if k == 0:
+        y = x
+        n = 2
+    elif k == 1:
+        y = torch.cat([x, x])
+        n = 3
+    else:
+        y = x[:2]
+        n = 1
+    if flag and n > 1:
+        y = y * 2
+    z = y.reshape(n if k == -5 else 1, -1)
+    return z.sum() * n, y.shape[0] + n
+
+
+def newton(x: Tensor, tol: float):
+    y = torch.ones_like(x)
+    e = 1.0
+    n = 0
+    while e > tol and n < 50:
+        z = 0.5 * (y + x / y)
+        e = float((z - y).abs().max())
+        y = z
+        n += 1
+    assert n < 50, "did not converge"
+    return y, e, n
+
+
+def optional(x: Tensor, n: int):
+    best: Tensor | None = None
+    for _ in range(n):
+        x = torch.sin(x * 2)
+        if best is None or bool(x.sum() > best.sum()):
+            best = x
+    if best is None:
+        best = torch.zeros_like(x)
+    return best
+
+
+X = torch.tensor([0.5, -1.0, 2.0])
+CASES: dict[str, Any] = {
+    "collatz": (collatz, [(3,), (1,), (27,)], {}),
+    "early": (early, [(X, 4.0), (X, 1e9), (-X, 1.0)], {}),
+    "grow": (grow, [(X, 5), (X, 1), (X, 12)], {}),
+    "tokens": (tokens, [(X, 0.9), (X, 0.999)], {"bound": 30}),
+    "nested": (nested, [(X, 5, 3), (X, 1, 1), (X, 0, 2)], {}),
+    "written": (written, [(X, 3), (X, 1), (X, 0)], {}),
+    "cases": (cases, [(X, 0, True), (X, 1, False), (X, 1, True), (X, 5, True), (X, -5, True)], {}),
+    "newton": (newton, [(X.abs(), 1e-4), (X.abs() * 1e5, 1e-3)], {}),
+    "optional": (optional, [(X, 3), (X, 0), (X, 1)], {}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_functions(name: str) -> None:
+    function, tries, options = CASES[name]
+    agrees(torch.jit.script(function), tries, **options)
+
+
+class Stateful(nn.Module):
+    last: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = None
+        self.count = 0
+        self.layer = nn.Linear(3, 3)
+        self.register_buffer("total", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = self.last
+        h = torch.zeros(3) if last is None else last
+        self.count += 1
+        if self.count % 3 == 0:
+            self.total += x
+        y = torch.tanh(self.layer(x) + h)
+        self.last = y
+        return y + self.total * self.count
+
+
+def test_state() -> None:
+    """What a script sets is state: an attribute that is None at first too."""
+    program = agrees(torch.jit.script(Stateful().eval()), [(X * i,) for i in range(1, 8)])
+    names = {s.buffer for s in program.slots.values() if s.buffer}
+    assert names == {"last", "last_kind", "count", "total"}
+
+
+class Detector(nn.Module):
+    """As silero-vad: a sample rate, kernels for two, and state that begins empty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slow, self.fast = nn.Linear(6, 4), nn.Linear(10, 4)
+        self.context, self.state = torch.zeros(0), torch.zeros(0)
+        self.last_rate = 0
+
+    def reset(self) -> None:
+        self.context, self.state = torch.zeros(0), torch.zeros(0)
+
+    def forward(self, x: Tensor, rate: int) -> Tensor:
+        if rate not in [8000, 16000]:
+            raise ValueError("unknown rate")
+        more = 2 if rate == 16000 else 1
+        if self.last_rate and self.last_rate != rate:
+            self.reset()
+        if not len(self.context):
+            self.context = torch.zeros(x.shape[0], more)
+        x = torch.cat([self.context, x], 1)
+        x = torch.cat([x, x[:, : 10 - x.shape[1]] if rate == 16000 else x[:, : 6 - x.shape[1]]], 1)
+        h = self.fast(x) if rate == 16000 else self.slow(x)
+        if len(self.state):  # noqa: SIM108
+            h = torch.tanh(h + self.state)
+        else:
+            h = torch.tanh(h + torch.zeros(x.shape[0], 4))
+        self.context = x[:, -more:]
+        self.state = h
+        self.last_rate = rate
+        return h.sum(1)
+
+
+def test_rates() -> None:
+    """Branches of other sizes, state of other shapes, and one plain network for one rate."""
+    script = torch.jit.script(Detector().eval())
+    tries = [(torch.randn(1, 5), r) for r in (16000, 16000, 8000, 8000, 16000)]
+    program = agrees(script, tries)
+    with pytest.raises(td.InputError, match="unknown rate"):
+        program.run(np.zeros((1, 5), "f"), np.int64(44100))
+    assert any(isinstance(b.end, Raise) for b in program.blocks.values())
+    plain = program.specialize(rate=16000)
+    assert set(plain.dag().graph.updates) == {"context", "state"}
+    runner, script = plain.runner(), copy.deepcopy(script)
+    for _ in range(4):
+        x = torch.randn(1, 5)
+        np.testing.assert_allclose(runner(x.numpy()), script(x, 16000).detach(), rtol=1e-5)
+
+
+def sized(x: Tensor, n: int):
+    return torch.zeros(n) + x.sum()
+
+
+def growing(x: Tensor, n: int):
+    out: list[Tensor] = []
+    for _ in range(n):
+        out.append(x)
+    return out
+
+
+def widening(x: Tensor, n: int):
+    for _ in range(n):
+        x = torch.cat([x, x])
+    return x
+
+
+REFUSED: dict[str, Any] = {
+    "size": (sized, {}, "aten::zeros at .* needs a size or setting that the data decides"),
+    "bound": (growing, {}, "say how many there may be, Program.from_torchscript.*bound=100"),
+    "list": (growing, {"bound": 9}, "gives a list that grew in a loop on data"),
+    "widening": (widening, {}, r"a loop on data changes what x is, f32\[6\] before and f32\[12\] after"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name: str) -> None:
+    function, options, match = REFUSED[name]
+    with pytest.raises(td.UnsupportedError, match=match):
+        td.Program.from_torchscript(torch.jit.script(function), (X, 3), **options)
+
+
+def some_ways(x: Tensor, n: int):
+    if n > 5:
+        return (torch.zeros(n) + x.sum()).sum()
+    return x.sum()
+
+
+def test_partial() -> None:
+    """A way that can't be imported raises where a run takes it, if that is wished."""
+    script = torch.jit.script(some_ways)
+    with pytest.raises(td.UnsupportedError, match="With partial=True they raise when a run takes them"):
+        td.Program.from_torchscript(script, (X, 3))
+    with pytest.warns(UserWarning, match="aren't imported, and raise where a run takes them"):
+        program = td.Program.from_torchscript(script, (X, 3), partial=True)
+    assert program.run(X.numpy(), np.int64(2)) == X.sum()
+    with pytest.raises(td.InputError, match="not imported"):
+        program.run(X.numpy(), np.int64(6))
+    with pytest.raises(ValueError, match="not imported"):
+        program.to_torch()(X, torch.tensor(6))
+
+
+def test_bound() -> None:
+    program = td.Program.from_torchscript(torch.jit.script(tokens), (X, 0.9), bound=3)
+    with pytest.raises(td.InputError, match="a list has more than its bound=4 entries"):
+        program.run(X.numpy(), np.float64(2.0))
+
+
+def test_named_by_the_importer_of_networks() -> None:
+    with pytest.raises(td.UnsupportedError, match=r"td\.Program\.from_torchscript\(script, inputs\)"):
+        td.from_torchscript(torch.jit.script(newton), (X, 1e-3))
