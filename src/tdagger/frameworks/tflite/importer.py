@@ -77,7 +77,7 @@ _AS_ONNX = {"LOGISTIC": "Sigmoid", "MEAN": "ReduceMean", "MUL": "Mul", "RSQRT": 
 
 #: Where an operator has its input, weight and bias: the bias's step is the product of theirs, whatever it says.
 _BIASED = {
-    **dict.fromkeys(("CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"), (0, 1, 2)),
+    **dict.fromkeys(("BATCH_MATMUL", "CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"), (0, 1, 2)),
     **dict.fromkeys(("CONV_3D_TRANSPOSE", "TRANSPOSE_CONV"), (2, 1, 3)),
 }
 #: Operators whose quantized results have the integers that the input's scale gives, whatever the result's says.
@@ -509,18 +509,24 @@ class Walk(Importing):
             step = (x.quantization.scale * w.quantization.scale).astype(np.float32)
             real[places[2]] = dequantized(bias, Quantization(step, np.zeros(step.size, np.int64), 0))
         elif not _is_quantized(x) and real[places[0]].dtype.is_float:
-            real[places[0]] = self._hybrid(node, real[places[0]], real[places[1]])
+            several = w.quantization is not None and w.quantization.scale.size > 1
+            real[places[0]] = self._hybrid(node, real[places[0]], real[places[1]], several)
         return real
 
-    def _hybrid(self, node: Node, x: Value, weight: Value) -> Value:
-        """A float input beside quantized weights is rounded to 8 bits: by rows of a product, else by the batch."""
+    def _hybrid(self, node: Node, x: Value, weight: Value, several: bool) -> Value:
+        """A float input beside quantized weights is rounded to 8 bits: by rows of a product, else by the batch.
+
+        A convolution with scales for its channels does that with a zero point.
+        """
         asymmetric = bool(node.options.get("asymmetric_quantize_inputs"))
         if node.op == "FULLY_CONNECTED":
             if x.rank and x.shape[-1] == weight.shape[1]:
                 return on_the_fly(x, (x.rank - 1,), asymmetric)
             told = f"{x.type} isn't rows of {weight.shape[1]} entries"
             raise UnsupportedError(f"{told}, each of which is rounded by itself where weights are quantized")
-        return on_the_fly(x, tuple(range(1, x.rank)), asymmetric)
+        if node.op == "BATCH_MATMUL":
+            return on_the_fly(x, (x.rank - (2 if node.options.get("adj_x") else 1),), asymmetric)
+        return on_the_fly(x, tuple(range(1, x.rank)), several)
 
     def _without_rule(self, frame: Frame, node: Node, origin: Origin) -> Sequence[Value]:
         """An operator without a rule as an external one, if that is asked for."""

@@ -25,7 +25,7 @@ def relu_n1_to_1(x: Value) -> Value:
 
 
 for _name, _function in {
-    "ABS": e.abs_, "NEG": e.neg, "SIGN": e.sign, "SIN": e.sin, "COS": e.cos, "EXP": e.exp, "LOG": e.log,
+    "ABS": e.abs_, "SIGN": e.sign, "SIN": e.sin, "COS": e.cos, "EXP": e.exp, "LOG": e.log,
     "SQRT": e.sqrt, "RSQRT": lib.rsqrt, "SQUARE": lib.square, "FLOOR": e.floor, "CEIL": e.ceil, "ROUND": e.round_,
     "LOGISTIC": lib.sigmoid, "TANH": e.tanh, "RELU": lib.relu, "RELU6": lib.relu6, "RELU_N1_TO_1": relu_n1_to_1,
     "ELU": lib.elu, "HARD_SWISH": lib.hard_swish, "LOGICAL_NOT": e.not_, "COMPLEX_ABS": e.abs_, "REAL": e.real,
@@ -38,6 +38,15 @@ for _name, _function in {
 def relu_0_to_1(x: Value) -> Value:
     """From 0 to 1."""
     return lib.clamp(x, low=0.0, high=1.0)
+
+
+@rule("NEG")
+def _neg(x: Value, *, node: Call) -> Value:
+    """Of quantized tensors only around 0: runtimes negate the integers as if that were the zero point."""
+    tensor = node.inputs[0]
+    if tensor is not None and tensor.quantization is not None and tensor.quantization.zero_point.any():
+        raise unsupported("it negates integers whose zero point isn't 0, which every runtime leaves out without a word")
+    return e.neg(x)
 
 
 @rule("GELU")

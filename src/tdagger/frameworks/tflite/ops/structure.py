@@ -76,7 +76,8 @@ def _space_to_depth(x: Value, *, block_size: int = 0) -> Value:
 
 @rule("SPACE_TO_BATCH_ND", raw=True)
 def _space_to_batch(x: Value, block: Ints, paddings: Numbers, *, node: Call) -> Value:
-    y = s.pad(x, [None, *paddings.tolist()], scalar(zero_of(node), x.dtype))
+    widths = [None, *paddings.tolist(), *[None] * (x.rank - len(block) - 1)]
+    y = s.pad(x, widths, scalar(zero_of(node), x.dtype))
     for i in reversed(range(len(block))):
         y = s.ungroup(y, i + 1, (-1, block[i]))
     k = len(block)
