@@ -4,8 +4,8 @@ from typing import Any
 
 import flatbuffers
 import numpy as np
-
 from ai_edge_litert import schema_py_generated as s
+
 from tdagger.frameworks.tflite.schema import DTYPES
 
 KINDS = {d.name: k for k, d in DTYPES.items() if k not in (s.TensorType.INT4, s.TensorType.INT2, s.TensorType.UINT4)}
@@ -110,7 +110,9 @@ class Build:
             for k, v in options.items():
                 assert hasattr(made, k), f"{table} has no {k}"
                 whole = np.int32 if first else np.int64
-                setattr(made, k, np.asarray(v, np.float32 if k == "boundaries" else whole) if isinstance(v, list) else v)
+                setattr(
+                    made, k, np.asarray(v, np.float32 if k == "boundaries" else whole) if isinstance(v, list) else v
+                )
             if first:
                 o.builtinOptionsType, o.builtinOptions = getattr(s.BuiltinOptions, table), made
             else:

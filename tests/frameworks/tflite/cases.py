@@ -1,4 +1,4 @@
-"""A model of one operator with random attributes, for every builtin that computes numbers; compared in test_operators."""
+"""A model of one operator with random attributes, for every builtin that computes numbers (see test_operators)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -94,9 +94,7 @@ def ints(x: Any) -> Given:
     return Given(np.asarray(x, np.int32), True, {})
 
 
-def quantized(
-    rng: Rng, shape: Any, dtype: str = "i8", scale: float | None = None, zero: int | None = None
-) -> Given:
+def quantized(rng: Rng, shape: Any, dtype: str = "i8", scale: float | None = None, zero: int | None = None) -> Given:
     """A quantized input, with its scale and zero point."""
     info = np.iinfo(DTYPES[KINDS[dtype]].numpy)
     zero = int(rng.integers(-20, 20)) + (128 if dtype == "u8" else 0) if zero is None else zero
@@ -397,7 +395,9 @@ def expand_dims(rng: Rng) -> Case:
 def slice_(rng: Rng) -> Case:
     x = numbers(rng, shape_of(rng, 1, 4))
     begin = [int(rng.integers(0, n)) for n in x.shape]
-    size = [-1 if rng.integers(3) == 0 else int(rng.integers(1, n - b + 1)) for n, b in zip(x.shape, begin, strict=True)]
+    size = [
+        -1 if rng.integers(3) == 0 else int(rng.integers(1, n - b + 1)) for n, b in zip(x.shape, begin, strict=True)
+    ]
     return one("SLICE", [x, ints(begin), ints(size)], ["f32"], 0)
 
 
@@ -420,7 +420,13 @@ def strided_slice(rng: Rng) -> Case:
              "shrinkAxisMask": shrink}  # fmt: skip
     for i in range(k):  # of an empty range nothing can be compared with some runtimes
         n = x.shape[i]
-        a = 0 if strides[i] > 0 and masks["beginMask"] >> i & 1 else n - 1 if masks["beginMask"] >> i & 1 else begin[i] % n
+        a = (
+            0
+            if strides[i] > 0 and masks["beginMask"] >> i & 1
+            else n - 1
+            if masks["beginMask"] >> i & 1
+            else begin[i] % n
+        )
         if not shrink >> i & 1 and not masks["endMask"] >> i & 1:
             end[i] = a + 1 if strides[i] > 0 else (a - 1 if a else -n - 1)
     return one("STRIDED_SLICE", [x, ints(begin), ints(end), ints(strides)], ["f32"], 0, **masks)
@@ -438,7 +444,9 @@ def strided_slice_new(rng: Rng) -> Case:
 
 @case("STRIDED_SLICE offset")
 def strided_slice_offset(rng: Rng) -> Case:
-    return one("STRIDED_SLICE", [numbers(rng, (6, 5)), ints([1, 2]), ints([3, 2]), ints([1, 1])], ["f32"], 0, offset=True)
+    return one(
+        "STRIDED_SLICE", [numbers(rng, (6, 5)), ints([1, 2]), ints([3, 2]), ints([1, 1])], ["f32"], 0, offset=True
+    )
 
 
 @case("SPLIT")
@@ -474,7 +482,10 @@ def unpack(rng: Rng) -> Case:
 def concatenation(rng: Rng) -> Case:
     shape = shape_of(rng, 2, 4)
     axis = int(rng.integers(-len(shape), len(shape)))
-    xs = [numbers(rng, [int(rng.integers(1, 4)) if i == axis % len(shape) else n for i, n in enumerate(shape)]) for _ in range(3)]
+    xs = [
+        numbers(rng, [int(rng.integers(1, 4)) if i == axis % len(shape) else n for i, n in enumerate(shape)])
+        for _ in range(3)
+    ]
     return one("CONCATENATION", xs, ["f32"], 0, axis=axis)
 
 
@@ -498,7 +509,9 @@ def pad_i8(rng: Rng) -> Case:
 @case("PADV2")
 def padv2(rng: Rng) -> Case:
     x = numbers(rng, shape_of(rng, 2, 4))
-    return one("PADV2", [x, ints(rng.integers(0, 3, (x.ndim, 2))), const(np.float32(rng.standard_normal()))], ["f32"], 0)
+    return one(
+        "PADV2", [x, ints(rng.integers(0, 3, (x.ndim, 2))), const(np.float32(rng.standard_normal()))], ["f32"], 0
+    )
 
 
 @case("MIRROR_PAD")
@@ -715,7 +728,9 @@ def reduction_int(rng: Rng, name: str) -> Case:
 @case("MEAN i8", "SUM i8")
 def reduction_i8(rng: Rng, name: str) -> Case:
     scale = 0.05 if name[0] == "M" else 0.4
-    return one(name.split()[0], [quantized(rng, (2, 4, 4, 5), "i8"), ints([1, 2])], [q("i8", scale, 3)], 1, keepDims=True)
+    return one(
+        name.split()[0], [quantized(rng, (2, 4, 4, 5), "i8"), ints([1, 2])], [q("i8", scale, 3)], 1, keepDims=True
+    )
 
 
 @case("REDUCE_WINDOW")
@@ -800,7 +815,13 @@ def conv_2d(rng: Rng) -> Case:
     x = numbers(rng, (2, 9, 8, 4))
     w = numbers(rng, (6, int(rng.integers(1, 4)), int(rng.integers(1, 4)), 4 // groups))
     options = _conv(rng)
-    return one("CONV_2D", [x, const(w), const(numbers(rng, 6)) if rng.integers(2) else const(np.zeros(6, "f"))], ["f32"], 1e-5, **options)
+    return one(
+        "CONV_2D",
+        [x, const(w), const(numbers(rng, 6)) if rng.integers(2) else const(np.zeros(6, "f"))],
+        ["f32"],
+        1e-5,
+        **options,
+    )
 
 
 @case("CONV_2D i8")
@@ -864,7 +885,9 @@ def depthwise(rng: Rng) -> Case:
     options = _conv(rng)
     options["strideH"] = options["strideW"]  # which kernels ask for
     x, w = numbers(rng, (2, 9, 8, 3)), numbers(rng, (1, 3, 2, 3 * m))
-    return one("DEPTHWISE_CONV_2D", [x, const(w), const(numbers(rng, 3 * m))], ["f32"], 1e-5, depthMultiplier=m, **options)
+    return one(
+        "DEPTHWISE_CONV_2D", [x, const(w), const(numbers(rng, 3 * m))], ["f32"], 1e-5, depthMultiplier=m, **options
+    )
 
 
 @case("CONV_3D")
@@ -935,20 +958,31 @@ def lrn(rng: Rng) -> Case:
 def resize_bilinear(rng: Rng) -> Case:
     align, half = [(False, False), (False, True), (True, False)][rng.integers(3)]
     size = ints(rng.integers(1, 12, 2))
-    return one("RESIZE_BILINEAR", [numbers(rng, (1, 5, 4, 2)), size], ["f32"], 1e-5, alignCorners=align, halfPixelCenters=half)
+    return one(
+        "RESIZE_BILINEAR", [numbers(rng, (1, 5, 4, 2)), size], ["f32"], 1e-5, alignCorners=align, halfPixelCenters=half
+    )
 
 
 @case("RESIZE_NEAREST_NEIGHBOR")
 def resize_nearest(rng: Rng) -> Case:
     align, half = bool(rng.integers(2)), bool(rng.integers(2))
     size = ints(rng.integers(1, 12, 2))
-    return one("RESIZE_NEAREST_NEIGHBOR", [numbers(rng, (1, 5, 4, 2)), size], ["f32"], 0, alignCorners=align, halfPixelCenters=half)
+    return one(
+        "RESIZE_NEAREST_NEIGHBOR",
+        [numbers(rng, (1, 5, 4, 2)), size],
+        ["f32"],
+        0,
+        alignCorners=align,
+        halfPixelCenters=half,
+    )
 
 
 @case("RESIZE_BILINEAR i8")
 def resize_bilinear_i8(rng: Rng) -> Case:
     x = quantized(rng, (1, 5, 4, 2), "i8")
-    return one("RESIZE_BILINEAR", [x, ints([7, 9])], [q("i8", x.said["scale"], x.said["zero"])], 1, halfPixelCenters=True)
+    return one(
+        "RESIZE_BILINEAR", [x, ints([7, 9])], [q("i8", x.said["scale"], x.said["zero"])], 1, halfPixelCenters=True
+    )
 
 
 @case("RFFT2D")
@@ -1012,7 +1046,11 @@ def _lstm_weights(rng: Rng, cifg: bool, peephole: bool, projection: bool) -> tup
 def sequence_lstm(rng: Rng, op: str) -> Case:
     weights, out = _lstm_weights(rng, *(bool(rng.integers(2)) for _ in range(3)))
     x = numbers(rng, (2, 3) if op == "LSTM" else (2, 2, 3))
-    options = {"fusedActivationFunction": 4, "cellClip": float(rng.choice([0, 0.5])), "projClip": float(rng.choice([0, 0.5]))}
+    options = {
+        "fusedActivationFunction": 4,
+        "cellClip": float(rng.choice([0, 0.5])),
+        "projClip": float(rng.choice([0, 0.5])),
+    }
     if op != "LSTM":
         options["timeMajor"] = bool(rng.integers(2))
     return _stateful(rng, op, [x, *weights, None, None], {18: (2, out), 19: (2, 4)}, 1, **options)

@@ -10,7 +10,8 @@ import tdagger as td
 
 #: Default kernels with XNNPACK, without any delegate, and the reference kernels.
 ENGINES = {
-    "DEF": OpResolverType.AUTO, "NOX": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, "REF": OpResolverType.BUILTIN_REF,
+    "DEF": OpResolverType.AUTO, "NOX": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    "REF": OpResolverType.BUILTIN_REF,
 }  # fmt: skip
 
 

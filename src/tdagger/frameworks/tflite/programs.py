@@ -26,7 +26,7 @@ def from_tflite(
     is kept from call to call are slots that begin as buffers.
     """
     walk = Walk(opened(model), Asked(sizes, inputs, values, signature, external, name))
-    trace = Trace("program", mark="~")
+    trace = Trace("program")
 
     def written() -> tuple[dict[str, Value], dict[str, Value], str]:
         given, _, _, frame = walk.begin()
@@ -41,7 +41,6 @@ def from_tflite(
     signed = walk.with_seed(given, plain_signature(len(given), len(outputs)))
     if walk.seed is not None:
         trace.taken(cast(Input, walk.seed.op).leaf, walk.seed.type)
-    trace.mark = ""
     trace.weights, trace.declared = walk.tensors.part(walk.state), dict(walk.state)
     trace.origins, trace.modules = dict(walk.origins), walk.paths()
     trace.order = [*trace.order, *walk.order]
