@@ -90,7 +90,7 @@ class Build:
         self.graph.tensors[index].buffer = len(self.model.buffers) - 1
         return index
 
-    def op(self, name: str, inputs: list[int], outputs: list[int], custom: bytes = b"", **options: Any) -> list[int]:
+    def op(self, name: str, inputs: list[int], outputs: list[int], custom: bytes = b"", /, **options: Any) -> list[int]:
         """An operator; options by the schema's names. Its outputs."""
         if name not in self.codes:
             code = s.OperatorCodeT()
