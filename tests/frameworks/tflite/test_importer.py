@@ -48,6 +48,16 @@ def test_names_modules_and_leaves() -> None:
     np.testing.assert_allclose(dag.run(x), by_runtime(small().bytes(), x)[0], rtol=1e-6)
 
 
+def test_a_weight_keeps_its_name_where_a_module_would_have_it() -> None:
+    b = Build()
+    x, out = b.input((1, 2)), b.tensor((1, 2), name="dense/MatMul")
+    b.op("FULLY_CONNECTED", [x, b.const(np.eye(2, dtype=F), name="dense"), -1], [out])
+    b.output(out)
+    dag = td.from_tflite(b.bytes())
+    assert (list(dag.state), list(dag.modules)) == (["dense"], ["dense_"])
+    assert [n for n, _ in dag.to_torch().named_parameters()] == ["dense"]
+
+
 def test_weights_lie_where_they_lie(tmp_path: Path) -> None:
     path = tmp_path / "m.tflite"
     path.write_bytes(small().bytes())

@@ -147,6 +147,9 @@ class Walk(Importing):
         self.state: dict[str, Weight] = {}
         self.leaves: dict[Any, Value] = {}
         self.modules: dict[str, str] = {}
+        #: The names of all constant tensors; the paths of modules by what names of results begin with.
+        self.names = {t.name for g in model.subgraphs for t in g.tensors if t.buffer and model.buffers[t.buffer][1]}
+        self.prefixes: dict[str, str] = {}
         self.variables = Variables(self.tensors, self.state)
         self.flow = Flow(self)
         self.left_out: list[Any] = []
@@ -371,12 +374,22 @@ class Walk(Importing):
     def origin(self, frame: Frame, node: Node) -> Origin:
         """Where a node's values come from: its module is in the name of its result, if anywhere."""
         name = frame.graph.tensors[node.outputs[0]].name if node.outputs else ""
-        path = joined(name.partition(";")[0].rpartition("/")[0])
-        at = path
-        while at and at not in self.modules:
-            self.modules[at] = class_of(at)
-            at = at.rpartition(".")[0]
+        prefix = name.partition(";")[0].rpartition("/")[0]
+        path = self.prefixes.get(prefix)
+        if path is None:
+            path = self.prefixes[prefix] = self._module(joined(prefix))
         return Origin(path, node.op.removeprefix("custom:"), name)
+
+    def _module(self, path: str) -> str:
+        """The path of a module, none of which is called as a constant tensor is: that has the name."""
+        found = ""
+        for part in path.split(".") if path else ():
+            own = f"{found}.{part}" if found else part
+            while own in self.names:
+                own += "_"
+            self.modules.setdefault(own, class_of(own))
+            found = own
+        return found
 
     def _called(self, frame: Frame, node: Node) -> Sequence[Value | Resource | None]:
         """The results of a node: by the walk itself, by its rule, or as an external op."""

@@ -49,8 +49,8 @@ class TfliteSource:
         """As for a ``.tdag``: normal floats, integers of 0 and 1."""
         return self._file.random_inputs(seed)
 
-    @cached_property
     def _interpreter(self) -> Any:
+        """A new one, whose state is as it begins: nothing resets resource variables."""
         from ai_edge_litert.interpreter import Interpreter
 
         network = self._network
@@ -71,10 +71,9 @@ class TfliteSource:
         """The outputs by ai-edge-litert, with its state as it begins; SourceError if it can't."""
         args, kwargs = inputs
         given = self._network.bind(args, kwargs)
-        runner = self._interpreter
+        runner = self._interpreter()
         outputs = self.model.subgraphs[signature_of(self.model, None).subgraph].outputs
         try:
-            runner.reset_all_variables()
             for place, array in zip(self._places, given.values(), strict=True):
                 runner.set_tensor(place, array)
             runner.invoke()
