@@ -15,7 +15,7 @@ import numpy as np
 
 from tdagger.composite import Composite
 from tdagger.frameworks.onnx.emit import core
-from tdagger.frameworks.onnx.emit.core import moved, with_shape
+from tdagger.frameworks.onnx.emit.core import every_axis, moved, with_shape
 from tdagger.frameworks.onnx.emit.kernels import computed_in, takes
 from tdagger.frameworks.onnx.emit.recurrent import is_network, network
 from tdagger.frameworks.onnx.emit.writer import SAME, Row, Writer, has_sizes, permuted, unbroadcast
@@ -718,13 +718,11 @@ def _samples(f: Fields, types: Sequence[TensorType]) -> bool:
 
 def _pad_mode(mode: str) -> Rule:
     def write(w: Writer, v: Value, f: Fields) -> str:
-        cut = [(i, p) for i, p in enumerate(f["widths"], v.rank - len(f["widths"])) if any(p)]
-        if not cut:
+        if not any(map(any, f["widths"])):
             return w.ref(v.args[0])
         to = computed_in("Pad", v.dtype, moves=True)
-        pads = w.ints([*[p[0] for _, p in cut], *[p[1] for _, p in cut]])
-        name = w.cast(w.ref(v.args[0]), v.dtype, to)
-        return w.cast(w.node("Pad", [name, pads, "", w.ints([i for i, _ in cut])], mode=mode), to, v.dtype)
+        pads = w.ints(every_axis([*[None] * (v.rank - len(f["widths"])), *f["widths"]]))
+        return w.cast(w.node("Pad", [w.cast(w.ref(v.args[0]), v.dtype, to), pads], mode=mode), to, v.dtype)
 
     def when(f: Fields, types: Sequence[TensorType]) -> bool:
         plain = all(n >= 0 for p in f["widths"] for n in p)
