@@ -273,8 +273,6 @@ class Walk(Importing):
         return found
 
     def _leaf(self, tensor: Tensor) -> Value:
-        if tensor.sparse:
-            raise UnsupportedError(f"{shown(tensor.name)} is sparse, which isn't imported")
         key = tensor.buffer, tensor.kind, tensor.shape
         found = self.leaves.get(key)
         if found is not None:
