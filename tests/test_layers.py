@@ -35,7 +35,10 @@ LAYERS = [
     ],
 ]
 # What may be imported under frameworks/ only, and there only when used.
-FRAMEWORKS = {"torch", "torchvision", "timm", "transformers", "onnx", "coremltools", "tensorflow", "jax"}
+FRAMEWORKS = {
+    *["torch", "torchvision", "timm", "transformers", "onnx", "coremltools", "tensorflow", "jax"],
+    *["ai_edge_litert", "flatbuffers"],
+}
 
 SRC = Path(__file__).parent.parent / "src"
 MODULES = {

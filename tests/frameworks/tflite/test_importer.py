@@ -1,5 +1,7 @@
 """What a file's tensors, subgraphs, signatures and variables become."""
 
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,16 @@ def test_buffers_behind_the_flatbuffer(tmp_path: Path) -> None:
     path.write_bytes(file + b"\0" * (at - size) + tail[:-1])
     with pytest.raises(td.SourceError, match=f"buffer 2 of .* to {at + len(tail)}, the file has"):
         td.from_tflite(path)
+
+
+def test_neither_onnx_nor_torch_is_needed() -> None:
+    code = (
+        "import sys; sys.modules.update(onnx=None, torch=None)\n"
+        "import tdagger as td; from pathlib import Path\n"
+        "print(td.from_tflite(sys.stdin.buffer.read()).name)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], input=small().bytes(), capture_output=True, check=True)
+    assert found.stdout.strip() == b"tflite"
 
 
 # --- sizes -------------------------------------------------------------------------------------------------
