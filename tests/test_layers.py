@@ -29,6 +29,7 @@ LAYERS = [
         "program",
         "comparison",
         "prune",
+        "quantization",
         "file",
         "frameworks",
         "cli",
