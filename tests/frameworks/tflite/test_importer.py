@@ -377,6 +377,31 @@ def test_what_cant_be_imported_is_told_at_once() -> None:
     assert "Unneeded" not in str(told.value)
 
 
+def test_scales_of_blocks() -> None:
+    """Of INT4 weights with a scale for each 32 entries of a row, in a tensor of f16."""
+    from ai_edge_litert import schema_py_generated as s
+
+    rng = np.random.default_rng(0)
+    b = Build()
+    x = b.input((1, 64))
+    whole = rng.integers(-8, 8, (2, 64))
+    raw = ((whole[:, 1::2] & 15) << 4 | (whole[:, ::2] & 15)).astype(np.uint8)
+    scales = np.array([[0.5, 2], [1, 0.25]], np.float16)
+    at = b.const(scales, "f16")
+    w = b.const(raw, s.TensorType.INT4, shape=(2, 64))
+    q, blocks = s.QuantizationParametersT(), s.BlockwiseQuantizationT()
+    blocks.scales, blocks.zeroPoints, blocks.blockSize = at, -1, 32
+    q.detailsType, q.details = s.QuantizationDetails.BlockwiseQuantization, blocks
+    b.graph.tensors[w].quantization = q
+    out = b.tensor((1, 2))
+    b.op("FULLY_CONNECTED", [x, w, -1], [out])
+    b.output(out)
+    given = rng.integers(-126, 127, (1, 64)).astype(F)
+    given[0, 0] = 127  # so that rounding it to 8 bits changes nothing
+    wanted = given @ (whole * np.repeat(scales.astype(F), 32, 1)).T
+    np.testing.assert_allclose(by_numpy(b.bytes(), given)[0], wanted, rtol=1e-6)
+
+
 def test_custom_operators_are_external_if_asked() -> None:
     dag = td.from_tflite(custom(), external=True)
     found = [v for v in dag.values if v.op.name == "external"]
