@@ -11,6 +11,7 @@ from typing import Any
 
 _TORCH = "tdagger.frameworks.torch"
 _ONNX = "tdagger.frameworks.onnx"
+_TFLITE = "tdagger.frameworks.tflite"
 LATER = {
     "costs": "tdagger.analysis.formulas.formula:costs_of",
     "called": "tdagger.program.define:called",
@@ -39,6 +40,11 @@ LATER = {
     "branches": "tdagger.prune.methods.branches:branches",
     "without_branches": "tdagger.prune.methods.branches:without_branches",
     "with_vocabulary": "tdagger.prune.methods.vocabulary:with_vocabulary",
+    "quantize": "tdagger.quantization.prepare:quantize",
+    "dequantize": "tdagger.quantization.floats:dequantize",
+    "sensitivity": "tdagger.quantization.sensitivity:sensitivity",
+    "with_quality": "tdagger.quantization.sensitivity:with_quality",
+    "prepare": "tdagger.quantization.prepare:prepare",
     "cli": "tdagger.cli.app:run",
     # What a framework does is called by its name first.
     "torch.from_torch": f"{_TORCH}.importer:from_torch",
@@ -68,12 +74,17 @@ LATER = {
     "torch.learned_ranks": f"{_TORCH}.prune.ranks:learned_ranks",
     "torch.measure": f"{_TORCH}.prune.data:measure",
     "torch.gradients": f"{_TORCH}.prune.data:gradients",
+    "torch.no_grad": "torch:no_grad",
+    "torch.tensor": f"{_TORCH}.runtime:tensor_of",
     "torch.distill": f"{_TORCH}.prune.distill:distill",
     "onnx.from_onnx": f"{_ONNX}.importer:from_onnx",
     "onnx.program_from_onnx": f"{_ONNX}.programs:from_onnx",
     "onnx.program_to_onnx": f"{_ONNX}.emit.program:to_onnx",
     "onnx.source": f"{_ONNX}.source:from_file",
     "onnx.to_onnx": f"{_ONNX}.exporter:to_onnx",
+    "tflite.from_tflite": f"{_TFLITE}.importer:from_tflite",
+    "tflite.program_from_tflite": f"{_TFLITE}.programs:from_tflite",
+    "tflite.source": f"{_TFLITE}.source:from_file",
     "torch.constant": f"{_TORCH}.constants:constant",
 }
 

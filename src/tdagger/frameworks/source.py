@@ -1,6 +1,7 @@
 """A SOURCE is where a network comes from, as one writes it on a command line.
 
-- a file: ``.tdag`` (tdagger's own), ``.onnx``, ``.pt2`` (torch.export), ``.pt``, ``.pth`` or ``.ts`` (TorchScript);
+- a file: ``.tdag`` (tdagger's own), ``.onnx``, ``.tflite`` (also one in a bundle, ``hand.task/detector.tflite``, or a
+  ``.task`` with one model), ``.pt2`` (torch.export), ``.pt``, ``.pth`` or ``.ts`` (TorchScript);
 - ``timm:NAME``, a timm model with random weights;
 - ``transformers:CLASS``, a class of transformers from its default config, with random weights;
 - ``package.module:callable``, a function or class that gives a module, or ``(module, example inputs)``.
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,10 +29,13 @@ from tdagger.tensordag import TensorDAG
 from tdagger.types import DType
 
 #: How to get what is missing: the extra of tdagger that brings each package.
-EXTRAS = {"torch": "torch", "timm": "zoo", "transformers": "zoo", "torchvision": "zoo", "onnx": "onnx"}
+EXTRAS = {
+    "torch": "torch", "timm": "zoo", "transformers": "zoo", "torchvision": "zoo", "onnx": "onnx",
+    "ai_edge_litert": "tflite", "flatbuffers": "tflite",
+}  # fmt: skip
 
 #: What files a SOURCE can be.
-SUFFIXES = (".tdag", ".onnx", ".pt2", ".pt", ".pth", ".ts")
+SUFFIXES = (".tdag", ".onnx", ".tflite", ".task", ".pt2", ".pt", ".pth", ".ts")
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,10 @@ def load(text: str, options: Options | None = None) -> Source:
     if Path(text).suffix.lower() == ".onnx" and not (colon and prefix in ("timm", "transformers")):
         require("onnx")
         return later("onnx.source")(Path(text), options)
+    if Path(text).suffix.lower() in (".tflite", ".task") and not (colon and prefix in ("timm", "transformers")):
+        require("flatbuffers")
+        require("ai_edge_litert")
+        return later("tflite.source")(Path(text), options)
     require("torch")
     builders = later("torch.source")
     if (options.seq or options.past) and prefix != "transformers":
@@ -204,3 +214,19 @@ def nearest(name: str, names: Iterable[str]) -> str:
     by_lower = {n.lower(): n for n in names}
     close = difflib.get_close_matches(name.lower(), by_lower, n=4, cutoff=0.6)
     return f"; did you mean {', '.join(by_lower[c] for c in close)}?" if close else ""
+
+
+def named_object(module: str, path: str) -> Any:
+    """What is called ``module:path``, of modules in the current folder too; SourceError if there is nothing."""
+    name = f"{module}:{path}"
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as e:
+        raise SourceError(f"{name}: there is no module {e.name!r} here or on the Python path") from e
+    for step in path.split("."):
+        if not hasattr(found, step):
+            raise SourceError(f"{name}: {step!r} is not in {module}{nearest(step, dir(found))}")
+        found = getattr(found, step)
+    return found

@@ -63,7 +63,7 @@ def written(
     """The model of some nodes: a file, or without a path the ModelProto."""
     model = _model(name, made, opset, metadata)
     if path is None:
-        size = sum(t.type.bytes for t in made.tensors.values())
+        size = sum(t.bytes for t in made.tensors.values())
         if size + model.ByteSize() >= 2**31:
             raise InputError(f"{shown(name)} has {size} bytes of weights, more than a ModelProto holds: give a path")
         model.graph.initializer.extend(tensor_proto(n, t) for n, t in made.tensors.items())

@@ -31,9 +31,9 @@ from tdagger.errors import (
     UnsupportedError,
     warn,
 )
+from tdagger.frameworks.again import Again
 from tdagger.frameworks.importing import Importing, Problem
 from tdagger.frameworks.onnx import control
-from tdagger.frameworks.onnx.again import Again
 from tdagger.frameworks.onnx.calls import OPAQUE, Call, Template, bind, template_of
 from tdagger.frameworks.onnx.external import results_of, written
 from tdagger.frameworks.onnx.functions import body_of, key_of, plain
@@ -47,7 +47,7 @@ from tdagger.frameworks.onnx.origins import Modules
 from tdagger.frameworks.onnx.read import Model, not_text, read
 from tdagger.frameworks.onnx.scope import Scope, in_order, place_of
 from tdagger.frameworks.onnx.sequences import OPERATORS, of_varying, sliced
-from tdagger.frameworks.onnx.sizes import Declared, axis_names, bound, inputs_of, lie
+from tdagger.frameworks.onnx.sizes import inputs_of, lie
 from tdagger.frameworks.onnx.subgraphs import CONTROL
 from tdagger.frameworks.onnx.tensors import HELD, Tensors, attribute, constant_of, name_of
 from tdagger.frameworks.onnx.things import (
@@ -62,6 +62,7 @@ from tdagger.frameworks.onnx.things import (
     type_of,
     what,
 )
+from tdagger.frameworks.sizes import Declared, axis_names, bound
 from tdagger.graph import Graph, bulk
 from tdagger.names import shown
 from tdagger.network import Signature, Weight
