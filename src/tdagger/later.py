@@ -68,6 +68,7 @@ LATER = {
     "onnx.from_onnx": f"{_ONNX}.importer:from_onnx",
     "onnx.source": f"{_ONNX}.source:from_file",
     "onnx.to_onnx": f"{_ONNX}.exporter:to_onnx",
+    "tflite.to_tflite": "tdagger.frameworks.tflite.exporter:to_tflite",
     "torch.constant": f"{_TORCH}.constants:constant",
 }
 
