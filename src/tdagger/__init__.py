@@ -109,6 +109,16 @@ def from_onnx(model: Any, *, axes: Mapping[str, str] | str | None = None, **opti
     return later("onnx.from_onnx")(model, **options).with_axes(axes)
 
 
+def from_tflite(model: Any, *, axes: Mapping[str, str] | str | None = None, **options: Any) -> TensorDAG:
+    """A TDAG of a TFLite model: the path of a file (or into a bundle, ``hand.task/x.tflite``), or its bytes.
+
+    ``sizes`` are those of dimensions that the file leaves open (``{"x.0": 8}``), ``inputs`` whole shapes, ``signature``
+    the key of the one to import; see :func:`tdagger.frameworks.tflite.importer.from_tflite`. Loops on data are for
+    :meth:`Program.from_tflite`. ``axes`` as for :func:`from_torch`.
+    """
+    return later("tflite.from_tflite")(model, **options).with_axes(axes)
+
+
 def load(path: str | Path, *, weights: str | Path | None = None, classes: Iterable[type] = (), **options: Any) -> Any:
     """The TensorDAG in a ``.tdag`` file that :meth:`TensorDAG.save` wrote, or the :class:`Program` that its did.
 
@@ -183,7 +193,8 @@ __all__ = [
     "Interpreter", "NoInverseError", "Op", "Origin", "Pipeline", "Program", "Rule", "SafeDAG", "SourceError",
     "TDaggerError", "TensorDAG", "TensorType", "TypeMismatchError", "UnsupportedError", "Value", "bounded", "bulk",
     "composite", "composites",
-    "core_ops", "debug", "diff", "distill", "from_onnx", "from_torch", "from_torchscript", "from_transformers",
+    "core_ops", "debug", "diff", "distill", "from_onnx", "from_tflite", "from_torch", "from_torchscript",
+    "from_transformers",
     "generate_program",
     "if_", "layers", "length", "load", "network", "op_counts", "parse", "passes", "program", "rebuild", "rule",
     "set_state", "show", "state", "switch", "upto", "while_loop", *_ops, *library.__all__,

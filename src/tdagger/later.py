@@ -11,6 +11,7 @@ from typing import Any
 
 _TORCH = "tdagger.frameworks.torch"
 _ONNX = "tdagger.frameworks.onnx"
+_TFLITE = "tdagger.frameworks.tflite"
 LATER = {
     "costs": "tdagger.analysis.formulas.formula:costs_of",
     "called": "tdagger.program.define:called",
@@ -68,7 +69,10 @@ LATER = {
     "onnx.from_onnx": f"{_ONNX}.importer:from_onnx",
     "onnx.source": f"{_ONNX}.source:from_file",
     "onnx.to_onnx": f"{_ONNX}.exporter:to_onnx",
-    "tflite.to_tflite": "tdagger.frameworks.tflite.exporter:to_tflite",
+    "tflite.from_tflite": f"{_TFLITE}.importer:from_tflite",
+    "tflite.program_from_tflite": f"{_TFLITE}.programs:from_tflite",
+    "tflite.source": f"{_TFLITE}.source:from_file",
+    "tflite.to_tflite": f"{_TFLITE}.exporter:to_tflite",
     "torch.constant": f"{_TORCH}.constants:constant",
 }
 

@@ -1046,6 +1046,11 @@ class TensorDAG:
         """See :func:`tdagger.from_onnx`."""
         return later("onnx.from_onnx")(*args, **options).with_axes(axes)
 
+    @staticmethod
+    def from_tflite(*args: Any, axes: Given = None, **options: Any) -> TensorDAG:
+        """See :func:`tdagger.from_tflite`."""
+        return later("tflite.from_tflite")(*args, **options).with_axes(axes)
+
 
 def _of_parts(*parts: Any) -> TensorDAG:
     """The network that :meth:`TensorDAG.__reduce__` took apart."""

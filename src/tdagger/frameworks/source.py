@@ -1,6 +1,7 @@
 """A SOURCE is where a network comes from, as one writes it on a command line.
 
-- a file: ``.tdag`` (tdagger's own), ``.onnx``, ``.pt2`` (torch.export), ``.pt``, ``.pth`` or ``.ts`` (TorchScript);
+- a file: ``.tdag`` (tdagger's own), ``.onnx``, ``.tflite`` (also one in a bundle, ``hand.task/detector.tflite``, or a
+  ``.task`` with one model), ``.pt2`` (torch.export), ``.pt``, ``.pth`` or ``.ts`` (TorchScript);
 - ``timm:NAME``, a timm model with random weights;
 - ``transformers:CLASS``, a class of transformers from its default config, with random weights;
 - ``package.module:callable``, a function or class that gives a module, or ``(module, example inputs)``.
@@ -26,10 +27,13 @@ from tdagger.tensordag import TensorDAG
 from tdagger.types import DType
 
 #: How to get what is missing: the extra of tdagger that brings each package.
-EXTRAS = {"torch": "torch", "timm": "zoo", "transformers": "zoo", "torchvision": "zoo", "onnx": "onnx"}
+EXTRAS = {
+    "torch": "torch", "timm": "zoo", "transformers": "zoo", "torchvision": "zoo", "onnx": "onnx",
+    "ai_edge_litert": "tflite", "flatbuffers": "tflite",
+}  # fmt: skip
 
 #: What files a SOURCE can be.
-SUFFIXES = (".tdag", ".onnx", ".pt2", ".pt", ".pth", ".ts")
+SUFFIXES = (".tdag", ".onnx", ".tflite", ".task", ".pt2", ".pt", ".pth", ".ts")
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,10 @@ def load(text: str, options: Options | None = None) -> Source:
     if Path(text).suffix.lower() == ".onnx" and not (colon and prefix in ("timm", "transformers")):
         require("onnx")
         return later("onnx.source")(Path(text), options)
+    if Path(text).suffix.lower() in (".tflite", ".task") and not (colon and prefix in ("timm", "transformers")):
+        require("flatbuffers")
+        require("ai_edge_litert")
+        return later("tflite.source")(Path(text), options)
     require("torch")
     builders = later("torch.source")
     if (options.seq or options.past) and prefix != "transformers":
@@ -136,6 +144,11 @@ def save(dag: TensorDAG, path: Path, form: str, options: Mapping[str, Any] | Non
         require("onnx")
         dag.to_onnx(path, **(options or {}))
         return
+    if form == ".tflite":
+        require("flatbuffers")
+        require("ai_edge_litert")
+        dag.to_tflite(path)
+        return
     require("torch")
     later("torch.save")(dag, path, form)
 
@@ -144,6 +157,7 @@ def save(dag: TensorDAG, path: Path, form: str, options: Mapping[str, Any] | Non
 FORMS = {
     ".tdag": "tdagger's own",
     ".onnx": "ONNX",
+    ".tflite": "TFLite",
     ".pt2": "an ExportedProgram",
     ".pt": "TorchScript",
     ".ts": "TorchScript",

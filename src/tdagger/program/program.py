@@ -299,6 +299,14 @@ class Program:
         """
         return later("torch.program_from_torch")(model, args, kwargs, **options)
 
+    @staticmethod
+    def from_tflite(model: Any, **options: Any) -> Program:
+        """A program of a TFLite model that may have loops (WHILE), branches (IF) and variables, which are its state.
+
+        ``model`` and options are those of :func:`tdagger.from_tflite`. UnsupportedError says what can't be imported.
+        """
+        return later("tflite.program_from_tflite")(model, **options)
+
     def to_torch(self, **options: Any) -> Any:
         """A readable ``torch.nn.Module`` with Python's ``while`` and ``if``, and the program's state_dict.
 

@@ -23,8 +23,8 @@ import onnx
 
 from tdagger.analysis.axes.doubts import LeftOut
 from tdagger.errors import InputError, SourceError, TDaggerError, UnsupportedError, warn
+from tdagger.frameworks.again import Again
 from tdagger.frameworks.importing import Importing, Problem
-from tdagger.frameworks.onnx.again import Again
 from tdagger.frameworks.onnx.calls import OPAQUE, Call, Template, bind, template_of
 from tdagger.frameworks.onnx.external import results_of, written
 from tdagger.frameworks.onnx.functions import body_of, key_of, plain
@@ -37,8 +37,9 @@ from tdagger.frameworks.onnx.ops.table import NO_RULE, Parameter, why_not
 from tdagger.frameworks.onnx.origins import Modules
 from tdagger.frameworks.onnx.read import Model, not_text, read
 from tdagger.frameworks.onnx.scope import Scope, in_order, place_of
-from tdagger.frameworks.onnx.sizes import Declared, axis_names, bound, inputs_of, lie
+from tdagger.frameworks.onnx.sizes import inputs_of, lie
 from tdagger.frameworks.onnx.tensors import HELD, Tensors, constant_of, name_of
+from tdagger.frameworks.sizes import Declared, axis_names, bound
 from tdagger.graph import Graph, bulk
 from tdagger.names import shown
 from tdagger.network import Weight, plain_signature

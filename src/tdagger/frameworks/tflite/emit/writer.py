@@ -329,6 +329,8 @@ class Writer:
 
     def _number(self, value: Value) -> Any:
         op = value.op
+        if value in self.static and isinstance(op, Repeat) and value.type.size > _SHARED:
+            return self.rows["repeat"].write(self, value)
         if value in self.static or isinstance(op, Buffer):  # one that changes is what it was, its new value an output
             return self._leaf(value)
         if isinstance(op, Item):

@@ -1,23 +1,23 @@
-"""A model that leaves sizes of its inputs open, imported again at others: what a resize asks."""
+"""A file that leaves sizes of its inputs open, imported again at others: what a resize asks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from tdagger.frameworks.onnx.read import Model
-from tdagger.frameworks.onnx.sizes import Declared
+from tdagger.frameworks.sizes import Declared
 from tdagger.tensordag import TensorDAG
 
 
 @dataclass(frozen=True, repr=False)
 class Again:
-    """A model and what it says of its inputs. ``count`` is how often it was asked.
+    """A model that was read and what it says of its inputs. ``count`` is how often it was asked.
 
     ``importing`` imports it with inputs of some shapes.
     """
 
-    model: Model
+    model: Any
     inputs: Sequence[Declared]
     importing: Callable[[Mapping[str, tuple[int, ...]]], TensorDAG]
     count: list[int] = field(default_factory=lambda: [0])
