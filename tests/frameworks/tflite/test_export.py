@@ -180,6 +180,39 @@ def test_channels_last_stays_through_a_network() -> None:
     assert counts(same(Net().eval(), torch.rand(2, 3, 8, 8)))["TRANSPOSE"] == 1
 
 
+def test_a_constant_added_to_channels_is_part_of_the_bias() -> None:
+    conv = nn.Conv2d(3, 4, 1)
+    moved = Fn(lambda x: F.relu6(conv(x) + 3.0) / 6.0)
+    assert counts(same(moved.eval(), torch.rand(1, 3, 5, 5))) == {"TRANSPOSE": 2, "CONV_2D": 1, "DIV": 1}
+    several = torch.rand(4, 1, 1)
+    assert counts(same(Fn(lambda x: conv(x) + several).eval(), torch.rand(1, 3, 5, 5))) == {
+        "TRANSPOSE": 2, "CONV_2D": 1,
+    }  # fmt: skip
+    whole = torch.rand(4, 5, 5)
+    assert "ADD" in counts(same(Fn(lambda x: conv(x) + whole).eval(), torch.rand(1, 3, 5, 5)))
+    twice = Fn(lambda x: (conv(x) + 1.0) * conv(x))
+    assert "ADD" in counts(same(twice.eval(), torch.rand(1, 3, 5, 5)))
+
+
+def test_linear_after_flattening() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 5), nn.Flatten(), nn.Linear(4, 2))
+    assert "RESHAPE" not in counts(same(module.eval(), torch.rand(2, 3, 5, 5)))
+
+
+@pytest.mark.parametrize(
+    "module", [Small(), nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)], ids=["images", "text"]
+)
+def test_there_and_back(module: nn.Module) -> None:
+    """What is read again gives the same, and is written again in as few operators."""
+    x = torch.rand(2, 3, 8, 8) if isinstance(module, Small) else torch.rand(2, 5, 16)
+    model = same(module.eval(), x)
+    again = td.from_tflite(model)
+    with torch.no_grad():
+        want = module(x).numpy()
+    np.testing.assert_allclose(again.run(x.numpy()), want, rtol=1e-4, atol=1e-5)
+    assert sum(counts(same(module, x, model=again.to_tflite())).values()) <= sum(counts(model).values())
+
+
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
 def test_recurrent_networks(kind: Any) -> None:
     net = kind(3, 4, bidirectional=True, batch_first=True)

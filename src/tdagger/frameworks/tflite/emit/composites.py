@@ -11,7 +11,17 @@ from ai_edge_litert import schema_py_generated as s
 
 from tdagger.frameworks.tflite.emit import core
 from tdagger.frameworks.tflite.emit.core import I32, cast_to, options, reduced, unary
-from tdagger.frameworks.tflite.emit.writer import RELU, RELU6, RELU_N1_TO_1, Reduced, Row, Writer, permuted, unbroadcast
+from tdagger.frameworks.tflite.emit.writer import (
+    RELU,
+    RELU6,
+    RELU_N1_TO_1,
+    Reduced,
+    Row,
+    Writer,
+    permuted,
+    reshaped,
+    unbroadcast,
+)
 from tdagger.op import Value
 from tdagger.transform.legal import Accepts, types
 from tdagger.types import TensorType, i64
@@ -139,8 +149,10 @@ def _has_axes(v: Value, f: Fields) -> str | None:
 
 
 def _fully(w: Writer, v: Value, x: Value, weight: int, bias: int) -> int:
-    made = options("FullyConnected", keepNumDims=True)
-    return w.op("FULLY_CONNECTED", [w.ref(x), weight, bias], v.type, made, version=5)
+    base = reshaped(x)
+    flattens = v.rank == 2 and base.rank > 2 and base.shape[-1:] == x.shape[-1:] and not w.is_static(base)
+    made = options("FullyConnected", keepNumDims=not flattens)  # without, it flattens all axes but the last
+    return w.op("FULLY_CONNECTED", [w.ref(base if flattens else x), weight, bias], v.type, made, version=5)
 
 
 def _linear(w: Writer, v: Value, f: Fields) -> int:

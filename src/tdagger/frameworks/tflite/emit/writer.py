@@ -237,16 +237,43 @@ class Writer:
 
     def fused(self, value: Value, activation: int) -> int | None:
         """The tensor of a value with an activation, if the operator that makes it can take that along."""
+        made = self._only(value)
+        if made is None or made.name not in FUSES or made.options.fusedActivationFunction != NONE:
+            return None
+        made.options.fusedActivationFunction = activation
+        return made.outputs[0]
+
+    def biased(self, value: Value, addend: Value, total: Value) -> int | None:
+        """The tensor of ``total = value + addend`` where the layer that makes ``value`` can take that as its bias."""
+        made = self._only(value)
+        small = unbroadcast(addend)
+        if made is None or made.name not in _LAYERS or made.options.fusedActivationFunction != NONE:
+            return None
+        channels = value.shape[-1]
+        bias = self.part.tensors[made.inputs[2]] if made.inputs[2] >= 0 else None
+        if small.type.size not in (1, channels) or (small.type.size > 1 and small.shape[-1] != channels):
+            return None
+        if value.dtype is not small.dtype or (bias is not None and bias.load is None):
+            return None
+        before = None if bias is None else bias.load
+
+        def load() -> Array:
+            more = np.broadcast_to(self._computed(small).reshape(-1), (channels,))
+            return np.array(more if before is None else before() + more)
+
+        name = self._static_name(small, "bias") if bias is None else f"{bias.name}.added"
+        made.inputs[2] = self._tensor(name, TensorType((channels,), value.dtype), load)
+        number = made.outputs[0]
+        self._maker[number] = (made, total)
+        return number
+
+    def _only(self, value: Value) -> Operator | None:
+        """The operator that makes a value which one other value takes, and no output is."""
         if value in self.static or value in self.outputs or len(self.users.get(value, ())) != 1:
             return None
         number = self.ref(value)
-        made = self._maker.get(number)
-        if made is None or made[1] is not value or made[0].outputs != [number] or made[0].name not in FUSES:
-            return None
-        if made[0].options.fusedActivationFunction != NONE:
-            return None
-        made[0].options.fusedActivationFunction = activation
-        return number
+        made = self._maker.get(number) if isinstance(number, int) else None
+        return made[0] if made is not None and made[1] is value and made[0].outputs == [number] else None
 
     # The walk.
 
@@ -383,5 +410,7 @@ _SHARED = 1 << 10
 #: Operators that take an activation along, in every runtime and kernel.
 FUSES = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL", "DIV", "MAX_POOL_2D",
                    "AVERAGE_POOL_2D"})  # fmt: skip
+#: Those with a bias.
+_LAYERS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 #: So many views may stand on one another before one of them is written.
 _VIEWS = 48
