@@ -49,7 +49,8 @@ def run(path: Path, leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     interpreter = Interpreter(model_path=str(path), num_threads=1)
     interpreter.allocate_tensors()
     for detail, tensor in zip(interpreter.get_input_details(), leaves, strict=True):
-        interpreter.set_tensor(detail["index"], np.ascontiguousarray(tensor.detach().numpy()))
+        array = np.ascontiguousarray(tensor.detach().numpy().astype(detail["dtype"]))  # litert-torch takes i32 for i64
+        interpreter.set_tensor(detail["index"], array)
     interpreter.invoke()
     return [torch.from_numpy(interpreter.get_tensor(d["index"])) for d in interpreter.get_output_details()]
 
@@ -130,8 +131,8 @@ branch is left out for being 0.
 
 - **error**: the largest difference to the network itself, relative to the largest number of that output; allowed: 1e-4.
 - **export s**: processor time of `to_tflite` of the imported network; litert-torch's has its capture by torch in it.
-- **litert-torch**: what `litert_torch.convert` makes of the same network, where it was run (version in the title of the
-  section): operators, transposes, MB, seconds.
+- **litert-torch**: what `litert_torch.convert` makes of the same network, where it was run (0.10.0): operators,
+  transposes, MB, seconds.
 """
 _HEAD = (
     "| network | status | error | operators | TRANSPOSE | MB | export s | litert-torch: operators, TRANSPOSE, MB, s |"

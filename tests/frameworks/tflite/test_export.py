@@ -194,6 +194,26 @@ def test_a_constant_added_to_channels_is_part_of_the_bias() -> None:
     assert "ADD" in counts(same(twice.eval(), torch.rand(1, 3, 5, 5)))
 
 
+def test_a_scale_of_channels_is_part_of_the_weights() -> None:
+    """Also where the layer's result has another shape, as of a batch norm of tokens."""
+
+    class Norm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.norm, self.twice = nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4), nn.Linear(3, 4)
+            self.depth = nn.Conv2d(4, 8, 3, groups=4)
+            nn.init.normal_(self.norm.weight)
+            nn.init.normal_(self.norm.bias)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            y = self.norm(self.fc(x).flatten(0, 1)).reshape(2, 5, 4)
+            image = y.transpose(1, 2)[:, :, None].expand(2, 4, 3, 5)
+            return F.relu(self.depth(image) * 1.5 + 0.25), self.twice(x) * 2.0 + self.twice(x)
+
+    found = counts(same(Norm().eval(), torch.rand(2, 5, 3)))
+    assert (found.get("MUL"), found["ADD"]) == (1, 1)  # what two take stays
+
+
 def test_linear_after_flattening() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 5), nn.Flatten(), nn.Linear(4, 2))
     assert "RESHAPE" not in counts(same(module.eval(), torch.rand(2, 3, 5, 5)))
@@ -365,6 +385,15 @@ def test_tanh_is_never_fused() -> None:
 
 def test_linear_keeps_all_axes() -> None:
     same(nn.Linear(4, 5), torch.rand(2, 3, 4))
+
+
+def test_whole_numbers_of_64_bits_that_are_known_to_be_small() -> None:
+    """FLOOR_DIV has no kernel of i64: places divided by a count are computed in i32."""
+    same(Fn(lambda x: x.topk(3, -1)[1] // 2 + x.argsort(-1)[..., :3] // 4), torch.rand(2, 9))
+    x = td.input("x", (3,), "i64")
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": td.floor_divide(x, 2)}))
+    with pytest.raises(td.UnsupportedError, match="TFLite has no binary floor_divide of i64"):
+        dag.to_tflite()
 
 
 def test_slices_backwards_reach_the_first_entry() -> None:

@@ -9,13 +9,17 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from tdagger.frameworks.tflite.emit.composites import fields
 from tdagger.frameworks.tflite.emit.images import image
+from tdagger.graph import topological
+from tdagger.interpret import computed
 from tdagger.library import matmul, mean, rsqrt, softmax, square
 from tdagger.library.attention import _heads as heads  # pyright: ignore[reportPrivateUsage]
 from tdagger.library.linear import linear
 from tdagger.op import Value
-from tdagger.ops.elementwise import cast, equal, greater_equal, neg, not_, where
+from tdagger.ops.elementwise import cast, equal, floor_divide, greater_equal, neg, not_, where
 from tdagger.ops.indexing import Argsort
 from tdagger.ops.source import Const, Iota, iota
 from tdagger.ops.structure import permute, reduce, transpose, unsqueeze
@@ -122,9 +126,6 @@ def _attention(v: Value) -> Value | None:
 
 def _may_exclude(mask: Value) -> bool:
     """Whether a row of a mask may be excluded wholly: not if it is constant and none is."""
-    from tdagger.graph import topological
-    from tdagger.interpret import computed
-
     if mask.type.size > 1 << 22 or any(not v.args and not isinstance(v.op, Const | Iota) for v in topological([mask])):
         return True
     data = computed(mask)
@@ -173,6 +174,49 @@ def _argsort(v: Value) -> Value | None:
     return Argsort(axis, True)(turned)
 
 
+# --- whole numbers -----------------------------------------------------------------------------------------
+
+
+def _floor_divide(v: Value) -> Value | None:
+    """Whole numbers of 64 bits that are known to be of fewer."""
+    x, y = v.args
+    if v.dtype.name != "i64" or max(most(x), most(y)) >= 2**31:
+        return None
+    return cast(floor_divide(cast(x, "i32"), cast(y, "i32")), "i64")
+
+
+def most(value: Value) -> float:
+    """What no entry of whole numbers is beyond, by what it is made of; infinity if that isn't known."""
+    known: dict[Value, float] = {}
+    for v in topological([value]):
+        known[v] = _most(v, [known[a] for a in v.args])
+    return known[value]
+
+
+#: Ops of which every entry is one of an argument's.
+_MOVES = frozenset({"permute", "group", "ungroup", "reshape", "slice", "repeat", "concat", "stop_gradient"})
+
+
+def _most(v: Value, args: list[float]) -> float:
+    op: Any = v.op
+    if isinstance(op, Const):
+        return float(np.abs(op.data.astype(np.float64)).max(initial=0)) if op.dtype.is_int else math.inf
+    if isinstance(op, Iota):
+        return float(op.size)
+    if op.name in ("argsort", "argmax", "argmin"):
+        return float(v.args[0].shape[op.axis])
+    if op.name == "item" and v.args[0].op.name in ("topk", "sort") and op.index == 1:
+        return float(v.args[0].args[0].shape[v.args[0].op.attributes["axis"]])
+    if op.name == "cast" and v.dtype.is_int:
+        own = v.args[0].dtype
+        return min(args[0], 2.0 ** (8 * own.bytes)) if own.is_int and own.bytes < v.dtype.bytes else args[0]
+    if op.name in _MOVES:
+        return max(args)
+    if op.name == "gather":
+        return args[0]
+    return math.inf
+
+
 # --- images ------------------------------------------------------------------------------------------------
 
 
@@ -207,6 +251,7 @@ IDENTITIES: Mapping[str, Callable[[Value], Any]] = {
     "softmax": _along_last(_again),
     "log_softmax": _along_last(_again),
     "argsort": _argsort,
+    "binary floor_divide": _floor_divide,
     "pixel_shuffle_last": _shuffle,
     "pixel_unshuffle_last": _unshuffle,
 }

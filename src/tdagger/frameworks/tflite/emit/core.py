@@ -61,13 +61,17 @@ def binary(op: str) -> Any:
     return write
 
 
-def _add(w: Writer, v: Value) -> int:
-    """A sum; with a constant of each channel it is part of the layer before."""
-    for x, y in (v.args, v.args[::-1]):
-        found = w.biased(x, y, v) if w.is_static(y) and not w.is_static(x) else None
-        if found is not None:
-            return found
-    return binary("ADD")(w, v)
+def _merging(op: str) -> Any:
+    """The row's function of a sum or a product: with a constant of each channel it is part of the layer before."""
+
+    def write(w: Writer, v: Value) -> int:
+        for x, y in (v.args, v.args[::-1]):
+            found = w.merged(x, y, v, op == "MUL") if w.is_static(y) and not w.is_static(x) else None
+            if found is not None:
+                return found
+        return binary(op)(w, v)
+
+    return write
 
 
 def _shift_right(w: Writer, v: Value) -> int:
@@ -258,7 +262,7 @@ CORE: dict[str, Row] = {
     "unary sign": _row(types("f32 i32"), unary("SIGN")),
     "unary not": _row(types("bool"), unary("LOGICAL_NOT")),
     **{f"binary {k}": _row(t, binary(op)) for k, t, op in (
-        ("multiply", _NUMBERS, "MUL"), ("max", _NUMBERS, "MAXIMUM"),
+        ("max", _NUMBERS, "MAXIMUM"),
         ("min", _NUMBERS, "MINIMUM"), ("equal", types("f32 i32 i64 bool"), "EQUAL"),
         ("not_equal", types("f32 i32 i64 bool"), "NOT_EQUAL"), ("less", _NUMBERS, "LESS"),
         ("less_equal", _NUMBERS, "LESS_EQUAL"), ("greater", _NUMBERS, "GREATER"),
@@ -266,7 +270,8 @@ CORE: dict[str, Row] = {
         ("bitwise_xor", types("i32 i16 i8 u8"), "BITWISE_XOR"),
         ("atan2", _F32, "ATAN2"), ("floor_divide", types("i32"), "FLOOR_DIV"),
     )},
-    "binary add": _row(_NUMBERS, _add),
+    "binary add": _row(_NUMBERS, _merging("ADD")),
+    "binary multiply": _row(_NUMBERS, _merging("MUL")),
     "binary shift_right": _row(types("i32"), _shift_right),
     "where": _row(types("bool", "f32 i32 i64 i16 i8 u8 bool"), _where),
     "cast": _row(types("f32 i32 i64 i16 i8 u8 bool f16 f64 u32 u16 bf16"), _cast),

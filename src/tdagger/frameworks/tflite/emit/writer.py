@@ -122,6 +122,13 @@ def _inputs_of(value: Value) -> dict[str, Value]:
     return {v.op.leaf: v for v in topological([value]) if isinstance(v.op, Input)}
 
 
+def _scaled(op: str, weight: Array, numbers: Array) -> Array:
+    """A weight with its output channels scaled: the last axis of a depthwise one, else the first."""
+    if op == "DEPTHWISE_CONV_2D":
+        return weight * numbers
+    return weight * numbers.reshape(-1, *(1,) * (weight.ndim - 1))
+
+
 class Writer:
     """Writes the operators of one graph. Rows call :meth:`ref`, :meth:`operands`, :meth:`constant` and :meth:`op`."""
 
@@ -140,6 +147,7 @@ class Writer:
         self._taken: set[str] = set()
         self._maker: dict[int, tuple[Operator, Value]] = {}
         self._writing: Value | None = None
+        self._merged: dict[Value, tuple[Operator, Value]] = {}
         changing = set(graph.updates)
         for value in graph.values:
             if is_static(value, self.static, changing):
@@ -243,33 +251,62 @@ class Writer:
         made.options.fusedActivationFunction = activation
         return made.outputs[0]
 
-    def biased(self, value: Value, addend: Value, total: Value) -> int | None:
-        """The tensor of ``total = value + addend`` where the layer that makes ``value`` can take that as its bias."""
-        made = self._only(value)
-        small = unbroadcast(addend)
-        if made is None or made.name not in _LAYERS or made.options.fusedActivationFunction != NONE:
-            return None
-        channels = value.shape[-1]
-        bias = self.part.tensors[made.inputs[2]] if made.inputs[2] >= 0 else None
-        if small.type.size not in (1, channels) or (small.type.size > 1 and small.shape[-1] != channels):
-            return None
-        if value.dtype is not small.dtype or (bias is not None and bias.load is None):
-            return None
-        before = None if bias is None else bias.load
+    def merged(self, value: Value, other: Value, total: Value, scales: bool) -> int | None:
+        """The tensor of ``total``: a value with a constant of each channel added, or multiplied (``scales``).
 
-        def load() -> Array:
-            more = np.broadcast_to(self._computed(small).reshape(-1), (channels,))
-            return np.array(more if before is None else before() + more)
+        That is the layer that makes the value with another bias and other weights; None if there is none.
+        """
+        layer, small = self._layer(value), unbroadcast(other)
+        channels = value.shape[-1:]
+        if layer is None or (small.type.size != 1 and small.shape[-1:] != (small.type.size,)):
+            return None
+        made, base = layer
+        if (small.type.size,) not in ((1,), channels) or value.dtype is not small.dtype:
+            return None
+        weight, bias = (self.part.tensors[i] if i >= 0 else None for i in made.inputs[1:3])
+        if (bias is not None and bias.load is None) or weight is None or (scales and weight.load is None):
+            return None
 
-        name = self._static_name(small, "bias") if bias is None else f"{bias.name}.added"
-        made.inputs[2] = self._tensor(name, TensorType((channels,), value.dtype), load)
+        def numbers() -> Array:
+            return np.broadcast_to(self._computed(small).reshape(-1), channels)
+
+        if scales:
+            made.inputs[1] = self._changed(weight, lambda a: _scaled(made.name, a, numbers()))
+        if bias is not None:
+            made.inputs[2] = self._changed(bias, lambda a: a * numbers() if scales else a + numbers())
+        elif not scales:
+            type_ = TensorType(channels, value.dtype)
+            made.inputs[2] = self._tensor(self._static_name(small, "bias"), type_, lambda: np.array(numbers()))
+        self._merged[total] = made, base
         number = made.outputs[0]
-        self._maker[number] = (made, total)
-        return number
+        if base.type is total.type:
+            self._maker[number] = made, total
+        return self.reshape(number, base.shape, total.type)
+
+    def _changed(self, tensor: Tensor, change: Callable[[Array], Array]) -> int:
+        load = tensor.load
+        assert load is not None
+        return self._tensor(f"{tensor.name}.merged", tensor.type, lambda: change(load()))
+
+    def _layer(self, value: Value) -> tuple[Operator, Value] | None:
+        """The layer that makes a value, and what it makes: the value has it in another shape, but for the channels."""
+        if value in self._merged and self._is_only(value):
+            found = self._merged[value]
+            return found if found[0].options.fusedActivationFunction == NONE else None
+        base = value
+        while is_reshape(base) and self._is_only(base) and base.args[0].shape[-1:] == base.shape[-1:]:
+            base = base.args[0]
+        made = self._only(base)
+        fits = made is not None and made.name in _LAYERS and made.options.fusedActivationFunction == NONE
+        return (made, base) if made is not None and fits else None
+
+    def _is_only(self, value: Value) -> bool:
+        """Whether one other value takes a value, which no output is."""
+        return value not in self.static and value not in self.outputs and len(self.users.get(value, ())) == 1
 
     def _only(self, value: Value) -> Operator | None:
         """The operator that makes a value which one other value takes, and no output is."""
-        if value in self.static or value in self.outputs or len(self.users.get(value, ())) != 1:
+        if not self._is_only(value):
             return None
         number = self.ref(value)
         made = self._maker.get(number) if isinstance(number, int) else None
