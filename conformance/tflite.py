@@ -107,7 +107,9 @@ def work(path: Path, subject: Subject) -> Row:
     row["lies"] = [str(w.message).partition("aren't used: ")[2] for w in told]
     row |= {"values": len(dag.graph), "open": dag.source is not None, "macs": dag.cost().macs}
     given = drawn(dag)
-    wanted = by_runtime(path, *given, engine="DEF")
+    found = by_runtime(path, *given, engine="DEF")
+    noise = [distance(a, b) for a, b in zip(by_runtime(path, *near(given), engine="DEF"), found, strict=True)]
+    wanted = Expected(found, [max(n, ALLOWED) if b.dtype.kind == "f" else 1 for n, b in zip(noise, found, strict=True)])
     row["engines"] = _engines(path, given, wanted)
     row["numpy"] = error(as_list(dag.run(*given)), wanted)
     row["torch"] = error(by_torch(dag, *given), wanted)
@@ -117,6 +119,13 @@ def work(path: Path, subject: Subject) -> Row:
         except (td.TDaggerError, RuntimeError) as e:
             row[name] = f"refused: {' '.join(str(e).split())[:300]}"
     return row
+
+
+class Expected(NamedTuple):
+    """What the interpreter gives, and how far outputs may be from it: as far as it is itself on inputs 1e-6 apart."""
+
+    outputs: Sequence[np.ndarray]
+    allowed: Sequence[float]
 
 
 def drawn(dag: td.TensorDAG, seed: int = 0) -> list[np.ndarray]:
@@ -134,29 +143,26 @@ def near(given: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [a * (1 + 1e-6 * rng.standard_normal(a.shape)).astype(a.dtype) if a.dtype.kind == "f" else a for a in given]
 
 
-def error(found: Sequence[Any], wanted: Sequence[Any]) -> str:
+def error(found: Sequence[Any], wanted: Expected) -> str:
     """``ok`` and the largest difference, or ``WRONG`` and where; of integers in steps."""
-    worst = 0.0
-    for i, (a, b) in enumerate(zip(found, wanted, strict=True)):
+    worst, noisy = 0.0, False
+    for i, (a, b, allowed) in enumerate(zip(found, *wanted, strict=True)):
         apart = distance(a, b)
-        if not apart <= (ALLOWED if b.dtype.kind == "f" else 1):
+        if not apart <= allowed:
             return f"WRONG: output {i} is {apart:.2g} off"
-        worst = max(worst, apart)
-    return f"ok {worst:.1g}"
+        worst, noisy = max(worst, apart), noisy or (b.dtype.kind == "f" and apart > ALLOWED)
+    return f"ok {worst:.1g}{' (noise)' if noisy else ''}"
 
 
-def _engines(path: Path, given: Sequence[np.ndarray], wanted: Sequence[Any]) -> str:
-    """The runtime without XNNPACK; where that differs, the runtime itself on inputs that are 1e-6 apart, too."""
+def _engines(path: Path, given: Sequence[np.ndarray], wanted: Expected) -> str:
+    """The runtime without XNNPACK."""
     try:
-        found = error(by_runtime(path, *given, engine="NOX"), wanted)
+        return error(by_runtime(path, *given, engine="NOX"), wanted)
     except RuntimeError as e:
         return f"can't: {str(e).splitlines()[0]}"
-    if found.startswith("ok"):
-        return found
-    return f"{found}; on inputs 1e-6 apart: {error(by_runtime(path, *near(given), engine='DEF'), wanted)}"
 
 
-def _onnx(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: Sequence[Any]) -> str:
+def _onnx(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: Expected) -> str:
     import onnxruntime
 
     options: Any = onnxruntime.SessionOptions()
@@ -165,10 +171,10 @@ def _onnx(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: Se
         dag.to_onnx(f"{folder}/m.onnx")
         session = onnxruntime.InferenceSession(f"{folder}/m.onnx", options, providers=["CPUExecutionProvider"])
         found = session.run(None, dict(zip(dag.graph.inputs, given, strict=True)))
-    return error(found[: len(wanted)], wanted)
+    return error(found[: len(wanted.outputs)], wanted)
 
 
-def _batched(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: Sequence[Any], how: str) -> str:
+def _batched(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: Expected, how: str) -> str:
     """The axis of the first dimension of the first input: of another size, or gone."""
     if dag.graph.updates:
         return "refused: it has state of one batch"
@@ -178,27 +184,28 @@ def _batched(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted:
     if how == "unbatch":
         changed = dag.unbatch(name)
         found = as_list(changed.run(*[a[0] for a in given]))
-        return error([a.reshape(b.shape) for a, b in zip(found, wanted, strict=True)], wanted)
+        return error([a.reshape(b.shape) for a, b in zip(found, wanted.outputs, strict=True)], wanted)
     changed = dag.resize({name: BATCH})
     more = [np.concatenate([a, *(np.roll(a, k, -1) for k in range(1, BATCH))]) for a in given]
     each = [by_runtime(path, *[a[k : k + 1] for a in more], engine="DEF") for k in range(BATCH)]
-    return error(as_list(changed.run(*more)), [np.concatenate(x) for x in zip(*each, strict=True)])
+    together = [np.concatenate(x) for x in zip(*each, strict=True)]
+    return error(as_list(changed.run(*more)), Expected(together, wanted.allowed))
 
 
-def _resize(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: Sequence[Any]) -> str:
+def _resize(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: Expected) -> str:
     return _batched(path, dag, given, wanted, "resize")
 
 
-def _unbatch(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: Sequence[Any]) -> str:
+def _unbatch(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: Expected) -> str:
     return _batched(path, dag, given, wanted, "unbatch")
 
 
-def _optimize(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: Sequence[Any]) -> str:
+def _optimize(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: Expected) -> str:
     small = dag.optimize()
     return f"{error(by_torch(small, *given), wanted)} ({len(dag.graph)} to {len(small.graph)} values)"
 
 
-def _state(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: Sequence[Any]) -> str:
+def _state(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: Expected) -> str:
     """All of the state in each of many calls, entry by entry, in steps."""
     if not dag.graph.updates:
         return ""
@@ -246,8 +253,11 @@ def twins(files: Sequence[Path]) -> list[Row]:
         first = td.from_tflite(a[0], inputs={key: shape})
         second = td.from_onnx(b[0], inputs={name: shape} if name else None)
         x = (np.random.default_rng(0).standard_normal(shape) * (1000 if "mel" in own else 1)).astype(np.float32)
-        found = td.diff(first, second, x)
-        rows.append({"tflite": own, "onnx": other, "verdict": found.verdict, "says": str(found).splitlines()[0]})
+        rows.append({"tflite": own, "onnx": other, "says": str(td.diff(first, second, x)).splitlines()[0]})
+        if "embedding" in own:  # the file in ONNX has a ReLU before its first batch norm that the other hasn't
+            linear = second.replace(td.relu, lambda y: y + 0.0)
+            says = str(td.diff(first, linear, x)).splitlines()[0]
+            rows.append({"tflite": own, "onnx": f"{other} without its one ReLU", "says": says})
         print(rows[-1], flush=True)
     return rows
 
@@ -301,8 +311,8 @@ def _files_page(rows: Sequence[Row], pairs: Sequence[Row]) -> list[str]:
     lines = [
         "", "## Real files", "",
         f"Differences are of the largest number of an output, or of 1 where that is less (allowed: {ALLOWED:g}; "
-        "integers: a step). *runtimes* is the interpreter with XNNPACK against itself without it, on the same inputs.",
-        "",
+        "integers: a step). *runtimes* is the interpreter with XNNPACK against itself without it, on the same inputs. "
+        "Where the interpreter's own results are further apart on inputs 1e-6 apart, so far is allowed (*noise*).", "",
         "| file | bytes | import | values | runtimes | numpy | torch | ONNX | resized to 8 | unbatched | optimised |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -326,7 +336,7 @@ def _files_page(rows: Sequence[Row], pairs: Sequence[Row]) -> list[str]:
 
 def main(arguments: Sequence[str]) -> None:
     """One part anew, and the page of all."""
-    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    found: dict[str, Any] = {}
     what, argument = arguments[0], arguments[1]
     if what == "ops":
         found["ops"] = {"seeds": int(argument), "rows": operators(int(argument))}
@@ -339,6 +349,7 @@ def main(arguments: Sequence[str]) -> None:
                 print(rows[-1], flush=True)
         found["files"], found["twins"] = rows, twins(files)
     RESULTS.parent.mkdir(exist_ok=True)
+    found = {**(json.loads(RESULTS.read_text()) if RESULTS.exists() else {}), **found}
     RESULTS.write_text(json.dumps(found, indent=1))
     PAGE.write_text(page(found))
 

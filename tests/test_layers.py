@@ -29,13 +29,17 @@ LAYERS = [
         "program",
         "comparison",
         "prune",
+        "quantization",
         "file",
         "frameworks",
         "cli",
     ],
 ]
 # What may be imported under frameworks/ only, and there only when used.
-FRAMEWORKS = {"torch", "torchvision", "timm", "transformers", "onnx", "coremltools", "tensorflow", "jax"}
+FRAMEWORKS = {
+    *["torch", "torchvision", "timm", "transformers", "onnx", "coremltools", "tensorflow", "jax"],
+    *["ai_edge_litert", "flatbuffers"],
+}
 
 SRC = Path(__file__).parent.parent / "src"
 MODULES = {

@@ -30,7 +30,7 @@ from tdagger.graph import Graph, bulk, op_counts, rebuild
 from tdagger.interpreter import Interpreter
 from tdagger.later import later
 from tdagger.layers import network
-from tdagger.library import *  # noqa: F403
+from tdagger.library import *  # noqa: F403  # pyright: ignore[reportAssignmentType]
 from tdagger.op import Op, Value, core_ops
 from tdagger.ops import *  # noqa: F403
 from tdagger.ops import __all__ as _ops
@@ -186,6 +186,75 @@ def distill(student: TensorDAG, teacher: TensorDAG, **options: Any) -> Any:
     return later("torch.distill")(student, teacher, **options)
 
 
+def prepare(dag: TensorDAG, scheme: Any = "x86", **options: Any) -> Any:
+    """A network with observers where a target quantizes it: call it on data, then ``convert()``.
+
+    ``scheme`` is a target's name or a :class:`tdagger.quantization.profile.Profile`; ``activation`` and ``weight`` are
+    other :class:`~tdagger.quantization.profile.Numbers` (or the name of an element type) than its own; ``keep`` names
+    ops, modules or weights that stay in float, with wildcards, or is a function of values. ``framework`` runs it: torch
+    or numpy. Norms are folded first. InputError where data has NaN or infinities, with the value, and for a network of
+    which nothing is quantized. See docs/quantization.md.
+
+    >>> import numpy as np, tdagger as td
+    >>> prepared = td.prepare(td.layers.linear(4, 3), framework="numpy")
+    >>> prepared(np.float32([[1, 2, 3, 4]])).shape
+    (1, 3)
+    >>> sorted(prepared.convert().weights)
+    ['bias', 'bias_scale', 'weight', 'weight_scale']
+    """
+    return later("prepare")(dag, scheme, **options)
+
+
+def quantize(dag: Any, data: Any = None, target: Any = "x86", **options: Any) -> Any:
+    """A network in numbers of few bits: data is run through it for the ranges of activations.
+
+    ``data`` is any iterable of what the network takes: one argument, a tuple of them or a dict of them by name.
+    ``target``: x86, arm, onnxruntime, xnnpack, tflite, coreml, gpu-weight-only (which needs no data), or a Profile; the
+    options are those of :func:`prepare`, ``rounding`` (:data:`tdagger.quantization.weights.Rounding`) and ``correct``:
+    biases are changed so that the means of channels stay, for which data is read twice. ``target=dict(sqnr=30)`` keeps
+    the ops in float that change most, as few as give results of so many dB; ``scheme`` then is the target.
+
+    Of a value, it is the op of this name: :func:`tdagger.library.quantize`.
+
+    >>> import numpy as np, tdagger as td
+    >>> small = td.quantize(td.layers.linear(4, 3), [np.ones((1, 4), "f")], "x86")
+    >>> small.weights["weight"].dtype, [v.op.name for v in small.values if v.args]
+    (dtype('int8'), ['quantize', 'dequantize', 'dequantize', 'dequantize', 'linear'])
+    """
+    if isinstance(dag, TensorDAG):
+        return later("quantize")(dag, data, target, **options)
+    given = [a for a in (data,) if a is not None]
+    return library.quantize(dag, *given, **options)
+
+
+def dequantize(dag: Any, *args: Any, **options: Any) -> Any:
+    """A network of quantized values back in float: weights as what their numbers stand for, activations not rounded.
+
+    Of a value, it is the op of this name: :func:`tdagger.library.dequantize`.
+
+    >>> import numpy as np, tdagger as td
+    >>> small = td.quantize(td.layers.linear(4, 3), [np.ones((1, 4), "f")])
+    >>> [v.op.name for v in td.dequantize(small).values]
+    ['input', 'parameter', 'parameter', 'linear']
+    """
+    if isinstance(dag, TensorDAG):
+        return later("dequantize")(dag, *args, **options)
+    return library.dequantize(dag, *args, **options)
+
+
+def sensitivity(dag: TensorDAG, data: Any, target: Any = "x86", **options: Any) -> Any:
+    """What quantizing each op alone does to its result on data: a list, the worst first; docs/quantization.md.
+
+    Each has ``value``, ``module``, ``sqnr`` (dB, of the op's own result) and ``share`` of the weights' bytes. Data is
+    read twice; the options are those of :func:`prepare`.
+
+    >>> import numpy as np, tdagger as td
+    >>> [found.op for found in td.sensitivity(td.layers.linear(4, 3), [np.ones((1, 4), "f")])]
+    ['linear']
+    """
+    return later("sensitivity")(dag, data, target, **options)
+
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -193,9 +262,9 @@ __all__ = [
     "Interpreter", "NoInverseError", "Op", "Origin", "Pipeline", "Program", "Rule", "SafeDAG", "SourceError",
     "TDaggerError", "TensorDAG", "TensorType", "TypeMismatchError", "UnsupportedError", "Value", "bounded", "bulk",
     "composite", "composites",
-    "core_ops", "debug", "diff", "distill", "from_onnx", "from_tflite", "from_torch", "from_torchscript",
-    "from_transformers",
-    "generate_program",
-    "if_", "layers", "length", "load", "network", "op_counts", "parse", "passes", "program", "rebuild", "rule",
-    "set_state", "show", "state", "switch", "upto", "while_loop", *_ops, *library.__all__,
+    "core_ops", "debug", "dequantize", "diff", "distill", "from_onnx", "from_tflite", "from_torch",
+    "from_torchscript", "from_transformers", "generate_program",
+    "if_", "layers", "length", "load", "network", "op_counts", "parse", "passes", "prepare", "program", "quantize",
+    "rebuild", "rule",
+    "sensitivity", "set_state", "show", "state", "switch", "upto", "while_loop", *_ops, *library.__all__,
 ]  # fmt: skip  # pyright: ignore[reportUnsupportedDunderAll]

@@ -15,6 +15,7 @@ from tdagger.cli.cost import cost
 from tdagger.cli.diff import diff
 from tdagger.cli.measure import Difference, differences, report
 from tdagger.cli.prune import prune
+from tdagger.cli.quantize import quantize
 from tdagger.cli.target import Target
 from tdagger.cli.timing import calibrate, predict, profile
 from tdagger.errors import AttributeValueError
@@ -67,6 +68,8 @@ def tdagger(
       tdagger convert my_package.models:build network.pt2 --shape x=1,3,64,64
 
       tdagger prune timm:resnet50 --flops 50% --importance l2 -o small.pt2
+
+      tdagger quantize timm:resnet50 --data images.npz -o q.onnx
     """
 
 
@@ -182,5 +185,5 @@ def convert(
 
 
 # Commands that have a file of their own.
-for command in (cost, compare, diff, prune, profile, predict, calibrate):
+for command in (cost, compare, diff, prune, quantize, profile, predict, calibrate):
     app.command()(command)

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -218,3 +220,19 @@ def nearest(name: str, names: Iterable[str]) -> str:
     by_lower = {n.lower(): n for n in names}
     close = difflib.get_close_matches(name.lower(), by_lower, n=4, cutoff=0.6)
     return f"; did you mean {', '.join(by_lower[c] for c in close)}?" if close else ""
+
+
+def named_object(module: str, path: str) -> Any:
+    """What is called ``module:path``, of modules in the current folder too; SourceError if there is nothing."""
+    name = f"{module}:{path}"
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as e:
+        raise SourceError(f"{name}: there is no module {e.name!r} here or on the Python path") from e
+    for step in path.split("."):
+        if not hasattr(found, step):
+            raise SourceError(f"{name}: {step!r} is not in {module}{nearest(step, dir(found))}")
+        found = getattr(found, step)
+    return found

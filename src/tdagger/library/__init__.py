@@ -92,6 +92,7 @@ from tdagger.library.pool import (
     max_pool_with_indices,
     max_unpool,
 )
+from tdagger.library.quantized import dequantize, fake_quantize, quantize, quantize_dynamic
 from tdagger.library.random import (
     SEED,
     alpha_dropout_train,
@@ -198,6 +199,7 @@ __all__ = [
     "convolution",
     "convolution_transpose",
     "copysign",
+    "dequantize",
     "diagonal",
     "digamma",
     "divide",
@@ -210,6 +212,7 @@ __all__ = [
     "erfcx",
     "exp2",
     "exponential",
+    "fake_quantize",
     "fft",
     "filled",
     "fmax",
@@ -273,6 +276,8 @@ __all__ = [
     "polar",
     "prelu",
     "quantile",
+    "quantize",
+    "quantize_dynamic",
     "random_integers",
     "reflect_pad",
     "relu",

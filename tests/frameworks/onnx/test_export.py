@@ -151,6 +151,20 @@ def test_as_few_nodes_as_there_are_operators(function: Any, ops: dict[str, int])
     same(model, module, x)
 
 
+def test_padding_behind_a_transpose_is_of_every_axis() -> None:
+    """onnxruntime moves Transposes behind Pads, and loses which axes several Pads that share their numbers are for."""
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        for _ in range(2):
+            x = F.pad(F.relu(x.permute(0, 2, 3, 1)), (0, 2)).permute(0, 3, 1, 2)
+        return x
+
+    x = torch.rand(1, 3, 2, 2)
+    model, _ = exported(Fn(function), x)
+    same(model, Fn(function), x)
+    assert {len(n.input) for n in model.graph.node if n.op_type == "Pad"} == {3}
+
+
 def test_outputs_that_are_inputs_weights_and_one_another() -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:

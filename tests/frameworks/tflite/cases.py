@@ -228,7 +228,10 @@ def add_n(rng: Rng) -> Case:
 
 @case("SELECT")
 def select(rng: Rng) -> Case:
-    shape = shape_of(rng, 2, 3)
+    shape = (
+        int(rng.integers(2, 5)),
+        *shape_of(rng, 1, 2),
+    )  # of one entry the kernel leaves the shape as it is declared
     condition = shape if rng.integers(2) else shape[:1]
     return one("SELECT", [numbers(rng, condition, "bool"), numbers(rng, shape), numbers(rng, shape)], ["f32"], 0)
 
@@ -282,6 +285,41 @@ def fake_quant(rng: Rng) -> Case:
     low, high = -float(rng.uniform(0, 2)), float(rng.uniform(0.5, 3))
     bits = int(rng.choice([4, 8, 16]))
     return one("FAKE_QUANT", [numbers(rng, (3, 40)) * 2], ["f32"], 1e-5, min=low, max=high, numBits=bits)
+
+
+@case("DENSIFY")
+def densify(rng: Rng) -> Case:
+    """A matrix of blocks of 2 x 4 or of rows, of which some are there; the other input shows it."""
+    blocks = bool(rng.integers(2))
+    rows, columns = (2, 4) if blocks else (1, 1)
+    table = rng.integers(0, 2, (4 // rows, 8 // columns)).astype(bool)
+    table[0, 0] = True
+    data = numbers(rng, (table.shape[0], table.shape[1], rows, columns))
+    p = s.SparsityParametersT()
+    p.traversalOrder = np.array([0, 1, 2, 3] if blocks else [0, 1], np.int32)
+    p.blockMap = np.array([0, 1] if blocks else [], np.int32)
+    lines, csr = s.DimensionMetadataT(), s.DimensionMetadataT()
+    lines.format, lines.denseSize = s.DimensionType.DENSE, table.shape[0]
+    csr.format = s.DimensionType.SPARSE_CSR
+    for name, values in (("Segments", [0, *np.cumsum(table.sum(1))]), ("Indices", np.nonzero(table)[1])):
+        vector = s.Int32VectorT()
+        vector.values = np.asarray(values, np.int32)
+        setattr(csr, f"array{name}", vector)
+        setattr(csr, f"array{name}Type", s.SparseIndexVector.Int32Vector)
+    p.dimMetadata = [lines, csr]
+    for n in (rows, columns) if blocks else ():
+        inner = s.DimensionMetadataT()
+        inner.format, inner.denseSize = s.DimensionType.DENSE, n
+        p.dimMetadata.append(inner)
+    b = Build()
+    x = b.input((4, 8))
+    w = b.const(data[table].reshape(-1), "f32", shape=(4, 8))
+    b.graph.tensors[w].sparsity = p
+    full, out = b.tensor((4, 8)), b.tensor((4, 8))
+    b.op("DENSIFY", [w], [full])
+    b.op("ADD", [x, full], [out])
+    b.output(out)
+    return Case(b.bytes(), [numbers(rng, (4, 8))], 0)
 
 
 @case("DEQUANTIZE")

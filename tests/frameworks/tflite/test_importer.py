@@ -1,5 +1,7 @@
 """What a file's tensors, subgraphs, signatures and variables become."""
 
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,16 @@ def test_buffers_behind_the_flatbuffer(tmp_path: Path) -> None:
     path.write_bytes(file + b"\0" * (at - size) + tail[:-1])
     with pytest.raises(td.SourceError, match=f"buffer 2 of .* to {at + len(tail)}, the file has"):
         td.from_tflite(path)
+
+
+def test_neither_onnx_nor_torch_is_needed() -> None:
+    code = (
+        "import sys; sys.modules.update(onnx=None, torch=None)\n"
+        "import tdagger as td; from pathlib import Path\n"
+        "print(td.from_tflite(sys.stdin.buffer.read()).name)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], input=small().bytes(), capture_output=True, check=True)
+    assert found.stdout.strip() == b"tflite"
 
 
 # --- sizes -------------------------------------------------------------------------------------------------
@@ -363,6 +375,31 @@ def test_what_cant_be_imported_is_told_at_once() -> None:
     assert "2 operators of 1 ops can't be imported" not in str(told.value)  # what depends on one isn't one
     assert "1 x Mystery: it is a custom operator" in str(told.value)
     assert "Unneeded" not in str(told.value)
+
+
+def test_scales_of_blocks() -> None:
+    """Of INT4 weights with a scale for each 32 entries of a row, in a tensor of f16."""
+    from ai_edge_litert import schema_py_generated as s
+
+    rng = np.random.default_rng(0)
+    b = Build()
+    x = b.input((1, 64))
+    whole = rng.integers(-8, 8, (2, 64))
+    raw = ((whole[:, 1::2] & 15) << 4 | (whole[:, ::2] & 15)).astype(np.uint8)
+    scales = np.array([[0.5, 2], [1, 0.25]], np.float16)
+    at = b.const(scales, "f16")
+    w = b.const(raw, s.TensorType.INT4, shape=(2, 64))
+    q, blocks = s.QuantizationParametersT(), s.BlockwiseQuantizationT()
+    blocks.scales, blocks.zeroPoints, blocks.blockSize = at, -1, 32
+    q.detailsType, q.details = s.QuantizationDetails.BlockwiseQuantization, blocks
+    b.graph.tensors[w].quantization = q
+    out = b.tensor((1, 2))
+    b.op("FULLY_CONNECTED", [x, w, -1], [out])
+    b.output(out)
+    given = rng.integers(-126, 127, (1, 64)).astype(F)
+    given[0, 0] = 127  # so that rounding it to 8 bits changes nothing
+    wanted = given @ (whole * np.repeat(scales.astype(F), 32, 1)).T
+    np.testing.assert_allclose(by_numpy(b.bytes(), given)[0], wanted, rtol=1e-6)
 
 
 def test_custom_operators_are_external_if_asked() -> None:

@@ -13,6 +13,7 @@ from ai_edge_litert import schema_py_generated as s
 
 import tdagger as td
 from tdagger.frameworks.tflite.schema import opened
+from tdagger.frameworks.tflite.sparse import Level, Sparsity, dense
 from tests.frameworks.tflite.build import Build
 from tests.frameworks.tflite.test_importer import branching, counting, looping, small, two
 
@@ -143,6 +144,26 @@ def test_tables_that_refer_to_each_other_over_and_over() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 20 * len(data)
+
+
+@pytest.mark.parametrize(("what", "told"), [
+    ("order", "isn't that of"), ("segments", "fewer segments|room for"), ("indices", "room for|beyond its shape"),
+    ("values", "values for"),
+])  # fmt: skip
+def test_sparse_data_that_doesnt_fit(what: str, told: str) -> None:
+    levels = [Level(4, None, None), Level(0, np.array([0, 1, 1, 2, 4]), np.array([1, 0, 2, 3]))]
+    order, values = (0, 1), np.ones(4, "f")
+    assert dense(values, (4, 4), Sparsity(order, (), tuple(levels))).sum() == 4
+    if what == "order":
+        order = (0, 0)
+    elif what == "segments":
+        levels[1] = levels[1]._replace(segments=np.array([0, 1]))
+    elif what == "indices":
+        levels[1] = levels[1]._replace(indices=np.array([1, 0, 2, 9]))
+    else:
+        values = values[:3]
+    with pytest.raises(td.SourceError, match=told):
+        dense(values, (4, 4), Sparsity(order, (), tuple(levels)))
 
 
 def test_subgraphs_that_call_each_other_forever() -> None:

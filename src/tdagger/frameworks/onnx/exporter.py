@@ -48,7 +48,7 @@ def to_onnx(
     made = _dynamic(dag, opset, dynamic) if dynamic else _made(dag, dag.graph, dag.origins, opset)
     model = _model(dag, made, opset, metadata)
     if path is None:
-        size = sum(t.type.bytes for t in made.tensors.values())
+        size = sum(t.bytes for t in made.tensors.values())
         if size + model.ByteSize() >= 2**31:
             raise InputError(
                 f"{shown(dag.name)} has {size} bytes of weights, more than a ModelProto holds: give a path"

@@ -74,7 +74,7 @@ HELD: dict[int, DType] = {
     _T.FLOAT8E8M0: DType.of("f32"),
 }
 #: The bits of each of these: those of less than 8 are packed.
-_BITS: dict[int, int] = {
+BITS: dict[int, int] = {
     **dict.fromkeys((_T.INT2, _T.UINT2), 2),
     **dict.fromkeys((_T.INT4, _T.UINT4, _T.FLOAT4E2M1), 4),
     **dict.fromkeys((_T.FLOAT8E4M3FNUZ, _T.FLOAT8E5M2FNUZ, _T.FLOAT8E8M0), 8),
@@ -178,7 +178,7 @@ class Tensors(Mapping[str, Array]):
         shape = _shape(proto.dims, name)
         if kind in HELD:
             dtype = HELD[kind]
-            bytes_ = -(-math.prod(shape) * _BITS[kind] // 8)
+            bytes_ = -(-math.prod(shape) * BITS[kind] // 8)
             wanted, field = bytes_, "int32_data"
         else:
             dtype = _dtype(kind, name)
@@ -204,7 +204,7 @@ class Tensors(Mapping[str, Array]):
             start, file = self._place(proto, name, -1)
             type_ = self.types[name]
             if kind in HELD:
-                raw = np.frombuffer(file, np.uint8, -(-type_.size * _BITS[kind] // 8), start)
+                raw = np.frombuffer(file, np.uint8, -(-type_.size * BITS[kind] // 8), start)
                 return _held(_T(dims=shape, data_type=kind, raw_data=raw.tobytes()))
             count = type_.size
             return np.frombuffer(file, _RAW[kind], count, start).reshape(shape) if count else _empty(type_)

@@ -273,8 +273,6 @@ class Walk(Importing):
         return found
 
     def _leaf(self, tensor: Tensor) -> Value:
-        if tensor.sparse:
-            raise UnsupportedError(f"{shown(tensor.name)} is sparse, which isn't imported")
         key = tensor.buffer, tensor.kind, tensor.shape
         found = self.leaves.get(key)
         if found is not None:
@@ -297,11 +295,11 @@ class Walk(Importing):
         if tensor.blocks is not None:
             scales, zeros, block = tensor.blocks
             scale, zero = self._found(frame, scales), self._found(frame, zeros) if zeros > 0 else None
-            return blockwise(value, scale, zero, block)
+            return blockwise(value, scale, zero, block, tensor.kind)
         q = tensor.quantization
         if q is None or not _is_quantized(tensor):
             return value
-        return dequantized(value, q)
+        return dequantized(value, q, tensor.kind)
 
     def _found(self, frame: Frame, index: int) -> Value:
         found = self.find(frame, index) if 0 <= index < len(frame.graph.tensors) else None

@@ -26,6 +26,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as s
 
 from tdagger.errors import InputError, SourceError, UnsupportedError
+from tdagger.frameworks.tflite.sparse import Level, Sparsity, dense
 from tdagger.names import shown
 from tdagger.op import Array
 from tdagger.types import DType
@@ -40,6 +41,8 @@ DTYPES: dict[int, DType] = {
     }.items()
     if hasattr(s.TensorType, name)
 }  # fmt: skip
+#: A sparse tensor takes at most so many times the file's length.
+_WRITTEN_OUT = 64
 #: Bits of an element in the file, and whether it has a sign, where they are fewer than 8.
 NARROW: dict[int, tuple[int, bool]] = {
     getattr(s.TensorType, name): own
@@ -97,7 +100,8 @@ class Tensor(NamedTuple):
     quantization: Quantization | None
     variable: bool
     has_rank: bool
-    sparse: bool
+    #: How its data leaves out zeros.
+    sparse: Sparsity | None
     #: The tensor with the scales of each block (its index), and how long a block is.
     blocks: tuple[int, int, int] | None
 
@@ -155,6 +159,8 @@ class Model(NamedTuple):
         """The data of a constant tensor, in place but for elements of fewer than 8 bits."""
         dtype = _dtype(tensor)
         raw = self.buffer(tensor.buffer)
+        if tensor.sparse is not None:
+            return dense(np.frombuffer(raw, dtype.numpy), tensor.shape, tensor.sparse)
         if tensor.kind in NARROW:
             return unpacked(np.frombuffer(raw, np.uint8), math.prod(tensor.shape), *NARROW[tensor.kind]).reshape(
                 tensor.shape
@@ -169,6 +175,9 @@ class Model(NamedTuple):
         if not length or tensor.variable:
             return False
         dtype = _dtype(tensor)
+        if tensor.sparse is not None:
+            self._check_sparse(tensor, dtype)
+            return True
         bits = NARROW[tensor.kind][0] if tensor.kind in NARROW else dtype.bytes * 8
         wanted = -(-math.prod(tensor.shape) * bits // 8)
         if length != wanted:
@@ -177,6 +186,14 @@ class Model(NamedTuple):
                 f"{wanted}"
             )
         return True
+
+    def _check_sparse(self, tensor: Tensor, dtype: DType) -> None:
+        """Sparse data is of whole elements, and isn't a long tensor in a short file."""
+        length, size = self.buffers[tensor.buffer][1], math.prod(tensor.shape) * dtype.bytes
+        if tensor.kind in NARROW or length % dtype.bytes:
+            raise UnsupportedError(f"sparse tensor {shown(tensor.name)} has {length} bytes of {dtype}")
+        if size > _WRITTEN_OUT * len(self.data):
+            raise UnsupportedError(f"sparse tensor {shown(tensor.name)} takes {size} bytes written out")
 
 
 def unpacked(raw: Array, count: int, bits: int, signed: bool) -> Array:
@@ -415,12 +432,30 @@ def _tensor(r: _Reading, t: Any, buffers: int) -> Tensor:
     if t.Buffer() >= max(buffers, 1):
         raise SourceError(f"{r.name}: tensor {shown(name)} has buffer {t.Buffer()}, of {buffers} there are")
     quantization, blocks = _quantization(r, t.Quantization(), name, shape)
-    sparse = t.Sparsity() is not None
+    sparse = _sparsity(r, t.Sparsity())
     signature = signature if len(signature) == len(shape) else shape
     has_rank = bool(t.HasRank()) or bool(shape)
     return Tensor(
         name, shape, signature, t.Type(), t.Buffer(), quantization, bool(t.IsVariable()), has_rank, sparse, blocks
     )
+
+
+def _sparsity(r: _Reading, p: Any) -> Sparsity | None:
+    """How the data of a tensor leaves out zeros; None if it doesn't."""
+    if p is None:
+        return None
+    levels: list[Level] = []
+    for d in r.each(p.DimMetadataLength(), p.DimMetadata):
+        own = s.DimensionMetadataT.InitFromObj(d)
+        parts: list[Any] = [getattr(v, "values", None) for v in (own.arraySegments, own.arrayIndices)]
+        if own.format == s.DimensionType.SPARSE_CSR:
+            arrays = [np.asarray([] if v is None else v) for v in parts]
+            r.spend(sum(a.size for a in arrays))
+            levels.append(Level(int(own.denseSize), *arrays))
+        else:
+            levels.append(Level(int(own.denseSize), None, None))
+    order = r.numbers(p.TraversalOrderLength(), p.TraversalOrderAsNumpy)
+    return Sparsity(order, r.numbers(p.BlockMapLength(), p.BlockMapAsNumpy), tuple(levels))
 
 
 def _quantization(

@@ -46,7 +46,7 @@ class _ByNumpy(torch.autograd.Function):
         with np.errstate(all="ignore"):
             found = op.run(*arrays)
         several = found if isinstance(found, tuple) else (found,)
-        made = [_tensor_of(np.asarray(a), tensors[0].device if tensors else None) for a in several]
+        made = [tensor_of(np.asarray(a), tensors[0].device if tensors else None) for a in several]
         ctx.mark_non_differentiable(*[t for t in made if not t.is_floating_point()])
         return tuple(made) if isinstance(found, tuple) else made[0]
 
@@ -76,7 +76,8 @@ def to_numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
     return plain.contiguous().view(torch.int16 if bits is np.int16 else torch.uint8).numpy().view(DType.of(name).numpy)
 
 
-def _tensor_of(array: np.ndarray[Any, Any], device: Any) -> Tensor:
+def tensor_of(array: np.ndarray[Any, Any], device: Any = None) -> Tensor:
+    """The tensor of an array, on a device."""
     return from_numpy(array, DTYPES[DType.of(array.dtype).name]).to(device)
 
 
@@ -299,6 +300,57 @@ def straight_through(x: Tensor, new: Tensor) -> Tensor:
     out = x.clone()
     out.detach().copy_(new.detach())
     return out
+
+
+# --- numbers of few bits -------------------------------------------------------------------------------------
+
+
+def quantize(
+    x: Tensor, scale: Tensor, zero_point: Tensor | None, low: int, high: int, dtype: torch.dtype,
+    axis: int | None = None, block: int = 0,
+) -> Tensor:  # fmt: skip
+    """``round(x / scale) + zero_point`` in ``low`` to ``high``, NaN as ``low``: ONNX's QuantizeLinear."""
+    return _to_whole(x.to(scale.dtype) / _spread(scale, x, axis, block), x, zero_point, low, high, dtype, axis, block)
+
+
+def quantize_by_reciprocal(
+    x: Tensor, scale: Tensor, zero_point: Tensor | None, low: int, high: int, dtype: torch.dtype,
+    axis: int | None = None, block: int = 0,
+) -> Tensor:  # fmt: skip
+    """The same times the reciprocal of the scale, NaN as 0: torch's quantized_decomposed."""
+    times = _spread(1.0 / scale, x, axis, block)
+    y = x.float() * (times.float() if times.dim() == 0 else times)
+    return _to_whole(y, x, zero_point, low, high, dtype, axis, block, 0)
+
+
+def _to_whole(
+    y: Tensor, x: Tensor, zero_point: Tensor | None, low: int, high: int, dtype: torch.dtype, axis: int | None,
+    block: int, nothing: int | None = None,
+) -> Tensor:  # fmt: skip
+    y = (y.float() if y.element_size() < 4 else y).round()
+    y = y.double() if dtype is torch.int32 else y  # whose ends float32 doesn't hold
+    if zero_point is not None:
+        y = y + _spread(zero_point, x, axis, block).to(y.dtype)
+    limited = y.clamp(low, high)
+    return limited.nan_to_num(low if nothing is None else nothing).to(dtype)
+
+
+def dequantize(x: Tensor, scale: Tensor, zero_point: Tensor | None, axis: int | None = None, block: int = 0) -> Tensor:
+    """``(x - zero_point) * scale``."""
+    wide = torch.int64 if x.element_size() > 2 else torch.int32
+    less = x if zero_point is None else x.to(wide) - _spread(zero_point, x, axis, block).to(wide)
+    return less.to(scale.dtype) * _spread(scale, x, axis, block)
+
+
+def _spread(v: Tensor, x: Tensor, axis: int | None, block: int) -> Tensor:
+    """A scale in a shape that broadcasts with x: a number, one for each entry of an axis, or for each block of it."""
+    if v.numel() == 1:
+        return v.reshape(())
+    if axis is None:
+        return v
+    if not block:
+        return v.reshape(-1, *(1,) * (x.dim() - axis - 1))
+    return v.repeat_interleave(block, axis).narrow(axis, 0, x.shape[axis])
 
 
 def shift_right(x: Tensor, by: Tensor | int) -> Tensor:

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tdagger.composite import Composite
-from tdagger.frameworks.onnx.emit import core
-from tdagger.frameworks.onnx.emit.core import moved, with_shape
+from tdagger.frameworks.onnx.emit import core, quantized
+from tdagger.frameworks.onnx.emit.core import every_axis, moved, with_shape
 from tdagger.frameworks.onnx.emit.kernels import computed_in, takes
 from tdagger.frameworks.onnx.emit.recurrent import is_network, network
 from tdagger.frameworks.onnx.emit.writer import SAME, Row, Writer, has_sizes, permuted, unbroadcast
@@ -193,6 +193,9 @@ def transposed(w: Writer, weight: Value, dtype: DType, to: DType) -> str:
     turned[-1], turned[-2] = turned[-2], turned[-1]
     if turned == list(range(weight.rank)):
         return w.cast(w.ref(base), dtype, to)
+    quantized_matrix = quantized.transposed(w, weight)
+    if quantized_matrix is not None:
+        return w.cast(quantized_matrix, dtype, to)
     leaf = w.weight(weight)
     if leaf is not None and all(u.op.name == "linear" and u.args[0] is not leaf for u in w.users.get(leaf, ())):
         flipped = weight.type.with_shape(weight.shape[::-1])
@@ -718,13 +721,11 @@ def _samples(f: Fields, types: Sequence[TensorType]) -> bool:
 
 def _pad_mode(mode: str) -> Rule:
     def write(w: Writer, v: Value, f: Fields) -> str:
-        cut = [(i, p) for i, p in enumerate(f["widths"], v.rank - len(f["widths"])) if any(p)]
-        if not cut:
+        if not any(map(any, f["widths"])):
             return w.ref(v.args[0])
         to = computed_in("Pad", v.dtype, moves=True)
-        pads = w.ints([*[p[0] for _, p in cut], *[p[1] for _, p in cut]])
-        name = w.cast(w.ref(v.args[0]), v.dtype, to)
-        return w.cast(w.node("Pad", [name, pads, "", w.ints([i for i, _ in cut])], mode=mode), to, v.dtype)
+        pads = w.ints(every_axis([*[None] * (v.rank - len(f["widths"])), *f["widths"]]))
+        return w.cast(w.node("Pad", [w.cast(w.ref(v.args[0]), v.dtype, to), pads], mode=mode), to, v.dtype)
 
     def when(f: Fields, types: Sequence[TensorType]) -> bool:
         plain = all(n >= 0 for p in f["widths"] for n in p)
@@ -967,8 +968,14 @@ COMPOSITES: dict[str, Rule] = {
     # resizing
     "interpolate": Rule(_interpolate, _resizes),
     "grid_sample": Rule(_grid_sample, _samples),
+    # numbers of few bits
+    "quantize": Rule(quantized.quantize),
+    "dequantize": Rule(quantized.dequantize),
+    "quantize_dynamic": Rule(quantized.quantize_dynamic, lambda f, t: t[0].dtype is F32),
     **{name: Rule(_first) for name in SAME},
 }
+#: Those whose condition asks for the operator set too.
+_BY_OPSET = {"quantize": quantized.writes_quantize, "dequantize": quantized.writes_dequantize}
 
 
 def composite_row(value: Value, opset: int) -> Row | None:
@@ -980,6 +987,9 @@ def composite_row(value: Value, opset: int) -> Row | None:
     if rule is None or opset < rule.since:
         return None
     if rule.when is not None and not rule.when({**_missing(op), **op.attributes}, types):
+        return None
+    by_opset = _BY_OPSET.get(op.name)
+    if by_opset is not None and not by_opset(op.attributes, types, opset):
         return None
 
     def row(w: Writer, v: Value) -> Any:

@@ -495,15 +495,19 @@ def _pad(w: Writer, v: Value) -> Any:
     x = v.args[0]
     if any(p is not None and p[2] for p in op.widths):
         return _interleaved(w, v)
-    cut = [(i, p) for i, p in enumerate(op.widths) if p is not None and any(p)]
-    if not cut:
+    if not any(p is not None and any(p) for p in op.widths):
         return x
-    low, high, axes = [p[0] for _, p in cut], [p[1] for _, p in cut], [i for i, _ in cut]
     to = computed_in("Pad", v.dtype, moves=True)
     if v.dtype.name == "bool":  # its kernel pads with 0 whatever it is told
         to = I32
-    more = [w.ints([*low, *high]), w.cast(w.scalar(op.value, v.dtype), v.dtype, to), w.ints(axes)]
+    more = [w.ints(every_axis(op.widths)), w.cast(w.scalar(op.value, v.dtype), v.dtype, to)]
     return w.cast(w.node("Pad", [w.cast(w.ref(x), v.dtype, to), *more]), to, v.dtype)
+
+
+def every_axis(widths: Sequence[Sequence[int] | None]) -> list[int]:
+    """Padding as Pad takes it, of every axis: onnxruntime loses which axes are meant where it moves a Transpose."""
+    pairs = [(0, 0) if p is None else p for p in widths]
+    return [*[p[0] for p in pairs], *[p[1] for p in pairs]]
 
 
 def _interleaved(w: Writer, v: Value) -> Value:

@@ -13,7 +13,7 @@ from tdagger.errors import UnsupportedError
 from tdagger.file.container import whole
 from tdagger.file.write import place_in_package
 from tdagger.frameworks.onnx.emit.writer import Branch, Node, Tensor
-from tdagger.frameworks.onnx.tensors import ONNX_DTYPES
+from tdagger.frameworks.onnx.tensors import BITS, ONNX_DTYPES
 from tdagger.op import Array
 from tdagger.types import Size, TensorType
 
@@ -92,18 +92,31 @@ def _listed(a: onnx.AttributeProto, values: tuple[Any, ...]) -> None:
 
 def tensor_proto(name: str, tensor: Tensor, data: bool = True) -> onnx.TensorProto:
     """A tensor, with its data or without."""
-    proto = onnx.TensorProto(name=name, data_type=ONNX_DTYPES[tensor.type.dtype])
+    proto = onnx.TensorProto(name=name, data_type=tensor.kind or ONNX_DTYPES[tensor.type.dtype])
     proto.dims.extend(map(int, tensor.type.shape))
     if data:
-        proto.raw_data = bytes(bits(_loaded(name, tensor)))
+        proto.raw_data = bytes(_loaded(name, tensor))
     return proto
 
 
-def _loaded(name: str, tensor: Tensor) -> Array:
+def _loaded(name: str, tensor: Tensor) -> memoryview:
+    """The bytes of a tensor as the file has them."""
     array = tensor.load()
     if tuple(array.shape) != tuple(map(int, tensor.type.shape)) or array.dtype != tensor.type.dtype.numpy:
         raise UnsupportedError(f"the weight {name} is {array.dtype}{array.shape}, not {tensor.type}")
-    return array
+    return bits(packed(array, BITS[tensor.kind]) if tensor.kind else array)
+
+
+def packed(array: Array, width: int) -> Array:
+    """Integers of ``width`` bits several to a byte, the first in the lowest bits.
+
+    >>> packed(np.int8([1, -1, 2]), 4).tolist()
+    [241, 2]
+    """
+    each = 8 // width
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8) & (2**width - 1)
+    flat = np.concatenate([flat, np.zeros(-len(flat) % each, np.uint8)]).reshape(-1, each)
+    return np.bitwise_or.reduce(flat << (np.arange(each, dtype=np.uint8) * width), axis=1).astype(np.uint8)
 
 
 # --- files -------------------------------------------------------------------------------------------------
@@ -130,7 +143,7 @@ def write(model: onnx.ModelProto, tensors: Mapping[str, Tensor], path: Path, ext
 
     ``external``: tensors lie in a file of their own beside it, ``<name>.data``; None leaves it to how large they are.
     """
-    total = sum(t.type.bytes for t in tensors.values())
+    total = sum(t.bytes for t in tensors.values())
     if external is None:
         external = total + model.ByteSize() + 128 * len(tensors) > LARGEST
     if not external:
@@ -147,13 +160,13 @@ def _write_data(to: BinaryIO, tensors: Mapping[str, Tensor]) -> Iterator[tuple[s
     at = 0
     found: list[tuple[str, tuple[int, int]]] = []
     for name, tensor in tensors.items():
-        size = tensor.type.bytes
+        size = tensor.bytes
         if size < _INLINE:
             continue
         by = _PAGE if size >= _LARGE else _ALIGNED
         gap = -at % by
         to.write(b"\0" * gap)
-        to.write(bits(_loaded(name, tensor)))
+        to.write(_loaded(name, tensor))
         found.append((name, (at + gap, size)))
         at += gap + size
     return iter(found)
@@ -174,7 +187,7 @@ def _write_model(
     heads: list[tuple[str, bytes, int]] = []
     for name, tensor in tensors.items():
         proto = tensor_proto(name, tensor, data=False)
-        size = tensor.type.bytes
+        size = tensor.bytes
         place = (places or {}).get(name)
         if place is not None:
             proto.data_location = onnx.TensorProto.EXTERNAL
@@ -192,7 +205,7 @@ def _write_model(
         to.write(head)
         if size >= 0:
             to.write(_field(_RAW_DATA, size))
-            to.write(bits(_loaded(name, tensors[name])))
+            to.write(_loaded(name, tensors[name]))
 
 
 def _replaced(path: Path, write_to: Callable[[BinaryIO], Any]) -> None:

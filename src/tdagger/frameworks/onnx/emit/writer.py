@@ -16,7 +16,7 @@ from tdagger.composite import Composite
 from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError, UnsupportedError
 from tdagger.frameworks.onnx.emit.kernels import computed_in
 from tdagger.frameworks.onnx.emit.sizes import Sizes
-from tdagger.frameworks.onnx.tensors import ONNX_DTYPES
+from tdagger.frameworks.onnx.tensors import BITS, ONNX_DTYPES
 from tdagger.graph import Graph
 from tdagger.graph import applied as replayed
 from tdagger.interpret import computed
@@ -35,6 +35,8 @@ Row = Callable[["Writer", Value], Any]
 _FOLDED = 1 << 18
 #: Repeated constants of at most so many bytes are kept as they are.
 _REPEATED = 1 << 12
+#: What isn't worked out though it could be: random numbers, what isn't known, quantized weights.
+_KEPT = frozenset({"random", "external", "dequantize"})
 #: So many views may stand on one another before one of them is written.
 _VIEWS = 64
 
@@ -52,10 +54,19 @@ class Node(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A tensor of the file: its type and where its data comes from when it is written."""
+    """A tensor of the file: its type and where its data comes from when it is written.
+
+    ``kind``: ONNX's number of an element type of a few bits that is held in the type's, and is packed.
+    """
 
     type: TensorType
     load: Callable[[], Array]
+    kind: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """How many the file has of it."""
+        return -(-self.type.size * BITS[self.kind] // 8) if self.kind else self.type.bytes
 
 
 class Branch(NamedTuple):
@@ -135,6 +146,8 @@ class Writer:
         self.names: dict[Value, Any] = {}
         #: The data of values that depend on constants alone, as far as they are small.
         self.arrays: dict[Value, Array] = {}
+        #: The tensors of values that are held in a wider element type here, in their own.
+        self.held: dict[Value, str] = {}
         self.domains: set[str] = set()
         self._row_of = row_of
         self._made: dict[Any, Any] = {}
@@ -215,10 +228,14 @@ class Writer:
         kind = DType.of(data.dtype)
         bits = data.tobytes() if data.nbytes <= _FOLDED else id(array)
         key = (kind, data.shape, bits)
+        return self.constant_of(key, Tensor(TensorType(data.shape, kind), lambda: data))
+
+    def constant_of(self, key: Any, tensor: Tensor) -> str:
+        """The name of a tensor that is the same where its key is."""
         found = self._constants.get(key)
         if found is None:
             found = self._constants[key] = self._named(f"constant_{len(self._constants)}")
-            self.tensors[found] = Tensor(TensorType(data.shape, kind), lambda: data)
+            self.tensors[found] = tensor
         return found
 
     def scalar(self, number: Any, dtype: DType) -> str:
@@ -276,14 +293,16 @@ class Writer:
         """A weight that is kept in the file in another layout, under a name of its own."""
         return self.combined([leaf], name, change, type_)
 
-    def combined(self, leaves: Sequence[Value], name: str, change: Callable[..., Array], type_: TensorType) -> str:
+    def combined(
+        self, leaves: Sequence[Value], name: str, change: Callable[..., Array], type_: TensorType, kind: int = 0
+    ) -> str:
         """A tensor made of weights as the file is written, named after the first of them."""
         key = ("moved", *leaves, name)
         found = self._made.get(key)
         if found is None:
             paths = [v.op.attributes["leaf"] for v in leaves]
             found = self._made[key] = self._named(f"{paths[0]}.{name}")
-            self.tensors[found] = Tensor(type_, lambda: change(*map(self._data, paths)))
+            self.tensors[found] = Tensor(type_, lambda: change(*map(self._data, paths)), kind)
         return found
 
     def branch(self, graph: Graph, operands: Sequence[Value]) -> Branch:
@@ -393,7 +412,7 @@ class Writer:
     def _fold(self, value: Value) -> bool:
         """Work out a value that depends on constants alone, where that is small."""
         op = value.op
-        if isinstance(op, Leaf | Const | Item | Repeat) or op.name in ("random", "external") or is_reshape(value):
+        if isinstance(op, Leaf | Const | Item | Repeat) or op.name in _KEPT or is_reshape(value):
             return False
         if not value.args and not isinstance(op, Iota | Composite):
             return False

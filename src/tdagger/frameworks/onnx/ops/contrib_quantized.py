@@ -14,11 +14,8 @@ from tdagger.frameworks.onnx.ops.pool import average_pool, global_average_pool
 from tdagger.frameworks.onnx.ops.quantized import (
     along,
     dequantized,
-    dynamically,
-    of_dtype,
     quantized,
     quantized_convolution,
-    spread,
 )
 from tdagger.frameworks.onnx.ops.recurrent import lstm
 from tdagger.frameworks.onnx.ops.table import Ints, unsupported
@@ -49,19 +46,13 @@ from tdagger.ops.structure import (
 
 @contrib("QuantizeLinear")
 def _quantize(x: Value, y_scale: Value, y_zero_point: Value | None = None, *, axis: int = 1) -> Value:
-    zero = None if y_zero_point is None else spread(y_zero_point, x, axis)
-    scale = cast(spread(y_scale, x, axis), x.dtype)
-    return quantized(x / scale, zero, of_dtype(y_zero_point.dtype) if y_zero_point is not None else _u8())
-
-
-def _u8() -> Any:
-    return of_dtype(const(0, "u8").dtype)
+    to = "u8" if y_zero_point is None else y_zero_point.dtype.name
+    return lib.quantize(x, y_scale, y_zero_point, to=to, axis=axis, precision=x.dtype.name)
 
 
 @contrib("DequantizeLinear")
 def _dequantize(x: Value, x_scale: Value, x_zero_point: Value | None = None, *, axis: int = 1) -> Value:
-    zero = None if x_zero_point is None else spread(x_zero_point, x, axis)
-    return dequantized(x, spread(x_scale, x, axis), zero)
+    return lib.dequantize(x, x_scale, x_zero_point, axis=axis)
 
 
 def _number(v: Value | None) -> Value | None:
@@ -75,7 +66,7 @@ def _dequantized(x: Value, scale: Value, zero_point: Value | None) -> Value:
 
 def _requantized(y: Value, scale: Value, zero_point: Value | None, like: Value) -> Value:
     """Floats as the integers of the zero point, or of those that came in."""
-    to = of_dtype(like.dtype if zero_point is None else zero_point.dtype)
+    to = (like if zero_point is None else zero_point).dtype.name
     return quantized(y / along(scale, scale.shape), _number(zero_point), to)
 
 
@@ -230,7 +221,7 @@ def scaled_product(
 def _dynamic_quantize_matmul(
     A: Value, B: Value, b_scale: Value, b_zero_point: Value | None = None, bias: Value | None = None
 ) -> Value:
-    a, scale, zero = dynamically(A)
+    a, scale, zero = lib.quantize_dynamic(A)
     return scaled_product(a, B, scale, b_scale, zero, b_zero_point, bias)
 
 
@@ -249,7 +240,7 @@ def _dynamic_quantize_lstm(
 
     def products(weight: Value, scale: Value, zero: Value | None) -> Callable[[Value, int], Value]:
         def product(x: Value, i: int) -> Value:
-            a, a_scale, a_zero = dynamically(x)
+            a, a_scale, a_zero = lib.quantize_dynamic(x)
             own_zero = None if zero is None else select(zero, 0, i)
             return scaled_product(a, select(weight, 0, i), a_scale, select(scale, 0, i), a_zero, own_zero, None)
 
@@ -327,8 +318,7 @@ def _gather_block_quantized(
     at = blocked + indices.rank - 1 if blocked > gathered else blocked
     if packed and zero is not None and zero.rank:
         zero = slice_axis(zero, zero.rank - 1, 0, scale.shape[-1])
-    zero = None if zero is None else spread(zero, rows_, at, block_size)
-    return dequantized(rows_, spread(scale, rows_, at, block_size), zero)
+    return lib.dequantize(rows_, scale, zero, axis=at, block=block_size)
 
 
 #: The numbers that 4 bits stand for (bitsandbytes): as floats of 4 bits, and as quantiles of the normal distribution.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from onnx import TensorProto as T
 
 from tdagger import library as lib
@@ -18,64 +17,28 @@ from tdagger.frameworks.onnx.ops.networks import (
 )
 from tdagger.frameworks.onnx.ops.table import rule, unsupported
 from tdagger.frameworks.onnx.ops.windows import Ints
-from tdagger.frameworks.onnx.tensors import DTYPES, ONNX_DTYPES
+from tdagger.frameworks.onnx.tensors import DTYPES, HELD, ONNX_DTYPES
+from tdagger.library.quantized import spread
 from tdagger.op import Value
-from tdagger.ops.elementwise import cast, equal, maximum, minimum, round_, where
-from tdagger.ops.structure import broadcast_to, reduce, slice_axis
+from tdagger.ops.elementwise import cast
+from tdagger.ops.source import const
+from tdagger.ops.structure import broadcast_to
 from tdagger.types import DType
 
 # --- to integers and back ----------------------------------------------------------------------------------
 
-#: The integers of fewer than 8 bits, by their number in ONNX; those of more have their own element type here.
-_NARROW: dict[int, tuple[int, int]] = {T.INT4: (-8, 7), T.UINT4: (0, 15), T.INT2: (-2, 1), T.UINT2: (0, 3)}
+#: The element types that are quantized to and those that are held in others, by their number in ONNX.
+_NARROW: dict[int, str] = {T.INT4: "i4", T.UINT4: "u4", T.INT2: "i2", T.UINT2: "u2"}
 
 
-class Target(NamedTuple):
-    """What is quantized to: the element type here, and the smallest and largest integer (None: a narrow float)."""
-
-    dtype: DType
-    low: int | None
-    high: int | None
+def name_of(kind: int) -> str:
+    """What is quantized to, as :func:`tdagger.library.quantize` calls it, by its number in ONNX."""
+    return _NARROW.get(kind) or DTYPES[kind].name
 
 
-def target(kind: int) -> Target:
-    """The type of quantized numbers by its number in ONNX."""
-    dtype = DTYPES[kind]
-    if kind in _NARROW:
-        return Target(dtype, *_NARROW[kind])
-    if not dtype.is_int:
-        return Target(dtype, None, None)
-    info = np.iinfo(dtype.numpy)
-    return Target(dtype, int(info.min), int(info.max))
-
-
-def of_dtype(dtype: DType) -> Target:
-    """The target that is an element type here."""
-    return target(ONNX_DTYPES[dtype])
-
-
-def spread(v: Value, x: Value, axis: int, block: int = 0) -> Value:
-    """A scale or a zero point as it is for x: one number, one for each entry of an axis, or for each block of it."""
-    if v.type.size == 1:
-        return lib.reshape(v, shape=())
-    if not block:
-        if v.rank != 1 or not -x.rank <= axis < x.rank or v.shape[0] != x.shape[axis]:
-            raise unsupported(f"scales {v.type} don't fit axis {axis} of {x.type}")
-        return lib.reshape(v, shape=(-1, *(1,) * (x.rank - axis % x.rank - 1)))
-    axis %= x.rank
-    if v.rank != x.rank or v.shape[axis] != -(-x.shape[axis] // block):
-        raise unsupported(f"scales {v.type} don't fit blocks of {block} along axis {axis} of {x.type}")
-    each = lib.repeat_interleave(v, repeats=block, axis=axis) if block > 1 else v
-    return slice_axis(each, axis, 0, x.shape[axis])  # a last block may be short
-
-
-def quantized(quotient: Value, zero_point: Value | None, to: Target) -> Value:
+def quantized(quotient: Value, zero_point: Value | None, to: str) -> Value:
     """``quotient`` rounded to even, then the zero point added, within the range of the target."""
-    assert to.low is not None
-    assert to.high is not None
-    y = round_(cast(quotient, "f32") if quotient.dtype.bytes < 4 else quotient)
-    y = y if zero_point is None else y + cast(zero_point, y.dtype)
-    return cast(lib.clamp(y, low=float(to.low), high=float(to.high)), to.dtype)
+    return lib.quantize(quotient, const(1.0, quotient.dtype), zero_point, to=to)
 
 
 @rule("QuantizeLinear", since=10)
@@ -85,63 +48,50 @@ def _quantize_linear(
 ) -> Value:  # fmt: skip
     """``round(x / scale) + zero point``; the quotient is of the scale's type unless a precision is given."""
     stated = (types[2] or ONNX_DTYPES[y_zero_point.dtype]) if y_zero_point is not None else output_dtype or T.UINT8
-    to = target(stated)
+    along: dict[str, Any] = {"axis": None if y_scale.type.size == 1 else axis, "block": block_size}
+    wide = DTYPES[precision].name if precision else ""
+    plain = stated not in HELD or stated in _NARROW
+    if plain and (saturate or not DTYPES[stated].is_float):
+        zero = None if y_zero_point is None or y_zero_point.dtype.is_float else y_zero_point  # of float8 it is 0
+        return lib.quantize(x, y_scale, zero, to=name_of(stated), precision=wide, **along)
     dtype = DTYPES[precision] if precision else y_scale.dtype if y_scale.dtype.is_float else DType.of("f32")
     quotient = cast(x, dtype) / cast(spread(y_scale, x, axis, block_size), dtype)
-    zero = None if y_zero_point is None else spread(y_zero_point, x, axis, block_size)
-    if to.low is not None:
-        return quantized(quotient, zero, to)
-    if zero is not None and stated == T.FLOAT4E2M1:  # of float8 the zero point is 0
-        quotient = quotient + cast(zero, dtype)
+    if y_zero_point is not None and stated == T.FLOAT4E2M1:
+        quotient = quotient + cast(spread(y_zero_point, x, axis, block_size), dtype)
     return cast_to(quotient, stated, bool(saturate))
 
 
 @rule("DequantizeLinear", since=10)
 def _dequantize_linear(
     x: Value, x_scale: Value, x_zero_point: Value | None = None, *, axis: int = 1, block_size: int = 0,
-    output_dtype: int = 0,
+    output_dtype: int = 0, types: Sequence[int],
 ) -> Value:  # fmt: skip
-    zero = None if x_zero_point is None else spread(x_zero_point, x, axis, block_size)
-    dtype = DTYPES[output_dtype] if output_dtype else x_scale.dtype
-    return dequantized(x, spread(x_scale, x, axis, block_size), zero, dtype)
+    along = None if x_scale.type.size == 1 else axis
+    to = DTYPES[output_dtype].name if output_dtype else ""
+    of = _NARROW.get(types[0], "")
+    return lib.dequantize(x, x_scale, x_zero_point, axis=along, block=block_size, of=of, to=to)
 
 
-def dequantized(x: Value, scale: Value, zero_point: Value | None, dtype: DType | None = None) -> Value:
-    """``(x - zero_point) * scale``: the difference of integers exactly, the product in f32 at least."""
-    dtype = scale.dtype if dtype is None else dtype
-    work = "f32" if dtype.bytes < 4 else dtype
-    if x.dtype.is_int:
-        less = x if zero_point is None else cast(x, "i32") - cast(zero_point, "i32")
-    else:
-        less = x if zero_point is None else cast(x, work) - cast(zero_point, work)
-    return cast(cast(less, work) * cast(scale, work), dtype)
+def dequantized(x: Value, scale: Value, zero_point: Value | None) -> Value:
+    """``(x - zero_point) * scale`` of what broadcasts with x."""
+    return lib.dequantize(x, scale, zero_point)
 
 
 @rule("DynamicQuantizeLinear", since=11)
 def _dynamic_quantize(x: Value) -> tuple[Value, Value, Value]:
-    return dynamically(x)
-
-
-def dynamically(x: Value) -> tuple[Value, Value, Value]:
-    """x as u8 by a scale of its own: (y, scale, zero point). Of zeros the scale is 1, as in onnxruntime."""
-    low, high = (minimum(reduce(x, "min", keep=False), 0.0), maximum(reduce(x, "max", keep=False), 0.0))
-    scale = (high - low) / 255.0
-    scale = where(equal(scale, 0.0), 1.0, scale)
-    zero = cast(lib.clamp(round_(-low / scale), low=0.0, high=255.0), "u8")
-    return quantized(x / scale, zero, of_dtype(zero.dtype)), scale, zero
+    return lib.quantize_dynamic(x)
 
 
 # --- operators on integers ---------------------------------------------------------------------------------
 
 
-def rescaled(total: Value, scale: Value, zero_point: Value, to: Target | None = None) -> Value:
+def rescaled(total: Value, scale: Value, zero_point: Value) -> Value:
     """Sums of products (i32) times a scale, as the integers of a target.
 
     As onnxruntime they are rounded before the zero point is added; the reference of onnx does it the other way round,
     which differs where a number is a half.
     """
-    to = of_dtype(zero_point.dtype) if to is None else to
-    return quantized(cast(total, "f32") * scale, zero_point, to)
+    return quantized(cast(total, "f32") * scale, zero_point, zero_point.dtype.name)
 
 
 def along(v: Value, shape: Sequence[int]) -> Value:

@@ -156,6 +156,12 @@ def _l2_normalization(x: Value) -> Value:
 # --- conversions -------------------------------------------------------------------------------------------
 
 
+@rule("DENSIFY", raw=True)
+def _densify(x: Value) -> Value:
+    """A sparse constant is written out where it is read."""
+    return x
+
+
 @rule("QUANTIZE")
 def _quantize(x: Value) -> Value:
     """What is quantized is real numbers here, and what the result says makes integers of them."""

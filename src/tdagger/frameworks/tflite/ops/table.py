@@ -114,7 +114,6 @@ REASONS: dict[str, str] = {
     "NON_MAX_SUPPRESSION_V5": "which boxes it keeps depends on the order of the data, one by one",
     "UNIQUE": _DATA,
     "WHERE": _DATA,
-    "DENSIFY": "sparse weights aren't imported",
     "STABLEHLO_CASE": _HIGHER,
     "STABLEHLO_CUSTOM_CALL": "what it calls isn't in the file",
     "STABLEHLO_RNG_BIT_GENERATOR": "its random bits are of an algorithm that isn't imported",

@@ -17,6 +17,7 @@ from tdagger.frameworks.torch.emit.codegen import Row, Writer, is_reshape, numbe
 from tdagger.frameworks.torch.emit.core import cannot, dtype_name, reshape
 from tdagger.frameworks.torch.emit.legalize import legalize
 from tdagger.graph import Graph
+from tdagger.library.quantized import grid_of
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Const, Iota, Leaf
 from tdagger.ops.structure import Item
@@ -439,6 +440,22 @@ def _scaled_product(w: Writer, v: Value, f: Fields) -> str:
     return out + ".squeeze(0)" * (rank - v.args[1].rank)
 
 
+def _along(f: Fields) -> str:
+    return "" if f["axis"] is None else f", axis={f['axis']}" + f", block={f['block']}" * bool(f["block"])
+
+
+def _quantize(w: Writer, v: Value, f: Fields) -> str:
+    grid = grid_of(f["to"])
+    low, high = (grid.low if f["low"] is None else f["low"], grid.high if f["high"] is None else f["high"])
+    name = "quantize" if f["like"] == "onnx" else "quantize_by_reciprocal"
+    given = f"{f['x']}, {f['scale']}, {f['zero_point']}, {low}, {high}, {dtype_name(v.dtype)}"
+    return f"runtime.{name}({given}{_along(f)})"
+
+
+def _dequantize(w: Writer, v: Value, f: Fields) -> str:
+    return f"runtime.dequantize({f['x']}, {f['scale']}, {f['zero_point']}{_along(f)})"
+
+
 _NUMBERS, _DATA = "fic", "fibc"
 _POOL = "F.max_pool{n}d({x}, {kernel}, {stride}, {padding}, {dilation}, ceil_mode={ceil}"
 _CONV_TRANSPOSE = (
@@ -676,6 +693,9 @@ COMPOSITES: dict[str, Rule] = {
     "adaptive_max_pool_with_indices": Rule(
         _spatial("F.adaptive_max_pool{n}d({x}, {size}, return_indices=True)", "size"), "f", _up_to_3d("size")
     ),
+    # numbers of few bits
+    "quantize": Rule(_quantize, "fi", lambda f, t: not grid_of(f["to"]).is_float and not f["precision"]),
+    "dequantize": Rule(_dequantize, "fi", lambda f, t: t[0].dtype.is_int and t[1].dtype.name == "f32" and not f["to"]),
     # choosing by data
     "cond": Rule(_cond, "fibcu", _branches_known),
     # recurrent

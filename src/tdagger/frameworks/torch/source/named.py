@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import os
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tdagger.errors import SourceError, TDaggerError
-from tdagger.frameworks.source import Options, nearest, require
+from tdagger.frameworks.source import Options, named_object, nearest, require
 from tdagger.frameworks.torch import importer
 from tdagger.frameworks.torch.aten.calls import array_of
 from tdagger.frameworks.torch.capture.attributes import left_as_it_was
@@ -170,16 +167,7 @@ def _config(name: str, kind: Any, options: Options) -> Any:
 def from_callable(module: str, path: str, options: Options) -> TorchSource:
     """What a function of the user's gives: a module, or ``(module, example inputs)``."""
     name = f"{module}:{path}"
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(module)
-    except ModuleNotFoundError as e:
-        raise SourceError(f"{name}: there is no module {e.name!r} here or on the Python path") from e
-    for step in path.split("."):
-        if not hasattr(found, step):
-            raise SourceError(f"{name}: {step!r} is not in {module}{nearest(step, dir(found))}")
-        found = getattr(found, step)
+    found = named_object(module, path)
     if not isinstance(found, nn.Module):
         torch.manual_seed(0)
         with huggingface.explained(name), _device(options):

@@ -1,0 +1,115 @@
+"""Static quantization beside onnxruntime's own quantizer (U8S8, per channel), on the same data, in one run.
+
+For each network: the SQNR of its results on images that neither saw, of the float network's; the latency by
+onnxruntime on one thread, in turns, the least of several; how long quantizing takes, import and export included in
+neither. Weights are random (timm's, a seed): the figures are of arithmetic, not of accuracy.
+
+Usage: ``python benchmarks/bench_quantize.py [NETWORK ...]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import timm
+import torch
+from _zoo import quiet
+
+import tdagger as td
+from tdagger.quantization.local import decibels
+
+NETWORKS = ("resnet50", "vit_base_patch16_224", "mobilenetv3_large_100", "efficientnet_b0")
+IMAGES, TURNS = 8, 8
+
+
+def images(count: int, seed: int) -> list[np.ndarray[Any, Any]]:
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(1, 3, 224, 224)).astype(np.float32) for _ in range(count)]
+
+
+def session(path: Path) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def run(s: Any, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return s.run(None, {s.get_inputs()[0].name: x})[0]
+
+
+def by_onnxruntime(path: Path, to: Path, data: list[dict[str, Any]]) -> float:
+    """Quantize a file with onnxruntime's quantize_static; the seconds it took."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.batches: Iterator[Any] = iter(data)
+
+        def get_next(self) -> Any:
+            return next(self.batches, None)
+
+    start = time.perf_counter()
+    ready = path.with_suffix(".ready.onnx")
+    quant_pre_process(str(path), str(ready), skip_symbolic_shape=True)
+    quantize_static(
+        str(ready), str(to), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+    )  # fmt: skip
+    return time.perf_counter() - start
+
+
+def measure(name: str, folder: Path) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model(name, pretrained=False).eval()
+    data, test = images(IMAGES, 1), images(IMAGES, 2)
+    dag = td.from_torch(model, torch.from_numpy(data[0]))
+    files = {k: folder / f"{k}.onnx" for k in ("float", "tdagger", "onnxruntime")}
+    dag.to_onnx(files["float"])
+    source = td.from_onnx(files["float"])
+    start = time.perf_counter()
+    small = td.quantize(source, data, "onnxruntime")
+    for weight in small.weights:  # they are made when they are asked for
+        _ = small.weights[weight]
+    seconds = {"float": 0.0, "tdagger": time.perf_counter() - start}
+    small.to_onnx(files["tdagger"])
+    name_of_input = next(iter(source.graph.inputs))
+    seconds["onnxruntime"] = by_onnxruntime(files["float"], files["onnxruntime"], [{name_of_input: x} for x in data])
+    sessions = {k: session(p) for k, p in files.items()}
+    wanted = [run(sessions["float"], x) for x in test]
+    times: dict[str, list[float]] = {k: [] for k in sessions}
+    for _ in range(TURNS):
+        for k, s in sessions.items():
+            start = time.perf_counter()
+            run(s, test[0])
+            times[k].append(time.perf_counter() - start)
+    for k, s in sessions.items():
+        found = [run(s, x) for x in test]
+        noise = sum(float(np.square(a - b).sum()) for a, b in zip(wanted, found, strict=True))
+        signal = sum(float(np.square(a).sum()) for a in wanted)
+        least = min(times[k])
+        cells = [name, k, f"{decibels(signal, noise):.1f}", f"{least * 1e3:.1f}", f"{min(times['float']) / least:.2f}",
+                 f"{seconds[k]:.1f}", f"{files[k].stat().st_size / 1e6:.1f}"]  # fmt: skip
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("networks", nargs="*", default=NETWORKS)
+    options = parser.parse_args()
+    print("| network | by | SQNR dB | ms | of float | seconds to quantize | MB |\n|---|---|---:|---:|---:|---:|---:|")
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        for name in options.networks:
+            measure(name, Path(folder))
+
+
+if __name__ == "__main__":
+    main()

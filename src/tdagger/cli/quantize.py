@@ -1,0 +1,180 @@
+"""``tdagger quantize``: a network in numbers of few bits, and what that does to each layer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from tdagger.analysis.numbers import quantity
+from tdagger.cli import common
+from tdagger.cli.layout import Column, escape, say, table
+from tdagger.cli.target import Target
+from tdagger.errors import AttributeValueError, InputError, SourceError
+from tdagger.frameworks.source import named_object
+from tdagger.names import shown
+from tdagger.quantization.prepare import Prepared, prepare
+from tdagger.quantization.profiles import PROFILES
+from tdagger.quantization.report import Layer, layers
+from tdagger.quantization.sensitivity import sqnr, with_quality
+from tdagger.tensordag import TensorDAG
+
+
+@common.of_network
+def quantize(
+    source: common.SourceName,
+    network: common.Network,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it; the suffix says the form.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+    target: Annotated[str, typer.Option("--target", metavar="NAME", help=", ".join(PROFILES) + ".")] = "x86",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            help="What to find ranges on: module:callable, which gives batches, or a .npz file of inputs by name.",
+        ),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", metavar="NAME", help="Ops, modules or weights that stay in float, with wildcards."),
+    ] = None,
+    quality: Annotated[
+        float | None,
+        typer.Option("--sqnr", metavar="DB", help="Keep as few ops in float as results of so many dB need."),
+    ] = None,
+    opset: Annotated[int | None, typer.Option(help="Of .onnx: the operator set.")] = None,
+    as_json: common.AsJson = False,
+    debug: common.Debug = False,
+) -> int:
+    """Write a network in numbers of few bits, and show what that does to every layer.
+
+    docs/quantization.md says what each target quantizes and what the columns are.
+    """
+    to = Target(output, force, {} if opset is None else {"opset": opset}) if output else None
+    if quality is not None and data is None:
+        raise AttributeValueError("--sqnr is measured on data: give --data")
+    dag = common.import_source(common.load_source(source, network))
+    batches = None if data is None else batches_of(data, dag)
+    prepared = prepare(dag, target, keep=keep or ())
+    if prepared.observers and batches is None:
+        raise AttributeValueError(f"--target {target} finds ranges of activations on data: give --data")
+    kept: list[Any] = []
+    if quality is not None and batches is not None:
+        with common.progress(f"looking for what stays in float of {dag.name}"):
+            small, kept = with_quality(dag, batches, {"sqnr": quality}, target, keep=keep or ())
+            prepared = prepare(dag, target, keep=[*(keep or ()), {f.value for f in kept}.__contains__])
+            _shown_data(prepared, batches)
+    else:
+        with common.progress(f"finding ranges of {dag.name}", total=len(batches or ())) as step:
+            if batches is not None:
+                prepared.calibrate(batches, lambda n: step())
+        if batches is not None and prepared.means:
+            with common.progress("correcting biases"):
+                prepared.correct(batches)
+        small = prepared.convert()
+    with common.progress("comparing"):
+        rows = layers(prepared, batches)
+        whole = None if batches is None else sqnr(prepared, small, batches)
+    totals = {"before": dag.graph.total_bytes(), "after": _bytes(small, prepared)}
+    if as_json:
+        found = {"source": source, "name": dag.name, "target": target, "sqnr": whole, "bytes": totals}
+        found["kept"] = [f.module or f.op for f in kept]
+        typer.echo(json.dumps({**found, "layers": [r.as_json() for r in rows]}, indent=1))
+    else:
+        show(common.console(), rows, dag, source, whole, totals, kept)
+    if to is not None:
+        to.write(small)
+    return 0
+
+
+def _shown_data(prepared: Prepared, batches: list[Any]) -> None:
+    prepared.calibrate(batches)
+    if prepared.means:
+        prepared.correct(batches)
+
+
+def _bytes(small: TensorDAG, prepared: Prepared) -> int:
+    """What the weights take, those of few bits packed."""
+    packed = {p.leaf.op.attributes.get("leaf"): p for p in prepared.placement.weights.values()}
+    total = small.graph.total_bytes()
+    for name, plan in packed.items():
+        if plan.how.numbers.grid.bits < 8 and name in small.graph.buffers:
+            total -= plan.leaf.type.size - -(-plan.leaf.type.size * plan.how.numbers.grid.bits // 8)
+    return total
+
+
+def batches_of(data: str, dag: TensorDAG) -> list[Any]:
+    """The batches of ``module:callable``, or of a .npz file: its arrays cut along the first dimension."""
+    if data.endswith(".npz"):
+        return _cut(Path(data), dag)
+    module, colon, path = data.partition(":")
+    if not colon:
+        raise SourceError(f"--data {shown(data)}: give module:callable or a .npz file")
+    found = named_object(module, path)
+    given: Any = found() if callable(found) else found
+    if not isinstance(given, Iterable):
+        raise InputError(f"--data {shown(data)} gave a {type(given).__name__}, not batches")
+    batches = list(cast(Iterable[Any], given))
+    if not batches:
+        raise InputError(f"--data {shown(data)} gave no batches")
+    return batches
+
+
+def _cut(path: Path, dag: TensorDAG) -> list[dict[str, Any]]:
+    """Arrays by the names of inputs (or in their order) as batches of the size that the network has."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    inputs = dag.graph.inputs
+    if len(arrays) == len(inputs) and all(n.startswith("arr_") for n in arrays):
+        arrays = dict(zip(inputs, arrays.values(), strict=True))
+    if arrays.keys() != inputs.keys():
+        raise InputError(f"{shown(path)} has {', '.join(arrays)}; the network takes {', '.join(map(shown, inputs))}")
+    counts: set[int] = set()
+    for name, value in inputs.items():
+        array, shape = arrays[name], value.shape
+        if array.ndim != value.rank or array.shape[1:] != shape[1:] or not shape or array.shape[0] % max(shape[0], 1):
+            raise InputError(
+                f"{shown(path)}: {shown(name)} is {array.dtype}{list(array.shape)}, which isn't batches of {value.type}"
+            )
+        arrays[name] = array.astype(value.dtype.numpy, copy=False)
+        counts.add(array.shape[0] // shape[0])
+    if len(counts) != 1:
+        raise InputError(f"{shown(path)}: its arrays have different numbers of batches: {sorted(counts)}")
+    size = {n: v.shape[0] for n, v in inputs.items()}
+    return [{n: a[i * size[n] : (i + 1) * size[n]] for n, a in arrays.items()} for i in range(counts.pop())]
+
+
+def show(
+    console: Console, rows: list[Layer], dag: TensorDAG, source: str, whole: float | None, totals: dict[str, int],
+    kept: list[Any],
+) -> None:  # fmt: skip
+    """Print a row for each quantized op."""
+    console.print(f"[bold]{escape(dag.name)}[/bold]  [dim]{escape(source)}[/dim]", highlight=False)
+    columns = [
+        Column("layer", [escape(r.module or "-") for r in rows], is_text=True),
+        Column("op", [escape(r.op) for r in rows], 1, is_text=True),
+        Column("SQNR", ["" if r.sqnr is None else f"{r.sqnr:.1f}" for r in rows]),
+        Column("seen", [_pair(r.seen) for r in rows], 3),
+        Column("range", [_pair(r.range) for r in rows], 2),
+        Column("clipped", [f"{r.clipped:.2%}" if r.clipped else "" for r in rows], 2),
+        Column("bytes", [quantity(r.bytes[0], "B") if r.bytes[0] else "" for r in rows], 1),
+        Column("now", [quantity(r.bytes[1], "B") if r.bytes[1] else "" for r in rows], 1),
+    ]
+    console.print(table(console, columns), highlight=False)
+    end = "" if whole is None else f"; SQNR of the results {whole:.1f} dB"
+    before, after = quantity(totals["before"], "B"), quantity(totals["after"], "B")
+    say(console, f"{len(rows)} ops quantized; weights {before} -> {after}{end}")
+    if kept:
+        say(console, f"in float: {', '.join(escape(f.module or f.op) for f in kept)}")
+
+
+def _pair(ends: tuple[float, float] | None) -> str:
+    return "" if ends is None else f"{ends[0]:.3g} {ends[1]:.3g}"

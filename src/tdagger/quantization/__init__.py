@@ -1,0 +1,1 @@
+"""Networks in numbers of few bits: docs/quantization.md."""

@@ -1,0 +1,160 @@
+"""Each quantized op beside its float self, on the same numbers: what quantizing it alone changes, in one run of data.
+
+The float network runs; where an op is quantized, what it takes is rounded as the quantized network would round it, and
+the quantized op is computed too. No value is kept longer than the float run needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tdagger.errors import InputError
+from tdagger.graph import topological
+from tdagger.interpreter import Interpreter
+from tdagger.op import Array, Value
+from tdagger.ops.source import Const, Input
+from tdagger.quantization.convert import Conversion, dynamic, rounded
+from tdagger.tensordag import TensorDAG
+
+
+@dataclass
+class Local:
+    """What quantizing an op alone changed of its result, over all data so far: sums of squares of both."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+
+    @property
+    def sqnr(self) -> float:
+        """The signal over the noise, in dB."""
+        return decibels(self.signal, self.noise)
+
+    def add(self, x: Array, quantized: Array) -> None:
+        away = np.subtract(x, quantized, dtype=np.float32)
+        self.signal += float(np.vdot(x, x))
+        self.noise += float(np.vdot(away, away))
+
+
+def decibels(signal: float, noise: float) -> float:
+    """A ratio of energies in dB: infinite without noise.
+
+    >>> decibels(100.0, 1.0)
+    20.0
+    """
+    if noise == 0:
+        return float("inf")
+    return float(10 * np.log10(signal / noise)) if signal > 0 else float("-inf")
+
+
+class Beside(Interpreter):
+    """Runs the float network, and each quantized op on what it takes."""
+
+    def __init__(self, conversion: Conversion, quantized: TensorDAG, framework: str) -> None:
+        super().__init__(conversion.dag, framework)
+        self.conversion = conversion
+        self.other = Interpreter(quantized, framework)
+        self.other.weights = _Kept(quantized.weights)
+        rows = conversion.placement.rows
+        self.found = {v: Local() for v in rows if v.type.size}
+        self.roundings: dict[Any, list[Value]] = {}
+        self.constants: dict[Value, Any] = {}
+
+    def run_value(self, value: Value, args: list[Any]) -> Any:
+        out = super().run_value(value, args)
+        if value in self.found:
+            other = self._quantized(value, args)
+            self.found[value].add(self.framework.array(out), self.framework.array(other))
+        return out
+
+    def _quantized(self, value: Value, args: list[Any]) -> Any:
+        placement, op = self.conversion.placement, self.conversion.ops[value]
+        given: list[Any] = []
+        for i, arg in enumerate(op.args):
+            if i < len(value.args) and placement.is_quantized(value, i):
+                given.append(self._rounded(value.args[i], args[i]))
+            elif i < len(args) and arg is value.args[i]:
+                given.append(args[i])
+            else:
+                given.append(self._static(arg, args[i] if i < len(args) else None))
+        return self.other.run_value(op, given)
+
+    def _rounded(self, value: Value, x: Any) -> Any:
+        """What a value is once it is rounded to the numbers it is given in."""
+        placement = self.conversion.placement
+        root = placement.root(value)
+        key = (root, value.type)
+        steps = self.roundings.get(key)
+        if steps is None:
+            made = self._rounding(root, Input("x", value.type)())
+            steps = self.roundings[key] = _cone(made)
+        return self._run(steps, x)
+
+    def _rounding(self, root: Value, x: Value) -> Value:
+        conversion, numbers = self.conversion, self.conversion.placement.numbers[root]
+        if conversion.placement.profile.dynamic:
+            return dynamic(x, numbers)
+        return rounded(x, conversion.scale_values(root), numbers, None, 0, False)
+
+    def _run(self, steps: list[Value], x: Any) -> Any:
+        results: dict[Value, Any] = {}
+        for step in steps:
+            if isinstance(step.op, Input):
+                results[step] = x
+            elif isinstance(step.op, Const):
+                if step not in self.constants:
+                    self.constants[step] = self.other.run_value(step, [])
+                results[step] = self.constants[step]
+            else:
+                results[step] = self.other.run_value(step, [results[a] for a in step.args])
+        return results[steps[-1]]
+
+    def _static(self, value: Value, otherwise: Any) -> Any:
+        """A weight of the quantized network; what isn't one is what the float network has."""
+        steps = _cone(value)
+        if any(isinstance(s.op, Input) for s in steps):
+            return otherwise
+        results: dict[Value, Any] = {}
+        for step in steps:
+            results[step] = self.other.run_value(step, [results[a] for a in step.args])
+        return results[value]
+
+
+class _Kept(Mapping[str, Array]):
+    """Weights in few bits, kept once they were made."""
+
+    def __init__(self, weights: Mapping[str, Array]) -> None:
+        self.weights = weights
+        self.kept: dict[str, Array] = {}
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self.kept:
+            self.kept[name] = self.weights[name]
+        return self.kept[name]
+
+    def __iter__(self) -> Any:
+        return iter(self.weights)
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+
+def _cone(value: Value) -> list[Value]:
+    return topological([value])
+
+
+def compare(
+    conversion: Conversion, quantized: TensorDAG, data: Iterable[Any], framework: str, call: Callable[..., Any]
+) -> dict[Value, Local]:
+    """What quantizing each op alone changes on data; InputError if there is none."""
+    beside = Beside(conversion, quantized, framework)
+    batches = 0
+    for batch in data:
+        call(beside, batch)
+        batches += 1
+    if not batches:
+        raise InputError("there is no data to compare the quantized network with the float one on")
+    return beside.found

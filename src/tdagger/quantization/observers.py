@@ -1,0 +1,246 @@
+"""The range of a tensor, found while data runs: each observer keeps a few numbers, or a histogram of one size.
+
+>>> import numpy as np
+>>> observer = observer_of("minmax")
+>>> observer.update(np.float32([-1, 3])), observer.update(np.float32([2, 5])), observer.range(Numbers("u8"))
+(None, None, (-1.0, 5.0))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tdagger.errors import AttributeValueError
+from tdagger.op import Array
+from tdagger.quantization.profile import Numbers
+
+_BINS = 2048
+
+
+class Observer:
+    """What all observers have: the smallest and largest number so far, how many numbers, and in how many updates."""
+
+    def __init__(self) -> None:
+        self.low, self.high = np.inf, -np.inf
+        self.count = self.updates = 0
+
+    def update(self, x: Array) -> None:
+        """Take in the numbers of a tensor, which are finite: :meth:`refused` says whether they are."""
+        if not x.size:
+            return
+        low, high = float(x.min()), float(x.max())
+        self.note(x, low, high)
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self.count += x.size
+        self.updates += 1
+
+    def note(self, x: Array, low: float, high: float) -> None:
+        """What an observer of its own kind does with the numbers, from ``low`` to ``high``."""
+
+    def range(self, numbers: Numbers) -> tuple[float, float]:
+        """From where to where numbers are told apart; what is beyond is the bound. (0, 0) of what wasn't seen."""
+        return (self.low, self.high) if self.count else (0.0, 0.0)
+
+    def clipped(self, low: float, high: float) -> float:
+        """The share of numbers beyond a range; NaN where the observer keeps too little to say."""
+        return 0.0 if low <= self.low and self.high <= high else float("nan")
+
+
+def refused(x: Array) -> str:
+    """What makes a tensor useless for calibration; empty if nothing does.
+
+    >>> refused(np.float32([1, np.nan]))
+    'NaN'
+    """
+    ends = (x.min(), x.max()) if x.size else ()
+    if any(np.isnan(e) for e in ends):
+        return "NaN"
+    return "an infinity" if any(np.isinf(e) for e in ends) else ""
+
+
+class Moving(Observer):
+    """The mean of each tensor's ends, where later ones count more: ``(1 - weight) * before + weight * now``."""
+
+    def __init__(self, weight: float = 0.1) -> None:
+        super().__init__()
+        self.weight = weight
+        self.ends: Array | None = None
+
+    def note(self, x: Array, low: float, high: float) -> None:
+        now = np.array([low, high])
+        self.ends = now if self.ends is None else self.ends + self.weight * (now - self.ends)
+
+    def range(self, numbers: Numbers) -> tuple[float, float]:
+        return (0.0, 0.0) if self.ends is None else (float(self.ends[0]), float(self.ends[1]))
+
+
+class Histogram(Observer):
+    """Counts in bins of one width, which doubles where numbers are beyond; zeros are counted apart, as they are exact.
+
+    Subclasses choose the range.
+    """
+
+    def __init__(self, bins: int = _BINS) -> None:
+        super().__init__()
+        self.bins = np.zeros(bins, np.int64)
+        self.start, self.width, self.zeros = 0.0, 0.0, 0
+
+    def note(self, x: Array, low: float, high: float) -> None:
+        low, high = min(low, 0.0), max(high, 0.0)
+        if high == low:  # zeros alone
+            self.zeros += x.size
+            return
+        n = len(self.bins)
+        if not self.width:
+            self.width = max((high - low) / n * (1 + 1e-6), float(np.finfo(np.float32).tiny))
+            self.start = low
+        while high >= self.start + n * self.width:
+            self._double(up=True)
+        while low < self.start:
+            self._double(up=False)
+        flat = x.reshape(-1)
+        places = ((flat - np.float32(self.start)) * np.float32(1 / self.width)).astype(np.intp)
+        np.minimum(places, n - 1, out=places)
+        found = np.bincount(places, minlength=n)
+        zeros = int(x.size - np.count_nonzero(flat))
+        if zeros:
+            found[min(int(np.float32(-self.start) * np.float32(1 / self.width)), n - 1)] -= zeros
+            self.zeros += zeros
+        self.bins += found
+
+    def _double(self, up: bool) -> None:
+        n = len(self.bins)
+        half = self.bins.reshape(n // 2, 2).sum(1)
+        self.bins = np.zeros_like(self.bins)
+        if up:
+            self.bins[: n // 2] = half
+        else:
+            self.bins[n - n // 2 :] = half
+            self.start -= n * self.width
+        self.width *= 2
+
+    @property
+    def centres(self) -> Array:
+        """The middle of each bin."""
+        return self.start + self.width * (np.arange(len(self.bins)) + 0.5)
+
+    def clipped(self, low: float, high: float) -> float:
+        if not self.count:
+            return 0.0
+        c = self.centres
+        return float(self.bins[(c < low) | (c > high)].sum() / self.count)
+
+    def range(self, numbers: Numbers) -> tuple[float, float]:
+        if not self.bins.any():
+            return super().range(numbers)
+        low, high = self.choose(numbers, *super().range(numbers))
+        return max(low, self.low), min(high, self.high)
+
+    def choose(self, numbers: Numbers, low: float, high: float) -> tuple[float, float]:
+        """The range, of what was seen from ``low`` to ``high``."""
+        raise NotImplementedError
+
+
+class Percentile(Histogram):
+    """From a percentile to another: what is rarer is clipped."""
+
+    def __init__(self, percent: float = 99.99, bins: int = _BINS) -> None:
+        super().__init__(bins)
+        self.percent = percent
+
+    def choose(self, numbers: Numbers, low: float, high: float) -> tuple[float, float]:
+        total = np.asarray(np.cumsum(self.bins))
+        last_count = int(total[-1])
+        beyond = (1 - self.percent / 100) * (last_count + self.zeros)
+        first = int(np.searchsorted(total, beyond, "right"))
+        last = int(np.searchsorted(total, last_count - beyond, "left"))
+        at = self.start + self.width * np.array([first, last + 1])
+        return min(float(at[0]), 0.0), max(float(at[1]), 0.0)
+
+
+class SquaredError(Histogram):
+    """The range with the least mean square of what quantizing changes: rounding inside, clipping outside."""
+
+    def choose(self, numbers: Numbers, low: float, high: float) -> tuple[float, float]:
+        low, high = min(low, 0.0), max(high, 0.0)
+        kept = self.bins > 0
+        c, n = self.centres[kept], self.bins[kept].astype(np.float64)
+        steps = numbers.bounds[1] - numbers.bounds[0]
+
+        def error(a: float, b: float) -> float:
+            if numbers.symmetric:
+                b = max(-a, b)
+                a = -b
+            inside = (c >= a) & (c <= b)
+            beyond = np.where(c < a, a - c, np.where(c > b, c - b, 0.0))
+            step = (b - a) / steps
+            if step < 2 * self.width:  # anywhere between two numbers of the grid
+                rounding = float(n[inside].sum()) * step * step / 12
+            else:
+                held = c[inside]
+                rounding = float((n[inside] * np.square(held - np.round(held / step) * step)).sum())
+            return rounding + float((n * beyond * beyond).sum())
+
+        best = (low, high)
+        if numbers.grid.is_float or low == high:
+            return best
+        for scale in np.linspace(1, 0.1, 46):
+            best = min(best, (low * scale, high * scale), key=lambda r: error(*r))
+        for _ in range(2):  # each end by itself
+            for scale in np.linspace(1, 0.7, 16):
+                best = min(best, (best[0] * scale, best[1]), (best[0], best[1] * scale), key=lambda r: error(*r))
+        return best
+
+
+class Entropy(Histogram):
+    """The largest number for which what is quantized tells the most of the distribution: the least KL divergence.
+
+    As in TensorRT: the distribution clipped at a threshold against itself in as many steps as there are.
+    """
+
+    def choose(self, numbers: Numbers, low: float, high: float) -> tuple[float, float]:
+        most = max(-low, high)
+        levels = 128 if min(low, 0.0) < 0 or numbers.symmetric else 256
+        size = np.abs(self.centres)
+        counts = np.histogram(size, len(self.bins), (0, most), weights=self.bins.astype(np.float64))[0]
+        best, least = len(counts), np.inf
+        for stop in range(levels, len(counts) + 1, 16):
+            found = _divergence(counts, stop, levels)
+            if found < least:
+                best, least = stop, found
+        threshold = most * best / len(counts)
+        return max(min(low, 0.0), -threshold), min(max(high, 0.0), threshold)
+
+
+def _divergence(counts: Array, stop: int, levels: int) -> float:
+    """Of the first bins with what is beyond added to the last, and what ``levels`` steps make of them."""
+    p = counts[:stop].copy()
+    p[-1] += counts[stop:].sum()
+    parts = np.arange(stop) * levels // stop
+    filled = counts[:stop] > 0
+    sums = np.bincount(parts, counts[:stop], levels)
+    number = np.bincount(parts, filled, levels)
+    q = np.where(filled, (sums / np.maximum(number, 1))[parts], 0.0)
+    both = (p > 0) & (q > 0)
+    if not both.any():
+        return np.inf
+    missing = p[(p > 0) & (q == 0)].sum() / p.sum()
+    p, q = p / p.sum(), q / q.sum()
+    return float((p[both] * np.log(p[both] / q[both])).sum() + missing)
+
+
+#: Observers by name.
+OBSERVERS: dict[str, type[Observer]] = {
+    "minmax": Observer, "moving": Moving, "percentile": Percentile, "mse": SquaredError, "entropy": Entropy,
+}  # fmt: skip
+
+
+def observer_of(what: str | Callable[[], Observer]) -> Observer:
+    """A new observer of a name, or by a function that makes one; AttributeValueError if there is none."""
+    if not isinstance(what, str):
+        return what()
+    if what not in OBSERVERS:
+        raise AttributeValueError(f"there is no observer {what!r}; there are {', '.join(OBSERVERS)}, or a function")
+    return OBSERVERS[what]()

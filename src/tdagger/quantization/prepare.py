@@ -1,0 +1,276 @@
+"""From a float network to a quantized one: prepared, shown data, converted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from importlib.util import find_spec
+from typing import Any, cast
+
+import numpy as np
+
+from tdagger.errors import AttributeValueError, InputError
+from tdagger.graph import label
+from tdagger.interpreter import Interpreter
+from tdagger.later import later
+from tdagger.names import shown
+from tdagger.op import Array, Value
+from tdagger.ops.source import Leaf
+from tdagger.quantization.bias import Correcting, axis_of, corrected, means
+from tdagger.quantization.convert import Conversion
+from tdagger.quantization.local import Local, compare
+from tdagger.quantization.observers import Observer, observer_of, refused
+from tdagger.quantization.placement import Placement, place
+from tdagger.quantization.profile import Profile
+from tdagger.quantization.profiles import profile_of
+from tdagger.quantization.scales import Affine, affine
+from tdagger.quantization.weights import Rounding, nearest
+from tdagger.tensordag import TensorDAG
+from tdagger.transform import passes
+from tdagger.transform.networks import place as place_of
+
+#: What is done to a float network before it is quantized: repairs are passes too, and stand here.
+FLOAT_PASSES: tuple[Callable[[TensorDAG], TensorDAG], ...] = (
+    passes.simplify, passes.drop_unused_results, passes.fold_batch_norm, passes.fold_weights,
+)  # fmt: skip
+
+
+def as_float(dag: TensorDAG) -> TensorDAG:
+    """The network as it is quantized: norms folded into the layers before, computed weights worked out."""
+    for step in FLOAT_PASSES:
+        dag = step(dag)
+    return dag
+
+
+class Kept:
+    """Which ops stay in float: by their names, their modules' or weights' (with wildcards), or functions of values."""
+
+    def __init__(self, dag: TensorDAG, keep: Any) -> None:
+        self.dag = dag
+        self.rules: list[Any] = [keep] if isinstance(keep, str) or callable(keep) else list(keep)
+        self.used: set[int] = set()
+
+    def __call__(self, value: Value) -> bool:
+        hits = [i for i, rule in enumerate(self.rules) if self._fits(rule, value)]
+        self.used.update(hits)
+        return bool(hits)
+
+    def _fits(self, rule: Any, value: Value) -> bool:
+        if callable(rule):
+            return bool(rule(value))
+        origin = self.dag.origins.get(value)
+        names = [a.op.leaf for a in value.args if isinstance(a.op, Leaf)]
+        names += [] if origin is None else [origin.module]
+        return rule == label(value.op) or any(fnmatchcase(n, rule) or n.startswith(f"{rule}.") for n in names)
+
+    def check(self) -> None:
+        """AttributeValueError for names that nothing has that would be quantized."""
+        odd = [r for i, r in enumerate(self.rules) if i not in self.used and not callable(r)]
+        if odd:
+            raise AttributeValueError(f"keep: nothing that would be quantized is called {', '.join(map(repr, odd))}")
+
+
+class _Watching(Interpreter):
+    """Runs a network and shows observers what they are for."""
+
+    def __init__(self, dag: TensorDAG, framework: str, see: Container[Value], report: Callable[..., None]) -> None:
+        super().__init__(dag, framework)
+        self.see, self.report = see, report
+
+    def run_value(self, value: Value, args: list[Any]) -> Any:
+        out = super().run_value(value, args)
+        if value in self.see:
+            self.report(value, self.framework.array(out))
+        return out
+
+
+class Prepared:
+    """A network with observers: call it on data as the network is called, then :meth:`convert`.
+
+    ``dag`` is the float network that is quantized (norms folded), ``placement`` what is quantized of it, ``observers``
+    the range of each value that has a scale of its own.
+    """
+
+    def __init__(
+        self, dag: TensorDAG, profile: Profile, keep: Iterable[Any] = (), framework: str | None = None
+    ) -> None:
+        self.source, self.dag = dag, as_float(dag)
+        keeps = Kept(self.dag, keep)
+        self.profile = profile
+        self.placement: Placement = place(self.dag.graph, profile, keeps)
+        keeps.check()
+        if not self.placement.rows:
+            there = ", ".join(profile.rows)
+            raise InputError(f"{shown(dag.name)}: {profile.name} quantizes nothing of it; it quantizes {there}")
+        self.watched = {} if profile.dynamic or profile.activation is None else self.placement.observed
+        self.observers: dict[Value, Observer] = {}
+        for root in self.watched.values():
+            if root not in self.observers:
+                self.observers[root] = observer_of(self.placement.numbers[root].observer)
+        self.batches = 0
+        self.corrections: dict[Value, Array] = {}
+        self.framework = framework or _framework()
+        #: The means of channels of layers whose biases can be changed, for each batch.
+        self.means: dict[Value, list[Array]] = {v: [] for v in corrected(self.placement)}
+        self._runner = _Watching(self.dag, self.framework, {*self.watched, *self.means}, self._see)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the float network on data that the observers see; gives what the network gives."""
+        self.batches += 1
+        return self.call(self._runner, (args, kwargs))
+
+    def calls(self, data: Iterable[Any]) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+        """The arguments of each batch, as tensors of the framework."""
+        return (arguments(batch, self.framework) for batch in data)
+
+    def _see(self, value: Value, x: Array) -> None:
+        if value in self.means:
+            self.means[value].append(means(x, axis_of(value)))
+        if value in self.watched:
+            self._observe(value, x)
+
+    def _observe(self, value: Value, x: Array) -> None:
+        why = refused(x)
+        if why:
+            where = place_of(self.dag.origins)(value)
+            raise InputError(
+                f"calibration: {value!r}{where} has {why} in batch {self.batches}; leave the batch out, or keep the "
+                "op in float: keep="
+            )
+        self.observers[self.watched[value]].update(x)
+
+    def calibrate(self, data: Iterable[Any], progress: Callable[[int], None] | None = None) -> Prepared:
+        """Run on batches: each one argument of the network, a tuple of arguments or a dict of them by name."""
+        for args, kwargs in self.calls(data):
+            self(*args, **kwargs)
+            if progress is not None:
+                progress(self.batches)
+        return self
+
+    def scales(self) -> dict[Value, Affine]:
+        """The scale and zero point of every value that has its own; InputError where no data was seen."""
+        if self.observers and not self.batches:
+            raise InputError("convert: no data was seen; call the prepared network on data first")
+        numbers = self.placement.numbers
+        return {root: affine(*o.range(numbers[root]), numbers[root]) for root, o in self.observers.items()}
+
+    def convert(self, rounding: Rounding = nearest) -> TensorDAG:
+        """The quantized network."""
+        return self._conversion(rounding).run()
+
+    def _conversion(self, rounding: Rounding = nearest) -> Conversion:
+        return Conversion(self.dag, self.placement, self.scales(), rounding, self.corrections)
+
+    def compare(self, data: Iterable[Any], rounding: Rounding = nearest) -> dict[Value, Local]:
+        """What quantizing each op alone changes on data: by the op of the float network."""
+        conversion = self._conversion(rounding)
+        return compare(conversion, conversion.run(), self.calls(data), self.framework, self.call)
+
+    def correct(self, data: Iterable[Any], rounding: Rounding = nearest) -> Prepared:
+        """Change the biases of layers so that the means of their channels are those of the float network.
+
+        ``data`` are the batches that the network was prepared with, in the same order; InputError for others.
+        """
+        self.corrections = {}
+        conversion = self._conversion(rounding)
+        runner = Correcting(conversion, conversion.run(), self.framework, self.means, self._tensor)
+        for call in self.calls(data):
+            if runner.batch == self.batches:
+                raise InputError(f"correct: the network was prepared with {self.batches} batches, there are more")
+            self.call(runner, call)
+            runner.batch += 1
+        if runner.batch != self.batches or not self.batches:
+            raise InputError(f"correct: the network was prepared with {self.batches} batches, there are {runner.batch}")
+        self.corrections = {v: runner.correction(v) for v in self.means}
+        return self
+
+    def _tensor(self, x: Array) -> Any:
+        return _as(x, self.framework)
+
+    def call(self, runner: Interpreter, call: tuple[Any, Any]) -> Any:
+        """What a run of a network gives, without gradients."""
+        args, kwargs = call
+        if self.framework == "numpy":
+            return runner.run(*args, **kwargs)
+        with later("torch.no_grad")():
+            return runner.run(*args, **kwargs)
+
+
+def _framework() -> str:
+    """What data is run by: torch where it is installed, as it is faster."""
+    return "numpy" if find_spec("torch") is None else "torch"
+
+
+def arguments(batch: Any, framework: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """How a network is called with a batch, whose tensors are a framework's."""
+    if isinstance(batch, Mapping):
+        named = cast(Mapping[str, Any], batch)
+        return (), {k: _as(v, framework) for k, v in named.items()}
+    args = cast(tuple[Any, ...], tuple(batch)) if isinstance(batch, tuple | list) else (batch,)  # pyright: ignore
+    return tuple([_as(a, framework) for a in args]), {}
+
+
+def _as(x: Any, framework: str) -> Any:
+    """A tensor of a framework; what isn't a tensor stays."""
+    is_array = isinstance(x, np.ndarray | np.generic)
+    if framework == "torch":
+        return later("torch.tensor")(x) if is_array else x
+    return later("torch.array")(x) if hasattr(x, "detach") else x
+
+
+def prepare(
+    dag: TensorDAG,
+    scheme: str | Profile = "x86",
+    *,
+    keep: Iterable[Any] = (),
+    framework: str | None = None,
+    **changes: Any,
+) -> Prepared:
+    """A network with observers where a target quantizes it; see :func:`tdagger.prepare`."""
+    return Prepared(dag, profile_of(scheme).having(**changes), keep, framework)
+
+
+def quantize(
+    dag: TensorDAG,
+    data: Iterable[Any] | None = None,
+    target: str | Profile | dict[str, Any] = "x86",
+    *,
+    rounding: Rounding = nearest,
+    correct: bool = True,
+    progress: Callable[[int], None] | None = None,
+    **how: Any,
+) -> TensorDAG:
+    """A network in numbers of few bits; see :func:`tdagger.quantization`."""
+    if isinstance(target, dict):
+        if data is None:
+            raise InputError("quantize: a quality is measured on data; give some")
+        return later("with_quality")(dag, data, target, **how)[0]
+    return prepared_by(dag, data, target, rounding, correct, progress, **how).convert(rounding)
+
+
+def prepared_by(
+    dag: TensorDAG,
+    data: Iterable[Any] | None,
+    target: str | Profile,
+    rounding: Rounding = nearest,
+    correct: bool = True,
+    progress: Callable[[int], None] | None = None,
+    **how: Any,
+) -> Prepared:
+    """A network prepared with data, its biases corrected: all but the conversion."""
+    prepared = prepare(dag, target, **how)
+    if prepared.observers and data is None:
+        raise InputError(
+            f"quantize: {prepared.profile.name} quantizes activations by what data shows of them; give data, or a "
+            "target that needs none (gpu-weight-only, x86-dynamic)"
+        )
+    if data is not None and correct and iter(data) is data:
+        raise InputError(
+            "quantize: data is read twice, for ranges and then for biases: give a list or what can be iterated over "
+            "again, or correct=False"
+        )
+    if data is not None:
+        prepared.calibrate(data, progress)
+        if correct and prepared.means:
+            prepared.correct(data, rounding)
+    return prepared

@@ -1,0 +1,101 @@
+"""What a target computes in numbers of few bits, as data: one file each in :mod:`tdagger.quantization.profiles`.
+
+A profile says for every op that is quantized which of its arguments are, in which element types, and what shares a
+scale. A new target is a new file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tdagger.errors import AttributeValueError
+from tdagger.library.quantized import GRIDS, Grid
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """How a tensor is quantized.
+
+    ``dtype`` is the element type; ``symmetric``: the zero point is the middle (0 of signed types); ``per``: a scale for
+    the ``tensor``, each ``channel``, or each ``block`` of ``block`` entries along the axis that is summed over;
+    ``narrow`` leaves out the smallest integer, so that both ends are as far from 0. ``observer`` finds the range.
+    """
+
+    dtype: str
+    symmetric: bool = False
+    per: str = "tensor"
+    block: int = 0
+    narrow: bool = False
+    observer: str = "minmax"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in GRIDS:
+            raise AttributeValueError(f"numbers aren't quantized to {self.dtype!r}; there are {', '.join(GRIDS)}")
+        if self.per not in ("tensor", "channel", "block") or (self.per == "block") != (self.block > 0):
+            raise AttributeValueError(
+                f"a scale is per tensor, channel or block (of block= entries), not {self.per!r}, {self.block}"
+            )
+
+    @property
+    def grid(self) -> Grid:
+        return GRIDS[self.dtype]
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest number that is used."""
+        grid = self.grid
+        return (grid.low + 1 if self.narrow and not grid.is_float and grid.low < 0 else grid.low), grid.high
+
+
+@dataclass(frozen=True)
+class Row:
+    """An op that is computed in few bits.
+
+    ``inputs`` are its arguments that are quantized, by place. ``weight`` is the one of them that may be a weight, with
+    one scale for each entry of ``channel`` (negative: from the end) and products summed over ``summed``; ``bias`` the
+    place of what is added as i32. ``output``: its result is quantized too. ``follows``: only where all it takes was
+    made by ops whose results are. ``second``: how the second argument is quantized where it isn't a weight.
+    """
+
+    inputs: tuple[int, ...] = (0,)
+    weight: int | None = None
+    channel: int = 0
+    summed: int = 1
+    bias: int | None = None
+    output: bool = False
+    follows: bool = False
+    second: Numbers | None = None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a target computes how; see the module.
+
+    ``activation`` is None where only weights are quantized. ``rows``: ops by name (elementwise ones by their function).
+    ``fused``: what is computed with the op before it, so that nothing is quantized between. ``shares``: ops that move
+    or choose entries, whose result has the scale of what they take. ``dynamic``: scales of activations are found when
+    the network runs.
+    """
+
+    name: str
+    weight: Numbers
+    activation: Numbers | None
+    rows: Mapping[str, Row]
+    fused: frozenset[str] = frozenset()
+    shares: frozenset[str] = frozenset()
+    dynamic: bool = False
+    about: str = field(default="", compare=False)
+
+    def having(self, **changes: Any) -> Profile:
+        """The profile with other numbers: ``activation`` and ``weight`` (Numbers, or the name of an element type)."""
+        found: dict[str, Any] = {}
+        for name, value in changes.items():
+            if value is None:
+                continue
+            before = getattr(self, name)
+            if name in ("activation", "weight") and isinstance(value, str):
+                value = replace(before or Numbers(value), dtype=value)
+            found[name] = value
+        return replace(self, **found)

@@ -1,0 +1,13 @@
+"""Core ML on the Neural Engine: i8 activations and weights, both symmetric, as coremltools' activations have it."""
+
+from dataclasses import replace
+
+from tdagger.quantization.profile import Numbers
+from tdagger.quantization.profiles import onnxruntime
+
+ACTIVATION = Numbers("i8", symmetric=True, narrow=True, observer="mse")
+
+PROFILE = replace(
+    onnxruntime.PROFILE, name="coreml", about="Core ML: symmetric i8 activations, i8 weights per channel",
+    activation=ACTIVATION,
+)  # fmt: skip

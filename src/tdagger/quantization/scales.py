@@ -1,0 +1,144 @@
+"""Scales and zero points of ranges, and weights rounded to them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tdagger.library.quantized import quantize, spread_array
+from tdagger.op import Array
+from tdagger.quantization.profile import Numbers
+
+#: No scale is smaller, so that its reciprocal is a number.
+_LEAST = np.float32(2.0**-120)
+
+
+class Affine(NamedTuple):
+    """Numbers as ``(q - zero_point) * scale``: scales of f32; zero points of the numbers' type, None for 0."""
+
+    scale: Array
+    zero_point: Array | None
+
+
+def affine(low: Array | float, high: Array | float, numbers: Numbers) -> Affine:
+    """The scale and zero point with which numbers from ``low`` to ``high``, and 0 exactly, are on the grid.
+
+    A range of nothing but 0 has the scale 1.
+
+    >>> affine(0.0, 255.0, Numbers("u8"))
+    Affine(scale=array(1., dtype=float32), zero_point=array(0, dtype=uint8))
+    >>> affine(-2.0, 1.0, Numbers("i8", symmetric=True, narrow=True)).scale
+    array(0.01574803, dtype=float32)
+    """
+    low, high = np.minimum(np.asarray(low, np.float64), 0), np.maximum(np.asarray(high, np.float64), 0)
+    first, last = numbers.bounds
+    grid = numbers.grid
+    if grid.is_float:
+        return Affine(_scale(np.maximum(-low, high) / last), None)
+    if numbers.symmetric:
+        middle = (first + last + 1) // 2 if grid.low == 0 else 0
+        reach = np.maximum(-low / (middle - first), high / (last - middle))
+        zero = np.full(reach.shape, middle, grid.dtype.numpy)
+        return Affine(_scale(reach), zero if middle else None)
+    scale = _scale((high - low) / (last - first))
+    zero = np.clip(np.round(first - low / scale.astype(np.float64)), first, last).astype(grid.dtype.numpy)
+    return Affine(scale, np.asarray(zero))
+
+
+def _scale(reach: Array) -> Array:
+    with np.errstate(over="ignore"):
+        scale = np.asarray(reach, np.float64)
+        scale = np.where(scale == 0, 1.0, np.clip(scale, _LEAST, np.finfo(np.float32).max))
+    return np.asarray(scale.astype(np.float32))
+
+
+def ends(scale: Array, zero_point: Array | None, numbers: Numbers) -> tuple[float, float]:
+    """The smallest and largest number on the grid of one scale."""
+    zero = 0.0 if zero_point is None else float(zero_point)
+    first, last = numbers.bounds
+    return (first - zero) * float(scale), (last - zero) * float(scale)
+
+
+class Weights(NamedTuple):
+    """How a weight is quantized: its numbers, the axis with a scale for each entry, the one that blocks lie along."""
+
+    numbers: Numbers
+    channel: int
+    summed: int
+
+    @property
+    def axis(self) -> int | None:
+        """The axis that :func:`tdagger.library.quantize` is told."""
+        return {"tensor": None, "channel": self.channel, "block": self.summed}[self.numbers.per]
+
+    @property
+    def block(self) -> int:
+        return self.numbers.block
+
+    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the scales of a weight."""
+        if self.numbers.per == "tensor":
+            return ()
+        if self.numbers.per == "channel":
+            return (shape[self.channel],)
+        return tuple([-(-n // self.block) if i == self.summed else n for i, n in enumerate(shape)])
+
+    def extremes(self, weight: Array) -> tuple[Array, Array]:
+        """The smallest and largest number of each part that has a scale of its own."""
+        if self.numbers.per == "block":
+            at = self._starts(weight)
+            return np.minimum.reduceat(weight, at, self.summed), np.maximum.reduceat(weight, at, self.summed)
+        axes = tuple([i for i in range(weight.ndim) if self.axis is None or i != self.axis])
+        return weight.min(axes), weight.max(axes)
+
+    def _starts(self, weight: Array) -> Any:
+        """Where blocks begin."""
+        found: Any = np.arange(0, weight.shape[self.summed], self.block)
+        return found
+
+    def scales(self, weight: Array) -> Affine:
+        """The scales and zero points of a weight; with the observer "mse", those of the least mean square error."""
+        weight = np.asarray(weight, np.float32)
+        low, high = self.extremes(weight)
+        found = affine(low, high, self.numbers)
+        if self.numbers.observer != "mse" or self.numbers.grid.is_float:
+            return found
+        least = self.error(weight, found)
+        for part in np.linspace(0.98, 0.5, 25):
+            tried = affine(low * part, high * part, self.numbers)
+            error = self.error(weight, tried)
+            better = error < least
+            least = np.where(better, error, least)
+            zero = None if tried.zero_point is None else np.where(better, tried.zero_point, _given(found.zero_point))
+            found = Affine(np.where(better, tried.scale, found.scale), zero)
+        return found
+
+    def error(self, weight: Array, how: Affine) -> Array:
+        """The sum of squares of what rounding to the nearest changes, for each part with a scale of its own."""
+        away = np.square(self.read(self.rounded(weight, how), how) - weight)
+        if self.numbers.per == "block":
+            return np.add.reduceat(away, self._starts(weight), self.summed)
+        return away.sum(tuple([i for i in range(weight.ndim) if self.axis is None or i != self.axis]))
+
+    def rounded(self, weight: Array, how: Affine) -> Array:
+        """A weight rounded to the nearest numbers: what GPTQ and AdaRound would do otherwise, given more."""
+        low, high = self.numbers.bounds
+        whole = self.numbers.grid.is_float
+        rule: Any = quantize.numpy_rule
+        return rule(
+            np.asarray(weight, np.float32), how.scale, how.zero_point, to=self.numbers.dtype, axis=self.axis,
+            block=self.block, low=None if whole else int(low), high=None if whole else int(high), like="onnx",
+            precision="",
+        )  # fmt: skip
+
+    def read(self, codes: Array, how: Affine) -> Array:
+        """What the numbers stand for: f32."""
+        out = codes.astype(np.float32)
+        if how.zero_point is not None:
+            out -= spread_array(how.zero_point, codes.shape, self.axis, self.block).astype(np.float32)
+        return out * spread_array(how.scale, codes.shape, self.axis, self.block)
+
+
+def _given(zero_point: Array | None) -> Array:
+    return np.zeros((), np.int8) if zero_point is None else zero_point

@@ -1,0 +1,77 @@
+"""The data of quantized weights, made when it is asked for: nothing is kept, so a network streams weight by weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tdagger.errors import InputError
+from tdagger.op import Array, Value
+from tdagger.ops.source import Const, Leaf
+from tdagger.quantization.scales import Affine, Weights
+
+#: How a weight is rounded: its data, name, scales and how it is quantized to whole numbers of its shape. GPTQ and
+#: AdaRound, which also ask what the weight is applied to, are functions of this kind.
+Rounding = Callable[[Array, str, Affine, Weights], Array]
+
+
+def nearest(weight: Array, name: str, scales: Affine, how: Weights) -> Array:
+    """Each number to the nearest."""
+    del name
+    return how.rounded(weight, scales)
+
+
+class Made(Mapping[str, Array]):
+    """Arrays by name, each made by a function when it is asked for."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Array]]) -> None:
+        self.makers = dict(makers)
+
+    def __getitem__(self, name: str) -> Array:
+        return self.makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.makers)
+
+    def __len__(self) -> int:
+        return len(self.makers)
+
+
+@dataclass
+class Source:
+    """Weights as they were and what their scales are; those of the last one asked for are kept."""
+
+    weights: Mapping[str, Array]
+    rounding: Rounding = nearest
+    #: For a weight whose bias must fit into i32: the least scale of each channel.
+    least: dict[str, Callable[[], Array]] = field(default_factory=dict[str, Callable[[], Array]])
+    _last: tuple[str, Affine] | None = None
+
+    def data(self, name: str, leaf: Value) -> Array:
+        """A weight, in f32; InputError if it isn't finite."""
+        array = leaf.op.data if isinstance(leaf.op, Const) else self.weights[_name(leaf)]
+        array = np.asarray(array, np.float32)
+        if not np.isfinite(array).all():
+            raise InputError(f"quantize: the weight {name!r} has numbers that aren't finite; keep it: keep=[{name!r}]")
+        return array
+
+    def scales(self, name: str, leaf: Value, how: Weights) -> Affine:
+        """The scales of a weight."""
+        if self._last is None or self._last[0] != name:
+            found = how.scales(self.data(name, leaf))
+            least = self.least.get(name)
+            if least is not None:
+                found = Affine(np.maximum(found.scale, least()), found.zero_point)
+            self._last = (name, found)
+        return self._last[1]
+
+    def codes(self, name: str, leaf: Value, how: Weights) -> Array:
+        """A weight as the whole numbers it is rounded to."""
+        return self.rounding(self.data(name, leaf), name, self.scales(name, leaf, how), how)
+
+
+def _name(leaf: Value) -> str:
+    assert isinstance(leaf.op, Leaf)
+    return leaf.op.leaf

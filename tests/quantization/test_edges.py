@@ -1,0 +1,208 @@
+"""Ranges, scales and weights at their ends, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import tdagger as td
+from tdagger.quantization.convert import rounded
+from tdagger.quantization.observers import OBSERVERS, Histogram, observer_of
+from tdagger.quantization.profile import Numbers
+from tdagger.quantization.profiles import PROFILES, profile_of
+from tdagger.quantization.scales import Weights, affine, ends
+
+U8, I8 = Numbers("u8"), Numbers("i8", symmetric=True, narrow=True)
+
+
+def linear(weight: Any, bias: Any = None) -> td.TensorDAG:
+    weight = np.asarray(weight, np.float32)
+    arrays = {"w": weight} if bias is None else {"w": weight, "b": np.asarray(bias, np.float32)}
+    x = td.input("x", (2, weight.shape[1]))
+    out = td.linear(x, *[td.parameter(n, a.shape) for n, a in arrays.items()])
+    return td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": out}), arrays)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "numbers", "zero"),
+    [(0, 0, U8, 0), (-3, -1, U8, 255), (1, 5, U8, 0), (-1, 1, U8, 128), (-1e-40, 0, U8, None), (-3e38, 3e38, U8, None),
+     (0, 6, Numbers("i8"), -128), (-2, 1, I8, None), (0, 448, Numbers("f8e4m3"), None)],
+)  # fmt: skip
+def test_ranges(low: float, high: float, numbers: Numbers, zero: int | None) -> None:
+    scale, found = affine(low, high, numbers)
+    assert np.isfinite(scale)
+    assert scale > 0
+    if zero is not None:
+        assert int(found if found is not None else 0) == zero or abs(int(found) - zero) <= 1
+    first, last = ends(scale, found, numbers)
+    assert first <= min(low, 0) * (1 - 1e-2) + 1e-12
+    assert last >= max(high, 0) * (1 - 1e-2) - 1e-12
+
+
+@pytest.mark.parametrize("name", OBSERVERS)
+def test_observers(name: str) -> None:
+    rng = np.random.default_rng(0)
+    observer = observer_of(name)
+    for i in range(5):
+        observer.update(rng.normal(size=20000).astype(np.float32) * (1 + i))
+    low, high = observer.range(U8)
+    assert observer.low <= low < -1.9
+    assert 1.9 < high <= observer.high
+    if isinstance(observer, Histogram):
+        assert observer.bins.sum() + observer.zeros == 100000
+        assert observer.clipped(low, high) < 0.05
+        outlier = np.float32([1e6])
+        observer.update(outlier)
+        assert observer.bins.sum() + observer.zeros == 100001
+        assert len(observer.bins) == 2048
+
+
+def test_outliers_are_clipped_by_the_squared_error() -> None:
+    x = np.random.default_rng(0).normal(size=100000).astype(np.float32)
+    x[0] = 100
+    whole, least = observer_of("minmax"), observer_of("mse")
+    whole.update(x)
+    least.update(x)
+
+    def error(observer: Any) -> float:
+        scale, zero = affine(*observer.range(U8), U8)
+        y = np.clip(np.round(x / scale) + zero, 0, 255) - zero.astype(float)
+        return float(np.square(y * scale - x).mean())
+
+    assert error(least) <= 1.01 * error(whole)
+    x[0] = 30  # worth less than the steps that it would cost
+    whole, least = observer_of("minmax"), observer_of("mse")
+    whole.update(x)
+    least.update(x)
+    assert error(least) < 0.9 * error(whole)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_refused_by_name(value: float) -> None:
+    dag = linear(np.ones((3, 4)))
+    prepared = td.prepare(dag)
+    with pytest.raises(td.InputError, match=r"calibration: .*input x.* has (NaN|an infinity) in batch 1; leave"):
+        prepared(torch.full((2, 4), value))
+    with pytest.raises(td.InputError, match="the weight 'w' has numbers that aren't finite"):
+        dict(td.quantize(linear([[1, value, 2, 3]]), [np.ones((2, 4), "f")], correct=False).weights)
+
+
+def test_what_is_missing_is_said() -> None:
+    dag = linear(np.ones((3, 4)))
+    with pytest.raises(td.InputError, match="no data was seen"):
+        td.prepare(dag).convert()
+    with pytest.raises(td.InputError, match="give data, or a target that needs none"):
+        td.quantize(dag)
+    with pytest.raises(td.InputError, match="data is read twice"):
+        td.quantize(dag, iter([np.ones((2, 4), "f")]))
+    with pytest.raises(td.AttributeValueError, match="no target 'x87'; there are arm"):
+        td.quantize(dag, [], "x87")
+    with pytest.raises(td.InputError, match="quantizes nothing of it"):
+        td.prepare(td.network(td.exp, {"x": (2,)}))
+    with pytest.raises(td.InputError, match="has no quantized values"):
+        td.dequantize(dag)
+    with pytest.raises(td.AttributeValueError, match="aren't quantized to 'i3'"):
+        td.prepare(dag, weight="i3")
+
+
+def test_dead_channels_and_large_biases() -> None:
+    weight = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
+    weight[1] = 0
+    weight[2] = 1e-30
+    bias = np.float32([0, 1e6, -1e9, 3])
+    dag = linear(weight, bias)
+    data = [np.random.default_rng(1).normal(size=(2, 8)).astype(np.float32) for _ in range(2)]
+    small = td.quantize(dag, data, correct=False)
+    found, wanted = small.run(data[0]), dag.run(data[0])
+    np.testing.assert_allclose(found, wanted, rtol=2e-2, atol=0.15)
+    assert small.weights["b"].dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [I8, Numbers("i4", symmetric=True, per="block", block=3), Numbers("u4", per="channel"),
+     Numbers("i2", per="channel", observer="mse"), Numbers("f8e5m2", per="channel")],
+)  # fmt: skip
+def test_weights_are_within_half_a_step(numbers: Numbers) -> None:
+    weight = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
+    how = Weights(numbers, 0, 1)
+    scales = how.scales(weight)
+    assert scales.scale.shape == how.shape(weight.shape)
+    read = how.read(how.rounded(weight, scales), scales)
+    if numbers.grid.is_float:
+        np.testing.assert_allclose(read, weight, rtol=0.13, atol=1e-3)
+    elif numbers.observer != "mse":
+        from tdagger.library.quantized import spread_array
+
+        step = np.broadcast_to(spread_array(scales.scale, weight.shape, how.axis, how.block), weight.shape)
+        assert (np.abs(read - weight) <= 0.51 * step + 1e-6).all()
+
+
+def test_gradients_go_straight_through() -> None:
+    x = td.input("x", (5,))
+    made = rounded(x, [td.const(0.1, "f32"), td.const(3, "i8")], Numbers("i8"), None, 0, fake=True)
+    module = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": made})).to_torch()
+    given = torch.tensor([0.04, 0.06, -100.0, 100.0, -3.0], requires_grad=True)
+    out = module(given)
+    out.sum().backward()
+    assert given.grad is not None
+    assert given.grad.tolist() == [1, 1, 0, 0, 1]
+    expected = torch.fake_quantize_per_tensor_affine(given.detach(), 0.1, 3, -128, 127)
+    torch.testing.assert_close(out.detach(), expected)
+
+
+def test_profiles_are_data() -> None:
+    for name, profile in PROFILES.items():
+        assert profile_of(name) is profile
+        assert profile.name == name
+        assert profile.about
+    assert profile_of("x86").having(activation="i8").activation == Numbers("i8", observer="mse")
+
+
+def test_seed_example() -> None:
+    """Prepare, run batches through, convert: the first documents' example of fbgemm."""
+    dag = linear(np.random.default_rng(0).normal(size=(3, 4)))
+    prepared = td.prepare(dag, "x86", activation=Numbers("u8", observer="minmax"))
+    data = [torch.randn(2, 4) for _ in range(4)]
+    for batch in data:
+        prepared(batch)
+    quantized = prepared.convert()
+    assert quantized.weights["w"].dtype == np.int8
+    assert np.abs(quantized.run(data[0].numpy()) - dag.run(data[0].numpy())).max() < 0.1
+
+
+def test_tied_weights_are_quantized_once_and_kept_where_they_are_read() -> None:
+    w = td.parameter("w", (6, 6))
+    x = td.input("x", (2, 6))
+    tied = td.linear(td.relu(td.linear(x, w)), w)
+    arrays = {"w": np.random.default_rng(0).normal(size=(6, 6)).astype(np.float32)}
+    once = td.quantize(td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": tied}), arrays), [np.ones((2, 6), "f")])
+    assert [n for n, a in once.weights.items() if a.dtype == np.int8] == ["w"]
+    z = td.input("z", (6, 6))
+    both = td.Graph({"x": x, "z": z}, {"y": td.linear(x, w), "sum": z + w})
+    kept = td.quantize(td.TensorDAG.of_graph(both, arrays), [(np.ones((2, 6), "f"), arrays["w"])])
+    assert {n: a.dtype.name for n, a in kept.weights.items()}["w"] == "float32"
+    assert sum(a.dtype == np.int8 for a in kept.weights.values()) == 1
+
+
+def test_weights_are_made_one_at_a_time() -> None:
+    made: list[str] = []
+
+    class Lazy(dict[str, Any]):
+        def part(self, names: Any) -> Any:
+            return self
+
+        def __getitem__(self, name: str) -> Any:
+            made.append(name)
+            return np.ones((8, 32), np.float32)
+
+    x = td.input("x", (2, 32))
+    out = td.linear(x, td.parameter("a", (8, 32))) + td.linear(x, td.parameter("b", (8, 32)))
+    dag = td.TensorDAG(td.Graph({"x": x}, {"y": out}), Lazy(a=None, b=None), td.layers.linear(2, 2).signature)
+    small = td.quantize(dag, target="gpu-weight-only")
+    made.clear()  # passes ask whether there is data
+    assert small.weights["a"].dtype == np.int8
+    assert set(made) == {"a"}

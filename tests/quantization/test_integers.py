@@ -1,0 +1,85 @@
+"""The integer reference against onnxruntime's kernels, for every op that the profile of it quantizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tdagger as td
+from tdagger.quantization.integers import Integers
+from tests.quantization.test_networks import session
+
+Case = tuple[Callable[..., td.Value], dict[str, tuple[int, ...]], tuple[int, ...], str]
+
+
+def _conv(**options: Any) -> Callable[..., td.Value]:
+    return lambda x, w, b=None: td.relu(td.convolution(x, w, b, **options))
+
+
+CASES: dict[str, Case] = {
+    "convolution": (_conv(padding=1), {"w": (8, 6, 3, 3), "b": (8,)}, (2, 6, 9, 9), "QLinearConv"),
+    "strided": (_conv(stride=2), {"w": (8, 6, 3, 3)}, (2, 6, 9, 9), "QLinearConv"),
+    "depthwise": (_conv(groups=6, padding=1), {"w": (6, 1, 3, 3), "b": (6,)}, (2, 6, 9, 9), "QLinearConv"),
+    "dilated 1d": (_conv(dilation=2), {"w": (8, 6, 3), "b": (8,)}, (2, 6, 20), "QLinearConv"),
+    "linear": (td.linear, {"w": (16, 12), "b": (16,)}, (5, 12), "QGemm"),
+    "linear of sequences": (td.linear, {"w": (16, 12), "b": (16,)}, (2, 5, 12), "QGemm"),
+    "linear without bias": (td.linear, {"w": (16, 12)}, (2, 5, 12), "MatMulIntegerToFloat"),
+    "matmul": (td.matmul, {"w": (12, 16)}, (2, 5, 12), "MatMulIntegerToFloat"),
+    "addmm": (lambda x, w, b: td.addmm(b, x, w), {"w": (12, 16), "b": (16,)}, (5, 12), "QGemm"),
+    "products of data": (lambda x: td.matmul(x, td.permute(x, (0, 2, 1))), {}, (2, 5, 12), "MatMulIntegerToFloat"),
+    "residual": (
+        lambda x, w, v: td.relu(td.convolution(x, w, padding=1) + td.convolution(x, v)),
+        {"w": (8, 6, 3, 3), "v": (8, 6, 1, 1)}, (2, 6, 9, 9), "QLinearAdd",
+    ),
+    "pooled": (
+        lambda x, w, v: td.convolution(td.max_pool(td.convolution(x, w), kernel=2), v),
+        {"w": (8, 6, 3, 3), "v": (4, 8, 1, 1)}, (2, 6, 10, 10), "QLinearConv",
+    ),
+}  # fmt: skip
+
+
+def made(case: Case, seed: int = 0) -> tuple[td.TensorDAG, list[Any]]:
+    function, weights, shape, _ = case
+    rng = np.random.default_rng(seed)
+    arrays = {n: (rng.normal(size=s) * 0.2).astype(np.float32) for n, s in weights.items()}
+    x = td.input("x", shape)
+    out = function(x, *[td.parameter(n, a.shape) for n, a in arrays.items()])
+    data = [rng.normal(size=shape).astype(np.float32) for _ in range(3)]
+    return td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": out}), arrays), data
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_is_onnxruntimes(name: str) -> None:
+    case = CASES[name]
+    dag, data = made(case)
+    small = td.quantize(dag, data, "onnxruntime", correct=False)
+    run = session(small)
+    runner = Integers(small)
+    for x in data:
+        a = runner.run(x)
+        b = run.run(None, {"x": x})[0]
+        step = next((float(v.op.data) for v in reversed(small.graph.constants) if v.dtype.name == "f32"), 0.0)
+        last = small.graph.outputs["y"]
+        if last.op.name != "dequantize":  # floats come out: no steps but those of f32
+            step = float(np.abs(b).max()) * 1e-4
+        away = np.abs(a - b)
+        assert np.mean(away <= 1.001 * step) >= 0.999, (away.max(), step)
+    assert runner.count == 3 * sum(v.op.name in ("convolution", "linear", "matmul", "addmm") for v in small.values)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_onnxruntime_has_a_kernel(name: str, tmp_path: Any) -> None:
+    import onnx
+    import onnxruntime as ort
+
+    dag, data = made(CASES[name])
+    small = td.quantize(dag, data, "onnxruntime", correct=False)
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    ort.InferenceSession(small.to_onnx().SerializeToString(), options, providers=["CPUExecutionProvider"])
+    ops = {n.op_type for n in onnx.load(tmp_path / "optimized.onnx").graph.node}
+    assert CASES[name][3] in ops, ops

@@ -1,0 +1,141 @@
+"""Networks in few bits: what comes out, in numpy, torch and onnxruntime; in and back."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import timm
+import torch
+
+import tdagger as td
+from tdagger.quantization.local import decibels
+from tdagger.quantization.profile import Numbers
+
+
+@cache
+def network(name: str, seed: int = 0) -> tuple[td.TensorDAG, list[np.ndarray[Any, Any]]]:
+    torch.manual_seed(seed)
+    model = timm.create_model(name, pretrained=False).eval()
+    for buffer_name, buffer in model.named_buffers():  # norms that do something
+        if buffer_name.endswith("running_mean"):
+            buffer.normal_(0, 0.1)
+    data = [torch.randn(2, 3, 160, 160).numpy() for _ in range(3)]
+    return td.from_torch(model, torch.from_numpy(data[0])), data
+
+
+def session(dag: td.TensorDAG, opset: int = 20) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    proto = dag.to_onnx(opset=opset).SerializeToString()
+    return ort.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
+
+
+def quality(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
+    return decibels(float(np.square(a).sum()), float(np.square(a - b).sum()))
+
+
+@pytest.mark.parametrize(("name", "target"), [("test_resnet", "x86"), ("test_vit", "xnnpack")])
+def test_static(name: str, target: str) -> None:
+    dag, data = network(name)
+    small = td.quantize(dag, data, target)
+    wanted = dag.to_torch()(torch.from_numpy(data[0])).detach().numpy()
+    by_torch = small.to_torch()(torch.from_numpy(data[0])).detach().numpy()
+    run = session(small)
+    found = run.run(None, {run.get_inputs()[0].name: data[0]})[0]
+    assert quality(wanted, by_torch) > 22, quality(wanted, by_torch)
+    assert quality(wanted, found) > 22, quality(wanted, found)
+    layers = [v for v in dag.values if v.op.name in ("convolution", "linear")]
+    codes = [w for w in small.weights.values() if w.dtype == np.int8]
+    assert len(codes) >= len(layers)
+
+
+def test_torch_and_numpy_agree() -> None:
+    dag, data = network("test_resnet")
+    small = td.quantize(dag, data, "x86")
+    a = small.run(data[0])
+    b = small.to_torch()(torch.from_numpy(data[0])).detach().numpy()
+    assert quality(a, b) > 40
+
+
+def test_numpy_calibrates_as_torch_does() -> None:
+    dag, data = network("test_vit")
+    by = [td.quantize(dag, data[:1], framework=f, activation=Numbers("u8"), correct=False) for f in ("numpy", "torch")]
+    for a, b in zip(*[d.graph.constants for d in by], strict=True):
+        np.testing.assert_allclose(a.op.data.astype(float), b.op.data.astype(float), rtol=1e-3, atol=1)
+
+
+def test_dynamic_needs_no_data() -> None:
+    dag, data = network("test_vit")
+    small = td.quantize(dag, target="x86-dynamic")
+    wanted = dag.to_torch()(torch.from_numpy(data[0])).detach().numpy()
+    run = session(small)
+    found = run.run(None, {run.get_inputs()[0].name: data[0]})[0]
+    assert quality(wanted, found) > 25
+    assert quality(wanted, small.to_torch()(torch.from_numpy(data[0])).detach().numpy()) > 25
+
+
+def test_weights_in_blocks_of_four_bits() -> None:
+    dag, data = network("test_vit")
+    small = td.quantize(dag, target="gpu-weight-only")
+    wanted = dag.to_torch()(torch.from_numpy(data[0])).detach().numpy()
+    run = session(small, 21)
+    found = run.run(None, {run.get_inputs()[0].name: data[0]})[0]
+    assert quality(wanted, found) > 10
+    assert quality(small.run(data[0]), found) > 30  # onnxruntime's MatMulNBits rounds what it multiplies to i8
+    proto = small.to_onnx(opset=21)
+    kinds = {t.data_type for t in proto.graph.initializer}
+    assert {22} <= kinds  # INT4, two to a byte
+    again = td.from_onnx(proto)
+    assert quality(again.run(data[0]), small.run(data[0])) > 80
+
+
+@pytest.mark.parametrize("target", ["x86", "gpu-weight-only"])
+def test_files_come_back_as_quantized_values(target: str) -> None:
+    dag, data = network("test_resnet")
+    small = td.quantize(dag, data, target)
+    again = td.from_onnx(small.to_onnx(opset=21))
+    assert td.op_counts(again.values)["dequantize"] == td.op_counts(small.values)["dequantize"]
+    assert td.op_counts(again.values)["quantize"] == td.op_counts(small.values)["quantize"]
+    floats = td.dequantize(again)
+    assert "dequantize" not in td.op_counts(floats.values)
+    wanted = dag.to_torch()(torch.from_numpy(data[0])).detach().numpy()
+    assert quality(wanted, floats.to_torch()(torch.from_numpy(data[0])).detach().numpy()) > 20
+
+
+def test_biases_bring_means_back() -> None:
+    dag, data = network("test_resnet")
+    a, b = (td.quantize(dag, data, correct=c).to_torch() for c in (False, True))
+    model = dag.to_torch()
+    away = [
+        np.mean([(model(x) - m(x)).detach().numpy().mean(0) for x in map(torch.from_numpy, data)], 0) for m in (a, b)
+    ]
+    assert np.square(away[1]).sum() < 0.5 * np.square(away[0]).sum()
+
+
+def test_sensitivity_and_quality() -> None:
+    dag, data = network("test_resnet")
+    found = td.sensitivity(dag, data, "x86")
+    assert [f.sqnr for f in found] == sorted(f.sqnr for f in found)
+    assert {f.op for f in found} >= {"convolution", "linear"}
+    small = td.quantize(dag, data, target={"sqnr": 70})
+    wanted = dag.to_torch()(torch.from_numpy(data[0])).detach().numpy()
+    assert quality(wanted, small.to_torch()(torch.from_numpy(data[0])).detach().numpy()) > 69
+    assert 0 < td.op_counts(small.values)["dequantize"] < td.op_counts(td.quantize(dag, data).values)["dequantize"]
+    with pytest.raises(td.AttributeValueError, match="a quality is sqnr=dB"):
+        td.quantize(dag, data, target={"speed": 3})
+
+
+def test_kept_ops_stay() -> None:
+    dag, data = network("test_vit")
+    small = td.quantize(dag, data, keep=["blocks.0", "head.weight"])
+    floats = {n for n, w in small.weights.items() if w.dtype == np.float32 and w.ndim > 1}
+    assert "head.weight" in floats
+    assert "blocks.0.attn.qkv.weight" in floats
+    assert small.weights["blocks.1.attn.qkv.weight"].dtype == np.int8
+    with pytest.raises(td.AttributeValueError, match="nothing that would be quantized is called 'heads'"):
+        td.prepare(dag, keep=["heads"])

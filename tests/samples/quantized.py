@@ -1,0 +1,118 @@
+"""Numbers of few bits: by numpy as ONNX defines them, by torch's quantized_decomposed as that does."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.ao.quantization.fx._decomposed  # pyright: ignore[reportUnusedImport]  # registers the ops
+
+import tdagger as td
+from tdagger.library.quantized import GRIDS
+from tests.samples import Array, Sample, edges, numbers, to_numpy, to_torch
+
+SAMPLES: list[Sample] = []
+DECOMPOSED = torch.ops.quantized_decomposed
+
+
+def _by_numpy(to: str, axis: int | None = None, block: int = 0) -> Any:
+    grid = GRIDS[to]
+
+    def expected(x: Array, scale: Array, zero: Array | None = None) -> Array:
+        def each(v: Array) -> Array:
+            if v.ndim == 0:
+                return v
+            if block:
+                return np.repeat(v, block, axis)[:, : x.shape[1]]
+            assert axis is not None
+            return v.reshape(-1, *(1,) * (x.ndim - axis - 1))
+
+        with np.errstate(all="ignore"):
+            y = x / each(scale)
+            if grid.is_float:
+                return np.clip(y, grid.low, grid.high).astype(grid.dtype.numpy)
+            y = np.round(y).astype(np.float64) + (0 if zero is None else each(zero).astype(np.float64))
+            return np.where(np.isnan(y), grid.low, np.clip(y, grid.low, grid.high)).astype(grid.dtype.numpy)
+
+    return expected
+
+
+for _to, _grid in GRIDS.items():
+    _zero = () if _grid.is_float else (np.asarray(1, _grid.dtype.numpy),)
+    SAMPLES.append(
+        Sample("quantize", f"edges to {_to}", lambda x, s, *z, to=_to: td.quantize(x, s, *z, to=to),
+               (edges("f32"), np.float32(0.37), *_zero), _by_numpy(_to))
+    )  # fmt: skip
+_X, _SCALES = numbers((4, 7)), np.float32([0.05, 0.1, 0.02, 1.0])
+_BLOCKS = np.float32(np.linspace(0.05, 0.5, 12).reshape(4, 3))
+SAMPLES += [
+    Sample("quantize", "axis", lambda x, s, z: td.quantize(x, s, z, to="i8", axis=0),
+           (_X, _SCALES, np.int8([0, 1, -5, 9])), _by_numpy("i8", 0)),
+    Sample("quantize", "blocks, the last one short", lambda x, s: td.quantize(x, s, to="i4", axis=1, block=3),
+           (_X, _BLOCKS), _by_numpy("i4", 1, 3)),
+]  # fmt: skip
+
+
+def _decomposed(x: Array, scale: Array, zero: Array) -> Array:
+    x_, s, z = map(to_torch, (x, scale, zero))
+    if scale.ndim:
+        return to_numpy(DECOMPOSED.quantize_per_channel(x_, s, z, 0, -127, 127, torch.int8))
+    return to_numpy(DECOMPOSED.quantize_per_tensor(x_, s.item(), int(z), 3, 200, torch.uint8))
+
+
+SAMPLES += [
+    Sample("quantize", "as torch", lambda x, s, z: td.quantize(x, s, z, to="u8", low=3, high=200, like="torch"),
+           (edges("f32"), np.asarray(0.37, np.float64), np.int64(7)), _decomposed),
+    Sample("quantize", "as torch, axis",
+           lambda x, s, z: td.quantize(x, s, z, to="i8", axis=0, low=-127, high=127, like="torch"),
+           (_X, _SCALES, np.int64([0, 3, -5, 9])), _decomposed),
+    Sample("quantize", "as torch, NaN", lambda x, s, z: td.quantize(x, s, z, to="u8", low=3, high=200, like="torch"),
+           (np.float32([np.nan, 1]), np.asarray(0.1, np.float32), np.int32(7)), _decomposed),
+]  # fmt: skip
+
+
+def _back(x: Array, scale: Array, zero: Array | None = None) -> Array:
+    z = np.int64(0) if zero is None else zero.astype(np.int64)
+    if scale.ndim:
+        scale, z = scale.reshape(-1, 1), z.reshape(-1, 1)
+    return ((x.astype(np.int64) - z).astype(np.float32) * scale).astype(scale.dtype)
+
+
+for _name in ("i8", "u8", "i16", "u16", "i32"):
+    SAMPLES.append(
+        Sample("dequantize", _name, td.dequantize, (edges(_name), np.float32(0.37), np.asarray(3, edges(_name).dtype)),
+               _back)
+    )  # fmt: skip
+SAMPLES += [
+    Sample("dequantize", "axis", lambda x, s, z: td.dequantize(x, s, z, axis=0),
+           (numbers((4, 7), "i8", -100, 100), _SCALES, np.int8([0, 1, -5, 9])), _back),
+    Sample("dequantize", "i4 in blocks", lambda x, s: td.dequantize(x, s, axis=1, block=3, of="i4"),
+           (numbers((4, 7), "i8", -8, 7), _BLOCKS),
+           lambda x, s: x.astype(np.float32) * np.repeat(s, 3, 1)[:, :7]),
+    Sample("dequantize", "f8e4m3", td.dequantize, (edges("f8e4m3"), np.float32(0.5)),
+           lambda x, s: x.astype(np.float32) * s),
+    Sample("dequantize", "to f16", lambda x, s: td.dequantize(x, s, to="f16"),
+           (edges("i8"), np.float32(0.5)), lambda x, s: (x.astype(np.float32) * s).astype(np.float16)),
+]  # fmt: skip
+
+
+def _fake(x: Array, scale: Array, zero: Array) -> Array:
+    return to_numpy(torch.fake_quantize_per_tensor_affine(to_torch(x), float(scale), int(zero), 0, 255))
+
+
+SAMPLES.append(
+    Sample("fake_quantize", "as torch", lambda x, s, z: td.fake_quantize(x, s, z, to="u8", like="torch"),
+           (edges("f32")[3:], np.asarray(0.37, np.float32), np.int32(7)), _fake)
+)  # fmt: skip
+
+
+def _dynamic(x: Array) -> Any:
+    low, high = np.float32(min(x.min(), 0)), np.float32(max(x.max(), 0))
+    scale = np.float32((high - low) / np.float32(255)) or np.float32(1)
+    zero = np.clip(np.round(-low / scale), 0, 255)
+    return np.clip(np.round(x / scale) + zero, 0, 255).astype(np.uint8), np.asarray(scale), np.uint8(zero)
+
+
+SAMPLES += [
+    Sample("quantize_dynamic", "numbers", td.quantize_dynamic, (_X,), _dynamic),
+    Sample("quantize_dynamic", "zeros", td.quantize_dynamic, (0 * _X,), _dynamic),
+]
