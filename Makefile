@@ -104,6 +104,10 @@ conformance-tflite: $(READY)  ## Compare operators and real TFLite files with ai
 	OMP_NUM_THREADS=1 $(BIN)/python -m conformance.tflite ops $(or $(N),40)
 	OMP_NUM_THREADS=1 $(BIN)/python -m conformance.tflite files $(or $(FILES),build/tflite-files)
 
+conformance-tflite-export: $(READY)  ## Sweep 25 families of timm and 12 encoders of transformers as TFLite files, write the table
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.tflite_export timm
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.tflite_export transformers
+
 fuzz: $(READY)  ## Check random programs on all cores: make fuzz SEED=1 TIME=60, or N=500
 	OMP_NUM_THREADS=1 $(BIN)/python -m conformance.fuzz --seed $(SEED) $(if $(N),--count $(N),--time $(TIME))
 

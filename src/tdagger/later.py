@@ -85,6 +85,7 @@ LATER = {
     "tflite.from_tflite": f"{_TFLITE}.importer:from_tflite",
     "tflite.program_from_tflite": f"{_TFLITE}.programs:from_tflite",
     "tflite.source": f"{_TFLITE}.source:from_file",
+    "tflite.to_tflite": f"{_TFLITE}.exporter:to_tflite",
     "torch.constant": f"{_TORCH}.constants:constant",
 }
 

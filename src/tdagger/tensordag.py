@@ -991,6 +991,10 @@ class TensorDAG:
         """An ONNX file at ``path``, or the ``onnx.ModelProto``; see docs/onnx.md."""
         return later("onnx.to_onnx")(self, path, **options)
 
+    def to_tflite(self, path: str | Path | None = None, **options: Any) -> Any:
+        """A TFLite file at ``path``, or its bytes; see docs/tflite.md."""
+        return later("tflite.to_tflite")(self, path, **options)
+
     # Files: docs/format.md.
 
     def save(self, path: str | Path, *, weights: bool = True, **options: Any) -> None:

@@ -171,7 +171,7 @@ def convert(
     opset: Annotated[int | None, typer.Option(help="Of .onnx: the operator set.")] = None,
     debug: common.Debug = False,
 ) -> int:
-    """Write a network as .tdag, .onnx, .pt2 (ExportedProgram), .pt or .ts (TorchScript) or .py (source and weights)."""
+    """Write a network as .tdag, .onnx, .tflite, .pt2 (ExportedProgram), .pt or .ts (TorchScript), .py (and weights)."""
     given = {"dynamic": dynamic and tuple(n.strip() for n in dynamic.split(",")), "opset": opset}
     to = Target(target, force, {name: value for name, value in given.items() if value is not None})
     dag = common.changed(

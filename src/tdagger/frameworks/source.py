@@ -146,6 +146,11 @@ def save(dag: TensorDAG, path: Path, form: str, options: Mapping[str, Any] | Non
         require("onnx")
         dag.to_onnx(path, **(options or {}))
         return
+    if form == ".tflite":
+        require("flatbuffers")
+        require("ai_edge_litert")
+        dag.to_tflite(path)
+        return
     require("torch")
     later("torch.save")(dag, path, form)
 
@@ -154,6 +159,7 @@ def save(dag: TensorDAG, path: Path, form: str, options: Mapping[str, Any] | Non
 FORMS = {
     ".tdag": "tdagger's own",
     ".onnx": "ONNX",
+    ".tflite": "TFLite",
     ".pt2": "an ExportedProgram",
     ".pt": "TorchScript",
     ".ts": "TorchScript",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from tdagger.errors import AttributeValueError, AxisError, InputError, TypeMismatchError, UnsupportedError
+from tdagger.errors import AttributeValueError, AxisError, InputError, TypeMismatchError
 from tdagger.frameworks.onnx.emit.core import row_of
 from tdagger.frameworks.onnx.emit.save import node_proto, tensor_proto, value_info, write
 from tdagger.frameworks.onnx.emit.writer import Branch, Node, Tensor, Writer, needed, reads
@@ -18,6 +17,7 @@ from tdagger.graph import Graph
 from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.tensordag import Origin, TensorDAG
+from tdagger.transform.legal import unsupported
 from tdagger.types import Size, readable
 
 #: The operator set that is written unless one is asked for: what onnxruntime of today and of some years ago run whole.
@@ -110,15 +110,7 @@ def refuse(name: str, writer: Writer) -> None:
     sizes = [p.why for p in writer.problems if "can't be told" in p.why]
     if sizes:
         raise AxisError(f"{shown(name)}: {readable(sizes[0])}")
-    counts = Counter((p.op, readable(p.why)) for p in writer.problems)
-    lines = [f"{shown(name)} can't go to ONNX: {sum(counts.values())} ops of {len(counts)} kinds can't be written:"]
-    for (op, why), count in counts.most_common():
-        places = [shown(p.origin.module or p.origin.source) for p in writer.problems
-                  if (p.op, readable(p.why)) == (op, why) and p.origin is not None]  # fmt: skip
-        told = [p for p in dict.fromkeys(places) if p]
-        at = f" (at {'; '.join(told[:3])}{'; ...' if len(told) > 3 else ''})" if told else ""
-        lines.append(f"  {count:4} x {op}: {why}{at}")
-    raise UnsupportedError("\n".join(lines))
+    raise unsupported(name, "ONNX", writer.problems, "written")
 
 
 def ended(nodes: list[Node], outputs: Mapping[str, str]) -> list[Node]:

@@ -223,10 +223,10 @@ class _Layouts:
         if lead < 0:
             return None
         order = (*range(lead), *range(lead + 1, x.rank), lead)
-        if value.rank != x.rank or any(is_one(a) and a in self.orders for a in rest):
+        if value.rank != x.rank:
             return None
         image = self.given(x, order)
-        others: list[Value] = [self.new[a] for a in rest]
+        others = [self.as_it_was(a) for a in rest]
         names = {f"x{i}": Input(f"x{i}", a.type)() for i, a in enumerate((image, *others))}
         first, *more = names.values()
         out = Permute(order)(value.op(Permute(_inverse(order))(first), *more))

@@ -291,6 +291,13 @@ def permutations(order: tuple[int, ...], limit: int) -> list[Step]:
 # --- composites --------------------------------------------------------------------------------------------
 
 
+def lowest_rank(op: Composite, types: tuple[TensorType, ...]) -> int:
+    """Most axes of what a composite takes and gives, with all axes that it only carries grouped."""
+    small, shapes = _grouped(op, types)
+    made = small.infer(*[t.with_shape(s) for t, s in zip(types, shapes, strict=True)])
+    return max([len(s) for s in shapes] + [t.rank for t in each_type(made)])
+
+
 class _Small(NamedTuple):
     """An op on grouped axes, and the shapes of its arguments."""
 

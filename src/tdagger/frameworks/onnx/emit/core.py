@@ -10,7 +10,6 @@ import numpy as np
 
 from tdagger.composite import Composite
 from tdagger.errors import UnsupportedError
-from tdagger.frameworks.onnx.emit import special
 from tdagger.frameworks.onnx.emit.kernels import computed_in, takes
 from tdagger.frameworks.onnx.emit.writer import Row, Writer, has_sizes, number_of, permuted, reshaped, unbroadcast
 from tdagger.op import Value
@@ -19,6 +18,7 @@ from tdagger.ops.external import External, Slot
 from tdagger.ops.indexing import Gather
 from tdagger.ops.source import Const, const
 from tdagger.ops.structure import Permute, Reduce, Slice, broadcast_to, permute
+from tdagger.transform.legal import identities as special
 from tdagger.types import DType, Size, Sized, TensorType, bool_, i64
 
 F32, U8, U64, I32 = map(DType.of, ("f32", "u8", "u64", "i32"))

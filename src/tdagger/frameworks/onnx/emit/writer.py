@@ -24,6 +24,7 @@ from tdagger.network import Origin
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Const, Input, Iota, Leaf, Parameter
 from tdagger.ops.structure import Group, Item, Permute, Repeat, Ungroup
+from tdagger.transform.legal import Problem
 from tdagger.types import DType, Size, TensorType, broadcast_shapes, i64
 
 #: A row makes the nodes of a value. It gives the name of the tensor (or a tuple of them), or another value (or a tuple
@@ -75,14 +76,6 @@ class Branch(NamedTuple):
     outputs: tuple[str, ...]
     types: tuple[Any, ...]
     inputs: tuple[tuple[str, Any], ...] = ()
-
-
-class Problem(NamedTuple):
-    """What can't be written, why, and where it came from."""
-
-    op: str
-    why: str
-    origin: Origin | None
 
 
 def is_reshape(value: Value) -> bool:

@@ -1,6 +1,7 @@
-"""What ONNX has no operator for, or onnxruntime no kernel of the element type, as functions of core ops.
+"""What a target may have no operator for, or none of the element type, as functions of other core ops.
 
-They are the numpy reference's formulas (:mod:`tdagger.ops.elementwise`), and exact where those are.
+Formulas are the numpy reference's (:mod:`tdagger.ops.elementwise`), and exact where those are. :data:`IDENTITIES` has
+all by the labels of targets.
 """
 
 from __future__ import annotations
@@ -74,6 +75,11 @@ def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: Value) 
     return polynomial(coefficients[0], x) / polynomial(coefficients[1], x)
 
 
+def _large(x: Value) -> float:
+    """A number of the element type whose square is one still."""
+    return 1e150 if x.dtype.bytes == 8 else 1e18
+
+
 # --- exponentials -------------------------------------------------------------------------------------------------
 
 
@@ -111,16 +117,17 @@ def cosh_of(x: Value) -> Value:
 
 def asinh_of(x: Value) -> Value:
     """``log1p(x + x^2 / (1 + sqrt(1 + x^2)))`` of the size."""
-    size = abs_(x)
-    low = minimum(size, 1e150)
+    size, large = abs_(x), _large(x)
+    low = minimum(size, large)
     small = log1p(low + low * low / (sqrt(low * low + 1.0) + 1.0))
-    return copysign(where(size > 1e150, log(size) + math.log(2), small), x)
+    return copysign(where(size > large, log(size) + math.log(2), small), x)
 
 
 def acosh_of(x: Value) -> Value:
     """``log1p(t + sqrt(2 t + t^2))`` with ``t = x - 1``."""
-    t = minimum(x, 1e150) - 1.0
-    return where(x > 1e150, log(x) + math.log(2), log1p(t + sqrt(t * 2.0 + t * t)))
+    large = _large(x)
+    t = minimum(x, large) - 1.0
+    return where(x > large, log(x) + math.log(2), log1p(t + sqrt(t * 2.0 + t * t)))
 
 
 def atanh_of(x: Value) -> Value:
@@ -231,7 +238,7 @@ def lgamma_of(x: Value) -> Value:
     positive = _lgamma_positive(size)
     sine = abs_(sin((size - round_(size)) * math.pi))
     negative = math.log(math.pi) - log(sine) - log(size) - positive
-    negative = where(size < 1e-300, positive, negative)
+    negative = where(size < _large(x) ** -2, positive, negative)
     whole = isinf(size) | ((x <= 0.0) & equal(size, floor(size)))
     return where(whole, math.inf, where(less(x, 0.0), negative, positive))
 
@@ -247,10 +254,11 @@ def _lgamma_positive(x: Value) -> Value:
     found = shifted * polynomial(LGAMMA_AT_2[::-1], shifted) + log(product)
     found = found - where(small, log1p(shifted), 0.0) - where(tiny, log(low), 0.0)
     high = maximum(x, 10.0)
-    finite = minimum(high, 1e300)
-    tail = polynomial(STIRLING[::-1], reciprocal(minimum(high, 1e150) * minimum(high, 1e150))) / high
-    large = (high - 0.5) * log(finite) - high + (0.5 * math.log(2 * math.pi)) + tail
-    return where(isinf(x), math.inf, where(x < 10.0, found, large))
+    large = _large(x)
+    finite, low_enough = minimum(high, large * large), minimum(high, large)
+    tail = polynomial(STIRLING[::-1], reciprocal(low_enough * low_enough)) / high
+    far = (high - 0.5) * log(finite) - high + (0.5 * math.log(2 * math.pi)) + tail
+    return where(isinf(x), math.inf, where(x < 10.0, found, far))
 
 
 # --- division and powers of whole numbers -----------------------------------------------------------------------
@@ -341,7 +349,7 @@ def scan_of(x: Value, kind: str, axis: int, reverse: bool) -> Value:
     return x
 
 
-#: Unary functions without an operator of ONNX, in any element type, and what they are computed in.
+#: Unary functions that rounding leaves their digits in any element type, or are computed in f64.
 UNARY: dict[str, Function] = {
     "trunc": trunc_of,
     "expm1": expm1_of,
@@ -350,7 +358,7 @@ UNARY: dict[str, Function] = {
     "erfinv": wide(erfinv_of),
     "lgamma": wide(lgamma_of),
 }
-#: Those whose operator onnxruntime has no f64 kernel of.
+#: Those that a target may have of f32 only, for f64.
 UNARY_F64: dict[str, Function] = {
     "tan": tan_of, "asin": asin_of, "acos": acos_of, "atan": atan_of, "sinh": sinh_of, "cosh": cosh_of,
     "asinh": asinh_of, "acosh": acosh_of, "atanh": atanh_of, "erf": erf_of,

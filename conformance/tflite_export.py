@@ -1,0 +1,191 @@
+"""25 families of timm and 12 encoders of transformers as TFLite files, run by LiteRT, against the networks themselves.
+
+    python -m conformance.tflite_export timm           # what is not in the results yet; then the table
+    python -m conformance.tflite_export transformers --again wrong
+    python -m conformance.tflite_export timm-litert    # what litert-torch makes of the same, where it is installed
+
+Each file is run on two inputs. Results are lines of JSON in ``conformance/results/``;
+docs/conformance-tflite-export.md is made from them.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+
+from conformance.axes import DRAWS, build_timm, build_transformers, imported, outputs
+from conformance.check import another, output_error, tensors
+from conformance.models import ROOT, command_line, listed
+from conformance.onnx_export import TIMM
+from conformance.sweep import Row
+from tests.networks import perturb
+
+TABLE = ROOT / "docs" / "conformance-tflite-export.md"
+#: The largest difference that is allowed, relative to the largest number of an output.
+ALLOWED = 1e-4
+
+TRANSFORMERS = """
+    bert distilbert electra roberta albert mpnet vit deit dinov2 wav2vec2 modernbert convbert
+""".split()  # noqa: SIM905
+
+SUBJECTS: dict[str, Callable[[], Sequence[str]]] = {
+    "timm": lambda: TIMM, "transformers": lambda: TRANSFORMERS,
+    "timm-litert": lambda: TIMM, "transformers-litert": lambda: TRANSFORMERS,
+}  # fmt: skip
+
+
+def run(path: Path, leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The outputs of a file for tensors in the order of its inputs."""
+    interpreter = Interpreter(model_path=str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    for detail, tensor in zip(interpreter.get_input_details(), leaves, strict=True):
+        array = np.ascontiguousarray(tensor.detach().numpy().astype(detail["dtype"]))  # litert-torch takes i32 for i64
+        interpreter.set_tensor(detail["index"], array)
+    interpreter.invoke()
+    return [torch.from_numpy(interpreter.get_tensor(d["index"])) for d in interpreter.get_output_details()]
+
+
+def operators(path: Path) -> Counter[str]:
+    """How often a file has each operator."""
+    root: Any = schema.Model.GetRootAs(path.read_bytes(), 0)
+    names = {n: k for k, n in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
+    codes = [root.OperatorCodes(i) for i in range(root.OperatorCodesLength())]
+    kinds = [names[max(c.BuiltinCode(), c.DeprecatedBuiltinCode())] for c in codes]
+    graph = root.Subgraphs(0)
+    return Counter(kinds[graph.Operators(i).OpcodeIndex()] for i in range(graph.OperatorsLength()))
+
+
+def _told(path: Path, seconds: float) -> dict[str, Any]:
+    counts = operators(path)
+    return {
+        "export": round(seconds, 2), "megabytes": round(path.stat().st_size / 1e6, 2),
+        "operators": sum(counts.values()), "transposes": counts["TRANSPOSE"],
+    }  # fmt: skip
+
+
+def work(library: str) -> Callable[[str, Callable[..., None]], None]:
+    """What is done with one subject."""
+    return _by_litert(library.removesuffix("-litert")) if library.endswith("-litert") else _by_tdagger(library)
+
+
+def _by_tdagger(library: str) -> Callable[[str, Callable[..., None]], None]:
+    def checked(name: str, report: Callable[..., None]) -> None:
+        (module, args, kwargs), dag = imported(library, name, report)
+        leaves, _ = tensors((args, kwargs))
+        if len(leaves) != len(dag.graph.inputs):
+            report(status="n/a", error=DRAWS)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.tflite"
+            report(stage="export")
+            start = time.process_time()
+            dag.to_tflite(path)
+            report(**_told(path, time.process_time() - start), stage="run")
+            errors = [
+                output_error(outputs(module, a, k), run(path, tensors((a, k))[0]))
+                for a, k in ((args, kwargs), another(args, kwargs))
+            ]
+            report(error_found=max(errors), status="ok" if max(errors) <= ALLOWED else "wrong")
+
+    return checked
+
+
+def _by_litert(library: str) -> Callable[[str, Callable[..., None]], None]:
+    def converted(name: str, report: Callable[..., None]) -> None:
+        import litert_torch  # pyright: ignore[reportMissingImports]
+
+        torch.manual_seed(0)
+        network = {"timm": build_timm, "transformers": build_transformers}[library](name)
+        perturb(network.module)
+        module, args, kwargs = network._replace(module=network.module.eval())
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.tflite"
+            report(stage="export")
+            start = time.process_time()
+            made: Any = litert_torch.convert(module, args, sample_kwargs=kwargs or None)  # pyright: ignore
+            made.export(str(path))
+            report(**_told(path, time.process_time() - start), stage="run")
+            given = tensors((args, kwargs))[0]
+            error = output_error(outputs(module, args, kwargs), run(path, given))
+            report(error_found=error, status="ok" if error <= ALLOWED else "wrong")
+
+    return converted
+
+
+_INTRODUCTION = """# Networks as TFLite files
+
+25 families of timm and 12 encoders of transformers, imported by `td.from_torch` and written by `dag.to_tflite(path)`.
+Made by `make conformance-tflite-export` (`conformance/tflite_export.py`); don't edit it by hand. Every file is run by
+ai-edge-litert (XNNPACK, one thread) on two inputs. Zeros and ones among the weights are moved away first, so that no
+branch is left out for being 0.
+
+- **error**: the largest difference to the network itself, relative to the largest number of that output; allowed: 1e-4.
+- **export s**: processor time of `to_tflite` of the imported network; litert-torch's has its capture by torch in it.
+- **litert-torch**: what `litert_torch.convert` makes of the same network, where it was run (0.10.0): operators,
+  transposes, MB, seconds.
+"""
+_HEAD = (
+    "| network | status | error | operators | TRANSPOSE | MB | export s | litert-torch: operators, TRANSPOSE, MB, s |"
+)
+
+
+def page(found: Mapping[str, Mapping[str, Row]]) -> str:
+    """The whole page."""
+    parts = [_INTRODUCTION]
+    for library in ("timm", "transformers"):
+        rows, peers = found[library], found[f"{library}-litert"]
+        counts = Counter(r["status"] for r in rows.values())
+        told = ", ".join(f"{n} {k}" for k, n in counts.most_common())
+        parts.append(f"## {library}\n\n{told} of {len(SUBJECTS[library]())}{_compared(rows, peers)}\n")
+        parts.append(_HEAD + "\n|" + "---|" * 8)
+        parts += [_row(name, row, peers.get(name, {})) for name, row in rows.items()]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _compared(rows: Mapping[str, Row], peers: Mapping[str, Row]) -> str:
+    """How files compare with litert-torch's, where both are."""
+    both = [(r, peers[n]) for n, r in rows.items() if "operators" in r and peers.get(n, {}).get("status") == "ok"]
+    if not both:
+        return ""
+    fewer = [sum(r[k] <= p[k] for r, p in both) for k in ("operators", "transposes", "megabytes")]
+    ours, theirs = (statistics.median(rows_["export"] for rows_ in side) for side in zip(*both, strict=True))
+    times = theirs / max(ours, 0.01)
+    return (
+        f"; litert-torch writes {sum(p.get('status') == 'ok' for p in peers.values())} right. Of {len(both)} of both, "
+        f"{fewer[0]} have no more operators, {fewer[1]} no more transposes, {fewer[2]} are no larger; the median "
+        f"export takes it {times:.0f} times as long"
+    )
+
+
+def _row(name: str, row: Row, peer: Row) -> str:
+    error = f"{row['error_found']:.1e}" if "error_found" in row else row.get("error", "")
+    keys = ("operators", "transposes", "megabytes", "export")
+    told = ", ".join(str(peer[k]) for k in keys) if "operators" in peer else peer.get("status", "")
+    if peer.get("status") == "wrong":
+        told += f" (wrong: {peer['error_found']:.1e})"
+    cells = (name, row["status"], error, *(row.get(k, "") for k in keys), told)
+    return "| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+
+    def write(found: dict[str, dict[str, Row]]) -> None:
+        TABLE.write_text(page(listed(SUBJECTS, found)) + "\n")
+
+    command_line(__doc__, SUBJECTS, work, "tflite-export-", write, arguments)
+
+
+if __name__ == "__main__":
+    main()

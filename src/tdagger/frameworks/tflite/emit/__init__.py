@@ -1,0 +1,1 @@
+"""How a network is written as TFLite: the tables of rows, the writer, the file."""

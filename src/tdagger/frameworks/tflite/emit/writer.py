@@ -1,0 +1,453 @@
+"""Writing a graph as TFLite operators: a row of the tables (:mod:`core`, :mod:`composites`) writes a value.
+
+The graph has nothing but what the tables accept (:func:`tdagger.transform.legal.legalize`). What no input is behind is
+a constant tensor, worked out when the file is written. Views (repeats, reshapes, items) are written when something
+asks for them, so a repeat whose users broadcast by themselves never is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as s
+
+from tdagger.graph import Graph, is_one, rebuild, result_types, topological
+from tdagger.interpret import run
+from tdagger.network import Origin
+from tdagger.op import Array, Value
+from tdagger.ops.source import Buffer, Const, Input, Leaf, Parameter, const
+from tdagger.ops.structure import Item, Permute, Repeat
+from tdagger.transform.legal import Accepts, label
+from tdagger.transform.legal.legalize import is_static
+from tdagger.types import DType, TensorType, broadcast_shapes
+
+#: Activations that operators take along, as the schema numbers them.
+NONE, RELU, RELU6, RELU_N1_TO_1 = (
+    getattr(s.ActivationFunctionType, n) for n in ("NONE", "RELU", "RELU6", "RELU_N1_TO_1")
+)
+
+
+class Reduced(NamedTuple):
+    """A reduction: an operator that takes a value over axes."""
+
+    op: str
+    x: Value
+    axes: tuple[int, ...]
+
+
+class Row(NamedTuple):
+    """When an op is written, and how: ``write(writer, value)`` gives its tensor, or a list of several.
+
+    ``reduces(value)`` is what of a value that keeps the axes it reduces: they are dropped with a reshape after it.
+    """
+
+    accepts: Accepts
+    write: Callable[[Writer, Value], Any]
+    reduces: Callable[[Value], Reduced | None] | None = None
+
+
+class Tensor(NamedTuple):
+    """A tensor of the file; ``load`` gives the data of a constant one."""
+
+    name: str
+    type: TensorType
+    load: Callable[[], Array] | None = None
+
+
+@dataclass
+class Operator:
+    """An operator of the file: inputs and outputs are numbers of tensors, -1 for one that isn't given."""
+
+    name: str
+    inputs: list[int]
+    outputs: list[int]
+    options: Any = None
+    version: int = 1
+    origin: Origin | None = None
+
+
+@dataclass
+class Part:
+    """What a subgraph has."""
+
+    tensors: list[Tensor] = field(default_factory=list[Tensor])
+    operators: list[Operator] = field(default_factory=list[Operator])
+
+
+def is_reshape(value: Value) -> bool:
+    """Whether a value has the entries of its argument in the same order, and other axes."""
+    return label(value) == "reshape"
+
+
+def reshaped(value: Value) -> Value:
+    """What a chain of reshapes starts from."""
+    while is_reshape(value):
+        value = value.args[0]
+    return value
+
+
+def adds_leading_axes(value: Value) -> bool:
+    """Whether a value is its argument with axes of size 1 in front, which broadcasting adds by itself."""
+    if not is_reshape(value):
+        return False
+    shape, old = value.shape, value.args[0].shape
+    extra = len(shape) - len(old)
+    return extra >= 0 and shape[:extra] == (1,) * extra and shape[extra:] == old
+
+
+def unbroadcast(value: Value) -> Value:
+    """The value that broadcasts to ``value``: its repeats and leading axes of size 1 left out."""
+    while isinstance(value.op, Repeat) or adds_leading_axes(value):
+        value = value.args[0]
+    return value
+
+
+def permuted(value: Value) -> tuple[Value, tuple[int, ...]]:
+    """What a chain of permutes starts from, and the order of all of them."""
+    order = tuple(range(value.rank))
+    while isinstance(value.op, Permute):
+        order = tuple([value.op.order[i] for i in order])
+        value = value.args[0]
+    return value, order
+
+
+def _is_empty(value: Value) -> bool:
+    return is_one(value) and not value.type.size
+
+
+def _inputs_of(value: Value) -> dict[str, Value]:
+    return {v.op.leaf: v for v in topological([value]) if isinstance(v.op, Input)}
+
+
+def _scaled(op: str, weight: Array, numbers: Array) -> Array:
+    """A weight with its output channels scaled: the last axis of a depthwise one, else the first."""
+    if op == "DEPTHWISE_CONV_2D":
+        return weight * numbers
+    return weight * numbers.reshape(-1, *(1,) * (weight.ndim - 1))
+
+
+class Writer:
+    """Writes the operators of one graph. Rows call :meth:`ref`, :meth:`operands`, :meth:`constant` and :meth:`op`."""
+
+    def __init__(
+        self, graph: Graph, rows: Mapping[str, Row], origins: Mapping[Value, Origin], weights: Mapping[str, Array]
+    ) -> None:
+        self.graph, self.rows, self.origins, self.weights = graph, rows, origins, weights
+        self.part = Part()
+        self.users = graph.users
+        self.outputs = {*graph.outputs.values(), *graph.updates.values()}
+        self.numbers: dict[Value, Any] = {}
+        #: Values that no input is behind: constants of the file.
+        self.static: set[Value] = set()
+        self._constants: dict[Any, int] = {}
+        self._origin: Origin | None = None
+        self._taken: set[str] = set()
+        self._maker: dict[int, tuple[Operator, Value]] = {}
+        self._writing: Value | None = None
+        self._merged: dict[Value, tuple[Operator, Value]] = {}
+        changing = set(graph.updates)
+        for value in graph.values:
+            if is_static(value, self.static, changing):
+                self.static.add(value)
+        for name, value in graph.inputs.items():
+            self.numbers[value] = self._tensor(name, value.type)
+
+    # What rows call.
+
+    def ref(self, value: Value) -> Any:
+        """The number of a value's tensor; a list of them for an op with several results."""
+        if value not in self.numbers:
+            self._visit(value)
+        return self.numbers[value]
+
+    def operands(self, values: Sequence[Value], rank: int) -> list[int]:
+        """Tensors of values of one shape that broadcast to that shape: narrow ones with at most ``rank`` axes.
+
+        Those that don't broadcast so are written out.
+        """
+        shape = values[0].shape
+        narrow = [unbroadcast(v) for v in values]
+        shapes = [v.shape for v in narrow]
+        if len(shape) > rank and any(n != shape for n in shapes):
+            return self._written_out(values) if rank else [self.ref(v) for v in values]
+        if shape not in shapes and broadcast_shapes(*shapes) != shape:
+            narrow[0] = values[0]
+        return [self.ref(v) for v in narrow]
+
+    def _written_out(self, values: Sequence[Value]) -> list[int]:
+        """Written out where they don't broadcast to the whole shape; constants of one entry stay."""
+        shape = values[0].shape
+        whole = [v for v in values if unbroadcast(v).shape == shape]
+        out: list[int] = []
+        for v in values:
+            small = unbroadcast(v)
+            out.append(self.ref(small if small.shape == shape or (whole and small.type.size == 1) else v))
+        return out
+
+    def constant(self, array: Any, dtype: str | None = None) -> int:
+        """The number of a tensor of some numbers."""
+        data = np.asarray(array, None if dtype is None else DType.of(dtype).numpy)
+        key = (data.dtype.str, data.shape, data.tobytes())
+        if key not in self._constants:
+            type_ = TensorType(data.shape, DType.of(data.dtype))
+            self._constants[key] = self._tensor(f"constant_{len(self._constants)}", type_, lambda: data)
+        return self._constants[key]
+
+    def ints(self, numbers: Sequence[int]) -> int:
+        """A vector of whole numbers (i32), as axes, shapes and bounds are given."""
+        return self.constant([int(n) for n in numbers], "i32") if numbers else self.constant(np.zeros(0, np.int32))
+
+    def array(self, value: Value) -> Array | None:
+        """The data of a value that no input is behind; None for others."""
+        return self._computed(value) if value in self.static else None
+
+    def static_of(self, values: Sequence[Value], type_: TensorType, name: str, make: Callable[..., Array]) -> int:
+        """A constant tensor made of static values when the file is written."""
+        key = (name, *values)
+        if key not in self._constants:
+            self._constants[key] = self._tensor(
+                self._static_name(values[0], name), type_, lambda: make(*map(self._computed, values))
+            )
+        return self._constants[key]
+
+    def is_static(self, value: Value) -> bool:
+        """Whether a value is a constant of the file."""
+        return value in self.static
+
+    def op(
+        self, name: str, inputs: Sequence[int], type_: TensorType | Sequence[TensorType], options: Any = None,
+        version: int = 1,
+    ) -> Any:  # fmt: skip
+        """An operator; the number of its result, or a list of those of several."""
+        types = [type_] if isinstance(type_, TensorType) else list(type_)
+        outputs = [self._tensor(self._result_name(name), t) for t in types]
+        made = Operator(name, list(inputs), outputs, options, version, self._origin)
+        self.part.operators.append(made)
+        if self._writing is not None:
+            for number in outputs:
+                self._maker[number] = (made, self._writing)
+        return outputs[0] if isinstance(type_, TensorType) else outputs
+
+    def reshape(self, number: int, old: Sequence[int], type_: TensorType) -> int:
+        """A tensor in another shape; itself if that is its own."""
+        if tuple(old) == type_.shape:
+            return number
+        return self._reshaped(number, type_)
+
+    def _reshaped(self, number: int, type_: TensorType) -> int:
+        shape = [int(n) for n in type_.shape]
+        options: Any = s.ReshapeOptionsT()
+        options.newShape = np.array(shape, np.int32)
+        return self.op("RESHAPE", [number, self.ints(shape)], type_, options)
+
+    def fused(self, value: Value, activation: int) -> int | None:
+        """The tensor of a value with an activation, if the operator that makes it can take that along."""
+        made = self._only(value)
+        if made is None or made.name not in FUSES or made.options.fusedActivationFunction != NONE:
+            return None
+        made.options.fusedActivationFunction = activation
+        return made.outputs[0]
+
+    def merged(self, value: Value, other: Value, total: Value, scales: bool) -> int | None:
+        """The tensor of ``total``: a value with a constant of each channel added, or multiplied (``scales``).
+
+        That is the layer that makes the value with another bias and other weights; None if there is none.
+        """
+        layer, small = self._layer(value), unbroadcast(other)
+        channels = value.shape[-1:]
+        if layer is None or (small.type.size != 1 and small.shape[-1:] != (small.type.size,)):
+            return None
+        made, base = layer
+        if (small.type.size,) not in ((1,), channels) or value.dtype is not small.dtype:
+            return None
+        weight, bias = (self.part.tensors[i] if i >= 0 else None for i in made.inputs[1:3])
+        if (bias is not None and bias.load is None) or weight is None or (scales and weight.load is None):
+            return None
+
+        def numbers() -> Array:
+            return np.broadcast_to(self._computed(small).reshape(-1), channels)
+
+        if scales:
+            made.inputs[1] = self._changed(weight, lambda a: _scaled(made.name, a, numbers()))
+        if bias is not None:
+            made.inputs[2] = self._changed(bias, lambda a: a * numbers() if scales else a + numbers())
+        elif not scales:
+            type_ = TensorType(channels, value.dtype)
+            made.inputs[2] = self._tensor(self._static_name(small, "bias"), type_, lambda: np.array(numbers()))
+        self._merged[total] = made, base
+        number = made.outputs[0]
+        if base.type is total.type:
+            self._maker[number] = made, total
+        return self.reshape(number, base.shape, total.type)
+
+    def _changed(self, tensor: Tensor, change: Callable[[Array], Array]) -> int:
+        load = tensor.load
+        assert load is not None
+        return self._tensor(f"{tensor.name}.merged", tensor.type, lambda: change(load()))
+
+    def _layer(self, value: Value) -> tuple[Operator, Value] | None:
+        """The layer that makes a value, and what it makes: the value has it in another shape, but for the channels."""
+        if value in self._merged and self._is_only(value):
+            found = self._merged[value]
+            return found if found[0].options.fusedActivationFunction == NONE else None
+        base = value
+        while is_reshape(base) and self._is_only(base) and base.args[0].shape[-1:] == base.shape[-1:]:
+            base = base.args[0]
+        made = self._only(base)
+        fits = made is not None and made.name in _LAYERS and made.options.fusedActivationFunction == NONE
+        return (made, base) if made is not None and fits else None
+
+    def _is_only(self, value: Value) -> bool:
+        """Whether one other value takes a value, which no output is."""
+        return value not in self.static and value not in self.outputs and len(self.users.get(value, ())) == 1
+
+    def _only(self, value: Value) -> Operator | None:
+        """The operator that makes a value which one other value takes, and no output is."""
+        if not self._is_only(value):
+            return None
+        number = self.ref(value)
+        made = self._maker.get(number) if isinstance(number, int) else None
+        return made[0] if made is not None and made[1] is value and made[0].outputs == [number] else None
+
+    # The walk.
+
+    def write(self) -> None:
+        """Write all values but those that are written when something asks for them."""
+        views: dict[Value, int] = {}
+        for value in self.graph.values:
+            if value in self.static or value in self.numbers:
+                continue
+            if self._is_lazy(value):
+                views[value] = 1 + max((views.get(a, 0) for a in value.args), default=0)
+                if views[value] % _VIEWS:
+                    continue
+            self.ref(value)
+
+    def _is_lazy(self, value: Value) -> bool:
+        """Views, and reductions that a view drops axes of."""
+        views = isinstance(value.op, Repeat | Item | Leaf | Const | Permute) or is_reshape(value)
+        return views or self.reduced(value) is not None
+
+    def reduced(self, value: Value) -> Reduced | None:
+        """The reduction that a value is, if all that takes it is one reshape that drops its axes."""
+        row = self.rows.get(label(value))
+        if row is None or row.reduces is None or value in self.outputs or value in self.static:
+            return None
+        found, last = row.reduces(value), value
+        while len(self.users.get(last, [])) == 1 and is_reshape(self.users[last][0]):
+            last = self.users[last][0]
+        if found is None or last is value:
+            return None
+        rest = tuple([n for i, n in enumerate(value.shape) if i not in found.axes])
+        return found if rest == last.shape else None
+
+    def results(self, outputs: Mapping[str, Value]) -> dict[str, int]:
+        """The tensors of outputs, each one of its own with the output's name; what nothing needs is left out."""
+        part, found = self.part, dict[str, int]()
+        made = {n for o in part.operators for n in o.outputs}
+        for name, value in outputs.items():
+            number = self.ref(value)
+            made |= {n for o in part.operators[-1:] for n in o.outputs}
+            if number not in made or number in found.values():  # an input, a constant or another output
+                number = self._reshaped(number, value.type)
+            found[name] = number
+        wanted = set(found.values())
+        kept: list[Operator] = []
+        for o in reversed(part.operators):
+            if not wanted.isdisjoint(o.outputs):
+                kept.append(o)
+                wanted.update(o.inputs)
+        part.operators = kept[::-1]
+        wanted |= {self.numbers[v] for v in self.graph.inputs.values()} | {n for o in kept for n in o.outputs}
+        return self._compacted(wanted, found)
+
+    def _compacted(self, wanted: set[int], found: dict[str, int]) -> dict[str, int]:
+        """Without the tensors that nothing needs; outputs have the names they are called by."""
+        part = self.part
+        number = {-1: -1} | {old: new for new, old in enumerate(sorted(wanted - {-1}))}
+        names = {n: name for name, n in found.items()}
+        taken = {*names.values(), *self.graph.inputs}
+        tensors: list[Tensor] = []
+        inputs = {self.numbers[v] for v in self.graph.inputs.values()}
+        for old in sorted(wanted - {-1}):
+            tensor = part.tensors[old]
+            name = names.get(old, tensor.name)
+            while old not in names and old not in inputs and name in taken:
+                name += "_"
+            tensors.append(tensor._replace(name=name))
+        part.tensors = tensors
+        for o in part.operators:
+            o.inputs, o.outputs = [number[i] for i in o.inputs], [number[i] for i in o.outputs]
+        for value in self.graph.inputs.values():
+            self.numbers[value] = number[self.numbers[value]]
+        return {name: number[n] for name, n in found.items()}
+
+    def _visit(self, value: Value) -> None:
+        before = self._origin, self._writing
+        self._origin, self._writing = self.origins.get(value, self._origin), value
+        self.numbers[value] = self._number(value)
+        self._origin, self._writing = before
+
+    def _number(self, value: Value) -> Any:
+        op = value.op
+        if value in self.static and isinstance(op, Repeat) and value.type.size > _SHARED:
+            return self.rows["repeat"].write(self, value)
+        if value in self.static or isinstance(op, Buffer):  # one that changes is what it was, its new value an output
+            return self._leaf(value)
+        if isinstance(op, Item):
+            return self.ref(value.args[0])[op.index]
+        return self.rows[label(value)].write(self, value)
+
+    def _leaf(self, value: Value) -> Any:
+        """A constant of the file."""
+        if isinstance(value.op, Const) and value.type.size <= _SHARED:
+            return self.constant(value.op.data)
+        if len(result_types(value)) != 1 or isinstance(value.type, tuple):
+            raise AssertionError(f"{value!r} has several results")
+        return self._tensor(self._static_name(value, ""), value.type, lambda: self._computed(value))
+
+    def _computed(self, value: Value) -> Array:
+        empty = {v: const(np.zeros(v.shape, v.dtype.numpy)) for v in topological([value]) if _is_empty(v)}
+        if empty:  # what no input is behind, but for those without entries
+            _, new = rebuild(Graph(_inputs_of(value), {"value": value}), empty.get)
+            value = new[value]
+        return np.asarray(run(Graph({}, {"value": value}), {}, self.weights)[0]["value"])
+
+    # Names.
+
+    def _static_name(self, value: Value, what: str) -> str:
+        """The name of a weight, or of the first that a constant is made of."""
+        base, seen = value, 0
+        while base.args and seen < 64 and not isinstance(base.op, Parameter | Buffer):
+            base, seen = base.args[0], seen + 1
+        name = base.op.leaf if isinstance(base.op, Parameter | Buffer | Input) else "constant"
+        if base is value and not what:
+            return name
+        return f"{name}.{what or label(value).split()[-1]}"
+
+    def _result_name(self, op: str) -> str:
+        origin = self._origin
+        module = origin.module if origin is not None else ""
+        return f"{module}/{op.lower()}" if module else op.lower()
+
+    def _tensor(self, name: str, type_: TensorType, load: Callable[[], Array] | None = None) -> int:
+        given, count = name, 1
+        while given in self._taken:
+            given, count = f"{name}_{count}", count + 1
+        self._taken.add(given)
+        self.part.tensors.append(Tensor(given, type_, load))
+        return len(self.part.tensors) - 1
+
+
+#: Constants of at most so many entries are one tensor wherever they are the same.
+_SHARED = 1 << 10
+#: Operators that take an activation along, in every runtime and kernel.
+FUSES = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL", "DIV", "MAX_POOL_2D",
+                   "AVERAGE_POOL_2D"})  # fmt: skip
+#: Those with a bias.
+_LAYERS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
+#: So many views may stand on one another before one of them is written.
+_VIEWS = 48

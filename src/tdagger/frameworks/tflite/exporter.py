@@ -1,0 +1,82 @@
+"""To TFLite: a TensorDAG becomes a file that LiteRT runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tdagger.errors import AttributeValueError, InputError
+from tdagger.frameworks.tflite.emit.composites import COMPOSITES
+from tdagger.frameworks.tflite.emit.core import CORE
+from tdagger.frameworks.tflite.emit.images import IMAGES
+from tdagger.frameworks.tflite.emit.save import Signature, serialized, write
+from tdagger.frameworks.tflite.emit.writer import Part, Row, Writer
+from tdagger.frameworks.tflite.layout import IDENTITIES
+from tdagger.names import shown
+from tdagger.op import Value
+from tdagger.tensordag import TensorDAG
+from tdagger.transform.legal import Problem, Target, legalize, unsupported
+from tdagger.transform.passes import fold_batch_norm, simplify
+
+ROWS: dict[str, Row] = {**CORE, **COMPOSITES, **IMAGES}
+#: Kernels of more axes end some processes, or are missing: no tensor that is computed has more.
+RANK = 5
+TARGET = Target(
+    "TFLite",
+    {name: row.accepts for name, row in ROWS.items()},
+    rank=RANK,
+    wider={"f16": ("f32",), "bf16": ("f32",), "i8": ("i32",), "u8": ("i32",), "i16": ("i32",), "u16": ("i32",),
+           "bool": ("i32",), "u32": ("i64",)},
+    identities=IDENTITIES,
+    folds=True,
+    last=True,
+)  # fmt: skip
+
+
+def to_tflite(dag: TensorDAG, path: str | Path | None = None, *, quantized: Any = None) -> bytes | None:
+    """Write a network as a TFLite file; without a path, give its bytes.
+
+    Batch norms after convolutions are folded into them, images have their channels last inside, weights lie as the
+    operators want them. Inputs and outputs keep their names (those of the signature ``serving_default``), types and
+    the order of their axes. Buffers that change are outputs ``<name>.updated``. UnsupportedError names all that TFLite
+    can't have, at once.
+    """
+    if quantized is not None:
+        raise AttributeValueError(f"to_tflite: quantized={quantized!r} isn't known yet; give None")
+    made = legalized(dag)
+    for name in made.graph.parameters | made.graph.buffers:
+        if name not in made.weights:
+            raise InputError(f"{shown(dag.name)}: the weights have no {shown(name)}, which the graph needs")
+    part, signature = written(made)
+    name = dag.name or "network"
+    if path is None:
+        return serialized(part, signature, name)
+    write(part, signature, Path(path), name)
+    return None
+
+
+def legalized(dag: TensorDAG) -> TensorDAG:
+    """The network with nothing but what the rows write."""
+    ends = {**dag.graph.inputs, **dag.graph.outputs, **dag.graph.updates}
+    empty = [
+        Problem(shown(n), f"{v.type} has no entries", dag.origins.get(v)) for n, v in ends.items() if not v.type.size
+    ]
+    if empty:
+        raise unsupported(dag.name, "TFLite", empty)
+    return legalize(fold_batch_norm(simplify(dag)), TARGET)
+
+
+def written(dag: TensorDAG) -> tuple[Part, Signature]:
+    """Operators and tensors of a network that is legal."""
+    graph = dag.graph
+    writer = Writer(graph, ROWS, dag.origins, dag.weights)
+    writer.write()
+    outputs: dict[str, Value] = dict(graph.outputs)
+    for name, value in graph.updates.items():
+        told = f"{name}.updated"
+        while told in outputs:
+            told += "_"
+        outputs[told] = value
+    results = writer.results(outputs)
+    inputs = {n: writer.ref(v) for n, v in graph.inputs.items()}
+    return writer.part, Signature("serving_default", inputs, results)

@@ -1,0 +1,429 @@
+"""Networks as TFLite: how many operators, layouts, names, files, what is refused."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import tdagger as td
+from tests.frameworks.tflite.litert import DEFAULT, PLAIN, counts, interpreter, run
+from tests.networks import Fn
+
+exporter = pytest.importorskip("tdagger.frameworks.tflite.exporter")
+save = pytest.importorskip("tdagger.frameworks.tflite.emit.save")
+
+
+class Small(nn.Module):
+    """A bit of everything that is merged or kept apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.blocks = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.Hardswish())
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.bn1(self.conv1(image)))
+        return self.fc(self.blocks(x).mean((2, 3)))
+
+
+def written(module: nn.Module, *args: torch.Tensor) -> bytes:
+    return td.from_torch(module.eval(), args).to_tflite()
+
+
+def same(module: nn.Module, *args: torch.Tensor, kernels: Any = DEFAULT, model: bytes | None = None) -> bytes:
+    """What the file gives is what the module gives."""
+    model = written(module, *args) if model is None else model
+    with torch.no_grad():
+        wanted = module(*args)
+    wanted = wanted if isinstance(wanted, tuple) else (wanted,)
+    for got, want in zip(run(model, [a.numpy() for a in args], kernels), wanted, strict=True):
+        np.testing.assert_allclose(got, want.detach().numpy(), rtol=1e-4, atol=1e-5)
+    return model
+
+
+@pytest.mark.parametrize("kernels", [DEFAULT, PLAIN], ids=["default", "plain"])
+def test_a_small_network(kernels: Any) -> None:
+    model = same(Small().eval(), torch.rand(2, 3, 8, 8), kernels=kernels)
+    assert counts(model) == {
+        "TRANSPOSE": 1, "CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "HARD_SWISH": 1, "MEAN": 1, "FULLY_CONNECTED": 1,
+    }  # fmt: skip
+
+
+def test_names_of_the_signature() -> None:
+    made = interpreter.Interpreter(model_content=written(Small(), torch.rand(1, 3, 8, 8)))
+    signature = made.get_signature_list()["serving_default"]
+    assert signature == {"inputs": ["image"], "outputs": ["out"]} or signature["inputs"] == ["image"]
+    image = np.zeros((1, 3, 8, 8), np.float32)
+    assert made.get_signature_runner()(image=image)[signature["outputs"][0]].shape == (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("function", "operators"),
+    [
+        (lambda x: x * 2.0 + torch.ones(4), {"MUL": 1, "ADD": 1}),
+        (lambda x: F.relu(x + 1.0), {"ADD": 1}),
+        (lambda x: F.relu6(x * 3.0), {"MUL": 1}),
+        (lambda x: torch.tanh(x + 1.0), {"ADD": 1, "TANH": 1}),
+        (lambda x: x.clamp(0, 6), {"RELU6": 1}),
+        (lambda x: x.sum(1), {"SUM": 1}),
+        (lambda x: x.mean((0, 2)), {"MEAN": 1}),
+        (lambda x: x[:, 1:3, ::2], {"STRIDED_SLICE": 1}),
+        (lambda x: x.flip(1), {"REVERSE_V2": 1}),
+        (lambda x: x.transpose(0, 1).transpose(1, 2), {"TRANSPOSE": 1}),
+        (lambda x: x[None].transpose(0, 1), {"RESHAPE": 1}),
+        (lambda x: x.reshape(6, 4).reshape(2, 12), {"RESHAPE": 1}),
+        (lambda x: F.pad(x, (1, 2)), {"PAD": 1}),
+        (lambda x: F.pad(x, (1, 2), value=-1.0), {"PADV2": 1}),
+        (lambda x: F.silu(x), {"LOGISTIC": 1, "MUL": 1}),
+        (lambda x: F.gelu(x), {"GELU": 1}),
+        (lambda x: x.softmax(-1), {"SOFTMAX": 1}),
+        (lambda x: x.softmax(0), {"TRANSPOSE": 2, "SOFTMAX": 1}),
+        (lambda x: torch.where(x > 0.5, x, 0.0), {"GREATER": 1, "SELECT_V2": 1}),
+        (lambda x: x.cumsum(1), {"CUMSUM": 1}),
+        (lambda x: x.topk(2, -1)[0], {"TOPK_V2": 1}),
+        (lambda x: x @ torch.ones(4, 5), {"FULLY_CONNECTED": 1}),
+        (lambda x: x @ x.transpose(1, 2), {"BATCH_MATMUL": 1}),
+        (lambda x: torch.einsum("bsd,btd->bst", x, x), {"BATCH_MATMUL": 1}),
+        (lambda x: x.index_select(1, torch.tensor([2, 0])), {"GATHER": 1}),
+        (lambda x: x.atan2(x + 1), {"ADD": 1, "ATAN2": 1}),
+    ],
+)
+def test_as_few_operators_as_there_are(function: Any, operators: dict[str, int]) -> None:
+    assert counts(same(Fn(function), torch.rand(2, 3, 4))) == operators
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Conv2d(4, 6, (3, 5), stride=2, padding=(1, 2)),
+        nn.Conv2d(4, 6, 3, padding="same", dilation=2, groups=2),
+        nn.Conv2d(4, 8, 3, stride=2, groups=4),
+        nn.Conv2d(4, 4, 4, stride=3, padding=1, bias=False),
+        nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(4, 2, 3)),
+        nn.ConvTranspose2d(4, 6, 4, stride=2, padding=1),
+        nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1),
+        nn.ConvTranspose2d(4, 6, 2, stride=2, bias=False),
+        nn.ConvTranspose2d(4, 6, (2, 3), stride=(3, 2), output_padding=(2, 1)),
+        nn.ConvTranspose2d(4, 4, 3, groups=2, stride=2),
+        nn.MaxPool2d(3, 2, 1),
+        nn.MaxPool2d(2, 2, ceil_mode=True),
+        nn.MaxPool2d(3, 1, 1, dilation=1),
+        nn.AvgPool2d(3, 2, 1),
+        nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+        nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False),
+        nn.AvgPool2d(3, 2, 1, ceil_mode=True),
+        nn.AvgPool2d(2, divisor_override=3),
+        nn.AdaptiveAvgPool2d(1),
+        nn.AdaptiveAvgPool2d((3, 5)),
+        nn.AdaptiveMaxPool2d(1),
+        nn.Upsample(scale_factor=2),
+        nn.Upsample(size=(5, 7), mode="bilinear"),
+        nn.Upsample(size=(17, 13), mode="bilinear", align_corners=True),
+        nn.Upsample(scale_factor=1.7, mode="nearest"),
+        nn.Upsample(scale_factor=2, mode="bicubic"),
+        nn.PixelShuffle(2),
+        nn.PixelUnshuffle(1),
+        nn.GroupNorm(2, 4),
+        nn.InstanceNorm2d(4, affine=True),
+        nn.BatchNorm2d(4),
+        nn.LocalResponseNorm(3),
+        nn.PReLU(4),
+        nn.ChannelShuffle(2),
+        nn.Unfold(3),
+    ],
+    ids=str,
+)
+def test_layers_of_images(module: nn.Module) -> None:
+    for p in module.parameters():
+        nn.init.normal_(p, std=0.5)
+    same(module.eval(), torch.rand(2, 4, 9, 10))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [nn.Conv1d(4, 6, 3, stride=2, padding=1), nn.MaxPool1d(2), nn.AvgPool1d(3, 1, 1), nn.ConvTranspose1d(4, 2, 4, 2)],
+    ids=str,
+)
+def test_layers_of_sequences(module: nn.Module) -> None:
+    same(module.eval(), torch.rand(2, 4, 9))
+
+
+@pytest.mark.parametrize("module", [nn.Conv3d(2, 3, 2), nn.MaxPool3d(2), nn.AdaptiveAvgPool3d(1)], ids=str)
+def test_layers_of_volumes(module: nn.Module) -> None:
+    same(module.eval(), torch.rand(1, 2, 4, 5, 6))
+
+
+def test_channels_last_stays_through_a_network() -> None:
+    """One transpose goes in; the rest of an image network has its channels last."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+            self.norm, self.up = nn.GroupNorm(2, 8), nn.Upsample(scale_factor=2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.a(x)
+            z = self.norm(self.b(F.pad(y, (1, 0, 1, 0))))[:, :, 1:, 1:]
+            gate = torch.sigmoid(z.mean((2, 3), keepdim=True))
+            return self.up(torch.cat([y, z * gate, y * 2], 1)).amax((2, 3))
+
+    assert counts(same(Net().eval(), torch.rand(2, 3, 8, 8)))["TRANSPOSE"] == 1
+
+
+def test_a_constant_added_to_channels_is_part_of_the_bias() -> None:
+    conv = nn.Conv2d(3, 4, 1)
+    moved = Fn(lambda x: F.relu6(conv(x) + 3.0) / 6.0)
+    assert counts(same(moved.eval(), torch.rand(1, 3, 5, 5))) == {"TRANSPOSE": 2, "CONV_2D": 1, "DIV": 1}
+    several = torch.rand(4, 1, 1)
+    assert counts(same(Fn(lambda x: conv(x) + several).eval(), torch.rand(1, 3, 5, 5))) == {
+        "TRANSPOSE": 2, "CONV_2D": 1,
+    }  # fmt: skip
+    whole = torch.rand(4, 5, 5)
+    assert "ADD" in counts(same(Fn(lambda x: conv(x) + whole).eval(), torch.rand(1, 3, 5, 5)))
+    twice = Fn(lambda x: (conv(x) + 1.0) * conv(x))
+    assert "ADD" in counts(same(twice.eval(), torch.rand(1, 3, 5, 5)))
+
+
+def test_a_scale_of_channels_is_part_of_the_weights() -> None:
+    """Also where the layer's result has another shape, as of a batch norm of tokens."""
+
+    class Norm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.norm, self.twice = nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4), nn.Linear(3, 4)
+            self.depth = nn.Conv2d(4, 8, 3, groups=4)
+            nn.init.normal_(self.norm.weight)
+            nn.init.normal_(self.norm.bias)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            y = self.norm(self.fc(x).flatten(0, 1)).reshape(2, 5, 4)
+            image = y.transpose(1, 2)[:, :, None].expand(2, 4, 3, 5)
+            return F.relu(self.depth(image) * 1.5 + 0.25), self.twice(x) * 2.0 + self.twice(x)
+
+    found = counts(same(Norm().eval(), torch.rand(2, 5, 3)))
+    assert (found.get("MUL"), found["ADD"]) == (1, 1)  # what two take stays
+
+
+def test_linear_after_flattening() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 5), nn.Flatten(), nn.Linear(4, 2))
+    assert "RESHAPE" not in counts(same(module.eval(), torch.rand(2, 3, 5, 5)))
+
+
+@pytest.mark.parametrize(
+    "module", [Small(), nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)], ids=["images", "text"]
+)
+def test_there_and_back(module: nn.Module) -> None:
+    """What is read again gives the same, and is written again in as few operators."""
+    x = torch.rand(2, 3, 8, 8) if isinstance(module, Small) else torch.rand(2, 5, 16)
+    model = same(module.eval(), x)
+    again = td.from_tflite(model)
+    with torch.no_grad():
+        want = module(x).numpy()
+    np.testing.assert_allclose(again.run(x.numpy()), want, rtol=1e-4, atol=1e-5)
+    assert sum(counts(same(module, x, model=again.to_tflite())).values()) <= sum(counts(model).values())
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_recurrent_networks(kind: Any) -> None:
+    net = kind(3, 4, bidirectional=True, batch_first=True)
+    same(Fn(lambda x: net(x)[0]).eval(), torch.rand(2, 5, 3))
+
+
+def test_fully_masked_rows_are_zero() -> None:
+    def attend(q: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(q, q, q, attn_mask=seen)
+
+    q, seen = torch.rand(1, 2, 3, 4), torch.tensor([[True, False, True], [False, False, False], [True, True, True]])
+    dag = td.from_torch(Fn(attend), (q, seen))
+    for kernels in (DEFAULT, PLAIN):
+        got = run(dag.to_tflite(), [q.numpy(), seen.numpy()], kernels)[0]
+        np.testing.assert_allclose(got, dag.run(q.numpy(), seen.numpy()), rtol=1e-5, atol=1e-6)
+        assert (got[:, :, 1] == 0).all()
+
+
+def test_another_batch() -> None:
+    """A network that was made for one image, for three."""
+    module, x = Small().eval(), torch.rand(3, 3, 8, 8)
+    dag = td.from_torch(module, x[:1])
+    same(module, x, model=dag.resize(b=3).to_tflite())
+
+
+def test_training_gives_what_buffers_become() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).train()
+    x = torch.rand(2, 3, 4, 4)
+    dag = td.from_torch(module, x)
+    made = interpreter.Interpreter(model_content=dag.to_tflite())
+    names = made.get_signature_list()["serving_default"]["outputs"]
+    got = made.get_signature_runner()(**{next(iter(dag.graph.inputs)): x.numpy()})
+    assert {f"{n}.updated" for n in dag.graph.updates} < set(names)
+    module(x)
+    np.testing.assert_allclose(got["1.running_mean.updated"], module[1].running_mean.numpy(), rtol=1e-4)
+
+
+def test_outputs_that_are_inputs_weights_and_one_another() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.rand(3))
+
+        def forward(self, x: torch.Tensor) -> Any:
+            y = x * 2
+            return x, y, self.w, y
+
+    same(Odd(), torch.rand(3))
+
+
+def test_an_unused_input_stays() -> None:
+    dag = td.network(lambda x, y: td.exp(x), {"x": (2,), "y": (3,)})
+    np.testing.assert_allclose(run(dag.to_tflite(), [np.zeros(2, "f"), np.zeros(3, "f")])[0], [1, 1])
+
+
+def test_a_long_chain() -> None:
+    x = td.input("x", (2,))
+    y = x
+    for i in range(1000):
+        y = td.permute(td.sin(y) + float(i % 7), (0,)) if i % 3 else td.reshape(td.unsqueeze(y, (0,)), shape=(2,)) * 0.5
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": y}))
+    np.testing.assert_allclose(run(dag.to_tflite(), [np.ones(2, "f")])[0], dag.run(np.ones(2, "f")), rtol=1e-4)
+
+
+def test_a_weight_that_several_layers_share_is_one_tensor() -> None:
+    embed = nn.Embedding(50, 16)
+    module = Fn(lambda ids: embed(ids) @ embed.weight.T)
+    module.embed = embed
+    model = same(module, torch.randint(0, 50, (2, 3)))
+    assert len(model) < 1.5 * embed.weight.nbytes
+
+
+# --- files -------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_what_the_bytes_are(tmp_path: Path) -> None:
+    dag = td.from_torch(Small().eval(), torch.rand(2, 3, 8, 8))
+    path = tmp_path / "m.tflite"
+    assert dag.to_tflite(path) is None
+    assert path.read_bytes() == dag.to_tflite()
+
+
+def test_weights_behind_the_flatbuffer(tmp_path: Path) -> None:
+    """As of more than 2 GB: their places are offsets in the file."""
+    module, x = Small().eval(), torch.rand(2, 3, 8, 8)
+    part, signature = exporter.written(exporter.legalized(td.from_torch(module, x)))
+    path = tmp_path / "m.tflite"
+    save.write(part, signature, path, "m", largest=0)
+    with torch.no_grad():
+        want = module(x).numpy()
+    np.testing.assert_allclose(run(str(path), [x.numpy()])[0], want, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_are_loaded_once_and_not_kept(tmp_path: Path) -> None:
+    """One weight after the other: no more is held than the largest and what is beside the data."""
+    import tracemalloc
+
+    count, n = 8, 256
+    names = [f"w{i}" for i in range(count)]
+    x = td.input("x", (1, n))
+    y = x
+    for name in names:
+        y = td.linear(y, td.parameter(name, (n, n)))
+    weights = {name: np.ones((n, n), np.float32) for name in names}
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": y}), weights)
+    dag.to_tflite(tmp_path / "first.tflite")
+    tracemalloc.start()
+    dag.to_tflite(tmp_path / "m.tflite")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * n * n * 4
+
+
+# --- what is refused ---------------------------------------------------------------------------------------
+
+
+def test_everything_that_cannot_go_is_named_at_once() -> None:
+    x = td.input("x", (2,))
+    c = td.complex_(x, x)
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"z": td.nextafter(x, x), "c": td.real(c * c)}))
+    with pytest.raises(td.UnsupportedError) as e:
+        dag.to_tflite()
+    assert "can't go to TFLite" in str(e.value)
+    assert "TFLite has no binary nextafter" in str(e.value)
+    assert "TFLite has no binary complex" in str(e.value)
+
+
+def test_random_numbers_and_what_has_no_entries() -> None:
+    with pytest.raises(td.UnsupportedError, match="x: f32\\[0\\] has no entries"):
+        td.network(lambda x: td.exp(x), {"x": (0,)}).to_tflite()
+    module = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)).train()
+    with pytest.raises(td.UnsupportedError, match="TFLite has no random"):
+        td.from_torch(module, torch.rand(2, 2)).to_tflite()
+
+
+def test_missing_weights() -> None:
+    x, w = td.input("x", (2,)), td.parameter("w", (2,))
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": x + w}))
+    with pytest.raises(td.InputError, match="the weights have no w"):
+        dag.to_tflite()
+
+
+# --- measured behaviour of runtimes that the rows keep clear of ----------------------------------------------
+
+
+def test_tanh_is_never_fused() -> None:
+    """A fused TANH is legal in the schema and ignored by kernels."""
+    same(Fn(lambda x: torch.tanh(x + 1.0)), torch.rand(2, 3))
+
+
+def test_linear_keeps_all_axes() -> None:
+    same(nn.Linear(4, 5), torch.rand(2, 3, 4))
+
+
+def test_whole_numbers_of_64_bits_that_are_known_to_be_small() -> None:
+    """FLOOR_DIV has no kernel of i64: places divided by a count are computed in i32."""
+    same(Fn(lambda x: x.topk(3, -1)[1] // 2 + x.argsort(-1)[..., :3] // 4), torch.rand(2, 9))
+    x = td.input("x", (3,), "i64")
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": td.floor_divide(x, 2)}))
+    with pytest.raises(td.UnsupportedError, match="TFLite has no binary floor_divide of i64"):
+        dag.to_tflite()
+
+
+def test_slices_backwards_reach_the_first_entry() -> None:
+    same(Fn(lambda x: x.flip(0)[::2]), torch.rand(5))
+
+
+def test_division_is_never_by_zero_at_run_time() -> None:
+    x, y = td.input("x", (3,), "i32"), td.input("y", (3,), "i32")
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x, "y": y}, {"z": td.maximum(x, y)}))
+    assert run(dag.to_tflite(), [np.array([1, 2, 3], "i4"), np.array([3, 2, 1], "i4")])[0].tolist() == [3, 2, 3]
+
+
+def test_scatter_where_indices_are_twice() -> None:
+    """SCATTER_ND adds what comes twice; here the last one wins."""
+
+    def put(x: torch.Tensor) -> torch.Tensor:
+        return x.index_copy(0, torch.tensor([1, 3]), x[:2] * 2)
+
+    same(Fn(put), torch.rand(4, 3))
+    x = td.input("x", (4,))
+    y = td.scatter(x, td.const([1, 1], "i64"), td.const([5.0, 7.0], "f32"))
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": y}))
+    assert run(dag.to_tflite(), [np.zeros(4, "f")])[0].tolist() == [0, 7, 0, 0]
+
+
+def test_ranks_that_kernels_lack() -> None:
+    def windows(x: torch.Tensor) -> torch.Tensor:
+        b, h, w, c = x.shape
+        return x.reshape(b, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, c)
+
+    model = same(Fn(windows), torch.rand(2, 4, 6, 3))
+    assert counts(model)["TRANSPOSE"] == 1
+    assert math.prod((2, 4, 6, 3)) == 144

@@ -1,0 +1,109 @@
+"""Networks brought to op sets: a small one runs nearly all samples, and what can't be had is named."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+import tdagger as td
+from tdagger.transform.legal import Accepts, Target, label, legalize, types
+from tdagger.transform.legal.rewrites import IDENTITIES
+from tests.frameworks.onnx.test_export_samples import made, network_of
+from tests.samples import Sample, all_samples, check
+
+_NUMBERS = types("f32 f64 i32 i64 bool u8 i8 i16")
+#: Ops that are enough for all others.
+_FEW = """
+    unary exp, unary log, unary sin, unary cos, unary sqrt, unary floor, unary tanh, unary abs, unary round, binary add,
+    binary multiply, binary max, binary min, binary equal, binary less, binary mod, binary floor_divide, binary pow,
+    binary bitwise_xor, binary shift_right, binary atan2, divide, subtract, where, cast, reduce sum, reduce max,
+    reduce min, gather, concat, permute, reshape, repeat, argsort
+""".strip().split(",")
+SMALL = Target(
+    "small",
+    {n.strip(): Accepts(_NUMBERS) for n in _FEW} | {"cast": Accepts(types("f32 f64 i32 i64 bool u8 i8 i16 f16 bf16"))},
+    wider={"f16": ("f32",), "bf16": ("f32",), "u16": ("i32",), "u32": ("i64",)},
+)
+#: What is said of samples that this set can't have.
+REFUSED = re.compile(
+    r"of (u64|u32|u16|c64|c128|f8e4m3|f8e5m2|f16|bf16)\b|has no (random|bitcast|binary (nextafter|complex))|"
+    r"has no unary (real|imag|conj)"
+)
+#: Every so many of the samples of an op.
+EACH = 4
+
+
+def samples() -> dict[str, list[Sample]]:
+    found: dict[str, list[Sample]] = {}
+    for sample in all_samples():
+        found.setdefault(sample.op, []).append(sample)
+    return {op: some[:: max(len(some) // EACH, 1)] for op, some in found.items()}
+
+
+def brought(dag: td.TensorDAG) -> td.TensorDAG | str:
+    """The network in few ops, or why it can't be."""
+    try:
+        return legalize(dag, SMALL)
+    except td.UnsupportedError as e:
+        return str(e)
+
+
+@pytest.mark.parametrize(("op", "some"), samples().items())
+def test_few_ops_are_enough(op: str, some: list[Sample]) -> None:
+    for sample in some:
+        after = brought(network_of([made(sample, 0)]))
+        if isinstance(after, str):
+            assert REFUSED.search(after), after
+            continue
+        there = {label(v) for v in after.graph.values if v.args} - {"item"}
+        assert there <= SMALL.ops.keys()
+        loose = sample._replace(signless_zero=True, ulps=max(sample.ulps, 8), of_largest=True)
+        check(loose, after.run(*sample.arrays))
+
+
+def test_rows_are_of_core_ops_and_einsum() -> None:
+    known = {label(v) for s in all_samples() for v in network_of([made(s, 0)]).graph.values}
+    assert known >= IDENTITIES.keys()
+
+
+def test_fewer_axes() -> None:
+    x = td.input("x", (2, 8, 8, 3))
+    windows = td.ungroup(td.ungroup(x, 1, (2, 4)), 3, (2, 4))
+    y = td.group(td.permute(td.softmax(windows, axis=-1), (0, 1, 3, 2, 4, 5)), (3, 1, 1, 1))
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": y}))
+    after = legalize(dag, Target("four", SMALL.ops, rank=4))
+    assert max(v.rank for v in after.graph.values) == 4
+    given = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("f")
+    np.testing.assert_allclose(after.run(given), dag.run(given), rtol=1e-6)
+
+
+def test_what_does_not_fit_where_it_is_held() -> None:
+    held = Target("narrow", SMALL.ops, held={"i64": "i32"})
+    x = td.input("x", (2,), "i64")
+    fits = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": x + td.const([1, 2**31 - 1], "i64")}))
+    assert legalize(fits, held).graph == fits.graph
+    large = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": x + td.const([1, 2**40], "i64")}))
+    with pytest.raises(td.UnsupportedError, match="const: 1 to 1099511627776 as i64, which narrow holds as i32"):
+        legalize(large, held)
+
+
+def test_everything_is_named_at_once() -> None:
+    x = td.input("x", (2,))
+    c = td.complex_(x, x)
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": td.nextafter(x, x), "z": td.real(c * c)}))
+    with pytest.raises(td.UnsupportedError) as e:
+        legalize(dag, SMALL)
+    assert "small has no binary nextafter" in str(e.value)
+    assert "small has no binary complex" in str(e.value)
+
+
+def test_channels_last() -> None:
+    x, w = td.input("x", (1, 3, 8, 8)), td.parameter("w", (4, 3, 1, 1))
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": td.mean(td.relu(td.convolution(x, w)), axes=(2, 3))}))
+    more = {n: Accepts(_NUMBERS) for n in ("convolution_last", "relu", "mean")}
+    after = legalize(dag, Target("last", {**SMALL.ops, **more}, last=True))
+    assert [label(v) for v in after.graph.values if v.args and label(v) != "reshape"][:3] == [
+        "permute", "convolution_last", "relu",
+    ]  # fmt: skip
