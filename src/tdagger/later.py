@@ -11,6 +11,7 @@ from typing import Any
 
 _TORCH = "tdagger.frameworks.torch"
 _ONNX = "tdagger.frameworks.onnx"
+_COREML = "tdagger.frameworks.coreml"
 LATER = {
     "costs": "tdagger.analysis.formulas.formula:costs_of",
     "called": "tdagger.program.define:called",
@@ -68,6 +69,9 @@ LATER = {
     "onnx.from_onnx": f"{_ONNX}.importer:from_onnx",
     "onnx.source": f"{_ONNX}.source:from_file",
     "onnx.to_onnx": f"{_ONNX}.exporter:to_onnx",
+    "coreml.from_coreml": f"{_COREML}.importer:from_coreml",
+    "coreml.source": f"{_COREML}.source:from_file",
+    "coreml.to_coreml": f"{_COREML}.exporter:to_coreml",
     "torch.constant": f"{_TORCH}.constants:constant",
 }
 

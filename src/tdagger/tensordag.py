@@ -972,6 +972,10 @@ class TensorDAG:
         """An ONNX file at ``path``, or the ``onnx.ModelProto``; see docs/onnx.md."""
         return later("onnx.to_onnx")(self, path, **options)
 
+    def to_coreml(self, path: str | Path | None = None, **options: Any) -> Any:
+        """An ``.mlpackage`` at ``path``, or the protobuf Model; see docs/coreml.md."""
+        return later("coreml.to_coreml")(self, path, **options)
+
     # Files: docs/format.md.
 
     def save(self, path: str | Path, *, weights: bool = True, **options: Any) -> None:
@@ -1041,6 +1045,11 @@ class TensorDAG:
     def from_onnx(*args: Any, axes: Given = None, **options: Any) -> TensorDAG:
         """See :func:`tdagger.from_onnx`."""
         return later("onnx.from_onnx")(*args, **options).with_axes(axes)
+
+    @staticmethod
+    def from_coreml(*args: Any, axes: Given = None, **options: Any) -> TensorDAG:
+        """See :func:`tdagger.from_coreml`."""
+        return later("coreml.from_coreml")(*args, **options).with_axes(axes)
 
 
 def _of_parts(*parts: Any) -> TensorDAG:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -15,7 +15,8 @@ from tdagger.names import shown
 from tdagger.network import N, Network, Origin
 from tdagger.op import Op, Value
 from tdagger.ops.elementwise import cast as cast_to
-from tdagger.ops.source import Buffer, Const, Input, Iota, Leaf, Parameter, scalar
+from tdagger.ops.external import External
+from tdagger.ops.source import Buffer, Const, Input, Iota, Leaf, Parameter, Random, scalar
 from tdagger.ops.structure import Item, Pad
 from tdagger.transform.legal.rewrites import IDENTITIES
 from tdagger.transform.legal.target import Target, label
@@ -94,13 +95,21 @@ def unsupported(dag: Network, target: str, problems: Sequence[Problem], verb: st
     return UnsupportedError("\n".join(lines))
 
 
+def is_static(value: Value, static: Collection[Value], changing: Collection[str]) -> bool:
+    """Whether a value is made of what is static, and of constants and weights other than the buffers that change."""
+    op = value.op
+    if isinstance(op, Input | Random | External) or (isinstance(op, Buffer) and op.leaf in changing):
+        return False
+    return all(a in static for a in value.args)
+
+
 # --- the walk ----------------------------------------------------------------------------------------------
 
 
 def _walked(dag: N, target: Target, whole: bool = True, laid: bool = False) -> N:
     """Every value as the target accepts it; ``whole``: with as few axes, ``laid``: with channels last."""
     graph = with_checks(dag)
-    walk = _Walk(target, whole, laid)
+    walk = _Walk(target, whole, laid, set(graph.updates))
     new: dict[Value, Any] = {}
     with bulk():
         for value in graph.values:
@@ -123,8 +132,9 @@ class _Step(NamedTuple):
 class _Walk:
     """What becomes of every value."""
 
-    def __init__(self, target: Target, whole: bool, laid: bool) -> None:
-        self.target, self.whole, self.laid = target, whole, laid
+    def __init__(self, target: Target, whole: bool, laid: bool, changing: Collection[str]) -> None:
+        self.target, self.whole, self.laid, self.changing = target, whole, laid, changing
+        self.static: set[Value] = set()
         self.origins: dict[Value, Origin] = {}
         self.problems: list[Problem] = []
 
@@ -135,7 +145,7 @@ class _Walk:
             return cast(Any, args[0])[op.index]
         same = all(a is b for a, b in zip(args, value.args, strict=True))
         current = value if same else op(*args)
-        why = self._refusal(current)
+        why = None if self._is_static(current) else self._refusal(current)
         if why is None:
             if origin is not None and not isinstance(op, Leaf):
                 self.origins.setdefault(current, origin)
@@ -153,6 +163,13 @@ class _Walk:
                 inner[v] = self.put(v, [inner[a] for a in v.args], origin, (*path, step))
         found = tuple([inner[v] for v in results])
         return found if isinstance(made, tuple) else found[0]
+
+    def _is_static(self, value: Value) -> bool:
+        """Whether no input is behind a value, and the target's writer works it out."""
+        if not self.target.folds or not is_static(value, self.static, self.changing):
+            return False
+        self.static.add(value)
+        return True
 
     def _refusal(self, value: Value) -> str | None:
         op = value.op

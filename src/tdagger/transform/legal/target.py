@@ -70,6 +70,7 @@ class Target:
     ``held``        element types to those the target holds them in: ``{"i64": "i32"}``. The network keeps its types,
                     and whoever writes it writes the others; that constants and weights fit is checked
     ``identities``  labels to identities of the target's own, tried before those that are true everywhere
+    ``folds``       whether whoever writes works out what no input is behind: such values are all accepted
     ``last``        whether images have their channels last: ``convolution_last`` and so on, blocks of
                     :func:`tdagger.transform.passes.channels_last`, are what ``ops`` has for them
     """
@@ -80,6 +81,7 @@ class Target:
     wider: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     held: Mapping[str, str] = field(default_factory=dict[str, str])
     identities: Mapping[str, Identity] = field(default_factory=dict[str, Identity])
+    folds: bool = False
     last: bool = False
 
     def refusal(self, value: Value) -> str | None:
