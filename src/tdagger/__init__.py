@@ -192,8 +192,8 @@ __all__ = [
     "Interpreter", "NoInverseError", "Op", "Origin", "Pipeline", "Program", "Rule", "SafeDAG", "SourceError",
     "TDaggerError", "TensorDAG", "TensorType", "TypeMismatchError", "UnsupportedError", "Value", "bounded", "bulk",
     "composite", "composites",
-    "core_ops", "debug", "diff", "distill", "from_coreml", "from_onnx", "from_torch", "from_torchscript", "from_transformers",
-    "generate_program",
+    "core_ops", "debug", "diff", "distill", "from_coreml", "from_onnx", "from_torch", "from_torchscript",
+    "from_transformers", "generate_program",
     "if_", "layers", "length", "load", "network", "op_counts", "parse", "passes", "program", "rebuild", "rule",
     "set_state", "show", "state", "switch", "upto", "while_loop", *_ops, *library.__all__,
 ]  # fmt: skip  # pyright: ignore[reportUnsupportedDunderAll]

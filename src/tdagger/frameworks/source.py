@@ -1,6 +1,7 @@
 """A SOURCE is where a network comes from, as one writes it on a command line.
 
-- a file: ``.tdag`` (tdagger's own), ``.onnx``, ``.pt2`` (torch.export), ``.pt``, ``.pth`` or ``.ts`` (TorchScript);
+- a file: ``.tdag`` (tdagger's own), ``.onnx``, ``.mlpackage`` or ``.mlmodel`` (CoreML), ``.pt2`` (torch.export),
+  ``.pt``, ``.pth`` or ``.ts`` (TorchScript);
 - ``timm:NAME``, a timm model with random weights;
 - ``transformers:CLASS``, a class of transformers from its default config, with random weights;
 - ``package.module:callable``, a function or class that gives a module, or ``(module, example inputs)``.
@@ -29,7 +30,7 @@ from tdagger.types import DType
 EXTRAS = {"torch": "torch", "timm": "zoo", "transformers": "zoo", "torchvision": "zoo", "onnx": "onnx"}
 
 #: What files a SOURCE can be.
-SUFFIXES = (".tdag", ".onnx", ".pt2", ".pt", ".pth", ".ts")
+SUFFIXES = (".tdag", ".onnx", ".mlpackage", ".mlmodel", ".pt2", ".pt", ".pth", ".ts")
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ def load(text: str, options: Options | None = None) -> Source:
     if Path(text).suffix.lower() == ".onnx" and not (colon and prefix in ("timm", "transformers")):
         require("onnx")
         return later("onnx.source")(Path(text), options)
+    if Path(text).suffix.lower() in (".mlpackage", ".mlmodel") and not (colon and prefix in ("timm", "transformers")):
+        return later("coreml.source")(Path(text), options)
     require("torch")
     builders = later("torch.source")
     if (options.seq or options.past) and prefix != "transformers":
@@ -128,13 +131,16 @@ def load(text: str, options: Options | None = None) -> Source:
 
 
 def save(dag: TensorDAG, path: Path, form: str, options: Mapping[str, Any] | None = None) -> None:
-    """Write a TDAG to ``path`` in a form of :data:`FORMS`; ``options`` are those of :meth:`TensorDAG.to_onnx`."""
+    """Write a TDAG to ``path`` in a form of :data:`FORMS`; ``options`` are those of its exporter."""
     if form == ".tdag":
         dag.save(path)
         return
     if form == ".onnx":
         require("onnx")
         dag.to_onnx(path, **(options or {}))
+        return
+    if form == ".mlpackage":
+        dag.to_coreml(path, **(options or {}))
         return
     require("torch")
     later("torch.save")(dag, path, form)
@@ -144,6 +150,7 @@ def save(dag: TensorDAG, path: Path, form: str, options: Mapping[str, Any] | Non
 FORMS = {
     ".tdag": "tdagger's own",
     ".onnx": "ONNX",
+    ".mlpackage": "CoreML",
     ".pt2": "an ExportedProgram",
     ".pt": "TorchScript",
     ".ts": "TorchScript",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from tdagger.errors import AttributeValueError, InputError, UnsupportedError
+from tdagger.errors import AttributeValueError, AxisError, InputError, UnsupportedError
 from tdagger.frameworks.coreml.emit.core import as_type, with_shape
+from tdagger.frameworks.coreml.emit.flexible import Number, Open, Point, opened
 from tdagger.frameworks.coreml.emit.half import in_half
 from tdagger.frameworks.coreml.emit.save import empty, fill, set_type, write_package
 from tdagger.frameworks.coreml.emit.target import RANK, row_of, target
 from tdagger.frameworks.coreml.emit.writer import Op, Writer, needed
+from tdagger.frameworks.coreml.importer import NAMES
 from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.tensordag import TensorDAG
@@ -32,14 +34,19 @@ def to_coreml(
     *,
     minimum_target: str = "iOS16",
     precision: str = "f32",
+    dynamic: Sequence[str] | Mapping[str, Sequence[int]] = (),
     metadata: bool = True,
 ) -> Any:
     """Write a network as an ``.mlpackage``; without a path, give the protobuf Model, which has all weights inside.
 
-    ``minimum_target`` is iOS15, iOS16, iOS17 or iOS18. With ``precision="f16"`` floats are computed in f16, but for what
-    doesn't fit there (docs/coreml.md); inputs and outputs stay as they are. Integers of 64 bits are 32 here, and refused
-    where constants don't fit; bools go in and come out as integers. Names that CoreML doesn't take are changed, and the
-    model's metadata says what they were. UnsupportedError names all ops that can't be written.
+    ``minimum_target`` is iOS15, iOS16, iOS17 or iOS18. With ``precision="f16"`` floats are computed in f16, but for
+    what doesn't fit there (docs/coreml.md); inputs and outputs stay as they are. Integers of 64 bits are of 32 here,
+    refused where constants don't fit; bools go in and come out as integers. Names that CoreML doesn't take are changed,
+    and the model's metadata says what they were.
+
+    ``dynamic`` has names of axes (``dag.axes()``) of any size, or of sizes in a range or a list: ``{"b": (1, 8)}``,
+    ``{"h": [224, 320, 384]}``. AxisError says why an axis can't be of any size; UnsupportedError
+    names all ops that can't be written.
     """
     if minimum_target not in TARGETS:
         raise AttributeValueError(f"to_coreml: minimum_target is one of {', '.join(TARGETS)}, not {minimum_target!r}")
@@ -52,8 +59,12 @@ def to_coreml(
         if name not in dag.weights:
             raise InputError(f"{shown(dag.name)}: the weights have no {shown(name)}, which the graph needs")
     _check_ends(dag, opset)
-    legal = legalize(in_half(dag) if precision == "f16" else dag, target(opset))
-    made = _Made(legal, opset)
+
+    def written(network: TensorDAG) -> _Made:
+        return _Made(legalize(in_half(network) if precision == "f16" else network, target(opset)), opset)
+
+    allowed = _allowed(dag, dynamic)
+    made = _at_points(dag, allowed, written) if allowed else written(dag)
 
     def make(weights: Any) -> Any:
         return made.model(version, weights, metadata)
@@ -77,11 +88,68 @@ def _check_ends(dag: TensorDAG, opset: int) -> None:
         )
 
 
+#: By the name of an open axis: the least and the most entries (-1: any), or a list of those that are allowed.
+Allowed = dict[str, tuple[int, int] | list[int]]
+
+
+def _allowed(dag: TensorDAG, dynamic: Sequence[str] | Mapping[str, Sequence[int]]) -> Allowed:
+    """What is asked of each axis; AxisError for axes that can't be open, AttributeValueError for sizes that aren't."""
+    given: Any = {dynamic: ()} if isinstance(dynamic, str) else dynamic
+    asked = dict(given) if isinstance(given, Mapping) else dict.fromkeys(given, ())
+    found: Allowed = {}
+    free = dag.open_axes if asked else None
+    for name, sizes in asked.items():
+        if free is not None and name not in free.names:
+            why = free.why.get(name)
+            told = f": {why}" if why else f"; those that can be are {', '.join(free.names) or 'none'}"
+            raise AxisError(f"{shown(dag.name)}: axis {shown(name)} can't be of any size{told}")
+        whole = [int(n) for n in sizes]
+        if any(n < 1 for n in whole) or (
+            isinstance(sizes, tuple) and sizes and (len(whole) != 2 or whole[0] > whole[1])
+        ):
+            raise AttributeValueError(
+                f"to_coreml: dynamic={{{name!r}: {sizes}}} is neither a range nor a list of sizes"
+            )
+        found[name] = sorted({*whole, dag.axes().sizes[name]}) if isinstance(sizes, list) else (
+            (whole[0], whole[1]) if whole else (1, -1)
+        )  # fmt: skip
+    if sum(isinstance(s, list) for s in found.values()) > (1 if len(found) == 1 else 0):
+        raise AttributeValueError("to_coreml: a list of sizes is for one open axis alone, beside others give ranges")
+    return found
+
+
+def _at_points(dag: TensorDAG, allowed: Allowed, written: Callable[[TensorDAG], _Made]) -> _Made:
+    """The program with open axes: written at several sizes, which have to be the same ops."""
+    usual = {n: dag.axes().sizes[n] for n in allowed}
+    sizes = [{n: 2 * k for n, k in usual.items()}]
+    sizes += [{**sizes[0], n: 3 * k} for n, k in usual.items()]
+    sizes.append({n: 5 * k for n, k in usual.items()})
+    try:
+        made = [written(dag.resize(**cast(Any, s))) for s in sizes]
+        points = [Point(s, joined(m.ops), m.writer.constants, m.inputs, m.outputs)
+                  for s, m in zip(sizes, made, strict=True)]  # fmt: skip
+        found = opened(points)
+    except AxisError as e:
+        names = ", ".join(map(shown, allowed))
+        raise AxisError(f"{shown(dag.name)}: {names} can't be of any size in CoreML: {e}") from e
+    return replace_with(made[0], found, usual, allowed)
+
+
+def replace_with(made: _Made, found: Open, usual: Mapping[str, int], allowed: Allowed) -> _Made:
+    """What was made, with open sizes."""
+    made.ops, made.writer.constants = found.ops, found.constants
+    made.open, made.usual, made.allowed = found, usual, allowed
+    return made
+
+
 class _Made:
     """The ops of a network, and what goes in and comes out."""
 
     def __init__(self, dag: TensorDAG, opset: int) -> None:
         self.dag, self.opset = dag, opset
+        self.open: Open | None = None
+        self.usual: Mapping[str, int] = {}
+        self.allowed: Allowed = {}
         graph = dag.graph
         writer = self.writer = Writer(graph, row_of, dag.origins, dag.weights, target(opset).held, opset)
         self.inputs: dict[str, TensorType] = {}
@@ -131,30 +199,63 @@ class _Made:
         function = program.functions["main"]
         function.opset = f"CoreML{self.opset - 10}"
         for name, type_ in self.inputs.items():
-            set_type(function.inputs.add(name=name).type, type_)
-            _feature(model.description.input.add(name=name), type_)
+            set_type(function.inputs.add(name=name).type, type_, self.open and self.open.shapes[name])
+            self._feature(model.description.input.add(name=name), name, type_)
         block = function.block_specializations[function.opset]
-        fill(block, _joined(self.ops), self.writer.constants, weights)
+        ops = joined(self.ops) if self.open is None else self.ops
+        fill(block, ops, self.writer.constants, weights, self.open.shapes if self.open else {})
         block.outputs.extend(self.outputs)
         for name, type_ in self.outputs.items():
-            _feature(model.description.output.add(name=name), type_)
+            self._feature(model.description.output.add(name=name), name, type_, ends=True)
         told: Mapping[str, str] = self.writer.names.changed
         if metadata:
             about = model.description.metadata.userDefined
             about["tdagger.name"] = self.dag.name
             if told:
-                about["tdagger.names"] = json.dumps(told, sort_keys=True)
+                about[NAMES] = json.dumps(told, sort_keys=True)
         return model
 
+    def _feature(self, feature: Any, name: str, type_: TensorType, ends: bool = False) -> None:
+        """The description of an input or output: its shape, and which others there may be."""
+        dims = self.open.dims[name] if self.open else type_.shape
+        if not any(isinstance(d, Number) for d in dims):
+            _feature(feature, type_, type_.shape)
+            return
+        if ends:  # the shape of an output is left open
+            _feature(feature, type_, ())
+            return
+        array = _feature(feature, type_, [d.at(self.usual) if isinstance(d, Number) else d for d in dims])
+        listed = next((s for s in self.allowed.values() if isinstance(s, list)), None)
+        if listed is not None:
+            (axis,) = self.allowed
+            for n in listed:
+                shape = array.enumeratedShapes.shapes.add().shape
+                shape.extend([d.at({axis: n}) if isinstance(d, Number) else d for d in dims])
+            return
+        for d in dims:
+            size = array.shapeRange.sizeRanges.add()
+            least = {n: s[0] for n, s in self.allowed.items()}
+            most = {n: s[1] for n, s in self.allowed.items()}
+            size.lowerBound = d.at(least) if isinstance(d, Number) else d
+            unbounded = isinstance(d, Number) and any(most[a] < 0 for a in d.axes)
+            size.upperBound = -1 if unbounded else d.at(most) if isinstance(d, Number) else d
 
-def _joined(ops: list[Op]) -> list[Op]:
+
+def _feature(feature: Any, type_: TensorType, shape: Sequence[int]) -> Any:
+    array = feature.type.multiArrayType
+    array.dataType = _ARRAYS[type_.dtype.name]
+    array.shape.extend([int(n) for n in shape])
+    return array
+
+
+def joined(ops: list[Op]) -> list[Op]:
     """Ops with the identities that name outputs taken into what they name, where that is another op's only name."""
     made = {out: i for i, op in enumerate(ops) for out in op.outputs}
     called: dict[str, str] = {}
     kept = list(ops)
     for i in range(len(ops) - 1, -1, -1):
         op = ops[i]
-        if op.op != "identity" or i < len(ops) and not isinstance(op.inputs[0][1], str):
+        if op.op != "identity" or (i < len(ops) and not isinstance(op.inputs[0][1], str)):
             continue
         source = op.inputs[0][1]
         if isinstance(source, str) and source in made and source not in called and kept[made[source]].op != "identity":
@@ -170,9 +271,3 @@ def _renamed(op: Op, called: Mapping[str, str]) -> Op:
     return op._replace(
         inputs=tuple([(k, new(n)) for k, n in op.inputs]), outputs=tuple([called.get(n, n) for n in op.outputs])
     )
-
-
-def _feature(feature: Any, type_: TensorType) -> None:
-    array = feature.type.multiArrayType
-    array.dataType = _ARRAYS[type_.dtype.name]
-    array.shape.extend([int(n) for n in type_.shape])

@@ -2,7 +2,7 @@
 
 Which leaf a constant of the program becomes:
 
-- a parameter: floats of rank 1 and more that aren't one number for all, where an op takes them as a tensor;
+- a parameter: floats of rank 1 and more, of more than one entry or where an op takes them as its weight or bias;
 - a buffer: where an op takes it as a statistic; integers of 8 bits of rank 2 and more; integers of more than 65,536
   entries; the states of a program, which are zeros at first;
 - a constant: single numbers, and all other integers and bools.
@@ -13,10 +13,11 @@ the type that they are decompressed to, worked out when they are asked for.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -43,6 +44,10 @@ from tdagger.types import TensorType
 
 #: Integers of more entries are a buffer; what is worked out on the way has no more than so few.
 _MANY, _FEW = 1 << 16, 64
+#: The key of the metadata with the names that CoreML doesn't take.
+NAMES = "tdagger.names"
+#: Inputs that are weights whatever size they have.
+_WEIGHTS = frozenset({"weight", "bias", "gamma", "beta", "alpha"})
 _OPSETS = {f"CoreML{n}": 10 + n for n in range(5, 12)}
 
 
@@ -68,8 +73,8 @@ def from_coreml(
 
     ``inputs`` has shapes of inputs by their names, where the file leaves sizes open; else they have the default shape
     that the file says. ``function`` is one of a file of several. With ``external``, ops without a rule are kept as
-    external ones. Weights are read when they are asked for, by a map of the weight file. A model with open sizes stays at
-    hand (``dag.source``): ``dag.resize`` imports it again at other sizes.
+    external ones. Weights are read when they are asked for, by a map of the weight file. A model with open sizes stays
+    at hand (``dag.source``): ``dag.resize`` imports it again at other sizes.
 
     UnsupportedError names all ops that can't be imported, with their places; SourceError what is wrong with the file;
     InputError shapes that the file doesn't allow.
@@ -119,6 +124,35 @@ def function_of(model: Model, asked: str | None) -> tuple[str, Any]:
     return name, functions[name]
 
 
+def names_of(model: Model) -> dict[str, str]:
+    """What inputs, outputs and weights were called in the network that :func:`to_coreml` wrote, where that is noted.
+
+    A note of names that aren't each once is none.
+    """
+    told = model.spec.description.metadata.userDefined
+    if NAMES not in told:
+        return {}
+    try:
+        found: Any = json.loads(told[NAMES])
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    names = {str(k): v for k, v in cast(dict[Any, Any], found).items() if isinstance(v, str) and v}
+    return names if len(set(names.values())) == len(names) and not names.keys() & set(names.values()) else {}
+
+
+def inputs_of(model: Model, function: str | None = None) -> dict[str, tuple[int, ...]]:
+    """The shapes that inputs have unless others are asked for, by their names."""
+    if model.spec.WhichOneof("Type") != "mlProgram":
+        return {}
+    name, found = function_of(model, function)
+    features = features_of(model, name)
+    own = [declared(i.name, i.type, features.get(i.name)) for i in found.inputs
+           if i.type.WhichOneof("type") == "tensorType"]  # fmt: skip
+    return {i.name: i.type(None).shape for i in own}
+
+
 def features_of(model: Model, function: str) -> dict[str, Any]:
     """The descriptions of a function's inputs by their names."""
     description = model.spec.description
@@ -153,8 +187,11 @@ class Walk(Importing):
         self.updates: dict[str, Value] = {}
         self.failed: set[str] = set()
         self.failing: list[set[str]] = []
+        #: What would have been written to states, and couldn't be imported.
+        self.written: set[str] = set()
         self.left_out: list[LeftOut] = []
         self.told: list[str] = []
+        self.called = names_of(model)
 
     def network(self) -> TensorDAG:
         features = features_of(self.model, self.title)
@@ -162,11 +199,12 @@ class Walk(Importing):
             declared(i.name, i.type, features.get(i.name)) for i in self.function.inputs
             if i.type.WhichOneof("type") != "stateType"
         ]  # fmt: skip
-        given = {n: Input(n, t)() for n, t in types_of(own, self.asked.inputs).items()}
+        types = types_of([self._renamed(i) for i in own], self.asked.inputs)
+        given = {n: Input(n, t)() for n, t in types.items()}
         for i in self.function.inputs:
             if i.type.WhichOneof("type") == "stateType":
                 self._hold_state(i)
-        self.scope.update(given)
+        self.scope.update((i.name, v) for i, v in zip(own, given.values(), strict=True))
         for number, op in enumerate(self.block.operations):
             self._operation(number, op)
         outputs = self._outputs()
@@ -178,16 +216,26 @@ class Walk(Importing):
         title = self.asked.name or Path(self.model.name).stem or self.title
         graph = Graph(given, outputs, self.updates, title, self.order)
         weights = Tensors({n: self.held[n] for n in self.state})
-        source = Again(self.model, own, self.asked) if any(i.free for i in own) else None
+        source = Again(self.model, [self._renamed(i) for i in own], self.asked) if any(i.free for i in own) else None
         return TensorDAG(
-            graph, weights, signature, self.state, self.origins, {}, title, {}, source, left_out=self.left_out, rows=True
+            graph,
+            weights,
+            signature,
+            self.state,
+            self.origins,
+            {},
+            title,
+            {},
+            source,
+            left_out=self.left_out,
+            rows=True,
         )
 
     def _outputs(self) -> dict[str, Value]:
         outputs: dict[str, Value] = {}
         wanted: set[str] = set()
         for name in self.block.outputs:
-            told = name
+            told = self.called.get(name, name)
             while told in outputs:
                 told += "_"
             if name in self.failed:
@@ -198,11 +246,11 @@ class Walk(Importing):
                 raise SourceError(f"the output {shown(name)} of {self.model.name} is made by nothing")
             if not isinstance(found, Value | Constant):
                 raise UnsupportedError(f"the output {shown(name)} of {self.model.name} isn't a tensor of numbers")
-            outputs[told] = self._value(name, found, False)
+            outputs[str(told)] = self._value(name, found)
         if not outputs and not wanted:
             raise SourceError(f"{self.model.name} has no outputs")
         if self.problems:
-            self._without_dead(wanted | {n for n in self.failed if n in self.updates})
+            self._without_dead(wanted | self.written)
         return outputs
 
     def _without_dead(self, roots: set[str]) -> None:
@@ -217,9 +265,7 @@ class Walk(Importing):
                 continue
             needed.update(o.name for o in op.outputs)
             stack += _read_by(op)
-        self.problems = [
-            p for p, out in zip(self.problems, self.failing, strict=True) if not out or not roots or out & needed
-        ]
+        self.problems = [p for p, out in zip(self.problems, self.failing, strict=True) if not out or out & needed]
 
     def _hold_state(self, i: Any) -> None:
         wrapped = i.type.stateType.wrappedType
@@ -235,9 +281,12 @@ class Walk(Importing):
         self.states[i.name] = Buffer.of(i.name, held.type)
         self.state[i.name] = Weight(held.type, False)
 
+    def _renamed(self, i: Declared) -> Declared:
+        return i._replace(name=self.called.get(i.name, i.name))
+
     # Leaves.
 
-    def _value(self, name: str, found: Any, statistic: bool) -> Value:
+    def _value(self, name: str, found: Any, statistic: bool = False, weight: bool = False) -> Value:
         """What a name stands for as a value: a constant becomes a leaf when it is first asked for."""
         if isinstance(found, Value):
             return found
@@ -245,15 +294,16 @@ class Walk(Importing):
             raise UnsupportedError(f"its input {shown(name)} is no tensor")
         known = self.leaves.get(name)
         if known is None:
-            known = self.leaves[name] = self._leaf(name, found, statistic)
+            known = self.leaves[name] = self._leaf(name, found, statistic, weight)
         return known
 
-    def _leaf(self, name: str, found: Constant, statistic: bool) -> Value:
+    def _leaf(self, name: str, found: Constant, statistic: bool, weight: bool) -> Value:
         kind = found.type
         dtype = kind.dtype
-        learned = dtype.is_float and kind.rank > 0 and kind.size > 1
+        learned = dtype.is_float and kind.rank > 0 and (kind.size > 1 or weight or statistic)
         if not learned and kind.size <= _MANY and not (dtype.is_int and dtype.bytes == 1 and kind.rank > 1):
             return const(found.read(), dtype)
+        name = self.called.get(name, name)
         self.held[name] = found
         is_learned = learned and not statistic
         self.state[name] = Weight(kind, is_learned)
@@ -273,6 +323,8 @@ class Walk(Importing):
             needed = _read_by(op)
             if not self.failed.isdisjoint(needed):
                 self.failed.update(o.name for o in op.outputs)
+                if op.type in WRITES:
+                    self.written.update(needed)
                 return
             results = self._called(op, name)
             for out, result in zip(op.outputs, results, strict=True):
@@ -387,7 +439,7 @@ class Walk(Importing):
         if kind == "Values":
             if len(bound) == 1 and isinstance(bound[0][1], tuple):
                 bound = [(f"{bound[0][0]}.{i}", v) for i, v in enumerate(bound[0][1])]
-            return tuple([self._value(n, v, False) for n, v in bound])
+            return tuple([self._value(n, v) for n, v in bound])
         if len(bound) != 1:
             if kind not in ("Ints", "Bools"):
                 raise UnsupportedError(f"its input {name} is {len(bound)} tensors, where it should be one")
@@ -406,7 +458,7 @@ class Walk(Importing):
             if array.size != 1 and kind in ("Int", "Float", "Bool"):
                 raise UnsupportedError(f"its input {name} is {array.size} numbers, where it should be one")
             return NUMBERS[kind](array)
-        return self._value(own, what, kind == "Statistic")
+        return self._value(own, what, kind == "Statistic", name in _WEIGHTS)
 
     def _folded(self, results: tuple[Any, ...], given: Mapping[str, Any]) -> tuple[Any, ...]:
         """Results that are a few numbers worked out of constants, as constants: chains of sizes stay short."""
@@ -437,7 +489,7 @@ class Walk(Importing):
             slots: list[Any] = []
             for own, what in bound:
                 slots.append(Slot(len(tensors)))
-                tensors.append(self._value(own, what, False))
+                tensors.append(self._value(own, what))
             keywords.append((n, tuple(slots)))
         results = [t for t in types if t is not None]
         origin = Origin("", op.type, name, (), ())
@@ -462,7 +514,7 @@ def _write_state(walk: Walk, op: Any) -> Sequence[Any]:
     name = walk.state_of(op, "input" if "input" in op.inputs else "state")
     key = "data" if "data" in op.inputs else "value"
     ((own, what),) = walk._argument(op, key)  # pyright: ignore[reportPrivateUsage]
-    value = walk._value(own, what, False)  # pyright: ignore[reportPrivateUsage]
+    value = walk._value(own, what)  # pyright: ignore[reportPrivateUsage]
     if value.type is not walk.states[name].type:
         raise UnsupportedError(f"state {shown(name)} is {walk.states[name].type}, and gets {value.type}")
     walk.states[name] = walk.updates[name] = value
@@ -472,12 +524,14 @@ def _write_state(walk: Walk, op: Any) -> Sequence[Any]:
 def _classify(walk: Walk, op: Any) -> Sequence[Any]:
     """The label of the most probable class and a table of probabilities: both as the probabilities."""
     ((own, what),) = walk._argument(op, "probabilities")  # pyright: ignore[reportPrivateUsage]
-    value = walk._value(own, what, False)  # pyright: ignore[reportPrivateUsage]
+    value = walk._value(own, what)  # pyright: ignore[reportPrivateUsage]
     names = ", ".join(shown(o.name) for o in op.outputs)
     walk.told.append(f"{names} (a label, and the classes' probabilities by their labels) are given as probabilities")
     return [value] * len(op.outputs)
 
 
+#: Ops that change a state.
+WRITES = ("write_state", "coreml_update_state")
 #: Ops that read or change what the walk knows.
 _OWN: dict[str, Any] = {
     "read_state": _read_state,

@@ -16,8 +16,10 @@ _LONGEST = 2**31
 
 
 class Declared(NamedTuple):
-    """An input: its type in the program (None for sizes that are open), the shape that it has unless another is asked
-    for, and the shapes that are allowed: ranges of sizes, or whole shapes."""
+    """An input: its type in the program, None for sizes that are open, and what is said of these.
+
+    ``usual`` is the shape that it has unless another is asked for; ``ranges`` of sizes, or ``shapes``, are allowed.
+    """
 
     name: str
     kind: int
@@ -112,7 +114,7 @@ def _image(image: Any, rank: int) -> Flexible:
         size = image.imageSizeRange
         high = (int(size.heightRange.lowerBound), int(size.heightRange.upperBound))
         wide = (int(size.widthRange.lowerBound), int(size.widthRange.upperBound))
-        return usual, tuple([*[(n, n) for n in usual[:-2]], high, wide]), ()
+        return usual, (*[(n, n) for n in usual[:-2]], high, wide), ()
     return usual, (), ()
 
 

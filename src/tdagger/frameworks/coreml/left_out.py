@@ -43,7 +43,9 @@ def _sized(out: Value, x: Value, begin: Value, size: Sequence[int]) -> Iterator[
             yield of_slice(out, x, axis, 0, count)
 
 
-def _pad(out: Value, x: Value, pad: Sequence[int], mode: str = "", constant_val: Any = None) -> Iterator[LeftOut | None]:
+def _pad(
+    out: Value, x: Value, pad: Sequence[int], mode: str = "", constant_val: Any = None
+) -> Iterator[LeftOut | None]:
     first = x.rank - len(pad) // 2
     sides = {first + i: (pad[2 * i], pad[2 * i + 1]) for i in range(len(pad) // 2)}
     padded = min([i for i, side in sides.items() if any(side)], default=min(2, x.rank - 1))

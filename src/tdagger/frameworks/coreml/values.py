@@ -164,7 +164,7 @@ def _tensor(tensor: Any, declared: Any, what: str) -> Any:
     expected = _FIELDS.get(number)
     if field is None and count == 0:
         return Constant(number, shape, lambda: np.zeros(shape, kind.dtype.numpy))
-    if expected is None or expected[0] != field:
+    if field is None or expected is None or expected[0] != field:
         raise SourceError(f"{what}: a tensor of {kind.name} has its numbers in the field {shown(str(field))}")
     values = getattr(tensor, field).values
     if len(values) != count:

@@ -13,6 +13,7 @@ import numpy as np
 
 from tdagger.frameworks.coreml.emit.core import reshape, two, with_shape
 from tdagger.frameworks.coreml.emit.writer import Writer, unbroadcast
+from tdagger.graph import result_types
 from tdagger.op import Value
 from tdagger.ops.structure import slice_axis
 from tdagger.types import TensorType
@@ -79,7 +80,8 @@ def _made(w: Writer, v: Value, after: int) -> TensorType:
 
 
 def _full(v: Value, f: Fields) -> str | None:
-    return "there are no entries" if not v.type.size or any(not a.type.size for a in v.args) else None
+    kinds = [t for x in (v, *v.args) for t in result_types(x)]
+    return "there are no entries" if any(not t.size for t in kinds) else None
 
 
 # --- linear ------------------------------------------------------------------------------------------------
@@ -304,7 +306,7 @@ def _resizes(v: Value, f: Fields) -> str | None:
         return "its scale isn't the one that its sizes have"
     if f["mode"] == "nearest" and all(a % b == 0 for a, b, _ in pairs):
         return _full(v, f)
-    return _full(v, f) if f["mode"] in ("linear", "bilinear") else f"MIL has no {f['mode']} of these sizes"
+    return _full(v, f) if f["mode"] == "linear" else f"MIL has no {f['mode']} of these sizes"
 
 
 # --- reductions, order -------------------------------------------------------------------------------------
@@ -328,9 +330,7 @@ def _vector_norm(w: Writer, v: Value, f: Fields) -> Any:
 
 
 def _arg(op: str) -> Callable[[Writer, Value, Fields], str]:
-    return lambda w, v, f: w.op(
-        op, w.type(v), x=w.ref(v.args[0]), axis=w.int(f["axis"]), keep_dims=w.flag(f["keep"])
-    )
+    return lambda w, v, f: w.op(op, w.type(v), x=w.ref(v.args[0]), axis=w.int(f["axis"]), keep_dims=w.flag(f["keep"]))
 
 
 def _topk(w: Writer, v: Value, f: Fields) -> Any:
@@ -360,8 +360,9 @@ def _tiles(v: Value, f: Fields) -> str | None:
 def _mirrored(mode: str) -> Callable[[Writer, Value, Fields], str]:
     def write(w: Writer, v: Value, f: Fields) -> str:
         sides = [n for pair in f["widths"] for n in pair]
+        fill = w.number(0, v.dtype)
         return w.op(
-            "pad", w.type(v), x=w.ref(v.args[0]), pad=w.ints(sides), mode=w.text(mode), constant_val=w.number(0, v.dtype)
+            "pad", w.type(v), x=w.ref(v.args[0]), pad=w.ints(sides), mode=w.text(mode), constant_val=fill
         )  # fmt: skip
 
     return write
@@ -401,6 +402,10 @@ def _hard_sigmoid(w: Writer, v: Value, f: Fields) -> str:
     return w.op(
         "sigmoid_hard", w.type(v), x=w.ref(v.args[0]), alpha=w.number(1 / 6, v.dtype), beta=w.number(0.5, v.dtype)
     )
+
+
+def _hard_swish(w: Writer, v: Value, f: Fields) -> str:
+    return w.op("mul", w.type(v), x=w.ref(v.args[0]), y=_hard_sigmoid(w, v, f))
 
 
 def _clamp(w: Writer, v: Value, f: Fields) -> Any:
@@ -460,6 +465,7 @@ COMPOSITES: dict[str, Rule] = {
     "elu": Rule(_one("elu", alpha="alpha")),
     "gelu": Rule(_gelu),
     "hard_sigmoid": Rule(_hard_sigmoid),
+    "hard_swish": Rule(_hard_swish),
     "prelu": Rule(_prelu, when=_of_channels),
     "clamp": Rule(_clamp, when=_ordered),
     "softmax": Rule(_softmax, when=_full),

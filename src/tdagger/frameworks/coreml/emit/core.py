@@ -10,11 +10,9 @@ import numpy as np
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.coreml.emit.writer import Row, Writer, reshaped
 from tdagger.op import Value
-
 from tdagger.ops.indexing import Gather
 from tdagger.ops.structure import Permute, permute
 from tdagger.types import DType, TensorType, bool_
-
 
 # --- elementwise -------------------------------------------------------------------------------------------
 
@@ -143,7 +141,7 @@ def _slice(w: Writer, v: Value) -> Any:
         return parts
     begins, ends, steps, before, after = [], [], [], [], []
     for n, b in zip(x.shape, v.op.attributes["bounds"], strict=True):
-        r = range(n) if b is None else range(*(_at(e, n) for e in b[:2]), int(b[2]))
+        r = range(n) if b is None else range(_at(b[0], n), _at(b[1], n), int(b[2]))
         start, stop, step = (r.start, r.stop, r.step) if len(r) else (0, 0, 1)
         begins.append(start)
         ends.append(max(stop, 0))
@@ -242,14 +240,6 @@ def _reduce(w: Writer, v: Value) -> Any:
 # --- indices -----------------------------------------------------------------------------------------------
 
 
-def signed(index: Value, n: int) -> Value:
-    """What an index was before negative ones were turned around, which MIL does by itself before iOS17."""
-    if index.op.name == "linear_index" and len(index.args) == 2:
-        if index.args[0].shape[index.op.attributes["axis"]] == n:
-            return index.args[1]
-    return index
-
-
 def _gather(w: Writer, v: Value) -> Any:
     op: Any = v.op
     x, index = v.args
@@ -342,4 +332,3 @@ CORE: dict[str, Row] = {
     "iota": _iota,
     "external": _external,
 }
-

@@ -56,13 +56,16 @@ class Weights:
         self.file.write(struct.pack("<II", self.count, 2).ljust(64, b"\0"))
 
 
-def set_type(made: Any, type_: TensorType) -> None:
-    """Fill in MIL's type of a tensor."""
+def set_type(made: Any, type_: TensorType, shape: Sequence[int | None] | None = None) -> None:
+    """Fill in MIL's type of a tensor; of another ``shape``, None for sizes that are open."""
     tensor = made.tensorType
     tensor.dataType = NUMBERS[type_.dtype]
     tensor.rank = type_.rank
-    for n in type_.shape:
-        tensor.dimensions.add().constant.size = int(n)
+    for n in type_.shape if shape is None else shape:
+        if n is None:
+            tensor.dimensions.add().unknown.variadic = False
+        else:
+            tensor.dimensions.add().constant.size = int(n)
 
 
 def set_text(made: Any, text: str) -> None:
@@ -105,19 +108,24 @@ def add_const(block: Any, name: str, tensor: Tensor | str, weights: Weights | No
     out.type.CopyFrom(op.attributes["val"].type)
 
 
-def add_op(block: Any, op: Op) -> None:
+Shapes = Mapping[str, Sequence[int | None]]
+
+
+def add_op(block: Any, op: Op, shapes: Shapes) -> None:
     """An op with its inputs by names."""
     made = block.operations.add(type=op.op)
     for key, given in op.inputs:
         for name in given if isinstance(given, tuple) else (given,):
             made.inputs[key].arguments.add().name = name
     for name, type_ in zip(op.outputs, op.types, strict=True):
-        set_type(made.outputs.add(name=name).type, type_)
+        set_type(made.outputs.add(name=name).type, type_, shapes.get(name))
     set_text(made.attributes["name"], op.name)
 
 
-def fill(block: Any, ops: Sequence[Op], constants: Mapping[str, Tensor | str], weights: Weights | None) -> None:
-    """The ops of a block, each constant right before its first use."""
+def fill(
+    block: Any, ops: Sequence[Op], constants: Mapping[str, Tensor | str], weights: Weights | None, shapes: Shapes
+) -> None:
+    """The ops of a block, each constant right before its first use; ``shapes`` of results that have open sizes."""
     done: set[str] = set()
 
     def need(name: str) -> None:
@@ -129,7 +137,7 @@ def fill(block: Any, ops: Sequence[Op], constants: Mapping[str, Tensor | str], w
         for _, given in op.inputs:
             for name in given if isinstance(given, tuple) else (given,):
                 need(name)
-        add_op(block, op)
+        add_op(block, op, shapes)
 
 
 _MODEL = "com.apple.CoreML/model.mlmodel"
@@ -137,7 +145,7 @@ _FOLDER = "com.apple.CoreML/weights"
 
 
 def write_package(path: Path, make: Any) -> None:
-    """An ``.mlpackage`` at ``path``; ``make(weights)`` gives the model. What was there is replaced when all is written."""
+    """An ``.mlpackage`` at ``path``, of the model that ``make(weights)`` gives; what was there is replaced."""
     if path.exists() and not (path.is_dir() and ((path / "Manifest.json").is_file() or not any(path.iterdir()))):
         raise SourceError(f"{shown(path)} is there, and is no .mlpackage")
     try:
@@ -170,7 +178,12 @@ def _manifest(name: str) -> dict[str, Any]:
     return {
         "fileFormatVersion": "1.0.0",
         "itemInfoEntries": {
-            model: {"author": author, "description": "CoreML Model Specification", "name": "model.mlmodel", "path": _MODEL},
+            model: {
+                "author": author,
+                "description": "CoreML Model Specification",
+                "name": "model.mlmodel",
+                "path": _MODEL,
+            },
             weights: {"author": author, "description": "CoreML Model Weights", "name": "weights", "path": _FOLDER},
         },
         "rootModelIdentifier": model,

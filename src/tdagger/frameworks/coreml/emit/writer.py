@@ -17,6 +17,7 @@ from tdagger.errors import AttributeValueError, TypeMismatchError, UnsupportedEr
 from tdagger.graph import Graph, result_types
 from tdagger.network import Origin
 from tdagger.op import Array, Value
+from tdagger.ops.elementwise import Cast
 from tdagger.ops.source import Buffer, Const, Input, Parameter
 from tdagger.ops.structure import Group, Item, Repeat, Ungroup
 from tdagger.transform.legal.legalize import Problem, is_static
@@ -27,6 +28,8 @@ from tdagger.types import DType, TensorType, broadcast_shapes
 #: for it.
 Row = Callable[["Writer", Value], Any]
 
+#: Constants of at most so many bytes are always written out.
+_SMALL = 64
 #: What is worked out once more for every user where it is larger.
 _KEPT = 1 << 22
 
@@ -65,6 +68,11 @@ def unbroadcast(value: Value) -> Value:
     while isinstance(value.op, Repeat) or _adds_leading(value):
         value = value.args[0]
     return value
+
+
+def _is_spread(value: Value) -> bool:
+    """Whether a constant is one repeated, which takes less room as that."""
+    return isinstance(reshaped(value).op, Repeat) and value.type.bytes > _SMALL
 
 
 def _adds_leading(value: Value) -> bool:
@@ -227,12 +235,6 @@ class Writer:
         """The data of a value that no input is behind; None for others."""
         return self._worked_out(value) if value in self.static else None
 
-    def combined(self, name: str, type_: TensorType, load: Callable[[], Array]) -> str:
-        """A constant that is made as the file is written."""
-        own = self.names.new(name)
-        self.constants[own] = Tensor(type_, load)
-        return own
-
     # The walk.
 
     def write(self, roots: Iterable[Value]) -> None:
@@ -273,7 +275,7 @@ class Writer:
         op = value.op
         if isinstance(op, Item):
             return self.ref(value.args[0])[op.index]
-        if value in self.static and not isinstance(value.type, tuple):
+        if value in self.static and not isinstance(value.type, tuple) and not _is_spread(value):
             return self._constant(value)
         out: Any = self._row_of(value)(self, value)
         if isinstance(out, Value):
@@ -282,16 +284,14 @@ class Writer:
 
     def _constant(self, value: Value) -> str:
         op = value.op
-        if isinstance(op, Parameter | Buffer):
-            name = self.names.new(op.leaf, kept=True)
-            to = self.dtype(op.type.dtype)
-            leaf = op.leaf
-            self.constants[name] = Tensor(self.type(value), lambda: np.asarray(self.weights[leaf]).astype(to.numpy, copy=False))
-            return name
-        if value.type.bytes <= 64 or isinstance(op, Const):
-            return self.const(self._worked_out(value), self.dtype(value.dtype))
+        leaf = (value.args[0] if isinstance(op, Cast) else value).op
+        is_weight = isinstance(leaf, Parameter | Buffer)
         to = self.dtype(value.dtype).numpy
-        return self.combined(self._op_name("constant"), self.type(value), lambda: self._worked_out(value).astype(to, copy=False))
+        if not is_weight and (value.type.bytes <= _SMALL or isinstance(op, Const)):
+            return self.const(self._worked_out(value), self.dtype(value.dtype))
+        name = self.names.new(leaf.leaf, kept=True) if is_weight else self.names.new(self._op_name("constant"))
+        self.constants[name] = Tensor(self.type(value), lambda: self._worked_out(value).astype(to, copy=False))
+        return name
 
     def _worked_out(self, value: Value) -> Array:
         """The data of what no input is behind; what is small is kept."""

@@ -200,5 +200,3 @@ def _l2_pool(
     options["padding"] = (0,) * len(kernel_sizes)
     y = _padded(lib.square(x), pairs, 0.0) if any(map(any, pairs)) else lib.square(x)
     return e.sqrt(lib.avg_pool(y, **options) * float(math.prod(kernel_sizes)))
-
-

@@ -1,7 +1,8 @@
 """MIL's recurrent networks: those that torch has as composites, all others step by step.
 
 Gates lie in MIL as input, forget, output, cell (torch: input, forget, cell, output), of a GRU as reset, output, update
-(torch: reset, update, output); there is one bias, the sum of torch's two.
+(torch: reset, update, output); there is one bias, the sum of torch's two. What goes in reverse gives its outputs in the
+order of its steps, the last entry's first; the way back of a bidirectional one gives them in the order of the entries.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _ACTIVATIONS: dict[str, Callable[[Value], Value]] = {
     "linear": lambda x: x,
     "hard_sigmoid": lambda x: lib.clamp(x * 0.2 + 0.5, low=0.0, high=1.0),
     "sigmoid_hard": lambda x: lib.clamp(x * 0.2 + 0.5, low=0.0, high=1.0),
-    "scaled_tanh": lambda x: e.tanh(x * (2 / 3)) * 1.7159,
+    "scaled_tanh": e.tanh,  # its alpha and beta are 1 here
 }
 
 
@@ -59,7 +60,8 @@ def _composite(
     tensors: list[Value] = []
     biases = any(b is not None for _, _, b in weights)
     for ih, hh, bias in weights:
-        assert ih is not None and hh is not None
+        assert ih is not None
+        assert hh is not None
         tensors += [_reordered(ih, order), _reordered(hh, order)]
         if biases:
             zeros = _zeros_for(ih)
@@ -70,14 +72,17 @@ def _composite(
         s.flip(x, (0,)) if reverse else x, *first, *tensors, layers=1, bidirectional=count == 2, biases=biases, **more
     )
     ends = [s.group(s.permute(f, (1, 0, 2)), (1, 2)) for f in finals]
-    return s.flip(out, (0,)) if reverse else out, *ends
+    return out, *ends
 
 
 Step = Callable[[Value, tuple[Value, ...]], tuple[Value, ...]]
 
 
-def _unrolled(x: Value, states: tuple[Value, ...], reverse: bool, step: Step) -> tuple[Value, ...]:
-    """One direction, step after step; of each step the first state is the output."""
+def _unrolled(x: Value, states: tuple[Value, ...], reverse: bool, step: Step, back: bool = False) -> tuple[Value, ...]:
+    """One direction, step after step; of each step the first state is the output, in the order of the steps.
+
+    ``back``: outputs of a way in reverse in the order of the entries.
+    """
     count = x.shape[0]
     if count > _STEPS:
         raise unsupported(f"it has {count} steps, more than {_STEPS} aren't written out")
@@ -85,7 +90,7 @@ def _unrolled(x: Value, states: tuple[Value, ...], reverse: bool, step: Step) ->
     for t in reversed(range(count)) if reverse else range(count):
         states = step(s.select(x, 0, t), states)
         out.append(s.unsqueeze(states[0], (0,)))
-    return s.concat(out[::-1] if reverse else out, 0), *states
+    return s.concat(out[::-1] if back else out, 0), *states
 
 
 def _last(out: Value, final: Value, whole: bool) -> Value:
@@ -117,7 +122,7 @@ def _lstm(
     found: list[tuple[Value, ...]] = []
     for k, (ih, hh, b) in enumerate(weights):
         step = _lstm_step(hh, (peephole, peephole_back)[k], functions, clip)
-        found.append(_unrolled(lib.linear(x, ih, b), states[k], direction == "reverse" or k == 1, step))
+        found.append(_unrolled(lib.linear(x, ih, b), states[k], direction == "reverse" or k == 1, step, k == 1))
     out, h, c = (s.concat([f[i] for f in found], -1) for i in range(3))
     return _last(out, h, output_sequence), h, c
 

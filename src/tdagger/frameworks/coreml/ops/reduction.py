@@ -86,5 +86,3 @@ def _local_response_norm(
     if x.rank < 3:
         raise unsupported(f"{x.type} has no channels with something after them")
     return lib.local_response_norm(x, size=size, alpha=alpha, beta=beta, k=k)
-
-

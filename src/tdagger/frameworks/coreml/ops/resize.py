@@ -30,10 +30,7 @@ def places(n: int, size: int, mode: str) -> Array:
     i = np.arange(size, dtype=np.float64)
     last = n - 1
     if mode in ("STRICT_ALIGN_CORNERS", "ALIGN_CORNERS"):
-        if size == 1:
-            at = np.full(1, last / 2 if mode == "ALIGN_CORNERS" else 0.0)
-        else:
-            at = i * (last / (size - 1))
+        at = np.full(1, last / 2 if mode == "ALIGN_CORNERS" else 0.0) if size == 1 else i * (last / (size - 1))
     elif mode == "DEFAULT":
         at = i * (n / size)
     elif mode == "OFFSET_CORNERS":
@@ -62,10 +59,10 @@ def _bilinear(x: Value, size: Sequence[int], mode: str) -> Value:
     """The last axes resized, by torch's own where it has the mode."""
     old = x.shape[-len(size) :]
     if mode == "UNALIGN_CORNERS" and len(size) == 2 and x.rank >= 3:
-        return lib.interpolate(x, size=tuple(size), mode="bilinear")
-    if mode in ("STRICT_ALIGN_CORNERS", "ALIGN_CORNERS") and len(size) == 2 and x.rank >= 3:
-        if mode == "STRICT_ALIGN_CORNERS" or 1 not in size:
-            return lib.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
+        return lib.interpolate(x, size=tuple(size), mode="linear")
+    corners = mode == "STRICT_ALIGN_CORNERS" or (mode == "ALIGN_CORNERS" and 1 not in size)
+    if corners and len(size) == 2 and x.rank >= 3:
+        return lib.interpolate(x, size=tuple(size), mode="linear", align_corners=True)
     out = x
     for k, (n, m) in enumerate(zip(old, size, strict=True)):
         if n != m or mode == "OFFSET_CORNERS":
@@ -279,4 +276,3 @@ def _in_box(start: Value, end: Value, size: int, mode: str) -> Value:
     if mode == "OFFSET_CORNERS":
         return a + (b - a) * (1 / size) * (i + 0.5)
     raise unsupported(f"there is no sampling mode {mode}")
-

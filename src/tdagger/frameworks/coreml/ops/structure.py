@@ -28,7 +28,12 @@ def _transpose(x: Value, perm: Ints) -> Value:
 
 @rule("reshape")
 def _reshape(x: Value, shape: Ints, *, opset: int) -> Value:
-    """A 0 copies a size: of the same place, or since iOS17 of the same place counted from the right."""
+    """A 0 copies a size: of the same place, or since iOS17 of the same place counted from the right.
+
+    Before, there have to be as many dimensions as there were.
+    """
+    if opset < 17 and 0 in shape and len(shape) != x.rank:
+        raise unsupported(f"before iOS17 a 0 in its shape {list(shape)} needs as many dimensions as {x.type} has")
     back = x.rank - len(shape) if opset >= 17 else 0
     places = [i + back for i, n in enumerate(shape) if n == 0]
     if any(not 0 <= i < x.rank for i in places):
@@ -352,5 +357,3 @@ def _cumsum(x: Value, axis: Int = 0, exclusive: Bool = False, reverse: Bool = Fa
     sides = [(0, 0)] * x.rank
     sides[axis] = (0, 1) if reverse else (1, 0)
     return s.slice_axis(s.pad(out, sides), axis, 1 if reverse else 0, n + 1 if reverse else n)
-
-

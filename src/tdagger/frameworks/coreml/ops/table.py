@@ -66,11 +66,10 @@ _LISTS = "lists of tensors aren't imported"
 REASONS: dict[str, str] = {
     "cond": _CONTROL,
     "while_loop": _CONTROL,
-    **dict.fromkeys(
-        ("make_list", "list_length", "list_write", "list_read", "list_gather", "list_scatter"), _LISTS
-    ),
+    **dict.fromkeys(("make_list", "list_length", "list_write", "list_read", "list_gather", "list_scatter"), _LISTS),
     "non_zero": "the number of its results depends on data",
     "non_maximum_suppression": "it keeps or drops boxes one after the other by data, in a loop",
+    "conv_quantized": "it is an experiment of coremltools, which no file has: quantized weights are constexpr ops",
     "random_categorical": "its random numbers of categories aren't imported",
 }
 
