@@ -107,6 +107,15 @@ def from_transformers(
     ).with_axes(axes)
 
 
+def from_coreml(model: Any, *, axes: Mapping[str, str] | str | None = None, **options: Any) -> TensorDAG:
+    """A TDAG of a CoreML model: the path of an ``.mlpackage`` or ``.mlmodel``, a file's bytes, or a protobuf Model.
+
+    ``inputs`` has shapes of inputs by name where the file leaves them open, ``function`` is one of a file of several;
+    see :func:`tdagger.frameworks.coreml.importer.from_coreml`. ``axes`` as for :func:`from_torch`.
+    """
+    return later("coreml.from_coreml")(model, **options).with_axes(axes)
+
+
 def from_onnx(model: Any, *, axes: Mapping[str, str] | str | None = None, **options: Any) -> TensorDAG:
     """A TDAG of an ONNX model: the path of a file, its bytes, or a ``ModelProto``.
 
@@ -269,8 +278,8 @@ __all__ = [
     "Interpreter", "NoInverseError", "Op", "Origin", "Pipeline", "Program", "Rule", "SafeDAG", "SourceError",
     "TDaggerError", "TensorDAG", "TensorType", "TypeMismatchError", "UnsupportedError", "Value", "bounded", "bulk",
     "composite", "composites",
-    "core_ops", "debug", "dequantize", "diff", "distill", "from_onnx", "from_tflite", "from_torch", "from_torchscript",
-    "from_transformers", "generate_program", "if_", "layers", "length", "load", "network", "op_counts", "parse",
-    "passes", "prepare", "program", "quantize", "rebuild", "rule", "sensitivity", "set_state", "show", "state",
-    "switch", "top_k", "upto", "while_loop", *_ops, *library.__all__,
+    "core_ops", "debug", "dequantize", "diff", "distill", "from_coreml", "from_onnx", "from_tflite", "from_torch",
+    "from_torchscript", "from_transformers", "generate_program", "if_", "layers", "length", "load", "network",
+    "op_counts", "parse", "passes", "prepare", "program", "quantize", "rebuild", "rule", "sensitivity", "set_state",
+    "show", "state", "switch", "top_k", "upto", "while_loop", *_ops, *library.__all__,
 ]  # fmt: skip  # pyright: ignore[reportUnsupportedDunderAll]

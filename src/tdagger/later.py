@@ -12,6 +12,7 @@ from typing import Any
 _TORCH = "tdagger.frameworks.torch"
 _ONNX = "tdagger.frameworks.onnx"
 _TFLITE = "tdagger.frameworks.tflite"
+_COREML = "tdagger.frameworks.coreml"
 LATER = {
     "costs": "tdagger.analysis.formulas.formula:costs_of",
     "called": "tdagger.program.define:called",
@@ -86,6 +87,9 @@ LATER = {
     "tflite.program_from_tflite": f"{_TFLITE}.programs:from_tflite",
     "tflite.source": f"{_TFLITE}.source:from_file",
     "tflite.to_tflite": f"{_TFLITE}.exporter:to_tflite",
+    "coreml.from_coreml": f"{_COREML}.importer:from_coreml",
+    "coreml.source": f"{_COREML}.source:from_file",
+    "coreml.to_coreml": f"{_COREML}.exporter:to_coreml",
     "torch.constant": f"{_TORCH}.constants:constant",
 }
 

@@ -995,6 +995,10 @@ class TensorDAG:
         """A TFLite file at ``path``, or its bytes; see docs/tflite.md."""
         return later("tflite.to_tflite")(self, path, **options)
 
+    def to_coreml(self, path: str | Path | None = None, **options: Any) -> Any:
+        """An ``.mlpackage`` at ``path``, or the protobuf Model; see docs/coreml.md."""
+        return later("coreml.to_coreml")(self, path, **options)
+
     # Files: docs/format.md.
 
     def save(self, path: str | Path, *, weights: bool = True, **options: Any) -> None:
@@ -1069,6 +1073,11 @@ class TensorDAG:
     def from_tflite(*args: Any, axes: Given = None, **options: Any) -> TensorDAG:
         """See :func:`tdagger.from_tflite`."""
         return later("tflite.from_tflite")(*args, **options).with_axes(axes)
+
+    @staticmethod
+    def from_coreml(*args: Any, axes: Given = None, **options: Any) -> TensorDAG:
+        """See :func:`tdagger.from_coreml`."""
+        return later("coreml.from_coreml")(*args, **options).with_axes(axes)
 
 
 def _of_parts(*parts: Any) -> TensorDAG:

@@ -44,7 +44,8 @@ def tdagger(
 ) -> None:
     """Neural networks as tensor graphs over a very small set of operations.
 
-    A [bold]SOURCE[/bold] is a file (.tdag; .onnx; .pt2 of torch.export; .pt, .pth or .ts of TorchScript),
+    A [bold]SOURCE[/bold] is a file (.tdag; .onnx; .mlpackage or .mlmodel; .pt2 of torch.export; .pt, .pth or .ts of
+    TorchScript),
     [bold]timm:NAME[/bold], [bold]transformers:CLASS[/bold] (both with random weights), or
     [bold]package.module:callable[/bold], which returns a module or (module, example inputs).
     Files are never unpickled.
@@ -169,10 +170,15 @@ def convert(
         str | None, typer.Option(metavar="AXES", help="Of .onnx: axes of any size, b,s by the names that --axes shows.")
     ] = None,
     opset: Annotated[int | None, typer.Option(help="Of .onnx: the operator set.")] = None,
+    minimum_target: Annotated[
+        str | None, typer.Option(metavar="TARGET", help="Of .mlpackage: iOS15, iOS16, iOS17 or iOS18.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="Of .mlpackage: f32 or f16.")] = None,
     debug: common.Debug = False,
 ) -> int:
-    """Write a network as .tdag, .onnx, .tflite, .pt2 (ExportedProgram), .pt or .ts (TorchScript), .py (and weights)."""
-    given = {"dynamic": dynamic and tuple(n.strip() for n in dynamic.split(",")), "opset": opset}
+    """Write a network as .tdag, .onnx, .mlpackage, .tflite, .pt2 (torch.export), .pt, .ts (TorchScript) or .py."""
+    given = {"dynamic": dynamic and tuple(n.strip() for n in dynamic.split(",")), "opset": opset,
+             "minimum_target": minimum_target, "precision": precision}  # fmt: skip
     to = Target(target, force, {name: value for name, value in given.items() if value is not None})
     dag = common.changed(
         common.import_source(common.load_source(source, network)),

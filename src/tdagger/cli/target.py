@@ -17,12 +17,15 @@ from tdagger.frameworks.source import FORMS, save
 from tdagger.names import shown
 from tdagger.tensordag import TensorDAG
 
+#: What may be said of a form besides where it goes.
+OPTIONS = {".onnx": ("dynamic", "opset"), ".mlpackage": ("minimum_target", "precision")}
+
 
 @dataclass(frozen=True)
 class Target:
     """Files that can be written, checked before what takes long; SourceError says what is in the way.
 
-    ``options`` are those of :meth:`tdagger.TensorDAG.to_onnx`.
+    ``options`` are those of the exporter of the form, :data:`OPTIONS`.
     """
 
     path: Path
@@ -30,8 +33,10 @@ class Target:
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
-        if self.options and self.form != ".onnx":
-            raise SourceError(f"{shown(self.path)}: --{next(iter(self.options))} is for .onnx files")
+        for name in self.options:
+            if name not in OPTIONS.get(self.form, ()):
+                forms = " and ".join(form for form, names in OPTIONS.items() if name in names)
+                raise SourceError(f"{shown(self.path)}: --{name.replace('_', '-')} is for {forms} files")
         if self.form not in FORMS:
             known = ", ".join(f"{k} ({v})" for k, v in FORMS.items())
             raise SourceError(f"{shown(self.path)}: the suffix must say the form: {known}")
@@ -55,5 +60,10 @@ class Target:
         """Write a network, and say on stderr what was written."""
         with common.progress(f"writing {self.path}"):
             save(dag, self.path, self.form, self.options)
-        sizes = ", ".join(f"{escape(p)} ({size(p.stat().st_size)})" for p in self.written)
+        sizes = ", ".join(f"{escape(p)} ({size(_bytes(p))})" for p in self.written)
         Console(stderr=True, soft_wrap=True, highlight=False, emoji=False).print(f"wrote {sizes}")
+
+
+def _bytes(path: Path) -> int:
+    """The size of a file, or of all files in a folder."""
+    return sum(p.stat().st_size for p in path.rglob("*")) if path.is_dir() else path.stat().st_size

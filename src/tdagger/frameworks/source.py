@@ -1,7 +1,8 @@
 """A SOURCE is where a network comes from, as one writes it on a command line.
 
-- a file: ``.tdag`` (tdagger's own), ``.onnx``, ``.tflite`` (also one in a bundle, ``hand.task/detector.tflite``, or a
-  ``.task`` with one model), ``.pt2`` (torch.export), ``.pt``, ``.pth`` or ``.ts`` (TorchScript);
+- a file: ``.tdag`` (tdagger's own), ``.onnx``, ``.mlpackage`` or ``.mlmodel`` (CoreML), ``.tflite`` (also one in a
+  bundle, ``hand.task/detector.tflite``, or a ``.task`` with one model), ``.pt2`` (torch.export), ``.pt``, ``.pth`` or
+  ``.ts`` (TorchScript);
 - ``timm:NAME``, a timm model with random weights;
 - ``transformers:CLASS``, a class of transformers from its default config, with random weights;
 - ``package.module:callable``, a function or class that gives a module, or ``(module, example inputs)``.
@@ -35,7 +36,7 @@ EXTRAS = {
 }  # fmt: skip
 
 #: What files a SOURCE can be.
-SUFFIXES = (".tdag", ".onnx", ".tflite", ".task", ".pt2", ".pt", ".pth", ".ts")
+SUFFIXES = (".tdag", ".onnx", ".mlpackage", ".mlmodel", ".tflite", ".task", ".pt2", ".pt", ".pth", ".ts")
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,8 @@ def load(text: str, options: Options | None = None) -> Source:
         require("flatbuffers")
         require("ai_edge_litert")
         return later("tflite.source")(Path(text), options)
+    if Path(text).suffix.lower() in (".mlpackage", ".mlmodel") and not (colon and prefix in ("timm", "transformers")):
+        return later("coreml.source")(Path(text), options)
     require("torch")
     builders = later("torch.source")
     if (options.seq or options.past) and prefix != "transformers":
@@ -138,7 +141,7 @@ def load(text: str, options: Options | None = None) -> Source:
 
 
 def save(dag: TensorDAG, path: Path, form: str, options: Mapping[str, Any] | None = None) -> None:
-    """Write a TDAG to ``path`` in a form of :data:`FORMS`; ``options`` are those of :meth:`TensorDAG.to_onnx`."""
+    """Write a TDAG to ``path`` in a form of :data:`FORMS`; ``options`` are those of its exporter."""
     if form == ".tdag":
         dag.save(path)
         return
@@ -151,6 +154,9 @@ def save(dag: TensorDAG, path: Path, form: str, options: Mapping[str, Any] | Non
         require("ai_edge_litert")
         dag.to_tflite(path)
         return
+    if form == ".mlpackage":
+        dag.to_coreml(path, **(options or {}))
+        return
     require("torch")
     later("torch.save")(dag, path, form)
 
@@ -160,6 +166,7 @@ FORMS = {
     ".tdag": "tdagger's own",
     ".onnx": "ONNX",
     ".tflite": "TFLite",
+    ".mlpackage": "CoreML",
     ".pt2": "an ExportedProgram",
     ".pt": "TorchScript",
     ".ts": "TorchScript",

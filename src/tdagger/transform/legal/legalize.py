@@ -83,9 +83,7 @@ def _fits(dag: Network, rank: int) -> bool:
 def unsupported(name: str, target: str, problems: Sequence[Problem], verb: str = "had") -> UnsupportedError:
     """The error that names all that a target can't have, with counts and places."""
     counts = Counter((p.op, readable(p.why)) for p in problems)
-    lines = [
-        f"{shown(name)} can't go to {target}: {sum(counts.values())} ops of {len(counts)} kinds can't be {verb}:"
-    ]
+    lines = [f"{shown(name)} can't go to {target}: {sum(counts.values())} ops of {len(counts)} kinds can't be {verb}:"]
     for (op, why), count in counts.most_common():
         places = [shown(p.origin.module or p.origin.source) for p in problems
                   if (p.op, readable(p.why)) == (op, why) and p.origin is not None]  # fmt: skip

@@ -1,0 +1,186 @@
+"""coremltools' own tests of MIL ops through the importer: what each test expects, against the imported network.
+
+    python -m conformance.coreml_ops                     # all; then the table docs/conformance-coreml.md
+    python -m conformance.coreml_ops -k test_pool        # options after it go to pytest; no table is written
+
+The wheel of coremltools ships thousands of tests of MIL's ops, each of which builds a program, converts it to a model
+(``mlprogram``, or the older ``neuralnetwork``) and says what it should give; the comparison itself is made on macOS
+only. Here that comparison is made with the network that :func:`tdagger.from_coreml` makes of the model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tdagger as td
+from conformance.models import ROOT
+
+TABLE = ROOT / "docs" / "conformance-coreml.md"
+RESULTS = ROOT / "conformance" / "results" / "coreml_ops.jsonl"
+#: Of fp16: what a test allows is for a GPU (0.5); numpy rounds every op to fp16.
+HALF = 2e-2
+
+
+class Skipped(Exception):
+    """What isn't compared, and why."""
+
+
+def imported(mlmodel: Any, values: Any) -> td.TensorDAG:
+    """The network of a model, for inputs of these shapes."""
+    from tdagger.frameworks.coreml.importer import Asked
+    from tdagger.frameworks.coreml.importer import imported as import_model
+    from tdagger.frameworks.coreml.read import Model
+
+    folder = Path(mlmodel.weights_dir).parent if mlmodel.weights_dir else None
+    model = Model(mlmodel.get_spec(), "model.mlpackage", folder)
+    shapes = {n: np.asarray(v).shape for n, v in values.items()}
+    return import_model(model, Asked(inputs=shapes))
+
+
+def compared(dag: td.TensorDAG, values: Any, expected: Any, atol: float, rtol: float, shapes: bool) -> None:
+    """AssertionError where the network gives something else than a test expects."""
+    feeds = [np.asarray(values[n]).astype(v.dtype.numpy) for n, v in dag.graph.inputs.items() if n in values]
+    if len(feeds) < len(dag.graph.inputs):
+        raise Skipped("random numbers are other ones")
+    with np.errstate(all="ignore"):
+        found = dag.run(*feeds)
+    named = dict(zip(dag.graph.outputs, found if isinstance(found, tuple) else (found,), strict=True))
+    for place, (name, wanted) in enumerate(expected.items()):
+        own = re.sub(r"[^a-zA-Z0-9_]", "_", name)
+        got = np.asarray(named[name] if name in named else named[own] if own in named else list(named.values())[place])
+        if isinstance(wanted, dict | str):
+            raise Skipped("labels")
+        wanted = np.asarray(wanted)
+        if shapes and wanted.shape != got.shape and not (wanted.shape == () and got.shape == (1,)):
+            raise AssertionError(f"{name}: shape {got.shape}, expected {wanted.shape}")
+        np.testing.assert_allclose(got, wanted, atol=atol, rtol=rtol)
+
+
+class Plugin:
+    """Makes the comparison in coremltools' tests, and notes what came of it."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.now = ""
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """One test of so many, chosen by its name."""
+        items[:] = [i for i in items if zlib.crc32(i.nodeid.encode()) % self.every == 0]
+
+    def pytest_collection_finish(self, session: Any) -> None:
+        from coremltools.converters.mil import testing_utils as base
+        from coremltools.converters.mil.mil.ops.tests import testing_utils as ops
+
+        base.compare_backend = ops.compare_backend = self.compare
+        for module in list(sys.modules.values()):
+            if getattr(module, "__name__", "").startswith("coremltools.") and hasattr(module, "compare_backend"):
+                module.compare_backend = self.compare
+
+    def pytest_runtest_setup(self, item: Any) -> None:
+        self.now = item.nodeid
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.when == "call" and report.failed and report.nodeid not in self.rows:
+            self.rows[report.nodeid] = {"status": "coremltools", "why": str(report.longrepr)[-300:]}
+
+    def compare(
+        self, mlmodel: Any, input_key_values: Any, expected_outputs: Any, dtype: str = "fp32", atol: float = 1e-4,
+        rtol: float = 1e-5, also_compare_shapes: bool = True, state: Any = None, allow_mismatch_ratio: float = 0.0,
+    ) -> None:  # fmt: skip
+        kind = mlmodel.get_spec().WhichOneof("Type")
+        row = {"kind": kind, "dtype": dtype, "status": "pass", "why": ""}
+        previous = self.rows.get(self.now)
+        try:
+            if expected_outputs is None or state is not None:
+                raise Skipped("no outputs are expected, or they are of several calls")
+            dag = imported(mlmodel, input_key_values)
+            halves = any(v.dtype.name == "f16" for v in dag.graph.values if isinstance(v.type, td.TensorType))
+            arrays = [*input_key_values.values(), *expected_outputs.values()]
+            halves |= any(getattr(a, "dtype", None) == np.float16 for a in arrays)
+            least = HALF if halves else 0.0
+            compared(dag, input_key_values, expected_outputs, max(atol, least), max(rtol, least), also_compare_shapes)
+        except Skipped as e:
+            row.update(status="skipped", why=str(e))
+        except td.UnsupportedError as e:
+            row.update(status="refused", why=str(e).replace("\n", " ")[:400])
+        except Exception as e:
+            row.update(status="wrong", why=f"{type(e).__name__}: {str(e)[:600]}")
+        if previous is None or previous["status"] == "pass":
+            self.rows[self.now] = row
+
+
+def run(every: int, arguments: list[str]) -> dict[str, dict[str, Any]]:
+    """Run the tests; a row for each that compares something."""
+    os.environ.update(
+        INCLUDE_MIL_FP32_UNIT_TESTS="1", PYMIL_TEST_TARGETS=os.environ.get("PYMIL_TEST_TARGETS", "mlprogram")
+    )
+    import logging
+
+    logging.getLogger("coremltools").setLevel(logging.CRITICAL)
+    plugin = Plugin(every)
+    import importlib.util
+
+    found = importlib.util.find_spec("coremltools")
+    assert found is not None
+    assert found.submodule_search_locations
+    folder = Path(next(iter(found.submodule_search_locations))) / "converters/mil/mil/ops/tests"
+    common = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "--no-header",
+        "-W",
+        "ignore",
+        "--tb=no",
+        "-c",
+        "/dev/null",
+    ]
+    pytest.main(
+        [
+            *common,
+            "--rootdir",
+            str(folder),
+            *([str(folder)] if not any(a.endswith(".py") for a in arguments) else []),
+            *arguments,
+        ],
+        plugins=[plugin],
+    )
+    return plugin.rows
+
+
+def main() -> None:
+    """The command line."""
+    arguments = sys.argv[1:]
+    every = 1
+    if arguments[:1] == ["--every"]:
+        every, arguments = int(arguments[1]), arguments[2:]
+    rows = run(every, arguments)
+    counts = Counter(r["status"] for r in rows.values())
+    print(dict(counts))
+    whys = Counter(
+        (r["status"], re.sub(r"\(at .*", "", r["why"])[:300]) for r in rows.values() if r["status"] != "pass"
+    )
+    for (status, why), n in whys.most_common(40):
+        example = next(k for k, r in rows.items() if r["status"] == status and r["why"].startswith(why[:40]))
+        print(n, status, why, "|", example.rpartition("/")[2])
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("w") as f:
+        for name, r in rows.items():
+            f.write(json.dumps({"test": name, **r}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""CoreML: ``.mlpackage`` and ``.mlmodel`` files, read and written; docs/coreml.md."""

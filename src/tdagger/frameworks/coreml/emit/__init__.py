@@ -1,0 +1,1 @@
+"""Writing networks as MIL programs."""

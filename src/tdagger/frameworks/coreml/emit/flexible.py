@@ -1,0 +1,248 @@
+"""Programs whose inputs have open sizes: the ops of a network at several sizes, and what is different of them.
+
+The ops are written at several sizes of the open axes. They have to be the same ones, but for whole numbers in the
+constants, each of which has to be a multiple of a product of the axes' sizes, or one size and a number more, at all
+points. In the program such a number is left to the op (``-1`` in a reshape, the mask of a slice), or worked out of the
+shape of an input. Whatever can't be said so is refused, with the op that it is of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tdagger.errors import AxisError
+from tdagger.frameworks.coreml.emit.writer import Op, Tensor
+from tdagger.names import shown
+from tdagger.op import Array
+from tdagger.types import DType, TensorType
+
+I32 = DType.of("i32")
+
+#: Inputs of ops that have to be constant: numbers there may not be open.
+_MAY_VARY = {("reshape", "shape"), ("tile", "reps"), ("slice_by_index", "begin"), ("slice_by_index", "end")}
+
+
+class Point(NamedTuple):
+    """What was written at some sizes of the open axes."""
+
+    sizes: Mapping[str, int]
+    ops: Sequence[Op]
+    constants: Mapping[str, Tensor | str]
+    inputs: Mapping[str, TensorType]
+    outputs: Mapping[str, TensorType]
+
+
+class Number(NamedTuple):
+    """``factor`` times sizes of axes, and ``more``."""
+
+    factor: int
+    axes: tuple[str, ...]
+    more: int
+
+    def at(self, sizes: Mapping[str, int]) -> int:
+        """Its value at some sizes."""
+        out = self.factor
+        for a in self.axes:
+            out *= sizes[a]
+        return out + self.more
+
+
+class Open(NamedTuple):
+    """A program with open sizes: dimensions that are open are None in ``shapes``, by the names of results."""
+
+    ops: list[Op]
+    constants: dict[str, Tensor | str]
+    shapes: dict[str, tuple[int | None, ...]]
+    #: The dimensions of inputs and outputs as numbers made of the axes' sizes.
+    dims: dict[str, tuple[Number | int, ...]]
+
+
+def opened(points: Sequence[Point]) -> Open:
+    """The program that is all of the points; AxisError says what no program can be."""
+    return _Opening(points).program()
+
+
+class _Opening:
+    def __init__(self, points: Sequence[Point]) -> None:
+        self.points = points
+        self.base = points[0]
+        self.ops: list[Op] = []
+        self.constants: dict[str, Tensor | str] = dict(self.base.constants)
+        self.shapes: dict[str, tuple[int | None, ...]] = {}
+        self.dims: dict[str, tuple[Number | int, ...]] = {}
+        self.taken = {*self.constants, *self.base.inputs, *(n for op in self.base.ops for n in op.outputs)}
+        self.made: dict[Any, str] = {}
+        self.compared: set[tuple[str, ...]] = set()
+
+    def program(self) -> Open:
+        for ends in ("inputs", "outputs"):
+            for name, type_ in getattr(self.base, ends).items():
+                types = [getattr(p, ends)[name] for p in self.points]
+                self.dims[name] = tuple([self._number([t.shape[i] for t in types], name) for i in range(type_.rank)])
+                self._note(name, types)
+        if len({len(p.ops) for p in self.points}) > 1:
+            raise AxisError("the ops are others at other sizes")
+        for same in zip(*[p.ops for p in self.points], strict=True):
+            self._op(same)
+        return Open(self.ops, self.constants, self.shapes, self.dims)
+
+    def _note(self, name: str, types: Sequence[TensorType]) -> None:
+        sizes = list(zip(*[t.shape for t in types], strict=True))
+        self.shapes[name] = tuple([n[0] if len(set(n)) == 1 else None for n in sizes])
+
+    def _op(self, same: Sequence[Op]) -> None:
+        """One op at all points."""
+        first = same[0]
+        alike = all((o.op, [k for k, _ in o.inputs], len(o.outputs)) == (
+            first.op, [k for k, _ in first.inputs], len(first.outputs)) for o in same)  # fmt: skip
+        if not alike or any(len({t[i].rank for t in [o.types for o in same]}) > 1 for i in range(len(first.types))):
+            raise AxisError(f"op {shown(first.name)} ({first.op}) is another at other sizes")
+        for i, name in enumerate(first.outputs):
+            self._note(name, [o.types[i] for o in same])
+        inputs = [(key, self._input(first, key, [dict(o.inputs)[key] for o in same])) for key, _ in first.inputs]
+        self.ops.append(first._replace(inputs=tuple(inputs)))
+
+    def _input(self, op: Op, key: str, names: Sequence[Any]) -> Any:
+        if isinstance(names[0], tuple):
+            if len({len(n) for n in names}) > 1:
+                raise AxisError(f"op {shown(op.name)} ({op.op}) takes more or fewer tensors at other sizes")
+            return tuple([self._input(op, key, [n[i] for n in names]) for i in range(len(names[0]))])
+        held = [p.constants.get(n) for p, n in zip(self.points, names, strict=True)]
+        if all(h is None for h in held):
+            if len({*names}) > 1 and len({self._place(p, n) for p, n in zip(self.points, names, strict=True)}) > 1:
+                raise AxisError(f"op {shown(op.name)} ({op.op}) takes other results at other sizes")
+            return names[0]
+        if any(h is None for h in held):
+            raise AxisError(f"op {shown(op.name)} ({op.op}) takes a constant at some sizes only")
+        if tuple(names) in self.compared:
+            return names[0]
+        if any(isinstance(h, str) for h in held):
+            if len(set(map(str, held))) > 1:
+                raise AxisError(f"op {shown(op.name)} ({op.op}) has another setting at other sizes")
+            return names[0]
+        arrays = [h.load() for h in held if isinstance(h, Tensor)]
+        if len({a.shape for a in arrays}) == 1 and all(np.array_equal(a, arrays[0], equal_nan=a.dtype.kind == "f")
+                                                     for a in arrays):  # fmt: skip
+            self.compared.add(tuple(names))
+            return names[0]
+        return self._varying(op, key, arrays)
+
+    def _place(self, point: Point, name: str) -> Any:
+        return next(((i, op.outputs.index(name)) for i, op in enumerate(point.ops) if name in op.outputs), name)
+
+    # Numbers that vary.
+
+    def _varying(self, op: Op, key: str, arrays: Sequence[Array]) -> str:
+        what = f"{key} of op {shown(op.name)} ({op.op})"
+        vector = len({a.shape for a in arrays}) == 1 and arrays[0].dtype == np.int32 and arrays[0].ndim == 1
+        if not vector or (op.op, key) not in _MAY_VARY:
+            raise AxisError(f"{what} is other numbers at other sizes")
+        rows = list(zip(*[a.tolist() for a in arrays], strict=True))
+        numbers = [self._number(row, what) for row in rows]
+        if op.op == "slice_by_index":
+            mask = dict(op.inputs)["begin_mask" if key == "begin" else "end_mask"]
+            held = self.constants[mask]  # pyright: ignore[reportArgumentType]
+            free = held.load() if isinstance(held, Tensor) else np.zeros(len(rows), np.bool_)
+            numbers = [0 if m and isinstance(n, Number) else n for n, m in zip(numbers, free, strict=True)]
+        open_ = [i for i, n in enumerate(numbers) if isinstance(n, Number)]
+        if op.op == "reshape" and len(open_) == 1:
+            numbers[open_[0]] = -1
+        if not any(isinstance(n, Number) for n in numbers):
+            return self._const(np.array(numbers, np.int32))
+        return self._vector(numbers)
+
+    def _number(self, values: Sequence[int], what: str) -> Number | int:
+        """What a number is of the axes' sizes."""
+        if len(set(values)) == 1:
+            return int(values[0])
+        points = [p.sizes for p in self.points]
+        axes: list[str] = []
+        for a in points[0]:
+            for size, n in zip(points, values, strict=True):
+                others = all(size[b] == points[0][b] for b in points[0] if b != a)
+                if others and size[a] != points[0][a] and n != values[0]:
+                    axes.append(a)
+                    break
+        for power in (1, 2):
+            factor = Number(1, tuple(axes) * power, 0).at(points[0])
+            if values[0] % factor == 0:
+                found = Number(values[0] // factor, tuple(axes) * power, 0)
+                if [found.at(s) for s in points] == list(values):
+                    return found
+        if len(axes) == 1:
+            a = axes[0]
+            other = next(i for i, s in enumerate(points) if s[a] != points[0][a])
+            step, rest = divmod(values[other] - values[0], points[other][a] - points[0][a])
+            found = Number(step, (a,), values[0] - step * points[0][a])
+            if not rest and [found.at(s) for s in points] == list(values):
+                return found
+        shown_ = ", ".join(map(str, values))
+        raise AxisError(f"{what} is {shown_} at the sizes {[dict(s) for s in points]}, which no program can say")
+
+    def _const(self, array: Array) -> str:
+        key = ("const", array.dtype.str, array.shape, array.tobytes())
+        found = self.made.get(key)
+        if found is None:
+            found = self.made[key] = self._new("size")
+            self.constants[found] = Tensor(TensorType(array.shape, DType.of(array.dtype)), lambda: array)
+            self.compared.add((found,) * len(self.points))
+        return found
+
+    def _new(self, name: str) -> str:
+        count, own = 0, name
+        while own in self.taken:
+            own, count = f"{name}_{count}", count + 1
+        self.taken.add(own)
+        return own
+
+    def _made(self, op: str, size: int, **inputs: Any) -> str:
+        key = (op, tuple(sorted(inputs.items())))
+        found = self.made.get(key)
+        if found is None:
+            found = self.made[key] = self._new(f"size_{op}")
+            type_ = TensorType((size,), I32)
+            self.ops.append(Op(op, tuple(sorted(inputs.items())), (found,), (type_,), found))
+            self.shapes[found] = type_.shape
+        return found
+
+    def _vector(self, numbers: Sequence[Number | int]) -> str:
+        parts: list[str] = []
+        plain: list[int] = []
+        for n in [*numbers, None]:
+            if isinstance(n, int):
+                plain.append(n)
+                continue
+            if plain:
+                parts.append(self._const(np.array(plain, np.int32)))
+                plain = []
+            if n is not None:
+                parts.append(self._of_number(n))
+        if len(parts) == 1:
+            return parts[0]
+        zero, no = self._const(np.zeros((), np.int32)), self._const(np.zeros((), np.bool_))
+        return self._made("concat", len(numbers), values=tuple(parts), axis=zero, interleave=no)
+
+    def _of_number(self, n: Number) -> str:
+        """A number as a vector of one, worked out of the shapes of inputs."""
+        found = ""
+        for axis in n.axes:
+            one = self._size(axis)
+            found = one if not found else self._made("mul", 1, x=found, y=one)
+        if n.factor != 1:
+            found = self._made("mul", 1, x=found, y=self._const(np.array([n.factor], np.int32)))
+        if n.more:
+            found = self._made("add", 1, x=found, y=self._const(np.array([n.more], np.int32)))
+        return found
+
+    def _size(self, axis: str) -> str:
+        """The size of an axis: a dimension of an input."""
+        for name, type_ in self.base.inputs.items():
+            for i, n in enumerate(self.dims[name]):
+                if isinstance(n, Number) and n.axes == (axis,) and (n.factor, n.more) == (1, 0):
+                    shape = self._made("shape", type_.rank, x=name)
+                    zero = self._const(np.zeros((), np.int32))
+                    return self._made("gather", 1, x=shape, indices=self._const(np.array([i], np.int32)), axis=zero)
+        raise AxisError(f"no input has axis {shown(axis)} as a dimension of its own")

@@ -1,0 +1,358 @@
+"""Writing a graph as MIL ops: an op's row (:mod:`core`, :mod:`composites`) makes the ops of a value.
+
+Values are written in the graph's order, and each op once: the same op on the same arguments is the same one. What no
+input is behind is worked out and is one constant, when something asks for it. Repeats whose users broadcast by
+themselves, and chains of reshapes, are never written one by one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tdagger.errors import AttributeValueError, TypeMismatchError, UnsupportedError
+from tdagger.graph import Graph, result_types
+from tdagger.network import Origin
+from tdagger.op import Array, Value
+from tdagger.ops.elementwise import Cast
+from tdagger.ops.source import Buffer, Const, Input, Parameter
+from tdagger.ops.structure import Group, Item, Repeat, Ungroup
+from tdagger.transform.legal.legalize import Problem, is_static
+from tdagger.transform.legal.target import label
+from tdagger.types import DType, TensorType, broadcast_shapes
+
+#: A row makes the ops of a value. It gives the name of the result (or a tuple of them), or another value that stands
+#: for it.
+Row = Callable[["Writer", Value], Any]
+
+#: Constants of at most so many bytes are always written out.
+_SMALL = 64
+#: What is worked out once more for every user where it is larger.
+_KEPT = 1 << 22
+
+
+class Op(NamedTuple):
+    """An op as it is going to be written; an input is a name, or several."""
+
+    op: str
+    inputs: tuple[tuple[str, str | tuple[str, ...]], ...]
+    outputs: tuple[str, ...]
+    types: tuple[TensorType, ...]
+    name: str
+
+
+class Tensor(NamedTuple):
+    """A constant: its type, and where its data comes from when it is written."""
+
+    type: TensorType
+    load: Callable[[], Array]
+
+
+def is_reshape(value: Value) -> bool:
+    """Whether a value has the entries of its argument in the same order, and other axes."""
+    return isinstance(value.op, Group | Ungroup) or value.op.name == "reshape"
+
+
+def reshaped(value: Value) -> Value:
+    """What a chain of reshapes starts from."""
+    while is_reshape(value) or value.op.name in SAME:
+        value = value.args[0]
+    return value
+
+
+def unbroadcast(value: Value) -> Value:
+    """The value that broadcasts to ``value``: its repeats and leading axes of size 1 left out."""
+    while isinstance(value.op, Repeat) or _adds_leading(value):
+        value = value.args[0]
+    return value
+
+
+def _is_spread(value: Value) -> bool:
+    """Whether a constant is one repeated, which takes less room as that."""
+    return isinstance(reshaped(value).op, Repeat) and value.type.bytes > _SMALL
+
+
+def _adds_leading(value: Value) -> bool:
+    if not is_reshape(value):
+        return False
+    shape, old = value.type.shape, value.args[0].type.shape
+    extra = len(shape) - len(old)
+    return extra >= 0 and shape[:extra] == (1,) * extra and shape[extra:] == old
+
+
+#: Composites that give back their first argument.
+SAME = frozenset({"stop_gradient", "dropout"})
+
+
+def is_lazy(value: Value) -> bool:
+    """Whether a value is written only where something asks for it."""
+    return isinstance(value.op, Repeat | Item) or is_reshape(value) or value.op.name in SAME
+
+
+class Names:
+    """Names as MIL takes them: letters, digits and ``_``, not a digit first, each once."""
+
+    def __init__(self) -> None:
+        self.taken: set[str] = {"state", "program", "func", "block", "tensor", "const", "main"}
+        #: What those are called in the network that have another name here.
+        self.changed: dict[str, str] = {}
+
+    def new(self, name: str, kept: bool = False) -> str:
+        """A name like ``name`` that isn't taken; ``kept``: note what it stands for where it differs."""
+        found = re.sub(r"[^A-Za-z0-9_]", "_", name) or "_"
+        if found[0].isdigit():
+            found = f"_{found}"
+        own, count = found, 0
+        while own in self.taken:
+            own, count = f"{found}_{count}", count + 1
+        self.taken.add(own)
+        if kept and own != name:
+            self.changed[own] = name
+        return own
+
+
+class Writer:
+    """Writes the ops of one graph. Rows call :meth:`ref`, :meth:`operands` and :meth:`op`."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        row_of: Callable[[Value], Row],
+        origins: Mapping[Value, Origin],
+        weights: Mapping[str, Array],
+        held: Mapping[str, str],
+        opset: int,
+    ) -> None:
+        self.graph = graph
+        self.origins = origins
+        self.weights = weights
+        self.opset = opset
+        self.held = {DType.of(a): DType.of(b) for a, b in held.items()}
+        self.ops: list[Op] = []
+        self.constants: dict[str, Tensor | str] = {}
+        self.problems: list[Problem] = []
+        self.names = Names()
+        #: Values to the names of their results, a tuple for those with several.
+        self.found: dict[Value, Any] = {}
+        self.static: set[Value] = set()
+        self.arrays: dict[Value, Array] = {}
+        self._row_of = row_of
+        self._made: dict[Any, Any] = {}
+        self._numbers: dict[Any, str] = {}
+        self._origin: Origin | None = None
+        self.changing = set(graph.updates)
+        for value in graph.values:
+            if is_static(value, self.static, self.changing):
+                self.static.add(value)
+
+    # What rows call.
+
+    def ref(self, value: Value) -> Any:
+        """The name of a value's result; the names of all results of an op that has several."""
+        if value not in self.found:
+            self._write(value)
+        return self.found[value]
+
+    def operands(self, values: Sequence[Value]) -> list[str]:
+        """Names of values of one shape that broadcast to that shape."""
+        shape = values[0].type.shape
+        narrow = [unbroadcast(v) for v in values]
+        if broadcast_shapes(*[v.type.shape for v in narrow]) != shape or all(v in self.static for v in narrow):
+            narrow[0] = values[0]
+        return [self.ref(v) for v in narrow]
+
+    def dtype(self, dtype: DType) -> DType:
+        """The element type that one is held in."""
+        return self.held.get(dtype, dtype)
+
+    def type(self, value: Value | TensorType, shape: Sequence[int] | None = None) -> TensorType:
+        """The type of a value as the file has it, or of another shape."""
+        t = value if isinstance(value, TensorType) else value.type
+        return TensorType(t.shape if shape is None else tuple(shape), self.dtype(t.dtype))
+
+    def op(self, op: str, types: TensorType | Sequence[TensorType], **inputs: Any) -> Any:
+        """An op; the name of its result, or of each. Inputs that are None are left out."""
+        kept = tuple(sorted([(k, v) for k, v in inputs.items() if v is not None]))
+        each = (types,) if isinstance(types, TensorType) else tuple(types)
+        key = (op, kept, each)
+        found = self._made.get(key)
+        if found is not None:
+            return found
+        name = self._op_name(op)
+        outputs = tuple([self.names.new(name if i == 0 else f"{name}_{i}") for i in range(len(each))])
+        self.ops.append(Op(op, kept, outputs, each, outputs[0]))
+        made = self._made[key] = outputs[0] if isinstance(types, TensorType) else outputs
+        return made
+
+    def const(self, array: Any, dtype: DType | str | None = None, name: str = "const") -> str:
+        """The name of a constant."""
+        data = np.asarray(array, None if dtype is None else DType.of(dtype).numpy)
+        if data.dtype == np.int64:
+            data = self._narrowed(data)
+        kind = TensorType(data.shape, DType.of(data.dtype))
+        key = (kind, data.tobytes()) if data.nbytes <= _KEPT else (kind, id(array))
+        found = self._numbers.get(key)
+        if found is None:
+            found = self._numbers[key] = self.names.new(name)
+            self.constants[found] = Tensor(kind, lambda: data)
+        return found
+
+    def _narrowed(self, data: Array) -> Array:
+        info = np.iinfo(np.int32)
+        if data.size and (data.min() < info.min or data.max() > info.max):
+            raise UnsupportedError(f"the numbers {int(data.min())} to {int(data.max())} aren't all of i32")
+        return data.astype(np.int32)
+
+    def ints(self, numbers: Iterable[int]) -> str:
+        """A vector of whole numbers."""
+        return self.const(np.array([int(n) for n in numbers], np.int32))
+
+    def int(self, number: int) -> str:
+        return self.const(np.int32(number))
+
+    def flag(self, value: bool) -> str:
+        return self.const(np.bool_(value))
+
+    def flags(self, values: Iterable[bool]) -> str:
+        return self.const(np.array(list(values), np.bool_))
+
+    def number(self, number: Any, dtype: DType) -> str:
+        """A number of rank 0 of an element type."""
+        return self.const(np.asarray(number).astype(self.dtype(dtype).numpy))
+
+    def text(self, text: str) -> str:
+        """A constant of text."""
+        found = self._numbers.get(text)
+        if found is None:
+            found = self._numbers[text] = self.names.new(f"text_{text}")
+            self.constants[found] = text
+        return found
+
+    def array(self, value: Value) -> Array | None:
+        """The data of a value that no input is behind; None for others."""
+        return self._worked_out(value) if value in self.static else None
+
+    # The walk.
+
+    def write(self, roots: Iterable[Value]) -> None:
+        """Write everything that is needed for some values."""
+        for value in self.graph.values:
+            if value not in self.found and value not in self.static and not is_lazy(value):
+                self._visit(value)
+        for root in roots:
+            self.ref(root)
+
+    def _write(self, value: Value) -> None:
+        """Write a value, and before it what it needs that isn't written yet."""
+        stack = [value]
+        while stack:
+            v = stack[-1]
+            if v in self.found:
+                stack.pop()
+                continue
+            missing = [] if v in self.static else [a for a in v.args if a not in self.found and a not in self.static]
+            if missing:
+                stack += reversed(missing)
+                continue
+            stack.pop()
+            self._visit(v)
+
+    def _visit(self, value: Value) -> None:
+        before = self._origin
+        self._origin = self.origins.get(value, before)
+        try:
+            self.found[value] = self._result(value)
+        except UnsupportedError as e:
+            self.problems.append(Problem(label(value), str(e), self._origin))
+            count = len(value.type) if isinstance(value.type, tuple) else 0
+            self.found[value] = ("?",) * count if count else "?"
+        self._origin = before
+
+    def _result(self, value: Value) -> Any:
+        op = value.op
+        if isinstance(op, Item):
+            return self.ref(value.args[0])[op.index]
+        if value in self.static and not isinstance(value.type, tuple) and not _is_spread(value):
+            return self._constant(value)
+        out: Any = self._row_of(value)(self, value)
+        if isinstance(out, Value):
+            return self.ref(out)
+        return tuple([self.ref(v) if isinstance(v, Value) else v for v in out]) if isinstance(out, tuple) else out
+
+    def _constant(self, value: Value) -> str:
+        op = value.op
+        leaf = (value.args[0] if isinstance(op, Cast) else value).op
+        is_weight = isinstance(leaf, Parameter | Buffer)
+        to = self.dtype(value.dtype).numpy
+        if not is_weight and (value.type.bytes <= _SMALL or isinstance(op, Const)):
+            return self.const(self._worked_out(value), self.dtype(value.dtype))
+        name = self.names.new(leaf.leaf, kept=True) if is_weight else self.names.new(self._op_name("constant"))
+        self.constants[name] = Tensor(self.type(value), lambda: self._worked_out(value).astype(to, copy=False))
+        return name
+
+    def _worked_out(self, value: Value) -> Array:
+        """The data of what no input is behind; what is small is kept."""
+        found = self.arrays.get(value)
+        if found is not None:
+            return found
+        done: dict[Value, Any] = {}
+        stack = [value]
+        while stack:
+            v = stack[-1]
+            if v in done or v in self.arrays:
+                stack.pop()
+                continue
+            wait = [a for a in v.args if a not in done and a not in self.arrays]
+            if wait:
+                stack += wait
+                continue
+            stack.pop()
+            op = v.op
+            if isinstance(op, Parameter | Buffer):
+                done[v] = np.asarray(self.weights[op.leaf])
+            elif isinstance(op, Input):
+                raise UnsupportedError("an input is behind what should be constant")
+            else:
+                args = [done[a] if a in done else self.arrays[a] for a in v.args]
+                try:
+                    with np.errstate(all="ignore"):
+                        done[v] = _each(op.run(*args), len(result_types(v)))
+                except (AttributeValueError, TypeMismatchError, IndexError) as e:
+                    raise UnsupportedError(f"can't be worked out: {e}") from e
+            if not isinstance(done[v], tuple) and done[v].nbytes <= 1 << 16:
+                self.arrays[v] = done[v]
+        return done.get(value, self.arrays.get(value))  # pyright: ignore[reportReturnType]
+
+    def _op_name(self, op: str) -> str:
+        origin = self._origin
+        if origin is None or not origin.module:
+            return op
+        return f"{origin.module}_{op}"
+
+
+def _each(found: Any, count: int) -> Any:
+    return tuple(np.asarray(a) for a in found) if count > 1 else np.asarray(found)
+
+
+def needed(ops: Sequence[Op], outputs: Iterable[str]) -> list[Op]:
+    """The ops that some results depend on, in order."""
+    wanted = set(outputs)
+    kept: list[Op] = []
+    for op in reversed(ops):
+        if wanted.isdisjoint(op.outputs):
+            continue
+        kept.append(op)
+        wanted.update(reads(op))
+    return kept[::-1]
+
+
+def reads(op: Op) -> Iterable[str]:
+    """The names that an op takes."""
+    for _, name in op.inputs:
+        if isinstance(name, tuple):
+            yield from name
+        else:
+            yield name

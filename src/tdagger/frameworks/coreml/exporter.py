@@ -1,0 +1,273 @@
+"""To CoreML: a TensorDAG becomes an ``.mlpackage`` with an ML program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from tdagger.errors import AttributeValueError, AxisError, InputError, UnsupportedError
+from tdagger.frameworks.coreml.emit.core import as_type, with_shape
+from tdagger.frameworks.coreml.emit.flexible import Number, Open, Point, opened
+from tdagger.frameworks.coreml.emit.half import in_half
+from tdagger.frameworks.coreml.emit.save import empty, fill, set_type, write_package
+from tdagger.frameworks.coreml.emit.target import RANK, row_of, target
+from tdagger.frameworks.coreml.emit.writer import Op, Writer, needed
+from tdagger.frameworks.coreml.importer import NAMES
+from tdagger.names import shown
+from tdagger.op import Value
+from tdagger.tensordag import TensorDAG
+from tdagger.transform.legal import legalize, unsupported
+from tdagger.types import DType, TensorType
+
+#: What can be asked for: the operator set and the version of the specification.
+TARGETS = {"iOS15": (15, 6), "iOS16": (16, 7), "iOS17": (17, 8), "iOS18": (18, 9)}
+
+#: The numbers of element types of arrays that models take and give (``FeatureTypes.proto``).
+_ARRAYS = {"f32": 65568, "f16": 65552, "i32": 131104}
+
+
+def to_coreml(
+    dag: TensorDAG,
+    path: str | Path | None = None,
+    *,
+    minimum_target: str = "iOS16",
+    precision: str = "f32",
+    dynamic: Sequence[str] | Mapping[str, Sequence[int]] = (),
+    metadata: bool = True,
+) -> Any:
+    """Write a network as an ``.mlpackage``; without a path, give the protobuf Model, which has all weights inside.
+
+    ``minimum_target`` is iOS15, iOS16, iOS17 or iOS18. With ``precision="f16"`` floats are computed in f16, but for
+    what doesn't fit there (docs/coreml.md); inputs and outputs stay as they are. Integers of 64 bits are of 32 here,
+    refused where constants don't fit; bools go in and come out as integers. Names that CoreML doesn't take are changed,
+    and the model's metadata says what they were.
+
+    ``dynamic`` has names of axes (``dag.axes()``) of any size, or of sizes in a range or a list: ``{"b": (1, 8)}``,
+    ``{"h": [224, 320, 384]}``. AxisError says why an axis can't be of any size; UnsupportedError
+    names all ops that can't be written.
+    """
+    if minimum_target not in TARGETS:
+        raise AttributeValueError(f"to_coreml: minimum_target is one of {', '.join(TARGETS)}, not {minimum_target!r}")
+    if precision not in ("f32", "f16"):
+        raise AttributeValueError(f"to_coreml: precision is f32 or f16, not {precision!r}")
+    if path is not None and Path(path).suffix.lower() != ".mlpackage":
+        raise AttributeValueError(f"to_coreml writes .mlpackage, not {shown(path)}")
+    opset, version = TARGETS[minimum_target]
+    for name in dag.graph.parameters | dag.graph.buffers:
+        if name not in dag.weights:
+            raise InputError(f"{shown(dag.name)}: the weights have no {shown(name)}, which the graph needs")
+    _check_ends(dag, opset)
+
+    def written(network: TensorDAG) -> _Made:
+        return _Made(legalize(in_half(network) if precision == "f16" else network, target(opset)), opset)
+
+    allowed = _allowed(dag, dynamic)
+    made = _at_points(dag, allowed, written) if allowed else written(dag)
+
+    def make(weights: Any) -> Any:
+        return made.model(version, weights, metadata)
+
+    if path is None:
+        return make(None)
+    write_package(Path(path), make)
+    return None
+
+
+def _check_ends(dag: TensorDAG, opset: int) -> None:
+    """Inputs and outputs have element types that arrays of CoreML have, and no more than five axes."""
+    allowed = ("f32", "i32", "i64", "bool", *(("f16",) if opset >= 16 else ()))
+    ends = [("input", *pair) for pair in dag.graph.inputs.items()] + [("output", *p) for p in dag.graph.outputs.items()]
+    odd = [f"{what} {shown(name)} is {v.type}" for what, name, v in ends
+           if v.dtype.name not in allowed or v.rank > RANK or not v.type.size]  # fmt: skip
+    if odd:
+        raise UnsupportedError(
+            f"{shown(dag.name)} can't go to CoreML, which takes and gives {', '.join(allowed)} of at most {RANK} axes, "
+            f"with entries: {'; '.join(odd)}"
+        )
+
+
+#: By the name of an open axis: the least and the most entries (-1: any), or a list of those that are allowed.
+Allowed = dict[str, tuple[int, int] | list[int]]
+
+
+def _allowed(dag: TensorDAG, dynamic: Sequence[str] | Mapping[str, Sequence[int]]) -> Allowed:
+    """What is asked of each axis; AxisError for axes that can't be open, AttributeValueError for sizes that aren't."""
+    given: Any = {dynamic: ()} if isinstance(dynamic, str) else dynamic
+    asked = dict(given) if isinstance(given, Mapping) else dict.fromkeys(given, ())
+    found: Allowed = {}
+    free = dag.open_axes if asked else None
+    for name, sizes in asked.items():
+        if free is not None and name not in free.names:
+            why = free.why.get(name)
+            told = f": {why}" if why else f"; those that can be are {', '.join(free.names) or 'none'}"
+            raise AxisError(f"{shown(dag.name)}: axis {shown(name)} can't be of any size{told}")
+        whole = [int(n) for n in sizes]
+        if any(n < 1 for n in whole) or (
+            isinstance(sizes, tuple) and sizes and (len(whole) != 2 or whole[0] > whole[1])
+        ):
+            raise AttributeValueError(
+                f"to_coreml: dynamic={{{name!r}: {sizes}}} is neither a range nor a list of sizes"
+            )
+        found[name] = sorted({*whole, dag.axes().sizes[name]}) if isinstance(sizes, list) else (
+            (whole[0], whole[1]) if whole else (1, -1)
+        )  # fmt: skip
+    if sum(isinstance(s, list) for s in found.values()) > (1 if len(found) == 1 else 0):
+        raise AttributeValueError("to_coreml: a list of sizes is for one open axis alone, beside others give ranges")
+    return found
+
+
+def _at_points(dag: TensorDAG, allowed: Allowed, written: Callable[[TensorDAG], _Made]) -> _Made:
+    """The program with open axes: written at several sizes, which have to be the same ops."""
+    usual = {n: dag.axes().sizes[n] for n in allowed}
+    sizes = [{n: 2 * k for n, k in usual.items()}]
+    sizes += [{**sizes[0], n: 3 * k} for n, k in usual.items()]
+    sizes.append({n: 5 * k for n, k in usual.items()})
+    try:
+        made = [written(dag.resize(**cast(Any, s))) for s in sizes]
+        points = [Point(s, joined(m.ops), m.writer.constants, m.inputs, m.outputs)
+                  for s, m in zip(sizes, made, strict=True)]  # fmt: skip
+        found = opened(points)
+    except AxisError as e:
+        names = ", ".join(map(shown, allowed))
+        raise AxisError(f"{shown(dag.name)}: {names} can't be of any size in CoreML: {e}") from e
+    return replace_with(made[0], found, usual, allowed)
+
+
+def replace_with(made: _Made, found: Open, usual: Mapping[str, int], allowed: Allowed) -> _Made:
+    """What was made, with open sizes."""
+    made.ops, made.writer.constants = found.ops, found.constants
+    made.open, made.usual, made.allowed = found, usual, allowed
+    return made
+
+
+class _Made:
+    """The ops of a network, and what goes in and comes out."""
+
+    def __init__(self, dag: TensorDAG, opset: int) -> None:
+        self.dag, self.opset = dag, opset
+        self.open: Open | None = None
+        self.usual: Mapping[str, int] = {}
+        self.allowed: Allowed = {}
+        graph = dag.graph
+        writer = self.writer = Writer(graph, row_of, dag.origins, dag.weights, target(opset).held, opset)
+        self.inputs: dict[str, TensorType] = {}
+        self.outputs: dict[str, TensorType] = {}
+        outputs: dict[str, Value] = dict(graph.outputs)
+        for name, value in graph.updates.items():
+            told = f"{name}.updated"
+            while told in outputs:
+                told += "_"
+            outputs[told] = value
+        names = {n: writer.names.new(n, kept=True) for n in graph.inputs}
+        ends = {n: writer.names.new(n, kept=True) for n in outputs}
+        for name, value in graph.inputs.items():
+            self._input(names[name], value)
+        writer.write(outputs.values())
+        if writer.problems:
+            raise unsupported(dag, target(opset).name, writer.problems, "written")
+        last = [self._output(ends[n], v) for n, v in outputs.items()]
+        self.ops = [*needed(writer.ops, [n for op in last for _, n in op.inputs if isinstance(n, str)]), *last]
+
+    def _input(self, name: str, value: Value) -> None:
+        """An input as arrays are: bools are integers, a number is an array of one."""
+        w = self.writer
+        own = w.type(value)
+        given = own if own.dtype.name != "bool" else own.with_dtype(DType.of("i32"))
+        given = given if given.rank else given.with_shape((1,))
+        self.inputs[name] = given
+        found = as_type(w, name, given, own.dtype)
+        w.found[value] = with_shape(w, found, given.with_dtype(own.dtype), own.shape)
+
+    def _output(self, name: str, value: Value) -> Op:
+        """The op that gives an output its name."""
+        w = self.writer
+        own = w.type(value)
+        found = w.ref(value)
+        if own.dtype.name == "bool":
+            own = own.with_dtype(DType.of("i32"))
+            found = as_type(w, found, w.type(value), own.dtype)
+        self.outputs[name] = own
+        return Op("identity", (("x", found),), (name,), (own,), name)
+
+    def model(self, version: int, weights: Any, metadata: bool) -> Any:
+        """The protobuf; large constants go to ``weights``."""
+        model = empty(version)
+        program = model.mlProgram
+        program.version = 1
+        function = program.functions["main"]
+        function.opset = f"CoreML{self.opset - 10}"
+        for name, type_ in self.inputs.items():
+            set_type(function.inputs.add(name=name).type, type_, self.open and self.open.shapes[name])
+            self._feature(model.description.input.add(name=name), name, type_)
+        block = function.block_specializations[function.opset]
+        ops = joined(self.ops) if self.open is None else self.ops
+        fill(block, ops, self.writer.constants, weights, self.open.shapes if self.open else {})
+        block.outputs.extend(self.outputs)
+        for name, type_ in self.outputs.items():
+            self._feature(model.description.output.add(name=name), name, type_, ends=True)
+        told: Mapping[str, str] = self.writer.names.changed
+        if metadata:
+            about = model.description.metadata.userDefined
+            about["tdagger.name"] = self.dag.name
+            if told:
+                about[NAMES] = json.dumps(told, sort_keys=True)
+        return model
+
+    def _feature(self, feature: Any, name: str, type_: TensorType, ends: bool = False) -> None:
+        """The description of an input or output: its shape, and which others there may be."""
+        dims = self.open.dims[name] if self.open else type_.shape
+        if not any(isinstance(d, Number) for d in dims):
+            _feature(feature, type_, type_.shape)
+            return
+        if ends:  # the shape of an output is left open
+            _feature(feature, type_, ())
+            return
+        array = _feature(feature, type_, [d.at(self.usual) if isinstance(d, Number) else d for d in dims])
+        listed = next((s for s in self.allowed.values() if isinstance(s, list)), None)
+        if listed is not None:
+            (axis,) = self.allowed
+            for n in listed:
+                shape = array.enumeratedShapes.shapes.add().shape
+                shape.extend([d.at({axis: n}) if isinstance(d, Number) else d for d in dims])
+            return
+        for d in dims:
+            size = array.shapeRange.sizeRanges.add()
+            least = {n: s[0] for n, s in self.allowed.items()}
+            most = {n: s[1] for n, s in self.allowed.items()}
+            size.lowerBound = d.at(least) if isinstance(d, Number) else d
+            unbounded = isinstance(d, Number) and any(most[a] < 0 for a in d.axes)
+            size.upperBound = -1 if unbounded else d.at(most) if isinstance(d, Number) else d
+
+
+def _feature(feature: Any, type_: TensorType, shape: Sequence[int]) -> Any:
+    array = feature.type.multiArrayType
+    array.dataType = _ARRAYS[type_.dtype.name]
+    array.shape.extend([int(n) for n in shape])
+    return array
+
+
+def joined(ops: list[Op]) -> list[Op]:
+    """Ops with the identities that name outputs taken into what they name, where that is another op's only name."""
+    made = {out: i for i, op in enumerate(ops) for out in op.outputs}
+    called: dict[str, str] = {}
+    kept = list(ops)
+    for i in range(len(ops) - 1, -1, -1):
+        op = ops[i]
+        if op.op != "identity" or (i < len(ops) and not isinstance(op.inputs[0][1], str)):
+            continue
+        source = op.inputs[0][1]
+        if isinstance(source, str) and source in made and source not in called and kept[made[source]].op != "identity":
+            called[source] = op.outputs[0]
+            kept[i] = op._replace(op="")
+    return [_renamed(op, called) for op in kept if op.op]
+
+
+def _renamed(op: Op, called: Mapping[str, str]) -> Op:
+    def new(name: str | tuple[str, ...]) -> Any:
+        return tuple([called.get(n, n) for n in name]) if isinstance(name, tuple) else called.get(name, name)
+
+    return op._replace(
+        inputs=tuple([(k, new(n)) for k, n in op.inputs]), outputs=tuple([called.get(n, n) for n in op.outputs])
+    )
