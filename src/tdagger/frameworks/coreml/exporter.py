@@ -166,7 +166,7 @@ class _Made:
             self._input(names[name], value)
         writer.write(outputs.values())
         if writer.problems:
-            raise unsupported(dag, target(opset).name, writer.problems, "written")
+            raise unsupported(dag.name, target(opset).name, writer.problems, "written")
         last = [self._output(ends[n], v) for n, v in outputs.items()]
         self.ops = [*needed(writer.ops, [n for op in last for _, n in op.inputs if isinstance(n, str)]), *last]
 
