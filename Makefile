@@ -34,6 +34,17 @@ demo: $(READY)  ## Inspect resnet50, convert it to a TDAG and back, compare the 
 test: lint  ## Lint, then run every test but the slow ones, on all cores
 	$(BIN)/python -m pytest $(PARALLEL)
 
+test-browser: $(READY)  ## Run the tests of the page that `tdagger view` writes; fails where no browser is had
+	TDAGGER_NEED_BROWSER=1 $(BIN)/python -m pytest tests/view/test_page.py
+
+page:  ## Build the page that `tdagger view` fills, out of web/ (needs npm)
+	cd web && npm ci --ignore-scripts --no-audit --no-fund && npm run check && npm run build
+
+page-check:  ## Check that the page that is committed is what web/ gives (needs npm)
+	mkdir -p build
+	cd web && npm ci --ignore-scripts --no-audit --no-fund && npm run check && npm run build -- ../build/page.html
+	cmp build/page.html src/tdagger/view/page.html
+
 test-slow: $(READY)  ## Run the slow sweeps
 	$(BIN)/python -m pytest -m slow $(PARALLEL)
 
