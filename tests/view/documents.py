@@ -50,7 +50,10 @@ class Writer:
         return self.entry("types", {"numbers": numbers, "axes": axes, "bytes": bytes})
 
     def op(self, name: str, out: int, cost: int | None, weights: tuple[str, ...] = (), **more: Any) -> Node:
-        kind: Node = {"op": name, **{key: more.pop(key) for key in ("attributes", "view", "external", "text") if key in more}}
+        kind: Node = {
+            "op": name,
+            **{key: more.pop(key) for key in ("attributes", "view", "external", "text") if key in more},
+        }
         item: Node = {"op": self.entry("ops", kind), "text": f"{name}(%0)", "out": [out], "cost": cost}
         if weights:
             item["weights"] = list(weights)
@@ -104,9 +107,19 @@ def small(title: str = "small", name: str = "layers") -> Node:
     weight = w.type("f32[64 64]", "f32[d d]", w.formula(16384))
     cost = w.cost(w.formula(8192, "b", "s"), bytes_)
     square = w.cost(w.formula(128, "b", "s", "s"), bytes_)
-    histogram = {"low": -1.0, "high": 1.0, "counts": [min(i, 31 - i) for i in range(32)], "mean": 0.0, "std": 0.5, "zeros": 3, "nonfinite": 0}
+    histogram = {
+        "low": -1.0,
+        "high": 1.0,
+        "counts": [min(i, 31 - i) for i in range(32)],
+        "mean": 0.0,
+        "std": 0.5,
+        "zeros": 3,
+        "nonfinite": 0,
+    }
     for i in range(4):
-        w.data["parameters"].append({"name": f"{name}.{i}.weight", "type": weight, "kind": "parameter", "histogram": histogram})
+        w.data["parameters"].append(
+            {"name": f"{name}.{i}.weight", "type": weight, "kind": "parameter", "histogram": histogram}
+        )
     text = w.entry("texts", "body of a composite\n%1 = multiply(%0, %0)")
     source = w.entry("texts", "model.py:17")
     port: Node = {"type": x}
@@ -130,7 +143,15 @@ def small(title: str = "small", name: str = "layers") -> Node:
         [w.op("convolution", x, cost, ("weight",), attributes={"stride": "(2, 2)"}), w.op("relu", x, cost)],
         [[-1, 0, 0, 0, x], [0, 0, 1, 0, x], [1, 0, -2, 0, x]], [port], [port],
     )  # fmt: skip
-    repeated = {"body": layer, "name": f"{name}.0-11", "kind": "Layer", "module": True, "times": 12, "names": [f"{name}.{i}" for i in range(12)], "chain": [[0, 0]]}
+    repeated = {
+        "body": layer,
+        "name": f"{name}.0-11",
+        "kind": "Layer",
+        "module": True,
+        "times": 12,
+        "names": [f"{name}.{i}" for i in range(12)],
+        "chain": [[0, 0]],
+    }
     root = w.body(
         [{"body": stem, "name": "stem", "kind": "Stem", "module": True}, repeated, w.op("mystery", x, None, external=True), w.op("linear", x, cost, ("weight",))],
         [[-1, 0, 0, 0, x], [0, 0, 1, 0, x], [1, 0, 2, 0, x], [2, 0, 3, 0, x], [3, 0, -2, 0, x]], [{"type": x, "name": "x"}], [{"type": x, "name": "out"}],
@@ -139,7 +160,12 @@ def small(title: str = "small", name: str = "layers") -> Node:
     ops = w.data["bodies"][root]["ops"]
     return w.finish(
         root,
-        predicted={"device": "h100", "seconds": ops * 1e-6, "each": [1e-6] * ops, "roofline": {"flops": 6.7e13, "bytes": 3.3e12}},
+        predicted={
+            "device": "h100",
+            "seconds": ops * 1e-6,
+            "each": [1e-6] * ops,
+            "roofline": {"flops": 6.7e13, "bytes": 3.3e12},
+        },
         partial={"mystery": 1},
     )
 
@@ -166,7 +192,9 @@ def flat(count: int, part: int = 40, seed: int = 1) -> Node:
     x = w.type("f32[1 64]", "f32[b 64]", bytes_)
     costs = [w.cost(w.formula(64 * k, "b"), bytes_) for k in range(1, 20)]
     names = ["add", "multiply", "relu", "linear", "softmax", "permute", "layer_norm", "exp"]
-    edges = [(max(0, i - 1 - int(rng.expovariate(0.15))), i) for i in range(1, count) for _ in range(rng.choice((1, 1, 2)))]
+    edges = [
+        (max(0, i - 1 - int(rng.expovariate(0.15))), i) for i in range(1, count) for _ in range(rng.choice((1, 1, 2)))
+    ]
     level: list[Node] = [w.op(rng.choice(names), x, rng.choice(costs)) for _ in range(count)]
     links = sorted(set(edges))
     depth = 0
@@ -196,7 +224,9 @@ def flat(count: int, part: int = 40, seed: int = 1) -> Node:
         if len(groups) == 1:
             return w.finish(bodies[0])
         depth += 1
-        level = [{"body": body, "name": f"part {i + 1} of {len(groups)}", "kind": "part"} for i, body in enumerate(bodies)]
+        level = [
+            {"body": body, "name": f"part {i + 1} of {len(groups)}", "kind": "part"} for i, body in enumerate(bodies)
+        ]
         links = sorted(outer)
 
 
@@ -211,7 +241,21 @@ def hostile() -> Node:
             return {k: poison(v, k) for k, v in value.items()}
         if isinstance(value, list):
             return [poison(v, key) for v in value]
-        texts = {"title", "name", "names", "kind", "text", "made", "axes", "texts", "op", "weights", "source", "stride", "causal"}
+        texts = {
+            "title",
+            "name",
+            "names",
+            "kind",
+            "text",
+            "made",
+            "axes",
+            "texts",
+            "op",
+            "weights",
+            "source",
+            "stride",
+            "causal",
+        }
         return HOSTILE + value if isinstance(value, str) and key in texts else value
 
     data = poison(small())

@@ -61,7 +61,7 @@ function closed(item: Item, look: Look): Size {
   const lines = [item.subtitle, look.note(item)].filter((line) => line).map((line) => cut(line, WIDEST - 32, SMALL));
   const badge = item.count > 1 ? width(`× ${item.count}`, FONT) + 22 : 0;
   const widest = Math.max(width(title, FONT) + badge + (item.block ? 16 : 0), ...lines.map((line) => width(line, SMALL)));
-  return { w: Math.ceil(Math.max(96, widest + 30) * grown), h: Math.ceil((26 + 15 * lines.length + (lines.length ? 4 : 4)) * grown), lines, title };
+  return { w: Math.ceil(Math.max(96, widest + 30) * grown), h: Math.ceil((27 + 15 * lines.length) * grown), lines, title };
 }
 
 /** A value at the edge of a block: of the network a box with its name, of blocks a dot. */

@@ -41,7 +41,7 @@ export function place(request: Request): Placed {
     rankdir: request.across ? "LR" : "TB",
     nodesep: 24,
     edgesep: 14,
-    ranksep: request.across ? 50 : 30,
+    ranksep: request.across ? 50 : 22,
     ranker: request.nodes.length > 400 ? "longest-path" : "network-simplex",
   });
   graph.setDefaultEdgeLabel(() => ({}));

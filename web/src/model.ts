@@ -280,3 +280,28 @@ function common(names: string[]): string {
   while (length < names[0].length && names.every((name) => name[length] === names[0][length])) length++;
   return `${names[0].slice(0, length)}…`;
 }
+
+/** The item of a module path (`model.layers.30.mlp`), and which repetitions that goes through; null if there is none. */
+export function resolve(model: Model, path: string): { item: Item; instances: [Item, number][] } | null {
+  let item = model.root;
+  let rest = path;
+  const instances: [Item, number][] = [];
+  for (;;) {
+    let next: { item: Item; k: number; left: string } | null = null;
+    const todo = [...model.children(item)];
+    for (let i = 0; i < todo.length && !next; i++) {
+      const child = todo[i];
+      if (child.block && !child.raw.module) todo.push(...model.children(child)); // found by structure: no step of the path
+      else if (!child.raw.name) continue;
+      (child.raw.names ?? [child.raw.name ?? ""]).forEach((name, k) => {
+        if (name && child.raw.name && (rest === name || rest.startsWith(`${name}.`))) next = { item: child, k, left: rest.slice(name.length + 1) };
+      });
+    }
+    const step = next as { item: Item; k: number; left: string } | null;
+    if (!step) return null;
+    item = step.item;
+    if (item.count > 1) instances.push([item, step.k]);
+    if (!step.left || !item.block) return { item, instances };
+    rest = step.left;
+  }
+}

@@ -74,7 +74,7 @@ export class Roofline {
     const { item } = dot;
     const on = store.selected === item;
     const name = `${store.model.modulePath(item)} ${item.title}: ${quantity(dot.flops, "FLOPs")}, ${quantity(dot.x)} for each byte`;
-    return s("circle", { class: `point k-${item.kind}${on ? " on" : ""}`, cx, cy, r: on ? 7 : 4.5, role: "button", "aria-label": name, "aria-pressed": String(on), tabindex: large ? 0 : -1,
+    return s("circle", { class: `point k-${item.kind}${on ? " on" : ""}`, cx, cy, r: on ? 7 : 4.5, role: "button", "aria-pressed": String(on), tabindex: large ? 0 : -1,
       click: () => store.reveal(item),
       keydown: (event: KeyboardEvent) => {
         if (event.key === "Enter" || event.key === " ") {

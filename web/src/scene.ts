@@ -196,7 +196,7 @@ export class Scene {
     const element = s("g", {
       class: `box k-${item.kind} ${paint.classes}${box.open ? " open" : ""}${on ? " on" : ""}${item.count > 1 ? " many" : ""}`,
       transform: `translate(${box.x} ${box.y})`, role: "treeitem", tabindex: -1, "data-id": item.id, "data-path": item.path,
-      "aria-label": paint.label, "aria-level": box.depth, "aria-selected": String(on), "aria-expanded": item.block ? String(box.open) : null,
+      "aria-level": box.depth, "aria-selected": String(on), "aria-expanded": item.block ? String(box.open) : null,
       click: (event: MouseEvent) => {
         event.stopPropagation();
         if (!this.viewport.moved) this.actions.click(item, !box.open || event.offsetY < 0 || this.head(event, box));
@@ -205,6 +205,7 @@ export class Scene {
       keydown: (event: KeyboardEvent) => this.actions.key(event, box),
     });
     element.style.setProperty("--heat", `${((paint.heat ?? 0) * 100).toFixed(1)}%`);
+    element.append(s("title", {}, paint.label));
     const { w, h } = box;
     if (item.count > 1 && !box.open) for (const d of [8, 4]) element.append(s("rect", { class: "behind", x: d, y: d, width: w, height: h, rx: 7 }));
     element.append(s("rect", { class: "body", width: w, height: h, rx: box.open ? 10 : 7 }));

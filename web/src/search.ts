@@ -1,6 +1,6 @@
 // Finds by name, op, class, axis or shape; every word must be somewhere in what is known of an item.
 import { h, replace } from "./dom";
-import type { Item } from "./model";
+import { resolve, type Item } from "./model";
 import type { Store } from "./state";
 import { walk } from "./walk";
 
@@ -16,6 +16,7 @@ export class Search {
   private items: Item[] | null = null;
   private texts: string[] = [];
   private found: Item[] = [];
+  private instances: [Item, number][] = []; // of the first that was found
   private at = -1;
 
   constructor(private store: Store, private chosen: (item: Item) => void) {
@@ -29,14 +30,14 @@ export class Search {
     const { model } = this.store;
     const { raw } = item;
     const types = item.block ? [...item.block.inputs, ...item.block.outputs].map((port) => port.type) : [...(raw.out ?? []), ...(raw.b?.out ?? [])];
-    const parts = [model.modulePath(item), raw.name, raw.kind, ...(raw.names ?? []).slice(0, 200), model.opKind(item)?.op, item.subtitle, raw.made, raw.text, ...(raw.weights ?? [])];
+    const parts = [raw.name, raw.kind, ...(raw.names ?? []).slice(0, 200), model.opKind(item)?.op, item.subtitle, raw.made, raw.text, ...(raw.weights ?? [])];
     if (item.state !== "same") parts.push(`state:${item.state}`);
     for (const type of new Set(types)) parts.push(model.type(type).axes, model.type(type).numbers);
     return parts.filter((part) => part).join(" \n").toLowerCase();
   }
 
   private look(): void {
-    const words = this.input.value.toLowerCase().split(/\s+/).filter((word) => word);
+    const words = this.input.value.toLowerCase().split(/\s+/).filter((word) => word).slice(0, 20);
     if (!words.length) {
       this.close();
       return;
@@ -45,19 +46,26 @@ export class Search {
       this.items = walk(this.store.model);
       this.texts = this.items.map((item) => this.text(item));
     }
-    // What the whole query is part of comes before what only has all its words.
+    // A word may be that of a block around, if another is the item's own; items that have all words come first, names before types.
     const whole = words.join(" ");
-    const exact: Item[] = [];
-    const rest: Item[] = [];
-    let count = 0;
+    const ranks: [Item[], Item[], Item[]] = [[], [], []];
+    const around = new Map<Item, number>();
+    const all = (1 << words.length) - 1;
     for (let i = 0; i < this.items.length; i++) {
-      if (!words.every((word) => this.texts[i].includes(word))) continue;
-      count++;
-      (this.items[i].title.toLowerCase().includes(whole) || this.texts[i].startsWith(whole) ? exact : rest).push(this.items[i]);
+      const item = this.items[i];
+      let own = 0;
+      words.forEach((word, j) => (own |= this.texts[i].includes(word) ? 1 << j : 0));
+      const has = own | (item.parent ? (around.get(item.parent) ?? 0) : 0);
+      if (item.block) around.set(item, has);
+      if (!own || has !== all) continue;
+      ranks[own !== all ? 2 : item.title.toLowerCase().includes(whole) ? 0 : 1].push(item);
     }
-    this.found = [...exact, ...rest].slice(0, MOST);
+    const named = resolve(this.store.model, this.input.value.trim());
+    this.instances = named?.instances ?? [];
+    const found = [...new Set([...(named ? [named.item] : []), ...ranks.flat()])];
+    this.found = found.slice(0, MOST);
     this.at = this.found.length ? 0 : -1;
-    this.draw(count);
+    this.draw(found.length);
   }
 
   private draw(count: number): void {
@@ -97,6 +105,7 @@ export class Search {
   private take(i: number): void {
     const item = this.found[i];
     this.close();
+    if (i === 0) for (const [one, k] of this.instances) this.store.setInstance(one, k);
     this.chosen(item);
   }
 

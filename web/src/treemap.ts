@@ -35,7 +35,7 @@ export class Treemap {
     const on = store.selected === item;
     const name = `${item.title}: ${value}, ${percent(share)}`;
     const inner = !node.children;
-    const g = s("g", { class: `cell k-${item.kind}${on ? " on" : ""}${inner ? " leaf" : ""}`, transform: `translate(${node.x0} ${node.y0})`, role: "button", "aria-label": name, "aria-pressed": String(on), tabindex: share > 0.02 || on ? 0 : -1,
+    const g = s("g", { class: `cell k-${item.kind}${on ? " on" : ""}${inner ? " leaf" : ""}`, transform: `translate(${node.x0} ${node.y0})`, role: "button", "aria-pressed": String(on), tabindex: share > 0.02 || on ? 0 : -1,
       click: (event: Event) => {
         event.stopPropagation();
         store.reveal(item);

@@ -47,7 +47,7 @@ export class Viewport {
   fit(scene: { w: number; h: number }, least = LEAST): void {
     const { w, h } = this.size;
     const margin = Math.min(24, w / 20);
-    const k = Math.max(least, Math.min(1.25, (w - 2 * margin) / scene.w, (h - 2 * margin) / scene.h));
+    const k = Math.max(least, Math.min(Math.max(1.25, Math.min(2.2, w / 1300)), (w - 2 * margin) / scene.w, (h - 2 * margin) / scene.h));
     const tall = scene.h * k > h - 2 * margin;
     this.set({ k, x: (w - scene.w * k) / 2, y: tall ? margin : (h - scene.h * k) / 2 });
   }
