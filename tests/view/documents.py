@@ -123,40 +123,40 @@ def small(title: str = "small", name: str = "layers") -> Node:
     text = w.entry("texts", "body of a composite\n%1 = multiply(%0, %0)")
     source = w.entry("texts", "model.py:17")
     port: Node = {"type": x}
-    linear = w.op("linear", x, cost, ("weight",), source=source, made="aten.linear.default")
-    attention = w.body(
-        [linear, w.op("attention", x, square, text=text, attributes={"causal": "True"}), w.op("linear", x, cost, ("weight",))],
-        [[-1, 0, 0, 0, x], [0, 0, 1, 0, x], [1, 0, 2, 0, x], [2, 0, -2, 0, x]], [port], [port],
-    )  # fmt: skip
-    mlp = w.body(
-        [w.op("linear", x, cost, ("weight",)), w.op("gelu", x, cost), w.op("linear", x, cost, ("weight",))],
-        [[-1, 0, 0, 0, x], [0, 0, 1, 0, x], [1, 0, 2, 0, x], [2, 0, -2, 0, x]], [port], [port],
-    )  # fmt: skip
+    linear = w.op("linear", x, cost, ("weight",))
     norm = w.op("layer_norm", x, cost, ("weight",))
-    layer = w.body(
-        [norm, {"body": attention, "name": "attn", "kind": "Attention", "module": True}, w.op("add", x, cost),
-         norm, {"body": mlp, "name": "mlp", "kind": "MLP", "module": True}, w.op("add", x, cost)],
-        [[-1, 0, 0, 0, x], [0, 0, 1, 0, x], [-1, 0, 2, 0, x], [1, 0, 2, 1, x], [2, 0, 3, 0, x], [3, 0, 4, 0, x],
-         [2, 0, 5, 0, x], [4, 0, 5, 1, x], [5, 0, -2, 0, x]], [port], [port],
-    )  # fmt: skip
-    stem = w.body(
+    add = w.op("add", x, cost)
+    sourced = w.op("linear", x, cost, ("weight",), source=source, made="aten.linear.default")
+    inner = w.op("attention", x, square, text=text, attributes={"causal": "True"})
+
+    def chain(items: list[Node], inputs: list[Node], outputs: list[Node]) -> int:
+        edges = [[i - 1, 0, i, 0, x] for i in range(len(items))] + [[len(items) - 1, 0, -2, 0, x]]
+        return w.body(items, edges, inputs, outputs)
+
+    def module(body: int, name: str, kind: str, **more: Any) -> Node:
+        return {"body": body, "name": name, "kind": kind, "module": True, **more}
+
+    attention = chain([sourced, inner, linear], [port], [port])
+    mlp = chain([linear, w.op("gelu", x, cost), linear], [port], [port])
+    stem = chain(
         [w.op("convolution", x, cost, ("weight",), attributes={"stride": "(2, 2)"}), w.op("relu", x, cost)],
-        [[-1, 0, 0, 0, x], [0, 0, 1, 0, x], [1, 0, -2, 0, x]], [port], [port],
-    )  # fmt: skip
-    repeated = {
-        "body": layer,
-        "name": f"{name}.0-11",
-        "kind": "Layer",
-        "module": True,
-        "times": 12,
-        "names": [f"{name}.{i}" for i in range(12)],
-        "chain": [[0, 0]],
-    }
-    root = w.body(
-        [{"body": stem, "name": "stem", "kind": "Stem", "module": True}, repeated, w.op("mystery", x, None, external=True), w.op("linear", x, cost, ("weight",))],
-        [[-1, 0, 0, 0, x], [0, 0, 1, 0, x], [1, 0, 2, 0, x], [2, 0, 3, 0, x], [3, 0, -2, 0, x]], [{"type": x, "name": "x"}], [{"type": x, "name": "out"}],
-    )  # fmt: skip
-    w.data["conditions"].append({"formula": w.formula(1, "s"), "is": "positive", "why": "never"})
+        [port],
+        [port],
+    )
+    wires = [(-1, 0), (0, 1), (-1, 2), (1, 2), (2, 3), (3, 4), (2, 5), (4, 5), (5, -2)]
+    layer = w.body(
+        [norm, module(attention, "attn", "Attention"), add, norm, module(mlp, "mlp", "MLP"), add],
+        [[a, 0, b, int((a, b) in ((1, 2), (4, 5))), x] for a, b in wires],
+        [port],
+        [port],
+    )
+    names = [f"{name}.{i}" for i in range(12)]
+    repeated = module(layer, f"{name}.0-11", "Layer", times=12, names=names, chain=[[0, 0]])
+    root = chain(
+        [module(stem, "stem", "Stem"), repeated, w.op("mystery", x, None, external=True), linear],
+        [{"type": x, "name": "x"}],
+        [{"type": x, "name": "out"}],
+    )
     ops = w.data["bodies"][root]["ops"]
     return w.finish(
         root,

@@ -272,6 +272,7 @@ export interface Metric {
   of(item: Item, side?: 0 | 1): Amount;
   show(value: number): string;
   additive: boolean; // what is in a box adds up to it
+  difference?: boolean; // of two networks
 }
 
 const both = (a: Amount, b: Amount, join: (x: number, y: number) => number): Amount => ({
@@ -301,10 +302,12 @@ export function metrics(model: Model, costs: Costs): Metric[] {
       id: "intensity", name: "arithmetic intensity", additive: false, show: (x) => `${quantity(x)} FLOPs/B`,
       of: (item, side) => both(column("flops")(item, side), traffic(moved)(item, side), (x, y) => (y ? x / y : 0)),
     },
-    model.compared && {
-      id: "difference", name: "difference, B − A", additive: true, show: (x) => `${x > 0 ? "+" : x < 0 ? "−" : ""}${quantity(Math.abs(x), "FLOPs")}`,
-      of: (item) => both(column("flops")(item, 0), column("flops")(item, 1), (x, y) => y - x),
-    },
   ];
-  return all.filter((metric): metric is Metric => !!metric);
+  const found = all.filter((metric): metric is Metric => !!metric);
+  const differences = found.filter((metric) => metric.additive).map((metric): Metric => ({
+    id: `difference-${metric.id}`, name: `${metric.name}, B − A`, additive: true, difference: true,
+    show: (x) => `${x > 0 ? "+" : x < 0 ? "−" : ""}${metric.show(Math.abs(x))}`,
+    of: (item) => both(metric.of(item, 0), metric.of(item, 1), (x, y) => y - x),
+  }));
+  return model.compared ? [...found, ...differences] : found;
 }

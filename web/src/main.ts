@@ -13,10 +13,11 @@ import { Store } from "./state";
 import { Table } from "./table";
 import { Timeline } from "./timeline";
 import { Treemap } from "./treemap";
+import { walk } from "./walk";
 
 const KEYS: [string, string][] = [
   ["arrows", "to the next box"], ["Enter", "open or close a block"], ["Backspace", "to the block around"], ["/", "search"], ["+ −", "zoom"],
-  ["0 or f", "fit all"], ["Shift + arrows", "pan"], ["p", "the panel"], ["1 … 5", "timeline, treemap, roofline, table, sizes"], ["a", "open or close all"], ["?", "this help"], ["Esc", "close"],
+  ["0 or f", "fit all"], ["Shift + arrows", "pan"], ["p", "the panel"], ["1 … 5", "timeline, treemap, roofline, table, sizes"], ["a", "open or close all"], ["n", "the next change, of two networks"], ["?", "this help"], ["Esc", "close"],
 ];
 
 class Page {
@@ -63,7 +64,7 @@ class Page {
     const { store } = this;
     if (location.hash.length > 1) store.go(location.hash);
     else {
-      if (store.model.compared) store.heat = "difference";
+      if (store.model.compared) store.heat = "difference-flops";
       for (const path of store.model.data.open ?? []) {
         const item = store.model.at(path.join("."));
         for (const one of item ? store.model.trail(item) : []) if (one.parent && one.block) store.open.add(one.id);
@@ -135,6 +136,19 @@ class Page {
     if (innerWidth < 760) this.app.classList.add("no-panel");
   }
 
+  /** The next op that only one network has, or that changed. */
+  private nextChange(): void {
+    const { model, selected } = this.store;
+    const items = walk(model);
+    const from = selected ? items.indexOf(selected) : -1;
+    for (let i = 1; i <= items.length; i++) {
+      const item = items[(from + i + items.length) % items.length];
+      if (item.state === "same" || (item.block && item.state === "changed" && !item.raw.changes?.length)) continue;
+      this.reveal(item);
+      return;
+    }
+  }
+
   private panelSwitch(): void {
     this.app.classList.toggle("no-panel");
     this.resized();
@@ -186,7 +200,7 @@ class Page {
         ? h("span", { "aria-current": "location" }, item.title)
         : h("button", { type: "button", class: "link", click: () => (item.parent ? this.reveal(item) : (store.select(null), this.diagram.fit())) }, item.title))));
     }
-    if (changes.has("selected") && store.selected && innerWidth < 760 && !this.diagram.byKey) this.app.classList.remove("no-panel");
+    if (changes.has("selected") && store.selected && innerWidth < 760 && !store.selected.block && !this.diagram.byKey) this.app.classList.remove("no-panel");
     if (changes.has("tab")) this.showTab();
     else this.plots.find((plot) => plot.id === store.tab)?.show();
     this.address();
@@ -233,6 +247,7 @@ class Page {
     else if (event.key === "p") this.panelSwitch();
     else if (event.key === "a") this.all();
     else if (event.key === "?") this.help.showModal();
+    else if (event.key === "n" && this.store.model.compared) this.nextChange();
     else if (event.key === "Escape" && this.store.tab) this.tab(this.store.tab);
     else if (plot) this.tab(plot.id);
     else return;

@@ -7,6 +7,7 @@ import type { Histogram, Network, Parameter } from "./schema";
 import type { Store } from "./state";
 
 const SHOWN = 60; // rows of a list before `more`
+const PORTS = 12;
 
 function section(title: string, ...content: Content[]): HTMLElement {
   return h("section", {}, h("h3", {}, title), content);
@@ -69,9 +70,21 @@ export class Panel {
       this.place(item),
       op?.attributes && Object.keys(op.attributes).length ? section("Attributes", facts(Object.entries(op.attributes).map(([name, value]) => [name, h("code", {}, value)]))) : null,
       item.raw.text ? section("Text", h("pre", { tabindex: 0 }, item.raw.text)) : null,
+      item.block ? section("Body", h("pre", { tabindex: 0 }, this.body(item))) : null,
       this.parameters(item),
       op && op.text !== undefined && op.text !== null ? section("Body", h("pre", { tabindex: 0 }, model.data.texts[op.text])) : null,
     ];
+  }
+
+  /** What a block holds, a line an item. */
+  private body(item: Item): string {
+    const { model } = this.store;
+    const lines = model.children(item).slice(0, 400).map((one, i) => {
+      const types = one.block ? one.block.outputs.map((port) => port.type) : (one.raw.out ?? []);
+      const says = one.block ? `${one.title}${one.count > 1 ? ` × ${one.count}` : ""}${one.subtitle ? `  ${one.subtitle}` : ""}` : (one.raw.text ?? one.title);
+      return `%${i}  ${types.slice(0, 3).map((type) => model.type(type).axes).join(", ")}${types.length > 3 ? ", …" : ""}  ${says}`;
+    });
+    return lines.join("\n");
   }
 
   private state(item: Item): HTMLElement | null {
@@ -101,8 +114,16 @@ export class Panel {
       const out = item.raw.out ?? [];
       return section(out.length > 1 ? "Results" : "Result", h("ul", { class: "plain" }, out.map((type) => h("li", {}, one(type)))));
     }
-    const ports = (title: string, list: { type: number; name?: string }[]) =>
-      list.length ? [h("h4", {}, title), h("ul", { class: "plain" }, list.slice(0, SHOWN).map((port) => h("li", {}, port.name ? `${port.name}  ` : "", one(port.type)))), list.length > SHOWN ? h("p", { class: "small" }, `and ${list.length - SHOWN} more`) : null] : null;
+    const ports = (title: string, list: { type: number; name?: string }[]) => {
+      const rows: { port: { type: number; name?: string }; count: number }[] = [];
+      for (const port of list) {
+        const last = rows[rows.length - 1];
+        if (last && !port.name && !last.port.name && last.port.type === port.type) last.count++;
+        else rows.push({ port, count: 1 });
+      }
+      const shown = rows.slice(0, PORTS).map(({ port, count }) => h("li", {}, port.name ? `${port.name}  ` : "", one(port.type), count > 1 ? ` × ${count}` : ""));
+      return rows.length ? [h("h4", {}, title), h("ul", { class: "plain" }, shown), rows.length > PORTS ? h("p", { class: "small" }, `and ${rows.length - PORTS} more`) : null] : null;
+    };
     return section("Values", ports("in", item.block.inputs), ports("out", item.block.outputs));
   }
 
@@ -111,7 +132,7 @@ export class Panel {
     const { model, costs } = store;
     const sides: (0 | 1)[] = model.compared ? [0, 1] : [0];
     const head = model.compared ? h("tr", {}, h("th", { scope: "col" }, "of"), h("th", { scope: "col" }, "A"), h("th", { scope: "col" }, "B")) : h("tr", {}, h("th", { scope: "col" }, "of"), h("th", { scope: "col" }, "this"), h("th", { scope: "col" }, "share"));
-    const rows = store.metrics.filter((metric) => metric.id !== "difference").map((metric) => {
+    const rows = store.metrics.filter((metric) => !metric.difference).map((metric) => {
       const values = sides.map((side) => metric.of(item, side));
       const whole = metric.additive ? metric.of(model.root) : null;
       const share = whole?.value && values[0].value !== null ? percent(values[0].value / whole.value) : "";

@@ -236,6 +236,7 @@ export class Scene {
     element.append(s("text", { x: 16, y: top, class: "title" }, box.title));
     box.lines.forEach((line, i) => element.append(s("text", { x: 16, y: top + 16 + 15 * i, class: "line" }, line)));
     if (item.count > 1) element.append(s("text", { class: "badge", x: w - 10, y: top, "text-anchor": "end" }, `× ${item.count}`));
+    else if (item.raw.differs) element.append(s("text", { class: "badge", x: w - 12, y: top, "text-anchor": "end" }, "≠"));
     else if (item.block) element.append(s("path", { class: "sign", d: `M${w - 18} ${top - 8}l4 4l-4 4` }));
   }
 }

@@ -47,9 +47,10 @@ export class Viewport {
   fit(scene: { w: number; h: number }, least = LEAST): void {
     const { w, h } = this.size;
     const margin = Math.min(24, w / 20);
-    const k = Math.max(least, Math.min(Math.max(1.25, Math.min(2.2, w / 1300)), (w - 2 * margin) / scene.w, (h - 2 * margin) / scene.h));
-    const tall = scene.h * k > h - 2 * margin;
-    this.set({ k, x: (w - scene.w * k) / 2, y: tall ? margin : (h - scene.h * k) / 2 });
+    const [above, below] = [38, 34]; // where the crumbs and the legend are
+    const free = h - above - below;
+    const k = Math.max(least, Math.min(Math.max(1.25, Math.min(2.2, w / 1300)), (w - 2 * margin) / scene.w, free / scene.h));
+    this.set({ k, x: (w - scene.w * k) / 2, y: above + Math.max(0, (free - scene.h * k) / 2) });
   }
 
   /** Pans no further than needed to show the rectangle (of the scene). */
