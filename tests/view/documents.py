@@ -66,11 +66,11 @@ class Writer:
         bodies = self.data["bodies"]
         ops = sum(item.get("times", 1) * bodies[item["body"]]["ops"] if "body" in item else 1 for item in items)
         slots = sum(
-            item.get("times", 1) * bodies[item["body"]]["slots"] if "body" in item else len(item.get("weights", ()))
+            item.get("times", 1) * bodies[item["body"]]["slots"][0] if "body" in item else len(item.get("weights", ()))
             for item in items
         )
         bodies.append(
-            {"inputs": inputs, "outputs": outputs, "items": items, "edges": edges, "ops": ops, "slots": slots}
+            {"inputs": inputs, "outputs": outputs, "items": items, "edges": edges, "ops": ops, "slots": [slots]}
         )
         return len(bodies) - 1
 
@@ -78,7 +78,7 @@ class Writer:
         ops = self.data["bodies"][root]["ops"]
         activation = self.formula(4096, self.axes[0])
         self.data["root"] = root
-        slots = self.data["bodies"][root]["slots"]
+        (slots,) = self.data["bodies"][root]["slots"]
         self.data["networks"] = [
             {
                 "name": self.data["title"],
@@ -176,6 +176,8 @@ def compared() -> Node:
     (first,) = data["networks"]
     data["networks"] = [first, {**first, "name": "other"}]
     root = data["bodies"][data["root"]]
+    for body in data["bodies"]:
+        body["slots"] = body["slots"] * 2
     root["items"][2]["state"] = "a"
     root["items"][3] |= {"state": "changed", "changes": ["attributes.bias: True -> False"], "b": {"cost": None}}
     root["items"][0]["state"] = "changed"

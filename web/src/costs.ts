@@ -176,7 +176,7 @@ export class Costs {
   parameters(item: Item, side: 0 | 1 = 0): { count: number; bytes: number } {
     const { data } = this.model;
     const slots = data.networks[side]?.slots;
-    const range = this.model.range(item);
+    const range = this.model.range(item, side);
     const key = `${side}:${range.slot}:${range.slots}`;
     const known = this.parameterSums.get(key);
     if (known) return known;

@@ -21,6 +21,7 @@ export class Diagram {
   private most = 0; // the highest heat in the picture
   private run = 0;
   private placed = false;
+  private fitting = true;
   private waiting: (() => void)[] = [];
   private anchor: Item | null = null;
 
@@ -57,9 +58,10 @@ export class Diagram {
     this.store.changed("view");
   }
 
+  /** All of the picture, in columns that suit the screen as it is now. */
   fit(): void {
-    const { root } = this.scene;
-    if (root) this.viewport.fit(root);
+    this.fitting = true;
+    this.store.changed("open");
   }
 
   focus(item: Item | null): void {
@@ -97,7 +99,7 @@ export class Diagram {
     const run = ++this.run;
     const metric = store.metric();
     const measure = store.measure();
-    const anchor = this.anchor;
+    const { anchor, fitting } = this;
     this.anchor = null;
     const scale = this.scales();
     const root = await this.geometry.boxes({
@@ -109,7 +111,7 @@ export class Diagram {
         if (value === null) return "not counted";
         return value ? `${partial ? "≥ " : ""}${measure.show(value)}` : "";
       },
-    });
+    }, fitting ? this.viewport.free : null);
     if (run !== this.run) return; // something was opened meanwhile: that picture is on its way
     const before = anchor && this.scene.find(String(anchor.id));
     this.scene.root = root;
@@ -121,9 +123,12 @@ export class Diagram {
       this.viewport.view.x -= (now.x + middle - before.x) * k;
       this.viewport.view.y -= (now.y - before.y) * k;
     }
+    if (fitting) {
+      this.fitting = false;
+      this.viewport.fit(root, this.placed ? undefined : 0.45);
+    }
     if (!this.placed) {
       this.placed = true;
-      this.viewport.fit(root, 0.45);
       this.element.dataset.ready = "1";
       performance.mark("tdagger-first");
     }
@@ -178,7 +183,7 @@ export class Diagram {
     const metric = store.metric();
     const states = store.model.compared ? ["a", "b", "changed"].map((state) => h("li", {}, h("span", { class: `swatch st-${state}` }), state === "changed" ? "changed" : `only in ${state.toUpperCase()}`)) : [];
     if (metric) {
-      replace(element, h("ul", {}, states, h("li", {}, h("span", { class: "ramp" }), `${metric.name}: none to ${metric.show(this.most)}`), h("li", {}, h("span", { class: "swatch none" }), "not counted")));
+      replace(element, h("ul", {}, states, h("li", {}, h("span", { class: `ramp${metric.difference ? " two" : ""}` }), metric.difference ? `${metric.name}: ${metric.show(-this.most)} to ${metric.show(this.most)}` : `${metric.name}: none to ${metric.show(this.most)}`), h("li", {}, h("span", { class: "swatch none" }), "not counted")));
       return;
     }
     const seen = new Set(this.scene.all().map((box) => box.item?.kind));

@@ -1,5 +1,6 @@
 // From the blocks that are open to boxes with places: every open block is laid out by itself (see layout.ts), innermost first, and what
 // did not change is taken from before.
+import { choose, wrap, type Columns } from "./columns";
 import { cut, FONT, MONO, SMALL, width } from "./dom";
 import type { Placed, Point, Request } from "./layout";
 import type { Content, Item, Link, Model } from "./model";
@@ -82,13 +83,16 @@ function labelOf(link: Link, model: Model): { text: string; full: string; wide: 
 /** Layouts that are known, by block; one per page. */
 export class Geometry {
   private known = new Map<number, Known>();
+  private columns: Columns = new Map();
 
   constructor(private model: Model) {}
 
-  /** The boxes of the whole picture, at (0, 0). */
-  async boxes(look: Look): Promise<Box> {
+  /** The boxes of the whole picture, at (0, 0); where a room is given, in the columns that fit it best, else in those of before. */
+  async boxes(look: Look, room: { w: number; h: number } | null): Promise<Box> {
     const root = this.model.root;
     const box = await this.inside(root, look, 0);
+    if (room) this.columns = look.across ? new Map() : choose(box, room);
+    wrap(box, this.columns);
     shift(box, 0, 0);
     join(box, look.across);
     return box;

@@ -112,8 +112,7 @@ class Page {
       this.button("Fit all", this.icon("M2 6V2h4 M10 2h4v4 M14 10v4h-4 M6 14H2v-4"), () => diagram.fit(), "fit"),
       this.button("Across or down", this.icon("M3 8h9 M9 4.5L12.5 8L9 11.5"), () => {
         store.across = !store.across;
-        store.changed("open");
-        diagram.after(() => diagram.fit());
+        diagram.fit();
       }, "across"),
       this.button("Open or close all", this.icon("M2 4l3 3l3-3 M2 9l3 3l3-3 M11 4h4 M11 8h4 M11 12h4"), () => this.all(), "all"));
     const nav = h("nav", { "aria-label": "Where" }, this.crumbs);
@@ -169,8 +168,7 @@ class Page {
         todo.push(...store.model.children(item));
       }
     }
-    store.changed("open");
-    this.diagram.after(() => this.diagram.fit());
+    this.diagram.fit();
   }
 
   private tab(id: string): void {

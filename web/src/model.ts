@@ -59,13 +59,19 @@ function kindOf(raw: RawItem, op: OpKind | null): string {
   return SOURCES.test(name) ? "index" : "elementwise";
 }
 
+/** How many parameters an op reads in network A or B. */
+function weights(raw: RawItem, side: 0 | 1): number {
+  if (raw.state === (side ? "a" : "b")) return 0;
+  return (side ? (raw.b?.weights ?? raw.weights) : raw.weights)?.length ?? 0;
+}
+
 export class Model {
   readonly root: Item;
   readonly items: Item[] = [];
   private byPath = new Map<string, Item>();
   private children_ = new Map<Item, Item[]>();
   private contents = new Map<Item, Content>();
-  private starts_ = new Map<Body, { ops: number[]; slots: number[] }>();
+  private starts_ = new Map<Body, { ops: number[]; slots: [number[], number[]] }>();
   /** Which of the repetitions is looked at, by item; 0 where not said. */
   instance = new Map<number, number>();
 
@@ -149,17 +155,20 @@ export class Model {
   }
 
   /** First numbers of the ops and of the slots of a body's items, from the body's own first. */
-  starts(body: Body): { ops: number[]; slots: number[] } {
+  starts(body: Body): { ops: number[]; slots: [number[], number[]] } {
     let found = this.starts_.get(body);
     if (!found) {
-      found = { ops: [], slots: [] };
-      let [op, slot] = [0, 0];
+      found = { ops: [], slots: [[], []] };
+      let op = 0;
+      const slot: [number, number] = [0, 0];
       for (const raw of body.items) {
-        found.ops.push(op);
-        found.slots.push(slot);
         const inner = raw.body === undefined ? null : this.data.bodies[raw.body];
+        found.ops.push(op);
         op += inner ? (raw.times ?? 1) * inner.ops : 1;
-        slot += inner ? (raw.times ?? 1) * inner.slots : (raw.weights?.length ?? 0);
+        for (const side of [0, 1] as const) {
+          found.slots[side].push(slot[side]);
+          slot[side] += inner ? (raw.times ?? 1) * (inner.slots[side] ?? 0) : weights(raw, side);
+        }
       }
       this.starts_.set(body, found);
     }
@@ -167,21 +176,21 @@ export class Model {
   }
 
   /** The item's ops and slots in the lists over the opened tree: from, to (all its repetitions), as those around it are looked at. */
-  range(item: Item): { op: number; ops: number; slot: number; slots: number } {
+  range(item: Item, side: 0 | 1 = 0): { op: number; ops: number; slot: number; slots: number } {
     const around = this.trail(item);
     let [op, slot] = [0, 0];
     for (let i = 1; i < around.length; i++) {
       const one = around[i];
       const starts = this.starts((around[i - 1].block as Body));
       op += starts.ops[one.index];
-      slot += starts.slots[one.index];
+      slot += starts.slots[side][one.index];
       const k = this.instance.get(one.id) ?? 0;
       if (one !== item && one.block) {
         op += k * one.block.ops;
-        slot += k * one.block.slots;
+        slot += k * (one.block.slots[side] ?? 0);
       }
     }
-    return { op, slot, ops: item.block ? item.count * item.block.ops : 1, slots: item.block ? item.count * item.block.slots : (item.raw.weights?.length ?? 0) };
+    return { op, slot, ops: item.block ? item.count * item.block.ops : 1, slots: item.block ? item.count * (item.block.slots[side] ?? 0) : weights(item.raw, side) };
   }
 
   /** The op of that number, and which repetition of what is around it. */

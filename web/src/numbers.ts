@@ -28,5 +28,6 @@ export function exact(x: number): string {
 }
 
 export function percent(x: number): string {
+  if (x > 0 && x < 0.0001) return "< 0.01 %";
   return x >= 0.1 ? `${(x * 100).toFixed(0)} %` : `${(x * 100).toPrecision(2)} %`;
 }

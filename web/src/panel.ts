@@ -176,8 +176,8 @@ export class Panel {
 
   private parameters(item: Item): HTMLElement | null {
     const { model, costs } = this.store;
-    const { slot, slots } = model.range(item);
     const side = item.state === "b" ? 1 : 0;
+    const { slot, slots } = model.range(item, side);
     const numbers = model.data.networks[side]?.slots?.slice(slot, slot + slots) ?? [];
     const found = [...new Set(numbers)].map((number) => model.data.parameters[number]).filter((one): one is Parameter => !!one);
     if (!found.length) return null;

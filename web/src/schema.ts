@@ -78,7 +78,7 @@ export interface Body {
   items: RawItem[];
   edges: RawEdge[];
   ops: number;
-  slots: number;
+  slots: number[]; // one number a network
 }
 
 export type State = "same" | "changed" | "a" | "b";

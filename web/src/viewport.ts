@@ -8,6 +8,8 @@ export interface View {
 
 const LEAST = 0.02;
 const MOST = 4;
+const ABOVE = 38; // pixels of the crumbs
+const BELOW = 34; // of the legend
 
 export class Viewport {
   view: View = { x: 0, y: 0, k: 1 };
@@ -43,14 +45,18 @@ export class Viewport {
     this.set({ k, x: x - (x - this.view.x) * ratio, y: y - (y - this.view.y) * ratio });
   }
 
+  /** What the crumbs and the legend leave. */
+  get free(): { w: number; h: number } {
+    const { w, h } = this.size;
+    return { w: w - 2 * Math.min(24, w / 20), h: h - ABOVE - BELOW };
+  }
+
   /** All of the scene, no larger than it is; `least` is the smallest zoom, below which the top is shown and the rest scrolls. */
   fit(scene: { w: number; h: number }, least = LEAST): void {
-    const { w, h } = this.size;
-    const margin = Math.min(24, w / 20);
-    const [above, below] = [38, 34]; // where the crumbs and the legend are
-    const free = h - above - below;
-    const k = Math.max(least, Math.min(Math.max(1.25, Math.min(2.2, w / 1300)), (w - 2 * margin) / scene.w, free / scene.h));
-    this.set({ k, x: (w - scene.w * k) / 2, y: above + Math.max(0, (free - scene.h * k) / 2) });
+    const { w } = this.size;
+    const { w: wide, h: free } = this.free;
+    const k = Math.max(least, Math.min(Math.max(1.25, Math.min(2.2, w / 1300)), wide / scene.w, free / scene.h));
+    this.set({ k, x: (w - scene.w * k) / 2, y: ABOVE + Math.max(0, (free - scene.h * k) / 2) });
   }
 
   /** Pans no further than needed to show the rectangle (of the scene). */
