@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -368,6 +369,50 @@ def test_narrow_and_large_screens(opened, width, height):
     for tab in ("memory", "treemap", "roofline", "table", "sizes"):
         page.locator(f"#tab-{tab}").click()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_page_in_a_frame_of_a_notebook(browser, tmp_path):
+    """A frame with an origin of its own, as notebooks have: no address to keep, and perhaps no worker."""
+    file = tmp_path / "notebook.html"
+    sandbox = '<iframe sandbox="allow-scripts" width="900" height="640" srcdoc="{}"></iframe>'
+    file.write_text(sandbox.format(escape(filled(documents.small()), quote=True)), "utf8")
+    page = browser.new_page()
+    said: list[str] = []
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(f"file://{file}")
+    frame = page.frame_locator("iframe")
+    frame.locator('.box[data-path="1"]').click()
+    frame.locator('.box[data-path="1.0"]').wait_for()
+    page.close()
+    assert said == []
+
+
+def test_a_long_chain_stands_in_columns(opened):
+    data = documents.small()
+    root = data["bodies"][data["root"]]
+    (*_, last) = root["items"]
+    root["items"] += [last] * 12
+    x = root["edges"][0][4]
+    root["edges"] = [[i - 1, 0, i, 0, x] for i in range(16)] + [[15, 0, -2, 0, x]]
+    root["ops"] += 12
+    root["slots"] = [root["slots"][0] + 12]
+    (net,) = data["networks"]
+    net["slots"] += [0] * 12
+    net["predicted"]["each"] += [None] * 12
+    view = opened(data)
+    page = view.page
+    places = [box.bounding_box() for box in page.locator(".box").all()]
+    columns = {round(place["x"] + place["width"] / 2) for place in places}
+    assert 2 <= len(columns) <= 4
+    assert min(place["height"] for place in places) > 30  # as large as it can be read
+    inside = page.locator(".diagram").bounding_box()
+    assert all(place["y"] + place["height"] < inside["y"] + inside["height"] for place in places)
+    before = view.box("15").bounding_box()
+    view.box("15").click()
+    assert view.box("15").bounding_box() == pytest.approx(before, abs=2)  # its border is wider now
+    view.box("1").click()
+    page.wait_for_selector('.box[data-path="1.0"]')
+    assert round(view.box("1").bounding_box()["y"]) == round(places[1]["y"])
 
 
 def test_dark_and_light(opened):
