@@ -147,6 +147,12 @@ export class Model {
     return names.reverse().join(".");
   }
 
+  /** The module path around it, and its own name or op: for lists, where nothing around it is seen. */
+  label(item: Item): { around: string; own: string } {
+    const named = item.block ? item.raw.module : item.raw.name;
+    return { around: this.modulePath(named && item.parent ? item.parent : item), own: item.title };
+  }
+
   /** What is around it, from the network inwards, it last. */
   trail(item: Item): Item[] {
     const found: Item[] = [];

@@ -73,7 +73,8 @@ export class Roofline {
     const { store } = this;
     const { item } = dot;
     const on = store.selected === item;
-    const name = `${store.model.modulePath(item)} ${item.title}: ${quantity(dot.flops, "FLOPs")}, ${quantity(dot.x)} for each byte`;
+    const { around, own } = store.model.label(item);
+    const name = `${around} ${own}: ${quantity(dot.flops, "FLOPs")}, ${quantity(dot.x)} for each byte`;
     return s("circle", { class: `point k-${item.kind}${on ? " on" : ""}`, cx, cy, r: on ? 7 : 4.5, role: "button", "aria-pressed": String(on), tabindex: large ? 0 : -1,
       click: () => store.reveal(item),
       keydown: (event: KeyboardEvent) => {

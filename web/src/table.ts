@@ -76,9 +76,9 @@ export class Table {
       return count ? h("tr", { "aria-hidden": "true" }, cell) : null;
     };
     const rows = this.rows.slice(from, to).map((item, i) => {
-      const path = store.model.modulePath(item.block ? (item.parent ?? item) : item);
+      const { around: path, own } = store.model.label(item);
       return h("tr", { class: store.selected === item ? "on" : "", "aria-rowindex": from + i + 2 },
-        h("td", { class: "name" }, h("button", { type: "button", class: "link", click: () => store.reveal(item) }, path ? h("span", { class: "dim" }, `${path} `) : null, item.title, item.count > 1 ? ` × ${item.count}` : "")),
+        h("td", { class: "name" }, h("button", { type: "button", class: "link", click: () => store.reveal(item) }, path ? h("span", { class: "dim" }, `${path} `) : null, own, item.count > 1 ? ` × ${item.count}` : "")),
         h("td", {}, item.subtitle),
         store.metrics.map((metric) => {
           const { value, partial } = metric.of(item, item.state === "b" ? 1 : 0);

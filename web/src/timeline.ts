@@ -4,7 +4,6 @@ import type { Live } from "./costs";
 import { percent, quantity } from "./numbers";
 import type { Store } from "./state";
 
-const HEIGHT = 150;
 const LEFT = 62;
 const BOTTOM = 20;
 
@@ -36,9 +35,10 @@ export class Timeline {
     if (!live?.bytes.length) return null;
     const w = Math.max(260, Math.min(this.element.clientWidth - 20, 2400) - (this.element.clientWidth > 900 ? 330 : 0));
     const steps = live.bytes.length;
+    const height = Math.max(110, Math.min(420, (this.element.clientHeight || 150) / (model.compared ? 2 : 1) - 8));
     const most = live.peak || 1;
     const x = (step: number) => LEFT + ((w - LEFT - 8) * (step + 0.5)) / steps;
-    const y = (bytes: number) => 8 + (HEIGHT - BOTTOM - 8) * (1 - bytes / most);
+    const y = (bytes: number) => 8 + (height - BOTTOM - 8) * (1 - bytes / most);
     const columns = Math.min(steps, Math.max(1, w - LEFT - 8));
     let d = `M${x(0)} ${y(0)}`;
     for (let c = 0; c < columns; c++) {
@@ -55,7 +55,7 @@ export class Timeline {
         const step = live.stepOf[op];
         if (step >= 0) [low, high] = [Math.min(low, step), Math.max(high, step)];
       }
-      if (high >= 0) marks.push(s("rect", { class: "chosen", x: x(low - 0.5), width: Math.max(2, x(high + 0.5) - x(low - 0.5)), y: 8, height: HEIGHT - BOTTOM - 8 }));
+      if (high >= 0) marks.push(s("rect", { class: "chosen", x: x(low - 0.5), width: Math.max(2, x(high + 0.5) - x(low - 0.5)), y: 8, height: height - BOTTOM - 8 }));
     }
     const now = selected && !selected.block ? live.stepOf[model.range(selected).op] : this.step;
     const at = now >= 0 ? now : live.at;
@@ -63,7 +63,7 @@ export class Timeline {
       const memory = model.data.networks[side].memory;
       return `step ${step + 1} of ${steps}, ${model.opAt(memory?.order ? memory.order[step] : step).item.title}: ${quantity(live.bytes[step], "B")} alive`;
     };
-    const svg = s("svg", { width: w, height: HEIGHT, role: "slider", tabindex: 0, "aria-label": `Live memory${model.compared ? ` of ${side ? "B" : "A"}` : ""}`, "aria-valuemin": 0, "aria-valuemax": steps - 1, "aria-valuenow": at, "aria-valuetext": says(at), "data-id": `timeline${side}`,
+    const svg = s("svg", { width: w, height, role: "slider", tabindex: 0, "aria-label": `Live memory${model.compared ? ` of ${side ? "B" : "A"}` : ""}`, "aria-valuemin": 0, "aria-valuemax": steps - 1, "aria-valuenow": at, "aria-valuetext": says(at), "data-id": `timeline${side}`,
       click: (event: MouseEvent) => this.go(live, side, Math.floor(((event.clientX - svg.getBoundingClientRect().left - LEFT) / (w - LEFT - 8)) * steps)),
       keydown: (event: KeyboardEvent) => {
         const by = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10, Home: -steps, End: steps }[event.key];
@@ -73,16 +73,16 @@ export class Timeline {
         requestAnimationFrame(() => (document.querySelector(`[data-id=timeline${side}]`) as SVGElement | null)?.focus());
       } },
       marks, s("path", { class: "area", d: `${d}L${x(steps - 1)} ${y(0)}Z` }), s("path", { class: "line", d }),
-      s("line", { class: "peak", x1: x(live.at), x2: x(live.at), y1: 8, y2: HEIGHT - BOTTOM }),
-      s("text", { class: "peak", x: Math.min(x(live.at) + 5, w - 110), y: HEIGHT - 5 }, `peak ${quantity(live.peak, "B")}`));
+      s("line", { class: "peak", x1: x(live.at), x2: x(live.at), y1: 8, y2: height - BOTTOM }),
+      s("text", { class: "peak", x: Math.min(x(live.at) + 5, w - 110), y: height - 5 }, `peak ${quantity(live.peak, "B")}`));
     const alive = costs.alive(side);
     const list = alive.slice(0, 6).map(({ op, bytes }) => {
       const { item, instances } = model.opAt(op);
-      const path = model.modulePath(item);
+      const { around: path, own } = model.label(item);
       return h("li", {}, h("button", { type: "button", class: "link", click: () => {
         for (const [around, k] of instances) this.store.setInstance(around, k);
         this.store.reveal(item);
-      } }, `${path ? `${path} ` : ""}${item.title}`), ` ${quantity(bytes, "B")}, ${percent(bytes / most)}`);
+      } }, `${path ? `${path} ` : ""}${own}`), ` ${quantity(bytes, "B")}, ${percent(bytes / most)}`);
     });
     return h("div", { class: "beside" }, svg, h("div", { class: "list" }, h("h4", {}, model.compared ? `${side ? "B" : "A"}: what makes the peak` : "What makes the peak"), h("ol", {}, list), alive.length > 6 ? h("p", { class: "small" }, `and ${alive.length - 6} smaller`) : null));
   }
