@@ -415,6 +415,17 @@ def test_a_long_chain_stands_in_columns(opened):
     assert view.box("1").bounding_box()["y"] == pytest.approx(places[1]["y"], abs=2)
 
 
+def test_network_without_an_op(opened):
+    w = documents.Writer("nothing", {"b": 2})
+    x = w.type("f32[2]", "f32[b]", w.formula(4, "b"))
+    root = w.body([], [[-1, 0, -2, 0, x]], [{"type": x, "name": "x"}], [{"type": x, "name": "y"}])
+    page = opened(w.finish(root)).page
+    assert page.locator(".end").all_text_contents() == ["x", "y"]
+    for tab in ("memory", "treemap", "roofline", "table", "sizes"):
+        page.locator(f"#tab-{tab}").click()
+    assert "nothing is counted" in page.locator("#pane-treemap").text_content()
+
+
 def test_dark_and_light(opened):
     page = opened(documents.small(), dark=True).page
     ground = lambda: page.evaluate("getComputedStyle(document.body).backgroundColor")  # noqa: E731

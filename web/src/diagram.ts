@@ -102,6 +102,7 @@ export class Diagram {
     const { anchor, fitting } = this;
     this.anchor = null;
     const scale = this.scales();
+    this.element.classList.add("busy");
     const root = await this.geometry.boxes({
       open: store.open,
       across: store.across,
@@ -134,6 +135,7 @@ export class Diagram {
     }
     this.scene.show(root);
     this.element.dataset.run = String(run);
+    this.element.classList.remove("busy");
     this.explain();
     this.done();
     if (selected) this.bring();

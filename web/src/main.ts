@@ -162,7 +162,7 @@ class Page {
       const todo = [...store.model.children(store.model.root)];
       for (let i = 0; i < todo.length; i++) {
         const item = todo[i];
-        if (!item.block || boxes + item.block.items.length > 400) continue;
+        if (!item.block || boxes + item.block.items.length > 200) continue;
         store.open.add(item.id);
         boxes += item.block.items.length;
         todo.push(...store.model.children(item));
