@@ -43,6 +43,7 @@ from tdagger.transform.rewrite import Match, Report, Rule, applied, found
 from tdagger.tree import aligned, flatten
 from tdagger.types import TensorType
 from tdagger.view import text
+from tdagger.view.views import View
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +168,42 @@ class TensorDAG:
         """Every module path up to ``depth`` dots deep, in the order of the network, with its region."""
         paths = [p for p in self._by_module if depth is None or (p.count(".") + bool(p)) <= depth]
         return {p: self[p] for p in paths}
+
+    def view(
+        self,
+        other: TensorDAG | None = None,
+        *,
+        open: str | Sequence[str] = (),
+        depth: int | None = None,
+        device: Device | str | Path | None = None,
+        profile: Profile | None = None,
+        histograms: bool = False,
+        formulas: bool = True,
+    ) -> View:
+        """A picture of the network, folded by modules or, without any, by structure; of two, what differs.
+
+        A notebook shows it; ``view.save("net.html")`` writes a page, and as well .svg, .png, .mmd, .dot and .json.
+        For what the options do see :class:`tdagger.view.views.View`; ``profile`` is what :meth:`profile` gave. With an
+        ``other`` network this one is A and that one is B, matched by structure and names.
+
+        >>> import tdagger as td
+        >>> dag = td.network(lambda x: td.exp(td.sin(x)), {"x": (2, 3)})
+        >>> [item["text"] for item in dag.view().document["bodies"][0]["items"]]
+        ['sin(in0)', 'exp(%0)']
+        """
+        networks = [self] if other is None else [self, other]
+        return View(
+            networks,
+            open=open,
+            depth=depth,
+            device=device,
+            profiles=[profile] if profile is not None else [],
+            histograms=histograms,
+            formulas=formulas,
+        )
+
+    def _repr_html_(self) -> str:
+        return self.view()._repr_html_()  # pyright: ignore[reportPrivateUsage]
 
     # What it costs.
 

@@ -17,6 +17,8 @@ from tdagger.cli.measure import Difference, differences, report
 from tdagger.cli.prune import prune
 from tdagger.cli.target import Target
 from tdagger.cli.timing import calibrate, predict, profile
+from tdagger.cli.tree import show as show_tree
+from tdagger.cli.view import view
 from tdagger.errors import AttributeValueError
 from tdagger.view import text
 
@@ -54,6 +56,8 @@ def tdagger(
 
       tdagger inspect transformers:BertModel --set num_hidden_layers=2 --text
 
+      tdagger view timm:resnet50 -o resnet50.html
+
       tdagger cost transformers:LlamaForCausalLM --meta --at b=8,s=4096
 
       tdagger compare timm:resnet50 timm:resnet101 --by op
@@ -75,8 +79,11 @@ def tdagger(
 def inspect(
     source: common.SourceName,
     network: common.Network,
-    depth: Annotated[int, typer.Option(min=0, help="How deep to list modules; 0 for none.")] = 2,
+    depth: Annotated[
+        int | None, typer.Option(min=0, help="How deep to list modules; 0 for none, 2 unless told. Or to open --tree.")
+    ] = None,
     as_json: common.AsJson = False,
+    tree: Annotated[bool, typer.Option("--tree", help="Show the structure, folded, with bars.")] = False,
     as_text: Annotated[bool, typer.Option("--text", help="Print the graph itself.")] = False,
     axes: Annotated[
         bool | None,
@@ -96,6 +103,8 @@ def inspect(
         raise AttributeValueError(f"--json and {'--axes' if axes else '--text'} exclude each other")
     if ranks and (as_text or axes is not None):
         raise AttributeValueError("--ranks goes with --json, not with --text or --axes")
+    if tree and (as_json or as_text or ranks or axes is not None):
+        raise AttributeValueError("--tree goes with none of --json, --text, --ranks and --axes")
     if axes is False and not as_text:
         raise AttributeValueError("--no-axes is for --text")
     dag = common.changed(
@@ -109,7 +118,10 @@ def inspect(
         if axes:
             typer.echo("\n".join(["", *tables.opaque(dag.axes().opaque)]))
         return 0
-    found = report(dag, source, depth)
+    if tree:
+        show_tree(common.console(), dag.view(depth=depth, formulas=False))
+        return 0
+    found = report(dag, source, 2 if depth is None else depth)
     if as_json:
         typer.echo(json.dumps({**found, **({"ranks": dag.rank_report().as_json()} if ranks else {})}, indent=1))
     elif ranks:
@@ -182,5 +194,5 @@ def convert(
 
 
 # Commands that have a file of their own.
-for command in (cost, compare, diff, prune, profile, predict, calibrate):
+for command in (view, cost, compare, diff, prune, profile, predict, calibrate):
     app.command()(command)

@@ -9,7 +9,7 @@ import numpy as np
 
 from tdagger.composite import Composite
 from tdagger.names import shown
-from tdagger.op import Value
+from tdagger.op import Op, Value
 from tdagger.ops.source import Const
 from tdagger.types import DType, Sized
 
@@ -53,13 +53,20 @@ def expression(value: Value, args: Sequence[str]) -> str:
         return own(value, args)
     if isinstance(op, Composite):
         named = _optional(op, args)
-        pairs = [(k, _per_axis(k, v)) for k, v in op.attributes.items() if op.definition.is_shown(k, v)]
-        written = [f"{k}={attribute(v)}" for k, v in pairs if (k, v) not in _NEUTRAL]
+        written = [f"{k}={v}" for k, v in attributes(op).items()]
         return f"{op.name}({', '.join([*named, *written])})"
     if op.name in ("unary", "binary", "where"):
         return f"{function}({', '.join(args)})"
-    written = [f"{k}={attribute(v)}" for k, v in op.attributes.items() if DEFAULTS.get((op.name, k)) is not v]
+    written = [f"{k}={v}" for k, v in attributes(op).items()]
     return f"{op.name}({', '.join([*args, *written])})"
+
+
+def attributes(op: Op) -> dict[str, str]:
+    """The attributes of an op that aren't the default, as text; numbers that are the same for all axes once."""
+    if not isinstance(op, Composite):
+        return {k: attribute(v) for k, v in op.attributes.items() if DEFAULTS.get((op.name, k)) is not v}
+    pairs = [(k, _per_axis(k, v)) for k, v in op.attributes.items() if op.definition.is_shown(k, v)]
+    return {k: attribute(v) for k, v in pairs if (k, v) not in _NEUTRAL}
 
 
 #: Attributes with one number per spatial axis: shown as one number if all are the same.

@@ -186,6 +186,10 @@ class Costs:
         ones = any(sizes.get(n, s.size) == 1 != s.size for n, s in self.symbols.items())
         return self._count(sizes)[what] if uneven or ones else point.of(self._totals(point)[what])
 
+    def walk(self) -> Walk:
+        """Every value with sizes that are formulas, as they are where no sizes happen to coincide."""
+        return Walk(self.axes, self.sizes, Branch())
+
     def _following(self, sizes: Mapping[str, int]) -> Mapping[str, int]:
         """With the sizes that axes sharing factors with those get by a resize."""
         given = {a for n in sizes for a in resolve(self._terms[n])}

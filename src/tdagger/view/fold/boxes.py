@@ -1,0 +1,248 @@
+"""The tree of a network: every op in the box of the module that computes it.
+
+An op that is all a module does stands for the module; lists of modules, which compute nothing, are no boxes; of a
+module that is called twice there are two.
+
+>>> import tdagger as td
+>>> from tdagger.network import Origin
+>>> x = td.input("x", (2, 4))
+>>> a, b = td.exp(x), td.sin(td.exp(x))
+>>> dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": b}))
+>>> found = tree(dag.with_graph(dag.graph, {a: Origin("m.e"), b: Origin("m.s")}))
+>>> [(box.name, [(leaf.name, leaf.value) for leaf in box.items]) for box in found.items]
+[('m', [('e', <exp(f32[2 4]) -> f32[2 4]>), ('s', <sin(f32[2 4]) -> f32[2 4]>)])]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from tdagger.network import Network
+from tdagger.op import Value
+from tdagger.ops.source import Buffer, Const, Input, Parameter
+from tdagger.ops.structure import Item
+from tdagger.view.text import numbers
+
+#: Modules that are called by nobody: what they hold is their owner's.
+LISTS = ("ModuleList", "ModuleDict", "ParameterList", "ParameterDict")
+
+
+class Leaf:
+    """An op: its values in the two networks that are compared (in one alone the other is None).
+
+    ``name`` and ``kind`` are those of the module that computes nothing else.
+    """
+
+    __slots__ = ("box", "changes", "kind", "name", "values")
+
+    def __init__(self, a: Value | None, b: Value | None = None) -> None:
+        self.values = (a, b)
+        self.name = self.kind = ""
+        self.box: Box | None = None
+        self.changes: list[str] = []
+
+    @property
+    def value(self) -> Value:
+        """Its value in the first network that has it."""
+        found = self.values[0] or self.values[1]
+        assert found is not None
+        return found
+
+
+class Box:
+    """What belongs together: a module, or what was found by structure.
+
+    ``call`` counts calls of the module before this one. ``step``: in the next of its kind the numbers of the boxes
+    inside are so much higher; ``offset``: and in this one so much higher than in the first.
+    """
+
+    __slots__ = ("box", "call", "changes", "is_module", "items", "kind", "name", "offset", "state", "step")
+
+    def __init__(self, name: str, kind: str = "", is_module: bool = False, call: int = 0) -> None:
+        self.name, self.kind, self.is_module, self.call = name, kind, is_module, call
+        self.items: list[Box | Leaf] = []
+        self.box: Box | None = None
+        self.state = ""
+        self.changes: list[str] = []
+        self.step = self.offset = 0
+
+    def leaves(self) -> Iterator[Leaf]:
+        """Every op inside, in order."""
+        for item in self.items:
+            if isinstance(item, Leaf):
+                yield item
+            else:
+                yield from item.leaves()
+
+    def boxes(self) -> Iterator[Box]:
+        """Every box inside, outer ones first."""
+        for item in self.items:
+            if isinstance(item, Box):
+                yield item
+                yield from item.boxes()
+
+
+class Facts(NamedTuple):
+    """What is an op to be shown, and what is only written in others' expressions.
+
+    ``inline`` are numbers as text. The others are the graph's values in order.
+    """
+
+    inline: Mapping[Value, str]
+    shown: list[Value]
+
+    @classmethod
+    def of(cls, network: Network) -> Facts:
+        """Those of a network."""
+        inline = numbers(network.graph)
+        hidden = Input | Parameter | Buffer | Const | Item
+        return cls(inline, [v for v in network.graph.values if v not in inline and not isinstance(v.op, hidden)])
+
+
+def source(value: Value) -> tuple[Value, int]:
+    """The op that makes a value, and which of its results it is."""
+    return (value.args[0], value.op.index) if isinstance(value.op, Item) else (value, 0)
+
+
+#: A module's name in its owner, and how often it was called before.
+_Step = tuple[str, int]
+
+
+def tree(network: Network, facts: Facts | None = None, side: int = 0) -> Box:
+    """The boxes of a network; ``side`` is 1 for the second of two."""
+    facts = Facts.of(network) if facts is None else facts
+    places = _places(network, facts.shown)
+    root = Box("", network.modules.get("", ""), True)
+    boxes: dict[tuple[_Step, ...], Box] = {(): root}
+    for value in facts.shown:
+        box = _box(network, boxes, places[value])
+        box.items.append(Leaf(value) if side == 0 else Leaf(None, value))
+    root.items = [_simple(item, network) for item in _opened(root)]
+    own(root)
+    return root
+
+
+def own(root: Box) -> None:
+    """Tell every item the box that it is in."""
+    todo = [root]
+    while todo:
+        box = todo.pop()
+        for item in box.items:
+            item.box = box
+            if isinstance(item, Box):
+                todo.append(item)
+
+
+def _box(network: Network, boxes: dict[tuple[_Step, ...], Box], place: tuple[_Step, ...]) -> Box:
+    missing: list[tuple[_Step, ...]] = []
+    while place not in boxes:
+        missing.append(place)
+        place = place[:-1]
+    box = boxes[place]
+    for own in reversed(missing):
+        name, call = own[-1]
+        path = ".".join([n for n, _ in own])
+        inner = boxes[own] = Box(name, network.modules.get(path, ""), True, call)
+        box.items.append(inner)
+        box = inner
+    return box
+
+
+def _opened(box: Box) -> list[Box | Leaf]:
+    """What a box holds, with what lists hold in the place of lists."""
+    out: list[Box | Leaf] = []
+    for item in box.items:
+        if not isinstance(item, Box) or not _is_list(item):
+            out.append(item)
+            continue
+        for inner in _opened(item):
+            inner.name = f"{item.name}.{inner.name}" if inner.name else ""
+            out.append(inner)
+    return out
+
+
+def _is_list(box: Box) -> bool:
+    if box.kind in LISTS:
+        return True
+    inner = [i.name for i in box.items if isinstance(i, Box)]
+    return not box.kind and bool(inner) and all(map(str.isdecimal, inner))
+
+
+def _simple(item: Box | Leaf, network: Network) -> Box | Leaf:
+    """A box without lists inside; of one thing that it holds, that thing."""
+    if isinstance(item, Leaf):
+        return item
+    items = [_simple(inner, network) for inner in _opened(item)]
+    if len(items) == 1 and not (isinstance(items[0], Box) and (items[0].call or item.call)):
+        only = items[0]
+        only.name = f"{item.name}.{only.name}" if only.name else item.name
+        only.kind = only.kind or item.kind
+        if isinstance(only, Box):
+            only.call = item.call
+        return only
+    item.items = items
+    return item
+
+
+# --- which module an op is of ------------------------------------------------------------------------------
+
+
+def _places(network: Network, shown: list[Value]) -> dict[Value, tuple[_Step, ...]]:
+    """The modules around every op.
+
+    What several modules compute alike, from no parameter, is one value here, made by the first: it is no more that
+    one's than the others'. It is put in the module around all of them if the first uses it too.
+    """
+    known: dict[tuple[str, tuple[tuple[str, int], ...]], tuple[_Step, ...]] = {}
+    own: dict[Value, tuple[_Step, ...]] = {}
+    for value in shown:
+        origin = network.origins.get(value)
+        key = (origin.module, origin.calls) if origin is not None else ("", ())
+        if key not in known:
+            known[key] = _steps(*key)
+        own[value] = known[key]
+    trained = _trained(network)
+    users: dict[Value, list[Value]] = {v: [] for v in shown}
+    for value in shown:
+        for arg in value.args:
+            maker, _ = source(arg)
+            if maker in users:
+                users[maker].append(value)
+    found = dict(own)
+    for value in reversed(shown):
+        if value not in trained and own[value]:
+            found[value] = _shared(own[value], [(own[u], found[u]) for u in users[value]])
+    return found
+
+
+def _steps(path: str, calls: tuple[tuple[str, int], ...]) -> tuple[_Step, ...]:
+    times, so_far, out = dict(calls), "", list[_Step]()
+    for name in path.split(".") if path else ():
+        so_far = f"{so_far}.{name}" if so_far else name
+        out.append((name, times.get(so_far, 0)))
+    return tuple(out)
+
+
+def _trained(network: Network) -> set[Value]:
+    """The values that parameters are behind."""
+    found: set[Value] = set()
+    for value in network.graph.values:
+        if isinstance(value.op, Parameter) or any(a in found for a in value.args):
+            found.add(value)
+    return found
+
+
+def _shared(own: tuple[_Step, ...], users: list[tuple[tuple[_Step, ...], tuple[_Step, ...]]]) -> tuple[_Step, ...]:
+    """Where a value is put whose users have these modules, before and after they were put elsewhere themselves."""
+    common = len(own)
+    for _, place in users:
+        common = next(
+            (i for i, (a, b) in enumerate(zip(own[:common], place, strict=False)) if a != b), min(common, len(place))
+        )
+    if common == len(own):
+        return own
+    module = own[: common + 1]
+    inside = any(place[: common + 1] == module for _, place in users)
+    moved = all(before[: common + 1] == module for before, _ in users)
+    return own[:common] if users and (inside or moved) else own

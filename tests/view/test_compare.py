@@ -1,0 +1,107 @@
+"""Two networks as one: what is the same, what changed, what only one has."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+import tdagger as td
+from tests.view.opened import check, opened, totals
+
+
+class Net(nn.Module):
+    """Two convolutions with batch norms, a head."""
+
+    def __init__(self, width: int = 8, stride: int = 1, extra: bool = False) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, stride, 1), nn.BatchNorm2d(width)
+        self.extra = nn.Conv2d(width, width, 1) if extra else nn.Identity()
+        self.fc = nn.Linear(width, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = torch.relu(self.bn2(self.conv2(x)))
+        return self.fc(self.extra(x).mean((2, 3)))
+
+
+def _net(**how: Any) -> td.TensorDAG:
+    return td.from_torch(Net(**how).eval(), torch.rand(1, 3, 16, 16))
+
+
+def _states(document: dict[str, Any]) -> dict[str, str]:
+    """The state of every named op."""
+    return {o.path: o.item.get("state", "same") for o in opened(document) if o.item.get("name")}
+
+
+def _both_are_exact(a: td.TensorDAG, b: td.TensorDAG) -> dict[str, Any]:
+    document = a.view(b).document
+    check(document)
+    assert totals(document, 0)["flops"] == a.cost().total_flops
+    assert totals(document, 1)["flops"] == b.cost().total_flops
+    return document
+
+
+def test_a_network_and_itself_are_the_same() -> None:
+    dag = _net()
+    document = _both_are_exact(dag, dag)
+    assert all("state" not in item for body in document["bodies"] for item in body["items"])
+
+
+def test_a_changed_attribute_is_told() -> None:
+    document = _both_are_exact(_net(), _net(stride=2))
+    states = _states(document)
+    assert (states["conv1"], states["bn1"], states["conv2"]) == ("same", "same", "changed")
+    (conv,) = [o.item for o in opened(document) if o.path == "conv2"]
+    assert "stride: (1, 1) -> (2, 2)" in conv["changes"]
+    assert "type: f32[1 8 16 16] -> f32[1 8 8 8]" in conv["changes"]
+    assert conv["b"]["cost"] != conv["cost"]
+
+
+def test_what_only_one_has_is_told() -> None:
+    a, b = _net(), _net(extra=True)
+    assert _states(_both_are_exact(a, b))["extra"] == "b"
+    assert _states(_both_are_exact(b, a))["extra"] == "a"
+
+
+def test_an_optimised_network_against_the_original() -> None:
+    dag = _net()
+    document = _both_are_exact(dag, dag.optimize())
+    states = _states(document)
+    assert set(states.values()) >= {"a", "changed"}
+    assert states["fc"] == "same"
+
+
+def test_a_pruned_network_against_the_original() -> None:
+    dag = _net()
+    document = _both_are_exact(dag, dag.prune(params=0.5))
+    (conv,) = [o.item for o in opened(document) if o.path == "conv1"]
+    assert conv["state"] == "changed"
+    assert any(c.startswith("conv1.weight: f32[8 3 3 3] -> ") for c in conv["changes"])
+
+
+def test_without_modules_what_is_equal_is_found() -> None:
+    def chain(x: td.Value, middle: bool) -> td.Value:
+        for i in range(30):
+            x = td.exp(x) * td.parameter(f"w{i}", (4,))
+            x = td.sin(x) if middle and i == 15 else x
+        return x
+
+    x = td.input("x", (4,))
+    a, b = (td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": chain(x, middle)})) for middle in (False, True))
+    document = _both_are_exact(a, b)
+    assert [o.item["text"].split("(")[0] for o in opened(document) if o.item.get("state") == "b"] == ["sin"]
+    assert sum(1 for o in opened(document) if o.item.get("state") == "a") == 0
+
+
+def test_sizes_that_differ_are_no_slider() -> None:
+    a = td.from_torch(nn.Linear(4, 4), torch.rand(2, 4))
+    b = td.from_torch(nn.Linear(4, 4), torch.rand(3, 4))
+    (symbol,) = a.view(b).document["symbols"]
+    assert symbol["sizes"] == [2, 3]
+
+
+def test_the_picture_shows_both() -> None:
+    picture = _net().view(_net(extra=True)).to_svg()
+    assert "stroke-dasharray" in picture
+    assert "extra" in picture
