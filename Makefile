@@ -27,9 +27,11 @@ $(READY): pyproject.toml constraints.txt $(wildcard support/*/*)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cli,torch,zoo,dev]' ./support/torchvision_cpu
 	@touch $@
 
-demo: $(READY)  ## Inspect resnet50, convert it to a TDAG and back, compare the outputs
+demo: $(READY)  ## Inspect resnet50, convert it to a TDAG and back, compare the outputs, draw it as a page
 	$(BIN)/tdagger inspect timm:resnet50
 	$(BIN)/tdagger verify timm:resnet50
+	mkdir -p build
+	$(BIN)/tdagger view timm:resnet50 -o build/resnet50.html --force
 
 test: lint  ## Lint, then run every test but the slow ones, on all cores
 	$(BIN)/python -m pytest $(PARALLEL)
