@@ -18,7 +18,7 @@ const workerSource = {
 const script = (await bundled("src/main.ts", [workerSource])).replaceAll("</script", "<\\/script").replaceAll("<!--", "<\\!--");
 const style = await bundled("src/style.css");
 const hash = (text) => `'sha256-${createHash("sha256").update(text).digest("base64")}'`;
-const licence = ["@dagrejs/dagre", "@dagrejs/graphlib"]
+const licence = ["@dagrejs/dagre", "@dagrejs/graphlib", "d3-hierarchy"]
   .map((name) => {
     const { version } = JSON.parse(readFileSync(`node_modules/${name}/package.json`, "utf8"));
     return `${name} ${version}\n\n${readFileSync(`node_modules/${name}/LICENSE`, "utf8").trim()}`;

@@ -34,6 +34,7 @@ class Page {
   private help = h("dialog", { "aria-label": "Keys" });
   private theme = "";
   private fromHere = "";
+  private writing: ReturnType<typeof setTimeout> | undefined;
 
   constructor(private app: HTMLElement, data: Data) {
     const model = new Model(data);
@@ -218,7 +219,13 @@ class Page {
     this.diagram.scene.later();
   }
 
+  /** Browsers refuse an address that changes as often as a slider does: it follows when nothing happens for a moment. */
   private address(): void {
+    clearTimeout(this.writing);
+    this.writing = setTimeout(() => this.write(), 150);
+  }
+
+  private write(): void {
     this.fromHere = this.store.place();
     try {
       history.replaceState(null, "", `#${this.fromHere}`);
