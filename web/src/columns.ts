@@ -1,4 +1,4 @@
-// A network is mostly a chain, much higher than a screen: its outermost boxes are put in columns, as text is, where few edges are cut.
+// A network is mostly a chain, much higher than a screen: what is high is put in columns, as text is, where few edges are cut.
 import type { Box, Edge } from "./geometry";
 import type { Point } from "./layout";
 
@@ -11,7 +11,7 @@ const WORTH = 1.12; // a column more must make the picture that much larger
 /** Which column each box is in, by its number; nothing: one column. */
 export type Columns = Map<string, number>;
 
-interface Room {
+export interface Room {
   w: number;
   h: number;
 }
@@ -58,8 +58,8 @@ export function choose(root: Box, room: Room): Columns {
   return best.length ? new Map(root.boxes.map((box) => [box.id, best.filter((cut) => box.y > cut).length])) : new Map();
 }
 
-/** Moves what is in the second and later columns beside the first. */
-export function wrap(root: Box, columns: Columns): void {
+/** Moves what is in the second and later columns beside the first, below a title of that height. */
+export function wrap(root: Box, columns: Columns, head: number): void {
   if (!columns.size) return;
   const count = Math.max(...columns.values()) + 1;
   const at = Array.from({ length: count }, (_, i) => {
@@ -81,7 +81,7 @@ export function wrap(root: Box, columns: Columns): void {
   let x = at[0].left;
   at.forEach((one, i) => {
     one.dx = x - one.left;
-    one.dy = i ? ABOVE - one.top : 0;
+    one.dy = i ? head + ABOVE - one.top : 0;
     x += one.right - one.left + GUTTER;
   });
   const gutter = (i: number) => at[i].right + at[i].dx + GUTTER / 2;
@@ -90,12 +90,12 @@ export function wrap(root: Box, columns: Columns): void {
     box.x += dx;
     box.y += dy;
   }
-  for (const edge of root.edges) move(edge, column, at, gutter);
+  for (const edge of root.edges) move(edge, column, at, gutter, head);
   root.w = x - GUTTER + at[0].left;
-  root.h = Math.max(...root.boxes.map((box) => box.y + box.h)) + 4;
+  root.h = Math.max(...root.boxes.map((box) => box.y + box.h), ...root.edges.flatMap((edge) => edge.points.map((point) => point.y))) + (head ? 16 : 4);
 }
 
-function move(edge: Edge, column: Map<string, number>, at: { dx: number; dy: number }[], gutter: (i: number) => number): void {
+function move(edge: Edge, column: Map<string, number>, at: { dx: number; dy: number }[], gutter: (i: number) => number, head: number): void {
   const [from, to] = [column.get(edge.link.from) as number, column.get(edge.link.to) as number];
   const shift = (point: Point, i: number) => ({ x: point.x + at[i].dx, y: point.y + at[i].dy });
   if (from === to) {
@@ -106,7 +106,7 @@ function move(edge: Edge, column: Map<string, number>, at: { dx: number; dy: num
   const start = shift(edge.points[0], from);
   const end = shift(edge.points[edge.points.length - 1], to);
   const turn = gutter(to - 1);
-  const over = Math.min(end.y - 18, 14);
+  const over = Math.min(end.y - 18, head + 14);
   edge.points = [start, { x: start.x, y: start.y + 20 }, { x: turn, y: start.y + 20 }, { x: turn, y: over }, { x: end.x, y: over }, end];
   edge.label = edge.label && { x: end.x, y: end.y - 22 };
 }

@@ -126,7 +126,7 @@ export class Diagram {
     }
     if (fitting) {
       this.fitting = false;
-      this.viewport.fit(root, this.placed ? undefined : 0.45);
+      this.viewport.fit(root, this.placed ? undefined : 0.3);
     }
     if (!this.placed) {
       this.placed = true;

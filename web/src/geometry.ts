@@ -1,6 +1,6 @@
 // From the blocks that are open to boxes with places: every open block is laid out by itself (see layout.ts), innermost first, and what
 // did not change is taken from before.
-import { choose, wrap, type Columns } from "./columns";
+import { choose, wrap, type Columns, type Room } from "./columns";
 import { cut, FONT, MONO, SMALL, width } from "./dom";
 import type { Placed, Point, Request } from "./layout";
 import type { Content, Item, Link, Model } from "./model";
@@ -83,26 +83,25 @@ function labelOf(link: Link, model: Model): { text: string; full: string; wide: 
 /** Layouts that are known, by block; one per page. */
 export class Geometry {
   private known = new Map<number, Known>();
-  private columns: Columns = new Map();
+  private columns = new Map<number, Columns>(); // of the network, and of blocks in it that are higher than the screen
 
   constructor(private model: Model) {}
 
   /** The boxes of the whole picture, at (0, 0); where a room is given, in the columns that fit it best, else in those of before. */
-  async boxes(look: Look, room: { w: number; h: number } | null): Promise<Box> {
+  async boxes(look: Look, room: Room | null): Promise<Box> {
     const root = this.model.root;
-    const box = await this.inside(root, look, 0);
-    if (room) this.columns = look.across ? new Map() : choose(box, room);
-    wrap(box, this.columns);
+    if (room) this.columns.clear();
+    const box = await this.inside(root, look, 0, room);
     shift(box, 0, 0);
     join(box, look.across);
     return box;
   }
 
-  private async inside(item: Item, look: Look, depth: number): Promise<Box> {
+  private async inside(item: Item, look: Look, depth: number, room: Room | null): Promise<Box> {
     const { model } = this;
     const { children, links, ports } = model.content(item);
     const boxes: Box[] = [];
-    const inner = await Promise.all(children.map((child) => (child.block && look.open.has(child.id) ? this.inside(child, look, depth + 1) : null)));
+    const inner = await Promise.all(children.map((child) => (child.block && look.open.has(child.id) ? this.inside(child, look, depth + 1, room) : null)));
     children.forEach((child, i) => {
       const opened = inner[i];
       if (opened) boxes.push(opened);
@@ -134,7 +133,10 @@ export class Geometry {
       for (const box of boxes) box.x += spare;
       for (const edge of edges) for (const p of edge.label ? [...edge.points, edge.label] : edge.points) p.x += spare;
     }
-    return { id: String(item.id), item, port: null, title, x: 0, y: 0, w, h: found.h + down + (depth ? PAD : 0), open: true, depth, lines: [item.subtitle], boxes, edges };
+    const box: Box = { id: String(item.id), item, port: null, title, x: 0, y: 0, w, h: found.h + down + (depth ? PAD : 0), open: true, depth, lines: [item.subtitle], boxes, edges };
+    if (room && !look.across && (!depth || box.h > room.h)) this.columns.set(item.id, choose(box, room));
+    wrap(box, this.columns.get(item.id) ?? new Map(), down);
+    return box;
   }
 
   private async layout(id: number, request: Request): Promise<Placed> {
