@@ -117,5 +117,5 @@ fuzz-file: $(READY)  ## Feed td.load with mutated files, guided by coverage (ath
 	  -timeout=20 -rss_limit_mb=2048 -artifact_prefix=build/
 
 clean:  ## Remove .venv and everything else that was made here
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist web/node_modules .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -58,8 +58,33 @@ def on_screen(page: Any, selector: str) -> int:
     return len(inside)
 
 
-def load(browser: Any, address: str, selector: str, then: Callable[[Any], Any]) -> tuple[float, Any]:
-    """Seconds until the selector is there, and what ``then`` finds."""
+def processor() -> dict[int, float]:
+    """Seconds of processor time of the browser's processes so far; they are descendants of this one."""
+    found: dict[int, tuple[int, float]] = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = file.read_text().partition("(")[2].rpartition(")")
+        except OSError:  # it ended meanwhile
+            continue
+        fields = rest.split()
+        ticks = int(fields[11]) + int(fields[12]) if name.startswith("chrom") else 0
+        found[int(file.parent.name)] = (int(fields[1]), ticks / os.sysconf("SC_CLK_TCK"))
+
+    def ours(process: int) -> bool:
+        while process in found and process != os.getpid():
+            process = found[process][0]
+        return process == os.getpid()
+
+    return {process: seconds for process, (_, seconds) in found.items() if ours(process)}
+
+
+def since(before: dict[int, float]) -> float:
+    """Seconds of processor time of the processes that there are, since then; some of then may have ended."""
+    return sum(seconds - before.get(process, 0.0) for process, seconds in processor().items())
+
+
+def load(browser: Any, address: str, selector: str, then: Callable[[Any], Any]) -> tuple[float, float, Any]:
+    """Seconds until the selector is there, by the clock and of the browser's processors; and what ``then`` finds."""
     context = browser.new_context(viewport=SIZE)
     context.route(
         lambda url: not url.startswith(("file:", "blob:", "data:", "http://127.0.0.1", "http://localhost")),
@@ -68,43 +93,46 @@ def load(browser: Any, address: str, selector: str, then: Callable[[Any], Any]) 
     if address.startswith("http"):  # Netron asks once whether it may report usage
         context.add_cookies([{"name": "consent", "value": "0", "url": address}])
     page = context.new_page()
-    start = time.perf_counter()
+    start, used = time.perf_counter(), processor()
     page.goto(address, wait_until="commit")
     page.wait_for_selector(selector, timeout=300_000)
-    seconds = time.perf_counter() - start
+    seconds, used = time.perf_counter() - start, since(used)
     found = then(page)
     context.close()
-    return seconds, found
+    return seconds, used, found
 
 
-def opened(page: Any) -> tuple[int, float]:
-    """Boxes of the first picture, and seconds from the click on a closed block until what it holds is there."""
+def opened(page: Any) -> tuple[int, float, float]:
+    """Boxes of the first picture, and seconds from a click on a closed block until what it holds is there."""
     count = on_screen(page, ".box, .end")
     block = page.locator(".box[aria-expanded=false]").first
     path = block.get_attribute("data-path")
-    start = time.perf_counter()
+    start, used = time.perf_counter(), processor()
     block.dispatch_event("click")
     page.wait_for_selector(f'.box[data-path="{path}.0"]', state="attached")
-    return count, time.perf_counter() - start
+    return count, time.perf_counter() - start, since(used)
 
 
 def row(name: str, browser: Any, page: Path, netron: str | None = None, explorer: str | None = None) -> None:
-    ours: list[tuple[float, tuple[int, float]]] = []
-    theirs: list[tuple[float, tuple[int, int]]] = []
+    ours: list[tuple[float, float, tuple[int, float, float]]] = []
+    theirs: list[tuple[float, float, tuple[int, int]]] = []
+    explored: list[tuple[float, float, None]] = []
+    counts = lambda page: (on_screen(page, "g.node"), page.locator("g.node").count())  # noqa: E731
     for _ in range(RUNS):
         ours.append(load(browser, page.as_uri(), ".canvas[data-ready] .box", opened))
         if netron:
-            counts = lambda page: (on_screen(page, "g.node"), page.locator("g.node").count())  # noqa: E731
             theirs.append(load(browser, netron, "body.default g.node", counts))
-    runs = RUNS if explorer else 0
-    explored = [load(browser, explorer or "", "webgl-renderer canvas", lambda page: None) for _ in range(runs)]
-    first, click = (statistics.median(values) for values in ([o[0] for o in ours], [o[1][1] for o in ours]))
-    text = f"{name:<28} {page.stat().st_size / 1e6:>8.2f} {first:>8.2f} {click:>8.2f} {ours[0][1][0]:>7}"
+        if explorer:
+            explored.append(load(browser, explorer, "webgl-renderer canvas", lambda page: None))
+    middle = statistics.median
+    text = f"{name:<28} {page.stat().st_size / 1e6:>7.2f}"
+    text += f" {middle(o[0] for o in ours):>7.2f} {middle(o[1] for o in ours):>7.2f}"
+    text += f" {middle(o[2][1] for o in ours):>7.2f} {middle(o[2][2] for o in ours):>7.2f} {ours[0][2][0]:>6}"
     if theirs:
-        seen, all_ = theirs[0][1]
-        text += f" {statistics.median(t[0] for t in theirs):>10.2f} {seen:>8} {all_:>8}"
+        seen, of = theirs[0][2]
+        text += f" {middle(t[0] for t in theirs):>8.2f} {middle(t[1] for t in theirs):>7.2f} {seen:>6} {of:>6}"
     if explored:
-        text += f" {statistics.median(seconds for seconds, _ in explored):>10.2f}"
+        text += f" {middle(e[0] for e in explored):>8.2f} {middle(e[1] for e in explored):>7.2f}"
     print(text, flush=True)
 
 
@@ -127,11 +155,8 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # the browser's processes inherit it
     flags = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    columns = ("page MB", "first s", "open s", "boxes", "Netron s", "boxes", "of all", "Explorer s")
-    print(
-        " " * 28
-        + "".join(f"{name:>{size + 1}}" for name, size in zip(columns, (8, 8, 8, 7, 10, 8, 8, 10), strict=True))
-    )
+    print(f"{'':<28} {'page MB':>7} {'first s':>7} {'cpu s':>7} {'open s':>7} {'cpu s':>7} {'boxes':>6}", end="")
+    print(f" {'Netron s':>8} {'cpu s':>7} {'boxes':>6} {'of all':>6} {'Explorer':>8} {'cpu s':>7}")
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=[*flags, "--enable-unsafe-swiftshader"])
         work = Path(scratch)
