@@ -202,9 +202,6 @@ class TensorDAG:
             formulas=formulas,
         )
 
-    def _repr_html_(self) -> str:
-        return self.view()._repr_html_()  # pyright: ignore[reportPrivateUsage]
-
     # What it costs.
 
     def cost(self, backward: bool | str | Sequence[str] = False, outputs: Sequence[str] | None = None) -> Cost:

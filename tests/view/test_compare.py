@@ -77,7 +77,7 @@ def test_a_pruned_network_against_the_original() -> None:
     document = _both_are_exact(dag, dag.prune(params=0.5))
     (conv,) = [o.item for o in opened(document) if o.path == "conv1"]
     assert conv["state"] == "changed"
-    assert any(c.startswith("conv1.weight: f32[8 3 3 3] -> ") for c in conv["changes"])
+    assert any(c.startswith("weight: f32[8 3 3 3] -> ") for c in conv["changes"])
 
 
 def test_without_modules_what_is_equal_is_found() -> None:
@@ -105,3 +105,13 @@ def test_the_picture_shows_both() -> None:
     picture = _net().view(_net(extra=True)).to_svg()
     assert "stroke-dasharray" in picture
     assert "extra" in picture
+
+
+def test_the_same_change_in_every_layer_is_one_box() -> None:
+    def net(width: int) -> td.TensorDAG:
+        layers = [nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 4)) for _ in range(5)]
+        return td.from_torch(nn.Sequential(*layers), torch.rand(2, 4))
+
+    document = _both_are_exact(net(8), net(6))
+    (box,) = document["bodies"][document["root"]]["items"]
+    assert (box["name"], box["times"], box["state"]) == ("0-4", 5, "changed")

@@ -18,7 +18,7 @@ from tests.networks import NETWORKS
 from tests.view.opened import check, flops_at, live, opened, totals
 
 #: A few of all; ``slow`` takes the rest.
-SMALL = ["LSTM", "LlamaForCausalLM", "swin_tiny_patch4_window7_224"]
+SMALL = ["LSTM", "LlamaForCausalLM"]
 
 
 def _network(name: str) -> td.TensorDAG:

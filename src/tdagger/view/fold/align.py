@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from difflib import SequenceMatcher
 
+from tdagger.composite import Composite
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Const, Parameter
 from tdagger.view.expressions import attribute
@@ -153,15 +154,22 @@ def changes(a: Value, b: Value) -> list[str]:
     if a.type != b.type:
         found.append(f"type: {a.type} -> {b.type}")
     held = Parameter | Buffer | Const
-    for one, other in zip(a.args, b.args, strict=False):
+    for i, (one, other) in enumerate(zip(a.args, b.args, strict=False)):
         if isinstance(one.op, held) and isinstance(other.op, held) and one.type != other.type:
-            found.append(f"{getattr(one.op, 'leaf', 'constant')}: {one.type} -> {other.type}")
+            found.append(f"{_argument(a, i)}: {one.type} -> {other.type}")
     if len(a.args) != len(b.args):
         found.append(f"arguments: {len(a.args)} -> {len(b.args)}")
     elif not found and any(x.type != y.type for x, y in zip(a.args, b.args, strict=True)):
         pairs = [(x.type, y.type) for x, y in zip(a.args, b.args, strict=True) if x.type != y.type]
         found += [f"takes: {x} -> {y}" for x, y in pairs]
     return found
+
+
+def _argument(value: Value, i: int) -> str:
+    """What a weight is in an op, so that the same change in every layer is told in the same words."""
+    if isinstance(value.op, Composite):
+        return value.op.definition.argument_names(value.op.given, len(value.args))[i]
+    return str(getattr(value.args[i].op, "leaf", "constant")).rpartition(".")[2]
 
 
 # --- sequences ---------------------------------------------------------------------------------------------

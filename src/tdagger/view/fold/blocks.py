@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from tdagger.graph import result_types
 from tdagger.op import Value
 from tdagger.view.fold.boxes import Box, Leaf, own
 from tdagger.view.fold.names import WEIGHTED, is_norm, kind_of
@@ -19,6 +20,7 @@ from tdagger.view.fold.wires import End, Wires
 
 #: A box holds no more things than this, repetitions folded; what is found by structure aims at the second.
 MOST, WANTED = 40, 16
+_SCREEN = 24
 
 #: So few ops are shown as they are.
 FEW = 8
@@ -91,7 +93,10 @@ class _Found:
         self.passing = self._passing(trained)
 
     def _passing(self, trained: set[Value]) -> list[int]:
-        """How many tensors pass between every two items; of networks with parameters, those that they are behind."""
+        """How many tensors pass between every two items; of networks with parameters, those that they are behind.
+
+        What is only given out, as keys and values for a cache are, passes nothing.
+        """
         any_trained = any(leaf.value in trained for leaf in self.place)
         first: dict[End, int] = {}
         last: dict[End, int] = {}
@@ -101,10 +106,6 @@ class _Found:
                 inside = isinstance(maker, Leaf) and maker in self.place
                 first.setdefault(s.end, self.place[maker] if inside and isinstance(maker, Leaf) else j)
                 last[s.end] = max(j, last.get(s.end, 0))
-        for _, end, _ in self.wires.outputs:
-            if isinstance(end[0], Leaf) and end[0] in self.place:
-                first.setdefault(end, self.place[end[0]])
-                last[end] = len(self.items)
         change = [0] * (len(self.items) + 2)
         made = {leaf.value.type for leaf in self.place}
         for end, stop in last.items():
@@ -186,18 +187,18 @@ class _Found:
         return isinstance(item, Leaf) and any(self.wires.slots[item])
 
     def _bounded(self, items: Items) -> Items:
-        """No more than :data:`MOST` things: those whose results are of one type together, then so many at a time."""
-        if _count(items, self.shapes) <= MOST:
+        """No more than fit a screen: those whose results have one resolution together, or so many at a time."""
+        if _count(items, self.shapes) <= _SCREEN:
             return items
         runs: list[Items] = []
         before: object = None
         for item in items:
-            type_ = _result(item)
+            type_ = _resolution(item)
             if not runs or type_ != before:
                 runs.append([])
             runs[-1].append(item)
             before = type_
-        if not 1 < len(runs) <= MOST:
+        if not 1 < len(runs) <= _SCREEN:
             size = math.ceil(len(items) / WANTED)
             runs = [items[i : i + size] for i in range(0, len(items), size)]
         return [self._staged(run) if len(run) > 1 else run[0] for run in runs]
@@ -208,10 +209,12 @@ class _Found:
         return box
 
 
-def _result(item: Box | Leaf) -> object:
+def _resolution(item: Box | Leaf) -> object:
+    """What a stage keeps: the sizes of a picture, whatever its channels; of other tensors their type."""
     while isinstance(item, Box):
         item = item.items[-1]
-    return item.value.type
+    type_ = result_types(item.value)[0]
+    return type_.shape[2:] if type_.rank == 4 else type_
 
 
 def _layers(items: Items, shapes: Shapes) -> Items:

@@ -88,11 +88,11 @@ def _hue(reader: Reader, node: Node) -> str:
         return node.state
     op = reader.op_name(node.item) if "op" in node.item else ""
     for text in (op, node.kind.lower(), node.name.lower()) if not op else (op,):
-        if is_norm(text) or text.endswith("norm"):
+        found = [sort for sort, parts in _SORTS.items() if any(part in text for part in parts)]
+        if is_norm(text) or (text.endswith("norm") and "+" not in text):
             return "norm"
-        for sort, parts in _SORTS.items():
-            if any(part in text for part in parts):
-                return sort
+        if found:
+            return found[0]
     return "other" if op else "box"
 
 
