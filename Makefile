@@ -36,6 +36,18 @@ demo: $(READY)  ## Inspect resnet50, convert it to a TDAG and back, compare the 
 test: lint  ## Lint, then run every test but the slow ones, on all cores
 	$(BIN)/python -m pytest $(PARALLEL)
 
+test-browser: $(READY)  ## Run the tests of the page that `tdagger view` writes; fails where no browser is had (needs npm)
+	cd web && npm ci --ignore-scripts --no-audit --no-fund
+	TDAGGER_NEED_BROWSER=1 $(BIN)/python -m pytest tests/view/test_page.py
+
+page:  ## Build the page that `tdagger view` fills, out of web/ (needs npm)
+	cd web && npm ci --ignore-scripts --no-audit --no-fund && npm run check && npm run build
+
+page-check:  ## Check that the page that is committed is what web/ gives (needs npm)
+	mkdir -p build
+	cd web && npm ci --ignore-scripts --no-audit --no-fund && npm run check && npm run build -- ../build/page.html
+	cmp build/page.html src/tdagger/view/page.html
+
 test-slow: $(READY)  ## Run the slow sweeps
 	$(BIN)/python -m pytest -m slow $(PARALLEL)
 
@@ -120,5 +132,5 @@ fuzz-file: $(READY)  ## Feed td.load with mutated files, guided by coverage (ath
 	  -timeout=20 -rss_limit_mb=2048 -artifact_prefix=build/
 
 clean:  ## Remove .venv and everything else that was made here
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist web/node_modules .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

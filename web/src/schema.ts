@@ -1,0 +1,143 @@
+// The JSON of a view, version 1: docs/view-json.md says what every field is.
+
+export interface Data {
+  schema: string;
+  version: number;
+  title: string;
+  networks: Network[];
+  types: { numbers: string; axes: string; bytes: number }[];
+  ops: OpKind[];
+  texts: string[];
+  symbols: Symbol_[];
+  formulas: Formula[];
+  conditions: { formula: number; is: "zero" | "positive"; why: string }[];
+  cost_columns: string[];
+  costs: number[][];
+  parameters: Parameter[];
+  bodies: Body[];
+  root: number;
+  open?: number[][];
+  notices?: string[]; // what the reader should know, such as what could not be found out
+}
+
+export interface OpKind {
+  op: string;
+  attributes?: Record<string, string>;
+  text?: number | null;
+  core?: boolean;
+  view?: boolean;
+  external?: boolean;
+}
+
+export interface Symbol_ {
+  name?: string;
+  size: number;
+  sizes?: number[];
+  axis?: boolean;
+  certain?: boolean;
+  function?: "floor" | "min" | "max" | "bits";
+  of?: number[];
+}
+
+export interface Formula {
+  value: number;
+  terms?: number[][];
+  unknown?: boolean;
+}
+
+export interface Histogram {
+  low: number;
+  high: number;
+  counts: number[];
+  mean: number;
+  std: number;
+  zeros: number;
+  nonfinite: number;
+}
+
+export interface Parameter {
+  name: string;
+  type: number;
+  kind: "parameter" | "buffer" | "constant";
+  trainable?: boolean;
+  tied?: string;
+  histogram?: Histogram | null;
+}
+
+export interface Port {
+  type: number;
+  name?: string;
+}
+
+/** from, port, to, port, type, how many values, which network */
+export type RawEdge = [number, number, number, number, number, number?, ("a" | "b")?];
+
+export interface Body {
+  inputs: Port[];
+  outputs: Port[];
+  items: RawItem[];
+  edges: RawEdge[];
+  ops: number;
+  slots: number[]; // one number a network
+}
+
+export type State = "same" | "changed" | "a" | "b";
+
+export interface OpFields {
+  op: number;
+  text: string;
+  out: number[];
+  cost: number | null;
+  weights?: string[];
+  source?: number | null;
+  made?: string | null;
+}
+
+export interface RawItem extends Partial<OpFields> {
+  body?: number;
+  name?: string;
+  kind?: string;
+  module?: boolean;
+  times?: number;
+  names?: string[];
+  chain?: [number, number][];
+  shared?: number[];
+  each?: number[];
+  each_out?: number[];
+  differs?: { from: number; what: string[] };
+  state?: State;
+  changes?: string[];
+  b?: Partial<OpFields>;
+}
+
+export interface Timing {
+  title?: string;
+  device?: string;
+  seconds: number;
+  notices?: string[];
+  each: (number | null)[];
+  roofline?: { flops: number; bytes: number };
+}
+
+export interface Memory {
+  order?: number[];
+  op: number[];
+  until: number[];
+  bytes: number[];
+  peak: number;
+  at: number;
+}
+
+export interface Network {
+  name: string;
+  source?: string;
+  inputs?: Port[];
+  outputs?: Port[];
+  sizes?: Record<string, number>;
+  totals: Record<string, number>;
+  partial?: Record<string, number> | string[] | [string, number][];
+  slots?: number[];
+  memory?: Memory;
+  predicted?: Timing;
+  measured?: Timing;
+}
