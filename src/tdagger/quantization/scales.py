@@ -94,8 +94,7 @@ class Weights(NamedTuple):
 
     def _starts(self, weight: Array) -> Any:
         """Where blocks begin."""
-        found: Any = np.arange(0, weight.shape[self.summed], self.block)
-        return found
+        return np.arange(0, weight.shape[self.summed], self.block, dtype=np.int64)
 
     def scales(self, weight: Array) -> Affine:
         """The scales and zero points of a weight; with the observer "mse", those of the least mean square error."""

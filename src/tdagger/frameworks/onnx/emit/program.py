@@ -14,19 +14,23 @@ from typing import Any
 import numpy as np
 import onnx
 
+from tdagger.errors import UnsupportedError
 from tdagger.frameworks.onnx.emit.core import row_of
 from tdagger.frameworks.onnx.emit.writer import Branch, Node, Writer, needed, reads
 from tdagger.frameworks.onnx.exporter import OPSET, Made, checked, ended, refuse, written
 from tdagger.graph import Graph, topological
+from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.ops.source import Input
 from tdagger.program.parts import Slot
 from tdagger.program.program import Program
 from tdagger.program.simplify import at_end
-from tdagger.program.structure import Choose, Run, Sequence, While, structured
+from tdagger.program.structure import Choose, Fail, Run, Sequence, While, structured
 from tdagger.types import TensorType
 
 _BOOL, _I64 = TensorType((), "bool"), TensorType((), "i64")
+#: Why a program that refuses some of what it is given can't be written.
+RAISES = "it raises where its inputs are refused, which a file can't: program.trusted() is without that"
 #: What slots are called, by their names.
 _Names = dict[str, str]
 
@@ -158,8 +162,10 @@ class _Emitter:
                 nodes += self._run(step.block, names, wanted)
             elif isinstance(step, Choose):
                 nodes += self._choice(step, names, wanted)
-            else:
+            elif isinstance(step, While):
                 nodes += self._loop(step, names, wanted)
+            else:
+                raise UnsupportedError(f"{shown(self.program.name)} can't go to ONNX: {RAISES} ({shown(step.message)})")
         return nodes
 
     def _run(self, block: str, names: _Names, after: set[str]) -> list[Node]:
@@ -279,7 +285,7 @@ class _Emitter:
             for step in steps:
                 if isinstance(step, Run):
                     found |= {*self.program.blocks[step.block].writes}
-                else:
+                elif not isinstance(step, Fail):
                     parts = step.arms if isinstance(step, Choose) else (step.before, step.body)
                     found |= {n for p in parts for n in self.written(p)}
             self._written[steps] = found
@@ -293,6 +299,8 @@ class _Emitter:
                 after = (after - {*block.writes}) | {*block.reads}
             elif isinstance(step, Choose):
                 after = {step.slot}.union(*[self._before(a, after) for a in step.arms])
+            elif isinstance(step, Fail):
+                after = set()
             else:
                 after = self._before(step.before, self._at_test(step, after))
         return after
