@@ -90,6 +90,9 @@ conformance-onnx-export: $(READY)  ## Sweep 25 families of timm and 15 kinds of 
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.onnx_export timm
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.onnx_export transformers
 
+conformance-onnx-programs: $(READY)  ## Compare real ONNX files with control flow as programs: FILES=folder, write the table
+	OMP_NUM_THREADS=1 $(BIN)/python -m conformance.onnx_programs $(or $(FILES),build/onnx-files)
+
 conformance-onnx-files: $(READY)  ## Compare real ONNX files with onnxruntime: make conformance-onnx-files FILES=folder, write the table
 	OMP_NUM_THREADS=1 $(BIN)/python -m conformance.onnx_files $(or $(FILES),build/onnx-files)
 

@@ -616,7 +616,7 @@ class Walk(Importing):
     def _of_things(self, scope: Scope, node: Any, op: str, inputs: list[str]) -> Sequence[Thing] | None:
         """The results of a node that takes or gives sequences, or tensors of which so many entries count."""
         things = [self.thing(scope, n) if n else None for n in inputs]
-        given = {a.name: attribute(a) for a in node.attribute if a.type != a.TYPE_PROTO}
+        given = {a.name: attribute(a) for a in node.attribute if a.type not in (a.TYPE_PROTO, a.GRAPH)}
         if op in OPERATORS:
             return [OPERATORS[op](things, given, self.known.array)]
         first = things[0]
