@@ -552,6 +552,12 @@ class Walk(Importing):
             node = _with_attributes(node, scope.attributes)
             attributes = node.attribute
             key = (op, domain, len(inputs), tuple([a.SerializeToString() for a in attributes]))
+        if (op in CONTROL or op in OPERATORS) and not plain(domain):
+            for name in inputs:
+                if name in scope.held:
+                    raise UnsupportedError(
+                        f"{shown(name)} is of {name_of(scope.held[name])}, which it isn't taken of here"
+                    )
         if op in CONTROL and not plain(domain):
             things = [self.thing(scope, n) if n else None for n in inputs]
             found = control.results(self, scope, node, things, scope.inside(node))
