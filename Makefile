@@ -111,6 +111,9 @@ conformance-onnx-frozen: $(READY)  ## Change the batch of networks that torch fr
 conformance-silero: $(READY)  ## Compare silero-vad's TorchScript as a program with torch.jit: make conformance-silero FILES=folder
 	OMP_NUM_THREADS=1 $(BIN)/python -m conformance.silero $(or $(FILES),build/files)
 
+conformance-onnx-programs: $(READY)  ## Compare real ONNX files with control flow as programs: FILES=folder, write the table
+	OMP_NUM_THREADS=1 $(BIN)/python -m conformance.onnx_programs $(or $(FILES),build/onnx-files)
+
 conformance-onnx-files: $(READY)  ## Compare real ONNX files with onnxruntime: make conformance-onnx-files FILES=folder, write the table
 	OMP_NUM_THREADS=1 $(BIN)/python -m conformance.onnx_files $(or $(FILES),build/onnx-files)
 

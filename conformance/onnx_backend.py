@@ -31,12 +31,15 @@ from conformance.onnx_cases import (
     by_torch,
     cases,
     difference,
+    flat,
     group_of,
+    has_control_flow,
     imported,
     is_nearer,
     is_random,
     numbers,
     operator_of,
+    program_of,
     read,
 )
 from conformance.onnx_engines import checked
@@ -62,7 +65,7 @@ def check(case: Case, report: Report, torch_too: bool = True) -> None:
         except (UnsupportedError, InputError) as e:
             report(status="unsupported", error=reason(e))
             return
-        given = arguments(case, inputs, fixed, dag)
+        given = arguments(case, inputs, fixed, dag.graph.inputs)
         for name, run in (("numpy", by_numpy), ("torch", by_torch))[: 2 if torch_too else 1]:
             report(stage=name)
             try:
@@ -76,6 +79,59 @@ def check(case: Case, report: Report, torch_too: bool = True) -> None:
             elif why:
                 report(status="wrong", error=f"{name}: {why}")
                 return
+        if has_control_flow(case) and torch_too:
+            report(stage="program")
+            report(**as_program(case, inputs, want))
+
+
+def as_program(case: Case, inputs: dict[str, Any], want: list[Any]) -> dict[str, str]:
+    """What becomes of a case with control flow as a program: run by numpy, and as a file again by onnxruntime."""
+    from onnxruntime import InferenceSession, SessionOptions
+
+    fixed = numbers(case)
+    found: dict[str, str] = {}
+    program = program_of(case, inputs, fixed)
+    given = arguments(case, inputs, fixed, program.inputs)
+    args, kwargs = program.called.inputs.unflatten([given[n] for n in program.inputs])
+    found["program"] = difference(case, flat(program.run(*args, **kwargs)), want) or "ok"
+    quiet = SessionOptions()
+    quiet.log_severity_level = 4
+    try:
+        model = program.to_onnx().SerializeToString()
+        session = InferenceSession(model, quiet, providers=["CPUExecutionProvider"])
+        got = [_array(v) for v in session.run_with_ort_values(None, _ort_values(given))]
+    except Exception as e:  # onnxruntime's own errors share no class
+        return {**found, "again": f"{type(e).__name__}: {str(e).splitlines()[0][:200]}"}
+    return {**found, "again": difference(case, got, want) or "ok"}
+
+
+def _array(value: Any) -> Any:
+    """What onnxruntime gives as an array; numpy has no bfloat16 of its own."""
+    if value.data_type() != "tensor(bfloat16)":
+        return value.numpy()
+    import ctypes
+
+    import ml_dtypes
+
+    size = int(np.prod(value.shape()))
+    raw = (ctypes.c_uint16 * size).from_address(value.data_ptr())
+    return np.array(raw, np.uint16).view(ml_dtypes.bfloat16).reshape(value.shape())
+
+
+def _ort_values(given: dict[str, Any]) -> dict[str, Any]:
+    """Arrays as onnxruntime takes them, bfloat16 by its number."""
+    from onnxruntime import OrtValue
+
+    out: dict[str, Any] = {}
+    for name, array in given.items():
+        whole = np.ascontiguousarray(array).reshape(np.shape(array))
+        bf16 = whole.dtype.name == "bfloat16"
+        out[name] = (
+            OrtValue.ortvalue_from_numpy_with_onnx_type(whole.view(np.uint16), 16)
+            if bf16
+            else (OrtValue.ortvalue_from_numpy(whole))
+        )
+    return out
 
 
 def reason(error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,6 +146,11 @@ def _is_any(found: list[tuple[str, str]], names: set[str]) -> bool:
     return any(not domain and name in names for domain, name in found)
 
 
+def has_control_flow(case: Case) -> bool:
+    """Whether a case has If, Loop or Scan."""
+    return _is_any([(n.domain, n.op_type) for n in nodes(case.model)], _CONTROL)
+
+
 def is_random(case: Case) -> bool:
     """Whether outputs are random numbers, of which the suite has one engine's."""
     found = [(n.domain, n.op_type) for n in nodes(case.model)]
@@ -175,13 +180,14 @@ def numbers(case: Case) -> list[str]:
     Of control flow also what it asks: how many turns a loop has, which branch is taken.
     """
     versions = {o.domain if o.domain != "ai.onnx" else "": o.version for o in case.model.opset_import}
-    makers = {o: n for n in case.model.graph.node for o in n.output if o}
+    every = list(nodes(case.model))
+    makers = {o: n for n in every for o in n.output if o}
     waiting: list[str] = []
-    for node in case.model.graph.node:
+    for node in every:
         domain = "" if node.domain == "ai.onnx" else node.domain
+        if not domain and node.op_type in _ASKED:
+            waiting += [n for i, n in enumerate(node.input) if n and i in _ASKED[node.op_type]]
         rule = find(domain, node.op_type, versions.get(domain, 1))
-        if not domain and node.op_type in ("If", "Loop"):
-            waiting += [n for n in node.input[: 1 if node.op_type == "If" else 2] if n]
         if rule is None or (not domain and node.op_type in DATA_DEPENDENT):
             continue
         for parameter, name in zip(rule.inputs, node.input, strict=False):
@@ -192,9 +198,17 @@ def numbers(case: Case) -> list[str]:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            if name in makers and makers[name].op_type not in ("Shape", "Size", "SequenceLength"):
+            if name in makers and makers[name].op_type not in ("Shape", "Size", "SequenceLength", "Loop", "Scan"):
                 waiting += [i for i in makers[name].input if i]
+                waiting += [o.name for a in makers[name].attribute if a.type == a.GRAPH for o in a.g.output]
     return [n for n in _input_names(case.model) if n in found]
+
+
+#: Inputs of control flow and sequences that have to be numbers, by place.
+_ASKED = {
+    "If": (0,), "Loop": (0, 1), "SequenceAt": (1,), "SequenceErase": (1,), "SequenceInsert": (2,),
+    "SplitToSequence": (1,),
+}  # fmt: skip
 
 
 # --- engines -----------------------------------------------------------------------------------------------
@@ -207,10 +221,19 @@ def held(array: Any, kind: int) -> Any:
 
 def imported(case: Case, inputs: Mapping[str, Any], fixed: Sequence[str]) -> td.TensorDAG:
     """The network of a case, with the shapes of ``inputs``, and those of ``fixed`` as constants."""
+    return from_onnx(case.model, **_sizes(case, inputs, fixed))
+
+
+def program_of(case: Case, inputs: Mapping[str, Any], fixed: Sequence[str]) -> td.Program:
+    """The same as a program."""
+    return td.Program.from_onnx(case.model, **_sizes(case, inputs, fixed))
+
+
+def _sizes(case: Case, inputs: Mapping[str, Any], fixed: Sequence[str]) -> dict[str, Any]:
     kinds = {i.name: i.type.tensor_type.elem_type for i in case.model.graph.input}
     shapes = {n: shapes_of(a) for n, a in inputs.items() if n not in fixed}
     values = {n: held(inputs[n], kinds[n]) for n in fixed}
-    return from_onnx(case.model, inputs=shapes, values=values)
+    return {"inputs": shapes, "values": values}
 
 
 def shapes_of(array: Any) -> Any:
@@ -218,8 +241,8 @@ def shapes_of(array: Any) -> Any:
     return [shapes_of(a) for a in array] if isinstance(array, list) else None if array is None else np.shape(array)
 
 
-def arguments(case: Case, inputs: Mapping[str, Any], fixed: Sequence[str], dag: td.TensorDAG) -> dict[str, Any]:
-    """The arrays that a network is run on, a seed among them where it draws."""
+def arguments(case: Case, inputs: Mapping[str, Any], fixed: Sequence[str], names: Iterable[str]) -> dict[str, Any]:
+    """The arrays that a network is run on, whose inputs have these names; a seed among them where it draws."""
     kinds = {i.name: i.type.tensor_type.elem_type for i in case.model.graph.input}
     given: dict[str, Any] = {}
     for name, array in inputs.items():
@@ -227,7 +250,7 @@ def arguments(case: Case, inputs: Mapping[str, Any], fixed: Sequence[str], dag: 
             given |= {f"{name}.{i}": np.asarray(a) for i, a in enumerate(array)}
         elif name not in fixed and array is not None:
             given[name] = held(np.asarray(array), kinds[name])
-    return {n: given.get(n, np.uint64(1)) for n in dag.graph.inputs}
+    return {n: given.get(n, np.uint64(1)) for n in names}
 
 
 def by_numpy(dag: td.TensorDAG, given: dict[str, Any]) -> Arrays:

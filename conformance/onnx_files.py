@@ -59,7 +59,7 @@ SUBJECTS = [
     Subject("rapidocr/models/PP-OCRv6_rec_small.onnx", {3: 320}),
     Subject("rapidocr/models/ch_ppocr_mobile_v2.0_cls_mobile.onnx", {2: 48, 3: 192}),
     Subject("rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx", {2: 64, 3: 96}),
-    Subject("silero_vad/data/silero_vad.onnx", reason="control flow"),
+    Subject("silero_vad/data/silero_vad.onnx", reason="branches on data"),
     Subject("silero_vad/data/silero_vad_16k_sequence.onnx"),
     Subject("silero_vad/data/silero_vad_openvino_16k.onnx"),
     Subject("aecmos_models/Run_1663829550_Stage_0.onnx", {2: 200}),

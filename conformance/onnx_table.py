@@ -51,6 +51,7 @@ def page(found: Mapping[str, Rows]) -> list[str]:
         "",
         *(_NOTE.splitlines() if "onnxruntime" in found else []),
         "",
+        *_programs(ours),
         *_reasons(ours),
         *_wrong(ours),
         *_operators(found),
@@ -98,6 +99,20 @@ def _totals(found: Mapping[str, Rows]) -> list[str]:
 
 def _kind(row: Row) -> str:
     return "wrong" if row["status"] in _WRONG else row["status"]
+
+
+def _programs(rows: Rows) -> list[str]:
+    """What becomes of cases with control flow as programs."""
+    found = [r for r in rows.values() if r.get("program")]
+    if not found:
+        return []
+    right, again = (sum(r.get(k) == "ok" for r in found) for k in ("program", "again"))
+    return [
+        f"Of the {len(found)} cases with If, Loop or Scan {right} are right as a `td.Program` run by numpy, and",
+        f"{again} as what `program.to_onnx()` writes of it, run by onnxruntime. What they ask (turns, branches)",
+        "is a constant there; sequences and optional values are lists of tensors.",
+        "",
+    ]
 
 
 def _reasons(rows: Rows) -> list[str]:

@@ -84,3 +84,30 @@ def test_what_is_said_where_it_cant_be_used(net, capsys):
 def test_verify_without_onnxruntime(net, capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     assert "is run by onnxruntime: pip install onnxruntime" in failed(capsys, "verify", "frozen.onnx")
+
+
+def test_a_file_that_branches_on_data_is_a_program(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = """g (float[b,2] x, float limit) => (float[b,2] y) {
+      t = ReduceSum<keepdims=0>(x) c = Less(t, limit)
+      y = Loop("", c, x) <body = body (int64 i, bool go, float[1,2] s) => (bool again, float[1,2] o) {
+        one = Constant<value_float=1.0>() o = Add(s, one) u = ReduceSum<keepdims=0>(o) again = Less(u, limit) }>
+    }"""
+    made = onnx.ModelProto(ir_version=9)
+    made.graph.CopyFrom(onnx.parser.parse_graph(text))
+    made.opset_import.add(domain="", version=17)
+    onnx.save(made, "loop.onnx")
+    assert main(["inspect", "loop.onnx", "--batch", "1"]) == 0
+    assert "g: a program of 4 blocks" in capsys.readouterr().out
+    assert main(["inspect", "loop.onnx", "--batch", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["blocks"]["body"]["loops"] == 1
+    assert main(["inspect", "loop.onnx", "--batch", "1", "--text"]) == 0
+    assert "if again: body, else: done" in capsys.readouterr().out
+    assert main(["verify", "loop.onnx", "--batch", "1", "--numpy"]) == 0
+    for target in ("again.onnx", "a.tdag", "a.ts"):
+        assert main(["convert", "loop.onnx", target, "--batch", "1"]) == 0
+    assert main(["verify", "again.onnx"]) == 0
+    capsys.readouterr()
+    assert "a program is written as .onnx" in failed(capsys, "convert", "loop.onnx", "a.py", "--batch", "1")
+    assert main(["cost", "loop.onnx", "--batch", "1"]) == 2
+    assert "Program.from_onnx imports it as blocks" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tdagger.cli import DIFFERS, common, tables
+from tdagger.cli import DIFFERS, common, programs, tables
 from tdagger.cli.compare import compare
 from tdagger.cli.cost import cost
 from tdagger.cli.diff import diff
@@ -111,8 +111,17 @@ def inspect(
         raise AttributeValueError("--tree goes with none of --json, --text, --ranks and --axes")
     if axes is False and not as_text:
         raise AttributeValueError("--no-axes is for --text")
+    loaded = common.load_source(source, network, meta)
+    program = programs.program_of(loaded)
+    if program is not None:
+        if ranks or axes is not None:
+            raise AttributeValueError(f"{source} is a program, of several networks: --ranks and --axes are for one")
+        program = programs.changed(program, unbatch, resize, optimize)
+        told = json.dumps(programs.reported(program, source), indent=1) if as_json else programs.inspected(program)
+        typer.echo(str(program) if as_text else told)
+        return 0
     dag = common.changed(
-        common.import_source(common.load_source(source, network, meta)),
+        common.import_source(loaded),
         unbatch,
         resize,
         optimize=optimize,
@@ -151,6 +160,11 @@ def verify(
     Exit status 0 if all outputs agree, 1 if some differ, 2 if SOURCE can't be used.
     """
     loaded = common.load_source(source, network)
+    program = programs.program_of(loaded)
+    if program is not None and isinstance(loaded, programs.HasProgram):
+        errors = programs.verified(loaded, program, range(seed, seed + runs), reference)
+        types = {n: program.slots[n].type for n in program.outputs}
+        return 0 if tables.verification(common.console(), types, errors, tolerance, runs) else DIFFERS
     dag = common.import_source(loaded)
     ways = {"round trip": loaded.run_round_trip, **({"numpy": loaded.run_reference} if reference else {})}
     worst: dict[str, list[Difference]] = {}
@@ -164,7 +178,8 @@ def verify(
                 before = worst.get(way, found)
                 worst[way] = [a.worse(b) for a, b in zip(before, found, strict=True)]
                 step()
-    agree = tables.verification(common.console(), dag, worst, tolerance, runs)
+    types = {n: v.type for n, v in dag.graph.outputs.items()}
+    agree = tables.verification(common.console(), types, worst, tolerance, runs)
     return 0 if agree else DIFFERS
 
 
@@ -192,8 +207,13 @@ def convert(
     given = {"dynamic": dynamic and tuple(n.strip() for n in dynamic.split(",")), "opset": opset,
              "minimum_target": minimum_target, "precision": precision}  # fmt: skip
     to = Target(target, force, {name: value for name, value in given.items() if value is not None})
+    loaded = common.load_source(source, network)
+    program = programs.program_of(loaded)
+    if program is not None:
+        to.write(programs.changed(program, unbatch, resize, optimize))
+        return 0
     dag = common.changed(
-        common.import_source(common.load_source(source, network)),
+        common.import_source(loaded),
         unbatch,
         resize,
         optimize=optimize,

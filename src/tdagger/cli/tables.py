@@ -13,7 +13,6 @@ from tdagger.analysis.numbers import quantity
 from tdagger.cli.layout import Column, escape, share, table
 from tdagger.cli.measure import Difference
 from tdagger.names import shown
-from tdagger.tensordag import TensorDAG
 from tdagger.types import TensorType
 
 #: How many ops and outputs are listed at most; the rest are told as a count.
@@ -102,16 +101,20 @@ def _modules(console: Console, modules: Sequence[Mapping[str, Any]], total: int)
 
 
 def verification(
-    console: Console, dag: TensorDAG, worst: Mapping[str, Sequence[Difference]], tolerance: float, runs: int
+    console: Console,
+    types: Mapping[str, TensorType],
+    worst: Mapping[str, Sequence[Difference]],
+    tolerance: float,
+    runs: int,
 ) -> bool:
-    """Print the largest error of every output, and whether all are within the tolerance."""
-    names = list(dag.graph.outputs)
+    """Print the largest error of every output, and whether all are within the tolerance; ``types`` are the outputs'."""
+    names = list(types)
     rows: list[tuple[str, ...]] = []
     agree = True
     for way, found in worst.items():
         for i, d in enumerate(found):
             name = names[i] if i < len(names) else f"output {i}"
-            type_ = dag.graph.outputs[name].type if name in dag.graph.outputs else ""
+            type_ = types.get(name, "")
             good = d.relative <= tolerance
             agree &= good
             if i < MOST_OUTPUTS or not good:

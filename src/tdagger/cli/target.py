@@ -11,10 +11,12 @@ from rich.console import Console
 
 from tdagger.cli import common
 from tdagger.cli.layout import escape
+from tdagger.cli.programs import saved
 from tdagger.cli.tables import size
 from tdagger.errors import SourceError
 from tdagger.frameworks.source import FORMS, save
 from tdagger.names import shown
+from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
 
 #: What may be said of a form besides where it goes.
@@ -56,10 +58,13 @@ class Target:
         """All files of it: source code has its weights beside it."""
         return [self.path, *([self.path.with_suffix(".safetensors")] if self.form == ".py" else [])]
 
-    def write(self, dag: TensorDAG) -> None:
-        """Write a network, and say on stderr what was written."""
+    def write(self, dag: TensorDAG | Program) -> None:
+        """Write a network or program, and say on stderr what was written."""
         with common.progress(f"writing {self.path}"):
-            save(dag, self.path, self.form, self.options)
+            if isinstance(dag, Program):
+                saved(dag, self.path, self.form, self.options)
+            else:
+                save(dag, self.path, self.form, self.options)
         sizes = ", ".join(f"{escape(p)} ({size(_bytes(p))})" for p in self.written)
         Console(stderr=True, soft_wrap=True, highlight=False, emoji=False).print(f"wrote {sizes}")
 

@@ -14,6 +14,7 @@ from tdagger.later import later
 from tdagger.names import shown
 from tdagger.op import Array
 from tdagger.tensordag import TensorDAG
+from tdagger.types import TensorType
 
 if TYPE_CHECKING:
     from tdagger.frameworks.source import Options
@@ -32,16 +33,8 @@ class FileSource:
 
     def random_inputs(self, seed: int) -> Any:
         rng = np.random.default_rng(seed)
-        drawn: list[Array] = []
-        for value in self.network.graph.inputs.values():
-            dtype, shape = value.dtype, value.shape
-            if dtype.is_float or dtype.is_complex:
-                data = rng.standard_normal(shape)
-                data = data + 1j * rng.standard_normal(shape) if dtype.is_complex else data
-            else:  # small enough to be an index of anything
-                data = rng.integers(0, 2, shape)
-            drawn.append(np.asarray(data).astype(dtype.numpy))
-        return self.network.signature.inputs.unflatten(cast(list[Any], drawn))
+        arrays = [drawn(rng, v.type) for v in self.network.graph.inputs.values()]
+        return self.network.signature.inputs.unflatten(cast(list[Any], arrays))
 
     def run(self, inputs: Any) -> list[Array]:
         return self.run_reference(self.network, inputs)
@@ -55,6 +48,17 @@ class FileSource:
         args, kwargs = inputs
         flat = replace(dag, signature=replace(dag.signature, outputs=_as_tuple(dag)))
         return list(flat.run(*args, **kwargs))
+
+
+def drawn(rng: np.random.Generator, type_: TensorType) -> Array:
+    """A random array: normal numbers, integers small enough to be an index of anything."""
+    dtype, shape = type_.dtype, type_.shape
+    if dtype.is_float or dtype.is_complex:
+        data = rng.standard_normal(shape)
+        data = data + 1j * rng.standard_normal(shape) if dtype.is_complex else data
+    else:
+        data = rng.integers(0, 2, shape)
+    return np.asarray(data).astype(dtype.numpy)
 
 
 def _as_tuple(dag: TensorDAG) -> Any:

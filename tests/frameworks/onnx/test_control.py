@@ -332,3 +332,25 @@ def test_damaged_graphs_are_refused_by_node() -> None:
     }"""
     with pytest.raises(td.UnsupportedError, match=r"s is f32\[2\] before a turn and f32\[1\] after it"):
         td.Program.from_onnx(Model(text, (), {}).proto)
+
+
+def test_element_types_held_in_others_stay_outside() -> None:
+    text = """(float[2] x, int64 n, bool c) => (float[2] y) {
+      q = Cast<to=22>(x)
+      r = Loop(n, c, q) <body = b (int64 i, bool ci, int4[2] s) => (bool co, int4[2] so) {
+        co = Identity(ci) so = Identity(s) }>
+      y = Cast<to=1>(r)
+    }"""
+    model = Model(text, (), {}).proto
+    model.opset_import[0].version = 21
+    with pytest.raises(td.UnsupportedError, match=r"Loop: q is of INT4"):
+        td.Program.from_onnx(model)
+    text = """(float[2] x, bool c) => (float[2] y) {
+      r = If(c) <then_branch = a () => (int4[2] p) { p = Cast<to=22>(x) },
+                 else_branch = e () => (int4[2] q) { z = Neg(x) q = Cast<to=22>(z) }>
+      y = Cast<to=1>(r)
+    }"""
+    model = Model(text, (), {}).proto
+    model.opset_import[0].version = 21
+    with pytest.raises(td.UnsupportedError, match=r"If: its graph gives p of INT4"):
+        td.Program.from_onnx(model)

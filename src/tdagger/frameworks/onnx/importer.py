@@ -555,6 +555,12 @@ class Walk(Importing):
             node = _with_attributes(node, scope.attributes)
             attributes = node.attribute
             key = (op, domain, len(inputs), tuple([a.SerializeToString() for a in attributes]))
+        if (op in CONTROL or op in OPERATORS) and not plain(domain):
+            for name in inputs:
+                if name in scope.held:
+                    raise UnsupportedError(
+                        f"{shown(name)} is of {name_of(scope.held[name])}, which it isn't taken of here"
+                    )
         if op in CONTROL and not plain(domain):
             things = [self.thing(scope, n) if n else None for n in inputs]
             found = control.results(self, scope, node, things, scope.inside(node))
@@ -619,7 +625,7 @@ class Walk(Importing):
     def _of_things(self, scope: Scope, node: Any, op: str, inputs: list[str]) -> Sequence[Thing] | None:
         """The results of a node that takes or gives sequences, or tensors of which so many entries count."""
         things = [self.thing(scope, n) if n else None for n in inputs]
-        given = {a.name: attribute(a) for a in node.attribute if a.type != a.TYPE_PROTO}
+        given = {a.name: attribute(a) for a in node.attribute if a.type not in (a.TYPE_PROTO, a.GRAPH)}
         if op in OPERATORS:
             return [OPERATORS[op](things, given, self.known.array)]
         first = things[0]

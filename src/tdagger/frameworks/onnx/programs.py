@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 
 from tdagger.frameworks.onnx.importer import Asked, Walk, imported_by
-from tdagger.frameworks.onnx.read import read
+from tdagger.frameworks.onnx.read import Model, read
 from tdagger.program.imported import program_of, renamed
 from tdagger.program.program import Program
 from tdagger.program.schedule import named
@@ -19,7 +19,7 @@ from tdagger.program.whole import changed
 
 
 def from_onnx(
-    model: str | Path | bytes | onnx.ModelProto,
+    model: str | Path | bytes | onnx.ModelProto | Model,
     *,
     sizes: Mapping[str, int] | None = None,
     inputs: Mapping[str, Sequence[int]] | None = None,
@@ -33,7 +33,7 @@ def from_onnx(
     The model is imported as always, while a program is written: an If or Loop on data ends the block that is written,
     and its results stand for slots.
     """
-    found = read(model)
+    found = model if isinstance(model, Model) else read(model)
     trace = Trace("program", mark="~")
     walk = Walk(found, external, turns)
     asked = Asked(sizes, inputs, values, external, name)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tdagger.errors import InputError, SourceError
-from tdagger.frameworks.file import FileSource
+from tdagger.frameworks.file import FileSource, drawn
 from tdagger.frameworks.onnx.importer import Asked, imported
+from tdagger.frameworks.onnx.programs import from_onnx
 from tdagger.frameworks.onnx.read import Model, read
 from tdagger.frameworks.onnx.sizes import inputs_of
+from tdagger.frameworks.onnx.subgraphs import CONTROL
 from tdagger.names import shown
 from tdagger.op import Array
+from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
+from tdagger.tree import Tree
 
 if TYPE_CHECKING:
     from tdagger.frameworks.source import Options
@@ -36,6 +43,38 @@ class OnnxSource:
         except InputError as e:
             raise SourceError(f"{e}; on a command line --batch 1, or --shape NAME=SIZES for each") from e
 
+    # A model with control flow on data is a program.
+
+    def program(self) -> Program | None:
+        """The model as a program, None if a network is all there is: all that it asks is known."""
+        if not any(n.op_type in CONTROL for n in self.model.proto.graph.node):
+            return None
+        try:
+            found = from_onnx(self.model, sizes=self.sizes, inputs=self.shapes)
+        except InputError as e:
+            raise SourceError(f"{e}; on a command line --batch 1, or --shape NAME=SIZES for each") from e
+        return None if len(found.blocks) == 1 and not any(s.lengths for s in found.slots.values()) else found
+
+    def random_arrays(self, program: Program, seed: int) -> dict[str, Array]:
+        """Arrays by the names of inputs, drawn as for a ``.tdag``."""
+        rng = np.random.default_rng(seed)
+        return {n: drawn(rng, program.slots[n].type) for n in program.inputs}
+
+    def run_arrays(self, given: Mapping[str, Array]) -> list[Array]:
+        """The outputs of the model by onnxruntime."""
+        return self._run(self._session, given)
+
+    def run_again(self, program: Program, given: Mapping[str, Array]) -> list[Array]:
+        """The outputs of the program as a model again."""
+        return self._run(self._opened(program.to_onnx().SerializeToString()), given)
+
+    def run_program(self, program: Program, given: Mapping[str, Array]) -> list[Array]:
+        """The outputs of the program by numpy."""
+        args, kwargs = program.called.inputs.unflatten([given[n] for n in program.inputs])
+        count = len(program.outputs)
+        outputs = Tree("tuple", tuple(range(count)), (Tree("leaf"),) * count)
+        return list(replace(program, signature=replace(program.called, outputs=outputs)).run(*args, **kwargs))
+
     @cached_property
     def _network(self) -> TensorDAG:
         return self.dag(external=True)
@@ -50,6 +89,9 @@ class OnnxSource:
 
     @cached_property
     def _session(self) -> Any:
+        return self._opened(str(self.path))
+
+    def _opened(self, model: Any) -> Any:
         try:
             import onnxruntime as runtime
         except ModuleNotFoundError as e:
@@ -57,7 +99,7 @@ class OnnxSource:
         options: Any = runtime.SessionOptions()
         options.log_severity_level = 4
         try:
-            return runtime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+            return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as e:  # onnxruntime's own errors share no class
             raise SourceError(f"onnxruntime can't load {shown(self.path)}: {_first(e)}") from e
 
@@ -65,7 +107,9 @@ class OnnxSource:
         """The outputs by onnxruntime; SourceError if it isn't there, or can't."""
         network, session = self._network, self._session
         args, kwargs = inputs
-        given = network.bind(args, kwargs)
+        return self._run(session, network.bind(args, kwargs))
+
+    def _run(self, session: Any, given: Mapping[str, Array]) -> list[Array]:
         own = {i.name for i in session.get_inputs()}
         try:
             found = session.run([o.name for o in session.get_outputs()], {n: a for n, a in given.items() if n in own})

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tdagger.errors import SourceError, UnsupportedError
+from tdagger.frameworks.onnx.tensors import name_of
 from tdagger.frameworks.onnx.things import Thing
 from tdagger.names import shown
 
@@ -90,6 +91,10 @@ def run(walk: Walk, scope: Scope, node: Any, graph: Subgraph, given: Sequence[Th
     walk.inside_of(node, inner, graph.nodes)
     found: list[Thing] = []
     for name in graph.outputs:
+        if name in inner.held:
+            raise UnsupportedError(
+                f"its graph gives {shown(name)} of {name_of(inner.held[name])}, which isn't taken here"
+            )
         thing = walk.thing(inner, name)
         if thing is None:
             raise SourceError(f"the output {shown(name)} of its graph is made by nothing")
