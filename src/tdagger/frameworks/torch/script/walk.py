@@ -287,7 +287,8 @@ def _equal(asked: Value) -> dict[Value, Any]:
     if not isinstance(asked.op, Binary) or asked.op.kind not in ("equal", "eq"):
         return {}
     pairs = (asked.args, asked.args[::-1])
-    return {a: b.op.run().item() for a, b in pairs if isinstance(b.op, Const) and not isinstance(a.op, Const)}
+    whole = [(a, b) for a, b in pairs if not a.dtype.is_float]  # 0.0 is equal to -0.0
+    return {a: b.op.run().item() for a, b in whole if isinstance(b.op, Const) and not isinstance(a.op, Const)}
 
 
 def _given(node: Any, paths: list[Path]) -> list[Path]:
@@ -489,7 +490,9 @@ PRIMS: dict[str, Callable[..., Any]] = {
     "aten::__contains__": _among,
     "aten::__getitem__": _item_of,
     "aten::format": _format,
-    "prim::NumToTensor": lambda w, n, x: lists.tensor_of(x[0], None),
+    "prim::NumToTensor": lambda w, n, x: (
+        lists.tensor_of(x[0], None) if isinstance(x[0], Number) else torch.tensor(x[0])
+    ),
     "prim::Uninitialized": lambda w, n, x: Uninitialised(),
     "prim::data": lambda w, n, x: x[0],
 }
