@@ -365,7 +365,10 @@ def writes(block: Any) -> bool:
     for node in block.nodes():
         schema = node.schema()
         target = overload(schema) if schema != "(no schema)" else None
-        if (target is not None and target._schema.is_mutable) or node.kind() in ("prim::CallMethod", "prim::fork"):
+        written = (
+            [] if target is None else [a for a in target._schema.arguments if a.alias_info and a.alias_info.is_write]
+        )
+        if any("Tensor" in str(a.type) for a in written) or node.kind() in ("prim::CallMethod", "prim::fork"):
             return True
         if any(writes(b) for b in node.blocks()):
             return True

@@ -151,7 +151,63 @@ def optional(x: Tensor, n: int):
     return best
 
 
+def skipped(x: Tensor, k: int):
+    y = x
+    z: Tensor | None = None
+    for i in range(4):
+        if i == k:
+            continue
+        if y.sum() > 10:
+            break
+        y = y * 2
+        z = y if z is None else z + y
+    if z is None:
+        return y
+    return z
+
+
+def held(x: Tensor, n: int):
+    found: dict[str, Tensor] = {"a": x, "b": torch.zeros(3)}
+    for i in range(n):
+        found["b"] = found["b"] + found["a"] * i
+        if bool(found["b"].sum() > 3):
+            found["a"] = -found["a"]
+    return found["a"], found["b"]
+
+
+def seen(x: Tensor, n: int):
+    y = x.clone()
+    v = y[1:]
+    for _ in range(n):
+        v += 1
+        if bool(y.sum() > 5):
+            y[0] = -1.0
+    y.view(3, 1).mul_(2)
+    return y, v
+
+
+def taken(logits: Tensor, stop: int):
+    row = [torch.zeros(6, dtype=torch.long)]
+    score = torch.zeros(1)
+    t = 0
+    done = False
+    best = -1e9
+    while t < 5 and not done:
+        v, i = (score.unsqueeze(1) + logits[t]).flatten().topk(1)
+        token = int(i[0]) % logits.size(1)
+        new = row[0].clone()
+        new[t] = token
+        row[0] = new
+        score = v
+        if token == stop:
+            done = True
+        best = max(best, float(v[0]))
+        t += 1
+    return row[0], score, best, t
+
+
 X = torch.tensor([0.5, -1.0, 2.0])
+LOGITS = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
 CASES: dict[str, Any] = {
     "collatz": (collatz, [(3,), (1,), (27,)], {}),
     "early": (early, [(X, 4.0), (X, 1e9), (-X, 1.0)], {}),
@@ -161,6 +217,10 @@ CASES: dict[str, Any] = {
     "written": (written, [(X, 3), (X, 1), (X, 0)], {}),
     "cases": (cases, [(X, 0, True), (X, 1, False), (X, 1, True), (X, 5, True), (X, -5, True)], {}),
     "newton": (newton, [(X.abs(), 1e-4), (X.abs() * 1e5, 1e-3)], {}),
+    "skipped": (skipped, [(X, 1), (X, 5), (X * 10, 0), (X * 100, 7)], {}),
+    "held": (held, [(X, 3), (X, 0), (X, 6)], {}),
+    "seen": (seen, [(X, 2), (X, 0), (X, 4)], {}),
+    "taken": (taken, [(LOGITS, 3), (LOGITS, int(LOGITS[0].argmax()))], {}),
     "optional": (optional, [(X, 3), (X, 0), (X, 1)], {}),
 }
 
@@ -197,6 +257,40 @@ def test_state() -> None:
     program = agrees(torch.jit.script(Stateful().eval()), [(X * i,) for i in range(1, 8)])
     names = {s.buffer for s in program.slots.values() if s.buffer}
     assert names == {"last", "last_kind", "count", "total"}
+
+
+class History(nn.Module):
+    """Lists, numbers and flags as attributes, set on some ways only, and early returns."""
+
+    history: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.history = [torch.zeros(3), torch.zeros(3)]
+        self.count, self.scale, self.on = 0, 1.0, False
+
+    def forward(self, x: Tensor, reset: bool):
+        if reset:
+            self.history = [torch.zeros(3), torch.zeros(3)]
+            self.count = 0
+            self.on = False
+            return x, self.count
+        self.history = [x, self.history[0]]
+        self.count += 1
+        if self.count > 2 and not self.on:
+            self.on = True
+            self.scale = self.scale * 2
+        y = self.history[0] * self.scale + self.history[1]
+        if self.on:
+            return y, self.count
+        return -y, self.count
+
+
+def test_attributes_of_other_kinds() -> None:
+    tries = [(X * i, i == 4) for i in range(1, 10)]
+    program = agrees(torch.jit.script(History().eval()), tries)
+    names = {s.buffer for s in program.slots.values() if s.buffer}
+    assert names == {"history_0", "history_1", "count", "scale", "on"}
 
 
 class Detector(nn.Module):
@@ -265,10 +359,22 @@ def widening(x: Tensor, n: int):
     return x
 
 
+def drawing(x: Tensor, n: int):
+    for _ in range(n):
+        x = x + torch.rand(3)
+    return x
+
+
+def sliced(x: Tensor, n: int):
+    return x[:n].sum()
+
+
 REFUSED: dict[str, Any] = {
     "size": (sized, {}, "aten::zeros at .* needs a size or setting that the data decides"),
     "bound": (growing, {}, "say how many there may be, Program.from_torchscript.*bound=100"),
     "list": (growing, {"bound": 9}, "gives a list that grew in a loop on data"),
+    "random": (drawing, {}, "a loop on data draws random numbers"),
+    "slice": (sliced, {}, "aten::slice at .* needs a size or setting that the data decides"),
     "widening": (widening, {}, r"a loop on data changes what x is, f32\[6\] before and f32\[12\] after"),
 }
 
@@ -298,6 +404,53 @@ def test_partial() -> None:
         program.run(X.numpy(), np.int64(6))
     with pytest.raises(ValueError, match="not imported"):
         program.to_torch()(X, torch.tensor(6))
+
+
+def changing(x: Tensor, n: int):
+    for _ in range(n):
+        x += 1
+    return x * 2
+
+
+def test_writes_to_inputs_are_told() -> None:
+    with pytest.warns(UserWarning, match=r"writes to its inputs in place \(x\)"):
+        program = td.Program.from_torchscript(torch.jit.script(changing), (X.clone(), 3))
+    assert program.run(X.numpy(), np.int64(2)).tolist() == ((X + 2) * 2).tolist()
+
+
+def checked(x: Tensor, n: int):
+    total = torch.zeros(1)
+    for i in range(n):
+        for j in range(i):
+            if bool(x[j] > 5):
+                raise ValueError("too large")
+            if bool(x[j] > 3):
+                break
+            total = total + x[i] * x[j]
+        if bool(total.sum() < -5):
+            raise RuntimeError("too small")
+    return total
+
+
+def test_raising_inside_of_loops(tmp_path: Any) -> None:
+    """What is raised in a loop is raised in every form; a file keeps it."""
+    script = torch.jit.script(checked)
+    tries = [(torch.tensor(v), 3) for v in ([1.0, 2.0, 3.0], [1.0, 4.0, 2.0], [-1.0, 2.0, 1.0])]
+    program = agrees(script, tries)
+    program.save(tmp_path / "checked.tdag")
+    forms = [program, td.load(tmp_path / "checked.tdag"), program.unroll(2, next(iter(program.flow.loops)))]
+    exported = program.to_exported_program().module()
+    for values, message in (([6.0, 1.0, 1.0], "too large"), ([3.0, -3.0, 1.0], "too small")):
+        for form in forms:
+            with pytest.raises(td.InputError, match=message):
+                form.run(np.array(values, "f"), np.int64(3))
+        with pytest.raises(ValueError, match=message):
+            program.to_torch()(torch.tensor(values), torch.tensor(3))
+        with pytest.raises(torch.jit.Error, match=message):
+            program.to_torchscript()(torch.tensor(values), torch.tensor(3))
+        with pytest.raises(RuntimeError, match=message):
+            exported(torch.tensor(values), torch.tensor(3))
+    assert exported(*tensors(tries[0])).tolist() == script(*tries[0]).tolist()
 
 
 def test_bound() -> None:

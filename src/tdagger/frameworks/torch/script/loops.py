@@ -19,6 +19,9 @@ from tdagger.program.schedule import Draft
 #: What TorchScript writes as the number of turns of a ``while``, and all beyond it.
 _ENDLESS = 1 << 62
 
+#: So many loops may follow each other for things that come to be of another kind in a turn.
+_KINDS = 4
+
 #: Loops of at most so many turns may be written out, where the number of the turn has to be known.
 _WRITTEN_OUT = 256
 
@@ -116,6 +119,8 @@ class _Loop:
         self.path, self.count = path, count
         #: How many turns were written out ahead of it, and whether there has to be one more.
         self.apart, self.once_more = apart, False
+        #: Whether ways that hold things of other kinds after a turn go on with a loop of their own.
+        self.leave = False
         self.bounded = isinstance(count, Number) or count < _ENDLESS
         self.slots: set[Trail] = {("out", 0)} if self.bounded else set()
         self.growing: dict[Trail, tuple[Any, int]] = {}
@@ -131,7 +136,8 @@ class _Loop:
             before = _Before(self.walker)
             found = self._tried()
             if found is not None:
-                done += found
+                done += found[:1]
+                todo += [(way, self.apart + 1) for way in found[1:]]
                 return
             before.restore()
         trace, asked = self.walker.trace, Number(self._asked(self.path))
@@ -192,7 +198,7 @@ class _Loop:
         return asked[0] if len(asked) == 1 else bitwise_and(*asked)
 
     def _tried(self) -> list[Path] | None:
-        """The ways after it, if all that differs between turns is in slots; None if more has to be."""
+        """The way after it, and those that leave it, if all that differs is in slots; None if more has to be."""
         walker, trace = self.walker, self.walker.trace
         state = self._header()
         trace.begin(state.block)
@@ -202,21 +208,25 @@ class _Loop:
         again, stop = walker.copy(state, inside), walker.copy(state, after)
         again.known[asked], stop.known[asked] = True, False
         trace.begin(inside)
+        drawn = walker.caller.streams
         latches = _turn(walker, self.body, again)
+        if walker.caller.streams != drawn:
+            raise UnsupportedError("a loop on data draws random numbers, which would be the same in each turn")
         for latch in latches:
             for name in self.unions:
                 latch.attributes[name] = walker.kinds.union(name, latch.attributes[name])
         if self._is_new(state, latches):
             return None
         begins = self._described(state)
-        for latch in latches:
+        leaving = [p for p in latches if self._described(p).marks != begins.marks]
+        for latch in [p for p in latches if p not in leaving]:
             for old, new in zip(begins.leaves, self._described(latch).leaves, strict=True):
                 if old.trail in self.slots:
                     slot = old.x.value if isinstance(old.x, Number) else old.x
                     write(trace, latch.block, slot, new.value)
             trace.drafts[latch.block].end = Goto(state.block)
         trace.begin(after)
-        return [stop]
+        return [stop, *leaving]
 
     def _is_new(self, state: Path, latches: list[Path]) -> bool:
         """Whether something else has to be in slots than was tried; UnsupportedError if that can't be."""
@@ -242,8 +252,10 @@ class _Loop:
         for latch, ends in zip(latches, ended, strict=True):
             for (trail, old), (_, mark) in zip(begins.marks, ends.marks, strict=False):
                 if old != mark:
+                    if self.leave:
+                        break
                     self.most = self._most_turns(begins.leaves, latches)
-                    self._differs(trail, old, mark, state, latch)
+                    self._differs(trail, old, mark, state, latch, latches)
                     return True
         return False
 
@@ -271,7 +283,7 @@ class _Loop:
                 return None
         return most + 1 if latches else None
 
-    def _differs(self, trail: Trail, old: Any, new: Any, state: Path, latch: Path) -> None:
+    def _differs(self, trail: Trail, old: Any, new: Any, state: Path, latch: Path, latches: list[Path]) -> None:
         """Something is of another kind after a turn: a list that grows, an attribute; UnsupportedError if it can't."""
         if old[0] == new[0] == "list" and new[1] > old[1] and trail not in self.growing:
             items = lists.at(dict(latch.roots()), trail)
@@ -284,6 +296,10 @@ class _Loop:
             for path in (state, latch):
                 self.walker.kinds.number(trail[1], path.attributes[trail[1]])
             self.unions.add(trail[1])
+            return
+        begins = self._described(state).marks
+        if self.apart < _KINDS and any(self._described(p).marks == begins for p in latches):
+            self.leave = True
             return
         if not self.apart:
             self.once_more = True

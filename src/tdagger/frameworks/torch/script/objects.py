@@ -78,6 +78,21 @@ class Entry(Ref):
         return ref
 
 
+class Given(Cell):
+    """The memory of an input; ``written`` gets its name once anything is written there."""
+
+    __slots__ = ("name", "written")
+
+    def __init__(self, value: Value, name: str, written: set[str]) -> None:
+        super().__init__(value)
+        self.name, self.written = name, written
+
+    def put(self, new: Value) -> None:
+        """Write ``new`` in the place of the whole."""
+        self.written.add(self.name)
+        super().put(new)
+
+
 class Growing:
     """A list that grows in a loop on data: a tensor of as many entries as it may have, and how many it has."""
 
@@ -241,7 +256,8 @@ class Walk:
     def _cell(self, trail: Trail, x: Cell) -> Cell:
         if x.of is not None:
             x.sync()
-        new = self._keep(x, Cell(x.value))
+        new: Cell = Given(x.value, x.name, x.written) if isinstance(x, Given) else Cell(x.value)
+        self._keep(x, new)
         new._leaf = x._leaf
         self.marks.append((trail, ("cell", x.stale, x._leaf, x.of is not None)))
         new.stale, new.version = x.stale, x.version

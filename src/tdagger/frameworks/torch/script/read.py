@@ -18,7 +18,7 @@ from tdagger.frameworks.torch.aten.functional import Ref, refuse_shared_writes, 
 from tdagger.frameworks.torch.capture.locking import one_at_a_time
 from tdagger.frameworks.torch.importer import TorchWeights, state_of
 from tdagger.frameworks.torch.script.numbers import Number, number, value_of
-from tdagger.frameworks.torch.script.objects import Growing, Leaf, Union, Varying, Walk, cells, described, owned
+from tdagger.frameworks.torch.script.objects import Given, Growing, Leaf, Union, Varying, Walk, cells, described, owned
 from tdagger.frameworks.torch.script.paths import Kinds, Path, Plan
 from tdagger.frameworks.torch.script.walk import NeedsNumber, Walker
 from tdagger.frameworks.torch.source.archive import load
@@ -115,12 +115,15 @@ class _Reading:
         declared = list(self.graph.inputs())[is_module:]
         inputs, given, tree = torchscript.inputs_of(self.script, declared, self.args, self.kwargs, ())
         self.caller.taken = list(inputs)
+        written: set[str] = set()
+        for name, ref in zip(inputs, [x for x in torchscript.flat(given) if isinstance(x, Ref)], strict=True):
+            ref.cell = Given(inputs[name], name, written)
         examples = flatten((self.args, self.kwargs), lambda x: isinstance(x, torch.Tensor))[0]
-        if torchscript.writes(self.graph):
+        self.walker.merging.aliased = torchscript.writes(self.graph)
+        if self.walker.merging.aliased:
             self.walker.standing = Standing()
             for ref, example in zip([x for x in torchscript.flat(given) if isinstance(x, Ref)], examples, strict=False):
                 self.walker.standing.put(ref, example)
-        self.walker.merging.aliased = self.walker.standing is not None
         given = [_as_declared(v, x, i in self.numbers) for i, (v, x) in enumerate(zip(declared, given, strict=True))]
         path = self.walker.path
         path.envs[0].update(
@@ -138,7 +141,9 @@ class _Reading:
                 lengths[i] = [(0, leaf.length)]
         updates = self._updates(end)
         names = ["out"] if tree_out.kind == "leaf" else tree_out.names("")
-        refuse_shared_writes(list(updates), {}, self.tensors)
+        changed = [n for n in inputs if n in written]
+        refuse_shared_writes([*changed, *updates], dict(zip(inputs, examples, strict=False)), self.tensors)
+        warn_of_writes(changed)
         return self._dag(
             inputs, dict(zip(names, [r.read() for r in leaves], strict=True)), updates, tree, tree_out
         ), lengths
@@ -189,8 +194,6 @@ class _Reading:
         if walker.refused:
             lines = list(dict.fromkeys(f"{r.why.splitlines()[0]} (at {r.where})" for r in walker.refused))
             warn("these ways through the script aren't imported, and raise where a run takes them: " + "; ".join(lines))
-        changed = [n for n, r in ends[0].weights.items() if r.cell.version and n not in self.weights]
-        warn_of_writes(changed)
         return ends[0]
 
     def _keep(self, path: Path) -> None:

@@ -20,7 +20,8 @@ from tdagger.frameworks.torch.aten.calls import on_meta
 from tdagger.frameworks.torch.aten.functional import Ref
 from tdagger.frameworks.torch.script import lists, loops, numbers
 from tdagger.frameworks.torch.script.numbers import Number
-from tdagger.frameworks.torch.script.objects import Entry, Growing, Trail, Uninitialised, Union, Walk, owned
+from tdagger.frameworks.torch.script.objects import Growing, Trail, Union, Walk, owned
+from tdagger.frameworks.torch.script.ops import PRIMS, WITH_NUMBERS, numbers_in
 from tdagger.frameworks.torch.script.paths import Frame, Kinds, Merging, Path, Plan
 from tdagger.names import identifier, shown
 from tdagger.op import Value
@@ -216,7 +217,7 @@ class Walker(torchscript.Walker):
         found = numbers.computed(kind, inputs, gives, self.call_op(node))
         if found is not None:
             return found
-        special = _WITH_NUMBERS.get(kind)
+        special = WITH_NUMBERS.get(kind)
         if special is not None:
             return special(self, node, inputs)
         schema = node.schema()
@@ -256,13 +257,6 @@ class Walker(torchscript.Walker):
         return NeedsNumber(frozenset({place}))
 
 
-def numbers_in(x: Any) -> list[Any]:
-    """The numbers in nested lists, and what else is in them."""
-    if isinstance(x, list | tuple):
-        return [y for v in x for y in numbers_in(v)]
-    return [x]
-
-
 # --- rules: the ways after a node, or None where it is as any other ------------------------------------------------
 
 
@@ -287,7 +281,8 @@ def _equal(asked: Value) -> dict[Value, Any]:
     if not isinstance(asked.op, Binary) or asked.op.kind not in ("equal", "eq"):
         return {}
     pairs = (asked.args, asked.args[::-1])
-    return {a: b.op.run().item() for a, b in pairs if isinstance(b.op, Const) and not isinstance(a.op, Const)}
+    whole = [(a, b) for a, b in pairs if not a.dtype.is_float]  # 0.0 is equal to -0.0
+    return {a: b.op.run().item() for a, b in whole if isinstance(b.op, Const) and not isinstance(a.op, Const)}
 
 
 def _given(node: Any, paths: list[Path]) -> list[Path]:
@@ -402,96 +397,6 @@ _RULES: dict[str, Callable[..., list[Path] | None]] = {
     "prim::CallMethod": _method,
     "prim::fork": _forked,
     "prim::RaiseException": _raise,
-}
-
-
-# --- ops with numbers that aren't known ----------------------------------------------------------------------------
-
-
-def _to_number(kind: str) -> Callable[..., Any]:
-    def convert(walker: Walker, node: Any, inputs: list[Any]) -> Any:
-        x = inputs[0]
-        if isinstance(x, torch.Tensor):
-            x = x.item()
-        if not isinstance(x, Ref | Number):
-            return {"i64": int, "f64": float, "bool": bool}[kind](x)
-        value = x.read() if isinstance(x, Ref) else x.value
-        return numbers.number(value, kind, numbers.made_of([x]))
-
-    return convert
-
-
-def _item(walker: Walker, node: Any, inputs: list[Any]) -> Any:
-    x = inputs[0]
-    if not isinstance(x, Ref):
-        return x.item() if isinstance(x, torch.Tensor) else x
-    dtype = x.read().dtype
-    return numbers.number(x.read(), "bool" if dtype.name == "bool" else "i64" if dtype.is_int else "f64")
-
-
-def _not(walker: Walker, node: Any, inputs: list[Any]) -> Any:
-    x = inputs[0]
-    return numbers.negated(x) if isinstance(x, Number) else not x
-
-
-def _select(walker: Walker, node: Any, inputs: list[Any]) -> Any:
-    x, dim, index = inputs
-    if not isinstance(index, Number) or isinstance(dim, Number):
-        return walker.known(dim, node, "a dimension")
-    return Entry(x, dim, index.value)
-
-
-def _among(walker: Walker, node: Any, inputs: list[Any]) -> Any:
-    if not any(isinstance(x, Number) for x in (inputs[1], *inputs[0])):
-        return inputs[1] in inputs[0]
-    return numbers.among(list(inputs[0]), inputs[1], walker.call_op(node))
-
-
-def _item_of(walker: Walker, node: Any, inputs: list[Any]) -> Any:
-    x, i = inputs
-    return lists.entry(walker, node, list(x), i) if isinstance(i, Number) else x[i]
-
-
-def _format(walker: Walker, node: Any, inputs: list[Any]) -> str:
-    told = ["(of the data)" if isinstance(x, Number | Ref) else x for x in inputs[1:]]
-    return str(inputs[0]).format(*told)
-
-
-def _tensor(walker: Walker, node: Any, inputs: list[Any]) -> Any:
-    """``torch.tensor`` of numbers, nested in lists."""
-    code = inputs[1] if len(inputs) > 1 else None
-    return lists.tensor_of(inputs[0], code)
-
-
-def _full(walker: Walker, node: Any, inputs: list[Any]) -> Any:
-    size, fill, *rest = inputs
-    for x in numbers_in(size):
-        walker.known(x, node, "a size")
-    return lists.full(size, fill, rest[0] if rest else None)
-
-
-_WITH_NUMBERS: dict[str, Callable[..., Any]] = {
-    "aten::select": _select,
-    "aten::tensor": _tensor,
-    "aten::full": _full,
-    "aten::scalar_tensor": _tensor,
-}
-
-#: What is done otherwise than where all is known.
-PRIMS: dict[str, Callable[..., Any]] = {
-    "aten::Int": _to_number("i64"),
-    "aten::Float": _to_number("f64"),
-    "aten::Bool": _to_number("bool"),
-    "aten::IntImplicit": _to_number("i64"),
-    "aten::FloatImplicit": _to_number("f64"),
-    "aten::item": _item,
-    "aten::__not__": _not,
-    "aten::__contains__": _among,
-    "aten::__getitem__": _item_of,
-    "aten::format": _format,
-    "prim::NumToTensor": lambda w, n, x: lists.tensor_of(x[0], None),
-    "prim::Uninitialized": lambda w, n, x: Uninitialised(),
-    "prim::data": lambda w, n, x: x[0],
 }
 
 
