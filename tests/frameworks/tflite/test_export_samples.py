@@ -24,6 +24,7 @@ exporter = pytest.importorskip("tdagger.frameworks.tflite.exporter")
 REFUSED = {
     r"of (f64|c64|c128|u64|f8e4m3|f8e5m2)\b": "no kernels of the element type, and no wider one",
     r"has no (random|unary reciprocal|unary (real|imag|conj)|binary complex)\b": "what is made of these types",
+    r"has no cast to (u64|c64|c128|f8e4m3|f8e5m2)": "no kernels of the element type, and no wider one",
     r"has no binary nextafter": "no operator tells the next number",
     r"has no (binary (floor_divide|bitwise_and|bitwise_xor|shift_right|pow)|bitcast)\b": "whole numbers of 64 bits",
     r"has no bitcast of": "bits of element types that it has no kernel for",
@@ -81,6 +82,10 @@ def compare(samples: Sequence[Sample]) -> None:
     for sample, (_, out) in zip(samples, values, strict=True):
         count = len(out) if isinstance(out, tuple) else 1
         results, got = tuple(got[:count]), got[count:]
+        if sample.op == "quantize":  # a quotient that is rounded in another way may be on the other side of a half
+            whole = [np.asarray(a).astype(np.int64) for a in (results[0], sample.expected(*sample.arrays))]
+            np.testing.assert_allclose(*whole, atol=1, err_msg=sample.name)
+            continue
         check(sample, results if isinstance(out, tuple) else results[0])
 
 

@@ -103,6 +103,13 @@ def cast_to(w: Writer, number: int, type_: TensorType, to: DType) -> int:
     return w.op("CAST", [number], type_.with_dtype(to), made)
 
 
+_CAST = types("f32 i32 i64 i16 i8 u8 bool f16 f64 u32 u16 bf16")
+
+
+def _casts(v: Value) -> str | None:
+    return None if v.dtype.name in _CAST[0] else f"TFLite has no cast to {v.dtype}"
+
+
 def _bitcast(w: Writer, v: Value) -> int:
     return w.op("BITCAST", [w.ref(v.args[0])], v.type)
 
@@ -274,7 +281,7 @@ CORE: dict[str, Row] = {
     "binary multiply": _row(_NUMBERS, _merging("MUL")),
     "binary shift_right": _row(types("i32"), _shift_right),
     "where": _row(types("bool", "f32 i32 i64 i16 i8 u8 bool"), _where),
-    "cast": _row(types("f32 i32 i64 i16 i8 u8 bool f16 f64 u32 u16 bf16"), _cast),
+    "cast": _row(_CAST, _cast, _casts),
     "bitcast": _row(_NUMBERS, _bitcast),
     "permute": _row(_PLAIN, permute),
     "reshape": _row(types("f32 i32 i64 i16 i8 u8 bool f16 f64 u32 u16 bf16"), reshape),
