@@ -13,7 +13,7 @@ from tdagger.ops.source import const
 
 _ACTIVATIONS = {"linear": "linear", "ReLU": "relu", "tanh": "tanh", "sigmoid": "sigmoid", "scaledTanh": "scaled_tanh",
                 "sigmoidHard": "hard_sigmoid"}  # fmt: skip
-#: The numbers that an activation has in MIL's recurrent ops, where it has some.
+#: The numbers that an activation has in MIL's recurrent ops, where it has some; numbers that aren't set are these too.
 _USUAL = {"linear": (1.0, 0.0), "scaledTanh": (1.0, 1.0), "sigmoidHard": (0.2, 0.5)}
 
 
@@ -24,7 +24,7 @@ def _activation(params: Any) -> str:
     if kind in _USUAL:
         inner = getattr(params, kind)
         given = (inner.alpha, inner.beta)
-        if any(abs(a - b) > 1e-6 for a, b in zip(given, _USUAL[kind], strict=True)):
+        if any(given) and any(abs(a - b) > 1e-6 for a, b in zip(given, _USUAL[kind], strict=True)):
             raise unsupported(f"recurrent layers with a {kind} of {given} aren't imported, of {_USUAL[kind]} they are")
     return _ACTIVATIONS[kind]
 
