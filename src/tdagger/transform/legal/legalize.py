@@ -96,8 +96,13 @@ def unsupported(dag: Network, target: str, problems: Sequence[Problem], verb: st
 
 
 def is_static(value: Value, static: Collection[Value], changing: Collection[str]) -> bool:
-    """Whether a value is made of what is static, and of constants and weights other than the buffers that change."""
+    """Whether a value is made of what is static: of constants, and of weights other than the buffers that change.
+
+    What has no entries is always static.
+    """
     op = value.op
+    if not isinstance(op, Leaf) and is_one(value) and not value.type.size:
+        return True
     if isinstance(op, Input | Random | External) or (isinstance(op, Buffer) and op.leaf in changing):
         return False
     return all(a in static for a in value.args)
@@ -221,22 +226,26 @@ class _Walk:
 
     def _wider(self, value: Value) -> Any:
         """The op on arguments of a wider element type, its result in the one it had."""
-        op = value.op
         kinds = [t.dtype for t in _argument_types(value)] or [t.dtype for t in result_types(value)]
-        narrow = next((d for d in kinds if d.name in self.target.wider), None)
-        if narrow is None or op.name in _BITS or (isinstance(op, Composite) and not narrow.is_float):
-            return None
-        for name in self.target.wider[narrow.name]:
-            to = DType.of(name)
-            made = _in(op, [cast_to(a, to) if is_one(a) and a.dtype is narrow else a for a in value.args], narrow, to)
-            known = label(made) in self.target.ops if made is not None else False
-            if made is None or not (known or (narrow.is_float and not isinstance(op, Composite))):
-                continue  # floats are computed in the wider type by identities too, and rounded once
-            if is_one(made):
-                return cast_to(made, value.dtype) if made.dtype is to else made
-            results = zip([Item(i)(made) for i in range(len(result_types(made)))], result_types(value), strict=True)
-            return tuple([cast_to(r, t.dtype) for r, t in results])
+        for narrow in dict.fromkeys(kinds):
+            for name in self.target.wider.get(narrow.name, ()):
+                made = self._widened(value, narrow, DType.of(name))
+                if made is not None:
+                    return made
         return None
+
+    def _widened(self, value: Value, narrow: DType, to: DType) -> Any:
+        op = value.op
+        if op.name in _BITS or (isinstance(op, Composite) and not narrow.is_float):
+            return None
+        made = _in(op, [cast_to(a, to) if is_one(a) and a.dtype is narrow else a for a in value.args], narrow, to)
+        known = label(made) in self.target.ops if made is not None else False
+        if made is None or not (known or (narrow.is_float and not isinstance(op, Composite))):
+            return None  # floats are computed in the wider type by identities too, and rounded once
+        if is_one(made):
+            return cast_to(made, value.dtype) if made.dtype is to else made
+        results = zip([Item(i)(made) for i in range(len(result_types(made)))], result_types(value), strict=True)
+        return tuple([cast_to(r, t.dtype) for r, t in results])
 
 
 def _in(op: Op, args: list[Value], narrow: DType, to: DType) -> Value | None:
