@@ -125,6 +125,15 @@ conformance-tflite-export: $(READY)  ## Sweep 25 families of timm and 12 encoder
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.tflite_export timm
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.tflite_export transformers
 
+conformance-coreml: $(READY)  ## Run coremltools' tests of ops through the importer, one of EVERY (12: half an hour), write the table
+	OMP_NUM_THREADS=1 $(BIN)/python -m conformance.coreml_ops --every $(or $(EVERY),12)
+	OMP_NUM_THREADS=1 PYMIL_TEST_TARGETS=neuralnetwork $(BIN)/python -m conformance.coreml_ops --every $(or $(EVERY),12)
+	$(BIN)/python -m conformance.coreml_ops table
+
+conformance-coreml-export: $(READY)  ## Sweep 25 families of timm and 15 kinds of transformers as CoreML packages, write the table
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.coreml_export timm
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.coreml_export transformers
+
 fuzz: $(READY)  ## Check random programs on all cores: make fuzz SEED=1 TIME=60, or N=500
 	OMP_NUM_THREADS=1 $(BIN)/python -m conformance.fuzz --seed $(SEED) $(if $(N),--count $(N),--time $(TIME))
 

@@ -1,7 +1,10 @@
 """coremltools' own tests of MIL ops through the importer: what each test expects, against the imported network.
 
-    python -m conformance.coreml_ops                     # all; then the table docs/conformance-coreml.md
-    python -m conformance.coreml_ops -k test_pool        # options after it go to pytest; no table is written
+    python -m conformance.coreml_ops --every 12          # one of 12 tests, chosen by name; without it all (two hours)
+    python -m conformance.coreml_ops table               # docs/conformance-coreml.md of what was found
+    python -m conformance.coreml_ops -k test_pool        # options go to pytest; nothing is kept
+
+PYMIL_TEST_TARGETS=neuralnetwork has the older neural networks, mlprogram (the default) ML programs.
 
 The wheel of coremltools ships thousands of tests of MIL's ops, each of which builds a program, converts it to a model
 (``mlprogram``, or the older ``neuralnetwork``) and says what it should give; the comparison itself is made on macOS
@@ -16,6 +19,7 @@ import re
 import sys
 import zlib
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +30,7 @@ import tdagger as td
 from conformance.models import ROOT
 
 TABLE = ROOT / "docs" / "conformance-coreml.md"
-RESULTS = ROOT / "conformance" / "results" / "coreml_ops.jsonl"
+RESULTS = ROOT / "conformance" / "results"
 #: Of fp16: what a test allows is for a GPU (0.5); numpy rounds every op to fp16.
 HALF = 2e-2
 
@@ -161,25 +165,69 @@ def run(every: int, arguments: list[str]) -> dict[str, dict[str, Any]]:
     return plugin.rows
 
 
+_INTRODUCTION = """# coremltools' tests of ops through the importer
+
+coremltools 9.0 ships tests of MIL's ops, each of which builds a program, converts it and says what it gives; it makes
+the comparison on macOS only. Here `td.from_coreml` imports the converted model, and numpy runs it. Made by
+`make conformance-coreml` (`conformance/coreml_ops.py`); don't edit it by hand.
+
+Models are ML programs in f32 and f16, at the operator set that a test asks for (iOS15 to iOS18), and the older neural
+networks. The tolerances are the tests' own; with f16 in a model 0.02, where coremltools has 0.5 for CoreML. **pass** of
+those that compare numbers; what is **refused** is named by the importer, **wrong** is another result than expected.
+"""
+
+
+def page(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """The whole page."""
+    parts = [_INTRODUCTION]
+    for target, told in found.items():
+        rows = told["rows"]
+        counts = Counter(r["status"] for r in rows.values())
+        compared = sum(counts[k] for k in ("pass", "refused", "wrong"))
+        share = 100 * counts["pass"] / max(compared, 1)
+        every = f", one of {told['every']} tests, chosen by name" if told["every"] > 1 else ""
+        parts.append(f"## {target}\n\n{counts['pass']} of {compared} pass ({share:.1f} %{every}).\n")
+        parts.append("| tests | compared | pass | refused | wrong |\n|---|---|---|---|---|")
+        files: dict[str, Counter[str]] = {}
+        for name, r in rows.items():
+            files.setdefault(name.split("::")[0].rpartition("/")[2][5:-3], Counter())[r["status"]] += 1
+        for name, c in sorted(files.items()):
+            numbers = (c["pass"] + c["refused"] + c["wrong"], c["pass"], c["refused"], c["wrong"])
+            parts.append(f"| {name} | {' | '.join(map(str, numbers))} |")
+        whys = Counter((r["status"], reason(r["why"])) for r in rows.values() if r["status"] in ("refused", "wrong"))
+        if whys:
+            parts.append("\nWhat doesn't pass:\n")
+            parts += [f"- {n} {status}: {why}" for (status, why), n in whys.most_common()]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def reason(why: str) -> str:
+    """The reason without counts and places."""
+    found = re.search(r"1 x (.*?) \(at ", why)
+    return (found[1] if found else why.partition("\n")[0])[:160].strip()
+
+
 def main() -> None:
     """The command line."""
     arguments = sys.argv[1:]
+    if arguments[:1] == ["table"]:
+        targets = {t: RESULTS / f"coreml-ops-{t}.json" for t in ("mlprogram", "neuralnetwork")}
+        found = {t: json.loads(p.read_text()) for t, p in targets.items() if p.exists()}
+        TABLE.write_text(page(found))
+        return
     every = 1
     if arguments[:1] == ["--every"]:
         every, arguments = int(arguments[1]), arguments[2:]
     rows = run(every, arguments)
-    counts = Counter(r["status"] for r in rows.values())
-    print(dict(counts))
-    whys = Counter(
-        (r["status"], re.sub(r"\(at .*", "", r["why"])[:300]) for r in rows.values() if r["status"] != "pass"
-    )
-    for (status, why), n in whys.most_common(40):
-        example = next(k for k, r in rows.items() if r["status"] == status and r["why"].startswith(why[:40]))
-        print(n, status, why, "|", example.rpartition("/")[2])
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("w") as f:
-        for name, r in rows.items():
-            f.write(json.dumps({"test": name, **r}) + "\n")
+    print(dict(Counter(r["status"] for r in rows.values())))
+    for name, r in rows.items():
+        if r["status"] in ("refused", "wrong"):
+            print(r["status"], name.rpartition("/")[2], reason(r["why"]))
+    if not arguments:
+        RESULTS.mkdir(exist_ok=True)
+        target = os.environ["PYMIL_TEST_TARGETS"]
+        (RESULTS / f"coreml-ops-{target}.json").write_text(json.dumps({"every": every, "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from tdagger.analysis.axes.doubts import LeftOut
 from tdagger.errors import InputError, SourceError, TDaggerError, UnsupportedError, warn
 from tdagger.frameworks.coreml.compressed import COMPRESSED
 from tdagger.frameworks.coreml.inputs import Declared, declared, types_of
+from tdagger.frameworks.coreml.layers.network import Layers
 from tdagger.frameworks.coreml.left_out import FINDERS
 from tdagger.frameworks.coreml.ops import RULES
 from tdagger.frameworks.coreml.ops.table import NUMBERS, OpRule, why_not
@@ -46,6 +47,8 @@ from tdagger.types import TensorType
 _MANY, _FEW = 1 << 16, 64
 #: The key of the metadata with the names that CoreML doesn't take.
 NAMES = "tdagger.names"
+#: Models of the older kind.
+NETWORKS = ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor")
 #: Inputs that are weights whatever size they have.
 _WEIGHTS = frozenset({"weight", "bias", "gamma", "beta", "alpha"})
 _OPSETS = {f"CoreML{n}": 10 + n for n in range(5, 12)}
@@ -89,11 +92,13 @@ def imported(model: Model, asked: Asked) -> TensorDAG:
         with bulk():
             if kind == "mlProgram":
                 return Walk(model, asked).network()
+            if kind in NETWORKS:
+                return Layers(model, asked).network()
     except (InputError, SourceError, UnsupportedError):
         raise
     except UnicodeDecodeError as e:
         raise SourceError(f"{model.name}: a name in it isn't UTF-8") from e
-    raise UnsupportedError(f"{model.name} is a {kind}: mlProgram is imported, no others")
+    raise UnsupportedError(f"{model.name} is a {kind}: mlProgram and neuralNetwork are imported, no others")
 
 
 @dataclass(frozen=True, repr=False)

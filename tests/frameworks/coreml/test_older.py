@@ -1,0 +1,131 @@
+"""The older neural networks, layer by layer; coremltools' own tests of them are conformance/coreml_ops.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tdagger as td
+from tdagger.frameworks.coreml import proto
+
+DRAW = np.random.default_rng(0)
+
+
+def network(shape: tuple[int, ...], out: tuple[int, ...] = (), exact: bool = True) -> Any:
+    """A model with an input x and an output y, to which layers are added."""
+    model = proto.model()
+    model.specificationVersion = 4
+    description = model.description
+    for feature, name, sizes in ((description.input.add(), "x", shape), (description.output.add(), "y", out)):
+        feature.name = name
+        feature.type.multiArrayType.dataType = 65568
+        feature.type.multiArrayType.shape.extend(sizes)
+    model.neuralNetwork.arrayInputShapeMapping = int(exact)
+    return model
+
+
+def layer(model: Any, kind: str, name: str = "y", *inputs: str) -> Any:
+    """A layer's parameters."""
+    made = model.neuralNetwork.layers.add(name=name)
+    made.input.extend(inputs or ("x",))
+    made.output.append(name)
+    getattr(made, kind).SetInParent()
+    return getattr(made, kind)
+
+
+def test_five_axes_of_an_older_convolution() -> None:
+    """An array of three axes is channels, height, width inside of sequence and batch; `same` pads by itself."""
+    torch = pytest.importorskip("torch")
+    model = network((3, 8, 8), exact=False)
+    weight, bias = (DRAW.normal(size=s).astype(np.float32) for s in ((4, 3, 3, 3), (4,)))
+    p = layer(model, "convolution", "c")
+    p.outputChannels, p.kernelChannels, p.nGroups, p.hasBias = 4, 3, 1, True
+    p.kernelSize.extend([3, 3])
+    p.same.SetInParent()
+    p.weights.float16Value = weight.astype(np.float16).tobytes()
+    p.bias.floatValue.extend(bias)
+    layer(model, "activation", "a", "c").leakyReLU.alpha = 0.1
+    layer(model, "pooling", "y", "a").globalPooling = True
+    model.neuralNetwork.layers[-1].pooling.type = 1
+    dag = td.from_coreml(model)
+    x = DRAW.normal(size=(3, 8, 8)).astype(np.float32)
+    held = torch.from_numpy(weight.astype(np.float16).astype(np.float32))
+    wanted = torch.nn.functional.conv2d(torch.from_numpy(x)[None], held, torch.from_numpy(bias), padding=1)
+    wanted = torch.nn.functional.leaky_relu(wanted, 0.1).mean((0, 2, 3))
+    assert np.allclose(dag.run(x), wanted.numpy(), atol=1e-5)
+    assert list(dag.weights) == ["c.weights", "c.bias"]
+    assert dag.run(x).shape == (4,)
+
+
+def test_quantized_weights_of_layers() -> None:
+    """By a scale and a bias of each row, and by a table, of numbers packed in four bits."""
+    model = network((4,))
+    p = layer(model, "innerProduct")
+    p.inputChannels, p.outputChannels = 4, 2
+    p.weights.rawValue = bytes([0x21, 0x43, 0x65, 0x87])
+    p.weights.quantization.numberOfBits = 4
+    p.weights.quantization.linearQuantization.scale.extend([1.0, 2.0])
+    p.weights.quantization.linearQuantization.bias.extend([0.0, 1.0])
+    assert td.from_coreml(model).run(np.eye(4, dtype=np.float32)[0]).tolist() == [1, 11]
+    p.weights.quantization.lookupTableQuantization.floatValue.extend(range(0, 160, 10))
+    dag = td.from_coreml(model)
+    assert dag.weights["y.weights"].tolist() == [[10, 20, 30, 40], [50, 60, 70, 80]]
+    p.weights.rawValue = bytes(3)
+    with pytest.raises(td.SourceError, match="3 bytes aren't 8 numbers of 4 bits"):
+        td.from_coreml(model)
+
+
+def test_an_image_is_scaled_and_shifted_before_the_first_layer() -> None:
+    model = network(())
+    image = model.description.input[0].type.imageType
+    image.width, image.height, image.colorSpace = 4, 2, 20
+    model.neuralNetwork.imageInputShapeMapping = 1
+    scaler = model.neuralNetwork.preprocessing.add(featureName="x").scaler
+    scaler.channelScale, scaler.redBias, scaler.blueBias = 0.5, 1.0, -1.0
+    layer(model, "activation").linear.alpha = 2.0
+    dag = td.from_coreml(model)
+    assert dag.graph.inputs["x"].shape == (1, 3, 2, 4)
+    out = dag.run(np.full((1, 3, 2, 4), 10, np.float32))
+    assert out[0, :, 0, 0].tolist() == [12, 10, 8]
+
+
+def test_a_classifier_gives_its_probabilities() -> None:
+    model = network((1, 3))
+    model.neuralNetworkClassifier.arrayInputShapeMapping = 1
+    made = model.neuralNetworkClassifier.layers.add(name="soft")
+    made.input.append("x")
+    made.output.append("p")
+    made.softmaxND.axis = -1
+    model.neuralNetworkClassifier.labelProbabilityLayerName = "p"
+    del model.description.output[:]
+    label, table = model.description.output.add(name="label"), model.description.output.add(name="table")
+    label.type.stringType.SetInParent()
+    table.type.dictionaryType.stringKeyType.SetInParent()
+    with pytest.warns(UserWarning, match="label is a label, which isn't given"):
+        dag = td.from_coreml(model)
+    assert list(dag.graph.outputs) == ["table"]
+    assert dag.run(np.zeros((1, 3), np.float32)).tolist() == pytest.approx(np.full((1, 3), 1 / 3))
+
+
+def test_what_has_no_rule_is_named() -> None:
+    model = network((2,))
+    layer(model, "custom", "a")
+    layer(model, "whereNonZero", "b")
+    layer(model, "dot", "y", "x", "x")
+    with pytest.raises(td.UnsupportedError) as e:
+        td.from_coreml(model)
+    told = str(e.value)
+    assert "custom: it is code of an app's own (at a)" in told
+    assert "whereNonZero: the size of its result depends on data" in told
+    assert told.startswith("3 layers of 3 ops can't be imported")
+
+
+def test_every_layer_has_a_rule_or_a_reason() -> None:
+    import tdagger.frameworks.coreml.layers.network  # fills the table
+    from tdagger.frameworks.coreml.layers.table import LAYERS, REASONS
+
+    assert tdagger.frameworks.coreml.layers.network is not None
+    kinds = proto.module("NeuralNetwork_pb2").NeuralNetworkLayer.DESCRIPTOR.oneofs_by_name["layer"].fields
+    assert [f.name for f in kinds if f.name not in {*LAYERS, *REASONS}] == []
