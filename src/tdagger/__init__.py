@@ -195,8 +195,8 @@ def prepare(dag: TensorDAG, scheme: Any = "x86", **options: Any) -> Any:
     return later("prepare")(dag, scheme, **options)
 
 
-def quantize(dag: Any, data: Any = None, target: Any = "x86", **options: Any) -> Any:
-    """A network in numbers of few bits: data is run through it for the ranges of activations.
+def quantize(dag: Any, *args: Any, **options: Any) -> Any:
+    """A network in numbers of few bits, ``quantize(dag, data=None, target="x86")``: data is run for the ranges of it.
 
     ``data`` is any iterable of what the network takes: one argument, a tuple of them or a dict of them by name.
     ``target``: x86, arm, onnxruntime, xnnpack, tflite, coreml, gpu-weight-only (which needs no data), or a Profile; the
@@ -212,9 +212,8 @@ def quantize(dag: Any, data: Any = None, target: Any = "x86", **options: Any) ->
     (dtype('int8'), ['quantize', 'dequantize', 'dequantize', 'dequantize', 'linear'])
     """
     if isinstance(dag, TensorDAG):
-        return later("quantize")(dag, data, target, **options)
-    given = [a for a in (data,) if a is not None]
-    return library.quantize(dag, *given, **options)
+        return later("quantize")(dag, *args, **options)
+    return library.quantize(dag, *args, **options)
 
 
 def dequantize(dag: Any, *args: Any, **options: Any) -> Any:

@@ -85,7 +85,7 @@ def quantize(
         whole = None if batches is None else sqnr(prepared, small, batches)
     totals = {"before": dag.graph.total_bytes(), "after": _bytes(small, prepared)}
     if as_json:
-        found = {"source": source, "name": dag.name, "target": target, "sqnr": whole, "bytes": totals}
+        found: dict[str, Any] = {"source": source, "name": dag.name, "target": target, "sqnr": whole, "bytes": totals}
         found["kept"] = [f.module or f.op for f in kept]
         typer.echo(json.dumps({**found, "layers": [r.as_json() for r in rows]}, indent=1))
     else:
