@@ -85,6 +85,9 @@ conformance-prune: $(READY)  ## Prune the networks of the sweeps and check what 
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.prune timm
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.prune transformers
 
+conformance-quantize: $(READY)  ## Quantize one network of every timm family and measure what is lost (an hour), write the table
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.quantize timm
+
 conformance-code: $(READY)  ## Write the page with the code of four networks
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.code
 

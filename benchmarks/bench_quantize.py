@@ -1,8 +1,8 @@
 """Static quantization beside onnxruntime's own quantizer (U8S8, per channel), on the same data, in one run.
 
 For each network: the SQNR of its results on images that neither saw, of the float network's; the latency by
-onnxruntime on one thread, in turns, the least of several; how long quantizing takes, import and export included in
-neither. Weights are random (timm's, a seed): the figures are of arithmetic, not of accuracy.
+onnxruntime on one thread, in turns, the least of several; how long quantizing takes. ``uncorrected``: with biases as
+they were. Weights are random (timm's, a seed): the figures are of arithmetic, not of accuracy.
 
 Usage: ``python benchmarks/bench_quantize.py [NETWORK ...]``
 """
@@ -72,7 +72,7 @@ def measure(name: str, folder: Path) -> None:
     model = timm.create_model(name, pretrained=False).eval()
     data, test = images(IMAGES, 1), images(IMAGES, 2)
     dag = td.from_torch(model, torch.from_numpy(data[0]))
-    files = {k: folder / f"{k}.onnx" for k in ("float", "tdagger", "onnxruntime")}
+    files = {k: folder / f"{k}.onnx" for k in ("float", "tdagger", "uncorrected", "onnxruntime")}
     dag.to_onnx(files["float"])
     source = td.from_onnx(files["float"])
     start = time.perf_counter()
@@ -81,6 +81,10 @@ def measure(name: str, folder: Path) -> None:
         _ = small.weights[weight]
     seconds = {"float": 0.0, "tdagger": time.perf_counter() - start}
     small.to_onnx(files["tdagger"])
+    start = time.perf_counter()
+    plain = td.quantize(source, data, "onnxruntime", correct=False)
+    plain.to_onnx(files["uncorrected"])
+    seconds["uncorrected"] = time.perf_counter() - start
     name_of_input = next(iter(source.graph.inputs))
     seconds["onnxruntime"] = by_onnxruntime(files["float"], files["onnxruntime"], [{name_of_input: x} for x in data])
     sessions = {k: session(p) for k, p in files.items()}

@@ -23,17 +23,20 @@ from _zoo import quiet
 from bench_prune_encoder import CALIBRATION, SAID, SUBJECTS, Encoder, ranks, tokens
 
 import tdagger as td
+from tdagger.quantization.profile import Numbers
 
 PAIRS = 500
 
 
-def vectors(path: Path, given: tuple[Any, ...]) -> Any:
+def vectors(path: Path, batches: list[tuple[Any, ...]]) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     s = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [i.name for i in s.get_inputs()]
-    return s.run(None, dict(zip(names, [t.numpy() for t in given], strict=True)))[0]
+    return np.concatenate(
+        [s.run(None, dict(zip(names, [t.numpy() for t in given], strict=True)))[0] for given in batches]
+    )
 
 
 def correlation(a: Any, b: Any, pairs: Any) -> tuple[float, float]:
@@ -48,19 +51,27 @@ def correlation(a: Any, b: Any, pairs: Any) -> tuple[float, float]:
 def measure(folder: str, scratch: Path) -> None:
     module = Encoder(folder).eval()
     sentences = [f"{a} {b}" for a, b in itertools.product(SUBJECTS, SAID)]
-    test = tokens(folder, sentences)
+    size = len(CALIBRATION)
+    test = [tokens(folder, sentences[i : i + size]) for i in range(0, len(sentences), size)]
     rng = np.random.default_rng(0)
     every = np.array(list(itertools.combinations(range(len(sentences)), 2)))
     pairs = every[rng.choice(len(every), PAIRS, replace=False)]
-    dag = td.from_torch(module, test)
-    data = [tokens(folder, [*CALIBRATION] * (len(sentences) // len(CALIBRATION)))]
-    files = {"float": dag, "i8 static": td.quantize(dag, data, "onnxruntime"),
-             "i8 dynamic": td.quantize(dag, target="x86-dynamic"),
-             "i4 weights": td.quantize(dag, data, "gpu-weight-only")}  # fmt: skip
+    data = [tokens(folder, [*CALIBRATION])]
+    dag = td.from_torch(module, data[0])
+    second = "bert.encoder.layer.*.output.dense.weight"  # what outliers go into
+    files = {
+        "float": dag, "i8 static": td.quantize(dag, data, "onnxruntime"),
+        "i8 static, biases as they were": td.quantize(dag, data, "onnxruntime", correct=False),
+        "i8 static, second layers of MLPs in float": td.quantize(dag, data, "onnxruntime", keep=[second]),
+        "i8 dynamic": td.quantize(dag, target="x86-dynamic"),
+        "i8 dynamic, second layers of MLPs in float": td.quantize(dag, target="x86-dynamic", keep=[second]),
+        "i4 weights": td.quantize(dag, data, "gpu-weight-only"),
+        "u4 weights": td.quantize(dag, data, "gpu-weight-only", weight=Numbers("u4", per="block", block=32)),
+    }  # fmt: skip
     print(f"{len(sentences)} sentences, {PAIRS} pairs; {len(CALIBRATION)} other sentences to calibrate\n")
     print("| network | correlation of ranks | largest change of a cosine | MB |\n|---|---:|---:|---:|")
     for name, small in files.items():
-        small.to_onnx(scratch / f"{name}.onnx", opset=21 if "i4" in name else 20)
+        small.to_onnx(scratch / f"{name}.onnx")
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     own = scratch / "onnxruntime.onnx"

@@ -28,6 +28,7 @@ CASES: dict[str, Case] = {
     "linear of sequences": (td.linear, {"w": (16, 12), "b": (16,)}, (2, 5, 12), "QGemm"),
     "linear without bias": (td.linear, {"w": (16, 12)}, (2, 5, 12), "MatMulIntegerToFloat"),
     "matmul": (td.matmul, {"w": (12, 16)}, (2, 5, 12), "MatMulIntegerToFloat"),
+    "product and bias": (lambda x, w, b: td.matmul(x, w) + b, {"w": (12, 16), "b": (16,)}, (2, 5, 12), "QGemm"),
     "addmm": (lambda x, w, b: td.addmm(b, x, w), {"w": (12, 16), "b": (16,)}, (5, 12), "QGemm"),
     "products of data": (lambda x: td.matmul(x, td.permute(x, (0, 2, 1))), {}, (2, 5, 12), "MatMulIntegerToFloat"),
     "residual": (

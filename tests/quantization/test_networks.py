@@ -27,11 +27,11 @@ def network(name: str, seed: int = 0) -> tuple[td.TensorDAG, list[np.ndarray[Any
     return td.from_torch(model, torch.from_numpy(data[0])), data
 
 
-def session(dag: td.TensorDAG, opset: int = 20) -> Any:
+def session(dag: td.TensorDAG) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    proto = dag.to_onnx(opset=opset).SerializeToString()
+    proto = dag.to_onnx().SerializeToString()
     return ort.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
 
 
@@ -83,11 +83,11 @@ def test_weights_in_blocks_of_four_bits() -> None:
     dag, data = network("test_vit")
     small = td.quantize(dag, target="gpu-weight-only")
     wanted = dag.to_torch()(torch.from_numpy(data[0])).detach().numpy()
-    run = session(small, 21)
+    run = session(small)
     found = run.run(None, {run.get_inputs()[0].name: data[0]})[0]
     assert quality(wanted, found) > 10
     assert quality(small.run(data[0]), found) > 30  # onnxruntime's MatMulNBits rounds what it multiplies to i8
-    proto = small.to_onnx(opset=21)
+    proto = small.to_onnx()
     kinds = {t.data_type for t in proto.graph.initializer}
     assert {22} <= kinds  # INT4, two to a byte
     again = td.from_onnx(proto)
@@ -98,7 +98,7 @@ def test_weights_in_blocks_of_four_bits() -> None:
 def test_files_come_back_as_quantized_values(target: str) -> None:
     dag, data = network("test_resnet")
     small = td.quantize(dag, data, target)
-    again = td.from_onnx(small.to_onnx(opset=21))
+    again = td.from_onnx(small.to_onnx())
     assert td.op_counts(again.values)["dequantize"] == td.op_counts(small.values)["dequantize"]
     assert td.op_counts(again.values)["quantize"] == td.op_counts(small.values)["quantize"]
     floats = td.dequantize(again)

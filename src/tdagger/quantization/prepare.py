@@ -18,6 +18,7 @@ from tdagger.op import Array, Value
 from tdagger.ops.source import Leaf
 from tdagger.quantization.bias import Correcting, axis_of, corrected, means
 from tdagger.quantization.convert import Conversion
+from tdagger.quantization.layers import as_layers
 from tdagger.quantization.local import Local, compare
 from tdagger.quantization.observers import Observer, observer_of, refused
 from tdagger.quantization.placement import Placement, place
@@ -31,7 +32,7 @@ from tdagger.transform.networks import place as place_of
 
 #: What is done to a float network before it is quantized: repairs are passes too, and stand here.
 FLOAT_PASSES: tuple[Callable[[TensorDAG], TensorDAG], ...] = (
-    passes.simplify, passes.drop_unused_results, passes.fold_batch_norm, passes.fold_weights,
+    passes.simplify, passes.drop_unused_results, passes.fold_batch_norm, passes.fold_weights, as_layers,
 )  # fmt: skip
 
 

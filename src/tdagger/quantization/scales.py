@@ -92,9 +92,9 @@ class Weights(NamedTuple):
         axes = tuple([i for i in range(weight.ndim) if self.axis is None or i != self.axis])
         return weight.min(axes), weight.max(axes)
 
-    def _starts(self, weight: Array) -> Any:
+    def _starts(self, weight: Array) -> list[int]:
         """Where blocks begin."""
-        return np.arange(0, weight.shape[self.summed], self.block, dtype=np.int64)
+        return list(range(0, weight.shape[self.summed], self.block))
 
     def scales(self, weight: Array) -> Affine:
         """The scales and zero points of a weight; with the observer "mse", those of the least mean square error."""

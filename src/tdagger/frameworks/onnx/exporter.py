@@ -23,13 +23,15 @@ from tdagger.types import Size, readable
 #: The operator set that is written unless one is asked for: what onnxruntime of today and of some years ago run whole.
 OPSET = 20
 OLDEST, NEWEST = 18, 26
+#: The first operator set that has int4, and scales for blocks.
+_WITH_BLOCKS = 21
 
 
 def to_onnx(
     dag: TensorDAG,
     path: str | Path | None = None,
     *,
-    opset: int = OPSET,
+    opset: int | None = None,
     dynamic: Sequence[str] | bool = (),
     external_data: bool | None = None,
     metadata: bool = True,
@@ -41,8 +43,11 @@ def to_onnx(
     can't be written, at once. ``dynamic`` has names of axes (``dag.axes()``) that any size may be given for, True all
     that can be; AxisError says why one can't. Buffers that change are outputs ``<name>.updated``, a network of
     random numbers takes its seed as an input. ``external_data`` puts tensors in a file ``<path>.data``, as is done
-    anyway beyond 2 GB. ``metadata``: nodes say which module and line they came from.
+    anyway beyond 2 GB. ``opset`` is 20 unless it is given, 21 with weights in blocks or of 4 bits. ``metadata``:
+    nodes say which module and line they came from.
     """
+    if opset is None:
+        opset = _opset_of(dag.graph)
     checked(opset, dag.name, [*dag.graph.parameters, *dag.graph.buffers], dag.weights)
     made = _dynamic(dag, opset, dynamic) if dynamic else _made(dag, dag.graph, dag.origins, opset)
     return written(dag.name, made, path, opset, external_data, metadata)
@@ -70,6 +75,14 @@ def written(
         return model
     write(model, made.tensors, Path(path), external_data)
     return None
+
+
+def _opset_of(graph: Graph) -> int:
+    """The operator set that is written unless one is asked for: a newer one for what it has not, int4 and blocks."""
+    packed = any(
+        v.op.name == "dequantize" and (v.op.attributes["of"] or v.op.attributes["block"]) for v in graph.values
+    )
+    return _WITH_BLOCKS if packed else OPSET
 
 
 @dataclass
