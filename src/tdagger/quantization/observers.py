@@ -17,6 +17,8 @@ from tdagger.op import Array
 from tdagger.quantization.profile import Numbers
 
 _BINS = 2048
+#: So many numbers are counted at once, so that counting takes little memory.
+_CHUNK = 1 << 18
 
 
 class Observer:
@@ -101,14 +103,19 @@ class Histogram(Observer):
         while low < self.start:
             self._double(up=False)
         flat = x.reshape(-1)
+        for at in range(0, len(flat), _CHUNK):
+            self._count(flat[at : at + _CHUNK])
+
+    def _count(self, flat: Array) -> None:
+        """Count some numbers, all of them within the bins."""
+        n = len(self.bins)
         places = ((flat - np.float32(self.start)) * np.float32(1 / self.width)).astype(np.intp)
         np.minimum(places, n - 1, out=places)
-        found = np.bincount(places, minlength=n)
-        zeros = int(x.size - np.count_nonzero(flat))
+        self.bins += np.bincount(places, minlength=n)
+        zeros = int(flat.size - np.count_nonzero(flat))
         if zeros:
-            found[min(int(np.float32(-self.start) * np.float32(1 / self.width)), n - 1)] -= zeros
+            self.bins[min(int(np.float32(-self.start) * np.float32(1 / self.width)), n - 1)] -= zeros
             self.zeros += zeros
-        self.bins += found
 
     def _double(self, up: bool) -> None:
         n = len(self.bins)
