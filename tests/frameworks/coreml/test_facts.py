@@ -154,3 +154,14 @@ def test_quantize_rounds_half_to_even_and_saturates() -> None:
     model = program({"x": (F, (4,))}, ops, ["y", "z"], 17)
     y, z = td.from_coreml(model).run(f32(0.5, 1.5, 2.5, 1000))
     assert (y.tolist(), z.tolist()) == ([0, 2, 2, 127], [0, 4, 4, 254])
+
+
+def test_random_numbers_are_of_the_declared_type() -> None:
+    ops = [
+        ("random_normal", {"shape": [2], "mean": np.float16(0), "stddev": np.float16(1)}, [("r", "float16", (2,))]),
+        ("random_bernoulli", {"shape": [3]}, [("y", F, (3,))]),
+    ]
+    dag = td.from_coreml(program({"x": (F, (2,))}, ops, ["r", "y"]))
+    assert [str(v.type) for v in dag.graph.outputs.values()] == ["f16[2]", "f32[3]"]
+    first, second = (dag.run(np.zeros(2, np.float32), seed=np.uint64(n))[0].tolist() for n in (1, 2))
+    assert first != second
