@@ -134,7 +134,7 @@ def test_meta_plans_without_weights(capsys):
         (["--flops", "50%", "--importance", "best"], "there is no importance 'best'; there are l1, l2"),
         (["--flops", "50%", "--keep", "layer9"], "no group, parameter or module is called 'layer9'"),
         (["--flops", "50%", "--inexact", "some"], "inexact is 'none', 'norms' or 'all'"),
-        (["--flops", "50%", "-o", "small.tflite"], "the suffix must say the form"),
+        (["--flops", "50%", "-o", "small.other"], "the suffix must say the form"),
         (["--flops", "50%", "-o", "nowhere/small.pt2"], "there is no such folder"),
     ],
 )
