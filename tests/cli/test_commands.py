@@ -233,7 +233,7 @@ def test_failed_conversion_leaves_nothing(capsys, tmp_path, monkeypatch):
         (["inspect", "cli_nets:build", "--dtype", "f33"], "no element type is called 'f33'"),
         (["verify", "nothing"], "is not a SOURCE"),
         (["inspect", "cli_nets:buidl"], "did you mean build?"),
-        (["convert", "cli_nets:build", "out.tflite"], "the suffix must say the form: .tdag"),
+        (["convert", "cli_nets:build", "out.other"], "the suffix must say the form: .tdag"),
         (["convert", "cli_nets:build", "nowhere/out.pt"], "nowhere: there is no such folder"),
         (["inspect", "missing.pt"], "there is no such file"),
     ],
