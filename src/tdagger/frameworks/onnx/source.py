@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tdagger.errors import InputError, SourceError
-from tdagger.frameworks.file import FileSource, drawn
+from tdagger.errors import SourceError
+from tdagger.frameworks.file import ModelSource, drawn, first_line, shapes_of
 from tdagger.frameworks.onnx.importer import Asked, imported
 from tdagger.frameworks.onnx.programs import from_onnx
 from tdagger.frameworks.onnx.read import Model, read
@@ -28,20 +28,15 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class OnnxSource:
+class OnnxSource(ModelSource):
     """A model in a file; see :class:`tdagger.frameworks.source.Source`."""
 
-    name: str
-    path: Path
     model: Model
     shapes: dict[str, tuple[int, ...]]
     sizes: dict[str, int]
 
-    def dag(self, external: bool = False) -> TensorDAG:
-        try:
-            return imported(self.model, Asked(self.sizes, self.shapes, None, external, ""))
-        except InputError as e:
-            raise SourceError(f"{e}; on a command line --batch 1, or --shape NAME=SIZES for each") from e
+    def imported(self, external: bool) -> TensorDAG:
+        return imported(self.model, Asked(self.sizes, self.shapes, None, external, ""))
 
     # A model with control flow on data is a program.
 
@@ -49,10 +44,8 @@ class OnnxSource:
         """The model as a program, None if a network is all there is: all that it asks is known."""
         if not any(n.op_type in CONTROL for n in self.model.proto.graph.node):
             return None
-        try:
+        with self.asking():
             found = from_onnx(self.model, sizes=self.sizes, inputs=self.shapes)
-        except InputError as e:
-            raise SourceError(f"{e}; on a command line --batch 1, or --shape NAME=SIZES for each") from e
         return None if len(found.blocks) == 1 and not any(s.lengths for s in found.slots.values()) else found
 
     def random_arrays(self, program: Program, seed: int) -> dict[str, Array]:
@@ -76,18 +69,6 @@ class OnnxSource:
         return list(replace(program, signature=replace(program.called, outputs=outputs)).run(*args, **kwargs))
 
     @cached_property
-    def _network(self) -> TensorDAG:
-        return self.dag(external=True)
-
-    @cached_property
-    def _file(self) -> FileSource:
-        return FileSource(self.name, self._network)
-
-    def random_inputs(self, seed: int) -> Any:
-        """As for a ``.tdag``: normal floats, integers of 0 and 1."""
-        return self._file.random_inputs(seed)
-
-    @cached_property
     def _session(self) -> Any:
         return self._opened(str(self.path))
 
@@ -101,11 +82,11 @@ class OnnxSource:
         try:
             return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as e:  # onnxruntime's own errors share no class
-            raise SourceError(f"onnxruntime can't load {shown(self.path)}: {_first(e)}") from e
+            raise SourceError(f"onnxruntime can't load {shown(self.path)}: {first_line(e)}") from e
 
     def run(self, inputs: Any) -> list[Array]:
         """The outputs by onnxruntime; SourceError if it isn't there, or can't."""
-        network, session = self._network, self._session
+        network, session = self.network, self._session
         args, kwargs = inputs
         return self._run(session, network.bind(args, kwargs))
 
@@ -114,18 +95,8 @@ class OnnxSource:
         try:
             found = session.run([o.name for o in session.get_outputs()], {n: a for n, a in given.items() if n in own})
         except Exception as e:  # as above
-            raise SourceError(f"onnxruntime can't run {shown(self.path)}: {_first(e)}") from e
+            raise SourceError(f"onnxruntime can't run {shown(self.path)}: {first_line(e)}") from e
         return list(found)
-
-    def run_round_trip(self, dag: TensorDAG, inputs: Any) -> list[Array]:
-        return self._file.run_round_trip(dag, inputs)
-
-    def run_reference(self, dag: TensorDAG, inputs: Any) -> list[Array]:
-        return self._file.run_reference(dag, inputs)
-
-
-def _first(error: Exception) -> str:
-    return shown(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
 
 
 def from_file(path: Path, options: Options) -> OnnxSource:
@@ -134,15 +105,8 @@ def from_file(path: Path, options: Options) -> OnnxSource:
     ``--batch`` is for the first dimension of every input, where the file leaves it open; ``--shape`` for whole inputs.
     What a file fixes stays (InputError): ``--resize`` changes it.
     """
-    odd = [name for name in options.given if name not in ("--batch", "--shape")]
-    if odd:
-        raise SourceError(f"{shown(path)}: {odd[0]} isn't for .onnx files")
+    shapes = shapes_of(path, options, ".onnx")
     model = read(path)
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, spec in options.shapes.items():
-        if spec.dtype is not None:
-            raise SourceError(f"{shown(path)}: --shape {shown(name)}: the file says the element types of its inputs")
-        shapes[name] = spec.shape
     sizes = {} if options.batch is None else _batch(model, options.batch, shapes)
     return OnnxSource(path.stem, path, model, shapes, sizes)
 
