@@ -35,7 +35,6 @@ from conformance.onnx_cases import (
     group_of,
     has_control_flow,
     imported,
-    is_nearer,
     is_random,
     numbers,
     operator_of,
@@ -43,6 +42,7 @@ from conformance.onnx_cases import (
     read,
 )
 from conformance.onnx_engines import checked
+from conformance.onnx_rounding import is_lost, is_nearer
 from conformance.onnx_table import write
 from conformance.sweep import Limits, Row, sweep
 from conformance.sweep import read as read_rows
@@ -76,6 +76,8 @@ def check(case: Case, report: Report, torch_too: bool = True) -> None:
             why = difference(case, got, want, values)
             if " differs: " in why and is_nearer(case, inputs, got, want):
                 report(nearer=True)
+            elif " differs: " in why and is_lost(case, inputs, fixed, want):
+                report(lost=True)
             elif why:
                 report(status="wrong", error=f"{name}: {why}")
                 return

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from conformance.onnx_cases import Arrays, Case, difference, is_nearer, is_random
+from conformance.onnx_cases import Arrays, Case, difference, is_random, numbers
+from conformance.onnx_rounding import is_lost, is_nearer
 
 Report = Callable[..., None]
 #: What runs a model on inputs by name: outputs in order.
@@ -71,6 +72,8 @@ def checked(engine: Engine) -> Callable[[Case, Report], None]:
             why = difference(case, got, want, not is_random(case), ours=False)
             if " differs: " in why and is_nearer(case, inputs, got, want):
                 report(nearer=True)
+            elif " differs: " in why and is_lost(case, inputs, numbers(case), want):
+                report(lost=True)
             elif why:
                 report(status="wrong", error=why)
                 return

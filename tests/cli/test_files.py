@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tdagger.cli import main
+from tdagger.file import store
 from tests.cli.helpers import failed
 
 torch = pytest.importorskip("torch")
@@ -42,6 +43,23 @@ def test_to_and_fro(net, capsys):
     assert main(["diff", "net.pt2", "net.tdag"]) == 0
     capsys.readouterr()
     assert "is there already; --force overwrites it" in failed(capsys, "convert", "cli_nets:build", "net.tdag")
+
+
+def test_weights_in_several_files(net, capsys, monkeypatch):
+    index = net.parent / "many.safetensors.index.json"
+    index.write_text("{}")
+    assert main(["convert", "net.tdag", "many.tdag"]) == 0  # one file: the index isn't touched
+    assert "index" not in capsys.readouterr().err
+    monkeypatch.setattr("tdagger.file.store.SHARD", 16)
+    monkeypatch.setitem(store.save.__kwdefaults__, "shard", 16)
+    (net.parent / "many.tdag").unlink()
+    told = failed(capsys, "convert", "net.tdag", "many.tdag")
+    assert "many.safetensors.index.json is there already; --force overwrites it" in told
+    assert main(["convert", "net.tdag", "many.tdag", "--force"]) == 0
+    told = "".join(capsys.readouterr().err.split())
+    written = sorted(p.name for p in net.parent.glob("many*"))
+    assert len(written) > 3
+    assert all(f"{name}(" in told for name in written)
 
 
 def test_weights_beside(net, capsys):

@@ -69,6 +69,23 @@ def test_axes_of_any_size_and_the_operator_set(net, capsys):
     assert "axis nosuch can't be of any size" in told
 
 
+def test_large_weights_lie_in_a_file_beside_it(net, capsys, monkeypatch):
+    (net.parent / "big.onnx.data").write_bytes(b"another's")
+    told = failed(capsys, "convert", "frozen.onnx", "big.onnx")
+    assert "big.onnx.data is there already; --force overwrites it" in told
+    assert main(["convert", "frozen.onnx", "big.onnx", "--force"]) == 0  # it fits in one file
+    assert "big.onnx.data" not in capsys.readouterr().err
+    assert (net.parent / "big.onnx.data").read_bytes() == b"another's"
+    monkeypatch.setattr("tdagger.frameworks.onnx.emit.save.LARGEST", 100)
+    assert main(["convert", "frozen.onnx", "big.onnx", "--force"]) == 0
+    assert "big.onnx.data (" in capsys.readouterr().err
+    assert main(["convert", "frozen.onnx", "new.onnx"]) == 0
+    told = capsys.readouterr().err
+    assert "wrote new.onnx (" in told
+    assert ", new.onnx.data (" in told
+    assert "new.onnx is there already" in failed(capsys, "convert", "frozen.onnx", "new.onnx")
+
+
 def test_what_is_said_where_it_cant_be_used(net, capsys):
     assert "leaves sizes of its inputs open (x [batch 3 4])" in failed(capsys, "inspect", "net.onnx")
     assert "--batch 1, or --shape NAME=SIZES for each" in failed(capsys, "inspect", "net.onnx")

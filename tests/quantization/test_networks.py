@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cache
 from typing import Any
 
@@ -105,6 +106,22 @@ def test_files_come_back_as_quantized_values(target: str) -> None:
     assert "dequantize" not in td.op_counts(floats.values)
     wanted = dag.to_torch()(torch.from_numpy(data[0])).detach().numpy()
     assert quality(wanted, floats.to_torch()(torch.from_numpy(data[0])).detach().numpy()) > 20
+
+
+def test_attention_stays_in_float_wherever_a_network_is_from() -> None:
+    """A file has attention written out, as products of matrices: they aren't quantized either."""
+    dag, data = network("test_vit")
+    again = td.from_onnx(dag.to_onnx())
+    assert {"matmul", "softmax"} <= td.op_counts(again.values).keys()
+    assert "scaled_dot_product_attention" in td.op_counts(dag.values)
+    taken = [Counter(v.op.name for v in td.prepare(d, "x86").placement.rows) for d in (dag, again)]
+    assert taken[0] == taken[1]
+    assert "matmul" not in taken[0]
+    wanted = dag.to_torch()(torch.from_numpy(data[0])).detach().numpy()
+    found = [quality(wanted, td.quantize(d, data).to_torch()(torch.from_numpy(data[0])).detach().numpy())
+             for d in (dag, again)]  # fmt: skip
+    assert min(found) > 20
+    assert abs(found[0] - found[1]) < 1
 
 
 def test_biases_bring_means_back() -> None:

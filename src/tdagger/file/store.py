@@ -98,7 +98,7 @@ def _save_shards(path: Path, document: Document, tensors: Mapping[str, Array], s
         "weight_map": {n: name for name, part in zip(names, parts, strict=True) for n in part},
     }
     text = json.dumps(index, indent=2, sort_keys=True) + "\n"
-    before = _own_shards(path)
+    before = own_shards(path)
     beside = json.dumps({"digest": digest, "files": len(parts)}, sort_keys=True, separators=(",", ":"))
     container.write(path, document.constants, {KEY: f'{{"beside":{beside},{document.text[1:]}'})
     container.whole(path.with_suffix(".safetensors.index.json"), lambda to: Path(to).write_text(text, "utf-8"))
@@ -112,7 +112,7 @@ def shard_name(path: Path, digest: str, number: int, count: int) -> str:
     return f"{path.stem}-{digest[:12]}-{number + 1:05}-of-{count:05}.safetensors"
 
 
-def _own_shards(path: Path) -> set[str]:
+def own_shards(path: Path) -> set[str]:
     """The files of weights that a file that is there has beside it."""
     try:
         beside = _beside(container.parsed(_text(container.opened(path, Limits().header)), KEY))

@@ -1,4 +1,8 @@
-"""Layers found again where a file has a product and a sum: a target has one integer kernel for both."""
+"""Layers found again where a file has what they are made of.
+
+A target has one integer kernel for a product and a sum. Attention is one op, which targets have in float: so it is in
+networks of torch, and where it is written out (ONNX) its two products would be quantized.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from tdagger.op import Value
 from tdagger.ops.source import Buffer, Const, Parameter
 from tdagger.ops.structure import permute
 from tdagger.tensordag import TensorDAG
+from tdagger.transform.idioms import ATTENTION
 from tdagger.transform.rewrite import no, rule, spread
 
 
@@ -35,7 +40,7 @@ def _(x: Value, w: Value, b: Value) -> Value:
 
 
 def as_layers(dag: TensorDAG) -> TensorDAG:
-    """The network with linear layers in the place of products and sums of weights.
+    """The network with linear layers in the place of products and sums of weights, and with attention as one op.
 
     >>> import tdagger as td
     >>> x, w, b = td.input("x", (2, 3)), td.parameter("w", (3, 4)), td.parameter("b", (4,))
@@ -43,4 +48,4 @@ def as_layers(dag: TensorDAG) -> TensorDAG:
     >>> [v.op.name for v in as_layers(dag).values if v.args]
     ['permute', 'linear']
     """
-    return dag.rewrite(product_and_bias)
+    return dag.rewrite((product_and_bias, *ATTENTION))

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from conformance.onnx_backend import check
-from conformance.onnx_cases import cases, group_of, read
+from conformance.onnx_cases import cases, group_of, numbers, read
+from conformance.onnx_rounding import is_lost
 
 COUNT, PARTS = 300, 4
 
@@ -36,3 +37,17 @@ def test_cases_of_the_backend_suite(part: int) -> None:
             plain[found["status"]] += 1
     assert plain["unsupported"] <= 2, plain
     assert plain.total() > COUNT / PARTS * 0.85
+
+
+def test_what_rounding_decides_alone() -> None:
+    """The real model whose thousand scores are one number near 1e10; no other case that is wrong passes as this."""
+    name = "real/test_squeezenet"
+    case = read(name, cases(("real",))[name])
+    ((inputs, want),) = case.data
+    assert is_lost(case, inputs, numbers(case), want)
+    assert not is_lost(case, inputs, numbers(case), [2 * want[0]])
+    name = "node/test_softmax_large_number"
+    case = read(name, suite()[name])
+    ((inputs, want),) = case.data
+    assert not is_lost(case, inputs, numbers(case), want)
+    assert not is_lost(case, inputs, numbers(case), [1 - want[0]])

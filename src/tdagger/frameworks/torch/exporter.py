@@ -13,7 +13,7 @@ from torch.jit._trace import TracerWarning
 from torch.utils import _pytree as pytree
 
 from tdagger.composite import Composite
-from tdagger.errors import InputError, UnsupportedError, warn
+from tdagger.errors import InputError, TDaggerError, UnsupportedError, warn
 from tdagger.frameworks.torch.capture.locking import one_at_a_time
 from tdagger.frameworks.torch.capture.scripting import Literals
 from tdagger.frameworks.torch.emit.codegen import Writer
@@ -105,24 +105,38 @@ def to_torchscript(dag: TensorDAG, *, copy: bool = False) -> torch.jit.ScriptMod
     """
     dag = _without_objects(dag)
     _refuse_by_numpy("TorchScript", dag)
-    module = module_of(dag, copy, plain=True)
-    _refuse_names("TorchScript", module, ())
     for argument in (*(given := example_inputs(dag, plain=True))[0], *given[1].values()):
         _refuse_mixed(argument)
+    failed: Exception | None = None
+    for fill in (0, 1):  # zeros may be what nothing is divided by, or 1 more than an index
+        try:
+            return _traced_on(dag, copy, fill)
+        except TDaggerError:
+            raise
+        except (IndexError, RuntimeError) as e:
+            failed = e
+    why = f"{type(failed).__name__}: {next(iter(str(failed).splitlines()), '')}"
+    raise UnsupportedError(
+        f"{shown(dag.name)}: TorchScript is written by running the network, which fails on zeros and on ones ({why}); "
+        "to_torch() needs no data"
+    ) from failed
+
+
+def _traced_on(dag: TensorDAG, copy: bool, fill: int) -> torch.jit.ScriptModule:
+    """A trace on inputs that are one number everywhere, of a module that was never traced."""
+    module = module_of(dag, copy, plain=True)
+    _refuse_names("TorchScript", module, ())
     held = dict((*module.named_parameters(), *module.named_buffers()))
     kept = [(held[n], held[n].clone()) for n in dag.graph.updates if n in held]
     try:
-        return _traced_on(dag, module, 0)
-    except (IndexError, RuntimeError):  # zeros may be what nothing is divided by, or 1 more than an index
-        return _traced_on(dag, module, 1)
+        return _trace(dag, module, fill)
     finally:
         for t, before in kept:  # a trace runs the module
             with torch.no_grad():
                 t.copy_(before)
 
 
-def _traced_on(dag: TensorDAG, module: GeneratedModule, fill: int) -> torch.jit.ScriptModule:
-    """A trace of a module on inputs that are one number everywhere."""
+def _trace(dag: TensorDAG, module: GeneratedModule, fill: int) -> torch.jit.ScriptModule:
     args, kwargs = example_inputs(dag, plain=True, fill=fill)
     with warnings.catch_warnings(), torch.no_grad(), Literals():
         warnings.filterwarnings("ignore", ".*deprecated", DeprecationWarning)

@@ -111,3 +111,19 @@ def test_odd_names() -> None:
     given = [np.float32(0), np.float32(5), np.float32(2)]
     same(plain(program.to_torch()(*tensors(given))), program.run(*given))
     same(plain(program.to_torchscript()(*tensors(given))), program.run(*given))
+
+
+def test_a_block_that_no_data_is_known_for() -> None:
+    """Its trace runs it on zeros, then on ones: with indices that fit neither it is refused by name."""
+
+    @td.program({"x": (10, 3), "i": td.TensorType((2,), "i64")})
+    def program(x: td.Value, i: td.Value) -> td.Value:
+        def shifted(by: int) -> Callable[[], td.Value]:
+            return lambda: td.embedding(x, i - by)
+
+        return td.if_(td.reduce(x, "sum", keep=False) > 1, shifted(1), shifted(5))
+
+    with pytest.raises(td.UnsupportedError, match=r"otherwise: TorchScript .* fails on zeros and on ones \(IndexError"):
+        program.to_torchscript()
+    x, i = np.full((10, 3), -1, np.float32), np.array([5, 6])
+    same(plain(program.to_torch()(*tensors([x, i]))), program.run(x, i))
