@@ -198,6 +198,20 @@ def _grouped(c: Call) -> Kernel:
     return c.contiguous(copy_of(c) + c.out[0].bytes + 9 * c.types[0].shape[0])
 
 
+def _quantized(c: Call) -> Kernel:
+    """The quotient rounded, within the ends, and without NaN, each in f32 at least, then the integers."""
+    x, out = c.types[0], c.out[0]
+    wide = 8 if out.dtype.name == "i32" else max(x.dtype.bytes, 4)
+    return c.fresh(like(out.shape, c.strides[:1]), 3 * wide * x.size)
+
+
+def _dequantized(c: Call) -> Kernel:
+    """The difference from the zero point in wider integers, then as floats, then the product."""
+    x, out = c.types[0], c.out[0]
+    less = (8 if x.dtype.bytes > 2 else 4) * x.size if len(c.types) > 2 else 0
+    return c.fresh(like(out.shape, c.strides[:1]), less + out.bytes)
+
+
 def _cond(c: Call) -> Kernel:
     """Either branch; the one that needs more."""
     branches = (attribute(c, "then"), attribute(c, "otherwise"))
@@ -284,6 +298,8 @@ _RULES: dict[str, Rule] = {
     "col2im": _unfolded,
     "einsum": einsum,
     "cond": _cond,
+    "quantize": _quantized,
+    "dequantize": _dequantized,
     "bilinear": _bilinear,
     "grouped_matmul": _grouped,
     "lstm": lstm,

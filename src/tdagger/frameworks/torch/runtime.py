@@ -319,8 +319,8 @@ def quantize_by_reciprocal(
 ) -> Tensor:  # fmt: skip
     """The same times the reciprocal of the scale, NaN as 0: torch's quantized_decomposed."""
     times = _spread(1.0 / scale, x, axis, block)
-    y = x.float() * (times.float() if times.dim() == 0 else times)
-    return _to_whole(y, x, zero_point, low, high, dtype, axis, block, 0)
+    times = times.float() if times.dim() == 0 else times
+    return _to_whole(x.float() * times, x, zero_point, low, high, dtype, axis, block, 0)
 
 
 def _to_whole(
