@@ -16,6 +16,7 @@ ROWS = {
     "mean": Row((0,), output=True, follows=True),
     "hard_swish": Row((0,), output=True, follows=True),
     "hard_sigmoid": Row((0,), output=True, follows=True),  # in float, so that the product with it isn't
+    "gelu": Row((0,), output=True, follows=True),
     "leaky_relu": Row((0,), output=True, follows=True),
     "sigmoid": Row((0,), output=True, follows=True, result=_UNIT),
     "softmax": Row((0,), output=True, follows=True, result=_UNIT),

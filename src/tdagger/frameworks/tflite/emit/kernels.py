@@ -19,7 +19,7 @@ from tdagger.frameworks.tflite.schema import Quantization
 from tdagger.op import Array
 from tdagger.ops.structure import Permute
 from tdagger.transform.legal import label
-from tdagger.types import DType, TensorType
+from tdagger.types import DType
 
 I8 = DType.of("i8")
 _I32 = DType.of("i32")
@@ -48,7 +48,7 @@ KERNELS: dict[str, Kernel] = {
     "FULLY_CONNECTED": Kernel(weight=1, version=5),
     "TRANSPOSE_CONV": Kernel((2,), weight=1, bias=3, version=3),
     **dict.fromkeys(("ADD", "SUB", "MUL", "BATCH_MATMUL"), Kernel((0, 1))),
-    **dict.fromkeys(("MEAN", "LEAKY_RELU", "RELU", "RELU6"), Kernel()),
+    **dict.fromkeys(("MEAN", "LEAKY_RELU", "RELU", "RELU6", "GELU"), Kernel()),
     "HARD_SWISH": Kernel(version=1),
     **dict.fromkeys(("AVERAGE_POOL_2D", "RESIZE_BILINEAR"), Kernel(shares=True)),
     "SOFTMAX": Kernel(fixed=(1 / 256, -128)),
@@ -84,6 +84,7 @@ class _Pass:
         self.done: list[Operator] = []
 
     def run(self) -> None:
+        self._round_before()
         before, self.part.operators = self.part.operators, self.done
         for o in before:
             o.inputs = [self.instead.get(i, i) for i in o.inputs]
@@ -139,7 +140,7 @@ class _Pass:
     def _moves(self, o: Operator) -> bool:
         """On the integers, which are read afterwards."""
         places = self._data(o, MOVES[o.name]) if o.name in MOVES else None
-        if places is None:
+        if places is None or _activated(o):
             return False
         steps = self._steps(o.inputs[places[0]])
         if steps is None or not all(same(steps, self._steps(o.inputs[i])) for i in places):
@@ -151,31 +152,22 @@ class _Pass:
             if filled is None:
                 return False
             chosen[2] = filled
-        if getattr(o.options, "fusedActivationFunction", 0):
-            return False
         type_ = self.tensor(y).type
         moved = self.writer.new(f"{self.tensor(y).name}_i8", type_.with_dtype(I8), steps=steps)
-        version = 1 if o.name == "RESHAPE" else max(o.version, 2)
-        self.done.append(Operator(o.name, chosen, [moved], o.options, version, o.origin))
+        self.done.append(Operator(o.name, chosen, [moved], o.options, _version(o), o.origin))
         self.done.append(Operator("DEQUANTIZE", [moved], [y], None, 2, o.origin))
         self.codes[y] = moved
         return True
 
     def _fill(self, o: Operator, steps: Quantization) -> int | None:
-        """What is padded with, as an integer that is exactly that; the lowest where only a maximum is taken of it."""
+        """What is padded with, if an integer is exactly that."""
         load = self.tensor(o.inputs[2]).load
-        value = None if load is None else float(np.asarray(load()).reshape(()))
-        if value is None:
+        if load is None:
             return None
-        scale, zero = float(steps.scale[0]), int(steps.zero_point[0])
-        taken = [u.name for u in self.users.get(o.outputs[0], ())]
-        if value == -np.inf and o.outputs[0] not in self.outputs and {*taken} == {"MAX_POOL_2D"}:
-            code = -128
-        else:
-            code = int(np.clip(np.rint(value / scale) + zero, -128, 127)) if np.isfinite(value) else 0
-            if np.float32(code - zero) * np.float32(scale) != np.float32(value):
-                return None
-        return self.writer.new("fill", TensorType((), I8), lambda: np.array(code, np.int8), steps)
+        value = np.float32(np.asarray(load()).reshape(()))
+        scale, zero = steps.scale[0], int(steps.zero_point[0])
+        code = np.clip(np.rint(value / scale) + zero, -128, 127)
+        return self._constant(o.inputs[2], steps) if np.float32(code - zero) * scale == value else None
 
     def _computes(self, o: Operator) -> bool:
         kernel = KERNELS.get(o.name)
@@ -195,27 +187,93 @@ class _Pass:
         elif kernel.data is not None and any(self.tensor(o.inputs[i]).type.dtype.is_float for i in range(len(chosen))
                                              if i not in places):  # fmt: skip
             return False
+        self.codes[o.outputs[0]] = made
         self.done.append(Operator(o.name, chosen, [made], o.options, max(o.version, kernel.version), o.origin))
         return True
 
     def _result(self, o: Operator, kernel: Kernel, steps: Quantization | None) -> int | None:
         """The tensor of integers that all takes a result as: the others are left out."""
-        (y,) = o.outputs
-        users = self.users.get(y, [])
-        if y in self.outputs or not users or any(u.name != "QUANTIZE" for u in users):
+        first = self._all_rounded(o.outputs[0])
+        if first is None:
             return None
-        first, *rest = [u.outputs[0] for u in users]
         own = self.tensor(first)
-        if own.type.dtype is not I8 or own.steps is None:
-            return None
-        if any(not same(own.steps, self.tensor(r).steps) or self.tensor(r).type.dtype is not I8 for r in rest):
-            return None
+        assert own.steps is not None
         if kernel.shares and not same(own.steps, steps):
             return None
         if kernel.fixed is not None and (own.steps.scale[0], own.steps.zero_point[0]) != kernel.fixed:
             return None
-        self.codes[y] = first
         return first
+
+    def _all_rounded(self, y: int) -> int | None:
+        """The integers that all which takes a tensor rounds it to; None if something takes it otherwise."""
+        users = self.users.get(y, [])
+        if y in self.outputs or not users or any(u.name != "QUANTIZE" for u in users):
+            return None
+        first, *rest = [self.tensor(u.outputs[0]) for u in users]
+        if any(t.type.dtype is not I8 or not same(t.steps, first.steps) for t in (first, *rest)):
+            return None
+        if any(u.outputs[0] in self.outputs for u in users[1:]):
+            return None
+        return users[0].outputs[0]
+
+    def _round_before(self) -> None:
+        """What is rounded after it was moved is rounded before: the numbers are the same.
+
+        From the last operator to the first, so that it goes back to what computes something.
+        """
+        after: list[Operator] = []
+        gone: set[int] = set()
+        for o in reversed(self.part.operators):
+            after.append(o)
+            rounded = self._all_rounded(o.outputs[0]) if o.name in MOVES else None
+            fill = None if o.name != "PADV2" else self.tensor(o.inputs[2]).load
+            if rounded is None or _activated(o) or (o.name == "PADV2" and fill is None):
+                continue
+            first, *rest = self.users[o.outputs[0]]
+            steps = self.tensor(rounded).steps
+            assert steps is not None
+            chosen, places = list(o.inputs), MOVES[o.name]
+            for at in range(len(o.inputs)) if places is None else places:
+                chosen[at] = self._rounding(o, o.inputs[at], steps, after, gone)
+            if fill is not None:
+                chosen[2] = self._constant(o.inputs[2], steps)
+            self.instead |= {u.outputs[0]: rounded for u in rest}
+            gone |= {id(u) for u in (first, *rest)}
+            o.inputs, o.outputs, o.version = chosen, [rounded], _version(o)
+        self.part.operators = [o for o in reversed(after) if id(o) not in gone]
+
+    def _rounding(self, o: Operator, x: int, steps: Quantization, after: list[Operator], gone: set[int]) -> int:
+        """A tensor rounded before an operator that took it."""
+        if self.tensor(x).load is not None:
+            return self._constant(x, steps)
+        users = [u for u in self.users[x] if u is not o]
+        there = [u for u in users if u.name == "QUANTIZE" and same(self.tensor(u.outputs[0]).steps, steps)
+                 and self.tensor(u.outputs[0]).type.dtype is I8]  # fmt: skip
+        if there:
+            users.remove(there[0])
+            gone.add(id(there[0]))
+            out = there[0].outputs[0]
+        else:
+            out = self.writer.new(f"{self.tensor(x).name}_i8", self.tensor(x).type.with_dtype(I8), steps=steps)
+        made = Operator("QUANTIZE", [x], [out], None, 1, o.origin)
+        self.users[x] = [*users, made]
+        after.append(made)
+        return out
+
+    def _constant(self, number: int, steps: Quantization) -> int:
+        """A constant rounded."""
+        tensor, key = self.tensor(number), ("rounded", number, steps.scale.tobytes(), steps.zero_point.tobytes())
+        load = tensor.load
+        assert load is not None
+        if key not in self.constants:
+
+            def codes() -> Array:
+                found = np.rint(np.asarray(load()) / steps.scale[0]) + steps.zero_point[0]
+                return np.clip(np.where(np.isnan(found), -128, found), -128, 127).astype(np.int8)
+
+            type_ = tensor.type.with_dtype(I8)
+            self.constants[key] = self.writer.new(f"{tensor.name}_i8", type_, codes, steps)
+        return self.constants[key]
 
     # Weights.
 
@@ -291,6 +349,16 @@ class _Pass:
             self.done.append(Operator("DEQUANTIZE", [codes], [out], None, 5 if scale.size > 1 else 2, o.origin))
             self.constants[key] = out
         return self.constants[key]
+
+
+def _activated(o: Operator) -> bool:
+    """Whether an operator has an activation."""
+    return bool(getattr(o.options, "fusedActivationFunction", 0))
+
+
+def _version(o: Operator) -> int:
+    """The version of an operator that moves i8."""
+    return 1 if o.name == "RESHAPE" else max(o.version, 2)
 
 
 def _own_axis(tensor: Tensor) -> int | None:

@@ -252,11 +252,14 @@ class Writer:
 
     def fused(self, value: Value, activation: int) -> int | None:
         """The tensor of a value with an activation, if the operator that makes it can take that along."""
-        made = self._only(value)
-        if made is None or made.name not in FUSES or made.options.fusedActivationFunction != NONE:
+        made = out = self._only(value)
+        while made is not None and made.name == "RESHAPE":  # of what a row wrote itself
+            before = self._maker.get(made.inputs[0])
+            made = before[0] if before is not None and before[1] is value else None
+        if made is None or out is None or made.name not in FUSES or made.options.fusedActivationFunction != NONE:
             return None
         made.options.fusedActivationFunction = activation
-        return made.outputs[0]
+        return out.outputs[0]
 
     def merged(self, value: Value, other: Value, total: Value, scales: bool) -> int | None:
         """The tensor of ``total``: a value with a constant of each channel added, or multiplied (``scales``).
