@@ -16,7 +16,7 @@ from tdagger.frameworks.tflite.schema import Quantization
 from tdagger.graph import is_one, topological
 from tdagger.library.quantized import GRIDS
 from tdagger.op import Value
-from tdagger.ops.source import Const, Input
+from tdagger.ops.source import Buffer, Const, Input
 from tdagger.ops.structure import Concat, Group, Pad, Permute, Repeat, Slice, Ungroup
 from tdagger.transform.legal import Accepts, label, types
 from tdagger.types import DType
@@ -58,7 +58,7 @@ def _reads(v: Value) -> str | None:
 
 def _rounded(x: Value, step: Quantization | None) -> bool:
     """Whether the integers of a value are steps of a known size: they were rounded to it."""
-    if isinstance(x.op, Input):
+    if isinstance(x.op, Input | Buffer):
         return True
     own = _step(fields(x), x.dtype) if x.op.name == "quantize" else None
     return own is not None and step is not None and same(own, step) and _quantizes(x) is None

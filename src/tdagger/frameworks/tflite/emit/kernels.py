@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tdagger.errors import UnsupportedError
 from tdagger.frameworks.tflite.emit.composites import fields
 from tdagger.frameworks.tflite.emit.integers import same
 from tdagger.frameworks.tflite.emit.writer import Operator, Tensor, Writer
 from tdagger.frameworks.tflite.schema import Quantization
+from tdagger.names import shown
 from tdagger.op import Array
 from tdagger.ops.structure import Permute
 from tdagger.transform.legal import label
@@ -42,6 +44,7 @@ class Kernel(NamedTuple):
     fixed: tuple[float, int] | None = None
 
 
+#: HARD_SWISH isn't here: XNNPACK has none of i8, and to leave it costs more than to compute that in float.
 KERNELS: dict[str, Kernel] = {
     "CONV_2D": Kernel(weight=1, version=3),
     "DEPTHWISE_CONV_2D": Kernel(weight=1, axis=3, version=3),
@@ -49,7 +52,6 @@ KERNELS: dict[str, Kernel] = {
     "TRANSPOSE_CONV": Kernel((2,), weight=1, bias=3, version=3),
     **dict.fromkeys(("ADD", "SUB", "MUL", "BATCH_MATMUL"), Kernel((0, 1))),
     **dict.fromkeys(("MEAN", "LEAKY_RELU", "RELU", "RELU6", "GELU"), Kernel()),
-    "HARD_SWISH": Kernel(version=1),
     **dict.fromkeys(("AVERAGE_POOL_2D", "RESIZE_BILINEAR"), Kernel(shares=True)),
     "SOFTMAX": Kernel(fixed=(1 / 256, -128)),
     "LOGISTIC": Kernel(fixed=(1 / 256, -128)),
@@ -96,10 +98,21 @@ class _Pass:
     def _keep_steps(self, o: Operator) -> None:
         """Integers that are moved as such are read as before."""
         places = MOVES.get(o.name, ())
-        taken = [self.tensor(i) for i in (o.inputs if places is None else [o.inputs[at] for at in places])]
-        if taken and taken[0].steps is not None and all(same(t.steps, taken[0].steps) for t in taken):
-            (y,) = o.outputs
-            self.part.tensors[y] = self.tensor(y)._replace(steps=taken[0].steps)
+        found = range(len(o.inputs)) if places is None else places
+        known = [q for q in (self.tensor(o.inputs[at]).steps for at in found) if q is not None]
+        if not known:
+            return
+        if not all(same(q, known[0]) for q in known):
+            where = "" if o.origin is None else f" at {shown(o.origin.module or o.origin.source)}"
+            raise UnsupportedError(f"TFLite has no {o.name} of integers of different scales{where}; dequantize them")
+        for at in found:
+            tensor = self.tensor(o.inputs[at])
+            if tensor.steps is None and tensor.load is not None:  # a constant may be read otherwise elsewhere
+                o.inputs[at] = self.writer.new(tensor.name, tensor.type, tensor.load, known[0])
+            elif tensor.steps is None:
+                self.part.tensors[o.inputs[at]] = tensor._replace(steps=known[0])
+        (y,) = o.outputs
+        self.part.tensors[y] = self.tensor(y)._replace(steps=known[0])
 
     def tensor(self, number: int) -> Tensor:
         return self.part.tensors[number]
