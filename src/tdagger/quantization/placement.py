@@ -45,7 +45,8 @@ class Placement:
 
     ``rows``: the ops that are. ``points``: values that are quantized, and the value whose scale they have (its
     ``root``); ``numbers`` of each root. ``given``: values that everyone reads quantized. ``moved``: those whose op
-    works on what is quantized already. ``weights``: by the op and the place of its argument.
+    works on what is quantized already. ``joined``: roots that values of several origins have. ``weights``: by the op
+    and the place of its argument.
     """
 
     profile: Profile
@@ -54,6 +55,7 @@ class Placement:
     numbers: dict[Value, Numbers] = field(default_factory=dict[Value, Numbers])
     given: set[Value] = field(default_factory=set[Value])
     moved: set[Value] = field(default_factory=set[Value])
+    joined: set[Value] = field(default_factory=set[Value])
     weights: dict[tuple[Value, int], Plan] = field(default_factory=dict[tuple[Value, int], Plan])
 
     def root(self, value: Value) -> Value:
@@ -131,7 +133,7 @@ def _take(found: Placement, graph: Graph, value: Value, row: Row, static: set[Va
     if row.output and profile.activation is not None:
         result = _result(graph, value, profile)
         found.given.add(result)
-        _point(found, result, profile.activation)
+        _point(found, result, row.result or profile.activation)
     if plan is not None and row.weight is not None:
         found.weights[value, row.weight] = plan
 
@@ -191,6 +193,8 @@ def _share(found: Placement, graph: Graph, value: Value, static: set[Value], wan
         alone = len(graph.users[source]) == 1 and not isinstance(value.op, Slice)
         if not (source in found.points or view or alone):
             return
+    if not all(_fits(found, value, source, len(sources) == 1) for source in sources):
+        return
     found.moved.add(value)
     for source in sources:
         wanted.setdefault(source, numbers)
@@ -198,8 +202,18 @@ def _share(found: Placement, graph: Graph, value: Value, static: set[Value], wan
         mine, theirs = found.root(value), found.root(source)
         if mine is not theirs:
             kept, gone = (theirs, mine) if theirs in found.given or mine not in found.given else (mine, theirs)
+            if len(sources) > 1 or gone in found.joined:
+                found.joined.add(kept)
             found.points[gone] = kept
             found.numbers.pop(gone, None)
+
+
+def _fits(found: Placement, value: Value, source: Value, alone: bool) -> bool:
+    """Whether a value can have the scale of what it is made of: one that is fixed isn't for other values too."""
+    root = found.root(value)
+    mine = found.numbers[root].fixed
+    theirs = found.numbers[found.root(source)].fixed if source in found.points else None
+    return mine == theirs or (mine is None and alone and root not in found.joined)
 
 
 def is_view(value: Value) -> bool:

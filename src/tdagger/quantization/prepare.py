@@ -95,7 +95,8 @@ class Prepared:
     def __init__(
         self, dag: TensorDAG, profile: Profile, keep: Iterable[Any] = (), framework: str | None = None
     ) -> None:
-        self.source, self.dag = dag, as_float(dag)
+        self.source = dag
+        self.dag = as_float(passes.decompose(dag, *profile.opened) if profile.opened else dag)
         keeps = Kept(self.dag, keep)
         self.profile = profile
         self.placement: Placement = place(self.dag.graph, profile, keeps)
@@ -153,7 +154,8 @@ class Prepared:
         if self.observers and not self.batches:
             raise InputError("convert: no data was seen; call the prepared network on data first")
         numbers = self.placement.numbers
-        return {root: affine(*o.range(numbers[root]), numbers[root]) for root, o in self.observers.items()}
+        ranges = {root: numbers[root].fixed or o.range(numbers[root]) for root, o in self.observers.items()}
+        return {root: affine(*found, numbers[root]) for root, found in ranges.items()}
 
     def convert(self, rounding: Rounding = nearest) -> TensorDAG:
         """The quantized network."""

@@ -20,7 +20,8 @@ class Numbers:
 
     ``dtype`` is the element type; ``symmetric``: the zero point is the middle (0 of signed types); ``per``: a scale for
     the ``tensor``, each ``channel``, or each ``block`` of ``block`` entries along the axis that is summed over;
-    ``narrow`` leaves out the smallest integer, so that both ends are as far from 0. ``observer`` finds the range.
+    ``narrow`` leaves out the smallest integer, so that both ends are as far from 0. ``observer`` finds the range;
+    ``fixed`` is one that the target's kernel has whatever the data, its smallest and largest number.
     """
 
     dtype: str
@@ -29,6 +30,7 @@ class Numbers:
     block: int = 0
     narrow: bool = False
     observer: str = "minmax"
+    fixed: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in GRIDS:
@@ -56,7 +58,8 @@ class Row:
     ``inputs`` are its arguments that are quantized, by place. ``weight`` is the one of them that may be a weight, with
     one scale for each entry of ``channel`` (negative: from the end) and products summed over ``summed``; ``bias`` the
     place of what is added as i32. ``output``: its result is quantized too. ``follows``: only where all it takes was
-    made by ops whose results are. ``second``: how the second argument is quantized where it isn't a weight.
+    made by ops whose results are. ``second``: how the second argument is quantized where it isn't a weight; ``result``:
+    how the result is, where that isn't as all activations.
     """
 
     inputs: tuple[int, ...] = (0,)
@@ -67,6 +70,7 @@ class Row:
     output: bool = False
     follows: bool = False
     second: Numbers | None = None
+    result: Numbers | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Profile:
     ``activation`` is None where only weights are quantized. ``rows``: ops by name (elementwise ones by their function).
     ``fused``: what is computed with the op before it, so that nothing is quantized between. ``shares``: ops that move
     or choose entries, whose result has the scale of what they take. ``dynamic``: scales of activations are found when
-    the network runs.
+    the network runs. ``opened``: composites that are quantized as what they are made of.
     """
 
     name: str
@@ -86,6 +90,7 @@ class Profile:
     fused: frozenset[str] = frozenset()
     shares: frozenset[str] = frozenset()
     dynamic: bool = False
+    opened: tuple[str, ...] = ()
     about: str = field(default="", compare=False)
 
     def having(self, **changes: Any) -> Profile:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from tdagger.errors import AttributeValueError, InputError
+from tdagger.errors import InputError
 from tdagger.frameworks.tflite.emit.composites import COMPOSITES
 from tdagger.frameworks.tflite.emit.core import CORE
 from tdagger.frameworks.tflite.emit.images import IMAGES
+from tdagger.frameworks.tflite.emit.integers import INTEGERS, read_before
+from tdagger.frameworks.tflite.emit.kernels import in_integers
 from tdagger.frameworks.tflite.emit.save import Signature, serialized, write
 from tdagger.frameworks.tflite.emit.writer import Part, Row, Writer
 from tdagger.frameworks.tflite.layout import IDENTITIES
@@ -18,7 +19,7 @@ from tdagger.tensordag import TensorDAG
 from tdagger.transform.legal import Problem, Target, legalize, unsupported
 from tdagger.transform.passes import fold_batch_norm, simplify
 
-ROWS: dict[str, Row] = {**CORE, **COMPOSITES, **IMAGES}
+ROWS: dict[str, Row] = {**CORE, **COMPOSITES, **IMAGES, **INTEGERS}
 #: Kernels of more axes end some processes, or are missing: no tensor that is computed has more.
 RANK = 5
 TARGET = Target(
@@ -27,22 +28,20 @@ TARGET = Target(
     rank=RANK,
     wider={"f16": ("f32",), "bf16": ("f32",), "i8": ("i32",), "u8": ("i32",), "i16": ("i32",), "u16": ("i32",),
            "bool": ("i32",), "u32": ("i64",)},
-    identities=IDENTITIES,
+    identities={**IDENTITIES, "dequantize": read_before},
     folds=True,
     last=True,
 )  # fmt: skip
 
 
-def to_tflite(dag: TensorDAG, path: str | Path | None = None, *, quantized: Any = None) -> bytes | None:
+def to_tflite(dag: TensorDAG, path: str | Path | None = None) -> bytes | None:
     """Write a network as a TFLite file; without a path, give its bytes.
 
     Batch norms after convolutions are folded into them, images have their channels last inside, weights lie as the
     operators want them. Inputs and outputs keep their names (those of the signature ``serving_default``), types and
-    the order of their axes. Buffers that change are outputs ``<name>.updated``. UnsupportedError names all that TFLite
-    can't have, at once.
+    the order of their axes. Buffers that change are outputs ``<name>.updated``. A network that is quantized
+    (:func:`tdagger.quantize`) has integer kernels. UnsupportedError names all that TFLite can't have, at once.
     """
-    if quantized is not None:
-        raise AttributeValueError(f"to_tflite: quantized={quantized!r} isn't known yet; give None")
     made = legalized(dag)
     for name in made.graph.parameters | made.graph.buffers:
         if name not in made.weights:
@@ -77,6 +76,8 @@ def written(dag: TensorDAG) -> tuple[Part, Signature]:
         while told in outputs:
             told += "_"
         outputs[told] = value
-    results = writer.results(outputs)
+    found = writer.results(outputs)
+    in_integers(writer, found.values())
+    results = writer.kept(found)
     inputs = {n: writer.ref(v) for n, v in graph.inputs.items()}
     return writer.part, Signature("serving_default", inputs, results)

@@ -18,7 +18,7 @@ from ai_edge_litert import schema_py_generated as s
 from tdagger.errors import InputError, UnsupportedError
 from tdagger.file.container import whole
 from tdagger.frameworks.tflite.emit.writer import Operator, Part, Tensor
-from tdagger.frameworks.tflite.schema import DTYPES, NARROW
+from tdagger.frameworks.tflite.schema import DTYPES, NARROW, Quantization
 from tdagger.op import Array
 from tdagger.types import DType
 
@@ -188,6 +188,7 @@ class _Head:
         buffers = 0
         for tensor in self.part.tensors:
             name, shape = b.CreateString(tensor.name), self._ints(tensor.type.shape)
+            steps = None if tensor.steps is None else self._steps(tensor.steps)
             s.TensorStart(b)
             s.TensorAddShape(b, shape)
             s.TensorAddType(b, kind_of(tensor.type.dtype))
@@ -195,9 +196,21 @@ class _Head:
                 buffers += 1
                 s.TensorAddBuffer(b, buffers)
             s.TensorAddName(b, name)
+            if steps is not None:
+                s.TensorAddQuantization(b, steps)
             s.TensorAddHasRank(b, True)
             made.append(s.TensorEnd(b))
         return self._table_vector(made)
+
+    def _steps(self, q: Quantization) -> int:
+        """The scales and zero points of a tensor of integers."""
+        b = self.b
+        scale, zero = b.CreateNumpyVector(q.scale), b.CreateNumpyVector(q.zero_point)
+        s.QuantizationParametersStart(b)
+        s.QuantizationParametersAddScale(b, scale)
+        s.QuantizationParametersAddZeroPoint(b, zero)
+        s.QuantizationParametersAddQuantizedDimension(b, q.axis)
+        return s.QuantizationParametersEnd(b)
 
     def _operator(self, o: Operator, numbers: Mapping[tuple[str, int], int]) -> int:
         b = self.b

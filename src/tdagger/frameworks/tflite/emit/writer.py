@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ai_edge_litert import schema_py_generated as s
 
+from tdagger.frameworks.tflite.schema import Quantization
 from tdagger.graph import Graph, is_one, rebuild, result_types, topological
 from tdagger.interpret import run
 from tdagger.network import Origin
@@ -50,11 +51,16 @@ class Row(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A tensor of the file; ``load`` gives the data of a constant one."""
+    """A tensor of the file; ``load`` gives the data of a constant one, ``steps`` is what its integers stand for.
+
+    ``source`` is the value that the data of a constant one is laid out of.
+    """
 
     name: str
     type: TensorType
     load: Callable[[], Array] | None = None
+    steps: Quantization | None = None
+    source: Value | None = None
 
 
 @dataclass
@@ -209,8 +215,9 @@ class Writer:
         key = (name, *values)
         if key not in self._constants:
             self._constants[key] = self._tensor(
-                self._static_name(values[0], name), type_, lambda: make(*map(self._computed, values))
-            )
+                self._static_name(values[0], name), type_, lambda: make(*map(self._computed, values)),
+                source=values[0] if len(values) == 1 else None,
+            )  # fmt: skip
         return self._constants[key]
 
     def is_static(self, value: Value) -> bool:
@@ -245,11 +252,14 @@ class Writer:
 
     def fused(self, value: Value, activation: int) -> int | None:
         """The tensor of a value with an activation, if the operator that makes it can take that along."""
-        made = self._only(value)
-        if made is None or made.name not in FUSES or made.options.fusedActivationFunction != NONE:
+        made = out = self._only(value)
+        while made is not None and made.name == "RESHAPE":  # of what a row wrote itself
+            before = self._maker.get(made.inputs[0])
+            made = before[0] if before is not None and before[1] is value else None
+        if made is None or out is None or made.name not in FUSES or made.options.fusedActivationFunction != NONE:
             return None
         made.options.fusedActivationFunction = activation
-        return made.outputs[0]
+        return out.outputs[0]
 
     def merged(self, value: Value, other: Value, total: Value, scales: bool) -> int | None:
         """The tensor of ``total``: a value with a constant of each channel added, or multiplied (``scales``).
@@ -345,7 +355,7 @@ class Writer:
         return found if rest == last.shape else None
 
     def results(self, outputs: Mapping[str, Value]) -> dict[str, int]:
-        """The tensors of outputs, each one of its own with the output's name; what nothing needs is left out."""
+        """The tensors of outputs, each one of its own."""
         part, found = self.part, dict[str, int]()
         made = {n for o in part.operators for n in o.outputs}
         for name, value in outputs.items():
@@ -354,6 +364,11 @@ class Writer:
             if number not in made or number in found.values():  # an input, a constant or another output
                 number = self._reshaped(number, value.type)
             found[name] = number
+        return found
+
+    def kept(self, found: dict[str, int]) -> dict[str, int]:
+        """Those tensors with the outputs' names, in a part without what nothing needs."""
+        part = self.part
         wanted = set(found.values())
         kept: list[Operator] = []
         for o in reversed(part.operators):
@@ -407,7 +422,7 @@ class Writer:
             return self.constant(value.op.data)
         if len(result_types(value)) != 1 or isinstance(value.type, tuple):
             raise AssertionError(f"{value!r} has several results")
-        return self._tensor(self._static_name(value, ""), value.type, lambda: self._computed(value))
+        return self._tensor(self._static_name(value, ""), value.type, lambda: self._computed(value), source=value)
 
     def _computed(self, value: Value) -> Array:
         empty = {v: const(np.zeros(v.shape, v.dtype.numpy)) for v in topological([value]) if _is_empty(v)}
@@ -433,12 +448,21 @@ class Writer:
         module = origin.module if origin is not None else ""
         return f"{module}/{op.lower()}" if module else op.lower()
 
-    def _tensor(self, name: str, type_: TensorType, load: Callable[[], Array] | None = None) -> int:
+    def new(
+        self, name: str, type_: TensorType, load: Callable[[], Array] | None = None, steps: Quantization | None = None
+    ) -> int:
+        """The number of a new tensor of that name, or one like it."""
+        return self._tensor(name, type_, load, steps)
+
+    def _tensor(
+        self, name: str, type_: TensorType, load: Callable[[], Array] | None = None, steps: Quantization | None = None,
+        source: Value | None = None,
+    ) -> int:  # fmt: skip
         given, count = name, 1
         while given in self._taken:
             given, count = f"{name}_{count}", count + 1
         self._taken.add(given)
-        self.part.tensors.append(Tensor(given, type_, load))
+        self.part.tensors.append(Tensor(given, type_, load, steps, source))
         return len(self.part.tensors) - 1
 
 

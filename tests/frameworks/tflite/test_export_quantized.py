@@ -1,0 +1,212 @@
+"""Quantized networks as TFLite: which kernels are of integers, that they give what the network gives, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import tdagger as td
+from tdagger import library as lib
+from tdagger.quantization.profile import Numbers, Profile, Row
+from tdagger.quantization.profiles import profile_of
+from tests.frameworks.tflite.litert import DEFAULT, PLAIN, interpreter, run
+
+BORDERS = {"QUANTIZE", "DEQUANTIZE", "DELEGATE"}
+
+
+class Fn(nn.Module):
+    """A function of an input and modules."""
+
+    def __init__(self, function: Callable[..., Any], *modules: nn.Module) -> None:
+        super().__init__()
+        self.function, self.inner = function, nn.ModuleList(modules)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.function(x, *self.inner)
+
+
+def kernels(model: bytes) -> set[tuple[str, str]]:
+    """The operators of a file but for its borders, and the element types of their results."""
+    made = interpreter.Interpreter(model_content=model)
+    types = {d["index"]: np.dtype(d["dtype"]).name for d in made.get_tensor_details()}
+    ops = made._get_ops_details()
+    return {(o["op_name"], types[o["outputs"][0]]) for o in ops if o["op_name"] not in BORDERS}
+
+
+def quantized(module: nn.Module, *shape: int) -> tuple[td.TensorDAG, bytes, list[np.ndarray]]:
+    torch.manual_seed(0)
+    for p in module.parameters():
+        nn.init.normal_(p, std=0.4)
+    data = [torch.randn(*shape) for _ in range(3)]
+    small = td.quantize(td.from_torch(module.eval(), data[0]), data, target="tflite")
+    return small, small.to_tflite(), [d.numpy() for d in data]
+
+
+def conv(i: int, o: int, k: int = 1, **more: Any) -> nn.Module:
+    return nn.Conv2d(i, o, k, **more)
+
+
+CASES: dict[str, tuple[nn.Module, tuple[int, ...], set[str]]] = {
+    "convolution": (nn.Sequential(conv(3, 8, 3, stride=2, padding=1), nn.ReLU6()), (2, 3, 9, 9), {"CONV_2D"}),
+    "groups": (conv(4, 8, 3, groups=2), (1, 4, 9, 9), {"CONV_2D"}),
+    "depthwise": (conv(4, 8, 3, groups=4, dilation=2, bias=False), (1, 4, 9, 9), {"DEPTHWISE_CONV_2D"}),
+    "sequence": (nn.Sequential(nn.Conv1d(3, 8, 3), nn.ReLU()), (1, 3, 19), {"CONV_2D", "RESHAPE"}),
+    "linear": (nn.Sequential(nn.Linear(8, 4, bias=False), nn.ReLU()), (2, 3, 8), {"FULLY_CONNECTED"}),
+    "max pool": (nn.Sequential(conv(3, 8), nn.MaxPool2d(3, 2, 1), conv(8, 4)), (1, 3, 8, 8),
+                 {"CONV_2D", "PADV2", "MAX_POOL_2D"}),
+    "average pool": (nn.Sequential(conv(3, 8), nn.AvgPool2d(3), conv(8, 4)), (1, 3, 9, 9),
+                     {"CONV_2D", "AVERAGE_POOL_2D"}),
+    "mean": (Fn(lambda x, a, b: b(a(x).mean((2, 3))), conv(3, 8), nn.Linear(8, 4)), (2, 3, 6, 6),
+             {"CONV_2D", "MEAN", "FULLY_CONNECTED"}),
+    "concat": (Fn(lambda x, a, b, c: c(torch.cat([torch.sigmoid(a(x)), b(x)], 1)), conv(3, 4), conv(3, 4), conv(8, 2)),
+               (1, 3, 6, 6), {"CONV_2D", "LOGISTIC", "CONCATENATION"}),
+    "sum": (Fn(lambda x, a, b: a(x) + b(x), conv(3, 4), conv(3, 4)), (1, 3, 6, 6), {"CONV_2D", "ADD"}),
+    "silu": (nn.Sequential(conv(3, 8), nn.SiLU()), (1, 3, 6, 6), {"CONV_2D", "LOGISTIC", "MUL"}),
+    "gate": (Fn(lambda x, a, b: (y := a(x)) * torch.sigmoid(b(y.mean((2, 3), keepdim=True))), conv(3, 8), conv(8, 8)),
+             (1, 3, 6, 6), {"CONV_2D", "MEAN", "LOGISTIC", "MUL"}),
+    "softmax": (Fn(lambda x, a: torch.softmax(a(x), -1), nn.Linear(8, 6)), (4, 8), {"FULLY_CONNECTED", "SOFTMAX"}),
+    "tanh": (nn.Sequential(nn.Linear(8, 6), nn.Tanh()), (4, 8), {"FULLY_CONNECTED", "TANH"}),
+    "leaky": (nn.Sequential(conv(3, 8), nn.LeakyReLU(0.2)), (1, 3, 6, 6), {"CONV_2D", "LEAKY_RELU"}),
+    "padding": (Fn(lambda x, a, b: b(F.pad(a(x), (1, 1, 1, 1), value=0.3)), conv(3, 8), conv(8, 4)), (1, 3, 6, 6),
+                {"CONV_2D", "PADV2"}),
+    "products": (Fn(lambda x, a, b: a(x) @ b(x).transpose(-1, -2), nn.Linear(8, 8), nn.Linear(8, 8)), (2, 5, 8),
+                 {"FULLY_CONNECTED", "BATCH_MATMUL"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_kernels_are_of_integers(name: str) -> None:
+    module, shape, wanted = CASES[name]
+    small, model, data = quantized(module, *shape)
+    assert kernels(model) - {("TRANSPOSE", "int8")} == {(k, "int8") for k in wanted}
+    step = float(next(iter(small.graph.outputs.values())).args[1].op.data)
+    back = td.from_tflite(model)
+    for x in data:
+        expected = small.run(x)
+        for how in (DEFAULT, PLAIN):
+            error = np.abs(run(model, [x], how)[0] - expected) / step
+            # a layer may take what an operator before it rounded otherwise by a step
+            assert (error < 1.001).mean() >= 0.97
+            assert error.max() < 3.001
+        np.testing.assert_array_equal(back.run(x), expected)
+
+
+def test_scales_are_as_kernels_want_them() -> None:
+    _, model, _ = quantized(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Sigmoid()), 1, 3, 6, 6)
+    made = interpreter.Interpreter(model_content=model)
+    steps = {d["name"]: (d["quantization_parameters"], d["dtype"]) for d in made.get_tensor_details()}
+    sigmoid = next(q for n, (q, _) in steps.items() if "quantize" in n and q["scales"][:1] == np.float32(1 / 256))
+    assert sigmoid["zero_points"].tolist() == [-128]
+    weight, bias = (next(q for q, t in steps.values() if q["scales"].size == 8 and t is k) for k in (np.int8, np.int32))
+    assert not weight["zero_points"].any()
+    assert weight["quantized_dimension"] == 0
+    x = next(q for n, (q, _) in steps.items() if n == "0/quantize")
+    np.testing.assert_array_equal(bias["scales"], weight["scales"] * x["scales"])
+
+
+def test_a_residual_network() -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    data = [torch.randn(1, 3, 64, 64) for _ in range(2)]
+    dag = td.from_torch(timm.create_model("resnet18").eval(), data[0])
+    small = td.quantize(dag, data, target="tflite")
+    model = small.to_tflite()
+    assert {t for _, t in kernels(model)} == {"int8"}
+    assert len(model) < 0.27 * len(dag.to_tflite())
+    step = float(next(iter(small.graph.outputs.values())).args[1].op.data)
+    x = torch.randn(1, 3, 64, 64).numpy()
+    error = np.abs(run(model, [x])[0] - small.run(x)) / step
+    assert (error < 1.001).mean() >= 0.999
+
+
+def test_what_has_no_kernel_stays_in_float() -> None:
+    """Between QUANTIZE and DEQUANTIZE; a constant that isn't quantized isn't rounded."""
+    small, model, data = quantized(
+        Fn(lambda x, a, b: b(a(x) + torch.linspace(0, 1, 6)), conv(3, 8), conv(8, 4)), 1, 3, 6, 6
+    )
+    assert {k for k in kernels(model) if k[1] == "float32"} == {("ADD", "float32")}
+    np.testing.assert_array_equal(td.from_tflite(model).run(data[0]), small.run(data[0]))
+
+
+def test_weights_alone() -> None:
+    """They are stored as integers and read; nothing else is rounded."""
+    rows = {**profile_of("tflite").rows, "embedding": Row((0,), weight=0, channel=0, summed=1)}
+    numbers = Numbers("i8", symmetric=True, per="channel", narrow=True)
+    module = nn.Sequential(nn.Embedding(50, 16), nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4)).eval()
+    x = torch.randint(0, 50, (2, 9))
+    dag = td.from_torch(module, x)
+    small = td.quantize(dag, [x], target=Profile("weights", numbers, None, rows), correct=False)
+    model = small.to_tflite()
+    made = interpreter.Interpreter(model_content=model)
+    shapes = {tuple(d["shape"]) for d in made.get_tensor_details() if d["dtype"] is np.int8}
+    assert shapes == {(50, 16), (32, 16), (4, 32)}
+    np.testing.assert_allclose(run(model, [x.numpy()])[0], small.run(x.numpy()), rtol=1e-5, atol=1e-6)
+
+
+def test_integers_in_and_out() -> None:
+    """As files of others have it: entries are moved as integers, state too."""
+    x, old = td.input("x", (1, 2, 4), "i8"), td.buffer("state", (1, 2, 4), "i8")
+    scale, zero = td.const(0.5, "f32"), td.const(3, "i8")
+    both = td.concat([old, x], 1)
+    read = lib.dequantize(td.permute(both, (0, 2, 1)), scale, zero)
+    out = lib.quantize(lib.relu(read), scale, zero, to="i8")
+    graph = td.Graph({"x": x}, {"y": out}, {"state": td.slice_axis(both, 1, 2, 4)})
+    dag = td.TensorDAG.of_graph(graph, weights={"state": np.full((1, 2, 4), -7, np.int8)})
+    model = dag.to_tflite()
+    assert {t for _, t in kernels(model)} == {"int8"}
+    given = np.arange(-4, 4, dtype=np.int8).reshape(1, 2, 4)
+    np.testing.assert_array_equal(run(model, [given])[0], np.asarray(dag.run(given)))
+
+
+def test_one_input_of_two_scales() -> None:
+    x = td.input("x", (4,), "i8")
+    a, b = (lib.dequantize(x, td.const(s, "f32")) for s in (0.5, 0.25))
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": a + b}))
+    given = np.array([-128, -1, 3, 127], np.int8)
+    np.testing.assert_array_equal(run(dag.to_tflite(), [given])[0], dag.run(given))
+
+
+def test_moved_integers_of_different_scales_are_refused() -> None:
+    x, y = (td.input(n, (1, 4), "i8") for n in "xy")
+    read = [lib.dequantize(v, td.const(s, "f32")) for v, s in ((x, 0.5), (y, 0.25))]
+    graph = td.Graph({"x": x, "y": y}, {"a": read[0], "b": read[1], "c": td.concat([x, y], 0)})
+    with pytest.raises(td.UnsupportedError, match="CONCATENATION of integers of different scales"):
+        td.TensorDAG.of_graph(graph).to_tflite()
+
+
+def read(x: td.Value, scale: float, zero: int) -> td.Value:
+    """Rounded and read."""
+    steps = td.const(scale, "f32"), td.const(zero, "i8")
+    return lib.dequantize(lib.quantize(x, *steps, to="i8"), *steps)
+
+
+WEIGHT = lib.dequantize(td.const(np.arange(-16, 16).reshape(2, 4, 2, 2), "i8"), td.const(0.03, "f32"))
+BY_HAND: dict[str, tuple[Callable[[td.Value], td.Value], tuple[float, int]]] = {
+    "TRANSPOSE_CONV": (lambda x: lib.convolution_transpose(x, WEIGHT, stride=2), (0.02, 5)),
+    "RESIZE_BILINEAR": (lambda x: lib.interpolate(x, size=(7, 9), mode="linear"), (0.02, 3)),
+    "RELU": (lambda x: lib.relu(x), (0.015, -128)),
+    "RELU6": (lambda x: lib.relu6(x), (0.02, -120)),
+    "GELU": (lambda x: lib.gelu(x), (0.015, -90)),
+    "SUB": (lambda x: lib.subtract(x, td.permute(x, (0, 1, 3, 2))), (0.03, 1)),
+    "GATHER": (lambda x: td.gather(x, td.const(np.array([1, 0, 1]), "i64"), 1), (0.02, 3)),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_one_kernel(name: str) -> None:
+    function, (scale, zero) = BY_HAND[name]
+    x = td.input("x", (1, 2, 4, 4))
+    image = lib.convolution(read(x, 0.02, 3), td.const(np.eye(2).reshape(2, 2, 1, 1), "f32"))  # channels go last
+    out = read(function(read(image, 0.02, 3)), scale, zero)
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": out}))
+    model = dag.to_tflite()
+    assert {t for k, t in kernels(model) if k == name} == {"int8"}
+    given = np.random.default_rng(0).normal(size=(1, 2, 4, 4)).astype(np.float32)
+    for how in (DEFAULT, PLAIN):
+        assert np.abs(run(model, [given], how)[0] - dag.run(given)).max() < 1.001 * scale
