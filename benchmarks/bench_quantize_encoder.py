@@ -59,14 +59,23 @@ def measure(folder: str, scratch: Path) -> None:
     data = [tokens(folder, [*CALIBRATION])]
     dag = td.from_torch(module, data[0])
     second = "bert.encoder.layer.*.output.dense.weight"  # what outliers go into
+    both = {"smooth": True, "compensate": True}
     files = {
         "float": dag, "i8 static": td.quantize(dag, data, "onnxruntime"),
         "i8 static, biases as they were": td.quantize(dag, data, "onnxruntime", correct=False),
         "i8 static, second layers of MLPs in float": td.quantize(dag, data, "onnxruntime", keep=[second]),
+        "i8 static, `smooth=True`": td.quantize(dag, data, "onnxruntime", smooth=True),
+        "i8 static, `smooth=True, compensate=True`": td.quantize(dag, data, "onnxruntime", **both),
+        "i8 dynamic, `smooth=True`": td.quantize(dag, data, "x86-dynamic", smooth=True),
         "i8 dynamic": td.quantize(dag, target="x86-dynamic"),
         "i8 dynamic, second layers of MLPs in float": td.quantize(dag, target="x86-dynamic", keep=[second]),
         "i4 weights": td.quantize(dag, data, "gpu-weight-only"),
         "u4 weights": td.quantize(dag, data, "gpu-weight-only", weight=Numbers("u4", per="block", block=32)),
+        "i4 weights, `compensate=True`": td.quantize(dag, data, "gpu-weight-only", compensate=True),
+        "i4 weights, `smooth=True`": td.quantize(dag, data, "gpu-weight-only", smooth=True),
+        "u4 weights, `compensate=True`": td.quantize(
+            dag, data, "gpu-weight-only", weight=Numbers("u4", per="block", block=32), compensate=True
+        ),
     }  # fmt: skip
     print(f"{len(sentences)} sentences, {PAIRS} pairs; {len(CALIBRATION)} other sentences to calibrate\n")
     print("| network | correlation of ranks | largest change of a cosine | MB |\n|---|---:|---:|---:|")

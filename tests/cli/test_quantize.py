@@ -59,15 +59,24 @@ def test_json(capsys):
 
 
 def test_quality(capsys):
-    assert main(["quantize", "quantize_nets:build", "--data", "data.npz", "--sqnr", "60", "--json"]) == 0
+    assert main(["quantize", "quantize_nets:build", "--data", "data.npz", "--sqnr", "55", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["sqnr"] >= 59
+    assert found["sqnr"] >= 54
     assert found["kept"]
+
+
+def test_repairs(capsys):
+    given = ["quantize", "quantize_nets:build", "--data", "data.npz", "--smooth", "--compensate", "--json"]
+    assert main(given) == 0
+    assert json.loads(capsys.readouterr().out)["sqnr"] > 25
+    assert main([*given, "--sqnr", "55"]) == 0
+    assert json.loads(capsys.readouterr().out)["sqnr"] >= 54
 
 
 @pytest.mark.parametrize(
     ("args", "why"),
     [([], "finds ranges of activations on data: give --data"), (["--sqnr", "30"], "give --data"),
+     (["--target", "gpu-weight-only", "--smooth"], "go by what data shows: give --data"),
      (["--data", "odd.npz"], "isn't batches of f32[1 3 8 8]"), (["--data", "quantize_nets:nothing"], "gave no batches"),
      (["--data", "quantize_nets:none"], "'none' is not in quantize_nets"), (["--data", "x"], "give module:callable")],
 )  # fmt: skip

@@ -13,6 +13,7 @@ import timm
 import torch
 
 import tdagger as td
+from tdagger.quantization.bias import certain, means
 from tdagger.quantization.local import decibels
 from tdagger.quantization.profile import Numbers
 
@@ -132,6 +133,33 @@ def test_biases_bring_means_back() -> None:
         np.mean([(model(x) - m(x)).detach().numpy().mean(0) for x in map(torch.from_numpy, data)], 0) for m in (a, b)
     ]
     assert np.square(away[1]).sum() < 0.5 * np.square(away[0]).sum()
+
+
+def test_means_that_may_be_chance_are_no_errors() -> None:
+    rng = np.random.default_rng(0)
+    away = means(rng.normal(size=(16, 64, 100)), -1)
+    assert away.shape == (8, 8, 100)
+    np.testing.assert_allclose(away.mean((0, 1)), 0, atol=0.15)
+    assert (certain(away) == 0).mean() > 0.8
+    np.testing.assert_allclose(certain(away + 1), 1, atol=0.15)
+    padding = np.zeros((8, 8, 1))
+    padding[:, 6:] = 1  # of all examples, at some positions
+    assert certain(padding)[0] == 0
+
+
+def test_corrections_that_help_no_result_are_dropped() -> None:
+    """The result is of the first position alone, which is right; the others are clipped."""
+    x, w = td.input("x", (4, 33, 8)), td.parameter("w", (8, 8))
+    first = td.const(np.arange(33)[:, None] == 0, "f32")
+    arrays = {"w": np.eye(8, dtype=np.float32)}
+    data = [np.random.default_rng(0).uniform(0, 1, (4, 33, 8)).astype(np.float32)]
+    data[0][:, 1:] += 3
+    for out, helps in ((td.linear(x, w) * first, False), (td.linear(x, w), True)):
+        dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": out}), arrays)
+        prepared = td.prepare(dag, activation=Numbers("u8")).calibrate(data)
+        for observer in prepared.observers.values():
+            observer.high = 1.0
+        assert bool(prepared.correct(data).corrections) == helps
 
 
 def test_sensitivity_and_quality() -> None:

@@ -18,10 +18,11 @@ from tdagger.cli.target import Target
 from tdagger.errors import AttributeValueError, InputError, SourceError
 from tdagger.frameworks.source import named_object
 from tdagger.names import shown
-from tdagger.quantization.prepare import Prepared, prepare
+from tdagger.quantization.prepare import Prepared, prepare, prepared_by
 from tdagger.quantization.profiles import PROFILES
 from tdagger.quantization.report import Layer, layers
 from tdagger.quantization.sensitivity import sqnr, with_quality
+from tdagger.quantization.smooth import smoothed
 from tdagger.tensordag import TensorDAG
 
 
@@ -50,6 +51,12 @@ def quantize(
         float | None,
         typer.Option("--sqnr", metavar="DB", help="Keep as few ops in float as results of so many dB need."),
     ] = None,
+    smooth: Annotated[
+        bool, typer.Option("--smooth", help="Make channels of layers' inputs alike in float first, where that helps.")
+    ] = False,
+    compensate: Annotated[
+        bool, typer.Option("--compensate", help="Round weights so that errors are made up for by others (GPTQ).")
+    ] = False,
     opset: Annotated[int | None, typer.Option(help="Of .onnx: the operator set.")] = None,
     as_json: common.AsJson = False,
     debug: common.Debug = False,
@@ -63,19 +70,29 @@ def quantize(
         raise AttributeValueError("--sqnr is measured on data: give --data")
     dag = common.import_source(common.load_source(source, network))
     batches = None if data is None else batches_of(data, dag)
+    if (smooth or compensate) and batches is None:
+        raise AttributeValueError("--smooth and --compensate go by what data shows: give --data")
     prepared = prepare(dag, target, keep=keep or ())
     if prepared.observers and batches is None:
         raise AttributeValueError(f"--target {target} finds ranges of activations on data: give --data")
+    if smooth and batches is not None:
+        with common.progress(f"making channels of {dag.name} alike"):
+            dag = smoothed(prepared, batches)
+        prepared = prepare(dag, target, keep=keep or ())
     kept: list[Any] = []
     if quality is not None and batches is not None:
         with common.progress(f"looking for what stays in float of {dag.name}"):
-            small, kept = with_quality(dag, batches, {"sqnr": quality}, target, keep=keep or ())
-            prepared = prepare(dag, target, keep=[*(keep or ()), {f.value for f in kept}.__contains__])
-            _shown_data(prepared, batches)
+            how: dict[str, Any] = {"keep": keep or (), "compensate": compensate}
+            small, kept = with_quality(dag, batches, {"sqnr": quality}, target, **how)
+            how["keep"] = [*(keep or ()), {f.value for f in kept}.__contains__]
+            prepared = prepared_by(dag, batches, target, **how)
     else:
         with common.progress(f"finding ranges of {dag.name}", total=len(batches or ())) as step:
             if batches is not None:
                 prepared.calibrate(batches, lambda n: step())
+        if batches is not None and compensate:
+            with common.progress("making up for errors of weights"):
+                prepared.compensate(batches)
         if batches is not None and prepared.means:
             with common.progress("correcting biases"):
                 prepared.correct(batches)
@@ -93,12 +110,6 @@ def quantize(
     if to is not None:
         to.write(small)
     return 0
-
-
-def _shown_data(prepared: Prepared, batches: list[Any]) -> None:
-    prepared.calibrate(batches)
-    if prepared.means:
-        prepared.correct(batches)
 
 
 def _bytes(small: TensorDAG, prepared: Prepared) -> int:

@@ -8,6 +8,7 @@ corrected for what is left. Neither holds more than one network's values.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ from tdagger.quantization.convert import Conversion
 from tdagger.quantization.placement import Placement
 from tdagger.tensordag import TensorDAG
 
-#: The examples of a batch are kept as at most so many means.
-_ROWS = 8
+#: The examples of a batch, and their positions, are kept as at most so many means.
+_PARTS = 8
+#: How many standard errors of a mean are taken for chance.
+_ERRORS = 2.0
 
 
 def corrected(placement: Placement) -> set[Value]:
@@ -44,26 +47,46 @@ def axis_of(value: Value) -> int:
 
 
 def means(x: Array, axis: int) -> Array:
-    """The means of channels, of a few parts of the examples along the first dimension: f64 ``[parts channels]``.
+    """The means of channels over parts of the examples and parts of the positions: f64 ``[parts parts channels]``.
+
+    The first dimension is that of examples; what is neither that nor the channels are positions.
 
     >>> means(np.float32([[[1, 2], [3, 4]]]), -1)
-    array([[2., 3.]])
+    array([[[1., 2.],
+            [3., 4.]]])
     """
     x = np.moveaxis(x, axis, -1)
     x = x.reshape(1 if x.ndim < 2 else x.shape[0], -1, x.shape[-1])
-    each = x.mean(1, dtype=np.float64)
-    if len(each) <= _ROWS:
-        return each
-    return np.stack([part.mean(0) for part in np.array_split(each, _ROWS)])
+    return _parts(_parts(x, 1), 0)
 
 
-def part_of_chance(rows: Array) -> float:
-    """How much of the mean of some rows is more than chance: 1 minus the part that so few would have of themselves."""
-    if len(rows) < 2:
-        return 1.0
-    mean = rows.mean(0)
-    size, chance = float(np.square(mean).sum()), float(rows.var(0, ddof=1).sum()) / len(rows)
-    return max(1 - chance / size, 0.0) if size else 0.0
+def _parts(x: Array, axis: int) -> Array:
+    """At most so many means along an axis, of entries beside each other."""
+    size = x.shape[axis]
+    count = min(size, _PARTS)
+    starts = [i * size // count for i in range(count)]
+    counts = np.array([b - a for a, b in pairwise([*starts, size])])
+    sums = np.add.reduceat(x, starts, axis, dtype=np.float64)
+    return sums / counts.reshape(-1, *(1,) * (x.ndim - axis - 1))
+
+
+def certain(parts: Array) -> Array:
+    """Means of channels, each less the part of it that may be chance: of ``[examples positions channels]``.
+
+    The variance of a mean is that among examples and that among positions, each over how many there are: what a few
+    positions have (the padding of sentences) isn't what a bias can repair. A mean within two standard errors is 0.
+
+    >>> certain(np.float64([[[1, 1]], [[1, -1]], [[1, 2]], [[1, -2]]]))
+    array([1., 0.])
+    """
+    mean = parts.mean((0, 1))
+    variance = np.zeros_like(mean)
+    for along, other in ((0, 1), (1, 0)):
+        if parts.shape[along] > 1:
+            variance += parts.mean(other).var(0, ddof=1) / parts.shape[along]
+    square = np.square(mean)
+    share = 1 - _ERRORS**2 * variance / np.where(square > 0, square, 1)
+    return np.asarray(np.maximum(share, 0) * mean)
 
 
 class Correcting(Interpreter):
@@ -91,5 +114,4 @@ class Correcting(Interpreter):
 
     def correction(self, layer: Value) -> Array:
         """What is to be added to a layer's bias by what was seen so far: f32."""
-        rows = np.concatenate(self.lacking[layer])
-        return (part_of_chance(rows) * rows.mean(0)).astype(np.float32)
+        return certain(np.concatenate(self.lacking[layer])).astype(np.float32)

@@ -6,7 +6,7 @@ the quantized op is computed too. No value is kept longer than the float run nee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from tdagger.op import Array, Value
 from tdagger.ops.source import Const, Input
 from tdagger.quantization.convert import Conversion, dynamic, rounded
 from tdagger.tensordag import TensorDAG
+from tdagger.tree import flatten
 
 
 @dataclass
@@ -48,6 +49,40 @@ def decibels(signal: float, noise: float) -> float:
     if noise == 0:
         return float("inf")
     return float(10 * np.log10(signal / noise)) if signal > 0 else float("-inf")
+
+
+class Watching(Interpreter):
+    """Runs a network and shows observers what they are for."""
+
+    def __init__(self, dag: TensorDAG, framework: str, see: Container[Value], report: Callable[..., None]) -> None:
+        super().__init__(dag, framework)
+        self.see, self.report = see, report
+
+    def run_value(self, value: Value, args: list[Any]) -> Any:
+        out = super().run_value(value, args)
+        if value in self.see:
+            self.report(value, self.framework.array(out))
+        return out
+
+
+def qualities(
+    dag: TensorDAG, others: Sequence[TensorDAG], data: Iterable[Any], framework: str, call: Callable[..., Any]
+) -> list[float]:
+    """The signal of a network's results over what each of some others' lack, in dB, on the arguments of ``data``."""
+    runners = [Interpreter(d, framework) for d in (dag, *others)]
+    sums = [Local() for _ in others]
+    for batch in data:
+        wanted, *found = [_floats(runner, call(runner, batch)) for runner in runners]
+        for total, arrays in zip(sums, found, strict=True):
+            for a, b in zip(wanted, arrays, strict=True):
+                total.add(a, b)
+    return [s.sqnr for s in sums]
+
+
+def _floats(runner: Interpreter, result: Any) -> list[Array]:
+    leaves, _ = flatten(result, runner.framework.is_tensor, "the result", result=True)
+    arrays = [runner.framework.array(x) for x in leaves]
+    return [a.astype(np.float64) for a in arrays if a.dtype.kind in "fV"]
 
 
 class Beside(Interpreter):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
+from itertools import islice
 from typing import Any, cast
 
 import numpy as np
@@ -17,14 +18,16 @@ from tdagger.names import shown
 from tdagger.op import Array, Value
 from tdagger.ops.source import Leaf
 from tdagger.quantization.bias import Correcting, axis_of, corrected, means
+from tdagger.quantization.compensate import BUDGET, compensate
 from tdagger.quantization.convert import Conversion
 from tdagger.quantization.layers import as_layers
-from tdagger.quantization.local import Local, compare
+from tdagger.quantization.local import Local, Watching, compare, qualities
 from tdagger.quantization.observers import Observer, observer_of, refused
 from tdagger.quantization.placement import Placement, place
 from tdagger.quantization.profile import Profile
 from tdagger.quantization.profiles import profile_of
 from tdagger.quantization.scales import Affine, affine
+from tdagger.quantization.smooth import smoothed
 from tdagger.quantization.weights import Rounding, nearest
 from tdagger.tensordag import TensorDAG
 from tdagger.transform import passes
@@ -41,6 +44,10 @@ def as_float(dag: TensorDAG) -> TensorDAG:
     for step in FLOAT_PASSES:
         dag = step(dag)
     return dag
+
+
+#: On so many batches it is looked whether the results got better by a correction.
+_CHECKED = 8
 
 
 class Kept:
@@ -71,20 +78,6 @@ class Kept:
             raise AttributeValueError(f"keep: nothing that would be quantized is called {', '.join(map(repr, odd))}")
 
 
-class _Watching(Interpreter):
-    """Runs a network and shows observers what they are for."""
-
-    def __init__(self, dag: TensorDAG, framework: str, see: Container[Value], report: Callable[..., None]) -> None:
-        super().__init__(dag, framework)
-        self.see, self.report = see, report
-
-    def run_value(self, value: Value, args: list[Any]) -> Any:
-        out = super().run_value(value, args)
-        if value in self.see:
-            self.report(value, self.framework.array(out))
-        return out
-
-
 class Prepared:
     """A network with observers: call it on data as the network is called, then :meth:`convert`.
 
@@ -111,10 +104,11 @@ class Prepared:
                 self.observers[root] = observer_of(self.placement.numbers[root].observer)
         self.batches = 0
         self.corrections: dict[Value, Array] = {}
+        self.rounding: Rounding = nearest
         self.framework = framework or _framework()
         #: The means of channels of layers whose biases can be changed, for each batch.
         self.means: dict[Value, list[Array]] = {v: [] for v in corrected(self.placement)}
-        self._runner = _Watching(self.dag, self.framework, {*self.watched, *self.means}, self._see)
+        self._runner = Watching(self.dag, self.framework, {*self.watched, *self.means}, self._see)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the float network on data that the observers see; gives what the network gives."""
@@ -157,26 +151,30 @@ class Prepared:
         ranges = {root: numbers[root].fixed or o.range(numbers[root]) for root, o in self.observers.items()}
         return {root: affine(*found, numbers[root]) for root, found in ranges.items()}
 
-    def convert(self, rounding: Rounding = nearest) -> TensorDAG:
+    def convert(self, rounding: Rounding | None = None) -> TensorDAG:
         """The quantized network."""
-        return self._conversion(rounding).run()
+        return self.conversion(rounding).run()
 
-    def _conversion(self, rounding: Rounding = nearest) -> Conversion:
-        return Conversion(self.dag, self.placement, self.scales(), rounding, self.corrections)
+    def conversion(self, rounding: Rounding | None = None) -> Conversion:
+        """How the network is converted; weights are rounded as :attr:`rounding` says unless another is told."""
+        return Conversion(self.dag, self.placement, self.scales(), rounding or self.rounding, self.corrections)
 
-    def compare(self, data: Iterable[Any], rounding: Rounding = nearest) -> dict[Value, Local]:
+    def compare(self, data: Iterable[Any], rounding: Rounding | None = None) -> dict[Value, Local]:
         """What quantizing each op alone changes on data: by the op of the float network."""
-        conversion = self._conversion(rounding)
+        conversion = self.conversion(rounding)
         return compare(conversion, conversion.run(), self.calls(data), self.framework, self.call)
 
-    def correct(self, data: Iterable[Any], rounding: Rounding = nearest) -> Prepared:
+    def correct(self, data: Iterable[Any], rounding: Rounding | None = None) -> Prepared:
         """Change the biases of layers so that the means of their channels are those of the float network.
 
+        They are left as they were where the network's results on the first of ``data`` don't get nearer to the float
+        network's by it: a mean over positions that don't matter (padding) may be further from those that do.
         ``data`` are the batches that the network was prepared with, in the same order; InputError for others.
         """
         self.corrections = {}
-        conversion = self._conversion(rounding)
-        runner = Correcting(conversion, conversion.run(), self.framework, self.means, self._tensor)
+        conversion = self.conversion(rounding)
+        quantized = conversion.run()
+        runner = Correcting(conversion, quantized, self.framework, self.means, self._tensor)
         for call in self.calls(data):
             if runner.batch == self.batches:
                 raise InputError(f"correct: the network was prepared with {self.batches} batches, there are more")
@@ -184,7 +182,22 @@ class Prepared:
             runner.batch += 1
         if runner.batch != self.batches or not self.batches:
             raise InputError(f"correct: the network was prepared with {self.batches} batches, there are {runner.batch}")
-        self.corrections = {v: runner.correction(v) for v in self.means}
+        corrections = {v: runner.correction(v) for v in self.means}
+        self.corrections = corrections
+        networks = [quantized, self.conversion(rounding).run()]
+        some = self.calls(islice(data, _CHECKED))
+        before, after = qualities(self.dag, networks, some, self.framework, self.call)
+        if not after > before:
+            self.corrections = {}
+        return self
+
+    def compensate(self, data: Iterable[Any], budget: int = BUDGET) -> Prepared:
+        """Round weights of linear layers so that each one's error is made up for by others (GPTQ).
+
+        What layers take in on ``data`` says which errors matter: the sums of its products are at most ``budget`` bytes
+        at a time, and ``data`` is run as often as that takes. Other weights are rounded to the nearest.
+        """
+        self.rounding = compensate(self, data, budget)
         return self
 
     def _tensor(self, x: Array) -> Any:
@@ -233,14 +246,27 @@ def prepare(
     return Prepared(dag, profile_of(scheme).having(**changes), keep, framework)
 
 
+def smooth(
+    dag: TensorDAG, data: Iterable[Any], target: str | Profile = "x86", *, products: bool = True, **how: Any
+) -> TensorDAG:
+    """The network, in float, with channels of what its linear layers take in made alike where that helps a target.
+
+    Factors are tried on rows of ``data`` that layers take in, with the numbers of the target; the best are kept if the
+    error of the layers' results gets less. A norm or a layer before takes them in; elsewhere they are a product of
+    their own, unless ``products`` is False. Norms are folded first. ``how`` are options of :func:`tdagger.prepare`.
+
+    >>> import tdagger as td
+    >>> small = smooth(td.layers.linear(4, 3), [np.ones((1, 4), "f")])  # alike already
+    >>> [v.op.name for v in small.values]
+    ['input', 'parameter', 'parameter', 'linear']
+    """
+    return smoothed(prepare(dag, target, **how), data, products)
+
+
 def quantize(
     dag: TensorDAG,
     data: Iterable[Any] | None = None,
     target: str | Profile | dict[str, Any] = "x86",
-    *,
-    rounding: Rounding = nearest,
-    correct: bool = True,
-    progress: Callable[[int], None] | None = None,
     **how: Any,
 ) -> TensorDAG:
     """A network in numbers of few bits; see :func:`tdagger.quantization`."""
@@ -248,32 +274,44 @@ def quantize(
         if data is None:
             raise InputError("quantize: a quality is measured on data; give some")
         return later("with_quality")(dag, data, target, **how)[0]
-    return prepared_by(dag, data, target, rounding, correct, progress, **how).convert(rounding)
+    return prepared_by(dag, data, target, **how).convert()
 
 
 def prepared_by(
     dag: TensorDAG,
     data: Iterable[Any] | None,
     target: str | Profile,
+    *,
     rounding: Rounding = nearest,
     correct: bool = True,
+    smooth: bool = False,
+    compensate: bool = False,
     progress: Callable[[int], None] | None = None,
     **how: Any,
 ) -> Prepared:
-    """A network prepared with data, its biases corrected: all but the conversion."""
+    """A network prepared with data and repaired as it is told: all but the conversion."""
     prepared = prepare(dag, target, **how)
     if prepared.observers and data is None:
         raise InputError(
             f"quantize: {prepared.profile.name} quantizes activations by what data shows of them; give data, or a "
             "target that needs none (gpu-weight-only, x86-dynamic)"
         )
-    if data is not None and correct and iter(data) is data:
+    if data is None and (smooth or compensate):
+        raise InputError(f"quantize: {'smooth' if smooth else 'compensate'}=True goes by what data shows; give data")
+    if data is not None and (correct or smooth or compensate) and iter(data) is data:
         raise InputError(
             "quantize: data is read twice, for ranges and then for biases: give a list or what can be iterated over "
             "again, or correct=False"
         )
-    if data is not None:
-        prepared.calibrate(data, progress)
-        if correct and prepared.means:
-            prepared.correct(data, rounding)
+    if data is None:
+        prepared.rounding = rounding
+        return prepared
+    if smooth:
+        prepared = prepare(smoothed(prepared, data), target, **how)
+    prepared.rounding = rounding
+    prepared.calibrate(data, progress)
+    if compensate:
+        prepared.compensate(data)
+    if correct and prepared.means:
+        prepared.correct(data)
     return prepared

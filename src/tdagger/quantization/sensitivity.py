@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from tdagger.errors import AttributeValueError, InputError
 from tdagger.graph import label
-from tdagger.interpreter import Interpreter
 from tdagger.op import Value
-from tdagger.quantization.local import decibels
+from tdagger.quantization.local import qualities
 from tdagger.quantization.prepare import Prepared, prepare, prepared_by
+from tdagger.quantization.prepare import smooth as with_smooth
 from tdagger.tensordag import TensorDAG
-from tdagger.tree import flatten
+
+#: The options of a quantization that are those of :func:`tdagger.prepare`.
+_OF_PREPARE = ("keep", "framework", "activation", "weight")
 
 
 class Found(NamedTuple):
@@ -51,25 +51,14 @@ def ranked(prepared: Prepared, data: Iterable[Any]) -> list[Found]:
 
 def sqnr(prepared: Prepared, quantized: TensorDAG, data: Iterable[Any]) -> float:
     """The signal of the float network's results over what the quantized one's lack, in dB."""
-    runners = [Interpreter(d, prepared.framework) for d in (prepared.dag, quantized)]
-    signal = noise = 0.0
-    for call in prepared.calls(data):
-        outs = [_arrays(prepared, runner, call) for runner in runners]
-        for a, b in zip(*outs, strict=True):
-            signal += float(np.square(a).sum())
-            noise += float(np.square(a - b).sum())
-    return decibels(signal, noise)
-
-
-def _arrays(prepared: Prepared, runner: Interpreter, call: Any) -> list[Any]:
-    leaves, _ = flatten(prepared.call(runner, call), runner.framework.is_tensor, "the result", result=True)
-    arrays = [runner.framework.array(x) for x in leaves]
-    return [a.astype(np.float64) for a in arrays if a.dtype.kind in "fV"]
+    calls = prepared.calls(data)
+    return qualities(prepared.dag, [quantized], calls, prepared.framework, prepared.call)[0]
 
 
 def with_quality(
-    dag: TensorDAG, data: Iterable[Any], target: dict[str, Any], scheme: Any = "x86", **how: Any
-) -> tuple[TensorDAG, list[Found]]:
+    dag: TensorDAG, data: Iterable[Any], target: dict[str, Any], scheme: Any = "x86", *, smooth: bool = False,
+    **how: Any,
+) -> tuple[TensorDAG, list[Found]]:  # fmt: skip
     """The network with as few ops in float as a quality needs: ``sqnr=30`` (dB, of its results on the data).
 
     The ops that change most by themselves stay in float; how many is found by halving, each time measured. Gives the
@@ -79,7 +68,10 @@ def with_quality(
     if odd or not target:
         raise AttributeValueError(f"quantize: a quality is sqnr=dB, not {target}")
     batches = list(data)
-    rows = ranked(prepared_by(dag, batches, scheme, correct=False, **how), batches)
+    if smooth:  # once: which ops stay is told by values
+        dag = with_smooth(dag, batches, scheme, **{k: v for k, v in how.items() if k in _OF_PREPARE})
+    plain: dict[str, Any] = {**how, "correct": False}
+    rows = ranked(prepared_by(dag, batches, scheme, **plain), batches)
     keep = how.pop("keep", ())
     kept: list[Any] = [keep] if isinstance(keep, str) or callable(keep) else list(keep)
 
