@@ -90,10 +90,15 @@ def test_round_trip(name: str) -> None:
         assert float((g - w).abs().max()) <= 1e-4 * scale, key
 
 
-# The two that take ten seconds and more are slow tests.
+# Those that take longest are slow tests; others of their kind aren't.
+_SLOW_SCRIPTS = (
+    "maxvit_tiny_tf_224", "densenet121", "mixer_b16_224", "mobilenetv3_large_100", "regnety_002",
+    "vit_base_patch16_224",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.slow if n in ("maxvit_tiny_tf_224", "densenet121") else ()) for n in VISION],
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in _SLOW_SCRIPTS else ()) for n in VISION]
 )
 def test_round_trip_of_torchscript(name: str) -> None:
     module, (x,), _ = NETWORKS[name](small=True, batch=1)

@@ -142,7 +142,9 @@ def test_other_sizes(name: str, change: str) -> None:
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", PRUNED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n == "multihead_attention" else ()) for n in PRUNED]
+)
 def test_goes_everywhere(name: str, tmp_path: Any) -> None:
     """What is left is saved and loaded, runs in torch, is pruned again, and becomes others as the network does."""
     dag = network(name)

@@ -18,9 +18,14 @@ pytest.importorskip("onnx")
 from onnx import helper, numpy_helper  # noqa: E402
 
 
-@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "vit_base_patch16_224"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("swin_tiny_patch4_window7_224", marks=pytest.mark.slow), "vit_base_patch16_224"]
+)
 def test_another_batch_is_as_many_rows(name: str) -> None:
-    """Windows are padded, shifted and reshaped with numbers; a class token is taken by a slice of one entry."""
+    """Windows are padded, shifted and reshaped with numbers; a class token is taken by a slice of one entry.
+
+    The first is run below, too, after it was saved and optimised.
+    """
     module, args, _ = NETWORKS[name](small=True, batch=1)
     check_rows(frozen(module, *args))
 
