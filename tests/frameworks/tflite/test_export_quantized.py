@@ -94,7 +94,10 @@ def test_kernels_are_of_integers(name: str) -> None:
             # a layer may take what an operator before it rounded otherwise by a step
             assert (error < 1.001).mean() >= 0.97
             assert error.max() < 3.001
-        np.testing.assert_array_equal(back.run(x), expected)
+        # the same numbers, summed with channels last: what lies between two steps may be rounded the other way
+        error = np.abs(back.run(x) - expected) / step
+        assert (error < 1.001).mean() >= 0.97
+        assert error.max() < 3.001
 
 
 def test_scales_are_as_kernels_want_them() -> None:
@@ -131,7 +134,8 @@ def test_what_has_no_kernel_stays_in_float() -> None:
         Fn(lambda x, a, b: b(a(x) + torch.linspace(0, 1, 6)), conv(3, 8), conv(8, 4)), 1, 3, 6, 6
     )
     assert {k for k in kernels(model) if k[1] == "float32"} == {("ADD", "float32")}
-    np.testing.assert_array_equal(td.from_tflite(model).run(data[0]), small.run(data[0]))
+    step = float(next(iter(small.graph.outputs.values())).args[1].op.data)
+    np.testing.assert_allclose(td.from_tflite(model).run(data[0]), small.run(data[0]), rtol=0, atol=3.001 * step)
 
 
 def test_weights_alone() -> None:
