@@ -13,8 +13,9 @@ from tdagger.frameworks.coreml.emit.flexible import Number, Open, Point, opened
 from tdagger.frameworks.coreml.emit.half import in_half
 from tdagger.frameworks.coreml.emit.save import empty, fill, set_type, write_package
 from tdagger.frameworks.coreml.emit.target import RANK, row_of, target
-from tdagger.frameworks.coreml.emit.writer import Op, Writer, needed
+from tdagger.frameworks.coreml.emit.writer import Op, Writer, reads
 from tdagger.frameworks.coreml.importer import NAMES
+from tdagger.frameworks.writing import needed
 from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.tensordag import TensorDAG
@@ -168,7 +169,8 @@ class _Made:
         if writer.problems:
             raise unsupported(dag.name, target(opset).name, writer.problems, "written")
         last = [self._output(ends[n], v) for n, v in outputs.items()]
-        self.ops = [*needed(writer.ops, [n for op in last for _, n in op.inputs if isinstance(n, str)]), *last]
+        wanted = [n for op in last for _, n in op.inputs if isinstance(n, str)]
+        self.ops = [*needed(writer.ops, wanted, reads), *last]
 
     def _input(self, name: str, value: Value) -> None:
         """An input as arrays are: bools are integers, a number is an array of one."""

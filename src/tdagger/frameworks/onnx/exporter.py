@@ -12,7 +12,8 @@ import onnx
 from tdagger.errors import AttributeValueError, AxisError, InputError, TypeMismatchError
 from tdagger.frameworks.onnx.emit.core import row_of
 from tdagger.frameworks.onnx.emit.save import node_proto, tensor_proto, value_info, write
-from tdagger.frameworks.onnx.emit.writer import Branch, Node, Tensor, Writer, needed, reads
+from tdagger.frameworks.onnx.emit.writer import Branch, Node, Tensor, Writer, reads
+from tdagger.frameworks.writing import needed
 from tdagger.graph import Graph
 from tdagger.names import shown
 from tdagger.op import Value
@@ -136,7 +137,7 @@ def ended(nodes: list[Node], outputs: Mapping[str, str]) -> list[Node]:
             called[own] = name
         else:
             extra.append(Node("Identity", (called.get(own, own),), (name,), (), f"/Identity/{name}", "", None))
-    nodes = needed(nodes, [*called, *[n for node in extra for n in node.inputs]])
+    nodes = needed(nodes, [*called, *[n for node in extra for n in node.inputs]], reads)
     return [_renamed(node, called) for node in nodes] + extra
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.coreml.emit.writer import Row, Writer, reshaped
+from tdagger.frameworks.writing import inserted
 from tdagger.op import Value
 from tdagger.ops.indexing import Gather
 from tdagger.ops.structure import Permute, permute
@@ -111,27 +112,13 @@ def with_shape(w: Writer, name: str, old: TensorType, shape: Sequence[int]) -> s
     new = w.type(old, shape)
     if new.shape == old.shape:
         return name
-    gone = _inserted(new.shape, old.shape) if new.rank < old.rank else None
+    gone = inserted(new.shape, old.shape) if new.rank < old.rank else None
     if gone:
         return w.op("squeeze", new, x=name, axes=w.ints(gone))
-    added = _inserted(old.shape, new.shape) if new.rank > old.rank else None
+    added = inserted(old.shape, new.shape) if new.rank > old.rank else None
     if added:
         return w.op("expand_dims", new, x=name, axes=w.ints(added))
     return w.op("reshape", new, x=name, shape=w.ints(new.shape))
-
-
-def _inserted(short: Sequence[int], long: Sequence[int]) -> list[int] | None:
-    """The axes of size 1 that ``long`` has more than ``short``; None if that isn't all there is to it."""
-    new: list[int] = []
-    at = 0
-    for i, n in enumerate(long):
-        if at < len(short) and short[at] == n:
-            at += 1
-        elif n == 1:
-            new.append(i)
-        else:
-            return None
-    return new if at == len(short) else None
 
 
 def _slice(w: Writer, v: Value) -> Any:

@@ -340,18 +340,6 @@ def _each(found: Any, count: int) -> Any:
     return tuple(np.asarray(a) for a in found) if count > 1 else np.asarray(found)
 
 
-def needed(ops: Sequence[Op], outputs: Iterable[str]) -> list[Op]:
-    """The ops that some results depend on, in order."""
-    wanted = set(outputs)
-    kept: list[Op] = []
-    for op in reversed(ops):
-        if wanted.isdisjoint(op.outputs):
-            continue
-        kept.append(op)
-        wanted.update(reads(op))
-    return kept[::-1]
-
-
 def reads(op: Op) -> Iterable[str]:
     """The names that an op takes."""
     for _, name in op.inputs:

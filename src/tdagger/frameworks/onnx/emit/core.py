@@ -12,6 +12,7 @@ from tdagger.composite import Composite
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.onnx.emit.kernels import computed_in, takes
 from tdagger.frameworks.onnx.emit.writer import Row, Writer, has_sizes, number_of, permuted, reshaped, unbroadcast
+from tdagger.frameworks.writing import inserted
 from tdagger.op import Value
 from tdagger.ops.elementwise import Binary, Where, cast, less
 from tdagger.ops.external import External, Slot
@@ -341,26 +342,12 @@ def with_shape(w: Writer, name: str, old: TensorType, shape: Sequence[int]) -> s
     kept = [i for i, n in enumerate(shape) if n != 1]
     was = [i for i, n in enumerate(old.shape) if n != 1]
     if [shape[i] for i in kept] == [old.shape[i] for i in was] and len(shape) != old.rank:
-        if len(shape) > old.rank and (new := _inserted(old.shape, shape)) is not None:
+        if len(shape) > old.rank and (new := inserted(old.shape, shape)) is not None:
             return moved(w, "Unsqueeze", old.dtype, [name], [w.ints(new)])
-        if len(shape) < old.rank and (gone := _inserted(shape, old.shape)) is not None:
+        if len(shape) < old.rank and (gone := inserted(shape, old.shape)) is not None:
             return moved(w, "Squeeze", old.dtype, [name], [w.ints(gone)])
     target, zero = _target(old.shape, shape)
     return moved(w, "Reshape", old.dtype, [name], [w.ints(target)], allowzero=zero)
-
-
-def _inserted(short: Sequence[int], long: Sequence[int]) -> list[int] | None:
-    """The axes of size 1 that ``long`` has more than ``short``; None if that isn't all there is to it."""
-    new: list[int] = []
-    at = 0
-    for i, n in enumerate(long):
-        if at < len(short) and short[at] == n:
-            at += 1
-        elif n == 1:
-            new.append(i)
-        else:
-            return None
-    return new if at == len(short) else None
 
 
 def _target(old: Sequence[int], shape: Sequence[int]) -> tuple[list[int], int | None]:

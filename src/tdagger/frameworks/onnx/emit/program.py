@@ -16,8 +16,9 @@ import onnx
 
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.onnx.emit.core import row_of
-from tdagger.frameworks.onnx.emit.writer import Branch, Node, Writer, needed, reads
+from tdagger.frameworks.onnx.emit.writer import Branch, Node, Writer, reads
 from tdagger.frameworks.onnx.exporter import OPSET, Made, checked, ended, refuse, written
+from tdagger.frameworks.writing import needed
 from tdagger.graph import Graph, topological
 from tdagger.names import shown
 from tdagger.op import Value
@@ -231,7 +232,7 @@ class _Emitter:
         for name, _ in results:
             is_own = name in made and name not in outputs
             outputs.append(name if is_own else outside.node("Identity", [name], fresh=True))
-        whole = needed([*nodes, *outside.nodes], outputs)
+        whole = needed([*nodes, *outside.nodes], outputs, reads)
         return Branch(whole, tuple(outputs), tuple([t for _, t in results]), inputs)
 
     def _outside(self) -> Writer:

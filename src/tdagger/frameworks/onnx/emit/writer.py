@@ -17,6 +17,7 @@ from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError, Un
 from tdagger.frameworks.onnx.emit.kernels import computed_in
 from tdagger.frameworks.onnx.emit.sizes import Sizes
 from tdagger.frameworks.onnx.tensors import BITS, ONNX_DTYPES
+from tdagger.frameworks.writing import needed
 from tdagger.graph import Graph
 from tdagger.graph import applied as replayed
 from tdagger.interpret import computed
@@ -325,7 +326,7 @@ class Writer:
         for value in outputs:  # a branch gives what it makes itself, each under a name of its own
             name = inner.ref(value)
             names.append(name if name in made and name not in names else inner.node("Identity", [name]))
-        return Branch(needed(inner.nodes, names), tuple(names), tuple([v.type for v in outputs]))
+        return Branch(needed(inner.nodes, names, reads), tuple(names), tuple([v.type for v in outputs]))
 
     def within(self, graph: Graph, names: Mapping[Value, Any], origins: Mapping[Value, Origin]) -> Writer:
         """A writer of another graph of the model, whose inputs have ``names``; tensors and names are those of all."""
@@ -469,18 +470,6 @@ class Writer:
             name += "_"
         self.taken.add(name)
         return name
-
-
-def needed(nodes: Sequence[Node], outputs: Iterable[str]) -> list[Node]:
-    """The nodes that some tensors depend on, in order."""
-    wanted = set(outputs)
-    kept: list[Node] = []
-    for node in reversed(nodes):
-        if wanted.isdisjoint(node.outputs):
-            continue
-        kept.append(node)
-        wanted.update(reads(node))
-    return kept[::-1]
 
 
 def reads(node: Node) -> Iterable[str]:
