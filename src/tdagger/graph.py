@@ -44,43 +44,61 @@ def bulk() -> Generator[None, None, None]:
 def topological(roots: Iterable[Value]) -> list[Value]:
     """Everything the roots reach, arguments before users; no recursion, linear in values and arguments."""
     done: dict[Value, None] = {}
-    _reach(list(roots), done)
+    _reach(list(roots), done, [])
     return list(done)
 
 
-def _reach(stack: list[Value], done: dict[Value, None]) -> None:
-    """Add to ``done`` what is reached and isn't there yet, first what is first in ``stack``."""
+def _reach(stack: list[Value], done: dict[Value, None], leaves: list[Value]) -> None:
+    """Add to ``done`` what is reached and isn't there yet, first what is first in ``stack``; leaves to ``leaves`` too.
+
+    A value that waits for its arguments lies in the stack below them, under a None, so that it is looked at once.
+    """
     stack.reverse()
     push, pop = stack.append, stack.pop
+    waiting: Any = None
     while stack:
         value = pop()
-        while True:  # from a value to an argument that isn't done, as deep as that goes
+        if value is waiting:
+            done[pop()] = None
+            continue
+        while value not in done:  # from a value to an argument that isn't done, as deep as that goes
             args = value.args
             count = len(args)
             if count == 1:  # most have one argument or two, for which a loop takes a third of the time
-                if args[0] not in done:
-                    push(value)
-                    value = args[0]
-                    continue
+                (first,) = args
+                if first in done:
+                    done[value] = None
+                    break
+                push(value)
+                push(waiting)
+                value = first
             elif count == 2:
                 first, second = args
                 if first not in done:
                     push(value)
+                    push(waiting)
+                    if second not in done:
+                        push(second)
                     value = first
-                    continue
-                if second not in done:
+                elif second not in done:
                     push(value)
+                    push(waiting)
                     value = second
-                    continue
-            else:
-                waiting = [a for a in args if a not in done]
-                if waiting:
-                    push(value)
-                    waiting.reverse()
-                    stack += waiting
+                else:
+                    done[value] = None
                     break
-            done[value] = None
-            break
+            else:
+                new = [a for a in args if a not in done]
+                if not new:
+                    done[value] = None
+                    if not count:
+                        leaves.append(value)
+                    break
+                push(value)
+                push(waiting)
+                new.reverse()
+                stack += new
+                value = pop()
 
 
 def _ordered(order: Iterable[Value], needed: list[Value]) -> list[Value]:
@@ -89,11 +107,11 @@ def _ordered(order: Iterable[Value], needed: list[Value]) -> list[Value]:
     for value in order:
         for arg in value.args:
             if arg not in done:
-                _reach([value], done)
+                _reach([value], done, [])
                 break
         else:
             done[value] = None
-    _reach(needed[:], done)
+    _reach(needed[:], done, [])
     reached = set(needed)
     update = reached.update
     for value in reversed(done):
@@ -155,14 +173,18 @@ class Graph:
         needed = [*self.inputs.values(), *self.outputs.values(), *self.updates.values()]
         if self._order:
             order = _ordered([*self.inputs.values(), *self._order], needed)
+            leaves = [v for v in order if not v.args]
             self._order = ()
         else:
-            order = topological(needed)
+            done: dict[Value, None] = {}
+            leaves: list[Value] = []
+            _reach(needed, done, leaves)
+            order = list(done)
         known = set(self.inputs.values())
-        for value in order:
-            if isinstance(value.op, Input) and value not in known:
-                why = f"the outputs need {value!r}, which is not among the inputs"
-                raise GraphError(f"graph {shown(self.name)}: {why}")
+        strange = [v for v in leaves if isinstance(v.op, Input) and v not in known]
+        if strange:
+            why = f"the outputs need {strange[0]!r}, which is not among the inputs"
+            raise GraphError(f"graph {shown(self.name)}: {why}")
         return order
 
     def __iter__(self) -> Iterator[Value]:
@@ -381,17 +403,30 @@ def rebuild(graph: Graph, rule: Callable[[Value], Value | None]) -> tuple[Graph,
     it. Values whose arguments didn't change are kept as they are. Linear; this is the one rewrite driver.
     """
     new: dict[Value, Value] = {}
-    renew = new.__getitem__
     same_types = True  # so far every value has the type it had, so types need not be inferred again
     with bulk():
         for value in graph.values:
-            args = value.args
-            if args:
-                args = tuple(map(renew, args))
-            if args == value.args:
+            old = value.args
+            args: tuple[Value, ...] = old
+            count = len(old)
+            if count == 1:  # as in _reach
+                (first,) = old
+                a = new[first]
+                if a is not first:
+                    args = (a,)
+            elif count == 2:
+                first, second = old
+                a, b = new[first], new[second]
+                if a is not first or b is not second:
+                    args = (a, b)
+            elif count:
+                args = tuple([new[a] for a in old])
+                if args == old:
+                    args = old
+            if args is old:
                 current = value
             elif same_types:
-                current = value.op.again(args, value.type)
+                current = value.op.made(args, value.type)
             else:
                 current = value.op(*args)
             replaced = rule(current)

@@ -22,8 +22,9 @@ from tdagger.transform.rewrite.values import behind
 Bindings = list[Any]
 Test = Callable[[Value, Bindings], bool]
 Next = Callable[[Bindings], bool]
-#: ``miss(bound, value, why)`` hears of every test that fails, and gives False.
-Miss = Callable[[Bindings, Value, str], bool]
+#: ``miss(bound, value, why, *of)`` hears of every test that fails, and gives False. ``why`` is a format of ``of``, so
+#: that nothing is written out where nobody asks.
+Miss = Callable[..., bool]
 
 
 class _Absent:
@@ -67,7 +68,7 @@ class Tests:
                 return False
             if found is value:
                 return then(bound)
-            return miss(bound, value, f"isn't {found!r}, which the same wildcard stands for elsewhere")
+            return miss(bound, value, "isn't {!r}, which the same wildcard stands for elsewhere", found)
 
         return test
 

@@ -117,21 +117,34 @@ class Driver(Context):
         """The graph with every value in its normal form."""
         graph, normal = self.graph, self.normal
         of_op, at_op, at = self.index.of_op, self.index.at_op, self.index.at
-        renew, get = normal.__getitem__, normal.get
+        get = normal.get
         missing: Any = object()
         for value in graph.values:
-            args = tuple(map(renew, value.args))
-            # rules keep types
-            current = value if args == value.args else value.op.again(args, value.type)
+            op, old = value.op, value.args
+            args: tuple[Value, ...] = old
+            n = len(old)
+            if n == 1:  # as in graph.rebuild
+                (first,) = old
+                a = normal[first]
+                if a is not first:
+                    args = (a,)
+            elif n == 2:
+                first, second = old
+                a, b = normal[first], normal[second]
+                if a is not first or b is not second:
+                    args = (a, b)
+            else:
+                args = tuple([normal[a] for a in old])
+                if args == old:
+                    args = old
+            current = value if args is old else op.made(args, value.type)  # rules keep types
             found = get(current)
             if found is None:
-                op = current.op
                 table = of_op.get(op, missing)
                 if table is missing:
                     table = at_op(op)
                 found = current
                 if table is not None:
-                    n = len(args)
                     key = args[0].op if n == 1 else (args[0].op, args[1].op) if n == 2 else tuple([a.op for a in args])
                     rules = table.get(key)
                     if rules is None:

@@ -48,7 +48,7 @@ class Compiler(Tests):
 
     def _exact(self, wanted: Value, then: Next) -> Test:
         miss = self.miss
-        return lambda value, bound: then(bound) if value is wanted else miss(bound, value, f"isn't {wanted!r}")
+        return lambda value, bound: then(bound) if value is wanted else miss(bound, value, "isn't {!r}", wanted)
 
     def _literal(self, wanted: Any, then: Next) -> Test:
         miss = self.miss
@@ -61,7 +61,7 @@ class Compiler(Tests):
                 with np.errstate(all="ignore"):
                     if np.asarray(wanted).astype(dtype).tobytes() == np.asarray(found).astype(dtype).tobytes():
                         return then(bound)
-            return miss(bound, value, f"isn't the number {wanted!r}")
+            return miss(bound, value, "isn't the number {!r}", wanted)
 
         return test
 
@@ -110,7 +110,7 @@ class Compiler(Tests):
 
         def test(value: Value, bound: Bindings) -> bool:
             if len(value.args) != count or not is_elementwise(value):
-                return miss(bound, value, f"isn't an elementwise op on {count} arguments")
+                return miss(bound, value, "isn't an elementwise op on {} arguments", count)
             return held(value, bound)
 
         return test
@@ -126,7 +126,7 @@ class Compiler(Tests):
         held = holding(slot, self.arguments(slot, pattern.args, then, broadcasts, commutes))
 
         def test(value: Value, bound: Bindings) -> bool:
-            return held(value, bound) if value.op is op else miss(bound, value, f"isn't {op}")
+            return held(value, bound) if value.op is op else miss(bound, value, "isn't {}", op)
 
         return test
 
@@ -141,7 +141,7 @@ class Compiler(Tests):
 
         def test(value: Value, bound: Bindings) -> bool:
             if label(value.op) != name or len(value.args) != count:
-                return miss(bound, value, f"isn't {name} of {count} arguments")
+                return miss(bound, value, "isn't {} of {} arguments", name, count)
             return held(value, bound)
 
         return test
@@ -170,7 +170,7 @@ class Compiler(Tests):
             rank = value.args[0].rank if value.args else 0
             if found == counted(name, wanted, rank):
                 return then(bound)
-            return miss(bound, value, f"has {name}={found!r}, not {wanted!r}")
+            return miss(bound, value, "has {}={!r}, not {!r}", name, found, wanted)
 
         return same
 
@@ -186,10 +186,10 @@ class Compiler(Tests):
 
         def test(value: Value, bound: Bindings) -> bool:
             if value.op.__class__ is not kind:
-                return miss(bound, value, f"isn't {definition.name}")
+                return miss(bound, value, "isn't {}", definition.name)
             args = given_arguments(value)
             if len(args) != len(wanted):
-                return miss(bound, value, f"has {len(args)} arguments, not {len(wanted)}")
+                return miss(bound, value, "has {} arguments, not {}", len(args), len(wanted))
             for arg, w, o in zip(args, wanted, optional, strict=True):
                 if (arg is None) is w and not o:
                     return miss(bound, value, "was given other arguments than the pattern's")
@@ -216,7 +216,7 @@ class Compiler(Tests):
             found = known.get(key)
             if found is None:
                 found = known[key] = made_by(definition, value, given)
-            return then(bound) if found else miss(bound, value, f"has other attributes than {given or 'the defaults'}")
+            return then(bound) if found else miss(bound, value, "has other attributes than {}", given or "the defaults")
 
         return same
 
@@ -246,6 +246,6 @@ class Compiler(Tests):
                 if test(arg, bound):
                     return True
                 bound[slot] = bound[between] = None
-            return miss(bound, value, f"isn't {pattern!r}")
+            return miss(bound, value, "isn't {!r}", pattern)
 
         return call

@@ -84,7 +84,7 @@ class Rule:
             found = labels(pattern) if isinstance(pattern, Pattern) else None
             if found is None:
                 raise AttributeValueError(f"rule {self.name}: a pattern starts at an op, not at {pattern!r}")
-        self.test, compiler = self._compile(lambda bound, value, why: False)
+        self.test, compiler = self._compile(lambda *_: False)
         self.size = compiler.size
         self.nodes, self.only = compiler.nodes, compiler.only
         self.slots = compiler.slots
@@ -234,10 +234,10 @@ class Rule:
             return None
         furthest: list[Any] = [-1, "", None]
 
-        def miss(bound: Bindings, at: Value, why: str) -> bool:
+        def miss(bound: Bindings, at: Value, why: str, *of: Any) -> bool:
             known = sum(b is not None for b in bound)
             if known > furthest[0]:
-                furthest[:] = [known, why, at]
+                furthest[:] = [known, why.format(*of), at]
             return False
 
         test, compiler = self._compile(miss)
