@@ -177,6 +177,27 @@ def modules_of(modules: Mapping[str, str], origins: Iterable[Origin]) -> dict[st
     return {p: modules[p] for p in paths if p in modules}
 
 
+class Mapped(Mapping[str, Array]):
+    """Tensors of a file, each read where it lies when it is asked for.
+
+    Copied and pickled as arrays, those on the same memory once: the file may be gone where they are read again.
+    """
+
+    #: Arrays may lie at addresses that aren't aligned.
+    mapped = True
+
+    def __reduce__(self) -> Any:
+        arrays = {n: self[n] for n in self}  # all held, so that no two have an address one after the other
+        made: dict[Any, Array] = {}
+        found: dict[str, Array] = {}
+        for name, array in arrays.items():
+            key = (array.ctypes.data, array.shape, array.strides, array.dtype)
+            if key not in made:
+                made[key] = array.copy()
+            found[name] = made[key]
+        return dict, (found,)
+
+
 class Weights(Mapping[str, Array]):
     """Weights of several networks under names of one's own; each is read from where it lies when asked for.
 

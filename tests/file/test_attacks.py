@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import struct
 import time
 import tracemalloc
@@ -109,12 +110,46 @@ def test_the_file_itself_loads(small: bytes, tmp_path: Path) -> None:
     assert td.load(tmp_path / "m.tdag").run(np.ones((2, 3), "f")).shape == (47, 2)
 
 
-def test_every_truncation(small: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "m.tdag"
-    for length in range(len(small)):
-        path.write_bytes(small[:length])
-        with pytest.raises(FileError):
+def cut_anywhere(data: bytes, path: Path) -> None:
+    """Each file that ends too early is refused, by one error that names it."""
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        with pytest.raises(FileError, match=re.escape(str(path))):
             td.load(path)
+
+
+def test_every_truncation(small: bytes, tmp_path: Path) -> None:
+    cut_anywhere(small, tmp_path / "m.tdag")
+
+
+def test_every_truncation_of_a_program(tmp_path: Path) -> None:
+    @td.program({"x": (), "n": td.TensorType((), "i64")})
+    def power(x: Any, n: Any) -> Any:
+        return td.while_loop(lambda k, y: k < n, lambda k, y: (k + 1, y * x), (0, 1.0))[1]
+
+    path = tmp_path / "p.tdag"
+    power.save(path)
+    cut_anywhere(path.read_bytes(), path)
+
+
+def test_every_truncation_of_weights_in_files_of_their_own(tmp_path: Path) -> None:
+    """The network's file, its index, and each file of tensors."""
+    w, b = (np.ones(s, "f") for s in ((4, 3), (4,)))
+    x = td.input("x", (2, 3))
+    y = td.linear(x, td.parameter("w", (4, 3)), td.parameter("b", (4,)))
+    td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": y}), {"w": w, "b": b}).save(tmp_path / "m.tdag", shard=1)
+    files = sorted(p for p in tmp_path.iterdir() if p.is_file())
+    assert len(files) == 4
+    for path in files:
+        whole = path.read_bytes()
+        needed = path.suffix != ".json"  # the index is for other tools
+        for length in range(0, len(whole), 7):
+            path.write_bytes(whole[:length])
+            if needed:
+                with pytest.raises(FileError):
+                    td.load(tmp_path / "m.tdag")
+        path.write_bytes(whole)
+    assert td.load(tmp_path / "m.tdag").run(np.ones((2, 3), "f")).tolist() == [[4.0] * 4] * 2
 
 
 def test_bytes_changed_anywhere(small: bytes, tmp_path: Path) -> None:

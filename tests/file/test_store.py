@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -464,6 +465,60 @@ def test_a_long_chain_is_linear(tmp_path: Path) -> None:
         assert found.values == dag.values
         del dag, found
     assert took[1] < 10 * took[0], took
+
+
+class Lines:
+    """Counts the lines of Python that run inside, however deep; comprehensions count each turn."""
+
+    def __enter__(self) -> Lines:
+        self.count = 0
+        self._before = sys.gettrace()
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._before)
+
+    def _trace(self, frame: object, event: str, arg: object) -> Any:
+        self.count += 1
+        return self._trace
+
+
+def irregular(count: int) -> TensorDAG:
+    """Additions to values picked at random, in no order that repeats."""
+    picks = np.random.default_rng(0).integers(0, 2**31, count).tolist()
+    with td.bulk():
+        values = [td.input("x", (3,))]
+        for pick in picks:
+            values.append(td.add(values[-1], values[pick % len(values)]))
+    return TensorDAG.of_graph(td.Graph({"x": values[0]}, {"y": values[-1]}))
+
+
+@pytest.mark.parametrize("make", [chain, irregular])
+def test_ten_times_the_values_are_ten_times_the_steps(make: Callable[[int], TensorDAG], tmp_path: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    for length in (500, 5_000):
+        dag = make(length)
+        with Lines() as saved:
+            dag.save(tmp_path / "m.tdag")
+        del dag
+        with Lines() as loaded:
+            td.load(tmp_path / "m.tdag")
+        steps.append((saved.count, loaded.count))
+    (save, load), (more_saved, more_loaded) = steps
+    assert more_saved < 11 * save, steps
+    assert more_loaded < 11 * load, steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [chain, irregular])
+def test_a_million_values(make: Callable[[int], TensorDAG], tmp_path: Path) -> None:
+    dag = make(1_000_000)
+    dag.save(tmp_path / "m.tdag")
+    found = td.load(tmp_path / "m.tdag")
+    assert len(found.values) == 1_000_001
+    assert found.graph == dag.graph
+    assert found.values == dag.values
 
 
 def test_limits_can_be_raised(tmp_path: Path) -> None:

@@ -177,6 +177,15 @@ def _limits() -> list[Sample]:
         found.append(
             Sample("clamp", d, lambda x: td.clamp(x, low=1, high=5), (edges(d),), by_torch(lambda x: x.clamp(1, 5)))
         )
+        found.append(
+            Sample(
+                "clamp",
+                f"{d} bounds of floats",
+                lambda x: td.clamp(x, low=1.0, high=5.0),
+                (edges(d),),
+                by_torch(lambda x: x.clamp(1, 5)),
+            )
+        )
         found.append(Sample("nan_to_num", d, td.nan_to_num, (edges(d),), lambda x: x))
     for d in FLOATS:
         found.append(Sample("nan_to_num", d, td.nan_to_num, (edges(d),), by_torch(torch.nan_to_num)))

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
 
 from tdagger.errors import TDaggerError
+from tdagger.graph import bulk
 from tdagger.later import later
 from tdagger.names import lines
 
 #: Exit statuses: outputs that differ, a command line or SOURCE that can't be used, a mistake of tdagger's.
 DIFFERS, UNUSABLE, BROKEN = 1, 2, 3
+
+
+def command() -> int:
+    """Run the command of this process: :func:`main`, where what modules hold is never looked at by a collection."""
+    with contextlib.suppress(ModuleNotFoundError), bulk():  # main says what is missing
+        later("cli")
+    gc.freeze()
+    return main()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 import sys
 
-from tdagger.cli import main
+from tdagger.cli import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

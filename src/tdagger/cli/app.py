@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +33,8 @@ def run(args: list[str]) -> int:
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version  # 14 ms, which no other command needs
+
         typer.echo(f"tdagger {version('tdagger')}")
         raise typer.Exit
 

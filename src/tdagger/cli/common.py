@@ -17,8 +17,6 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
-from rich.progress import TimeElapsedColumn as Elapsed
 
 from tdagger.errors import AttributeValueError
 from tdagger.frameworks.source import Options, Source, load, parse_setting, parse_shape
@@ -263,6 +261,10 @@ def progress(what: str, total: int | None = None) -> Generator[Callable[[], None
     if not stderr.is_terminal or stderr.is_dumb_terminal:
         yield lambda: None
         return
+    # 8 ms, which nobody needs whose output goes to a file
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
+    from rich.progress import TimeElapsedColumn as Elapsed
+
     bar: list[ProgressColumn] = [] if total is None else [BarColumn(24), MofNCompleteColumn()]
     columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False), *bar, Elapsed()]
     with Progress(*columns, console=stderr, transient=True) as bars:

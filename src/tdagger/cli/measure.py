@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -56,8 +57,8 @@ def _summed(dag: TensorDAG) -> tuple[dict[str, _Sums], dict[str, _Sums]]:
     """
     moved = composite(dag.graph)
     known: dict[Any, int] = {}
-    ops: dict[str, _Sums] = {}
-    alone: dict[str, _Sums] = {}
+    ops: dict[str, _Sums] = defaultdict(_Sums)
+    alone: dict[str, _Sums] = defaultdict(_Sums)
     for value in dag.graph.values:
         op = value.op
         if isinstance(op, Leaf | Const | Item):  # taking one of several results isn't an op
@@ -66,15 +67,20 @@ def _summed(dag: TensorDAG) -> tuple[dict[str, _Sums], dict[str, _Sums]]:
         each = known.get((op, types))
         if each is None:
             each = known[op, types] = flops(value)
-        used = {a for a in value.args if isinstance(a.op, Parameter)}
-        one = _Sums(each, *moved[value], 1, used)
+        reads, writes = moved[value]
+        used = [a for a in value.args if isinstance(a.op, Parameter)]
         origin = dag.origins.get(value)
-        ops.setdefault(label(op), _Sums()).add(one)
-        alone.setdefault(origin.module if origin is not None else "", _Sums()).add(one)
-    modules: dict[str, _Sums] = {"": _Sums()}
+        for sums in (ops[label(op)], alone[origin.module if origin is not None else ""]):
+            sums.flops += each
+            sums.reads += reads
+            sums.writes += writes
+            sums.ops += 1
+            if used:
+                sums.parameters.update(used)
+    modules: dict[str, _Sums] = defaultdict(_Sums, {"": _Sums()})
     for path, sums in alone.items():
         for around in outward(path):
-            modules.setdefault(around, _Sums()).add(sums)
+            modules[around].add(sums)
     return ops, modules
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from tdagger.errors import FileError
 from tdagger.names import shown
+from tdagger.network import Mapped
 from tdagger.op import Array
 from tdagger.types import DTYPES, DType, TensorType
 
@@ -164,14 +165,11 @@ def _check_order(places: Mapping[str, Place], size: int) -> None:
         raise FileError(f"the data has {size} bytes, and its tensors end at {end}")
 
 
-class FileWeights(Mapping[str, Array]):
+class FileWeights(Mapped):
     """The tensors of files, mapped: an array is made when it is asked for, and lies where the file does.
 
     ``names`` are those of the tensors by the names they are asked for by; several may be one.
     """
-
-    #: Arrays lie where the file has them, at any multiple of the size of their entries.
-    mapped = True
 
     def __init__(self, names: Mapping[str, tuple[Header, str, TensorType]]) -> None:
         self._names = dict(names)
@@ -196,11 +194,6 @@ class FileWeights(Mapping[str, Array]):
 
     def __len__(self) -> int:
         return len(self._names)
-
-    def __reduce__(self) -> Any:
-        """Copied and pickled as arrays: the file may be gone where they are read again."""
-        made: dict[int, Array] = {}
-        return dict, ({n: made.setdefault(id(a), a.copy()) for n, a in ((n, self[n]) for n in self)},)
 
 
 def array(header: Header, name: str, type_: TensorType) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,9 @@ def test_five_axes_of_an_older_convolution() -> None:
     assert np.allclose(dag.run(x), wanted.numpy(), atol=1e-5)
     assert list(dag.weights) == ["c.weights", "c.bias"]
     assert dag.run(x).shape == (4,)
+    again = pickle.loads(pickle.dumps(dag))  # weights that the file holds in f16 are arrays then
+    assert again.graph == dag.graph
+    assert all(np.array_equal(again.weights[n], dag.weights[n]) for n in dag.state)
 
 
 def test_quantized_weights_of_layers() -> None:

@@ -1,5 +1,7 @@
 """What a file's tensors, subgraphs, signatures and variables become."""
 
+import copy
+import pickle
 import subprocess
 import sys
 import zipfile
@@ -58,6 +60,19 @@ def test_a_weight_keeps_its_name_where_a_module_would_have_it() -> None:
     dag = td.from_tflite(b.bytes())
     assert (list(dag.state), list(dag.modules)) == (["dense"], ["dense_"])
     assert [n for n, _ in dag.to_torch().named_parameters()] == ["dense"]
+
+
+def test_pickles_need_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.tflite"
+    path.write_bytes(small().bytes())
+    dag = td.from_tflite(path)
+    wanted = dag.run(np.ones((1, 4), F))
+    data = pickle.dumps(dag)
+    path.unlink()
+    found = pickle.loads(data)
+    assert found.graph == dag.graph
+    np.testing.assert_array_equal(found.run(np.ones((1, 4), F)), wanted)
+    np.testing.assert_array_equal(copy.deepcopy(dag).run(np.ones((1, 4), F)), wanted)
 
 
 def test_weights_lie_where_they_lie(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -11,6 +11,7 @@ from tdagger.errors import SourceError
 from tdagger.frameworks.coreml.read import Model, kind_of
 from tdagger.frameworks.coreml.types import KINDS, STRING, as_array, bytes_of
 from tdagger.names import shown
+from tdagger.network import Mapped
 from tdagger.op import Array
 from tdagger.types import TensorType
 
@@ -49,11 +50,8 @@ class Constant:
         return found
 
 
-class Tensors(Mapping[str, Array]):
+class Tensors(Mapped):
     """The weights of a program by name, read when they are asked for."""
-
-    #: Whether arrays may lie at addresses that aren't aligned.
-    mapped = True
 
     def __init__(self, held: dict[str, Constant]) -> None:
         self.held = held

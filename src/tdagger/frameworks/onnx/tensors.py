@@ -23,6 +23,7 @@ from onnx import numpy_helper
 
 from tdagger.errors import SourceError, UnsupportedError
 from tdagger.names import shown
+from tdagger.network import Mapped
 from tdagger.op import Array
 from tdagger.types import DType, TensorType
 
@@ -104,14 +105,11 @@ _SIZES: dict[tuple[int, ...], tuple[TensorType, int]] = {}
 _KEPT = 1 << 12
 
 
-class Tensors(Mapping[str, Array]):
+class Tensors(Mapped):
     """The tensors of a model by name, read when they are asked for.
 
     ``held``: a TensorProto, a SparseTensorProto or an array for each name. ``folder`` is where external data lies.
     """
-
-    #: Whether arrays may lie at addresses that aren't aligned.
-    mapped = True
 
     def __init__(self, held: Mapping[str, Any] | None = None, folder: Path | None = None) -> None:
         self.held: dict[str, Any] = {} if held is None else dict(held)

@@ -7,15 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 from tdagger.frameworks.tflite.schema import DTYPES, Model, Tensor
+from tdagger.network import Mapped
 from tdagger.op import Array
 from tdagger.types import DType, TensorType
 
 
-class Tensors(Mapping[str, Array]):
+class Tensors(Mapped):
     """Tensors by name: constant ones of a file, which stay where they lie, and arrays (state as it begins)."""
-
-    #: Arrays may lie at addresses that aren't aligned.
-    mapped = True
 
     def __init__(self, model: Model, held: Mapping[str, Tensor | Array] | None = None) -> None:
         self.model = model

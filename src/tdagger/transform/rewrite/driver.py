@@ -145,7 +145,7 @@ class Driver(Context):
                     table = at_op(op)
                 found = current
                 if table is not None:
-                    key = args[0].op if n == 1 else (args[0].op, args[1].op) if n == 2 else tuple([a.op for a in args])
+                    key = args[0].op if n == 1 else (args[0].op, args[-1].op) if n == 2 else tuple([a.op for a in args])
                     rules = table.get(key)
                     if rules is None:
                         rules = table[key] = at(current)

@@ -21,6 +21,23 @@ from tdagger.transform.rewrite.values import behind, is_elementwise, number_in
 from tdagger.types import TensorType
 
 
+def check(patterns: tuple[Any, ...]) -> None:
+    """TDaggerError if a pattern holds something that can't be part of one; each part is looked at once."""
+    waiting, seen = list(patterns), set[int]()
+    while waiting:
+        pattern = waiting.pop()
+        if id(pattern) in seen or pattern is None or is_number(pattern) or isinstance(pattern, Var | Value):
+            continue
+        seen.add(id(pattern))
+        if isinstance(pattern, Special):
+            waiting += pattern.parts
+        elif not isinstance(pattern, Node):
+            raise TDaggerError(f"a pattern is made of ops, wildcards and numbers, not {pattern!r}")
+        else:  # of a structural function the first argument is a pattern, the others are settings
+            whole = isinstance(pattern.what, str | Op | CompositeFunction) or pattern.what.__name__ == "concat"
+            waiting += pattern.args if whole else pattern.args[:1]
+
+
 class Compiler(Tests):
     """Makes tests of patterns."""
 
@@ -34,8 +51,6 @@ class Compiler(Tests):
             return self._literal(pattern, then)
         if isinstance(pattern, Value):
             return self._exact(pattern, then)
-        if not isinstance(pattern, Node):
-            raise TDaggerError(f"a pattern is made of ops, wildcards and numbers, not {pattern!r}")
         if isinstance(pattern.what, str):
             return self._named(pattern, then)
         if isinstance(pattern.what, Op):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 from tdagger.errors import AttributeValueError, TDaggerError, TypeMismatchError
@@ -13,7 +14,7 @@ from tdagger.ops.elementwise import as_value
 from tdagger.ops.structure import broadcast_to
 from tdagger.transform.rewrite.arguments import ABSENT, Bindings, Miss, Test, holding
 from tdagger.transform.rewrite.heads import ELEMENTWISE, any_argument, argument_labels, labels
-from tdagger.transform.rewrite.matcher import Compiler
+from tdagger.transform.rewrite.matcher import Compiler, check
 from tdagger.transform.rewrite.pattern import Pattern, Var, depths
 from tdagger.transform.rewrite.values import around
 
@@ -84,15 +85,39 @@ class Rule:
             found = labels(pattern) if isinstance(pattern, Pattern) else None
             if found is None:
                 raise AttributeValueError(f"rule {self.name}: a pattern starts at an op, not at {pattern!r}")
-        self.test, compiler = self._compile(lambda *_: False)
-        self.size = compiler.size
-        self.nodes, self.only = compiler.nodes, compiler.only
-        self.slots = compiler.slots
+        check(self.patterns)
+        self.slots = {name: i for i, name in enumerate(self.variables)}
         self.optional = [self.slots[n] for n, v in self.variables.items() if v.optional]
         self.labels = cast(frozenset[str], labels(self.patterns[0]))
         self.arguments = argument_labels(self.patterns[0])
         self.conditions: list[_Call] = []
         self.replacement: _Call | None = None
+
+    # Compiled when it is first asked for: most programs use few of the rules that there are.
+
+    @cached_property
+    def _compiled(self) -> tuple[Test, Compiler]:
+        return self._compile(lambda *_: False)
+
+    @cached_property
+    def test(self) -> Test:
+        """The test of the first root."""
+        return self._compiled[0]
+
+    @cached_property
+    def size(self) -> int:
+        """How many slots the bindings have."""
+        return self._compiled[1].size
+
+    @cached_property
+    def nodes(self) -> list[int]:
+        """The slots of ops."""
+        return self._compiled[1].nodes
+
+    @cached_property
+    def only(self) -> list[int]:
+        """The slots of values that should have no users but the match."""
+        return self._compiled[1].only
 
     def _compile(self, miss: Miss) -> tuple[Test, Compiler]:
         """The test of the first root, which goes on with the others. They are looked for around a shared wildcard."""

@@ -151,7 +151,9 @@ def _channels(template: str) -> Callable[[Writer, Value, Fields], str]:
 
 
 def _clamp(w: Writer, v: Value, f: Fields) -> str:
-    bounds = [f"{n}={f[k]}" for n, k in (("min", "low"), ("max", "high")) if f[k] is not None]
+    """Bounds of integers are written as such, or torch gives floats."""
+    found = {n: f[k] for n, k in (("min", "low"), ("max", "high")) if f[k] is not None}
+    bounds = [f"{n}={b if v.type.dtype.is_float else int(b)}" for n, b in found.items()]
     return f"{f['x']}.clamp({', '.join(bounds)})" if bounds else f["x"]
 
 
