@@ -81,6 +81,11 @@ conformance-sizes: $(READY)  ## Call to_torch()'s modules at other sizes, every 
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.sizes timm
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.sizes transformers
 
+conformance-passes: $(READY)  ## Take 30 networks through every pass and compare (twenty minutes), write the table
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.passes timm
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.passes transformers
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.passes recurrent
+
 conformance-prune: $(READY)  ## Prune the networks of the sweeps and check what is left (an hour), write the table
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.prune timm
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.prune transformers

@@ -177,25 +177,25 @@ def modules_of(modules: Mapping[str, str], origins: Iterable[Origin]) -> dict[st
     return {p: modules[p] for p in paths if p in modules}
 
 
-class Mapped(Mapping[str, Array]):
-    """Tensors of a file, each read where it lies when it is asked for.
+class Lazy(Mapping[str, Array]):
+    """Arrays by name, each read or made when it is asked for.
 
-    Copied and pickled as arrays, those on the same memory once: the file may be gone where they are read again.
+    Pickled and copied deeply as arrays, those on the same memory once: what they are read from or made of stays behind.
     """
-
-    #: Arrays may lie at addresses that aren't aligned.
-    mapped = True
 
     def __reduce__(self) -> Any:
         arrays = {n: self[n] for n in self}  # all held, so that no two have an address one after the other
         made: dict[Any, Array] = {}
-        found: dict[str, Array] = {}
         for name, array in arrays.items():
-            key = (array.ctypes.data, array.shape, array.strides, array.dtype)
-            if key not in made:
-                made[key] = array.copy()
-            found[name] = made[key]
-        return dict, (found,)
+            arrays[name] = made.setdefault((array.ctypes.data, array.shape, array.strides, array.dtype), array)
+        return dict, (arrays,)
+
+
+class Mapped(Lazy):
+    """Tensors of a file, each read where it lies."""
+
+    #: Arrays may lie at addresses that aren't aligned.
+    mapped = True
 
 
 class Weights(Mapping[str, Array]):

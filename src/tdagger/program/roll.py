@@ -16,7 +16,7 @@ import numpy as np
 from tdagger.errors import GraphError
 from tdagger.graph import Graph, bulk
 from tdagger.names import shown
-from tdagger.network import Weight
+from tdagger.network import Lazy, Weight
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Const, Input, Leaf, Parameter, const
 from tdagger.ops.structure import concat, slice_axis, squeeze, unsqueeze
@@ -49,7 +49,7 @@ class Stack:
         return len(self.ends) - 1
 
 
-class StackedWeights(Mapping[str, Array]):
+class StackedWeights(Lazy):
     """Weights of which some are others laid one after the other, when they are asked for."""
 
     def __init__(self, weights: Mapping[str, Array], stacked: Mapping[str, Sequence[str]], gone: set[str]) -> None:

@@ -76,7 +76,8 @@ class Conversion:
             state |= {n: Weight(self.types[n], False) for n in behind.get(name, ())}
         state |= {n: Weight(t, False) for n, t in self.types.items() if n not in state}
         own = {n: n for n in self.dag.weights if n not in self.made}
-        weights = Weighed.of(self.dag.weights, own) | Weighed({n: (Made(self.made), n) for n in self.made})
+        made = Made(self.made)
+        weights = Weighed.of(self.dag.weights, own) | Weighed({n: (made, n) for n in self.made})
         return finished(self.dag, graph, edit.origins, weights=weights, state=state)
 
     def _rule(self, value: Value, args: tuple[Any, ...]) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tdagger.errors import InputError
+from tdagger.network import Lazy
 from tdagger.op import Array, Value
 from tdagger.ops.source import Const, Leaf
 from tdagger.quantization.scales import Affine, Weights
@@ -23,7 +24,7 @@ def nearest(weight: Array, name: str, scales: Affine, how: Weights) -> Array:
     return how.rounded(weight, scales)
 
 
-class Made(Mapping[str, Array]):
+class Made(Lazy):
     """Arrays by name, each made by a function when it is asked for."""
 
     def __init__(self, makers: Mapping[str, Callable[[], Array]]) -> None:

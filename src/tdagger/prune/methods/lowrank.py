@@ -18,7 +18,7 @@ import numpy as np
 
 from tdagger.errors import AttributeValueError, InputError
 from tdagger.graph import flops
-from tdagger.network import Origin, Weight, Weights
+from tdagger.network import Lazy, Origin, Weight, Weights
 from tdagger.op import Array, Value
 from tdagger.ops.source import Parameter
 from tdagger.prune.statistics import Statistics, weight_of
@@ -281,7 +281,7 @@ def _root(products: Array) -> Array:
 # --- the network -------------------------------------------------------------------------------------------
 
 
-class _Factors(Mapping[str, Array]):
+class _Factors(Lazy):
     """The weights of the two layers, worked out when they are asked for."""
 
     def __init__(self, parts: _Parts, ranks: Mapping[int, int]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tdagger.graph import topological
-from tdagger.network import N, Weights
+from tdagger.network import Lazy, N, Weights
 from tdagger.op import Array
 from tdagger.prune.finding.factors import Terms
 from tdagger.prune.finding.units import Units
@@ -18,7 +18,7 @@ from tdagger.transform.networks import place
 from tdagger.transform.surgery.edit import Edit, finished, state_of
 
 
-class Left(Mapping[str, Array]):
+class Left(Lazy):
     """Weights of which entries were removed: each is taken of the one there was when it is asked for."""
 
     def __init__(self, weights: Mapping[str, Array], keeps: Mapping[str, list[Kept]]) -> None:
