@@ -76,8 +76,8 @@ def judged(plan: Any) -> dict[str, Any]:
     predicted = {k: plan.after[k] for k in counted}
     start = time.process_time()
     check = plan.check()
-    counted, norms = plan.found.why(plan.gone, constants=plan.constants == "fold")
-    norms &= set(plan.why) <= set(counted)  # else constants aren't the same everywhere
+    known, norms = plan.found.why(plan.gone, constants=plan.constants == "fold")
+    norms &= set(plan.why) <= set(known)  # else constants aren't the same everywhere
     told = bool(plan.why) or bool(check.helped)
     if not check.passed:
         verdict = "wrong"
