@@ -86,9 +86,10 @@ conformance-passes: $(READY)  ## Take 30 networks through every pass and compare
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.passes transformers
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.passes recurrent
 
-conformance-prune: $(READY)  ## Prune the networks of the sweeps and check what is left (an hour), write the table
+conformance-prune: $(READY)  ## Prune the networks of the sweeps and check what is left (two hours), write the table
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.prune timm
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.prune transformers
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.prune timm-folded
 
 conformance-quantize: $(READY)  ## Quantize one network of every timm family and measure what is lost (an hour), write the table
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.quantize timm

@@ -162,6 +162,9 @@ def analyses(name: str, lengths: dict[str, int], axis: str) -> None:
     show("regions", lambda: [r.total_flops() for r in dag.regions(4).values()])
     show("schedule", dag.schedule)
     show("text", lambda: str(dag))
+    show("to_torch(fixed=True)", lambda: dag.to_torch(fixed=True))
+    show("to_torch()", dag.to_torch)  # its source is captured once more, at other sizes
+    show("to_torch() again", dag.to_torch)
 
 
 def run(name: str, what: str) -> dict[str, Any]:

@@ -121,6 +121,34 @@ def cross_attention() -> Built:
     return net, (tokens(), tokens(6, 7))
 
 
+@pattern({"qkv:0": 4, "qkv:1": 5, "after": 4})
+def heads_that_mix() -> Built:
+    """Scores of all heads go into those of others, before and after the softmax."""
+
+    def forward(s: Any, x: Any) -> Any:
+        b, n, _ = x.shape
+        q, k, v = s.qkv(x).view(b, n, 3, 4, 5).permute(2, 0, 3, 1, 4).unbind(0)
+        weights = torch.einsum("bhij,hg->bgij", q @ k.transpose(-2, -1), s.before).softmax(-1)
+        return s.o(merged(torch.einsum("bgij,gk->bkij", weights, s.after) @ v))
+
+    before, after = (nn.Parameter(torch.randn(4, 4)) for _ in range(2))
+    return Net(forward, qkv=linear(12, 60), before=before, after=after, o=linear(20, 12)), (tokens(),)
+
+
+@pattern({"q:0": 4, "q:1": [6, 4], "down": 8, "up:1": 5})
+def latent_attention() -> Built:
+    """Keys and values of all heads are made of a few numbers, and a part of the keys is shared."""
+
+    def forward(s: Any, x: Any) -> Any:
+        q = heads(s.q(x), 4)
+        latent, shared = s.down(x).split([8, 4], -1)
+        k, v = heads(s.up(latent), 4).split([6, 5], -1)
+        k = torch.cat((k, shared[:, None].expand(-1, 4, -1, -1)), -1)
+        return s.o(merged(F.scaled_dot_product_attention(q, k, v)))
+
+    return Net(forward, q=linear(12, 40), down=linear(12, 12), up=linear(8, 44), o=linear(20, 12)), (tokens(),)
+
+
 @pattern({"a": 10, "q": 7}, "told", "softmax")
 def attention_over_channels() -> Built:
     def forward(s: Any, x: Any) -> Any:

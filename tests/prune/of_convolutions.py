@@ -320,3 +320,29 @@ def windows() -> Built:
         return s.c(F.fold(s.b(y.transpose(1, 2)).transpose(1, 2), (8, 8), 2, stride=2))
 
     return Net(forward, a=conv(3, 6), b=nn.Linear(24, 20), c=conv(5, 4)), (image(),)
+
+
+@pattern({"w": [4, 8]})
+def weights_of_two_lengths() -> Built:
+    """One weight, of which a layer takes some filters and another all."""
+
+    def forward(s: Any, x: Any) -> Any:
+        some, every = F.conv2d(x, s.w[:8], padding=1), F.conv2d(x, s.w, s.bias, padding=1)
+        return s.b(torch.cat((some, every), 1).relu())
+
+    w, bias = nn.Parameter(torch.randn(12, 3, 3, 3)), nn.Parameter(torch.randn(12))
+    return Net(forward, w=w, bias=bias, b=conv(20, 4)), (image(),)
+
+
+@pattern({"q:0": 2, "q:1": 4, "v:1": 6})
+def attention_over_windows() -> Built:
+    """Every place attends to its neighbours, which unfold gathers."""
+
+    def forward(s: Any, x: Any) -> Any:
+        b, _, h, w = x.shape
+        q = s.q(x).view(b, 2, 4, 1, h * w)
+        k, v = (F.unfold(y, 3, padding=1).view(b, 2, -1, 9, h * w) for y in (s.k(x), s.v(x)))
+        weights = (q * k).sum(2, keepdim=True).softmax(3)
+        return s.o((weights * v).sum(3).reshape(b, 12, h, w))
+
+    return Net(forward, q=conv(3, 8), k=conv(3, 8), v=conv(3, 12), o=conv(12, 4)), (image(side=5),)

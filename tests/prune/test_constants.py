@@ -81,6 +81,27 @@ def test_where_it_goes(name: str) -> None:
     assert kinds == [type(m) for m in dag.to_torch().children()]  # layers stay layers
 
 
+def test_weights_of_weights() -> None:
+    """What goes inside of a weight that is made of weights, and nowhere else, counts as zero."""
+
+    class LowRank(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = nn.Linear(5, 7), nn.Linear(7, 3)
+            self.up, self.down = nn.Parameter(torch.randn(7, 4)), nn.Parameter(torch.randn(4, 5))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            weight = self.layer.weight + 0.5 * self.up @ self.down
+            return self.head(nn.functional.linear(x, weight, self.layer.bias).tanh())
+
+    dag = td.from_torch(LowRank().eval(), torch.rand(2, 5))
+    (rank,) = [g for g in dag.prunable() if g.size == 4]
+    plan = dag.prune_plan(entries={rank.name: [0, 2]}, constants="fold")
+    assert {str(m) for m in rank.members} == {"up[1]", "down[0]"}
+    assert plan.check().exact
+    assert np.array_equal(plan.apply().weights["down"], dag.weights["down"][[1, 3]])
+
+
 def test_nearer_than_zeros() -> None:
     """Units that hardly change with the input go for nothing: zeros in their place would be far off."""
     first = nn.Linear(5, 8)

@@ -84,3 +84,14 @@ def test_dimensions_without_entries() -> None:
     plan = dag.prune_plan(entries={group.name: [0, 3]})
     assert plan.after["flops"] == plan.apply().graph.total_flops()
     assert plan.check().exact
+
+
+@pytest.mark.parametrize("constants", ["zero", "fold"])
+def test_names_that_no_module_has(constants: str) -> None:
+    """What torch can't hold, numpy checks; who asks for torch is told."""
+    module = nn.Sequential(nn.Linear(4, 8), nn.Sigmoid(), nn.Linear(8, 3)).eval()
+    dag = td.from_torch(module, torch.randn(2, 4)).rename({"0.weight": "2"})
+    plan = dag.prune_plan(ratio=0.5, constants=constants)
+    assert plan.check().exact
+    with pytest.raises(td.UnsupportedError, match="no module of torch has a weight called 2: rename it"):
+        plan.check(framework="torch")

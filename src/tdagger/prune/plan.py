@@ -117,7 +117,7 @@ class PrunePlan:
         """Both networks on random inputs, in double precision: the smaller one, and this one with zeros for what goes.
 
         Where a norm counts what goes, it is given what is left in both, so that all else is compared: see
-        :class:`Check`. ``framework`` runs them: torch where it is installed, else numpy, the reference.
+        :class:`Check`. ``framework`` runs them: torch if it is installed and can hold them, else numpy, the reference.
         """
         if self.constants == "fold":
             return checked_constants(self._network, self._folded, seed, framework)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tdagger.analysis.axes.algebra import resolve
-from tdagger.errors import InputError
+from tdagger.errors import InputError, UnsupportedError
 from tdagger.graph import is_one
 from tdagger.interpret import run
 from tdagger.later import later
@@ -67,7 +67,6 @@ class Check:
 
 def checked(dag: TensorDAG, small: TensorDAG, removal: Removal, seed: int, framework: str = "") -> Check:
     """Run both; see :meth:`tdagger.prune.plan.PrunePlan.check`."""
-    framework = framework or ("torch" if find_spec("torch") else "numpy")
     missing = [n for n in dag.graph.parameters if n not in dag.weights]
     if missing:
         raise InputError(f"a plan of a network without weights can't be checked: {missing[0]!r} has no data")
@@ -106,7 +105,11 @@ def _masked(dag: TensorDAG, removal: Removal) -> Weights:
 def outputs_of(
     dag: TensorDAG, inputs: Mapping[str, Array], framework: str, exact: Mapping[str, Array] | None = None
 ) -> list[Array]:
-    """The outputs in double precision; ``exact`` has weights that are known in that, by name."""
+    """The outputs in double precision; ``exact`` has weights that are known in that, by name.
+
+    Without a ``framework`` torch runs it, if it is installed and can hold the network (weights may have names that no
+    module has), else numpy.
+    """
     wide = convert_dtype(dag, "f64", inputs=True)
     if exact:
         wide = wide.with_weights({n: a for n, a in exact.items() if n in wide.weights})
@@ -115,10 +118,22 @@ def outputs_of(
         others = Weights.of(wide.weights, {n: n for n in wide.weights if n not in own})
         wide = replace(wide, weights=others | Weights.of(own, {n: n for n in own}))
     arrays = {n: np.asarray(inputs[n]).astype(v.dtype.numpy) for n, v in wide.graph.inputs.items()}
-    if framework == "numpy":
+    by_numpy = framework == "numpy" or (not framework and find_spec("torch") is None)
+    module = None if by_numpy else _module(wide, refusing=bool(framework))
+    if module is None:
         return list(run(wide.graph, arrays, wide.weights)[0].values())
-    measure = later(f"{framework}.by_call")(wide.to_torch(fixed=True).eval(), wide)
+    measure = later(f"{framework or 'torch'}.by_call")(module, wide)
     return [np.asarray(a) for a in measure(arrays).values()]
+
+
+def _module(dag: TensorDAG, refusing: bool) -> Any:
+    """The network as a module of torch; None for what torch can't hold, if that isn't to be refused."""
+    try:
+        return dag.to_torch(fixed=True).eval()
+    except UnsupportedError:
+        if refusing:
+            raise
+        return None
 
 
 def difference_of(expected: list[Array], given: list[Array]) -> float:

@@ -56,6 +56,10 @@ class Constants:
         self._state: dict[Value, Any] = {}
         returned = {*dag.graph.outputs.values(), *dag.graph.updates.values()}
         for value in dag.graph.values:
+            if value in self.scope.state:  # what goes of weights that weights are made of counts as zero
+                own = {(value, i): self._axes(value, i) for i, a in enumerate(value.args) if _is_parameter(a)}
+                self.masked |= {use: axes for use, axes in own.items() if axes}
+        for value in dag.graph.values:
             if self._is_state(value) or isinstance(value.op, Leaf) or not self._touched(value):
                 continue
             self._visit(value, value in returned)
@@ -101,13 +105,10 @@ class Constants:
         return self._state[value]
 
     def _made(self, value: Value) -> Any:
-        """What goes of weights that weights are made of counts as zero."""
-        args = [self._state[a] for a in value.args]
-        for i, arg in enumerate(value.args):
-            axes = self._axes(value, i) if isinstance(arg.op, Parameter) and value in self.scope.state else ()
-            if axes:
-                self.masked[value, i] = axes
-                args[i] = self._with_zeros(value, i, args[i], axes)
+        args = [
+            self._with_zeros(value, i, self._state[a], self.masked.get((value, i), ()))
+            for i, a in enumerate(value.args)
+        ]
         return _without_missing(Walk().after(value, args))
 
     def _leaf(self, value: Value) -> Known:
@@ -235,6 +236,10 @@ class Constants:
     def why(self) -> list[str]:
         """Where the smaller network isn't the one with constants."""
         return [f"{v.op.name} {how}{self.removal.where(v)}" for v, how in self.inexact.items() if not is_norm(v)]
+
+
+def _is_parameter(value: Value) -> bool:
+    return isinstance(value.op, Parameter)
 
 
 def _each(known: Any) -> tuple[Known, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,6 @@ from tdagger.transform.surgery.edit import Edit, finished, state_of
 
 def checked_constants(dag: TensorDAG, folded: Folded, seed: int, framework: str = "") -> Check:
     """Run both; see :meth:`tdagger.prune.plan.PrunePlan.check`."""
-    framework = framework or ("torch" if find_spec("torch") else "numpy")
     inputs = random_inputs(dag.graph, dag.graph, {n: n for n in dag.graph.inputs}, seed)
     given = outputs_of(folded.small, inputs, framework, folded.exact)
     constants = folded.constants

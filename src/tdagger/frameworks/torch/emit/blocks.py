@@ -158,10 +158,10 @@ Finder = Callable[[Call, str, Mapping[str, Weight]], Layer | None]
 _T = TypeVar("_T")
 
 
-def _by_module(named: Mapping[str, _T]) -> dict[str, dict[str, _T]]:
+def by_module(named: Mapping[str, _T]) -> dict[str, dict[str, _T]]:
     """What is in each module by its name there, in order.
 
-    >>> _by_module({"a.b.c": 1, "d": 2})
+    >>> by_module({"a.b.c": 1, "d": 2})
     {'a.b': {'c': 1}, 'a': {'b.c': 1}}
     """
     found: dict[str, dict[str, _T]] = {}
@@ -190,8 +190,8 @@ class Division:
         self._graph = graph
         self._origins = origins
         self._modules = modules
-        self._states = _by_module(state)
-        self._updates = _by_module(graph.updates)
+        self._states = by_module(state)
+        self._updates = by_module(graph.updates)
         self._find = find
         self._names: dict[str, list[str]] = {}
         for name, weight in state.items():

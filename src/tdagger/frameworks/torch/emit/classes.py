@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from tdagger.composite import Composite
-from tdagger.frameworks.torch.emit.blocks import Call, Layer, ModuleCall
+from tdagger.frameworks.torch.emit.blocks import Call, Layer, ModuleCall, by_module
 from tdagger.frameworks.torch.emit.codegen import Marked, Row, Writer, call_row
 from tdagger.frameworks.torch.emit.composites import composite_row, is_known
 from tdagger.frameworks.torch.emit.core import core_row
@@ -69,6 +69,7 @@ class Classes:
         #: The axes whose sizes a module's arguments don't tell, by its path.
         self.unbound: dict[str, set[str]] = {}
         self._of: dict[str, Writer] = {}
+        self._lists: dict[str, dict[str, int]] | None = None
         self._inside: dict[str, list[str]] = {p: [] for p in paths}
         for name in (*state, *paths):
             owner = name
@@ -166,12 +167,13 @@ class Classes:
 
     def lists(self, around: str) -> dict[str, int]:
         """The lists of modules in a module, by their paths there, and how many modules are in each."""
-        start = f"{around}." if around else ""
-        return {
-            path.removeprefix(start): len(names)
-            for path, names in self._paths.items()
-            if path.startswith(start) and self._is_list(path, self._dag.modules.get(path, ""), names)
-        }
+        if self._lists is None:
+            lists = {p: len(names) for p, names in self._paths.items() if self._is_list(p, self._kind(p), names)}
+            self._lists = {"": lists, **by_module(lists)}
+        return self._lists.get(around, {})
+
+    def _kind(self, path: str) -> str:
+        return self._dag.modules.get(path, "")
 
     def _is_list(self, path: str, kind: str, names: list[str]) -> bool:
         """Whether what nothing is called at is a list."""
