@@ -22,6 +22,7 @@ from tdagger.frameworks.torch.emit.forward import Door, door_of, result_of
 from tdagger.frameworks.torch.emit.higher import Higher, example_of, indented
 from tdagger.frameworks.torch.emit.legalize import legalize
 from tdagger.frameworks.torch.emit.module import Entry, GeneratedModule, Source, assembled, empty_module
+from tdagger.frameworks.torch.emit.scans import with_scans
 from tdagger.frameworks.torch.runtime import DTYPES, from_numpy
 from tdagger.graph import Graph, replayed
 from tdagger.names import identifier, shown
@@ -33,9 +34,12 @@ from tdagger.program.program import Program
 from tdagger.program.simplify import at_end
 from tdagger.program.structure import Choose, Fail, Run, Sequence, While, structured
 from tdagger.tensordag import TensorDAG
+from tdagger.tree import Tree
 
 #: What slots may not be called: temporary names, and those that code has for itself.
-_TEMPORARY = re.compile(r"x\d+|m|_|case|new_\d+|constant_*\d+|result|arm_\d+|other_\d+|then_\d+|test_\d+|body_\d+")
+_TEMPORARY = re.compile(
+    r"x\d+|m|_|case|carried|entry|new_\d+|constant_*\d+|result|arm_\d+|other_\d+|then_\d+|test_\d+|body_\d+"
+)
 
 
 class _Names:
@@ -190,12 +194,13 @@ def _short(lines: list[str]) -> list[str]:
 def to_torch(program: Program, *, copy: bool = False, higher_order: bool = False) -> GeneratedModule:
     """A module with Python's loops and branches; see :meth:`tdagger.program.program.Program.to_torch`."""
     found = structured(program)
-    names = _Names(found.program)
-    code = _Code(found.program, names, captured=higher_order)
+    own, whole = with_scans(found) if higher_order else (found.program, ())
+    names = _Names(own)
+    code = _Code(own, names, captured=higher_order)
     called: dict[str, Any] = dict(names.door.names)
     if higher_order:
         _refuse_varying(program)
-        structure = Higher(found, names.of, code).whole(found.whole)
+        structure = Higher(own, names.of, code).whole(whole)
     else:
         structure = _Structure(names.of, code).lines(found.whole)
     lines = [*names.begin(), *_state_read(names), *structure]
@@ -204,7 +209,7 @@ def to_torch(program: Program, *, copy: bool = False, higher_order: bool = False
     text = _function(names.door.parameters, lines)
     constants = [Entry(n, from_numpy(_data(v), DTYPES[v.dtype.name]).clone(), False) for v, n in code.constants.items()]
     source = Source(text, used_names({**called, **code.called}, text), program.name, True)
-    return _assembled(found.program, source, copy, constants)
+    return _assembled(own, source, copy, constants)
 
 
 def _refuse_varying(program: Program) -> None:
@@ -308,8 +313,9 @@ def _attribute(name: str) -> str:
 
 
 def to_torchscript(program: Program, *, copy: bool = False) -> torch.jit.ScriptModule:
-    """A ScriptModule with the program's loops and branches, blocks as traced functions in it."""
-    found = structured(program)
+    """A ScriptModule with the program's loops and branches, blocks as traced functions; it takes tensors alone."""
+    signature = replace(program.called, inputs=_without_settings(program.called.inputs))
+    found = structured(replace(program, signature=signature))
     names = _Names(found.program)
     traced = _Traced(found.program, names)
     structure = _Structure(names.of, traced).lines(found.whole)
@@ -322,6 +328,17 @@ def to_torchscript(program: Program, *, copy: bool = False) -> torch.jit.ScriptM
     for own, function in traced.functions.values():
         module._modules[own] = function
     return torch.jit.script(module)
+
+
+def _without_settings(inputs: Tree) -> Tree:
+    """The structure of a call without its arguments that are no tensors."""
+
+    def kept(tree: Tree) -> Tree:
+        pairs = [(k, c) for k, c in zip(tree.keys, tree.children, strict=True) if c.kind != "constant"]
+        keys = range(len(pairs)) if tree.kind == "tuple" else [k for k, _ in pairs]
+        return tree._replace(keys=tuple(keys), children=tuple([c for _, c in pairs]))
+
+    return inputs._replace(children=tuple(map(kept, inputs.children)))
 
 
 def _checked(names: _Names) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -305,6 +307,19 @@ def _set_names(script: Any, graph: Any) -> set[str]:
                 stack.append(node.g("Subgraph"))
             stack += node.blocks()
     return found
+
+
+@contextmanager
+def attributes_kept(script: torch.jit.ScriptModule) -> Generator[None]:
+    """Run a script inside, and leave the attributes that it sets as they were before."""
+    names = _set_names(script, script.inlined_graph)
+    parts = [m._c for m in script.modules() if isinstance(m, torch.jit.ScriptModule)]
+    before = [(p, n, deepcopy(p.getattr(n))) for p in parts for n in names if p.hasattr(n)]
+    try:
+        yield
+    finally:
+        for part, name, value in before:
+            part.setattr(name, value)
 
 
 def _with_numbers(
