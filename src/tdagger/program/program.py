@@ -337,8 +337,8 @@ class Program:
     def to_exported_program(self, **options: Any) -> Any:
         """A ``torch.export.ExportedProgram`` with ``torch.cond``, ``while_loop`` and ``scan``.
 
-        What the program refuses is an assertion there. UnsupportedError for sizes that vary, and where what is refused
-        takes more than one block to say (:meth:`trusted`).
+        What the program refuses is an assertion there; sizes that vary are dynamic dimensions. UnsupportedError where
+        what is refused takes more than one block to say (:meth:`trusted`).
         """
         return later("torch.program_to_exported_program")(self, **options)
 

@@ -281,11 +281,34 @@ class Higher:
         return f"({self._targets(slots)})" if slots else "_"
 
 
-def example_of(program: Program) -> tuple[Any, ...]:
-    """Zeros for the inputs of a program, to be exported with."""
-    return tuple(
-        [
-            torch.zeros(s.type.shape, dtype=TORCH_DTYPES[s.type.dtype])
-            for s in map(program.slots.__getitem__, program.inputs)
-        ]
-    )
+def example_of(program: Program) -> list[torch.Tensor]:
+    """Zeros for the inputs of a program, to be exported with; sizes that vary are such that nothing else has them."""
+    found: list[torch.Tensor] = []
+    for slot in map(program.slots.__getitem__, program.inputs):
+        open_ = dict(slot.lengths)
+        sizes = [n - 1 if i in open_ and n > _LEAST else n for i, n in enumerate(slot.type.shape)]
+        found.append(torch.zeros(sizes, dtype=TORCH_DTYPES[slot.type.dtype]))
+    return found
+
+
+#: torch takes an example's size of 0 or 1 for a number of its own, so a size that varies is larger there.
+_LEAST = 2
+
+
+def dimensions_of(program: Program) -> list[dict[int, Any]]:
+    """The dimensions of inputs whose sizes vary, as torch.export is told; one for each length."""
+    made: dict[str, Any] = {}
+    found: list[dict[int, Any]] = []
+    for name in program.inputs:
+        slot = program.slots[name]
+        own: dict[int, Any] = {}
+        for i, length in slot.lengths:
+            most = slot.type.shape[i]
+            if most < _LEAST:
+                raise UnsupportedError(
+                    f"{shown(program.name)}: input {shown(name)} has at most {most} entries in dimension {i}, and "
+                    f"torch.export lets a size vary only if it can be {_LEAST}"
+                )
+            own[i] = made.setdefault(length, torch.export.Dim(f"size_{len(made)}", min=0, max=most))
+        found.append(own)
+    return found

@@ -19,7 +19,7 @@ from tdagger.frameworks.torch.emit.codegen import Marked, Writer
 from tdagger.frameworks.torch.emit.composites import is_known
 from tdagger.frameworks.torch.emit.design import entries_of, refuse_unsupported
 from tdagger.frameworks.torch.emit.forward import Door, door_of, result_of
-from tdagger.frameworks.torch.emit.higher import Higher, example_of, indented
+from tdagger.frameworks.torch.emit.higher import Higher, dimensions_of, example_of, indented
 from tdagger.frameworks.torch.emit.legalize import legalize
 from tdagger.frameworks.torch.emit.module import Entry, GeneratedModule, Source, assembled, empty_module
 from tdagger.frameworks.torch.emit.scans import with_scans
@@ -56,6 +56,9 @@ class _Names:
             if name not in self.of:
                 own = f"slot_{name}" if _TEMPORARY.fullmatch(name) else name
                 self.of[name] = identifier(own, self.door.taken)
+        lengths = dict.fromkeys([n for s in program.outputs for _, n in program.slots[s].lengths])
+        #: How many entries of outputs count, as numbers and not as tensors.
+        self.numbers = {n: identifier(f"number_{self.of[n]}", self.door.taken) for n in lengths}
 
     def begin(self) -> list[str]:
         """The lines that check what is given, fill it up to its bounds, and read the state."""
@@ -73,13 +76,25 @@ class _Names:
             out.append(f"{own} = runtime.filled({own}, {own!r}, {list(slot.type.shape)})")
         return out
 
-    def results(self, names: dict[str, Any], plain: bool) -> str:
-        """The expression for what is given back."""
+    def counts(self) -> list[str]:
+        """The lines that make numbers of how many entries of outputs count, for a capture that must know bounds."""
+        out: list[str] = []
+        for name in self.program.outputs:
+            slot = self.program.slots[name]
+            for dimension, length in slot.lengths:
+                own = self.numbers[length]
+                out += [f"{own} = {self.of[length]}.item()", f"torch._check({own} >= 0)"]
+                out.append(f"torch._check({own} <= {slot.type.shape[dimension]})")
+        return out
+
+    def results(self, names: dict[str, Any], plain: bool, counted: bool = False) -> str:
+        """The expression for what is given back; by the numbers of :meth:`counts`, if they were ``counted``."""
         leaves: list[str] = []
         for name in self.program.outputs:
-            cuts = dict(self.program.slots[name].lengths)
+            own = self.program.slots[name].lengths
+            cuts = {i: self.numbers[n] if counted else f"int({self.of[n]})" for i, n in own}
             last = max(cuts, default=-1)
-            parts = [f":int({self.of[cuts[i]]})" if i in cuts else ":" for i in range(last + 1)]
+            parts = [f":{cuts[i]}" if i in cuts else ":" for i in range(last + 1)]
             leaves.append(f"{self.of[name]}[{', '.join(parts)}]" if cuts else self.of[name])
         return result_of(self.program.called.outputs, iter(leaves), names, plain, self.door.taken)
 
@@ -199,12 +214,11 @@ def to_torch(program: Program, *, copy: bool = False, higher_order: bool = False
     code = _Code(own, names, captured=higher_order)
     called: dict[str, Any] = dict(names.door.names)
     if higher_order:
-        _refuse_varying(program)
-        structure = Higher(own, names.of, code).whole(whole)
+        structure = [*Higher(own, names.of, code).whole(whole), *names.counts()]
     else:
         structure = _Structure(names.of, code).lines(found.whole)
     lines = [*names.begin(), *_state_read(names), *structure]
-    result = names.results(called, plain=False)
+    result = names.results(called, plain=False, counted=higher_order)
     lines += [*_state_written(names), f"return {result}"]
     text = _function(names.door.parameters, lines)
     constants = [Entry(n, from_numpy(_data(v), DTYPES[v.dtype.name]).clone(), False) for v, n in code.constants.items()]
@@ -212,21 +226,15 @@ def to_torch(program: Program, *, copy: bool = False, higher_order: bool = False
     return _assembled(own, source, copy, constants)
 
 
-def _refuse_varying(program: Program) -> None:
-    varying = [n for n in (*program.inputs, *program.outputs) if program.slots[n].lengths]
-    if varying:
-        raise UnsupportedError(
-            f"{shown(program.name)} has sizes that vary ({', '.join(map(shown, varying))}): operators of higher order "
-            "keep sizes; to_torch() and to_torchscript() take them"
-        )
-
-
 def to_exported_program(program: Program, *, copy: bool = False) -> torch.export.ExportedProgram:
     """An ExportedProgram; see :meth:`tdagger.program.program.Program.to_exported_program`."""
     module = to_torch(program, copy=copy, higher_order=True).eval()
     args, kwargs = program.called.inputs.unflatten(list(example_of(program)))
+    open_, named = program.called.inputs.unflatten(list(dimensions_of(program)))
+    parameters = [p for p in _Names(program).door.parameters if p != "*"]
+    shapes = {**dict(zip(parameters, open_, strict=False)), **named}
     with torch.no_grad():
-        return torch.export.export(module, args, kwargs, strict=False)
+        return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
 
 
 def _function(parameters: list[str], lines: list[str]) -> str:
