@@ -158,6 +158,10 @@ def save(dag: TensorDAG | Program, path: Path, form: str, options: Mapping[str, 
         raise SourceError(
             f"{shown(path)}: {shown(dag.name)} is a program, written as {', '.join(OF_PROGRAMS)}, not as {form}"
         )
+    if isinstance(dag, Program) and "dynamic" in (options or {}):
+        raise SourceError(
+            f"{shown(path)}: --dynamic is for networks; {shown(dag.name)} is a program, whose sizes vary where it says so"
+        )
     if form == ".tdag":
         dag.save(path)
         return
