@@ -196,6 +196,9 @@ def convert(
         str | None, typer.Option(metavar="TARGET", help="Of .mlpackage: iOS15, iOS16, iOS17 or iOS18.")
     ] = None,
     precision: Annotated[str | None, typer.Option(help="Of .mlpackage: f32 or f16.")] = None,
+    trusted: Annotated[
+        bool, typer.Option("--trusted", help="Of programs: leave out what only raises, for .onnx, which can't.")
+    ] = False,
     debug: common.Debug = False,
 ) -> int:
     """Write a network as .tdag, .onnx, .mlpackage, .tflite, .pt2 (torch.export), .pt, .ts (TorchScript) or .py."""
@@ -203,6 +206,10 @@ def convert(
              "minimum_target": minimum_target, "precision": precision}  # fmt: skip
     to = Target(target, force, {name: value for name, value in given.items() if value is not None})
     whole = common.whole_source(common.load_source(source, network))
+    if trusted and isinstance(whole, Program):
+        whole = whole.trusted()
+    elif trusted:
+        raise AttributeValueError(f"--trusted is for programs; {source} is one network")
     to.write(common.changed(whole, unbatch, resize, optimize=optimize))
     return 0
 

@@ -160,7 +160,7 @@ def save(dag: TensorDAG | Program, path: Path, form: str, options: Mapping[str, 
         )
     if isinstance(dag, Program) and "dynamic" in (options or {}):
         raise SourceError(
-            f"{shown(path)}: --dynamic is for networks; {shown(dag.name)} is a program, whose sizes vary where it says so"
+            f"{shown(path)}: --dynamic is for networks; {shown(dag.name)} is a program, whose own sizes vary"
         )
     if form == ".tdag":
         dag.save(path)

@@ -14,7 +14,7 @@ import torch
 
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.torch.aten import TORCH_DTYPES
-from tdagger.frameworks.torch.emit.scans import Scan, Steps
+from tdagger.frameworks.torch.emit.scans import Scan, Steps, parts_of
 from tdagger.names import shown
 from tdagger.program.program import Program
 from tdagger.program.simplify import at_end
@@ -106,6 +106,11 @@ def fails(steps: Steps) -> bool:
     return bool(steps) and isinstance(steps[-1], Fail)
 
 
+def _may_fail(steps: Steps) -> bool:
+    """Whether steps may refuse what they are given."""
+    return any(isinstance(s, Fail) or (not isinstance(s, Run) and any(map(_may_fail, parts_of(s)))) for s in steps)
+
+
 class Higher:
     """Lines with calls of operators of higher order for what a program does."""
 
@@ -177,6 +182,11 @@ class Higher:
             return self._checked(step, doomed, after)
         gives = self._ordered(set().union(*map(self.reads.written, step.arms)) & set(after))
         if not gives:
+            if any(map(_may_fail, step.arms)):
+                raise UnsupportedError(
+                    f"{shown(self.program.name)} refuses what it is given in a branch that gives nothing, which an "
+                    "operator of higher order can't: program.trusted() leaves that out"
+                )
             return []
         takes = self._ordered((set().union(*map(self.reads.written, step.arms)) | set(gives)) & self.assigned)
         names = [f"arm_{self._number()}" for _ in step.arms]
