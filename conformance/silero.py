@@ -4,7 +4,9 @@
 
 It is imported and run over 60 chunks with state at both rates, beside torch.jit, by numpy, as the module of
 ``to_torch()`` and as TorchScript. Specialised to one rate it must be one network; that of 16 kHz is compared with the
-two files of that rate alone that the package has, run by onnxruntime. Prints a line each, and fails above 1e-5.
+two files of that rate alone that the package has, run by onnxruntime. Then it is compared with silero_vad.onnx, which
+computes the same and takes its state as an input: both in their own runtimes, both as programs, and both specialised.
+Prints a line each, and fails above 1e-5: of the largest number of a state, which is as large as 34, and of 1 elsewhere.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ import tdagger as td
 
 ALLOWED, CHUNKS = 1e-5, 60
 SAMPLES = {16000: 512, 8000: 256}
+#: So many samples of the chunk before a file of ONNX takes besides.
+BEFORE = {16000: 64, 8000: 32}
 
 
 def chunks(rate: int) -> Iterator[Any]:
@@ -83,6 +87,63 @@ def in_one(folder: Path) -> list[Any]:
     return [out[k : k + 1, None] for k in range(CHUNKS)]
 
 
+def stepped(run: Callable[[Any, Any], Any], rate: int) -> tuple[list[Any], list[Any]]:
+    """What a network gives that takes each chunk behind the last samples of the one before, and its state."""
+    extra = BEFORE[rate]
+    before, state = np.zeros((1, extra), "f"), np.zeros((2, 1, 128), "f")
+    outs, states = list[Any](), list[Any]()
+    for x in chunks(rate):
+        whole = np.concatenate([before, x.numpy()], 1)
+        before = whole[:, -extra:]
+        out, state = run(whole, state)
+        outs.append(out)
+        states.append(state)
+    return outs, states
+
+
+def twins(folder: Path, program: td.Program, rate: int) -> None:
+    """The script and silero_vad.onnx beside each other: what they give, and the state after each chunk."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(folder / "silero_vad.onnx")
+    sizes = {"input.0": 1, "input.1": SAMPLES[rate] + BEFORE[rate], "state.1": 1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # at the size of one rate the other's branch can't be run
+        other = td.Program.from_onnx(folder / "silero_vad.onnx", sizes=sizes)
+    plain = other.specialize(sr=rate).dag()
+    print(f"silero_vad.onnx, specialised: {plain.graph!r}", flush=True)
+    sr = np.array(rate)
+
+    def alone(dag: td.TensorDAG) -> tuple[list[Any], list[Any]]:
+        runner = dag.to_torch(copy=True)
+        return [runner(x).numpy() for x in chunks(rate)], list[Any]()
+
+    def of_script(run: Callable[[Any], Any], state: Callable[[], Any]) -> tuple[list[Any], list[Any]]:
+        found = [(np.asarray(run(x)), np.array(state())) for x in chunks(rate)]
+        return [out for out, _ in found], [s for _, s in found]
+
+    script: Any = torch.jit.load(folder / "silero_vad.jit")  # its state is as it begins
+    runner = program.runner()
+    held = next(n for n, w in program.state.items() if w.type.shape == (2, 1, 128))
+    pairs = {
+        "torch.jit and onnxruntime": (
+            of_script(lambda x: script(x, rate).numpy(), lambda: script._state.numpy()),
+            stepped(lambda x, s: session.run(None, {"input": x, "state": s, "sr": sr}), rate),
+        ),
+        "both as programs": (
+            of_script(lambda x: runner(x.numpy(), sr), lambda: runner.state[held]),
+            stepped(lambda x, s: other.run(x, s, sr), rate),
+        ),
+        "both specialised": (alone(program.specialize(sr=rate).dag()), stepped(plain.run, rate)),
+    }
+    for what, ((outs, states), (others, more)) in pairs.items():
+        told(f"{rate} Hz, {what}", max(float(np.abs(a - b).max()) for a, b in zip(outs, others, strict=True)))
+        if states:
+            largest = max(float(np.abs(s).max()) for s in states)
+            error = max(float(np.abs(a - b).max()) for a, b in zip(states, more, strict=True)) / largest
+            told(f"{rate} Hz, {what}, state", error, f"of its largest number, {largest:.1f}")
+
+
 @torch.no_grad()
 def main() -> None:
     """See the module."""
@@ -103,6 +164,7 @@ def main() -> None:
         if rate == 16000:
             compare("beside the file without ifs", plain, alone(folder), rate)
             compare("beside the file of all chunks", plain, in_one(folder), rate)
+        twins(folder, program, rate)
 
 
 if __name__ == "__main__":

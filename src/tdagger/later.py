@@ -68,6 +68,7 @@ LATER = {
     "torch.in_own_types": f"{_TORCH}.source.example:in_own_types",
     "torch.array": f"{_TORCH}.measure.executions:array",
     "torch.by_torch": f"{_TORCH}.measure.executions:by_torch",
+    "torch.outputs": f"{_TORCH}.measure.executions:outputs",
     "torch.by_call": f"{_TORCH}.measure.executions:by_call",
     "torch.source": f"{_TORCH}.source.named",
     "torch.save": f"{_TORCH}.emit.save:save",

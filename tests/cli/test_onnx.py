@@ -125,6 +125,5 @@ def test_a_file_that_branches_on_data_is_a_program(tmp_path, monkeypatch, capsys
         assert main(["convert", "loop.onnx", target, "--batch", "1"]) == 0
     assert main(["verify", "again.onnx"]) == 0
     capsys.readouterr()
-    assert "a program is written as .onnx" in failed(capsys, "convert", "loop.onnx", "a.py", "--batch", "1")
-    assert main(["cost", "loop.onnx", "--batch", "1"]) == 2
-    assert "Program.from_onnx imports it as blocks" in capsys.readouterr().err
+    assert "is a program, written as .tdag, .onnx" in failed(capsys, "convert", "loop.onnx", "a.py", "--batch", "1")
+    assert "is a program, of 4 networks" in failed(capsys, "predict", "loop.onnx", "--batch", "1", "--device", "h100")

@@ -861,3 +861,210 @@ def triple_nest() -> Any:
         return td.reshape(out, shape=(4, 4))
 
     return function, lambda m: m @ m
+
+
+@sample({"scores": (5, 3), "moves": (3, 3)}, (f(5, 3), f(3, 3)), (f(5, 3, scale=3.0), f(3, 3)))
+def viterbi() -> Any:
+    """The best way through states: scores forwards, each with where it came from, and the way read backwards."""
+
+    def function(scores: Any, moves: Any) -> Any:
+        def forwards(best: Any, score: Any) -> Any:
+            through = td.broadcast_to(td.reshape(best, shape=(3, 1)), (3, 3)) + moves
+            came = td.argmax(through, axis=0)
+            return td.reshape(td.reduce(through, "max", (0,)), shape=(3,)) + score, came
+
+        best, came = td.scan(forwards, td.const(np.zeros(3, "f")), scores)
+        last = scalar(td.argmax(best, axis=0))
+        _, way = td.scan(lambda at, came: (td.gather(came, at, 0), at), last, came, reverse=True)
+        return way, td.gather(best, last, 0)
+
+    def reference(scores: Any, moves: Any) -> Any:
+        best, table = np.zeros(3, "f"), []
+        for score in scores:
+            through = best[:, None] + moves
+            table.append(through.argmax(0))
+            best = through.max(0) + score
+        at, way = best.argmax(), []
+        for came in reversed(table):
+            way.append(at)
+            at = came[at]
+        return np.array(way[::-1], np.int64), best.max()
+
+    return function, reference
+
+
+@sample(
+    {"a": td.TensorType((4,), "i64"), "b": td.TensorType((5,), "i64")},
+    (np.array([1, 2, 3, 1]), np.array([2, 3, 3, 1, 0])),
+    (np.array([1, 1, 1, 1]), np.array([1, 1, 1, 1, 2])),
+)
+def edit_distance() -> Any:
+    """A table filled row by row, each entry of three before it."""
+
+    def function(a: Any, b: Any) -> Any:
+        def rows(i: Any, row: Any) -> Any:
+            def columns(j: Any, row: Any, diagonal: Any) -> Any:
+                above = td.gather(row, j + 1, 0)
+                same = td.equal(td.gather(a, i, 0), td.gather(b, j, 0))
+                changed = diagonal + td.cast(td.not_(same), "i64")
+                least = td.minimum(changed, td.minimum(above, td.gather(row, j, 0)) + 1)
+                return j + 1, td.scatter(row, j + 1, least, 0), above
+
+            first = td.gather(row, td.const(0, "i64"), 0)
+            begun = td.scatter(row, td.const(0, "i64"), i + 1, 0)
+            return i + 1, td.while_loop(lambda j, row, d: j < 5, columns, (0, begun, first))[1]
+
+        row = td.while_loop(lambda i, row: i < 4, rows, (0, td.const(np.arange(6))))[1]
+        return td.gather(row, td.const(5, "i64"), 0)
+
+    def reference(a: Any, b: Any) -> Any:
+        row = list(range(6))
+        for i in range(4):
+            new = [i + 1]
+            for j in range(5):
+                new.append(min(row[j] + int(a[i] != b[j]), row[j + 1] + 1, new[j] + 1))
+            row = new
+        return np.int64(row[5])
+
+    return function, reference
+
+
+@sample({"x": (4, 4), "limit": ()}, (f(4, 4), np.float32(1e-3)), (f(4, 4), np.float32(9)))
+def sinkhorn() -> Any:
+    """Rows and columns scaled in turn until both add up to one, or often enough."""
+
+    def function(x: Any, limit: Any) -> Any:
+        def apart(p: Any) -> Any:
+            return scalar(td.reduce(abs(td.reduce(p, "sum", (1,)) - 1.0), "max"))
+
+        def body(k: Any, p: Any) -> Any:
+            p = p / td.broadcast_to(td.reduce(p, "sum", (1,)), (4, 4))
+            return k + 1, p / td.broadcast_to(td.reduce(p, "sum", (0,)), (4, 4))
+
+        return td.while_loop(lambda k, p: (apart(p) > limit) & (k < 40), body, (0, td.exp(x)))
+
+    def reference(x: Any, limit: Any) -> Any:
+        p, k = np.exp(x), 0
+        while abs(p.sum(1) - 1).max() > limit and k < 40:
+            p = p / p.sum(1, keepdims=True)
+            p, k = p / p.sum(0, keepdims=True), k + 1
+        return np.int64(k), p
+
+    return function, reference
+
+
+@sample({"x": (6,)}, (f(6),), (np.array([3, 2, 1, 1, 0, -1], "f"),), (np.arange(6, dtype="f"),))
+def insertion_sort() -> Any:
+    """An inner loop that is left where the entry belongs, and how often entries changed places."""
+
+    def function(x: Any) -> Any:
+        def outer(i: Any, x: Any, moved: Any) -> Any:
+            def wrong(j: Any, x: Any, moved: Any) -> Any:
+                before = td.gather(x, td.maximum(j - 1, td.const(0, "i64")), 0)
+                return (j > 0) & (before > td.gather(x, j, 0))
+
+            def swap(j: Any, x: Any, moved: Any) -> Any:
+                a, b = td.gather(x, j - 1, 0), td.gather(x, j, 0)
+                return j - 1, td.scatter(td.scatter(x, j, a, 0), j - 1, b, 0), moved + 1
+
+            return i + 1, *td.while_loop(wrong, swap, (i, x, moved))[1:]
+
+        return td.while_loop(lambda i, x, m: i < 6, outer, (1, x, 0))[1:]
+
+    def reference(x: Any) -> Any:
+        moved = sum(a > b for i, a in enumerate(x) for b in x[i + 1 :])
+        return np.sort(x), np.int64(moved)
+
+    return function, reference
+
+
+@sample({"logits": (6, 4)}, (f(6, 4, scale=2.0),), (f(6, 4),))
+def ctc_beam() -> Any:
+    """Three texts go on, each by all of its alignments; the last class is blank."""
+    wide, letters, steps = 3, 3, 6
+
+    def spread(x: Any, shape: Any, *axes: int) -> Any:
+        """``x`` over a larger shape, its dimensions at some axes."""
+        return td.broadcast_to(td.reshape(x, shape=tuple(n if i in axes else 1 for i, n in enumerate(shape))), shape)
+
+    def function(logits: Any) -> Any:
+        everything = td.softmax(logits, axis=1)
+
+        def turn(k: Any, texts: Any, sizes: Any, blank: Any, ended: Any) -> Any:
+            p = td.gather(everything, k, 0)
+            no, chances = td.gather(p, td.const(letters, "i64"), 0), td.slice_axis(p, 0, 0, letters)
+            grid = (wide, letters)
+            own = td.iota(letters)
+            ends = td.maximum(sizes - 1, td.broadcast_to(td.const(0, "i64"), (wide,))) + td.iota(wide) * steps
+            last = td.gather(td.reshape(texts, shape=(wide * steps,)), ends, 0)
+            is_last = td.equal(spread(own, grid, 1), spread(last, grid, 0)) & (spread(sizes, grid, 0) > 0)
+            stay_blank = (blank + ended) * td.broadcast_to(no, (wide,))
+            of_last = td.reshape(td.reduce(td.where(is_last, spread(chances, grid, 1), 0.0 * spread(chances, grid, 1)),
+                                           "sum", (1,)), shape=(wide,))  # fmt: skip
+            stay_ended = ended * of_last
+            more = td.where(is_last, spread(blank, grid, 0), spread(blank + ended, grid, 0)) * spread(chances, grid, 1)
+            # a text and a letter more may be another text there is
+            longer = (wide, wide, letters)
+            place = td.iota(steps)
+            big = (wide, wide, steps)
+            within = spread(place, big, 2) < spread(sizes, big, 1)
+            alike = td.equal(spread(texts, big, 0, 2), spread(texts, big, 1, 2)) | td.not_(within)
+            prefix = td.reshape(td.reduce(td.cast(alike, "i64"), "sum", (2,)), shape=(wide, wide))
+            one = (wide, wide)
+            prefix = td.equal(prefix, td.broadcast_to(td.const(steps, "i64"), one)) & td.equal(
+                spread(sizes, one, 0), spread(sizes, one, 1) + 1
+            )
+            same = spread(prefix, longer, 0, 1) & td.equal(spread(last, longer, 0), spread(own, longer, 2))
+            joins = td.where(same, spread(more, longer, 1, 2), 0.0 * spread(more, longer, 1, 2))
+            stay_ended = stay_ended + td.reshape(td.reduce(td.reduce(joins, "sum", (2,)), "sum", (1,)), shape=(wide,))
+            taken = td.reshape(td.reduce(td.cast(same, "i64"), "sum", (0,)), shape=grid) > 0
+            more = td.where(taken, more * 0.0 - 1.0, more)
+            total = td.concat([stay_blank + stay_ended, td.reshape(more, shape=(wide * letters,))], 0)
+            # the best of all, one after the other
+            rows = td.concat([texts, td.reshape(spread(texts, (wide, letters, steps), 0, 2),
+                                                shape=(wide * letters, steps))], 0)  # fmt: skip
+            size = td.concat([sizes, td.reshape(spread(sizes, grid, 0), shape=(wide * letters,))], 0)
+            letter = td.concat([last, td.reshape(spread(own, grid, 1), shape=(wide * letters,))], 0)
+            new = td.iota(wide + wide * letters) > td.broadcast_to(td.const(wide - 1, "i64"), (wide + wide * letters,))
+            blanks = td.concat([stay_blank, td.reshape(more, shape=(wide * letters,)) * 0.0], 0)
+            lasts = td.concat([stay_ended, td.reshape(more, shape=(wide * letters,))], 0)
+
+            def best(total: Any, _: Any) -> Any:
+                at = scalar(td.argmax(total, axis=0))
+                row, n = td.gather(rows, at, 0), td.gather(size, at, 0)
+                longer = td.scatter(row, td.minimum(n, td.const(steps - 1, "i64")), td.gather(letter, at, 0), 0)
+                is_new = td.gather(new, at, 0)
+                row = td.where(td.broadcast_to(is_new, (steps,)), longer, row)
+                found = (row, n + td.cast(is_new, "i64"), td.gather(blanks, at, 0), td.gather(lasts, at, 0))
+                return td.scatter(total, at, td.const(-9.0, "f32"), 0), found
+
+            found = td.scan(best, total, None, length=wide)[1]
+            return (k + 1, *found)
+
+        zeros = td.const(np.zeros(wide, "f"))
+        start = (0, td.const(np.zeros((wide, steps), np.int64)), td.const(np.zeros(wide, np.int64)),
+                 td.const(np.array([1, 0, 0], "f")), zeros)  # fmt: skip
+        _, texts, sizes, blank, ended = td.while_loop(lambda k, *_: k < steps, turn, start)
+        return tuple([td.slice_axis(x, 0, 0, 1) for x in (texts, sizes, blank + ended)])
+
+    def reference(logits: Any) -> Any:
+        chances = np.exp(logits - logits.max(1, keepdims=True))
+        chances = chances / chances.sum(1, keepdims=True)
+        beams = {(): (1.0, 0.0)}
+        for p in chances:
+            new: dict[Any, list[float]] = {}
+            for text, (blank, ended) in beams.items():
+                own = new.setdefault(text, [0.0, 0.0])
+                own[0] += (blank + ended) * p[letters]
+                if text:
+                    own[1] += ended * p[text[-1]]
+                for c in range(letters):
+                    longer = new.setdefault((*text, c), [0.0, 0.0])
+                    longer[1] += (blank if text and text[-1] == c else blank + ended) * p[c]
+            beams = dict(sorted(new.items(), key=lambda item: -sum(item[1]))[:wide])
+        text, found = max(beams.items(), key=lambda item: sum(item[1]))
+        row = np.zeros((1, steps), np.int64)
+        row[0, : len(text)] = text
+        return row, np.array([len(text)]), np.array([sum(found)], "f")
+
+    return function, reference

@@ -20,6 +20,7 @@ from tdagger.cli.timing import calibrate, predict, profile
 from tdagger.cli.tree import show as show_tree
 from tdagger.cli.view import view
 from tdagger.errors import AttributeValueError
+from tdagger.program.program import Program
 from tdagger.view import text
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -50,8 +51,9 @@ def tdagger(
     A [bold]SOURCE[/bold] is a file (.tdag; .onnx; .mlpackage or .mlmodel; .pt2 of torch.export; .pt, .pth or .ts of
     TorchScript),
     [bold]timm:NAME[/bold], [bold]transformers:CLASS[/bold] (both with random weights), or
-    [bold]package.module:callable[/bold], which returns a module or (module, example inputs).
-    Files are never unpickled.
+    [bold]package.module:callable[/bold], which returns a module, (module, example inputs), or a network or program of
+    tdagger's. Files are never unpickled. What loops or branches on data is a program, of several networks: inspect,
+    cost, diff, verify and convert take it.
 
     [dim]Examples[/dim]
 
@@ -103,7 +105,7 @@ def inspect(
     optimize: common.Optimize = False,
     debug: common.Debug = False,
 ) -> int:
-    """Show a network's totals, its ops, and what each module takes."""
+    """Show a network's totals, its ops, and what each module takes; of a program its blocks and what each costs."""
     if as_json and (as_text or axes):
         raise AttributeValueError(f"--json and {'--axes' if axes else '--text'} exclude each other")
     if ranks and (as_text or axes is not None):
@@ -112,21 +114,19 @@ def inspect(
         raise AttributeValueError("--tree goes with none of --json, --text, --ranks and --axes")
     if axes is False and not as_text:
         raise AttributeValueError("--no-axes is for --text")
-    loaded = common.load_source(source, network, meta)
-    program = programs.program_of(loaded)
-    if program is not None:
-        if ranks or axes is not None:
-            raise AttributeValueError(f"{source} is a program, of several networks: --ranks and --axes are for one")
-        program = programs.changed(program, unbatch, resize, optimize)
-        told = json.dumps(programs.reported(program, source), indent=1) if as_json else programs.inspected(program)
-        typer.echo(str(program) if as_text else told)
-        return 0
     dag = common.changed(
-        common.import_source(loaded),
+        common.whole_source(common.load_source(source, network, meta)),
         unbatch,
         resize,
         optimize=optimize,
     )
+    if isinstance(dag, Program):
+        programs.refuse(dag, {"--ranks": ranks, "--tree": tree, "--depth": depth is not None})
+        if as_json:
+            typer.echo(json.dumps(programs.reported(dag, source), indent=1))
+        else:
+            typer.echo(programs.listed(dag, axes) if as_text or axes else programs.inspected(dag))
+        return 0
     if as_text or axes:
         typer.echo(text.show(dag, axes=axes is not False))
         if axes:
@@ -161,12 +161,7 @@ def verify(
     Exit status 0 if all outputs agree, 1 if some differ, 2 if SOURCE can't be used.
     """
     loaded = common.load_source(source, network)
-    program = programs.program_of(loaded)
-    if program is not None and isinstance(loaded, programs.HasProgram):
-        errors = programs.verified(loaded, program, range(seed, seed + runs), reference)
-        types = {n: program.slots[n].type for n in program.outputs}
-        return 0 if tables.verification(common.console(), types, errors, tolerance, runs) else DIFFERS
-    dag = common.import_source(loaded)
+    dag = common.whole_source(loaded)
     ways = {"round trip": loaded.run_round_trip, **({"numpy": loaded.run_reference} if reference else {})}
     worst: dict[str, list[Difference]] = {}
     with common.progress(f"running {loaded.name}", total=runs * (1 + len(ways))) as step:
@@ -179,7 +174,7 @@ def verify(
                 before = worst.get(way, found)
                 worst[way] = [a.worse(b) for a, b in zip(before, found, strict=True)]
                 step()
-    types = {n: v.type for n, v in dag.graph.outputs.items()}
+    types = programs.output_types(dag)
     agree = tables.verification(common.console(), types, worst, tolerance, runs)
     return 0 if agree else DIFFERS
 
@@ -202,24 +197,21 @@ def convert(
         str | None, typer.Option(metavar="TARGET", help="Of .mlpackage: iOS15, iOS16, iOS17 or iOS18.")
     ] = None,
     precision: Annotated[str | None, typer.Option(help="Of .mlpackage: f32 or f16.")] = None,
+    trusted: Annotated[
+        bool, typer.Option("--trusted", help="Of programs: leave out what only raises, for .onnx, which can't.")
+    ] = False,
     debug: common.Debug = False,
 ) -> int:
     """Write a network as .tdag, .onnx, .mlpackage, .tflite, .pt2 (torch.export), .pt, .ts (TorchScript) or .py."""
     given = {"dynamic": dynamic and tuple(n.strip() for n in dynamic.split(",")), "opset": opset,
              "minimum_target": minimum_target, "precision": precision}  # fmt: skip
     to = Target(target, force, {name: value for name, value in given.items() if value is not None})
-    loaded = common.load_source(source, network)
-    program = programs.program_of(loaded)
-    if program is not None:
-        to.write(programs.changed(program, unbatch, resize, optimize))
-        return 0
-    dag = common.changed(
-        common.import_source(loaded),
-        unbatch,
-        resize,
-        optimize=optimize,
-    )
-    to.write(dag)
+    whole = common.whole_source(common.load_source(source, network))
+    if trusted and isinstance(whole, Program):
+        whole = whole.trusted()
+    elif trusted:
+        raise AttributeValueError(f"--trusted is for programs; {source} is one network")
+    to.write(common.changed(whole, unbatch, resize, optimize=optimize))
     return 0
 
 

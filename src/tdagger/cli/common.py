@@ -13,14 +13,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from rich.console import Console
 
-from tdagger.errors import AttributeValueError
+from tdagger.errors import AttributeValueError, SourceError
+from tdagger.frameworks.file import imported
 from tdagger.frameworks.source import Options, Source, load, parse_setting, parse_shape
 from tdagger.names import shown
+from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
 from tdagger.types import DType
 
@@ -38,7 +40,7 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Passed to what builds the network; may be repeated.",
+        help="Passed to what builds the network, or the value of an input of .onnx and scripts; may be repeated.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -125,6 +127,12 @@ Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the trac
 
 # --- networks ----------------------------------------------------------------------------------------------
 
+#: What is changed by options.
+D = TypeVar("D", TensorDAG, Program, TensorDAG | Program)
+
+#: The commands that take programs.
+PROGRAMS = "inspect, cost, diff, verify and convert"
+
 
 @dataclass(frozen=True)
 class Network:
@@ -180,16 +188,32 @@ def load_source(source: str, network: Network, meta: bool = False) -> Source:
         return load(source, options)
 
 
-def import_source(source: Source, external: bool = False) -> TensorDAG:
-    """The TDAG of a network that was loaded; with ``external``, ops that have no rule are kept as external ones."""
+def whole_source(source: Source, external: bool = False) -> TensorDAG | Program:
+    """What was loaded: a network, or a program where loops and branches depend on data."""
     with progress(f"importing {source.name}"):
-        return source.dag(external)
+        return imported(source, external)
 
 
-def changed(
-    dag: TensorDAG, unbatch: bool, sizes: str | None, option: str = "--resize", optimize: bool = False
-) -> TensorDAG:
-    """The network without its batch, at other sizes, optimised, as the options say."""
+def import_source(source: Source, external: bool = False) -> TensorDAG:
+    """The TDAG of a network that was loaded; with ``external``, ops that have no rule are kept as external ones.
+
+    SourceError if it is a program.
+    """
+    return network_of(whole_source(source, external), source.name)
+
+
+def network_of(found: TensorDAG | Program, name: str) -> TensorDAG:
+    """What is no program; SourceError if it is one."""
+    if isinstance(found, Program):
+        raise SourceError(
+            f"{shown(name)} is a program, of {len(found.blocks)} networks with loops or branches between them, and "
+            f"this command is for one network; {PROGRAMS} take programs"
+        )
+    return found
+
+
+def changed(dag: D, unbatch: bool, sizes: str | None, option: str = "--resize", optimize: bool = False) -> D:
+    """The network or program without its batch, at other sizes, optimised, as the options say."""
     with progress(f"changing {dag.name}"):
         dag = dag.unbatch() if unbatch else dag
         dag = dag.resize(sizes_of(sizes, option)) if sizes else dag

@@ -10,11 +10,12 @@ import typer
 from rich.console import Console
 
 from tdagger.analysis.time.timing import Device, device_of
-from tdagger.cli import common, cost_table, rows
+from tdagger.cli import common, cost_table, programs, rows
 from tdagger.cli.fold import folded
 from tdagger.cli.measure import described
 from tdagger.cli.rows import Line
 from tdagger.errors import AttributeValueError
+from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
 
 #: How many rows people look at: modules are listed as deep as fits, and of ranked ones so many.
@@ -90,6 +91,8 @@ def cost(
     With --sort or --top modules are ranked: those without inner ones in the table, and what others do themselves.
 
     Ops that can't be imported don't stop it: they are named, and costs are lower bounds then.
+
+    Of a program it shows what a turn of each block costs, and a formula in how often each is run.
     """
     if as_json and as_csv:
         raise AttributeValueError("--json and --csv exclude each other")
@@ -104,8 +107,20 @@ def cost(
     on = device_of(device) if device else None  # this and the next two before what takes long
     rows.field_of(sort or "total_flops", traffic, backward, on is not None)
     sizes = common.sizes_of(at, "--at")
-    loaded = common.load_source(source, network, meta)
-    dag = common.import_source(loaded, external=True)
+    dag = common.whole_source(common.load_source(source, network, meta), external=True)
+    if isinstance(dag, Program):
+        others = {
+            "--by": by != By.MODULE, "--depth": depth is not None, "--sort": sort, "--top": top, "--all": every,
+            "--traffic": model != Model.COMPOSITE, "--unit": unit != Unit.BYTES, "--formula": formula,
+            "--backward": backward, "--device": device,
+        }  # fmt: skip
+        programs.refuse(dag, others)
+        dag = common.changed(dag, unbatch, at, "--at")
+        if as_json:
+            typer.echo(json.dumps(programs.priced(dag, source), indent=1))
+        else:
+            typer.echo(common.as_csv(*programs.rows(dag)) if as_csv else str(dag.cost()), nl=not as_csv)
+        return 0
     if formula:
         _formulas(common.changed(dag, unbatch, None), source, sizes, unit, as_json)
         return 0

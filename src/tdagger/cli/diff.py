@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from difflib import unified_diff
 from typing import Annotated, Any
 
 import typer
 
 from tdagger import comparison
-from tdagger.cli import DIFFERS, common
+from tdagger.cli import DIFFERS, common, programs
+from tdagger.cli.measure import differences
 from tdagger.errors import AttributeValueError
+from tdagger.frameworks.source import Source
+from tdagger.names import shown
+from tdagger.program.program import Program
+from tdagger.tensordag import TensorDAG
 from tdagger.transform.diff.words import Diff, finite
 
 
@@ -32,11 +38,17 @@ def diff(
 
     The verdict is same, rounding or different. Exit status 0 for the first two, 1 for different, 2 if they can't be
     compared. With --structure it is 1 if the graphs differ.
+
+    Programs are run by numpy: the verdict is same, or by the largest error rounding (below 1e-5 of the largest number
+    of an output) or different.
     """
     if structure and (as_json or listing):
         raise AttributeValueError(f"--structure prints a listing alone, without {'--json' if as_json else '--listing'}")
     one, other = (common.load_source(s, network.also(own)) for s, own in ((a, set_a), (b, set_b)))
-    dags = [common.import_source(loaded, external=structure) for loaded in (one, other)]
+    dags = [common.whole_source(loaded, external=structure) for loaded in (one, other)]
+    if any(isinstance(dag, Program) for dag in dags):
+        return _of_programs(one, (dags[0], dags[1]), structure, listing, seed, as_json)
+    dags = [common.network_of(dag, loaded.name) for dag, loaded in zip(dags, (one, other), strict=True)]
     call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {}) if structure else one.random_inputs(seed)
     with common.progress("comparing"):
         found = comparison.diff(dags[0], dags[1], *call, structure, None, seed)
@@ -45,6 +57,36 @@ def diff(
     else:
         typer.echo("\n".join([str(found), *(["", found.listing] if listing else [])]))
     return DIFFERS if found.verdict == "different" or (structure and not found.alike) else 0
+
+
+#: Outputs of programs that are no further apart, by the largest number, are told as rounding.
+_ROUNDING = 1e-5
+
+
+def _of_programs(
+    source: Source, dags: tuple[TensorDAG | Program, TensorDAG | Program], structure: bool, listing: bool, seed: int,
+    as_json: bool,
+) -> int:  # fmt: skip
+    """The comparison of two where one at least is a program: their texts, and what they give of the same inputs."""
+    a, b = dags
+    lines = list(unified_diff(str(a).splitlines(), str(b).splitlines(), a.name, b.name, lineterm=""))
+    if structure:
+        typer.echo("\n".join(lines) or "one text")
+        return DIFFERS if lines else 0
+    inputs = source.random_inputs(seed)
+    with common.progress("comparing"):
+        errors = differences(source.run_reference(a, inputs), source.run_reference(b, inputs))
+    pairs = list(zip(programs.output_types(a), errors, strict=False))
+    worst = max((e.relative for e in errors), default=0.0)
+    verdict = "same" if not worst and not lines else "rounding" if worst <= _ROUNDING else "different"
+    if as_json:
+        told = {n: {"error": finite(e.absolute), "relative": finite(e.relative)} for n, e in pairs}
+        typer.echo(json.dumps({"a": a.name, "b": b.name, "verdict": verdict, "outputs": told}, indent=1))
+    else:
+        rows = [f"  {shown(n)}  {e.absolute:.2e}  {e.relative:.2e}  {e.why}".rstrip() for n, e in pairs]
+        typer.echo("\n".join([verdict, "", "outputs, largest |a - b|, and that by the largest |a|", *rows]))
+        typer.echo("\n".join(["", *lines]) if listing else "", nl=listing)
+    return DIFFERS if verdict == "different" else 0
 
 
 def summary(found: Diff) -> dict[str, Any]:

@@ -2,58 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any
 
-from tdagger.cli import common
-from tdagger.cli.measure import Difference, differences
-from tdagger.errors import SourceError
-from tdagger.frameworks.source import Source
+from tdagger.analysis.cost.report import Cost
+from tdagger.cli import tables
+from tdagger.errors import AttributeValueError
 from tdagger.names import shown
-from tdagger.op import Array
 from tdagger.program.program import Program
+from tdagger.program.text import show
+from tdagger.tensordag import TensorDAG
+from tdagger.types import TensorType
 
 
-@runtime_checkable
-class HasProgram(Protocol):
-    """A source that may be a program."""
-
-    def program(self) -> Program | None:
-        """The program, None if a network is all there is."""
-        ...
-
-    def random_arrays(self, program: Program, seed: int) -> dict[str, Array]:
-        """Arrays for its inputs."""
-        ...
-
-    def run_arrays(self, given: Mapping[str, Array]) -> list[Array]:
-        """The outputs of the file itself."""
-        ...
-
-    def run_again(self, program: Program, given: Mapping[str, Array]) -> list[Array]:
-        """The outputs of what the program becomes in the file's own format."""
-        ...
-
-    def run_program(self, program: Program, given: Mapping[str, Array]) -> list[Array]:
-        """The outputs of the program, executed with numpy."""
-        ...
+def refuse(program: Program, options: Mapping[str, Any]) -> None:
+    """AttributeValueError for an option that was given and is for one network."""
+    for name in [n for n, given in options.items() if given]:
+        raise AttributeValueError(f"{name} is for one network; {shown(program.name)} is a program, of several")
 
 
-def program_of(source: Source) -> Program | None:
-    """The program that a source is, None if it is one network."""
-    if not isinstance(source, HasProgram):
-        return None
-    with common.progress(f"importing {source.name}"):
-        return source.program()
+def output_types(dag: TensorDAG | Program) -> dict[str, TensorType]:
+    """The types of outputs by name; of sizes that vary the largest."""
+    if isinstance(dag, Program):
+        return {n: dag.slots[n].type for n in dag.outputs}
+    return {n: v.type for n, v in dag.graph.outputs.items()}
 
 
-def changed(program: Program, unbatch: bool, sizes: str | None, optimize: bool) -> Program:
-    """The program without its batch, at other sizes, optimised, as the options say."""
-    with common.progress(f"changing {program.name}"):
-        program = program.unbatch() if unbatch else program
-        program = program.resize(assume=False, **common.sizes_of(sizes, "--resize")) if sizes else program
-        return program.optimize() if optimize else program
+def listed(program: Program, axes: bool | None) -> str:
+    """The blocks as text, with named axes unless they aren't wanted, and what is not known of these if they are."""
+    if axes is False:
+        return str(program)
+    named = program.axes()
+    told = show(program, axes=named)
+    return "\n".join([told, "", *tables.opaque(named.opaque)]) if axes else told
 
 
 def reported(program: Program, source: str) -> dict[str, Any]:
@@ -84,32 +65,29 @@ def inspected(program: Program) -> str:
     return f"{head}\n  in   {takes}\n  out  {gives}\n\n{program.cost()}\n\n--text shows the blocks"
 
 
-def verified(
-    source: HasProgram, program: Program, seeds: Sequence[int], reference: bool
-) -> dict[str, list[Difference]]:
-    """The largest differences between the file in its own runtime and the program, by the way it is run."""
-    worst: dict[str, list[Difference]] = {}
-    for seed in seeds:
-        given = source.random_arrays(program, seed)
-        expected = source.run_arrays(given)
-        found = {"round trip": source.run_again(program, given)}
-        if reference:
-            found["numpy"] = source.run_program(program, given)
-        for way, arrays in found.items():
-            own = differences(expected, arrays)
-            worst[way] = [a.worse(b) for a, b in zip(worst.get(way, own), own, strict=True)]
-    return worst
+def priced(program: Program, source: str) -> dict[str, Any]:
+    """What ``cost --json`` says of a program."""
+    cost = program.cost()
+    return {
+        "name": program.name,
+        "source": source,
+        "parameters": _parameters(program),
+        "blocks": {n: {"loops": cost.loops[n], **_costs(c)} for n, c in cost.blocks.items()},
+        "formulas": {n: cost.formula(n) for n in ("total_flops", "macs")},
+        "partial": {n: dict(c.partial) for n, c in cost.blocks.items() if c.partial},
+    }
 
 
-def saved(program: Program, path: Path, form: str, options: Mapping[str, Any]) -> None:
-    """Write a program in a form that there is for it; SourceError for others."""
-    if "dynamic" in options:
-        raise SourceError(f"{shown(path)}: --dynamic is for networks; sizes of a program vary where it says so")
-    if form == ".tdag":
-        program.save(path)
-    elif form == ".onnx":
-        program.to_onnx(path, **options)
-    elif form in (".pt", ".ts"):
-        program.to_torchscript().save(str(path))
-    else:
-        raise SourceError(f"{shown(path)}: a program is written as .onnx, .tdag, .pt or .ts, not as {form}")
+def rows(program: Program) -> tuple[list[str], list[dict[str, Any]]]:
+    """What ``cost --csv`` says of a program: the columns, and a row for a turn of each block."""
+    cost = program.cost()
+    found = [{"block": n, "loops": cost.loops[n], **_costs(c)} for n, c in cost.blocks.items()]
+    return list(found[0]), found
+
+
+def _costs(cost: Cost) -> dict[str, int]:
+    return {
+        "total_flops": cost.total_flops, "macs": cost.macs, "contraction_flops": cost.contraction_flops,
+        "elementwise_flops": cost.elementwise_flops, "reads": cost.reads, "writes": cost.writes,
+        "peak_bytes": cost.peak_bytes,
+    }  # fmt: skip

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from tdagger.cli import common
 from tdagger.cli.layout import escape
-from tdagger.cli.programs import saved
 from tdagger.cli.tables import size
 from tdagger.errors import SourceError
 from tdagger.file import store
@@ -76,10 +75,7 @@ class Target:
             self._refuse(*self.beside)  # another network's, which is there beside most checkpoints of many files
         before = {p: _state(p) for p in self.beside}
         with common.progress(f"writing {self.path}"):
-            if isinstance(dag, Program):
-                saved(dag, self.path, self.form, self.options)
-            else:
-                save(dag, self.path, self.form, self.options)
+            save(dag, self.path, self.form, self.options)
         written = [self.path, *[p for p, state in before.items() if _state(p) != state]]
         if self.form == ".tdag" and len(written) > 1:
             written += [self.path.with_name(name) for name in sorted(store.own_shards(self.path))]

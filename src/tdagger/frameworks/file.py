@@ -1,8 +1,8 @@
-"""A ``.tdag`` file as a SOURCE: the network is there as it is, and no framework is needed to read it."""
+"""A ``.tdag`` file as a SOURCE: what is in it is there as it is, and no framework is needed to read it."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,46 +11,71 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from tdagger.errors import InputError, SourceError
+from tdagger.errors import InputError, SourceError, UnsupportedError
 from tdagger.file.store import load
 from tdagger.later import later
 from tdagger.names import shown
+from tdagger.network import Signature
 from tdagger.op import Array
+from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
+from tdagger.tree import Tree
 from tdagger.types import TensorType
 
 if TYPE_CHECKING:
-    from tdagger.frameworks.source import Options
+    from tdagger.frameworks.source import Options, Source
 
 
 @dataclass
 class FileSource:
-    """The network of a file; see :class:`tdagger.frameworks.source.Source`. It is run by numpy, and back by torch."""
+    """The network or program of a file; see :class:`tdagger.frameworks.source.Source`.
+
+    It is run by numpy, and back by torch.
+    """
 
     name: str
-    network: TensorDAG
+    network: TensorDAG | Program
 
     def dag(self, external: bool = False) -> TensorDAG:
         del external
+        if isinstance(self.network, Program):
+            raise UnsupportedError(f"{shown(self.name)} is a program, of several networks")
         return self.network
+
+    def program(self) -> Program | None:
+        return self.network if isinstance(self.network, Program) else None
 
     def random_inputs(self, seed: int) -> Any:
         rng = np.random.default_rng(seed)
-        arrays = [drawn(rng, v.type) for v in self.network.graph.inputs.values()]
-        return self.network.signature.inputs.unflatten(cast(list[Any], arrays))
+        arrays = [drawn(rng, type_) for type_ in input_types(self.network)]
+        return _called(self.network).inputs.unflatten(cast(list[Any], arrays))
 
     def run(self, inputs: Any) -> list[Array]:
         return self.run_reference(self.network, inputs)
 
-    def run_round_trip(self, dag: TensorDAG, inputs: Any) -> list[Array]:
+    def run_round_trip(self, dag: TensorDAG | Program, inputs: Any) -> list[Array]:
         args, kwargs = inputs
+        if isinstance(dag, Program):
+            return later("torch.outputs")(dag.to_torch(copy=True), args, kwargs)
         found = later("torch.by_call")(dag.to_torch().eval(), dag)(dag.bind(args, kwargs))
         return [found[v] for v in dag.graph.outputs.values()]
 
-    def run_reference(self, dag: TensorDAG, inputs: Any) -> list[Array]:
+    def run_reference(self, dag: TensorDAG | Program, inputs: Any) -> list[Array]:
         args, kwargs = inputs
-        flat = replace(dag, signature=replace(dag.signature, outputs=_as_tuple(dag)))
-        return list(flat.run(*args, **kwargs))
+        count = len(dag.outputs if isinstance(dag, Program) else dag.graph.outputs)
+        outputs = Tree("tuple", tuple(range(count)), (Tree("leaf"),) * count)
+        return list(replace(dag, signature=replace(_called(dag), outputs=outputs)).run(*args, **kwargs))
+
+
+def _called(dag: TensorDAG | Program) -> Signature:
+    return dag.called if isinstance(dag, Program) else dag.signature
+
+
+def input_types(dag: TensorDAG | Program) -> list[TensorType]:
+    """The types of what it takes; of sizes that vary the largest."""
+    if isinstance(dag, Program):
+        return [dag.slots[n].type for n in dag.inputs]
+    return [v.type for v in dag.graph.inputs.values()]
 
 
 def drawn(rng: np.random.Generator, type_: TensorType) -> Array:
@@ -66,7 +91,10 @@ def drawn(rng: np.random.Generator, type_: TensorType) -> Array:
 
 @dataclass
 class ModelSource:
-    """What sources of models in files share: a subclass imports the model (``imported``) and runs it (``run``)."""
+    """What sources of models in files share: a subclass imports the model and runs it (``run``).
+
+    ``imported`` makes a network of it, ``as_program`` a program, where the format has control flow.
+    """
 
     name: str
     path: Path
@@ -75,12 +103,24 @@ class ModelSource:
         """The network of the file; InputError for sizes that it leaves open."""
         raise NotImplementedError
 
+    def run(self, inputs: Any) -> list[Array]:
+        """The outputs of the model by its own runtime."""
+        raise NotImplementedError
+
+    def as_program(self) -> Program | None:
+        """The model as a program, None where none can be made."""
+        return None
+
     def dag(self, external: bool = False) -> TensorDAG:
-        with self.asking():
+        with self._asking():
             return self.imported(external)
 
+    def program(self) -> Program | None:
+        with self._asking():
+            return self.as_program()
+
     @contextmanager
-    def asking(self) -> Generator[None]:
+    def _asking(self) -> Generator[None]:
         """SourceErrors that say how sizes are given on a command line in the place of InputErrors."""
         try:
             yield
@@ -88,24 +128,35 @@ class ModelSource:
             raise SourceError(f"{e}; on a command line --batch 1, or --shape NAME=SIZES for each") from e
 
     @cached_property
-    def network(self) -> TensorDAG:
-        """The network that ``bind`` and random inputs are of."""
-        return self.dag(external=True)
+    def network(self) -> TensorDAG | Program:
+        """The network or program that ``bind`` and random inputs are of."""
+        return imported(self, external=True)
 
     @cached_property
     def own(self) -> FileSource:
-        """The network as if it came from a ``.tdag``."""
+        """The network or program as if it came from a ``.tdag``."""
         return FileSource(self.name, self.network)
 
     def random_inputs(self, seed: int) -> Any:
         """As for a ``.tdag``: normal floats, integers of 0 and 1."""
         return self.own.random_inputs(seed)
 
-    def run_round_trip(self, dag: TensorDAG, inputs: Any) -> list[Array]:
+    def run_round_trip(self, dag: TensorDAG | Program, inputs: Any) -> list[Array]:
         return self.own.run_round_trip(dag, inputs)
 
-    def run_reference(self, dag: TensorDAG, inputs: Any) -> list[Array]:
+    def run_reference(self, dag: TensorDAG | Program, inputs: Any) -> list[Array]:
         return self.own.run_reference(dag, inputs)
+
+
+def imported(source: Source, external: bool = False) -> TensorDAG | Program:
+    """What a SOURCE is: a network if it can be one, else a program."""
+    try:
+        return source.dag(external)
+    except UnsupportedError:
+        program = source.program()
+        if program is None:
+            raise
+        return program
 
 
 def first_line(error: Exception) -> str:
@@ -114,9 +165,11 @@ def first_line(error: Exception) -> str:
     return shown(said.splitlines()[0] if said else type(error).__name__)
 
 
-def shapes_of(path: Path, options: Options, what: str) -> dict[str, tuple[int, ...]]:
+def shapes_of(
+    path: Path, options: Options, what: str, takes: Collection[str] = ("--batch", "--shape")
+) -> dict[str, tuple[int, ...]]:
     """The shapes of inputs that options give; SourceError for options that files of this kind don't take."""
-    odd = [name for name in options.given if name not in ("--batch", "--shape")]
+    odd = [name for name in options.given if name not in takes]
     if odd:
         raise SourceError(f"{shown(path)}: {odd[0]} isn't for {what} files")
     for name, spec in options.shapes.items():
@@ -125,22 +178,12 @@ def shapes_of(path: Path, options: Options, what: str) -> dict[str, tuple[int, .
     return {name: spec.shape for name, spec in options.shapes.items()}
 
 
-def _as_tuple(dag: TensorDAG) -> Any:
-    from tdagger.tree import Tree
-
-    count = len(dag.graph.outputs)
-    return Tree("tuple", tuple(range(count)), (Tree("leaf"),) * count)
-
-
 def from_tdag(path: Path, options: Options) -> FileSource:
-    """The network in a ``.tdag`` file, with the weights of another file if the options name one."""
+    """What is in a ``.tdag`` file, with the weights of another file if the options name one."""
     fixed = [name for name in options.given if name not in ("--meta", "--weights")]
     if options.dtype is not None or fixed:
         told = (fixed or ["--dtype"])[0]
         raise SourceError(
             f"{shown(path)}: a network in a file is as it was saved, {told} can't change it (--resize can)"
         )
-    found = load(path, weights=options.weights)
-    if not isinstance(found, TensorDAG):
-        raise SourceError(f"{shown(path)}: is a program, of several networks: td.load(path).dag(block) is one of them")
-    return FileSource(path.stem, found)
+    return FileSource(path.stem, load(path, weights=options.weights))

@@ -5,7 +5,8 @@
   ``.ts`` (TorchScript);
 - ``timm:NAME``, a timm model with random weights;
 - ``transformers:CLASS``, a class of transformers from its default config, with random weights;
-- ``package.module:callable``, a function or class that gives a module, or ``(module, example inputs)``.
+- ``package.module:callable``, a function or class that gives a module, ``(module, example inputs)``, a TensorDAG or a
+  Program; or the module, network or program itself.
 
 Reading a file never unpickles arbitrary objects. Only the last form runs code that isn't a library's: yours.
 """
@@ -26,6 +27,7 @@ from tdagger.frameworks.file import from_tdag
 from tdagger.later import later
 from tdagger.names import shown
 from tdagger.op import Array
+from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
 from tdagger.types import DType
 
@@ -78,12 +80,19 @@ class Options:
 
 
 class Source(Protocol):
-    """A network that was loaded, with what is needed to import, run and compare it."""
+    """A network or program that was loaded, with what is needed to import, run and compare it."""
 
     name: str
 
     def dag(self, external: bool = False) -> TensorDAG:
-        """The network as a TDAG; with ``external``, ops that have no rule are kept as external ones."""
+        """The network as a TDAG; with ``external``, ops that have no rule are kept as external ones.
+
+        UnsupportedError if it is no network: its loops and branches depend on data.
+        """
+        ...
+
+    def program(self) -> Program | None:
+        """What is no network as a program; None if nothing makes one of it. UnsupportedError says what can't be."""
         ...
 
     def random_inputs(self, seed: int) -> Any:
@@ -94,12 +103,12 @@ class Source(Protocol):
         """The outputs of the network itself."""
         ...
 
-    def run_round_trip(self, dag: TensorDAG, inputs: Any) -> list[Array]:
-        """The outputs of what the TDAG becomes in the network's own framework."""
+    def run_round_trip(self, dag: TensorDAG | Program, inputs: Any) -> list[Array]:
+        """The outputs of what the TDAG or program becomes in the network's own framework."""
         ...
 
-    def run_reference(self, dag: TensorDAG, inputs: Any) -> list[Array]:
-        """The outputs of the TDAG, executed with numpy."""
+    def run_reference(self, dag: TensorDAG | Program, inputs: Any) -> list[Array]:
+        """The outputs of the TDAG or program, executed with numpy."""
         ...
 
 
@@ -140,8 +149,19 @@ def load(text: str, options: Options | None = None) -> Source:
     )
 
 
-def save(dag: TensorDAG, path: Path, form: str, options: Mapping[str, Any] | None = None) -> None:
-    """Write a TDAG to ``path`` in a form of :data:`FORMS`; ``options`` are those of its exporter."""
+def save(dag: TensorDAG | Program, path: Path, form: str, options: Mapping[str, Any] | None = None) -> None:
+    """Write a TDAG or program to ``path`` in a form of :data:`FORMS`; ``options`` are those of its exporter.
+
+    SourceError for forms that programs aren't written in.
+    """
+    if isinstance(dag, Program) and form not in OF_PROGRAMS:
+        raise SourceError(
+            f"{shown(path)}: {shown(dag.name)} is a program, written as {', '.join(OF_PROGRAMS)}, not as {form}"
+        )
+    if isinstance(dag, Program) and "dynamic" in (options or {}):
+        raise SourceError(
+            f"{shown(path)}: --dynamic is for networks; {shown(dag.name)} is a program, whose own sizes vary"
+        )
     if form == ".tdag":
         dag.save(path)
         return
@@ -149,12 +169,12 @@ def save(dag: TensorDAG, path: Path, form: str, options: Mapping[str, Any] | Non
         require("onnx")
         dag.to_onnx(path, **(options or {}))
         return
-    if form == ".tflite":
+    if form == ".tflite" and isinstance(dag, TensorDAG):
         require("flatbuffers")
         require("ai_edge_litert")
         dag.to_tflite(path)
         return
-    if form == ".mlpackage":
+    if form == ".mlpackage" and isinstance(dag, TensorDAG):
         dag.to_coreml(path, **(options or {}))
         return
     require("torch")
@@ -172,6 +192,9 @@ FORMS = {
     ".ts": "TorchScript",
     ".py": "Python source",
 }
+
+#: Those that a program can be converted to.
+OF_PROGRAMS = (".tdag", ".onnx", ".pt2", ".pt", ".ts")
 
 
 def require(package: str) -> Any:

@@ -10,6 +10,7 @@ from tdagger.op import Value
 from tdagger.ops.source import Buffer, Input
 from tdagger.program.parts import Block, If, Switch
 from tdagger.program.program import Program
+from tdagger.program.schedule import named
 from tdagger.program.simplify import simplified
 from tdagger.program.trace import Trace
 from tdagger.tensordag import TensorDAG
@@ -39,7 +40,13 @@ def program_of(
     for name in reversed(updates):
         trace.state[name] = results.pop()
     names = dag.signature.outputs.names("out")
-    return simplified(trace.finished(own, results, dag.signature, names, told))
+    return _unmarked(simplified(trace.finished(own, results, dag.signature, names, told)))
+
+
+def _unmarked(program: Program) -> Program:
+    """The program without the mark that slots have which aren't the network's own."""
+    taken = {*program.inputs, *[n for n in program.slots if not n.endswith("~")]}
+    return renamed(program, {n: named(n.rstrip("~"), taken) for n in program.slots if n not in taken})
 
 
 def _with_state(trace: Trace, results: list[Value], changing: list[str]) -> list[Value]:

@@ -284,13 +284,13 @@ class Program:
         """The program without an axis, in all blocks; AxisError names what stops it. See :meth:`TensorDAG.unbatch`."""
         return later("program_unbatched")(self, name, slot, axis)
 
-    def resize(self, *, assume: bool = False, **sizes: int) -> Program:
+    def resize(self, sizes: Mapping[str, int] | None = None, /, *, assume: bool = False, **more: int) -> Program:
         """The program at other sizes of named axes, as the graphs of its blocks have them: there is no source to ask.
 
         AxisError names what can't follow: a parameter, a constant, a slot that begins as a buffer, what a loop counts,
         and what the graphs leave open, for which ``assume`` takes them at their word.
         """
-        return later("program_resized")(self, sizes, assume)
+        return later("program_resized")(self, {**(sizes or {}), **more}, assume)
 
     # Coming from a framework, and going to one.
 
@@ -329,16 +329,16 @@ class Program:
         """A readable ``torch.nn.Module`` with Python's ``while`` and ``if``, and the program's state_dict.
 
         ``print(module.code)`` shows it. Sizes that vary are those of its arguments; state is in its buffers. ``copy``:
-        its weights don't share memory with the program's. ``higher_order``: with ``torch.cond`` and ``while_loop``
-        instead of ``if`` and ``while``, so that torch.compile takes it whole.
+        its weights don't share memory with the program's. ``higher_order``: with ``torch.cond``, ``while_loop`` and
+        ``scan`` instead of ``if`` and ``while``, so that torch.compile takes it whole.
         """
         return later("torch.program_to_torch")(self, **options)
 
     def to_exported_program(self, **options: Any) -> Any:
-        """A ``torch.export.ExportedProgram`` with ``torch.cond`` and ``while_loop``.
+        """A ``torch.export.ExportedProgram`` with ``torch.cond``, ``while_loop`` and ``scan``.
 
-        What the program refuses is an assertion there. UnsupportedError for sizes that vary, and where what is refused
-        takes more than one block to say (:meth:`trusted`).
+        What the program refuses is an assertion there; sizes that vary are dynamic dimensions. UnsupportedError where
+        what is refused takes more than one block to say (:meth:`trusted`).
         """
         return later("torch.program_to_exported_program")(self, **options)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from heapq import heapify, heappop, heappush
+from itertools import chain, pairwise
 from typing import Any
 
 from tdagger.analysis.axes.algebra import Axes, resolve
@@ -33,11 +35,11 @@ def joined(program: Program, compared: bool = False) -> TensorDAG:
     """The blocks as one network; ``compared``: besides, what blocks write to a slot is compared with it."""
     inputs: dict[str, Value] = {}
     outputs: dict[str, Value] = {}
-    order: list[Value] = []
+    blocks = program.blocks.values()
+    order = _in_one_order([[v for v in b.graph.values if not isinstance(v.op, Input)] for b in blocks])
     for i, block in enumerate(program.blocks.values()):
         inputs |= block.graph.inputs
         outputs |= {f"{i}.{slot}": v for slot, v in block.graph.outputs.items()}
-        order += block.graph.values
     inputs |= {n: Input(n, program.slots[n].type)() for n in program.inputs}
     inputs = {n: inputs[n] for n in program.slots if n in inputs}
     if compared:
@@ -52,6 +54,29 @@ def joined(program: Program, compared: bool = False) -> TensorDAG:
     return TensorDAG(
         graph, program.weights, signature, program.state, program.origins, program.modules, program.name, names
     )
+
+
+def _in_one_order(several: Sequence[Sequence[Value]]) -> list[Value]:
+    """The values of several graphs in an order that is that of each; one after the other, if there is no such order."""
+    place: dict[Value, int] = {}
+    for value in chain(*several):
+        place.setdefault(value, len(place))
+    after: dict[Value, list[Value]] = {v: [] for v in place}
+    waits = dict.fromkeys(place, 0)
+    for values in several:
+        for a, b in pairwise(values):
+            after[a].append(b)
+            waits[b] += 1
+    ready = [(place[v], v) for v, n in waits.items() if not n]
+    heapify(ready)
+    found: list[Value] = []
+    while ready:
+        found.append(heappop(ready)[1])
+        for value in after[found[-1]]:
+            waits[value] -= 1
+            if not waits[value]:
+                heappush(ready, (place[value], value))
+    return found if len(found) == len(place) else list(place)
 
 
 def divided(program: Program, dag: TensorDAG) -> Program:

@@ -12,7 +12,7 @@ from torch._higher_order_ops.scan import scan
 from torch._higher_order_ops.while_loop import while_loop
 
 import tdagger as td
-from tests.frameworks.torch.program.test_generate import generated, gpt2, llama
+from tests.frameworks.torch.program.test_generate import generated, gpt2, heard, llama, t5, whisper
 from tests.program.graphs import BY_HAND, arbitrary, tries
 from tests.program.programs import PROGRAMS
 from tests.program.test_programs import leaves, same
@@ -100,10 +100,41 @@ def test_greedy_decoding_is_one_file(make: Any, tmp_path: Any) -> None:
         prompt = torch.randint(1, 97, (length,))
         (found,) = made.run(None, {"prompt": prompt.numpy(), "count": np.array(20)})
         assert found.tolist() == generated(model, prompt, 20)
+    is_one_loop_with_weights_once(proto, model)
+
+
+def is_one_loop_with_weights_once(proto: onnx.ModelProto, model: nn.Module) -> None:
+    """Weights of both networks are written once, and none of them in the loop."""
     held = sum(int(np.prod(t.dims)) for t in proto.graph.initializer if t.data_type == onnx.TensorProto.FLOAT)
-    assert held < 1.1 * sum(p.numel() for p in model.parameters())  # weights of both networks are written once
+    assert held < 1.1 * sum(p.numel() for p in model.parameters())
     (loop,) = [n for n in proto.graph.node if n.op_type == "Loop"]
     assert not loop.attribute[0].g.initializer
+
+
+@pytest.mark.slow
+def test_an_encoder_and_a_decoder_are_one_file() -> None:
+    """T5 and Whisper: the encoder runs once, before the loop."""
+    torch.manual_seed(0)
+    model = t5().eval()
+    prefill = td.from_transformers(model, seq=9, start=1, dtype="f32")
+    decode = td.from_transformers(model, past=24, dtype="f32", mask=True, source=9)
+    proto = td.generate_program(prefill, decode, start=[0]).to_onnx()
+    made = session(proto)
+    is_one_loop_with_weights_once(proto, model)
+    for length in (1, 4, 9):
+        prompt = torch.randint(1, 97, (length,))
+        (found,) = made.run(None, {"input_ids": prompt.numpy(), "count": np.array(20)})
+        assert found.tolist() == generated(model, prompt, 20)
+
+    listener = whisper().eval()
+    prefill = td.from_transformers(listener, start=1, dtype="f32")
+    decode = td.from_transformers(listener, past=24, dtype="f32", mask=True)
+    proto = td.generate_program(prefill, decode, start=[3]).to_onnx()
+    made = session(proto)
+    is_one_loop_with_weights_once(proto, listener)
+    sound = torch.randn(1, 8, 40)
+    (found,) = made.run(None, {"input_features": sound.numpy(), "count": np.array(20)})
+    assert found.tolist() == heard(listener, sound, 20)
 
 
 class Cond(nn.Module):

@@ -47,7 +47,7 @@ class CoreMLSource(ModelSource):
             found: dict[str, Any] = model.predict({n: np.asarray(a) for n, a in given.items()})
         except Exception as e:  # CoreML's own errors share no class
             raise SourceError(f"CoreML can't run {shown(self.path)}: {first_line(e)}") from e
-        outputs = self.network.graph.outputs.items()
+        outputs = self.dag(external=True).graph.outputs.items()
         return [np.asarray(found[n]).astype(v.dtype.numpy).reshape(v.shape) for n, v in outputs]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tdagger.errors import SourceError
-from tdagger.frameworks.file import ModelSource, drawn, first_line, shapes_of
+from tdagger.frameworks.file import ModelSource, first_line, shapes_of
 from tdagger.frameworks.onnx.importer import Asked, imported
 from tdagger.frameworks.onnx.programs import from_onnx
 from tdagger.frameworks.onnx.read import Model, read
@@ -21,7 +21,6 @@ from tdagger.names import shown
 from tdagger.op import Array
 from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
-from tdagger.tree import Tree
 
 if TYPE_CHECKING:
     from tdagger.frameworks.source import Options
@@ -34,39 +33,23 @@ class OnnxSource(ModelSource):
     model: Model
     shapes: dict[str, tuple[int, ...]]
     sizes: dict[str, int]
+    values: dict[str, Any]
 
     def imported(self, external: bool) -> TensorDAG:
-        return imported(self.model, Asked(self.sizes, self.shapes, None, external, ""))
+        return imported(self.model, Asked(self.sizes, self.shapes, self.values, external, ""))
 
-    # A model with control flow on data is a program.
-
-    def program(self) -> Program | None:
-        """The model as a program, None if a network is all there is: all that it asks is known."""
+    def as_program(self) -> Program | None:
         if not any(n.op_type in CONTROL for n in self.model.proto.graph.node):
             return None
-        with self.asking():
-            found = from_onnx(self.model, sizes=self.sizes, inputs=self.shapes)
-        return None if len(found.blocks) == 1 and not any(s.lengths for s in found.slots.values()) else found
+        return from_onnx(self.model, sizes=self.sizes, inputs=self.shapes, values=self.values)
 
-    def random_arrays(self, program: Program, seed: int) -> dict[str, Array]:
-        """Arrays by the names of inputs, drawn as for a ``.tdag``."""
-        rng = np.random.default_rng(seed)
-        return {n: drawn(rng, program.slots[n].type) for n in program.inputs}
-
-    def run_arrays(self, given: Mapping[str, Array]) -> list[Array]:
-        """The outputs of the model by onnxruntime."""
-        return self._run(self._session, given)
-
-    def run_again(self, program: Program, given: Mapping[str, Array]) -> list[Array]:
-        """The outputs of the program as a model again."""
-        return self._run(self._opened(program.to_onnx().SerializeToString()), given)
-
-    def run_program(self, program: Program, given: Mapping[str, Array]) -> list[Array]:
-        """The outputs of the program by numpy."""
-        args, kwargs = program.called.inputs.unflatten([given[n] for n in program.inputs])
-        count = len(program.outputs)
-        outputs = Tree("tuple", tuple(range(count)), (Tree("leaf"),) * count)
-        return list(replace(program, signature=replace(program.called, outputs=outputs)).run(*args, **kwargs))
+    def run_round_trip(self, dag: TensorDAG | Program, inputs: Any) -> list[Array]:
+        """As for other files by torch, of a program by onnxruntime: as a model again."""
+        if not isinstance(dag, Program):
+            return super().run_round_trip(dag, inputs)
+        args, kwargs = inputs
+        session = self._opened(dag.to_onnx().SerializeToString())
+        return self._run(session, dag.bind(args, kwargs))[: len(dag.outputs)]
 
     @cached_property
     def _session(self) -> Any:
@@ -92,6 +75,8 @@ class OnnxSource(ModelSource):
 
     def _run(self, session: Any, given: Mapping[str, Array]) -> list[Array]:
         own = {i.name for i in session.get_inputs()}
+        types = {i.name: i.dtype for i in inputs_of(self.model.proto.graph)}
+        given = {**given, **{n: np.asarray(x, types[n].numpy) for n, x in self.values.items()}}
         try:
             found = session.run([o.name for o in session.get_outputs()], {n: a for n, a in given.items() if n in own})
         except Exception as e:  # as above
@@ -103,12 +88,12 @@ def from_file(path: Path, options: Options) -> OnnxSource:
     """The model in an ``.onnx`` file, with the sizes that the options say.
 
     ``--batch`` is for the first dimension of every input, where the file leaves it open; ``--shape`` for whole inputs.
-    What a file fixes stays (InputError): ``--resize`` changes it.
+    What a file fixes stays (InputError): ``--resize`` changes it. ``--set`` makes an input a constant.
     """
-    shapes = shapes_of(path, options, ".onnx")
+    shapes = shapes_of(path, options, ".onnx", ("--batch", "--shape", "--set"))
     model = read(path)
     sizes = {} if options.batch is None else _batch(model, options.batch, shapes)
-    return OnnxSource(path.stem, path, model, shapes, sizes)
+    return OnnxSource(path.stem, path, model, shapes, sizes, dict(options.settings))
 
 
 def _batch(model: Model, batch: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:

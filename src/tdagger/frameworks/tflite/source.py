@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tdagger.errors import SourceError
-from tdagger.frameworks.file import ModelSource, first_line, shapes_of
+from tdagger.frameworks.file import ModelSource, first_line, input_types, shapes_of
 from tdagger.frameworks.tflite.importer import Asked, imported, signature_of
+from tdagger.frameworks.tflite.programs import from_tflite
 from tdagger.frameworks.tflite.schema import Model, opened
 from tdagger.names import shown
 from tdagger.op import Array
+from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ class TfliteSource(ModelSource):
     def imported(self, external: bool) -> TensorDAG:
         return imported(self.model, Asked(self.sizes, self.shapes, external=external))
 
+    def as_program(self) -> Program | None:
+        return from_tflite(self.model, sizes=self.sizes, inputs=self.shapes)
+
     def _interpreter(self) -> Any:
         """A new one, whose state is as it begins: nothing resets resource variables."""
         from ai_edge_litert.interpreter import Interpreter
@@ -39,8 +44,8 @@ class TfliteSource(ModelSource):
         network = self.network
         try:
             found = Interpreter(model_content=bytes(self.model.data), num_threads=1)
-            for place, value in zip(self._places, network.graph.inputs.values(), strict=True):
-                found.resize_tensor_input(place, value.shape)
+            for place, type_ in zip(self._places, input_types(network), strict=True):
+                found.resize_tensor_input(place, type_.shape)
             found.allocate_tensors()
         except (RuntimeError, ValueError) as e:
             raise SourceError(f"ai-edge-litert can't load {shown(self.path)}: {first_line(e)}") from e

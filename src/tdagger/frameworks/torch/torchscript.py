@@ -20,6 +20,7 @@ from tdagger.frameworks.torch.aten import DTYPES, TORCH_DTYPES, Memory, memory_o
 from tdagger.frameworks.torch.aten.aliases import Standing
 from tdagger.frameworks.torch.aten.calls import Caller, constant
 from tdagger.frameworks.torch.aten.functional import Ref, refuse_shared_writes, warn_of_writes
+from tdagger.frameworks.torch.script.held import changed_by
 from tdagger.graph import Graph
 from tdagger.library.training import stop_gradient
 from tdagger.names import shown
@@ -239,6 +240,7 @@ class Walker:
         inputs = [self.env[v.unique()] for v in node.inputs()]
         if kind not in _TAKES_TRUTH and any(isinstance(x, _Truth) for x in inputs):
             raise _by_data(self, node)
+        self._changing(node)
         rule = self.prims.get(kind)
         results = self._operator(node, kind, inputs) if rule is None else rule(self, node, inputs)
         outputs = list(node.outputs())
@@ -254,6 +256,16 @@ class Walker:
                 )
             for value, result in zip(outputs, given, strict=True):
                 self.env[value.unique()] = result
+
+    def _changing(self, node: Any) -> None:
+        """UnsupportedError for what changes a list or dict, or a tensor that is no buffer, which the script holds."""
+        names = changed_by(node) - {n.rpartition(".")[2] for n in self.weights}
+        if names:
+            where = shown(self.origin(node).source) or "source unknown"
+            raise UnsupportedError(
+                f"the script changes what {', '.join(map(shown, sorted(names)))} holds at {where}: of what a script "
+                f"holds a network keeps buffers alone. Register it as one; or {_AS_PROGRAM}, such things as state"
+            )
 
     def _operator(self, node: Any, kind: str, inputs: list[Any]) -> Any:
         attribute = _ATTRIBUTES.get(kind)

@@ -131,10 +131,13 @@ def test_train_mode_is_refused_by_torch() -> None:
         program.to_torch()
 
 
-def test_a_program_is_no_source(tmp_path: Any) -> None:
-    from tdagger.frameworks.file import from_tdag
+def test_a_program_in_a_file_is_a_source(tmp_path: Any) -> None:
+    from tdagger.frameworks.file import from_tdag, imported
     from tdagger.frameworks.source import Options
 
-    td.program({"x": (3,)}, name="p")(lambda x: x).save(tmp_path / "p.tdag")
-    with pytest.raises(td.SourceError, match="is a program, of several networks"):
-        from_tdag(tmp_path / "p.tdag", Options())
+    program = td.program({"x": (3,)}, name="p")(lambda x: x)
+    program.save(tmp_path / "p.tdag")
+    source = from_tdag(tmp_path / "p.tdag", Options())
+    assert str(imported(source)) == str(program)
+    with pytest.raises(td.UnsupportedError, match="p is a program, of several networks"):
+        source.dag()

@@ -462,3 +462,128 @@ def test_bound() -> None:
 def test_named_by_the_importer_of_networks() -> None:
     with pytest.raises(td.UnsupportedError, match=r"td\.Program\.from_torchscript\(script, inputs\)"):
         td.from_torchscript(torch.jit.script(newton), (X, 1e-3))
+
+
+class HeldDict(nn.Module):
+    memo: dict[str, Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memo = {"a": torch.zeros(4), "b": torch.ones(4)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if bool(x.sum() > 0):
+            self.memo["a"] = self.memo["a"] + x
+        else:
+            self.memo["b"].mul_(x)
+        return self.memo["a"] - self.memo["b"]
+
+
+class HeldList(nn.Module):
+    last: list[Tensor]
+    seen: list[int]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = [torch.zeros(4), torch.ones(4)]
+        self.seen = [0, 5]
+        self.total = torch.zeros(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last[0] = self.last[1]
+        self.last[1] = x
+        self.seen[0] += 1
+        if bool(x.sum() > 0):
+            self.total.add_(x)
+        return (self.last[0] + self.last[1]) * float(self.seen[0] + self.seen[1]) + self.total
+
+
+@pytest.mark.parametrize("make", [HeldDict, HeldList])
+def test_what_attributes_hold_and_a_script_changes_in_place_is_state(make: Any) -> None:
+    x = torch.tensor([1.0, -2.0, 3.0, 0.5])
+    program = agrees(torch.jit.script(make()), [(x,), (-x,), (2 * x,), (-x,)])
+    assert any(s.buffer for s in program.slots.values())
+
+
+def test_a_list_that_grows_from_run_to_run_is_refused() -> None:
+    class Growing(nn.Module):
+        last: list[Tensor]
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = [torch.zeros(4)]
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.last.append(x)
+            return self.last[0]
+
+    with pytest.raises(td.UnsupportedError, match="changes the list or dict that its attribute last holds"):
+        td.Program.from_torchscript(torch.jit.script(Growing()), (torch.ones(4),))
+
+
+class HoldsDict(nn.Module):
+    memo: dict[str, Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memo = {"a": torch.zeros(4)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.memo["a"] = self.memo["a"] + x
+        return self.memo["a"] * 2
+
+
+class HoldsList(nn.Module):
+    last: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = [torch.zeros(4)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = self.last
+        before[0] = before[0] + x
+        return self.last[0] * 2
+
+
+@pytest.mark.parametrize(("make", "name"), [(HoldsDict, "memo"), (HoldsList, "last")])
+def test_a_network_keeps_no_lists_and_dicts(make: Any, name: str) -> None:
+    """What a script holds that is no buffer isn't lost silently."""
+    script = torch.jit.script(make())
+    with pytest.raises(td.UnsupportedError, match=rf"the script changes what {name} holds at .*keeps buffers alone"):
+        td.from_torchscript(script, (torch.ones(4),))
+    agrees(script, [(torch.ones(4),), (torch.zeros(4),)])
+
+
+def in_a_branch(x: Tensor) -> Tensor:
+    if bool(x.sum() > 0):
+        assert bool(x.min() > -9), "too small"
+    return x * 2
+
+
+def by_mode(x: Tensor, mode: int) -> Tensor:
+    if mode == 0:
+        return x.sin()
+    if mode == 1:
+        return x.cos()
+    raise ValueError("bad mode")
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "text"),
+    [(in_a_branch, (torch.ones(3),), "too small"), (by_mode, (torch.ones(3), 0), "bad mode")],
+)
+def test_what_raises_is_never_left_out_silently(function: Any, args: Any, text: str) -> None:
+    pytest.importorskip("onnxruntime")
+    program = td.Program.from_torchscript(torch.jit.script(function), args)
+    with pytest.raises(td.UnsupportedError, match=rf"can't go to ONNX: it raises .*program.trusted\(\).*{text}"):
+        program.to_onnx()
+    assert program.trusted().to_onnx().graph.node
+    if function is in_a_branch:
+        with pytest.raises(td.UnsupportedError, match=r"program.trusted\(\) leaves that out"):
+            program.to_exported_program()
+        return
+    module = program.to_exported_program().module()
+    assert module(torch.ones(3), torch.tensor(1)).tolist() == torch.ones(3).cos().tolist()
+    with pytest.raises(Exception, match=text):
+        module(torch.ones(3), torch.tensor(7))

@@ -107,6 +107,12 @@ def whisper() -> Any:
     )  # fmt: skip
 
 
+def heard(model: Any, sound: torch.Tensor, count: int) -> list[int]:
+    model.generation_config.eos_token_id = None
+    started = {"decoder_input_ids": torch.tensor([[3]]), "max_new_tokens": count, "do_sample": False}
+    return GenerationMixin.generate(model, sound, **started)[0].tolist()
+
+
 def test_an_encoder_of_text() -> None:
     """T5: the encoder runs once, its keys and values are kept, prompts may be shorter."""
     torch.manual_seed(0)
@@ -135,9 +141,7 @@ def test_an_encoder_of_sound() -> None:
     program = td.generate_program(prefill, decode, start=[3])
     module = program.to_torch()
     sound = torch.randn(1, 8, 40)
-    model.generation_config.eos_token_id = None
-    started = {"decoder_input_ids": torch.tensor([[3]]), "max_new_tokens": 20, "do_sample": False}
-    wanted = GenerationMixin.generate(model, sound, **started)[0].tolist()
+    wanted = heard(model, sound, 20)
     assert program.run(sound.numpy(), np.int64(20)).tolist() == wanted
     with torch.no_grad():
         assert module(sound, torch.tensor(20)).tolist() == wanted

@@ -23,7 +23,7 @@ from tdagger.graph import Graph, topological
 from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.ops.source import Input
-from tdagger.program.parts import Slot
+from tdagger.program.parts import Raise, Slot
 from tdagger.program.program import Program
 from tdagger.program.simplify import at_end
 from tdagger.program.structure import Choose, Fail, Run, Sequence, While, structured
@@ -31,7 +31,9 @@ from tdagger.types import TensorType
 
 _BOOL, _I64 = TensorType((), "bool"), TensorType((), "i64")
 #: Why a program that refuses some of what it is given can't be written.
-RAISES = "it raises where its inputs are refused, which a file can't: program.trusted() is without that"
+RAISES = (
+    "it raises where its inputs are refused, which a file can't: program.trusted() (convert --trusted) is without that"
+)
 #: What slots are called, by their names.
 _Names = dict[str, str]
 
@@ -50,6 +52,10 @@ def to_onnx(
     """
     checked(opset, program.name, [n for b in program.blocks.values() for n in (b.graph.parameters | b.graph.buffers)],
             program.weights)  # fmt: skip
+    raising = {n: b.end.message for n, b in program.blocks.items() if isinstance(b.end, Raise)}
+    if raising:
+        told = ", ".join(f"block {shown(n)}: {shown(text)}" for n, text in list(raising.items())[:3])
+        raise UnsupportedError(f"{shown(program.name)} can't go to ONNX: {RAISES} ({told})")
     found = structured(program)
     made = _Emitter(found.program, opset).made(found.whole)
     return written(program.name, made, path, opset, external_data, metadata)
@@ -166,7 +172,7 @@ class _Emitter:
             elif isinstance(step, While):
                 nodes += self._loop(step, names, wanted)
             else:
-                raise UnsupportedError(f"{shown(self.program.name)} can't go to ONNX: {RAISES} ({shown(step.message)})")
+                raise AssertionError(f"{step.message}: raising blocks are refused before")
         return nodes
 
     def _run(self, block: str, names: _Names, after: set[str]) -> list[Node]:

@@ -440,7 +440,8 @@ class Writer:
         if any(a.type.dtype.is_complex for a in value.args):
             return False
         try:
-            self.arrays[value] = np.asarray(op.run(*arrays)) if arrays else computed(value)
+            with np.errstate(all="ignore"):  # a branch that isn't taken may take the logarithm of 0
+                self.arrays[value] = np.asarray(op.run(*arrays)) if arrays else computed(value)
         except (AttributeValueError, TypeMismatchError, IndexError):
             return False
         return True

@@ -1,4 +1,4 @@
-"""A program as a module with torch's operators of higher order: ``torch.cond`` and ``while_loop``.
+"""A program as a module with torch's operators of higher order: ``torch.cond``, ``while_loop`` and ``scan``.
 
 Such a module is exported by torch.export and compiled whole. Loops and branches are those of
 :mod:`tdagger.program.structure`; each is a call whose functions take and give the slots that it changes and somebody
@@ -14,10 +14,11 @@ import torch
 
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.torch.aten import TORCH_DTYPES
+from tdagger.frameworks.torch.emit.scans import Scan, Steps, parts_of
 from tdagger.names import shown
 from tdagger.program.program import Program
 from tdagger.program.simplify import at_end
-from tdagger.program.structure import Choose, Fail, Run, Sequence, Structured, While
+from tdagger.program.structure import Choose, Fail, Run, While
 
 Lines = list[str]
 
@@ -33,7 +34,7 @@ class Reads:
     def __init__(self, program: Program) -> None:
         self.blocks = program.blocks
 
-    def written(self, steps: Sequence) -> set[str]:
+    def written(self, steps: Steps) -> set[str]:
         """The slots that may be written."""
         found: set[str] = set()
         for step in steps:
@@ -43,9 +44,11 @@ class Reads:
                 found |= set().union(*map(self.written, step.arms))
             elif isinstance(step, While):
                 found |= self.written(step.before) | self.written(step.body)
+            elif isinstance(step, Scan):
+                found |= self.written(step.body) | step.results
         return found
 
-    def always(self, steps: Sequence) -> set[str]:
+    def always(self, steps: Steps) -> set[str]:
         """The slots that are written whatever happens."""
         found: set[str] = set()
         for step in steps:
@@ -56,9 +59,11 @@ class Reads:
                 found |= set.intersection(*arms) if arms else set()
             elif isinstance(step, While):
                 found |= self.always(step.before)
+            elif isinstance(step, Scan):
+                found |= self.always(step.body) | step.results
         return found
 
-    def needed(self, steps: Sequence, after: Collection[str]) -> set[str]:
+    def needed(self, steps: Steps, after: Collection[str]) -> set[str]:
         """The slots that must have their values before some steps, if those of ``after`` are needed after them."""
         live = set(after)
         for step in reversed(steps):
@@ -69,6 +74,8 @@ class Reads:
                 live = set().union(*[self.needed(a, live) for a in step.arms]) | {step.slot}
             elif isinstance(step, While):
                 live = self.head(step, live)
+            elif isinstance(step, Scan):
+                live = self.turn(step, live) - step.own | {x for x, _ in step.xs}
             else:
                 live = set[str]()
         return live
@@ -83,26 +90,41 @@ class Reads:
                 return live
             live = new
 
+    def turn(self, step: Scan, after: Collection[str]) -> set[str]:
+        """The slots that a scan needs where a turn begins, entries and the counter among them."""
+        last = set(after) - step.results
+        live = last
+        while True:
+            new = last | self.needed(step.body, live - step.own | {y for _, y in step.ys})
+            if new == live:
+                return live
+            live = new
 
-def fails(steps: Sequence) -> bool:
+
+def fails(steps: Steps) -> bool:
     """Whether steps end with a refusal."""
     return bool(steps) and isinstance(steps[-1], Fail)
+
+
+def _may_fail(steps: Steps) -> bool:
+    """Whether steps may refuse what they are given."""
+    return any(isinstance(s, Fail) or (not isinstance(s, Run) and any(map(_may_fail, parts_of(s)))) for s in steps)
 
 
 class Higher:
     """Lines with calls of operators of higher order for what a program does."""
 
-    def __init__(self, found: Structured, names: dict[str, str], run: Callable[[str], Lines]) -> None:
-        self.program, self.names, self.run = found.program, names, run
-        self.reads = Reads(found.program)
+    def __init__(self, program: Program, names: dict[str, str], run: Callable[[str], Lines]) -> None:
+        self.program, self.names, self.run = program, names, run
+        self.reads = Reads(program)
         self.count = 0
-        self.assigned: set[str] = set(found.program.begins_with)
+        self.assigned: set[str] = set(program.begins_with)
 
-    def whole(self, steps: Sequence) -> Lines:
+    def whole(self, steps: Steps) -> Lines:
         """The lines of the whole program."""
         return self.lines(steps, at_end(self.program))
 
-    def lines(self, steps: Sequence, after: Collection[str]) -> Lines:
+    def lines(self, steps: Steps, after: Collection[str]) -> Lines:
         """The lines of steps, after which some slots are needed."""
         needed: list[set[str]] = [set(after)]
         for step in reversed(steps):
@@ -117,6 +139,8 @@ class Higher:
                 out += self._choice(step, needed[i + 1])
             elif isinstance(step, While):
                 out += self._loop(step, needed[i + 1])
+            elif isinstance(step, Scan):
+                out += self._scan(step, needed[i + 1])
             else:
                 raise UnsupportedError(
                     f"{shown(self.program.name)} refuses what it is given ({step.message}), which an operator of "
@@ -141,9 +165,9 @@ class Higher:
 
     def _copies(self, slots: list[str]) -> str:
         copies = [f"torch.clone({self.names[n]}, memory_format=torch.contiguous_format)" for n in slots]
-        return f"({', '.join(copies)},)"
+        return f"({', '.join(copies)},)" if copies else "()"
 
-    def _function(self, name: str, takes: list[str], steps: Sequence, gives: list[str]) -> Lines:
+    def _function(self, name: str, takes: list[str], steps: Steps, gives: list[str]) -> Lines:
         """A function that does steps on slots."""
         before = set(self.assigned)
         body = self.lines(steps, gives)
@@ -158,6 +182,11 @@ class Higher:
             return self._checked(step, doomed, after)
         gives = self._ordered(set().union(*map(self.reads.written, step.arms)) & set(after))
         if not gives:
+            if any(map(_may_fail, step.arms)):
+                raise UnsupportedError(
+                    f"{shown(self.program.name)} refuses what it is given in a branch that gives nothing, which an "
+                    "operator of higher order can't: program.trusted() leaves that out"
+                )
             return []
         takes = self._ordered((set().union(*map(self.reads.written, step.arms)) | set(gives)) & self.assigned)
         names = [f"arm_{self._number()}" for _ in step.arms]
@@ -217,12 +246,79 @@ class Higher:
         out.append(f"{targets} = torch._higher_order_ops.while_loop(test_{number}, body_{number}, {given})")
         return out
 
+    def _scan(self, step: Scan, after: Collection[str]) -> Lines:
+        live = self.reads.turn(step, after)
+        carried = self._ordered(self.reads.written(step.body) & (live - step.own))
+        lacking = set(carried) - self.assigned
+        out = self._zeros(lacking)
+        self.assigned |= lacking
+        entries, xs = [e for _, e in step.xs], [self.names[x] for x, _ in step.xs]
+        if step.counter in live or not xs:
+            entries.append(step.counter)
+            xs.append(self._turns(step, xs))
+        results = [e for _, e in step.ys]
+        before = set(self.assigned)
+        self.assigned |= {*entries}
+        number = self._number()
+        body = [f"{self._targets(carried)} = carried"] if carried else []
+        body += [f"{self._targets(entries)} = entry", *self.lines(step.body, [*carried, *results])]
+        self.assigned = before | {y for y, _ in step.ys}
+        last, start = self._copies(carried), self._copies(carried)
+        if not carried:  # torch wants one
+            last, start = "(torch.clone(carried[0]),)", "(torch.zeros([]),)"
+        out += [f"def body_{number}(carried, entry):",
+                *indented([*body, f"return {last}, {self._copies(results)}"])]  # fmt: skip
+        targets = f"{self._group(carried)}, {self._group([y for y, _ in step.ys])}"
+        reverse = ", reverse=True" if step.reverse else ""
+        given = f"{start}, ({', '.join(xs)},)"
+        out.append(f"{targets} = torch._higher_order_ops.scan(body_{number}, {given}{reverse})")
+        if step.counter in after:
+            type_ = TORCH_DTYPES[self.program.slots[step.counter].type.dtype]
+            out.append(f"{self.names[step.counter]} = torch.tensor({step.turns}, dtype={type_})")
+        self.assigned |= step.results
+        return out
 
-def example_of(program: Program) -> tuple[Any, ...]:
-    """Zeros for the inputs of a program, to be exported with."""
-    return tuple(
-        [
-            torch.zeros(s.type.shape, dtype=TORCH_DTYPES[s.type.dtype])
-            for s in map(program.slots.__getitem__, program.inputs)
-        ]
-    )
+    def _turns(self, step: Scan, xs: list[str]) -> str:
+        """The numbers of turns, each where its entries are."""
+        type_ = TORCH_DTYPES[self.program.slots[step.counter].type.dtype]
+        places = f"{step.turns - 1}, -1, -1" if step.reverse else f"{step.turns}"
+        return f"torch.arange({places}, dtype={type_}{f', device={xs[0]}.device' if xs else ''})"
+
+    def _targets(self, slots: list[str]) -> str:
+        return ", ".join(self.names[n] for n in slots) + ("," if len(slots) == 1 else "")
+
+    def _group(self, slots: list[str]) -> str:
+        return f"({self._targets(slots)})" if slots else "_"
+
+
+def example_of(program: Program) -> list[torch.Tensor]:
+    """Zeros for the inputs of a program, to be exported with; sizes that vary are such that nothing else has them."""
+    found: list[torch.Tensor] = []
+    for slot in map(program.slots.__getitem__, program.inputs):
+        open_ = dict(slot.lengths)
+        sizes = [n - 1 if i in open_ and n > _LEAST else n for i, n in enumerate(slot.type.shape)]
+        found.append(torch.zeros(sizes, dtype=TORCH_DTYPES[slot.type.dtype]))
+    return found
+
+
+#: torch takes an example's size of 0 or 1 for a number of its own, so a size that varies is larger there.
+_LEAST = 2
+
+
+def dimensions_of(program: Program) -> list[dict[int, Any]]:
+    """The dimensions of inputs whose sizes vary, as torch.export is told; one for each length."""
+    made: dict[str, Any] = {}
+    found: list[dict[int, Any]] = []
+    for name in program.inputs:
+        slot = program.slots[name]
+        own: dict[int, Any] = {}
+        for i, length in slot.lengths:
+            most = slot.type.shape[i]
+            if most < _LEAST:
+                raise UnsupportedError(
+                    f"{shown(program.name)}: input {shown(name)} has at most {most} entries in dimension {i}, and "
+                    f"torch.export lets a size vary only if it can be {_LEAST}"
+                )
+            own[i] = made.setdefault(length, torch.export.Dim(f"size_{len(made)}", min=0, max=most))
+        found.append(own)
+    return found

@@ -19,9 +19,10 @@ from tdagger.frameworks.torch.emit.codegen import Marked, Writer
 from tdagger.frameworks.torch.emit.composites import is_known
 from tdagger.frameworks.torch.emit.design import entries_of, refuse_unsupported
 from tdagger.frameworks.torch.emit.forward import Door, door_of, result_of
-from tdagger.frameworks.torch.emit.higher import Higher, example_of, indented
+from tdagger.frameworks.torch.emit.higher import Higher, dimensions_of, example_of, indented
 from tdagger.frameworks.torch.emit.legalize import legalize
 from tdagger.frameworks.torch.emit.module import Entry, GeneratedModule, Source, assembled, empty_module
+from tdagger.frameworks.torch.emit.scans import with_scans
 from tdagger.frameworks.torch.runtime import DTYPES, from_numpy
 from tdagger.graph import Graph, replayed
 from tdagger.names import identifier, shown
@@ -33,9 +34,12 @@ from tdagger.program.program import Program
 from tdagger.program.simplify import at_end
 from tdagger.program.structure import Choose, Fail, Run, Sequence, While, structured
 from tdagger.tensordag import TensorDAG
+from tdagger.tree import Tree
 
 #: What slots may not be called: temporary names, and those that code has for itself.
-_TEMPORARY = re.compile(r"x\d+|m|_|case|new_\d+|constant_*\d+|result|arm_\d+|other_\d+|then_\d+|test_\d+|body_\d+")
+_TEMPORARY = re.compile(
+    r"x\d+|m|_|case|carried|entry|new_\d+|constant_*\d+|result|arm_\d+|other_\d+|then_\d+|test_\d+|body_\d+"
+)
 
 
 class _Names:
@@ -52,6 +56,9 @@ class _Names:
             if name not in self.of:
                 own = f"slot_{name}" if _TEMPORARY.fullmatch(name) else name
                 self.of[name] = identifier(own, self.door.taken)
+        lengths = dict.fromkeys([n for s in program.outputs for _, n in program.slots[s].lengths])
+        #: How many entries of outputs count, as numbers and not as tensors.
+        self.numbers = {n: identifier(f"number_{self.of[n]}", self.door.taken) for n in lengths}
 
     def begin(self) -> list[str]:
         """The lines that check what is given, fill it up to its bounds, and read the state."""
@@ -69,13 +76,25 @@ class _Names:
             out.append(f"{own} = runtime.filled({own}, {own!r}, {list(slot.type.shape)})")
         return out
 
-    def results(self, names: dict[str, Any], plain: bool) -> str:
-        """The expression for what is given back."""
+    def counts(self) -> list[str]:
+        """The lines that make numbers of how many entries of outputs count, for a capture that must know bounds."""
+        out: list[str] = []
+        for name in self.program.outputs:
+            slot = self.program.slots[name]
+            for dimension, length in slot.lengths:
+                own = self.numbers[length]
+                out += [f"{own} = {self.of[length]}.item()", f"torch._check({own} >= 0)"]
+                out.append(f"torch._check({own} <= {slot.type.shape[dimension]})")
+        return out
+
+    def results(self, names: dict[str, Any], plain: bool, counted: bool = False) -> str:
+        """The expression for what is given back; by the numbers of :meth:`counts`, if they were ``counted``."""
         leaves: list[str] = []
         for name in self.program.outputs:
-            cuts = dict(self.program.slots[name].lengths)
+            own = self.program.slots[name].lengths
+            cuts = {i: self.numbers[n] if counted else f"int({self.of[n]})" for i, n in own}
             last = max(cuts, default=-1)
-            parts = [f":int({self.of[cuts[i]]})" if i in cuts else ":" for i in range(last + 1)]
+            parts = [f":{cuts[i]}" if i in cuts else ":" for i in range(last + 1)]
             leaves.append(f"{self.of[name]}[{', '.join(parts)}]" if cuts else self.of[name])
         return result_of(self.program.called.outputs, iter(leaves), names, plain, self.door.taken)
 
@@ -190,38 +209,32 @@ def _short(lines: list[str]) -> list[str]:
 def to_torch(program: Program, *, copy: bool = False, higher_order: bool = False) -> GeneratedModule:
     """A module with Python's loops and branches; see :meth:`tdagger.program.program.Program.to_torch`."""
     found = structured(program)
-    names = _Names(found.program)
-    code = _Code(found.program, names, captured=higher_order)
+    own, whole = with_scans(found) if higher_order else (found.program, ())
+    names = _Names(own)
+    code = _Code(own, names, captured=higher_order)
     called: dict[str, Any] = dict(names.door.names)
     if higher_order:
-        _refuse_varying(program)
-        structure = Higher(found, names.of, code).whole(found.whole)
+        structure = [*Higher(own, names.of, code).whole(whole), *names.counts()]
     else:
         structure = _Structure(names.of, code).lines(found.whole)
     lines = [*names.begin(), *_state_read(names), *structure]
-    result = names.results(called, plain=False)
+    result = names.results(called, plain=False, counted=higher_order)
     lines += [*_state_written(names), f"return {result}"]
     text = _function(names.door.parameters, lines)
     constants = [Entry(n, from_numpy(_data(v), DTYPES[v.dtype.name]).clone(), False) for v, n in code.constants.items()]
     source = Source(text, used_names({**called, **code.called}, text), program.name, True)
-    return _assembled(found.program, source, copy, constants)
-
-
-def _refuse_varying(program: Program) -> None:
-    varying = [n for n in (*program.inputs, *program.outputs) if program.slots[n].lengths]
-    if varying:
-        raise UnsupportedError(
-            f"{shown(program.name)} has sizes that vary ({', '.join(map(shown, varying))}): operators of higher order "
-            "keep sizes; to_torch() and to_torchscript() take them"
-        )
+    return _assembled(own, source, copy, constants)
 
 
 def to_exported_program(program: Program, *, copy: bool = False) -> torch.export.ExportedProgram:
     """An ExportedProgram; see :meth:`tdagger.program.program.Program.to_exported_program`."""
     module = to_torch(program, copy=copy, higher_order=True).eval()
     args, kwargs = program.called.inputs.unflatten(list(example_of(program)))
+    open_, named = program.called.inputs.unflatten(list(dimensions_of(program)))
+    parameters = [p for p in _Names(program).door.parameters if p != "*"]
+    shapes = {**dict(zip(parameters, open_, strict=False)), **named}
     with torch.no_grad():
-        return torch.export.export(module, args, kwargs, strict=False)
+        return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
 
 
 def _function(parameters: list[str], lines: list[str]) -> str:
@@ -308,8 +321,9 @@ def _attribute(name: str) -> str:
 
 
 def to_torchscript(program: Program, *, copy: bool = False) -> torch.jit.ScriptModule:
-    """A ScriptModule with the program's loops and branches, blocks as traced functions in it."""
-    found = structured(program)
+    """A ScriptModule with the program's loops and branches, blocks as traced functions; it takes tensors alone."""
+    signature = replace(program.called, inputs=_without_settings(program.called.inputs))
+    found = structured(replace(program, signature=signature))
     names = _Names(found.program)
     traced = _Traced(found.program, names)
     structure = _Structure(names.of, traced).lines(found.whole)
@@ -322,6 +336,17 @@ def to_torchscript(program: Program, *, copy: bool = False) -> torch.jit.ScriptM
     for own, function in traced.functions.values():
         module._modules[own] = function
     return torch.jit.script(module)
+
+
+def _without_settings(inputs: Tree) -> Tree:
+    """The structure of a call without its arguments that are no tensors."""
+
+    def kept(tree: Tree) -> Tree:
+        pairs = [(k, c) for k, c in zip(tree.keys, tree.children, strict=True) if c.kind != "constant"]
+        keys = range(len(pairs)) if tree.kind == "tuple" else [k for k, _ in pairs]
+        return tree._replace(keys=tuple(keys), children=tuple([c for _, c in pairs]))
+
+    return inputs._replace(children=tuple(map(kept, inputs.children)))
 
 
 def _checked(names: _Names) -> list[str]:

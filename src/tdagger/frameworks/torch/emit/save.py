@@ -12,18 +12,19 @@ from tdagger.file.container import whole
 from tdagger.frameworks.source import FORMS
 from tdagger.frameworks.torch.emit.python import written
 from tdagger.names import shown
+from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
 
 
-def save(dag: TensorDAG, path: Path, form: str) -> None:
-    """Write a TDAG in a form of ``FORMS``; each file appears whole or not at all."""
+def save(dag: TensorDAG | Program, path: Path, form: str) -> None:
+    """Write a TDAG or program in a form of ``FORMS``; each file appears whole or not at all."""
     if form == ".pt2":
         program = dag.to_exported_program()
         whole(path, lambda to: torch.export.save(program, to))
     elif form in (".pt", ".ts"):
         module = dag.to_torchscript()
         whole(path, lambda to: module.save(to))
-    elif form == ".py":
+    elif form == ".py" and isinstance(dag, TensorDAG):
         _save_python(dag, path)
     else:
         raise SourceError(f"{shown(path)}: can't write {form!r} files; there are {', '.join(FORMS)}")

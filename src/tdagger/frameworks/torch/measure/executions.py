@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from tdagger.op import Array, Value
 from tdagger.tensordag import Signature, TensorDAG
 from tdagger.transform.diff.measure import Measure, graph_of_all
 from tdagger.tree import Tree, flatten
+from tdagger.types import DType
 
 
 def by_torch(dag: TensorDAG) -> Measure:
@@ -37,16 +39,28 @@ def _measure(function: Callable[..., Any], dag: TensorDAG, values: Sequence[Valu
     def measure(inputs: Mapping[str, Array]) -> Mapping[Value, Any]:
         leaves = [from_numpy(inputs[n], DTYPES[v.dtype.name]).clone() for n, v in dag.graph.inputs.items()]
         args, kwargs = dag.signature.inputs.unflatten(leaves)
-        with torch.no_grad(), ExitStack() as stack:
-            if isinstance(function, torch.nn.Module):
-                stack.enter_context(left_as_it_was(function, parameters=True))
-            found, _ = flatten(function(*args, **kwargs), _is_tensor, "the result", result=True)
-            arrays = [array(x).copy() for x in found]
+        arrays = _called(function, args, kwargs)
         if len(arrays) != len(values):
             raise InputError(f"the run gave {len(arrays)} tensors, {dag.name} has {len(values)} outputs")
         return dict(zip(values, arrays, strict=True))
 
     return measure
+
+
+def outputs(function: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> list[Array]:
+    """The outputs of a function of tensors for arguments that hold arrays."""
+    leaves, tree = flatten((args, dict(kwargs)), lambda x: isinstance(x, np.ndarray | np.generic))
+    tensors = [from_numpy(np.array(x), DTYPES[DType.of(x.dtype).name]) for x in leaves]
+    return _called(function, *tree.unflatten(tensors))
+
+
+def _called(function: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> list[Array]:
+    """The outputs of a function, which begins as it was and stays so if it is a module."""
+    with torch.no_grad(), ExitStack() as stack:
+        if isinstance(function, torch.nn.Module):
+            stack.enter_context(left_as_it_was(function, parameters=True))
+        found, _ = flatten(function(*args, **kwargs), _is_tensor, "the result", result=True)
+        return [array(x).copy() for x in found]
 
 
 def array(tensor: Tensor) -> Array:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -17,6 +19,7 @@ from tdagger.frameworks.torch.aten.calls import Caller
 from tdagger.frameworks.torch.aten.functional import Ref, refuse_shared_writes, warn_of_writes
 from tdagger.frameworks.torch.capture.locking import one_at_a_time
 from tdagger.frameworks.torch.importer import TorchWeights, state_of
+from tdagger.frameworks.torch.script.held import changed_by
 from tdagger.frameworks.torch.script.numbers import Number, number, value_of
 from tdagger.frameworks.torch.script.objects import Given, Growing, Leaf, Union, Varying, Walk, cells, described, owned
 from tdagger.frameworks.torch.script.paths import Kinds, Path, Plan
@@ -85,7 +88,8 @@ class _Reading:
         self.weights, self.tensors = state_of(script) if is_module else ({}, {})
         self.graph = script.inlined_graph
         self.plan = Plan(self.graph)
-        self.set_names = _set_names(script, self.graph)
+        set_names, self.changed = _set_names(script, self.graph)
+        self.set_names = set_names | self.changed
         self.args, self.kwargs, self.numbers = _with_numbers(script, is_module, args, kwargs, fixed)
         self.kinds = Kinds()
         self.apart: set[Any] = set()
@@ -255,6 +259,11 @@ class _Reading:
     def refuse_many_kinds(self) -> None:
         """UnsupportedError for an attribute that is another thing each time."""
         for name, kinds in self.kinds.found.items():
+            if len(kinds) > 1 and name.rpartition(".")[2] in self.changed:
+                raise UnsupportedError(
+                    f"the script changes the list or dict that its attribute {shown(name)} holds, which has other "
+                    "entries after a run: state of a program has a type. Keep as many, or set the attribute to another"
+                )
             if len(kinds) > _MOST_KINDS:
                 told = ", ".join(str(x.type) for _, kind in kinds[:4] for x in described([((), kind)]).leaves)
                 raise UnsupportedError(
@@ -288,11 +297,14 @@ def _array(value: Value) -> Any:
     return array_of_constant(value)
 
 
-def _set_names(script: Any, graph: Any) -> set[str]:
-    """The names of attributes that a script may set."""
+def _set_names(script: Any, graph: Any) -> tuple[set[str], set[str]]:
+    """The names of attributes that a script may set, and of those that hold what it may change."""
     found: set[str] = set()
+    changed: set[str] = set()
+    registered: set[str] = set()
     graphs = [graph]
     if isinstance(script, nn.Module):
+        registered = {n.rpartition(".")[2] for n, _ in (*script.named_buffers(), *script.named_parameters())}
         parts = [m._c for m in script.modules() if isinstance(m, torch.jit.ScriptModule)]
         graphs += [p._get_method(n).graph for p in parts for n in p._method_names()]
     stack = list(graphs)
@@ -301,10 +313,24 @@ def _set_names(script: Any, graph: Any) -> set[str]:
         for node in block.nodes():
             if node.kind() == "prim::SetAttr":
                 found.add(node.s("name"))
+            changed |= changed_by(node) - registered
             if node.hasAttribute("Subgraph"):
                 stack.append(node.g("Subgraph"))
             stack += node.blocks()
-    return found
+    return found, changed
+
+
+@contextmanager
+def attributes_kept(script: torch.jit.ScriptModule) -> Generator[None]:
+    """Run a script inside, and leave the attributes that it sets as they were before."""
+    names = set[str]().union(*_set_names(script, script.inlined_graph))
+    parts = [m._c for m in script.modules() if isinstance(m, torch.jit.ScriptModule)]
+    before = [(p, n, deepcopy(p.getattr(n))) for p in parts for n in names if p.hasattr(n)]
+    try:
+        yield
+    finally:
+        for part, name, value in before:
+            part.setattr(name, value)
 
 
 def _with_numbers(

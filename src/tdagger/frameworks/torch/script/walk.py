@@ -235,6 +235,9 @@ class Walker(torchscript.Walker):
             self.known(x, node, "a size or setting")
         raise AssertionError(kind)
 
+    def _changing(self, node: Any) -> None:
+        """What attributes hold is state."""
+
     def attribute(self, owner: Any, name: str) -> Any:
         """An attribute of a module: what this way has set, or what the script has."""
         if name not in self.set_names or isinstance(getattr(owner.module, name), torch.nn.Module):

@@ -11,14 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from tdagger.errors import SourceError, TDaggerError
+from tdagger.frameworks.file import FileSource
 from tdagger.frameworks.source import Options, named_object, nearest, require
 from tdagger.frameworks.torch import importer
 from tdagger.frameworks.torch.aten.calls import array_of
 from tdagger.frameworks.torch.capture.attributes import left_as_it_was
 from tdagger.frameworks.torch.runtime import DTYPES
+from tdagger.frameworks.torch.script.read import attributes_kept
 from tdagger.frameworks.torch.source import archive, example, huggingface
 from tdagger.names import shown
 from tdagger.op import Array
+from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
 from tdagger.tree import flatten
 
@@ -48,6 +51,18 @@ class TorchSource:
             return importer.from_torchscript(self.network, self.args, external=external, name=self.name)
         return importer.from_torch(self.network, self.args, self.kwargs, external=external, name=self.name)
 
+    def program(self) -> Program | None:
+        """The network as a program; ways that can't be imported are told (UserWarning), and a run raises there.
+
+        Numbers of the arguments are settings, as they are in :meth:`dag`.
+        """
+        if not self.is_script:
+            return Program.from_torch(self.network, self.args, self.kwargs, name=self.name)
+        declared = [a.name for a in self.network.forward.schema.arguments[1:]]
+        given = {**dict(zip(declared, self.args, strict=False)), **self.kwargs}
+        fixed = [n for n, x in given.items() if not _is_tensor(x)]
+        return Program.from_torchscript(self.network, self.args, self.kwargs, fixed=fixed, partial=True, name=self.name)
+
     def random_inputs(self, seed: int) -> example.Arguments:
         return example.random((self.args, self.kwargs), self.names, self.vocabulary, seed)
 
@@ -55,11 +70,15 @@ class TorchSource:
         program = isinstance(self.network, torch.export.ExportedProgram)
         return _outputs(self.network.module() if program else self.network, inputs)
 
-    def run_round_trip(self, dag: TensorDAG, inputs: example.Arguments) -> list[Array]:
-        module = dag.to_torchscript() if self.is_script else dag.to_torch()
-        return _outputs(module.eval() if not self.is_script else module, inputs)
+    def run_round_trip(self, dag: TensorDAG | Program, inputs: example.Arguments) -> list[Array]:
+        if not self.is_script:
+            return _outputs(dag.to_torch().eval(), inputs)
+        args, kwargs = inputs  # a script takes tensors, numbers are what it was made for
+        tensors = {k: x for k, x in kwargs.items() if not isinstance(x, int | float | bool)}
+        given = tuple([x for x in args if not isinstance(x, int | float | bool)])
+        return _outputs(dag.to_torchscript(), (given, tensors))
 
-    def run_reference(self, dag: TensorDAG, inputs: example.Arguments) -> list[Array]:
+    def run_reference(self, dag: TensorDAG | Program, inputs: example.Arguments) -> list[Array]:
         leaves, tree = flatten(inputs, _is_tensor)
         args, kwargs = tree.unflatten([_numpy(leaf) for leaf in leaves])
         return flatten(dag.run(*args, **kwargs), lambda v: not isinstance(v, Tensor) and hasattr(v, "dtype"))[0]
@@ -72,7 +91,9 @@ def _is_tensor(value: Any) -> bool:
 def _outputs(module: Any, inputs: example.Arguments) -> list[Array]:
     """The outputs of a run, which the module begins as it was and leaves as it was: two may share their buffers."""
     args, kwargs = inputs
-    with torch.no_grad(), left_as_it_was(module, parameters=True):
+    is_script = isinstance(module, torch.jit.ScriptModule)
+    own = attributes_kept(module) if is_script else contextlib.nullcontext()
+    with torch.no_grad(), left_as_it_was(module, parameters=True), own:
         leaves, _ = flatten(module(*args, **kwargs), _is_tensor, "the result", result=True)
         return [_numpy(leaf).copy() for leaf in leaves]  # a result may be a buffer
 
@@ -164,17 +185,24 @@ def _config(name: str, kind: Any, options: Options) -> Any:
     return config
 
 
-def from_callable(module: str, path: str, options: Options) -> TorchSource:
-    """What a function of the user's gives: a module, or ``(module, example inputs)``."""
+def from_callable(module: str, path: str, options: Options) -> TorchSource | FileSource:
+    """What a function of the user's gives: a module, ``(module, example inputs)``, or what tdagger made itself."""
     name = f"{module}:{path}"
     found = named_object(module, path)
-    if not isinstance(found, nn.Module):
+    if not isinstance(found, nn.Module | TensorDAG | Program):
         torch.manual_seed(0)
         with huggingface.explained(name), _device(options):
             found = found(**options.settings)
+    if isinstance(found, TensorDAG | Program):
+        if options.given:
+            raise SourceError(f"{name} is a network of tdagger's, {options.given[0]} can't change it (--resize can)")
+        return FileSource(found.name, found)
     network, given = found if isinstance(found, tuple) and len(found) == 2 else (found, ())
     if not isinstance(network, nn.Module):
-        raise SourceError(f"{name} gave a {type(network).__name__}, not an nn.Module or (module, example inputs)")
+        raise SourceError(
+            f"{name} gave a {type(network).__name__}, not an nn.Module, (module, example inputs), a TensorDAG or a "
+            "Program"
+        )
     return _ready(name, network, _arguments(given), options)
 
 
