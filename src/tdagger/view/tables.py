@@ -14,7 +14,7 @@ from tdagger.errors import AttributeValueError, AxisError, UnsupportedError
 from tdagger.graph import flops, is_view, label, result_types, traffic
 from tdagger.op import Op, Value
 from tdagger.ops.external import External
-from tdagger.types import each_type
+from tdagger.types import TensorType, each_type
 from tdagger.view import text
 from tdagger.view.expressions import attributes
 
@@ -66,6 +66,14 @@ class Formulas:
             known["certain"] = known["certain"] and certain
             if known["size"] != size:
                 known["sizes"] = [known["size"], size]
+        return self._numbers[key]
+
+    def runs(self, block: str) -> int:
+        """The number of the symbol that says how often a block of a program is run, once unless told."""
+        key = ("runs", block)
+        if key not in self._numbers:
+            self._numbers[key] = len(self.symbols)
+            self.symbols.append({"name": block, "size": 1, "axis": True, "certain": True, "runs": True})
         return self._numbers[key]
 
     def number(self, value: int, unknown: bool = False) -> int:
@@ -221,6 +229,11 @@ class Side:
                 for names, t, formula in zip(named, plain, formulas, strict=True)
             ]
         return found
+
+    def plain(self, type_: TensorType) -> int:
+        """The number of a type that no value has."""
+        number = self.tables.formulas.number
+        return self._type(str(type_), str(type_), (number(type_.bytes), [number(n) for n in type_.shape]))
 
     def formal(self, value: Value) -> Hashable:
         """The types of all results, as formulas, whatever their axes are called: every layer has some of its own."""

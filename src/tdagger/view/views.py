@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from html import escape
 from importlib import resources
@@ -73,6 +73,9 @@ class View:
     @cached_property
     def document(self) -> dict[str, Any]:
         """The JSON as Python data."""
+        return self._made()
+
+    def _made(self) -> dict[str, Any]:
         return document(self.networks, self._wanted, self._opened)
 
     @cached_property
@@ -80,7 +83,7 @@ class View:
         """The JSON with sums of what boxes hold."""
         return Reader(self.document)
 
-    def _opened(self, found: dict[str, Any]) -> list[list[int]]:
+    def _opened(self, found: Mapping[str, Any]) -> list[list[int]]:
         reader = Reader(found)
         paths = reader.find(self._open)
         if self._depth is not None:
