@@ -22,6 +22,7 @@ LATER = {
     "trusted": "tdagger.program.simplify:trusted",
     "unrolled": "tdagger.program.simplify:unrolled",
     "optimized_blocks": "tdagger.program.whole:with_optimized_blocks",
+    "program_view": "tdagger.program.picture:ProgramView",
     "program_axes": "tdagger.program.whole:axes_of",
     "program_unbatched": "tdagger.program.whole:unbatched",
     "program_resized": "tdagger.program.whole:resized",

@@ -65,14 +65,18 @@ function closed(item: Item, look: Look): Size {
   return { w: Math.ceil(Math.max(96, widest + 30) * grown), h: Math.ceil((27 + 15 * lines.length) * grown), lines, title };
 }
 
-/** A value at the edge of a block: of the network a box with its name, of blocks a dot. */
-function edge(port: Content["ports"][number], depth: number): Size {
-  if (depth) return { w: DOT, h: DOT, lines: [], title: port.title };
+/** A value at the edge of a block: a box with its name where it has one (of the network, of a block of a program), else a dot. */
+function edge(port: Content["ports"][number]): Size {
+  if (!port.named) return { w: DOT, h: DOT, lines: [], title: port.title };
   const title = cut(port.title, WIDEST, FONT);
   return { w: Math.ceil(width(title, FONT)) + 28, h: 26, lines: [], title };
 }
 
 function labelOf(link: Link, model: Model): { text: string; full: string; wide: number } {
+  if (link.when) {
+    const text = cut(link.when.text, 230, MONO);
+    return { text, full: link.when.full, wide: text ? Math.ceil(width(text, MONO)) + 8 : 0 };
+  }
   const texts = [...new Set(link.parts.map((part) => model.type(part.type).axes))];
   const first = cut(texts[0] ?? "", 230, MONO);
   const more = link.parts.reduce((sum, part) => sum + part.n, 0) - 1;
@@ -107,7 +111,7 @@ export class Geometry {
       if (opened) boxes.push(opened);
       else boxes.push({ id: String(child.id), item: child, port: null, x: 0, y: 0, open: false, depth: depth + 1, boxes: [], edges: [], ...closed(child, look) });
     });
-    for (const port of ports) boxes.push({ id: port.id, item: null, port, x: 0, y: 0, open: false, depth: depth + 1, boxes: [], edges: [], ...edge(port, depth) });
+    for (const port of ports) boxes.push({ id: port.id, item: null, port, x: 0, y: 0, open: false, depth: depth + 1, boxes: [], edges: [], ...edge(port) });
     const labels = links.map((link) => labelOf(link, model));
     const request: Request = {
       across: look.across,
@@ -183,8 +187,8 @@ function join(box: Box, across: boolean): void {
   };
   for (const edge of box.edges) {
     const { from, to, parts } = edge.link;
-    const start = dot(from, false, parts[0].port);
-    const end = dot(to, true, parts[0].into);
+    const start = parts.length && dot(from, false, parts[0].port);
+    const end = parts.length && dot(to, true, parts[0].into);
     if (start) edge.points.splice(0, 1, ...meet(start, byId.get(from) as Box, across, 1));
     if (end) edge.points.splice(edge.points.length - 1, 1, ...meet(end, byId.get(to) as Box, across, -1).reverse());
   }

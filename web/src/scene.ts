@@ -165,15 +165,15 @@ export class Scene {
     const xs = edge.points.map((p) => p.x);
     const ys = edge.points.map((p) => p.y);
     if (!inside(Math.min(...xs), Math.min(...ys), Math.max(...xs, edge.label?.x ?? -1e9) + 100, Math.max(...ys))) return;
-    const key = `e${box.id}:${edge.link.from}>${edge.link.to}`;
+    const key = `e${box.id}:${edge.link.from}>${edge.link.to}${edge.link.when?.text ?? ""}`;
     seen.add(key);
     const on = chosen !== null && (edge.link.from === String(chosen.id) || edge.link.to === String(chosen.id));
     const d = curve(edge.points);
     const signature = `${d}${on}${edge.text}`;
     if (this.drawn.get(key)?.signature === signature) return;
     this.drawn.get(key)?.element.remove();
-    const side = edge.link.parts.every((part) => part.side === "a") ? " only-a" : edge.link.parts.every((part) => part.side === "b") ? " only-b" : "";
-    const element = s("g", { class: `edge${on ? " on" : ""}${side}` },
+    const side = !edge.link.parts.length ? "" : edge.link.parts.every((part) => part.side === "a") ? " only-a" : edge.link.parts.every((part) => part.side === "b") ? " only-b" : "";
+    const element = s("g", { class: `edge${on ? " on" : ""}${side}${edge.link.when ? " flow" : ""}` },
       s("path", { d, "marker-end": on ? "url(#arrow-on)" : "url(#arrow)" }),
       edge.label && s("rect", { x: edge.label.x - edge.wide / 2, y: edge.label.y - 7, width: edge.wide, height: 15, rx: 4 }),
       edge.label && s("text", { x: edge.label.x, y: edge.label.y + 4, "text-anchor": "middle" }, s("title", {}, edge.full), edge.text));
@@ -183,7 +183,7 @@ export class Scene {
 
   private port(box: Box): SVGGElement {
     const { port } = box;
-    if (box.depth > 1) {
+    if (!port?.named) {
       return s("g", { class: `port${port?.next ? " next" : ""}` }, s("title", {}, port?.next ? `${box.title}: one feeds the next` : box.title),
         s("circle", { cx: box.x + box.w / 2, cy: box.y + box.h / 2, r: box.w / 2 }));
     }

@@ -14,10 +14,27 @@ export interface Data {
   cost_columns: string[];
   costs: number[][];
   parameters: Parameter[];
+  program?: { slots: Slot[] };
   bodies: Body[];
   root: number;
   open?: number[][];
   notices?: string[]; // what the reader should know, such as what could not be found out
+}
+
+/** A tensor that goes from one block of a program to another. */
+export interface Slot {
+  name: string;
+  type: number;
+  buffer?: string;
+  lengths?: [number, number][];
+}
+
+/** Control flow from a block of a program to one that may be next, and the slots that are needed there or later. */
+export interface Flow {
+  from: number;
+  to: number;
+  when: string;
+  carries: number[];
 }
 
 export interface OpKind {
@@ -35,6 +52,7 @@ export interface Symbol_ {
   sizes?: number[];
   axis?: boolean;
   certain?: boolean;
+  runs?: boolean; // how often a block of a program is run
   function?: "floor" | "min" | "max" | "bits";
   of?: number[];
 }
@@ -77,6 +95,7 @@ export interface Body {
   outputs: Port[];
   items: RawItem[];
   edges: RawEdge[];
+  flow?: Flow[]; // between the blocks of a program
   ops: number;
   slots: number[]; // one number a network
 }
@@ -107,6 +126,10 @@ export interface RawItem extends Partial<OpFields> {
   differs?: { from: number; what: string[] };
   state?: State;
   changes?: string[];
+  runs?: number; // of a block: the symbol of how often it is run
+  reads?: number[];
+  writes?: [number, string][];
+  raises?: string;
   b?: Partial<OpFields>;
 }
 

@@ -117,6 +117,9 @@ def inspect(
         if ranks or axes is not None:
             raise AttributeValueError(f"{source} is a program, of several networks: --ranks and --axes are for one")
         program = programs.changed(program, unbatch, resize, optimize)
+        if tree:
+            show_tree(common.console(), program.view(depth=depth, formulas=False))
+            return 0
         told = json.dumps(programs.reported(program, source), indent=1) if as_json else programs.inspected(program)
         typer.echo(str(program) if as_text else told)
         return 0

@@ -16,12 +16,17 @@ from tdagger.program.program import Program
 
 
 @runtime_checkable
-class HasProgram(Protocol):
+class MayBeProgram(Protocol):
     """A source that may be a program."""
 
     def program(self) -> Program | None:
         """The program, None if a network is all there is."""
         ...
+
+
+@runtime_checkable
+class HasProgram(MayBeProgram, Protocol):
+    """A source that may be a program and is run in its own runtime."""
 
     def random_arrays(self, program: Program, seed: int) -> dict[str, Array]:
         """Arrays for its inputs."""
@@ -42,7 +47,7 @@ class HasProgram(Protocol):
 
 def program_of(source: Source) -> Program | None:
     """The program that a source is, None if it is one network."""
-    if not isinstance(source, HasProgram):
+    if not isinstance(source, MayBeProgram):
         return None
     with common.progress(f"importing {source.name}"):
         return source.program()

@@ -16,6 +16,7 @@ from tdagger.file.store import load
 from tdagger.later import later
 from tdagger.names import shown
 from tdagger.op import Array
+from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
 from tdagger.types import TensorType
 
@@ -51,6 +52,39 @@ class FileSource:
         args, kwargs = inputs
         flat = replace(dag, signature=replace(dag.signature, outputs=_as_tuple(dag)))
         return list(flat.run(*args, **kwargs))
+
+
+@dataclass
+class ProgramFile:
+    """The program of a file, for commands that take programs; others are told that it isn't a network."""
+
+    name: str
+    path: Path
+    found: Program
+
+    def program(self) -> Program:
+        return self.found
+
+    def dag(self, external: bool = False) -> TensorDAG:
+        del external
+        raise self._refused()
+
+    def random_inputs(self, seed: int) -> Any:
+        raise self._refused()
+
+    def run(self, inputs: Any) -> list[Array]:
+        raise self._refused()
+
+    def run_round_trip(self, dag: TensorDAG, inputs: Any) -> list[Array]:
+        raise self._refused()
+
+    def run_reference(self, dag: TensorDAG, inputs: Any) -> list[Array]:
+        raise self._refused()
+
+    def _refused(self) -> SourceError:
+        return SourceError(
+            f"{shown(self.path)}: is a program, of several networks: td.load(path).dag(block) is one of them"
+        )
 
 
 def drawn(rng: np.random.Generator, type_: TensorType) -> Array:
@@ -132,7 +166,7 @@ def _as_tuple(dag: TensorDAG) -> Any:
     return Tree("tuple", tuple(range(count)), (Tree("leaf"),) * count)
 
 
-def from_tdag(path: Path, options: Options) -> FileSource:
+def from_tdag(path: Path, options: Options) -> FileSource | ProgramFile:
     """The network in a ``.tdag`` file, with the weights of another file if the options name one."""
     fixed = [name for name in options.given if name not in ("--meta", "--weights")]
     if options.dtype is not None or fixed:
@@ -141,6 +175,4 @@ def from_tdag(path: Path, options: Options) -> FileSource:
             f"{shown(path)}: a network in a file is as it was saved, {told} can't change it (--resize can)"
         )
     found = load(path, weights=options.weights)
-    if not isinstance(found, TensorDAG):
-        raise SourceError(f"{shown(path)}: is a program, of several networks: td.load(path).dag(block) is one of them")
-    return FileSource(path.stem, found)
+    return FileSource(path.stem, found) if isinstance(found, TensorDAG) else ProgramFile(path.stem, path, found)

@@ -64,6 +64,7 @@ def whole(
     weights: Weights,
     sides: Sequence[Side],
     opened: Opened,
+    notices: Sequence[str] = (),
     **more: Any,
 ) -> dict[str, Any]:
     """A document of its parts; ``more`` are fields besides."""
@@ -74,7 +75,7 @@ def whole(
         "conditions": tables.formulas.conditions, "cost_columns": list(COLUMNS),
         "costs": tables.costs.entries, "parameters": weights.table, "bodies": bodies, "root": root, **more,
     }  # fmt: skip
-    found["notices"] = list(dict.fromkeys(n for side in sides for n in side.sizes.notices))
+    found["notices"] = list(dict.fromkeys([*notices, *[n for side in sides for n in side.sizes.notices]]))
     found["open"] = opened(found)
     return found
 

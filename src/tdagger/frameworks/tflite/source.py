@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tdagger.errors import SourceError
+from tdagger.errors import SourceError, UnsupportedError
 from tdagger.frameworks.file import ModelSource, first_line, shapes_of
 from tdagger.frameworks.tflite.importer import Asked, imported, signature_of
+from tdagger.frameworks.tflite.programs import from_tflite
 from tdagger.frameworks.tflite.schema import Model, opened
 from tdagger.names import shown
 from tdagger.op import Array
+from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
 
 if TYPE_CHECKING:
@@ -31,6 +33,17 @@ class TfliteSource(ModelSource):
 
     def imported(self, external: bool) -> TensorDAG:
         return imported(self.model, Asked(self.sizes, self.shapes, external=external))
+
+    def program(self) -> Program | None:
+        """A model whose control flow depends on data as a program; None if a network is all there is."""
+        if not any(node.op in ("IF", "WHILE") for graph in self.model.subgraphs for node in graph.nodes):
+            return None
+        with self.asking():
+            try:
+                self.imported(external=True)
+            except UnsupportedError:
+                return from_tflite(self.model, sizes=self.sizes, inputs=self.shapes, name=self.name)
+        return None
 
     def _interpreter(self) -> Any:
         """A new one, whose state is as it begins: nothing resets resource variables."""

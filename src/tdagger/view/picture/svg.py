@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -45,6 +46,8 @@ class _Way:
     points: list[tuple[float, float]]
     count: int
     side: str
+    text: str = ""
+    place: tuple[float, float] = (0.0, 0.0)
 
 
 def svg(reader: Reader, opened: Sequence[Sequence[int]], title: str = "") -> str:
@@ -77,7 +80,7 @@ def _summary(reader: Reader) -> str:
 
 
 def _shape(reader: Reader, node: Node) -> _Shape:
-    if node.inner is not None:
+    if node.inner:
         return _open(reader, node)
     told = words(reader, node)
     count = f"× {node.times}" if node.times > 1 else ""
@@ -94,17 +97,20 @@ def _pill(name: str, type_: str) -> _Shape:
 def _open(reader: Reader, node: Node, whole: bool = False) -> _Shape:
     """An open box: what is in it laid out, its inputs at the top and its outputs at the bottom."""
     assert node.inner is not None
+    if node.flow:
+        return _program(reader, node)
     inner = [_shape(reader, n) for n in node.inner]
     body = reader.bodies[node.item["body"]]
-    starts, things, edges = _ends(reader, node, body, inner, whole)
+    named = whole or "writes" in node.item  # the network, or a block of a program: what goes in and out has names
+    starts, things, edges = _ends(reader, node, body, inner, named)
     labels = _labels(reader, edges)
     for i, thing in enumerate(things):
         thing.type = thing.type or labels.get(i, "")
         thing.room = (
             max(thing.width, 2 * (_wide(thing.type, 9, mono=True) + 8 - GAP / 2)) if thing.type else thing.width
         )
-    first = 0 if whole else starts
-    last = 0 if whole else len(things) - starts - len(inner)
+    first = 0 if named else starts
+    last = 0 if named else len(things) - starts - len(inner)
     found = layered([(t.room, t.height) for t in things], [(e[0], e[1]) for e in edges], first, last)
     told = words(reader, node)
     head = 0.0 if whole else _wide(told.name, 12) + _wide(told.detail, 10) + _wide(told.cost, 10) + 90
@@ -129,11 +135,39 @@ def _open(reader: Reader, node: Node, whole: bool = False) -> _Shape:
     return shape
 
 
+def _program(reader: Reader, node: Node) -> _Shape:
+    """The blocks of a program, and the control flow between them with its words."""
+    blocks = [_shape(reader, n) for n in node.inner or ()]
+    ports = reader.bodies[node.item["body"]]
+    takes, gives = (", ".join([shown(port["name"]) for port in ports[sort]]) for sort in ("inputs", "outputs"))
+    returns = any(f.stop == -2 for f in node.flow)
+    things = [_pill(takes or "begin", ""), *blocks, *([_pill(f"return {gives}", "")] if returns else [])]
+    ends = [(f.start + 1, f.stop + 1 if f.stop >= 0 else len(things) - 1) for f in node.flow]
+    forks = Counter(start for start, _ in ends)
+    told = [(start if forks[start] == 1 else stop) for start, stop in ends]  # what the words of a way stand beside
+    for thing in things:
+        thing.room = thing.width
+    for beside, flow in zip(told, node.flow, strict=True):
+        things[beside].room = max(things[beside].room, _wide(flow.text, 9, mono=True) + 8)
+    found = layered([(t.room, t.height) for t in things], ends, 1, int(returns))
+    shape = _Shape(node, words(reader, node), found.size[0] + 2 * _SIDE, found.size[1] + 8.0 + _BOTTOM, things)
+    shape.places = [
+        (x + _SIDE + (t.room - t.width) / 2, y + 8.0) for (x, y), t in zip(found.places, things, strict=True)
+    ]
+    for way, (a, b), flow in zip(found.ways, ends, node.flow, strict=True):
+        aside = -0.3 * min(things[a].width, things[b].width) if b <= a else 0.0  # back beside the way there
+        points = [(x + _SIDE + aside, y + 8.0) for x, y in way]
+        x, y = points[0] if forks[a] == 1 else points[-1]
+        above = (b <= a) == (forks[a] == 1)
+        shape.ways.append(_Way(points, 2, "", flow.text, (x, y - 10 if above else y + 14)))
+    return shape
+
+
 def _ends(
-    reader: Reader, node: Node, body: Any, inner: list[_Shape], whole: bool
+    reader: Reader, node: Node, body: Any, inner: list[_Shape], named: bool
 ) -> tuple[int, list[_Shape], list[tuple[int, int, str, int, str]]]:
     """How many things stand for inputs, all things, edges between them: (from, to, type, how many, side)."""
-    if not whole:
+    if not named:
         bare = Words("", "", "", 0.0, "port")
         first = [_Shape(None, bare, 10, 0)] if any(e[0] == -1 for e in node.edges) else []
         last = [_Shape(None, bare, 10, 0)] if any(e[1] == -2 for e in node.edges) else []
@@ -209,6 +243,7 @@ def _drawn(reader: Reader, shape: _Shape, x: float, y: float, frame: bool = True
         if across is not None:
             out.append(f'<circle cx="{x + across:.1f}" cy="{y + down:.1f}" r="2.2" fill="#59636f"/>')
     out += [_edge(way, x, y) for way in shape.ways]
+    out += [_text(x + w.place[0], y + w.place[1], escape(w.text), 9, mono=True, middle=True) for w in shape.ways]
     for thing, (left, top) in zip(shape.inner, shape.places, strict=True):
         if thing.node is not None and thing.node.inner is not None:
             out += [f'<g id="{thing.node.id}">', *_drawn(reader, thing, x + left, y + top), "</g>"]

@@ -10,17 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tdagger.errors import SourceError, TDaggerError
+from tdagger.errors import SourceError, TDaggerError, UnsupportedError
 from tdagger.frameworks.source import Options, named_object, nearest, require
 from tdagger.frameworks.torch import importer
 from tdagger.frameworks.torch.aten.calls import array_of
 from tdagger.frameworks.torch.capture.attributes import left_as_it_was
 from tdagger.frameworks.torch.runtime import DTYPES
+from tdagger.frameworks.torch.script.read import from_torchscript
 from tdagger.frameworks.torch.source import archive, example, huggingface
 from tdagger.names import shown
 from tdagger.op import Array
+from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
 from tdagger.tree import flatten
+
+#: What may decide by data in a script.
+_CONTROL = ("prim::If", "prim::Loop")
 
 
 @dataclass
@@ -47,6 +52,16 @@ class TorchSource:
         if self.is_script:
             return importer.from_torchscript(self.network, self.args, external=external, name=self.name)
         return importer.from_torch(self.network, self.args, self.kwargs, external=external, name=self.name)
+
+    def program(self) -> Program | None:
+        """A script whose control flow depends on data as a program; None if a network is all there is."""
+        if not self.is_script or not any(self.network.inlined_graph.findAllNodes(kind) for kind in _CONTROL):
+            return None
+        try:
+            self.dag(external=True)
+        except UnsupportedError:
+            return from_torchscript(self.network, self.args, self.kwargs, name=self.name)
+        return None
 
     def random_inputs(self, seed: int) -> example.Arguments:
         return example.random((self.args, self.kwargs), self.names, self.vocabulary, seed)
