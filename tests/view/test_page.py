@@ -14,6 +14,7 @@ import pytest
 
 import tdagger as td
 from tests.view import documents
+from tests.view.test_program import branching
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
@@ -297,6 +298,34 @@ def test_comparing_two_networks(opened):
     row = page.locator(".panel tbody tr", has_text="FLOPs").first.inner_text().split("\t")
     assert row == ["FLOPs", "262 kFLOPs", "524 kFLOPs"]
     assert "+262 kFLOPs" in page.locator('.box[data-path="0.1"]').text_content()
+
+
+def test_a_program_is_blocks_with_control_flow_between_them(opened):
+    view = opened(branching().view(depth=0).document)
+    page = view.page
+    assert titles(page) == ["begin", "loop", "body", "then", "otherwise", "after", "done"]
+    flow = page.locator(".edge.flow text").evaluate_all("all => all.map(one => one.lastChild.textContent)")
+    assert {"if again: n, k, y", "else: y", "return: y", "goto: n, k, out"} <= set(flow)
+    assert page.locator(".end text").all_text_contents() == ["x, n", "return y"]
+    assert "k ← 0, y ← x" in view.box("0").text_content()
+    view.box("2").click()
+    page.wait_for_selector('.box[data-path="2.0"]')
+    panel = page.locator(".panel").inner_text()
+    assert "if again_2: then" in panel
+    assert "else: otherwise" in panel
+    page.locator("#fit").click()
+    view.box("3").click()
+    page.wait_for_selector('.box[data-path="3.0"]')
+    assert page.locator(".end text").all_text_contents().count("out") == 1  # what it writes, by the slot's name
+    page.locator("#tab-sizes").click()
+    runs = page.locator(".slider", has_text="runs of then").locator("input[type=number]")
+    runs.fill("0")
+    runs.press("Enter")
+    assert page.locator(".sums").inner_text().startswith("68 FLOPs")
+    runs.fill("10")
+    runs.press("Enter")
+    assert page.locator(".sums").inner_text().startswith("708 FLOPs")
+    assert "640 FLOPs" in view.box("3").locator("title").first.text_content()
 
 
 def test_names_are_text_never_markup(opened):
