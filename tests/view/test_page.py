@@ -447,6 +447,39 @@ def test_a_long_chain_stands_in_columns(opened):
     assert view.box("1").bounding_box()["y"] == pytest.approx(places[1]["y"], abs=2)
 
 
+@pytest.mark.parametrize("across", [False, True])
+def test_what_skips_boxes_goes_beside_them(opened, across):
+    """Each of several in a row feeds all that follow: no line goes over a box."""
+    data = documents.small()
+    root = data["bodies"][data["root"]]
+    (*_, last) = root["items"]
+    root["items"] += [last] * 6
+    x = root["edges"][0][4]
+    pairs = [(i, j) for i in range(10) for j in range(i + 1, 10)]
+    root["edges"] = [[-1, 0, 0, 0, x], *[[i, 0, j, 0, x] for i, j in pairs], [9, 0, -2, 0, x]]
+    root["ops"] += 6
+    root["slots"] = [root["slots"][0] + 6]
+    (net,) = data["networks"]
+    net["slots"] += [0] * 6
+    net["predicted"]["each"] += [None] * 6
+    page = opened(data, address="#across=1" if across else "").page
+    page.locator("#fit").click()
+    page.wait_for_timeout(300)
+    over = """() => {
+      const boxes = [...document.querySelectorAll('.box .body')].map((one) => one.getBoundingClientRect());
+      const inside = (p, b) => p.x > b.left + 2 && p.x < b.right - 2 && p.y > b.top + 2 && p.y < b.bottom - 2;
+      const lines = [...document.querySelectorAll('.edge path')];
+      const points = (line) => Array.from({ length: 200 }, (_, i) => line.getPointAtLength((line.getTotalLength() * i) / 199)
+        .matrixTransform(line.getScreenCTM()));
+      return [lines.length, lines.filter((line) => points(line).some((p) => boxes.some((b) => inside(p, b)))).length,
+        document.querySelectorAll('.edge circle').length];
+    }"""
+    lines, crossing, branches = page.evaluate(over)
+    assert lines == len(pairs) + 2
+    assert crossing == 0
+    assert branches == sum(range(1, 8))  # the first's lane has eight ends, the next's seven ...
+
+
 def test_costs_at_other_sizes_are_those_of_the_network(opened):
     """What the page works out from formulas is what the network costs after it was resized, to the last digit."""
     torch = pytest.importorskip("torch")

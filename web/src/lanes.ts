@@ -56,6 +56,9 @@ export function skips(ids: string[], links: Link[]): boolean[] {
   return links.map((link, i) => found[i] && (rows(link) >= FAR || (leave.get(link.from) as number) > 1 || (enter.get(link.to) as number) > 1));
 }
 
+/** How far the cards behind a box that is repeated stand out. */
+const cards = (box: Box) => (box.item && box.item.count > 1 && !box.open ? 8 : 0);
+
 /** The boxes of one column, and what is to be known to go beside them. */
 export class Column {
   right = -Infinity;
@@ -67,7 +70,7 @@ export class Column {
   constructor(readonly boxes: Box[]) {
     for (const box of boxes) {
       this.top = Math.min(this.top, box.y);
-      this.widen(box.x, box.x + box.w + (box.item && box.item.count > 1 && !box.open ? 8 : 0), box.y, box.y + box.h);
+      this.widen(box.x, box.x + box.w + cards(box), box.y, box.y + box.h);
     }
   }
 
@@ -99,7 +102,7 @@ export class Column {
 
   /** From the box to where its lanes are reached: at its side, or, where others are beside it, below its row. */
   leave(box: Box, dot: number | null): Point[] {
-    if (dot === null && !this.beside(box, 1)) return [{ x: box.x + box.w, y: box.y + box.h * (box.item ? 0.7 : 0.5) }];
+    if (dot === null && !this.beside(box, 1)) return [{ x: box.x + box.w + cards(box), y: box.y + box.h * (box.item ? 0.7 : 0.5) }];
     const x = dot ?? box.x + box.w / 2 + Math.min(10, box.w / 4);
     const y = this.row(box).bottom + GAP;
     return [{ x, y: box.y + box.h }, { x, y }];
@@ -108,7 +111,7 @@ export class Column {
   /** From a lane on one side of the column into the box. */
   enter(box: Box, dot: number | null, sign: 1 | -1): Point[] {
     const at = box.y + box.h * (box.item ? 0.3 : 0.5);
-    if (dot === null && box.y > this.top && !this.beside(box, sign)) return [{ x: sign > 0 ? box.x + box.w : box.x, y: at }];
+    if (dot === null && box.y > this.top && !this.beside(box, sign)) return [{ x: sign > 0 ? box.x + box.w + cards(box) : box.x, y: at }];
     const x = dot ?? box.x + box.w / 2;
     const y = this.row(box).top - (box.y > this.top ? GAP : 3 * GAP);
     return [{ x, y }, { x, y: box.y }];

@@ -35,6 +35,7 @@ class _Shape:
     inner: list[_Shape] = field(default_factory=list["_Shape"])
     places: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
     ways: list[_Way] = field(default_factory=list["_Way"])
+    dots: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
     enters: float | None = None
     leaves: float | None = None
     type: str = ""
@@ -48,6 +49,7 @@ class _Way:
     side: str
     text: str = ""
     place: tuple[float, float] = (0.0, 0.0)
+    square: bool = False
 
 
 def svg(reader: Reader, opened: Sequence[Sequence[int]], title: str = "") -> str:
@@ -121,11 +123,15 @@ def _open(reader: Reader, node: Node, whole: bool = False) -> _Shape:
     shape.places = [
         (x + left + (t.room - t.width) / 2, y + top) for (x, y), t in zip(found.places, things, strict=True)
     ]
-    for way, (a, b, _, count, side) in zip(found.ways, edges, strict=True):
+    for way, lane, (a, b, _, count, side) in zip(found.ways, found.lanes, edges, strict=True):
         points = [(x + left, y + top) for x, y in way]
-        points[0] = (_across(shape, a, out=True), points[0][1] + _cards(things[a]))
-        points[-1] = (_across(shape, b, out=False), points[-1][1])
-        shape.ways.append(_Way(points, count, side))
+        if lane:
+            points = _at_sides(shape, a, b, points)
+        else:
+            points[0] = (_across(shape, a, out=True), points[0][1] + _cards(things[a]))
+            points[-1] = (_across(shape, b, out=False), points[-1][1])
+        shape.ways.append(_Way(points, count, side, square=lane))
+    shape.dots = [(x + left, y + top) for x, y in found.dots]
     for i, thing in enumerate(things):
         if thing.node is None and not thing.words.name:
             if i < starts:
@@ -223,6 +229,15 @@ def _across(shape: _Shape, i: int, out: bool) -> float:
     return shape.places[i][0] + (thing.width / 2 if inside is None else inside)
 
 
+def _at_sides(shape: _Shape, a: int, b: int, points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """A way down a lane from side to side: things may be narrower than the room they have."""
+    if points[0][1] == points[1][1]:
+        points[0] = (shape.places[a][0] + shape.inner[a].width + _cards(shape.inner[a]), points[0][1])
+    if points[-1][1] == points[-2][1]:
+        points[-1] = (shape.places[b][0] + shape.inner[b].width + _cards(shape.inner[b]), points[-1][1])
+    return points
+
+
 def _cards(thing: _Shape) -> float:
     return 2 * _CARDS if thing.node is not None and thing.node.times > 1 else 0.0
 
@@ -243,6 +258,7 @@ def _drawn(reader: Reader, shape: _Shape, x: float, y: float, frame: bool = True
         if across is not None:
             out.append(f'<circle cx="{x + across:.1f}" cy="{y + down:.1f}" r="2.2" fill="#59636f"/>')
     out += [_edge(way, x, y) for way in shape.ways]
+    out += [f'<circle cx="{x + a:.1f}" cy="{y + b:.1f}" r="2.4" fill="#59636f"/>' for a, b in shape.dots]
     out += [_text(x + w.place[0], y + w.place[1], escape(w.text), 9, mono=True, middle=True) for w in shape.ways]
     for thing, (left, top) in zip(shape.inner, shape.places, strict=True):
         if thing.node is not None and thing.node.inner is not None:
@@ -329,7 +345,9 @@ def _tip(reader: Reader, node: Node) -> str:
 def _edge(way: _Way, x: float, y: float) -> str:
     points = [(a + x, b + y) for a, b in way.points]
     path = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
-    for (a, b), (c, d) in itertools.pairwise(points):
+    if way.square:
+        path += _corners(points)
+    for (a, b), (c, d) in itertools.pairwise(points) if not way.square else ():
         middle = (b + d) / 2
         path += (
             f" L{c:.1f} {d:.1f}" if abs(a - c) < 0.5 else f" C{a:.1f} {middle:.1f} {c:.1f} {middle:.1f} {c:.1f} {d:.1f}"
@@ -338,6 +356,19 @@ def _edge(way: _Way, x: float, y: float) -> str:
     width = 1.2 if way.count == 1 else 2.2
     dash = ' stroke-dasharray="5 3"' if way.side else ""
     return f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{width}"{dash} marker-end="url(#arrow)"/>'
+
+
+def _corners(points: Sequence[tuple[float, float]]) -> str:
+    """Straight lines with round corners."""
+    out = ""
+    for before, (x, y), after in zip(points, points[1:], points[2:], strict=False):
+        ends: list[str] = []
+        for a, b in (before, after):
+            length = max(abs(a - x) + abs(b - y), 1e-9)
+            r = min(6.0, length / 2) / length
+            ends.append(f"{x + (a - x) * r:.1f} {y + (b - y) * r:.1f}")
+        out += f" L{ends[0]} Q{x:.1f} {y:.1f} {ends[1]}"
+    return f"{out} L{points[-1][0]:.1f} {points[-1][1]:.1f}"
 
 
 def _text(
