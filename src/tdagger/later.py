@@ -26,6 +26,7 @@ LATER = {
     "program_axes": "tdagger.program.whole:axes_of",
     "program_unbatched": "tdagger.program.whole:unbatched",
     "program_resized": "tdagger.program.whole:resized",
+    "paired": "tdagger.transform.diff.layouts:paired",
     "diff": "tdagger.comparison:diff",
     "save": "tdagger.file.store:save",
     "load": "tdagger.file.store:load",

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from tdagger.composite import Composite
+from tdagger.later import later
 from tdagger.network import Network
 from tdagger.op import Value
 from tdagger.ops.source import Const, Parameter
@@ -13,8 +14,9 @@ from tdagger.view.expressions import expression
 from tdagger.view.fold.align import merged, state_of
 from tdagger.view.fold.blocks import arrange
 from tdagger.view.fold.bodies import INPUT, Bodies, Body, Entry, sort
-from tdagger.view.fold.boxes import Box, Facts, Leaf, tree
+from tdagger.view.fold.boxes import Box, Facts, Leaf, simplified, tree
 from tdagger.view.fold.differences import differences
+from tdagger.view.fold.homes import homes
 from tdagger.view.fold.repeats import moved
 from tdagger.view.fold.wires import End, Port, Wires
 from tdagger.view.tables import Side, Tables
@@ -85,8 +87,12 @@ class Part:
 
 
 def _tree(networks: Sequence[Network], facts: Sequence[Facts]) -> Box:
-    trees = [tree(network, own, k) for k, (network, own) in enumerate(zip(networks, facts, strict=True))]
-    return trees[0] if len(trees) == 1 else merged(*trees)
+    if len(networks) == 1:
+        return simplified(tree(networks[0], facts[0]))
+    pairs = later("paired")(*networks)
+    (a, b), (facts_a, facts_b) = networks, facts
+    own, other = homes(a, b, facts_a, facts_b, pairs.a_of)
+    return simplified(merged(tree(a, facts_a, 0, *own), tree(b, facts_b, 1, *other), pairs))
 
 
 def _trained(network: Network) -> set[Value]:
@@ -173,6 +179,8 @@ class _Written:
             state = state_of(item)
             if state != "same":
                 found["state"] = state
+            if isinstance(item, Leaf) and item.moves:
+                found["moves"] = True
             if item.changes:
                 found["changes"] = item.changes
         return found
