@@ -469,7 +469,8 @@ def test_what_skips_boxes_goes_beside_them(opened, across):
       const boxes = [...document.querySelectorAll('.box .body')].map((one) => one.getBoundingClientRect());
       const inside = (p, b) => p.x > b.left + 2 && p.x < b.right - 2 && p.y > b.top + 2 && p.y < b.bottom - 2;
       const lines = [...document.querySelectorAll('.edge path')];
-      const at = (line, i) => line.getPointAtLength((line.getTotalLength() * i) / 199).matrixTransform(line.getScreenCTM());
+      const part = (line, i) => line.getPointAtLength((line.getTotalLength() * i) / 199);
+      const at = (line, i) => part(line, i).matrixTransform(line.getScreenCTM());
       const points = (line) => Array.from({ length: 200 }, (_, i) => at(line, i));
       return [lines.length, lines.filter((line) => points(line).some((p) => boxes.some((b) => inside(p, b)))).length,
         document.querySelectorAll('.edge circle').length];

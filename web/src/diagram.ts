@@ -169,13 +169,13 @@ export class Diagram {
     const { value, partial } = measure.of(item, side);
     const heat = this.heat(item);
     const says = value === null ? "not counted" : `${partial ? "at least " : ""}${measure.show(value)} ${metric?.name ?? measure.name}`;
-    const state = item.state === "same" ? "" : item.state === "a" ? "only in A" : item.state === "b" ? "only in B" : "changed";
+    const state = item.raw.moves ? `for the layout of ${item.state.toUpperCase()}` : item.state === "same" ? "" : item.state === "a" ? "only in A" : item.state === "b" ? "only in B" : "changed";
     const label = [item.title, item.subtitle, item.count > 1 ? `${item.count} times` : "", item.block ? `block of ${item.block.items.length}` : "op", says, state].filter((part) => part).join(", ");
     const counted = measure.id === "flops" || metric ? value : 0;
     return {
       heat: counted === null ? null : heat === null ? null : this.most && metric ? Math.sqrt(heat / this.most) : 0,
       less: (value ?? 0) < 0,
-      classes: [metric ? "heated" : "", (value ?? 0) < 0 ? "less" : "", item.state === "same" ? "" : `st-${item.state}`, store.model.compared && item.state === "same" ? "equal" : ""].filter((part) => part).join(" "),
+      classes: [metric ? "heated" : "", (value ?? 0) < 0 ? "less" : "", item.state === "same" ? "" : `st-${item.state}`, item.raw.moves ? "moves" : "", store.model.compared && item.state === "same" ? "equal" : ""].filter((part) => part).join(" "),
       label,
     };
   }

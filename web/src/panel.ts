@@ -111,7 +111,7 @@ export class Panel {
   private state(item: Item): HTMLElement | null {
     if (!this.store.model.compared || item.state === "same") return null;
     const names = this.store.model.data.networks.map((network) => network.name);
-    const text = item.state === "a" ? `Only in A, ${names[0]}` : item.state === "b" ? `Only in B, ${names[1]}` : "Changed from A to B";
+    const text = item.raw.moves ? `For the layout of ${names[item.state === "a" ? 0 : 1]}: it only moves entries` : item.state === "a" ? `Only in A, ${names[0]}` : item.state === "b" ? `Only in B, ${names[1]}` : "Changed from A to B";
     return h("div", { class: `state st-${item.state}` }, h("strong", {}, text),
       item.raw.changes?.length ? h("ul", {}, item.raw.changes.map((line) => h("li", {}, line))) : null);
   }

@@ -126,6 +126,7 @@ export interface RawItem extends Partial<OpFields> {
   differs?: { from: number; what: string[] };
   state?: State;
   changes?: string[];
+  moves?: boolean; // of one network alone: it only brings a value to the layout of its own
   runs?: number; // of a block: the symbol of how often it is run
   reads?: number[];
   writes?: [number, string][];

@@ -30,11 +30,13 @@ _Order = tuple[int, ...]
 class Paired(NamedTuple):
     """``a_of`` has of values of B those of A; ``same`` are those of B that are the same but for the layout.
 
-    ``carry`` are the values of both that only bring others to a layout.
+    ``turned`` are those that take other axes than their partners do. ``carry`` are the values of both that only bring
+    others to a layout.
     """
 
     a_of: Mapping[Value, Value]
     same: frozenset[Value]
+    turned: frozenset[Value]
     carry: frozenset[Value]
 
 
@@ -56,8 +58,9 @@ def paired(a: Any, b: Any) -> Paired:
         classes = _Loose(exact, {**one.carried, **other.carried})
         aligner = Aligner(one, other, likely_results(a.graph, b.graph), classes, leaves)
         a_of = aligner.align().a_of
-        same = _Orders(one, other, a_of, leaves).same()
-    return Paired(a_of, frozenset(same), frozenset({*one.carried, *other.carried}))
+        orders = _Orders(one, other, a_of, leaves)
+        same = orders.same()
+    return Paired(a_of, frozenset(same), frozenset(orders.turned), frozenset({*one.carried, *other.carried}))
 
 
 def _sizes(value: Value) -> tuple[tuple[int, ...], ...]:
@@ -126,6 +129,7 @@ class _Orders:
         self.of_a, self.stirred_a = _orders(a.graph, self.carried_a)
         self.of_b, self.stirred_b = _orders(b.graph, self.carried_b)
         self.known: dict[Value, _Order] = {}
+        self.turned: set[Value] = set()
 
     def same(self) -> set[Value]:
         """The values of B that are those of A, with the same attributes, in some order of axes."""
@@ -179,7 +183,11 @@ class _Orders:
         straight = len(result_types(b)) == 1 and order == tuple(range(len(order)))
         if _rounded(key_of(a.op)) == _rounded(key_of(b.op)) and (straight or _by_entry(b)):
             return order
-        return order if _same_axes(a.op, b.op, order) else None
+        if _same_axes(a.op, b.op, order):
+            return order
+        if not straight:
+            self.turned.add(b)
+        return None
 
     def _goes_with(self, x: Value, y: Value) -> bool:
         if isinstance(x.op, Const) or isinstance(y.op, Const):

@@ -37,6 +37,8 @@ class Pairs(Protocol):
     @property
     def same(self) -> frozenset[Value]: ...
     @property
+    def turned(self) -> frozenset[Value]: ...
+    @property
     def carry(self) -> frozenset[Value]: ...
 
 
@@ -53,7 +55,7 @@ class _Merge:
 
     def boxes(self, a: Box, b: Box) -> Box:
         new = Box(a.name, a.kind or b.kind, a.is_module, a.call)
-        new.changes = [f"class: {a.kind or 'none'} -> {b.kind or 'none'}"] if a.kind != b.kind else []
+        new.changes = [f"class: {a.kind} -> {b.kind}"] if a.kind and b.kind and a.kind != b.kind else []
         pairs = self._pairs(a.items, b.items)
         left, right = 0, 0
         for i, j in [*pairs, (len(a.items), len(b.items))]:
@@ -71,6 +73,8 @@ class _Merge:
             leaf = Leaf(a.values[0], b.values[1])
             leaf.name, leaf.kind = a.name, a.kind
             leaf.changes = [] if b.value in self.pairs.same else changes(a.value, b.value)
+            if not leaf.changes and b.value in self.pairs.turned:
+                leaf.changes = ["it takes its argument with the axes in another order"]
             return leaf
         return self.boxes(_boxed(a), _boxed(b))
 

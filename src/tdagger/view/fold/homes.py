@@ -6,6 +6,7 @@ stays in its own, or, where most modules have other names, goes with what takes 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -26,11 +27,23 @@ def homes(a: Network, b: Network, facts_a: Facts, facts_b: Facts, a_of: Mapping[
     own, other = module_places(a, facts_a.shown), module_places(b, facts_b.shown)
     pairs = [(a_of[v], v) for v in facts_b.shown if a_of.get(v) in own]
     agree = sum([own[x] == other[y] for x, y in pairs])
+    modules_a, modules_b = _classes(a), _classes(b)
     if 2 * agree >= len(pairs):
-        return Home(own, a.modules), Home({**other, **{y: own[x] for x, y in pairs}}, b.modules)
+        return Home(own, modules_a), Home({**other, **{y: own[x] for x, y in pairs}}, modules_b)
     if len({*own.values()}) >= len({*other.values()}):
-        return Home(own, a.modules), Home(_moved(facts_b, {y: own[x] for x, y in pairs}), a.modules)
-    return Home(_moved(facts_a, {x: other[y] for x, y in pairs}), b.modules), Home(other, b.modules)
+        return Home(own, modules_a), Home(_moved(facts_b, {y: own[x] for x, y in pairs}), modules_a)
+    return Home(_moved(facts_a, {x: other[y] for x, y in pairs}), modules_b), Home(other, modules_b)
+
+
+def _classes(network: Network) -> Mapping[str, str]:
+    """The class of each module; none of a file that says only names, from which the importer made classes."""
+    made = [
+        kind.lower()
+        == re.sub(r"[^a-z0-9]", "", next((n for n in reversed(path.split(".")) if not n.isdecimal()), "").lower())
+        for path, kind in network.modules.items()
+        if path and kind
+    ]
+    return {"": network.modules.get("", "")} if made and all(made) else network.modules
 
 
 def _moved(facts: Facts, places: Places) -> Places:

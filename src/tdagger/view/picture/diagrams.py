@@ -105,6 +105,7 @@ def _lines(reader: Reader, node: Node) -> list[str]:
     told = words(reader, node)
     times = f" × {node.times}" if node.times > 1 else ""
     state = {"a": "only in A", "b": "only in B", "changed": "changed"}.get(node.state, "")
+    state = f"layout of {node.state.upper()}" if node.item.get("moves") else state
     below = "  ".join(filter(None, [told.detail, told.cost, state]))
     return [told.name + times, *([below] if below else [])]
 

@@ -95,7 +95,7 @@ def _block(reader: Reader, item: Mapping[str, Any]) -> str:
 
 def _hue(reader: Reader, node: Node) -> str:
     if len(reader.document["networks"]) == 2:
-        return node.state
+        return "same" if node.item.get("moves") else node.state
     op = reader.op_name(node.item) if "op" in node.item else ""
     for text in (op, node.kind.lower(), node.name.lower()) if not op else (op,):
         found = [sort for sort, parts in _SORTS.items() if any(part in text for part in parts)]
