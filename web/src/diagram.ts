@@ -11,6 +11,8 @@ const KINDS: [string, string][] = [
   ["activation", "activation"], ["pool", "pool, resize"], ["index", "index, source"], ["elementwise", "elementwise"], ["move", "moves only"], ["external", "external"],
 ];
 
+const READABLE = 0.5; // the smallest zoom of the first picture for which boxes stay open
+
 export class Diagram {
   readonly element = h("div", { class: "canvas" });
   readonly legend = h("div", { class: "legend" });
@@ -113,6 +115,10 @@ export class Diagram {
         return value ? `${partial ? "≥ " : ""}${measure.show(value)}` : "";
       },
     }, fitting ? this.viewport.free : null);
+    if (!this.placed && this.fewer(root)) {
+      await this.arrange(selected);
+      return;
+    }
     if (run !== this.run) return; // something was opened meanwhile: that picture is on its way
     const before = anchor && this.scene.find(String(anchor.id));
     this.scene.root = root;
@@ -139,6 +145,17 @@ export class Diagram {
     this.explain();
     this.done();
     if (selected) this.bring();
+  }
+
+  /** Closes the innermost boxes of the first picture if it would be too small to be read; whether there were any. */
+  private fewer(root: Box): boolean {
+    const { store, viewport } = this;
+    const { w, h: high } = viewport.free;
+    if (!store.guessed || Math.min(w / root.w, high / root.h) >= READABLE || !store.open.size) return false;
+    const open = [...store.open].map((id) => store.model.items[id]);
+    const deepest = Math.max(...open.map((item) => item.depth));
+    for (const item of open) if (item.depth === deepest) store.open.delete(item.id);
+    return true;
   }
 
   private heat(item: Item): number | null {

@@ -1,4 +1,5 @@
 // The tree of boxes, opened as it is looked at: what a body holds stands in the JSON once, and is an `Item` wherever somebody opened it.
+import { plain } from "./dom";
 import type { Body, Data, Flow, OpFields, OpKind, RawItem, State } from "./schema";
 
 export interface Item {
@@ -99,7 +100,7 @@ export class Model {
       block,
       path: parent ? (parent.path ? `${parent.path}.${index}` : String(index)) : "",
       depth: parent ? parent.depth + 1 : 0,
-      title: raw.name ?? op?.op ?? raw.kind ?? "block",
+      title: plain(raw.name ?? op?.op ?? raw.kind ?? "block"),
       subtitle: raw.writes ? this.says(raw) : op ? [raw.name ? op.op : "", ...attributes.map(([name, value]) => `${name} ${value}`)].filter((part) => part).join(", ") : raw.kind && raw.kind !== raw.name ? raw.kind : "",
       count: raw.times ?? 1,
       kind: kindOf(raw, op),

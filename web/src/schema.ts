@@ -18,6 +18,7 @@ export interface Data {
   bodies: Body[];
   root: number;
   open?: number[][];
+  asked?: boolean; // somebody asked for these to be open
   notices?: string[]; // what the reader should know, such as what could not be found out
 }
 

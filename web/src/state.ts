@@ -22,6 +22,7 @@ export class Store {
   sized = false;
   tab = "";
   across = false;
+  guessed = false; // what is open is nobody's wish
   private listeners: ((changes: Set<Change>) => void)[] = [];
   private pending = new Set<Change>();
 

@@ -73,7 +73,8 @@ class View:
     @cached_property
     def document(self) -> dict[str, Any]:
         """The JSON as Python data."""
-        return self._made()
+        asked = bool(self._open) or self._depth is not None
+        return self._made() | ({"asked": True} if asked else {})
 
     def _made(self) -> dict[str, Any]:
         return document(self.networks, self._wanted, self._opened)
