@@ -13,6 +13,8 @@ from torch import nn
 import tdagger as td
 from tdagger.errors import AttributeValueError
 from tdagger.ops.external import External, Slot
+from tdagger.view.document import Measure
+from tdagger.view.views import View
 from tests.graphs import graphs
 from tests.networks import NETWORKS
 from tests.view.opened import check, evaluated, flops_at, live, opened, totals
@@ -273,3 +275,13 @@ def test_what_is_not_counted_is_marked() -> None:
     assert [i["cost"] is None for i in items] == [True, False]
     assert document["networks"][0]["partial"] == {"f:strange": 1}
     assert "not counted" in dag.view().to_svg()
+
+
+def test_measures_stand_beside_ops() -> None:
+    dag = td.from_torch(Residual(), torch.rand(2, 8))
+    (linear,) = [v for v in dag.graph.values if v.op.name == "linear"]
+    document = View([dag], measures=[Measure("SQNR", "dB", "low", {linear: 41.5})]).document
+    (told,) = document["networks"][0]["measures"]
+    ops = [document["ops"][op.item["op"]]["op"] for op in opened(document)]
+    assert {op: n for op, n in zip(ops, told["each"], strict=True) if n is not None} == {"linear": 41.5}
+    assert "measures" not in dag.view().document["networks"][0]

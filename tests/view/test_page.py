@@ -280,6 +280,26 @@ def test_heat_colours_by_every_measure(opened):
     )
 
 
+def test_measures_of_ops_are_colours_and_a_box_has_the_worst(opened):
+    data = documents.small()
+    (net,) = data["networks"]
+    count = data["bodies"][data["root"]]["ops"]
+    each = [None, *[50.0 + i % 5 for i in range(count - 1)]]
+    each[7] = 12.5  # in the first of the layers
+    net["measures"] = [
+        {"name": "SQNR", "unit": "dB", "worst": "low", "each": each},
+        {"name": "clipped", "unit": "", "worst": "high", "each": [n and n / 1000 for n in each]},
+    ]
+    page = opened(data).page
+    page.locator("#heat").select_option("measure-SQNR")
+    page.wait_for_selector(".box.heated")
+    layers = page.locator('.box[data-path="1"]')
+    assert "12.5 dB" in layers.text_content()
+    assert layers.evaluate("one => one.style.getPropertyValue('--heat')") == "100.0%"
+    page.locator("#heat").select_option("measure-clipped")
+    wait(page, "() => document.querySelector('.box[data-path=\"1\"]').textContent.includes('5.40 %')")
+
+
 def test_comparing_two_networks(opened):
     view = opened(documents.compared())
     page = view.page

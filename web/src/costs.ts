@@ -1,7 +1,7 @@
 // Numbers of items at the sizes of the sliders. Sums over a body are made once for all places where it stands.
 import { duration, quantity } from "./numbers";
 import type { Item, Model } from "./model";
-import type { Body, Network, RawItem, Timing } from "./schema";
+import type { Body, Measured, Network, RawItem, Timing } from "./schema";
 
 /** `value` null: not counted. `partial`: what is not counted is missing in it, so it is a lower bound. */
 export interface Amount {
@@ -283,6 +283,21 @@ export interface Metric {
   show(value: number): string;
   additive: boolean; // what is in a box adds up to it
   difference?: boolean; // of two networks
+  low?: boolean; // the lowest is the worst, and the hottest
+}
+
+/** The worst of a measure in an item; its heat is how far that is from the best of all. */
+function worst(model: Model, measure: Measured): Metric {
+  const share = (x: number) => `${(100 * x).toPrecision(3)} %`;
+  return {
+    id: `measure-${measure.name}`, name: measure.name, additive: false, low: measure.worst === "low",
+    show: (x) => (measure.unit ? `${x.toPrecision(3)} ${measure.unit}` : share(x)),
+    of: (item) => {
+      const { op, ops } = model.range(item);
+      const found = measure.each.slice(op, op + ops).filter((one) => one !== null);
+      return { value: found.length ? found.reduce((a, b) => (measure.worst === "high" ? Math.max(a, b) : Math.min(a, b))) : null, partial: false };
+    },
+  };
 }
 
 const both = (a: Amount, b: Amount, join: (x: number, y: number) => number): Amount => ({
@@ -313,7 +328,7 @@ export function metrics(model: Model, costs: Costs): Metric[] {
       of: (item, side) => both(column("flops")(item, side), traffic(moved)(item, side), (x, y) => (y ? x / y : 0)),
     },
   ];
-  const found = all.filter((metric): metric is Metric => !!metric);
+  const found = [...all.filter((metric): metric is Metric => !!metric), ...(model.data.networks[0]?.measures ?? []).map((measure) => worst(model, measure))];
   const differences = found.filter((metric) => metric.additive).map((metric): Metric => ({
     id: `difference-${metric.id}`, name: `${metric.name}, B − A`, additive: true, difference: true,
     show: (x) => `${x > 0 ? "+" : x < 0 ? "−" : ""}${metric.show(Math.abs(x))}`,

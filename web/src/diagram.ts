@@ -162,6 +162,7 @@ export class Diagram {
     const metric = this.store.metric();
     if (!metric) return 0;
     const { value } = metric.of(item, item.state === "b" ? 1 : 0);
+    if (metric.low) return value === null ? null : Math.max(0, 60 - value); // decibels: 60 and more are as good as equal
     return value === null ? null : Math.abs(value);
   }
 
@@ -202,7 +203,7 @@ export class Diagram {
     const metric = store.metric();
     const states = store.model.compared ? ["a", "b", "changed"].map((state) => h("li", {}, h("span", { class: `swatch st-${state}` }), state === "changed" ? "changed" : `only in ${state.toUpperCase()}`)) : [];
     if (metric) {
-      replace(element, h("ul", {}, states, h("li", {}, h("span", { class: `ramp${metric.difference ? " two" : ""}` }), metric.difference ? `${metric.name}: ${metric.show(-this.most)} to ${metric.show(this.most)}` : `${metric.name}: none to ${metric.show(this.most)}`), h("li", {}, h("span", { class: "swatch none" }), "not counted")));
+      replace(element, h("ul", {}, states, h("li", {}, h("span", { class: `ramp${metric.difference ? " two" : ""}` }), metric.difference ? `${metric.name}: ${metric.show(-this.most)} to ${metric.show(this.most)}` : metric.low ? `${metric.name}: ${metric.show(60)} and more to ${metric.show(60 - this.most)}` : `${metric.name}: none to ${metric.show(this.most)}`), h("li", {}, h("span", { class: "swatch none" }), "not counted")));
       return;
     }
     const seen = new Set(this.scene.all().map((box) => box.item?.kind));

@@ -171,7 +171,7 @@ export class Panel {
 
   private network(): HTMLElement {
     return h("div", {}, this.store.model.data.networks.map((network: Network, i) =>
-      section(this.store.model.compared ? `${i ? "B" : "A"}: ${network.name}` : this.store.costs.home ? "Network" : "Network at its own sizes",
+      section(this.store.model.compared ? `${i ? "B" : "A"}: ${network.name}` : this.store.costs.home ? "Network" : "Network, as it is",
         facts([["source", network.source ?? null], ...Object.entries(network.totals).map(([name, value]): [string, Content] => [name.replaceAll("_", " "), h("span", { title: exact(value) }, quantity(value, name.endsWith("bytes") ? "B" : ""))])]),
         this.partial(network))));
   }

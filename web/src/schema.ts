@@ -153,6 +153,14 @@ export interface Memory {
   at: number;
 }
 
+/** A number of every op; of a box the worst of those in it. */
+export interface Measured {
+  name: string;
+  unit: string; // empty: a share
+  worst: "high" | "low";
+  each: (number | null)[];
+}
+
 export interface Network {
   name: string;
   source?: string;
@@ -164,5 +172,6 @@ export interface Network {
   slots?: number[];
   memory?: Memory;
   predicted?: Timing;
+  measures?: Measured[];
   measured?: Timing;
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.cost.report import Cost
@@ -12,6 +12,7 @@ from tdagger.analysis.time.profile import Profile
 from tdagger.analysis.time.timing import Device
 from tdagger.graph import bulk
 from tdagger.network import Network
+from tdagger.op import Value
 from tdagger.view import lists
 from tdagger.view.part import Part
 from tdagger.view.tables import COLUMNS, Side, Tables
@@ -32,6 +33,18 @@ class Viewed(Network, Protocol):
     def cost(self) -> Cost: ...
 
 
+class Measure(NamedTuple):
+    """A number for some ops that somebody found: its name, its unit ("" for a share), and which end is the worst.
+
+    ``each`` has the number of each op, a value of the network.
+    """
+
+    name: str
+    unit: str
+    worst: Literal["high", "low"]
+    each: Mapping[Value, float]
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What a view has besides structure and costs."""
@@ -40,6 +53,7 @@ class Wanted:
     profiles: Sequence[Profile | None] = ()
     histograms: bool = False
     formulas: bool = True
+    measures: Sequence[Measure] = ()
 
 
 def document(networks: Sequence[Viewed], wanted: Wanted, opened: Opened) -> dict[str, Any]:
@@ -98,4 +112,9 @@ def _network(part: Part, k: int, weights: Weights, wanted: Wanted) -> dict[str, 
     profile = wanted.profiles[k] if k < len(wanted.profiles) else None
     if profile is not None:
         found["measured"] = lists.measured(part, k, profile)
+    if wanted.measures:
+        found["measures"] = [
+            {"name": m.name, "unit": m.unit, "worst": m.worst, "each": lists.found(part, k, m.each)}
+            for m in wanted.measures
+        ]
     return found

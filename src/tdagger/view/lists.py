@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,6 +55,12 @@ def each(part: Part, k: int, seconds: Mapping[Value, float]) -> list[float | Non
     """Seconds of every op of the opened tree; None of those that network ``k`` doesn't have."""
     values = [leaf.values[k] for leaf in part.leaves]
     return [None if value is None else float(f"{seconds.get(value, 0.0):.4g}") for value in values]
+
+
+def found(part: Part, k: int, numbers: Mapping[Value, float]) -> list[float | None]:
+    """A number of every op of the opened tree; None where there is none, or it isn't finite."""
+    each = [None if leaf.values[k] is None else numbers.get(leaf.values[k]) for leaf in part.leaves]  # type: ignore[arg-type]
+    return [float(f"{n:.4g}") if n is not None and math.isfinite(n) else None for n in each]
 
 
 def predicted(part: Part, k: int, device: Device) -> dict[str, Any]:
