@@ -1,7 +1,9 @@
 """Two networks as one: what is the same, what changed, what only one has."""
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -68,8 +70,64 @@ def test_an_optimised_network_against_the_original() -> None:
     dag = _net()
     document = _both_are_exact(dag, dag.optimize())
     states = _states(document)
-    assert set(states.values()) >= {"a", "changed"}
-    assert states["fc"] == "same"
+    assert {n for n, state in states.items() if state == "a"} == {"bn1", "bn2"}
+    assert {states[n] for n in ("conv1", "conv2", "fc")} == {"same"}
+
+
+def _last(dag: td.TensorDAG) -> td.TensorDAG:
+    """The network with channels last, without modules: what a file of another format gives."""
+    return replace(dag, graph=last(dag.graph), origins={}, modules={})
+
+
+def last(graph: td.Graph) -> td.Graph:
+    """A graph whose pictures have channels last: every op that needs them first is between two permutes."""
+    new: dict[Any, Any] = {}
+    for value in graph.values:
+        args = [new[a] for a in value.args]
+        four = [value.type, *[a.type for a in value.args]]
+        if value.args and value.op.name not in ("relu", "input", "parameter") and any(t.rank == 4 for t in four):
+            data = [
+                td.permute(x, (0, 3, 1, 2)) if a.type.rank == 4 and x.type != a.type else x
+                for a, x in zip(value.args, args, strict=True)
+            ]
+            made = value.op(*data)
+            new[value] = td.permute(made, (0, 2, 3, 1)) if value.type.rank == 4 else made
+        else:
+            new[value] = value.op(*args)
+    return td.Graph(graph.inputs, {n: new[v] for n, v in graph.outputs.items()})
+
+
+def test_a_network_in_another_layout_is_the_same_but_for_permutes() -> None:
+    dag = _net()
+    a = dag.run(np.ones((1, 3, 16, 16), "f"))
+    other = _last(dag)
+    assert np.allclose(a, other.run(np.ones((1, 3, 16, 16), "f")), atol=1e-6)
+    assert len([v for v in other.graph.values if v.op.name == "permute"]) > 6
+    for document in (_both_are_exact(dag, other), _both_are_exact(other, dag)):
+        items = [o.item for o in opened(document) if "op" in o.item]
+        told = {(i.get("state", "same"), i.get("moves", False)) for i in items}
+        assert told <= {("same", False), ("a", True), ("b", True)}
+        assert ("same", False) in told
+        named = {o.path.rpartition(".")[0] or o.path for o in opened(document)}
+        assert {"conv1", "bn2", "fc"} <= named  # in the modules of the one that has some
+
+
+def test_another_axis_in_another_layout_is_a_change() -> None:
+    """Sizes of axes may be equal: what is reduced is told by the order of the axes."""
+
+    def first(x: td.Value, axis: int) -> td.Value:
+        return td.reduce(td.exp(x), kind="sum", axes=(axis,))
+
+    def other(x: td.Value) -> td.Value:
+        return td.reduce(td.permute(td.exp(x), (0, 2, 1)), kind="sum", axes=(1,))
+
+    b = td.network(other, {"x": (2, 4, 4)})
+    states = []
+    for axis in (1, 2):
+        document = td.network(lambda x, axis=axis: first(x, axis), {"x": (2, 4, 4)}).view(b).document
+        (item,) = [o.item for o in opened(document) if document["ops"][o.item["op"]]["op"] in ("reduce", "sum")]
+        states.append(item.get("state", "same"))
+    assert states == ["changed", "same"]
 
 
 def test_a_pruned_network_against_the_original() -> None:

@@ -13,9 +13,11 @@ from torch import nn
 import tdagger as td
 from tdagger.errors import AttributeValueError
 from tdagger.ops.external import External, Slot
+from tdagger.view.document import Measure
+from tdagger.view.views import View
 from tests.graphs import graphs
 from tests.networks import NETWORKS
-from tests.view.opened import check, flops_at, live, opened, totals
+from tests.view.opened import check, evaluated, flops_at, live, opened, totals
 
 #: A few of all; ``slow`` takes the rest.
 SMALL = ["LSTM", "LlamaForCausalLM"]
@@ -194,6 +196,40 @@ def test_formulas_hold_at_other_sizes() -> None:
         assert flops_at(document, sizes) == f(**sizes)
 
 
+class Attends(torch.nn.Module):
+    """Attention, a recurrent network, an expression written out: each has multiply-adds and costly functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = torch.nn.LSTM(8, 8, batch_first=True)
+        self.out = torch.nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, _ = self.lstm(x)
+        y = torch.nn.functional.scaled_dot_product_attention(y, y, y)
+        return torch.einsum("bsd,btd->bst", torch.tanh(self.out(y)), y).softmax(-1)
+
+
+def test_every_cost_has_a_formula_that_holds() -> None:
+    dag = td.from_torch(Attends().eval(), torch.rand(2, 6, 8))
+    document = dag.view().document
+    columns = document["cost_columns"]
+    for sizes in ({"b": 3}, {"b": 5}):
+        cost = dag.resize(**sizes).cost()
+        wanted = {
+            "flops": cost.total_flops, "macs": cost.macs, "attention_flops": cost.attention_flops,
+            "transcendental": cost.transcendental, "reads": cost.reads, "writes": cost.writes,
+        }  # fmt: skip
+        found = dict.fromkeys(columns, 0)
+        for op in opened(document):
+            for column, formula in zip(columns, document["costs"][op.item["cost"]], strict=True):
+                number = evaluated(document, formula, sizes)
+                assert number is not None, (op.path, column)
+                found[column] += number
+        assert found == wanted
+    assert min(wanted.values()) > 0
+
+
 def test_without_formulas_numbers_are_the_same() -> None:
     dag = td.from_torch(Conv(2), torch.rand(1, 4, 16, 16))
     document = dag.view(formulas=False).document
@@ -239,3 +275,13 @@ def test_what_is_not_counted_is_marked() -> None:
     assert [i["cost"] is None for i in items] == [True, False]
     assert document["networks"][0]["partial"] == {"f:strange": 1}
     assert "not counted" in dag.view().to_svg()
+
+
+def test_measures_stand_beside_ops() -> None:
+    dag = td.from_torch(Residual(), torch.rand(2, 8))
+    (linear,) = [v for v in dag.graph.values if v.op.name == "linear"]
+    document = View([dag], measures=[Measure("SQNR", "dB", "low", {linear: 41.5})]).document
+    (told,) = document["networks"][0]["measures"]
+    ops = [document["ops"][op.item["op"]]["op"] for op in opened(document)]
+    assert {op: n for op, n in zip(ops, told["each"], strict=True) if n is not None} == {"linear": 41.5}
+    assert "measures" not in dag.view().document["networks"][0]

@@ -14,6 +14,7 @@ import pytest
 
 import tdagger as td
 from tests.view import documents
+from tests.view.test_program import branching
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
@@ -279,6 +280,26 @@ def test_heat_colours_by_every_measure(opened):
     )
 
 
+def test_measures_of_ops_are_colours_and_a_box_has_the_worst(opened):
+    data = documents.small()
+    (net,) = data["networks"]
+    count = data["bodies"][data["root"]]["ops"]
+    each = [None, *[50.0 + i % 5 for i in range(count - 1)]]
+    each[7] = 12.5  # in the first of the layers
+    net["measures"] = [
+        {"name": "SQNR", "unit": "dB", "worst": "low", "each": each},
+        {"name": "clipped", "unit": "", "worst": "high", "each": [n and n / 1000 for n in each]},
+    ]
+    page = opened(data).page
+    page.locator("#heat").select_option("measure-SQNR")
+    page.wait_for_selector(".box.heated")
+    layers = page.locator('.box[data-path="1"]')
+    assert "12.5 dB" in layers.text_content()
+    assert layers.evaluate("one => one.style.getPropertyValue('--heat')") == "100.0%"
+    page.locator("#heat").select_option("measure-clipped")
+    wait(page, "() => document.querySelector('.box[data-path=\"1\"]').textContent.includes('5.40 %')")
+
+
 def test_comparing_two_networks(opened):
     view = opened(documents.compared())
     page = view.page
@@ -297,6 +318,34 @@ def test_comparing_two_networks(opened):
     row = page.locator(".panel tbody tr", has_text="FLOPs").first.inner_text().split("\t")
     assert row == ["FLOPs", "262 kFLOPs", "524 kFLOPs"]
     assert "+262 kFLOPs" in page.locator('.box[data-path="0.1"]').text_content()
+
+
+def test_a_program_is_blocks_with_control_flow_between_them(opened):
+    view = opened(branching().view(depth=0).document)
+    page = view.page
+    assert titles(page) == ["begin", "loop", "body", "then", "otherwise", "after", "done"]
+    flow = page.locator(".edge.flow text").evaluate_all("all => all.map(one => one.lastChild.textContent)")
+    assert {"if again: n, k, y", "else: y", "return: y", "goto: n, k, out"} <= set(flow)
+    assert page.locator(".end text").all_text_contents() == ["x, n", "return y"]
+    assert "k ← 0, y ← x" in view.box("0").text_content()
+    view.box("2").click()
+    page.wait_for_selector('.box[data-path="2.0"]')
+    panel = page.locator(".panel").inner_text()
+    assert "if again_2: then" in panel
+    assert "else: otherwise" in panel
+    page.locator("#fit").click()
+    view.box("3").click()
+    page.wait_for_selector('.box[data-path="3.0"]')
+    assert page.locator(".end text").all_text_contents().count("out") == 1  # what it writes, by the slot's name
+    page.locator("#tab-sizes").click()
+    runs = page.locator(".slider", has_text="runs of then").locator("input[type=number]")
+    runs.fill("0")
+    runs.press("Enter")
+    assert page.locator(".sums").inner_text().startswith("68 FLOPs")
+    runs.fill("10")
+    runs.press("Enter")
+    assert page.locator(".sums").inner_text().startswith("708 FLOPs")
+    assert "640 FLOPs" in view.box("3").locator("title").first.text_content()
 
 
 def test_names_are_text_never_markup(opened):
@@ -416,6 +465,40 @@ def test_a_long_chain_stands_in_columns(opened):
     view.box("1").click()
     page.wait_for_selector('.box[data-path="1.0"]')
     assert view.box("1").bounding_box()["y"] == pytest.approx(places[1]["y"], abs=2)
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_what_skips_boxes_goes_beside_them(opened, across):
+    """Each of several in a row feeds all that follow: no line goes over a box."""
+    data = documents.small()
+    root = data["bodies"][data["root"]]
+    (*_, last) = root["items"]
+    root["items"] += [last] * 6
+    x = root["edges"][0][4]
+    pairs = [(i, j) for i in range(10) for j in range(i + 1, 10)]
+    root["edges"] = [[-1, 0, 0, 0, x], *[[i, 0, j, 0, x] for i, j in pairs], [9, 0, -2, 0, x]]
+    root["ops"] += 6
+    root["slots"] = [root["slots"][0] + 6]
+    (net,) = data["networks"]
+    net["slots"] += [0] * 6
+    net["predicted"]["each"] += [None] * 6
+    page = opened(data, address="#across=1" if across else "").page
+    page.locator("#fit").click()
+    page.wait_for_timeout(300)
+    over = """() => {
+      const boxes = [...document.querySelectorAll('.box .body')].map((one) => one.getBoundingClientRect());
+      const inside = (p, b) => p.x > b.left + 2 && p.x < b.right - 2 && p.y > b.top + 2 && p.y < b.bottom - 2;
+      const lines = [...document.querySelectorAll('.edge path')];
+      const part = (line, i) => line.getPointAtLength((line.getTotalLength() * i) / 199);
+      const at = (line, i) => part(line, i).matrixTransform(line.getScreenCTM());
+      const points = (line) => Array.from({ length: 200 }, (_, i) => at(line, i));
+      return [lines.length, lines.filter((line) => points(line).some((p) => boxes.some((b) => inside(p, b)))).length,
+        document.querySelectorAll('.edge circle').length];
+    }"""
+    lines, crossing, branches = page.evaluate(over)
+    assert lines == len(pairs) + 2
+    assert crossing == 0
+    assert branches == sum(range(1, 8))  # the first's lane has eight ends, the next's seven ...
 
 
 def test_costs_at_other_sizes_are_those_of_the_network(opened):

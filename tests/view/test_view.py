@@ -1,5 +1,6 @@
 """The forms of a view: pictures whose names are text, files by their suffix."""
 
+import itertools
 import json
 import re
 import shutil
@@ -171,6 +172,22 @@ def test_random_structure_has_bounded_screens() -> None:
     assert sum(1 for _ in view.reader.nodes(view.seen())) <= 60
 
 
+def test_what_skips_things_goes_beside_them() -> None:
+    """Each of several in a row feeds all that follow: no line goes over a thing."""
+    count = 9
+    edges = [(i, j) for i in range(count) for j in range(i + 1, count)]
+    sizes = [(60.0 + 20 * (i % 3), 40.0) for i in range(count)]
+    found = layered(sizes, edges)
+    boxes = [(x, y, x + w, y + h) for (x, y), (w, h) in zip(found.places, sizes, strict=True)]
+    assert [j - i > 1 for i, j in edges] == found.lanes
+    for way in found.ways:
+        for (a, b), (c, d) in itertools.pairwise(way):
+            for left, top, right, bottom in boxes:
+                apart = max(a, c) <= left or min(a, c) >= right or max(b, d) <= top or min(b, d) >= bottom
+                assert apart, (way, (left, top, right, bottom))
+    assert all(x < found.size[0] for way in found.ways for x, _ in way)
+
+
 def test_a_long_chain_folds() -> None:
     x = td.input("x", (2, 8))
     y = x
@@ -212,6 +229,10 @@ def test_layers_have_no_overlaps() -> None:
         assert 0 <= a[0] <= a[2] <= found.size[0] + 1e-6
         for b in boxes[:i]:
             assert a[2] <= b[0] + 1e-6 or b[2] <= a[0] + 1e-6 or a[3] <= b[1] + 1e-6 or b[3] <= a[1] + 1e-6
-    for (a, b), way in zip(edges, found.ways, strict=True):
+    for (a, b), way, lane in zip(edges, found.ways, found.lanes, strict=True):
         assert boxes[a][1] < boxes[b][1]
-        assert (way[0][1], way[-1][1]) == (boxes[a][3], boxes[b][1])
+        if lane and way[-1][1] != boxes[b][1]:  # into its side
+            assert way[-1] == (boxes[b][2], pytest.approx(boxes[b][1] + 0.3 * (boxes[b][3] - boxes[b][1])))
+        else:
+            assert way[-1][1] == boxes[b][1]
+        assert lane or way[0][1] == boxes[a][3]

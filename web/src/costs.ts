@@ -1,7 +1,7 @@
 // Numbers of items at the sizes of the sliders. Sums over a body are made once for all places where it stands.
 import { duration, quantity } from "./numbers";
 import type { Item, Model } from "./model";
-import type { Body, Network, Timing } from "./schema";
+import type { Body, Measured, Network, RawItem, Timing } from "./schema";
 
 /** `value` null: not counted. `partial`: what is not counted is missing in it, so it is a lower bound. */
 export interface Amount {
@@ -124,7 +124,7 @@ export class Costs {
       if (raw.state === (side ? "a" : "b")) continue;
       if (raw.body !== undefined) {
         const inner = this.sum(data.bodies[raw.body], side);
-        const times = raw.times ?? 1;
+        const times = (raw.times ?? 1) * this.runs(raw);
         for (let i = 0; i < columns; i++) {
           sum.values[i] += times * inner.values[i];
           sum.unknown[i] |= inner.unknown[i];
@@ -145,6 +145,11 @@ export class Costs {
     return sum;
   }
 
+  /** How often an item is run where it is one of the blocks of a program; else 1. */
+  runs(raw: RawItem): number {
+    return raw.runs === undefined ? 1 : this.symbols[raw.runs];
+  }
+
   /** A column of the costs, of all repetitions of the item. */
   column(item: Item, column: string, side: 0 | 1 = 0): Amount {
     const { data } = this.model;
@@ -154,7 +159,7 @@ export class Costs {
     if (item.block) {
       const sum = this.sum(item.block, side);
       const lacks = sum.partial || !!sum.unknown[i];
-      return { value: lacks && !sum.values[i] ? null : item.count * sum.values[i], partial: lacks };
+      return { value: lacks && !sum.values[i] ? null : item.count * this.runs(item.raw) * sum.values[i], partial: lacks };
     }
     const cost = this.model.fields(item, side).cost;
     if (cost === null || cost === undefined) return { value: null, partial: true };
@@ -250,6 +255,10 @@ export class Costs {
   /** Seconds of all ops of an item. */
   seconds(item: Item, timing: Timing | undefined): Amount {
     if (!timing) return { value: null, partial: true };
+    if (item === this.model.root && this.model.data.program) {
+      const each = this.model.children(item).map((block) => this.seconds(block, timing)).filter(({ value }) => value !== null);
+      return { value: each.reduce((sum, { value }) => sum + (value ?? 0), 0), partial: each.some(({ partial }) => partial) };
+    }
     let known = this.prefixes.get(timing);
     if (!known) {
       const { each } = timing;
@@ -261,8 +270,9 @@ export class Costs {
       this.prefixes.set(timing, known);
     }
     const { op, ops } = this.model.range(item);
+    if (!ops) return ZERO;
     const missing = known.missing[op + ops] - known.missing[op];
-    return missing === ops ? { value: null, partial: true } : { value: known.sums[op + ops] - known.sums[op], partial: missing > 0 };
+    return missing === ops ? { value: null, partial: true } : { value: this.runs(item.raw) * (known.sums[op + ops] - known.sums[op]), partial: missing > 0 };
   }
 }
 
@@ -273,6 +283,21 @@ export interface Metric {
   show(value: number): string;
   additive: boolean; // what is in a box adds up to it
   difference?: boolean; // of two networks
+  low?: boolean; // the lowest is the worst, and the hottest
+}
+
+/** The worst of a measure in an item; its heat is how far that is from the best of all. */
+function worst(model: Model, measure: Measured): Metric {
+  const share = (x: number) => `${(100 * x).toPrecision(3)} %`;
+  return {
+    id: `measure-${measure.name}`, name: measure.name, additive: false, low: measure.worst === "low",
+    show: (x) => (measure.unit ? `${x.toPrecision(3)} ${measure.unit}` : share(x)),
+    of: (item) => {
+      const { op, ops } = model.range(item);
+      const found = measure.each.slice(op, op + ops).filter((one) => one !== null);
+      return { value: found.length ? found.reduce((a, b) => (measure.worst === "high" ? Math.max(a, b) : Math.min(a, b))) : null, partial: false };
+    },
+  };
 }
 
 const both = (a: Amount, b: Amount, join: (x: number, y: number) => number): Amount => ({
@@ -303,7 +328,7 @@ export function metrics(model: Model, costs: Costs): Metric[] {
       of: (item, side) => both(column("flops")(item, side), traffic(moved)(item, side), (x, y) => (y ? x / y : 0)),
     },
   ];
-  const found = all.filter((metric): metric is Metric => !!metric);
+  const found = [...all.filter((metric): metric is Metric => !!metric), ...(model.data.networks[0]?.measures ?? []).map((measure) => worst(model, measure))];
   const differences = found.filter((metric) => metric.additive).map((metric): Metric => ({
     id: `difference-${metric.id}`, name: `${metric.name}, B − A`, additive: true, difference: true,
     show: (x) => `${x > 0 ? "+" : x < 0 ? "−" : ""}${metric.show(Math.abs(x))}`,

@@ -11,6 +11,8 @@ const KINDS: [string, string][] = [
   ["activation", "activation"], ["pool", "pool, resize"], ["index", "index, source"], ["elementwise", "elementwise"], ["move", "moves only"], ["external", "external"],
 ];
 
+const READABLE = 0.5; // the smallest zoom of the first picture for which boxes stay open
+
 export class Diagram {
   readonly element = h("div", { class: "canvas" });
   readonly legend = h("div", { class: "legend" });
@@ -113,6 +115,10 @@ export class Diagram {
         return value ? `${partial ? "≥ " : ""}${measure.show(value)}` : "";
       },
     }, fitting ? this.viewport.free : null);
+    if (!this.placed && this.fewer(root)) {
+      await this.arrange(selected);
+      return;
+    }
     if (run !== this.run) return; // something was opened meanwhile: that picture is on its way
     const before = anchor && this.scene.find(String(anchor.id));
     this.scene.root = root;
@@ -141,10 +147,22 @@ export class Diagram {
     if (selected) this.bring();
   }
 
+  /** Closes the innermost boxes of the first picture if it would be too small to be read; whether there were any. */
+  private fewer(root: Box): boolean {
+    const { store, viewport } = this;
+    const { w, h: high } = viewport.free;
+    if (!store.guessed || Math.min(w / root.w, high / root.h) >= READABLE || !store.open.size) return false;
+    const open = [...store.open].map((id) => store.model.items[id]);
+    const deepest = Math.max(...open.map((item) => item.depth));
+    for (const item of open) if (item.depth === deepest) store.open.delete(item.id);
+    return true;
+  }
+
   private heat(item: Item): number | null {
     const metric = this.store.metric();
     if (!metric) return 0;
     const { value } = metric.of(item, item.state === "b" ? 1 : 0);
+    if (metric.low) return value === null ? null : Math.max(0, 60 - value); // decibels: 60 and more are as good as equal
     return value === null ? null : Math.abs(value);
   }
 
@@ -169,13 +187,13 @@ export class Diagram {
     const { value, partial } = measure.of(item, side);
     const heat = this.heat(item);
     const says = value === null ? "not counted" : `${partial ? "at least " : ""}${measure.show(value)} ${metric?.name ?? measure.name}`;
-    const state = item.state === "same" ? "" : item.state === "a" ? "only in A" : item.state === "b" ? "only in B" : "changed";
+    const state = item.raw.moves ? `for the layout of ${item.state.toUpperCase()}` : item.state === "same" ? "" : item.state === "a" ? "only in A" : item.state === "b" ? "only in B" : "changed";
     const label = [item.title, item.subtitle, item.count > 1 ? `${item.count} times` : "", item.block ? `block of ${item.block.items.length}` : "op", says, state].filter((part) => part).join(", ");
     const counted = measure.id === "flops" || metric ? value : 0;
     return {
       heat: counted === null ? null : heat === null ? null : this.most && metric ? Math.sqrt(heat / this.most) : 0,
       less: (value ?? 0) < 0,
-      classes: [metric ? "heated" : "", (value ?? 0) < 0 ? "less" : "", item.state === "same" ? "" : `st-${item.state}`, store.model.compared && item.state === "same" ? "equal" : ""].filter((part) => part).join(" "),
+      classes: [metric ? "heated" : "", (value ?? 0) < 0 ? "less" : "", item.state === "same" ? "" : `st-${item.state}`, item.raw.moves ? "moves" : "", store.model.compared && item.state === "same" ? "equal" : ""].filter((part) => part).join(" "),
       label,
     };
   }
@@ -185,7 +203,7 @@ export class Diagram {
     const metric = store.metric();
     const states = store.model.compared ? ["a", "b", "changed"].map((state) => h("li", {}, h("span", { class: `swatch st-${state}` }), state === "changed" ? "changed" : `only in ${state.toUpperCase()}`)) : [];
     if (metric) {
-      replace(element, h("ul", {}, states, h("li", {}, h("span", { class: `ramp${metric.difference ? " two" : ""}` }), metric.difference ? `${metric.name}: ${metric.show(-this.most)} to ${metric.show(this.most)}` : `${metric.name}: none to ${metric.show(this.most)}`), h("li", {}, h("span", { class: "swatch none" }), "not counted")));
+      replace(element, h("ul", {}, states, h("li", {}, h("span", { class: `ramp${metric.difference ? " two" : ""}` }), metric.difference ? `${metric.name}: ${metric.show(-this.most)} to ${metric.show(this.most)}` : metric.low ? `${metric.name}: ${metric.show(60)} and more to ${metric.show(60 - this.most)}` : `${metric.name}: none to ${metric.show(this.most)}`), h("li", {}, h("span", { class: "swatch none" }), "not counted")));
       return;
     }
     const seen = new Set(this.scene.all().map((box) => box.item?.kind));

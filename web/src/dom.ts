@@ -10,11 +10,16 @@ export const MONO = "11px ui-monospace, Menlo, Consolas, monospace";
 
 const SVG = "http://www.w3.org/2000/svg";
 
+/** A text without what could turn the text around it: controls and marks of direction are written as what they are. */
+export function plain(text: string): string {
+  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
 function fill(element: Element, attributes: Attributes, content: Content[]): void {
   for (const [name, value] of Object.entries(attributes)) {
     if (typeof value === "function") element.addEventListener(name, value);
     else if (value === true) element.setAttribute(name, "");
-    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, String(value));
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, plain(String(value)));
   }
   add(element, content);
 }
@@ -22,7 +27,7 @@ function fill(element: Element, attributes: Attributes, content: Content[]): voi
 export function add(element: Node, content: Content): void {
   if (Array.isArray(content)) for (const part of content) add(element, part);
   else if (content instanceof Node) element.appendChild(content);
-  else if (content !== null && content !== undefined) element.appendChild(document.createTextNode(String(content)));
+  else if (content !== null && content !== undefined) element.appendChild(document.createTextNode(plain(String(content))));
 }
 
 /** An HTML element; an attribute that is a function listens to the event of that name. */

@@ -2,6 +2,7 @@
 // did not change is taken from before.
 import { choose, wrap, type Columns, type Room } from "./columns";
 import { cut, FONT, MONO, SMALL, width } from "./dom";
+import { skips } from "./lanes";
 import type { Placed, Point, Request } from "./layout";
 import type { Content, Item, Link, Model } from "./model";
 import { placed } from "./place";
@@ -35,6 +36,8 @@ export interface Edge {
   text: string;
   full: string;
   wide: number; // pixels of the text
+  square: boolean; // goes down a lane
+  dots: Point[]; // where it leaves a lane that goes on
 }
 
 export interface Look {
@@ -65,14 +68,18 @@ function closed(item: Item, look: Look): Size {
   return { w: Math.ceil(Math.max(96, widest + 30) * grown), h: Math.ceil((27 + 15 * lines.length) * grown), lines, title };
 }
 
-/** A value at the edge of a block: of the network a box with its name, of blocks a dot. */
-function edge(port: Content["ports"][number], depth: number): Size {
-  if (depth) return { w: DOT, h: DOT, lines: [], title: port.title };
+/** A value at the edge of a block: a box with its name where it has one (of the network, of a block of a program), else a dot. */
+function edge(port: Content["ports"][number]): Size {
+  if (!port.named) return { w: DOT, h: DOT, lines: [], title: port.title };
   const title = cut(port.title, WIDEST, FONT);
   return { w: Math.ceil(width(title, FONT)) + 28, h: 26, lines: [], title };
 }
 
 function labelOf(link: Link, model: Model): { text: string; full: string; wide: number } {
+  if (link.when) {
+    const text = cut(link.when.text, 230, MONO);
+    return { text, full: link.when.full, wide: text ? Math.ceil(width(text, MONO)) + 8 : 0 };
+  }
   const texts = [...new Set(link.parts.map((part) => model.type(part.type).axes))];
   const first = cut(texts[0] ?? "", 230, MONO);
   const more = link.parts.reduce((sum, part) => sum + part.n, 0) - 1;
@@ -107,23 +114,22 @@ export class Geometry {
       if (opened) boxes.push(opened);
       else boxes.push({ id: String(child.id), item: child, port: null, x: 0, y: 0, open: false, depth: depth + 1, boxes: [], edges: [], ...closed(child, look) });
     });
-    for (const port of ports) boxes.push({ id: port.id, item: null, port, x: 0, y: 0, open: false, depth: depth + 1, boxes: [], edges: [], ...edge(port, depth) });
+    for (const port of ports) boxes.push({ id: port.id, item: null, port, x: 0, y: 0, open: false, depth: depth + 1, boxes: [], edges: [], ...edge(port) });
     const labels = links.map((link) => labelOf(link, model));
-    const request: Request = {
-      across: look.across,
-      nodes: boxes.map((box) => ({ id: box.id, w: box.w, h: box.h })),
-      links: links.map((link, i) => ({ from: link.from, to: link.to, lw: labels[i].wide, lh: 14 })),
-    };
+    const ends = links.map((link, i) => ({ from: link.from, to: link.to, lw: labels[i].wide, lh: 14 }));
+    const skip = skips(boxes.map((box) => box.id), ends);
+    const request: Request = { across: look.across, nodes: boxes.map((box) => ({ id: box.id, w: box.w, h: box.h })), links: ends.filter((_, i) => !skip[i]) };
     const found = await this.layout(item.id, request);
+    const laid = found.links.values();
     boxes.forEach((box, i) => {
       box.x = found.nodes[i].x - box.w / 2 + PAD;
       box.y = found.nodes[i].y - box.h / 2 + (depth ? HEAD : 0) + (depth ? 4 : 0);
     });
     const down = depth ? HEAD + 4 : 0;
     const edges = links.map((link, i) => {
-      const { points, label } = found.links[i];
+      const { points, label } = skip[i] ? { points: [], label: null } : (laid.next().value as Placed["links"][number]);
       const moved = (p: Point) => ({ x: p.x + PAD, y: p.y + down });
-      return { link, points: points.map(moved), label: label && moved(label), ...labels[i] };
+      return { link, points: points.map(moved), label: label && moved(label), square: false, dots: [], ...labels[i] };
     });
     const title = cut(item.title, WIDEST, FONT);
     const least = width(title, FONT) + width(item.subtitle, SMALL) + 70 + (item.count > 1 ? 50 : 0);
@@ -135,7 +141,9 @@ export class Geometry {
     }
     const box: Box = { id: String(item.id), item, port: null, title, x: 0, y: 0, w, h: found.h + down + (depth ? PAD : 0), open: true, depth, lines: [item.subtitle], boxes, edges };
     if (room && !look.across && (!depth || box.h > room.h)) this.columns.set(item.id, choose(box, room));
-    wrap(box, this.columns.get(item.id) ?? new Map(), down);
+    if (look.across) turn(box);
+    wrap(box, this.columns.get(item.id) ?? new Map(), look.across ? 0 : down, look.across);
+    if (look.across) turn(box);
     return box;
   }
 
@@ -149,6 +157,13 @@ export class Geometry {
   }
 }
 
+/** Swaps right and down, of the box and of what stands in it itself. */
+function turn(root: Box): void {
+  [root.w, root.h] = [root.h, root.w];
+  for (const box of root.boxes) [box.x, box.y, box.w, box.h] = [box.y, box.x, box.h, box.w];
+  for (const { points, label, dots } of root.edges) for (const p of label ? [...points, ...dots, label] : [...points, ...dots]) [p.x, p.y] = [p.y, p.x];
+}
+
 /** Makes all places absolute. */
 function shift(box: Box, x: number, y: number): void {
   const todo: [Box, number, number][] = [[box, x, y]];
@@ -158,13 +173,9 @@ function shift(box: Box, x: number, y: number): void {
     one.y += dy;
     for (const inner of one.boxes) todo.push([inner, one.x, one.y]);
     for (const edge of one.edges) {
-      for (const p of edge.points) {
+      for (const p of [...edge.points, ...edge.dots, ...(edge.label ? [edge.label] : [])]) {
         p.x += one.x;
         p.y += one.y;
-      }
-      if (edge.label) {
-        edge.label.x += one.x;
-        edge.label.y += one.y;
       }
     }
   }
@@ -182,9 +193,10 @@ function join(box: Box, across: boolean): void {
     return known.get(key)?.get(port);
   };
   for (const edge of box.edges) {
+    if (edge.square) continue;
     const { from, to, parts } = edge.link;
-    const start = dot(from, false, parts[0].port);
-    const end = dot(to, true, parts[0].into);
+    const start = parts.length && dot(from, false, parts[0].port);
+    const end = parts.length && dot(to, true, parts[0].into);
     if (start) edge.points.splice(0, 1, ...meet(start, byId.get(from) as Box, across, 1));
     if (end) edge.points.splice(edge.points.length - 1, 1, ...meet(end, byId.get(to) as Box, across, -1).reverse());
   }

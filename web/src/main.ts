@@ -1,6 +1,6 @@
 // Puts the page together: the diagram, the panel, the plots, and what keys and buttons do.
 import { Costs, metrics } from "./costs";
-import { h, replace, s } from "./dom";
+import { h, plain, replace, s } from "./dom";
 import { Diagram } from "./diagram";
 import { Model, type Item } from "./model";
 import { Panel } from "./panel";
@@ -53,7 +53,7 @@ class Page {
       { id: "table", name: "Table", element: table.element, show: () => table.show() },
       ...(this.sliders.any ? [{ id: "sizes", name: "Sizes", element: this.sliders.element, show: () => this.sliders.show() }] : []),
     ];
-    document.title = `${data.title} · tdagger`;
+    document.title = `${plain(data.title)} · tdagger`;
     this.build(data);
     store.listen((changes) => this.update(changes));
     addEventListener("hashchange", () => location.hash.slice(1) !== this.fromHere && this.store.go(location.hash));
@@ -66,6 +66,7 @@ class Page {
     if (location.hash.length > 1) store.go(location.hash);
     else {
       if (store.model.compared) store.heat = "difference-flops";
+      store.guessed = !store.model.data.asked;
       for (const path of store.model.data.open ?? []) {
         const item = store.model.at(path.join("."));
         for (const one of item ? store.model.trail(item) : []) if (one.parent && one.block) store.open.add(one.id);
@@ -143,7 +144,7 @@ class Page {
     const from = selected ? items.indexOf(selected) : -1;
     for (let i = 1; i <= items.length; i++) {
       const item = items[(from + i + items.length) % items.length];
-      if (item.state === "same" || (item.block && item.state === "changed" && !item.raw.changes?.length)) continue;
+      if (item.state === "same" || item.raw.moves || (item.block && item.state === "changed" && !item.raw.changes?.length)) continue;
       this.reveal(item);
       return;
     }

@@ -1,5 +1,6 @@
 // The tree of boxes, opened as it is looked at: what a body holds stands in the JSON once, and is an `Item` wherever somebody opened it.
-import type { Body, Data, OpFields, OpKind, RawItem, State } from "./schema";
+import { plain } from "./dom";
+import type { Body, Data, Flow, OpFields, OpKind, RawItem, State } from "./schema";
 
 export interface Item {
   id: number;
@@ -24,16 +25,18 @@ export interface Part {
   side: "a" | "b" | null;
 }
 
+/** Values from one box to another; of control flow (`when`) the slots that it carries. */
 export interface Link {
   from: string;
   to: string;
   parts: Part[];
+  when?: { text: string; full: string };
 }
 
 export interface Content {
   children: Item[];
   links: Link[];
-  ports: { id: string; input: boolean; ports: number[]; title: string; next: boolean }[];
+  ports: { id: string; input: boolean; ports: number[]; title: string; next: boolean; named: boolean }[];
 }
 
 /** What a colour says, and the words in a name that it goes by. */
@@ -97,8 +100,8 @@ export class Model {
       block,
       path: parent ? (parent.path ? `${parent.path}.${index}` : String(index)) : "",
       depth: parent ? parent.depth + 1 : 0,
-      title: raw.name ?? op?.op ?? raw.kind ?? "block",
-      subtitle: op ? [raw.name ? op.op : "", ...attributes.map(([name, value]) => `${name} ${value}`)].filter((part) => part).join(", ") : raw.kind && raw.kind !== raw.name ? raw.kind : "",
+      title: plain(raw.name ?? op?.op ?? raw.kind ?? "block"),
+      subtitle: raw.writes ? this.says(raw) : op ? [raw.name ? op.op : "", ...attributes.map(([name, value]) => `${name} ${value}`)].filter((part) => part).join(", ") : raw.kind && raw.kind !== raw.name ? raw.kind : "",
       count: raw.times ?? 1,
       kind: kindOf(raw, op),
       state: raw.state ?? "same",
@@ -106,6 +109,17 @@ export class Model {
     this.items.push(item);
     this.byPath.set(item.path, item);
     return item;
+  }
+
+  /** What a block of a program is, in one line: what it sets to something that is known, what it refuses. */
+  private says(raw: RawItem): string {
+    const set = (raw.writes ?? []).filter(([, text]) => text).map(([slot, text]) => `${this.slot(slot)} ← ${text}`);
+    return raw.raises === undefined ? set.join(", ") : `raises ${raw.raises}`;
+  }
+
+  /** The name of a slot of a program. */
+  slot(n: number): string {
+    return this.data.program?.slots[n].name ?? "";
   }
 
   children(item: Item): Item[] {
@@ -229,6 +243,11 @@ export class Model {
     if (known) return known;
     const body = item.block as Body;
     const children = this.children(item);
+    if (body.flow) {
+      const found = this.flow(item, body, body.flow);
+      this.contents.set(item, found);
+      return found;
+    }
     const links = new Map<string, Link>();
     const ports = new Map<string, Content["ports"][number]>();
     const chained = { in: new Set(item.raw.chain?.map(([, i]) => i)), out: new Set(item.raw.chain?.map(([o]) => o)) };
@@ -236,7 +255,7 @@ export class Model {
       const id = `${item.id}${input ? "i" : "o"}${port}`;
       const kind = input ? "in" : "out";
       const name = (input ? body.inputs : body.outputs)[port]?.name;
-      if (!ports.has(id)) ports.set(id, { id, input, ports: [port], title: name ?? `${input ? "input" : "output"} ${port}`, next: chained[kind].has(port) });
+      if (!ports.has(id)) ports.set(id, { id, input, ports: [port], title: name ?? `${input ? "input" : "output"} ${port}`, next: chained[kind].has(port), named: name !== undefined || !item.parent });
       return id;
     };
     for (const [from, port, to, into, type, n, side] of body.edges) {
@@ -251,8 +270,31 @@ export class Model {
     this.contents.set(item, found);
     return found;
   }
+
+  /** Blocks of a program and the control flow between them. */
+  private flow(item: Item, body: Body, flow: Flow[]): Content {
+    const children = this.children(item);
+    const slots = this.data.program?.slots ?? [];
+    const end = (input: boolean) => {
+      const names = (input ? body.inputs : body.outputs).map((port) => port.name).join(", ");
+      return { id: `${item.id}${input ? "i" : "o"}`, input, ports: [], title: input ? names || "begin" : `return ${names}`, next: false, named: true };
+    };
+    const links = flow.map(({ from, to, when, carries }): Link => {
+      const names = carries.map((n) => slots[n].name);
+      const shown = names.length > CARRIED ? [...names.slice(0, CARRIED - 1), `${names.length - CARRIED + 1} more`] : names;
+      const full = [when, ...carries.map((n) => `${slots[n].name}: ${this.type(slots[n].type).axes}`)];
+      return {
+        from: from < 0 ? `${item.id}i` : String(children[from].id), to: to < 0 ? `${item.id}o` : String(children[to].id),
+        parts: carries.map((n) => ({ port: -1, into: -1, type: slots[n].type, n: 1, side: null })),
+        when: { text: [when, shown.join(", ")].filter((part) => part).join(": "), full: full.filter((part) => part).join("\n") },
+      };
+    });
+    const ports = [true, false].filter((input) => flow.some((one) => (input ? one.from : one.to) < 0)).map(end);
+    return { children, links, ports };
+  }
 }
 
+const CARRIED = 4; // slots that are written at an edge
 const FEW = 3; // values at the edge of a block that come from, or go to, the same boxes and are shown one by one
 
 /** Many values at the edge that go the same way (the caches of all layers) are one. */

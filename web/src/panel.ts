@@ -63,6 +63,7 @@ export class Panel {
         : null,
       item.count > 1 ? this.repetition(item) : null,
       item.raw.differs ? section("Like the one before, but", h("ul", {}, item.raw.differs.what.map((line) => h("li", {}, line)))) : null,
+      this.control(item),
       this.types(item),
       this.costs(item),
       item.parent ? null : this.network(),
@@ -87,10 +88,30 @@ export class Panel {
     return lines.join("\n");
   }
 
+  /** Of a program its slots; of a block of it what it reads and writes, and what comes next. */
+  private control(item: Item): HTMLElement | null {
+    const { model } = this.store;
+    const { program } = model.data;
+    if (!program || item.depth > 1) return null;
+    const line = (n: number, text = "") => {
+      const { name, type, buffer, lengths } = program.slots[n];
+      const more = [buffer ? `buffer ${buffer}` : "", ...(lengths ?? []).map(([i, length]) => `of dimension ${i} ${program.slots[length].name} entries count`)];
+      return h("li", {}, h("strong", {}, name), text ? ` ← ${text}` : "", " ", h("code", {}, model.type(type).axes), more.filter((part) => part).map((part) => h("p", { class: "small" }, part)));
+    };
+    if (!item.parent) return section(`Slots (${program.slots.length})`, h("ul", { class: "plain" }, program.slots.slice(0, SHOWN).map((_, n) => line(n))), program.slots.length > SHOWN ? h("p", { class: "small" }, `and ${program.slots.length - SHOWN} more`) : null);
+    const { reads = [], writes = [], raises } = item.raw;
+    const blocks = model.children(item.parent);
+    const next = (item.parent.block?.flow ?? []).filter((one) => one.from === item.index).map(({ to, when }) => h("li", {}, to < 0 ? when : [`${when}: `, h("button", { type: "button", class: "link", click: () => this.store.select(blocks[to]) }, blocks[to].title)]));
+    return section("Control",
+      reads.length ? [h("h4", {}, "reads"), h("ul", { class: "plain" }, reads.map((n) => line(n)))] : null,
+      writes.length ? [h("h4", {}, "writes"), h("ul", { class: "plain" }, writes.map(([n, text]) => line(n, text)))] : null,
+      h("h4", {}, "then"), raises === undefined ? h("ul", { class: "plain" }, next) : h("p", {}, `raises ${raises}`));
+  }
+
   private state(item: Item): HTMLElement | null {
     if (!this.store.model.compared || item.state === "same") return null;
     const names = this.store.model.data.networks.map((network) => network.name);
-    const text = item.state === "a" ? `Only in A, ${names[0]}` : item.state === "b" ? `Only in B, ${names[1]}` : "Changed from A to B";
+    const text = item.raw.moves ? `For the layout of ${names[item.state === "a" ? 0 : 1]}: it only moves entries` : item.state === "a" ? `Only in A, ${names[0]}` : item.state === "b" ? `Only in B, ${names[1]}` : "Changed from A to B";
     return h("div", { class: `state st-${item.state}` }, h("strong", {}, text),
       item.raw.changes?.length ? h("ul", {}, item.raw.changes.map((line) => h("li", {}, line))) : null);
   }
@@ -150,7 +171,7 @@ export class Panel {
 
   private network(): HTMLElement {
     return h("div", {}, this.store.model.data.networks.map((network: Network, i) =>
-      section(this.store.model.compared ? `${i ? "B" : "A"}: ${network.name}` : "Network",
+      section(this.store.model.compared ? `${i ? "B" : "A"}: ${network.name}` : this.store.costs.home ? "Network" : "Network, as it is",
         facts([["source", network.source ?? null], ...Object.entries(network.totals).map(([name, value]): [string, Content] => [name.replaceAll("_", " "), h("span", { title: exact(value) }, quantity(value, name.endsWith("bytes") ? "B" : ""))])]),
         this.partial(network))));
   }

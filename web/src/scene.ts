@@ -34,6 +34,21 @@ function curve(points: Edge["points"]): string {
   return points.length === 2 ? `${d}L${p[1]}` : d;
 }
 
+/** Straight lines with round corners. */
+function square(points: Edge["points"]): string {
+  const p = points.filter((one, i) => !i || Math.hypot(one.x - points[i - 1].x, one.y - points[i - 1].y) > 0.5);
+  let d = `M${p[0].x.toFixed(1)} ${p[0].y.toFixed(1)}`;
+  for (let i = 1; i < p.length - 1; i++) {
+    const [a, b, c] = [p[i - 1], p[i], p[i + 1]];
+    const [before, after] = [Math.hypot(a.x - b.x, a.y - b.y), Math.hypot(c.x - b.x, c.y - b.y)];
+    const r = Math.min(7, before / 2, after / 2);
+    const near = (q: Edge["points"][number], length: number) => `${(b.x + ((q.x - b.x) * r) / length).toFixed(1)} ${(b.y + ((q.y - b.y) * r) / length).toFixed(1)}`;
+    d += `L${near(a, before)}Q${b.x.toFixed(1)} ${b.y.toFixed(1)} ${near(c, after)}`;
+  }
+  const last = p[p.length - 1];
+  return `${d}L${last.x.toFixed(1)} ${last.y.toFixed(1)}`;
+}
+
 interface Drawn {
   element: SVGGElement;
   signature: string;
@@ -165,16 +180,17 @@ export class Scene {
     const xs = edge.points.map((p) => p.x);
     const ys = edge.points.map((p) => p.y);
     if (!inside(Math.min(...xs), Math.min(...ys), Math.max(...xs, edge.label?.x ?? -1e9) + 100, Math.max(...ys))) return;
-    const key = `e${box.id}:${edge.link.from}>${edge.link.to}`;
+    const key = `e${box.id}:${edge.link.from}>${edge.link.to}${edge.link.when?.text ?? ""}`;
     seen.add(key);
     const on = chosen !== null && (edge.link.from === String(chosen.id) || edge.link.to === String(chosen.id));
-    const d = curve(edge.points);
+    const d = edge.square ? square(edge.points) : curve(edge.points);
     const signature = `${d}${on}${edge.text}`;
     if (this.drawn.get(key)?.signature === signature) return;
     this.drawn.get(key)?.element.remove();
-    const side = edge.link.parts.every((part) => part.side === "a") ? " only-a" : edge.link.parts.every((part) => part.side === "b") ? " only-b" : "";
-    const element = s("g", { class: `edge${on ? " on" : ""}${side}` },
+    const side = !edge.link.parts.length ? "" : edge.link.parts.every((part) => part.side === "a") ? " only-a" : edge.link.parts.every((part) => part.side === "b") ? " only-b" : "";
+    const element = s("g", { class: `edge${on ? " on" : ""}${side}${edge.link.when ? " flow" : ""}` },
       s("path", { d, "marker-end": on ? "url(#arrow-on)" : "url(#arrow)" }),
+      edge.dots.map((p) => s("circle", { cx: p.x, cy: p.y, r: 3 })),
       edge.label && s("rect", { x: edge.label.x - edge.wide / 2, y: edge.label.y - 7, width: edge.wide, height: 15, rx: 4 }),
       edge.label && s("text", { x: edge.label.x, y: edge.label.y + 4, "text-anchor": "middle" }, s("title", {}, edge.full), edge.text));
     this.edges.appendChild(element);
@@ -183,7 +199,7 @@ export class Scene {
 
   private port(box: Box): SVGGElement {
     const { port } = box;
-    if (box.depth > 1) {
+    if (!port?.named) {
       return s("g", { class: `port${port?.next ? " next" : ""}` }, s("title", {}, port?.next ? `${box.title}: one feeds the next` : box.title),
         s("circle", { cx: box.x + box.w / 2, cy: box.y + box.h / 2, r: box.w / 2 }));
     }

@@ -14,10 +14,28 @@ export interface Data {
   cost_columns: string[];
   costs: number[][];
   parameters: Parameter[];
+  program?: { slots: Slot[] };
   bodies: Body[];
   root: number;
   open?: number[][];
+  asked?: boolean; // somebody asked for these to be open
   notices?: string[]; // what the reader should know, such as what could not be found out
+}
+
+/** A tensor that goes from one block of a program to another. */
+export interface Slot {
+  name: string;
+  type: number;
+  buffer?: string;
+  lengths?: [number, number][];
+}
+
+/** Control flow from a block of a program to one that may be next, and the slots that are needed there or later. */
+export interface Flow {
+  from: number;
+  to: number;
+  when: string;
+  carries: number[];
 }
 
 export interface OpKind {
@@ -35,6 +53,7 @@ export interface Symbol_ {
   sizes?: number[];
   axis?: boolean;
   certain?: boolean;
+  runs?: boolean; // how often a block of a program is run
   function?: "floor" | "min" | "max" | "bits";
   of?: number[];
 }
@@ -77,6 +96,7 @@ export interface Body {
   outputs: Port[];
   items: RawItem[];
   edges: RawEdge[];
+  flow?: Flow[]; // between the blocks of a program
   ops: number;
   slots: number[]; // one number a network
 }
@@ -107,6 +127,11 @@ export interface RawItem extends Partial<OpFields> {
   differs?: { from: number; what: string[] };
   state?: State;
   changes?: string[];
+  moves?: boolean; // of one network alone: it only brings a value to the layout of its own
+  runs?: number; // of a block: the symbol of how often it is run
+  reads?: number[];
+  writes?: [number, string][];
+  raises?: string;
   b?: Partial<OpFields>;
 }
 
@@ -128,6 +153,14 @@ export interface Memory {
   at: number;
 }
 
+/** A number of every op; of a box the worst of those in it. */
+export interface Measured {
+  name: string;
+  unit: string; // empty: a share
+  worst: "high" | "low";
+  each: (number | null)[];
+}
+
 export interface Network {
   name: string;
   source?: string;
@@ -139,5 +172,6 @@ export interface Network {
   slots?: number[];
   memory?: Memory;
   predicted?: Timing;
+  measures?: Measured[];
   measured?: Timing;
 }

@@ -22,6 +22,7 @@ export class Store {
   sized = false;
   tab = "";
   across = false;
+  guessed = false; // what is open is nobody's wish
   private listeners: ((changes: Set<Change>) => void)[] = [];
   private pending = new Set<Change>();
 
@@ -116,7 +117,7 @@ export class Store {
     costs.restore();
     for (const text of part.getAll("size")) {
       const [i, size] = text.split(":").map(Number);
-      if (model.data.symbols[i]?.axis && size >= 1) costs.set(i, Math.floor(size));
+      if (model.data.symbols[i]?.axis && size >= (model.data.symbols[i].runs ? 0 : 1)) costs.set(i, Math.floor(size));
     }
     model.instance.clear();
     for (const text of part.getAll("nth")) {

@@ -16,7 +16,7 @@ export class Treemap {
     const metric = measure.additive ? measure : store.metrics[0];
     const w = Math.max(300, this.element.clientWidth);
     const hgt = Math.max(120, this.element.clientHeight - 4);
-    const data = opened(store.model, metric, Math.min(300, Math.floor((w * hgt) / 2500)));
+    const data = opened(store.model, store.costs, metric, Math.min(300, Math.floor((w * hgt) / 2500)));
     if (!data.children.length) {
       replace(this.element, h("p", { class: "small" }, `${metric.name}: nothing is counted.`));
       return;

@@ -1,5 +1,5 @@
 // All items, or those that matter most.
-import type { Metric } from "./costs";
+import type { Costs, Metric } from "./costs";
 import type { Item, Model } from "./model";
 
 /** Every item once, what repeats once; no more than `most`. In the order of the tree. */
@@ -24,15 +24,15 @@ export interface Leaf {
 }
 
 /** How often an item runs, by what is around it. */
-export function times(item: Item): number {
+function times(item: Item, costs: Costs): number {
   let product = 1;
-  for (let one = item.parent; one; one = one.parent) product *= one.count;
+  for (let one = item.parent; one; one = one.parent) product *= one.count * costs.runs(one.raw);
   return product;
 }
 
 /** The tree of the network, opened where most of the value is, until there are `most` leaves. */
-export function opened(model: Model, metric: Metric, most: number): Leaf {
-  const leaf = (item: Item): Leaf => ({ item, value: Math.abs(metric.of(item, item.state === "b" ? 1 : 0).value ?? 0) * times(item), children: [] });
+export function opened(model: Model, costs: Costs, metric: Metric, most: number): Leaf {
+  const leaf = (item: Item): Leaf => ({ item, value: Math.abs(metric.of(item, item.state === "b" ? 1 : 0).value ?? 0) * times(item, costs), children: [] });
   const root = leaf(model.root);
   const queue = [root];
   let leaves = 1;

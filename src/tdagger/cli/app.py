@@ -121,8 +121,10 @@ def inspect(
         optimize=optimize,
     )
     if isinstance(dag, Program):
-        programs.refuse(dag, {"--ranks": ranks, "--tree": tree, "--depth": depth is not None})
-        if as_json:
+        programs.refuse(dag, {"--ranks": ranks, "--depth": depth is not None and not tree})
+        if tree:
+            show_tree(common.console(), dag.view(depth=depth, formulas=False))
+        elif as_json:
             typer.echo(json.dumps(programs.reported(dag, source), indent=1))
         else:
             typer.echo(programs.listed(dag, axes) if as_text or axes else programs.inspected(dag))

@@ -131,7 +131,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the trac
 D = TypeVar("D", TensorDAG, Program, TensorDAG | Program)
 
 #: The commands that take programs.
-PROGRAMS = "inspect, cost, diff, verify and convert"
+PROGRAMS = "inspect, view, cost, diff, verify and convert"
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ def show(console: Console, view: View) -> None:
         dim("gives", [_gives(reader, node) for _, node in lines], 4),
         dim("class", [words(reader, node).detail for _, node in lines], 5),
     ]
+    if reader.blocks():
+        columns.append(dim("then", [shown(reader.next_of(node)) for _, node in lines], 6))
     network = reader.document["networks"][0]
     say(console, f"[bold]{escape(network['name'])}[/bold]  {network['totals']['ops']} ops")
     console.print(table(console, columns))

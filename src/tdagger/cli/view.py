@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,6 +18,7 @@ from tdagger.cli.tables import size
 from tdagger.errors import AttributeValueError, SourceError
 from tdagger.later import later
 from tdagger.names import shown
+from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
 from tdagger.view.views import FORMS, View
 
@@ -62,18 +64,39 @@ def view(
     on = None if device is None else device_of(device)
     compared = b is not None or bool(set_b) or optimize_b
     sources = [(a, set_a), *([(b or a, set_b)] if compared else [])]
-    dags = [
-        common.changed(
-            common.import_source(common.load_source(source, network.also(own), meta), external=True), unbatch, resize
-        )
-        for source, own in sources
-    ]
+    loaded = [common.load_source(source, network.also(own), meta) for source, own in sources]
+    found = [common.changed(common.whole_source(one, external=True), unbatch, resize) for one in loaded]
+    options: dict[str, Any] = {"open": open_ or (), "depth": depth, "device": on, "histograms": histograms}
+    dags = [one for one in found if isinstance(one, TensorDAG)]
+    if len(dags) < len(found):
+        program = _one_program(found, profile)
+        with common.progress(f"drawing {program.name}"):
+            drawn: View = program.view(**options)
+            drawn.save(target)
+        return _wrote(target, browse)
     if optimize_b:
         dags[1] = dags[1].optimize()
     profiles = [_profile(dag) for dag in dags] if profile else []
     with common.progress(f"drawing {dags[0].name}"):
-        drawn = View(dags, open=open_ or (), depth=depth, device=on, profiles=profiles, histograms=histograms)
-        drawn.save(target)
+        View(dags, profiles=profiles, **options).save(target)
+    return _wrote(target, browse)
+
+
+def _one_program(found: Sequence[TensorDAG | Program], profile: bool) -> Program:
+    """The program to draw; AttributeValueError for what there is for networks only."""
+    program = next(p for p in found if isinstance(p, Program))
+    name = program.name
+    if len(found) > 1:
+        raise AttributeValueError(
+            f"{shown(name)} is a program, of several networks: two programs aren't compared as pictures; "
+            f"its blocks are networks that can be (Program.dag): {', '.join(map(shown, program.blocks))}"
+        )
+    if profile:
+        raise AttributeValueError(f"{shown(name)} is a program, of several networks: --profile is for one network")
+    return program
+
+
+def _wrote(target: Path, browse: bool) -> int:
     console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     console.print(f"wrote {escape(target)} ({size(target.stat().st_size)})")
     if browse:

@@ -26,6 +26,7 @@ from tdagger.program.run import Runner
 from tdagger.program.text import show
 from tdagger.tensordag import TensorDAG
 from tdagger.tree import aligned, flatten
+from tdagger.view.views import View
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,6 +182,20 @@ class Program:
 
     def __repr__(self) -> str:
         return f"<Program {shown(self.name)}: {len(self.blocks)} blocks, {len(self.slots)} slots>"
+
+    def view(self, **options: Any) -> View:
+        """A picture: blocks are boxes that open, between them the control flow with the slots that it carries.
+
+        Options are those of :meth:`TensorDAG.view`, but for ``profile``.
+
+        >>> import tdagger as td
+        >>> @td.program({"x": ()})
+        ... def doubled(x):
+        ...     return td.while_loop(lambda x: x < 100.0, lambda x: x + x, x)
+        >>> [item["name"] for item in doubled.view().reader.blocks()]
+        ['begin', 'loop', 'body', 'done']
+        """
+        return later("program_view")(self, **options)
 
     def dag(self, block: str | None = None) -> TensorDAG:
         """A block as a network of its own, which takes and gives slots by name; the only one unless it is named.

@@ -9,12 +9,13 @@ from typing import Any
 from tdagger.analysis.cost.report import Cost, Row
 from tdagger.analysis.formulas.formula import Costs, costs_of
 from tdagger.analysis.formulas.polynomial import Atom, Generator, Number, Point, Poly, Symbol
+from tdagger.analysis.formulas.work import WorkFormulas
 from tdagger.composite import Composite
 from tdagger.errors import AttributeValueError, AxisError, UnsupportedError
-from tdagger.graph import flops, is_view, label, result_types, traffic
+from tdagger.graph import Graph, flops, is_view, label, result_types, traffic
 from tdagger.op import Op, Value
 from tdagger.ops.external import External
-from tdagger.types import each_type
+from tdagger.types import TensorType, each_type
 from tdagger.view import text
 from tdagger.view.expressions import attributes
 
@@ -68,6 +69,14 @@ class Formulas:
                 known["sizes"] = [known["size"], size]
         return self._numbers[key]
 
+    def runs(self, block: str) -> int:
+        """The number of the symbol that says how often a block of a program is run, once unless told."""
+        key = ("runs", block)
+        if key not in self._numbers:
+            self._numbers[key] = len(self.symbols)
+            self.symbols.append({"name": block, "size": 1, "axis": True, "certain": True, "runs": True})
+        return self._numbers[key]
+
     def number(self, value: int, unknown: bool = False) -> int:
         """A number; ``unknown``: what it is at other sizes nobody knows."""
         entry = {"value": value, "unknown": True} if unknown else {"value": value}
@@ -109,6 +118,7 @@ class Sizes:
         self.of: dict[Symbol, int] = {}
         self.nodes: dict[Value, Any] = {}
         self.traffic: dict[Any, Any] = {}
+        self.work: WorkFormulas | None = None
         costs = self._costs(network) if wanted else None
         self.point = Point({s: s.size for s in costs.symbols.values()} if costs else {})
         if costs is None or not costs.symbols:
@@ -116,7 +126,7 @@ class Sizes:
         certain = network.certain_dimensions and network.confirmed
         for name, symbol in costs.symbols.items():
             self.of[symbol] = formulas.symbol(name, symbol.size, bool(certain) and name in certain)
-        self._walk(costs)
+        self._walk(costs, network.graph)
 
     def _costs(self, network: Any) -> Costs | None:
         try:
@@ -125,7 +135,7 @@ class Sizes:
             self.notices.append(f"there are no formulas: {e}")
             return None
 
-    def _walk(self, costs: Costs) -> None:
+    def _walk(self, costs: Costs, graph: Graph) -> None:
         try:
             walk = costs.walk()
             moved = traffic(walk.nodes)  # type: ignore[arg-type]
@@ -133,6 +143,7 @@ class Sizes:
             self.notices.append(f"there are no formulas: {e}")
             return
         self.nodes, self.traffic = dict(walk.of), dict(moved)
+        self.work = WorkFormulas(graph, walk.of)
         for c in costs.conditions:
             formula = self.formulas.formula(c.number, self.point.of(c.number), self)
             self.formulas.conditions.append({"formula": formula, "is": c.kind, "why": c.message})
@@ -155,11 +166,20 @@ class Sizes:
         numbers = [row.total_flops, row.macs, row.attention_flops, row.transcendental, row.reads, row.writes]
         found = [self._plain(n) for n in numbers]
         node = self.nodes.get(row.value) if row.value is not None else None
-        if node is not None:
+        if node is not None and row.value is not None:
+            work = self.work.of(row.value) if self.work is not None else None
+            if work is not None:
+                attention = 2 * work.macs if row.attention_flops == 2 * row.macs else 0
+                for i, number in ((1, work.macs), (2, attention), (3, work.transcendental)):
+                    found[i] = self._counted(number, numbers[i])
             moved = self.traffic[node]
             found[0] = self._formula(flops(node), row.total_flops)
             found[4], found[5] = self._formula(moved.reads, row.reads), self._formula(moved.writes, row.writes)
         return tuple(found)
+
+    def _counted(self, number: Number, value: int) -> int:
+        """A formula that has the value that was counted; where it hasn't, nobody knows it at other sizes."""
+        return self._formula(number, value) if self.point.of(number) == value else self._plain(value)
 
     def _plain(self, n: int) -> int:
         return self.formulas.number(n, unknown=bool(self.of) and n != 0)
@@ -221,6 +241,11 @@ class Side:
                 for names, t, formula in zip(named, plain, formulas, strict=True)
             ]
         return found
+
+    def plain(self, type_: TensorType) -> int:
+        """The number of a type that no value has."""
+        number = self.tables.formulas.number
+        return self._type(str(type_), str(type_), (number(type_.bytes), [number(n) for n in type_.shape]))
 
     def formal(self, value: Value) -> Hashable:
         """The types of all results, as formulas, whatever their axes are called: every layer has some of its own."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from html import escape
 from importlib import resources
@@ -14,7 +14,7 @@ from tdagger.analysis.time.profile import Profile
 from tdagger.analysis.time.timing import Device, device_of
 from tdagger.errors import AttributeValueError, FileError
 from tdagger.names import shown
-from tdagger.view.document import Viewed, Wanted, document
+from tdagger.view.document import Measure, Viewed, Wanted, document
 from tdagger.view.picture.diagrams import dot, mermaid
 from tdagger.view.picture.png import png
 from tdagger.view.picture.reader import Node, Reader
@@ -33,7 +33,8 @@ class View:
     ``open`` names boxes that are open (``"layer3"``, ``"blocks.0-11"``), ``depth`` opens all that are less deep; unless
     told those that hold most of the work, as many as fit on a screen. ``device`` adds predicted times, ``profile``
     measured ones, ``histograms`` how weights are spread (that reads them; nothing else does). ``formulas`` says costs
-    at other sizes. docs/view.md shows it, docs/view-json.md describes the JSON. Linear in the number of ops.
+    at other sizes. ``measures`` are more numbers to colour by, as :mod:`tdagger.quantization.picture` finds.
+    docs/view.md shows it, docs/view-json.md describes the JSON. Linear in the number of ops.
 
     >>> import tdagger as td
     >>> dag = td.network(lambda x: td.exp(td.sin(x)), {"x": (2, 3)})
@@ -58,6 +59,7 @@ class View:
         profiles: Sequence[Profile | None] = (),
         histograms: bool = False,
         formulas: bool = True,
+        measures: Sequence[Measure] = (),
     ) -> None:
         self.networks = tuple(networks)
         if depth is not None and depth < 0:
@@ -65,7 +67,7 @@ class View:
         self._open = (open,) if isinstance(open, str) else tuple(open)
         self._depth = depth
         on = None if device is None else device_of(device)
-        self._wanted = Wanted(on, tuple(profiles), histograms, formulas)
+        self._wanted = Wanted(on, tuple(profiles), histograms, formulas, tuple(measures))
 
     def __repr__(self) -> str:
         return f"<View of {' and '.join(shown(n.name) for n in self.networks)}>"
@@ -73,6 +75,10 @@ class View:
     @cached_property
     def document(self) -> dict[str, Any]:
         """The JSON as Python data."""
+        asked = bool(self._open) or self._depth is not None
+        return self._made() | ({"asked": True} if asked else {})
+
+    def _made(self) -> dict[str, Any]:
         return document(self.networks, self._wanted, self._opened)
 
     @cached_property
@@ -80,7 +86,7 @@ class View:
         """The JSON with sums of what boxes hold."""
         return Reader(self.document)
 
-    def _opened(self, found: dict[str, Any]) -> list[list[int]]:
+    def _opened(self, found: Mapping[str, Any]) -> list[list[int]]:
         reader = Reader(found)
         paths = reader.find(self._open)
         if self._depth is not None:

@@ -55,7 +55,7 @@ class Counter:
             return self._composite(value, value.op)
         own = flops(value)
         macs = value.type.size if is_product else 0
-        return Work(macs, own if is_product or is_sum else 0, own if _is_transcendental(value.op) else 0, own)
+        return Work(macs, own if is_product or is_sum else 0, own if is_transcendental(value.op) else 0, own)
 
     @nested
     def _composite(self, value: Value, op: Composite) -> Work:
@@ -83,7 +83,8 @@ class Counter:
         return found
 
 
-def _is_transcendental(op: Op) -> bool:
+def is_transcendental(op: Op) -> bool:
+    """Whether processors work an op out by a series or an iteration."""
     if isinstance(op, Unary):
         return UNARY[op.kind].transcendental
     return isinstance(op, Binary) and BINARY[op.kind].transcendental

@@ -110,6 +110,7 @@ class _Body:
         self.inputs = {k: walk.of[v] for k, v in walk.axes.graph.inputs.items()}
         self.outputs = {k: walk.of[v] for k, v in walk.axes.graph.outputs.items()}
         self.values = walk.nodes
+        self.graph, self.of = walk.axes.graph, walk.of
         self._known: dict[str, Any] = {}
 
     def body(self, *types: Any) -> _Body:

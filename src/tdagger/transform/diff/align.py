@@ -16,18 +16,26 @@ from tdagger.graph import Graph, result_types
 from tdagger.op import Value
 from tdagger.ops.elementwise import BINARY, Binary
 from tdagger.ops.source import Buffer, Const, Input, Leaf, Parameter
-from tdagger.transform.diff.classes import Class, Classes, key_of
+from tdagger.transform.diff.classes import Class, Classes
 
 #: How often pairs are looked for between those that were found.
-_ROUNDS = 6
+_ROUNDS = 7
 
 
 class Side(NamedTuple):
-    """A network as it is compared; ``where`` tells the module path of a value, ``digests`` leaves by their data."""
+    """A network as it is compared; ``where`` tells the module path of a value, ``digests`` leaves by their data.
+
+    ``carried`` has, of values that only bring another to a layout, that one (:mod:`.layouts`); they have no partners.
+    """
 
     graph: Graph
     where: Callable[[Value], str]
     digests: Mapping[str, bytes]
+    carried: Mapping[Value, Value] = {}
+
+    def args(self, value: Value) -> list[Value]:
+        """The arguments of a value, in whatever layout."""
+        return [self.carried.get(a, a) for a in value.args]
 
 
 class Result(NamedTuple):
@@ -55,11 +63,13 @@ def is_leaf(value: Value) -> bool:
     return isinstance(value.op, Leaf)
 
 
-def paired_leaves(a: Side, b: Side, inputs: Mapping[str, str], by_content: bool) -> dict[str, str]:
+def paired_leaves(
+    a: Side, b: Side, inputs: Mapping[str, str], by_content: bool, look: Callable[[Value], Any] = lambda v: v.type.shape
+) -> dict[str, str]:
     """The leaves of B, by name, with those of A: inputs as given, weights by content or by name, the rest in order.
 
     By content: only what holds the same data, under the same name first, then one after the other. By name: names
-    first, then what holds the same data, then the next one of the same shape.
+    first, then what holds the same data, then the next one of the same shape (that ``look`` tells).
     """
     own, other = _weights(a.graph), _weights(b.graph)
     found = dict(inputs)
@@ -75,12 +85,12 @@ def paired_leaves(a: Side, b: Side, inputs: Mapping[str, str], by_content: bool)
                 take(name, name)
     else:
         for name, value in other.items():
-            if name in free and own[name].type.shape == value.type.shape:
+            if name in free and look(own[name]) == look(value):
                 take(name, name)
     keys: list[Callable[[Side, Value], Any]] = [
         lambda side, v: side.digests.get(v.op.leaf),  # type: ignore[attr-defined]
-        lambda side, v: (v.type.shape, v.op.leaf.rpartition(".")[2]),  # type: ignore[attr-defined]
-        lambda side, v: v.type.shape,
+        lambda side, v: (look(v), v.op.leaf.rpartition(".")[2]),  # type: ignore[attr-defined]
+        lambda side, v: look(v),
     ]
     for key in keys[:1] if by_content else keys:
         queues: dict[Any, deque[str]] = defaultdict(deque)
@@ -110,7 +120,9 @@ class Aligner:
         self.of_a = classes.walk(a.graph, self._leaf_classes(a.graph, self.names_a))
         self.by_class: dict[Class, list[Value]] = defaultdict(list)
         for value in a.graph.values:
-            self.by_class[self.of_a[value]].append(value)
+            if value not in a.carried:
+                self.by_class[self.of_a[value]].append(value)
+        self.alike = classes.alike
         self.forced: dict[Value, Value] = {}
         self.taken: dict[Value, Value] = {}
         self._match()
@@ -138,7 +150,7 @@ class Aligner:
                 self.a_of[value] = self.forced[value]
                 continue
             there = self.by_class.get(self.of_b[value])
-            if not there or _kinds(there[0]) != _kinds(value):
+            if not there or value in self.b.carried or self.classes.look(there[0]) != self.classes.look(value):
                 continue
             n = seen[self.of_b[value]]
             seen[self.of_b[value]] += 1
@@ -157,6 +169,11 @@ class Aligner:
                 self._follow([(r.a, r.b) for r in self.results] if step == 0 else self._alike(step))
                 if len(self.forced) > before:
                     self._match()
+            if self.alike:  # what is left stands at one place, and is another op
+                self.alike = False
+                pairs = [p for b, a in self.a_of.items() if a.op.name == b.op.name for p in self.arguments(a, b)]
+                self._follow([*[(r.a, r.b) for r in self.results], *pairs])
+                self._match()
         return Alignment(self.a_of, self.b_of, self.same, dict(self.leaves))
 
     # Pairs from pairs.
@@ -164,6 +181,8 @@ class Aligner:
     def _open(self, a: Value, b: Value) -> bool:
         """Whether two values may become a pair: neither has a partner, and neither is a leaf."""
         if b in self.a_of or b in self.forced or a in self.b_of or a in self.taken or is_leaf(a) or is_leaf(b):
+            return False
+        if a in self.a.carried or b in self.b.carried or (self.alike and a.op.name != b.op.name):
             return False
         return len(result_types(a)) == len(result_types(b))
 
@@ -175,28 +194,35 @@ class Aligner:
             if not self._open(a, b):
                 continue
             self.forced[b], self.taken[a] = a, b
-            if a.op.name == b.op.name and (not isinstance(a.op, Binary) or key_of(a.op) == key_of(b.op)):
+            if a.op.name == b.op.name and (
+                not isinstance(a.op, Binary) or self.classes.key(a.op) == self.classes.key(b.op)
+            ):
                 todo.extend(self.arguments(a, b))
 
     def arguments(self, a: Value, b: Value) -> list[tuple[Value, Value]]:
         """Arguments of a pair that stand at one place; of ops that commute, those that go together."""
-        named = _named_arguments(a), _named_arguments(b)
+        of_a, of_b = self.a.args(a), self.b.args(b)
+        named = _named_arguments(a, of_a), _named_arguments(b, of_b)
         if named[0] is not None and named[1] is not None:
             return [(x, named[1][n]) for n, x in named[0].items() if n in named[1]]
-        if len(a.args) != len(b.args):
+        if len(of_a) != len(of_b):
             return []
-        if isinstance(a.op, Binary) and BINARY[a.op.kind].commutes and len(a.args) == 2:
-            one = (a.args[0], b.args[0]), (a.args[1], b.args[1])
-            other = (a.args[0], b.args[1]), (a.args[1], b.args[0])
+        if isinstance(a.op, Binary) and BINARY[a.op.kind].commutes and len(of_a) == 2:
+            one = (of_a[0], of_b[0]), (of_a[1], of_b[1])
+            other = (of_a[0], of_b[1]), (of_a[1], of_b[0])
             return list(max((one, other), key=lambda pairs: sum(self._likeness(x, y) for x, y in pairs)))
-        return list(zip(a.args, b.args, strict=True))
+        return list(zip(of_a, of_b, strict=True))
 
     def _likeness(self, a: Value, b: Value) -> int:
         if self.a_of.get(b) is a or self.forced.get(b) is a or self.of_a[a] == self.of_b[b]:
             return 8
         if b in self.a_of or a in self.b_of:
             return 0
-        same = (a.op.name == b.op.name, key_of(a.op) == key_of(b.op), self.a.where(a) == self.b.where(b))
+        same = (
+            a.op.name == b.op.name,
+            self.classes.key(a.op) == self.classes.key(b.op),
+            self.a.where(a) == self.b.where(b),
+        )
         return 1 + 2 * same[0] + sum(same[1:])
 
     def _alike(self, step: int) -> list[tuple[Value, Value]]:
@@ -206,11 +232,11 @@ class Aligner:
         queues: dict[Any, list[Value]] = defaultdict(list)
         others: dict[Any, list[Value]] = defaultdict(list)
         for v in self.a.graph.values:
-            if v not in self.b_of and not is_leaf(v) and not isinstance(v.op, Const):
-                queues[token(v, self.a, self.names_a)].append(v)
+            if v not in self.b_of and v not in self.a.carried and not is_leaf(v) and not isinstance(v.op, Const):
+                queues[token(v, self.a, self.names_a, self.classes)].append(v)
         for v in self.b.graph.values:
-            if v not in self.a_of and not is_leaf(v) and not isinstance(v.op, Const):
-                others[token(v, self.b, self.names_b)].append(v)
+            if v not in self.a_of and v not in self.b.carried and not is_leaf(v) and not isinstance(v.op, Const):
+                others[token(v, self.b, self.names_b, self.classes)].append(v)
         pairs: list[tuple[Value, Value]] = []
         for key, mine in others.items():
             theirs = queues.get(key, [])
@@ -219,49 +245,48 @@ class Aligner:
         return pairs
 
 
-def _kinds(value: Value) -> list[Any]:
-    return [t.shape for t in result_types(value)]
-
-
 def _names(graph: Graph) -> list[str]:
     return [v.op.leaf for v in graph.values if isinstance(v.op, Leaf)]
 
 
-def _named_arguments(value: Value) -> dict[str, Value] | None:
+def _named_arguments(value: Value, args: Sequence[Value]) -> dict[str, Value] | None:
     """The arguments of a composite by their names; None for other ops, and where there are any number."""
     definition: Any = getattr(value.op, "definition", None)
     if definition is None or definition.variadic:
         return None
-    return dict(
-        zip(definition.argument_names(getattr(value.op, "given", ()), len(value.args)), value.args, strict=True)
-    )
+    return dict(zip(definition.argument_names(getattr(value.op, "given", ()), len(value.args)), args, strict=True))
 
 
 # What values are compared by where nothing else is known of them, the surest first.
 
 
-def _leaf_keys(value: Value, names: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple([names[a.op.leaf] for a in value.args if isinstance(a.op, Leaf) and not isinstance(a.op, Input)])
+def _leaf_keys(args: Sequence[Value], names: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple([names[a.op.leaf] for a in args if isinstance(a.op, Leaf) and not isinstance(a.op, Input)])
 
 
-def _by_weights(value: Value, side: Side, names: Mapping[str, Any]) -> Any:
-    own = _leaf_keys(value, names)
+def _by_weights(value: Value, side: Side, names: Mapping[str, Any], classes: Classes) -> Any:
+    own = _leaf_keys(side.args(value), names)
     return (value.op.name, own) if own else None
 
 
-def _by_place(value: Value, side: Side, names: Mapping[str, Any]) -> Any:
+def _by_first_weight(value: Value, side: Side, names: Mapping[str, Any], classes: Classes) -> Any:
+    own = _leaf_keys(side.args(value), names)  # a bias may be there in one network alone
+    return (value.op.name, own[0]) if own else None
+
+
+def _by_place(value: Value, side: Side, names: Mapping[str, Any], classes: Classes) -> Any:
     path = side.where(value)
-    return (path, key_of(value.op), tuple(_kinds(value))) if path else None
+    return (path, classes.key(value.op), tuple(classes.look(value))) if path else None
 
 
-def _by_look(value: Value, side: Side, names: Mapping[str, Any]) -> Any:
-    return (key_of(value.op), tuple(_kinds(value)))
+def _by_look(value: Value, side: Side, names: Mapping[str, Any], classes: Classes) -> Any:
+    return (classes.key(value.op), tuple(classes.look(value)))
 
 
-def _by_name(value: Value, side: Side, names: Mapping[str, Any]) -> Any:
+def _by_name(value: Value, side: Side, names: Mapping[str, Any], classes: Classes) -> Any:
     return (side.where(value), value.op.name)
 
 
-_TOKENS = (_by_weights, _by_place, _by_place, _by_look, _by_name)
+_TOKENS = (_by_weights, _by_first_weight, _by_place, _by_place, _by_look, _by_name)
 #: Up to this round, only what there is once in both graphs is paired.
-_ONLY = 2
+_ONLY = 3

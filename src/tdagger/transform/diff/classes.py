@@ -15,7 +15,7 @@ import numpy as np
 
 from tdagger.composite import Composite
 from tdagger.depth import nested
-from tdagger.graph import Graph
+from tdagger.graph import Graph, result_types
 from tdagger.op import Array, Op, Value
 from tdagger.ops.elementwise import BINARY, Binary, Cast
 from tdagger.ops.source import Const
@@ -54,6 +54,9 @@ def key_of(op: Op) -> tuple[Any, ...]:
 class Classes:
     """A table of numbers that several graphs share. ``inside``: composites are seen as their bodies."""
 
+    #: Whether ops of other names are no pairs, however they stand, as long as others are looked for.
+    alike = False
+
     def __init__(self, exact: Exact, inside: bool) -> None:
         self.exact, self.inside = exact, inside
         self.numbers: dict[Any, int] = {}
@@ -63,6 +66,14 @@ class Classes:
         self._filled: dict[int, Any] = {}  # what has one number everywhere -> that number
         self._keys: dict[Op, Any] = {}
         self._found: dict[Any, Class] = {}
+
+    def key(self, op: Op) -> Any:
+        """What an op is compared by."""
+        return key_of(op)
+
+    def look(self, value: Value) -> list[Any]:
+        """What the results of values that go together have in common: their shapes."""
+        return [t.shape for t in result_types(value)]
 
     def number(self, key: Any, shape: Shape) -> int:
         """The number of what ``key`` says."""
@@ -98,7 +109,7 @@ class Classes:
     def _opaque(self, op: Op, args: Sequence[Class], out: Any) -> int:
         own = self._keys.get(op)
         if own is None:
-            own = self._keys[op] = key_of(op)
+            own = self._keys[op] = self.key(op)
         if isinstance(op, Binary) and BINARY[op.kind].commutes:
             args = sorted(args, key=str)
         return self.number((own, *args), out.shape if isinstance(out, TensorType) else ())

@@ -62,10 +62,10 @@ def compared(
 def _compared(
     a: Any, b: Any, inputs: Mapping[str, Any] | None, seed: int, run: bool, measures: tuple[Measure, Measure] | None
 ) -> Found:
-    pairs = paired_inputs(a.graph, b.graph) if run else _likely(a.graph.inputs, b.graph.inputs)
-    results = paired_results(a.graph, b.graph) if run else _likely_results(a.graph, b.graph)
+    pairs = paired_inputs(a.graph, b.graph) if run else likely(a.graph.inputs, b.graph.inputs)
+    results = paired_results(a.graph, b.graph) if run else likely_results(a.graph, b.graph)
     exact = Exact(working_type(a.graph), working_type(b.graph))
-    sides = [_side(n, exact if run else None) for n in (a, b)]
+    sides = [side_of(n, exact if run else None) for n in (a, b)]
     aligner = _aligned(sides[0], sides[1], results, pairs, exact, run)
     alignment = aligner.align()
     if not run:
@@ -163,7 +163,8 @@ def _aligned(a: Side, b: Side, results: list[Result], pairs: Mapping[str, str], 
     return Aligner(a, b, results, Classes(exact, True), by_name)
 
 
-def _side(network: Any, exact: Exact | None) -> Side:
+def side_of(network: Any, exact: Exact | None) -> Side:
+    """A network as it is compared; without ``exact`` no weights are read."""
     origins: Mapping[Value, Any] = network.origins
 
     def where(value: Value) -> str:
@@ -184,13 +185,14 @@ def digest(array: Array, exact: Exact | None) -> bytes:
     return found.digest()
 
 
-def _likely(a: Mapping[str, Value], b: Mapping[str, Value]) -> dict[str, str]:
+def likely(a: Mapping[str, Value], b: Mapping[str, Value]) -> dict[str, str]:
     """Names of B with those of A: equal ones, then the others in order."""
     rest = [n for n in a if n not in b]
     own = {n: n for n in b if n in a}
     return own | dict(zip([n for n in b if n not in a], rest, strict=False))
 
 
-def _likely_results(a: Graph, b: Graph) -> list[Result]:
-    found = [Result(m, a.outputs[m], b.outputs[n]) for n, m in _likely(a.outputs, b.outputs).items()]
-    return found + [Result(m, a.updates[m], b.updates[n]) for n, m in _likely(a.updates, b.updates).items()]
+def likely_results(a: Graph, b: Graph) -> list[Result]:
+    """The outputs and updates that may go together: equal names, then the others in order."""
+    found = [Result(m, a.outputs[m], b.outputs[n]) for n, m in likely(a.outputs, b.outputs).items()]
+    return found + [Result(m, a.updates[m], b.updates[n]) for n, m in likely(a.updates, b.updates).items()]

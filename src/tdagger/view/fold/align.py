@@ -1,7 +1,8 @@
 """Two networks as one tree: what is in both, what is only in one, what changed.
 
-Boxes are matched by their names, where these differ by what they hold; ops by what they compute, on what, and by the
-names of their weights. Numbers in weights aren't compared: :func:`tdagger.diff` does that.
+Ops are matched by what they compute, on what, in whatever layout, as :func:`tdagger.diff` pairs them
+(:mod:`tdagger.transform.diff.layouts`); boxes by their names, where these differ by what they hold. Numbers in weights
+aren't compared: :func:`tdagger.diff` does that.
 
 >>> matched(list("abcd"), list("acxd"))
 [(0, 0), (2, 1), (3, 3)]
@@ -12,8 +13,9 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from difflib import SequenceMatcher
+from typing import Protocol
 
 from tdagger.composite import Composite
 from tdagger.op import Value
@@ -27,22 +29,38 @@ _TRIED = 40_000
 Item = Box | Leaf
 
 
-def merged(a: Box, b: Box) -> Box:
+class Pairs(Protocol):
+    """Which ops go together; see :class:`tdagger.transform.diff.layouts.Paired`."""
+
+    @property
+    def a_of(self) -> Mapping[Value, Value]: ...
+    @property
+    def same(self) -> frozenset[Value]: ...
+    @property
+    def turned(self) -> frozenset[Value]: ...
+    @property
+    def carry(self) -> frozenset[Value]: ...
+
+
+def merged(a: Box, b: Box, pairs: Pairs) -> Box:
     """The tree of two networks together; every box and op says in which it is."""
-    root = _Merge().boxes(a, b)
+    root = _Merge(pairs).boxes(a, b)
     own(root)
     return root
 
 
 class _Merge:
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs = pairs
+
     def boxes(self, a: Box, b: Box) -> Box:
         new = Box(a.name, a.kind or b.kind, a.is_module, a.call)
-        new.changes = [f"class: {a.kind or 'none'} -> {b.kind or 'none'}"] if a.kind != b.kind else []
+        new.changes = [f"class: {a.kind} -> {b.kind}"] if a.kind and b.kind and a.kind != b.kind else []
         pairs = self._pairs(a.items, b.items)
         left, right = 0, 0
         for i, j in [*pairs, (len(a.items), len(b.items))]:
-            new.items += [_only(item, "a") for item in a.items[left:i]]
-            new.items += [_only(item, "b") for item in b.items[right:j]]
+            new.items += [self._only(item, "a") for item in a.items[left:i]]
+            new.items += [self._only(item, "b") for item in b.items[right:j]]
             if i < len(a.items):
                 new.items.append(self._both(a.items[i], b.items[j]))
             left, right = i + 1, j + 1
@@ -54,12 +72,23 @@ class _Merge:
         if isinstance(a, Leaf) and isinstance(b, Leaf):
             leaf = Leaf(a.values[0], b.values[1])
             leaf.name, leaf.kind = a.name, a.kind
-            leaf.changes = changes(a.value, b.value)
+            leaf.changes = [] if b.value in self.pairs.same else changes(a.value, b.value)
+            if not leaf.changes and b.value in self.pairs.turned:
+                leaf.changes = ["it takes its argument with the axes in another order"]
             return leaf
         return self.boxes(_boxed(a), _boxed(b))
 
+    def _only(self, item: Item, side: str) -> Item:
+        if isinstance(item, Box):
+            item.state = side
+            for inner in item.items:
+                self._only(inner, side)
+        else:
+            item.moves = item.value in self.pairs.carry
+        return item
+
     def _pairs(self, a: Sequence[Item], b: Sequence[Item]) -> list[tuple[int, int]]:
-        tiers: list[Callable[[Item], Hashable]] = [self._named, self._alike, self._shape, _of_kind]
+        tiers: list[Callable[[Item], Hashable]] = [self._paired, self._named, self._shape]
         found = [(-1, -1), (len(a), len(b))]
         for tier in tiers:
             more: list[tuple[int, int]] = []
@@ -70,33 +99,24 @@ class _Merge:
             found = [*more, (len(a), len(b))]
         return found[1:-1]
 
+    def _paired(self, item: Item) -> Hashable:
+        """Ops by their pairs."""
+        if isinstance(item, Box):
+            return ("name", item.name, item.call) if item.name else item
+        a, b = item.values
+        return ("op", a if a is not None or b is None else self.pairs.a_of.get(b, b))
+
     def _named(self, item: Item) -> Hashable:
-        """By name; ops by all that is behind them: values are interned, so what is computed alike is one value."""
+        """By name: an op may be one of several in a module of the other."""
         if item.name:
             return ("name", item.name, item.call if isinstance(item, Box) else 0)
-        return ("op", item.value) if isinstance(item, Leaf) else item
-
-    def _alike(self, item: Item) -> Hashable:
-        """Ops by what they compute and the names of their weights."""
-        if not isinstance(item, Leaf) or item.name:
-            return item
-        value = item.value
-        types = tuple([a.type for a in value.args])
-        return (value.op, types, _weights(value), tuple([a.op.name for a in value.args]))
+        return item
 
     def _shape(self, item: Item) -> Hashable:
         """Boxes that hold the same on whatever weights, under another name."""
         if isinstance(item, Leaf):
             return item if item.name else (item.value.op, item.value.type)
         return ("shape", item.kind, tuple([(leaf.value.op, leaf.value.type) for leaf in item.leaves()]))
-
-
-def _of_kind(item: Item) -> Hashable:
-    """Ops of one name, unnamed."""
-    if isinstance(item, Box) or item.name:
-        return item
-    op = item.value.op
-    return (op.name, op.attributes.get("kind") if op.name in ("unary", "binary", "reduce") else None)
 
 
 def _boxed(item: Item) -> Box:
@@ -108,18 +128,10 @@ def _boxed(item: Item) -> Box:
     return box
 
 
-def _only(item: Item, side: str) -> Item:
-    if isinstance(item, Box):
-        item.state = side
-        for inner in item.items:
-            _only(inner, side)
-    return item
-
-
 def _is_same(item: Item) -> bool:
     if isinstance(item, Box):
         return item.state == "same"
-    return None not in item.values and not item.changes
+    return item.moves or (None not in item.values and not item.changes)
 
 
 def state_of(item: Item) -> str:
@@ -130,13 +142,11 @@ def state_of(item: Item) -> str:
     if isinstance(item, Leaf):
         a, b = item.values
         return "b" if a is None else "a" if b is None else "changed" if item.changes else "same"
-    inner = {state_of(i) for i in item.items} if not item.state else {item.state}
-    item.state = inner.pop() if len(inner) == 1 else "changed"
+    if not item.state:
+        inner = {state_of(i) for i in item.items if not (isinstance(i, Leaf) and i.moves)}
+        inner = inner or {state_of(i) for i in item.items}
+        item.state = inner.pop() if len(inner) == 1 else "changed"
     return item.state
-
-
-def _weights(value: Value) -> tuple[str, ...]:
-    return tuple([a.op.leaf for a in value.args if isinstance(a.op, Parameter | Buffer)])
 
 
 def changes(a: Value, b: Value) -> list[str]:

@@ -8,7 +8,7 @@ module that is called twice there are two.
 >>> x = td.input("x", (2, 4))
 >>> a, b = td.exp(x), td.sin(td.exp(x))
 >>> dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": b}))
->>> found = tree(dag.with_graph(dag.graph, {a: Origin("m.e"), b: Origin("m.s")}))
+>>> found = simplified(tree(dag.with_graph(dag.graph, {a: Origin("m.e"), b: Origin("m.s")})))
 >>> [(box.name, [(leaf.name, leaf.value) for leaf in box.items]) for box in found.items]
 [('m', [('e', <exp(f32[2 4]) -> f32[2 4]>), ('s', <sin(f32[2 4]) -> f32[2 4]>)])]
 """
@@ -31,16 +31,18 @@ LISTS = ("ModuleList", "ModuleDict", "ParameterList", "ParameterDict")
 class Leaf:
     """An op: its values in the two networks that are compared (in one alone the other is None).
 
-    ``name`` and ``kind`` are those of the module that computes nothing else.
+    ``name`` and ``kind`` are those of the module that computes nothing else. ``moves``: of two networks in different
+    layouts, it only brings a value to that of its own.
     """
 
-    __slots__ = ("box", "changes", "kind", "name", "values")
+    __slots__ = ("box", "changes", "kind", "moves", "name", "values")
 
     def __init__(self, a: Value | None, b: Value | None = None) -> None:
         self.values = (a, b)
         self.name = self.kind = ""
         self.box: Box | None = None
         self.changes: list[str] = []
+        self.moves = False
 
     @property
     def value(self) -> Value:
@@ -107,18 +109,35 @@ def source(value: Value) -> tuple[Value, int]:
 
 #: A module's name in its owner, and how often it was called before.
 _Step = tuple[str, int]
+#: The modules around every op, from the outermost inwards.
+Places = dict[Value, tuple[_Step, ...]]
 
 
-def tree(network: Network, facts: Facts | None = None, side: int = 0) -> Box:
-    """The boxes of a network; ``side`` is 1 for the second of two."""
+def tree(
+    network: Network,
+    facts: Facts | None = None,
+    side: int = 0,
+    places: Places | None = None,
+    modules: Mapping[str, str] | None = None,
+) -> Box:
+    """The boxes of a network, a box for every module; ``side`` is 1 for the second of two.
+
+    ``places`` are the modules around every op and ``modules`` the class of each, those of the network unless told.
+    """
+    modules = network.modules if modules is None else modules
     facts = Facts.of(network) if facts is None else facts
-    places = _places(network, facts.shown)
-    root = Box("", network.modules.get("", ""), True)
+    places = module_places(network, facts.shown) if places is None else places
+    root = Box("", modules.get("", ""), True)
     boxes: dict[tuple[_Step, ...], Box] = {(): root}
     for value in facts.shown:
-        box = _box(network, boxes, places[value])
+        box = _box(modules, boxes, places[value])
         box.items.append(Leaf(value) if side == 0 else Leaf(None, value))
-    root.items = [_simple(item, network) for item in _opened(root)]
+    return root
+
+
+def simplified(root: Box) -> Box:
+    """A tree without boxes that only list others, and with ops for modules that do nothing else."""
+    root.items = [_simple(item) for item in _opened(root)]
     own(root)
     return root
 
@@ -134,7 +153,7 @@ def own(root: Box) -> None:
                 todo.append(item)
 
 
-def _box(network: Network, boxes: dict[tuple[_Step, ...], Box], place: tuple[_Step, ...]) -> Box:
+def _box(modules: Mapping[str, str], boxes: dict[tuple[_Step, ...], Box], place: tuple[_Step, ...]) -> Box:
     missing: list[tuple[_Step, ...]] = []
     while place not in boxes:
         missing.append(place)
@@ -143,7 +162,7 @@ def _box(network: Network, boxes: dict[tuple[_Step, ...], Box], place: tuple[_St
     for own in reversed(missing):
         name, call = own[-1]
         path = ".".join([n for n, _ in own])
-        inner = boxes[own] = Box(name, network.modules.get(path, ""), True, call)
+        inner = boxes[own] = Box(name, modules.get(path, ""), True, call)
         box.items.append(inner)
         box = inner
     return box
@@ -169,12 +188,12 @@ def _is_list(box: Box) -> bool:
     return not box.kind and bool(inner) and all(map(str.isdecimal, inner))
 
 
-def _simple(item: Box | Leaf, network: Network) -> Box | Leaf:
+def _simple(item: Box | Leaf) -> Box | Leaf:
     """A box without lists inside; of one thing that it holds, that thing."""
     if isinstance(item, Leaf):
         return item
-    items = [_simple(inner, network) for inner in _opened(item)]
-    if len(items) == 1 and not (isinstance(items[0], Box) and (items[0].call or item.call)):
+    items = [_simple(inner) for inner in _opened(item)]
+    if len(items) == 1 and not item.changes and not (isinstance(items[0], Box) and (items[0].call or item.call)):
         only = items[0]
         only.name = f"{item.name}.{only.name}" if only.name else item.name
         only.kind = only.kind or item.kind
@@ -188,7 +207,7 @@ def _simple(item: Box | Leaf, network: Network) -> Box | Leaf:
 # --- which module an op is of ------------------------------------------------------------------------------
 
 
-def _places(network: Network, shown: list[Value]) -> dict[Value, tuple[_Step, ...]]:
+def module_places(network: Network, shown: list[Value]) -> Places:
     """The modules around every op.
 
     What several modules compute alike, from no parameter, is one value here, made by the first: it is no more that

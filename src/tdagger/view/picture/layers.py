@@ -16,20 +16,30 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tdagger.view.picture.lanes import BESIDE, Beside, skips
+
 #: Between things side by side, and between layers.
 GAP, RISE = 20.0, 44.0
 #: Room for an edge that passes.
 _LANE = 10.0
 _SWEEPS = 8
+#: More things than these have no lanes.
+_MOST = 400
 
 
 @dataclass
 class Layout:
-    """``places`` of the upper left corners, the points on the way of every edge, and the size of it all."""
+    """``places`` of the upper left corners, the points on the way of every edge, and the size of it all.
+
+    ``lanes`` are the edges that go down beside the layers: their points are corners. ``dots`` are where one leaves a
+    lane that goes on.
+    """
 
     places: list[tuple[float, float]]
     ways: list[list[tuple[float, float]]]
     size: tuple[float, float]
+    lanes: list[bool]
+    dots: list[tuple[float, float]]
 
 
 def layered(
@@ -51,9 +61,11 @@ class _Layered:
         self.real = len(sizes)
         self.edges = edges
         self.rank = self._ranks(top, bottom)
+        rising = len(sizes) <= _MOST and all(a < b for a, b in edges)
+        self.skip = skips(self.rank, edges) if rising else [False] * len(edges)
         self.above: list[list[int]] = [[] for _ in sizes]
         self.below: list[list[int]] = [[] for _ in sizes]
-        self.chains = [self._chain(min(e), max(e)) for e in edges]
+        self.chains = [[] if skip else self._chain(min(e), max(e)) for e, skip in zip(edges, self.skip, strict=True)]
         self.layers: list[list[int]] = [[] for _ in range(max(self.rank, default=-1) + 1)]
         for node in self._by_first_visit():
             self.layers[self.rank[node]].append(node)
@@ -134,7 +146,7 @@ class _Layered:
 
     def layout(self) -> Layout:
         if not self.real:
-            return Layout([], [], (0.0, 0.0))
+            return Layout([], [], (0.0, 0.0), [], [])
         self._order()
         x = self._columns()
         y, top = [0.0] * len(self.rank), 0.0
@@ -147,8 +159,52 @@ class _Layered:
         right = max(x[n] + self.width[n] / 2 for n in range(len(x)))
         places = [(x[n] - self.width[n] / 2 - left, y[n]) for n in range(self.real)]
         tall = [max(self.height[n] for n in layer) for layer in self.layers]
-        ways = [self._way(chain, edge, x, y, left, tall) for chain, edge in zip(self.chains, self.edges, strict=True)]
-        return Layout(places, ways, (right - left, top - RISE))
+        ways = [
+            self._way(chain, edge, x, y, left, tall) if chain else []
+            for chain, edge in zip(self.chains, self.edges, strict=True)
+        ]
+        dots = self._lead(places, ways, tall)
+        wide = max([right - left, *[px + BESIDE for way, s in zip(ways, self.skip, strict=True) if s for px, _ in way]])
+        return Layout(places, ways, (wide, top - RISE), self.skip, dots)
+
+    # --- lanes ---
+
+    def _lead(
+        self, places: Sequence[tuple[float, float]], ways: list[list[tuple[float, float]]], tall: Sequence[float]
+    ) -> list[tuple[float, float]]:
+        """Make the ways of the edges that go down lanes; where lanes have branches."""
+        ends = {i: (self._leave(a, places, tall), self._enter(b, places, tall))
+                for i, (a, b) in enumerate(self.edges) if self.skip[i]}  # fmt: skip
+        solid = [(x + self.width[n], y, y + self.height[n]) for n, (x, y) in enumerate(places)]
+        solid += [(px, min(y, q), max(y, q)) for way in ways for (px, y), (_, q) in itertools.pairwise(way)]
+        beside = Beside(solid)
+        of: dict[int, list[int]] = {}
+        for i in ends:
+            of.setdefault(self.edges[i][0], []).append(i)
+        dots: list[tuple[float, float]] = []
+        for own in sorted(of.values(), key=lambda own: max(ends[i][1][0][1] for i in own) - ends[own[0]][0][-1][1]):
+            heights = sorted({ends[i][1][0][1] for i in own})
+            x = beside.lane(ends[own[0]][0][-1][1], heights[-1])
+            dots += [(x, y) for y in heights[:-1]]
+            for i in own:
+                start, stop = ends[i]
+                ways[i] = [*start, (x, start[-1][1]), (x, stop[0][1]), *stop]
+        return dots
+
+    def _alone(self, n: int) -> bool:
+        return self.layers[self.rank[n]][-1] == n  # nothing stands right of it
+
+    def _leave(self, n: int, places: Sequence[tuple[float, float]], tall: Sequence[float]) -> list[tuple[float, float]]:
+        (x, y), w, h = places[n], self.width[n], self.height[n]
+        if self._alone(n):
+            return [(x + w, y + 0.7 * h)]
+        return [(x + w / 2 + 8, y + h), (x + w / 2 + 8, y + h / 2 + tall[self.rank[n]] / 2 + RISE / 4)]
+
+    def _enter(self, n: int, places: Sequence[tuple[float, float]], tall: Sequence[float]) -> list[tuple[float, float]]:
+        (x, y), w, h = places[n], self.width[n], self.height[n]
+        if self._alone(n):
+            return [(x + w, y + 0.3 * h)]
+        return [(x + w / 2, y + h / 2 - tall[self.rank[n]] / 2 - RISE / 4), (x + w / 2, y)]
 
     def _way(
         self,

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tdagger.errors import AttributeValueError
 from tdagger.names import shown
 
+#: So many slots are written at control flow.
+_CARRIED = 4
 #: So many things are to be seen at first.
 _SEEN = 24
 
 Path = tuple[int, ...]
+
+
+class Flow(NamedTuple):
+    """Control flow from a block of a program to one that may be next: when, and the slots that are needed then."""
+
+    start: int
+    stop: int
+    text: str
 
 
 @dataclass(eq=False)
@@ -20,7 +30,8 @@ class Node:
     """An op or a box as it is seen: ``inner`` is None unless it is open.
 
     ``edges`` are (from, to, type, how many, side) between the inner ones by their numbers, -1 and -2 its own inputs
-    and outputs. ``op`` is the number of its first op in the opened tree, ``slot`` that of its first weight.
+    and outputs; ``flow`` is what there is between blocks of a program instead. ``op`` is the number of its first op in
+    the opened tree, ``slot`` that of its first weight.
     """
 
     path: Path
@@ -31,6 +42,7 @@ class Node:
     slot: int
     inner: list[Node] | None = None
     edges: list[tuple[int, int, int, int, str]] = field(default_factory=list[tuple[int, int, int, int, str]])
+    flow: list[Flow] = field(default_factory=list["Flow"])
 
     @property
     def times(self) -> int:
@@ -137,7 +149,28 @@ class Reader:
             op += self.ops(inner)
             slot += self.slots(inner)
         node.edges = _joined(body["edges"])
+        node.flow = [Flow(f["from"], f["to"], self._carried(f)) for f in body.get("flow", ())]
         return node
+
+    def blocks(self) -> Sequence[Mapping[str, Any]]:
+        """The blocks of a program; of a network there are none."""
+        return self.bodies[self.document["root"]]["items"] if "program" in self.document else ()
+
+    def next_of(self, node: Node) -> str:
+        """What follows a block of a program: ``if again: body, else: done``; empty for what isn't one."""
+        if "writes" not in node.item:
+            return ""
+        names = [item["name"] for item in self.blocks()]
+        ways = [f for f in self.bodies[self.document["root"]]["flow"] if f["from"] == node.path[0]]
+        return ", ".join([f["when"] + (f": {names[f['to']]}" if f["to"] >= 0 else "") for f in ways])
+
+    def _carried(self, flow: Mapping[str, Any]) -> str:
+        """When control goes that way, and the slots that are needed there."""
+        slots = self.document["program"]["slots"]
+        names = [shown(slots[n]["name"]) for n in flow["carries"]]
+        if len(names) > _CARRIED:
+            names = [*names[: _CARRIED - 1], f"{len(names) - _CARRIED + 1} more"]
+        return ": ".join(filter(None, [shown(flow["when"]), ", ".join(names)]))
 
     def op_name(self, item: Mapping[str, Any]) -> str:
         """What an op is called: the function of unary and binary ones."""

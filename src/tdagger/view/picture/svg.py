@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -34,6 +35,7 @@ class _Shape:
     inner: list[_Shape] = field(default_factory=list["_Shape"])
     places: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
     ways: list[_Way] = field(default_factory=list["_Way"])
+    dots: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
     enters: float | None = None
     leaves: float | None = None
     type: str = ""
@@ -45,6 +47,9 @@ class _Way:
     points: list[tuple[float, float]]
     count: int
     side: str
+    text: str = ""
+    place: tuple[float, float] = (0.0, 0.0)
+    square: bool = False
 
 
 def svg(reader: Reader, opened: Sequence[Sequence[int]], title: str = "") -> str:
@@ -77,7 +82,7 @@ def _summary(reader: Reader) -> str:
 
 
 def _shape(reader: Reader, node: Node) -> _Shape:
-    if node.inner is not None:
+    if node.inner:
         return _open(reader, node)
     told = words(reader, node)
     count = f"× {node.times}" if node.times > 1 else ""
@@ -94,17 +99,20 @@ def _pill(name: str, type_: str) -> _Shape:
 def _open(reader: Reader, node: Node, whole: bool = False) -> _Shape:
     """An open box: what is in it laid out, its inputs at the top and its outputs at the bottom."""
     assert node.inner is not None
+    if node.flow:
+        return _program(reader, node)
     inner = [_shape(reader, n) for n in node.inner]
     body = reader.bodies[node.item["body"]]
-    starts, things, edges = _ends(reader, node, body, inner, whole)
+    named = whole or "writes" in node.item  # the network, or a block of a program: what goes in and out has names
+    starts, things, edges = _ends(reader, node, body, inner, named)
     labels = _labels(reader, edges)
     for i, thing in enumerate(things):
         thing.type = thing.type or labels.get(i, "")
         thing.room = (
             max(thing.width, 2 * (_wide(thing.type, 9, mono=True) + 8 - GAP / 2)) if thing.type else thing.width
         )
-    first = 0 if whole else starts
-    last = 0 if whole else len(things) - starts - len(inner)
+    first = 0 if named else starts
+    last = 0 if named else len(things) - starts - len(inner)
     found = layered([(t.room, t.height) for t in things], [(e[0], e[1]) for e in edges], first, last)
     told = words(reader, node)
     head = 0.0 if whole else _wide(told.name, 12) + _wide(told.detail, 10) + _wide(told.cost, 10) + 90
@@ -115,11 +123,15 @@ def _open(reader: Reader, node: Node, whole: bool = False) -> _Shape:
     shape.places = [
         (x + left + (t.room - t.width) / 2, y + top) for (x, y), t in zip(found.places, things, strict=True)
     ]
-    for way, (a, b, _, count, side) in zip(found.ways, edges, strict=True):
+    for way, lane, (a, b, _, count, side) in zip(found.ways, found.lanes, edges, strict=True):
         points = [(x + left, y + top) for x, y in way]
-        points[0] = (_across(shape, a, out=True), points[0][1] + _cards(things[a]))
-        points[-1] = (_across(shape, b, out=False), points[-1][1])
-        shape.ways.append(_Way(points, count, side))
+        if lane:
+            points = _at_sides(shape, a, b, points)
+        else:
+            points[0] = (_across(shape, a, out=True), points[0][1] + _cards(things[a]))
+            points[-1] = (_across(shape, b, out=False), points[-1][1])
+        shape.ways.append(_Way(points, count, side, square=lane))
+    shape.dots = [(x + left, y + top) for x, y in found.dots]
     for i, thing in enumerate(things):
         if thing.node is None and not thing.words.name:
             if i < starts:
@@ -129,11 +141,39 @@ def _open(reader: Reader, node: Node, whole: bool = False) -> _Shape:
     return shape
 
 
+def _program(reader: Reader, node: Node) -> _Shape:
+    """The blocks of a program, and the control flow between them with its words."""
+    blocks = [_shape(reader, n) for n in node.inner or ()]
+    ports = reader.bodies[node.item["body"]]
+    takes, gives = (", ".join([shown(port["name"]) for port in ports[sort]]) for sort in ("inputs", "outputs"))
+    returns = any(f.stop == -2 for f in node.flow)
+    things = [_pill(takes or "begin", ""), *blocks, *([_pill(f"return {gives}", "")] if returns else [])]
+    ends = [(f.start + 1, f.stop + 1 if f.stop >= 0 else len(things) - 1) for f in node.flow]
+    forks = Counter(start for start, _ in ends)
+    told = [(start if forks[start] == 1 else stop) for start, stop in ends]  # what the words of a way stand beside
+    for thing in things:
+        thing.room = thing.width
+    for beside, flow in zip(told, node.flow, strict=True):
+        things[beside].room = max(things[beside].room, _wide(flow.text, 9, mono=True) + 8)
+    found = layered([(t.room, t.height) for t in things], ends, 1, int(returns))
+    shape = _Shape(node, words(reader, node), found.size[0] + 2 * _SIDE, found.size[1] + 8.0 + _BOTTOM, things)
+    shape.places = [
+        (x + _SIDE + (t.room - t.width) / 2, y + 8.0) for (x, y), t in zip(found.places, things, strict=True)
+    ]
+    for way, (a, b), flow in zip(found.ways, ends, node.flow, strict=True):
+        aside = -0.3 * min(things[a].width, things[b].width) if b <= a else 0.0  # back beside the way there
+        points = [(x + _SIDE + aside, y + 8.0) for x, y in way]
+        x, y = points[0] if forks[a] == 1 else points[-1]
+        above = (b <= a) == (forks[a] == 1)
+        shape.ways.append(_Way(points, 2, "", flow.text, (x, y - 10 if above else y + 14)))
+    return shape
+
+
 def _ends(
-    reader: Reader, node: Node, body: Any, inner: list[_Shape], whole: bool
+    reader: Reader, node: Node, body: Any, inner: list[_Shape], named: bool
 ) -> tuple[int, list[_Shape], list[tuple[int, int, str, int, str]]]:
     """How many things stand for inputs, all things, edges between them: (from, to, type, how many, side)."""
-    if not whole:
+    if not named:
         bare = Words("", "", "", 0.0, "port")
         first = [_Shape(None, bare, 10, 0)] if any(e[0] == -1 for e in node.edges) else []
         last = [_Shape(None, bare, 10, 0)] if any(e[1] == -2 for e in node.edges) else []
@@ -189,6 +229,15 @@ def _across(shape: _Shape, i: int, out: bool) -> float:
     return shape.places[i][0] + (thing.width / 2 if inside is None else inside)
 
 
+def _at_sides(shape: _Shape, a: int, b: int, points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """A way down a lane from side to side: things may be narrower than the room they have."""
+    if points[0][1] == points[1][1]:
+        points[0] = (shape.places[a][0] + shape.inner[a].width + _cards(shape.inner[a]), points[0][1])
+    if points[-1][1] == points[-2][1]:
+        points[-1] = (shape.places[b][0] + shape.inner[b].width + _cards(shape.inner[b]), points[-1][1])
+    return points
+
+
 def _cards(thing: _Shape) -> float:
     return 2 * _CARDS if thing.node is not None and thing.node.times > 1 else 0.0
 
@@ -209,6 +258,8 @@ def _drawn(reader: Reader, shape: _Shape, x: float, y: float, frame: bool = True
         if across is not None:
             out.append(f'<circle cx="{x + across:.1f}" cy="{y + down:.1f}" r="2.2" fill="#59636f"/>')
     out += [_edge(way, x, y) for way in shape.ways]
+    out += [f'<circle cx="{x + a:.1f}" cy="{y + b:.1f}" r="2.4" fill="#59636f"/>' for a, b in shape.dots]
+    out += [_text(x + w.place[0], y + w.place[1], escape(w.text), 9, mono=True, middle=True) for w in shape.ways]
     for thing, (left, top) in zip(shape.inner, shape.places, strict=True):
         if thing.node is not None and thing.node.inner is not None:
             out += [f'<g id="{thing.node.id}">', *_drawn(reader, thing, x + left, y + top), "</g>"]
@@ -294,7 +345,9 @@ def _tip(reader: Reader, node: Node) -> str:
 def _edge(way: _Way, x: float, y: float) -> str:
     points = [(a + x, b + y) for a, b in way.points]
     path = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
-    for (a, b), (c, d) in itertools.pairwise(points):
+    if way.square:
+        path += _corners(points)
+    for (a, b), (c, d) in itertools.pairwise(points) if not way.square else ():
         middle = (b + d) / 2
         path += (
             f" L{c:.1f} {d:.1f}" if abs(a - c) < 0.5 else f" C{a:.1f} {middle:.1f} {c:.1f} {middle:.1f} {c:.1f} {d:.1f}"
@@ -303,6 +356,19 @@ def _edge(way: _Way, x: float, y: float) -> str:
     width = 1.2 if way.count == 1 else 2.2
     dash = ' stroke-dasharray="5 3"' if way.side else ""
     return f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{width}"{dash} marker-end="url(#arrow)"/>'
+
+
+def _corners(points: Sequence[tuple[float, float]]) -> str:
+    """Straight lines with round corners."""
+    out = ""
+    for before, (x, y), after in zip(points, points[1:], points[2:], strict=False):
+        ends: list[str] = []
+        for a, b in (before, after):
+            length = max(abs(a - x) + abs(b - y), 1e-9)
+            r = min(6.0, length / 2) / length
+            ends.append(f"{x + (a - x) * r:.1f} {y + (b - y) * r:.1f}")
+        out += f" L{ends[0]} Q{x:.1f} {y:.1f} {ends[1]}"
+    return f"{out} L{points[-1][0]:.1f} {points[-1][1]:.1f}"
 
 
 def _text(

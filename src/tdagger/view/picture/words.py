@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from tdagger.analysis.numbers import quantity
 from tdagger.names import shown
@@ -72,6 +73,8 @@ def words(reader: Reader, node: Node) -> Words:
 
 
 def _detail(reader: Reader, node: Node) -> str:
+    if "writes" in node.item:
+        return cut(_block(reader, node.item), _DETAIL)
     if "op" not in node.item:
         kind = node.kind if node.kind != node.name else f"{reader.bodies[node.item['body']]['ops']} ops"
         return cut(kind, _DETAIL)
@@ -83,9 +86,16 @@ def _detail(reader: Reader, node: Node) -> str:
     return cut(" ".join([*([name] if name != node.name else []), *own]), _DETAIL)
 
 
+def _block(reader: Reader, item: Mapping[str, Any]) -> str:
+    """Of a block of a program: what it sets to something that is known, what it refuses."""
+    slots = reader.document["program"]["slots"]
+    known = [f"{slots[n]['name']} <- {text}" for n, text in item["writes"] if text]
+    return f"raises {item['raises']}" if "raises" in item else ", ".join(known)
+
+
 def _hue(reader: Reader, node: Node) -> str:
     if len(reader.document["networks"]) == 2:
-        return node.state
+        return "same" if node.item.get("moves") else node.state
     op = reader.op_name(node.item) if "op" in node.item else ""
     for text in (op, node.kind.lower(), node.name.lower()) if not op else (op,):
         found = [sort for sort, parts in _SORTS.items() if any(part in text for part in parts)]

@@ -25,6 +25,9 @@ from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
 from tdagger.tree import flatten
 
+#: What may decide by data in a script.
+_CONTROL = ("prim::If", "prim::Loop")
+
 
 @dataclass
 class TorchSource:

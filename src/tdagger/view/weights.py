@@ -1,0 +1,81 @@
+"""The table of parameters, buffers and large constants of a view's JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tdagger.network import Network
+from tdagger.op import Array, Value
+from tdagger.ops.source import Buffer, Const, Parameter
+from tdagger.view.expressions import constant
+from tdagger.view.part import Part
+from tdagger.view.tables import Side
+
+#: So many bins a histogram has.
+BINS = 32
+
+
+class Weights:
+    """The table of parameters, buffers and large constants."""
+
+    def __init__(self, networks: Sequence[Network], sides: Sequence[Side], histograms: bool) -> None:
+        self.networks, self.sides, self.histograms = networks, sides, histograms
+        self.table: list[dict[str, Any]] = []
+        self._numbers: dict[tuple[int, Value], int] = {}
+
+    def number(self, weight: Value, k: int) -> int:
+        """The number of a weight of network ``k``."""
+        found = self._numbers.get((k, weight))
+        if found is None:
+            found = self._numbers[k, weight] = len(self.table)
+            self.table.append(self._entry(weight, k))
+        return found
+
+    def of(self, part: Part, k: int) -> list[int]:
+        """The numbers of the weights that the ops of a part take in network ``k``, place by place."""
+        return [self.number(weight, k) for leaf in part.leaves for _, weight in part.wires.slots[leaf][k]]
+
+    def _entry(self, weight: Value, k: int) -> dict[str, Any]:
+        op, network = weight.op, self.networks[k]
+        type_ = self.sides[k].types(weight)[0]
+        if isinstance(op, Const):
+            entry: dict[str, Any] = {"name": constant(op), "type": type_, "kind": "constant"}
+            return entry | self._histogram(op.data)
+        assert isinstance(op, Parameter | Buffer)
+        entry = {"name": op.leaf, "type": type_, "kind": "parameter" if isinstance(op, Parameter) else "buffer"}
+        state = network.state.get(op.leaf)
+        if state is not None and not state.trainable and isinstance(op, Parameter):
+            entry["trainable"] = False
+        if tied(network, op.leaf):
+            entry["tied"] = tied(network, op.leaf)
+        return entry | (self._histogram(network.weights[op.leaf]) if self._has_data(network, op.leaf) else {})
+
+    def _has_data(self, network: Network, name: str) -> bool:
+        return self.histograms and name in network.weights
+
+    def _histogram(self, data: Array) -> dict[str, Any]:
+        return {"histogram": histogram(data)} if self.histograms and data.size else {}
+
+
+def histogram(data: Array) -> dict[str, Any]:
+    """How a weight's numbers are spread.
+
+    >>> histogram(np.array([0.0, 1.0, float("nan")]))["nonfinite"]
+    1
+    """
+    numbers = np.asarray(data).astype(np.float64 if data.dtype.kind in "fiu" else np.float32).reshape(-1)
+    finite = numbers[np.isfinite(numbers)]
+    counts, edges = np.histogram(finite, BINS) if finite.size else (np.zeros(0, int), np.zeros(2))
+    mean, std = (float(finite.mean()), float(finite.std())) if finite.size else (0.0, 0.0)
+    return {
+        "low": float(edges[0]), "high": float(edges[-1]), "counts": counts.tolist(), "mean": mean, "std": std,
+        "zeros": int((numbers == 0).sum()), "nonfinite": int(numbers.size - finite.size),
+    }  # fmt: skip
+
+
+def tied(network: Network, name: str) -> str:
+    """The name of the parameter that one is the same as; empty if it is itself."""
+    return network.state[name].alias_of if name in network.state else ""
