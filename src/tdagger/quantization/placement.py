@@ -44,7 +44,8 @@ class Placement:
     """What is quantized where.
 
     ``rows``: the ops that are. ``points``: values that are quantized, and the value whose scale they have (its
-    ``root``); ``numbers`` of each root. ``given``: values that everyone reads quantized. ``moved``: those whose op
+    ``root``); ``numbers`` of each root. ``given``: values that everyone reads quantized; ``ends``: those by the ops
+    of ``rows`` that they are computed with. ``moved``: those whose op
     works on what is quantized already. ``joined``: roots that values of several origins have. ``weights``: by the op
     and the place of its argument.
     """
@@ -54,6 +55,7 @@ class Placement:
     points: dict[Value, Value] = field(default_factory=dict[Value, Value])
     numbers: dict[Value, Numbers] = field(default_factory=dict[Value, Numbers])
     given: set[Value] = field(default_factory=set[Value])
+    ends: dict[Value, Value] = field(default_factory=dict[Value, Value])
     moved: set[Value] = field(default_factory=set[Value])
     joined: set[Value] = field(default_factory=set[Value])
     weights: dict[tuple[Value, int], Plan] = field(default_factory=dict[tuple[Value, int], Plan])
@@ -133,6 +135,7 @@ def _take(found: Placement, graph: Graph, value: Value, row: Row, static: set[Va
     if row.output and profile.activation is not None:
         result = _result(graph, value, profile)
         found.given.add(result)
+        found.ends[value] = result
         _point(found, result, row.result or profile.activation)
     if plan is not None and row.weight is not None:
         found.weights[value, row.weight] = plan

@@ -39,9 +39,14 @@ FLOAT_PASSES: tuple[Callable[[TensorDAG], TensorDAG], ...] = (
 )  # fmt: skip
 
 
-def as_float(dag: TensorDAG) -> TensorDAG:
-    """The network as it is quantized: norms folded into the layers before, computed weights worked out."""
+def as_float(dag: TensorDAG, folded: bool = True) -> TensorDAG:
+    """The network as it is quantized: norms folded into the layers before, computed weights worked out.
+
+    ``folded=False``: as it is before norms are folded.
+    """
     for step in FLOAT_PASSES:
+        if step is passes.fold_batch_norm and not folded:
+            break
         dag = step(dag)
     return dag
 
@@ -123,9 +128,10 @@ class Prepared:
         if value in self.means:
             self.means[value].append(means(x, axis_of(value)))
         if value in self.watched:
-            self._observe(value, x)
+            self.observe(value, x)
 
-    def _observe(self, value: Value, x: Array) -> None:
+    def observe(self, value: Value, x: Array) -> None:
+        """Show an observer what a value is in a batch; InputError if it isn't finite."""
         why = refused(x)
         if why:
             where = place_of(self.dag.origins)(value)
@@ -240,10 +246,17 @@ def prepare(
     *,
     keep: Iterable[Any] = (),
     framework: str | None = None,
+    train: bool = False,
+    learn_scales: bool = False,
     **changes: Any,
 ) -> Prepared:
     """A network with observers where a target quantizes it; see :func:`tdagger.prepare`."""
-    return Prepared(dag, profile_of(scheme).having(**changes), keep, framework)
+    profile = profile_of(scheme).having(**changes)
+    if train:
+        return later("trainable")(dag, profile, keep, framework, learn_scales)
+    if learn_scales:
+        raise AttributeValueError("prepare: scales are learned in training: train=True")
+    return Prepared(dag, profile, keep, framework)
 
 
 def smooth(
