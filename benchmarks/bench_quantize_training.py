@@ -29,7 +29,7 @@ from tdagger.quantization.profile import Numbers
 
 WEIGHT = Numbers("i4", symmetric=True, per="channel", narrow=True, observer="mse")
 #: Examples whose ranges are looked at first, and the rate that training goes on with.
-SEEN, RATE = 200, 2e-3
+SEEN, RATE = 200, 5e-3
 
 
 def after(module: nn.Module, task: Task, seed: int, **how: Any) -> nn.Module:

@@ -209,3 +209,17 @@ def test_kept_ops_stay() -> None:
     assert small.weights["blocks.1.attn.qkv.weight"].dtype == np.int8
     with pytest.raises(td.AttributeValueError, match="nothing that would be quantized is called 'heads'"):
         td.prepare(dag, keep=["heads"])
+
+
+def test_weights_of_several_tensors_are_refused_by_name() -> None:
+    from torch.testing._internal.two_tensor import TwoTensor
+
+    made = TwoTensor(torch.zeros(3, 4), torch.zeros(3, 4))
+    model = torch.nn.Linear(4, 3)
+    model.weight = torch.nn.Parameter(made)
+    with pytest.raises(td.UnsupportedError, match=r"the weight 'weight' is a .*TwoTensor, made of several tensors"):
+        td.from_torch(model, torch.zeros(1, 4))
+    kind = type("Int8Tensor", (TwoTensor,), {"__module__": "torchao.quantization"})
+    model.weight = torch.nn.Parameter(kind(torch.zeros(3, 4), torch.zeros(3, 4)))
+    with pytest.raises(td.UnsupportedError, match=r"with torchao\.utils\.unwrap_tensor_subclass\(model\)"):
+        td.from_torch(model, torch.zeros(1, 4))

@@ -68,7 +68,7 @@ class Source:
             found = self.given.get(key) or how.scales(self.data(name, leaf))
             least = self.least.get(key)
             if least is not None:
-                found = Affine(np.maximum(found.scale, least()), found.zero_point)
+                found = Affine(np.asarray(np.maximum(found.scale, least())), found.zero_point)
             self._last = (key, found)
         return self._last[1]
 
