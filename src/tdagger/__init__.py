@@ -211,6 +211,10 @@ def prepare(dag: TensorDAG, scheme: Any = "x86", **options: Any) -> Any:
     or numpy. Norms are folded first. InputError where data has NaN or infinities, with the value, and for a network of
     which nothing is quantized. See docs/quantization.md.
 
+    ``train=True``: ``prepared.to_torch()`` is a module that is quantized while it trains (biases aren't), in a loop of
+    yours; ``prepared.convert()`` is the quantized network of what was trained. Batch norms are folded and have the
+    statistics of batches in training; ranges follow weights and data, or scales are parameters: ``learn_scales=True``.
+
     >>> import numpy as np, tdagger as td
     >>> prepared = td.prepare(td.layers.linear(4, 3), framework="numpy")
     >>> prepared(np.float32([[1, 2, 3, 4]])).shape
@@ -227,10 +231,12 @@ def quantize(dag: Any, *args: Any, **options: Any) -> Any:
     ``data`` is any iterable of what the network takes: one argument, a tuple of them or a dict of them by name.
     ``target``: x86, arm, onnxruntime, xnnpack, tflite, coreml, gpu-weight-only (which needs no data), or a Profile; the
     options are those of :func:`prepare`, ``rounding`` (:data:`tdagger.quantization.weights.Rounding`) and ``correct``:
-    biases are changed so that the means of channels stay, for which data is read twice. ``smooth`` makes the channels
-    of what goes into linear layers alike first, ``compensate`` rounds weights so that the errors of some make up for
-    those of others. ``target=dict(sqnr=30)`` keeps the ops in float that change most, as few as give results of so many
-    dB; ``scheme`` then is the target.
+    biases are changed so that the means of channels stay, for which data is read twice. ``equalize`` makes weights
+    alike across layers first, ``smooth`` channels of what goes into linear layers; ``split`` takes outlying channels
+    apart, into products in float; ``compensate`` (True or "adaptive") rounds weights so that the errors of some make up
+    for those of others. ``target=dict(sqnr=30)`` keeps the ops in float that change most, as few as give results of so
+    many dB; ``dict(drop=0.01)``, as few as leave all but so many choices (top 1) as they were, and with ``metric``, a
+    function of a network, as few as leave that so near to the float network's. ``scheme`` then is the target.
 
     Of a value, it is the op of this name: :func:`tdagger.library.quantize`.
 

@@ -48,6 +48,7 @@ LATER = {
     "sensitivity": "tdagger.quantization.sensitivity:sensitivity",
     "with_quality": "tdagger.quantization.sensitivity:with_quality",
     "prepare": "tdagger.quantization.prepare:prepare",
+    "trainable": "tdagger.quantization.trainable:Trainable",
     "cli": "tdagger.cli.app:run",
     # What a framework does is called by its name first.
     "torch.from_torch": f"{_TORCH}.importer:from_torch",
@@ -78,6 +79,8 @@ LATER = {
     "torch.learned_ranks": f"{_TORCH}.prune.ranks:learned_ranks",
     "torch.measure": f"{_TORCH}.prune.data:measure",
     "torch.gradients": f"{_TORCH}.prune.data:gradients",
+    "torch.quantized_training": f"{_TORCH}.training:QuantizedTraining",
+    "torch.state_of": f"{_TORCH}.training:state_of",
     "torch.no_grad": "torch:no_grad",
     "torch.tensor": f"{_TORCH}.runtime:tensor_of",
     "torch.distill": f"{_TORCH}.prune.distill:distill",

@@ -58,11 +58,28 @@ def test_json(capsys):
     assert json.loads(capsys.readouterr().out)["sqnr"] is None
 
 
+def test_predicted_times_and_what_saturates(capsys):
+    given = ["quantize", "quantize_nets:build", "--data", "data.npz", "--device"]
+    assert main([*given, "h100", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["seconds"]["before"] > 0 < found["seconds"]["after"]
+    for row in found["layers"]:
+        assert 0 < row["seconds"]["after"] <= row["seconds"]["before"]
+        assert 0 <= row["saturated"] < 0.1
+    assert found["layers"][0]["saturated"] > 0  # the largest number at least
+    assert main([*given, "h100"]) == 0
+    assert "predicted time" in shown(capsys)
+    assert "says nothing of products of i8: give a device file" in failed(capsys, *given, "raspberry-pi-5")
+    assert main(["quantize", "quantize_nets:build", "--target", "gpu-weight-only", "--device", "raspberry-pi-5"]) == 0
+
+
 def test_quality(capsys):
     assert main(["quantize", "quantize_nets:build", "--data", "data.npz", "--sqnr", "55", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["sqnr"] >= 54
     assert found["kept"]
+    assert main(["quantize", "quantize_nets:build", "--data", "data.npz", "--drop", "1", "--json"]) == 0
+    assert not json.loads(capsys.readouterr().out)["kept"]
 
 
 def test_repairs(capsys):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import tdagger as td
-from tdagger.quantization.compensate import Compensated, compensate, compensated
+from tdagger.quantization.compensate import Compensated, _of_groups, adapted, compensate, compensated
 from tdagger.quantization.profile import Numbers
 from tdagger.quantization.scales import Affine, Weights
+from tdagger.quantization.windows import Windows
 
 RNG = np.random.default_rng(0)
 
@@ -29,7 +30,8 @@ def test_errors_of_results_are_less(numbers: Numbers, channel: int) -> None:
     weight = np.moveaxis(weight, 0, channel)
     how = Weights(numbers, channel, 1 - channel)
     scales = how.scales(weight)
-    codes = compensated(weight, x.T @ x, scales, how)
+    codes = _of_groups(compensated, weight, (x.T @ x)[None], scales, how)
+    better = _of_groups(adapted, weight, (x.T @ x)[None], scales, how, codes)
     assert codes.dtype == numbers.grid.dtype.numpy
     assert numbers.bounds[0] <= codes.min() <= codes.max() <= numbers.bounds[1]
 
@@ -37,6 +39,8 @@ def test_errors_of_results_are_less(numbers: Numbers, channel: int) -> None:
         return float(np.square(x @ np.moveaxis(how.read(codes, scales) - weight, channel, 0).T).sum())
 
     assert error(codes) < 0.3 * error(how.rounded(weight, scales))
+    assert numbers.bounds[0] <= better.min() <= better.max() <= numbers.bounds[1]
+    assert error(better) < 0.95 * error(codes)
 
 
 def test_inputs_that_have_nothing_in_common_are_rounded_to_the_nearest() -> None:
@@ -44,7 +48,9 @@ def test_inputs_that_have_nothing_in_common_are_rounded_to_the_nearest() -> None
     how = Weights(Numbers("i8", symmetric=True, per="channel"), 0, 1)
     scales = how.scales(weight)
     for products in (np.diag(np.arange(200.0)), np.zeros((200, 200))):
-        assert (compensated(weight, products, scales, how) == how.rounded(weight, scales)).all()
+        codes = _of_groups(compensated, weight, products[None], scales, how)
+        assert (codes == how.rounded(weight, scales)).all()
+        assert (_of_groups(adapted, weight, products[None], scales, how, codes) == codes).all()
 
 
 def test_in_a_network_in_parts() -> None:
@@ -60,6 +66,30 @@ def test_in_a_network_in_parts() -> None:
     prepared = td.prepare(dag, "gpu-weight-only")
     each = prepared.compensate(data, budget=1).convert()  # one layer in a run
     assert all((each.weights[n] == small[1].weights[n]).all() for n in "ab")
+
+
+@pytest.mark.parametrize(
+    ("groups", "options"),
+    [(1, {"padding": 1}), (2, {"stride": 2, "padding": ((0, 1), (2, 0))}), (8, {"dilation": 2})],
+)  # fmt: skip
+def test_convolutions_are_compensated_too(groups: int, options: Any) -> None:
+    base = np.kron(RNG.normal(size=(2, 1, 2, 2)), np.ones((7, 7))) + 0.1 * RNG.normal(size=(2, 8, 14, 14))
+    data = [(base * s).astype(np.float32) for s in (1, -0.5)]  # channels and places that are alike
+    x, w = td.input("x", (2, 8, 14, 14)), td.parameter("w", (8, 8 // groups, 3, 3))
+    out = td.convolution(x, w, groups=groups, **options)
+    arrays = {"w": RNG.normal(size=w.shape).astype(np.float32)}
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": out}), arrays)
+    rows = Windows.of(dag.graph.outputs["y"]).rows(data[0])
+    by_windows = rows @ arrays["w"].reshape(groups, 8 // groups, -1).transpose(0, 2, 1)
+    wanted = np.moveaxis(dag.run(data[0]), 1, -1).reshape(-1, 8)
+    np.testing.assert_allclose(by_windows.transpose(1, 0, 2).reshape(-1, 8), wanted, rtol=1e-4, atol=1e-5)
+    how: dict[str, Any] = {"activation": "i16", "weight": Numbers("i4", symmetric=True, per="channel")}
+    small = [td.quantize(dag, data, "x86", correct=False, compensate=c, **how) for c in (False, True, "adaptive")]
+    away = [sum(float(np.square(s.run(d) - dag.run(d)).sum()) for d in data) for s in small]
+    assert away[1] < 0.7 * away[0]
+    assert away[2] < away[1]
+    with pytest.raises(td.AttributeValueError, match='compensate is True, "adaptive" or False'):
+        td.quantize(dag, data, compensate="gptq")
 
 
 def test_channels_of_other_scales_are_rounded_to_the_nearest() -> None:

@@ -206,3 +206,27 @@ def test_weights_are_made_one_at_a_time() -> None:
     made.clear()  # passes ask whether there is data
     assert small.weights["a"].dtype == np.int8
     assert set(made) == {"a"}
+
+
+def test_what_is_padded_with_infinities_stays_in_float() -> None:
+    """A max pool of "same" padding: its result may be quantized, what it takes can't."""
+    x, v, w = td.input("x", (1, 3, 7, 7)), td.parameter("v", (4, 3, 1, 1)), td.parameter("w", (2, 4, 1, 1))
+    rng = np.random.default_rng(0)
+    arrays = {"v": rng.normal(size=v.shape).astype("f"), "w": rng.normal(size=w.shape).astype("f")}
+    padded = td.pad(td.convolution(x, v), [None, None, (0, 1), (0, 1)], float("-inf"))
+    out = td.convolution(td.max_pool(padded, kernel=2), w)
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": out}), arrays)
+    data = [rng.normal(size=(1, 3, 7, 7)).astype("f") for _ in range(3)]
+    small = td.quantize(dag, data, "x86")
+    away = small.run(data[0]) - dag.run(data[0])
+    assert np.square(away).sum() < 1e-3 * np.square(dag.run(data[0])).sum()
+
+
+@pytest.mark.parametrize("per", ["tensor", "channel"])
+def test_one_scale_for_a_weight(per: str) -> None:
+    dag = linear(np.random.default_rng(0).normal(size=(3, 4)), np.ones(3))
+    data = [np.random.default_rng(1).normal(size=(2, 4)).astype("f")]
+    small = td.quantize(dag, data, "x86", weight=Numbers("i8", symmetric=True, narrow=True, per=per))
+    assert small.weights["w_scale"].shape == (() if per == "tensor" else (3,))
+    out = small.to_torch()(torch.from_numpy(data[0])).detach().numpy()
+    np.testing.assert_allclose(out, dag.run(data[0]), atol=0.05)

@@ -171,8 +171,33 @@ def test_sensitivity_and_quality() -> None:
     wanted = dag.to_torch()(torch.from_numpy(data[0])).detach().numpy()
     assert quality(wanted, small.to_torch()(torch.from_numpy(data[0])).detach().numpy()) > 69
     assert 0 < td.op_counts(small.values)["dequantize"] < td.op_counts(td.quantize(dag, data).values)["dequantize"]
-    with pytest.raises(td.AttributeValueError, match="a quality is sqnr=dB"):
+    with pytest.raises(td.AttributeValueError, match="a quality is sqnr=dB, or drop=part"):
         td.quantize(dag, data, target={"speed": 3})
+
+
+def test_quality_by_choices_and_by_a_metric() -> None:
+    rng = np.random.default_rng(0)
+    x, a, b = td.input("x", (64, 8)), td.parameter("a", (32, 8)), td.parameter("b", (10, 32))
+    arrays = {"a": rng.normal(size=(32, 8)).astype("f"), "b": rng.normal(size=(10, 32)).astype("f")}
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": td.linear(td.relu(td.linear(x, a)), b)}), arrays)
+    data = [rng.normal(size=(64, 8)).astype("f") for _ in range(4)]
+    wanted = [dag.run(d) for d in data]
+
+    def drop(small: td.TensorDAG) -> float:
+        pairs = zip(wanted, data, strict=True)
+        return float(np.mean([(y.argmax(-1) != small.run(d).argmax(-1)).mean() for y, d in pairs]))
+
+    two = Numbers("i2", symmetric=True, per="channel", narrow=True)
+    how: dict[str, Any] = {"scheme": "x86", "weight": two, "correct": False}
+    whole = drop(td.quantize(dag, data, "x86", weight=two, correct=False))
+    mixed = td.quantize(dag, data, {"drop": 0.9 * whole}, **how)
+    assert drop(mixed) <= 0.9 * whole
+    assert sum(w.dtype == np.int8 for w in mixed.weights.values()) == 1
+    same = td.quantize(dag, data, {"drop": 0.9 * whole, "metric": lambda d: -drop(d)}, **how)
+    assert same.graph == mixed.graph
+    assert "a" in td.quantize(dag, data, {"drop": 1.0}, **how).weights
+    with pytest.raises(td.AttributeValueError, match=r"with one op quantized the drop is .*, at most 0 was asked for"):
+        td.quantize(dag, data, {"drop": 0}, **how)
 
 
 def test_kept_ops_stay() -> None:
@@ -184,3 +209,17 @@ def test_kept_ops_stay() -> None:
     assert small.weights["blocks.1.attn.qkv.weight"].dtype == np.int8
     with pytest.raises(td.AttributeValueError, match="nothing that would be quantized is called 'heads'"):
         td.prepare(dag, keep=["heads"])
+
+
+def test_weights_of_several_tensors_are_refused_by_name() -> None:
+    from torch.testing._internal.two_tensor import TwoTensor
+
+    made = TwoTensor(torch.zeros(3, 4), torch.zeros(3, 4))
+    model = torch.nn.Linear(4, 3)
+    model.weight = torch.nn.Parameter(made)
+    with pytest.raises(td.UnsupportedError, match=r"the weight 'weight' is a .*TwoTensor, made of several tensors"):
+        td.from_torch(model, torch.zeros(1, 4))
+    kind = type("Int8Tensor", (TwoTensor,), {"__module__": "torchao.quantization"})
+    model.weight = torch.nn.Parameter(kind(torch.zeros(3, 4), torch.zeros(3, 4)))
+    with pytest.raises(td.UnsupportedError, match=r"with torchao\.utils\.unwrap_tensor_subclass\(model\)"):
+        td.from_torch(model, torch.zeros(1, 4))

@@ -11,6 +11,7 @@ from torch import nn
 
 import tdagger as td
 from tdagger.quantization.local import decibels
+from tdagger.quantization.outliers import split
 from tdagger.quantization.prepare import smooth
 
 
@@ -69,6 +70,28 @@ def test_the_network_is_the_same_in_float_and_better_in_few_bits(name: str, targ
         quality(wanted, td.quantize(dag, data, target, smooth=s).to_torch()(data[0]).detach()) for s in (False, True)
     )
     assert after > before + (3 if target == "x86" else 0.5), (before, after)
+
+
+@pytest.mark.parametrize("matrix", [False, True])
+def test_outliers_are_apart(matrix: bool) -> None:
+    """No factor can go anywhere: outliers are of the input."""
+    rng = np.random.default_rng(0)
+    x, w, v = td.input("x", (32, 64)), td.parameter("w", (24, 64)), td.parameter("v", (64, 8))
+    b = td.parameter("b", (24,))
+    arrays = {"w": rng.normal(size=w.shape), "v": rng.normal(size=v.shape), "b": rng.normal(size=b.shape)}
+    out = td.matmul(x, v) if matrix else td.linear(x, w, b)
+    weights = {n: a.astype("f") for n, a in arrays.items() if (n == "v") is matrix}
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": out}), weights)
+    data = [(rng.normal(size=(32, 64)) * np.where(np.arange(64) == 5, 100, 1)).astype(np.float32) for _ in range(3)]
+    apart = split(td.prepare(dag, "x86"), data)
+    assert apart.keep == (f"{next(n for n in weights if n != 'b')}_outliers",)
+    wanted = dag.run(data[0])
+    assert np.abs(apart.dag.run(data[0]) - wanted).max() <= 1e-6 * np.abs(wanted).max()
+    before, after = (td.quantize(dag, data, "x86", split=s, correct=False) for s in (False, True))
+    assert after.weights[apart.keep[0]].dtype == np.float32
+    assert quality(wanted, after.run(data[0])) > quality(wanted, before.run(data[0])) + 6
+    plain = [d / np.where(np.arange(64) == 5, 100, 1).astype("f") for d in data]
+    assert td.quantize(dag, plain, split=True).graph == td.quantize(dag, plain).graph
 
 
 def test_what_is_read_elsewhere_is_left() -> None:

@@ -8,6 +8,8 @@ import torch.ao.quantization.fx._decomposed  # pyright: ignore[reportUnusedImpor
 
 import tdagger as td
 from tdagger.library.quantized import GRIDS
+from tdagger.quantization.profile import Numbers
+from tdagger.quantization.scales import affine
 from tests.samples import Array, Sample, edges, numbers, to_numpy, to_torch
 
 SAMPLES: list[Sample] = []
@@ -116,3 +118,18 @@ SAMPLES += [
     Sample("quantize_dynamic", "numbers", td.quantize_dynamic, (_X,), _dynamic),
     Sample("quantize_dynamic", "zeros", td.quantize_dynamic, (0 * _X,), _dynamic),
 ]
+
+
+def _range(low: Array, high: Array, to: str = "u8", symmetric: bool = False, narrow: bool = False) -> Any:
+    found = affine(low, high, Numbers(to, symmetric, narrow=narrow))
+    zero = np.zeros(low.shape, "i1") if found.zero_point is None else found.zero_point
+    return found.scale, zero
+
+
+_ENDS = (np.float32([-1, 0, 3, -1e-30, -5]), np.float32([2, 0, 4, 3e38, -1]))
+SAMPLES += [
+    Sample("quantization_range", "u8", lambda a, b: td.quantization_range(a, b, to="u8"), _ENDS, _range),
+    Sample("quantization_range", "symmetric, narrow",
+           lambda a, b: td.quantization_range(a, b, to="i4", symmetric=True, narrow=True), _ENDS,
+           lambda a, b: _range(a, b, "i4", True, True)),
+]  # fmt: skip

@@ -11,7 +11,8 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from tdagger.analysis.numbers import quantity
+from tdagger.analysis.numbers import duration, quantity
+from tdagger.analysis.time.timing import device_of
 from tdagger.cli import common
 from tdagger.cli.layout import Column, escape, say, table
 from tdagger.cli.target import Target
@@ -23,6 +24,7 @@ from tdagger.quantization.profiles import PROFILES
 from tdagger.quantization.report import Layer, layers
 from tdagger.quantization.sensitivity import sqnr, with_quality
 from tdagger.quantization.smooth import smoothed
+from tdagger.quantization.times import times
 from tdagger.tensordag import TensorDAG
 
 
@@ -51,12 +53,20 @@ def quantize(
         float | None,
         typer.Option("--sqnr", metavar="DB", help="Keep as few ops in float as results of so many dB need."),
     ] = None,
+    drop: Annotated[
+        float | None,
+        typer.Option("--drop", metavar="PART", help="Keep as few ops in float as leave all but so many choices alike."),
+    ] = None,
     smooth: Annotated[
         bool, typer.Option("--smooth", help="Make channels of layers' inputs alike in float first, where that helps.")
     ] = False,
     compensate: Annotated[
         bool, typer.Option("--compensate", help="Round weights so that errors are made up for by others (GPTQ).")
     ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", metavar="NAME", help="Predict times before and after, on a device: docs/time.md."),
+    ] = None,
     opset: Annotated[int | None, typer.Option(help="Of .onnx: the operator set.")] = None,
     as_json: common.AsJson = False,
     debug: common.Debug = False,
@@ -66,13 +76,16 @@ def quantize(
     docs/quantization.md says what each target quantizes and what the columns are.
     """
     to = Target(output, force, {} if opset is None else {"opset": opset}) if output else None
-    if quality is not None and data is None:
-        raise AttributeValueError("--sqnr is measured on data: give --data")
+    goal: dict[str, Any] = {n: q for n, q in (("sqnr", quality), ("drop", drop)) if q is not None}
+    if goal and data is None:
+        raise AttributeValueError(f"--{next(iter(goal))} is measured on data: give --data")
+    on = device_of(device) if device else None
     dag = common.import_source(common.load_source(source, network))
     batches = None if data is None else batches_of(data, dag)
     if (smooth or compensate) and batches is None:
         raise AttributeValueError("--smooth and --compensate go by what data shows: give --data")
     prepared = prepare(dag, target, keep=keep or ())
+    predicted = None if on is None else times(prepared, on)  # before what takes long
     if prepared.observers and batches is None:
         raise AttributeValueError(f"--target {target} finds ranges of activations on data: give --data")
     if smooth and batches is not None:
@@ -80,10 +93,10 @@ def quantize(
             dag = smoothed(prepared, batches)
         prepared = prepare(dag, target, keep=keep or ())
     kept: list[Any] = []
-    if quality is not None and batches is not None:
+    if goal and batches is not None:
         with common.progress(f"looking for what stays in float of {dag.name}"):
             how: dict[str, Any] = {"keep": keep or (), "compensate": compensate}
-            small, kept = with_quality(dag, batches, {"sqnr": quality}, target, **how)
+            small, kept = with_quality(dag, batches, goal, target, **how)
             how["keep"] = [*(keep or ()), {f.value for f in kept}.__contains__]
             prepared = prepared_by(dag, batches, target, **how)
     else:
@@ -98,15 +111,19 @@ def quantize(
                 prepared.correct(batches)
         small = prepared.convert()
     with common.progress("comparing"):
-        rows = layers(prepared, batches)
+        predicted = None if on is None else times(prepared, on)
+        rows = layers(prepared, batches, predicted)
         whole = None if batches is None else sqnr(prepared, small, batches)
     totals = {"before": dag.graph.total_bytes(), "after": _bytes(small, prepared)}
+    seconds = None if predicted is None else predicted.totals
     if as_json:
         found: dict[str, Any] = {"source": source, "name": dag.name, "target": target, "sqnr": whole, "bytes": totals}
         found["kept"] = [f.module or f.op for f in kept]
+        if seconds is not None:
+            found |= {"device": device, "seconds": {"before": seconds[0], "after": seconds[1]}}
         typer.echo(json.dumps({**found, "layers": [r.as_json() for r in rows]}, indent=1))
     else:
-        show(common.console(), rows, dag, source, whole, totals, kept)
+        show(common.console(), rows, dag, source, whole, totals, kept, seconds)
     if to is not None:
         to.write(small)
     return 0
@@ -165,7 +182,7 @@ def _cut(path: Path, dag: TensorDAG) -> list[dict[str, Any]]:
 
 def show(
     console: Console, rows: list[Layer], dag: TensorDAG, source: str, whole: float | None, totals: dict[str, int],
-    kept: list[Any],
+    kept: list[Any], seconds: tuple[float, float] | None = None,
 ) -> None:  # fmt: skip
     """Print a row for each quantized op."""
     console.print(f"[bold]{escape(dag.name)}[/bold]  [dim]{escape(source)}[/dim]", highlight=False)
@@ -176,13 +193,20 @@ def show(
         Column("seen", [_pair(r.seen) for r in rows], 3),
         Column("range", [_pair(r.range) for r in rows], 2),
         Column("clipped", [f"{r.clipped:.2%}" if r.clipped else "" for r in rows], 2),
+        Column("saturated", [f"{r.saturated:.2%}" if r.saturated else "" for r in rows], 2),
         Column("bytes", [quantity(r.bytes[0], "B") if r.bytes[0] else "" for r in rows], 1),
         Column("now", [quantity(r.bytes[1], "B") if r.bytes[1] else "" for r in rows], 1),
     ]
+    if seconds is not None:
+        each = [r.seconds or (0.0, 0.0) for r in rows]
+        columns += [Column("time", [duration(b) for b, _ in each], 1),
+                    Column("then", [duration(a) for _, a in each], 1)]  # fmt: skip
     console.print(table(console, columns), highlight=False)
     end = "" if whole is None else f"; SQNR of the results {whole:.1f} dB"
     before, after = quantity(totals["before"], "B"), quantity(totals["after"], "B")
     say(console, f"{len(rows)} ops quantized; weights {before} -> {after}{end}")
+    if seconds is not None:
+        say(console, f"predicted time {duration(seconds[0])} -> {duration(seconds[1])}")
     if kept:
         say(console, f"in float: {', '.join(escape(f.module or f.op) for f in kept)}")
 

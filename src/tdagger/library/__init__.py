@@ -92,7 +92,7 @@ from tdagger.library.pool import (
     max_pool_with_indices,
     max_unpool,
 )
-from tdagger.library.quantized import dequantize, fake_quantize, quantize, quantize_dynamic
+from tdagger.library.quantized import dequantize, fake_quantize, quantization_range, quantize, quantize_dynamic
 from tdagger.library.random import (
     SEED,
     alpha_dropout_train,
@@ -276,6 +276,7 @@ __all__ = [
     "polar",
     "prelu",
     "quantile",
+    "quantization_range",
     "quantize",
     "quantize_dynamic",
     "random_integers",

@@ -24,7 +24,7 @@ from tdagger.library.arithmetic import clamp, divide
 from tdagger.library.shape import repeat_interleave, reshape
 from tdagger.library.training import straight_through
 from tdagger.op import Array, Value
-from tdagger.ops.elementwise import cast, equal, isnan, maximum, minimum, reciprocal, round_, where
+from tdagger.ops.elementwise import cast, equal, full_like, isnan, maximum, minimum, reciprocal, round_, where
 from tdagger.ops.structure import reduce, slice_axis
 from tdagger.types import DType
 
@@ -237,21 +237,31 @@ def fake_quantize(
     x: Value, scale: Value, zero_point: Value | None = None, *, to: str, axis: int | None = None, block: int = 0,
     low: int | None = None, high: int | None = None, like: str = "onnx",
 ) -> Value:  # fmt: skip
-    """``dequantize(quantize(x))``, with the gradient of x where it isn't beyond the bounds and 0 where it is.
+    """``dequantize(quantize(x))``, with the gradient of x where what is rounded is within the bounds, else 0.
 
-    The same numbers bit for bit; the rounding is straight through, so that a network learns to be quantized.
+    The same numbers bit for bit; the rounding is straight through, so that a network learns to be quantized. A scale
+    that is learned has the gradient of the numbers that are read, whose rounding is straight through too: what rounding
+    adds within the bounds, the bound beyond (LSQ, Esser et al. 2020, arXiv:1902.08153), and so has a zero point of
+    floats.
 
     >>> import tdagger as td
     >>> td.fake_quantize(td.input("x", (3,)), td.const(0.1, "f32"), to="i8").type
     f32[3]
     """
     grid, low_, high_ = _bounds(to, low, high)
+    zero = zero_point
+    if zero is not None and zero.dtype.is_float and not grid.is_float:
+        zero_point = cast(clamp(round_(zero), low=float(low_), high=float(high_)), grid.dtype)
+        zero = straight_through(zero, cast(zero_point, zero.dtype))
     y = quantize(x, scale, zero_point, to=to, axis=axis, block=block, low=low, high=high, like=like)
     found = cast(dequantize(y, scale, zero_point, axis=axis, block=block, of=to if grid.bits < 8 else ""), x.dtype)
     s = spread(scale, x, axis, block)
-    zero: Any = 0.0 if zero_point is None else cast(spread(zero_point, x, axis, block), s.dtype)
-    inside = minimum(maximum(x, cast((float(low_) - zero) * s, x.dtype)), cast((float(high_) - zero) * s, x.dtype))
-    return straight_through(inside, found)
+    less: Any = 0.0 if zero is None else cast(spread(zero, x, axis, block), s.dtype)
+    quotient = cast(x, s.dtype) / s
+    edge = 0.0 if grid.is_float else 0.5  # what is rounded to a bound isn't beyond
+    limited = clamp(quotient + less, low=float(low_) - edge, high=float(high_) + edge) - less
+    read = limited if grid.is_float else straight_through(limited, cast(found, s.dtype) / s)
+    return straight_through(cast(read * s, x.dtype), found)
 
 
 @composite
@@ -265,3 +275,38 @@ def quantize_dynamic(x: Value) -> tuple[Value, Value, Value]:
     scale = where(equal(scale, 0.0), 1.0, scale)
     zero = cast(clamp(round_(-low / scale), low=0.0, high=255.0), "u8")
     return quantize(x, scale, zero, to="u8"), scale, zero
+
+
+#: No scale of a range is smaller, so that its reciprocal is a number.
+LEAST_SCALE = 2.0**-120
+
+
+@composite
+def quantization_range(
+    low: Value, high: Value, *, to: str, symmetric: bool = False, narrow: bool = False
+) -> tuple[Value, Value]:
+    """The scale and zero point with which numbers from ``low`` to ``high``, and 0 exactly, are on the grid of ``to``.
+
+    ``symmetric``: the zero point is the middle; ``narrow`` leaves out the smallest integer. A range of nothing but 0
+    has the scale 1. Gives (scale in f32, zero point in the grid's type), both of the shape of ``low``.
+
+    >>> import tdagger as td
+    >>> low, high = td.const(0.0, "f32"), td.const(255.0, "f32")
+    >>> td.network(lambda x: quantization_range(low, high, to="u8")[0] * x, {"x": ()}).run(np.float32(3))
+    array(3., dtype=float32)
+    """
+    grid = grid_of(to)
+    first, last = (grid.low + 1 if narrow and grid.low < 0 and not grid.is_float else grid.low), grid.high
+    low, high = minimum(cast(low, "f64"), 0.0), maximum(cast(high, "f64"), 0.0)
+    if symmetric or grid.is_float:
+        middle = (first + last + 1) // 2 if grid.low == 0 else 0
+        reach = maximum(-low / float(middle - first), high / float(last - middle))
+        zero: Any = full_like(reach, float(middle))
+    else:
+        reach = (high - low) / float(last - first)
+        zero = None
+    limited = clamp(reach, low=LEAST_SCALE, high=float(np.finfo(np.float32).max))
+    scale = cast(where(equal(reach, 0.0), 1.0, limited), "f32")
+    if zero is None:
+        zero = clamp(round_(float(first) - low / cast(scale, "f64")), low=float(first), high=float(last))
+    return scale, cast(zero, grid.dtype)

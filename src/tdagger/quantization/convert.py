@@ -94,7 +94,7 @@ class Conversion:
             if bias is not None:
                 op = with_bias(op)
                 chosen[row.bias : row.bias + 1] = [bias]
-        made = value if tuple(chosen) == value.args else op(*chosen)
+        made = self.applied(value, op, chosen)
         if row is not None:
             self.ops[value] = made
         if value in p.points:
@@ -106,6 +106,10 @@ class Conversion:
             if value in p.given:
                 return self.reads[value]
         return None if made is value else made
+
+    def applied(self, value: Value, op: Any, args: list[Value]) -> Value:
+        """What stands for a value, given what its op and arguments became."""
+        return value if tuple(args) == value.args else op(*args)
 
     # What is read quantized.
 
@@ -195,7 +199,7 @@ class Conversion:
             found = np.rint(numbers().astype(np.float64) / scale())
             return np.clip(found, -(2**31), 2**31 - 1).astype(np.int32)
 
-        source.least.setdefault(name, lambda: _least(numbers(), step, plan.how.numbers.per))
+        source.least.setdefault((name, plan.how), lambda: _least(numbers(), step, plan.how.numbers.per))
         made = self.leaf((*key, "codes"), own, type_.with_dtype(DType.of("i32")), codes, own)
         shape = plan.how.shape(plan.leaf.shape)
         each = self.leaf((*key, "scale"), f"{own}_scale", TensorType(shape, "f32"), scale, own)

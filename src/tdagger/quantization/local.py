@@ -18,16 +18,22 @@ from tdagger.interpreter import Interpreter
 from tdagger.op import Array, Value
 from tdagger.ops.source import Const, Input
 from tdagger.quantization.convert import Conversion, dynamic, rounded
+from tdagger.quantization.scales import ends
 from tdagger.tensordag import TensorDAG
 from tdagger.tree import flatten
 
 
 @dataclass
 class Local:
-    """What quantizing an op alone changed of its result, over all data so far: sums of squares of both."""
+    """What quantizing an op alone changed of its result, over all data so far: sums of squares of both.
+
+    ``taken`` numbers went in to be rounded, ``saturated`` of them became an end of the range other than 0.
+    """
 
     signal: float = 0.0
     noise: float = 0.0
+    taken: int = 0
+    saturated: int = 0
 
     @property
     def sqnr(self) -> float:
@@ -72,14 +78,15 @@ def qualities(
     runners = [Interpreter(d, framework) for d in (dag, *others)]
     sums = [Local() for _ in others]
     for batch in data:
-        wanted, *found = [_floats(runner, call(runner, batch)) for runner in runners]
+        wanted, *found = [floats(runner, call(runner, batch)) for runner in runners]
         for total, arrays in zip(sums, found, strict=True):
             for a, b in zip(wanted, arrays, strict=True):
                 total.add(a, b)
     return [s.sqnr for s in sums]
 
 
-def _floats(runner: Interpreter, result: Any) -> list[Array]:
+def floats(runner: Interpreter, result: Any) -> list[Array]:
+    """The tensors of floats of what a run gave, as f64 arrays."""
     leaves, _ = flatten(result, runner.framework.is_tensor, "the result", result=True)
     arrays = [runner.framework.array(x) for x in leaves]
     return [a.astype(np.float64) for a in arrays if a.dtype.kind in "fV"]
@@ -111,11 +118,23 @@ class Beside(Interpreter):
         for i, arg in enumerate(op.args):
             if i < len(value.args) and placement.is_quantized(value, i):
                 given.append(self._rounded(value.args[i], args[i]))
+                self._count(self.found[value], value.args[i], given[-1])
             elif i < len(args) and arg is value.args[i]:
                 given.append(args[i])
             else:
                 given.append(self._static(arg, args[i] if i < len(args) else None))
         return self.other.run_value(op, given)
+
+    def _count(self, found: Local, value: Value, rounded: Any) -> None:
+        """Count the numbers that are at the ends of the range they were rounded to."""
+        conversion, root = self.conversion, self.conversion.placement.root(value)
+        numbers = conversion.placement.numbers[root]
+        if conversion.placement.profile.dynamic or numbers.grid.is_float:
+            return
+        array = self.framework.array(rounded)
+        found.taken += array.size
+        for end in ends(*conversion.scales[root], numbers):
+            found.saturated += int(np.count_nonzero(array == np.float32(end))) if end else 0
 
     def _rounded(self, value: Value, x: Any) -> Any:
         """What a value is once it is rounded to the numbers it is given in."""

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+
 from tdagger.graph import Graph, is_one, label
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Const, Input, Parameter, Random
-from tdagger.ops.structure import Permute, Repeat, Slice
+from tdagger.ops.structure import Pad, Permute, Repeat, Slice
 from tdagger.quantization.profile import Numbers, Profile, Row
 from tdagger.quantization.scales import Weights
 from tdagger.types import DType
@@ -44,7 +46,8 @@ class Placement:
     """What is quantized where.
 
     ``rows``: the ops that are. ``points``: values that are quantized, and the value whose scale they have (its
-    ``root``); ``numbers`` of each root. ``given``: values that everyone reads quantized. ``moved``: those whose op
+    ``root``); ``numbers`` of each root. ``given``: values that everyone reads quantized; ``ends``: those by the ops
+    of ``rows`` that they are computed with. ``moved``: those whose op
     works on what is quantized already. ``joined``: roots that values of several origins have. ``weights``: by the op
     and the place of its argument.
     """
@@ -54,6 +57,7 @@ class Placement:
     points: dict[Value, Value] = field(default_factory=dict[Value, Value])
     numbers: dict[Value, Numbers] = field(default_factory=dict[Value, Numbers])
     given: set[Value] = field(default_factory=set[Value])
+    ends: dict[Value, Value] = field(default_factory=dict[Value, Value])
     moved: set[Value] = field(default_factory=set[Value])
     joined: set[Value] = field(default_factory=set[Value])
     weights: dict[tuple[Value, int], Plan] = field(default_factory=dict[tuple[Value, int], Plan])
@@ -133,6 +137,7 @@ def _take(found: Placement, graph: Graph, value: Value, row: Row, static: set[Va
     if row.output and profile.activation is not None:
         result = _result(graph, value, profile)
         found.given.add(result)
+        found.ends[value] = result
         _point(found, result, row.result or profile.activation)
     if plan is not None and row.weight is not None:
         found.weights[value, row.weight] = plan
@@ -185,7 +190,7 @@ def _wants(found: Placement, graph: Graph, static: set[Value]) -> None:
 def _share(found: Placement, graph: Graph, value: Value, static: set[Value], wanted: dict[Value, Numbers]) -> None:
     """Give a value that was moved the scale of what it was made of, if that is quantized or nobody else reads it."""
     sources = [a for a in value.args if a not in static]
-    if not sources or any(s.dtype is not _F32 for s in sources):
+    if not sources or any(s.dtype is not _F32 or _is_endless(s) for s in sources):
         return
     numbers = found.numbers[found.root(value)]
     view = isinstance(value.op, Repeat)
@@ -214,6 +219,11 @@ def _fits(found: Placement, value: Value, source: Value, alone: bool) -> bool:
     mine = found.numbers[root].fixed
     theirs = found.numbers[found.root(source)].fixed if source in found.points else None
     return mine == theirs or (mine is None and alone and root not in found.joined)
+
+
+def _is_endless(value: Value) -> bool:
+    """Whether a value has infinities around it, as pools are padded with: no range has them."""
+    return isinstance(value.op, Pad) and not np.isfinite(value.op.value)
 
 
 def is_view(value: Value) -> bool:

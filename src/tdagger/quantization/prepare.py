@@ -17,12 +17,15 @@ from tdagger.later import later
 from tdagger.names import shown
 from tdagger.op import Array, Value
 from tdagger.ops.source import Leaf
+from tdagger.ops.structure import Permute
 from tdagger.quantization.bias import Correcting, axis_of, corrected, means
 from tdagger.quantization.compensate import BUDGET, compensate
 from tdagger.quantization.convert import Conversion
+from tdagger.quantization.equalize import equalized
 from tdagger.quantization.layers import as_layers
 from tdagger.quantization.local import Local, Watching, compare, qualities
 from tdagger.quantization.observers import Observer, observer_of, refused
+from tdagger.quantization.outliers import split as split_outliers
 from tdagger.quantization.placement import Placement, place
 from tdagger.quantization.profile import Profile
 from tdagger.quantization.profiles import profile_of
@@ -39,9 +42,14 @@ FLOAT_PASSES: tuple[Callable[[TensorDAG], TensorDAG], ...] = (
 )  # fmt: skip
 
 
-def as_float(dag: TensorDAG) -> TensorDAG:
-    """The network as it is quantized: norms folded into the layers before, computed weights worked out."""
+def as_float(dag: TensorDAG, folded: bool = True) -> TensorDAG:
+    """The network as it is quantized: norms folded into the layers before, computed weights worked out.
+
+    ``folded=False``: as it is before norms are folded.
+    """
     for step in FLOAT_PASSES:
+        if step is passes.fold_batch_norm and not folded:
+            break
         dag = step(dag)
     return dag
 
@@ -67,7 +75,8 @@ class Kept:
         if callable(rule):
             return bool(rule(value))
         origin = self.dag.origins.get(value)
-        names = [a.op.leaf for a in value.args if isinstance(a.op, Leaf)]
+        leaves = [_unmoved(a) for a in value.args]
+        names = [a.op.leaf for a in leaves if isinstance(a.op, Leaf)]
         names += [] if origin is None else [origin.module]
         return rule == label(value.op) or any(fnmatchcase(n, rule) or n.startswith(f"{rule}.") for n in names)
 
@@ -76,6 +85,13 @@ class Kept:
         odd = [r for i, r in enumerate(self.rules) if i not in self.used and not callable(r)]
         if odd:
             raise AttributeValueError(f"keep: nothing that would be quantized is called {', '.join(map(repr, odd))}")
+
+
+def _unmoved(value: Value) -> Value:
+    """A value before it was transposed."""
+    while isinstance(value.op, Permute):
+        value = value.args[0]
+    return value
 
 
 class Prepared:
@@ -123,9 +139,10 @@ class Prepared:
         if value in self.means:
             self.means[value].append(means(x, axis_of(value)))
         if value in self.watched:
-            self._observe(value, x)
+            self.observe(value, x)
 
-    def _observe(self, value: Value, x: Array) -> None:
+    def observe(self, value: Value, x: Array) -> None:
+        """Show an observer what a value is in a batch; InputError if it isn't finite."""
         why = refused(x)
         if why:
             where = place_of(self.dag.origins)(value)
@@ -191,13 +208,14 @@ class Prepared:
             self.corrections = {}
         return self
 
-    def compensate(self, data: Iterable[Any], budget: int = BUDGET) -> Prepared:
-        """Round weights of linear layers so that each one's error is made up for by others (GPTQ).
+    def compensate(self, data: Iterable[Any], budget: int = BUDGET, adaptive: bool = False) -> Prepared:
+        """Round weights of linear layers and convolutions so that each one's error is made up for by others (GPTQ).
 
         What layers take in on ``data`` says which errors matter: the sums of its products are at most ``budget`` bytes
-        at a time, and ``data`` is run as often as that takes. Other weights are rounded to the nearest.
+        at a time, and ``data`` is run as often as that takes. Other weights are rounded to the nearest. ``adaptive``:
+        each number is then moved to where the error is the least with all others as they are (AdaRound's objective).
         """
-        self.rounding = compensate(self, data, budget)
+        self.rounding = compensate(self, data, budget, adaptive)
         return self
 
     def _tensor(self, x: Array) -> Any:
@@ -240,10 +258,17 @@ def prepare(
     *,
     keep: Iterable[Any] = (),
     framework: str | None = None,
+    train: bool = False,
+    learn_scales: bool = False,
     **changes: Any,
 ) -> Prepared:
     """A network with observers where a target quantizes it; see :func:`tdagger.prepare`."""
-    return Prepared(dag, profile_of(scheme).having(**changes), keep, framework)
+    profile = profile_of(scheme).having(**changes)
+    if train:
+        return later("trainable")(dag, profile, keep, framework, learn_scales)
+    if learn_scales:
+        raise AttributeValueError("prepare: scales are learned in training: train=True")
+    return Prepared(dag, profile, keep, framework)
 
 
 def smooth(
@@ -261,6 +286,15 @@ def smooth(
     ['input', 'parameter', 'parameter', 'linear']
     """
     return smoothed(prepare(dag, target, **how), data, products)
+
+
+def equalize(dag: TensorDAG, target: str | Profile = "x86", **how: Any) -> TensorDAG:
+    """The network, in float, with weights made alike across layers that follow one another; no data is needed.
+
+    For each channel a factor goes from a layer into the next, wherever that is exact; norms are folded first. It helps
+    where a weight has one scale. ``how`` are options of :func:`tdagger.prepare`.
+    """
+    return equalized(prepare(dag, target, **how))
 
 
 def quantize(
@@ -284,34 +318,48 @@ def prepared_by(
     *,
     rounding: Rounding = nearest,
     correct: bool = True,
+    equalize: bool = False,
     smooth: bool = False,
-    compensate: bool = False,
+    split: bool = False,
+    compensate: bool | str = False,
     progress: Callable[[int], None] | None = None,
     **how: Any,
 ) -> Prepared:
     """A network prepared with data and repaired as it is told: all but the conversion."""
+    if compensate not in (False, True, "adaptive"):
+        raise AttributeValueError(f'quantize: compensate is True, "adaptive" or False, not {compensate!r}')
     prepared = prepare(dag, target, **how)
     if prepared.observers and data is None:
         raise InputError(
             f"quantize: {prepared.profile.name} quantizes activations by what data shows of them; give data, or a "
             "target that needs none (gpu-weight-only, x86-dynamic)"
         )
-    if data is None and (smooth or compensate):
-        raise InputError(f"quantize: {'smooth' if smooth else 'compensate'}=True goes by what data shows; give data")
-    if data is not None and (correct or smooth or compensate) and iter(data) is data:
+    by_data = {"smooth": smooth, "split": split, "compensate": compensate}
+    if data is None and any(by_data.values()):
+        raise InputError(
+            f"quantize: {next(n for n, d in by_data.items() if d)}=True goes by what data shows; give data"
+        )
+    if data is not None and (correct or any(by_data.values())) and iter(data) is data:
         raise InputError(
             "quantize: data is read twice, for ranges and then for biases: give a list or what can be iterated over "
             "again, or correct=False"
         )
+    if equalize:
+        prepared = prepare(equalized(prepared), target, **how)
     if data is None:
         prepared.rounding = rounding
         return prepared
     if smooth:
         prepared = prepare(smoothed(prepared, data), target, **how)
+    if split:
+        apart = split_outliers(prepared, data)
+        keep = how.pop("keep", ())
+        kept: list[Any] = [keep] if isinstance(keep, str) or callable(keep) else list(keep)
+        prepared = prepare(apart.dag, target, keep=[*kept, *apart.keep], **how)
     prepared.rounding = rounding
     prepared.calibrate(data, progress)
     if compensate:
-        prepared.compensate(data)
+        prepared.compensate(data, adaptive=compensate == "adaptive")
     if correct and prepared.means:
         prepared.correct(data)
     return prepared

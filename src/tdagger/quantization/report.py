@@ -11,13 +11,17 @@ from tdagger.quantization.local import Local
 from tdagger.quantization.placement import Plan
 from tdagger.quantization.prepare import Prepared
 from tdagger.quantization.scales import Affine, ends
+from tdagger.quantization.times import Times
 
 
 class Layer(NamedTuple):
     """A quantized op: where it is, the range of what it takes, how much of that is clipped, and its own SQNR in dB.
 
     ``seen`` is the smallest and the largest number that data had, ``range`` what is told apart; both None where scales
-    are found at run time. ``bytes`` are those of its weight, in float and in few bits with its scales.
+    are found at run time. ``saturated`` is the share of what it takes on data that is rounded to an end of the range
+    other than 0; None without data, or where ends aren't known. ``bytes`` are those of its weight, in float and in few
+    bits with its scales. ``seconds`` are predicted for a device, before and after: of the op and what is computed with
+    it; None without a device.
     """
 
     module: str
@@ -27,19 +31,35 @@ class Layer(NamedTuple):
     clipped: float
     sqnr: float | None
     bytes: tuple[int, int]
+    saturated: float | None = None
+    seconds: tuple[float, float] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For programs; keys are only added."""
         sizes = {"before": self.bytes[0], "after": self.bytes[1]}
-        return {**self._asdict(), "bytes": sizes}
+        seconds = None if self.seconds is None else {"before": self.seconds[0], "after": self.seconds[1]}
+        return {**self._asdict(), "bytes": sizes, "seconds": seconds}
 
 
-def layers(prepared: Prepared, data: Iterable[Any] | None = None) -> list[Layer]:
+def layers(prepared: Prepared, data: Iterable[Any] | None = None, predicted: Times | None = None) -> list[Layer]:
     """The quantized ops in the network's order; with data, what quantizing each alone changes is measured on it."""
     found = {} if data is None else prepared.compare(data)
     scales = prepared.scales()
     plans = {value: plan for (value, _), plan in prepared.placement.weights.items()}
-    return [_layer(prepared, v, found.get(v), scales, plans.get(v)) for v in prepared.placement.rows]
+    rows = [_layer(prepared, v, found.get(v), scales, plans.get(v)) for v in prepared.placement.rows]
+    if predicted is None:
+        return rows
+    return [
+        r._replace(seconds=_seconds(prepared, v, predicted)) for r, v in zip(rows, prepared.placement.rows, strict=True)
+    ]
+
+
+def _seconds(prepared: Prepared, value: Value, predicted: Times) -> tuple[float, float]:
+    """Of an op and what is computed with it."""
+    chain, end = [value], prepared.placement.ends.get(value, value)
+    while chain[-1] is not end:
+        chain.append(prepared.dag.graph.users[chain[-1]][0])
+    return sum(predicted.before.get(v, 0.0) for v in chain), sum(predicted.after.get(v, 0.0) for v in chain)
 
 
 def _layer(
@@ -59,7 +79,8 @@ def _layer(
         break
     module = "" if origin is None else origin.module
     sizes = (0, 0) if plan is None else (plan.leaf.type.bytes, plan.bytes)
-    return Layer(module, label(value.op), seen, told, clipped, None if local is None else local.sqnr, sizes)
+    saturated = local.saturated / local.taken if local is not None and local.taken else None
+    return Layer(module, label(value.op), seen, told, clipped, None if local is None else local.sqnr, sizes, saturated)
 
 
 def _taken(prepared: Prepared, value: Value) -> Iterator[Value]:

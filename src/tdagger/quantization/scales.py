@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tdagger.library.quantized import quantize, spread_array
+from tdagger.library.quantized import LEAST_SCALE, quantize, spread_array
 from tdagger.op import Array
 from tdagger.quantization.profile import Numbers
 
-#: No scale is smaller, so that its reciprocal is a number.
-_LEAST = np.float32(2.0**-120)
+#: The smallest scale.
+LEAST = np.float32(LEAST_SCALE)
 
 
 class Affine(NamedTuple):
@@ -49,7 +49,7 @@ def affine(low: Array | float, high: Array | float, numbers: Numbers) -> Affine:
 def _scale(reach: Array) -> Array:
     with np.errstate(over="ignore"):
         scale = np.asarray(reach, np.float64)
-        scale = np.where(scale == 0, 1.0, np.clip(scale, _LEAST, np.finfo(np.float32).max))
+        scale = np.where(scale == 0, 1.0, np.clip(scale, LEAST, np.finfo(np.float32).max))
     return np.asarray(scale.astype(np.float32))
 
 

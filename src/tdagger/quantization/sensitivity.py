@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from tdagger.errors import AttributeValueError, InputError
 from tdagger.graph import label
-from tdagger.op import Value
-from tdagger.quantization.local import qualities
+from tdagger.interpreter import Interpreter
+from tdagger.op import Array, Value
+from tdagger.quantization.local import floats, qualities
 from tdagger.quantization.prepare import Prepared, prepare, prepared_by
 from tdagger.quantization.prepare import smooth as with_smooth
 from tdagger.tensordag import TensorDAG
@@ -55,18 +58,69 @@ def sqnr(prepared: Prepared, quantized: TensorDAG, data: Iterable[Any]) -> float
     return qualities(prepared.dag, [quantized], calls, prepared.framework, prepared.call)[0]
 
 
+class Quality:
+    """What a quality asks for, and how far a network is from it.
+
+    ``sqnr=dB``: of the results on the data. ``drop=part``: by how much ``metric`` (a function of a network, larger is
+    better) may fall below the float network's; without one, how many choices (top 1) may differ from the float one's.
+    """
+
+    def __init__(self, target: Mapping[str, Any]) -> None:
+        kinds = {"sqnr": {"sqnr"}, "drop": {"drop", "metric"}}
+        kind = next((k for k in kinds if k in target), None)
+        if kind is None or target.keys() - kinds[kind]:
+            raise AttributeValueError(
+                f"quantize: a quality is sqnr=dB, or drop=part with or without metric=function, not {dict(target)}"
+            )
+        self.kind, self.least = kind, float(target[kind])
+        self.metric: Callable[[TensorDAG], Any] | None = target.get("metric")
+        self.wanted: Any = None
+
+    def reached(self, prepared: Prepared, quantized: TensorDAG, data: list[Any]) -> tuple[float, bool]:
+        """What was measured (dB, or the drop), and whether it is enough."""
+        if self.kind == "sqnr":
+            found = sqnr(prepared, quantized, data)
+            return found, found >= self.least
+        if self.metric is not None:
+            if self.wanted is None:
+                self.wanted = self.metric(prepared.dag)
+            drop = float(self.wanted - self.metric(quantized))
+        else:
+            if self.wanted is None:
+                self.wanted = _choices(prepared, prepared.dag, data)
+            wanted: Array = self.wanted
+            drop = float((wanted != _choices(prepared, quantized, data)).mean())
+        return drop, drop <= self.least
+
+    def short(self, found: float) -> str:
+        """In words: what was reached with the fewest ops quantized, and what was asked for."""
+        if self.kind == "sqnr":
+            return f"the SQNR is {found:.1f} dB, {self.least:g} were asked for"
+        return f"the drop is {found:.4g}, at most {self.least:g} was asked for"
+
+
+def _choices(prepared: Prepared, dag: TensorDAG, data: Iterable[Any]) -> Array:
+    """What a network chooses for each row of its first result: the place of the largest number."""
+    runner = Interpreter(dag, prepared.framework)
+    found: list[Array] = []
+    for call in prepared.calls(data):
+        results = floats(runner, prepared.call(runner, call))
+        if not results or not results[0].ndim:
+            raise InputError("quantize: drop= without metric= counts choices along the last axis of the first result")
+        found.append(results[0].argmax(-1).reshape(-1))
+    return np.concatenate(found)
+
+
 def with_quality(
     dag: TensorDAG, data: Iterable[Any], target: dict[str, Any], scheme: Any = "x86", *, smooth: bool = False,
     **how: Any,
 ) -> tuple[TensorDAG, list[Found]]:  # fmt: skip
-    """The network with as few ops in float as a quality needs: ``sqnr=30`` (dB, of its results on the data).
+    """The network with as few ops in float as a :class:`Quality` needs: ``sqnr=30``, or ``drop=0.01``.
 
     The ops that change most by themselves stay in float; how many is found by halving, each time measured. Gives the
-    network and the ops that stay. AttributeValueError where all in float isn't enough.
+    network and the ops that stay. AttributeValueError where all in float but one isn't enough.
     """
-    odd = target.keys() - {"sqnr"}
-    if odd or not target:
-        raise AttributeValueError(f"quantize: a quality is sqnr=dB, not {target}")
+    quality = Quality(target)
     batches = list(data)
     if smooth:  # once: which ops stay is told by values
         dag = with_smooth(dag, batches, scheme, **{k: v for k, v in how.items() if k in _OF_PREPARE})
@@ -75,30 +129,26 @@ def with_quality(
     keep = how.pop("keep", ())
     kept: list[Any] = [keep] if isinstance(keep, str) or callable(keep) else list(keep)
 
-    def made(count: int) -> tuple[float, TensorDAG]:
+    def made(count: int) -> tuple[float, bool, TensorDAG]:
         left = {r.value for r in rows[:count]}
         prepared = prepared_by(dag, batches, scheme, keep=[*kept, left.__contains__], **how)
         quantized = prepared.convert()
-        return sqnr(prepared, quantized, batches), quantized
+        return *quality.reached(prepared, quantized, batches), quantized
 
-    low, high = -1, len(rows) - 1
-    best: dict[int, TensorDAG] = {}
     found = made(0)
-    if found[0] >= target["sqnr"]:
-        return found[1], []
-    low = 0
+    if found[1]:
+        return found[2], []
+    low, high = 0, len(rows) - 1
+    best: TensorDAG | None = None
     while high - low > 1:
         middle = (low + high) // 2
-        found = made(middle)
-        if found[0] >= target["sqnr"]:
-            high, best[middle] = middle, found[1]
+        _, enough, network = made(middle)
+        if enough:
+            high, best = middle, network
         else:
             low = middle
-    if high not in best:
-        quality, quantized = made(high)
-        if quality < target["sqnr"]:
-            raise AttributeValueError(
-                f"quantize: with one op quantized the SQNR is {quality:.1f} dB, {target['sqnr']} were asked for"
-            )
-        best[high] = quantized
-    return best[high], rows[:high]
+    if best is None:
+        reached, enough, best = made(high) if high else found
+        if not enough:
+            raise AttributeValueError(f"quantize: with one op quantized {quality.short(reached)}")
+    return best, rows[:high]

@@ -44,6 +44,8 @@ TAKES: dict[str, tuple[tuple[int, int], ...]] = {
 }  # fmt: skip
 #: Ops of one argument through which a positive factor passes: f(s x) = s f(x), of each channel by itself.
 PASSES = frozenset({"relu", "leaky_relu"})
+#: Pools, through which it passes along their other axes; the attribute that has a number for each axis of windows.
+POOLS = {"max_pool": "kernel", "avg_pool": "kernel", "adaptive_avg_pool": "size"}
 #: How far channels are made alike: 0 leaves them, 1 makes them all as large.
 POWERS = (0.25, 0.4, 0.5, 0.6, 0.75)
 #: The rows of a layer's input on which factors are tried.
@@ -62,6 +64,8 @@ class Inputs:
     layers: list[Value]
     #: The arguments that take the factors in, with their axes; None: nothing does.
     takes: list[tuple[Value, int, int]] | None
+    #: The axis of the channels, from the end.
+    axis: int = -1
     largest: Array = field(default_factory=lambda: np.zeros(()))
     total: Array = field(default_factory=lambda: np.zeros(()))
     rows: list[Array] = field(default_factory=list[Array])
@@ -80,6 +84,13 @@ class Inputs:
 
 def smoothed(prepared: Prepared, data: Iterable[Any], products: bool = True) -> TensorDAG:
     """The float network of a prepared one with channels made alike; see :func:`tdagger.quantization.prepare.smooth`."""
+    found = seen_by(prepared, data, "smooth")
+    factors = [(f, s) for f in found if (s := chosen(prepared, f, products)) is not None]
+    return scaled(prepared, factors) if factors else prepared.dag
+
+
+def seen_by(prepared: Prepared, data: Iterable[Any], what: str) -> list[Inputs]:
+    """What linear layers take in, as it is on data; InputError if there is none."""
     found = {f.value: f for f in inputs(prepared)}
 
     def see(value: Value, x: Array) -> None:
@@ -89,9 +100,8 @@ def smoothed(prepared: Prepared, data: Iterable[Any], products: bool = True) -> 
     for call in prepared.calls(data):
         prepared.call(runner, call)
     if found and not any(f.count for f in found.values()):
-        raise InputError("smooth: there is no data to see the channels on")
-    factors = [(f, s) for f in found.values() if (s := chosen(prepared, f, products)) is not None]
-    return scaled(prepared, factors) if factors else prepared.dag
+        raise InputError(f"{what}: there is no data to see the channels on")
+    return list(found.values())
 
 
 def inputs(prepared: Prepared) -> list[Inputs]:
@@ -102,7 +112,7 @@ def inputs(prepared: Prepared) -> list[Inputs]:
         row = placement.rows[value]
         data = [value.args[i] for i in row.inputs if i != place and i < len(value.args)]
         is_linear = label(value.op) in ("linear", "matmul", "addmm") and plan.leaf.rank == 2
-        if is_linear and len(data) == 1 and is_one(data[0]) and _is_alone(graph, value.args[place]):
+        if is_linear and len(data) == 1 and is_one(data[0]) and is_alone(graph, value.args[place]):
             layers.setdefault(data[0], []).append(value)
     ends = _ends(graph)
     found: list[Inputs] = []
@@ -117,7 +127,21 @@ def _ends(graph: Graph) -> set[Value]:
     return {*graph.outputs.values(), *graph.updates.values()}
 
 
-def _is_alone(graph: Graph, value: Value) -> bool:
+def input_axis(layer: Value, plan: Plan) -> int | None:
+    """The axis of a layer's weight, as it takes that, that its input's channels lie along; None where none does.
+
+    A convolution of groups has it if each channel is a group of its own: several entries may be of one channel.
+    """
+    name = label(layer.op)
+    if name in ("linear", "matmul", "addmm"):
+        return (-2 if name != "linear" else 1) if plan.leaf.rank == 2 else None
+    if name != "convolution" or plan.order != tuple(range(plan.leaf.rank)):
+        return None
+    groups = layer.op.attributes["groups"]
+    return 1 if groups == 1 else 0 if plan.leaf.shape[1] == 1 else None
+
+
+def is_alone(graph: Graph, value: Value) -> bool:
     """Whether a weight, as it is taken, is read by nobody else."""
     while isinstance(value.op, Permute) and len(graph.users[value]) == 1:
         value = value.args[0]
@@ -138,15 +162,15 @@ def taking(graph: Graph, value: Value, axis: int) -> list[tuple[Value, int, int]
         given = [(value, i, at) for i, at in TAKES[name] if i < len(value.args)]
         if not any(i == TAKES[name][-1 if name == "addmm" else 0][0] for _, i, _ in given):
             return None
-        fits = all(
-            _fits(value.args[i], at, value.shape[axis]) and _is_alone(graph, value.args[i]) for _, i, at in given
-        )
+        fits = all(_fits(value.args[i], at, value.shape[axis]) and is_alone(graph, value.args[i]) for _, i, at in given)
         return given if fits else None
     if name == "multiply" and len(value.args) == 2 and value.args[0] is not value.args[1]:
         sides = [a for a in reversed(value.args) if a.type == value.type]
         tried = (_through(graph, a, axis) for a in sides)
         return next((t for t in tried if t is not None), None)
     if name in PASSES and len(value.args) == 1:
+        return _through(graph, value.args[0], axis)
+    if name in POOLS and axis % value.rank < value.rank - len(value.op.attributes[POOLS[name]]):
         return _through(graph, value.args[0], axis)
     if isinstance(value.op, Permute):
         at = value.op.order[axis % value.rank] - value.rank
@@ -173,7 +197,7 @@ def chosen(prepared: Prepared, seen: Inputs, products: bool) -> Array | None:
         return None
     plans = [_plan(prepared, v) for v in seen.layers]
     x = np.concatenate(seen.rows)
-    weights = [_matrix(prepared, p) for p in plans]
+    weights = [leaf_data(prepared, p)[1] for p in plans]
     wanted = [x @ w.T for w in weights]
     numbers = [having(p.how.numbers, observer="minmax") for p in plans]
     hows = [p.how._replace(numbers=n, channel=0, summed=1) for p, n in zip(plans, numbers, strict=True)]
@@ -230,11 +254,12 @@ def _plan(prepared: Prepared, value: Value) -> Plan:
     return prepared.placement.weights[value, prepared.placement.rows[value].weight or 0]
 
 
-def _matrix(prepared: Prepared, plan: Plan) -> Array:
-    """A weight as ``[o i]``."""
+def leaf_data(prepared: Prepared, plan: Plan) -> tuple[str, Array]:
+    """The name of a weight, and it as ``[o i]``."""
     op = plan.leaf.op
-    array = op.data if isinstance(op, Const) else prepared.dag.weights[op.attributes["leaf"]]
-    return np.moveaxis(np.asarray(array, np.float32), plan.how.channel, 0)
+    name = "constant" if isinstance(op, Const) else op.attributes["leaf"]
+    array = op.data if isinstance(op, Const) else prepared.dag.weights[name]
+    return name, np.moveaxis(np.asarray(array, np.float32), plan.how.channel, 0)
 
 
 # The network.
@@ -250,7 +275,8 @@ def scaled(prepared: Prepared, factors: Iterable[tuple[Inputs, Array]]) -> Tenso
         for layer in seen.layers:
             row = prepared.placement.rows[layer]
             at = row.weight or 0
-            changes.setdefault((layer, at), []).append((row.summed, s))
+            axis = input_axis(layer, prepared.placement.weights[layer, at])
+            changes.setdefault((layer, at), []).append((row.summed if axis is None else axis, s))
             if seen.takes is None:
                 divided[layer, next(i for i in row.inputs if i != at)] = 1 / s
 
@@ -274,5 +300,5 @@ def _times(weight: Value, axis: int, s: Array) -> Value:
     if isinstance(weight.op, Permute):
         return permute(_times(weight.args[0], weight.op.order[axis % weight.rank], s), weight.op.order)
     shape = [1] * weight.rank
-    shape[axis] = len(s)
-    return multiply(weight, const(s.reshape(shape), "f32"))
+    shape[axis] = weight.shape[axis]  # several entries may be of one channel
+    return multiply(weight, const(np.repeat(s, weight.shape[axis] // len(s)).reshape(shape), "f32"))

@@ -47,8 +47,12 @@ class Source:
     weights: Mapping[str, Array]
     rounding: Rounding = nearest
     #: For a weight whose bias must fit into i32: the least scale of each channel.
-    least: dict[str, Callable[[], Array]] = field(default_factory=dict[str, Callable[[], Array]])
-    _last: tuple[str, Affine] | None = None
+    least: dict[tuple[str, Weights], Callable[[], Array]] = field(
+        default_factory=dict[tuple[str, Weights], Callable[[], Array]]
+    )
+    #: Scales that were learned, by the weight and how it is quantized.
+    given: Mapping[tuple[str, Weights], Affine] = field(default_factory=dict[tuple[str, Weights], Affine])
+    _last: tuple[tuple[str, Weights], Affine] | None = None
 
     def data(self, name: str, leaf: Value) -> Array:
         """A weight, in f32; InputError if it isn't finite."""
@@ -60,12 +64,13 @@ class Source:
 
     def scales(self, name: str, leaf: Value, how: Weights) -> Affine:
         """The scales of a weight."""
-        if self._last is None or self._last[0] != name:
-            found = how.scales(self.data(name, leaf))
-            least = self.least.get(name)
+        key = (name, how)
+        if self._last is None or self._last[0] != key:
+            found = self.given.get(key) or how.scales(self.data(name, leaf))
+            least = self.least.get(key)
             if least is not None:
-                found = Affine(np.maximum(found.scale, least()), found.zero_point)
-            self._last = (name, found)
+                found = Affine(np.asarray(np.maximum(found.scale, least())), found.zero_point)
+            self._last = (key, found)
         return self._last[1]
 
     def codes(self, name: str, leaf: Value, how: Weights) -> Array:

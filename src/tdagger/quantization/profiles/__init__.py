@@ -13,6 +13,7 @@ from tdagger.quantization.profiles import (
     coreml,
     gpu_weight_only,
     onnxruntime,
+    onnxruntime_bytes,
     tflite,
     x86,
     x86_dynamic,
@@ -21,7 +22,8 @@ from tdagger.quantization.profiles import (
 
 #: The targets there are, by name.
 PROFILES: dict[str, Profile] = {
-    m.PROFILE.name: m.PROFILE for m in (arm, coreml, gpu_weight_only, onnxruntime, tflite, x86, x86_dynamic, xnnpack)
+    m.PROFILE.name: m.PROFILE
+    for m in (arm, coreml, gpu_weight_only, onnxruntime, onnxruntime_bytes, tflite, x86, x86_dynamic, xnnpack)
 }
 
 

@@ -390,6 +390,14 @@ def refuse_odd(tensor: torch.Tensor, what: str = "a tensor") -> None:
         sparse = f"{SPARSE.why}, with .to_dense(), and use ops on dense tensors (torch.matmul for torch.sparse.mm)"
         why = sparse if "sparse" in str(tensor.layout) else "make it a plain one with .to_dense()"
         raise UnsupportedError(f"{what} of layout {tensor.layout} can't be imported: {why}")
+    kind = type(tensor)
+    if hasattr(kind, "__tensor_flatten__"):  # of several plain ones, as torchao's quantized weights are
+        theirs = kind.__module__.partition(".")[0] == "torchao"
+        by = "torchao.utils.unwrap_tensor_subclass(model), which leaves numbers and scales as weights of their own"
+        raise UnsupportedError(
+            f"{what} is a {kind.__module__}.{kind.__qualname__}, made of several tensors, and can't be imported: take "
+            f"it apart into plain ones first{f', with {by}' if theirs else ''}"
+        )
     if tensor.dtype not in DTYPES:
         raise UnsupportedError(f"{what} of {tensor.dtype} can't be imported")
 
