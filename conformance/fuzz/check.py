@@ -8,6 +8,7 @@ import re
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from conformance.fuzz.program import Program
 from tdagger.analysis.axes.algebra import Axis
 from tdagger.frameworks.torch.aten.calls import array_of
 from tdagger.frameworks.torch.runtime import from_numpy
+from tdagger.transform.axes.certain import Network, Shapes, Source
 
 Sizes = Mapping[str, int]
 Runs = Callable[[], list[list[Any]]]
@@ -59,6 +61,27 @@ class NotApplicable(Exception):
 
 class Failed(Exception):
     """What was converted doesn't run."""
+
+
+class Kept:
+    """A source that captures once for each set of sizes: checks ask it for the same ones again."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._given: dict[tuple[Any, ...], Network | td.TDaggerError] = {}
+
+    def at(self, shapes: Shapes) -> Network:
+        """The network with inputs of these shapes."""
+        key = tuple(sorted(shapes.items()))
+        if key not in self._given:
+            try:
+                self._given[key] = self.source.at(shapes)
+            except td.TDaggerError as e:
+                self._given[key] = e
+        found = self._given[key]
+        if isinstance(found, td.TDaggerError):
+            raise found
+        return found
 
 
 def running(function: Callable[[], Any]) -> Any:
@@ -181,6 +204,12 @@ class Checks:
 
     @cached_property
     def dag(self) -> td.TensorDAG:
+        """The program imported through its entrance; its source gives again what it was asked for."""
+        dag = self.given
+        return dag if dag.source is None else replace(dag, source=Kept(dag.source))
+
+    @cached_property
+    def given(self) -> td.TensorDAG:
         """The program imported through its entrance."""
         module, args = self.module, self.program.arguments()
         entrance = self.program.entrance
@@ -279,7 +308,7 @@ class Checks:
 
     def left(self) -> str:
         """What changes the state of the source though it is only looked at or converted."""
-        dag, sizes = self.dag, {a: n + 1 for a, n in self.program.sizes.items()}
+        dag, sizes = self.given, {a: n + 1 for a, n in self.program.sizes.items()}
         shapes = dict(zip(dag.graph.inputs, self.program.shapes(sizes).values(), strict=True))
         actions: dict[str, Callable[[], Any]] = {
             "to_torch": dag.to_torch, "to_torchscript": dag.to_torchscript, "cost": dag.cost,
