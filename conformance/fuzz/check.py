@@ -19,6 +19,7 @@ from torch import Tensor
 
 import tdagger as td
 from conformance.fuzz.compare import Noise, difference, listed
+from conformance.fuzz.frozen import frozen
 from conformance.fuzz.program import Program
 from tdagger.analysis.axes.algebra import Axis
 from tdagger.frameworks.torch.aten.calls import array_of
@@ -29,7 +30,7 @@ Sizes = Mapping[str, int]
 Runs = Callable[[], list[list[Any]]]
 
 #: Outcomes. ``wrong`` and ``crash`` are faults of tdagger; ``n/a`` is what eager, or torch's capture, can't do itself;
-#: ``unseen`` is a wrong resize of a program whose source branches on a size: its ExportedProgram has no trace of that.
+#: ``unseen`` is a wrong resize of an ExportedProgram that has no trace of what its source does with a size, and which.
 OUTCOMES = ("ok", "refused", "n/a", "unseen", "wrong", "crash")
 #: How often a program is run with noise before a difference is believed.
 NOISES = 4
@@ -141,9 +142,26 @@ class Checks:
                 if ", eager " in wrong
                 else _plain(wrong)
             )
-            unseen = wrong and name.endswith("[alone]") and self.program.branches
+            unseen = self.unseen(function) if wrong and name.endswith("[alone]") else ""
+            kind, wrong = (unseen, f"{unseen}: {wrong}") if unseen else (kind, wrong)
             found = Result(name, ("unseen" if unseen else "wrong") if wrong else "ok", wrong or "", kind, at)
         self.results.append(found)
+
+    def unseen(self, function: Callable[[], str | None]) -> str:
+        """Why nobody could know of a wrong result from an export alone; nothing if it could be known."""
+        if self.program.branches:
+            return "an if or while asks for a size"
+        own = self.program, self._eager
+        for why, other in frozen(self.program):
+            self.program, self._eager = other, {}
+            try:
+                if not function():
+                    return why
+            except (td.TDaggerError, NotApplicable):
+                continue
+            finally:
+                self.program, self._eager = own
+        return ""
 
     def asked(self, name: str) -> bool:
         """Whether a check is one of those to make."""
@@ -336,6 +354,8 @@ class Checks:
     def gradients(self) -> str:
         """Of what floats are returned, for inputs and parameters."""
         wanted = self._gradients(None)
+        if ".data." in self.program.source:
+            self._refused_by_autograd()
 
         def noisy() -> list[list[Any]]:
             return [self._gradients(Noise(n)) for n in range(NOISES)]
@@ -344,6 +364,16 @@ class Checks:
         with fresh(self.back):
             ours = running(lambda: gradients(self.back, self.program.arguments(), names, self._named))
         return difference(ours, wanted, noisy)
+
+    def _refused_by_autograd(self) -> None:
+        """NotApplicable if autograd refuses it with ``detach()`` for ``data``, of whose writes it isn't told."""
+        steps = tuple(
+            [replace(s, lines=tuple([x.replace(".data.", ".detach().") for x in s.lines])) for s in self.program.steps]
+        )
+        try:
+            Checks(replace(self.program, steps=steps))._gradients(None)
+        except NotApplicable as e:
+            raise NotApplicable("what autograd kept was changed through .data, which it isn't told of") from e
 
     @cached_property
     def _named(self) -> list[str]:
