@@ -576,7 +576,7 @@ def _call_node(
             stands = aliases.stands_for(target, args, node.meta.get("val"), known[0][1] if known else None)
             if known and args and args[0] is known[0][0]:
                 name = target._schema.name.removeprefix("aten::")
-                caller.left_out += aliases.undecided(name, stands, known[0][1], args[0].read())
+                caller.left_out += aliases.undecided(name, stands, known[0][1], known[0][0].read())
             result = aliases.settled(result, stands, known)
         if caller.passing is not None and reading is not None:
             result = caller.passing.read(result, reading, target, args, origin, caller.origins)
