@@ -297,3 +297,39 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert told.startswith("2 programs, 0 resizes in ")
     assert "nothing wrong, nothing crashed" in told
     assert not out.exists()
+
+
+def test_what_an_export_has_no_trace_of_is_told_from_what_is_wrong() -> None:
+    """Right for the program with its small numbers and empty loops written out, and for no other."""
+    x = Input("x0", ("n", "c"), "torch.randn((n, c), generator=g)")
+    small = Step("index", ("v1 = x0[-(x0.shape[1] // 2):]",), ("v1",))
+    loop = Step("loop", ("v2 = v1", "for i in range(x0.shape[1] // 3):", "    v2 = v2 - 1 - i"), ("v2",))
+    sizes = {"n": 4, "c": 2}
+    for steps, outputs, why in (
+        ((small,), ("v1",), "a number up to 2"),
+        ((Step("alias", ("v1 = x0.neg()",), ("v1",)), loop), ("v2",), "a loop ran for no step"),
+        ((small, loop), ("v2",), "a loop ran for no step, and a number"),
+    ):
+        p = Program(0, sizes, (x,), steps, outputs, entrance="program")
+        found = [r for r in checked(p, ("resize[alone]",)) if r.sizes == {"c": 3} or r.sizes == {"c": 4}]
+        assert {r.outcome for r in found} <= {"ok", "unseen", "refused"}
+        assert any(r.outcome == "unseen" and r.why.startswith(why) for r in found), found
+    wrong = Checks(Program(0, sizes, (x,), (small,), ("v1",), entrance="program"), ("resize[alone]",))
+    wrong.run()
+    assert wrong.unseen(lambda: "wrong whatever is written out") == ""
+
+
+def test_the_order_of_equal_numbers_is_left_open_where_sorting_is_not_stable() -> None:
+    x = torch.randint(-2, 3, (40,)).float()
+    with Noise(1):
+        assert not torch.equal(x.argsort(), x.argsort(stable=True))
+        assert torch.equal(x.argsort(stable=True), x.argsort(stable=True))
+
+
+def test_gradients_of_what_data_changed_behind_autograd_are_not_compared() -> None:
+    x = Input("x0", ("n",), "torch.rand((n,), generator=g) + 1")
+    lines = ("v1 = x0.sqrt()", "v1.data.add_(1)", "v2 = v1 * 2")
+    p = Program(0, {"n": 4}, (x,), (Step("data", lines, ("v1", "v2")),), ("v2",))
+    (found,) = [r for r in checked(p, ("gradients",)) if r.check == "gradients"]
+    assert found.outcome == "n/a"
+    assert "through .data" in found.why

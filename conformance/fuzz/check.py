@@ -8,6 +8,7 @@ import re
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,16 +19,18 @@ from torch import Tensor
 
 import tdagger as td
 from conformance.fuzz.compare import Noise, difference, listed
+from conformance.fuzz.frozen import frozen
 from conformance.fuzz.program import Program
 from tdagger.analysis.axes.algebra import Axis
 from tdagger.frameworks.torch.aten.calls import array_of
 from tdagger.frameworks.torch.runtime import from_numpy
+from tdagger.transform.axes.certain import Network, Shapes, Source
 
 Sizes = Mapping[str, int]
 Runs = Callable[[], list[list[Any]]]
 
 #: Outcomes. ``wrong`` and ``crash`` are faults of tdagger; ``n/a`` is what eager, or torch's capture, can't do itself;
-#: ``unseen`` is a wrong resize of a program whose source branches on a size: its ExportedProgram has no trace of that.
+#: ``unseen`` is a wrong resize of an ExportedProgram that has no trace of what its source does with a size, and which.
 OUTCOMES = ("ok", "refused", "n/a", "unseen", "wrong", "crash")
 #: How often a program is run with noise before a difference is believed.
 NOISES = 4
@@ -59,6 +62,27 @@ class NotApplicable(Exception):
 
 class Failed(Exception):
     """What was converted doesn't run."""
+
+
+class Kept:
+    """A source that captures once for each set of sizes: checks ask it for the same ones again."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._given: dict[tuple[Any, ...], Network | td.TDaggerError] = {}
+
+    def at(self, shapes: Shapes) -> Network:
+        """The network with inputs of these shapes."""
+        key = tuple(sorted(shapes.items()))
+        if key not in self._given:
+            try:
+                self._given[key] = self.source.at(shapes)
+            except td.TDaggerError as e:
+                self._given[key] = e
+        found = self._given[key]
+        if isinstance(found, td.TDaggerError):
+            raise found
+        return found
 
 
 def running(function: Callable[[], Any]) -> Any:
@@ -118,9 +142,26 @@ class Checks:
                 if ", eager " in wrong
                 else _plain(wrong)
             )
-            unseen = wrong and name.endswith("[alone]") and self.program.branches
+            unseen = self.unseen(function) if wrong and name.endswith("[alone]") else ""
+            kind, wrong = (unseen, f"{unseen}: {wrong}") if unseen else (kind, wrong)
             found = Result(name, ("unseen" if unseen else "wrong") if wrong else "ok", wrong or "", kind, at)
         self.results.append(found)
+
+    def unseen(self, function: Callable[[], str | None]) -> str:
+        """Why nobody could know of a wrong result from an export alone; nothing if it could be known."""
+        if self.program.branches:
+            return "an if or while asks for a size"
+        own = self.program, self._eager
+        for why, other in frozen(self.program):
+            self.program, self._eager = other, {}
+            try:
+                if not function():
+                    return why
+            except (td.TDaggerError, NotApplicable):
+                continue
+            finally:
+                self.program, self._eager = own
+        return ""
 
     def asked(self, name: str) -> bool:
         """Whether a check is one of those to make."""
@@ -181,6 +222,12 @@ class Checks:
 
     @cached_property
     def dag(self) -> td.TensorDAG:
+        """The program imported through its entrance; its source gives again what it was asked for."""
+        dag = self.given
+        return dag if dag.source is None else replace(dag, source=Kept(dag.source))
+
+    @cached_property
+    def given(self) -> td.TensorDAG:
         """The program imported through its entrance."""
         module, args = self.module, self.program.arguments()
         entrance = self.program.entrance
@@ -279,7 +326,7 @@ class Checks:
 
     def left(self) -> str:
         """What changes the state of the source though it is only looked at or converted."""
-        dag, sizes = self.dag, {a: n + 1 for a, n in self.program.sizes.items()}
+        dag, sizes = self.given, {a: n + 1 for a, n in self.program.sizes.items()}
         shapes = dict(zip(dag.graph.inputs, self.program.shapes(sizes).values(), strict=True))
         actions: dict[str, Callable[[], Any]] = {
             "to_torch": dag.to_torch, "to_torchscript": dag.to_torchscript, "cost": dag.cost,
@@ -307,6 +354,8 @@ class Checks:
     def gradients(self) -> str:
         """Of what floats are returned, for inputs and parameters."""
         wanted = self._gradients(None)
+        if ".data." in self.program.source:
+            self._refused_by_autograd()
 
         def noisy() -> list[list[Any]]:
             return [self._gradients(Noise(n)) for n in range(NOISES)]
@@ -315,6 +364,16 @@ class Checks:
         with fresh(self.back):
             ours = running(lambda: gradients(self.back, self.program.arguments(), names, self._named))
         return difference(ours, wanted, noisy)
+
+    def _refused_by_autograd(self) -> None:
+        """NotApplicable if autograd refuses it with ``detach()`` for ``data``, of whose writes it isn't told."""
+        steps = tuple(
+            [replace(s, lines=tuple([x.replace(".data.", ".detach().") for x in s.lines])) for s in self.program.steps]
+        )
+        try:
+            Checks(replace(self.program, steps=steps))._gradients(None)
+        except NotApplicable as e:
+            raise NotApplicable("what autograd kept was changed through .data, which it isn't told of") from e
 
     @cached_property
     def _named(self) -> list[str]:

@@ -44,8 +44,15 @@ _EXACT = (
 _CHOICES = ("topk", "sort", "argsort", "argmax", "argmin", "max", "min", "kthvalue", "median", "nanmedian", "mode")
 
 
+#: Those that torch itself doesn't promise an order of: it keeps that of the entries for few of them only.
+_UNSTABLE = ("sort", "argsort")
+
+
 class Noise(TorchDispatchMode):
-    """Every result of arithmetic is off by a rounding, equal numbers by equal ones; ``ties`` are broken at random."""
+    """Every result of arithmetic is off by a rounding, equal numbers by equal ones.
+
+    ``ties`` are broken at random, those of sorting that isn't asked to be stable always.
+    """
 
     def __init__(self, salt: int, ties: bool = False) -> None:
         super().__init__()
@@ -54,7 +61,8 @@ class Noise(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name.split("::")[1]
-        if self.ties and name in _CHOICES and len(args) > 1 and isinstance(args[0], Tensor):
+        left_open = self.ties or (name in _UNSTABLE and not (kwargs or {}).get("stable"))
+        if left_open and name in _CHOICES and args and isinstance(args[0], Tensor) and args[0].dim():
             found = func(self.untied(args[0]), *args[1:], **(kwargs or {}))
             back = [t.to(args[0].dtype) if t.is_floating_point() else t for t in listed(found)]
             return type(found)(back) if isinstance(found, tuple | list) else back[0]

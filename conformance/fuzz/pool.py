@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import time
 import traceback
 from collections.abc import Callable
@@ -54,7 +53,6 @@ def _serve(work: Callable[[int], Row], pipe: Connection, other: Connection) -> N
     """The loop of a worker."""
     other.close()
     torch.set_num_threads(1)
-    os.nice(5)
     while True:
         try:
             seed = pipe.recv()

@@ -38,7 +38,7 @@ class Report:
         self.seconds += row.seconds
         for r in row.results:
             self.counts[r.check, r.outcome] += 1
-            if r.outcome == "refused":
+            if r.outcome in ("refused", "unseen"):
                 self.reasons[r.check, r.kind] += 1
             if r.bad:
                 self.kinds[r.key] += 1
@@ -67,7 +67,7 @@ class Report:
         for check in checks:
             reasons = [(n, r) for (c, r), n in self.reasons.most_common() if c == check]
             if reasons:
-                lines += ["", f"refused by {check}, {len(reasons)} reasons:"]
+                lines += ["", f"refused by {check} or unseen, {len(reasons)} reasons:"]
                 lines += [f"{n:7d}  {r}" for n, r in reasons[:REASONS]]
         if self.kinds:
             where = f"{len(self.written)} made small in {self.folder}"

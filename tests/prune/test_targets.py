@@ -78,6 +78,28 @@ class Empty(nn.Module):
         return x[:, 4:].exp(), self.b(self.a(x).relu()), x[:, :0] * 2
 
 
+class ShapeAlone(nn.Module):
+    """Of two layers behind one another nothing but the shape is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 5), nn.Linear(5, 6), nn.Linear(4, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(self.b(self.a(x).relu()), 2.0) + self.c(x)
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_what_only_a_shape_is_read_of(name: str) -> None:
+    """Without some rows of ``b`` the shape is a number, and nothing needs the layers; without some of ``a`` it is."""
+    dag = td.from_torch(ShapeAlone(), torch.randn(2, 4))
+    plan = dag.prune_plan(entries={name: [0, 3]})
+    small = plan.apply()
+    assert plan.after["flops"] == small.graph.total_flops()
+    assert ("a.weight" in small.graph.parameters) == (name == "a")
+    assert plan.check().passed
+
+
 def test_dimensions_without_entries() -> None:
     dag = td.from_torch(Empty(), torch.randn(2, 4))
     (group,) = dag.prunable().groups

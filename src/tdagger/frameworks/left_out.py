@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tdagger.analysis.axes.doubts import LeftOut
+from tdagger.analysis.axes.doubts import UP_TO, LeftOut
 from tdagger.op import Value
 from tdagger.ops.structure import OPEN
 from tdagger.types import Shape, Sized
@@ -90,5 +90,5 @@ def of_padding(out: Value, x: Value, sides: dict[int, tuple[int, int]], shown: S
     if out is not x and not one_sided:
         return None
     dims = tuple([i for i, side in sides.items() if min(side) == 0 and not said[i]])
-    what = f"is padded by {[int(n) for n in shown]}, which may be up to a number"
+    what = f"is padded by {[int(n) for n in shown]}, {UP_TO}"
     return LeftOut(x, dims, what, keeps=True) if dims else None

@@ -73,7 +73,8 @@ class PrunePlan:
     def after(self) -> dict[str, float]:
         """Flops, parameters and bytes of what is left."""
         left = self.found.left(self.gone)
-        return {name: cost(left) for name, cost in self.found.cost.items()}
+        costs = {name: cost(left) for name, cost in self.found.cost.items()}
+        return costs | {"flops": costs["flops"] - self.found.unread(left)}
 
     @property
     def why(self) -> tuple[str, ...]:

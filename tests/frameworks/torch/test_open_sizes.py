@@ -338,3 +338,55 @@ def test_too_few_entries_are_refused_at_the_door(name: str) -> None:
     check(module, net, [(*shape[:-1], 11)])
     with pytest.raises(td.InputError, match=rf"^\w+: {least} at least are needed by {what}$"):
         net(torch.randn(*shape[:-1], least - 1))
+
+
+MAYBE_VIEWS: dict[str, Any] = {
+    "flatten": lambda x: written((x * 2).permute(1, 0), lambda t: t.flatten()),
+    "contiguous": lambda x: written((x * 2).mT, lambda t: t.contiguous()),
+    "reshape of a part": lambda x: written((x * 2)[:, :-1], lambda t: t.reshape(-1)),
+}
+
+
+def written(x: Tensor, of: Any) -> Tensor:
+    """``x``, after something that may be a view of it was written to."""
+    of(x).mul_(3)
+    return x + 0
+
+
+@pytest.mark.parametrize("name", MAYBE_VIEWS)
+def test_what_is_a_view_only_where_an_axis_has_one_entry_is_refused_there(name: str) -> None:
+    """Strides decide whether these copy, and a dimension of 1 entry fits any."""
+    module = Function(MAYBE_VIEWS[name])
+    net = td.from_torch(module, torch.randn(3, 5)).to_torch()
+    check(module, net, [(7, 5)])
+    with pytest.raises(td.InputError, match="may be another where it has 1 entry"):
+        net(torch.randn(1, 5))
+    alone = td.from_torch(torch.export.export(module, (torch.randn(3, 5),)))
+    with pytest.raises(td.AxisError, match="copied here, and shares memory where it has 1 entry"):
+        alone.resize({alone_input(alone): (1, 5)})
+
+
+def alone_input(dag: td.TensorDAG) -> str:
+    return next(iter(dag.graph.inputs))
+
+
+@pytest.mark.parametrize("least", [3, 5])
+def test_padding_up_to_a_number_is_refused_where_it_pads(least: int) -> None:
+    """Of 6 entries nothing is padded; nor of more."""
+    module = Function(lambda x: F.pad(x, (0, max(0, least - x.shape[1]))).cumsum(1))
+    net = td.from_torch(module, torch.randn(2, 6)).to_torch()
+    check(module, net, [(2, 11)])
+    with pytest.raises(td.InputError, match=r"where it has (less than|1 entry)"):
+        net(torch.randn(2, 1))
+
+
+def test_a_script_that_squeezes_is_refused_at_one_entry() -> None:
+    module = Function(squeezed)
+    net = td.from_torch(torch.jit.trace(module, torch.randn(3, 5)), torch.randn(3, 5)).to_torch()
+    torch.testing.assert_close(net(x := torch.randn(4, 5)), squeezed(x))
+    with pytest.raises(td.InputError, match="may be another where it has 1 entry"):
+        net(torch.randn(1, 5))
+
+
+def squeezed(x: Tensor) -> Tensor:
+    return (x * 2).squeeze()

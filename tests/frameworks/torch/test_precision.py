@@ -367,3 +367,19 @@ def test_a_linear_layer_of_complex_numbers() -> None:
     for m in (net, module):
         m(x).abs().sum().backward()
     torch.testing.assert_close(module.weight.grad, net.weight.grad)
+
+
+class Numbers(nn.Module):
+    """What Python makes of a size, in double precision; ``torch.jit.trace`` has it in single."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        n = x.shape[-1]
+        return x * n**-0.5, (1 - 1 / n) * x, x.long() * (n / 3), torch.full((2,), n / 3), x.where(x > 1 / n, x + n / 11)
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES.values(), torch.float32])
+def test_numbers_of_sizes_are_python_s_in_what_is_traced_here(dtype: torch.dtype) -> None:
+    x = torch.randn(3, 7).to(dtype)
+    back = td.from_torch(Numbers(), x, via="trace").to_torch()
+    for ours, eager in zip(back(x), Numbers()(x), strict=True):
+        torch.testing.assert_close(ours, eager, rtol=2 * torch.finfo(eager.dtype).eps, atol=0)

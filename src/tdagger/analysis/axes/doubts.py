@@ -47,6 +47,9 @@ _FEW = 5
 #: So many integers may have been written as a list.
 _LISTED = 64
 
+#: What is said of padding.
+UP_TO = "which may be up to a number"
+
 #: Of so few entries the half, or all but one, is 1.
 _FEWEST = 2
 

@@ -374,8 +374,9 @@ def _import_trace(
     caller = Caller(external)
     with bulk():
         found = torchscript.walk(
-            captured.program, flat.arguments(leaves), weights, caller, names, "model", renamed=flat.kept.names
-        )
+            captured.program, flat.arguments(leaves), weights, caller, names, "model", renamed=flat.kept.names,
+            of_python=True,
+        )  # fmt: skip
         if caller.problems and not external:
             raise caller.error()
         inputs = dict(list(found.graph.inputs.items())[: len(leaves)])
@@ -391,8 +392,9 @@ def _import_trace(
     assertions.tell(met, ())
     lost = [Check(None, c.message, c.place) for c in dict.fromkeys(met) if c.error]
     return TensorDAG(
-        graph, TorchWeights(tensors), signature, weights, caller.origins, found.modules, title, checks=lost
-    )
+        graph, TorchWeights(tensors), signature, weights, caller.origins, found.modules, title,
+        checks=lost, left_out=caller.left_out,
+    )  # fmt: skip
 
 
 def _state_and_held(flat: state.Flat) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:
@@ -691,4 +693,4 @@ def _from_script(
     graph.name = title
     assertions.tell((), caller.checks)
     found = graph, TorchWeights(tensors), signature, weights, caller.origins, modules, title
-    return TensorDAG(*found, checks=caller.checks)
+    return TensorDAG(*found, checks=caller.checks, left_out=caller.left_out)

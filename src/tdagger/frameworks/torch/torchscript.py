@@ -66,11 +66,14 @@ def walk(
     root: str = "",
     kwargs: Mapping[str, Any] | None = None,
     renamed: Mapping[str, str] | None = None,
+    of_python: bool = False,
 ) -> Walked:
     """The graph, signature and module classes of a TorchScript module or function.
 
     ``names`` are those of the tensors of ``args``, the script's own if none are given; what is in the script's
-    module ``root`` is named as if that were the whole, and attributes that are ``renamed`` as it says.
+    module ``root`` is named as if that were the whole, and attributes that are ``renamed`` as it says. ``of_python``:
+    it was traced here, and what its sizes were computed to is what Python makes of them: the trace has tensors for
+    them, in which ``n ** -0.5`` has 24 bits.
     """
     script = module.inlined_graph
     declared = list(script.inputs())
@@ -82,12 +85,14 @@ def walk(
     own = (*module.named_parameters(), *module.named_buffers()) if is_module else ()
     tensors = {n.removeprefix(root and f"{root}."): t for n, t in own}
     walker = Walker(state, caller, root, renamed or {}, dict(own))
+    walker.of_python = of_python
     examples = flatten((args or (), dict(kwargs or {})), lambda x: isinstance(x, torch.Tensor))[0]
     if writes(script):
         walker.standing = Standing()
         for ref, example in zip([x for x in flat(given) if isinstance(x, Ref)], examples, strict=False):
             walker.standing.put(ref, example)
     results = walker.call(script, [*([Object(module, "")] if is_module else []), *given])
+    caller.left_out += walker.standing.left_out if walker.standing is not None else []
     result = results[0] if len(results) == 1 else tuple(results)
     leaves, outputs = flatten(tensors_of(result), lambda x: isinstance(x, Ref), "the result")
     names = ["out"] if outputs.kind == "leaf" else outputs.names("")
@@ -187,6 +192,10 @@ def overload(schema: str) -> OpOverload | None:
     return overload if isinstance(overload, OpOverload) else None
 
 
+#: Ops that take a number where they take a second tensor.
+_ARITHMETIC = frozenset({"add", "sub", "mul", "div", "add_", "sub_", "mul_", "div_", "pow"})
+
+
 class Walker:
     """Runs the blocks of a script."""
 
@@ -210,6 +219,9 @@ class Walker:
         self.env: dict[int, Any] = {}
         #: What stands for the tensors in memory; None if nothing is written, so that it doesn't matter.
         self.standing: Standing | None = None
+        #: Whether numbers made of sizes are Python's, and the tensors that stand for such.
+        self.of_python = False
+        self.numbers: dict[int, torch.Tensor] = {}
         self.state = state
         self.caller = caller
         self.weights: dict[str, Ref] = {}
@@ -284,13 +296,48 @@ class Walker:
                 return _run(kind, inputs)
             where = shown(self.origin(node).source) or "source unknown"
             raise UnsupportedError(f"TorchScript {kind} at {where} is not imported")
-        args, kwargs = split(target, inputs)
         if known:
-            return target(*args, **kwargs)
+            return self._known(target, inputs, tensors)
+        if self.numbers:
+            inputs = self._with_numbers(target, inputs)
+        args, kwargs = split(target, inputs)
         result = self.caller.call(target, args, kwargs, self.origin(node), _memory(node))
         if self.standing is not None:
             result = self.standing.called(target, args, kwargs, result)
         return list(result) if isinstance(result, tuple) and node.outputsSize() == 1 else result
+
+    def _known(self, target: OpOverload, inputs: list[Any], tensors: list[Any]) -> Any:
+        """What an op gives of known numbers; of those that are Python's in double precision, as Python has them."""
+        if not tensors or not all(id(t) in self.numbers for t in tensors):
+            args, kwargs = split(target, inputs)
+            return target(*args, **kwargs)
+        if any(a.name == "size" for a in target._schema.arguments):  # a tensor made of them
+            args, kwargs = split(target, [t.item() if id(t) in self.numbers else t for t in inputs])
+            return target(*args, **kwargs)
+        args, kwargs = split(target, inputs)
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            return self.as_numbers(target(*args, **kwargs))
+        finally:
+            torch.set_default_dtype(before)
+
+    def as_numbers(self, x: Any) -> Any:
+        """Tensors that stand for numbers of Python, noted as such."""
+        if self.of_python:
+            self.numbers |= {id(t): t for t in flat(x) if isinstance(t, torch.Tensor)}
+        return x
+
+    def _with_numbers(self, target: OpOverload, inputs: list[Any]) -> list[Any]:
+        """The arguments of an op on tensors: numbers where they stand for such, else as the trace has them."""
+        name = target._schema.name.removeprefix("aten::")
+        stands = [isinstance(x, torch.Tensor) and id(x) in self.numbers and x.is_floating_point() for x in inputs]
+        if name not in _ARITHMETIC:
+            return [x.to(torch.get_default_dtype()) if s else x for x, s in zip(inputs, stands, strict=True)]
+        found = [x.item() if s else x for x, s in zip(inputs, stands, strict=True)]
+        if name in ("add", "mul") and stands[0]:  # a number on the left is Python's to swap
+            found[:2] = found[1::-1]
+        return found
 
     def origin(self, node: Any) -> Origin:
         """Module path, op and source line of a node; a file without scopes tells the path by the weights used."""
@@ -629,7 +676,7 @@ PRIMS: dict[str, Callable[[Walker, Any, list[Any]], Any]] = {
     "prim::TupleUnpack": _unpack,
     "prim::ListUnpack": _unpack,
     "prim::TupleIndex": lambda w, n, x: x[0][x[1]],
-    "prim::NumToTensor": _to_tensor,
+    "prim::NumToTensor": lambda w, n, x: w.as_numbers(_to_tensor(w, n, x)),
     "prim::unchecked_cast": lambda w, n, x: x[0],
     "prim::unchecked_unwrap_optional": lambda w, n, x: x[0],
     "aten::_unwrap_optional": lambda w, n, x: x[0],

@@ -118,11 +118,12 @@ def outputs_of(
         others = Weights.of(wide.weights, {n: n for n in wide.weights if n not in own})
         wide = replace(wide, weights=others | Weights.of(own, {n: n for n in own}))
     arrays = {n: np.asarray(inputs[n]).astype(v.dtype.numpy) for n, v in wide.graph.inputs.items()}
+    flat = replace(wide, modules={})  # only what is computed counts, not by which layers
     by_numpy = framework == "numpy" or (not framework and find_spec("torch") is None)
-    module = None if by_numpy else _module(wide, refusing=bool(framework))
+    module = None if by_numpy else _module(flat, refusing=bool(framework))
     if module is None:
         return list(run(wide.graph, arrays, wide.weights)[0].values())
-    measure = later(f"{framework or 'torch'}.by_call")(module, wide)
+    measure = later(f"{framework or 'torch'}.by_call")(module, flat)
     return [np.asarray(a) for a in measure(arrays).values()]
 
 

@@ -6,12 +6,13 @@ compute of sizes stays a formula; where they don't, types don't fit and the axes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
 from tdagger.analysis.axes.algebra import resolve
+from tdagger.analysis.axes.doubts import UP_TO
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.axes.sizes import Sizes, assumed, solve
 from tdagger.analysis.formulas.polynomial import Point, Symbol, variable
@@ -84,30 +85,35 @@ def _points(sizes: Mapping[Symbol, int], conditions: Sequence[Condition]) -> tup
 
 @dataclass(frozen=True)
 class Candidates:
-    """The axes of the inputs that may be open, and why others aren't; ``plural`` are open from two entries on."""
+    """The axes of the inputs that may be open, and why others aren't.
+
+    ``least``: how many entries some must have, and what is known of fewer.
+    """
 
     names: tuple[str, ...]
     why: dict[str, str]
-    plural: frozenset[str] = frozenset()
+    least: Mapping[str, tuple[int, str]] = field(default_factory=dict[str, tuple[int, str]])
     #: The graphs that were made: whoever writes code wants those that were tried here.
     _made: dict[tuple[NamedAxes, tuple[str, ...]], tuple[Opened, ...]] = field(
         default_factory=dict[tuple[NamedAxes, tuple[str, ...]], tuple[Opened, ...]], repr=False, compare=False
     )
 
     def opened(self, named: NamedAxes, names: Sequence[str], origins: Origins) -> tuple[Opened, ...]:
-        """The graph at two points, as :func:`opened`, with what ``plural`` asks of sizes; made once."""
+        """The graph at two points, as :func:`opened`, with what ``least`` asks of sizes; made once."""
         key = (named, tuple(names))
         found = self._made.get(key)
         if found is None:
             found = self._made[key] = tuple(opened(named, names, origins))
-        plural = tuple([_plural(n) for n in names if n in self.plural])
-        return tuple([o._replace(conditions=tuple(dict.fromkeys((*plural, *o.conditions)))) for o in found])
+        least = tuple([_at_least(n, *self.least[n]) for n in names if n in self.least])
+        return tuple([o._replace(conditions=tuple(dict.fromkeys((*least, *o.conditions)))) for o in found])
 
 
-def _plural(name: str) -> Condition:
-    return Condition(
-        variable(_symbol(name)) - 2, "positive", f"{name}: the network may be another where it has 1 entry"
-    )
+def _at_least(name: str, size: int, what: str) -> Condition:
+    return Condition(variable(_symbol(name)) - size, "positive", f"{name}: {what}")
+
+
+#: What is said of 1 entry.
+_AT_ONE = "the network may be another where it has 1 entry"
 
 
 #: Whether the source gives at some sizes what the axes say; None if it gives nothing there.
@@ -120,7 +126,7 @@ def candidates(named: NamedAxes, origins: Origins, confirmed: frozenset[str], as
     why: dict[str, str] = {}
     points: dict[str, tuple[int, int]] = {}
     doubtful: dict[str, str] = {}
-    plural: set[str] = set()
+    least: dict[str, tuple[int, str]] = {}
     whole = {term for terms in named.axes.inputs for term in map(resolve, terms)}
     for name in own_axes(named):
         if named.term(name) not in whole:
@@ -134,7 +140,7 @@ def candidates(named: NamedAxes, origins: Origins, confirmed: frozenset[str], as
             continue
         points[name] = sizes
         if name not in confirmed and named.sizes[name] != 1 and _is_other_at_one(named, name, origins):
-            plural.add(name)
+            least[name] = 2, _AT_ONE
     asked = {n: s for n, s in points.items() if n not in confirmed}
     if ask is not None and asked and _why_not(found, named, list(asked), origins):
         why |= {n: w for n in asked if (w := _why_not(found, named, [n], origins))}
@@ -143,7 +149,27 @@ def candidates(named: NamedAxes, origins: Origins, confirmed: frozenset[str], as
         why |= doubtful
     else:
         why |= _refuted(named, asked, doubtful, ask)
-    return replace(found, names=tuple([n for n in points if n not in why]), why=why, plural=frozenset(plural))
+        least |= _of_fewer(named, [n for n in asked if n not in why and _may_be_padded(named, n, asked[n][0])], ask)
+    return replace(found, names=tuple([n for n in points if n not in why]), why=why, least=least)
+
+
+def _of_fewer(named: NamedAxes, names: Iterable[str], ask: Ask) -> dict[str, tuple[int, str]]:
+    """How many entries axes must have that may be padded up to a number: the least at which the source was asked.
+
+    Such padding is none at larger sizes, and most at the smallest.
+    """
+    found: dict[str, tuple[int, str]] = {}
+    several = [n for n in names if named.sizes[n] > 1]
+    if not several or ask(dict.fromkeys(several, 1)):
+        return found
+    for name in several:
+        own = named.sizes[name]
+        tried = [n for n in dict.fromkeys((1, 2, 3, own // 2)) if n < own]
+        size = next((n for n in tried if ask({name: n})), own)
+        if size > 1:
+            what = _AT_ONE if size == 2 else f"the source may do something else where it has less than {size} entries"
+            found[name] = size, what
+    return found
 
 
 def _refuted(
@@ -231,8 +257,16 @@ def _is_other_at_one(named: NamedAxes, name: str, origins: Origins) -> bool:
     try:
         sizes = resize(named.axes, {named.term(name): 1}, place(origins)).sizes
     except AxisError:
-        return False
+        return True  # what it is there can't be said
     return sizes is not None and any(g.only is not None for g in assumed(named.axes, sizes))
+
+
+def _may_be_padded(named: NamedAxes, name: str, size: int) -> bool:
+    """Whether something that an axis goes into may be padded up to a number."""
+    if not any(UP_TO in g.what for g in named.axes.guesses):
+        return False
+    sizes = resize(named.axes, {named.term(name): size}).sizes
+    return sizes is not None and any(UP_TO in g.what for g in assumed(named.axes, sizes))
 
 
 def _two_sizes(named: NamedAxes, name: str) -> tuple[int, int]:

@@ -7,6 +7,7 @@ gives its argument. What they do depends on strides, and a tensor without data h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -15,7 +16,9 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
+from tdagger.analysis.axes.doubts import LeftOut
 from tdagger.frameworks.torch.aten.functional import Cell, Ref
+from tdagger.op import Value
 
 #: What refs are in torch: pairs of a ref and the tensor that stands for it.
 Pairs = Sequence[tuple[Ref, Tensor]]
@@ -67,6 +70,29 @@ def settled(result: Any, stands: Any, arguments: Pairs) -> Any:
     return result
 
 
+#: Ops that give a view where the strides allow it, and a copy where they don't.
+MAYBE_VIEWS = frozenset({"contiguous", "reshape", "reshape_as", "flatten"})
+
+
+def undecided(name: str, stands: Any, first: Any, x: Value) -> list[LeftOut]:
+    """What the sizes leave open of an op that gives a view or a copy: in a network that writes it is another result.
+
+    A dimension of 1 entry fits any strides. So what is copied here may be a view where one has 1 entry; and a view of
+    what has such a dimension out of its order may be a copy where that has more. ``first`` is the tensor without data
+    that stands for the argument ``x``.
+    """
+    if name not in MAYBE_VIEWS or storage_of(first) is None or storage_of(stands) is None:
+        return []
+    shape = tuple(first.shape)
+    if storage_of(first) != storage_of(stands):
+        several = tuple([i for i, n in enumerate(shape) if n != 1])
+        return [LeftOut(x, several, "is copied here, and shares memory where it has 1 entry, to which is written", 1)]
+    order = [prod(max(n, 1) for n in shape[i + 1 :]) for i in range(len(shape))]
+    ones = tuple([i for i, n in enumerate(shape) if n == 1]) if tuple(first.stride()) != tuple(order) else ()
+    what = "has 1 entry and shares memory here, to which is written, and may be copied where it has more"
+    return [LeftOut(x, ones, what)] if ones else []
+
+
 def _root(ref: Ref) -> Cell:
     """The cell of the memory of a ref, behind all that it was detached of."""
     cell = ref.cell
@@ -81,6 +107,7 @@ class Standing:
     def __init__(self) -> None:
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._of: dict[Ref, Tensor] = {}
+        self.left_out: list[LeftOut] = []
 
     def put(self, ref: Ref, like: Tensor) -> None:
         """Let ``ref`` lie in memory as ``like`` does."""
@@ -106,6 +133,9 @@ class Standing:
         except Exception:  # whatever torch raises where it needs the data
             return result
         if not target._schema.is_mutable:
+            if refs and args[0] is refs[0]:
+                name = target._schema.name.removeprefix("aten::")
+                self.left_out += undecided(name, stands, self._of[refs[0]], refs[0].read())
             result = settled(result, stands, [(r, self._of[r]) for r in refs])
         for ref, tensor in zip(_refs(result), _tensors(stands), strict=False):
             self._of[ref] = tensor

@@ -54,11 +54,6 @@ _PLACEMENT = frozenset({"device", "layout", "pin_memory", "memory_format", "non_
 _NOTHING = frozenset({"_assert_tensor_metadata", "_print", "_linalg_check_errors", "sym_constrain_range",
                       "sym_constrain_range_for_size", *assertions.ASSERTIONS})  # fmt: skip
 
-
-#: Ops that give a view of a tensor that is contiguous, and a copy of one that isn't.
-_COPIES_IF_SCATTERED = frozenset({"contiguous", "reshape", "reshape_as", "flatten"})
-
-
 #: Views of memory that no structural op makes.
 _ALWAYS_VIEWS = frozenset({"as_strided", "view_as_real", "view_as_complex"})
 
@@ -178,7 +173,7 @@ class Caller(Importing):
                 return first.become(result)
             return self._write(first, result[0] if isinstance(result, tuple) else result)
         first = args[0] if plan.viewed is not None and args else None
-        if isinstance(first, Ref) and (first.is_contiguous or base not in _COPIES_IF_SCATTERED):
+        if isinstance(first, Ref) and (first.is_contiguous or base not in aliases.MAYBE_VIEWS):
             return _map_values(result, lambda v: first.view(v, base in _ALWAYS_VIEWS))
         return _map_values(result, Ref)
 
@@ -587,6 +582,9 @@ def _call_node(
             pairs = zip(pytree.tree_leaves((args, kwargs)), nodes, strict=True)
             known = [(r, n.meta["val"]) for r, n in pairs if isinstance(r, Ref) and n.meta.get("val") is not None]
             stands = aliases.stands_for(target, args, node.meta.get("val"), known[0][1] if known else None)
+            if known and args and args[0] is known[0][0]:
+                name = target._schema.name.removeprefix("aten::")
+                caller.left_out += aliases.undecided(name, stands, known[0][1], known[0][0].read())
             result = aliases.settled(result, stands, known)
         if caller.passing is not None and reading is not None:
             result = caller.passing.read(result, reading, target, args, origin, caller.origins)

@@ -80,7 +80,7 @@ def _by_import(call: Call, name: str, state: Mapping[str, Weight], trains: bool)
     kind = class_of(name)
     for settings, arguments in itertools.islice(guess(call, {n: w.type for n, w in state.items()}, name), _TRIES):
         settings = in_numbers(settings)
-        if trains and settings.get("dropout"):
+        if (trains and settings.get("dropout")) or not _fits(kind, settings, state):
             continue
         proof = _imported(kind, shortened(kind, settings), arguments, types)
         if proof is None:
@@ -99,6 +99,14 @@ def _by_import(call: Call, name: str, state: Mapping[str, Weight], trains: bool)
                 outputs[i] = value.type
             return Layer(kind, shortened(kind, settings), arguments, proof.targets, tuple(outputs), picks)
     return None
+
+
+def _fits(kind: Any, settings: Settings, state: Mapping[str, Weight]) -> bool:
+    """Whether there is a layer with these settings, and its state is the source's."""
+    try:
+        return holds(Layer(kind, shortened(kind, settings)), state)
+    except (RuntimeError, ValueError, TypeError, AssertionError):  # what layers of torch raise for settings
+        return False
 
 
 def _in_numbers(op: Op) -> Op:
@@ -208,10 +216,20 @@ def _recurrent(call: Call, state: Mapping[str, TensorType], name: str) -> Iterat
     yield settings, {1: "{0}", 2: "{0}, {1}", 3: "{0}, ({1}, {2})"}.get(len(call.args), "{0}")
 
 
+#: Ops that contract the entries of a head.
+_SCORES = frozenset({"scaled_dot_product_attention", "matmul"})
+
+
 def _heads(call: Call, embed: int) -> Sequence[int]:
-    """The numbers of heads that attention inside may have: sizes that its values have, and what these leave of it."""
-    sizes = {n for v in call.graph.values for n in main_type(v).shape if n.__class__ is int and n > 0}
-    return sorted({h for n in sizes if embed % n == 0 for h in (n, embed // n)})
+    """The numbers of heads that attention inside may have: sizes that its values have, and what these leave of it.
+
+    First those that leave as much of it as is contracted somewhere.
+    """
+    values = call.graph.values
+    sizes = {n for v in values for n in main_type(v).shape if n.__class__ is int and n > 0}
+    contracted = {main_type(v.args[0]).shape[-1] for v in values if v.op.name in _SCORES}
+    heads = {h for n in sizes if embed % n == 0 for h in (n, embed // n)}
+    return sorted(heads, key=lambda h: (embed // h not in contracted, h))
 
 
 def _attention(call: Call, state: Mapping[str, TensorType], name: str) -> Iterator[tuple[Settings, str]]:
@@ -229,12 +247,11 @@ def _attention(call: Call, state: Mapping[str, TensorType], name: str) -> Iterat
         2: (two, "{0}, {0}, {1}", f"{one}, attn_mask={{1}}", f"{one}, key_padding_mask={{1}}"),
         3: ("{0}, {1}, {2}", f"{two}, attn_mask={{2}}", f"{two}, key_padding_mask={{2}}"),
     }
+    weights = (", need_weights=False", "", ", average_attn_weights=False")
     for heads in _heads(call, embed):
-        for first in (True, False):
+        for more_weights, first, arguments in itertools.product(weights, (True, False), calls.get(count, ())):
             settings = {"embed_dim": embed, "num_heads": heads, **more, **sizes, "batch_first": first}
-            for arguments in calls.get(count, ()):
-                for weights in (", need_weights=False", "", ", average_attn_weights=False"):
-                    yield settings, arguments + weights
+            yield settings, arguments + more_weights
 
 
 def _plain(call: Call, state: Mapping[str, TensorType], name: str) -> Iterator[tuple[Settings, str]]:
