@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from tdagger.errors import AttributeValueError, AxisError, InputError, UnsupportedError
+from tdagger.errors import AttributeValueError, AxisError, UnsupportedError
 from tdagger.frameworks.coreml.emit.core import as_type, with_shape
 from tdagger.frameworks.coreml.emit.flexible import Number, Open, Point, opened
 from tdagger.frameworks.coreml.emit.half import in_half
@@ -15,7 +15,7 @@ from tdagger.frameworks.coreml.emit.save import empty, fill, set_type, write_pac
 from tdagger.frameworks.coreml.emit.target import RANK, row_of, target
 from tdagger.frameworks.coreml.emit.writer import Op, Writer, reads
 from tdagger.frameworks.coreml.importer import NAMES
-from tdagger.frameworks.writing import needed
+from tdagger.frameworks.writing import needed, results_of, with_weights
 from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.tensordag import TensorDAG
@@ -56,9 +56,7 @@ def to_coreml(
     if path is not None and Path(path).suffix.lower() != ".mlpackage":
         raise AttributeValueError(f"to_coreml writes .mlpackage, not {shown(path)}")
     opset, version = TARGETS[minimum_target]
-    for name in dag.graph.parameters | dag.graph.buffers:
-        if name not in dag.weights:
-            raise InputError(f"{shown(dag.name)}: the weights have no {shown(name)}, which the graph needs")
+    with_weights(dag)
     _check_ends(dag, opset)
 
     def written(network: TensorDAG) -> _Made:
@@ -155,12 +153,7 @@ class _Made:
         writer = self.writer = Writer(graph, row_of, dag.origins, dag.weights, target(opset).held, opset)
         self.inputs: dict[str, TensorType] = {}
         self.outputs: dict[str, TensorType] = {}
-        outputs: dict[str, Value] = dict(graph.outputs)
-        for name, value in graph.updates.items():
-            told = f"{name}.updated"
-            while told in outputs:
-                told += "_"
-            outputs[told] = value
+        outputs = results_of(graph)
         names = {n: writer.names.new(n, kept=True) for n in graph.inputs}
         ends = {n: writer.names.new(n, kept=True) for n in outputs}
         for name, value in graph.inputs.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tdagger.errors import InputError
 from tdagger.frameworks.tflite.emit.composites import COMPOSITES
 from tdagger.frameworks.tflite.emit.core import CORE
 from tdagger.frameworks.tflite.emit.images import IMAGES
@@ -13,8 +12,8 @@ from tdagger.frameworks.tflite.emit.kernels import in_integers
 from tdagger.frameworks.tflite.emit.save import Signature, serialized, write
 from tdagger.frameworks.tflite.emit.writer import Part, Row, Writer
 from tdagger.frameworks.tflite.layout import IDENTITIES
+from tdagger.frameworks.writing import results_of, with_weights
 from tdagger.names import shown
-from tdagger.op import Value
 from tdagger.tensordag import TensorDAG
 from tdagger.transform.legal import Problem, Target, legalize, unsupported
 from tdagger.transform.passes import fold_batch_norm, simplify
@@ -43,9 +42,7 @@ def to_tflite(dag: TensorDAG, path: str | Path | None = None) -> bytes | None:
     (:func:`tdagger.quantize`) has integer kernels. UnsupportedError names all that TFLite can't have, at once.
     """
     made = legalized(dag)
-    for name in made.graph.parameters | made.graph.buffers:
-        if name not in made.weights:
-            raise InputError(f"{shown(dag.name)}: the weights have no {shown(name)}, which the graph needs")
+    with_weights(made)
     part, signature = written(made)
     name = dag.name or "network"
     if path is None:
@@ -69,13 +66,10 @@ def written(dag: TensorDAG) -> tuple[Part, Signature]:
     """Operators and tensors of a network that is legal."""
     graph = dag.graph
     writer = Writer(graph, ROWS, dag.origins, dag.weights)
-    writer.write()
-    outputs: dict[str, Value] = dict(graph.outputs)
-    for name, value in graph.updates.items():
-        told = f"{name}.updated"
-        while told in outputs:
-            told += "_"
-        outputs[told] = value
+    outputs = results_of(graph)
+    writer.write(outputs.values())
+    if writer.problems:
+        raise unsupported(dag.name, "TFLite", writer.problems, "written")
     found = writer.results(outputs)
     in_integers(writer, found.values())
     results = writer.kept(found)

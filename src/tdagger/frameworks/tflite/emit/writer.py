@@ -1,8 +1,7 @@
 """Writing a graph as TFLite operators: a row of the tables (:mod:`core`, :mod:`composites`) writes a value.
 
 The graph has nothing but what the tables accept (:func:`tdagger.transform.legal.legalize`). What no input is behind is
-a constant tensor, worked out when the file is written. Views (repeats, reshapes, items) are written when something
-asks for them, so a repeat whose users broadcast by themselves never is.
+a constant tensor, worked out when the file is written. :class:`~tdagger.frameworks.writing.Walk` is the walk.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as s
 
 from tdagger.frameworks.tflite.schema import Quantization
+from tdagger.frameworks.writing import Walk, is_reshape, unbroadcast
 from tdagger.graph import Graph, is_one, rebuild, result_types, topological
 from tdagger.interpret import run
 from tdagger.network import Origin
@@ -83,43 +83,6 @@ class Part:
     operators: list[Operator] = field(default_factory=list[Operator])
 
 
-def is_reshape(value: Value) -> bool:
-    """Whether a value has the entries of its argument in the same order, and other axes."""
-    return label(value) == "reshape"
-
-
-def reshaped(value: Value) -> Value:
-    """What a chain of reshapes starts from."""
-    while is_reshape(value):
-        value = value.args[0]
-    return value
-
-
-def adds_leading_axes(value: Value) -> bool:
-    """Whether a value is its argument with axes of size 1 in front, which broadcasting adds by itself."""
-    if not is_reshape(value):
-        return False
-    shape, old = value.shape, value.args[0].shape
-    extra = len(shape) - len(old)
-    return extra >= 0 and shape[:extra] == (1,) * extra and shape[extra:] == old
-
-
-def unbroadcast(value: Value) -> Value:
-    """The value that broadcasts to ``value``: its repeats and leading axes of size 1 left out."""
-    while isinstance(value.op, Repeat) or adds_leading_axes(value):
-        value = value.args[0]
-    return value
-
-
-def permuted(value: Value) -> tuple[Value, tuple[int, ...]]:
-    """What a chain of permutes starts from, and the order of all of them."""
-    order = tuple(range(value.rank))
-    while isinstance(value.op, Permute):
-        order = tuple([value.op.order[i] for i in order])
-        value = value.args[0]
-    return value, order
-
-
 def _is_empty(value: Value) -> bool:
     return is_one(value) and not value.type.size
 
@@ -135,21 +98,17 @@ def _scaled(op: str, weight: Array, numbers: Array) -> Array:
     return weight * numbers.reshape(-1, *(1,) * (weight.ndim - 1))
 
 
-class Writer:
+class Writer(Walk):
     """Writes the operators of one graph. Rows call :meth:`ref`, :meth:`operands`, :meth:`constant` and :meth:`op`."""
 
     def __init__(
         self, graph: Graph, rows: Mapping[str, Row], origins: Mapping[Value, Origin], weights: Mapping[str, Array]
     ) -> None:
-        self.graph, self.rows, self.origins, self.weights = graph, rows, origins, weights
+        super().__init__(graph, origins, weights)
+        self.rows = rows
         self.part = Part()
-        self.users = graph.users
         self.outputs = {*graph.outputs.values(), *graph.updates.values()}
-        self.numbers: dict[Value, Any] = {}
-        #: Values that no input is behind: constants of the file.
-        self.static: set[Value] = set()
         self._constants: dict[Any, int] = {}
-        self._origin: Origin | None = None
         self._taken: set[str] = set()
         self._maker: dict[int, tuple[Operator, Value]] = {}
         self._writing: Value | None = None
@@ -159,15 +118,9 @@ class Writer:
             if is_static(value, self.static, changing):
                 self.static.add(value)
         for name, value in graph.inputs.items():
-            self.numbers[value] = self._tensor(name, value.type)
+            self.found[value] = self._tensor(name, value.type)
 
     # What rows call.
-
-    def ref(self, value: Value) -> Any:
-        """The number of a value's tensor; a list of them for an op with several results."""
-        if value not in self.numbers:
-            self._visit(value)
-        return self.numbers[value]
 
     def operands(self, values: Sequence[Value], rank: int) -> list[int]:
         """Tensors of values of one shape that broadcast to that shape: narrow ones with at most ``rank`` axes.
@@ -324,21 +277,9 @@ class Writer:
 
     # The walk.
 
-    def write(self) -> None:
-        """Write all values but those that are written when something asks for them."""
-        views: dict[Value, int] = {}
-        for value in self.graph.values:
-            if value in self.static or value in self.numbers:
-                continue
-            if self._is_lazy(value):
-                views[value] = 1 + max((views.get(a, 0) for a in value.args), default=0)
-                if views[value] % _VIEWS:
-                    continue
-            self.ref(value)
-
-    def _is_lazy(self, value: Value) -> bool:
+    def _is_view(self, value: Value) -> bool:
         """Views, and reductions that a view drops axes of."""
-        views = isinstance(value.op, Repeat | Item | Leaf | Const | Permute) or is_reshape(value)
+        views = isinstance(value.op, Leaf | Const | Permute) or super()._is_view(value)
         return views or self.reduced(value) is not None
 
     def reduced(self, value: Value) -> Reduced | None:
@@ -376,7 +317,7 @@ class Writer:
                 kept.append(o)
                 wanted.update(o.inputs)
         part.operators = kept[::-1]
-        wanted |= {self.numbers[v] for v in self.graph.inputs.values()} | {n for o in kept for n in o.outputs}
+        wanted |= {self.found[v] for v in self.graph.inputs.values()} | {n for o in kept for n in o.outputs}
         return self._compacted(wanted, found)
 
     def _compacted(self, wanted: set[int], found: dict[str, int]) -> dict[str, int]:
@@ -386,7 +327,7 @@ class Writer:
         names = {n: name for name, n in found.items()}
         taken = {*names.values(), *self.graph.inputs}
         tensors: list[Tensor] = []
-        inputs = {self.numbers[v] for v in self.graph.inputs.values()}
+        inputs = {self.found[v] for v in self.graph.inputs.values()}
         for old in sorted(wanted - {-1}):
             tensor = part.tensors[old]
             name = names.get(old, tensor.name)
@@ -397,16 +338,20 @@ class Writer:
         for o in part.operators:
             o.inputs, o.outputs = [number[i] for i in o.inputs], [number[i] for i in o.outputs]
         for value in self.graph.inputs.values():
-            self.numbers[value] = number[self.numbers[value]]
+            self.found[value] = number[self.found[value]]
         return {name: number[n] for name, n in found.items()}
 
     def _visit(self, value: Value) -> None:
-        before = self._origin, self._writing
-        self._origin, self._writing = self.origins.get(value, self._origin), value
-        self.numbers[value] = self._number(value)
-        self._origin, self._writing = before
+        before, self._writing = self._writing, value
+        super()._visit(value)
+        self._writing = before
 
-    def _number(self, value: Value) -> Any:
+    def _unknown(self, value: Value, count: int) -> Any:
+        types = [TensorType(t.shape, DType.of("f32")) for t in result_types(value)]
+        found = [self._tensor("unknown", t) for t in types]
+        return found if count else found[0]
+
+    def _result(self, value: Value) -> Any:
         op = value.op
         if value in self.static and isinstance(op, Repeat) and value.type.size > _SHARED:
             return self.rows["repeat"].write(self, value)
@@ -473,5 +418,3 @@ FUSES = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SU
                    "AVERAGE_POOL_2D"})  # fmt: skip
 #: Those with a bias.
 _LAYERS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
-#: So many views may stand on one another before one of them is written.
-_VIEWS = 48
