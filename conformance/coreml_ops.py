@@ -41,7 +41,7 @@ class Skipped(Exception):
 
 def imported(mlmodel: Any, values: Any) -> td.TensorDAG:
     """The network of a model, for inputs of these shapes."""
-    from tdagger.frameworks.coreml.importer import Asked
+    from tdagger.frameworks.coreml.asked import Asked
     from tdagger.frameworks.coreml.importer import imported as import_model
     from tdagger.frameworks.coreml.read import Model
 

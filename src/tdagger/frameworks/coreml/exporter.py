@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from tdagger.errors import AttributeValueError, AxisError, UnsupportedError
+from tdagger.frameworks.coreml.asked import NAMES
 from tdagger.frameworks.coreml.emit.core import as_type, with_shape
 from tdagger.frameworks.coreml.emit.flexible import Number, Open, Point, opened
 from tdagger.frameworks.coreml.emit.half import in_half
 from tdagger.frameworks.coreml.emit.save import empty, fill, set_type, write_package
 from tdagger.frameworks.coreml.emit.target import RANK, row_of, target
 from tdagger.frameworks.coreml.emit.writer import Op, Writer, reads
-from tdagger.frameworks.coreml.importer import NAMES
 from tdagger.frameworks.writing import needed, results_of, with_weights
 from tdagger.names import shown
 from tdagger.op import Value

@@ -14,7 +14,7 @@ import numpy as np
 
 from tdagger.errors import InputError, SourceError, TDaggerError, UnsupportedError, warn
 from tdagger.frameworks.coreml.inputs import described
-from tdagger.frameworks.coreml.layers import recurrent, rules
+from tdagger.frameworks.coreml.layers import recurrent, rules, structure
 from tdagger.frameworks.coreml.layers.table import LAYERS, REASONS
 from tdagger.frameworks.coreml.read import Model
 from tdagger.frameworks.coreml.types import KINDS, unpacked
@@ -35,7 +35,7 @@ _ARRAYS = {65568: "f32", 131104: "i32", 65600: "f64", 65552: "f16"}
 
 
 #: Every layer's rule; the modules of rules fill the table when they are imported.
-_RULES = LAYERS if (rules, recurrent) else {}
+_RULES = LAYERS if (rules, structure, recurrent) else {}
 
 
 class Layers(Importing):
