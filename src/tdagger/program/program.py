@@ -325,6 +325,14 @@ class Program:
         """
         return later("tflite.program_from_tflite")(model, **options)
 
+    @staticmethod
+    def from_coreml(model: Any, **options: Any) -> Program:
+        """A program of a CoreML package that may have loops (while_loop), branches (cond) and states, its state.
+
+        ``model`` and options are those of :func:`tdagger.from_coreml`. UnsupportedError says what can't be imported.
+        """
+        return later("coreml.program_from_coreml")(model, **options)
+
     def to_torch(self, **options: Any) -> Any:
         """A readable ``torch.nn.Module`` with Python's ``while`` and ``if``, and the program's state_dict.
 

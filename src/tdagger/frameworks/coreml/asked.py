@@ -6,10 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
+import numpy as np
+
 from tdagger.errors import InputError
 from tdagger.frameworks.coreml.inputs import declared
 from tdagger.frameworks.coreml.read import Model
 from tdagger.names import shown
+from tdagger.op import Value
+from tdagger.ops.source import const
+from tdagger.types import TensorType
 
 #: The key of the metadata with the names that CoreML doesn't take.
 NAMES = "tdagger.names"
@@ -23,6 +28,21 @@ class Asked(NamedTuple):
     external: bool = False
     name: str = ""
     quiet: bool = False
+    values: Mapping[str, Any] | None = None
+
+
+def known_inputs(asked: Asked, types: Mapping[str, TensorType]) -> dict[str, Value]:
+    """The inputs that are constants, ``asked.values``; InputError for those there aren't, or of another shape."""
+    found: dict[str, Value] = {}
+    for name, given in (asked.values or {}).items():
+        type_ = types.get(name)
+        if type_ is None:
+            raise InputError(f"values: there is no input {shown(name)}; there are {', '.join(map(shown, types))}")
+        array = np.asarray(given)
+        if array.shape != type_.shape:
+            raise InputError(f"values: input {shown(name)} is {type_}, not of shape {list(array.shape)}")
+        found[name] = const(array.astype(type_.dtype.numpy), type_.dtype)
+    return found
 
 
 def function_of(model: Model, asked: str | None) -> tuple[str, Any]:

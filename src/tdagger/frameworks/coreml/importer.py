@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,9 @@ import numpy as np
 
 from tdagger.analysis.axes.doubts import LeftOut
 from tdagger.errors import InputError, SourceError, TDaggerError, UnsupportedError, warn
-from tdagger.frameworks.coreml.asked import Asked, features_of, function_of
+from tdagger.frameworks.coreml.asked import Asked, features_of, function_of, known_inputs
 from tdagger.frameworks.coreml.compressed import COMPRESSED
-from tdagger.frameworks.coreml.flow import OWN, WRITES, read_by
+from tdagger.frameworks.coreml.flow import OWN, WRITES, inside, read_by
 from tdagger.frameworks.coreml.inputs import Declared, declared, types_of
 from tdagger.frameworks.coreml.layers.network import Layers
 from tdagger.frameworks.coreml.left_out import FINDERS
@@ -30,6 +31,7 @@ from tdagger.names import shown
 from tdagger.network import Weight, plain_signature
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Const, Input, const
+from tdagger.program.trace import is_tracing, tracing
 from tdagger.tensordag import Origin, TensorDAG
 from tdagger.types import TensorType
 
@@ -44,6 +46,7 @@ def from_coreml(
     model: str | Path | bytes | Any,
     *,
     inputs: Mapping[str, Sequence[int]] | None = None,
+    values: Mapping[str, Any] | None = None,
     function: str | None = None,
     external: bool = False,
     name: str = "",
@@ -51,14 +54,15 @@ def from_coreml(
     """A TDAG of a CoreML model: the path of an ``.mlpackage`` or ``.mlmodel``, a file's bytes, or a protobuf Model.
 
     ``inputs`` has shapes of inputs by their names, where the file leaves sizes open; else they have the default shape
-    that the file says. ``function`` is one of a file of several. With ``external``, ops without a rule are kept as
-    external ones. Weights are read when they are asked for, by a map of the weight file. A model with open sizes stays
-    at hand (``dag.source``): ``dag.resize`` imports it again at other sizes.
+    that the file says. ``values`` makes inputs constants of the network: those that say how it is built
+    (``{"begin": [0, 1]}`` of a slice). ``function`` is one of a file of several. With ``external``, ops without a rule
+    are kept as external ones. Weights are read when they are asked for, by a map of the weight file. A model with open
+    sizes stays at hand (``dag.source``): ``dag.resize`` imports it again at other sizes.
 
     UnsupportedError names all ops that can't be imported, with their places; SourceError what is wrong with the file;
     InputError shapes that the file doesn't allow.
     """
-    return imported(read(model), Asked(inputs, function, external, name))
+    return imported(read(model), Asked(inputs, function, external, name, values=values))
 
 
 def imported(model: Model, asked: Asked) -> TensorDAG:
@@ -111,6 +115,8 @@ class Walk(Scope):
         self.opset = min(opset, 18)
         self.block = function.block_specializations[function.opset]
         self.updates: dict[str, Value] = {}
+        #: Whether the blocks of a choice are walked that isn't a program's.
+        self.choosing = False
         self.failed: set[str] = set()
         self.failing: list[set[str]] = []
         #: What would have been written to states, and couldn't be imported.
@@ -119,17 +125,40 @@ class Walk(Scope):
         self.told: list[str] = []
 
     def network(self) -> TensorDAG:
+        """The function as a network."""
+        own, given = self.begin()
+        outputs = self.walked()
+        signature = self.with_seed(given, plain_signature(len(given), len(outputs)))
+        graph = Graph(given, outputs, self.updates, self.called_as, self.order)
+        weights = Tensors({n: self.held[n] for n in self.state})
+        source = Again(self.model, own, self.asked) if any(i.free for i in own) else None
+        found = graph, weights, signature, self.state, self.origins, {}, self.called_as, {}, source
+        return TensorDAG(*found, left_out=self.left_out, rows=True)
+
+    @property
+    def called_as(self) -> str:
+        """What the network is called."""
+        return self.asked.name or Path(self.model.name).stem or self.title
+
+    def begin(self) -> tuple[list[Declared], dict[str, Value]]:
+        """The inputs as the file declares them, and their values by name; states and constants are known then."""
         features = features_of(self.model, self.title)
-        own = [
-            declared(i.name, i.type, features.get(i.name)) for i in self.function.inputs
-            if i.type.WhichOneof("type") != "stateType"
-        ]  # fmt: skip
-        types = types_of([self._renamed(i) for i in own], self.asked.inputs)
-        given = {n: Input(n, t)() for n, t in types.items()}
-        for i in self.function.inputs:
-            if i.type.WhichOneof("type") == "stateType":
-                self._hold_state(i)
-        self.scope.update((i.name, v) for i, v in zip(own, given.values(), strict=True))
+        states = [i for i in self.function.inputs if i.type.WhichOneof("type") == "stateType"]
+        names = [i.name for i in self.function.inputs if i not in states]
+        own = [self._renamed(declared(i.name, i.type, features.get(i.name))) for i in self.function.inputs
+               if i not in states]  # fmt: skip
+        there = {i.name for i in own}
+        shapes = {n: np.shape(a) for n, a in (self.asked.values or {}).items() if n in there}
+        types = types_of(own, {**shapes, **(self.asked.inputs or {})})
+        known = known_inputs(self.asked, types)
+        given = {n: Input(n, t)() for n, t in types.items() if n not in known}
+        for i in states:
+            self._hold_state(i)
+        self.scope.update(zip(names, [known.get(n) or given[n] for n in types], strict=True))
+        return own, given
+
+    def walked(self) -> dict[str, Value]:
+        """The outputs by name, after all ops; UnsupportedError names those that can't be imported."""
         for number, op in enumerate(self.block.operations):
             self._operation(number, op)
         outputs = self._outputs()
@@ -137,24 +166,7 @@ class Walk(Scope):
             raise self.error(what="ops")
         if self.told and not self.asked.quiet:
             warn(f"{self.model.name}: {'; '.join(self.told)}")
-        signature = self.with_seed(given, plain_signature(len(given), len(outputs)))
-        title = self.asked.name or Path(self.model.name).stem or self.title
-        graph = Graph(given, outputs, self.updates, title, self.order)
-        weights = Tensors({n: self.held[n] for n in self.state})
-        source = Again(self.model, [self._renamed(i) for i in own], self.asked) if any(i.free for i in own) else None
-        return TensorDAG(
-            graph,
-            weights,
-            signature,
-            self.state,
-            self.origins,
-            {},
-            title,
-            {},
-            source,
-            left_out=self.left_out,
-            rows=True,
-        )
+        return outputs
 
     def _outputs(self) -> dict[str, Value]:
         outputs: dict[str, Value] = {}
@@ -180,7 +192,7 @@ class Walk(Scope):
 
     def _without_dead(self, roots: set[str]) -> None:
         """Leave out the problems of ops that no output needs."""
-        makers = {o.name: op for op in self.block.operations for o in op.outputs}
+        makers = {o.name: op for op in inside(self.block) for o in op.outputs}
         needed: set[str] = set()
         stack = list(roots)
         while stack:
@@ -203,8 +215,11 @@ class Walk(Scope):
         shape = tuple([n for n in dims if n is not None])
         held = Constant(number, shape, lambda: np.zeros(shape, KINDS[number].dtype.numpy))
         self.held[i.name] = held
-        self.states[i.name] = Buffer.of(i.name, held.type)
         self.state[i.name] = Weight(held.type, False)
+        self.states[i.name] = Buffer.of(i.name, held.type)
+        if is_tracing():
+            trace = tracing()
+            trace.weights, trace.declared[i.name] = {**trace.weights, i.name: held.read()}, self.state[i.name]
 
     def _renamed(self, i: Declared) -> Declared:
         return i._replace(name=self.called.get(i.name, i.name))
@@ -233,25 +248,46 @@ class Walk(Scope):
             raise SourceError(f"{self.model.name}: op {shown(name)} ({shown(op.type)}): {e}") from e
         except UnicodeDecodeError:
             raise
+        except InBlock:
+            self.failed.update(o.name for o in op.outputs)
         except Exception as e:  # a rule meets sizes and numbers that nobody wrote it for
             why = str(e) if isinstance(e, TDaggerError | ValueError) else f"{type(e).__name__}: {e}"
             self.problems.append(Problem(op.type, why, shown(name)))
-            self.failing.append({o.name for o in op.outputs})
+            self.failing.append({o.name for o in op.outputs} if not self.choosing else set())
             self.failed.update(o.name for o in op.outputs)
+
+    def in_block(self, block: Any, args: Sequence[Value]) -> tuple[Value, ...]:
+        """What a block inside an op gives; :class:`InBlock` if ops of it can't be imported, which are noted."""
+        if len(block.inputs) != len(args):
+            raise SourceError(f"a block of it takes {len(block.inputs)} values, and is given {len(args)}")
+        before, self.scope = self.scope, ChainMap({}, self.scope)
+        try:
+            self.scope.update((i.name, v) for i, v in zip(block.inputs, args, strict=True))
+            for number, op in enumerate(block.operations):
+                self._operation(number, op)
+            if not self.failed.isdisjoint(block.outputs):
+                raise InBlock
+            missing = [n for n in block.outputs if n not in self.scope]
+            if missing:
+                raise SourceError(f"the result {shown(missing[0])} of a block is made by nothing")
+            return tuple([self.value(n, self.scope[n]) for n in block.outputs])
+        finally:
+            self.scope = before
 
     def _called(self, op: Any, name: str) -> Sequence[Any]:
         own = OWN.get(op.type)
         if own is not None:
-            return own(self, op)
+            results = own(self, op)
+            self.note([r for r in results if isinstance(r, Value)], Origin("", op.type, name, (), ()))
+            return results
         rule = RULES.get(op.type)
         if rule is None or op.blocks:
             return self._without_rule(op, name)
         given = self.arguments(op, rule)
-        types = [_declared_type(o) for o in op.outputs]
         if "opset" in rule.own:
             given["opset"] = self.opset
-        if "types" in rule.own:
-            given["types"] = types
+        if "dtypes" in rule.own:
+            given["dtypes"] = [KINDS[o.type.tensorType.dataType].dtype for o in op.outputs]
         if "draw" in rule.own:
             given["draw"] = self.draw
         results = rule.function(**given)
@@ -302,14 +338,26 @@ class Walk(Scope):
         return self.stand_in("coreml", op.type, (), tuple(keywords), results, tensors, origin)
 
 
+class InBlock(UnsupportedError):
+    """An op whose block has ops that can't be imported, which are noted already."""
+
+
 def _declared_type(out: Any) -> TensorType | None:
     """The type that a file says of a result, None where it leaves sizes open."""
     if out.type.WhichOneof("type") != "tensorType" or out.type.tensorType.dataType not in KINDS:
         return None
-    dims = dims_of(out.type.tensorType, shown(out.name))
-    if None in dims:
+    dims = _dims(out)
+    if dims is None or None in dims:
         return None
     return TensorType(tuple([n for n in dims if n is not None]), KINDS[out.type.tensorType.dataType].dtype)
+
+
+def _dims(out: Any) -> tuple[int | None, ...] | None:
+    """The sizes that a file says of a result, None for those that are open; None if the rank is."""
+    tensor = out.type.tensorType
+    if any(d.WhichOneof("dimension") == "unknown" and d.unknown.variadic for d in tensor.dimensions):
+        return None
+    return dims_of(tensor, shown(out.name))
 
 
 def _check(out: Any, result: Value) -> None:
@@ -317,9 +365,11 @@ def _check(out: Any, result: Value) -> None:
     tensor = out.type.tensorType
     if out.type.WhichOneof("type") != "tensorType" or tensor.dataType not in KINDS:
         raise UnsupportedError(f"its result {shown(out.name)} isn't a tensor of numbers")
-    dims = dims_of(tensor, shown(out.name))
+    dims = _dims(out)
     kind = KINDS[tensor.dataType]
-    same = len(dims) == result.rank and all(d is None or d == n for d, n in zip(dims, result.shape, strict=True))
+    same = dims is None or (
+        len(dims) == result.rank and all(d is None or d == n for d, n in zip(dims, result.shape, strict=True))
+    )
     if not same or kind.dtype is not result.dtype:
-        told = f"{kind.name}[{' '.join('?' if d is None else str(d) for d in dims)}]"
+        told = f"{kind.name}[{' '.join('?' if d is None else str(d) for d in dims or ('..',))}]"
         raise UnsupportedError(f"its result {shown(out.name)} is declared as {told}, by its rule it is {result.type}")

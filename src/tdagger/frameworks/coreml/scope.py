@@ -13,7 +13,7 @@ the type that they are decompressed to, worked out when they are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, MutableMapping
 from typing import Any
 
 from tdagger.errors import SourceError, UnsupportedError
@@ -44,8 +44,8 @@ class Scope(Importing):
         super().__init__(external, taken)
         self.model = model
         #: What names stand for: values, constants, strings, tuples.
-        self.scope: dict[str, Any] = {}
-        self.leaves: dict[str, Value] = {}
+        self.scope: MutableMapping[str, Any] = {}
+        self.leaves: dict[Constant, Value] = {}
         self.state: dict[str, Weight] = {}
         self.held: dict[str, Constant] = {}
         #: States by their names, as they are at this place of the program.
@@ -58,9 +58,9 @@ class Scope(Importing):
             return found
         if not isinstance(found, Constant):
             raise UnsupportedError(f"its input {shown(name)} is no tensor")
-        known = self.leaves.get(name)
+        known = self.leaves.get(found)
         if known is None:
-            known = self.leaves[name] = self._leaf(name, found, statistic, weight)
+            known = self.leaves[found] = self._leaf(name, found, statistic, weight)
         return known
 
     def _leaf(self, name: str, found: Constant, statistic: bool, weight: bool) -> Value:
@@ -70,6 +70,8 @@ class Scope(Importing):
         if not learned and kind.size <= _MANY and not (dtype.is_int and dtype.bytes == 1 and kind.rank > 1):
             return const(found.read(), dtype)
         name = self.called.get(name, name)
+        while name in self.held:  # a block beside this one has a constant of that name
+            name += "_"
         self.held[name] = found
         is_learned = learned and not statistic
         self.state[name] = Weight(kind, is_learned)
