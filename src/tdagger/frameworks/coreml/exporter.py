@@ -10,11 +10,12 @@ from typing import Any, cast
 from tdagger.errors import AttributeValueError, AxisError, UnsupportedError
 from tdagger.frameworks.coreml.asked import NAMES
 from tdagger.frameworks.coreml.emit.core import as_type, with_shape
-from tdagger.frameworks.coreml.emit.flexible import Number, Open, Point, opened
+from tdagger.frameworks.coreml.emit.flexible import Open, Point, opened
 from tdagger.frameworks.coreml.emit.half import in_half
 from tdagger.frameworks.coreml.emit.save import empty, fill, set_type, write_package
 from tdagger.frameworks.coreml.emit.target import RANK, row_of, target
 from tdagger.frameworks.coreml.emit.writer import Op, Writer, reads
+from tdagger.frameworks.opening import Number, points_of, sizes_of
 from tdagger.frameworks.writing import needed, results_of, with_weights
 from tdagger.names import shown
 from tdagger.op import Value
@@ -96,12 +97,8 @@ def _allowed(dag: TensorDAG, dynamic: Sequence[str] | Mapping[str, Sequence[int]
     given: Any = {dynamic: ()} if isinstance(dynamic, str) else dynamic
     asked = dict(given) if isinstance(given, Mapping) else dict.fromkeys(given, ())
     found: Allowed = {}
-    free = dag.open_axes if asked else None
+    usual = sizes_of(dag, asked)
     for name, sizes in asked.items():
-        if free is not None and name not in free.names:
-            why = free.why.get(name)
-            told = f": {why}" if why else f"; those that can be are {', '.join(free.names) or 'none'}"
-            raise AxisError(f"{shown(dag.name)}: axis {shown(name)} can't be of any size{told}")
         whole = [int(n) for n in sizes]
         if any(n < 1 for n in whole) or (
             isinstance(sizes, tuple) and sizes and (len(whole) != 2 or whole[0] > whole[1])
@@ -109,7 +106,7 @@ def _allowed(dag: TensorDAG, dynamic: Sequence[str] | Mapping[str, Sequence[int]
             raise AttributeValueError(
                 f"to_coreml: dynamic={{{name!r}: {sizes}}} is neither a range nor a list of sizes"
             )
-        found[name] = sorted({*whole, dag.axes().sizes[name]}) if isinstance(sizes, list) else (
+        found[name] = sorted({*whole, usual[name]}) if isinstance(sizes, list) else (
             (whole[0], whole[1]) if whole else (1, -1)
         )  # fmt: skip
     if sum(isinstance(s, list) for s in found.values()) > (1 if len(found) == 1 else 0):
@@ -120,9 +117,7 @@ def _allowed(dag: TensorDAG, dynamic: Sequence[str] | Mapping[str, Sequence[int]
 def _at_points(dag: TensorDAG, allowed: Allowed, written: Callable[[TensorDAG], _Made]) -> _Made:
     """The program with open axes: written at several sizes, which have to be the same ops."""
     usual = {n: dag.axes().sizes[n] for n in allowed}
-    sizes = [{n: 2 * k for n, k in usual.items()}]
-    sizes += [{**sizes[0], n: 3 * k} for n, k in usual.items()]
-    sizes.append({n: 5 * k for n, k in usual.items()})
+    sizes = points_of(usual)
     try:
         made = [written(dag.resize(**cast(Any, s))) for s in sizes]
         points = [Point(s, joined(m.ops), m.writer.constants, m.inputs, m.outputs)

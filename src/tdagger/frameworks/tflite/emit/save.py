@@ -189,6 +189,7 @@ class _Head:
         for tensor in self.part.tensors:
             name, shape = b.CreateString(tensor.name), self._ints(tensor.type.shape)
             steps = None if tensor.steps is None else self._steps(tensor.steps)
+            signature = self._ints(tensor.signature) if tensor.signature else 0
             s.TensorStart(b)
             s.TensorAddShape(b, shape)
             s.TensorAddType(b, kind_of(tensor.type.dtype))
@@ -198,6 +199,8 @@ class _Head:
             s.TensorAddName(b, name)
             if steps is not None:
                 s.TensorAddQuantization(b, steps)
+            if signature:
+                s.TensorAddShapeSignature(b, signature)
             s.TensorAddHasRank(b, True)
             made.append(s.TensorEnd(b))
         return self._table_vector(made)

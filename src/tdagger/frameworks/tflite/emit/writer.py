@@ -53,7 +53,8 @@ class Row(NamedTuple):
 class Tensor(NamedTuple):
     """A tensor of the file; ``load`` gives the data of a constant one, ``steps`` is what its integers stand for.
 
-    ``source`` is the value that the data of a constant one is laid out of.
+    ``source`` is the value that the data of a constant one is laid out of, ``signature`` the shape with -1 for sizes
+    that are open, where some are.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Tensor(NamedTuple):
     load: Callable[[], Array] | None = None
     steps: Quantization | None = None
     source: Value | None = None
+    signature: tuple[int, ...] = ()
 
 
 @dataclass
@@ -102,10 +104,17 @@ class Writer(Walk):
     """Writes the operators of one graph. Rows call :meth:`ref`, :meth:`operands`, :meth:`constant` and :meth:`op`."""
 
     def __init__(
-        self, graph: Graph, rows: Mapping[str, Row], origins: Mapping[Value, Origin], weights: Mapping[str, Array]
+        self,
+        graph: Graph,
+        rows: Mapping[str, Row],
+        origins: Mapping[Value, Origin],
+        weights: Mapping[str, Array],
+        open_: bool = False,
     ) -> None:
         super().__init__(graph, origins, weights)
         self.rows = rows
+        #: Whether sizes are going to be open: what is repeated is never one large constant.
+        self.open = open_
         self.part = Part()
         self.outputs = {*graph.outputs.values(), *graph.updates.values()}
         self._constants: dict[Any, int] = {}
@@ -353,7 +362,7 @@ class Writer(Walk):
 
     def _result(self, value: Value) -> Any:
         op = value.op
-        if value in self.static and isinstance(op, Repeat) and value.type.size > _SHARED:
+        if value in self.static and isinstance(op, Repeat) and (self.open or value.type.size > _SHARED):
             return self.rows["repeat"].write(self, value)
         if value in self.static or isinstance(op, Buffer):  # one that changes is what it was, its new value an output
             return self._leaf(value)
