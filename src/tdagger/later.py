@@ -84,6 +84,7 @@ LATER = {
     "onnx.source": f"{_ONNX}.source:from_file",
     "onnx.to_onnx": f"{_ONNX}.exporter:to_onnx",
     "tflite.from_tflite": f"{_TFLITE}.importer:from_tflite",
+    "tflite.program_to_tflite": f"{_TFLITE}.emit.program:to_tflite",
     "tflite.program_from_tflite": f"{_TFLITE}.programs:from_tflite",
     "tflite.source": f"{_TFLITE}.source:from_file",
     "tflite.to_tflite": f"{_TFLITE}.exporter:to_tflite",

@@ -27,6 +27,17 @@ class Lives:
             self._written[steps] = found
         return found
 
+    def reads(self, steps: Sequence) -> set[str]:
+        """The slots that some steps read, whether or not they write them before."""
+        found = set[str]()
+        for step in steps:
+            if isinstance(step, Run):
+                found |= {*self.program.blocks[step.block].reads}
+            elif isinstance(step, Choose | While):
+                parts = step.arms if isinstance(step, Choose) else (step.before, step.body)
+                found |= {step.slot}.union(*[self.reads(p) for p in parts])
+        return found
+
     def before(self, steps: Sequence, after: set[str]) -> set[str]:
         """The slots that are read from before some steps on, if ``after`` are read after them."""
         for step in reversed(steps):

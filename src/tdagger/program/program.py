@@ -325,6 +325,14 @@ class Program:
         """
         return later("tflite.program_from_tflite")(model, **options)
 
+    def to_tflite(self, path: str | Path | None = None) -> bytes | None:
+        """Write the program as one TFLite file, its loops and branches as WHILE and IF; without a path, the bytes.
+
+        State is in variables, which the file keeps from run to run. UnsupportedError for sizes that vary, and for a
+        program that raises (:meth:`trusted`).
+        """
+        return later("tflite.program_to_tflite")(self, path)
+
     @staticmethod
     def from_coreml(model: Any, **options: Any) -> Program:
         """A program of a CoreML package that may have loops (while_loop), branches (cond) and states, its state.

@@ -54,8 +54,8 @@ def to_tflite(dag: TensorDAG, path: str | Path | None = None, *, dynamic: Sequen
     part, signature = _at_points(dag, usual) if usual else written(legalized(dag))
     name = dag.name or "network"
     if path is None:
-        return serialized(part, signature, name)
-    write(part, signature, Path(path), name)
+        return serialized([part], signature, name)
+    write([part], signature, Path(path), name)
     return None
 
 

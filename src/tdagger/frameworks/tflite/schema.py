@@ -160,10 +160,15 @@ class Model(NamedTuple):
         return found.reshape(tensor.shape)
 
     def is_constant(self, tensor: Tensor) -> bool:
-        """Whether a tensor has data in the file; SourceError if it isn't as much as its type takes."""
+        """Whether a tensor has data in the file; SourceError if it isn't as much as its type takes.
+
+        One without entries has all of its data, unless an operator makes it, which whoever asks knows.
+        """
         length = self.buffers[tensor.buffer][1] if tensor.buffer < len(self.buffers) else 0
-        if not length or tensor.variable:
+        if tensor.variable:
             return False
+        if not length:
+            return tensor.kind in DTYPES and bool(tensor.shape) and not math.prod(tensor.shape)
         dtype = _dtype(tensor)
         if tensor.sparse is not None:
             self._check_sparse(tensor, dtype)

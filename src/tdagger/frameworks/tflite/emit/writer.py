@@ -54,7 +54,8 @@ class Tensor(NamedTuple):
     """A tensor of the file; ``load`` gives the data of a constant one, ``steps`` is what its integers stand for.
 
     ``source`` is the value that the data of a constant one is laid out of, ``signature`` the shape with -1 for sizes
-    that are open, where some are.
+    that are open, where some are. Constants of one ``key`` are the same data in all subgraphs. ``kind`` is the schema's
+    number of an element type that isn't the type's.
     """
 
     name: str
@@ -63,6 +64,8 @@ class Tensor(NamedTuple):
     steps: Quantization | None = None
     source: Value | None = None
     signature: tuple[int, ...] = ()
+    key: Any = None
+    kind: int | None = None
 
 
 @dataclass
@@ -83,6 +86,9 @@ class Part:
 
     tensors: list[Tensor] = field(default_factory=list[Tensor])
     operators: list[Operator] = field(default_factory=list[Operator])
+    inputs: list[int] = field(default_factory=list[int])
+    outputs: list[int] = field(default_factory=list[int])
+    name: str = ""
 
 
 def _is_empty(value: Value) -> bool:
@@ -178,7 +184,7 @@ class Writer(Walk):
         if key not in self._constants:
             self._constants[key] = self._tensor(
                 self._static_name(values[0], name), type_, lambda: make(*map(self._computed, values)),
-                source=values[0] if len(values) == 1 else None,
+                source=values[0] if len(values) == 1 else None, key=key,
             )  # fmt: skip
         return self._constants[key]
 
@@ -205,6 +211,10 @@ class Writer(Walk):
         if tuple(old) == type_.shape:
             return number
         return self._reshaped(number, type_)
+
+    def copied(self, number: int, type_: TensorType) -> int:
+        """A tensor once more, in memory of its own: a RESHAPE may share its input's, which subgraphs don't bear."""
+        return self.op("CAST", [number], type_)
 
     def _reshaped(self, number: int, type_: TensorType) -> int:
         shape = [int(n) for n in type_.shape]
@@ -318,36 +328,10 @@ class Writer(Walk):
 
     def kept(self, found: dict[str, int]) -> dict[str, int]:
         """Those tensors with the outputs' names, in a part without what nothing needs."""
-        part = self.part
-        wanted = set(found.values())
-        kept: list[Operator] = []
-        for o in reversed(part.operators):
-            if not wanted.isdisjoint(o.outputs):
-                kept.append(o)
-                wanted.update(o.inputs)
-        part.operators = kept[::-1]
-        wanted |= {self.found[v] for v in self.graph.inputs.values()} | {n for o in kept for n in o.outputs}
-        return self._compacted(wanted, found)
-
-    def _compacted(self, wanted: set[int], found: dict[str, int]) -> dict[str, int]:
-        """Without the tensors that nothing needs; outputs have the names they are called by."""
-        part = self.part
-        number = {-1: -1} | {old: new for new, old in enumerate(sorted(wanted - {-1}))}
-        names = {n: name for name, n in found.items()}
-        taken = {*names.values(), *self.graph.inputs}
-        tensors: list[Tensor] = []
-        inputs = {self.found[v] for v in self.graph.inputs.values()}
-        for old in sorted(wanted - {-1}):
-            tensor = part.tensors[old]
-            name = names.get(old, tensor.name)
-            while old not in names and old not in inputs and name in taken:
-                name += "_"
-            tensors.append(tensor._replace(name=name))
-        part.tensors = tensors
-        for o in part.operators:
-            o.inputs, o.outputs = [number[i] for i in o.inputs], [number[i] for i in o.outputs]
-        for value in self.graph.inputs.values():
-            self.found[value] = number[self.found[value]]
+        given = {n: self.found[v] for n, v in self.graph.inputs.items()}
+        number = compacted(self.part, given, found)
+        for name, value in self.graph.inputs.items():
+            self.found[value] = number[given[name]]
         return {name: number[n] for name, n in found.items()}
 
     def _visit(self, value: Value) -> None:
@@ -376,7 +360,9 @@ class Writer(Walk):
             return self.constant(value.op.data)
         if len(result_types(value)) != 1 or isinstance(value.type, tuple):
             raise AssertionError(f"{value!r} has several results")
-        return self._tensor(self._static_name(value, ""), value.type, lambda: self._computed(value), source=value)
+        return self._tensor(
+            self._static_name(value, ""), value.type, lambda: self._computed(value), source=value, key=value
+        )
 
     def _computed(self, value: Value) -> Array:
         empty = {v: const(np.zeros(v.shape, v.dtype.numpy)) for v in topological([value]) if _is_empty(v)}
@@ -403,21 +389,61 @@ class Writer(Walk):
         return f"{module}/{op.lower()}" if module else op.lower()
 
     def new(
-        self, name: str, type_: TensorType, load: Callable[[], Array] | None = None, steps: Quantization | None = None
-    ) -> int:
+        self, name: str, type_: TensorType, load: Callable[[], Array] | None = None, steps: Quantization | None = None,
+        kind: int | None = None,
+    ) -> int:  # fmt: skip
         """The number of a new tensor of that name, or one like it."""
-        return self._tensor(name, type_, load, steps)
+        return self._tensor(name, type_, load, steps, kind=kind)
+
+    def within(self, graph: Graph, found: Mapping[Value, int]) -> Writer:
+        """A writer of another graph to the same subgraph, the tensors of whose inputs are ``found``."""
+        inner = Writer(graph, self.rows, self.origins, self.weights)
+        inner.part, inner._taken, inner._constants = self.part, self._taken, self._constants
+        inner.problems = self.problems
+        inner.found.update(found)
+        return inner
 
     def _tensor(
         self, name: str, type_: TensorType, load: Callable[[], Array] | None = None, steps: Quantization | None = None,
-        source: Value | None = None,
+        source: Value | None = None, key: Any = None, kind: int | None = None,
     ) -> int:  # fmt: skip
         given, count = name, 1
         while given in self._taken:
             given, count = f"{name}_{count}", count + 1
         self._taken.add(given)
-        self.part.tensors.append(Tensor(given, type_, load, steps, source))
+        self.part.tensors.append(Tensor(given, type_, load, steps, source, (), key, kind))
         return len(self.part.tensors) - 1
+
+
+def compacted(part: Part, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> dict[int, int]:
+    """Leave out of a part what its outputs don't need, which get the names they are called by; new numbers by old ones.
+
+    Operators without results are for what they do: they stay.
+    """
+    wanted = set(outputs.values())
+    kept: list[Operator] = []
+    for o in reversed(part.operators):
+        if not o.outputs or not wanted.isdisjoint(o.outputs):
+            kept.append(o)
+            wanted.update(o.inputs)
+    part.operators = kept[::-1]
+    given = set(inputs.values())
+    wanted |= given | {n for o in kept for n in o.outputs}
+    number = {-1: -1} | {old: new for new, old in enumerate(sorted(wanted - {-1}))}
+    names = {n: name for name, n in outputs.items()}
+    taken = {*names.values(), *inputs}
+    tensors: list[Tensor] = []
+    for old in sorted(wanted - {-1}):
+        tensor = part.tensors[old]
+        name = names.get(old, tensor.name)
+        while old not in names and old not in given and name in taken:
+            name += "_"
+        tensors.append(tensor._replace(name=name))
+    part.tensors = tensors
+    for o in part.operators:
+        o.inputs, o.outputs = [number[i] for i in o.inputs], [number[i] for i in o.outputs]
+    part.inputs, part.outputs = [number[n] for n in inputs.values()], [number[n] for n in outputs.values()]
+    return number
 
 
 #: Constants of at most so many entries are one tensor wherever they are the same.
