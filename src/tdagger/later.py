@@ -89,6 +89,7 @@ LATER = {
     "tflite.source": f"{_TFLITE}.source:from_file",
     "tflite.to_tflite": f"{_TFLITE}.exporter:to_tflite",
     "coreml.from_coreml": f"{_COREML}.importer:from_coreml",
+    "coreml.program_to_coreml": f"{_COREML}.emit.program:to_coreml",
     "coreml.program_from_coreml": f"{_COREML}.programs:from_coreml",
     "coreml.source": f"{_COREML}.source:from_file",
     "coreml.to_coreml": f"{_COREML}.exporter:to_coreml",

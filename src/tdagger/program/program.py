@@ -341,6 +341,15 @@ class Program:
         """
         return later("coreml.program_from_coreml")(model, **options)
 
+    def to_coreml(self, path: str | Path | None = None, **options: Any) -> Any:
+        """Write the program as an ``.mlpackage``, loops and branches as while_loop and cond; without a path, the Model.
+
+        ``minimum_target`` and ``metadata`` are those of :meth:`TensorDAG.to_coreml`. State is outputs
+        ``<name>.updated``, and begins each run as it is in the file. UnsupportedError for sizes that vary, and for a
+        program that raises (:meth:`trusted`).
+        """
+        return later("coreml.program_to_coreml")(self, path, **options)
+
     def to_torch(self, **options: Any) -> Any:
         """A readable ``torch.nn.Module`` with Python's ``while`` and ``if``, and the program's state_dict.
 

@@ -33,6 +33,14 @@ _SMALL = 64
 _KEPT = 1 << 22
 
 
+class Inside(NamedTuple):
+    """A block inside an op, which sees what is around it: its own inputs with types, its ops, and what it gives."""
+
+    inputs: tuple[tuple[str, TensorType], ...]
+    ops: tuple[Op, ...]
+    outputs: tuple[str, ...]
+
+
 class Op(NamedTuple):
     """An op as it is going to be written; an input is a name, or several."""
 
@@ -41,6 +49,7 @@ class Op(NamedTuple):
     outputs: tuple[str, ...]
     types: tuple[TensorType, ...]
     name: str
+    blocks: tuple[Inside, ...] = ()
 
 
 class Tensor(NamedTuple):
@@ -136,6 +145,21 @@ class Writer(Walk):
         self.ops.append(Op(op, kept, outputs, each, outputs[0]))
         made = self._made[key] = outputs[0] if isinstance(types, TensorType) else outputs
         return made
+
+    def with_blocks(self, op: str, types: Sequence[TensorType], blocks: Sequence[Inside], **inputs: Any) -> Any:
+        """An op that has blocks; the names of its results."""
+        name = self._op_name(op)
+        outputs = tuple([self.names.new(name if i == 0 else f"{name}_{i}") for i in range(len(types))])
+        self.ops.append(Op(op, tuple(sorted(inputs.items())), outputs, tuple(types), outputs[0], tuple(blocks)))
+        return outputs
+
+    def within(self, graph: Graph, found: Mapping[Value, str]) -> Writer:
+        """A writer of another graph of the program, whose inputs have names; constants and names are those of all."""
+        inner = Writer(graph, self._row_of, self.origins, self.weights, {}, self.opset)
+        inner.held, inner.names, inner.problems = self.held, self.names, self.problems
+        inner.constants, inner._numbers = self.constants, self._numbers
+        inner.found.update(found)
+        return inner
 
     def const(self, array: Any, dtype: DType | str | None = None, name: str = "const") -> str:
         """The name of a constant."""
@@ -254,9 +278,13 @@ def _each(found: Any, count: int) -> Any:
 
 
 def reads(op: Op) -> Iterable[str]:
-    """The names that an op takes."""
+    """The names that an op takes, those that blocks inside it read among them."""
     for _, name in op.inputs:
         if isinstance(name, tuple):
             yield from name
         else:
             yield name
+    for block in op.blocks:
+        yield from block.outputs
+        for inner in block.ops:
+            yield from reads(inner)
