@@ -2,6 +2,7 @@
 
     python -m conformance.coreml_ops --every 12          # one of 12 tests, chosen by name; without it all (two hours)
     python -m conformance.coreml_ops table               # docs/conformance-coreml.md of what was found
+    python -m conformance.coreml_ops --every 12 --of 5   # another twelfth; what was found of others is kept
     python -m conformance.coreml_ops -k test_pool        # options go to pytest; nothing is kept
 
 PYMIL_TEST_TARGETS=neuralnetwork has the older neural networks, mlprogram (the default) ML programs.
@@ -19,9 +20,9 @@ import re
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -39,26 +40,76 @@ class Skipped(Exception):
     """What isn't compared, and why."""
 
 
-def imported(mlmodel: Any, values: Any) -> td.TensorDAG:
-    """The network of a model, for inputs of these shapes."""
-    from tdagger.frameworks.coreml.importer import Asked
+class Network(NamedTuple):
+    """What was imported: inputs by name, names of outputs, a function that runs it, element types, what was given."""
+
+    inputs: dict[str, td.TensorType]
+    outputs: list[str]
+    run: Callable[..., Any]
+    dtypes: set[str]
+    known: Mapping[str, Any] = {}
+
+
+def imported(mlmodel: Any, values: Mapping[str, Any]) -> Network:
+    """The network of a model, for inputs of these shapes.
+
+    Where control flow depends on data it is a program; inputs that decide sizes are made constants (``values=``).
+    """
+    from tdagger.frameworks.coreml.asked import Asked
     from tdagger.frameworks.coreml.importer import imported as import_model
     from tdagger.frameworks.coreml.read import Model
 
     folder = Path(mlmodel.weights_dir).parent if mlmodel.weights_dir else None
     model = Model(mlmodel.get_spec(), "model.mlpackage", folder)
-    shapes = {n: np.asarray(v).shape for n, v in values.items()}
-    return import_model(model, Asked(inputs=shapes))
+    shapes = {n: v.shape for n, v in values.items()}
+    known: Mapping[str, Any] = {}
+    try:
+        dag = import_model(model, Asked(inputs=shapes))
+    except td.UnsupportedError as e:
+        if "td.Program" in str(e):
+            program = td.Program.from_coreml(model, inputs=shapes)
+            inputs = {n: program.slots[n].type for n in program.inputs}
+            return Network(inputs, [*program.outputs], program.run, {s.type.dtype.name for s in program.slots.values()})
+        known = {n: v for n, v in values.items() if v.dtype.kind in "iu" and v.size <= _FEW}
+        if not known or not any(w in str(e) for w in ("depends on data", "depend on data")):
+            raise
+        dag = import_model(model, Asked(inputs={n: s for n, s in shapes.items() if n not in known}, values=known))
+    inputs = {n: v.type for n, v in dag.graph.inputs.items()}
+    dtypes = {v.dtype.name for v in dag.graph.values if isinstance(v.type, td.TensorType)}
+    return Network(inputs, [*dag.graph.outputs], dag.run, dtypes, known)
 
 
-def compared(dag: td.TensorDAG, values: Any, expected: Any, atol: float, rtol: float, shapes: bool) -> None:
+#: Inputs of at most so many whole numbers may say sizes.
+_FEW = 16
+
+
+def arrays_of(mlmodel: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs as arrays of the described types: a single number is an array of one, for there is no rank of 0."""
+    arrays = {f.name: f.type.multiArrayType for f in mlmodel.get_spec().description.input}
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        a = np.asarray(value)
+        described = arrays.get(name)
+        if described is not None and a.ndim == 0 and len(described.shape) == 1:
+            a = a.reshape(1)
+        found[name] = a.astype(np.int32) if described is not None and described.dataType == _I32 else a
+    return found
+
+
+#: The number of 32-bit integers in descriptions of arrays.
+_I32 = 131104
+
+
+def compared(
+    network: Network, values: Mapping[str, Any], expected: Any, atol: float, rtol: float, shapes: bool
+) -> None:
     """AssertionError where the network gives something else than a test expects."""
-    feeds = [np.asarray(values[n]).astype(v.dtype.numpy) for n, v in dag.graph.inputs.items() if n in values]
-    if len(feeds) < len(dag.graph.inputs):
+    feeds = [values[n].astype(t.dtype.numpy) for n, t in network.inputs.items() if n in values]
+    if len(feeds) < len(network.inputs):
         raise Skipped("random numbers are other ones")
     with np.errstate(all="ignore"):
-        found = dag.run(*feeds)
-    named = dict(zip(dag.graph.outputs, found if isinstance(found, tuple) else (found,), strict=True))
+        found = network.run(*feeds)
+    named = dict(zip(network.outputs, found if isinstance(found, tuple) else (found,), strict=True))
     for place, (name, wanted) in enumerate(expected.items()):
         own = re.sub(r"[^a-zA-Z0-9_]", "_", name)
         got = np.asarray(named[name] if name in named else named[own] if own in named else list(named.values())[place])
@@ -73,14 +124,14 @@ def compared(dag: td.TensorDAG, values: Any, expected: Any, atol: float, rtol: f
 class Plugin:
     """Makes the comparison in coremltools' tests, and notes what came of it."""
 
-    def __init__(self, every: int) -> None:
-        self.every = every
+    def __init__(self, every: int, of: int = 0) -> None:
+        self.every, self.of = every, of
         self.rows: dict[str, dict[str, Any]] = {}
         self.now = ""
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         """One test of so many, chosen by its name."""
-        items[:] = [i for i in items if zlib.crc32(i.nodeid.encode()) % self.every == 0]
+        items[:] = [i for i in items if zlib.crc32(i.nodeid.encode()) % self.every == self.of]
 
     def pytest_collection_finish(self, session: Any) -> None:
         from coremltools.converters.mil import testing_utils as base
@@ -108,12 +159,13 @@ class Plugin:
         try:
             if expected_outputs is None or state is not None:
                 raise Skipped("no outputs are expected, or they are of several calls")
-            dag = imported(mlmodel, input_key_values)
-            halves = any(v.dtype.name == "f16" for v in dag.graph.values if isinstance(v.type, td.TensorType))
-            arrays = [*input_key_values.values(), *expected_outputs.values()]
-            halves |= any(getattr(a, "dtype", None) == np.float16 for a in arrays)
+            values = arrays_of(mlmodel, input_key_values)
+            network = imported(mlmodel, values)
+            row["known"] = [*network.known]
+            arrays = [*values.values(), *expected_outputs.values()]
+            halves = "f16" in network.dtypes or any(getattr(a, "dtype", None) == np.float16 for a in arrays)
             least = HALF if halves else 0.0
-            compared(dag, input_key_values, expected_outputs, max(atol, least), max(rtol, least), also_compare_shapes)
+            compared(network, values, expected_outputs, max(atol, least), max(rtol, least), also_compare_shapes)
         except Skipped as e:
             row.update(status="skipped", why=str(e))
         except td.UnsupportedError as e:
@@ -124,7 +176,7 @@ class Plugin:
             self.rows[self.now] = row
 
 
-def run(every: int, arguments: list[str]) -> dict[str, dict[str, Any]]:
+def run(every: int, of: int, arguments: list[str]) -> dict[str, dict[str, Any]]:
     """Run the tests; a row for each that compares something."""
     os.environ.update(
         INCLUDE_MIL_FP32_UNIT_TESTS="1", PYMIL_TEST_TARGETS=os.environ.get("PYMIL_TEST_TARGETS", "mlprogram")
@@ -132,7 +184,7 @@ def run(every: int, arguments: list[str]) -> dict[str, dict[str, Any]]:
     import logging
 
     logging.getLogger("coremltools").setLevel(logging.CRITICAL)
-    plugin = Plugin(every)
+    plugin = Plugin(every, of)
     import importlib.util
 
     found = importlib.util.find_spec("coremltools")
@@ -172,8 +224,10 @@ the comparison on macOS only. Here `td.from_coreml` imports the converted model,
 `make conformance-coreml` (`conformance/coreml_ops.py`); don't edit it by hand.
 
 Models are ML programs in f32 and f16, at the operator set that a test asks for (iOS15 to iOS18), and the older neural
-networks. The tolerances are the tests' own; with f16 in a model 0.02, where coremltools has 0.5 for CoreML. **pass** of
-those that compare numbers; what is **refused** is named by the importer, **wrong** is another result than expected.
+networks. Control flow by data is imported as a program; inputs that decide sizes (the begin of a slice) are given as
+constants, `values=`, and counted. The tolerances are the tests' own; with f16 in a model 0.02, where coremltools has
+0.5 for CoreML. **pass** of those that compare numbers; what is **refused** is named by the importer, **wrong** is
+another result than expected.
 """
 
 
@@ -185,8 +239,15 @@ def page(found: Mapping[str, Mapping[str, Any]]) -> str:
         counts = Counter(r["status"] for r in rows.values())
         compared = sum(counts[k] for k in ("pass", "refused", "wrong"))
         share = 100 * counts["pass"] / max(compared, 1)
-        every = f", one of {told['every']} tests, chosen by name" if told["every"] > 1 else ""
-        parts.append(f"## {target}\n\n{counts['pass']} of {compared} pass ({share:.1f} %{every}).\n")
+        every = ""
+        if told["every"] > 1:
+            twelfths = (
+                f"{len(told['of'])} of {told['every']} parts" if len(told["of"]) > 1 else f"one of {told['every']}"
+            )
+            every = f", {twelfths} of the tests, chosen by name"
+        given = sum(r["status"] == "pass" and bool(r.get("known")) for r in rows.values())
+        sizes = f" {given} of them with `values=`." if given else ""
+        parts.append(f"## {target}\n\n{counts['pass']} of {compared} pass ({share:.1f} %{every}).{sizes}\n")
         parts.append("| tests | compared | pass | refused | wrong |\n|---|---|---|---|---|")
         files: dict[str, Counter[str]] = {}
         for name, r in rows.items():
@@ -216,10 +277,12 @@ def main() -> None:
         found = {t: json.loads(p.read_text()) for t, p in targets.items() if p.exists()}
         TABLE.write_text(page(found))
         return
-    every = 1
+    every, of = 1, 0
     if arguments[:1] == ["--every"]:
         every, arguments = int(arguments[1]), arguments[2:]
-    rows = run(every, arguments)
+    if arguments[:1] == ["--of"]:
+        of, arguments = int(arguments[1]), arguments[2:]
+    rows = run(every, of, arguments)
     print(dict(Counter(r["status"] for r in rows.values())))
     for name, r in rows.items():
         if r["status"] in ("refused", "wrong"):
@@ -227,7 +290,13 @@ def main() -> None:
     if not arguments:
         RESULTS.mkdir(exist_ok=True)
         target = os.environ["PYMIL_TEST_TARGETS"]
-        (RESULTS / f"coreml-ops-{target}.json").write_text(json.dumps({"every": every, "rows": rows}))
+        path = RESULTS / f"coreml-ops-{target}.json"
+        before = json.loads(path.read_text()) if path.exists() else {}
+        if before.get("every") == every and of:  # parts add up
+            rows, parts = {**before["rows"], **rows}, [*before["of"], of]
+        else:
+            parts = [of]
+        path.write_text(json.dumps({"every": every, "of": sorted(set(parts)), "rows": rows}))
 
 
 if __name__ == "__main__":

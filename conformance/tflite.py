@@ -24,7 +24,7 @@ import numpy as np
 
 import tdagger as td
 from tdagger.frameworks.tflite.ops import REASONS, RULES, WALKED
-from tdagger.frameworks.tflite.schema import opened
+from tdagger.frameworks.tflite.read import opened
 from tests.frameworks.tflite.cases import CASES
 from tests.frameworks.tflite.runs import ENGINES, as_list, by_runtime, by_torch, distance, invoked
 

@@ -1,12 +1,26 @@
-"""What the writers of files share."""
+"""What the writers of files share: the walk over a graph, and what is looked through on the way."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar, cast
+
+from tdagger.errors import InputError, UnsupportedError
+from tdagger.graph import Graph
+from tdagger.names import shown
+from tdagger.network import Network, Origin
+from tdagger.op import Array, Value
+from tdagger.ops.structure import Group, Item, Permute, Repeat, Ungroup
+from tdagger.transform.legal.legalize import Problem
+from tdagger.transform.legal.target import label
 
 #: An operator as it is written, which has ``outputs``.
 Written = TypeVar("Written", bound=Any)
+
+#: Composites that give back their first argument.
+SAME = frozenset({"stop_gradient", "dropout"})
+#: So many views may stand on one another before one of them is written.
+_VIEWS = 48
 
 
 def needed(ops: Sequence[Written], outputs: Iterable[str], reads: Callable[[Written], Iterable[str]]) -> list[Written]:
@@ -37,3 +51,156 @@ def inserted(short: Sequence[int], long: Sequence[int]) -> list[int] | None:
         else:
             return None
     return new if at == len(short) else None
+
+
+def with_weights(dag: Network) -> None:
+    """InputError for a weight that the graph needs and that has no data."""
+    for name in dag.graph.parameters | dag.graph.buffers:
+        if name not in dag.weights:
+            raise InputError(f"{shown(dag.name)}: the weights have no {shown(name)}, which the graph needs")
+
+
+def results_of(graph: Graph) -> dict[str, Value]:
+    """The outputs of a file: those of the graph, and what buffers that change become as ``<name>.updated``."""
+    found: dict[str, Value] = dict(graph.outputs)
+    for name, value in graph.updates.items():
+        told = f"{name}.updated"
+        while told in found:
+            told += "_"
+        found[told] = value
+    return found
+
+
+# --- what is looked through --------------------------------------------------------------------------------
+
+
+def is_reshape(value: Value) -> bool:
+    """Whether a value has the entries of its argument in the same order, and other axes."""
+    return isinstance(value.op, Group | Ungroup) or value.op.name == "reshape"
+
+
+def reshaped(value: Value) -> Value:
+    """What a chain of reshapes starts from."""
+    while is_reshape(value) or value.op.name in SAME:
+        value = value.args[0]
+    return value
+
+
+def adds_leading_axes(value: Value) -> bool:
+    """Whether a value is its argument with axes of size 1 in front, which broadcasting adds by itself."""
+    if not is_reshape(value):
+        return False
+    shape, old = value.type.shape, value.args[0].type.shape
+    extra = len(shape) - len(old)
+    return extra >= 0 and shape[:extra] == (1,) * extra and shape[extra:] == old
+
+
+def unbroadcast(value: Value) -> Value:
+    """The value that broadcasts to ``value``: its repeats and leading axes of size 1 left out."""
+    while isinstance(value.op, Repeat) or adds_leading_axes(value):
+        value = value.args[0]
+    return value
+
+
+def permuted(value: Value) -> tuple[Value, tuple[int, ...]]:
+    """What a chain of permutes starts from, and the order of all of them."""
+    order = tuple(range(value.rank))
+    while isinstance(value.op, Permute):
+        order = tuple([value.op.order[i] for i in order])
+        value = value.args[0]
+    return value, order
+
+
+# --- the walk ----------------------------------------------------------------------------------------------
+
+
+class Walk:
+    """Writes the values of a graph in its order, each once, and after what it is made of.
+
+    A writer says what a value is in its file (:meth:`_result`). Views, and what no input is behind (``static``), are
+    written where something asks for them with :meth:`ref`: a repeat whose users broadcast by themselves never is. What
+    can't be written is in ``problems``.
+    """
+
+    #: The errors of rows that are problems of the value they are of.
+    refuses: ClassVar[tuple[type[Exception], ...]] = (UnsupportedError,)
+
+    def __init__(self, graph: Graph, origins: Mapping[Value, Origin], weights: Mapping[str, Array]) -> None:
+        self.graph, self.origins, self.weights = graph, origins, weights
+        self.users = graph.users
+        self.problems: list[Problem] = []
+        #: What stands in the file for values: a name or number, a tuple or list for an op with several results.
+        self.found: dict[Value, Any] = {}
+        #: Values that no input is behind, as far as they are constants of the file.
+        self.static: set[Value] = set()
+        #: How many views a view that waits stands on.
+        self._views: dict[Value, int] = {}
+        self._origin: Origin | None = None
+
+    def ref(self, value: Value) -> Any:
+        """What stands for a value in the file; for all results of an op that has several."""
+        if value not in self.found:
+            self._write(value)
+        return self.found[value]
+
+    def write(self, roots: Iterable[Value]) -> None:
+        """Write everything that is needed for some values."""
+        for value in self.graph.values:
+            if value not in self.found and not self._waits(value):
+                self._visit(value)
+        for root in roots:
+            self.ref(root)
+
+    def _write(self, value: Value) -> None:
+        """Write a value, and before it what it needs that isn't written yet."""
+        stack = [value]
+        while stack:
+            v = stack[-1]
+            missing = [] if v in self.found or v in self.static else [a for a in v.args if not self._stands(a)]
+            if missing:
+                stack += reversed(missing)
+                continue
+            stack.pop()
+            if v not in self.found and (v is value or not self._waits(v)):
+                self._visit(v)
+
+    def _stands(self, value: Value) -> bool:
+        """Whether nothing has to be written before a value can be asked for."""
+        return value in self.found or value in self.static or value in self._views
+
+    def _waits(self, value: Value) -> bool:
+        """Whether a value is written only where something asks for it."""
+        if value in self.static:
+            return True
+        if not self._is_view(value):
+            return False
+        depth = self._views[value] = 1 + max((self._views.get(a, 0) for a in value.args), default=0)
+        return depth % _VIEWS != 0
+
+    def _is_view(self, value: Value) -> bool:
+        return isinstance(value.op, Repeat | Item) or is_reshape(value) or value.op.name in SAME
+
+    def _visit(self, value: Value) -> None:
+        before = self._origin
+        self._origin = self.origins.get(value, before)
+        try:
+            out: Any = self._result(value)
+            if isinstance(out, Value):
+                out = self.ref(out)
+            elif isinstance(out, tuple):
+                each = cast(tuple[Any, ...], out)
+                out = tuple([self.ref(v) if isinstance(v, Value) else v for v in each])
+            self.found[value] = out
+        except self.refuses as e:
+            self.problems.append(Problem(label(value), str(e), self._origin))
+            count = len(value.type) if isinstance(value.type, tuple) else 0
+            self.found[value] = self._unknown(value, count)
+        self._origin = before
+
+    def _unknown(self, value: Value, count: int) -> Any:
+        """What stands for a value that can't be written, so that the others can be looked at."""
+        return ("?",) * count if count else "?"
+
+    def _result(self, value: Value) -> Any:
+        """What stands for a value, or another value (or a tuple of them) that does."""
+        raise NotImplementedError

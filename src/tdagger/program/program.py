@@ -340,6 +340,31 @@ class Program:
         """
         return later("tflite.program_from_tflite")(model, **options)
 
+    def to_tflite(self, path: str | Path | None = None) -> bytes | None:
+        """Write the program as one TFLite file, its loops and branches as WHILE and IF; without a path, the bytes.
+
+        State is in variables, which the file keeps from run to run. UnsupportedError for sizes that vary, and for a
+        program that raises (:meth:`trusted`).
+        """
+        return later("tflite.program_to_tflite")(self, path)
+
+    @staticmethod
+    def from_coreml(model: Any, **options: Any) -> Program:
+        """A program of a CoreML package that may have loops (while_loop), branches (cond) and states, its state.
+
+        ``model`` and options are those of :func:`tdagger.from_coreml`. UnsupportedError says what can't be imported.
+        """
+        return later("coreml.program_from_coreml")(model, **options)
+
+    def to_coreml(self, path: str | Path | None = None, **options: Any) -> Any:
+        """Write the program as an ``.mlpackage``, loops and branches as while_loop and cond; without a path, the Model.
+
+        ``minimum_target`` and ``metadata`` are those of :meth:`TensorDAG.to_coreml`. State is outputs
+        ``<name>.updated``, and begins each run as it is in the file. UnsupportedError for sizes that vary, and for a
+        program that raises (:meth:`trusted`).
+        """
+        return later("coreml.program_to_coreml")(self, path, **options)
+
     def to_torch(self, **options: Any) -> Any:
         """A readable ``torch.nn.Module`` with Python's ``while`` and ``if``, and the program's state_dict.
 

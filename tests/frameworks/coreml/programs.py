@@ -47,7 +47,7 @@ def set_value(made: Any, value: Any, kind: int | None = None) -> None:
 
 def program(
     inputs: dict[str, tuple[str, tuple[int | None, ...]]],
-    ops: list[tuple[str, dict[str, Any], list[tuple[str, str, tuple[int | None, ...]]]]],
+    ops: list[Any],
     outputs: list[str],
     opset: int = 15,
 ) -> Any:
@@ -61,8 +61,13 @@ def program(
         feature = model.description.input.add(name=name)
         feature.type.multiArrayType.dataType = 65568
         feature.type.multiArrayType.shape.extend([3 if n is None else n for n in shape])
-    block = function.block_specializations[function.opset]
-    for kind, given, results in ops:
+    fill(function.block_specializations[function.opset], ops, outputs)
+    return model
+
+
+def fill(block: Any, ops: list[Any], outputs: list[str]) -> None:
+    """The ops of a block; an op may have a fourth part, its own blocks as (inputs, ops, outputs)."""
+    for kind, given, results, *blocks in ops:
         made = block.operations.add(type=kind)
         for key, value in given.items():
             for one in value if isinstance(value, list) and value and str(value[0]).startswith("=") else [value]:
@@ -71,10 +76,14 @@ def program(
                     argument.name = one[1:]
                 else:
                     set_value(argument.value, one)
+        for inputs, inside, given_back in blocks[0] if blocks else ():
+            inner = made.blocks.add()
+            for name, (dtype, shape) in inputs.items():
+                set_type(inner.inputs.add(name=name).type, dtype, shape)
+            fill(inner, inside, given_back)
         for name, dtype, shape in results:
             set_type(made.outputs.add(name=name).type, dtype, shape)
     block.outputs.extend(outputs)
-    return model
 
 
 def one(op: str, x: Any, result: tuple[str, tuple[int | None, ...]], opset: int = 15, **given: Any) -> td.TensorDAG:

@@ -16,7 +16,7 @@ from flatbuffers import flexbuffers
 pytest.importorskip("ai_edge_litert")
 
 import tdagger as td
-from tdagger.frameworks.tflite.schema import opened
+from tdagger.frameworks.tflite.read import opened
 from tests.frameworks.tflite.build import Build
 from tests.frameworks.tflite.runs import by_numpy, by_runtime, interpreter, invoked
 

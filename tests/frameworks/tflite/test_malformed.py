@@ -12,7 +12,7 @@ pytest.importorskip("ai_edge_litert")
 from ai_edge_litert import schema_py_generated as s
 
 import tdagger as td
-from tdagger.frameworks.tflite.schema import opened
+from tdagger.frameworks.tflite.read import opened
 from tdagger.frameworks.tflite.sparse import Level, Sparsity, dense
 from tests.frameworks.tflite.build import Build
 from tests.frameworks.tflite.test_importer import branching, counting, looping, small, two

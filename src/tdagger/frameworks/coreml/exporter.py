@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from tdagger.errors import AttributeValueError, AxisError, InputError, UnsupportedError
+from tdagger.errors import AttributeValueError, AxisError, UnsupportedError
+from tdagger.frameworks.coreml.asked import NAMES
 from tdagger.frameworks.coreml.emit.core import as_type, with_shape
-from tdagger.frameworks.coreml.emit.flexible import Number, Open, Point, opened
+from tdagger.frameworks.coreml.emit.flexible import Open, Point, opened
 from tdagger.frameworks.coreml.emit.half import in_half
 from tdagger.frameworks.coreml.emit.save import empty, fill, set_type, write_package
 from tdagger.frameworks.coreml.emit.target import RANK, row_of, target
 from tdagger.frameworks.coreml.emit.writer import Op, Writer, reads
-from tdagger.frameworks.coreml.importer import NAMES
-from tdagger.frameworks.writing import needed
+from tdagger.frameworks.opening import Number, points_of, sizes_of
+from tdagger.frameworks.writing import needed, results_of, with_weights
 from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.tensordag import TensorDAG
@@ -49,20 +50,14 @@ def to_coreml(
     ``{"h": [224, 320, 384]}``. AxisError says why an axis can't be of any size; UnsupportedError
     names all ops that can't be written.
     """
-    if minimum_target not in TARGETS:
-        raise AttributeValueError(f"to_coreml: minimum_target is one of {', '.join(TARGETS)}, not {minimum_target!r}")
+    opset, version = target_of(minimum_target, path)
     if precision not in ("f32", "f16"):
         raise AttributeValueError(f"to_coreml: precision is f32 or f16, not {precision!r}")
-    if path is not None and Path(path).suffix.lower() != ".mlpackage":
-        raise AttributeValueError(f"to_coreml writes .mlpackage, not {shown(path)}")
-    opset, version = TARGETS[minimum_target]
-    for name in dag.graph.parameters | dag.graph.buffers:
-        if name not in dag.weights:
-            raise InputError(f"{shown(dag.name)}: the weights have no {shown(name)}, which the graph needs")
-    _check_ends(dag, opset)
+    with_weights(dag)
+    check_ends(dag.name, opset, dag.graph.inputs, dag.graph.outputs)
 
-    def written(network: TensorDAG) -> _Made:
-        return _Made(legalize(in_half(network) if precision == "f16" else network, target(opset)), opset)
+    def written(network: TensorDAG) -> Made:
+        return _made(legalize(in_half(network) if precision == "f16" else network, target(opset)), opset)
 
     allowed = _allowed(dag, dynamic)
     made = _at_points(dag, allowed, written) if allowed else written(dag)
@@ -76,15 +71,24 @@ def to_coreml(
     return None
 
 
-def _check_ends(dag: TensorDAG, opset: int) -> None:
+def target_of(name: str, path: str | Path | None) -> tuple[int, int]:
+    """The operator set and the version of a target; AttributeValueError for others and other kinds of files."""
+    if name not in TARGETS:
+        raise AttributeValueError(f"to_coreml: minimum_target is one of {', '.join(TARGETS)}, not {name!r}")
+    if path is not None and Path(path).suffix.lower() != ".mlpackage":
+        raise AttributeValueError(f"to_coreml writes .mlpackage, not {shown(path)}")
+    return TARGETS[name]
+
+
+def check_ends(name: str, opset: int, inputs: Mapping[str, Value], outputs: Mapping[str, Value]) -> None:
     """Inputs and outputs have element types that arrays of CoreML have, and no more than five axes."""
     allowed = ("f32", "i32", "i64", "bool", *(("f16",) if opset >= 16 else ()))
-    ends = [("input", *pair) for pair in dag.graph.inputs.items()] + [("output", *p) for p in dag.graph.outputs.items()]
-    odd = [f"{what} {shown(name)} is {v.type}" for what, name, v in ends
+    ends = [("input", *pair) for pair in inputs.items()] + [("output", *p) for p in outputs.items()]
+    odd = [f"{what} {shown(n)} is {v.type}" for what, n, v in ends
            if v.dtype.name not in allowed or v.rank > RANK or not v.type.size]  # fmt: skip
     if odd:
         raise UnsupportedError(
-            f"{shown(dag.name)} can't go to CoreML, which takes and gives {', '.join(allowed)} of at most {RANK} axes, "
+            f"{shown(name)} can't go to CoreML, which takes and gives {', '.join(allowed)} of at most {RANK} axes, "
             f"with entries: {'; '.join(odd)}"
         )
 
@@ -98,12 +102,8 @@ def _allowed(dag: TensorDAG, dynamic: Sequence[str] | Mapping[str, Sequence[int]
     given: Any = {dynamic: ()} if isinstance(dynamic, str) else dynamic
     asked = dict(given) if isinstance(given, Mapping) else dict.fromkeys(given, ())
     found: Allowed = {}
-    free = dag.open_axes if asked else None
+    usual = sizes_of(dag, asked)
     for name, sizes in asked.items():
-        if free is not None and name not in free.names:
-            why = free.why.get(name)
-            told = f": {why}" if why else f"; those that can be are {', '.join(free.names) or 'none'}"
-            raise AxisError(f"{shown(dag.name)}: axis {shown(name)} can't be of any size{told}")
         whole = [int(n) for n in sizes]
         if any(n < 1 for n in whole) or (
             isinstance(sizes, tuple) and sizes and (len(whole) != 2 or whole[0] > whole[1])
@@ -111,7 +111,7 @@ def _allowed(dag: TensorDAG, dynamic: Sequence[str] | Mapping[str, Sequence[int]
             raise AttributeValueError(
                 f"to_coreml: dynamic={{{name!r}: {sizes}}} is neither a range nor a list of sizes"
             )
-        found[name] = sorted({*whole, dag.axes().sizes[name]}) if isinstance(sizes, list) else (
+        found[name] = sorted({*whole, usual[name]}) if isinstance(sizes, list) else (
             (whole[0], whole[1]) if whole else (1, -1)
         )  # fmt: skip
     if sum(isinstance(s, list) for s in found.values()) > (1 if len(found) == 1 else 0):
@@ -119,12 +119,10 @@ def _allowed(dag: TensorDAG, dynamic: Sequence[str] | Mapping[str, Sequence[int]
     return found
 
 
-def _at_points(dag: TensorDAG, allowed: Allowed, written: Callable[[TensorDAG], _Made]) -> _Made:
+def _at_points(dag: TensorDAG, allowed: Allowed, written: Callable[[TensorDAG], Made]) -> Made:
     """The program with open axes: written at several sizes, which have to be the same ops."""
     usual = {n: dag.axes().sizes[n] for n in allowed}
-    sizes = [{n: 2 * k for n, k in usual.items()}]
-    sizes += [{**sizes[0], n: 3 * k} for n, k in usual.items()]
-    sizes.append({n: 5 * k for n, k in usual.items()})
+    sizes = points_of(usual)
     try:
         made = [written(dag.resize(**cast(Any, s))) for s in sizes]
         points = [Point(s, joined(m.ops), m.writer.constants, m.inputs, m.outputs)
@@ -136,41 +134,52 @@ def _at_points(dag: TensorDAG, allowed: Allowed, written: Callable[[TensorDAG], 
     return replace_with(made[0], found, usual, allowed)
 
 
-def replace_with(made: _Made, found: Open, usual: Mapping[str, int], allowed: Allowed) -> _Made:
+def _made(dag: TensorDAG, opset: int) -> Made:
+    """The ops of a network that is legal."""
+    graph = dag.graph
+    made = Made(dag.name, opset, Writer(graph, row_of, dag.origins, dag.weights, target(opset).held, opset))
+    outputs = results_of(graph)
+    ends = made.begin(graph.inputs, outputs)
+    made.writer.write(outputs.values())
+    made.end(made.writer.ops, {ends[n]: v for n, v in outputs.items()})
+    return made
+
+
+def replace_with(made: Made, found: Open, usual: Mapping[str, int], allowed: Allowed) -> Made:
     """What was made, with open sizes."""
     made.ops, made.writer.constants = found.ops, found.constants
     made.open, made.usual, made.allowed = found, usual, allowed
     return made
 
 
-class _Made:
+class Made:
     """The ops of a network, and what goes in and comes out."""
 
-    def __init__(self, dag: TensorDAG, opset: int) -> None:
-        self.dag, self.opset = dag, opset
+    def __init__(self, name: str, opset: int, writer: Writer) -> None:
+        self.name, self.opset, self.writer = name, opset, writer
         self.open: Open | None = None
         self.usual: Mapping[str, int] = {}
         self.allowed: Allowed = {}
-        graph = dag.graph
-        writer = self.writer = Writer(graph, row_of, dag.origins, dag.weights, target(opset).held, opset)
+        self.ops: list[Op] = []
         self.inputs: dict[str, TensorType] = {}
         self.outputs: dict[str, TensorType] = {}
-        outputs: dict[str, Value] = dict(graph.outputs)
-        for name, value in graph.updates.items():
-            told = f"{name}.updated"
-            while told in outputs:
-                told += "_"
-            outputs[told] = value
-        names = {n: writer.names.new(n, kept=True) for n in graph.inputs}
-        ends = {n: writer.names.new(n, kept=True) for n in outputs}
-        for name, value in graph.inputs.items():
+
+    def begin(self, inputs: Mapping[str, Value], outputs: Iterable[str]) -> dict[str, str]:
+        """Take inputs, and names for outputs."""
+        names = {n: self.writer.names.new(n, kept=True) for n in inputs}
+        ends = {n: self.writer.names.new(n, kept=True) for n in outputs}
+        for name, value in inputs.items():
             self._input(names[name], value)
-        writer.write(outputs.values())
-        if writer.problems:
-            raise unsupported(dag.name, target(opset).name, writer.problems, "written")
-        last = [self._output(ends[n], v) for n, v in outputs.items()]
+        return ends
+
+    def end(self, ops: Sequence[Op], outputs: Mapping[str, Value]) -> None:
+        """Give outputs their names; what nothing needs is left out. UnsupportedError for what can't be written."""
+        if self.writer.problems:
+            raise unsupported(self.name, target(self.opset).name, self.writer.problems, "written")
+        whole, more = [*ops], len(self.writer.ops)
+        last = [self._output(n, v) for n, v in outputs.items()]
         wanted = [n for op in last for _, n in op.inputs if isinstance(n, str)]
-        self.ops = [*needed(writer.ops, wanted, reads), *last]
+        self.ops = [*needed([*whole, *self.writer.ops[more:]], wanted, reads), *last]
 
     def _input(self, name: str, value: Value) -> None:
         """An input as arrays are: bools are integers, a number is an array of one."""
@@ -212,7 +221,7 @@ class _Made:
         told: Mapping[str, str] = self.writer.names.changed
         if metadata:
             about = model.description.metadata.userDefined
-            about["tdagger.name"] = self.dag.name
+            about["tdagger.name"] = self.name
             if told:
                 about[NAMES] = json.dumps(told, sort_keys=True)
         return model
@@ -270,6 +279,14 @@ def _renamed(op: Op, called: Mapping[str, str]) -> Op:
     def new(name: str | tuple[str, ...]) -> Any:
         return tuple([called.get(n, n) for n in name]) if isinstance(name, tuple) else called.get(name, name)
 
+    blocks = [
+        b._replace(
+            ops=tuple([_renamed(o, called) for o in b.ops]), outputs=tuple([called.get(n, n) for n in b.outputs])
+        )
+        for b in op.blocks
+    ]
     return op._replace(
-        inputs=tuple([(k, new(n)) for k, n in op.inputs]), outputs=tuple([called.get(n, n) for n in op.outputs])
+        inputs=tuple([(k, new(n)) for k, n in op.inputs]),
+        outputs=tuple([called.get(n, n) for n in op.outputs]),
+        blocks=tuple(blocks),
     )

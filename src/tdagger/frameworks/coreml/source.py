@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tdagger.errors import SourceError
-from tdagger.frameworks.coreml.importer import Asked, imported, inputs_of
+from tdagger.frameworks.coreml.asked import Asked, inputs_of
+from tdagger.frameworks.coreml.importer import imported
 from tdagger.frameworks.coreml.read import Model, read
 from tdagger.frameworks.file import ModelSource, first_line, shapes_of
 from tdagger.names import shown

@@ -13,7 +13,7 @@ from tdagger.errors import AttributeValueError, AxisError, InputError, TypeMisma
 from tdagger.frameworks.onnx.emit.core import row_of
 from tdagger.frameworks.onnx.emit.save import node_proto, tensor_proto, value_info, write
 from tdagger.frameworks.onnx.emit.writer import Branch, Node, Tensor, Writer, reads
-from tdagger.frameworks.writing import needed
+from tdagger.frameworks.writing import needed, results_of
 from tdagger.graph import Graph
 from tdagger.names import shown
 from tdagger.op import Value
@@ -103,12 +103,7 @@ class Made:
 def _made(dag: TensorDAG, graph: Graph, origins: Mapping[Value, Origin], opset: int) -> Made:
     """The nodes of a graph; UnsupportedError names what can't be written."""
     writer = Writer(graph, row_of, origins, dag.weights, opset)
-    outputs: dict[str, Value] = dict(graph.outputs)
-    for name, value in graph.updates.items():
-        told = f"{name}.updated"
-        while told in outputs:
-            told += "_"
-        outputs[told] = value
+    outputs = results_of(graph)
     writer.taken |= outputs.keys()
     writer.write(outputs.values())
     if writer.problems:

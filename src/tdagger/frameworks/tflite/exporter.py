@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
-from tdagger.errors import InputError
+from tdagger.errors import AxisError
+from tdagger.frameworks.opening import points_of, sizes_of
 from tdagger.frameworks.tflite.emit.composites import COMPOSITES
 from tdagger.frameworks.tflite.emit.core import CORE
+from tdagger.frameworks.tflite.emit.flexible import opened, point_of
 from tdagger.frameworks.tflite.emit.images import IMAGES
 from tdagger.frameworks.tflite.emit.integers import INTEGERS, read_before
 from tdagger.frameworks.tflite.emit.kernels import in_integers
 from tdagger.frameworks.tflite.emit.save import Signature, serialized, write
 from tdagger.frameworks.tflite.emit.writer import Part, Row, Writer
 from tdagger.frameworks.tflite.layout import IDENTITIES
+from tdagger.frameworks.writing import results_of, with_weights
 from tdagger.names import shown
-from tdagger.op import Value
 from tdagger.tensordag import TensorDAG
 from tdagger.transform.legal import Problem, Target, legalize, unsupported
 from tdagger.transform.passes import fold_batch_norm, simplify
@@ -34,24 +38,37 @@ TARGET = Target(
 )  # fmt: skip
 
 
-def to_tflite(dag: TensorDAG, path: str | Path | None = None) -> bytes | None:
+def to_tflite(dag: TensorDAG, path: str | Path | None = None, *, dynamic: Sequence[str] | str = ()) -> bytes | None:
     """Write a network as a TFLite file; without a path, give its bytes.
 
     Batch norms after convolutions are folded into them, images have their channels last inside, weights lie as the
     operators want them. Inputs and outputs keep their names (those of the signature ``serving_default``), types and
     the order of their axes. Buffers that change are outputs ``<name>.updated``. A network that is quantized
     (:func:`tdagger.quantize`) has integer kernels. UnsupportedError names all that TFLite can't have, at once.
+
+    ``dynamic`` has names of axes (``dag.axes()``) of any size: the file says -1 of them, and has the network's sizes
+    until a run asks for others (``resize_tensor_input``). AxisError says why an axis can't be of any size.
     """
-    made = legalized(dag)
-    for name in made.graph.parameters | made.graph.buffers:
-        if name not in made.weights:
-            raise InputError(f"{shown(dag.name)}: the weights have no {shown(name)}, which the graph needs")
-    part, signature = written(made)
+    with_weights(dag)
+    usual = sizes_of(dag, [dynamic] if isinstance(dynamic, str) else dynamic)
+    part, signature = _at_points(dag, usual) if usual else written(legalized(dag))
     name = dag.name or "network"
     if path is None:
-        return serialized(part, signature, name)
-    write(part, signature, Path(path), name)
+        return serialized([part], signature, name)
+    write([part], signature, Path(path), name)
     return None
+
+
+def _at_points(dag: TensorDAG, usual: Mapping[str, int]) -> tuple[Part, Signature]:
+    """The operators with open sizes: written at several sizes, which have to be the same ones."""
+    try:
+        sizes = points_of(usual)
+        made = [written(legalized(dag.resize(**cast(Any, own))), True) for own in sizes]
+        points = [point_of(own, part, s.inputs) for own, (part, s) in zip(sizes, made, strict=True)]
+        return opened(points, usual), made[0][1]
+    except AxisError as e:
+        names = ", ".join(map(shown, usual))
+        raise AxisError(f"{shown(dag.name)}: {names} can't be of any size in TFLite: {e}") from e
 
 
 def legalized(dag: TensorDAG) -> TensorDAG:
@@ -65,17 +82,14 @@ def legalized(dag: TensorDAG) -> TensorDAG:
     return legalize(fold_batch_norm(simplify(dag)), TARGET)
 
 
-def written(dag: TensorDAG) -> tuple[Part, Signature]:
-    """Operators and tensors of a network that is legal."""
+def written(dag: TensorDAG, open_: bool = False) -> tuple[Part, Signature]:
+    """Operators and tensors of a network that is legal; ``open_``: some of its sizes are going to be open."""
     graph = dag.graph
-    writer = Writer(graph, ROWS, dag.origins, dag.weights)
-    writer.write()
-    outputs: dict[str, Value] = dict(graph.outputs)
-    for name, value in graph.updates.items():
-        told = f"{name}.updated"
-        while told in outputs:
-            told += "_"
-        outputs[told] = value
+    writer = Writer(graph, ROWS, dag.origins, dag.weights, open_)
+    outputs = results_of(graph)
+    writer.write(outputs.values())
+    if writer.problems:
+        raise unsupported(dag.name, "TFLite", writer.problems, "written")
     found = writer.results(outputs)
     in_integers(writer, found.values())
     results = writer.kept(found)

@@ -13,12 +13,12 @@ import numpy as np
 
 from tdagger import library as lib
 from tdagger.errors import SourceError, UnsupportedError
+from tdagger.frameworks.choosing import chosen
 from tdagger.frameworks.tflite.state import Resource
-from tdagger.graph import Graph, replayed, topological
 from tdagger.names import shown
 from tdagger.network import Origin
 from tdagger.op import Array, Value
-from tdagger.ops.source import Input, Leaf
+from tdagger.ops.source import Leaf
 from tdagger.program.trace import is_tracing, tracing
 from tdagger.program.write import if_, while_loop
 
@@ -133,21 +133,11 @@ class Flow:
         return found
 
     def _cond(self, predicate: Value, arm: Callable[[int], Callable[[], tuple[Value, ...]]]) -> tuple[Value, ...]:
-        """Both branches as the graphs of a ``cond``; all that they take from around are its operands."""
+        """Both branches as the graphs of a ``cond``."""
         before, self.choosing = self.choosing, True
         results = [arm(which)() for which in (0, 1)]
         self.choosing = before
-        leaves = [v for v in topological([v for r in results for v in r]) if isinstance(v.op, Leaf)]
-        stands = {v: Input(f"x{i}", v.type)() for i, v in enumerate(leaves)}
-        named = {f"x{i}": stands[v] for i, v in enumerate(leaves)}
-        graphs: list[Graph] = []
-        for name, values in zip(("then", "otherwise"), results, strict=True):
-            graph = Graph({cast(Leaf, v.op).leaf: v for v in leaves if isinstance(v.op, Input)},
-                          {str(i): v for i, v in enumerate(values)}, name=name)  # fmt: skip
-            new = replayed(graph, stands)
-            graphs.append(Graph(named, {str(i): new[v] for i, v in enumerate(values)}, name=name))
-        found: Any = lib.cond(predicate, *leaves, then=graphs[0], otherwise=graphs[1])
-        return found if isinstance(found, tuple) else (found,)
+        return chosen(predicate, *results)
 
     def while_(self, frame: Frame, node: Node, origin: Origin) -> Results:
         if not is_tracing():

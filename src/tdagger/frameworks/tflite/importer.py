@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from tdagger.errors import InputError, SourceError, TDaggerError, UnsupportedError, warn
 from tdagger.frameworks.again import Again
@@ -27,12 +26,14 @@ from tdagger.frameworks.importing import Importing, Problem
 from tdagger.frameworks.onnx.known import Known, as_numbers, folded, raising
 from tdagger.frameworks.onnx.origins import class_of, joined
 from tdagger.frameworks.sizes import Bound, Declared, axis_names, bound
+from tdagger.frameworks.tflite.arguments import arguments, call_of, dtype_of, is_quantized, options
 from tdagger.frameworks.tflite.flow import Flow
 from tdagger.frameworks.tflite.left_out import FINDERS, left_out
 from tdagger.frameworks.tflite.ops import RULES, WALKED, why_not
-from tdagger.frameworks.tflite.ops.elementwise import ACTIVATIONS, activated
-from tdagger.frameworks.tflite.ops.table import WITHOUT_MEANING, Call, OpRule, Parameter, Stateful
-from tdagger.frameworks.tflite.quantized import blockwise, dequantized, on_the_fly, quantized
+from tdagger.frameworks.tflite.ops.elementwise import activated
+from tdagger.frameworks.tflite.ops.table import Call, OpRule, Parameter, Stateful
+from tdagger.frameworks.tflite.quantized import blockwise, dequantized, quantized
+from tdagger.frameworks.tflite.read import opened
 from tdagger.frameworks.tflite.schema import (
     DTYPES,
     Model,
@@ -41,8 +42,6 @@ from tdagger.frameworks.tflite.schema import (
     SignatureDef,
     Subgraph,
     Tensor,
-    choice,
-    opened,
 )
 from tdagger.frameworks.tflite.state import Resource, Variables
 from tdagger.frameworks.tflite.tensors import Tensors
@@ -75,11 +74,6 @@ _SPREADS = frozenset({"ADD", "DIV", "MAXIMUM", "MINIMUM", "MUL", "POW", "SQUARED
 #: What the rules that find written-out composites call these.
 _AS_ONNX = {"LOGISTIC": "Sigmoid", "MEAN": "ReduceMean", "MUL": "Mul", "RSQRT": "Sqrt", "SQRT": "Sqrt", "TANH": "Tanh"}
 
-#: Where an operator has its input, weight and bias: the bias's step is the product of theirs, whatever it says.
-_BIASED = {
-    **dict.fromkeys(("BATCH_MATMUL", "CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"), (0, 1, 2)),
-    **dict.fromkeys(("CONV_3D_TRANSPOSE", "TRANSPOSE_CONV"), (2, 1, 3)),
-}
 #: Operators whose quantized results have the integers that the input's scale gives, whatever the result's says.
 _SAME_SCALE = frozenset({"AVERAGE_POOL_2D", "RESIZE_BILINEAR"})
 
@@ -194,7 +188,7 @@ class Walk(Importing):
         frame = Frame(graph)
         for name in values:
             tensor = graph.tensors[declared[name]]
-            frame.values[declared[name]] = const(values[name], _dtype_of(tensor))
+            frame.values[declared[name]] = const(values[name], dtype_of(tensor))
         own = [_declared(n, graph.tensors[i]) for n, i in declared.items() if n not in values]
         types = bound(own, *_with_defaults(own, declared, graph, self.asked))
         self.at_home = all(types.types[d.name].shape == graph.tensors[declared[d.name]].shape for d in own)
@@ -277,7 +271,7 @@ class Walk(Importing):
         found = self.leaves.get(key)
         if found is not None:
             return found
-        type_ = TensorType(tensor.shape, _dtype_of(tensor))
+        type_ = TensorType(tensor.shape, dtype_of(tensor))
         dtype = type_.dtype
         learned = type_.rank > 0 and type_.size > 1 and (dtype.is_float or dtype.is_complex)
         if not learned and not (type_.size > _MANY or (dtype.is_int and dtype.bytes == 1 and type_.rank > 1)):
@@ -297,7 +291,7 @@ class Walk(Importing):
             scale, zero = self._found(frame, scales), self._found(frame, zeros) if zeros > 0 else None
             return blockwise(value, scale, zero, block, tensor.kind)
         q = tensor.quantization
-        if q is None or not _is_quantized(tensor):
+        if q is None or not is_quantized(tensor):
             return value
         return dequantized(value, q, tensor.kind)
 
@@ -364,7 +358,7 @@ class Walk(Importing):
         """A result has the element type that the file says; of another shape the file is told to lie."""
         if DTYPES.get(tensor.kind) is not result.dtype:
             raise UnsupportedError(
-                f"its result {shown(tensor.name)} is {result.dtype}, the file says {_dtype_of(tensor)}"
+                f"its result {shown(tensor.name)} is {result.dtype}, the file says {dtype_of(tensor)}"
             )
         if -1 not in tensor.signature and tensor.shape and tensor.shape != result.shape:
             self.lies.append(f"{shown(tensor.name)} is {result.type}, not {list(tensor.shape)}")
@@ -399,8 +393,8 @@ class Walk(Importing):
             return self._without_rule(frame, node, origin)
         self.kinds.add(node.op)
         call = call_of(frame.graph, node)
-        args = self._arguments(frame, node, rule, call)
-        keywords, activation = self._options(node, rule)
+        args = arguments(self, frame, node, rule, call)
+        keywords, activation = options(node, rule)
         if "node" in rule.own:
             keywords["node"] = call
         if "draw" in rule.own:
@@ -426,7 +420,7 @@ class Walk(Importing):
     def _finished(self, x: Value, rule: OpRule, call: Call, place: int, activation: str) -> Value:
         """A result with its activation, as the integers of its tensor if that is quantized."""
         tensor = call.outputs[place] if place < len(call.outputs) else None
-        q = tensor.quantization if tensor is not None and _is_quantized(tensor) else None
+        q = tensor.quantization if tensor is not None and is_quantized(tensor) else None
         dtype = call.dtypes[place] if tensor is not None else x.dtype
         if tensor is None or q is None:
             return activated(x, activation)
@@ -441,104 +435,6 @@ class Walk(Importing):
         same = call.node.op in _SAME_SCALE and given is not None
         return quantized(x, cast(Quantization, given) if same else q, tensor, dtype)
 
-    def _options(self, node: Node, rule: OpRule) -> tuple[dict[str, Any], str]:
-        """The options that a rule takes, and the activation that is fused."""
-        keywords: dict[str, Any] = {}
-        activation = "NONE"
-        for name, value in node.options.items():
-            if name in rule.options:
-                if value is not None:
-                    keywords[name] = value
-            elif name == "fused_activation_function":
-                activation = choice(schema.ActivationFunctionType, value)
-            elif value and name not in WITHOUT_MEANING:
-                raise UnsupportedError(f"its option {name} is {shown(value)}, which isn't known to its rule")
-        if activation not in ACTIVATIONS:
-            raise UnsupportedError(
-                f"its fused activation is {activation}, which the schema allows and every runtime leaves out without a "
-                "word: what the file means isn't certain"
-            )
-        return keywords, activation
-
-    def _arguments(self, frame: Frame, node: Node, rule: OpRule, call: Call) -> list[Any]:
-        """What a rule is called with: numbers, integers as they are, or real numbers."""
-        if len(node.inputs) > len(rule.inputs) and not rule.rest:
-            raise UnsupportedError(f"it has {len(node.inputs)} inputs, its rule takes {len(rule.inputs)}")
-        for p in rule.inputs[len(node.inputs) :]:
-            if not p.optional:
-                raise UnsupportedError(f"its input {p.name} is missing")
-        args: list[Any] = []
-        for i, index in enumerate(node.inputs):
-            p = rule.inputs[i] if i < len(rule.inputs) else None
-            if index < 0:
-                if p is not None and not (p.optional or p.skipped):
-                    raise UnsupportedError(f"its input {p.name} is missing")
-                args.append(None)
-            elif p is not None and p.number is not None:
-                args.append(self.numbers(frame, p, index))
-            else:
-                found = self.find(frame, index)
-                if not isinstance(found, Value):
-                    told = shown(frame.graph.tensors[index].name)
-                    raise SourceError(f"its input {told} is {'no tensor' if found is not None else 'made by nothing'}")
-                args.append(found)
-        if rule.raw:
-            self._same_scales(node, call, args)
-            return args
-        return self._real_arguments(frame, node, call, args)
-
-    def _same_scales(self, node: Node, call: Call, args: list[Any]) -> None:
-        """What is laid side by side has one scale."""
-        if node.op not in ("CONCATENATION", "PACK"):
-            return
-        found = [t.quantization for t in (*call.inputs, *call.outputs) if t is not None and _is_quantized(t)]
-        first = found[0] if found else None
-        for q in found[1:]:
-            assert q is not None
-            assert first is not None
-            if q.scale[0] != first.scale[0] or q.zero_point[0] != first.zero_point[0]:
-                raise UnsupportedError(
-                    f"it joins integers of different scales ({first.scale[0]:.6g} and {q.scale[0]:.6g}), which "
-                    "runtimes refuse"
-                )
-
-    def _real_arguments(self, frame: Frame, node: Node, call: Call, args: list[Any]) -> list[Any]:
-        places = _BIASED.get(node.op)
-        real = list(args)
-        for i, (arg, tensor) in enumerate(zip(args, call.inputs, strict=True)):
-            if isinstance(arg, Value) and tensor is not None:
-                real[i] = self.real(frame, arg, tensor)
-        if places is None or len(args) <= places[1]:
-            return real
-        x, w = (call.inputs[p] for p in places[:2])
-        if x is None or w is None or not _is_quantized(w):
-            return real
-        bias = args[places[2]] if len(args) > places[2] else None
-        if _is_quantized(x) and isinstance(bias, Value) and bias.dtype.is_int:
-            assert x.quantization is not None
-            assert w.quantization is not None
-            step = (x.quantization.scale * w.quantization.scale).astype(np.float32)
-            real[places[2]] = dequantized(bias, Quantization(step, np.zeros(step.size, np.int64), 0))
-        elif not _is_quantized(x) and real[places[0]].dtype.is_float:
-            several = w.quantization is not None and w.quantization.scale.size > 1
-            real[places[0]] = self._hybrid(node, real[places[0]], real[places[1]], several)
-        return real
-
-    def _hybrid(self, node: Node, x: Value, weight: Value, several: bool) -> Value:
-        """A float input beside quantized weights is rounded to 8 bits: by rows of a product, else by the batch.
-
-        A convolution with scales for its channels does that with a zero point.
-        """
-        asymmetric = bool(node.options.get("asymmetric_quantize_inputs"))
-        if node.op == "FULLY_CONNECTED":
-            if x.rank and x.shape[-1] == weight.shape[1]:
-                return on_the_fly(x, (x.rank - 1,), asymmetric)
-            told = f"{x.type} isn't rows of {weight.shape[1]} entries"
-            raise UnsupportedError(f"{told}, each of which is rounded by itself where weights are quantized")
-        if node.op == "BATCH_MATMUL":
-            return on_the_fly(x, (x.rank - (2 if node.options.get("adj_x") else 1),), asymmetric)
-        return on_the_fly(x, tuple(range(1, x.rank)), several)
-
     def _without_rule(self, frame: Frame, node: Node, origin: Origin) -> Sequence[Value]:
         """An operator without a rule as an external one, if that is asked for."""
         if not self.external:
@@ -551,7 +447,7 @@ class Walk(Importing):
                 raise UnsupportedError(f"{why_not(node.op)}, and no external op holds a resource")
             places.append(None if found is None else Slot(len(tensors)))
             tensors += [] if found is None else [found]
-        results = [TensorType(t.shape, _dtype_of(t)) for t in (frame.graph.tensors[i] for i in node.outputs)]
+        results = [TensorType(t.shape, dtype_of(t)) for t in (frame.graph.tensors[i] for i in node.outputs)]
         keywords = {**node.options, **({"custom_options": node.custom.hex()} if node.custom else {})}
         target = node.op.removeprefix("custom:")
         return self.stand_in("tflite", target, tuple(places), tuple(keywords.items()), results, tensors, origin)
@@ -582,29 +478,6 @@ class InSubgraph(UnsupportedError):
     """A node whose subgraph has operators that can't be imported, which are noted already."""
 
 
-def call_of(graph: Subgraph, node: Node) -> Call:
-    """A node as its rule is told of it."""
-    inputs = [graph.tensors[i] if i >= 0 else None for i in node.inputs]
-    outputs = [graph.tensors[i] for i in node.outputs]
-    return Call(node, inputs, outputs, [_dtype_of(t) for t in outputs])
-
-
-def _is_quantized(tensor: Tensor) -> bool:
-    """Whether a tensor is integers that stand for real numbers: those of 16 bits and less with a scale."""
-    dtype = DTYPES.get(tensor.kind)
-    if dtype is None or not dtype.is_int or dtype.bytes > 2:
-        return False
-    return tensor.blocks is not None or tensor.quantization is not None
-
-
-def _dtype_of(tensor: Tensor) -> Any:
-    found = DTYPES.get(tensor.kind)
-    if found is None:
-        told = choice(schema.TensorType, tensor.kind)
-        raise UnsupportedError(f"{shown(tensor.name)} is a tensor of {told}: there is no such element type here")
-    return found
-
-
 def _place(frame: Frame, node: Node) -> str:
     """Where a node stands: its subgraph, and what it makes."""
     made = shown(frame.graph.tensors[node.outputs[0]].name) if node.outputs else node.op
@@ -625,7 +498,7 @@ def signature_of(model: Model, key: str | None) -> SignatureDef:
 def _declared(name: str, tensor: Tensor) -> Declared:
     """What the file says of an input: names for the sizes that it leaves open."""
     dims = tuple([n if n >= 0 else f"{name}.{i}" for i, n in enumerate(tensor.signature)])
-    return Declared(name, _dtype_of(tensor), dims)
+    return Declared(name, dtype_of(tensor), dims)
 
 
 def _with_defaults(

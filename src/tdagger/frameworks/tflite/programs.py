@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from tdagger.frameworks.tflite.importer import Asked, Walk
-from tdagger.frameworks.tflite.schema import opened
+from tdagger.frameworks.tflite.read import opened
 from tdagger.graph import bulk
 from tdagger.network import plain_signature
 from tdagger.op import Value

@@ -13,7 +13,8 @@ from tdagger.errors import SourceError
 from tdagger.frameworks.file import ModelSource, first_line, input_types, shapes_of
 from tdagger.frameworks.tflite.importer import Asked, imported, signature_of
 from tdagger.frameworks.tflite.programs import from_tflite
-from tdagger.frameworks.tflite.schema import Model, opened
+from tdagger.frameworks.tflite.read import opened
+from tdagger.frameworks.tflite.schema import Model
 from tdagger.names import shown
 from tdagger.op import Array
 from tdagger.program.program import Program

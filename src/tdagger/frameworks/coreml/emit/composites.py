@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tdagger.frameworks.coreml.emit.core import reshape, two, with_shape
-from tdagger.frameworks.coreml.emit.writer import Writer, unbroadcast
+from tdagger.frameworks.coreml.emit.writer import Writer
+from tdagger.frameworks.writing import unbroadcast
 from tdagger.graph import result_types
 from tdagger.op import Value
 from tdagger.ops.structure import slice_axis

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tdagger.errors import UnsupportedError
-from tdagger.frameworks.coreml.emit.writer import Row, Writer, reshaped
-from tdagger.frameworks.writing import inserted
+from tdagger.frameworks.coreml.emit.writer import Row, Writer
+from tdagger.frameworks.writing import inserted, reshaped
 from tdagger.op import Value
 from tdagger.ops.indexing import Gather
 from tdagger.ops.structure import Permute, permute

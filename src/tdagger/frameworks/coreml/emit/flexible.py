@@ -15,6 +15,7 @@ import numpy as np
 
 from tdagger.errors import AxisError
 from tdagger.frameworks.coreml.emit.writer import Op, Tensor
+from tdagger.frameworks.opening import Number, number_of
 from tdagger.names import shown
 from tdagger.op import Array
 from tdagger.types import DType, TensorType
@@ -33,21 +34,6 @@ class Point(NamedTuple):
     constants: Mapping[str, Tensor | str]
     inputs: Mapping[str, TensorType]
     outputs: Mapping[str, TensorType]
-
-
-class Number(NamedTuple):
-    """``factor`` times sizes of axes, and ``more``."""
-
-    factor: int
-    axes: tuple[str, ...]
-    more: int
-
-    def at(self, sizes: Mapping[str, int]) -> int:
-        """Its value at some sizes."""
-        out = self.factor
-        for a in self.axes:
-            out *= sizes[a]
-        return out + self.more
 
 
 class Open(NamedTuple):
@@ -155,32 +141,7 @@ class _Opening:
         return self._vector(numbers)
 
     def _number(self, values: Sequence[int], what: str) -> Number | int:
-        """What a number is of the axes' sizes."""
-        if len(set(values)) == 1:
-            return int(values[0])
-        points = [p.sizes for p in self.points]
-        axes: list[str] = []
-        for a in points[0]:
-            for size, n in zip(points, values, strict=True):
-                others = all(size[b] == points[0][b] for b in points[0] if b != a)
-                if others and size[a] != points[0][a] and n != values[0]:
-                    axes.append(a)
-                    break
-        for power in (1, 2):
-            factor = Number(1, tuple(axes) * power, 0).at(points[0])
-            if values[0] % factor == 0:
-                found = Number(values[0] // factor, tuple(axes) * power, 0)
-                if [found.at(s) for s in points] == list(values):
-                    return found
-        if len(axes) == 1:
-            a = axes[0]
-            other = next(i for i, s in enumerate(points) if s[a] != points[0][a])
-            step, rest = divmod(values[other] - values[0], points[other][a] - points[0][a])
-            found = Number(step, (a,), values[0] - step * points[0][a])
-            if not rest and [found.at(s) for s in points] == list(values):
-                return found
-        shown_ = ", ".join(map(str, values))
-        raise AxisError(f"{what} is {shown_} at the sizes {[dict(s) for s in points]}, which no program can say")
+        return number_of(values, [p.sizes for p in self.points], what)
 
     def _const(self, array: Array) -> str:
         key = ("const", array.dtype.str, array.shape, array.tobytes())

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tdagger.errors import AttributeValueError, TypeMismatchError
-from tdagger.frameworks.coreml.emit.writer import is_reshape
+from tdagger.frameworks.writing import is_reshape
 from tdagger.graph import Graph, bulk, is_one
 from tdagger.op import Array, Op, Value
 from tdagger.ops.elementwise import Cast, cast

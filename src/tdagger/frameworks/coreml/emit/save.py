@@ -16,7 +16,7 @@ import numpy as np
 
 from tdagger.errors import SourceError
 from tdagger.frameworks.coreml import proto
-from tdagger.frameworks.coreml.emit.writer import Op, Tensor
+from tdagger.frameworks.coreml.emit.writer import Op, Tensor, reads
 from tdagger.frameworks.coreml.types import BLOBS, NUMBERS, STRING
 from tdagger.names import shown
 from tdagger.op import Array
@@ -117,6 +117,13 @@ def add_op(block: Any, op: Op, shapes: Shapes) -> None:
     for key, given in op.inputs:
         for name in given if isinstance(given, tuple) else (given,):
             made.inputs[key].arguments.add().name = name
+    for inside in op.blocks:
+        inner = made.blocks.add()
+        for name, type_ in inside.inputs:
+            set_type(inner.inputs.add(name=name).type, type_)
+        for one in inside.ops:
+            add_op(inner, one, shapes)
+        inner.outputs.extend(inside.outputs)
     for name, type_ in zip(op.outputs, op.types, strict=True):
         set_type(made.outputs.add(name=name).type, type_, shapes.get(name))
     set_text(made.attributes["name"], op.name)
@@ -134,9 +141,8 @@ def fill(
             add_const(block, name, constants[name], weights)
 
     for op in ops:
-        for _, given in op.inputs:
-            for name in given if isinstance(given, tuple) else (given,):
-                need(name)
+        for name in reads(op):
+            need(name)
         add_op(block, op, shapes)
 
 

@@ -1,8 +1,7 @@
 """Writing a graph as MIL ops: an op's row (:mod:`core`, :mod:`composites`) makes the ops of a value.
 
-Values are written in the graph's order, and each op once: the same op on the same arguments is the same one. What no
-input is behind is worked out and is one constant, when something asks for it. Repeats whose users broadcast by
-themselves, and chains of reshapes, are never written one by one.
+Values are written in the graph's order (:class:`~tdagger.frameworks.writing.Walk`), and each op once: the same op on
+the same arguments is the same one. What no input is behind is worked out and is one constant.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tdagger.errors import AttributeValueError, TypeMismatchError, UnsupportedError
+from tdagger.frameworks.writing import Walk, reshaped, unbroadcast
 from tdagger.graph import Graph, result_types
 from tdagger.network import Origin
 from tdagger.op import Array, Value
 from tdagger.ops.elementwise import Cast
 from tdagger.ops.source import Buffer, Const, Input, Parameter
-from tdagger.ops.structure import Group, Item, Repeat, Ungroup
-from tdagger.transform.legal.legalize import Problem, is_static
-from tdagger.transform.legal.target import label
+from tdagger.ops.structure import Item, Repeat
+from tdagger.transform.legal.legalize import is_static
 from tdagger.types import DType, TensorType, broadcast_shapes
 
 #: A row makes the ops of a value. It gives the name of the result (or a tuple of them), or another value that stands
@@ -34,6 +33,14 @@ _SMALL = 64
 _KEPT = 1 << 22
 
 
+class Inside(NamedTuple):
+    """A block inside an op, which sees what is around it: its own inputs with types, its ops, and what it gives."""
+
+    inputs: tuple[tuple[str, TensorType], ...]
+    ops: tuple[Op, ...]
+    outputs: tuple[str, ...]
+
+
 class Op(NamedTuple):
     """An op as it is going to be written; an input is a name, or several."""
 
@@ -42,6 +49,7 @@ class Op(NamedTuple):
     outputs: tuple[str, ...]
     types: tuple[TensorType, ...]
     name: str
+    blocks: tuple[Inside, ...] = ()
 
 
 class Tensor(NamedTuple):
@@ -51,45 +59,9 @@ class Tensor(NamedTuple):
     load: Callable[[], Array]
 
 
-def is_reshape(value: Value) -> bool:
-    """Whether a value has the entries of its argument in the same order, and other axes."""
-    return isinstance(value.op, Group | Ungroup) or value.op.name == "reshape"
-
-
-def reshaped(value: Value) -> Value:
-    """What a chain of reshapes starts from."""
-    while is_reshape(value) or value.op.name in SAME:
-        value = value.args[0]
-    return value
-
-
-def unbroadcast(value: Value) -> Value:
-    """The value that broadcasts to ``value``: its repeats and leading axes of size 1 left out."""
-    while isinstance(value.op, Repeat) or _adds_leading(value):
-        value = value.args[0]
-    return value
-
-
 def _is_spread(value: Value) -> bool:
     """Whether a constant is one repeated, which takes less room as that."""
     return isinstance(reshaped(value).op, Repeat) and value.type.bytes > _SMALL
-
-
-def _adds_leading(value: Value) -> bool:
-    if not is_reshape(value):
-        return False
-    shape, old = value.type.shape, value.args[0].type.shape
-    extra = len(shape) - len(old)
-    return extra >= 0 and shape[:extra] == (1,) * extra and shape[extra:] == old
-
-
-#: Composites that give back their first argument.
-SAME = frozenset({"stop_gradient", "dropout"})
-
-
-def is_lazy(value: Value) -> bool:
-    """Whether a value is written only where something asks for it."""
-    return isinstance(value.op, Repeat | Item) or is_reshape(value) or value.op.name in SAME
 
 
 class Names:
@@ -114,7 +86,7 @@ class Names:
         return own
 
 
-class Writer:
+class Writer(Walk):
     """Writes the ops of one graph. Rows call :meth:`ref`, :meth:`operands` and :meth:`op`."""
 
     def __init__(
@@ -126,35 +98,22 @@ class Writer:
         held: Mapping[str, str],
         opset: int,
     ) -> None:
-        self.graph = graph
-        self.origins = origins
-        self.weights = weights
+        super().__init__(graph, origins, weights)
         self.opset = opset
         self.held = {DType.of(a): DType.of(b) for a, b in held.items()}
         self.ops: list[Op] = []
         self.constants: dict[str, Tensor | str] = {}
-        self.problems: list[Problem] = []
         self.names = Names()
-        #: Values to the names of their results, a tuple for those with several.
-        self.found: dict[Value, Any] = {}
-        self.static: set[Value] = set()
         self.arrays: dict[Value, Array] = {}
         self._row_of = row_of
         self._made: dict[Any, Any] = {}
         self._numbers: dict[Any, str] = {}
-        self._origin: Origin | None = None
         self.changing = set(graph.updates)
         for value in graph.values:
             if is_static(value, self.static, self.changing):
                 self.static.add(value)
 
     # What rows call.
-
-    def ref(self, value: Value) -> Any:
-        """The name of a value's result; the names of all results of an op that has several."""
-        if value not in self.found:
-            self._write(value)
-        return self.found[value]
 
     def operands(self, values: Sequence[Value]) -> list[str]:
         """Names of values of one shape that broadcast to that shape."""
@@ -186,6 +145,21 @@ class Writer:
         self.ops.append(Op(op, kept, outputs, each, outputs[0]))
         made = self._made[key] = outputs[0] if isinstance(types, TensorType) else outputs
         return made
+
+    def with_blocks(self, op: str, types: Sequence[TensorType], blocks: Sequence[Inside], **inputs: Any) -> Any:
+        """An op that has blocks; the names of its results."""
+        name = self._op_name(op)
+        outputs = tuple([self.names.new(name if i == 0 else f"{name}_{i}") for i in range(len(types))])
+        self.ops.append(Op(op, tuple(sorted(inputs.items())), outputs, tuple(types), outputs[0], tuple(blocks)))
+        return outputs
+
+    def within(self, graph: Graph, found: Mapping[Value, str]) -> Writer:
+        """A writer of another graph of the program, whose inputs have names; constants and names are those of all."""
+        inner = Writer(graph, self._row_of, self.origins, self.weights, {}, self.opset)
+        inner.held, inner.names, inner.problems = self.held, self.names, self.problems
+        inner.constants, inner._numbers = self.constants, self._numbers
+        inner.found.update(found)
+        return inner
 
     def const(self, array: Any, dtype: DType | str | None = None, name: str = "const") -> str:
         """The name of a constant."""
@@ -237,50 +211,13 @@ class Writer:
 
     # The walk.
 
-    def write(self, roots: Iterable[Value]) -> None:
-        """Write everything that is needed for some values."""
-        for value in self.graph.values:
-            if value not in self.found and value not in self.static and not is_lazy(value):
-                self._visit(value)
-        for root in roots:
-            self.ref(root)
-
-    def _write(self, value: Value) -> None:
-        """Write a value, and before it what it needs that isn't written yet."""
-        stack = [value]
-        while stack:
-            v = stack[-1]
-            if v in self.found:
-                stack.pop()
-                continue
-            missing = [] if v in self.static else [a for a in v.args if a not in self.found and a not in self.static]
-            if missing:
-                stack += reversed(missing)
-                continue
-            stack.pop()
-            self._visit(v)
-
-    def _visit(self, value: Value) -> None:
-        before = self._origin
-        self._origin = self.origins.get(value, before)
-        try:
-            self.found[value] = self._result(value)
-        except UnsupportedError as e:
-            self.problems.append(Problem(label(value), str(e), self._origin))
-            count = len(value.type) if isinstance(value.type, tuple) else 0
-            self.found[value] = ("?",) * count if count else "?"
-        self._origin = before
-
     def _result(self, value: Value) -> Any:
         op = value.op
         if isinstance(op, Item):
             return self.ref(value.args[0])[op.index]
         if value in self.static and not isinstance(value.type, tuple) and not _is_spread(value):
             return self._constant(value)
-        out: Any = self._row_of(value)(self, value)
-        if isinstance(out, Value):
-            return self.ref(out)
-        return tuple([self.ref(v) if isinstance(v, Value) else v for v in out]) if isinstance(out, tuple) else out
+        return self._row_of(value)(self, value)
 
     def _constant(self, value: Value) -> str:
         op = value.op
@@ -341,9 +278,13 @@ def _each(found: Any, count: int) -> Any:
 
 
 def reads(op: Op) -> Iterable[str]:
-    """The names that an op takes."""
+    """The names that an op takes, those that blocks inside it read among them."""
     for _, name in op.inputs:
         if isinstance(name, tuple):
             yield from name
         else:
             yield name
+    for block in op.blocks:
+        yield from block.outputs
+        for inner in block.ops:
+            yield from reads(inner)

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from tdagger.errors import InputError, SourceError, TDaggerError, UnsupportedError, warn
+from tdagger.frameworks.coreml.asked import known_inputs
 from tdagger.frameworks.coreml.inputs import described
-from tdagger.frameworks.coreml.layers import recurrent, rules
+from tdagger.frameworks.coreml.layers import recurrent, rules, structure
 from tdagger.frameworks.coreml.layers.table import LAYERS, REASONS
 from tdagger.frameworks.coreml.read import Model
 from tdagger.frameworks.coreml.types import KINDS, unpacked
@@ -35,7 +36,7 @@ _ARRAYS = {65568: "f32", 131104: "i32", 65600: "f64", 65552: "f16"}
 
 
 #: Every layer's rule; the modules of rules fill the table when they are imported.
-_RULES = LAYERS if (rules, recurrent) else {}
+_RULES = LAYERS if (rules, structure, recurrent) else {}
 
 
 class Layers(Importing):
@@ -55,10 +56,11 @@ class Layers(Importing):
 
     def network(self) -> TensorDAG:
         """The network."""
-        given = {f.name: self._input(f) for f in self.model.spec.description.input}
-        odd = [n for n in self.asked.inputs or () if n not in given]
+        own = {f.name: self._input(f) for f in self.model.spec.description.input}
+        given = {n: v for n, v in own.items() if isinstance(v.op, Input)}
+        odd = [n for n in (*(self.asked.inputs or ()), *(self.asked.values or ())) if n not in own]
         if odd:
-            raise InputError(f"inputs: there is no input {', '.join(map(shown, odd))}; there are {', '.join(given)}")
+            raise InputError(f"inputs: there is no input {', '.join(map(shown, odd))}; there are {', '.join(own)}")
         for number, item in enumerate(self.net.layers):
             self._layer(number, item)
         outputs = self._outputs()
@@ -85,7 +87,10 @@ class Layers(Importing):
         found: tuple[int, ...] = tuple(shape or ()) if asked is None else tuple(asked)
         if any(not 0 <= n <= 2**31 for n in found):
             raise SourceError(f"input {shown(feature.name)}: there is no shape {list(found)}")
-        value = Input(feature.name, TensorType(found, DType.of("f32" if dtype == "f64" else dtype)))()
+        type_ = TensorType(found, DType.of("f32" if dtype == "f64" else dtype))
+        known = {n: a for n, a in (self.asked.values or {}).items() if n == feature.name}
+        value = known_inputs(self.asked._replace(values=known), {feature.name: type_}).get(feature.name)
+        value = Input(feature.name, type_)() if value is None else value
         self.blobs[feature.name] = self._prepared(feature.name, self._inside(value, which == "imageType"))
         return value
 

@@ -7,9 +7,11 @@ layer of a rule shares with an op of MIL is called by :func:`mil`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+from tdagger import library as lib
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.coreml.ops import RULES
 from tdagger.op import Value
@@ -75,3 +77,20 @@ def whole(x: Value) -> Value:
 def truth(x: Value) -> Value:
     """A value as a bool."""
     return x if x.dtype.name == "bool" else e.not_equal(x, 0 if x.dtype.is_int else 0.0)
+
+
+def images(x: Value, rank: int = 4) -> tuple[Value, tuple[int, ...]]:
+    """``[.. c h w]`` with one axis before the channels, and what was there."""
+    lead = x.shape[: x.rank - rank + 1]
+    return lib.reshape(x, shape=(math.prod(lead), *x.shape[x.rank - rank + 1 :])), lead
+
+
+def and_back(x: Value, lead: tuple[int, ...]) -> Value:
+    """With the axes that were there before the channels."""
+    return lib.reshape(x, shape=(*lead, *x.shape[1:]))
+
+
+def edges(amounts: Any) -> list[int]:
+    """How much is added or cut at the top, bottom, left and right."""
+    sides = [(int(a.startEdgeSize), int(a.endEdgeSize)) for a in amounts.borderAmounts]
+    return [n for side in (sides or [(0, 0), (0, 0)]) for n in side]

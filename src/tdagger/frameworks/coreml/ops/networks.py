@@ -17,16 +17,25 @@ Pairs = tuple[tuple[int, int], ...]
 # --- products ----------------------------------------------------------------------------------------------
 
 
+def _alike(*values: Value | None) -> list[Any]:
+    """Values in one element type: floats before whole numbers, the wider before the narrower."""
+    given = [v.dtype for v in values if v is not None]
+    to = max(given, key=lambda d: (d.is_float, d.bytes))
+    return [v if v is None or v.dtype is to else e.cast(v, to) for v in values]
+
+
 @rule("linear")
-def _linear(x: Value, weight: Value, bias: Value | None = None) -> Value:
-    return lib.linear(x, weight, bias)
+def _linear(x: Value, weight: Value, bias: Value | None = None, *, dtypes: Any) -> Value:
+    """Of several element types (iOS17) the result has the declared one, as that of ``matmul`` has."""
+    return e.cast(lib.linear(*_alike(x, weight, bias)), dtypes[0])
 
 
 @rule("matmul")
-def _matmul(x: Value, y: Value, transpose_x: Bool = False, transpose_y: Bool = False) -> Value:
-    a = transpose(x, -2, -1) if transpose_x and x.rank > 1 else x
-    b = transpose(y, -2, -1) if transpose_y and y.rank > 1 else y
-    return lib.matmul(a, b)
+def _matmul(x: Value, y: Value, transpose_x: Bool = False, transpose_y: Bool = False, *, dtypes: Any = ()) -> Value:
+    a, b = _alike(x, y)
+    a = transpose(a, -2, -1) if transpose_x and a.rank > 1 else a
+    b = transpose(b, -2, -1) if transpose_y and b.rank > 1 else b
+    return e.cast(lib.matmul(a, b), dtypes[0] if dtypes else a.dtype)
 
 
 @rule("einsum")

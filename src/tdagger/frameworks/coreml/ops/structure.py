@@ -92,11 +92,59 @@ def _cut(x: Value, axis: int, start: int, stop: int, stride: int) -> Value:
     return s.slice_axis(x, axis, start, None if stop < 0 else max(stop, start) if stride > 0 else stop, stride)
 
 
+def _place(bound: Value, axis: int, n: int) -> Value:
+    """A bound of an axis that depends on data: counted from the end where it is below 0."""
+    at = e.cast(s.select(bound, 0, axis), "i64")
+    return e.where(at < 0, at + n, at)
+
+
+def _apart(begin: Value, end: Value, axis: int) -> int | None:
+    """By how much two bounds that depend on data differ, where that is known: ``begin + 1`` and ``begin``."""
+    (one, less), (other, more) = _term(begin, axis), _term(end, axis)
+    return more - less if one is other else None
+
+
+def _term(value: Value, place: int) -> tuple[Value, int]:
+    """An entry of a vector as a value, an entry of a vector or a number of rank 0, and a number more."""
+    more = 0
+    while True:
+        op = value.op
+        if isinstance(op, s.Concat):
+            for part in value.args:
+                if place < part.type.size:
+                    value = part
+                    break
+                place -= part.type.size
+        elif op.name == "binary" and op.attributes["kind"] in ("add", "sub"):
+            known = [array_of_constant(a) for a in value.args]
+            which = 0 if known[0] is None else 1
+            number = known[1 - which]
+            if number is None or (which == 1 and op.attributes["kind"] == "sub"):
+                return _entry(value, place), more
+            by = int(np.broadcast_to(number, value.shape).reshape(-1)[place])
+            more += by if op.attributes["kind"] == "add" else -by
+            value = value.args[which]
+        elif value.type.size == 1 and (op.name in ("reshape", "group", "ungroup", "repeat")):
+            if value.args[0].type.size != 1:
+                return value, more
+            value, place = value.args[0], 0
+        else:
+            known_ = array_of_constant(value)
+            if known_ is not None:
+                return const(0, "i32"), more + int(np.asarray(known_).reshape(-1)[place])
+            return _entry(value, place), more
+
+
+def _entry(value: Value, place: int) -> Value:
+    return value if value.type.size == 1 else s.select(value, 0, place)
+
+
 @rule("slice_by_index")
 def _slice_by_index(
     x: Value, begin: Value, end: Value, stride: Ints | None = None, begin_mask: Bools | None = None,
     end_mask: Bools | None = None, squeeze_mask: Bools | None = None,
 ) -> Value:  # fmt: skip
+    """A begin that depends on data needs an end that is so many entries behind it."""
     none = (False,) * x.rank
     before, after, lost = begin_mask or none, end_mask or none, squeeze_mask or none
     starts, ends = array_of_constant(begin), array_of_constant(end)
@@ -106,19 +154,37 @@ def _slice_by_index(
         n = x.shape[axis]
         if lost[axis]:
             if starts is None:
-                place = s.select(begin, 0, axis)
-                out = gather(out, s.unsqueeze(e.where(place < 0, place + n, place), (0,)), axis)
+                out = gather(out, s.unsqueeze(_place(begin, axis, n), (0,)), axis)
             else:
                 at = int(starts[axis])
                 out = s.slice_axis(out, axis, at % n if -n <= at < n else at, at % n + 1 if -n <= at < n else at)
             continue
-        if (starts is None and not before[axis]) or (ends is None and not after[axis]):
-            raise unsupported("its begin or end depends on data, and how many entries it takes with them")
-        first = 0 if starts is None else int(starts[axis])
-        last = 0 if ends is None else int(ends[axis])
+        first, last = _known(starts, begin, axis, before[axis]), _known(ends, end, axis, after[axis])
+        if first is None or last is None:
+            count = None if before[axis] or after[axis] else _apart(begin, end, axis)
+            if count is None:
+                raise unsupported(
+                    "its begin or end depends on data, and how many entries it takes with them: values= makes an "
+                    "input that says so a constant"
+                )
+            many = len(range(0, count, steps[axis]))
+            at = s.unsqueeze(_place(begin, axis, n), (0,))
+            out = gather(out, at + iota(many) * steps[axis] if many else iota(0), axis)
+            continue
         out = _cut(out, axis, *bounds(n, first, last, steps[axis], before[axis], after[axis]), steps[axis])
     squeezed = [i for i, gone in enumerate(lost) if gone]
     return s.squeeze(out, squeezed) if squeezed else out
+
+
+def _known(numbers: Any, bounds_: Value, axis: int, masked: bool) -> int | None:
+    """One of some bounds, None if it depends on data."""
+    if masked:
+        return 0
+    if numbers is not None:
+        return int(numbers[axis])
+    value, more = _term(bounds_, axis)
+    array = array_of_constant(value)
+    return None if array is None else int(array.reshape(())) + more
 
 
 @rule("slice_by_size")
@@ -132,30 +198,43 @@ def _slice_by_size(x: Value, begin: Value, size: Ints) -> Value:
             at = int(starts[axis]) + (n if starts[axis] < 0 else 0)
             out = _cut(out, axis, at, n if count == -1 else at + count, 1)
         elif count not in (-1, n):
-            out = gather(out, e.cast(s.select(begin, 0, axis), "i64") + iota(count), axis)
+            out = gather(out, _place(begin, axis, n) + iota(count), axis)
         elif count == -1:
-            raise unsupported("its begin depends on data, and how many entries are left with it")
+            raise unsupported(
+                "its begin depends on data, and how many entries are left with it: values= makes an input that says so "
+                "a constant"
+            )
     return out
 
 
 @rule("slice_update")
 def _slice_update(
-    x: Value, update: Value, begin: Ints, end: Ints, stride: Ints | None = None, begin_mask: Bools | None = None,
+    x: Value, update: Value, begin: Value, end: Value, stride: Ints | None = None, begin_mask: Bools | None = None,
     end_mask: Bools | None = None, squeeze_mask: Bools | None = None,
 ) -> Value:  # fmt: skip
-    """``x`` with an update in the place of a slice: it is padded to the size of x."""
+    """``x`` with an update in the place of a slice.
+
+    The update is padded to the size of x. Where its begin depends on data its entries are picked by their places; it is
+    as large as the slice then.
+    """
     none = (False,) * x.rank
     before, after, lost = begin_mask or none, end_mask or none, squeeze_mask or none
+    starts, ends = array_of_constant(begin), array_of_constant(end)
     steps = stride or (1,) * x.rank
     new = s.unsqueeze(update, [i for i, gone in enumerate(lost) if gone]) if any(lost) else update
-    widths: list[tuple[int, int, int]] = []
+    widths = [(0, 0, 0)] * x.rank
     turned: list[int] = []
+    moving: list[int] = []
     for axis, n in enumerate(x.shape):
+        first, last = _known(starts, begin, axis, before[axis]), _known(ends, end, axis, after[axis])
+        if first is None or (last is None and not lost[axis]):
+            moving.append(axis)
+            continue
         if lost[axis]:
-            start, stop, step = begin[axis] % n, begin[axis] % n + 1, 1
+            start, stop, step = first % n, first % n + 1, 1
         else:
             step = steps[axis]
-            start, stop = bounds(n, begin[axis], end[axis], step, before[axis], after[axis])
+            start, stop = bounds(n, first, last or 0, step, before[axis], after[axis])
         places = range(start, stop, step)
         if len(places) != new.shape[axis]:
             raise unsupported(f"its update {update.type} isn't as large as the slice, {len(places)} of axis {axis}")
@@ -164,10 +243,23 @@ def _slice_update(
         if step < 0:
             turned.append(axis)
             places = places[::-1]
-        widths.append((places[0], n - 1 - places[-1], abs(step) - 1))
+        widths[axis] = (places[0], n - 1 - places[-1], abs(step) - 1)
     new = s.flip(new, turned) if turned else new
     inside = s.pad(e.full_like(e.cast(new, "bool"), True), widths, False)
-    return e.where(inside, s.pad(new, widths), x)
+    new = s.pad(new, widths)
+    for axis in moving:
+        if before[axis]:
+            raise unsupported(f"its end of axis {axis} depends on data, where its begin is left open")
+        step = 1 if lost[axis] else steps[axis]
+        behind = (iota(x.shape[axis]) - _place(begin, axis, x.shape[axis])) * (1 if step > 0 else -1)
+        count = new.shape[axis]
+        which = e.floor_divide(behind, abs(step))
+        here = e.bitwise_and(e.equal(which * abs(step), behind), e.bitwise_and(which >= 0, which < count))
+        which = e.minimum(e.maximum(which, 0), count - 1)
+        new, inside = gather(new, which, axis), gather(inside, which, axis)
+        spread = s.unsqueeze(here, [i for i in range(x.rank) if i != axis])
+        inside = e.bitwise_and(inside, s.broadcast_to(spread, inside.shape))
+    return e.where(inside, new, x)
 
 
 @rule("split")

@@ -10,8 +10,8 @@ said by its annotation: a value, values, or numbers that have to be known::
     def _concat(values: Values, axis: Int, interleave: Bool = False) -> Value: ...
 
 A rule returns a value, or a tuple of as many as the op has outputs. Three parameters are keyword-only and no inputs:
-``opset`` (15 to 18, of the function), ``types`` (what the file declares of each result) and ``draw`` (makes the seed of
-a random stream). An input that a rule doesn't have is refused by name.
+``opset`` (15 to 18, of the function), ``dtypes`` (what the file declares of each result) and ``draw`` (makes the seed
+of a random stream). An input that a rule doesn't have is refused by name.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ NUMBERS: dict[str, Callable[[Array], Any]] = {
     "Bools": lambda a: tuple([bool(n) for n in a.reshape(-1)]),
     "Numbers": lambda a: a,
 }
-_OWN = ("opset", "types", "draw")
+_OWN = ("opset", "dtypes", "draw")
 
 
 class OpRule(NamedTuple):
@@ -60,17 +60,13 @@ class OpRule(NamedTuple):
 
 RULES: dict[str, OpRule] = {}
 
-_CONTROL = "control flow isn't imported"
 _LISTS = "lists of tensors aren't imported"
 #: Ops of MIL that have no rule, and why.
 REASONS: dict[str, str] = {
-    "cond": _CONTROL,
-    "while_loop": _CONTROL,
     **dict.fromkeys(("make_list", "list_length", "list_write", "list_read", "list_gather", "list_scatter"), _LISTS),
     "non_zero": "the number of its results depends on data",
     "non_maximum_suppression": "it keeps or drops boxes one after the other by data, in a loop",
     "conv_quantized": "it is an experiment of coremltools, which no file has: quantized weights are constexpr ops",
-    "random_categorical": "its random numbers of categories aren't imported",
 }
 
 

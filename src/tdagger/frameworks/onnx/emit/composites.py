@@ -18,7 +18,8 @@ from tdagger.frameworks.onnx.emit import core, quantized
 from tdagger.frameworks.onnx.emit.core import every_axis, moved, with_shape
 from tdagger.frameworks.onnx.emit.kernels import computed_in, takes
 from tdagger.frameworks.onnx.emit.recurrent import is_network, network
-from tdagger.frameworks.onnx.emit.writer import SAME, Row, Writer, has_sizes, permuted, unbroadcast
+from tdagger.frameworks.onnx.emit.writer import Row, Writer, has_sizes
+from tdagger.frameworks.writing import SAME, permuted, unbroadcast
 from tdagger.op import Value
 from tdagger.ops.source import Parameter
 from tdagger.ops.structure import slice_axis, squeeze, unsqueeze

@@ -11,8 +11,8 @@ import numpy as np
 from tdagger.composite import Composite
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.onnx.emit.kernels import computed_in, takes
-from tdagger.frameworks.onnx.emit.writer import Row, Writer, has_sizes, number_of, permuted, reshaped, unbroadcast
-from tdagger.frameworks.writing import inserted
+from tdagger.frameworks.onnx.emit.writer import Row, Writer, has_sizes, number_of
+from tdagger.frameworks.writing import inserted, permuted, reshaped, unbroadcast
 from tdagger.op import Value
 from tdagger.ops.elementwise import Binary, Where, cast, less
 from tdagger.ops.external import External, Slot
@@ -462,8 +462,8 @@ def _parts(w: Writer, v: Value) -> str | None:
     to = computed_in("Split", x.dtype, moves=True)
     names = w.node("Split", [w.cast(w.ref(x), x.dtype, to), w.ints(sizes)], len(sizes), axis=axis)
     for name, start in zip(names, sorted(found), strict=True):
-        w.names.setdefault(found[start], w.cast(name, to, x.dtype))
-    return w.names[v]
+        w.found.setdefault(found[start], w.cast(name, to, x.dtype))
+    return w.found[v]
 
 
 def _one_cut(v: Value) -> tuple[int, int, int] | None:

@@ -23,10 +23,11 @@ from tdagger.graph import Graph, topological
 from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.ops.source import Input
+from tdagger.program.lives import Lives
 from tdagger.program.parts import Raise, Slot
 from tdagger.program.program import Program
 from tdagger.program.simplify import at_end
-from tdagger.program.structure import Choose, Fail, Run, Sequence, While, structured
+from tdagger.program.structure import Choose, Run, Sequence, While, structured
 from tdagger.types import TensorType
 
 _BOOL, _I64 = TensorType((), "bool"), TensorType((), "i64")
@@ -70,8 +71,7 @@ class _Emitter:
         self.given = given
         self.writer = Writer(Graph(given, given), row_of, program.origins, program.weights, opset)
         self.writer.taken |= {*program.outputs}
-        #: The slots that are written somewhere in a sequence.
-        self._written: dict[Sequence, set[str]] = {}
+        self.lives = Lives(program)
 
     def made(self, whole: Sequence) -> Made:
         """The nodes and tensors of the whole program."""
@@ -94,7 +94,7 @@ class _Emitter:
             refs[own] = self._cut(slot, names)
             types[own] = Input(slot, program.slots[slot].type)()
             labels[own] = self._labels(slot)
-        updates = [n for n in buffers if n in self.written(whole)]
+        updates = [n for n in buffers if n in self.lives.written(whole)]
         for slot in updates:
             own = f"{buffers[slot]}.updated"
             while own in refs or own in program.inputs:
@@ -159,12 +159,8 @@ class _Emitter:
 
     def sequence(self, steps: Sequence, names: _Names, after: set[str]) -> list[Node]:
         """The nodes of some steps, after which some slots are read; ``names`` become what slots are called then."""
-        alive: list[set[str]] = []
-        for step in reversed(steps):
-            alive.append(after)
-            after = self._before((step,), after)
         nodes: list[Node] = []
-        for step, wanted in zip(steps, reversed(alive), strict=True):
+        for step, wanted in zip(steps, self.lives.after_each(steps, after), strict=True):
             if isinstance(step, Run):
                 nodes += self._run(step.block, names, wanted)
             elif isinstance(step, Choose):
@@ -192,7 +188,7 @@ class _Emitter:
 
     def _choice(self, step: Choose, names: _Names, after: set[str]) -> list[Node]:
         """An If, or of several arms Ifs in each other."""
-        wanted = [n for n in self.program.slots if n in after and any(n in self.written(a) for a in step.arms)]
+        wanted = self.lives.changed(step, after)
         if not wanted:
             return []
         own = self.name_of(step.slot, names)
@@ -247,11 +243,11 @@ class _Emitter:
 
     def _loop(self, step: While, names: _Names, after: set[str]) -> list[Node]:
         """A Loop: what is asked first is written before it and at the end of its turns, unless there is much of it."""
-        at_test = self._at_test(step, after)
+        at_test = self.lives.at_test(step, after)
         twice = all(isinstance(s, Run) for s in step.before)
         nodes = self.sequence(step.before, names, at_test) if twice else []
-        alive = at_test if twice else self._before(step.before, at_test) | after
-        changing = self.written(step.before) | self.written(step.body)
+        alive = at_test if twice else self.lives.before(step.before, at_test) | after
+        changing = self.lives.written(step.before) | self.lives.written(step.body)
         carried = [n for n in self.program.slots if n in changing and n in alive]
         outside = self._outside()
 
@@ -268,7 +264,7 @@ class _Emitter:
             inputs.append((own[name], self.program.slots[name].type))
         inner = self._outside()
         if twice:
-            body = self.sequence(step.body, own, self._before(step.before, at_test))
+            body = self.sequence(step.body, own, self.lives.before(step.before, at_test))
             body += self.sequence(step.before, own, at_test)
             again = asked(inner, own)
         else:
@@ -281,42 +277,3 @@ class _Emitter:
         found = outside.node("Loop", ["", going, *start], max(len(carried), 1), body=graph)
         names.update(zip(carried, [found] if len(carried) < 2 else found, strict=False))
         return [*nodes, *outside.nodes]
-
-    # Which slots are read later.
-
-    def written(self, steps: Sequence) -> set[str]:
-        """The slots that some steps write."""
-        found = self._written.get(steps)
-        if found is None:
-            found = set[str]()
-            for step in steps:
-                if isinstance(step, Run):
-                    found |= {*self.program.blocks[step.block].writes}
-                elif not isinstance(step, Fail):
-                    parts = step.arms if isinstance(step, Choose) else (step.before, step.body)
-                    found |= {n for p in parts for n in self.written(p)}
-            self._written[steps] = found
-        return found
-
-    def _before(self, steps: Sequence, after: set[str]) -> set[str]:
-        """The slots that are read from before some steps on."""
-        for step in reversed(steps):
-            if isinstance(step, Run):
-                block = self.program.blocks[step.block]
-                after = (after - {*block.writes}) | {*block.reads}
-            elif isinstance(step, Choose):
-                after = {step.slot}.union(*[self._before(a, after) for a in step.arms])
-            elif isinstance(step, Fail):
-                after = set()
-            else:
-                after = self._before(step.before, self._at_test(step, after))
-        return after
-
-    def _at_test(self, step: While, after: set[str]) -> set[str]:
-        """The slots that are read from where a loop asks whether to go on."""
-        found = after | {step.slot}
-        while True:
-            new = found | self._before(step.body, self._before(step.before, found))
-            if new == found:
-                return found
-            found = new

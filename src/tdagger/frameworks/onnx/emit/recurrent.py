@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tdagger.frameworks.onnx.emit.kernels import computed_in
-from tdagger.frameworks.onnx.emit.writer import unbroadcast
+from tdagger.frameworks.writing import unbroadcast
 from tdagger.library import reshape
 from tdagger.op import Array, Value
 from tdagger.ops.structure import concat, permute, slice_axis, unsqueeze

@@ -1,8 +1,7 @@
 """Writing a graph as ONNX nodes: an op's row (:mod:`core`, :mod:`composites`) makes the nodes of a value.
 
-Values are written in the graph's order, and each node once: the same operator on the same tensors is the same node.
-Views (repeats, reshapes, items) and constants are written when something asks for them, so a repeat whose users
-broadcast by themselves never is. What turns out not to be needed is left out at the end.
+Values are written in the graph's order (:class:`~tdagger.frameworks.writing.Walk`), and each node once: the same
+operator on the same tensors is the same node. What turns out not to be needed is left out at the end.
 """
 
 from __future__ import annotations
@@ -17,15 +16,14 @@ from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError, Un
 from tdagger.frameworks.onnx.emit.kernels import computed_in
 from tdagger.frameworks.onnx.emit.sizes import Sizes
 from tdagger.frameworks.onnx.tensors import BITS, ONNX_DTYPES
-from tdagger.frameworks.writing import needed
+from tdagger.frameworks.writing import Walk, is_reshape, needed, unbroadcast
 from tdagger.graph import Graph
 from tdagger.graph import applied as replayed
 from tdagger.interpret import computed
 from tdagger.network import Origin
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Const, Input, Iota, Leaf, Parameter
-from tdagger.ops.structure import Group, Item, Permute, Repeat, Ungroup
-from tdagger.transform.legal import Problem
+from tdagger.ops.structure import Item, Repeat
 from tdagger.types import DType, Size, TensorType, broadcast_shapes, i64
 
 #: A row makes the nodes of a value. It gives the name of the tensor (or a tuple of them), or another value (or a tuple
@@ -38,8 +36,6 @@ _FOLDED = 1 << 18
 _REPEATED = 1 << 12
 #: What isn't worked out though it could be: random numbers, what isn't known, quantized weights.
 _KEPT = frozenset({"random", "external", "dequantize"})
-#: So many views may stand on one another before one of them is written.
-_VIEWS = 64
 
 
 class Node(NamedTuple):
@@ -79,43 +75,6 @@ class Branch(NamedTuple):
     inputs: tuple[tuple[str, Any], ...] = ()
 
 
-def is_reshape(value: Value) -> bool:
-    """Whether a value has the entries of its argument in the same order, and other axes."""
-    return isinstance(value.op, Group | Ungroup) or value.op.name == "reshape"
-
-
-def adds_leading_axes(value: Value) -> bool:
-    """Whether a value is its argument with axes of size 1 in front, which broadcasting adds by itself."""
-    if not is_reshape(value):
-        return False
-    shape, old = value.type.shape, value.args[0].type.shape
-    extra = len(shape) - len(old)
-    return extra >= 0 and shape[:extra] == (1,) * extra and shape[extra:] == old
-
-
-def unbroadcast(value: Value) -> Value:
-    """The value that broadcasts to ``value``: its repeats and leading axes of size 1 left out."""
-    while isinstance(value.op, Repeat) or adds_leading_axes(value):
-        value = value.args[0]
-    return value
-
-
-def reshaped(value: Value) -> Value:
-    """What a chain of reshapes starts from."""
-    while is_reshape(value) or value.op.name in SAME:
-        value = value.args[0]
-    return value
-
-
-#: Composites that give back their first argument.
-SAME = frozenset({"stop_gradient", "dropout"})
-
-
-def is_lazy(value: Value) -> bool:
-    """Whether a value is written only where something asks for it."""
-    return isinstance(value.op, Repeat | Item | Leaf | Const) or is_reshape(value) or value.op.name in SAME
-
-
 def has_sizes(thing: Any) -> bool:
     """Whether there is a size without a number in an attribute or a type."""
     if isinstance(thing, TensorType):
@@ -125,8 +84,10 @@ def has_sizes(thing: Any) -> bool:
     return thing.__class__ is Size
 
 
-class Writer:
+class Writer(Walk):
     """Writes the nodes of one graph. Rows call :meth:`ref`, :meth:`operands` and :meth:`node`."""
+
+    refuses = (UnsupportedError, AxisError)
 
     def __init__(
         self,
@@ -136,16 +97,10 @@ class Writer:
         weights: Mapping[str, Array],
         opset: int,
     ) -> None:
-        self.graph = graph
-        self.origins = origins
-        self.weights = weights
+        super().__init__(graph, origins, weights)
         self.opset = opset
-        self.users = graph.users
         self.nodes: list[Node] = []
         self.tensors: dict[str, Tensor] = {}
-        self.problems: list[Problem] = []
-        #: Values to the names of their tensors, a tuple for those with several results.
-        self.names: dict[Value, Any] = {}
         #: The data of values that depend on constants alone, as far as they are small.
         self.arrays: dict[Value, Array] = {}
         #: The tensors of values that are held in a wider element type here, in their own.
@@ -157,26 +112,16 @@ class Writer:
         self._moved: dict[Any, str] = {}
         self._leaves: dict[str, str] = {}
         self._constants: dict[Any, str] = {}
-        self._origin: Origin | None = None
-        self._views: dict[Value, int] = {}
         self._counts: dict[str, int] = {}
         kept = {*graph.updates}
         self._changing = {v for v in graph.values if isinstance(v.op, Buffer) and v.op.leaf in kept}
         #: Names that are taken: of inputs, outputs and weights, and those given since.
         self.taken: set[str] = {*graph.inputs, *graph.outputs}
         for name, value in graph.inputs.items():
-            self.names[value] = name
+            self.found[value] = name
         self.sizes = Sizes(self, graph.inputs)
 
     # What rows call.
-
-    def ref(self, value: Value) -> Any:
-        """The name of a value's tensor; the names of all results of an op that has several."""
-        found = self.names.get(value)
-        if found is None:
-            self._write(value)
-            found = self.names[value]
-        return found
 
     def operands(self, values: Sequence[Value]) -> list[str]:
         """Names of values of one shape that broadcast to that shape."""
@@ -334,7 +279,7 @@ class Writer:
         inner.taken, inner.tensors, inner._constants = self.taken, self.tensors, self._constants
         inner.domains, inner.problems, inner._origin = self.domains, self.problems, self._origin
         inner._counts, inner._moved, inner._leaves = self._counts, self._moved, self._leaves
-        inner.names = dict(names)
+        inner.found = dict(names)
         inner.sizes = self.sizes
         return inner
 
@@ -347,56 +292,19 @@ class Writer:
 
     # The walk.
 
-    def write(self, roots: Iterable[Value]) -> None:
-        """Write everything that is needed for some values."""
-        for value in self.graph.values:
-            if value not in self.names:
-                self._visit(value)
-        for root in roots:
-            self.ref(root)
-
-    def _write(self, value: Value) -> None:
-        """Write a value, and before it what it needs that isn't written yet."""
-        stack = [value]
-        while stack:
-            v = stack[-1]
-            if v in self.names:
-                stack.pop()
-                continue
-            missing = [a for a in v.args if a not in self.names and not self._stands(a)]
-            if missing:
-                stack += reversed(missing)
-                continue
-            stack.pop()
-            self._visit(v, now=v is value)
-
     def _stands(self, value: Value) -> bool:
-        """Whether nothing has to be written before a value can be asked for."""
-        return value in self.arrays or (value in self._views and is_lazy(value))
+        return value in self.arrays or super()._stands(value)
 
-    def _visit(self, value: Value, now: bool = False) -> None:
-        if not now:
-            if self._fold(value):
-                return
-            if is_lazy(value):
-                depth = 1 + max((self._views.get(a, 0) for a in value.args), default=0)
-                self._views[value] = depth
-                if depth % _VIEWS:
-                    return
-        elif value not in self.arrays and not isinstance(value.op, Leaf | Const):
-            self._fold(value)
-        before = self._origin
-        self._origin = self.origins.get(value, before)
-        try:
-            self.names[value] = self._named_result(value)
-        except (UnsupportedError, AxisError) as e:
-            self.problems.append(Problem(_label(value), str(e), self._origin))
-            count = len(value.type) if isinstance(value.type, tuple) else 0
-            self.names[value] = ("?",) * count if count else "?"
-        self._origin = before
+    def _waits(self, value: Value) -> bool:
+        return self._fold(value) or super()._waits(value)
 
-    def _named_result(self, value: Value) -> Any:
+    def _is_view(self, value: Value) -> bool:
+        return isinstance(value.op, Leaf | Const) or super()._is_view(value)
+
+    def _result(self, value: Value) -> Any:
         op = value.op
+        if value not in self.arrays and not isinstance(op, Leaf | Const):
+            self._fold(value)
         array = None if isinstance(op, Leaf) else self.array(value)
         if array is not None and not value.dtype.is_complex:
             return self.const(array)
@@ -409,10 +317,7 @@ class Writer:
         if isinstance(op, Item):
             return self.ref(value.args[0])[op.index]
         row = self._row_of(value, self.opset)
-        out: Any = self.body(value) if row is None else row(self, value)
-        if isinstance(out, Value):
-            return self.ref(out)
-        return tuple([self.ref(v) if isinstance(v, Value) else v for v in out]) if isinstance(out, tuple) else out
+        return self.body(value) if row is None else row(self, value)
 
     def leaf(self, name: str, type_: TensorType) -> str:
         """The tensor of a weight."""
@@ -481,22 +386,6 @@ def reads(node: Node) -> Iterable[str]:
             yield from value.outputs
             for inner in value.nodes:
                 yield from reads(inner)
-
-
-def permuted(value: Value) -> tuple[Value, tuple[int, ...]]:
-    """What a chain of permutes starts from, and the order of all of them."""
-    order = tuple(range(value.rank))
-    while isinstance(value.op, Permute):
-        inner = value.op.order
-        order = tuple([inner[i] for i in order])
-        value = value.args[0]
-    return value, order
-
-
-def _label(value: Value) -> str:
-    kind = value.op.attributes.get("kind")
-    name = value.op.name
-    return f"{name} {kind}" if isinstance(kind, str) and name in ("unary", "binary", "scan", "scatter") else name
 
 
 def number_of(dtype: DType) -> int:

@@ -18,10 +18,8 @@ from tdagger.frameworks.tflite.emit.writer import (
     Reduced,
     Row,
     Writer,
-    permuted,
-    reshaped,
-    unbroadcast,
 )
+from tdagger.frameworks.writing import permuted, reshaped, unbroadcast
 from tdagger.op import Value
 from tdagger.transform.legal import Accepts, types
 from tdagger.types import TensorType, i64
@@ -187,7 +185,7 @@ def _matmul(w: Writer, v: Value, f: Fields) -> int:
 
 def _turned(w: Writer, m: Value) -> tuple[int, bool]:
     """A stack of matrices, and whether they are to be transposed: a transpose of the last axes is an option."""
-    if w.is_static(m) or m in w.numbers:
+    if w.is_static(m) or m in w.found:
         return w.ref(m), False
     base, order = permuted(m)
     swapped = (*range(m.rank - 2), m.rank - 1, m.rank - 2)

@@ -12,7 +12,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as s
 
 from tdagger.frameworks.tflite.emit.save import kind_of
-from tdagger.frameworks.tflite.emit.writer import Reduced, Row, Writer, permuted, reshaped
+from tdagger.frameworks.tflite.emit.writer import Reduced, Row, Writer
+from tdagger.frameworks.writing import permuted, reshaped
 from tdagger.op import Value
 from tdagger.transform.legal import Accepts, types
 from tdagger.types import DType, TensorType, bool_, i64
@@ -130,7 +131,7 @@ def permute(w: Writer, v: Value) -> int:
 def reshape(w: Writer, v: Value) -> int:
     """A chain of reshapes as one, or as an option of the reduction that it drops axes of."""
     base = reshaped(v)
-    found = w.reduced(base) if base not in w.numbers else None
+    found = w.reduced(base) if base not in w.found else None
     if found is not None and tuple([n for i, n in enumerate(base.shape) if i not in found.axes]) == v.shape:
         return reduced(w, *found, v.type, keep=False)
     return w.reshape(w.ref(base), base.shape, v.type)

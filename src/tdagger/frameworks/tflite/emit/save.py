@@ -38,30 +38,30 @@ class Signature(NamedTuple):
     outputs: Mapping[str, int]
 
 
-def write(part: Part, signature: Signature, path: Path, name: str, largest: int = LARGEST) -> None:
-    """Write a model of one subgraph; the file appears whole or not at all."""
+def write(parts: Sequence[Part], signature: Signature, path: Path, name: str, largest: int = LARGEST) -> None:
+    """Write a model of some subgraphs, the first of which is called; the file appears whole or not at all."""
 
     def write_by_name(where: str) -> None:
         with open(where, "wb") as to:
-            _write(to, part, signature, name, largest)
+            _write(to, parts, signature, name, largest)
 
     whole(path, write_by_name)
 
 
-def serialized(part: Part, signature: Signature, name: str) -> bytes:
+def serialized(parts: Sequence[Part], signature: Signature, name: str) -> bytes:
     """The same as bytes."""
     import io
 
     to = io.BytesIO()
-    _write(to, part, signature, name, LARGEST)
+    _write(to, parts, signature, name, LARGEST)
     return to.getvalue()
 
 
-def _write(to: BinaryIO, part: Part, signature: Signature, name: str, largest: int) -> None:
-    stored = [t for t in part.tensors if t.load is not None]
+def _write(to: BinaryIO, parts: Sequence[Part], signature: Signature, name: str, largest: int) -> None:
+    stored = [*_stored(parts).values()]
     total = sum(t.type.bytes + ALIGNED for t in stored)
     inside = total < largest
-    head, marks = _Head(part, signature, name, inside).build()
+    head, marks = _Head(parts, signature, name, inside).build()
     if inside and len(head) + total >= 2**31:
         raise InputError(f"{name}: {len(head)} bytes of operators and {total} of weights are more than a file holds")
     at = len(head)
@@ -84,6 +84,20 @@ def _write(to: BinaryIO, part: Part, signature: Signature, name: str, largest: i
         to.write(before + (struct.pack("<I", len(data)) if inside else b""))
         to.write(data)
         at = start + len(data)
+
+
+def _stored(parts: Sequence[Part]) -> dict[Any, Tensor]:
+    """The constants of all subgraphs by what says that they are the same."""
+    found: dict[Any, Tensor] = {}
+    for i, part in enumerate(parts):
+        for number, tensor in enumerate(part.tensors):
+            if tensor.load is not None:
+                found.setdefault(_key(i, number, tensor), tensor)
+    return found
+
+
+def _key(part: int, number: int, tensor: Tensor) -> Any:
+    return (part, number) if tensor.key is None or tensor.steps is not None else (tensor.key, tensor.type)
 
 
 def _loaded(tensor: Tensor) -> Array:
@@ -110,8 +124,10 @@ def kind_of(dtype: DType) -> int:
 class _Head:
     """The flatbuffer without the data of tensors."""
 
-    def __init__(self, part: Part, signature: Signature, name: str, inside: bool) -> None:
-        self.part, self.signature, self.name, self.inside = part, signature, name, inside
+    def __init__(self, parts: Sequence[Part], signature: Signature, name: str, inside: bool) -> None:
+        self.parts, self.signature, self.name, self.inside = parts, signature, name, inside
+        #: The number of the buffer of each constant.
+        self.buffers: dict[Any, int] = {}
         self.b: Any = flatbuffers.Builder(1 << 16)
         self.marks: list[int] = []
 
@@ -121,17 +137,7 @@ class _Head:
         description = b.CreateString("tdagger")
         buffers = self._buffers()
         codes, numbers = self._codes()
-        tensors = self._tensors()
-        operators = self._table_vector([self._operator(o, numbers) for o in self.part.operators])
-        inputs, outputs = (self._ints(list(d.values())) for d in (self.signature.inputs, self.signature.outputs))
-        name = b.CreateString(self.name)
-        s.SubGraphStart(b)
-        s.SubGraphAddTensors(b, tensors)
-        s.SubGraphAddInputs(b, inputs)
-        s.SubGraphAddOutputs(b, outputs)
-        s.SubGraphAddOperators(b, operators)
-        s.SubGraphAddName(b, name)
-        graphs = self._table_vector([s.SubGraphEnd(b)])
+        graphs = self._table_vector([self._subgraph(i, p, numbers) for i, p in enumerate(self.parts)])
         signatures = self._signatures()
         s.ModelStart(b)
         s.ModelAddVersion(b, 3)
@@ -144,17 +150,30 @@ class _Head:
         head = bytearray(b.Output())
         return head, [len(head) - m for m in self.marks]
 
+    def _subgraph(self, index: int, part: Part, numbers: Mapping[tuple[str, int], int]) -> int:
+        b = self.b
+        tensors = self._tensors(index, part)
+        operators = self._table_vector([self._operator(o, numbers) for o in part.operators])
+        inputs, outputs = self._ints(part.inputs), self._ints(part.outputs)
+        name = b.CreateString(part.name or self.name)
+        s.SubGraphStart(b)
+        s.SubGraphAddTensors(b, tensors)
+        s.SubGraphAddInputs(b, inputs)
+        s.SubGraphAddOutputs(b, outputs)
+        s.SubGraphAddOperators(b, operators)
+        s.SubGraphAddName(b, name)
+        return s.SubGraphEnd(b)
+
     def _buffers(self) -> int:
-        """The first has no data, as the format wants it; then one for each tensor that has some."""
+        """The first has no data, as the format wants it; then one for each constant."""
         b = self.b
         made: list[int] = []
         s.BufferStart(b)
         made.append(s.BufferEnd(b))
         b.StartVector(1, 0, ALIGNED)
         nothing = b.EndVector()
-        for tensor in self.part.tensors:
-            if tensor.load is None:
-                continue
+        for key in _stored(self.parts):
+            self.buffers[key] = len(made)
             s.BufferStart(b)
             if self.inside:
                 s.BufferAddData(b, nothing)
@@ -170,7 +189,7 @@ class _Head:
         """The kinds of operators, and the number of each."""
         b = self.b
         numbers: dict[tuple[str, int], int] = {}
-        for o in self.part.operators:
+        for o in [o for p in self.parts for o in p.operators]:
             numbers.setdefault((o.name, o.version), len(numbers))
         made: list[int] = []
         for name, version in numbers:
@@ -182,22 +201,23 @@ class _Head:
             made.append(s.OperatorCodeEnd(b))
         return self._table_vector(made), numbers
 
-    def _tensors(self) -> int:
+    def _tensors(self, index: int, part: Part) -> int:
         b = self.b
         made: list[int] = []
-        buffers = 0
-        for tensor in self.part.tensors:
+        for number, tensor in enumerate(part.tensors):
             name, shape = b.CreateString(tensor.name), self._ints(tensor.type.shape)
             steps = None if tensor.steps is None else self._steps(tensor.steps)
+            signature = self._ints(tensor.signature) if tensor.signature else 0
             s.TensorStart(b)
             s.TensorAddShape(b, shape)
-            s.TensorAddType(b, kind_of(tensor.type.dtype))
+            s.TensorAddType(b, kind_of(tensor.type.dtype) if tensor.kind is None else tensor.kind)
             if tensor.load is not None:
-                buffers += 1
-                s.TensorAddBuffer(b, buffers)
+                s.TensorAddBuffer(b, self.buffers[_key(index, number, tensor)])
             s.TensorAddName(b, name)
             if steps is not None:
                 s.TensorAddQuantization(b, steps)
+            if signature:
+                s.TensorAddShapeSignature(b, signature)
             s.TensorAddHasRank(b, True)
             made.append(s.TensorEnd(b))
         return self._table_vector(made)

@@ -1,8 +1,7 @@
 """Writing a graph as TFLite operators: a row of the tables (:mod:`core`, :mod:`composites`) writes a value.
 
 The graph has nothing but what the tables accept (:func:`tdagger.transform.legal.legalize`). What no input is behind is
-a constant tensor, worked out when the file is written. Views (repeats, reshapes, items) are written when something
-asks for them, so a repeat whose users broadcast by themselves never is.
+a constant tensor, worked out when the file is written. :class:`~tdagger.frameworks.writing.Walk` is the walk.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as s
 
 from tdagger.frameworks.tflite.schema import Quantization
+from tdagger.frameworks.writing import Walk, is_reshape, unbroadcast
 from tdagger.graph import Graph, is_one, rebuild, result_types, topological
 from tdagger.interpret import run
 from tdagger.network import Origin
@@ -53,7 +53,9 @@ class Row(NamedTuple):
 class Tensor(NamedTuple):
     """A tensor of the file; ``load`` gives the data of a constant one, ``steps`` is what its integers stand for.
 
-    ``source`` is the value that the data of a constant one is laid out of.
+    ``source`` is the value that the data of a constant one is laid out of, ``signature`` the shape with -1 for sizes
+    that are open, where some are. Constants of one ``key`` are the same data in all subgraphs. ``kind`` is the schema's
+    number of an element type that isn't the type's.
     """
 
     name: str
@@ -61,6 +63,9 @@ class Tensor(NamedTuple):
     load: Callable[[], Array] | None = None
     steps: Quantization | None = None
     source: Value | None = None
+    signature: tuple[int, ...] = ()
+    key: Any = None
+    kind: int | None = None
 
 
 @dataclass
@@ -81,43 +86,9 @@ class Part:
 
     tensors: list[Tensor] = field(default_factory=list[Tensor])
     operators: list[Operator] = field(default_factory=list[Operator])
-
-
-def is_reshape(value: Value) -> bool:
-    """Whether a value has the entries of its argument in the same order, and other axes."""
-    return label(value) == "reshape"
-
-
-def reshaped(value: Value) -> Value:
-    """What a chain of reshapes starts from."""
-    while is_reshape(value):
-        value = value.args[0]
-    return value
-
-
-def adds_leading_axes(value: Value) -> bool:
-    """Whether a value is its argument with axes of size 1 in front, which broadcasting adds by itself."""
-    if not is_reshape(value):
-        return False
-    shape, old = value.shape, value.args[0].shape
-    extra = len(shape) - len(old)
-    return extra >= 0 and shape[:extra] == (1,) * extra and shape[extra:] == old
-
-
-def unbroadcast(value: Value) -> Value:
-    """The value that broadcasts to ``value``: its repeats and leading axes of size 1 left out."""
-    while isinstance(value.op, Repeat) or adds_leading_axes(value):
-        value = value.args[0]
-    return value
-
-
-def permuted(value: Value) -> tuple[Value, tuple[int, ...]]:
-    """What a chain of permutes starts from, and the order of all of them."""
-    order = tuple(range(value.rank))
-    while isinstance(value.op, Permute):
-        order = tuple([value.op.order[i] for i in order])
-        value = value.args[0]
-    return value, order
+    inputs: list[int] = field(default_factory=list[int])
+    outputs: list[int] = field(default_factory=list[int])
+    name: str = ""
 
 
 def _is_empty(value: Value) -> bool:
@@ -135,21 +106,24 @@ def _scaled(op: str, weight: Array, numbers: Array) -> Array:
     return weight * numbers.reshape(-1, *(1,) * (weight.ndim - 1))
 
 
-class Writer:
+class Writer(Walk):
     """Writes the operators of one graph. Rows call :meth:`ref`, :meth:`operands`, :meth:`constant` and :meth:`op`."""
 
     def __init__(
-        self, graph: Graph, rows: Mapping[str, Row], origins: Mapping[Value, Origin], weights: Mapping[str, Array]
+        self,
+        graph: Graph,
+        rows: Mapping[str, Row],
+        origins: Mapping[Value, Origin],
+        weights: Mapping[str, Array],
+        open_: bool = False,
     ) -> None:
-        self.graph, self.rows, self.origins, self.weights = graph, rows, origins, weights
+        super().__init__(graph, origins, weights)
+        self.rows = rows
+        #: Whether sizes are going to be open: what is repeated is never one large constant.
+        self.open = open_
         self.part = Part()
-        self.users = graph.users
         self.outputs = {*graph.outputs.values(), *graph.updates.values()}
-        self.numbers: dict[Value, Any] = {}
-        #: Values that no input is behind: constants of the file.
-        self.static: set[Value] = set()
         self._constants: dict[Any, int] = {}
-        self._origin: Origin | None = None
         self._taken: set[str] = set()
         self._maker: dict[int, tuple[Operator, Value]] = {}
         self._writing: Value | None = None
@@ -159,15 +133,9 @@ class Writer:
             if is_static(value, self.static, changing):
                 self.static.add(value)
         for name, value in graph.inputs.items():
-            self.numbers[value] = self._tensor(name, value.type)
+            self.found[value] = self._tensor(name, value.type)
 
     # What rows call.
-
-    def ref(self, value: Value) -> Any:
-        """The number of a value's tensor; a list of them for an op with several results."""
-        if value not in self.numbers:
-            self._visit(value)
-        return self.numbers[value]
 
     def operands(self, values: Sequence[Value], rank: int) -> list[int]:
         """Tensors of values of one shape that broadcast to that shape: narrow ones with at most ``rank`` axes.
@@ -216,7 +184,7 @@ class Writer:
         if key not in self._constants:
             self._constants[key] = self._tensor(
                 self._static_name(values[0], name), type_, lambda: make(*map(self._computed, values)),
-                source=values[0] if len(values) == 1 else None,
+                source=values[0] if len(values) == 1 else None, key=key,
             )  # fmt: skip
         return self._constants[key]
 
@@ -243,6 +211,10 @@ class Writer:
         if tuple(old) == type_.shape:
             return number
         return self._reshaped(number, type_)
+
+    def copied(self, number: int, type_: TensorType) -> int:
+        """A tensor once more, in memory of its own: a RESHAPE may share its input's, which subgraphs don't bear."""
+        return self.op("CAST", [number], type_)
 
     def _reshaped(self, number: int, type_: TensorType) -> int:
         shape = [int(n) for n in type_.shape]
@@ -324,21 +296,9 @@ class Writer:
 
     # The walk.
 
-    def write(self) -> None:
-        """Write all values but those that are written when something asks for them."""
-        views: dict[Value, int] = {}
-        for value in self.graph.values:
-            if value in self.static or value in self.numbers:
-                continue
-            if self._is_lazy(value):
-                views[value] = 1 + max((views.get(a, 0) for a in value.args), default=0)
-                if views[value] % _VIEWS:
-                    continue
-            self.ref(value)
-
-    def _is_lazy(self, value: Value) -> bool:
+    def _is_view(self, value: Value) -> bool:
         """Views, and reductions that a view drops axes of."""
-        views = isinstance(value.op, Repeat | Item | Leaf | Const | Permute) or is_reshape(value)
+        views = isinstance(value.op, Leaf | Const | Permute) or super()._is_view(value)
         return views or self.reduced(value) is not None
 
     def reduced(self, value: Value) -> Reduced | None:
@@ -368,47 +328,25 @@ class Writer:
 
     def kept(self, found: dict[str, int]) -> dict[str, int]:
         """Those tensors with the outputs' names, in a part without what nothing needs."""
-        part = self.part
-        wanted = set(found.values())
-        kept: list[Operator] = []
-        for o in reversed(part.operators):
-            if not wanted.isdisjoint(o.outputs):
-                kept.append(o)
-                wanted.update(o.inputs)
-        part.operators = kept[::-1]
-        wanted |= {self.numbers[v] for v in self.graph.inputs.values()} | {n for o in kept for n in o.outputs}
-        return self._compacted(wanted, found)
-
-    def _compacted(self, wanted: set[int], found: dict[str, int]) -> dict[str, int]:
-        """Without the tensors that nothing needs; outputs have the names they are called by."""
-        part = self.part
-        number = {-1: -1} | {old: new for new, old in enumerate(sorted(wanted - {-1}))}
-        names = {n: name for name, n in found.items()}
-        taken = {*names.values(), *self.graph.inputs}
-        tensors: list[Tensor] = []
-        inputs = {self.numbers[v] for v in self.graph.inputs.values()}
-        for old in sorted(wanted - {-1}):
-            tensor = part.tensors[old]
-            name = names.get(old, tensor.name)
-            while old not in names and old not in inputs and name in taken:
-                name += "_"
-            tensors.append(tensor._replace(name=name))
-        part.tensors = tensors
-        for o in part.operators:
-            o.inputs, o.outputs = [number[i] for i in o.inputs], [number[i] for i in o.outputs]
-        for value in self.graph.inputs.values():
-            self.numbers[value] = number[self.numbers[value]]
+        given = {n: self.found[v] for n, v in self.graph.inputs.items()}
+        number = compacted(self.part, given, found)
+        for name, value in self.graph.inputs.items():
+            self.found[value] = number[given[name]]
         return {name: number[n] for name, n in found.items()}
 
     def _visit(self, value: Value) -> None:
-        before = self._origin, self._writing
-        self._origin, self._writing = self.origins.get(value, self._origin), value
-        self.numbers[value] = self._number(value)
-        self._origin, self._writing = before
+        before, self._writing = self._writing, value
+        super()._visit(value)
+        self._writing = before
 
-    def _number(self, value: Value) -> Any:
+    def _unknown(self, value: Value, count: int) -> Any:
+        types = [TensorType(t.shape, DType.of("f32")) for t in result_types(value)]
+        found = [self._tensor("unknown", t) for t in types]
+        return found if count else found[0]
+
+    def _result(self, value: Value) -> Any:
         op = value.op
-        if value in self.static and isinstance(op, Repeat) and value.type.size > _SHARED:
+        if value in self.static and isinstance(op, Repeat) and (self.open or value.type.size > _SHARED):
             return self.rows["repeat"].write(self, value)
         if value in self.static or isinstance(op, Buffer):  # one that changes is what it was, its new value an output
             return self._leaf(value)
@@ -422,7 +360,9 @@ class Writer:
             return self.constant(value.op.data)
         if len(result_types(value)) != 1 or isinstance(value.type, tuple):
             raise AssertionError(f"{value!r} has several results")
-        return self._tensor(self._static_name(value, ""), value.type, lambda: self._computed(value), source=value)
+        return self._tensor(
+            self._static_name(value, ""), value.type, lambda: self._computed(value), source=value, key=value
+        )
 
     def _computed(self, value: Value) -> Array:
         empty = {v: const(np.zeros(v.shape, v.dtype.numpy)) for v in topological([value]) if _is_empty(v)}
@@ -449,21 +389,61 @@ class Writer:
         return f"{module}/{op.lower()}" if module else op.lower()
 
     def new(
-        self, name: str, type_: TensorType, load: Callable[[], Array] | None = None, steps: Quantization | None = None
-    ) -> int:
+        self, name: str, type_: TensorType, load: Callable[[], Array] | None = None, steps: Quantization | None = None,
+        kind: int | None = None,
+    ) -> int:  # fmt: skip
         """The number of a new tensor of that name, or one like it."""
-        return self._tensor(name, type_, load, steps)
+        return self._tensor(name, type_, load, steps, kind=kind)
+
+    def within(self, graph: Graph, found: Mapping[Value, int]) -> Writer:
+        """A writer of another graph to the same subgraph, the tensors of whose inputs are ``found``."""
+        inner = Writer(graph, self.rows, self.origins, self.weights)
+        inner.part, inner._taken, inner._constants = self.part, self._taken, self._constants
+        inner.problems = self.problems
+        inner.found.update(found)
+        return inner
 
     def _tensor(
         self, name: str, type_: TensorType, load: Callable[[], Array] | None = None, steps: Quantization | None = None,
-        source: Value | None = None,
+        source: Value | None = None, key: Any = None, kind: int | None = None,
     ) -> int:  # fmt: skip
         given, count = name, 1
         while given in self._taken:
             given, count = f"{name}_{count}", count + 1
         self._taken.add(given)
-        self.part.tensors.append(Tensor(given, type_, load, steps, source))
+        self.part.tensors.append(Tensor(given, type_, load, steps, source, (), key, kind))
         return len(self.part.tensors) - 1
+
+
+def compacted(part: Part, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> dict[int, int]:
+    """Leave out of a part what its outputs don't need, which get the names they are called by; new numbers by old ones.
+
+    Operators without results are for what they do: they stay.
+    """
+    wanted = set(outputs.values())
+    kept: list[Operator] = []
+    for o in reversed(part.operators):
+        if not o.outputs or not wanted.isdisjoint(o.outputs):
+            kept.append(o)
+            wanted.update(o.inputs)
+    part.operators = kept[::-1]
+    given = set(inputs.values())
+    wanted |= given | {n for o in kept for n in o.outputs}
+    number = {-1: -1} | {old: new for new, old in enumerate(sorted(wanted - {-1}))}
+    names = {n: name for name, n in outputs.items()}
+    taken = {*names.values(), *inputs}
+    tensors: list[Tensor] = []
+    for old in sorted(wanted - {-1}):
+        tensor = part.tensors[old]
+        name = names.get(old, tensor.name)
+        while old not in names and old not in given and name in taken:
+            name += "_"
+        tensors.append(tensor._replace(name=name))
+    part.tensors = tensors
+    for o in part.operators:
+        o.inputs, o.outputs = [number[i] for i in o.inputs], [number[i] for i in o.outputs]
+    part.inputs, part.outputs = [number[n] for n in inputs.values()], [number[n] for n in outputs.values()]
+    return number
 
 
 #: Constants of at most so many entries are one tensor wherever they are the same.
@@ -473,5 +453,3 @@ FUSES = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SU
                    "AVERAGE_POOL_2D"})  # fmt: skip
 #: Those with a bias.
 _LAYERS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
-#: So many views may stand on one another before one of them is written.
-_VIEWS = 48

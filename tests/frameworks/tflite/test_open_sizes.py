@@ -1,0 +1,73 @@
+"""Files with sizes that are left open."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import tdagger as td
+from tests.frameworks.tflite.litert import DEFAULT, PLAIN, interpreter
+
+pytest.importorskip("tdagger.frameworks.tflite.exporter")
+
+
+class Tokens(nn.Module):
+    """What takes a size from an input: a token that is repeated, a transposed convolution, reshapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.up = nn.Conv2d(3, 8, 3, padding=1, stride=2), nn.ConvTranspose2d(8, 4, 2, stride=2)
+        self.token, self.head = nn.Parameter(torch.randn(1, 1, 4)), nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.up(torch.relu(self.conv(x))).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
+        return self.head(x.softmax(-1))[:, :3]
+
+
+def at(model: bytes, x: np.ndarray, kernels: Any) -> np.ndarray:
+    """What a file gives of an input of another size than it says."""
+    made = interpreter.Interpreter(model_content=model, num_threads=1, experimental_op_resolver_type=kernels)
+    place = made.get_input_details()[0]["index"]
+    made.resize_tensor_input(place, x.shape, strict=True)  # only sizes that are open
+    made.allocate_tensors()
+    made.set_tensor(place, x)
+    made.invoke()
+    return made.get_tensor(made.get_output_details()[0]["index"])
+
+
+@pytest.mark.parametrize("kernels", [DEFAULT, PLAIN], ids=["default", "plain"])
+def test_any_batch(kernels: Any) -> None:
+    module = Tokens().eval()
+    dag = td.from_torch(module, torch.rand(2, 3, 8, 8))
+    model = dag.to_tflite(dynamic=("b",))
+    for b in (1, 2, 5):
+        x = torch.rand(b, 3, 8, 8)
+        np.testing.assert_allclose(at(model, x.numpy(), kernels), module(x).detach().numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_open_is_said_and_read_again() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Upsample(scale_factor=2)).eval()
+    model = td.from_torch(module, torch.rand(1, 3, 8, 6)).to_tflite(dynamic=("b", "h", "w"))
+    details = interpreter.Interpreter(model_content=model).get_input_details()[0]
+    assert details["shape"].tolist() == [1, 3, 8, 6]
+    assert details["shape_signature"].tolist() == [-1, 3, -1, -1]
+    x = torch.rand(2, 3, 12, 10)
+    np.testing.assert_allclose(at(model, x.numpy(), PLAIN), module(x).detach().numpy(), rtol=1e-4, atol=1e-6)
+    back = td.from_tflite(model)
+    (name,) = back.graph.inputs
+    again = td.from_tflite(model, inputs={name: x.shape})
+    np.testing.assert_allclose(again.run(x.numpy()), module(x).detach().numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_what_cannot_be_open_is_named() -> None:
+    flat = td.from_torch(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).eval(), torch.rand(2, 3, 4))
+    with pytest.raises(td.AxisError, match="can't be of any size"):
+        flat.to_tflite(dynamic=("c",))
+    counted = td.network(lambda x: x + td.cast(td.iota(5), "f32"), {"x": (2, 5)})
+    with pytest.raises(td.AxisError, match=r"can't be of any size in TFLite: input \d of operator out \(ADD\)"):
+        counted.to_tflite(dynamic=(counted.open_axes.names[-1],))

@@ -1,0 +1,92 @@
+"""Programs as TFLite files: WHILE, IF and variables, run by LiteRT and read again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tdagger as td
+from tests.frameworks.tflite.litert import interpreter
+from tests.program.programs import PROGRAMS
+
+pytest.importorskip("tdagger.frameworks.tflite.exporter")
+
+#: What can't be written, and why.
+REFUSED = {
+    **dict.fromkeys(
+        ("bounded_sum", "bounded_growth", "ctc_greedy", "non_maximum_suppression", "greedy_decoding"),
+        "sizes of .* vary",
+    ),
+    **dict.fromkeys(("loop_in_branch_in_loop", "collatz"), "TFLite has no binary floor_divide of i64"),
+}
+
+
+def flat(x: Any) -> list[Any]:
+    """What nests, one after the other."""
+    if isinstance(x, dict):
+        return [v for k in x for v in flat(x[k])]
+    return [v for y in x for v in flat(y)] if isinstance(x, tuple | list) else [x]
+
+
+def calls(model: bytes, program: td.Program) -> Any:
+    """A function that runs a file again and again, with its state."""
+    made = interpreter.Interpreter(model_content=model, num_threads=1)
+    made.allocate_tensors()
+
+    def run(*arrays: Any) -> list[np.ndarray]:
+        for detail, name, array in zip(made.get_input_details(), program.inputs, arrays, strict=True):
+            made.set_tensor(detail["index"], np.asarray(array, program.slots[name].type.dtype.numpy))
+        made.invoke()
+        return [made.get_tensor(d["index"]) for d in made.get_output_details()]
+
+    return run
+
+
+def same(found: Any, wanted: Any) -> None:
+    for a, b in zip(flat(found), flat(wanted), strict=True):
+        np.testing.assert_allclose(a, np.asarray(b), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs(name: str) -> None:
+    program, _, tries = PROGRAMS[name]
+    if name in REFUSED:
+        with pytest.raises(td.UnsupportedError, match=REFUSED[name]):
+            program.to_tflite()
+        return
+    model = program.to_tflite()
+    run, own = calls(model, program), program.runner()
+    again = td.Program.from_tflite(model).runner()
+    for arrays in tries:
+        wanted = own(*arrays)
+        same(run(*arrays), wanted)
+        same(again(*arrays), wanted)
+
+
+def test_weights_are_in_the_file_once() -> None:
+    big = {"w": np.random.default_rng(0).normal(size=(64, 64), scale=0.1).astype("f")}
+
+    @td.program({"x": (1, 64), "n": td.TensorType((), "i64")}, parameters=big)
+    def program(x: Any, n: Any, w: Any) -> Any:
+        def turn(k: Any, y: Any) -> Any:
+            return k + 1, td.tanh(td.linear(y, w))
+
+        y = td.while_loop(lambda k, y: k < n, turn, (0, td.linear(x, w)))[1]
+        return td.if_(td.equal(n, td.const(3)), lambda: td.linear(y, w), lambda: y)
+
+    model = program.to_tflite()
+    assert len(model) < 2 * 64 * 64 * 4
+    x = np.ones((1, 64), "f")
+    for n in (0, 3, 4):
+        same(calls(model, program)(x, n), program.run(x, np.int64(n)))
+
+
+def test_state_stays_in_variables() -> None:
+    program = PROGRAMS["state"].program
+    model = program.to_tflite()
+    found = td.Program.from_tflite(model)
+    for name in program.state:
+        np.testing.assert_array_equal(found.weights[name], program.weights[name])
+    assert {slot.buffer for slot in found.slots.values() if slot.buffer} == {*program.state}
