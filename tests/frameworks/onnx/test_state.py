@@ -7,7 +7,7 @@ import pytest
 from onnx import helper
 
 import tdagger as td
-from tdagger.frameworks.onnx import importer
+from tdagger.frameworks.onnx.walk import results
 from tests.frameworks.onnx.small import floats, model, node
 from tests.frameworks.onnx.test_malformed import WHOLE
 
@@ -90,7 +90,7 @@ def test_templates_change_nothing(monkeypatch):
         sizes = {"b": 2} if given is WHOLE else None
         with_templates = td.from_onnx(given, sizes=sizes)
         with monkeypatch.context() as patch:
-            patch.setattr(importer, "template_of", lambda call, args: None)
+            patch.setattr(results, "template_of", lambda call, args: None)
             without = td.from_onnx(given, sizes=sizes)
         assert with_templates.graph == without.graph
         assert with_templates.origins == without.origins

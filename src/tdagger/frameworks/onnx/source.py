@@ -12,10 +12,10 @@ import numpy as np
 
 from tdagger.errors import SourceError
 from tdagger.frameworks.file import ModelSource, drawn, first_line, shapes_of
+from tdagger.frameworks.onnx.file.read import Model, read
+from tdagger.frameworks.onnx.file.sizes import inputs_of
 from tdagger.frameworks.onnx.importer import Asked, imported
 from tdagger.frameworks.onnx.programs import from_onnx
-from tdagger.frameworks.onnx.read import Model, read
-from tdagger.frameworks.onnx.sizes import inputs_of
 from tdagger.frameworks.onnx.subgraphs import CONTROL
 from tdagger.names import shown
 from tdagger.op import Array

@@ -1,26 +1,28 @@
 """The table of ONNX's operators: :data:`RULES`, filled by the modules of this package."""
 
 from tdagger.frameworks.onnx.ops import (
-    attention,
     casts,
-    contrib,
-    contrib_attention,
-    contrib_quantized,
     elementwise,
     indexing,
-    losses,
-    networks,
     ngrams,
-    norm,
     old,
-    pool,
-    quantized,
     random,
-    recurrent,
     reduction,
-    resize,
     signal,
     structure,
+)
+from tdagger.frameworks.onnx.ops.contrib import attention as contrib_attention
+from tdagger.frameworks.onnx.ops.contrib import fused as contrib_fused
+from tdagger.frameworks.onnx.ops.contrib import quantized as contrib_quantized
+from tdagger.frameworks.onnx.ops.layers import (
+    attention,
+    losses,
+    networks,
+    norm,
+    pool,
+    quantized,
+    recurrent,
+    resize,
 )
 from tdagger.frameworks.onnx.ops.table import RULES, find
 
@@ -28,8 +30,8 @@ __all__ = [
     "RULES",
     "attention",
     "casts",
-    "contrib",
     "contrib_attention",
+    "contrib_fused",
     "contrib_quantized",
     "elementwise",
     "find",

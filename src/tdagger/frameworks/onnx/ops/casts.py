@@ -12,8 +12,8 @@ from typing import NamedTuple
 from onnx import TensorProto as T
 
 from tdagger import library as lib
+from tdagger.frameworks.onnx.file.tensors import DTYPES, HELD
 from tdagger.frameworks.onnx.ops.table import rule, unsupported
-from tdagger.frameworks.onnx.tensors import DTYPES, HELD
 from tdagger.op import Value
 from tdagger.ops import elementwise as e
 from tdagger.types import DType

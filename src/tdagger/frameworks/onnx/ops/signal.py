@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from tdagger import library as lib
+from tdagger.frameworks.onnx.file.tensors import DTYPES
 from tdagger.frameworks.onnx.ops.table import Float, Int, rule, unsupported
-from tdagger.frameworks.onnx.tensors import DTYPES
 from tdagger.op import Array, Value, normal_axis
 from tdagger.ops import elementwise as e
 from tdagger.ops import structure as s

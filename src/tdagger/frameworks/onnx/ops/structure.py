@@ -10,8 +10,8 @@ import numpy as np
 
 from tdagger import library as lib
 from tdagger.frameworks.known import number_of
+from tdagger.frameworks.onnx.file.tensors import DTYPES
 from tdagger.frameworks.onnx.ops.table import Int, Ints, Numbers, rule, unsupported
-from tdagger.frameworks.onnx.tensors import DTYPES
 from tdagger.op import Array, Value, normal_axis
 from tdagger.ops import elementwise as e
 from tdagger.ops import structure as s

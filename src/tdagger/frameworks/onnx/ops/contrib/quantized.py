@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 
 from tdagger import library as lib
-from tdagger.frameworks.onnx.ops.contrib import as_nchw, as_nhwc, contrib, refuse, takes
-from tdagger.frameworks.onnx.ops.networks import convolution_options, integer_matmul, rows
-from tdagger.frameworks.onnx.ops.pool import average_pool, global_average_pool
-from tdagger.frameworks.onnx.ops.quantized import (
+from tdagger.frameworks.onnx.ops.contrib.common import as_nchw, as_nhwc, contrib, refuse, takes
+from tdagger.frameworks.onnx.ops.layers.networks import convolution_options, integer_matmul, rows
+from tdagger.frameworks.onnx.ops.layers.pool import average_pool, global_average_pool
+from tdagger.frameworks.onnx.ops.layers.quantized import (
     along,
     dequantized,
     quantized,
     quantized_convolution,
 )
-from tdagger.frameworks.onnx.ops.recurrent import lstm
+from tdagger.frameworks.onnx.ops.layers.recurrent import lstm
+from tdagger.frameworks.onnx.ops.layers.windows import short
 from tdagger.frameworks.onnx.ops.table import Ints, unsupported
-from tdagger.frameworks.onnx.ops.windows import short
 from tdagger.library.shape import linear_index
 from tdagger.op import Value
 from tdagger.ops.elementwise import (

@@ -1,8 +1,7 @@
-"""Operators of onnxruntime's own domain com.microsoft: what its optimizer and exporters write into files."""
+"""Activations, norms, products and convolutions of onnxruntime's own that stand for several operators."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,12 +9,13 @@ import numpy as np
 
 from tdagger import library as lib
 from tdagger.frameworks.known import number_of
-from tdagger.frameworks.onnx.ops.networks import convolution_options, gemm
-from tdagger.frameworks.onnx.ops.norm import layer_norm, simplified_layer_norm
-from tdagger.frameworks.onnx.ops.pool import max_pool
-from tdagger.frameworks.onnx.ops.resize import grid_sample
-from tdagger.frameworks.onnx.ops.table import MICROSOFT, Int, Ints, rule, unsupported
-from tdagger.frameworks.onnx.ops.windows import short
+from tdagger.frameworks.onnx.ops.contrib.common import as_nchw, as_nhwc, contrib, takes
+from tdagger.frameworks.onnx.ops.layers.networks import convolution_options, gemm
+from tdagger.frameworks.onnx.ops.layers.norm import layer_norm, simplified_layer_norm
+from tdagger.frameworks.onnx.ops.layers.pool import max_pool
+from tdagger.frameworks.onnx.ops.layers.resize import grid_sample
+from tdagger.frameworks.onnx.ops.layers.windows import short
+from tdagger.frameworks.onnx.ops.table import Int, Ints, unsupported
 from tdagger.library.linear import wide
 from tdagger.op import Value
 from tdagger.ops.elementwise import (
@@ -41,33 +41,6 @@ from tdagger.ops.structure import (
     ungroup,
     unsqueeze,
 )
-
-
-def contrib(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a rule of the domain."""
-    return rule(*names, domain=MICROSOFT)
-
-
-def takes(other: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """What a rule has as ``**options`` are the attributes of another one."""
-
-    def mark(function: Callable[..., Any]) -> Callable[..., Any]:
-        own = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
-        names = {p.name for p in own}
-        theirs = inspect.signature(other).parameters.values()
-        added = [p for p in theirs if p.kind is p.KEYWORD_ONLY and p.name not in names]
-        function.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
-        return function
-
-    return mark
-
-
-def refuse(**options: Any) -> None:
-    """UnsupportedError names the options that are given and not imported."""
-    given = [name for name, value in options.items() if value is not None and value is not False and value != 0]
-    if given:
-        raise unsupported(f"it isn't imported with {', '.join(given)}")
-
 
 # --- activations and norms ---------------------------------------------------------------------------------
 
@@ -280,16 +253,6 @@ def _fused_conv(
     out = out if Z is None else out + Z
     a, b = (*activation_params, None, None)[:2]
     return _activated(out, activation, a, b)
-
-
-def as_nchw(x: Value) -> Value:
-    """``[b .. c]`` as ``[b c ..]``."""
-    return permute(x, (0, x.rank - 1, *range(1, x.rank - 1)))
-
-
-def as_nhwc(x: Value) -> Value:
-    """``[b c ..]`` as ``[b .. c]``."""
-    return permute(x, (0, *range(2, x.rank), 1))
 
 
 @contrib("NhwcFusedConv", "NhwcConv")

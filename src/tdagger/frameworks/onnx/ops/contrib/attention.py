@@ -7,7 +7,9 @@ from typing import Any
 
 from tdagger import library as lib
 from tdagger.frameworks.known import number_of
-from tdagger.frameworks.onnx.ops.attention import (
+from tdagger.frameworks.onnx.ops.contrib.common import contrib, refuse, takes
+from tdagger.frameworks.onnx.ops.contrib.quantized import scaled_product
+from tdagger.frameworks.onnx.ops.layers.attention import (
     at_positions,
     attend,
     before,
@@ -18,11 +20,9 @@ from tdagger.frameworks.onnx.ops.attention import (
     near,
     rotary,
 )
-from tdagger.frameworks.onnx.ops.contrib import contrib, refuse, takes
-from tdagger.frameworks.onnx.ops.contrib_quantized import scaled_product
-from tdagger.frameworks.onnx.ops.networks import causal_conv
+from tdagger.frameworks.onnx.ops.layers.networks import causal_conv
+from tdagger.frameworks.onnx.ops.layers.windows import short
 from tdagger.frameworks.onnx.ops.table import Ints, unsupported
-from tdagger.frameworks.onnx.ops.windows import short
 from tdagger.op import Value
 from tdagger.ops.elementwise import (
     cast,

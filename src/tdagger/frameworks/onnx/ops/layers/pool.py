@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tdagger import library as lib
+from tdagger.frameworks.onnx.ops.layers.windows import Pairs, check_entries, counts, padding, per_axis, spans, windows
 from tdagger.frameworks.onnx.ops.table import Ints, rule, unsupported
-from tdagger.frameworks.onnx.ops.windows import Pairs, check_entries, counts, padding, per_axis, spans, windows
 from tdagger.library.shape import linear_index
 from tdagger.op import Value
 from tdagger.ops.elementwise import cast, ceil, equal, floor, full_like, isnan, maximum, minimum, where
