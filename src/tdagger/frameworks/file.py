@@ -17,6 +17,7 @@ from tdagger.later import later
 from tdagger.names import shown
 from tdagger.op import Array
 from tdagger.tensordag import TensorDAG
+from tdagger.tree import flatten
 from tdagger.types import TensorType
 
 if TYPE_CHECKING:
@@ -64,6 +65,20 @@ def drawn(rng: np.random.Generator, type_: TensorType) -> Array:
     return np.asarray(data).astype(dtype.numpy)
 
 
+def nearby(inputs: Any) -> list[Any]:
+    """Inputs, and twice the same with floats a millionth of themselves off: less than any network is told apart by."""
+    leaves, tree = flatten(inputs, lambda x: isinstance(x, np.ndarray))
+    found = [inputs]
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        moved: list[Any] = []
+        for a in leaves:
+            noise = 1 + 1e-6 * rng.standard_normal(a.shape) if a.dtype.kind in "fc" else 1
+            moved.append(np.asarray(a * noise).astype(a.dtype))
+        found.append(tree.unflatten(moved))
+    return found
+
+
 @dataclass
 class ModelSource:
     """What sources of models in files share: a subclass imports the model (``imported``) and runs it (``run``)."""
@@ -100,6 +115,14 @@ class ModelSource:
     def random_inputs(self, seed: int) -> Any:
         """As for a ``.tdag``: normal floats, integers of 0 and 1."""
         return self.own.random_inputs(seed)
+
+    def run(self, inputs: Any) -> list[Array]:
+        """The outputs of the model by its own runtime."""
+        raise NotImplementedError
+
+    def run_ways(self, inputs: Any) -> list[list[list[Array]]]:
+        """The outputs by each way the runtime has to compute them, on inputs and on some that are as good as equal."""
+        return [[self.run(near) for near in nearby(inputs)]]
 
     def run_round_trip(self, dag: TensorDAG, inputs: Any) -> list[Array]:
         return self.own.run_round_trip(dag, inputs)
