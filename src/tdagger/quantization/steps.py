@@ -1,8 +1,9 @@
 """How much of an output one step of the integers behind it is: what two right executions may be apart.
 
 Where a number lies between two integers, rounding in the last place decides which of them it becomes, and kernels
-sum in different orders. So two executions of a quantized network agree in most integers and are a step apart in some. An output is seldom these integers themselves; what a step of them is there is found by trying: some of their
-entries are moved by one, and what is behind is computed again.
+sum in different orders. So two executions of a quantized network agree in most integers and are a step apart in some.
+An output is seldom these integers themselves; what a step of them is there is found by trying: some of their entries
+are moved by one, and what is behind is computed again.
 
 >>> import numpy as np
 >>> import tdagger as td
@@ -160,8 +161,8 @@ def within(found: Array, ways: Sequence[Sequence[Array]], step: float) -> Within
     """How an output agrees with right executions but for rounding; None if it doesn't.
 
     ``ways`` are kinds of execution that may round otherwise (kernels fused or not), each run on the inputs and on
-    others so near that they are the same but for rounding. What was found has to be as near to a run of a way as the runs of
-    that way are to one another, or a step away.
+    others so near that they are the same but for rounding. What was found has to be as near to a run of a way as
+    the runs of that way are to one another, or a step away.
 
     >>> right = [[np.float32([0, 1, 2]), np.float32([0, 1.5, 2])]]
     >>> within(np.float32([0, 1, 2.5]), right, 0.5)
