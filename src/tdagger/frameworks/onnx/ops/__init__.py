@@ -12,6 +12,7 @@ from tdagger.frameworks.onnx.ops import (
     structure,
 )
 from tdagger.frameworks.onnx.ops.contrib import attention as contrib_attention
+from tdagger.frameworks.onnx.ops.contrib import experts, older, packed
 from tdagger.frameworks.onnx.ops.contrib import fused as contrib_fused
 from tdagger.frameworks.onnx.ops.contrib import quantized as contrib_quantized
 from tdagger.frameworks.onnx.ops.layers import (
@@ -34,6 +35,7 @@ __all__ = [
     "contrib_fused",
     "contrib_quantized",
     "elementwise",
+    "experts",
     "find",
     "indexing",
     "losses",
@@ -41,6 +43,8 @@ __all__ = [
     "ngrams",
     "norm",
     "old",
+    "older",
+    "packed",
     "pool",
     "quantized",
     "random",

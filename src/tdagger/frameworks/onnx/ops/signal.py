@@ -29,11 +29,11 @@ def _einsum(*Inputs: Value, equation: str) -> Value:
 def _dft_of_axis(
     input: Value, dft_length: Int | None = None, *, axis: int = 1, inverse: int = 0, onesided: int = 0
 ) -> Value:
-    return _dft(input, dft_length, axis, inverse=inverse, onesided=onesided)
+    return dft(input, dft_length, axis, inverse=inverse, onesided=onesided)
 
 
 @rule("DFT", since=20)
-def _dft(
+def dft(
     input: Value, dft_length: Int | None = None, axis: Int | None = None, *, inverse: int = 0, onesided: int = 0
 ) -> Value:
     """The last axis holds real numbers, or their real and imaginary parts, before and after."""
@@ -89,7 +89,7 @@ def _stft(
     frames = s.ungroup(s.unfold(signal, 1, length, frame_step), 1, (-1, length))
     if window is not None:
         frames = frames * s.unsqueeze(e.cast(window, frames.dtype), (-1,))
-    return _dft(frames, None, 2, onesided=onesided)
+    return dft(frames, None, 2, onesided=onesided)
 
 
 # --- windows -----------------------------------------------------------------------------------------------
