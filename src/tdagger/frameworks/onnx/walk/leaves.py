@@ -43,7 +43,8 @@ class Leaves(Importing):
         super().__init__(external, [i.name for i in graph.input])
         self.model, self.graph = model, graph
         self.tensors = Tensors(folder=model.folder)
-        self.leaves: dict[str, Value] = {}
+        #: By what a tensor is called, and whether an operator takes it as a statistic.
+        self.leaves: dict[tuple[str, bool], Value] = {}
         #: What the state says of the tensors that are leaves; which tensors were read at all.
         self.state: dict[str, Weight] = {}
         self.used: set[str] = set()
@@ -74,35 +75,53 @@ class Leaves(Importing):
 
     def find(self, scope: Scope, name: str, statistic: bool = False) -> Value | None:
         """The value that a scope calls ``name``; a tensor becomes a leaf when it is first asked for."""
+        own = scope.tensors.get(name)
+        if statistic and own is not None:
+            return self._leaf(own, True)
         found = scope.values.get(name)
-        if found is None:
-            own = scope.tensors.get(name)
-            if own is not None:
-                found = scope.values[name] = self._leaf(own, statistic)
+        if statistic and found is not None and isinstance(found.op, Parameter):  # behind an Identity
+            return self._leaf(found.op.leaf, True, name)
+        if found is None and own is not None:
+            found = scope.values[name] = self._leaf(own, False)
         return found
 
     def thing(self, scope: Scope, name: str) -> Thing | None:
         """What a name stands for, also where that is no tensor of one type."""
         return scope.odd[name] if name in scope.odd else self.find(scope, name)
 
-    def _leaf(self, name: str, statistic: bool) -> Value:
-        found = self.leaves.get(name)
+    def _leaf(self, name: str, statistic: bool, here: str = "") -> Value:
+        found = self.leaves.get((name, statistic))
         if found is not None:
             return found
         kind = self.tensors.type(name)
         dtype = kind.dtype
         self.used.add(name)
         learned = _is_learned(kind) and not (kind.size == 1 and name in self.constants)
+        own = self._apart(name, statistic, here) if learned or statistic else name
         if learned and not statistic:
-            found = Parameter.of(name, kind)
-            self.state[name] = self._weight(kind, True)
+            found = Parameter.of(own, kind)
+            self.state[own] = self._weight(kind, True)
         elif learned or kind.size > _MANY or (dtype.is_int and dtype.bytes == 1 and kind.rank > 1):
-            found = Buffer.of(name, kind)
-            self.state[name] = self._weight(kind, False)
+            found = Buffer.of(own, kind)
+            self.state[own] = self._weight(kind, False)
         else:
             found = const(self.tensors[name], dtype)
-        self.leaves[name] = found
+        self.leaves[name, statistic] = found
         return found
+
+    def _apart(self, name: str, statistic: bool, here: str) -> str:
+        """What a tensor is called as a weight or as a statistic, if it is the other one already: as it is ``here``.
+
+        Exporters write equal tensors once: a mean of zeros and a bias of zeros. They don't change alike in training.
+        """
+        other = self.leaves.get((name, not statistic))
+        if other is None or not isinstance(other.op, Parameter | Buffer):
+            return name
+        own = here or f"{name}_{'statistic' if statistic else 'weight'}"
+        while own in self.tensors.held:
+            own += "_"
+        self.tensors.held[own] = self.tensors.held[name]
+        return own
 
     def _weight(self, kind: TensorType, learned: bool) -> Weight:
         key = kind, learned
