@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from onnx import TensorProto as T
 
+from tdagger.errors import UnsupportedError
+from tdagger.frameworks.onnx.importer import from_onnx
 from tdagger.frameworks.onnx.ops import RULES
 from tdagger.frameworks.onnx.ops.table import REASONS
-from tests.frameworks.onnx.one_node import agree, floats, rng
+from tests.frameworks.onnx.one_node import agree, floats, model, rng
 
 F = floats
 MS = "com.microsoft"
@@ -200,6 +202,12 @@ def test_every_operator_has_a_rule_or_a_reason() -> None:
     reasons = {n for d, n in REASONS if d == MS}
     assert not rules & reasons
     assert names <= rules | reasons, sorted(names - rules - reasons)
+
+
+def test_layouts_of_a_processor_are_refused() -> None:
+    made = model("Conv", [F(1, 8, 5, 5), F(8, 8, 3, 3)], 17, domain="com.microsoft.nchwc")
+    with pytest.raises(UnsupportedError, match="at the level extended"):
+        from_onnx(made)
 
 
 def test_sums_and_rows() -> None:

@@ -124,6 +124,11 @@ def why_not(domain: str, name: str) -> str:
         return "operators of ai.onnx.ml (trees, linear models, tables of strings) aren't imported"
     if domain.startswith("ai.onnx.preview.training"):
         return "operators that train (gradients, optimizers) aren't imported: to_torch() gives a module that trains"
+    if domain == f"{MICROSOFT}.nchwc":
+        return (
+            "its weights lie in blocks of the processor that onnxruntime optimised the file for, which no file says: "
+            "optimise it at the level extended, not all"
+        )
     return REASONS.get((domain, name), NO_RULE)
 
 

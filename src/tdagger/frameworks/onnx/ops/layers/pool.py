@@ -223,7 +223,10 @@ def _max_unpool(
 
 @rule("NonMaxSuppression", since=10)
 def _non_max_suppression(*inputs: Value, center_point_box: int = 0) -> Value:
-    raise unsupported("how many boxes it selects depends on data")
+    raise unsupported(
+        "how many boxes it selects depends on data: end the file at its boxes and scores (onnx.utils.extract_model) "
+        "and select from what comes out"
+    )
 
 
 @rule("RoiAlign", since=10)
