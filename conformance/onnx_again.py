@@ -12,6 +12,7 @@ docs/conformance-onnx-again.md is made from them.
 from __future__ import annotations
 
 import importlib.util
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -34,8 +35,8 @@ TABLE = ROOT / "docs" / "conformance-onnx-again.md"
 STEPS = ("torch", "onnx", "names")
 #: Allowed of the largest number of an output.
 ALLOWED = 1e-5
-#: What is written beside the name of a weight whose numbers lie in another order.
-_MOVED = (".T", ".iofc", ".zrh")
+#: What stands behind the name of a weight whose numbers lie in another order, or in another shape.
+_MOVED = re.compile(r"\.(T|iofc|zrh|\d+(x\d+)*)$")
 
 
 def work(library: str) -> Callable[[str, Callable[..., None]], None]:
@@ -113,7 +114,7 @@ def _names(theirs: Any, ours: Any, dag: td.TensorDAG) -> str:
     if lost:
         return f"wrong: weights {lost[:3]} are in no file"
     written_ = {t.name for t in ours.graph.initializer}
-    kept = {n.removesuffix(s) for n in written_ for s in ("", *_MOVED)}
+    kept = {*written_, *(_MOVED.sub("", n) for n in written_)}
     gone = [n for n, v in dag.graph.parameters.items() if n not in kept and v.op.attributes["leaf"] not in kept]
     return f"wrong: weights {gone[:3]} are written under no name of theirs" if gone else "ok"
 
