@@ -73,7 +73,7 @@ def nearby(inputs: Any) -> list[Any]:
         rng = np.random.default_rng(seed)
         moved: list[Any] = []
         for a in leaves:
-            noise = 1 + 1e-6 * rng.standard_normal(a.shape) if a.dtype.kind in "fc" else 1
+            noise: Any = 1 + 1e-6 * rng.standard_normal(a.shape) if a.dtype.kind in "fc" else 1
             moved.append(np.asarray(a * noise).astype(a.dtype))
         found.append(tree.unflatten(moved))
     return found
