@@ -67,14 +67,18 @@ def drawn(rng: np.random.Generator, type_: TensorType) -> Array:
 
 def nearby(inputs: Any) -> list[Any]:
     """Inputs, and twice the same with floats a millionth of themselves off: less than any network is told apart by."""
+    leaves: list[Array]
     leaves, tree = flatten(inputs, lambda x: isinstance(x, np.ndarray))
     found = [inputs]
     for seed in range(2):
         rng = np.random.default_rng(seed)
         moved: list[Any] = []
         for a in leaves:
-            noise: Any = 1 + 1e-6 * rng.standard_normal(a.shape) if a.dtype.kind in "fc" else 1
-            moved.append(np.asarray(a * noise).astype(a.dtype))
+            if a.dtype.kind in "fc":
+                noise: Any = 1 + 1e-6 * rng.standard_normal(a.shape)
+                moved.append(np.multiply(a, noise).astype(a.dtype))
+            else:
+                moved.append(a)
         found.append(tree.unflatten(moved))
     return found
 
