@@ -71,12 +71,12 @@ def nearby(inputs: Any) -> list[Any]:
     leaves, tree = flatten(inputs, lambda x: isinstance(x, np.ndarray))
     found = [inputs]
     for seed in range(2):
-        rng = np.random.default_rng(seed)
+        rng: Any = np.random.default_rng(seed)
         moved: list[Any] = []
         for a in leaves:
             if a.dtype.kind in "fc":
-                noise: Any = 1 + 1e-6 * rng.standard_normal(a.shape)
-                moved.append(np.multiply(a, noise).astype(a.dtype))
+                noise: Any = rng.standard_normal(a.shape)
+                moved.append(np.asarray(a * (1 + 1e-6 * noise), a.dtype))
             else:
                 moved.append(a)
         found.append(tree.unflatten(moved))
