@@ -117,6 +117,10 @@ conformance-onnx-frozen: $(READY)  ## Change the batch of networks that torch fr
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.onnx_frozen timm
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.onnx_frozen transformers
 
+conformance-onnx-again: $(READY)  ## Write again what torch's exporters wrote of 40 networks (onnxscript, if it is there, for dynamo's), write the table
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.onnx_again timm
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.onnx_again transformers
+
 conformance-silero: $(READY)  ## Compare silero-vad's TorchScript as a program with torch.jit: make conformance-silero FILES=folder
 	OMP_NUM_THREADS=1 $(BIN)/python -m conformance.silero $(or $(FILES),build/files)
 

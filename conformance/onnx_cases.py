@@ -14,9 +14,9 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 import tdagger as td
+from tdagger.frameworks.onnx.file.tensors import DTYPES, HELD
 from tdagger.frameworks.onnx.importer import from_onnx
 from tdagger.frameworks.onnx.ops import find
-from tdagger.frameworks.onnx.tensors import DTYPES, HELD
 
 Arrays = list[Any]
 #: What runs a model on inputs by name: outputs in order.

@@ -22,8 +22,8 @@ import numpy as np
 
 import tdagger as td
 from tdagger.cli.measure import report
-from tdagger.frameworks.onnx.read import read
-from tdagger.frameworks.onnx.sizes import inputs_of
+from tdagger.frameworks.onnx.file.read import read
+from tdagger.frameworks.onnx.file.sizes import inputs_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "conformance-onnx.md"

@@ -120,7 +120,7 @@ def _steps(network: Network, folder: Path, exporter: str) -> dict[str, str]:
         written(network, path, exporter)
         frozen = session(path)
     except Exception as e:  # torch's own and onnxruntime's, which are many
-        return {"export": f"n/a: {type(e).__name__}: {_COLOUR.sub('', short(str(e)))[:100]}"}
+        return {"export": refusal(e)}
     leaves = tensors((network.args, network.kwargs))[0]
     given = {i.name: t.numpy() for i, t in zip(frozen.get_inputs(), leaves, strict=False)}
     try:
@@ -143,12 +143,17 @@ def _steps(network: Network, folder: Path, exporter: str) -> dict[str, str]:
     return found
 
 
+def refusal(error: Exception) -> str:
+    """What an exporter or onnxruntime says of a network that it doesn't take."""
+    return f"n/a: {type(error).__name__}: {_COLOUR.sub('', short(str(error)))[:100]}"
+
+
 def _import(file: File, path: Path) -> float:
     module = file.dag.to_torch(fixed=True).eval()
     with torch.no_grad():
         found = module(*(torch.from_numpy(file.given[n]) for n in file.dag.graph.inputs))
     found = found if isinstance(found, tuple) else (found,)
-    return _apart([t.numpy() for t in found], file.frozen.run(None, dict(file.given)))
+    return apart([t.numpy() for t in found], file.frozen.run(None, dict(file.given)))
 
 
 def _resize(file: File, path: Path) -> float:
@@ -170,7 +175,7 @@ def _unbatch(file: File, path: Path) -> float:
     given = {n: a.reshape(shapes[n]) for n, a in file.given.items() if n in shapes}
     wanted = file.frozen.run(None, dict(file.given))
     found = model.run(None, given)
-    return _apart([a.reshape(b.shape) for a, b in zip(found, wanted, strict=True)], wanted)
+    return apart([a.reshape(b.shape) for a, b in zip(found, wanted, strict=True)], wanted)
 
 
 def _against_rows(file: File, model: ort.InferenceSession, wide: td.TensorDAG, size: int) -> float:
@@ -187,7 +192,7 @@ def _against_rows(file: File, model: ort.InferenceSession, wide: td.TensorDAG, s
     wanted = [
         each[0][i] if at is None else np.concatenate([r[i] for r in each], at) for i, at in enumerate(places.values())
     ]
-    return _apart(model.run(None, whole), wanted)
+    return apart(model.run(None, whole), wanted)
 
 
 def _widened(old: td.Value, new: td.Value) -> int | None:
@@ -195,7 +200,7 @@ def _widened(old: td.Value, new: td.Value) -> int | None:
     return next((i for i, (a, b) in enumerate(zip(old.shape, new.shape, strict=True)) if a != b), None)
 
 
-def _apart(found: Sequence[Any], wanted: Sequence[Any]) -> float:
+def apart(found: Sequence[Any], wanted: Sequence[Any]) -> float:
     """The largest difference, relative to the largest number of an output; infinity where shapes differ."""
     worst = 0.0
     for a, b in zip(found, wanted, strict=True):

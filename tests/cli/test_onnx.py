@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from tdagger.cli import main
+from tdagger.frameworks.onnx.source import OnnxSource
 from tests.cli.helpers import failed
 from tests.frameworks.onnx.small import floats, model, node
 
@@ -127,3 +128,27 @@ def test_a_file_that_branches_on_data_is_a_program(tmp_path, monkeypatch, capsys
     capsys.readouterr()
     assert "is a program, written as .tdag, .onnx" in failed(capsys, "convert", "loop.onnx", "a.py", "--batch", "1")
     assert "is a program, of 4 networks" in failed(capsys, "predict", "loop.onnx", "--batch", "1", "--device", "h100")
+
+
+@pytest.mark.parametrize(
+    ("kind", "steps", "told", "status"),
+    [("bytes", 1, "same but for rounding", 0), ("bytes", 2, "not the same", 1), ("floats", 1, "not the same", 1)],
+)
+def test_a_quantized_file_agrees_by_steps(kind, steps, told, status, tmp_path, capsys, monkeypatch):
+    """Beyond the tolerance by as little as rounding does is a verdict of its own, of networks that round only."""
+    monkeypatch.chdir(tmp_path)
+    tensors = {"w": floats(12, 5), "s": np.float32(0.25), "zero": np.uint8(100)}
+    rounding = [node("QuantizeLinear", "z s zero", "q"), node("DequantizeLinear", "q s zero", "d")]
+    plain = [node("Mul", "z s", "d")]
+    nodes = [node("MatMul", "x w", "z"), *(rounding if kind == "bytes" else plain), node("Transpose", "d", "y")]
+    onnx.save(model(nodes, {"x": (3, 12)}, ["y"], tensors), "net.onnx")
+    before = OnnxSource.run_round_trip
+
+    def off(self, dag, inputs):
+        return [y + np.float32(0.25 * steps) for y in before(self, dag, inputs)]
+
+    monkeypatch.setattr(OnnxSource, "run_round_trip", off)
+    assert main(["verify", "net.onnx"]) == status
+    out = capsys.readouterr().out
+    assert told in out
+    assert ("within 1 step of 0.25 on 99.9%" in out) == (told == "same but for rounding")

@@ -15,6 +15,7 @@ from tdagger.graph import bulk, flops, label
 from tdagger.op import Array, Value
 from tdagger.ops.source import Const, Leaf, Parameter
 from tdagger.ops.structure import Item
+from tdagger.quantization.steps import Within, steps, within
 from tdagger.tensordag import TensorDAG
 from tdagger.types import TensorType
 
@@ -144,16 +145,28 @@ def _inward(modules: Iterable[str], depth: int | None) -> list[str]:
 
 
 class Difference(NamedTuple):
-    """How far two arrays are apart: the largest |a - b|, and that divided by the largest |a|."""
+    """How far two arrays are apart: the largest |a - b|, and that divided by the largest |a|.
+
+    ``within`` says that no more than rounding to integers is in it, ``beyond`` that more is, of one run or several.
+    """
 
     absolute: float
     relative: float
     why: str = ""
+    within: Within | None = None
+    beyond: bool = False
 
     def worse(self, other: Difference) -> Difference:
         """The larger of both, number by number."""
         larger = max(self.absolute, other.absolute), max(self.relative, other.relative)
-        return Difference(*larger, self.why or other.why)
+        rounded = max([d.within for d in (self, other) if d.within is not None], default=None)
+        return Difference(*larger, self.why or other.why, rounded, self.beyond or other.beyond)
+
+    def verdict(self, tolerance: float) -> str:
+        """``same``, ``rounded`` or ``differs``."""
+        if self.relative <= tolerance:
+            return "same"
+        return "rounded" if self.within is not None and not self.beyond else "differs"
 
 
 def difference(expected: Array, got: Array) -> Difference:
@@ -177,3 +190,26 @@ def differences(expected: Sequence[Array], got: Sequence[Array]) -> list[Differe
         lost = Difference(np.inf, np.inf, f"{len(expected)} outputs became {len(got)}")
         return [lost] * max(len(expected), 1)
     return [difference(a, b) for a, b in zip(expected, got, strict=True)]
+
+
+def as_rounded(
+    source: Any, dag: Any, inputs: Any, got: Sequence[Array], found: Sequence[Difference], tolerance: float
+) -> list[Difference]:
+    """Differences beyond the tolerance, with what rounding to integers explains of them.
+
+    Of a network that rounds nothing to integers, and of a source that is run in one way only, they are as they were.
+    """
+    if not isinstance(dag, TensorDAG) or not hasattr(source, "run_ways"):
+        return list(found)
+    off = [i for i, d in enumerate(found) if tolerance < d.relative < np.inf]
+    sizes = steps(dag, dag.bind(*inputs)) if off else []
+    if not any(sizes[i] for i in off):
+        return list(found)
+    ways = source.run_ways(inputs)
+    told = list(found)
+    for i in off:
+        size = sizes[i]
+        if size:
+            own = within(got[i], [[run[i] for run in runs] for runs in ways], size)
+            told[i] = found[i]._replace(within=own, beyond=own is None)
+    return told

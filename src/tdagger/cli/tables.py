@@ -100,6 +100,16 @@ def _modules(console: Console, modules: Sequence[Mapping[str, Any]], total: int)
     return table(console, columns)
 
 
+def _verdict(d: Difference, judged: str) -> str:
+    if judged == "rounded" and d.within is not None:
+        w = d.within
+        return (
+            f"[yellow]within {_many(w.steps, 'step')} of {w.size:.3g} on {w.part:.1%}[/yellow], its own runtime "
+            f"within {w.own}"
+        )
+    return "[green]ok[/green]" if judged == "same" else f"[red]differs[/red] {escape(d.why)}".rstrip()
+
+
 def verification(
     console: Console,
     types: Mapping[str, TensorType],
@@ -115,11 +125,11 @@ def verification(
         for i, d in enumerate(found):
             name = names[i] if i < len(names) else f"output {i}"
             type_ = types.get(name, "")
-            good = d.relative <= tolerance
-            agree &= good
-            if i < MOST_OUTPUTS or not good:
-                verdict = "[green]ok[/green]" if good else f"[red]differs[/red] {escape(d.why)}".rstrip()
-                rows.append((escape(name), escape(str(type_)), way, f"{d.absolute:.2e}", f"{d.relative:.2e}", verdict))
+            judged = d.verdict(tolerance)
+            agree &= judged != "differs"
+            if i < MOST_OUTPUTS or judged != "same":
+                shown = (escape(name), escape(str(type_)), way, f"{d.absolute:.2e}", f"{d.relative:.2e}")
+                rows.append((*shown, _verdict(d, judged)))
     cells = list(zip(*rows, strict=True)) or [()] * 6
     headers = ("output", "type", "way", "max |a-b|", "relative", "")
     texts = ("output", "type", "way")
@@ -127,7 +137,9 @@ def verification(
     console.print(table(console, columns), highlight=False)
     each = [d for found in worst.values() for d in found]
     relative, absolute = max(d.relative for d in each), max(d.absolute for d in each)
-    verdict = "[green]same[/green]" if agree else "[red]not the same[/red]"
+    rounded = any(d.verdict(tolerance) == "rounded" for d in each)
+    verdict = "[yellow]same but for rounding[/yellow]" if rounded else "[green]same[/green]"
+    verdict = verdict if agree else "[red]not the same[/red]"
     console.print(
         f"{verdict}: {_many(len(each), 'output')}, {_many(runs, 'random input')}, "
         f"largest error {absolute:.2e} absolute, {relative:.2e} relative (tolerance {tolerance:g})",

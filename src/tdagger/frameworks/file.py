@@ -19,7 +19,7 @@ from tdagger.network import Signature
 from tdagger.op import Array
 from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
-from tdagger.tree import Tree
+from tdagger.tree import Tree, flatten
 from tdagger.types import TensorType
 
 if TYPE_CHECKING:
@@ -89,6 +89,24 @@ def drawn(rng: np.random.Generator, type_: TensorType) -> Array:
     return np.asarray(data).astype(dtype.numpy)
 
 
+def nearby(inputs: Any) -> list[Any]:
+    """Inputs, and twice the same with floats a millionth of themselves off: less than any network is told apart by."""
+    leaves: list[Array]
+    leaves, tree = flatten(inputs, lambda x: isinstance(x, np.ndarray))
+    found = [inputs]
+    for seed in range(2):
+        rng: Any = np.random.default_rng(seed)
+        moved: list[Any] = []
+        for a in leaves:
+            if a.dtype.kind in "fc":
+                noise: Any = rng.standard_normal(a.shape)
+                moved.append(np.asarray(a * (1 + 1e-6 * noise), a.dtype))
+            else:
+                moved.append(a)
+        found.append(tree.unflatten(moved))
+    return found
+
+
 @dataclass
 class ModelSource:
     """What sources of models in files share: a subclass imports the model and runs it (``run``).
@@ -140,6 +158,10 @@ class ModelSource:
     def random_inputs(self, seed: int) -> Any:
         """As for a ``.tdag``: normal floats, integers of 0 and 1."""
         return self.own.random_inputs(seed)
+
+    def run_ways(self, inputs: Any) -> list[list[list[Array]]]:
+        """The outputs by each way the runtime has to compute them, on inputs and on some that are as good as equal."""
+        return [[self.run(near) for near in nearby(inputs)]]
 
     def run_round_trip(self, dag: TensorDAG | Program, inputs: Any) -> list[Array]:
         return self.own.run_round_trip(dag, inputs)

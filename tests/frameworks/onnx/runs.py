@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from tdagger.frameworks.onnx.tensors import DTYPES, ONNX_DTYPES
+from tdagger.frameworks.onnx.file.tensors import DTYPES, ONNX_DTYPES
 from tdagger.types import DType
 
 #: Element types that numpy doesn't have.

@@ -8,8 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import tdagger as td
-from tdagger.frameworks.onnx import importer
 from tdagger.frameworks.onnx.ops.table import RULES
+from tdagger.frameworks.onnx.walk import results
 from tests.frameworks.onnx.small import floats, info, model, node
 
 
@@ -107,7 +107,7 @@ def test_functions_within_themselves_are_refused():
 
 
 def test_functions_that_double_are_refused_in_time(monkeypatch):
-    monkeypatch.setattr(importer, "_MOST", 1000)
+    monkeypatch.setattr(results, "MOST", 1000)
     functions = []
     for i in range(40):
         inner = [helper.make_node(f"F{i + 1}", ["a"], [f"b{k}"], domain="own") for k in range(2)]

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import tdagger as td
-from tdagger.frameworks.onnx.tensors import DTYPES, HELD, Tensors
+from tdagger.frameworks.onnx.file.tensors import DTYPES, HELD, Tensors
 from tests.frameworks.onnx.small import floats, model, node
 
 DATA = np.array([[0, 1, 2], [3, 1, 0]])

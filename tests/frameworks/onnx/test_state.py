@@ -7,7 +7,7 @@ import pytest
 from onnx import helper
 
 import tdagger as td
-from tdagger.frameworks.onnx import importer
+from tdagger.frameworks.onnx.walk import results
 from tests.frameworks.onnx.small import floats, model, node
 from tests.frameworks.onnx.test_malformed import WHOLE
 
@@ -90,8 +90,29 @@ def test_templates_change_nothing(monkeypatch):
         sizes = {"b": 2} if given is WHOLE else None
         with_templates = td.from_onnx(given, sizes=sizes)
         with monkeypatch.context() as patch:
-            patch.setattr(importer, "template_of", lambda call, args: None)
+            patch.setattr(results, "template_of", lambda call, args: None)
             without = td.from_onnx(given, sizes=sizes)
         assert with_templates.graph == without.graph
         assert with_templates.origins == without.origins
         assert list(with_templates.graph.values) == list(without.graph.values)
+
+
+@pytest.mark.parametrize("through", [False, True])
+def test_a_weight_that_is_a_statistic_too_is_both(through):
+    """Exporters write equal tensors once, some with an Identity: a mean of zeros is no bias of zeros when it trains."""
+    torch = pytest.importorskip("torch")
+    names = "bn.running_mean bn.running_var" if through else "bn.bias bn.weight"
+    nodes = [node("BatchNormalization", f"x bn.weight bn.bias {names}", "y", "bn/BatchNormalization")]
+    if through:
+        nodes = [
+            node("Identity", "bn.bias", "bn.running_mean"), node("Identity", "bn.weight", "bn.running_var"), *nodes
+        ]  # fmt: skip
+    tensors = {"bn.weight": np.ones(3, np.float32), "bn.bias": np.zeros(3, np.float32)}
+    dag = td.from_onnx(model(nodes, {"x": (2, 3, 4, 4)}, ["y"], tensors))
+    held = ["bn.running_mean", "bn.running_var"] if through else ["bn.bias_statistic", "bn.weight_statistic"]
+    assert sorted(dag.state) == sorted(["bn.weight", "bn.bias", *held])
+    assert [dag.state[n].is_parameter for n in held] == [False, False]
+    module = dag.to_torch().train()
+    module(torch.rand(2, 3, 4, 4)).sum().backward()
+    state = module.state_dict()
+    assert state["bn.bias"].abs().max() == 0 < state[held[0]].abs().max()

@@ -15,9 +15,9 @@ import numpy as np
 
 from tdagger import library as lib
 from tdagger.errors import SourceError, TDaggerError, UnsupportedError, warn
-from tdagger.frameworks.onnx.limits import STEPS
 from tdagger.frameworks.onnx.subgraphs import Subgraph, constants_in, run
 from tdagger.frameworks.onnx.things import Absent, Listed, Thing, Varying, kinds_of, plain_of, what
+from tdagger.frameworks.onnx.walk.limits import STEPS
 from tdagger.names import shown
 from tdagger.op import Value, normal_axis
 from tdagger.ops import elementwise as e
@@ -29,8 +29,8 @@ from tdagger.program.trace import Trace, is_tracing, tracing
 from tdagger.types import TensorType
 
 if TYPE_CHECKING:
-    from tdagger.frameworks.onnx.importer import Walk
-    from tdagger.frameworks.onnx.scope import Scope
+    from tdagger.frameworks.onnx.walk.nodes import Nodes as Walk
+    from tdagger.frameworks.onnx.walk.scope import Scope
 
 _AS_PROGRAM = "which a TDAG doesn't have: td.Program.from_onnx imports it as blocks"
 _I64 = TensorType((), "i64")

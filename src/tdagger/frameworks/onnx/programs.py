@@ -9,8 +9,8 @@ from typing import Any
 
 import onnx
 
+from tdagger.frameworks.onnx.file.read import Model, read
 from tdagger.frameworks.onnx.importer import Asked, Walk, imported_by
-from tdagger.frameworks.onnx.read import Model, read
 from tdagger.program.imported import program_of, renamed
 from tdagger.program.program import Program
 from tdagger.program.schedule import named

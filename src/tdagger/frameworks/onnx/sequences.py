@@ -10,7 +10,7 @@ import numpy as np
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.indices import non_negative
 from tdagger.frameworks.known import number_of
-from tdagger.frameworks.onnx.tensors import DTYPES
+from tdagger.frameworks.onnx.file.tensors import DTYPES
 from tdagger.frameworks.onnx.things import Absent, Listed, Thing, Varying, plain_of, what
 from tdagger.op import Array, Value, normal_axis
 from tdagger.ops import elementwise as e

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tdagger.errors import SourceError, UnsupportedError
-from tdagger.frameworks.onnx.tensors import name_of
+from tdagger.frameworks.onnx.file.tensors import name_of
 from tdagger.frameworks.onnx.things import Thing
 from tdagger.names import shown
 
 if TYPE_CHECKING:
-    from tdagger.frameworks.onnx.importer import Walk
-    from tdagger.frameworks.onnx.scope import Scope
+    from tdagger.frameworks.onnx.walk.nodes import Nodes as Walk
+    from tdagger.frameworks.onnx.walk.scope import Scope
 
 #: The operators whose attributes are graphs that are imported.
 CONTROL = frozenset({"If", "Loop", "Scan"})

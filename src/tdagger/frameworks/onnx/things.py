@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tdagger.errors import InputError, UnsupportedError
-from tdagger.frameworks.onnx.tensors import DTYPES
+from tdagger.frameworks.onnx.file.tensors import DTYPES
 from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.tree import Tree

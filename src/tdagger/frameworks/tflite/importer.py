@@ -23,8 +23,8 @@ import numpy as np
 from tdagger.errors import InputError, SourceError, TDaggerError, UnsupportedError, warn
 from tdagger.frameworks.again import Again
 from tdagger.frameworks.importing import Importing, Problem
-from tdagger.frameworks.onnx.known import Known, as_numbers, folded, raising
-from tdagger.frameworks.onnx.origins import class_of, joined
+from tdagger.frameworks.known import Known, as_numbers, folded, raising
+from tdagger.frameworks.modules import class_of, joined
 from tdagger.frameworks.sizes import Bound, Declared, axis_names, bound
 from tdagger.frameworks.tflite.arguments import arguments, call_of, dtype_of, is_quantized, options
 from tdagger.frameworks.tflite.flow import Flow

@@ -10,7 +10,7 @@ from onnx import TensorProto as T
 from tdagger import library as lib
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.onnx.emit.writer import Tensor, Writer
-from tdagger.frameworks.onnx.tensors import ONNX_DTYPES
+from tdagger.frameworks.onnx.file.tensors import ONNX_DTYPES
 from tdagger.frameworks.writing import permuted
 from tdagger.library.quantized import grid_of
 from tdagger.op import Array, Value

@@ -13,7 +13,7 @@ from tdagger.errors import UnsupportedError
 from tdagger.file.container import whole
 from tdagger.file.write import place_in_package
 from tdagger.frameworks.onnx.emit.writer import Branch, Node, Tensor
-from tdagger.frameworks.onnx.tensors import BITS, ONNX_DTYPES
+from tdagger.frameworks.onnx.file.tensors import BITS, ONNX_DTYPES
 from tdagger.op import Array
 from tdagger.types import Size, TensorType
 

@@ -15,7 +15,7 @@ from tdagger.analysis.formulas.polynomial import (
     variable,
 )
 from tdagger.errors import AxisError
-from tdagger.frameworks.onnx.tensors import ONNX_DTYPES
+from tdagger.frameworks.onnx.file.tensors import ONNX_DTYPES
 from tdagger.op import Value
 from tdagger.types import Size, i64
 

@@ -15,7 +15,7 @@ from tdagger.composite import Composite
 from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError, UnsupportedError
 from tdagger.frameworks.onnx.emit.kernels import computed_in
 from tdagger.frameworks.onnx.emit.sizes import Sizes
-from tdagger.frameworks.onnx.tensors import BITS, ONNX_DTYPES
+from tdagger.frameworks.onnx.file.tensors import BITS, ONNX_DTYPES
 from tdagger.frameworks.writing import Walk, is_reshape, needed, unbroadcast
 from tdagger.graph import Graph
 from tdagger.graph import applied as replayed

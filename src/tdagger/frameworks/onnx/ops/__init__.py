@@ -1,26 +1,29 @@
 """The table of ONNX's operators: :data:`RULES`, filled by the modules of this package."""
 
 from tdagger.frameworks.onnx.ops import (
-    attention,
     casts,
-    contrib,
-    contrib_attention,
-    contrib_quantized,
     elementwise,
     indexing,
-    losses,
-    networks,
     ngrams,
-    norm,
     old,
-    pool,
-    quantized,
     random,
-    recurrent,
     reduction,
-    resize,
     signal,
     structure,
+)
+from tdagger.frameworks.onnx.ops.contrib import attention as contrib_attention
+from tdagger.frameworks.onnx.ops.contrib import experts, older, packed
+from tdagger.frameworks.onnx.ops.contrib import fused as contrib_fused
+from tdagger.frameworks.onnx.ops.contrib import quantized as contrib_quantized
+from tdagger.frameworks.onnx.ops.layers import (
+    attention,
+    losses,
+    networks,
+    norm,
+    pool,
+    quantized,
+    recurrent,
+    resize,
 )
 from tdagger.frameworks.onnx.ops.table import RULES, find
 
@@ -28,10 +31,11 @@ __all__ = [
     "RULES",
     "attention",
     "casts",
-    "contrib",
     "contrib_attention",
+    "contrib_fused",
     "contrib_quantized",
     "elementwise",
+    "experts",
     "find",
     "indexing",
     "losses",
@@ -39,6 +43,8 @@ __all__ = [
     "ngrams",
     "norm",
     "old",
+    "older",
+    "packed",
     "pool",
     "quantized",
     "random",

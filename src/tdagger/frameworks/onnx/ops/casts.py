@@ -1,6 +1,6 @@
 """ONNX's casts, with the element types of which there are none here: what is held in another is rounded to theirs.
 
-An int4 is an i8 of -8 to 7, a float8e8m0 an f32 that is a power of two: :data:`tdagger.frameworks.onnx.tensors.HELD`.
+An int4 is an i8 of -8 to 7, a float8e8m0 an f32 that is a power of two: :data:`tdagger.frameworks.onnx.file.tensors.HELD`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import NamedTuple
 from onnx import TensorProto as T
 
 from tdagger import library as lib
+from tdagger.frameworks.onnx.file.tensors import DTYPES, HELD
 from tdagger.frameworks.onnx.ops.table import rule, unsupported
-from tdagger.frameworks.onnx.tensors import DTYPES, HELD
 from tdagger.op import Value
 from tdagger.ops import elementwise as e
 from tdagger.types import DType

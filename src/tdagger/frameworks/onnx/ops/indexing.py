@@ -79,7 +79,8 @@ def _tuples(data: Value, indices: Value, batch: int) -> tuple[Value, Value]:
 
 
 @rule("GatherND")
-def _gather_nd(data: Value, indices: Value, *, batch_dims: int = 0) -> Value:
+def gather_nd(data: Value, indices: Value, *, batch_dims: int = 0) -> Value:
+    """What is at the places that the index's last axis names."""
     flat, index = _tuples(data, indices, batch_dims)
     return gather(flat, index, batch_dims, batch_dims)
 
@@ -102,7 +103,7 @@ def _non_zero(X: Numbers) -> Value:
 
 
 @rule("Unique")
-def _unique(X: Numbers, *, axis: int | None = None, sorted: int = 1) -> tuple[Value, ...]:
+def unique(X: Numbers, *, axis: int | None = None, sorted: int = 1) -> tuple[Value, ...]:
     """Of what is known; of data the shape of the result depends on it."""
     lines = X.reshape(-1) if axis is None else X
     found, first, inverse, counts = np.unique(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tdagger import library as lib
+from tdagger.frameworks.onnx.file.tensors import DTYPES
 from tdagger.frameworks.onnx.ops.table import Ints, rule
-from tdagger.frameworks.onnx.tensors import DTYPES
 from tdagger.op import Value
 from tdagger.ops import elementwise as e
 from tdagger.ops import structure as s

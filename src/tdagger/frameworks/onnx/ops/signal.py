@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from tdagger import library as lib
+from tdagger.frameworks.onnx.file.tensors import DTYPES
 from tdagger.frameworks.onnx.ops.table import Float, Int, rule, unsupported
-from tdagger.frameworks.onnx.tensors import DTYPES
 from tdagger.op import Array, Value, normal_axis
 from tdagger.ops import elementwise as e
 from tdagger.ops import structure as s
@@ -29,11 +29,11 @@ def _einsum(*Inputs: Value, equation: str) -> Value:
 def _dft_of_axis(
     input: Value, dft_length: Int | None = None, *, axis: int = 1, inverse: int = 0, onesided: int = 0
 ) -> Value:
-    return _dft(input, dft_length, axis, inverse=inverse, onesided=onesided)
+    return dft(input, dft_length, axis, inverse=inverse, onesided=onesided)
 
 
 @rule("DFT", since=20)
-def _dft(
+def dft(
     input: Value, dft_length: Int | None = None, axis: Int | None = None, *, inverse: int = 0, onesided: int = 0
 ) -> Value:
     """The last axis holds real numbers, or their real and imaginary parts, before and after."""
@@ -89,7 +89,7 @@ def _stft(
     frames = s.ungroup(s.unfold(signal, 1, length, frame_step), 1, (-1, length))
     if window is not None:
         frames = frames * s.unsqueeze(e.cast(window, frames.dtype), (-1,))
-    return _dft(frames, None, 2, onesided=onesided)
+    return dft(frames, None, 2, onesided=onesided)
 
 
 # --- windows -----------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import numpy as np
 
 from tdagger import library as lib
 from tdagger.frameworks.known import number_of
+from tdagger.frameworks.onnx.file.tensors import DTYPES
 from tdagger.frameworks.onnx.ops.table import Int, Ints, Numbers, rule, unsupported
-from tdagger.frameworks.onnx.tensors import DTYPES
 from tdagger.op import Array, Value, normal_axis
 from tdagger.ops import elementwise as e
 from tdagger.ops import structure as s
@@ -180,9 +180,10 @@ def _pad_attributes(data: Value, *, pads: tuple[int, ...], mode: str = "constant
 
 
 @rule("Pad", since=11)
-def _pad(
+def padding_of(
     data: Value, pads: Ints, constant_value: Value | None = None, axes: Ints | None = None, *, mode: str = "constant"
 ) -> Value:
+    """A value of data where something was padded, or a number."""
     widths = _pairs(pads, axes, data.rank)
     if constant_value is None or mode != "constant":
         return _padded(data, widths, mode, 0)
@@ -271,7 +272,7 @@ def _eye_like(input: Value, *, dtype: int = 0, k: int = 0) -> Value:
 
 
 @rule("Range")
-def _range(start: Numbers, limit: Numbers, delta: Numbers, *, stash_type: int = 1) -> Value:
+def number_range(start: Numbers, limit: Numbers, delta: Numbers, *, stash_type: int = 1) -> Value:
     """Each number is ``start + i * delta``; onnxruntime has running sums of floats. Half precision is rounded once."""
     del stash_type
     dtype = DType.of(start.dtype)

@@ -16,7 +16,7 @@ of the operator has them as an input or as an attribute of that name::
 the file's is taken. A rule returns a value, or a tuple of as many as the operator has outputs (None for those that
 aren't made). Four keyword-only parameters are no attributes: ``version`` (of the operator set), ``wanted`` (for each
 output whether the node names it), ``draw`` (makes the seed of a random stream) and ``types`` (for each input the number
-of its element type if it is one that is held in another one, :data:`tdagger.frameworks.onnx.tensors.HELD`, else 0). An
+of its element type if it is one that is held in another one, :data:`tdagger.frameworks.onnx.file.tensors.HELD`, else 0). An
 attribute that a rule doesn't have is refused by name.
 
 The specification's meaning is what counts; where onnxruntime differs, the rule says so.
@@ -89,6 +89,33 @@ REASONS: dict[tuple[str, str], str] = {
     **{("", name): _STRINGS for name in ("StringConcat", "StringNormalizer", "StringSplit", "RegexFullMatch")},
     ("", "ImageDecoder"): "it reads files of images: give the network the decoded image",
 }  # fmt: skip
+#: Operators of onnxruntime's own that have no rule, by why.
+_CONTRIB_REASONS = {
+    "it holds a network and writes a text with it: import that network, td.generate_program writes the loop":
+        "BeamSearch GreedySearch Sampling WhisperBeamSearch",
+    "its numbers lie in an order of the GPU's matrix units, which no text defines":
+        "DequantizeWithOrder QOrderedAttention QOrderedGelu QOrderedLayerNormalization QOrderedLongformerAttention "
+        "QOrderedMatMul QuantizeWithOrder MatMulBlockQuantizedFp4Weight MatMulBlockQuantizedFp8Weight GemmFloat8",
+    "its cache is blocks of memory that a server hands out":
+        "PagedAttention SparsePagedAttention PackedSparseAttentionIndexer PackedSparseAttentionIndexerMerge "
+        "SparseAttentionIndexer DynamicSparseAttention ConvStateReplay GatedDeltaNetStateReplay Mamba2Verify "
+        "SpeculativePrefixCommit VarlenCausalConvWithState GatherPacked",
+    "it is a part of a network compiled for a device": "EPContext Snpe",
+    "how many entries its result has depends on data": "RemovePadding BifurcationDetector",
+    "it works on strings or their hashes": "Tokenizer MurmurHash3 NGramHashMapping VarlenNGramHashMapping",
+    "it packs bits of what it drew, for training": "BitmaskBiasDropout BitmaskDropout",
+    "it holds numbers in blocks of a format that onnxruntime has no kernel of": "DequantizeBFP QuantizeBFP",
+    "its matrix is sparse, and tensors here are whole": "SparseToDenseMatMul SparseAttention",
+    "it holds weights in the layout of one CPU's kernels": "MatMulFpQ4 MatMulPacked MatMulNBitsQLoRA",
+    "the order of its table is nowhere said": "RelativePositionBias",
+    "there is no rule for it, and no file is known that has it":
+        "AttnLSTM CropAndResize DecoderAttention DecoderMaskedSelfAttention DynamicTimeWarping EngramGate "
+        "GatedDeltaNet GemmaRotaryEmbedding HyperConnectionLowRankMix HyperConnectionPostMix HyperConnectionPreMix "
+        "IsAllFinite LongformerAttention MaxpoolWithMask MoEGroupRouter "
+        "MoEPacked NGramRepeatBlock RMSNormRotary RouterGateUpProj "
+        "SampleOp WordConvEmbedding",
+}  # fmt: skip
+REASONS.update({(MICROSOFT, name): why for why, names in _CONTRIB_REASONS.items() for name in names.split()})
 
 
 def why_not(domain: str, name: str) -> str:
@@ -97,6 +124,11 @@ def why_not(domain: str, name: str) -> str:
         return "operators of ai.onnx.ml (trees, linear models, tables of strings) aren't imported"
     if domain.startswith("ai.onnx.preview.training"):
         return "operators that train (gradients, optimizers) aren't imported: to_torch() gives a module that trains"
+    if domain == f"{MICROSOFT}.nchwc":
+        return (
+            "its weights lie in blocks of the processor that onnxruntime optimised the file for, which no file says: "
+            "optimise it at the level extended, not all"
+        )
     return REASONS.get((domain, name), NO_RULE)
 
 

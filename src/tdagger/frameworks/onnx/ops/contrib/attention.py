@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tdagger import library as lib
 from tdagger.frameworks.known import number_of
-from tdagger.frameworks.onnx.ops.attention import (
+from tdagger.frameworks.onnx.ops.contrib.common import contrib, refuse, takes
+from tdagger.frameworks.onnx.ops.contrib.quantized import scaled_product
+from tdagger.frameworks.onnx.ops.layers.attention import (
     at_positions,
     attend,
     before,
@@ -18,11 +22,9 @@ from tdagger.frameworks.onnx.ops.attention import (
     near,
     rotary,
 )
-from tdagger.frameworks.onnx.ops.contrib import contrib, refuse, takes
-from tdagger.frameworks.onnx.ops.contrib_quantized import scaled_product
-from tdagger.frameworks.onnx.ops.networks import causal_conv
+from tdagger.frameworks.onnx.ops.layers.networks import causal_conv
+from tdagger.frameworks.onnx.ops.layers.windows import short
 from tdagger.frameworks.onnx.ops.table import Ints, unsupported
-from tdagger.frameworks.onnx.ops.windows import short
 from tdagger.op import Value
 from tdagger.ops.elementwise import (
     cast,
@@ -63,7 +65,35 @@ def _rotary_embedding(
     return rotary(input, cos, sin, num_heads, bool(interleaved), width)
 
 
-def _filtered(kept: Value, filter_: float) -> Value:
+@contrib("MRotaryEmbedding")
+def _m_rotary_embedding(
+    input: Value, position_ids: Value, cos_cache: Value, sin_cache: Value, *, interleaved: int = 0,
+    is_packed_batching: int = 0, mrope_layout: int = 0, mrope_section: Ints, num_heads: int = 0,
+    rotary_embedding_dim: int = 0, scale: float = 1.0,
+) -> Value:  # fmt: skip
+    """By three positions of each token ``[3 b s]``; each entry of an angle goes by one of them."""
+    refuse(is_packed_batching=is_packed_batching, scale=scale != 1)
+    half = cos_cache.shape[1]
+    which = np.repeat(np.arange(3), mrope_section)
+    if mrope_layout:
+        which = np.zeros(half, np.int64)
+        for axis in (1, 2):
+            which[axis : 3 * mrope_section[axis] : 3] = axis
+    if len(which) != half:
+        raise unsupported(f"its sections {mrope_section} aren't {half} entries")
+
+    def angles(table: Value) -> Value:
+        parts = [at_positions(table, select(position_ids, 0, i)) for i in range(3)]
+        later = where(const(which == 1), parts[1], parts[2])
+        return where(const(which == 0), parts[0], later)
+
+    cos, sin = angles(cos_cache), angles(sin_cache)
+    if input.rank == 3 and not num_heads:
+        num_heads = input.shape[2] // (2 * half)
+    return rotary(input, cos, sin, num_heads, bool(interleaved), rotary_embedding_dim or None)
+
+
+def filtered(kept: Value, filter_: float) -> Value:
     """What a mask adds: 0 where it lets through, else a large negative number, which isn't minus infinity."""
     return where(kept, 0.0, filter_)
 
@@ -91,7 +121,7 @@ def _attend(
 ) -> Value:  # fmt: skip
     """What the operators with a mask and a bias share: ``[b h s d]`` to ``[b s (h d)]``."""
     if mask is not None:
-        kept = _filtered(_key_mask(mask, q.shape[0], q.shape[2], k.shape[2]), filter_)
+        kept = filtered(_key_mask(mask, q.shape[0], q.shape[2], k.shape[2]), filter_)
         bias = cast(kept, q.dtype) if bias is None else bias + cast(kept, bias.dtype)
     past = k.shape[2] - q.shape[2]
     allowed = before(iota(q.shape[2]) + past, k.shape[2]) if causal and past else None
@@ -167,6 +197,42 @@ def _multi_head_attention(
     return (out, k, v) if any(wanted[1:]) else out
 
 
+@contrib("DecoderMaskedMultiHeadAttention")
+def _decoder_attention(
+    query: Value, key: Value | None = None, value: Value | None = None, mask_index: Value | None = None,
+    attention_bias: Value | None = None, past_key: Value | None = None, past_value: Value | None = None,
+    past_sequence_length: Value | None = None, beam_width: Value | None = None,
+    cache_indirection: Value | None = None, bias: Value | None = None, *, mask_filter_value: float = -10000.0,
+    num_heads: int, output_qk: int = 0, past_present_share_buffer: int = 0, scale: float = 0.0,
+    wanted: Sequence[bool],
+) -> Any:  # fmt: skip
+    """One token more: keys and values of the past stand before its own; those of another text come by heads.
+
+    With ``past_present_share_buffer`` the past is as long as it may become, and of it ``past_sequence_length`` count.
+    """
+    refuse(beam_width=beam_width, cache_indirection=cache_indirection, output_qk=output_qk)
+    if key is None or value is None:
+        query, key, value = split(query, [query.shape[2] // 3] * 3, 2)
+    more = {"mask_filter_value": mask_filter_value, "num_heads": num_heads, "scale": scale, "wanted": wanted}
+    if not past_present_share_buffer or past_key is None or past_value is None:
+        refuse(past_sequence_length=past_sequence_length)
+        return _multi_head_attention(
+            query, key, value, bias, mask_index, attention_bias, past_key, past_value, **more
+        )  # fmt: skip
+    refuse(mask_index=mask_index, attention_bias=attention_bias)
+    if past_sequence_length is None:
+        raise unsupported("its past_sequence_length is missing")
+    q, k, v = _queries(query, key, value, num_heads)
+    if bias is not None:
+        parts = split(bias, [num_heads * x.shape[3] for x in (q, k, v)], 0)
+        q, k, v = (_biased(x, b, True) for x, b in zip((q, k, v), parts, strict=True))
+    at = lib.reshape(cast(past_sequence_length, "i64"), shape=(1,))
+    k, v = (Scatter(2, 0, "set")(past, at, x) for past, x in ((past_key, k), (past_value, v)))
+    allowed = unsqueeze(iota(k.shape[2]) <= at, (0, 1, 2))
+    out = merged(attend(q, k, v, allowed=allowed, bias=None, causal=False, scale=scale or None).y)
+    return (out, k, v) if any(wanted[1:]) else out
+
+
 def _biased(x: Value, bias: Value, projected: bool) -> Value:
     """A bias of what was projected; keys and values that come by heads have theirs already."""
     return x + unsqueeze(ungroup(bias, 0, (x.shape[1], x.shape[3])), (0, 2)) if projected else x
@@ -183,6 +249,8 @@ def _queries(query: Value, key: Value | None, value: Value | None, count: int) -
         return q, k, v
     if key is None or value is None:
         raise unsupported("it has neither keys and values nor all three in one")
+    if key.rank == 4 and value.rank == 4:  # those of another text, by heads
+        return q, key, value
     return q, heads(key, count), heads(value, count)
 
 

@@ -9,15 +9,15 @@ import onnx
 from onnx import defs, shape_inference
 
 from tdagger.errors import UnsupportedError
-from tdagger.frameworks.onnx.functions import type_proto
-from tdagger.frameworks.onnx.tensors import DTYPES, attribute
+from tdagger.frameworks.onnx.file.tensors import DTYPES, attribute
+from tdagger.frameworks.onnx.walk.functions import type_proto
 from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.ops.external import Slot
 from tdagger.types import TensorType
 
 
-def results_of(
+def types_of_results(
     node: Any,
     domain: str,
     version: int,

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tdagger import library as lib
+from tdagger.frameworks.onnx.ops.layers.windows import check_entries
 from tdagger.frameworks.onnx.ops.table import Floats, Ints, rule, unsupported
-from tdagger.frameworks.onnx.ops.windows import check_entries
 from tdagger.library.linear import wide
 from tdagger.op import Array, Value
 from tdagger.ops.elementwise import cast, floor, maximum, minimum, round_, where

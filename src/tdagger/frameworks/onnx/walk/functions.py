@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import onnx
 from onnx import defs
 
-from tdagger.frameworks.onnx.tensors import ONNX_DTYPES
+from tdagger.frameworks.onnx.file.tensors import ONNX_DTYPES
 from tdagger.op import Value
 from tdagger.types import TensorType
 
@@ -65,3 +65,19 @@ def type_proto(argument: Value | TensorType | tuple[TensorType, ...] | None) -> 
         return onnx.helper.make_sequence_type_proto(inner)
     type_ = argument.type if isinstance(argument, Value) else argument
     return onnx.helper.make_tensor_type_proto(ONNX_DTYPES[type_.dtype], type_.shape)
+
+
+def with_attributes(node: Any, given: Mapping[str, Any]) -> Any:
+    """A node of a function with the attributes of its call in the places where it refers to them."""
+    if not any(a.ref_attr_name for a in node.attribute):
+        return node
+    made = type(node)()
+    made.CopyFrom(node)
+    del made.attribute[:]
+    for a in node.attribute:
+        if not a.ref_attr_name:
+            made.attribute.append(a)
+        elif a.ref_attr_name in given:
+            made.attribute.append(given[a.ref_attr_name])
+            made.attribute[-1].name = a.name
+    return made

@@ -1,7 +1,7 @@
 """Reading a model: a path, bytes or a ModelProto, and where a file that can't be read is damaged.
 
 Protobuf itself reads; nothing is mapped or copied besides. The data of weights stays where it lies
-(:mod:`tdagger.frameworks.onnx.tensors`).
+(:mod:`tdagger.frameworks.onnx.file.tensors`).
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from typing import Any
 
 from tdagger import library as lib
 from tdagger.frameworks.known import number_of
+from tdagger.frameworks.onnx.ops.layers.windows import short
 from tdagger.frameworks.onnx.ops.table import Ints, Statistic, rule, unsupported
-from tdagger.frameworks.onnx.ops.windows import short
 from tdagger.library.linear import wide
 from tdagger.op import Value
 from tdagger.ops.elementwise import cast, equal, full_like, greater_equal, not_equal, sqrt, where

@@ -5,7 +5,7 @@ and external data against its file, which is mapped into memory. External data l
 paths that leave it, links, and offsets beyond a file's end are refused, as they would read what isn't the model's.
 
 What has an element type that there is none of here is held in one that has all its numbers (:data:`HELD`); what is
-done to such tensors is refused where that isn't the same (:mod:`tdagger.frameworks.onnx.held`).
+done to such tensors is refused where that isn't the same (:mod:`tdagger.frameworks.onnx.walk.held`).
 """
 
 from __future__ import annotations

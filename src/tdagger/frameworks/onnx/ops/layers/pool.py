@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tdagger import library as lib
+from tdagger.frameworks.onnx.ops.layers.windows import Pairs, check_entries, counts, padding, per_axis, spans, windows
 from tdagger.frameworks.onnx.ops.table import Ints, rule, unsupported
-from tdagger.frameworks.onnx.ops.windows import Pairs, check_entries, counts, padding, per_axis, spans, windows
 from tdagger.library.shape import linear_index
 from tdagger.op import Value
 from tdagger.ops.elementwise import cast, ceil, equal, floor, full_like, isnan, maximum, minimum, where
@@ -223,7 +223,10 @@ def _max_unpool(
 
 @rule("NonMaxSuppression", since=10)
 def _non_max_suppression(*inputs: Value, center_point_box: int = 0) -> Value:
-    raise unsupported("how many boxes it selects depends on data")
+    raise unsupported(
+        "how many boxes it selects depends on data: end the file at its boxes and scores (onnx.utils.extract_model) "
+        "and select from what comes out"
+    )
 
 
 @rule("RoiAlign", since=10)

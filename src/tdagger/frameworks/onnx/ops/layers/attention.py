@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tdagger import library as lib
+from tdagger.frameworks.onnx.ops.layers.windows import check_steps
 from tdagger.frameworks.onnx.ops.table import rule, unsupported
-from tdagger.frameworks.onnx.ops.windows import check_steps
 from tdagger.library.linear import wide
 from tdagger.op import Value
 from tdagger.ops.elementwise import cast, equal, exp, tanh, where

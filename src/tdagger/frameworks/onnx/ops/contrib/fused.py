@@ -1,8 +1,7 @@
-"""Operators of onnxruntime's own domain com.microsoft: what its optimizer and exporters write into files."""
+"""Activations, norms, products and convolutions of onnxruntime's own that stand for several operators."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,12 +9,13 @@ import numpy as np
 
 from tdagger import library as lib
 from tdagger.frameworks.known import number_of
-from tdagger.frameworks.onnx.ops.networks import convolution_options, gemm
-from tdagger.frameworks.onnx.ops.norm import layer_norm, simplified_layer_norm
-from tdagger.frameworks.onnx.ops.pool import max_pool
-from tdagger.frameworks.onnx.ops.resize import grid_sample
-from tdagger.frameworks.onnx.ops.table import MICROSOFT, Int, Ints, rule, unsupported
-from tdagger.frameworks.onnx.ops.windows import short
+from tdagger.frameworks.onnx.ops.contrib.common import as_nchw, as_nhwc, contrib, takes
+from tdagger.frameworks.onnx.ops.layers.networks import convolution_options, gemm
+from tdagger.frameworks.onnx.ops.layers.norm import layer_norm, simplified_layer_norm
+from tdagger.frameworks.onnx.ops.layers.pool import max_pool
+from tdagger.frameworks.onnx.ops.layers.resize import grid_sample
+from tdagger.frameworks.onnx.ops.layers.windows import short
+from tdagger.frameworks.onnx.ops.table import Int, Ints, unsupported
 from tdagger.library.linear import wide
 from tdagger.op import Value
 from tdagger.ops.elementwise import (
@@ -41,33 +41,6 @@ from tdagger.ops.structure import (
     ungroup,
     unsqueeze,
 )
-
-
-def contrib(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a rule of the domain."""
-    return rule(*names, domain=MICROSOFT)
-
-
-def takes(other: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """What a rule has as ``**options`` are the attributes of another one."""
-
-    def mark(function: Callable[..., Any]) -> Callable[..., Any]:
-        own = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
-        names = {p.name for p in own}
-        theirs = inspect.signature(other).parameters.values()
-        added = [p for p in theirs if p.kind is p.KEYWORD_ONLY and p.name not in names]
-        function.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
-        return function
-
-    return mark
-
-
-def refuse(**options: Any) -> None:
-    """UnsupportedError names the options that are given and not imported."""
-    given = [name for name, value in options.items() if value is not None and value is not False and value != 0]
-    if given:
-        raise unsupported(f"it isn't imported with {', '.join(given)}")
-
 
 # --- activations and norms ---------------------------------------------------------------------------------
 
@@ -171,8 +144,56 @@ def _group_norm(
     return permute(out, (0, *range(2, X.rank), 1)) if channels_last else out
 
 
+@contrib("SkipGroupNorm")
+def _skip_group_norm(
+    X: Value, gamma: Value, beta: Value, skip: Value, bias: Value | None = None, *, activation: int,
+    channels_last: int = 1, epsilon: float = 1e-5, groups: int, wanted: Sequence[bool],
+) -> Any:  # fmt: skip
+    """The norm of a sum; ``skip`` may be one number for each channel, ``[b c]``."""
+    ones = tuple(range(1, X.rank - 1))
+    more = skip if bias is None else skip + bias
+    total = X + (unsqueeze(more, ones if channels_last else tuple(a + 1 for a in ones)) if skip.rank == 2 else more)
+    options = {"activation": activation, "channels_last": channels_last, "epsilon": epsilon, "groups": groups}
+    out = _group_norm(total, gamma, beta, **options)
+    return (out, total) if any(wanted[1:]) else out
+
+
+@contrib("BranchwiseRMSNorm")
+def _branchwise_rms_norm(
+    X: Value, scale: Value | None = None, *, epsilon: float = 1e-5, num_branches: int = 0
+) -> Value:
+    """Over the last axis of each branch, ``[.. c h]`` or ``[.. (c h)]``."""
+    x = ungroup(wide(X), X.rank - 1, (num_branches, X.shape[-1] // num_branches)) if num_branches else wide(X)
+    y = lib.rms_norm(x, eps=short(epsilon))
+    if scale is not None:
+        s = wide(scale)
+        y = y * (lib.reshape(s, shape=x.shape[-2:]) if s.type.size > x.shape[-1] else s)
+    return cast(lib.reshape(y, shape=X.shape), X.dtype)
+
+
+@contrib("ScaledSiLU")
+def _scaled_silu(X: Value, scale: Value | None = None, *, alpha: float = 1.0) -> Value:
+    z = X * (short(alpha) if scale is None else lib.reshape(scale, shape=()))
+    return lib.silu(z)
+
+
+@contrib("GatedAdd")
+def _gated_add(X: Value, Y: Value, gate: Value, gate_weight: Value | None = None) -> Value:
+    if gate_weight is not None:
+        raise unsupported("its gate as a product isn't imported")
+    return X + Y * gate
+
+
+@contrib("LinearAttentionGate")
+def _linear_attention_gate(
+    a: Value, dt_bias: Value, decay_scale: Value, b: Value | None = None, *, wanted: Sequence[bool]
+) -> Any:
+    decay = cast(lib.softplus(wide(a) + dt_bias) * decay_scale, a.dtype)
+    return decay if b is None or not any(wanted[1:]) else (decay, cast(lib.sigmoid(wide(b)), b.dtype))
+
+
 @contrib("EmbedLayerNormalization")
-def _embed_layer_norm(
+def embed_layer_norm(
     input_ids: Value, segment_ids: Value | None, word_embedding: Value, position_embedding: Value,
     segment_embedding: Value | None, gamma: Value, beta: Value, mask: Value | None = None,
     position_ids: Value | None = None, *, epsilon: float = 1e-12, mask_index_type: int | None = None,
@@ -214,7 +235,7 @@ def _turned(x: Value, swapped: int, batch: int) -> Value:
     return transpose(x, -1, -2) if swapped and x.rank > 1 else x
 
 
-def _activated(x: Value, name: str, a: float | None, b: float | None) -> Value:
+def activated(x: Value, name: str, a: float | None, b: float | None) -> Value:
     """An activation that was fused."""
 
     def given(number: float | None, default: float) -> float:
@@ -254,7 +275,7 @@ def _fused_matmul_activation(
     **more: Any,
 ) -> Value:  # fmt: skip
     del activation_gamma, activation_axis
-    return _activated(_fused_matmul(A, B, **more), activation, activation_alpha, activation_beta)
+    return activated(_fused_matmul(A, B, **more), activation, activation_alpha, activation_beta)
 
 
 @contrib("FusedGemm")
@@ -265,7 +286,7 @@ def _fused_gemm(
 ) -> Value:  # fmt: skip
     del activation_gamma
     out = gemm(A, B, C, alpha=alpha, beta=beta, transA=transA, transB=transB)
-    return _activated(out, activation, activation_alpha, activation_beta)
+    return activated(out, activation, activation_alpha, activation_beta)
 
 
 @contrib("FusedConv")
@@ -279,17 +300,7 @@ def _fused_conv(
     out = lib.convolution(X, W, B, **options)
     out = out if Z is None else out + Z
     a, b = (*activation_params, None, None)[:2]
-    return _activated(out, activation, a, b)
-
-
-def as_nchw(x: Value) -> Value:
-    """``[b .. c]`` as ``[b c ..]``."""
-    return permute(x, (0, x.rank - 1, *range(1, x.rank - 1)))
-
-
-def as_nhwc(x: Value) -> Value:
-    """``[b c ..]`` as ``[b .. c]``."""
-    return permute(x, (0, *range(2, x.rank), 1))
+    return activated(out, activation, a, b)
 
 
 @contrib("NhwcFusedConv", "NhwcConv")

@@ -8,8 +8,8 @@ from typing import Any
 
 from tdagger import library as lib
 from tdagger.frameworks.known import array_of_constant
+from tdagger.frameworks.onnx.ops.layers.windows import check_steps
 from tdagger.frameworks.onnx.ops.table import rule, unsupported
-from tdagger.frameworks.onnx.ops.windows import check_steps
 from tdagger.op import Value
 from tdagger.ops.elementwise import cast, maximum, minimum, tanh, where
 from tdagger.ops.source import const

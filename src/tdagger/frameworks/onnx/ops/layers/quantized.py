@@ -8,16 +8,16 @@ from typing import Any
 from onnx import TensorProto as T
 
 from tdagger import library as lib
+from tdagger.frameworks.onnx.file.tensors import DTYPES, HELD, ONNX_DTYPES
 from tdagger.frameworks.onnx.ops.casts import cast_to
-from tdagger.frameworks.onnx.ops.networks import (
+from tdagger.frameworks.onnx.ops.layers.networks import (
     convolution_options,
     integer_convolution,
     integer_matmul,
     rows,
 )
+from tdagger.frameworks.onnx.ops.layers.windows import Ints
 from tdagger.frameworks.onnx.ops.table import rule, unsupported
-from tdagger.frameworks.onnx.ops.windows import Ints
-from tdagger.frameworks.onnx.tensors import DTYPES, HELD, ONNX_DTYPES
 from tdagger.library.quantized import spread
 from tdagger.op import Value
 from tdagger.ops.elementwise import cast

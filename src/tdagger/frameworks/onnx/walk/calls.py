@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tdagger.errors import UnsupportedError
+from tdagger.frameworks.onnx.file.tensors import HELD, attribute
 from tdagger.frameworks.onnx.ops.table import OpRule, Parameter
-from tdagger.frameworks.onnx.tensors import HELD, attribute
 from tdagger.graph import topological
 from tdagger.names import shown
 from tdagger.op import Op, Value

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from tdagger import library as lib
-from tdagger.frameworks.onnx.ops.resize import between
+from tdagger.frameworks.onnx.ops.layers.resize import between
+from tdagger.frameworks.onnx.ops.layers.windows import Ints, Pairs, halves, padding, per_axis, spans
 from tdagger.frameworks.onnx.ops.table import rule, unsupported
-from tdagger.frameworks.onnx.ops.windows import Ints, Pairs, halves, padding, per_axis, spans
 from tdagger.op import Value
 from tdagger.ops.elementwise import cast
 from tdagger.ops.source import const

@@ -8,18 +8,20 @@ from typing import Any
 import numpy as np
 
 from tdagger import library as lib
-from tdagger.frameworks.onnx.ops.contrib import as_nchw, as_nhwc, contrib, refuse, takes
-from tdagger.frameworks.onnx.ops.networks import convolution_options, integer_matmul, rows
-from tdagger.frameworks.onnx.ops.pool import average_pool, global_average_pool
-from tdagger.frameworks.onnx.ops.quantized import (
+from tdagger.frameworks.onnx.ops.contrib.common import as_nchw, as_nhwc, contrib, refuse, takes
+from tdagger.frameworks.onnx.ops.contrib.fused import embed_layer_norm
+from tdagger.frameworks.onnx.ops.layers.networks import convolution_options, integer_matmul, rows
+from tdagger.frameworks.onnx.ops.layers.norm import simplified_layer_norm
+from tdagger.frameworks.onnx.ops.layers.pool import average_pool, global_average_pool
+from tdagger.frameworks.onnx.ops.layers.quantized import (
     along,
     dequantized,
     quantized,
     quantized_convolution,
 )
-from tdagger.frameworks.onnx.ops.recurrent import lstm
+from tdagger.frameworks.onnx.ops.layers.recurrent import lstm
+from tdagger.frameworks.onnx.ops.layers.windows import short
 from tdagger.frameworks.onnx.ops.table import Ints, unsupported
-from tdagger.frameworks.onnx.ops.windows import short
 from tdagger.library.shape import linear_index
 from tdagger.op import Value
 from tdagger.ops.elementwise import (
@@ -189,6 +191,12 @@ def _qgemm(
     return y if y_scale is None else _requantized(y, y_scale, y_zero_point, A)
 
 
+@contrib("MatMulInteger16")
+def _matmul_integer16(A: Value, B: Value) -> Value:
+    """The product of integers of 16 bits, as i32."""
+    return cast(lib.matmul(cast(A, "i64"), cast(B, "i64")), "i32")
+
+
 @contrib("MulInteger")
 def _mul_integer(A: Value, A_zero_point: Value | None, B: Value, B_zero_point: Value | None = None) -> Value:
     def less(x: Value, zero: Value | None) -> Value:
@@ -258,7 +266,7 @@ def _dynamic_quantize_lstm(
 # --- weights of few bits -----------------------------------------------------------------------------------
 
 
-def _unpacked(x: Value, bits: int) -> Value:
+def unpacked(x: Value, bits: int) -> Value:
     """The numbers of ``bits`` in the bytes of the last axis, the lowest first."""
     if bits == 8:
         return x
@@ -282,18 +290,77 @@ def _matmul_nbits(
     blocks = -(-K // block_size)
     if 0 in B.shape:
         raise unsupported(f"its weight {B.type} is left out")
-    weight = lib.reshape(_unpacked(B, bits), shape=(N, blocks, block_size))
+    weight = lib.reshape(unpacked(B, bits), shape=(N, blocks, block_size))
     if zero_points is None:
         zero: Any = float(2 ** (bits - 1))
     elif zero_points.dtype.is_float:
         zero = unsqueeze(lib.reshape(cast(zero_points, "f32"), shape=(N, blocks)), (2,))
     else:
         packed = lib.reshape(zero_points, shape=(N, -1))
-        zero = unsqueeze(cast(slice_axis(_unpacked(packed, bits), 1, 0, blocks), "f32"), (2,))
+        zero = unsqueeze(cast(slice_axis(unpacked(packed, bits), 1, 0, blocks), "f32"), (2,))
     scale = unsqueeze(lib.reshape(cast(scales, "f32"), shape=(N, blocks)), (2,))
     floats = (cast(weight, "f32") - zero) * scale
     floats = slice_axis(lib.reshape(floats, shape=(N, blocks * block_size)), 1, 0, K)
     return lib.linear(A, cast(floats, A.dtype), bias)
+
+
+@contrib("MatMulNBitsQkv")
+def _matmul_nbits_qkv(
+    A: Value, skip: Value | None, norm_scale: Value, q_B: Value, q_scales: Value, q_bias: Value | None, k_B: Value,
+    k_scales: Value, k_bias: Value | None, v_B: Value, v_scales: Value, v_bias: Value | None = None, *, K: int,
+    Nq: int, Nkv: int, accuracy_level: int = 0, bits: int = 4, block_size: int, epsilon: float = 1e-6,
+) -> Any:  # fmt: skip
+    """Queries, keys and values of what is normalized once; the sum with ``skip`` is the last result."""
+    del accuracy_level
+    x, total = _normalized(A, skip, norm_scale, epsilon)
+    sizes: dict[str, Any] = {"K": K, "bits": bits, "block_size": block_size}
+    q = _matmul_nbits(x, q_B, q_scales, bias=q_bias, N=Nq, **sizes)
+    k = _matmul_nbits(x, k_B, k_scales, bias=k_bias, N=Nkv, **sizes)
+    return q, k, _matmul_nbits(x, v_B, v_scales, bias=v_bias, N=Nkv, **sizes), total
+
+
+@contrib("MatMulNBitsMlp")
+def _matmul_nbits_mlp(
+    A: Value, skip: Value | None, norm_scale: Value | None, gate_B: Value, gate_scales: Value,
+    gate_bias: Value | None, up_B: Value, up_scales: Value, up_bias: Value | None = None, *, K: int, N: int,
+    accuracy_level: int = 0, activation: str, bits: int = 4, block_size: int, epsilon: float = 1e-5,
+) -> Any:  # fmt: skip
+    """A gate times what it lets through, of what may be normalized before."""
+    del accuracy_level
+    x, total = _normalized(A, skip, norm_scale, epsilon)
+    sizes: dict[str, Any] = {"K": K, "N": N, "bits": bits, "block_size": block_size}
+    gate = _matmul_nbits(x, gate_B, gate_scales, bias=gate_bias, **sizes)
+    kinds = {"silu": lib.silu, "gelu": lib.gelu, "relu": lib.relu}
+    if activation.lower() not in kinds:
+        raise unsupported(f"its activation {activation} is none of {', '.join(kinds)}")
+    return kinds[activation.lower()](gate) * _matmul_nbits(x, up_B, up_scales, bias=up_bias, **sizes), total
+
+
+def _normalized(x: Value, skip: Value | None, scale: Value | None, epsilon: float) -> tuple[Value, Value | None]:
+    """What products are of, and the sum before it was normalized, if there is one."""
+    total = x if skip is None else x + skip
+    y = total if scale is None else simplified_layer_norm(total, scale, epsilon=epsilon, wanted=(True,))
+    return y, None if skip is None else total
+
+
+@contrib("QEmbedLayerNormalization")
+def _q_embed_layer_norm(
+    input_ids: Value, segment_ids: Value | None, words: Value, positions: Value, segments: Value | None,
+    gamma: Value, beta: Value, mask: Value | None, words_scale: Value, positions_scale: Value,
+    segments_scale: Value | None, gamma_scale: Value, beta_scale: Value, words_zero: Value, positions_zero: Value,
+    segments_zero: Value | None, gamma_zero: Value, beta_zero: Value, *, epsilon: float = 1e-12,
+    wanted: Sequence[bool],
+) -> Any:  # fmt: skip
+    """Tables and weights in bytes, each with a scale."""
+    tables = [
+        None if x is None or s is None else _dequantized(x, s, z)
+        for x, s, z in (
+            (words, words_scale, words_zero), (positions, positions_scale, positions_zero),
+            (segments, segments_scale, segments_zero), (gamma, gamma_scale, gamma_zero),
+            (beta, beta_scale, beta_zero),
+        )
+    ]  # fmt: skip
+    return embed_layer_norm(input_ids, segment_ids, *tables, mask, epsilon=epsilon, wanted=wanted)
 
 
 @contrib("GatherBlockQuantized")
@@ -313,8 +380,8 @@ def _gather_block_quantized(
     rows_, scale = (Gather(gathered, 0)(v, index) for v in (data, scales))
     zero: Value | None = None if zero_points is None else Gather(gathered, 0)(zero_points, index)
     if packed:
-        rows_ = _unpacked(rows_, bits)
-        zero = const(2 ** (bits - 1), "u8") if zero is None else _unpacked(zero, bits)
+        rows_ = unpacked(rows_, bits)
+        zero = const(2 ** (bits - 1), "u8") if zero is None else unpacked(zero, bits)
     at = blocked + indices.rank - 1 if blocked > gathered else blocked
     if packed and zero is not None and zero.rank:
         zero = slice_axis(zero, zero.rank - 1, 0, scale.shape[-1])

@@ -10,7 +10,7 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from tdagger.errors import SourceError, UnsupportedError
-from tdagger.frameworks.onnx.tensors import DTYPES, name_of
+from tdagger.frameworks.onnx.file.tensors import DTYPES, name_of
 from tdagger.frameworks.sizes import Declared
 from tdagger.names import shown
 from tdagger.op import Value

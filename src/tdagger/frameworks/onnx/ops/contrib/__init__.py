@@ -1,0 +1,1 @@
+"""Rules of onnxruntime's own operators, the domain com.microsoft: what its optimizer and exporters write into files."""

@@ -1,0 +1,154 @@
+"""The tensors of a model as leaves of the graph, and its state.
+
+Which leaf a tensor of the model becomes (an initializer, a sparse one, a Constant node):
+
+- a parameter: floats and complex numbers of rank 1 and more, but for one number in a Constant node;
+- a buffer: where an operator takes it as a statistic (the annotation ``Statistic`` of its rule); integers of 8 bits
+  and less of rank 2 and more, which are quantized weights; integers of more than 65,536 entries;
+- a constant: single numbers, and all other integers and bools, which are shapes, indices, masks, zero points.
+
+Where a rule wants numbers (``Ints`` and the like) they are read, whatever holds them. The state has all parameters and
+buffers by the names of the file, in its order, and initializers that nothing uses.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+
+from tdagger.errors import SourceError, UnsupportedError
+from tdagger.frameworks.importing import Importing
+from tdagger.frameworks.known import Known
+from tdagger.frameworks.onnx.file.read import Model
+from tdagger.frameworks.onnx.file.tensors import HELD, Tensors
+from tdagger.frameworks.onnx.things import Thing
+from tdagger.frameworks.onnx.walk.scope import Scope
+from tdagger.names import shown
+from tdagger.network import Weight
+from tdagger.op import Value
+from tdagger.ops.source import Buffer, Parameter, const
+from tdagger.types import TensorType
+
+#: Integers of more entries are a buffer.
+_MANY = 1 << 16
+UNNAMED = "an input or a tensor has no name"
+
+
+class Leaves(Importing):
+    """The tensors that a model holds: what each is called, which leaf it becomes when it is first asked for."""
+
+    def __init__(self, model: Model, external: bool) -> None:
+        graph = model.proto.graph
+        super().__init__(external, [i.name for i in graph.input])
+        self.model, self.graph = model, graph
+        self.tensors = Tensors(folder=model.folder)
+        #: By what a tensor is called, and whether an operator takes it as a statistic.
+        self.leaves: dict[tuple[str, bool], Value] = {}
+        #: What the state says of the tensors that are leaves; which tensors were read at all.
+        self.state: dict[str, Weight] = {}
+        self.used: set[str] = set()
+        #: The tensors that stand in Constant nodes.
+        self.constants: set[str] = set()
+        self.known = Known(self.tensors)
+        self._weights: dict[tuple[TensorType, bool], Weight] = {}
+
+    def hold(self, scope: Scope, name: str, held: Any) -> None:
+        """Take a tensor in: what it is called in a scope is what it is called in the model, if that isn't taken."""
+        if not name or scope.knows(name):
+            raise SourceError(f"{self.model.name} has two tensors called {shown(name)}" if name else UNNAMED)
+        kept = scope.kept
+        own = name if not scope.place or kept is not None else f"{scope.place}{name}"
+        if kept is not None and name in kept:
+            own = kept[name]
+        else:
+            while own in self.tensors.held:
+                own += "_"
+            self.tensors.held[own] = held
+            if kept is not None:
+                kept[name] = own
+        scope.tensors[name] = own
+        if not isinstance(held, onnx.TensorProto) or held.data_type in HELD:
+            kind = self.tensors.kind(own)
+            if kind:
+                scope.held[name] = kind
+
+    def find(self, scope: Scope, name: str, statistic: bool = False) -> Value | None:
+        """The value that a scope calls ``name``; a tensor becomes a leaf when it is first asked for."""
+        own = scope.tensors.get(name)
+        if statistic and own is not None:
+            return self._leaf(own, True)
+        found = scope.values.get(name)
+        if statistic and found is not None and isinstance(found.op, Parameter):  # behind an Identity
+            return self._leaf(found.op.leaf, True, name)
+        if found is None and own is not None:
+            found = scope.values[name] = self._leaf(own, False)
+        return found
+
+    def thing(self, scope: Scope, name: str) -> Thing | None:
+        """What a name stands for, also where that is no tensor of one type."""
+        return scope.odd[name] if name in scope.odd else self.find(scope, name)
+
+    def _leaf(self, name: str, statistic: bool, here: str = "") -> Value:
+        found = self.leaves.get((name, statistic))
+        if found is not None:
+            return found
+        kind = self.tensors.type(name)
+        dtype = kind.dtype
+        self.used.add(name)
+        learned = _is_learned(kind) and not (kind.size == 1 and name in self.constants)
+        own = self._apart(name, statistic, here) if learned or statistic else name
+        if learned and not statistic:
+            found = Parameter.of(own, kind)
+            self.state[own] = self._weight(kind, True)
+        elif learned or kind.size > _MANY or (dtype.is_int and dtype.bytes == 1 and kind.rank > 1):
+            found = Buffer.of(own, kind)
+            self.state[own] = self._weight(kind, False)
+        else:
+            found = const(self.tensors[name], dtype)
+        self.leaves[name, statistic] = found
+        return found
+
+    def _apart(self, name: str, statistic: bool, here: str) -> str:
+        """What a tensor is called as a weight or as a statistic, if it is the other one already: as it is ``here``.
+
+        Exporters write equal tensors once: a mean of zeros and a bias of zeros. They don't change alike in training.
+        """
+        other = self.leaves.get((name, not statistic))
+        if other is None or not isinstance(other.op, Parameter | Buffer):
+            return name
+        own = here or f"{name}_{'statistic' if statistic else 'weight'}"
+        while own in self.tensors.held:
+            own += "_"
+        self.tensors.held[own] = self.tensors.held[name]
+        return own
+
+    def _weight(self, kind: TensorType, learned: bool) -> Weight:
+        key = kind, learned
+        found = self._weights.get(key)
+        if found is None:
+            found = self._weights[key] = Weight(kind, learned)
+        return found
+
+    def whole_state(self) -> dict[str, Weight]:
+        """All weights in the order of the file; initializers that nothing uses with them."""
+        state, used = self.state, self.used
+        if len(state) == len(self.tensors.held):
+            return {n: state[n] for n in self.tensors.held}
+        found: dict[str, Weight] = {}
+        initial = {t.name for t in self.graph.initializer} | {t.values.name for t in self.graph.sparse_initializer}
+        for name in self.tensors.held:
+            weight = state.get(name)
+            if weight is None and name in initial and name not in used:
+                try:
+                    kind = self.tensors.type(name)
+                except UnsupportedError:
+                    continue  # nothing uses it, and there is no type for it
+                weight = Weight(kind, _is_learned(kind))
+            if weight is not None:
+                found[name] = weight
+        return found
+
+
+def _is_learned(kind: TensorType) -> bool:
+    return bool(kind.rank) and (kind.dtype.is_float or kind.dtype.is_complex)
