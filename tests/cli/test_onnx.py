@@ -88,7 +88,7 @@ def test_large_weights_lie_in_a_file_beside_it(net, capsys, monkeypatch):
 
 def test_what_is_said_where_it_cant_be_used(net, capsys):
     assert "leaves sizes of its inputs open (x [batch 3 4])" in failed(capsys, "inspect", "net.onnx")
-    assert "--batch 1, or --shape NAME=SIZES for each" in failed(capsys, "inspect", "net.onnx")
+    assert "--batch 1, --resize NAME=SIZE or --shape NAME=SIZES for each" in failed(capsys, "inspect", "net.onnx")
     told = failed(capsys, "inspect", "frozen.onnx", "--batch", "2")
     assert "the first size of input x is 1 in the file, --batch can't change it (--resize can)" in told
     assert "--dtype isn't for .onnx files" in failed(capsys, "inspect", "net.onnx", "--dtype", "f16")
@@ -96,6 +96,16 @@ def test_what_is_said_where_it_cant_be_used(net, capsys):
     assert "no.onnx can't be read" in failed(capsys, "inspect", "no.onnx")
     net.write_bytes(net.read_bytes()[:-30])
     assert "is no ONNX model, or is damaged: at byte" in failed(capsys, "inspect", "net.onnx")
+
+
+def test_a_size_that_the_file_leaves_open_is_given_by_its_name(net, capsys):
+    assert main(["convert", "net.onnx", "eight.onnx", "--resize", "batch=8"]) == 0
+    (x,) = onnx.load("eight.onnx").graph.input
+    assert [d.dim_value for d in x.type.tensor_type.shape.dim] == [8, 3, 4]
+    assert main(["cost", "net.onnx", "--at", "batch=5"]) == 0
+    assert "x: f32[5 3 4]" in capsys.readouterr().out
+    assert main(["inspect", "net.onnx", "--shape", "x=1,3,4", "--resize", "batch=2"]) == 0
+    assert "x: f32[2 3 4]" in capsys.readouterr().out
 
 
 def test_verify_without_onnxruntime(net, capsys, monkeypatch):

@@ -111,7 +111,7 @@ def inspect(
         raise AttributeValueError("--tree goes with none of --json, --text, --ranks and --axes")
     if axes is False and not as_text:
         raise AttributeValueError("--no-axes is for --text")
-    loaded = common.load_source(source, network, meta)
+    loaded = common.load_source(source, network, meta, common.sizes_of(resize, "--resize"))
     program = programs.program_of(loaded)
     if program is not None:
         if ranks or axes is not None:
@@ -207,7 +207,7 @@ def convert(
     given = {"dynamic": dynamic and tuple(n.strip() for n in dynamic.split(",")), "opset": opset,
              "minimum_target": minimum_target, "precision": precision}  # fmt: skip
     to = Target(target, force, {name: value for name, value in given.items() if value is not None})
-    loaded = common.load_source(source, network)
+    loaded = common.load_source(source, network, sizes=common.sizes_of(resize, "--resize"))
     program = programs.program_of(loaded)
     if program is not None:
         to.write(programs.changed(program, unbatch, resize, optimize))

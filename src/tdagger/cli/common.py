@@ -164,8 +164,11 @@ def of_network(command: Callable[..., int]) -> Callable[..., int]:
     return run
 
 
-def load_source(source: str, network: Network, meta: bool = False) -> Source:
-    """The network of a SOURCE, as the options say; AttributeValueError or SourceError says what can't be used."""
+def load_source(source: str, network: Network, meta: bool = False, sizes: Mapping[str, int] | None = None) -> Source:
+    """The network of a SOURCE, as the options say; AttributeValueError or SourceError says what can't be used.
+
+    ``sizes`` are for what a file leaves open; :func:`changed` is for what it has.
+    """
     options = Options(
         _once(map(parse_setting, network.settings or ()), "--set"),
         network.batch,
@@ -175,6 +178,7 @@ def load_source(source: str, network: Network, meta: bool = False) -> Source:
         network.seq,
         network.past,
         network.weights,
+        sizes or {},
     )
     if options.dtype is not None and not options.dtype.is_float:
         raise AttributeValueError(f"--dtype is for weights, which are floats, got {network.dtype}")

@@ -104,7 +104,7 @@ def cost(
     on = device_of(device) if device else None  # this and the next two before what takes long
     rows.field_of(sort or "total_flops", traffic, backward, on is not None)
     sizes = common.sizes_of(at, "--at")
-    loaded = common.load_source(source, network, meta)
+    loaded = common.load_source(source, network, meta, sizes)
     dag = common.import_source(loaded, external=True)
     if formula:
         _formulas(common.changed(dag, unbatch, None), source, sizes, unit, as_json)

@@ -62,9 +62,12 @@ def view(
     on = None if device is None else device_of(device)
     compared = b is not None or bool(set_b) or optimize_b
     sources = [(a, set_a), *([(b or a, set_b)] if compared else [])]
+    sizes = common.sizes_of(resize, "--resize")
     dags = [
         common.changed(
-            common.import_source(common.load_source(source, network.also(own), meta), external=True), unbatch, resize
+            common.import_source(common.load_source(source, network.also(own), meta, sizes), external=True),
+            unbatch,
+            resize,
         )
         for source, own in sources
     ]
