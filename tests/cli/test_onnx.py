@@ -138,3 +138,28 @@ def test_a_file_that_branches_on_data_is_a_program(tmp_path, monkeypatch, capsys
     assert "a program is written as .onnx" in failed(capsys, "convert", "loop.onnx", "a.py", "--batch", "1")
     assert main(["cost", "loop.onnx", "--batch", "1"]) == 2
     assert "Program.from_onnx imports it as blocks" in capsys.readouterr().err
+
+
+POSITIONS = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.places = torch.nn.Embedding(2, 4), torch.nn.Embedding(16, 4)
+
+    def forward(self, ids):
+        return self.words(ids) + self.places(torch.arange(ids.shape[1]))
+
+def build():
+    return Net(), (torch.ones(1, 6, dtype=torch.int64),)
+"""
+
+
+def test_optimized_with_axes_of_any_size(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "with_positions.py").write_text(POSITIONS)
+    assert main(["convert", "with_positions:build", "d.onnx", "--optimize", "--dynamic", "b,s"]) == 0
+    (ids,) = onnx.load("d.onnx").graph.input
+    assert [d.dim_param for d in ids.type.tensor_type.shape.dim] == ["b", "s"]
+    assert main(["verify", "d.onnx", "--shape", "ids=3,9"]) == 0

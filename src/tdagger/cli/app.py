@@ -204,7 +204,8 @@ def convert(
     debug: common.Debug = False,
 ) -> int:
     """Write a network as .tdag, .onnx, .mlpackage, .tflite, .pt2 (torch.export), .pt, .ts (TorchScript) or .py."""
-    given = {"dynamic": dynamic and tuple(n.strip() for n in dynamic.split(",")), "opset": opset,
+    free = tuple(n.strip() for n in dynamic.split(",")) if dynamic else None
+    given = {"dynamic": free, "opset": opset,
              "minimum_target": minimum_target, "precision": precision}  # fmt: skip
     to = Target(target, force, {name: value for name, value in given.items() if value is not None})
     loaded = common.load_source(source, network, sizes=common.sizes_of(resize, "--resize"))
@@ -217,6 +218,7 @@ def convert(
         unbatch,
         resize,
         optimize=optimize,
+        free=free or (),
     )
     to.write(dag)
     return 0

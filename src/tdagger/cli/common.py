@@ -193,13 +193,18 @@ def import_source(source: Source, external: bool = False) -> TensorDAG:
 
 
 def changed(
-    dag: TensorDAG, unbatch: bool, sizes: str | None, option: str = "--resize", optimize: bool = False
+    dag: TensorDAG,
+    unbatch: bool,
+    sizes: str | None,
+    option: str = "--resize",
+    optimize: bool = False,
+    free: Sequence[str] = (),
 ) -> TensorDAG:
-    """The network without its batch, at other sizes, optimised, as the options say."""
+    """The network without its batch, at other sizes, optimised (but for what follows ``free`` axes), as options say."""
     with progress(f"changing {dag.name}"):
         dag = dag.unbatch() if unbatch else dag
         dag = dag.resize(sizes_of(sizes, option)) if sizes else dag
-        return dag.optimize() if optimize else dag
+        return dag.optimize(free) if optimize else dag
 
 
 def _once(pairs: Iterable[tuple[str, Any]], option: str) -> dict[str, Any]:
