@@ -608,6 +608,11 @@ class TensorDAG:
         names = {n: p for n, p in self.axis_names.items() if _still_fits(self, network.graph, n, p)}
         return replace(network, weights=self.weights, state=self.state, name=self.name, axis_names=names)
 
+    def _with_source(self, change: Callable[[TensorDAG], TensorDAG]) -> TensorDAG:
+        """The network after a change, which its source, if it has one, is asked with at other sizes."""
+        new = change(self)
+        return new if self.source is None else replace(new, source=certain.Changed(self.source, change))
+
     def resizable_axes(self, source: Any = None) -> networks.Resizable:
         """The named axes of the inputs that can have other sizes, why others can't, and of which that isn't known.
 
@@ -683,24 +688,27 @@ class TensorDAG:
         """
         return later("rolled")(self, least)
 
-    def optimize(self) -> TensorDAG:
+    def optimize(self, free: Iterable[str] = ()) -> TensorDAG:
         """The network made faster for inference: what depends on no input worked out, layers merged, identities gone.
 
         Outputs stay the same up to rounding. Weights keep their names where they survive; training doesn't bring back
-        what was merged (batch norm, dropout). It is ``td.Pipeline(passes.DEFAULT)`` (docs/rewriting.md).
+        what was merged (batch norm, dropout). Masks and positions are worked out for the sizes that the network has,
+        but for the axes of inputs in ``free`` (AxisError for one that can't have other sizes). It is
+        ``td.Pipeline(passes.DEFAULT)`` (docs/rewriting.md).
 
         >>> import tdagger as td
         >>> td.network(lambda x: td.neg(td.neg(x)) * 1.0, {"x": (2,)}).optimize().graph.outputs["out"]
         <input x() -> f32[2]>
         """
-        return optimized(self)
+        dimensions = certain.dimensions_of(self.axes(), free) if free else ()
+        return self._with_source(lambda dag: optimized(dag, dimensions))
 
     def inline(self, *names: str, keep: Sequence[str] | None = None, deep: bool = False) -> TensorDAG:
         """The network with bodies in the place of composites: of those named, of all, or of all but those to ``keep``.
 
         See :func:`tdagger.transform.passes.decompose`.
         """
-        return decompose(self, *names, keep=keep, deep=deep)
+        return self._with_source(lambda dag: decompose(dag, *names, keep=keep, deep=deep))
 
     @overload
     def raise_(self, *, exact: bool = False, report: Literal[False] = False) -> TensorDAG: ...
@@ -718,8 +726,7 @@ class TensorDAG:
         >>> dag.inline().raise_().graph == dag.graph
         True
         """
-        dag, found = raised(self, exact)
-        return (dag, found) if report else dag
+        return raised(self, exact) if report else self._with_source(lambda dag: raised(dag, exact)[0])
 
     def find(self, rule: Rule) -> list[Match]:
         """Every place where a rule's pattern matches: ``match.root`` and ``match.found["x"]``, in order.

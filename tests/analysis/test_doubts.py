@@ -226,3 +226,13 @@ def test_what_was_left_out_is_copied_with_the_network() -> None:
     for other in (copy.deepcopy(dag), dag.with_axes("n c")):
         with pytest.raises(td.AxisError, match="padded by"):
             other.resize({"x": (4, 4)})
+
+
+def test_scales_that_were_measured_are_not_made_of_sizes() -> None:
+    x = td.input("x", (8, 4))
+    scale, zero = td.const(1 / 8, "f32"), td.const(8, "u8")
+    y = td.dequantize(td.quantize(td.relu(x), scale, zero, to="u8"), scale, zero)
+    larger = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": y})).resize({"x": (12, 4)})
+    assert larger.graph.outputs["y"].shape == (12, 4)
+    with pytest.raises(td.AxisError, match="1 / 8"):
+        td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": td.relu(x) * scale})).resize({"x": (12, 4)})

@@ -89,7 +89,7 @@ def test_large_weights_lie_in_a_file_beside_it(net, capsys, monkeypatch):
 
 def test_what_is_said_where_it_cant_be_used(net, capsys):
     assert "leaves sizes of its inputs open (x [batch 3 4])" in failed(capsys, "inspect", "net.onnx")
-    assert "--batch 1, or --shape NAME=SIZES for each" in failed(capsys, "inspect", "net.onnx")
+    assert "--batch 1, --resize NAME=SIZE or --shape NAME=SIZES for each" in failed(capsys, "inspect", "net.onnx")
     told = failed(capsys, "inspect", "frozen.onnx", "--batch", "2")
     assert "the first size of input x is 1 in the file, --batch can't change it (--resize can)" in told
     assert "--dtype isn't for .onnx files" in failed(capsys, "inspect", "net.onnx", "--dtype", "f16")
@@ -97,6 +97,16 @@ def test_what_is_said_where_it_cant_be_used(net, capsys):
     assert "no.onnx can't be read" in failed(capsys, "inspect", "no.onnx")
     net.write_bytes(net.read_bytes()[:-30])
     assert "is no ONNX model, or is damaged: at byte" in failed(capsys, "inspect", "net.onnx")
+
+
+def test_a_size_that_the_file_leaves_open_is_given_by_its_name(net, capsys):
+    assert main(["convert", "net.onnx", "eight.onnx", "--resize", "batch=8"]) == 0
+    (x,) = onnx.load("eight.onnx").graph.input
+    assert [d.dim_value for d in x.type.tensor_type.shape.dim] == [8, 3, 4]
+    assert main(["cost", "net.onnx", "--at", "batch=5"]) == 0
+    assert "x: f32[5 3 4]" in capsys.readouterr().out
+    assert main(["inspect", "net.onnx", "--shape", "x=1,3,4", "--resize", "batch=2"]) == 0
+    assert "x: f32[2 3 4]" in capsys.readouterr().out
 
 
 def test_verify_without_onnxruntime(net, capsys, monkeypatch):
@@ -152,3 +162,28 @@ def test_a_quantized_file_agrees_by_steps(kind, steps, told, status, tmp_path, c
     out = capsys.readouterr().out
     assert told in out
     assert ("within 1 step of 0.25 on 99.9%" in out) == (told == "same but for rounding")
+
+
+POSITIONS = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.places = torch.nn.Embedding(2, 4), torch.nn.Embedding(16, 4)
+
+    def forward(self, ids):
+        return self.words(ids) + self.places(torch.arange(ids.shape[1]))
+
+def build():
+    return Net(), (torch.ones(1, 6, dtype=torch.int64),)
+"""
+
+
+def test_optimized_with_axes_of_any_size(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "with_positions.py").write_text(POSITIONS)
+    assert main(["convert", "with_positions:build", "d.onnx", "--optimize", "--dynamic", "b,s"]) == 0
+    (ids,) = onnx.load("d.onnx").graph.input
+    assert [d.dim_param for d in ids.type.tensor_type.shape.dim] == ["b", "s"]
+    assert main(["verify", "d.onnx", "--shape", "ids=3,9"]) == 0

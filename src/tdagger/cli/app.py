@@ -115,7 +115,7 @@ def inspect(
     if axes is False and not as_text:
         raise AttributeValueError("--no-axes is for --text")
     dag = common.changed(
-        common.whole_source(common.load_source(source, network, meta)),
+        common.whole_source(common.load_source(source, network, meta, common.sizes_of(resize, "--resize"))),
         unbatch,
         resize,
         optimize=optimize,
@@ -208,15 +208,16 @@ def convert(
     debug: common.Debug = False,
 ) -> int:
     """Write a network as .tdag, .onnx, .mlpackage, .tflite, .pt2 (torch.export), .pt, .ts (TorchScript) or .py."""
-    given = {"dynamic": dynamic and tuple(n.strip() for n in dynamic.split(",")), "opset": opset,
+    free = tuple(n.strip() for n in dynamic.split(",")) if dynamic else None
+    given = {"dynamic": free, "opset": opset,
              "minimum_target": minimum_target, "precision": precision}  # fmt: skip
     to = Target(target, force, {name: value for name, value in given.items() if value is not None})
-    whole = common.whole_source(common.load_source(source, network))
+    whole = common.whole_source(common.load_source(source, network, sizes=common.sizes_of(resize, "--resize")))
     if trusted and isinstance(whole, Program):
         whole = whole.trusted()
     elif trusted:
         raise AttributeValueError(f"--trusted is for programs; {source} is one network")
-    to.write(common.changed(whole, unbatch, resize, optimize=optimize))
+    to.write(common.changed(whole, unbatch, resize, optimize=optimize, free=free or ()))
     return 0
 
 

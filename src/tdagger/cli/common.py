@@ -170,8 +170,11 @@ def of_network(command: Callable[..., int]) -> Callable[..., int]:
     return run
 
 
-def load_source(source: str, network: Network, meta: bool = False) -> Source:
-    """The network of a SOURCE, as the options say; AttributeValueError or SourceError says what can't be used."""
+def load_source(source: str, network: Network, meta: bool = False, sizes: Mapping[str, int] | None = None) -> Source:
+    """The network of a SOURCE, as the options say; AttributeValueError or SourceError says what can't be used.
+
+    ``sizes`` are for what a file leaves open; :func:`changed` is for what it has.
+    """
     options = Options(
         _once(map(parse_setting, network.settings or ()), "--set"),
         network.batch,
@@ -181,6 +184,7 @@ def load_source(source: str, network: Network, meta: bool = False) -> Source:
         network.seq,
         network.past,
         network.weights,
+        sizes or {},
     )
     if options.dtype is not None and not options.dtype.is_float:
         raise AttributeValueError(f"--dtype is for weights, which are floats, got {network.dtype}")
@@ -212,12 +216,24 @@ def network_of(found: TensorDAG | Program, name: str) -> TensorDAG:
     return found
 
 
-def changed(dag: D, unbatch: bool, sizes: str | None, option: str = "--resize", optimize: bool = False) -> D:
-    """The network or program without its batch, at other sizes, optimised, as the options say."""
+def changed(
+    dag: D,
+    unbatch: bool,
+    sizes: str | None,
+    option: str = "--resize",
+    optimize: bool = False,
+    free: Sequence[str] = (),
+) -> D:
+    """The network or program without its batch, at other sizes, optimised, as the options say.
+
+    What follows the ``free`` axes of a network isn't worked out.
+    """
     with progress(f"changing {dag.name}"):
         dag = dag.unbatch() if unbatch else dag
         dag = dag.resize(sizes_of(sizes, option)) if sizes else dag
-        return dag.optimize() if optimize else dag
+        if optimize:
+            dag = dag.optimize(free) if isinstance(dag, TensorDAG) else dag.optimize()
+        return dag
 
 
 def _once(pairs: Iterable[tuple[str, Any]], option: str) -> dict[str, Any]:

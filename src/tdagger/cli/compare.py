@@ -76,9 +76,9 @@ def compare(
     counted: dict[str, Counted] = {}
     for side, source in sources.items():
         of_one, sizes = own[side]
-        loaded = common.load_source(source, network.also(of_one), meta)
-        dag = common.import_source(loaded, external=True)
         wanted = {**common.sizes_of(at, "--at"), **common.sizes_of(sizes, f"--at-{side}")}
+        loaded = common.load_source(source, network.also(of_one), meta, wanted)
+        dag = common.import_source(loaded, external=True)
         counted[side] = Counted(dag.resize(wanted) if wanted else dag, traffic, device=on)
     lines = aligned(counted, by, depth, sort, fold=not every and not (as_json or as_csv), fit=not (as_json or as_csv))
     if as_json:

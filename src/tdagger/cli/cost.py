@@ -107,7 +107,7 @@ def cost(
     on = device_of(device) if device else None  # this and the next two before what takes long
     rows.field_of(sort or "total_flops", traffic, backward, on is not None)
     sizes = common.sizes_of(at, "--at")
-    dag = common.whole_source(common.load_source(source, network, meta), external=True)
+    dag = common.whole_source(common.load_source(source, network, meta, sizes), external=True)
     if isinstance(dag, Program):
         others = {
             "--by": by != By.MODULE, "--depth": depth is not None, "--sort": sort, "--top": top, "--all": every,

@@ -63,7 +63,7 @@ def profile(
     its memory, so that page faults don't count. docs/time.md says more.
     """
     on = None if device is None else device_of(device)
-    loaded = common.load_source(source, network)
+    loaded = common.load_source(source, network, sizes=common.sizes_of(resize, "--resize"))
     dag = common.changed(common.import_source(loaded), unbatch, resize)
     later("torch.keep_memory")()
     with common.progress(f"running {dag.name}", total=_STEPS) as step:
@@ -105,7 +105,7 @@ def predict(
 ) -> int:
     """Say how long a network takes on a device, without running it."""
     on = device_of(device)
-    loaded = common.load_source(source, network, meta)
+    loaded = common.load_source(source, network, meta, common.sizes_of(at, "--at"))
     dag = common.changed(common.import_source(loaded, external=True), unbatch, at, "--at")
     found = dag.predict_time(on)
     if as_json:

@@ -64,7 +64,8 @@ def view(
     on = None if device is None else device_of(device)
     compared = b is not None or bool(set_b) or optimize_b
     sources = [(a, set_a), *([(b or a, set_b)] if compared else [])]
-    loaded = [common.load_source(source, network.also(own), meta) for source, own in sources]
+    sizes = common.sizes_of(resize, "--resize")
+    loaded = [common.load_source(source, network.also(own), meta, sizes) for source, own in sources]
     found = [common.changed(common.whole_source(one, external=True), unbatch, resize) for one in loaded]
     options: dict[str, Any] = {"open": open_ or (), "depth": depth, "device": on, "histograms": histograms}
     dags = [one for one in found if isinstance(one, TensorDAG)]

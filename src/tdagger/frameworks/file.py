@@ -143,7 +143,9 @@ class ModelSource:
         try:
             yield
         except InputError as e:
-            raise SourceError(f"{e}; on a command line --batch 1, or --shape NAME=SIZES for each") from e
+            raise SourceError(
+                f"{e}; on a command line --batch 1, --resize NAME=SIZE or --shape NAME=SIZES for each"
+            ) from e
 
     @cached_property
     def network(self) -> TensorDAG | Program:

@@ -57,7 +57,8 @@ class Options:
     input, ``shapes`` gives or replaces whole inputs, ``dtype`` is for weights and floating-point inputs. With
     ``meta``, nothing has data: a network of any size is inspected without the memory for its weights. Of a transformers
     model, ``seq`` is the number of tokens, and ``past`` that of tokens before these, which come in as its cache.
-    ``weights`` is a safetensors file with those of a ``.tdag``.
+    ``weights`` is a safetensors file with those of a ``.tdag``. ``sizes`` are asked for by the names of axes: they are
+    also those that a file leaves open.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -68,6 +69,7 @@ class Options:
     seq: int | None = None
     past: int = 0
     weights: Path | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @property
     def given(self) -> list[str]:

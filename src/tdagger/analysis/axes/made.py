@@ -57,6 +57,9 @@ _COMMON = frozenset({0.5, 1.0, 2.0})
 #: Where 0 is hardly ever meant as such.
 _WITHOUT_ZERO = frozenset({"multiply", "add"})
 
+#: Ops of which all but the first argument, scales and zero points, were measured on data.
+_MEASURED = frozenset({"quantize", "dequantize", "fake_quantize"})
+
 #: Ops that only spread a number over more entries.
 _SPREADS = frozenset({"group", "repeat", "cast", "stop_gradient"})
 
@@ -119,6 +122,8 @@ def numbers_made(axes: Axes, changed: set[Axis], sizes: set[int]) -> Iterator[Gu
         if only and value.op.name in _SPREADS:
             continue
         for constant, i in numbers.items():
+            if i and value.op.name in _MEASURED:
+                continue
             if constant not in seen and (why := _number(axes, value, i, constant, made, changed)):
                 seen.add(constant)
                 yield Guess(constant, (), f"is {why}")

@@ -37,6 +37,17 @@ _NEAR = 32
 _FEW = 8
 
 
+def _weights(axes: Axes) -> set[Value]:
+    """The parameters, and what stands for one: the integers of one that is quantized, and what they are taken for."""
+    found: set[Value] = set()
+    for value in axes.graph.values:
+        if isinstance(value.op, Parameter):
+            found.add(value)
+        elif value.op.name == "dequantize" and isinstance(value.args[0].op, Buffer | Parameter):
+            found.update((value, value.args[0]))
+    return found
+
+
 class Roles:
     """The letter of every axis that stands for itself; ``""`` for one that is shown as a number.
 
@@ -58,6 +69,7 @@ class Roles:
         self._parents: dict[Axis, Axis] = {}
         self._views: dict[Axis, Term] = {}
         self.batch: set[Axis] = set()
+        self._weights = _weights(axes)
         self._walk()
         self._collect_marks()
         self._collect_splits()
@@ -96,7 +108,7 @@ class Roles:
     def _walk(self) -> None:
         for value in self.axes.graph.values:
             dynamic = self.axes.is_dynamic(value)
-            if isinstance(value.op, Parameter):
+            if value in self._weights:
                 self._of_parameters.update(a for t in self.axes[value] for a in t)
             for terms in self.axes.of(value):
                 for term in terms:
@@ -204,7 +216,7 @@ class Roles:
         return any(
             mark.how == "takes the sum over"
             and axis in resolve(mark.term)
-            and any(isinstance(a.op, Parameter) for a in mark.value.args)
+            and any(a in self._weights for a in mark.value.args)
             for mark in (self.axes.marks if "takes the sum over" in self._marks.get(axis, ()) else ())
         )
 
@@ -249,7 +261,8 @@ class Roles:
             heads |= {a for a in shared if a in self._of_parameters and a in self._parents}
         taken = {"h"} & set(self._letters.values())
         for value in self.axes.graph.values:
-            for term in self.axes[value] if isinstance(value.op, Leaf) and not isinstance(value.op, Buffer) else ():
+            leaf = isinstance(value.op, Leaf) and (value in self._weights or not isinstance(value.op, Buffer))
+            for term in self.axes[value] if leaf else ():
                 inside = [i for i, a in enumerate(term) if a in heads]
                 if not inside or inside[-1] == len(term) - 1:
                     continue

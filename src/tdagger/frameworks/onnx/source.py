@@ -106,13 +106,24 @@ class OnnxSource(ModelSource):
 def from_file(path: Path, options: Options) -> OnnxSource:
     """The model in an ``.onnx`` file, with the sizes that the options say.
 
-    ``--batch`` is for the first dimension of every input, where the file leaves it open; ``--shape`` for whole inputs.
+    ``--batch`` is for the first dimension of every input, where the file leaves it open; ``--shape`` for whole inputs;
+    ``--resize`` and ``--at`` for sizes that have a name there.
     What a file fixes stays (InputError): ``--resize`` changes it. ``--set`` makes an input a constant.
     """
     shapes = shapes_of(path, options, ".onnx", ("--batch", "--shape", "--set"))
     model = read(path)
-    sizes = {} if options.batch is None else _batch(model, options.batch, shapes)
+    sizes = _named(model, options.sizes, shapes)
+    if options.batch is not None:
+        sizes |= _batch(model, options.batch, shapes)
     return OnnxSource(path.stem, path, model, shapes, sizes, dict(options.settings))
+
+
+def _named(model: Model, sizes: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """The sizes that the file and the shapes leave open, of those that are asked for by name."""
+    inputs = inputs_of(model.proto.graph)
+    by_shape = {d for own in inputs if own.name in shapes for d in own.dims or ()}
+    left_open = {d for own in inputs for d in own.dims or ()} - by_shape
+    return {name: size for name, size in sizes.items() if name in left_open}
 
 
 def _batch(model: Model, batch: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:

@@ -9,8 +9,9 @@ comparison. Where it is another, the source's is right. Without a source, what t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from tdagger.analysis.axes.algebra import resolve
@@ -23,6 +24,7 @@ from tdagger.op import Term, Value
 from tdagger.ops.source import Const, Iota
 from tdagger.transform.axes.change import reads_beyond
 from tdagger.transform.axes.resize import resize
+from tdagger.transform.axes.same import same
 from tdagger.transform.axes.unbatch import unbatch
 from tdagger.transform.networks import (
     Origins,
@@ -57,6 +59,18 @@ class Source(Protocol):
     def at(self, shapes: Shapes) -> Network:
         """The network with inputs of these shapes, by their names; TDaggerError if the source can't have them."""
         ...
+
+
+@dataclass(frozen=True)
+class Changed:
+    """The source of a network that was changed: its own, changed likewise. The same change gives the same graph."""
+
+    source: Source
+    change: Callable[[Any], Network]
+
+    def at(self, shapes: Shapes) -> Network:
+        """The network with inputs of these shapes, changed; TDaggerError if the source can't have them."""
+        return self.change(self.source.at(shapes))
 
 
 class Resized(NamedTuple):
@@ -112,10 +126,10 @@ def resized(
     if ours is not None and theirs is not None and theirs.graph == ours.graph:
         return ours
     if source is not None and theirs is not None:
-        same = source.at(_shapes_of(named.axes.graph)).graph == named.axes.graph
-        if same and refused is not None and (beyond := _beyond(theirs.graph)):
+        unchanged = source.at(_shapes_of(named.axes.graph)).graph == named.axes.graph
+        if unchanged and refused is not None and (beyond := _beyond(theirs.graph)):
             raise AxisError(f"{refusal(named, asked, refused)}\nand the source's network at these sizes {beyond}")
-        if same:
+        if unchanged:
             return Resized(theirs.graph, theirs.origins, theirs)
         failed = AxisError(
             "the source isn't what this network was imported from: it, or the network, was changed since; resize "
@@ -259,6 +273,16 @@ def dimensions(named: NamedAxes, confirmed: frozenset[str]) -> frozenset[tuple[s
     return frozenset((n, i) for n, v in inputs for i, term in enumerate(named[v]) if term and axes.issuperset(term))
 
 
+def dimensions_of(named: NamedAxes, names: Iterable[str]) -> frozenset[tuple[str, int]]:
+    """The dimensions of inputs, by name and number, that some axes are; AxisError for one that no input has."""
+    found = dimensions(named, frozenset(names))
+    inside = {a for n, i in found for a in named[named.axes.graph.inputs[n]][i]}
+    for name in names:
+        if not inside.issuperset(named.term(name)):
+            raise AxisError(f"{name}={named.sizes[name]} isn't the whole of a dimension of an input")
+    return found
+
+
 def confirmed(named: NamedAxes, dimensions: frozenset[tuple[str, int]]) -> frozenset[str]:
     """The names of the axes that dimensions of inputs are made of."""
     inputs = named.axes.graph.inputs
@@ -310,10 +334,10 @@ def _each(
 
 
 def agrees(named: NamedAxes, source: Source, sizes: Mapping[str, int]) -> bool | None:
-    """Whether the source gives at these sizes the network that the axes say, node for node; None: one gives none."""
+    """Whether the source gives at these sizes the network that the axes say; None: one gives none."""
     try:
         ours = resize(named.axes, {named.term(n): k for n, k in sizes.items()}).run()
-        return source.at(_shapes_of(ours)).graph == ours
+        return same(source.at(_shapes_of(ours)).graph, ours)
     except TDaggerError:
         return None
 
@@ -330,8 +354,7 @@ def _asks(named: NamedAxes, source: Source, sizes: Mapping[str, int], telling: b
         if telling:
             raise
         return None
-    same = theirs == ours
-    return _Answer(same, same or _costs(theirs) == _costs(ours))
+    return _Answer(same(theirs, ours), theirs == ours or _costs(theirs) == _costs(ours))
 
 
 def _costs(graph: Graph) -> tuple[int, ...]:

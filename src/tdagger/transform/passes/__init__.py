@@ -1,9 +1,10 @@
 """Passes, functions of a network that give a network, and pipelines of them."""
 
 from tdagger.network import N
+from tdagger.transform.axes.follow import Dimensions
 from tdagger.transform.passes.convert import convert_dtype
 from tdagger.transform.passes.decompose import decompose
-from tdagger.transform.passes.fold import fold_constants, fold_weights, freeze, unfreeze
+from tdagger.transform.passes.fold import fold_constants, fold_weights, freeze, keeping_open, unfreeze
 from tdagger.transform.passes.layers import fold_batch_norm, fold_scales, merge_linear
 from tdagger.transform.passes.layout import channels_first, channels_last
 from tdagger.transform.passes.memory_format import channels_last_weights
@@ -29,6 +30,7 @@ __all__ = [
     "fold_scales",
     "fold_weights",
     "freeze",
+    "keeping_open",
     "merge_linear",
     "optimized",
     "outline",
@@ -52,6 +54,11 @@ DEFAULT = (
 )
 
 
-def optimized(dag: N) -> N:
-    """The network after the default passes, for inference: see :meth:`tdagger.TensorDAG.optimize`."""
-    return Pipeline(DEFAULT).run(dag)
+def optimized(dag: N, open_: Dimensions = ()) -> N:
+    """The network after the default passes, for inference: see :meth:`tdagger.TensorDAG.optimize`.
+
+    ``open_`` are dimensions of inputs that can have other sizes as before: what follows them isn't worked out.
+    """
+    told = tuple(open_)
+    folds = (fold_weights, fold_constants)
+    return Pipeline([keeping_open(p, told) if told and p in folds else p for p in DEFAULT]).run(dag)

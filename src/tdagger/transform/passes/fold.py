@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Mapping
+from functools import wraps
 from typing import Any, cast
 
 import numpy as np
@@ -17,6 +18,7 @@ from tdagger.op import Array, Op, Value
 from tdagger.ops.external import External
 from tdagger.ops.source import Buffer, Const, Input, Iota, Leaf, Parameter, Random, const
 from tdagger.ops.structure import Group, Item, Permute, Repeat, Slice, Ungroup
+from tdagger.transform.axes.follow import Dimensions, followers
 from tdagger.transform.surgery.edit import Edit, down_to, finished, state_of
 
 #: Constants of more elements than these are kept as the programs that make them.
@@ -25,10 +27,10 @@ ELEMENTS = 1 << 16
 _MOVES = (Group, Ungroup, Repeat, Permute, Slice, Item)
 
 
-def fold_constants(dag: N, limit: int = ELEMENTS) -> N:
+def fold_constants(dag: N, limit: int = ELEMENTS, besides: Container[Value] = ()) -> N:
     """The network with what is made of constants alone as constants, if they have at most ``limit`` elements.
 
-    What only moves or repeats the entries of a constant stays.
+    What only moves or repeats the entries of a constant stays. ``besides`` are values that are left as they are.
 
     >>> import tdagger as td
     >>> dag = td.network(lambda x: x * td.exp(td.const([0.0, 1.0], "f32")), {"x": (2,)})
@@ -36,7 +38,7 @@ def fold_constants(dag: N, limit: int = ELEMENTS) -> N:
     ['input', 'const', 'binary']
     """
     static = _static(dag.graph, _is_constant)
-    wanted = [v for v in _frontier(dag.graph, static) if v.type.size <= limit]
+    wanted = [v for v in _frontier(dag.graph, static) if v.type.size <= limit and v not in besides]
     if not wanted:
         return dag
     arrays = _run(wanted, {})
@@ -44,7 +46,7 @@ def fold_constants(dag: N, limit: int = ELEMENTS) -> N:
     return _with(dag, made)
 
 
-def fold_weights(dag: N, besides: Iterable[Value] = (), limit: int = ELEMENTS) -> N:
+def fold_weights(dag: N, besides: Container[Value] = (), limit: int = ELEMENTS) -> N:
     """The network with what is computed from weights alone as weights: ``w * scale`` becomes a parameter.
 
     A weight that is used up gives its name to what has its type. Buffers that a run changes are left as they are, and
@@ -53,8 +55,7 @@ def fold_weights(dag: N, besides: Iterable[Value] = (), limit: int = ELEMENTS) -
     buffer. Constants may have been counted, and would follow another size.
     ``besides`` are values that are left as they are.
     """
-    left = set(besides)
-    wanted = [v for v in static_ends(dag) if v not in left]
+    wanted = [v for v in static_ends(dag) if v not in besides]
     cones = {v: topological([v]) for v in wanted}
     behind = {v: [w for w in cone if isinstance(w.op, Parameter | Buffer)] for v, cone in cones.items()}
 
@@ -83,6 +84,19 @@ def fold_weights(dag: N, besides: Iterable[Value] = (), limit: int = ELEMENTS) -
     kept = {n: n for n in dag.weights if n not in given}
     weights = Weights.of(dag.weights, kept) | Weights.of(given, {n: n for n in given})
     return _with(dag, made, weights=weights, state=state)
+
+
+def keeping_open(fold: Callable[..., N], dimensions: Dimensions | None = None) -> Callable[[N], N]:
+    """:func:`fold_weights` or :func:`fold_constants` as a pass that leaves sizes open.
+
+    What has other sizes where dimensions of inputs have stays as it is: the dimensions that are told, or all that can.
+    """
+
+    @wraps(fold)
+    def kept(dag: N) -> N:
+        return fold(dag, besides=followers(dag.graph, dimensions))
+
+    return kept
 
 
 def static_ends(dag: Network) -> list[Value]:

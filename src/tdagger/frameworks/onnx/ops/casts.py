@@ -1,6 +1,7 @@
 """ONNX's casts, with the element types of which there are none here: what is held in another is rounded to theirs.
 
-An int4 is an i8 of -8 to 7, a float8e8m0 an f32 that is a power of two: :data:`tdagger.frameworks.onnx.file.tensors.HELD`.
+An int4 is an i8 of -8 to 7, a float8e8m0 an f32 that is a power of two:
+:data:`tdagger.frameworks.onnx.file.tensors.HELD`.
 """
 
 from __future__ import annotations

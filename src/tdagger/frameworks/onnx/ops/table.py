@@ -16,8 +16,8 @@ of the operator has them as an input or as an attribute of that name::
 the file's is taken. A rule returns a value, or a tuple of as many as the operator has outputs (None for those that
 aren't made). Four keyword-only parameters are no attributes: ``version`` (of the operator set), ``wanted`` (for each
 output whether the node names it), ``draw`` (makes the seed of a random stream) and ``types`` (for each input the number
-of its element type if it is one that is held in another one, :data:`tdagger.frameworks.onnx.file.tensors.HELD`, else 0). An
-attribute that a rule doesn't have is refused by name.
+of its element type if it is one that is held in another one, :data:`tdagger.frameworks.onnx.file.tensors.HELD`, else
+0). An attribute that a rule doesn't have is refused by name.
 
 The specification's meaning is what counts; where onnxruntime differs, the rule says so.
 """

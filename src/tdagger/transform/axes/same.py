@@ -1,0 +1,134 @@
+"""Whether two graphs are the same network, wherever they repeat entries: a mask expanded to the batch, or broadcast.
+
+``mask.expand(b, ...)`` does nothing to a batch of 1, so a graph that was made with that has no such op, and where the
+batch is larger the mask is broadcast by what takes it. Both are the same in core ops in which entries are repeated as
+late as they can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from itertools import accumulate
+from typing import Any, cast
+
+from tdagger.graph import Graph, bulk, is_one
+from tdagger.op import Value
+from tdagger.ops.elementwise import Binary, Cast, Unary, Where
+from tdagger.ops.indexing import Argsort, Gather, Scan
+from tdagger.ops.structure import Concat, Group, Item, Pad, Permute, Reduce, Repeat, Slice, Ungroup
+from tdagger.transform.passes.decompose import expanded
+
+#: How often each dimension of 1 entry of a value is to be repeated; None for one that isn't.
+Times = tuple[int | None, ...]
+
+
+def same(a: Graph, b: Graph) -> bool:
+    """Whether the graphs are equal, or are where entries are repeated late.
+
+    >>> import tdagger as td
+    >>> x, mask = td.input("x", (4, 3)), td.input("mask", (1, 3))
+    >>> a = td.Graph({"x": x, "mask": mask}, {"y": x * mask})
+    >>> b = td.Graph({"x": x, "mask": mask}, {"y": x * td.repeat(mask, (4, None))})
+    >>> a == b, same(a, b)
+    (False, True)
+    """
+    return a == b or (_types(a) == _types(b) and _repeated_late(a) == _repeated_late(b))
+
+
+def _types(graph: Graph) -> list[object]:
+    return [[(n, v.type) for n, v in d.items()] for d in (graph.inputs, graph.outputs, graph.updates)]
+
+
+def _repeated_late(graph: Graph) -> Graph:
+    """The graph in core ops, with a repetition behind all that does the same to every entry."""
+    core, _ = expanded(graph, lambda value, level: value.op.has_branches, {})
+    found: dict[Value, tuple[Value, Times]] = {}
+    with bulk():
+        for value in core.values:
+            found[value] = _late(value, [found[a] for a in value.args])
+        inputs, outputs, updates = (
+            {n: _repeated(*found[v]) for n, v in d.items()} for d in (core.inputs, core.outputs, core.updates)
+        )
+    return Graph(inputs, outputs, updates, graph.name)
+
+
+def _late(value: Value, args: list[tuple[Any, Times]]) -> tuple[Any, Times]:
+    """A value of which some dimensions are still to be repeated: of arguments of which that is so as well."""
+    op = value.op
+    if isinstance(op, Repeat):
+        x, times = args[0]
+        return x, tuple([m if n is None else n for n, m in zip(op.sizes, times, strict=True)])
+    if isinstance(op, Item):  # of several results
+        x, _ = args[0]
+        return (cast(Any, x)[op.index] if isinstance(x, tuple) else op(x)), (None,) * value.rank
+    if not args:
+        return value, (None,) * value.rank
+    carried = next((f for kind, f in _CARRIED.items() if isinstance(op, kind)), _nothing)(op, value)
+    after: list[int | None] = [None] * (value.rank if is_one(value) else 0)
+    taken: set[tuple[int, int]] = set()  # the dimensions of arguments that are repeated later
+    for i, places in carried.items():
+        times = [args[a][1][j] for a, j in places]
+        if None not in times:
+            after[i] = times[0]
+            taken.update(places)
+    now = [
+        _repeated(x, tuple([None if (a, j) in taken else n for j, n in enumerate(times)]))
+        for a, (x, times) in enumerate(args)
+    ]
+    if isinstance(op, Ungroup):
+        op = Ungroup(tuple([(1,) if (0, j) in taken else sizes for j, sizes in enumerate(op.sizes)]))
+    return op(*now), tuple(after)
+
+
+def _repeated(x: Any, times: Times) -> Any:
+    return x if all(n is None for n in times) else Repeat(times)(x)
+
+
+# Which dimensions of a result are dimensions of arguments, each entry of which is computed as any other: by the
+# result's, (which argument, which dimension of it) of every argument that has it.
+
+Carried = dict[int, list[tuple[int, int]]]
+
+
+def _nothing(op: Any, value: Value) -> Carried:
+    return {}
+
+
+def _each(op: Any, value: Value) -> Carried:
+    return {i: [(a, i) for a in range(len(value.args))] for i in range(value.rank)}
+
+
+def _but(axes: Callable[[Any], Collection[int]]) -> Callable[[Any, Value], Carried]:
+    """All dimensions of all arguments but some."""
+    return lambda op, value: {i: places for i, places in _each(op, value).items() if i not in axes(op)}
+
+
+def _group(op: Any, value: Value) -> Carried:
+    starts = accumulate(op.counts, initial=0)
+    return {i: [(0, at)] for i, (at, count) in enumerate(zip(starts, op.counts, strict=False)) if count == 1}
+
+
+def _ungroup(op: Any, value: Value) -> Carried:
+    starts = accumulate([len(sizes) for sizes in op.sizes], initial=0)
+    return {at: [(0, j)] for j, (at, sizes) in enumerate(zip(starts, op.sizes, strict=False)) if len(sizes) == 1}
+
+
+def _gather(op: Any, value: Value) -> Carried:
+    shared = {i: [(0, i), (1, i)] for i in range(op.batch)}
+    before = [(0, j) for j in range(op.batch, op.axis)]
+    index = [(1, j) for j in range(op.batch, value.args[1].rank)]
+    behind = [(0, j) for j in range(op.axis + 1, value.args[0].rank)]
+    return shared | {op.batch + i: [place] for i, place in enumerate([*before, *index, *behind])}
+
+
+_CARRIED: dict[Any, Callable[[Any, Value], Carried]] = {
+    Unary | Binary | Where | Cast: _each,
+    Permute: lambda op, value: {i: [(0, j)] for i, j in enumerate(op.order)},
+    Group: _group,
+    Ungroup: _ungroup,
+    Reduce: _but(lambda op: op.axes),
+    Scan | Argsort | Concat: _but(lambda op: (op.axis,)),
+    Slice: _but(lambda op: [i for i, bounds in enumerate(op.bounds) if bounds is not None]),
+    Pad: _but(lambda op: [i for i, widths in enumerate(op.widths) if widths is not None]),
+    Gather: _gather,
+}
