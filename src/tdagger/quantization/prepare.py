@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from itertools import islice
@@ -25,6 +26,7 @@ from tdagger.quantization.equalize import equalized
 from tdagger.quantization.layers import as_layers
 from tdagger.quantization.local import Local, Watching, compare, qualities
 from tdagger.quantization.observers import Observer, observer_of, refused
+from tdagger.quantization.other_sizes import OfFloat
 from tdagger.quantization.outliers import split as split_outliers
 from tdagger.quantization.placement import Placement, place
 from tdagger.quantization.profile import Profile
@@ -38,7 +40,8 @@ from tdagger.transform.networks import place as place_of
 
 #: What is done to a float network before it is quantized: repairs are passes too, and stand here.
 FLOAT_PASSES: tuple[Callable[[TensorDAG], TensorDAG], ...] = (
-    passes.simplify, passes.drop_unused_results, passes.fold_batch_norm, passes.fold_weights, as_layers,
+    passes.simplify, passes.drop_unused_results, passes.fold_batch_norm, passes.keeping_open(passes.fold_weights),
+    as_layers,
 )  # fmt: skip
 
 
@@ -105,9 +108,9 @@ class Prepared:
         self, dag: TensorDAG, profile: Profile, keep: Iterable[Any] = (), framework: str | None = None
     ) -> None:
         self.source = dag
-        self.dag = as_float(passes.decompose(dag, *profile.opened) if profile.opened else dag)
-        keeps = Kept(self.dag, keep)
         self.profile = profile
+        self.dag = self.as_float(dag)
+        keeps = Kept(self.dag, keep)
         self.placement: Placement = place(self.dag.graph, profile, keeps)
         keeps.check()
         if not self.placement.rows:
@@ -170,7 +173,16 @@ class Prepared:
 
     def convert(self, rounding: Rounding | None = None) -> TensorDAG:
         """The quantized network."""
-        return self.conversion(rounding).run()
+        return self.finished(self.conversion(rounding))
+
+    def finished(self, conversion: Conversion) -> TensorDAG:
+        """The network of a conversion, which other sizes can be asked of."""
+        made = conversion.run()
+        return replace(made, source=OfFloat(self.source, self.as_float, made))
+
+    def as_float(self, dag: TensorDAG) -> TensorDAG:
+        """The network, or it at other sizes, as it is quantized."""
+        return as_float(passes.decompose(dag, *self.profile.opened) if self.profile.opened else dag)
 
     def conversion(self, rounding: Rounding | None = None) -> Conversion:
         """How the network is converted; weights are rounded as :attr:`rounding` says unless another is told."""

@@ -112,7 +112,7 @@ class Trainable(Prepared):
             raise InputError(f"convert: the module has no {shown(lacking[0])}; it isn't one that to_torch() gave")
         conversion = Conversion(self._weights(state), self.placement, self._scales(state), rounding or self.rounding)
         conversion.source.given = self._learned(state)
-        return conversion.run()
+        return self.finished(conversion)
 
     def _weights(self, state: Mapping[str, Array]) -> TensorDAG:
         """The float network with the weights that were trained, norms folded."""

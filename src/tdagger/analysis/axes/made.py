@@ -63,9 +63,6 @@ _MEASURED = frozenset({"quantize", "dequantize", "fake_quantize"})
 #: Ops that only spread a number over more entries.
 _SPREADS = frozenset({"group", "repeat", "cast", "stop_gradient"})
 
-#: Ops whose arguments after the first are scales and zero points, which come from data and not from sizes.
-_SCALED = frozenset({"quantize", "dequantize", "fake_quantize"})
-
 #: Of a value of more dimensions only the product of all is looked for among numbers.
 _MOST = 6
 
@@ -134,7 +131,7 @@ def _number(axes: Axes, value: Value, place: int, constant: Value, made: _Made, 
     data = cast(Const, constant.op).data
     number = abs(float(data.reshape(())))
     kind = value.op.attributes.get("kind")
-    if (place == 1 and kind == "pow" and number in _POWERS) or (place and value.op.name in _SCALED):
+    if place == 1 and kind == "pow" and number in _POWERS:
         return ""
     if not math.isfinite(number) or (number and not math.isfinite(1 / number)):
         return ""
