@@ -65,7 +65,7 @@ def test_axes_of_any_size_and_the_operator_set(net, capsys):
     assert [o.version for o in made.opset_import] == [18]
     assert main(["verify", "any.onnx", "--batch", "5"]) == 0
     capsys.readouterr()
-    assert "--dynamic is for .onnx files" in failed(capsys, "convert", "frozen.onnx", "a.pt2", "--dynamic", "b")
+    assert "--dynamic is for .onnx, .tflite, .mlpackage files" in failed(capsys, "convert", "frozen.onnx", "a.pt2", "--dynamic", "b")
     told = failed(capsys, "convert", "frozen.onnx", "no.onnx", "--dynamic", "nosuch")
     assert "axis nosuch can't be of any size" in told
 
@@ -187,3 +187,10 @@ def test_optimized_with_axes_of_any_size(tmp_path, monkeypatch, capsys):
     (ids,) = onnx.load("d.onnx").graph.input
     assert [d.dim_param for d in ids.type.tensor_type.shape.dim] == ["b", "s"]
     assert main(["verify", "d.onnx", "--shape", "ids=3,9"]) == 0
+
+
+@pytest.mark.parametrize("target", ["any.tflite", "any.mlpackage"])
+def test_axes_of_any_size_in_other_forms(target, net, capsys):
+    assert main(["convert", "net.onnx", target, "--resize", "batch=2", "--dynamic", "batch"]) == 0
+    assert main(["inspect", target, "--shape", "x=5,3,4"]) == 0
+    assert "x: f32[5 3 4]" in capsys.readouterr().out

@@ -195,7 +195,10 @@ def convert(
     resize: common.Resize = None,
     optimize: common.Optimize = False,
     dynamic: Annotated[
-        str | None, typer.Option(metavar="AXES", help="Of .onnx: axes of any size, b,s by the names that --axes shows.")
+        str | None,
+        typer.Option(
+            metavar="AXES", help="Of .onnx, .tflite, .mlpackage: axes of any size, b,s by names that --axes shows."
+        ),
     ] = None,
     opset: Annotated[int | None, typer.Option(help="Of .onnx: the operator set.")] = None,
     minimum_target: Annotated[

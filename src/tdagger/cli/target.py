@@ -20,8 +20,11 @@ from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
 
 #: What may be said of a form besides where it goes.
-OPTIONS = {".onnx": ("dynamic", "opset"), ".mlpackage": ("minimum_target", "precision")}
-
+OPTIONS = {
+    ".onnx": ("dynamic", "opset"),
+    ".tflite": ("dynamic",),
+    ".mlpackage": ("dynamic", "minimum_target", "precision"),
+}
 
 #: The names of files that a form may have beside its own.
 BESIDE: dict[str, tuple[Callable[[Path], str], ...]] = {
@@ -45,7 +48,7 @@ class Target:
     def __post_init__(self) -> None:
         for name in self.options:
             if name not in OPTIONS.get(self.form, ()):
-                forms = " and ".join(form for form, names in OPTIONS.items() if name in names)
+                forms = ", ".join(form for form, names in OPTIONS.items() if name in names)
                 raise SourceError(f"{shown(self.path)}: --{name.replace('_', '-')} is for {forms} files")
         if self.form not in FORMS:
             known = ", ".join(f"{k} ({v})" for k, v in FORMS.items())

@@ -171,12 +171,12 @@ def save(dag: TensorDAG | Program, path: Path, form: str, options: Mapping[str, 
         require("onnx")
         dag.to_onnx(path, **(options or {}))
         return
-    if form == ".tflite" and isinstance(dag, TensorDAG):
+    if form == ".tflite":
         require("flatbuffers")
         require("ai_edge_litert")
-        dag.to_tflite(path)
+        dag.to_tflite(path, **(options or {}))
         return
-    if form == ".mlpackage" and isinstance(dag, TensorDAG):
+    if form == ".mlpackage":
         dag.to_coreml(path, **(options or {}))
         return
     require("torch")
@@ -196,7 +196,7 @@ FORMS = {
 }
 
 #: Those that a program can be converted to.
-OF_PROGRAMS = (".tdag", ".onnx", ".pt2", ".pt", ".ts")
+OF_PROGRAMS = (".tdag", ".onnx", ".tflite", ".mlpackage", ".pt2", ".pt", ".ts")
 
 
 def require(package: str) -> Any:

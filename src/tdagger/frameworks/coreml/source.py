@@ -13,10 +13,12 @@ import numpy as np
 from tdagger.errors import SourceError
 from tdagger.frameworks.coreml.asked import Asked, inputs_of
 from tdagger.frameworks.coreml.importer import imported
+from tdagger.frameworks.coreml.programs import from_coreml
 from tdagger.frameworks.coreml.read import Model, read
 from tdagger.frameworks.file import ModelSource, first_line, shapes_of
 from tdagger.names import shown
 from tdagger.op import Array
+from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
 
 if TYPE_CHECKING:
@@ -32,6 +34,11 @@ class CoreMLSource(ModelSource):
 
     def imported(self, external: bool) -> TensorDAG:
         return imported(self.model, Asked(self.shapes, None, external, self.name))
+
+    def as_program(self) -> Program | None:
+        if self.model.spec.WhichOneof("Type") != "mlProgram":
+            return None
+        return from_coreml(self.model, inputs=self.shapes, name=self.name)
 
     def run(self, inputs: Any) -> list[Array]:
         """The outputs by CoreML on macOS, elsewhere those of the imported network by numpy."""
