@@ -65,7 +65,9 @@ def test_axes_of_any_size_and_the_operator_set(net, capsys):
     assert [o.version for o in made.opset_import] == [18]
     assert main(["verify", "any.onnx", "--batch", "5"]) == 0
     capsys.readouterr()
-    assert "--dynamic is for .onnx, .tflite, .mlpackage files" in failed(capsys, "convert", "frozen.onnx", "a.pt2", "--dynamic", "b")
+    assert "--dynamic is for .onnx, .tflite, .mlpackage files" in failed(
+        capsys, "convert", "frozen.onnx", "a.pt2", "--dynamic", "b"
+    )
     told = failed(capsys, "convert", "frozen.onnx", "no.onnx", "--dynamic", "nosuch")
     assert "axis nosuch can't be of any size" in told
 

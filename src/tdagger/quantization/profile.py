@@ -20,8 +20,9 @@ class Numbers:
 
     ``dtype`` is the element type; ``symmetric``: the zero point is the middle (0 of signed types); ``per``: a scale for
     the ``tensor``, each ``channel``, or each ``block`` of ``block`` entries along the axis that is summed over;
-    ``narrow`` leaves out the smallest integer, so that both ends are as far from 0. ``observer`` finds the range;
-    ``fixed`` is one that the target's kernel has whatever the data, its smallest and largest number.
+    ``narrow`` leaves out the smallest integer, so that both ends are as far from 0. ``bits``: only the integers that
+    have as many are used, where the element type has more. ``observer`` finds the range; ``fixed`` is one that the
+    target's kernel has whatever the data, its smallest and largest number.
     """
 
     dtype: str
@@ -29,6 +30,7 @@ class Numbers:
     per: str = "tensor"
     block: int = 0
     narrow: bool = False
+    bits: int = 0
     observer: str = "minmax"
     fixed: tuple[float, float] | None = None
 
@@ -39,6 +41,8 @@ class Numbers:
             raise AttributeValueError(
                 f"a scale is per tensor, channel or block (of block= entries), not {self.per!r}, {self.block}"
             )
+        if self.bits and (self.grid.is_float or not 1 < self.bits <= self.grid.bits):
+            raise AttributeValueError(f"{self.dtype} has no integers of {self.bits} bits")
 
     @property
     def grid(self) -> Grid:
@@ -48,7 +52,11 @@ class Numbers:
     def bounds(self) -> tuple[float, float]:
         """The smallest and the largest number that is used."""
         grid = self.grid
-        return (grid.low + 1 if self.narrow and not grid.is_float and grid.low < 0 else grid.low), grid.high
+        if grid.is_float:
+            return grid.low, grid.high
+        unused = 2 ** (grid.bits - self.bits if self.bits else 0)
+        low, high = grid.low // unused, (grid.high + 1) // unused - 1
+        return (low + 1 if self.narrow and low < 0 else low), high
 
 
 @dataclass(frozen=True)

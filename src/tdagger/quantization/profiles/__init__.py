@@ -16,6 +16,7 @@ from tdagger.quantization.profiles import (
     onnxruntime_bytes,
     tflite,
     x86,
+    x86_avx2,
     x86_dynamic,
     xnnpack,
 )
@@ -23,7 +24,7 @@ from tdagger.quantization.profiles import (
 #: The targets there are, by name.
 PROFILES: dict[str, Profile] = {
     m.PROFILE.name: m.PROFILE
-    for m in (arm, coreml, gpu_weight_only, onnxruntime, onnxruntime_bytes, tflite, x86, x86_dynamic, xnnpack)
+    for m in (arm, coreml, gpu_weight_only, onnxruntime, onnxruntime_bytes, tflite, x86, x86_avx2, x86_dynamic, xnnpack)
 }
 
 
