@@ -269,7 +269,9 @@ def test_scales_that_take_as_much_are_said(tmp_path: Path) -> None:
     w, held = _leaf("w", np.ones((4, 8), np.int8))
     scale, more = _leaf("s", np.ones((4, 8), np.float32))
     x = td.input("x", (4, 8))
-    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": x + lib.dequantize(w, scale)}), held | more)
+    own, few = _leaf("few", np.ones(1, np.int8))  # too small to be worth a word
+    y = x + lib.dequantize(w, scale) + lib.dequantize(own, td.const(0.5, "f32"))
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": y}), held | more | few)
     with pytest.warns(UserWarning, match=r"floats: w \(it has as many scales as that takes no less\)"):
         dag.to_coreml(tmp_path / "q.mlpackage", minimum_target="iOS18")
 

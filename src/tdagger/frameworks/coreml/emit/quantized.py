@@ -15,7 +15,7 @@ import numpy as np
 
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.coreml.emit.core import as_type
-from tdagger.frameworks.coreml.emit.writer import Packed, Tensor, Writer
+from tdagger.frameworks.coreml.emit.writer import SMALL, Packed, Tensor, Writer
 from tdagger.frameworks.coreml.types import KINDS
 from tdagger.frameworks.writing import SAME, is_reshape
 from tdagger.graph import Graph
@@ -77,7 +77,7 @@ def needed_opset(graph: Graph) -> int:
 def packed(w: Writer, value: Value) -> Packed | None:
     """A static value as a compressed constant; None for what is none.
 
-    What the operator set doesn't have is None too, and noted in ``w.floats``.
+    What the operator set doesn't have is None too, and noted in ``w.floats`` unless it is small.
     """
     found = weight_of(value)
     if found is None:
@@ -87,7 +87,8 @@ def packed(w: Writer, value: Value) -> Packed | None:
     op = found.args[0].op
     leaf = op.leaf if isinstance(op, Leaf) else None
     if why is not None or weight is None:
-        w.floats[leaf or str(found.type)] = why or ""
+        if value.type.bytes > SMALL:
+            w.floats[leaf or str(found.type)] = why or ""
         return None
     return (_blockwise if w.opset >= BLOCKS else _affine)(weight, found.dtype)._replace(leaf=leaf)
 

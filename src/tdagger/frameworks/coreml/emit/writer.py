@@ -31,7 +31,7 @@ Row = Callable[["Writer", Value], Any]
 Pack = Callable[["Writer", Value], "Packed | None"]
 
 #: Constants of at most so many bytes are always written out.
-_SMALL = 64
+SMALL = 64
 #: What is worked out once more for every user where it is larger.
 _KEPT = 1 << 22
 
@@ -81,7 +81,7 @@ class Tensor(NamedTuple):
 
 def _is_spread(value: Value) -> bool:
     """Whether a constant is one repeated, which takes less room as that."""
-    return isinstance(reshaped(value).op, Repeat) and value.type.bytes > _SMALL
+    return isinstance(reshaped(value).op, Repeat) and value.type.bytes > SMALL
 
 
 class Names:
@@ -248,7 +248,7 @@ class Writer(Walk):
         leaf = (base.args[0] if base.op.name == "dequantize" else base).op  # numbers are called as what they stand for
         own = leaf.leaf if isinstance(leaf, Parameter | Buffer) else None
         to = self.dtype(value.dtype).numpy
-        if own is None and (value.type.bytes <= _SMALL or isinstance(op, Const)):
+        if own is None and (value.type.bytes <= SMALL or isinstance(op, Const)):
             return self.const(self.worked_out(value), self.dtype(value.dtype))
         packed = self._pack(self, value)
         own = own or (packed and packed.leaf)
