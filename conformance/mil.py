@@ -16,9 +16,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from conformance.mil_quantized import QUANTIZED
 from tdagger.frameworks.coreml import proto
 
-DTYPES = {1: np.bool_, 10: np.float16, 11: np.float32, 23: np.int32}
+#: What holds each element type; int4 and uint4 are held in bytes.
+DTYPES = {1: np.bool_, 10: np.float16, 11: np.float32, 23: np.int32,
+          21: np.int8, 31: np.uint8, 25: np.int8, 35: np.uint8}  # fmt: skip
+#: What the library calls the reader of each element type.
+READERS = {10: "fp16", 11: "float", 21: "int8", 31: "uint8", 25: "int4", 35: "uint4"}
 
 
 def _storage(path: str) -> Any:
@@ -61,7 +66,9 @@ class Program:
             if op.type == "const":
                 results = [self._literal(op.attributes["val"])]
             else:
-                given = {k: [scope[a.name] for a in v.arguments] for k, v in op.inputs.items()}
+                given = {k: [self._given(scope, a) for a in v.arguments] for k, v in op.inputs.items()}
+                if op.type.startswith("constexpr_"):  # whose inputs are attributes before iOS18
+                    given |= {k: [self._literal(v)] for k, v in op.attributes.items() if k != "name"}
                 found = OPS[op.type](**{k: v if k == "values" else v[0] for k, v in given.items()})
                 results = list(found) if isinstance(found, tuple) else [found]
             assert len(results) == len(op.outputs)
@@ -79,20 +86,28 @@ class Program:
         assert described == list(self.block.outputs)
         return {n: scope[n] for n in self.block.outputs}
 
+    def _given(self, scope: Mapping[str, Any], argument: Any) -> Any:
+        return scope[argument.name] if argument.WhichOneof("binding") == "name" else self._literal(argument.value)
+
     def _literal(self, value: Any) -> Any:
         kind = value.type.tensorType
         if value.WhichOneof("value") == "blobFileValue":
             if self.reader is None:
                 self.reader = _storage(str(self.weights))
-            read = self.reader.read_float_data if kind.dataType == 11 else self.reader.read_fp16_data
+            read = getattr(self.reader, f"read_{READERS[kind.dataType]}_data")
             data = np.asarray(read(value.blobFileValue.offset))
-            return (data if kind.dataType == 11 else data.view(np.float16)).reshape(_shape(kind))
+            data = data.view(np.float16) if kind.dataType == 10 else data.astype(DTYPES[kind.dataType])
+            return data.reshape(_shape(kind))
         tensor = value.immediateValue.tensor
         field = tensor.WhichOneof("value")
         if field == "strings":
             return tensor.strings.values[0]
         if field == "bytes":
-            return np.frombuffer(tensor.bytes.values, DTYPES[kind.dataType]).reshape(_shape(kind))
+            held = np.frombuffer(tensor.bytes.values, np.uint8)
+            if kind.dataType in (25, 35):
+                held = np.stack([held & 15, held >> 4], -1).reshape(-1)[: math.prod(_shape(kind))]
+                held = ((held ^ 8) - 8).astype(np.uint8) if kind.dataType == 25 else held
+            return held.view(DTYPES[kind.dataType]).reshape(_shape(kind))
         return np.asarray(list(getattr(tensor, field).values), DTYPES[kind.dataType]).reshape(_shape(kind))
 
 
@@ -395,4 +410,5 @@ OPS: dict[str, Callable[..., Any]] = {
     "gather_along_axis": lambda x, indices, axis, validate_indices=False: np.take_along_axis(x, indices, int(axis)),
     "scatter": _scatter, "pixel_shuffle": _shuffle(F.pixel_shuffle, "upscale_factor"),
     "pixel_unshuffle": _shuffle(F.pixel_unshuffle, "downscale_factor"),
+    **QUANTIZED,
 }  # fmt: skip

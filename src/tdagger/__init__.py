@@ -229,14 +229,15 @@ def quantize(dag: Any, *args: Any, **options: Any) -> Any:
     """A network in numbers of few bits, ``quantize(dag, data=None, target="x86")``: data is run for the ranges of it.
 
     ``data`` is any iterable of what the network takes: one argument, a tuple of them or a dict of them by name.
-    ``target``: x86, arm, onnxruntime, xnnpack, tflite, coreml, gpu-weight-only (which needs no data), or a Profile; the
-    options are those of :func:`prepare`, ``rounding`` (:data:`tdagger.quantization.weights.Rounding`) and ``correct``:
-    biases are changed so that the means of channels stay, for which data is read twice. ``equalize`` makes weights
-    alike across layers first, ``smooth`` channels of what goes into linear layers; ``split`` takes outlying channels
-    apart, into products in float; ``compensate`` (True or "adaptive") rounds weights so that the errors of some make up
-    for those of others. ``target=dict(sqnr=30)`` keeps the ops in float that change most, as few as give results of so
-    many dB; ``dict(drop=0.01)``, as few as leave all but so many choices (top 1) as they were, and with ``metric``, a
-    function of a network, as few as leave that so near to the float network's. ``scheme`` then is the target.
+    ``target``: x86, arm, onnxruntime, xnnpack, tflite, coreml, coreml-weight-only and gpu-weight-only (which need no
+    data), or a Profile; the options are those of :func:`prepare`, ``rounding``
+    (:data:`tdagger.quantization.weights.Rounding`) and ``correct``: biases are changed so that the means of channels
+    stay, for which data is read twice. ``equalize`` makes weights alike across layers first, ``smooth`` channels of
+    what goes into linear layers; ``split`` takes outlying channels apart, into products in float; ``compensate`` (True
+    or "adaptive") rounds weights so that the errors of some make up for those of others. ``target=dict(sqnr=30)`` keeps
+    the ops in float that change most, as few as give results of so many dB; ``dict(drop=0.01)``, as few as leave all
+    but so many choices (top 1) as they were, and with ``metric``, a function of a network, as few as leave that so near
+    to the float network's. ``scheme`` then is the target.
 
     Of a value, it is the op of this name: :func:`tdagger.library.quantize`.
 

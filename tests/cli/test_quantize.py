@@ -47,6 +47,18 @@ def test_table_and_file(capsys, tmp_path):
     assert td.op_counts(small.values)["quantize"] >= 3
 
 
+def test_a_coreml_package(capsys, tmp_path):
+    pytest.importorskip("coremltools")
+    given = ["quantize", "quantize_nets:build", "--target", "coreml", "--data", "quantize_nets:data"]
+    assert main([*given, "-o", "q.mlpackage", "--minimum-target", "iOS18", "--precision", "f16"]) == 0
+    small = td.from_coreml(tmp_path / "q.mlpackage")
+    assert td.op_counts(small.values)["quantize"] >= 3
+    assert {w.dtype.name for n, w in small.weights.items() if n.endswith(".weight")} == {"int8"}
+    capsys.readouterr()
+    assert main([*given, "-o", "old.mlpackage", "--minimum-target", "iOS16"]) == 2
+    assert "MIL has it since iOS17" in capsys.readouterr().err
+
+
 def test_json(capsys):
     assert main(["quantize", "quantize_nets:build", "--data", "data.npz", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -68,6 +68,10 @@ def quantize(
         typer.Option("--device", metavar="NAME", help="Predict times before and after, on a device: docs/time.md."),
     ] = None,
     opset: Annotated[int | None, typer.Option(help="Of .onnx: the operator set.")] = None,
+    minimum_target: Annotated[
+        str | None, typer.Option(metavar="TARGET", help="Of .mlpackage: iOS15, iOS16, iOS17 or iOS18.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="Of .mlpackage: f32 or f16.")] = None,
     as_json: common.AsJson = False,
     debug: common.Debug = False,
 ) -> int:
@@ -75,7 +79,8 @@ def quantize(
 
     docs/quantization.md says what each target quantizes and what the columns are.
     """
-    to = Target(output, force, {} if opset is None else {"opset": opset}) if output else None
+    options = {"opset": opset, "minimum_target": minimum_target, "precision": precision}
+    to = Target(output, force, {n: v for n, v in options.items() if v is not None}) if output else None
     goal: dict[str, Any] = {n: q for n, q in (("sqnr", quality), ("drop", drop)) if q is not None}
     if goal and data is None:
         raise AttributeValueError(f"--{next(iter(goal))} is measured on data: give --data")

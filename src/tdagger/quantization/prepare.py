@@ -344,7 +344,7 @@ def prepared_by(
     if prepared.observers and data is None:
         raise InputError(
             f"quantize: {prepared.profile.name} quantizes activations by what data shows of them; give data, or a "
-            "target that needs none (gpu-weight-only, x86-dynamic)"
+            "target that needs none (coreml-weight-only, gpu-weight-only, x86-dynamic)"
         )
     by_data = {"smooth": smooth, "split": split, "compensate": compensate}
     if data is None and any(by_data.values()):

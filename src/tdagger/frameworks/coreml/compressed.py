@@ -1,6 +1,7 @@
 """Constants that a file has compressed (``constexpr_*``): quantized, palettized, sparse. They are worked out when read.
 
-A weight of such a constant is a weight of floats here; what it was compressed by isn't kept.
+Those of integers with scales are quantized values (:mod:`.quantized`). A weight of another such constant is a weight of
+floats here; what it was compressed by isn't kept.
 """
 
 from __future__ import annotations

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from tdagger.errors import AttributeValueError, AxisError, UnsupportedError
+from tdagger.errors import AttributeValueError, AxisError, UnsupportedError, warn
 from tdagger.frameworks.coreml.asked import NAMES
 from tdagger.frameworks.coreml.emit.core import as_type, with_shape
 from tdagger.frameworks.coreml.emit.flexible import Open, Point, opened
 from tdagger.frameworks.coreml.emit.half import in_half
+from tdagger.frameworks.coreml.emit.quantized import needed_opset, packed, told
 from tdagger.frameworks.coreml.emit.save import empty, fill, set_type, write_package
 from tdagger.frameworks.coreml.emit.target import RANK, row_of, target
 from tdagger.frameworks.coreml.emit.writer import Op, Writer, reads
@@ -34,14 +35,15 @@ def to_coreml(
     dag: TensorDAG,
     path: str | Path | None = None,
     *,
-    minimum_target: str = "iOS16",
+    minimum_target: str | None = None,
     precision: str = "f32",
     dynamic: Sequence[str] | Mapping[str, Sequence[int]] = (),
     metadata: bool = True,
 ) -> Any:
     """Write a network as an ``.mlpackage``; without a path, give the protobuf Model, which has all weights inside.
 
-    ``minimum_target`` is iOS15, iOS16, iOS17 or iOS18. With ``precision="f16"`` floats are computed in f16, but for
+    ``minimum_target`` is iOS15, iOS16, iOS17 or iOS18; unless it is given iOS16, or the first later one that has what
+    quantized values need (docs/coreml.md). With ``precision="f16"`` floats are computed in f16, but for
     what doesn't fit there (docs/coreml.md); inputs and outputs stay as they are. Integers of 64 bits are of 32 here,
     refused where constants don't fit; bools go in and come out as integers. Names that CoreML doesn't take are changed,
     and the model's metadata says what they were.
@@ -50,7 +52,7 @@ def to_coreml(
     ``{"h": [224, 320, 384]}``. AxisError says why an axis can't be of any size; UnsupportedError
     names all ops that can't be written.
     """
-    opset, version = target_of(minimum_target, path)
+    opset, version = target_of(minimum_target or f"iOS{needed_opset(dag.graph)}", path)
     if precision not in ("f32", "f16"):
         raise AttributeValueError(f"to_coreml: precision is f32 or f16, not {precision!r}")
     with_weights(dag)
@@ -61,6 +63,8 @@ def to_coreml(
 
     allowed = _allowed(dag, dynamic)
     made = _at_points(dag, allowed, written) if allowed else written(dag)
+
+    made.tell()
 
     def make(weights: Any) -> Any:
         return made.model(version, weights, metadata)
@@ -137,7 +141,7 @@ def _at_points(dag: TensorDAG, allowed: Allowed, written: Callable[[TensorDAG], 
 def _made(dag: TensorDAG, opset: int) -> Made:
     """The ops of a network that is legal."""
     graph = dag.graph
-    made = Made(dag.name, opset, Writer(graph, row_of, dag.origins, dag.weights, target(opset).held, opset))
+    made = Made(dag.name, opset, Writer(graph, row_of, dag.origins, dag.weights, target(opset).held, opset, packed))
     outputs = results_of(graph)
     ends = made.begin(graph.inputs, outputs)
     made.writer.write(outputs.values())
@@ -181,6 +185,12 @@ class Made:
         wanted = [n for op in last for _, n in op.inputs if isinstance(n, str)]
         self.ops = [*needed([*whole, *self.writer.ops[more:]], wanted, reads), *last]
 
+    def tell(self) -> None:
+        """Warn of quantized weights that are written as floats."""
+        found = told(self.writer.floats)
+        if found is not None:
+            warn(f"{shown(self.name)} to CoreML (iOS{self.opset}): {found}")
+
     def _input(self, name: str, value: Value) -> None:
         """An input as arrays are: bools are integers, a number is an array of one."""
         w = self.writer
@@ -218,12 +228,12 @@ class Made:
         block.outputs.extend(self.outputs)
         for name, type_ in self.outputs.items():
             self._feature(model.description.output.add(name=name), name, type_, ends=True)
-        told: Mapping[str, str] = self.writer.names.changed
+        called: Mapping[str, str] = self.writer.names.changed
         if metadata:
             about = model.description.metadata.userDefined
             about["tdagger.name"] = self.name
-            if told:
-                about[NAMES] = json.dumps(told, sort_keys=True)
+            if called:
+                about[NAMES] = json.dumps(called, sort_keys=True)
         return model
 
     def _feature(self, feature: Any, name: str, type_: TensorType, ends: bool = False) -> None:

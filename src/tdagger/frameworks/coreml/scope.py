@@ -7,8 +7,9 @@ Which leaf a constant of the program becomes:
   entries; the states of a program, which are zeros at first;
 - a constant: single numbers, and all other integers and bools.
 
-Where a rule wants numbers they are read, whatever holds them. Compressed constants (:mod:`.compressed`) are weights of
-the type that they are decompressed to, worked out when they are asked for.
+Where a rule wants numbers they are read, whatever holds them. Of compressed constants (:mod:`.compressed`) those of
+integers with scales are quantized values: ``dequantize`` of buffers, the integers called as the constant and the scales
+beside them. Others are weights of the type that they are decompressed to, worked out when they are asked for.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from tdagger.errors import SourceError, UnsupportedError
 from tdagger.frameworks.coreml.asked import names_of
 from tdagger.frameworks.coreml.compressed import COMPRESSED
 from tdagger.frameworks.coreml.ops.table import NUMBERS, OpRule
+from tdagger.frameworks.coreml.quantized import quantized
 from tdagger.frameworks.coreml.read import Model
 from tdagger.frameworks.coreml.types import KINDS
 from tdagger.frameworks.coreml.values import Constant, dims_of, literal
 from tdagger.frameworks.importing import Importing
 from tdagger.frameworks.known import array_of_constant
+from tdagger.library.quantized import dequantize
 from tdagger.names import shown
 from tdagger.network import Weight
 from tdagger.op import Value
@@ -60,7 +63,8 @@ class Scope(Importing):
             raise UnsupportedError(f"its input {shown(name)} is no tensor")
         known = self.leaves.get(found)
         if known is None:
-            known = self.leaves[found] = self._leaf(name, found, statistic, weight)
+            make = self._leaf if found.quantized is None else self._quantized
+            known = self.leaves[found] = make(name, found, statistic, weight)
         return known
 
     def _leaf(self, name: str, found: Constant, statistic: bool, weight: bool) -> Value:
@@ -69,13 +73,26 @@ class Scope(Importing):
         learned = dtype.is_float and kind.rank > 0 and (kind.size > 1 or weight or statistic)
         if not learned and kind.size <= _MANY and not (dtype.is_int and dtype.bytes == 1 and kind.rank > 1):
             return const(found.read(), dtype)
-        name = self.called.get(name, name)
+        return self._kept(self.called.get(name, name), found, learned and not statistic)
+
+    def _kept(self, name: str, found: Constant, is_learned: bool) -> Value:
+        """A weight of the network."""
         while name in self.held:  # a block beside this one has a constant of that name
             name += "_"
         self.held[name] = found
-        is_learned = learned and not statistic
-        self.state[name] = Weight(kind, is_learned)
-        return (Learned if is_learned else Buffer).of(name, kind)
+        self.state[name] = Weight(found.type, is_learned)
+        return (Learned if is_learned else Buffer).of(name, found.type)
+
+    def _quantized(self, name: str, found: Constant, statistic: bool, weight: bool) -> Value:
+        """A constant as the integers that it is made of."""
+        name = self.called.get(name, name)
+        codes, scale, zero, axis, block, of = found.quantized
+        parts = [self._kept(name, codes, False)]
+        for one, what in ((scale, "scale"), (zero, "zero_point")):
+            if one is not None:
+                own = f"{name}_{what}"
+                parts.append(self._kept(own, one, False) if one.shape else const(one.read(), one.type.dtype))
+        return dequantize(*parts, axis=axis, block=block, of=of)
 
     # What ops are given.
 
@@ -114,7 +131,11 @@ class Scope(Importing):
 
         for index, (out, t, shape) in enumerate(zip(op.outputs, types, shapes, strict=True)):
             whole: Any = shape
-            self.bind(out.name, Constant(t.dataType, whole, lambda index=index: load(index)))
+            made = Constant(t.dataType, whole, lambda index=index: load(index))
+            found = quantized(op.type, given)
+            if found is not None and (found.codes.shape, found.scale.kind) == (made.shape, made.kind):
+                made.quantized = found
+            self.bind(out.name, made)
 
     def argument(self, op: Any, name: str) -> list[tuple[str, Any]]:
         """What an input of an op is: names, and what they stand for."""

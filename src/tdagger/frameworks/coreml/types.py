@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tdagger.errors import UnsupportedError
 from tdagger.op import Array
 from tdagger.types import DType
 
@@ -55,6 +56,26 @@ def unpacked(data: Array, count: int, kind: Kind) -> Array:
         high = 1 << (kind.bits - 1)
         return ((numbers ^ high).astype(np.int16) - high).astype(np.int8)
     return numbers
+
+
+def bytes_in(data: Array, kind: Kind) -> Array:
+    """Entries as the bytes that a file has: those of less than a byte one after the other, the lowest bits first.
+
+    >>> bytes_in(np.array([1, -1, 2], np.int8), KINDS[25]).tolist()
+    [241, 2]
+    """
+    if not data.size:
+        return np.zeros(0, np.uint8)
+    flat = np.ascontiguousarray(data).reshape(-1)
+    if kind.bits == 8 * flat.itemsize:
+        return flat.view(np.uint8)
+    low, high = (
+        (-(1 << (kind.bits - 1)), (1 << (kind.bits - 1)) - 1) if kind.dtype.is_signed else (0, (1 << kind.bits) - 1)
+    )
+    if flat.min() < low or flat.max() > high:
+        raise UnsupportedError(f"the numbers {flat.min()} to {flat.max()} aren't all of {kind.name}")
+    bits = np.unpackbits(flat.view(np.uint8)[:, None], axis=1, bitorder="little")[:, : kind.bits]
+    return np.packbits(bits.reshape(-1), bitorder="little")
 
 
 def bytes_of(count: int, kind: Kind) -> int:

@@ -20,15 +20,19 @@ _LONGEST = 2**40
 
 
 class Constant:
-    """A tensor of numbers whose data is read when it is asked for. ``kind``: MIL's number of its element type."""
+    """A tensor of numbers whose data is read when it is asked for. ``kind``: MIL's number of its element type.
 
-    __slots__ = ("array", "kind", "load", "shape")
+    ``quantized`` says of which integers it is made, if it is (:mod:`.quantized`).
+    """
+
+    __slots__ = ("array", "kind", "load", "quantized", "shape")
 
     def __init__(self, kind: int, shape: tuple[int, ...], load: Callable[[], Array]) -> None:
         self.kind = kind
         self.shape = shape
         self.load = load
         self.array: Array | None = None
+        self.quantized: Any = None
 
     @property
     def type(self) -> TensorType:

@@ -11,6 +11,7 @@ from tdagger.quantization.profile import Profile
 from tdagger.quantization.profiles import (
     arm,
     coreml,
+    coreml_weight_only,
     gpu_weight_only,
     onnxruntime,
     onnxruntime_bytes,
@@ -24,7 +25,19 @@ from tdagger.quantization.profiles import (
 #: The targets there are, by name.
 PROFILES: dict[str, Profile] = {
     m.PROFILE.name: m.PROFILE
-    for m in (arm, coreml, gpu_weight_only, onnxruntime, onnxruntime_bytes, tflite, x86, x86_avx2, x86_dynamic, xnnpack)
+    for m in (
+        arm,
+        coreml,
+        coreml_weight_only,
+        gpu_weight_only,
+        onnxruntime,
+        onnxruntime_bytes,
+        tflite,
+        x86,
+        x86_avx2,
+        x86_dynamic,
+        xnnpack,
+    )
 }
 
 

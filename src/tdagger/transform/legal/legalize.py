@@ -202,6 +202,9 @@ class _Walk:
     def _instead(self, value: Value) -> Any:
         """What stands for a value that isn't accepted; None if nothing does."""
         name, op = label(value), value.op
+        accepts = self.target.ops.get(name)
+        if accepts is not None and accepts.final:
+            return None
         for function in (self._wider, *self._identities(name)):
             try:
                 made = function(value)

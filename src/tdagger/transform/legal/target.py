@@ -52,12 +52,14 @@ class Accepts(NamedTuple):
     """When a target runs an op: element types of its arguments, most axes of these and of results, and what else.
 
     ``when(value)`` is asked of a value that fits otherwise: a sentence that says why it can't be had, None if it can.
-    An op without arguments (iota, random) has its result's type asked.
+    An op without arguments (iota, random) has its result's type asked. ``final``: nothing stands for what isn't
+    accepted, a body neither.
     """
 
     dtypes: tuple[frozenset[str], ...]
     rank: int | None = None
     when: Callable[[Value], str | None] | None = None
+    final: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tdagger.frameworks.coreml.emit import quantized
 from tdagger.frameworks.coreml.emit.core import reshape, two, with_shape
 from tdagger.frameworks.coreml.emit.writer import Writer
 from tdagger.frameworks.writing import unbroadcast
@@ -23,12 +24,16 @@ Fields = dict[str, Any]
 
 
 class Rule(NamedTuple):
-    """How a composite is written; element types of its tensors; what else must hold; the first operator set."""
+    """How a composite is written; element types of its tensors; what else must hold; the first operator set.
+
+    ``final``: nothing stands for one that isn't written, its body neither.
+    """
 
     write: Callable[[Writer, Value, Fields], Any]
     dtypes: str = "f32 f16"
     when: Callable[[Value, Fields], str | None] | None = None
     since: int = 15
+    final: bool = False
 
 
 def fields_of(value: Value) -> Fields:
@@ -453,6 +458,7 @@ def _neighbours(v: Value, f: Fields) -> str | None:
 
 
 _N = "f32 f16 i32 i64"
+_BYTES = "f32 f16 i8 u8"
 
 #: Composites by name.
 COMPOSITES: dict[str, Rule] = {
@@ -504,4 +510,6 @@ COMPOSITES: dict[str, Rule] = {
     "embedding": Rule(_embedding, dtypes=f"{_N}", when=_full),
     "stop_gradient": Rule(lambda w, v, f: v.args[0], dtypes=f"{_N} bool"),
     "dropout": Rule(lambda w, v, f: v.args[0]),
+    "quantize": Rule(quantized.quantize, _BYTES, quantized.rounds, quantized.ROUNDS, final=True),
+    "dequantize": Rule(quantized.dequantize, _BYTES, quantized.reads_bytes, quantized.ROUNDS, final=True),
 }

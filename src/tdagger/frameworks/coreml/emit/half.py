@@ -22,14 +22,18 @@ from tdagger.types import DType
 F16, F32 = DType.of("f16"), DType.of("f32")
 #: The largest number of f16, and half of its smallest: what is below that becomes 0, or 60 times as much.
 _MOST, _LEAST = 65504.0, 5.9e-8
+#: The smallest number of f16 that has all digits.
+_WHOLE = 2.0**-14
+#: Composites whose second argument is a scale.
+_SCALED = frozenset({"quantize", "dequantize", "fake_quantize"})
 
 
 def in_half(dag: TensorDAG) -> TensorDAG:
     """The network with its floats of 32 bits computed in f16; inputs, outputs and buffers that change stay f32.
 
     An op stays in f32 if a constant, a weight or a setting of it isn't a number of f16: one beyond 65504, or a single
-    one below 6e-8: ``x + 1e6``, a mask of -1e9, an epsilon of 1e-12. So does what is made of integers that were cast,
-    and what is computed of such values alone.
+    one below 6e-8: ``x + 1e6``, a mask of -1e9, an epsilon of 1e-12. So do quantized values with a scale below 6.1e-5,
+    where f16 has fewer digits, what is made of integers that were cast, and what is computed of such values alone.
     """
     graph = with_checks(dag)
     new: dict[Value, Value] = {}
@@ -59,6 +63,8 @@ def _put(dag: TensorDAG, value: Value, args: list[Value], changing: set[str]) ->
         return op(*own)
     floats = [a for a in args if is_one(a) and a.dtype in (F16, F32)]
     if not all(_fits(dag, a, changing) for a in floats):
+        return op(*own)
+    if op.name in _SCALED and not _has_digits(dag, value.args[1], changing):
         return op(*own)
     varying = [a for a, b in pairs if is_one(a) and a.dtype in (F16, F32) and not _is_constant(b)]
     if varying and all(a.dtype is F32 and not isinstance(a.op, Leaf) for a in varying):
@@ -93,6 +99,14 @@ def _fits(dag: TensorDAG, value: Value, changing: set[str]) -> bool:
     if isinstance(op, Parameter | Buffer) and op.leaf not in changing:
         return numbers_fit(np.asarray(dag.weights[op.leaf]))
     return True
+
+
+def _has_digits(dag: TensorDAG, scale: Value, changing: set[str]) -> bool:
+    """Whether f16 has a scale with all its digits."""
+    op = _base(scale).op
+    if isinstance(op, Parameter | Buffer) and op.leaf not in changing:
+        return bool((np.asarray(dag.weights[op.leaf]) >= _WHOLE).all())
+    return not isinstance(op, Const) or bool((op.data >= _WHOLE).all())
 
 
 def numbers_fit(data: Array) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tdagger.errors import UnsupportedError
+from tdagger.frameworks.coreml.emit.quantized import needed_opset, packed
 from tdagger.frameworks.coreml.emit.save import write_package
 from tdagger.frameworks.coreml.emit.target import row_of, target
 from tdagger.frameworks.coreml.emit.writer import Inside, Op, Writer, reads
@@ -32,13 +33,13 @@ _Names = dict[str, str]
 
 
 def to_coreml(
-    program: Program, path: str | Path | None = None, *, minimum_target: str = "iOS16", metadata: bool = True
+    program: Program, path: str | Path | None = None, *, minimum_target: str | None = None, metadata: bool = True
 ) -> Any:
     """See :meth:`tdagger.program.program.Program.to_coreml`.
 
     UnsupportedError names all that can't be written, InputError weights that have no data.
     """
-    opset, version = target_of(minimum_target, path)
+    opset, version = target_of(minimum_target or f"iOS{needed_opset(joined(program).graph)}", path)
     with_weights(joined(program))
     varying = [n for n, slot in program.slots.items() if slot.lengths]
     if varying:
@@ -47,6 +48,7 @@ def to_coreml(
     found = structured(program)
     legal = changed(found.program, lambda dag: legalize(dag, target(opset)))
     made = _Emitter(legal, opset).made(found.whole)
+    made.tell()
 
     def make(weights: Any) -> Any:
         return made.model(version, weights, metadata)
@@ -65,7 +67,7 @@ class _Emitter:
         given = {n: Input(n, program.slots[n].type)() for n in program.inputs}
         self.given = given
         held = target(opset).held
-        self.writer = Writer(Graph(given, given), row_of, program.origins, program.weights, held, opset)
+        self.writer = Writer(Graph(given, given), row_of, program.origins, program.weights, held, opset, packed)
 
     def made(self, whole: Sequence) -> Made:
         """The ops of the whole program."""

@@ -12,12 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from tdagger.errors import SourceError
 from tdagger.frameworks.coreml import proto
 from tdagger.frameworks.coreml.emit.writer import Op, Tensor, reads
-from tdagger.frameworks.coreml.types import BLOBS, NUMBERS, STRING
+from tdagger.frameworks.coreml.types import BLOBS, KINDS, NUMBERS, STRING, bytes_in
 from tdagger.names import shown
 from tdagger.op import Array
 from tdagger.types import TensorType
@@ -41,8 +39,10 @@ class Weights:
         """Write a tensor; where its description is."""
         self._align()
         at = self.file.tell()
-        raw = np.ascontiguousarray(data).view(np.uint8) if data.size else np.zeros(0, np.uint8)
-        self.file.write(struct.pack("<IIQQQ", _SENTINEL, _BLOB_TYPES[number], raw.nbytes, at + 64, 0).ljust(64, b"\0"))
+        raw = bytes_in(data, KINDS[number])
+        unused = 8 * raw.nbytes - KINDS[number].bits * data.size
+        head = struct.pack("<IIQQQ", _SENTINEL, _BLOB_TYPES[number], raw.nbytes, at + 64, unused)
+        self.file.write(head.ljust(64, b"\0"))
         self.file.write(raw.data)
         self.count += 1
         return at
@@ -56,10 +56,10 @@ class Weights:
         self.file.write(struct.pack("<II", self.count, 2).ljust(64, b"\0"))
 
 
-def set_type(made: Any, type_: TensorType, shape: Sequence[int | None] | None = None) -> None:
-    """Fill in MIL's type of a tensor; of another ``shape``, None for sizes that are open."""
+def set_type(made: Any, type_: TensorType, shape: Sequence[int | None] | None = None, number: int = 0) -> None:
+    """Fill in MIL's type of a tensor; of another ``shape``, None for sizes that are open, or another ``number``."""
     tensor = made.tensorType
-    tensor.dataType = NUMBERS[type_.dtype]
+    tensor.dataType = number or NUMBERS[type_.dtype]
     tensor.rank = type_.rank
     for n in type_.shape if shape is None else shape:
         if n is None:
@@ -74,6 +74,8 @@ def set_text(made: Any, text: str) -> None:
     made.immediateValue.tensor.strings.values.append(text)
 
 
+#: MIL's numbers of element types that weight files have since iOS15: floats, and integers of 4 and 8 bits.
+_IN_FILE = frozenset({10, 11, 21, 25, 31, 35})
 _FIELDS = {"bool": "bools", "f32": "floats", "i32": "ints"}
 
 
@@ -82,17 +84,17 @@ def set_value(made: Any, tensor: Tensor | str, weights: Weights | None) -> None:
     if isinstance(tensor, str):
         set_text(made, tensor)
         return
-    set_type(made.type, tensor.type)
-    number, data = NUMBERS[tensor.type.dtype], tensor.load()
+    number, data = tensor.number or NUMBERS[tensor.type.dtype], tensor.load()
+    set_type(made.type, tensor.type, number=number)
     assert data.shape == tensor.type.shape, (data.shape, tensor.type)
-    if weights is not None and data.size >= FEW and number in _BLOB_TYPES and tensor.type.dtype.is_float:
+    if weights is not None and data.size >= FEW and number in _BLOB_TYPES and number in _IN_FILE:
         made.blobFileValue.fileName = _FILE
         made.blobFileValue.offset = weights.add(data, number)
         return
     into = made.immediateValue.tensor
     field = _FIELDS.get(tensor.type.dtype.name)
     if field is None:
-        into.bytes.values = np.ascontiguousarray(data).tobytes()
+        into.bytes.values = bytes_in(data, KINDS[number]).tobytes()
         return
     into_field = getattr(into, field)
     into_field.SetInParent()
@@ -100,10 +102,17 @@ def set_value(made: Any, tensor: Tensor | str, weights: Weights | None) -> None:
 
 
 def add_const(block: Any, name: str, tensor: Tensor | str, weights: Weights | None) -> None:
-    """A constant as an op."""
-    op = block.operations.add(type="const")
+    """A constant as an op; one of few bits as the op that reads it."""
+    packed = None if isinstance(tensor, str) else tensor.packed
+    op = block.operations.add(type="const" if packed is None else packed.op)
     out = op.outputs.add(name=name)
     set_text(op.attributes["name"], name)
+    if packed is not None and not isinstance(tensor, str):
+        for key, part in packed.parts.items():  # attributes before iOS18, as coremltools has it
+            made = op.attributes[key] if packed.since < 18 else op.inputs[key].arguments.add().value
+            set_value(made, part, weights)
+        set_type(out.type, tensor.type)
+        return
     set_value(op.attributes["val"], tensor, weights)
     out.type.CopyFrom(op.attributes["val"].type)
 

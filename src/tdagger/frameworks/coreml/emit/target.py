@@ -8,9 +8,11 @@ from tdagger.composite import Composite
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.coreml.emit.composites import COMPOSITES, Rule, fields_of
 from tdagger.frameworks.coreml.emit.core import CORE, scatters
+from tdagger.frameworks.coreml.emit.quantized import FOUND
 from tdagger.frameworks.coreml.emit.writer import Row
+from tdagger.library.quantized import dequantize, grid_of, quantize
 from tdagger.op import Value
-from tdagger.ops.elementwise import bitwise_xor, not_
+from tdagger.ops.elementwise import bitwise_xor, cast, not_
 from tdagger.transform.legal.target import Accepts, Target, types
 
 #: Most axes of a tensor.
@@ -40,10 +42,18 @@ def _gathers(opset: int, v: Value) -> str | None:
 def _rule(rule: Rule, opset: int) -> Accepts:
     def when(v: Value) -> str | None:
         if opset < rule.since:
-            return f"MIL has it since iOS{rule.since}"
+            return f"MIL has it since iOS{rule.since} (minimum_target='iOS{rule.since}')"
         return None if rule.when is None else rule.when(v, fields_of(v))
 
-    return Accepts(types(rule.dtypes), when=when)
+    return Accepts(types(rule.dtypes), when=when, final=rule.final)
+
+
+def _rounded_and_read(v: Value) -> Value:
+    """What a fake_quantize gives, without what is for its gradient."""
+    f = fields_of(v)
+    x, scale, zero, how = f["x"], f["scale"], f["zero_point"], {n: f[n] for n in ("axis", "block")}
+    made = quantize(x, scale, zero, to=f["to"], low=f["low"], high=f["high"], like=f["like"], **how)
+    return cast(dequantize(made, scale, zero, of=f["to"] if grid_of(f["to"]).bits < 8 else "", **how), v.dtype)
 
 
 @cache
@@ -65,6 +75,7 @@ def target(opset: int) -> Target:
         "pow": _F,
         **dict.fromkeys(("bitwise_and", "bitwise_or", "bitwise_xor"), _B),
     }  # fmt: skip
+    moved = f"{_ANY} i8 u8" if opset >= 17 else _ANY
     ops = {
         **{f"unary {k}": Accepts(types(d)) for k, d in unary.items()},
         **{f"binary {k}": Accepts(types(d)) for k, d in binary.items()},
@@ -72,23 +83,25 @@ def target(opset: int) -> Target:
         **{f"scatter {k}": Accepts(types(_N, _I, _N), when=scatters) for k in ("set", "add", "multiply", "max", "min")},
         "where": Accepts(types(_B, _ANY)),
         "cast": Accepts(types(_ANY), when=lambda v: None if v.dtype.name in _ANY.split() else f"MIL has no {v.dtype}"),
-        "permute": Accepts(types(_ANY)),
-        "reshape": Accepts(types(_ANY)),
-        "slice": Accepts(types(_ANY), when=_has_entries),
+        "permute": Accepts(types(moved)),
+        "slice": Accepts(types(moved), when=_has_entries),
         "pad": Accepts(types(_F), when=_no_gaps),
         "concat": Accepts(types(_ANY), when=_has_entries),
         "repeat": Accepts(types(_ANY), when=_has_entries),
-        "gather": Accepts(types(_ANY, _I), when=lambda v: _gathers(opset, v)),
+        "gather": Accepts(types(moved, _I), when=lambda v: _gathers(opset, v)),
         "argsort": Accepts(types(_N), when=_has_entries),
         "scan sum": Accepts(types(_N), when=_has_entries),
         "iota": Accepts(types(_N)),
         "external": Accepts(types(_ANY)),
         **{name: _rule(rule, opset) for name, rule in COMPOSITES.items()},
+        "reshape": Accepts(types(moved)),
+        "quantize_dynamic": Accepts(types(_F), when=lambda v: FOUND, final=True),
     }
     return Target(
         f"CoreML (iOS{opset})", ops, rank=RANK, wider={"bool": ("i32",)}, held={"i64": "i32"}, folds=True,
         identities={
             "binary equal": lambda v: not_(bitwise_xor(*v.args)) if v.args[0].dtype.name == "bool" else None,
+            "fake_quantize": _rounded_and_read,
             "binary not_equal": lambda v: bitwise_xor(*v.args) if v.args[0].dtype.name == "bool" else None,
         },
     )  # fmt: skip

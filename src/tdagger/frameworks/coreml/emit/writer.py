@@ -27,8 +27,11 @@ from tdagger.types import DType, TensorType, broadcast_shapes
 #: for it.
 Row = Callable[["Writer", Value], Any]
 
+#: How a constant is written in few bits; None for others.
+Pack = Callable[["Writer", Value], "Packed | None"]
+
 #: Constants of at most so many bytes are always written out.
-_SMALL = 64
+SMALL = 64
 #: What is worked out once more for every user where it is larger.
 _KEPT = 1 << 22
 
@@ -52,16 +55,33 @@ class Op(NamedTuple):
     blocks: tuple[Inside, ...] = ()
 
 
+class Packed(NamedTuple):
+    """A constant of few bits: the op that reads it, the constants that this takes, its first operator set.
+
+    ``leaf`` is the name of the weight that its numbers are, if they are one.
+    """
+
+    op: str
+    parts: Mapping[str, Tensor]
+    since: int
+    leaf: str | None = None
+
+
 class Tensor(NamedTuple):
-    """A constant: its type, and where its data comes from when it is written."""
+    """A constant: its type, and where its data comes from when it is written.
+
+    ``packed`` is how it is written in few bits; ``number`` is MIL's element type where it isn't that of ``type``.
+    """
 
     type: TensorType
     load: Callable[[], Array]
+    packed: Packed | None = None
+    number: int = 0
 
 
 def _is_spread(value: Value) -> bool:
     """Whether a constant is one repeated, which takes less room as that."""
-    return isinstance(reshaped(value).op, Repeat) and value.type.bytes > _SMALL
+    return isinstance(reshaped(value).op, Repeat) and value.type.bytes > SMALL
 
 
 class Names:
@@ -97,9 +117,12 @@ class Writer(Walk):
         weights: Mapping[str, Array],
         held: Mapping[str, str],
         opset: int,
+        pack: Pack,
     ) -> None:
         super().__init__(graph, origins, weights)
-        self.opset = opset
+        self.opset, self._pack = opset, pack
+        #: Quantized weights that are written as floats, and why.
+        self.floats: dict[str, str] = {}
         self.held = {DType.of(a): DType.of(b) for a, b in held.items()}
         self.ops: list[Op] = []
         self.constants: dict[str, Tensor | str] = {}
@@ -155,9 +178,9 @@ class Writer(Walk):
 
     def within(self, graph: Graph, found: Mapping[Value, str]) -> Writer:
         """A writer of another graph of the program, whose inputs have names; constants and names are those of all."""
-        inner = Writer(graph, self._row_of, self.origins, self.weights, {}, self.opset)
+        inner = Writer(graph, self._row_of, self.origins, self.weights, {}, self.opset, self._pack)
         inner.held, inner.names, inner.problems = self.held, self.names, self.problems
-        inner.constants, inner._numbers = self.constants, self._numbers
+        inner.constants, inner._numbers, inner.floats = self.constants, self._numbers, self.floats
         inner.found.update(found)
         return inner
 
@@ -207,7 +230,7 @@ class Writer(Walk):
 
     def array(self, value: Value) -> Array | None:
         """The data of a value that no input is behind; None for others."""
-        return self._worked_out(value) if value in self.static else None
+        return self.worked_out(value) if value in self.static else None
 
     # The walk.
 
@@ -221,16 +244,19 @@ class Writer(Walk):
 
     def _constant(self, value: Value) -> str:
         op = value.op
-        leaf = (value.args[0] if isinstance(op, Cast) else value).op
-        is_weight = isinstance(leaf, Parameter | Buffer)
+        base = value.args[0] if isinstance(op, Cast) else value
+        leaf = (base.args[0] if base.op.name == "dequantize" else base).op  # numbers are called as what they stand for
+        own = leaf.leaf if isinstance(leaf, Parameter | Buffer) else None
         to = self.dtype(value.dtype).numpy
-        if not is_weight and (value.type.bytes <= _SMALL or isinstance(op, Const)):
-            return self.const(self._worked_out(value), self.dtype(value.dtype))
-        name = self.names.new(leaf.leaf, kept=True) if is_weight else self.names.new(self._op_name("constant"))
-        self.constants[name] = Tensor(self.type(value), lambda: self._worked_out(value).astype(to, copy=False))
+        if own is None and (value.type.bytes <= SMALL or isinstance(op, Const)):
+            return self.const(self.worked_out(value), self.dtype(value.dtype))
+        packed = self._pack(self, value)
+        own = own or (packed and packed.leaf)
+        name = self.names.new(own, kept=True) if own else self.names.new(self._op_name("constant"))
+        self.constants[name] = Tensor(self.type(value), lambda: self.worked_out(value).astype(to, copy=False), packed)
         return name
 
-    def _worked_out(self, value: Value) -> Array:
+    def worked_out(self, value: Value) -> Array:
         """The data of what no input is behind; what is small is kept."""
         found = self.arrays.get(value)
         if found is not None:

@@ -205,15 +205,16 @@ def _select(cond: Value, a: Value, b: Value) -> Value:
 # --- quantized numbers -------------------------------------------------------------------------------------
 
 
-def _along(x: Value, numbers: Array, axis: int | None) -> Array:
-    """Numbers of rank 0 or 1 so that they broadcast along an axis."""
-    if numbers.ndim == 0 or numbers.size == 1:
-        return numbers.reshape(())
+def _read(
+    x: Value, scale: Array, zero_point: Array | None, axis: int | None, held: DType
+) -> tuple[list[Value], int | None]:
+    """The scale, the zero point and the axis that these are along: None where both are one number."""
+    given = [(scale, DType.of(scale.dtype)), *([] if zero_point is None else [(zero_point, held)])]
+    if all(a.size == 1 for a, _ in given):
+        return [const(a.reshape(()), dtype) for a, dtype in given], None
     if axis is None:
         raise unsupported("it has a scale for each entry of an axis, and doesn't say which axis")
-    shape = [1] * x.rank
-    shape[axis] = numbers.size
-    return numbers.reshape(shape)
+    return [const(a.reshape(() if a.size == 1 else -1), dtype) for a, dtype in given], axis % x.rank
 
 
 @rule("quantize")
@@ -221,18 +222,14 @@ def _quantize(
     input: Value, scale: Numbers, output_dtype: Str, zero_point: Numbers | None = None, axis: Int | None = None
 ) -> Value:
     """``round(x / scale) + zero_point``, half to even, within the element type."""
-    to: DType = BY_NAME[output_dtype]
-    wide = e.cast(input, "f32")
-    steps = e.round_(lib.divide(wide, const(_along(input, scale.astype(np.float32), axis), "f32")))
-    if zero_point is not None:
-        steps = steps + const(_along(input, zero_point.astype(np.float32), axis), "f32")
-    limits = np.iinfo(to.numpy)
-    return e.cast(lib.clamp(steps, low=float(limits.min), high=float(limits.max)), to)
+    to = BY_NAME.get(output_dtype)
+    if to is None or to.name not in ("i8", "u8"):
+        raise unsupported(f"it rounds to {output_dtype}, MIL's quantize to int8 and uint8")
+    read, along = _read(input, scale, zero_point, axis, to)
+    return lib.quantize(input, *read, to=to.name, axis=along)
 
 
 @rule("dequantize")
 def _dequantize(input: Value, scale: Numbers, zero_point: Numbers | None = None, axis: Int | None = None) -> Value:
-    x = e.cast(input, "f32")
-    if zero_point is not None:
-        x = x - const(_along(input, zero_point.astype(np.float32), axis), "f32")
-    return e.cast(x * const(_along(input, scale.astype(np.float32), axis), "f32"), DType.of(scale.dtype))
+    read, along = _read(input, scale, zero_point, axis, input.dtype)
+    return lib.dequantize(input, *read, axis=along)
