@@ -163,7 +163,7 @@ def test_models(name: str) -> None:
     for arrays in model.inputs:
         wanted = run(made, list(arrays))
         with torch.no_grad():
-            by_torch = module(*[torch.from_numpy(np.array(a)) for a in arrays])
+            by_torch = module(*[torch.tensor(np.array(a)) for a in arrays])
         for found in (program.run(*arrays), by_torch, run(again, list(arrays))):
             found = [np.asarray(x) for x in leaves(found if isinstance(found, list | tuple) else [found])]
             assert [x.shape for x in found] == [x.shape for x in wanted]

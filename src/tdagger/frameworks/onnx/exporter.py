@@ -226,7 +226,7 @@ def _opened(dag: TensorDAG, opset: int, names: Sequence[str]) -> Made | str:
         one, other = (_made(dag, o.graph, o.origins, opset) for o in opened)
     except (AxisError, AttributeValueError, TypeMismatchError) as e:
         return readable(str(e)).splitlines()[0]
-    why = _difference(one, other)
+    why = difference(one, other)
     if why is not None:
         return why
     one.conditions = opened[0].conditions
@@ -234,7 +234,7 @@ def _opened(dag: TensorDAG, opset: int, names: Sequence[str]) -> Made | str:
     return one
 
 
-def _difference(a: Made, b: Made) -> str | None:
+def difference(a: Made, b: Made) -> str | None:
     """What differs between what was made at two points; None if nothing does."""
     for x, y in zip(a.nodes, b.nodes, strict=False):
         if _told(x) != _told(y):
