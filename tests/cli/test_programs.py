@@ -74,7 +74,7 @@ def test_what_is_for_one_network_is_refused_by_name(power, capsys):
     for command in ("compare", "prune --list", "predict --device h100", "profile", "quantize -o q.onnx"):
         told = failed(capsys, *command.split(), "power.tdag")
         assert "power is a program, of 4 networks with loops or branches between them" in told
-        assert "inspect, view, cost, diff, verify and convert take programs" in told
+        assert "inspect, cost, diff, verify and convert take programs" in told
     for option in (["--ranks"], ["--tree"], ["--depth", "1"]):
         assert f"{option[0]} is for one network; power is a program" in failed(capsys, "inspect", "power.tdag", *option)
     for option in (["--sort", "flops"], ["--backward"], ["--formula"], ["--by", "op"]):

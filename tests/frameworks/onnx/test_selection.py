@@ -125,6 +125,39 @@ m(
     (R.normal(size=(6, 4)).astype("f"), np.zeros(5, bool)),
 )
 m(
+    "selected_again",
+    f"""(float[2,20,4] b, float[2,3,20] p) => (float[N] y, float[M] w) {ONE} {{
+  {NMS.format("")}
+  v = GatherND(p, s)
+  top = Mul(v, v)
+  c = Greater(top, least)
+  y = Compress<axis=0>(v, c)
+  w = Where(c, v, iou)
+}}""",
+    (boxes(2, 20), scores(2, 3, 20)),
+)
+m(
+    "one_box_at_most",
+    """(float[1,5,4] b, float[1,1,5] p) => (float[N,4] y)
+    <int64 most = {1}, float iou = {0.4}, float least = {0.5}, int64[1] z = {0}, int64 two = {2}> {
+  s = NonMaxSuppression(b, p, most, iou, least)
+  k = Gather<axis=1>(s, two)
+  b0 = Squeeze(b, z)
+  y = Gather(b0, k)
+}""",
+    (boxes(1, 5), scores(1, 1, 5)),
+    (boxes(1, 5), scores(1, 1, 5) * np.float32(0.4)),
+)
+m(
+    "batch_of_a_recurrent_net",
+    """(float[4,5,2] x, bool[5] c, float[1,9,2] w, float[1,9,3] r) => (float[1,N,3] y) {
+  k = Compress<axis=1>(x, c)
+  all, y = GRU<hidden_size=3>(k, w, r)
+}""",
+    (R.normal(size=(4, 5, 2)).astype("f"), np.array([True, False, True, False, True]),
+     R.normal(size=(1, 9, 2)).astype("f"), R.normal(size=(1, 9, 3)).astype("f")),
+)  # fmt: skip
+m(
     "in_a_branch",
     f"""(float[2,20,4] b, float[2,3,20] p) => (int64[N] y) {ONE} {{
   top = ReduceMax<keepdims=0>(p)

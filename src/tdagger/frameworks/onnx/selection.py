@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tdagger.errors import UnsupportedError
-from tdagger.frameworks.onnx.things import Absent, Read, Thing, Varying, blanked, plain_of
+from tdagger.frameworks.onnx.things import Absent, Read, Thing, Varying, blanked, plain_of, what
 from tdagger.frameworks.onnx.varying import sliced
 from tdagger.library import reshape
 from tdagger.op import Value, normal_axis
@@ -55,10 +55,18 @@ def _non_zero(things: _Things, _: Mapping[str, Any], read: Read) -> Thing | None
 
 
 def _compress(things: _Things, attributes: Mapping[str, Any], read: Read) -> Thing | None:
-    x, kept = plain_of(things[0] or Absent(), "input"), blanked(things[1] or Absent(), "condition")
+    x, kept = blanked(things[0] or Absent(), "input"), blanked(things[1] or Absent(), "condition")
     if read(kept) is not None:
         return None
     axis = attributes.get("axis")
+    if isinstance(things[0], Varying):
+        own = dict(things[1].lengths) if isinstance(things[1], Varying) else {}
+        if axis is None and x.rank == 1:
+            axis = 0
+        along = None if axis is None else normal_axis(int(axis), x.rank)
+        if along is None or set(things[0].lengths) != {along} or own != {0: things[0].lengths[along]}:
+            other = what(things[1] or Absent())
+            raise UnsupportedError(f"its input is {what(things[0])}, and its condition {other}: not one for each entry")
     if axis is None:
         x, axis = reshape(x, shape=(-1,)), 0
     axis = normal_axis(int(axis), x.rank)

@@ -82,7 +82,7 @@ def _dynamic(found: Structured, opset: int, dynamic: Iterable[str] | bool) -> Ma
             return _Emitter(found.program, opset).made(found.whole)
         made, other = (_Emitter(p, opset).made(found.whole) for p, _ in points)
     except (AxisError, AttributeValueError, TypeMismatchError) as e:
-        raise refused(readable(str(e)).splitlines()[0]) from e
+        raise refused(readable(str(e)).splitlines()[0].removeprefix(f"{shown(found.program.name)}: ")) from e
     why = difference(made, other)
     if why is not None:
         raise refused(why)
