@@ -79,9 +79,6 @@ def test_what_is_for_one_network_is_refused_by_name(power, capsys):
         assert f"{option[0]} is for one network; power is a program" in failed(capsys, "inspect", "power.tdag", *option)
     for option in (["--sort", "flops"], ["--backward"], ["--formula"], ["--by", "op"]):
         assert f"{option[0]} is for one network; power is a program" in failed(capsys, "cost", "power.tdag", *option)
-    assert "--dynamic is for networks; power is a program" in failed(
-        capsys, "convert", "power.tdag", "a.onnx", "--dynamic", "b"
-    )
     told = failed(capsys, "convert", "power.tdag", "a.py")
     assert "a.py: power is a program, written as .tdag, .onnx, .tflite, .mlpackage, .pt2, .pt, .ts, not as" in told
 

@@ -160,10 +160,6 @@ def save(dag: TensorDAG | Program, path: Path, form: str, options: Mapping[str, 
         raise SourceError(
             f"{shown(path)}: {shown(dag.name)} is a program, written as {', '.join(OF_PROGRAMS)}, not as {form}"
         )
-    if isinstance(dag, Program) and "dynamic" in (options or {}):
-        raise SourceError(
-            f"{shown(path)}: --dynamic is for networks; {shown(dag.name)} is a program, whose own sizes vary"
-        )
     if form == ".tdag":
         dag.save(path)
         return

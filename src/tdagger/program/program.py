@@ -400,7 +400,16 @@ class Program:
         """Write the program as one ONNX file, its loops and branches as Loop and If; without a path, the ModelProto.
 
         ``opset``, ``external_data`` and ``metadata`` are those of :meth:`TensorDAG.to_onnx`. Sizes that vary are those
-        of its inputs and outputs; buffers that change are outputs ``<name>.updated``.
+        of its inputs and outputs; buffers that change are outputs ``<name>.updated``. ``dynamic`` has names of axes
+        (:meth:`axes`) that any size may be given for, True all that can be; AxisError says which block holds one.
+
+        >>> import tdagger as td
+        >>> @td.program({"x": (6, 4)})
+        ... def halved(x):
+        ...     return td.while_loop(lambda y: td.reduce(y, "sum", keep=False) > 1.5, lambda y: y * 0.5, x)
+        >>> model = halved.to_onnx(dynamic=("b",))
+        >>> [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+        ['b', 4]
         """
         return later("onnx.program_to_onnx")(self, path, **options)
 

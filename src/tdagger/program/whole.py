@@ -15,18 +15,20 @@ from typing import Any
 
 from tdagger.analysis.axes.algebra import Axes, resolve
 from tdagger.analysis.axes.names import NamedAxes
-from tdagger.errors import AxisError
+from tdagger.analysis.formulas.symbolic import Condition
+from tdagger.errors import AxisError, GraphError
 from tdagger.graph import Graph, topological
 from tdagger.names import shown
-from tdagger.network import plain_signature
+from tdagger.network import Origin, plain_signature
 from tdagger.op import Value
 from tdagger.ops.elementwise import equal
-from tdagger.ops.source import Input
+from tdagger.ops.source import Const, Input, Iota, Leaf
 from tdagger.program.parts import Block, Slot
 from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
 from tdagger.transform import networks
 from tdagger.transform.axes import certain
+from tdagger.transform.axes.open import candidates
 from tdagger.transform.passes import optimized
 from tdagger.tree import Tree
 
@@ -48,6 +50,8 @@ def joined(program: Program, compared: bool = False) -> TensorDAG:
             inputs.setdefault(slot, Input(slot, program.slots[slot].type)())
             if value is not inputs[slot]:
                 outputs[f"={name}"] = equal(inputs[slot], value)
+                if not any(isinstance(v.op, Leaf) and not isinstance(v.op, Const | Iota) for v in topological([value])):
+                    del outputs[name]  # a constant has the slot's axes only where it meets the slot
     graph = Graph(inputs, outputs, name=program.name, order=order)
     signature = plain_signature(len(inputs), len(outputs))
     names = {n: p for n, p in program.axis_names.items() if n in inputs}
@@ -86,13 +90,13 @@ def divided(program: Program, dag: TensorDAG) -> Program:
     """
     written: list[dict[str, Value]] = [{} for _ in program.blocks]
     for name, value in dag.graph.outputs.items():
-        number, _, slot = name.partition(".")
-        if number.startswith("="):
-            continue
-        compared = dag.graph.outputs.get(f"={name}")  # a constant has the slot's axes only where it meets the slot
-        if compared is not None and compared.args and compared.args[0] is dag.graph.inputs.get(slot):
-            value = compared.args[1]
-        written[int(number)][slot] = value
+        number, _, slot = name.removeprefix("=").partition(".")
+        if not name.startswith("="):
+            written[int(number)][slot] = value
+        elif f"{number}.{slot}" not in dag.graph.outputs:  # a constant
+            if len(value.args) != 2 or value.args[0] is not dag.graph.inputs.get(slot):
+                raise GraphError(f"what block {number} writes to {shown(slot)} isn't compared with it any more")
+            written[int(number)][slot] = value.args[1]
     types = {n: v.type for n, v in dag.graph.inputs.items()}
     for outputs in written:
         for slot, value in outputs.items():
@@ -146,7 +150,38 @@ def resized(program: Program, sizes: Mapping[str, int], assume: bool) -> Program
     return _with_axes(program, found.graph, found.origins)
 
 
-def _refuse_counted(program: Program, named: NamedAxes, sizes: Mapping[str, int]) -> None:
+def opened(program: Program, names: Sequence[str] | bool) -> list[tuple[Program, tuple[Condition, ...]]]:
+    """The program with axes of any size, at two points of sizes, and what these must fulfil.
+
+    ``names`` are those of axes, True all that can be. AxisError names the axis that can't be, the block and why.
+    """
+    named = axes_of(program)
+    found = candidates(named, _by_blocks(program), frozenset(), None)
+    given = {a for n in program.inputs for term in named.axes[named.axes.graph.inputs[n]] for a in resolve(term)}
+    free = [n for n in found.names if given.issuperset(resolve(named.term(n)))]
+    asked = free if names is True else [names] if isinstance(names, str) else list(names or ())
+    for name in asked:
+        if name not in free:
+            why = found.why.get(name)
+            raise AxisError(why or f"axis {shown(name)} isn't one of those that can be: {', '.join(free) or 'none'}")
+    _refuse_counted(program, named, {n: named.sizes[n] for n in asked}, f"axis {', '.join(asked)}")
+    if not asked:
+        return []
+    return [(_with_axes(program, o.graph, o.origins), o.conditions)
+            for o in found.opened(named, asked, program.origins)]  # fmt: skip
+
+
+def _by_blocks(program: Program) -> dict[Value, Origin]:
+    """Where values came from, with the block that computes each."""
+    found: dict[Value, Origin] = {}
+    for name, block in program.blocks.items():
+        for value in block.graph.values:
+            own = program.origins.get(value, Origin())
+            found.setdefault(value, own._replace(module=f"block {name}" + (f", {own.module}" if own.module else "")))
+    return found
+
+
+def _refuse_counted(program: Program, named: NamedAxes, sizes: Mapping[str, int], what: str = "") -> None:
     """AxisError for an axis whose entries are taken by what a loop counts: how far it counts is told by no axis."""
     asked = {axis for term in networks.asked_terms(named, sizes) for axis in resolve(term)}
     given = {*program.inputs}
@@ -155,9 +190,9 @@ def _refuse_counted(program: Program, named: NamedAxes, sizes: Mapping[str, int]
             continue
         behind = [v for v in topological(value.args[1:]) if isinstance(v.op, Input) and v.op.leaf not in given]
         if behind:
-            told = ", ".join(f"{n}={size}" for n, size in sizes.items())
+            told = what or f"resize({', '.join(f'{n}={size}' for n, size in sizes.items())})"
             raise AxisError(
-                f"resize({told}): {value.op} takes entries of {named.dimension(term)} by what slots hold "
+                f"{told}: {value.op} takes entries of {named.dimension(term)} by what slots hold "
                 f"({', '.join(shown(v.op) for v in behind)}): how many there are may be a number of the program; "
                 "write it for the other size"
             )

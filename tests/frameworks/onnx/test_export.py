@@ -343,6 +343,19 @@ def test_an_axis_that_cannot_be_free_is_named() -> None:
         dag.to_onnx(dynamic=("nonsense",))
 
 
+def test_a_body_that_takes_a_size_as_a_number_is_named() -> None:
+    class Mixed(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.fft.fft(x, dim=1).real
+
+    net = nn.Sequential(nn.Linear(4, 4), Mixed()).eval()
+    dag = td.from_torch(net, torch.rand(2, 6, 4))
+    axis = str(dag.axes().show(dag.graph.inputs["input"])).split()[1]
+    told = rf"{axis} can't be of any size: fft \(at 1, .*\): its body has a number .* leave {axis} out of dynamic"
+    with pytest.raises(td.AxisError, match=told):
+        dag.to_onnx(dynamic=(axis,))
+
+
 # --- files -------------------------------------------------------------------------------------------------
 
 

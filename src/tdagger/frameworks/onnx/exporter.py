@@ -116,9 +116,11 @@ def _made(dag: TensorDAG, graph: Graph, origins: Mapping[Value, Origin], opset: 
 
 def refuse(name: str, writer: Writer) -> None:
     """UnsupportedError for all that a writer can't write, AxisError for sizes that can't be told."""
-    sizes = [p.why for p in writer.problems if "can't be told" in p.why]
+    sizes = [p for p in writer.problems if "can't be told" in p.why]
     if sizes:
-        raise AxisError(f"{shown(name)}: {readable(sizes[0])}")
+        op, why, origin = sizes[0]
+        place = ", ".join([shown(p) for p in (origin.module, origin.source) if p]) if origin else ""
+        raise AxisError(f"{shown(name)}: {op}{f' (at {place})' if place else ''}: {readable(why)}")
     raise unsupported(name, "ONNX", writer.problems, "written")
 
 
@@ -225,8 +227,8 @@ def _opened(dag: TensorDAG, opset: int, names: Sequence[str]) -> Made | str:
         opened = dag.open_axes.opened(dag.axes(), names, dag.origins)
         one, other = (_made(dag, o.graph, o.origins, opset) for o in opened)
     except (AxisError, AttributeValueError, TypeMismatchError) as e:
-        return readable(str(e)).splitlines()[0]
-    why = _difference(one, other)
+        return readable(str(e)).splitlines()[0].removeprefix(f"{shown(dag.name)}: ")
+    why = difference(one, other)
     if why is not None:
         return why
     one.conditions = opened[0].conditions
@@ -234,7 +236,7 @@ def _opened(dag: TensorDAG, opset: int, names: Sequence[str]) -> Made | str:
     return one
 
 
-def _difference(a: Made, b: Made) -> str | None:
+def difference(a: Made, b: Made) -> str | None:
     """What differs between what was made at two points; None if nothing does."""
     for x, y in zip(a.nodes, b.nodes, strict=False):
         if _told(x) != _told(y):

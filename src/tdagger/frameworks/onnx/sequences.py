@@ -5,23 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.indices import non_negative
-from tdagger.frameworks.known import number_of
 from tdagger.frameworks.onnx.file.tensors import DTYPES
-from tdagger.frameworks.onnx.things import Absent, Listed, Thing, Varying, plain_of, what
-from tdagger.op import Array, Value, normal_axis
-from tdagger.ops import elementwise as e
+from tdagger.frameworks.onnx.things import Absent, Listed, Read, Thing, plain_of, what
+from tdagger.op import normal_axis
 from tdagger.ops import structure as s
-from tdagger.ops.elementwise import Cast
 from tdagger.ops.indexing import gather
-from tdagger.ops.source import const, iota
-from tdagger.ops.structure import Group, Ungroup
+from tdagger.ops.source import const
 
-#: What a value holds, if that is known.
-Read = Callable[[Value], Array | None]
 _Things = Sequence[Thing | None]
 
 
@@ -146,112 +138,3 @@ OPERATORS: dict[str, Callable[[_Things, Mapping[str, Any], Read], Thing]] = {
     "SequenceErase": _erase, "SequenceLength": _length, "SplitToSequence": _split, "ConcatFromSequence": _concat,
     "Optional": _optional, "OptionalHasElement": _has, "OptionalGetElement": _element,
 }  # fmt: skip
-
-
-# --- lengths that depend on data ---------------------------------------------------------------------------
-
-
-def _shape(x: Varying, attributes: Mapping[str, Any]) -> Value:
-    sizes = [x.lengths.get(i, const(n, "i64")) for i, n in enumerate(x.value.shape)]
-    sizes = sizes[attributes.get("start", 0) : attributes.get("end", None)]
-    return s.concat([s.unsqueeze(n, (0,)) for n in sizes], 0)
-
-
-def _size(x: Varying, _: Mapping[str, Any]) -> Value:
-    out = const(1, "i64")
-    for i, n in enumerate(x.value.shape):
-        out = e.multiply(out, x.lengths.get(i, const(n, "i64")))
-    return out
-
-
-#: What works on each entry by itself.
-_EACH = frozenset({
-    "Abs", "Cast", "Ceil", "Cos", "Erf", "Exp", "Floor", "Identity", "Log", "Neg", "Not", "Reciprocal", "Relu", "Round",
-    "Sigmoid", "Sign", "Sin", "Sqrt", "Tanh",
-})  # fmt: skip
-
-
-def of_varying(op: str, things: _Things, attributes: Mapping[str, Any], call: Callable[[], Value]) -> Thing | None:
-    """What an operator gives of tensors of which so many entries count; None if it isn't known here.
-
-    ``call`` gives what it makes of all of the first one's entries.
-    """
-    x = things[0]
-    if not isinstance(x, Varying):
-        return x if op == "Identity" and x is not None else None
-    if op in ("Shape", "Size"):
-        return (_shape if op == "Shape" else _size)(x, attributes)
-    return Varying(call(), x.lengths) if op in _EACH else None
-
-
-def sliced(things: _Things, read: Read) -> Thing | None:
-    """A Slice whose bounds depend on data: the first so many entries, or as many as are known from one of them on.
-
-    None if it is neither, so that its rule says what has to be known.
-    """
-    if len(things) < 3 or not isinstance(things[0], Value):
-        return None
-    x, (starts, ends) = things[0], (plain_of(t or Absent(), "a bound") for t in things[1:3])
-    along = [*range(starts.type.size)]
-    if len(things) > 3 and things[3] is not None:
-        known = read(plain_of(things[3], "axes"))
-        if known is None:
-            return None
-        along = [normal_axis(int(a), x.rank) for a in known.reshape(-1)]
-    steps = read(plain_of(things[4], "steps")) if len(things) > 4 and things[4] is not None else np.ones(len(along))
-    if steps is None or (steps != 1).any() or starts.type.size != len(along) or ends.type.size != len(along):
-        return None
-    lengths: dict[int, Value] = {}
-    for i, axis in enumerate(along):
-        start, end = (e.cast(s.group(s.slice_axis(v, 0, i, i + 1), [1]), "i64") for v in (starts, ends))
-        start, end = (s.squeeze(v, (0,)) for v in (start, end))
-        first = read(start)
-        if first is not None and int(first) == 0:
-            last = read(end)
-            n = x.shape[axis]
-            if last is not None:
-                x = s.slice_axis(x, axis, 0, None if int(last) >= n else int(last))
-                continue
-            counted = e.where(e.less(end, const(0, "i64")), e.add(end, const(n, "i64")), end)
-            lengths[axis] = e.minimum(e.maximum(counted, const(0, "i64")), const(n, "i64"))
-            continue
-        count = _apart(start, end)
-        if count is None:
-            return None
-        x = _window(x, axis, start, count)
-    return Varying(x, lengths) if lengths else x
-
-
-def _apart(start: Value, end: Value) -> int | None:
-    """How far apart two numbers are that depend on data, if they are one number and the same with a constant added."""
-    (a, b), (c, d) = _with_offset(start), _with_offset(end)
-    return d - b if a is c and d > b else None
-
-
-def _with_offset(x: Value) -> tuple[Value, int]:
-    """A number as another one and a constant that is added to it."""
-    total = 0
-    while True:
-        if isinstance(x.op, Group | Ungroup | Cast) or (x.op.name in ("reshape", "identity") and x.args):
-            x = x.args[0]
-            continue
-        if x.op.attributes.get("kind") == "add" and len(x.args) == 2:
-            known = [number_of(a) for a in x.args]
-            if isinstance(known[1], int):
-                x, total = x.args[0], total + known[1]
-                continue
-            if isinstance(known[0], int):
-                x, total = x.args[1], total + known[0]
-                continue
-        return x, total
-
-
-def _window(x: Value, axis: int, start: Value, count: int) -> Value:
-    """So many entries from one on; one that isn't there where a Slice would give fewer."""
-    n = const(x.shape[axis], "i64")
-    zero = const(0, "i64")
-    first = e.where(e.less(start, zero), e.add(start, n), start)
-    wraps = e.less(start, zero) & e.less_equal(zero, e.add(start, const(count, "i64")))
-    first = e.where(wraps | e.less(first, zero), n, first)
-    at = e.add(s.broadcast_to(first, (count,)), iota(count))
-    return gather(x, at, axis)

@@ -16,6 +16,7 @@ from tdagger.frameworks.onnx.file.read import Model, read
 from tdagger.frameworks.onnx.file.sizes import inputs_of
 from tdagger.frameworks.onnx.importer import Asked, imported
 from tdagger.frameworks.onnx.programs import from_onnx
+from tdagger.frameworks.onnx.selection import SELECTING
 from tdagger.frameworks.onnx.subgraphs import CONTROL
 from tdagger.names import shown
 from tdagger.op import Array
@@ -39,7 +40,7 @@ class OnnxSource(ModelSource):
         return imported(self.model, Asked(self.sizes, self.shapes, self.values, external, ""))
 
     def as_program(self) -> Program | None:
-        if not any(n.op_type in CONTROL for n in self.model.proto.graph.node):
+        if not any(n.op_type in CONTROL or n.op_type in SELECTING for n in self.model.proto.graph.node):
             return None
         return from_onnx(self.model, sizes=self.sizes, inputs=self.shapes, values=self.values)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tdagger.errors import InputError, UnsupportedError
 from tdagger.frameworks.onnx.file.tensors import DTYPES
 from tdagger.names import shown
-from tdagger.op import Value
+from tdagger.op import Array, Value
+from tdagger.ops import structure as s
+from tdagger.ops.elementwise import where
+from tdagger.ops.source import iota
 from tdagger.tree import Tree
 from tdagger.types import DType, TensorType
 
@@ -33,6 +36,8 @@ class Varying(NamedTuple):
 
 #: A tensor, or one of those.
 Thing = Value | Listed | Absent | Varying
+#: What a value holds, if that is known.
+Read = Callable[[Value], Array | None]
 
 
 def what(thing: Thing) -> str:
@@ -52,6 +57,17 @@ def plain_of(thing: Thing, name: str) -> Value:
     if not isinstance(thing, Value):
         raise UnsupportedError(f"{name} is {what(thing)}: it takes a tensor of one type")
     return thing
+
+
+def blanked(thing: Thing, name: str, by: int = 0) -> Value:
+    """A tensor, with zeros (or another number) behind the entries that count; UnsupportedError for what isn't one."""
+    if not isinstance(thing, Varying):
+        return plain_of(thing, name)
+    x = thing.value
+    for axis, count in thing.lengths.items():
+        counts = s.unsqueeze(iota(x.shape[axis]) < count, [i for i in range(x.rank) if i != axis])
+        x = where(counts, x, by)
+    return x
 
 
 def kinds_of(thing: Thing) -> list[TensorType]:

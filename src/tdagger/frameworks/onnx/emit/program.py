@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import onnx
 
-from tdagger.errors import UnsupportedError
+from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError, UnsupportedError
 from tdagger.frameworks.onnx.emit.core import row_of
 from tdagger.frameworks.onnx.emit.writer import Branch, Node, Writer, reads
-from tdagger.frameworks.onnx.exporter import OPSET, Made, checked, ended, refuse, written
+from tdagger.frameworks.onnx.exporter import OPSET, Made, checked, difference, ended, refuse, written
 from tdagger.frameworks.writing import needed
 from tdagger.graph import Graph, topological
 from tdagger.names import shown
@@ -27,8 +27,9 @@ from tdagger.program.lives import Lives
 from tdagger.program.parts import Raise, Slot
 from tdagger.program.program import Program
 from tdagger.program.simplify import at_end
-from tdagger.program.structure import Choose, Run, Sequence, While, structured
-from tdagger.types import TensorType
+from tdagger.program.structure import Choose, Run, Sequence, Structured, While, structured
+from tdagger.program.whole import opened
+from tdagger.types import Size, TensorType, readable
 
 _BOOL, _I64 = TensorType((), "bool"), TensorType((), "i64")
 #: Why a program that refuses some of what it is given can't be written.
@@ -43,14 +44,17 @@ def to_onnx(
     program: Program,
     path: str | Path | None = None,
     *,
-    opset: int = OPSET,
+    opset: int | None = None,
+    dynamic: Iterable[str] | bool = (),
     external_data: bool | None = None,
     metadata: bool = True,
 ) -> onnx.ModelProto | None:
     """See :meth:`tdagger.program.program.Program.to_onnx`.
 
-    UnsupportedError names all that can't be written, InputError weights that have no data.
+    UnsupportedError names all that can't be written, InputError weights that have no data, AxisError an axis of
+    ``dynamic`` that can't be of any size.
     """
+    opset = OPSET if opset is None else opset
     checked(opset, program.name, [n for b in program.blocks.values() for n in (b.graph.parameters | b.graph.buffers)],
             program.weights)  # fmt: skip
     raising = {n: b.end.message for n, b in program.blocks.items() if isinstance(b.end, Raise)}
@@ -58,8 +62,32 @@ def to_onnx(
         told = ", ".join(f"block {shown(n)}: {shown(text)}" for n, text in list(raising.items())[:3])
         raise UnsupportedError(f"{shown(program.name)} can't go to ONNX: {RAISES} ({told})")
     found = structured(program)
-    made = _Emitter(found.program, opset).made(found.whole)
+    made = _dynamic(found, opset, dynamic) if dynamic else _Emitter(found.program, opset).made(found.whole)
     return written(program.name, made, path, opset, external_data, metadata)
+
+
+def _dynamic(found: Structured, opset: int, dynamic: Iterable[str] | bool) -> Made:
+    """The nodes of a program whose axes have no numbers: made at two points of sizes, where they must be the same."""
+    asked: list[str] | bool | str = dynamic if isinstance(dynamic, bool | str) else list(dynamic)
+
+    def refused(why: str) -> AxisError:
+        told = (
+            "its axes" if asked is True else ", ".join(map(shown, [asked] if isinstance(asked, str) else asked or ()))
+        )
+        return AxisError(f"{shown(found.program.name)}: {told} can't be of any size: {why}")
+
+    try:
+        points = opened(found.program, asked)
+        if not points:  # all that can be, and none can
+            return _Emitter(found.program, opset).made(found.whole)
+        made, other = (_Emitter(p, opset).made(found.whole) for p, _ in points)
+    except (AxisError, AttributeValueError, TypeMismatchError) as e:
+        raise refused(readable(str(e)).splitlines()[0].removeprefix(f"{shown(found.program.name)}: ")) from e
+    why = difference(made, other)
+    if why is not None:
+        raise refused(why)
+    made.conditions = points[0][1]
+    return made
 
 
 class _Emitter:
@@ -82,7 +110,8 @@ class _Emitter:
         buffers = {n: s.buffer for n, s in program.slots.items() if s.buffer}
         for slot, buffer in buffers.items():
             names[slot] = writer.leaf(buffer, program.slots[slot].type)
-        nodes = [*writer.nodes, *self.sequence(whole, names, at_end(program))]
+        own_nodes = self.sequence(whole, names, at_end(program))
+        nodes = [*writer.nodes, *own_nodes]  # those of sizes, which others ask for, before them
         del writer.nodes[:]
         refs: dict[str, str] = {}
         types: dict[str, Value] = {}
@@ -113,7 +142,7 @@ class _Emitter:
     def _labels(self, name: str) -> list[str | None]:
         slot = self.program.slots[name]
         told = dict(slot.lengths)
-        return [told.get(i) for i in range(slot.type.rank)]
+        return [told.get(i) or (str(n.formula) if isinstance(n, Size) else None) for i, n in enumerate(slot.type.shape)]
 
     def _taken(self, name: str, slot: Slot, names: Mapping[str, str]) -> _Names:
         """What an input is called where it has its largest size, and how many entries of it count."""

@@ -24,7 +24,7 @@ from tdagger.network import Origin
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Const, Input, Iota, Leaf, Parameter
 from tdagger.ops.structure import Item, Repeat
-from tdagger.types import DType, Size, TensorType, broadcast_shapes, i64
+from tdagger.types import DType, Size, TensorType, broadcast_shapes, i64, readable
 
 #: A row makes the nodes of a value. It gives the name of the tensor (or a tuple of them), or another value (or a tuple
 #: of them) that stands for it.
@@ -287,7 +287,18 @@ class Writer(Walk):
         """The body of a composite on its arguments: a value, or a tuple of several."""
         op = value.op
         assert isinstance(op, Composite), f"there is no row for {op}"
-        out = replayed(op.body(*[a.type for a in value.args]), value.args)
+        try:
+            body = op.body(*[a.type for a in value.args])
+        except (AttributeValueError, TypeMismatchError) as e:
+            own = sorted({str(n.formula) for a in value.args for n in a.type.shape if isinstance(n, Size)})
+            if not own:
+                raise
+            why = readable(str(e)).split(";")[0]
+            told = ", ".join([n for n in own if f"({n})" in why] or own)
+            raise AxisError(
+                f"its body has a number that can't be told without one for {told} ({why}): leave {told} out of dynamic"
+            ) from e
+        out = replayed(body, value.args)
         return out[0] if len(out) == 1 else out
 
     # The walk.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from tdagger.frameworks.onnx import control
 from tdagger.frameworks.onnx.file.tensors import attribute, name_of
 from tdagger.frameworks.onnx.ops import find
 from tdagger.frameworks.onnx.ops.table import NO_RULE, Parameter, why_not
-from tdagger.frameworks.onnx.sequences import OPERATORS, of_varying, sliced
+from tdagger.frameworks.onnx.selection import SELECTING
+from tdagger.frameworks.onnx.sequences import OPERATORS
 from tdagger.frameworks.onnx.subgraphs import CONTROL
-from tdagger.frameworks.onnx.things import Thing, Varying, plain_of, type_of, what
+from tdagger.frameworks.onnx.things import Read, Thing, Varying, plain_of, type_of, what
+from tdagger.frameworks.onnx.varying import each, of_varying
 from tdagger.frameworks.onnx.walk.calls import OPAQUE, Call, bind, template_of
 from tdagger.frameworks.onnx.walk.external import types_of_results, written
 from tdagger.frameworks.onnx.walk.functions import body_of, plain, with_attributes
@@ -71,15 +74,15 @@ def results_of(
         function = walk.functions.get((plain(domain), op, node.overload))
         if function is not None:
             return _of_function(walk, scope, node, function, inputs, origin)
-    if not plain(domain) and (op in OPERATORS or (scope.odd and any(n in scope.odd for n in inputs))):
-        found = _of_things(walk, scope, node, op, inputs)
+    if (op in OPERATORS and not plain(domain)) or (scope.odd and any(n in scope.odd for n in inputs)):
+        found = _of_things(walk, scope, node, op, domain, inputs, key)
         if found is not None:
-            walk.note([t for t in found if isinstance(t, Value)], origin)
+            walk.note(_tensors(found), origin)
             return found
-    if op == "Slice" and is_tracing() and not plain(domain):
-        found = _sliced(walk, scope, inputs)
+    if op in SELECTING and is_tracing() and not plain(domain):
+        found = SELECTING[op](*_asked(walk, scope, node, inputs))
         if found is not None:
-            walk.note([found] if isinstance(found, Value) else [], origin)
+            walk.note(_tensors([found]), origin)
             return [found]
     if "" in inputs:
         key = (*key, tuple([bool(n) for n in inputs]))
@@ -120,38 +123,49 @@ def results_of(
     return results
 
 
-def _of_things(walk: Nodes, scope: Scope, node: Any, op: str, inputs: list[str]) -> Sequence[Thing] | None:
-    """The results of a node that takes or gives sequences, or tensors of which so many entries count."""
+def _asked(walk: Nodes, scope: Scope, node: Any, inputs: list[str]) -> tuple[list[Thing | None], dict[str, Any], Read]:
+    """A node as operators of things are asked: its inputs, its attributes, and what reads what is known."""
     things = [walk.thing(scope, n) if n else None for n in inputs]
     given = {a.name: attribute(a) for a in node.attribute if a.type not in (a.TYPE_PROTO, a.GRAPH)}
-    if op in OPERATORS:
-        return [OPERATORS[op](things, given, walk.known.array)]
-    first = things[0]
-    call = scope.calls.get((op, node.domain, len(inputs), tuple([a.SerializeToString() for a in node.attribute])))
+    return things, given, walk.known.array
 
-    def whole() -> Value:
-        assert isinstance(first, Varying)
-        bound_ = call or _bound(walk, op, "", inputs, node.attribute, scope)
-        if isinstance(bound_, str):
-            raise UnsupportedError(bound_)
-        return bound_.function(first.value, **bound_.keywords)
 
-    found = of_varying(op, things, given, whole)
-    if found is not None:
-        return [found]
+def _tensors(things: Sequence[Thing]) -> list[Value]:
+    """The tensors of some results, all entries of those that vary in size."""
+    return [t.value if isinstance(t, Varying) else t for t in things if isinstance(t, Value | Varying)]
+
+
+def _of_things(
+    walk: Nodes, scope: Scope, node: Any, op: str, domain: str, inputs: list[str], key: Any
+) -> Sequence[Thing] | None:
+    """The results of a node that takes or gives sequences, or tensors of which so many entries count."""
+    things, given, read = _asked(walk, scope, node, inputs)
+    if not plain(domain):
+        if op in OPERATORS:
+            return [OPERATORS[op](things, given, read)]
+        if op == "Identity" and things[0] is not None:
+            return [things[0]]
+        found = of_varying(op, things, given, read)
+        if found is None and op in SELECTING:
+            found = SELECTING[op](things, given, read)
+        if found is not None:
+            return [found]
+    named = {n: t for n, t in zip(inputs, things, strict=True) if t is not None}
+    if all(isinstance(t, Value | Varying) for t in named.values()):
+
+        def call(given: Mapping[str, Value]) -> Sequence[Value]:
+            inner = copy(scope)
+            inner.values, inner.odd = {**scope.values, **given}, {}
+            noted = len(walk.order)
+            found = results_of(walk, inner, node, op, domain, inputs, key, {})
+            del walk.order[noted:]
+            return [plain_of(t, "a result") for t in found]
+
+        return each(op, named, read, call)
     if op == "SequenceMap":  # it has a body
         return None
-    odd = next((n, t) for n, t in zip(inputs, things, strict=True) if t is not None and not isinstance(t, Value))
+    odd = next((n, t) for n, t in named.items() if not isinstance(t, Value))
     raise UnsupportedError(f"its input {shown(odd[0])} is {what(odd[1])}")
-
-
-def _sliced(walk: Nodes, scope: Scope, inputs: list[str]) -> Thing | None:
-    """A Slice of a program's values by bounds that depend on data; None if they don't."""
-    things = [walk.thing(scope, n) if n else None for n in inputs]
-    bounds = [t for t in things[1:3] if isinstance(t, Value)]
-    if len(bounds) < 2 or all(walk.known.array(b) is not None for b in bounds):
-        return None
-    return sliced(things, walk.known.array)
 
 
 def _held(scope: Scope, node: Any, call: Call, inputs: Sequence[str]) -> None:

@@ -224,8 +224,7 @@ def _max_unpool(
 @rule("NonMaxSuppression", since=10)
 def _non_max_suppression(*inputs: Value, center_point_box: int = 0) -> Value:
     raise unsupported(
-        "how many boxes it selects depends on data: end the file at its boxes and scores (onnx.utils.extract_model) "
-        "and select from what comes out"
+        "how many boxes it selects depends on data, which a TDAG doesn't have: td.Program.from_onnx imports it"
     )
 
 
