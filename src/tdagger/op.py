@@ -351,7 +351,7 @@ class Op:
     is_view: ClassVar[bool] = False
     #: True for composites of which a run executes one of several graphs (cond).
     has_branches: ClassVar[bool] = False
-    #: True for composites whose gradient isn't their body's (stop_gradient): the body doesn't stand for them.
+    #: True for composites whose gradient isn't their body's (stop_gradient, kinks): the body doesn't stand for them.
     own_gradient: ClassVar[bool] = False
     _interned: ClassVar[weakref.WeakValueDictionary[Any, Op]] = weakref.WeakValueDictionary()
 

@@ -706,6 +706,7 @@ class TensorDAG:
     def inline(self, *names: str, keep: Sequence[str] | None = None, deep: bool = False) -> TensorDAG:
         """The network with bodies in the place of composites: of those named, of all, or of all but those to ``keep``.
 
+        Gradients at a kink (relu at 0, clamp at a limit) are those of the formula until :meth:`raise_` finds it again.
         See :func:`tdagger.transform.passes.decompose`.
         """
         return self._with_source(lambda dag: decompose(dag, *names, keep=keep, deep=deep))

@@ -160,6 +160,38 @@ def test_changes_keep_where_gradients_stop(how: str) -> None:
     torch.testing.assert_close(gradient(back, back.get_parameter("linear.weight"), x), want, rtol=1e-4, atol=1e-5)
 
 
+#: Functions whose gradient where an input is 0 isn't that of their formula.
+AT_ZERO: dict[str, Callable[[Tensor], Tensor]] = {
+    "norm": lambda x: x.norm(dim=1),
+    "norm of order 3": lambda x: torch.linalg.vector_norm(x, 3, dim=1),
+    "cosine": lambda x: nn.functional.cosine_similarity(x, x + 1, dim=1),
+    "distance": lambda x: torch.cdist(x, x),
+    "entropy": torch.special.entr,
+    "cross entropy": lambda x: nn.functional.binary_cross_entropy(x, x.detach()),
+    "hypotenuse": lambda x: torch.hypot(x, x),
+    "limit": lambda x: torch.clamp(x, max=x.detach()),
+    "largest": lambda x: x.max(1)[0],
+}
+
+
+class AtZero(nn.Module):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        return AT_ZERO[self.name](x)
+
+
+@pytest.mark.parametrize("name", AT_ZERO)
+def test_inlined_gradients_at_zero(name: str) -> None:
+    x = torch.zeros(3, 4, requires_grad=True)
+    dag = td.from_torch(AtZero(name), x)
+    want = gradient(AtZero(name), x, x)
+    for changed in (dag.inline(), dag.inline().raise_()):
+        torch.testing.assert_close(gradient(changed.to_torch(), x, x), want, equal_nan=True)
+
+
 # --- random graphs of core ops ---------------------------------------------------------------------------------
 
 SHAPE = (2, 3, 4)

@@ -12,6 +12,8 @@ from itertools import accumulate
 from typing import Any, cast
 
 from tdagger.graph import Graph, bulk, is_one
+from tdagger.library.arithmetic import hypot
+from tdagger.library.kinks import at_least, at_most, copysign, entr, polar, sinc, xlog1py
 from tdagger.library.training import stop_gradient, straight_through
 from tdagger.op import Value
 from tdagger.ops.elementwise import Binary, Cast, Unary, Where
@@ -122,8 +124,12 @@ def _gather(op: Any, value: Value) -> Carried:
     return shared | {op.batch + i: [place] for i, place in enumerate([*before, *index, *behind])}
 
 
+#: What has a gradient of its own and is computed entry by entry.
+_ELEMENTWISE = (stop_gradient, straight_through, at_least, at_most, copysign, entr, hypot, polar, sinc, xlog1py)
+
 _CARRIED: dict[Any, Callable[[Any, Value], Carried]] = {
-    Unary | Binary | Where | Cast | stop_gradient.op | straight_through.op: _each,
+    Unary | Binary | Where | Cast: _each,
+    tuple(f.op for f in _ELEMENTWISE): _each,
     Permute: lambda op, value: {i: [(0, j)] for i, j in enumerate(op.order)},
     Group: _group,
     Ungroup: _ungroup,

@@ -33,7 +33,7 @@ def decompose(dag: N, *names: str, keep: Collection[str] | None = None, deep: bo
     ``decompose(dag, "layer_norm")`` takes apart that one everywhere, one level of it unless ``deep``;
     ``decompose(dag, keep=("linear", "softmax"))`` is what a target that knows the core and these ops takes, and
     ``decompose(dag)`` the core alone. What has branches (cond) stays, and so does, unless named, what has a gradient
-    of its own (stop_gradient, straight_through). AttributeValueError if there is no such composite.
+    of its own (stop_gradient, kinks such as that of a norm at 0). AttributeValueError if there is no such composite.
 
     >>> import tdagger as td
     >>> dag = td.network(lambda x: td.silu(x), {"x": (2,)})
