@@ -160,6 +160,33 @@ def test_changes_keep_where_gradients_stop(how: str) -> None:
     torch.testing.assert_close(gradient(back, back.get_parameter("linear.weight"), x), want, rtol=1e-4, atol=1e-5)
 
 
+class Merged(nn.Module):
+    """What is merged into the weights when it is optimized depends on a size."""
+
+    def __init__(self, divided: bool) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.divided = divided
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        return y / x.shape[1] if self.divided else y + torch.ones(8, 4)[: x.shape[1]]
+
+
+@pytest.mark.parametrize("divided", [True, False])
+def test_numbers_of_sizes_that_are_merged_into_weights(divided: bool) -> None:
+    model = Merged(divided)
+    small = td.from_torch(model, torch.randn(2, 6, 4)).optimize()
+    with pytest.raises(td.AxisError, match=r"merged into the weight 'linear.*depends on sizes: resize first"):
+        small.resize({"x": (2, 1, 4)})
+    with pytest.raises(td.InputError, match="axis 1 is 1, not 6"):
+        small.to_torch()(torch.randn(2, 1, 4))
+    assert set(small.open_axes.names) == {"b"}
+    x = torch.randn(3, 6, 4)
+    want = model(x).detach().numpy()
+    np.testing.assert_allclose(small.resize(b=3).run(x.numpy()), want, rtol=1e-4, atol=1e-5)
+
+
 #: Functions whose gradient where an input is 0 isn't that of their formula.
 AT_ZERO: dict[str, Callable[[Tensor], Tensor]] = {
     "norm": lambda x: x.norm(dim=1),
