@@ -197,6 +197,7 @@ class CompositeFunction(Generic[P, R]):
         prepare: Callable[..., Any] | None,
         flops_each: int | None,
         normal_axes: bool,
+        own_gradient: bool,
     ) -> None:
         self.function = function
         self.prepare = prepare
@@ -217,7 +218,7 @@ class CompositeFunction(Generic[P, R]):
         self.branches_rule: Callable[..., tuple[Graph, ...]] | None = None
         self.ways: dict[str, Callable[..., ValueFunction]] = {}
         annotations = {**dict.fromkeys(self.defaults, "Any"), "given": "tuple[bool, ...]"}
-        members = {"name": self.name, "definition": self, "__annotations__": annotations}
+        members = {"name": self.name, "definition": self, "__annotations__": annotations, "own_gradient": own_gradient}
         self.op = cast(type[Composite], type(self.name, (Composite,), members))
         self.op.fields = (*self.defaults, "given")
         composites[self.name] = self
@@ -319,7 +320,11 @@ class CompositeFunction(Generic[P, R]):
 def composite(function: Callable[P, R], /) -> CompositeFunction[P, R]: ...
 @overload
 def composite(
-    *, prepare: Callable[..., Any] | None = None, flops_each: int | None = None, normal_axes: bool = True
+    *,
+    prepare: Callable[..., Any] | None = None,
+    flops_each: int | None = None,
+    normal_axes: bool = True,
+    own_gradient: bool = False,
 ) -> Callable[[Callable[P, R]], CompositeFunction[..., R]]: ...
 def composite(
     function: Callable[P, R] | None = None,
@@ -328,6 +333,7 @@ def composite(
     prepare: Callable[..., Any] | None = None,
     flops_each: int | None = None,
     normal_axes: bool = True,
+    own_gradient: bool = False,
 ) -> Any:
     """Make an op of a function over values: positional parameters are tensors, keyword-only ones attributes.
 
@@ -337,10 +343,12 @@ def composite(
     caller wrote (broadcast, fill in) and returns ``(args, attributes)``. ``flops_each`` is for definitions
     that execute as themselves: operations per element of the result, instead of the body's count.
     ``normal_axes=False`` leaves ``axis`` to ``prepare`` (an axis of the result, not of the first tensor).
+    ``own_gradient`` is for what computes what its body does but has another gradient: the body stands for it only where
+    it is named.
     """
 
     def make(f: Callable[P, R]) -> CompositeFunction[P, R]:
-        return CompositeFunction(f, prepare, flops_each, normal_axes)
+        return CompositeFunction(f, prepare, flops_each, normal_axes, own_gradient)
 
     return make if function is None else make(function)
 

@@ -351,6 +351,8 @@ class Op:
     is_view: ClassVar[bool] = False
     #: True for composites of which a run executes one of several graphs (cond).
     has_branches: ClassVar[bool] = False
+    #: True for composites whose gradient isn't their body's (stop_gradient, kinks): the body doesn't stand for them.
+    own_gradient: ClassVar[bool] = False
     _interned: ClassVar[weakref.WeakValueDictionary[Any, Op]] = weakref.WeakValueDictionary()
 
     #: The values this op has made, by arguments, as long as somebody else holds them.

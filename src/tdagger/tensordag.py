@@ -608,10 +608,15 @@ class TensorDAG:
         names = {n: p for n, p in self.axis_names.items() if _still_fits(self, network.graph, n, p)}
         return replace(network, weights=self.weights, state=self.state, name=self.name, axis_names=names)
 
-    def _with_source(self, change: Callable[[TensorDAG], TensorDAG]) -> TensorDAG:
-        """The network after a change, which its source, if it has one, is asked with at other sizes."""
+    def _with_source(self, change: Callable[[TensorDAG], TensorDAG], merges: bool = False) -> TensorDAG:
+        """The network after a change, which its source, if it has one, is asked with at other sizes.
+
+        ``merges`` says that it makes weights of weights and numbers.
+        """
         new = change(self)
-        return new if self.source is None else replace(new, source=certain.Changed(self.source, change))
+        if self.source is None:
+            return new
+        return replace(new, source=certain.Changed(self.source, change, new if merges else None))
 
     def resizable_axes(self, source: Any = None) -> networks.Resizable:
         """The named axes of the inputs that can have other sizes, why others can't, and of which that isn't known.
@@ -701,11 +706,12 @@ class TensorDAG:
         <input x() -> f32[2]>
         """
         dimensions = certain.dimensions_of(self.axes(), free) if free else ()
-        return self._with_source(lambda dag: optimized(dag, dimensions))
+        return self._with_source(lambda dag: optimized(dag, dimensions), merges=True)
 
     def inline(self, *names: str, keep: Sequence[str] | None = None, deep: bool = False) -> TensorDAG:
         """The network with bodies in the place of composites: of those named, of all, or of all but those to ``keep``.
 
+        Gradients at a kink (relu at 0, clamp at a limit) are those of the formula until :meth:`raise_` finds it again.
         See :func:`tdagger.transform.passes.decompose`.
         """
         return self._with_source(lambda dag: decompose(dag, *names, keep=keep, deep=deep))

@@ -225,7 +225,7 @@ def logaddexp(x: Value, y: Value) -> Value:
     return cast(where(isinf(top), top, top + log1p(exp(neg(abs_(a - b))))), x.dtype)
 
 
-@composite(prepare=aligned)
+@composite(prepare=aligned, own_gradient=True)
 def hypot(x: Value, y: Value) -> Value:
     """``sqrt(x * x + y * y)`` without overflow; infinite if either is, even if the other is NaN."""
     floats_only("hypot", x, y)

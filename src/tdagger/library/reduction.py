@@ -102,7 +102,7 @@ def _check_norm(x: Value, ord: float, axes: tuple[int, ...]) -> None:
         raise TypeMismatchError(f"vector_norm: the norm of order {ord} of no entries isn't defined: {x.type}")
 
 
-@composite
+@composite(own_gradient=True)
 def vector_norm(x: Value, *, ord: float = 2.0, axes: tuple[int, ...], keep: bool = False) -> Value:
     """``sum(|x| ** ord) ** (1 / ord)``; the largest of |x| for inf, the smallest for -inf, for 0 how many aren't 0."""
     _check_norm(x, ord, axes)

@@ -8,13 +8,13 @@ from tdagger.op import Value
 from tdagger.ops.structure import concat, slice_axis, squeeze, unsqueeze
 
 
-@composite
+@composite(own_gradient=True)
 def stop_gradient(x: Value) -> Value:
     """``x`` itself; no gradient goes back through it (torch's detach, a no_grad region)."""
     return x
 
 
-@composite
+@composite(own_gradient=True)
 def straight_through(x: Value, new: Value) -> Value:
     """``new``, of the type of ``x``; gradients go to ``x`` as if it were that (what torch writes under no_grad)."""
     if new.type != x.type:

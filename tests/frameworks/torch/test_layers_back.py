@@ -303,3 +303,22 @@ def test_a_layer_replaced() -> None:
         module.layer2[0].requires_grad_(False)
     case.same()
     assert not case.back.layer2[0].conv1.weight.requires_grad
+
+
+class Shifted(nn.Module):
+    """Writes every other entry, which is a pad of a tensor of one axis where the batch is gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x.clone()
+        y[:, ::2] = y[:, 1::2]
+        return self.linear(y)
+
+
+def test_a_pad_of_one_axis_is_no_layer() -> None:
+    model, x = Shifted(), torch.randn(3, 4)
+    back = td.from_torch(model, x).unbatch("b").to_torch()
+    torch.testing.assert_close(torch.stack([back(row) for row in x]), model(x))

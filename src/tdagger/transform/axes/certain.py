@@ -52,6 +52,9 @@ class Network(Protocol):
     @property
     def origins(self) -> Mapping[Value, Any]: ...
 
+    @property
+    def weights(self) -> Mapping[str, Any]: ...
+
 
 class Source(Protocol):
     """What a network was imported from, which can be imported again with inputs of other shapes."""
@@ -61,16 +64,45 @@ class Source(Protocol):
         ...
 
 
+class OtherWeights(AxisError):
+    """A change makes other weights of the same names where sizes are others: a number made of a size is merged in."""
+
+
 @dataclass(frozen=True)
 class Changed:
-    """The source of a network that was changed: its own, changed likewise. The same change gives the same graph."""
+    """The source of a network that was changed: its own, changed likewise. The same change gives the same graph.
+
+    ``merged`` is the changed network if the change makes new weights of old ones.
+    """
 
     source: Source
     change: Callable[[Any], Network]
+    merged: Network | None = None
 
     def at(self, shapes: Shapes) -> Network:
-        """The network with inputs of these shapes, changed; TDaggerError if the source can't have them."""
-        return self.change(self.source.at(shapes))
+        """The network with inputs of these shapes, changed; TDaggerError if the source can't have them.
+
+        OtherWeights if weights that the change makes aren't those that it makes at the sizes of the changed network.
+        """
+        new = self.change(self.source.at(shapes))
+        if self.merged is not None:
+            own = {**self.merged.graph.parameters, **self.merged.graph.buffers}
+            for name, value in {**new.graph.parameters, **new.graph.buffers}.items():
+                if name in own and not _equal(new.weights[name], self.merged.weights[name]):
+                    raise OtherWeights(
+                        f"what is merged into the weight {name!r} ({value.type}) depends on sizes: resize first, and "
+                        "change the network then"
+                    )
+        return new
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two arrays are the same, bit by bit; of memory that both share none is read."""
+    if (a.shape, a.dtype) != (b.shape, b.dtype):
+        return False
+    if a.__array_interface__["data"] == b.__array_interface__["data"] and a.strides == b.strides:
+        return True
+    return bool(a.tobytes() == b.tobytes())
 
 
 class Resized(NamedTuple):
@@ -121,6 +153,8 @@ def resized(
     if source is not None and not assume:
         try:
             theirs = source.at(_shapes_of(ours.graph) if ours is not None else _shapes_at(named, wanted))
+        except OtherWeights as e:
+            raise AxisError(f"resize({_asked(asked)}): {e}") from e
         except TDaggerError as e:
             failed = e
     if ours is not None and theirs is not None and theirs.graph == ours.graph:
@@ -235,12 +269,13 @@ def certainty(
         return Certainty(Resizable(free, found.fixed, doubtful), confirmed, counted)
     answers = [_asks(named, source, point) for point in _points(found.sizes)] if found.sizes else []
     failing: dict[str, str] = {}
+    merged: dict[str, str] = {}
     if all(a is not None and a.same for a in answers):
         confirmed = counted = frozenset(found.sizes)
     else:
-        confirmed, counted, failing = _each(named, source, found.sizes)
+        confirmed, counted, failing = _each(named, source, found.sizes, merged)
     own = {n: found.sizes[n] for n in failing}
-    fixed = {n: failing[n] for n in unknown(named, origins, own)}
+    fixed = {n: failing[n] for n in unknown(named, origins, own)} | merged
     counted |= own.keys() - unknown(named, origins, own, numbers=False).keys()
     free = [n for n in found.sizes if n not in fixed]
     for name, why in found.fixed.items():
@@ -309,9 +344,12 @@ def _points(sizes: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
 
 
 def _each(
-    named: NamedAxes, source: Source, sizes: Mapping[str, Sequence[int]]
+    named: NamedAxes, source: Source, sizes: Mapping[str, Sequence[int]], merged: dict[str, str]
 ) -> tuple[frozenset[str], frozenset[str], dict[str, str]]:
-    """The axes for which the source gives what the axes say, and what costs as much; and those with which it fails."""
+    """The axes for which the source gives what the axes say, and what costs as much; and those with which it fails.
+
+    ``merged`` gets those with which weights are others, and why.
+    """
     confirmed: set[str] = set()
     counted: set[str] = set()
     failing: dict[str, str] = {}
@@ -321,6 +359,9 @@ def _each(
         for size in dict.fromkeys(own):
             try:
                 answer = _asks(named, source, {name: size}, telling=True)
+            except OtherWeights as e:
+                merged[name] = str(e)
+                errors.append(str(e))
             except TDaggerError as e:
                 errors.append(_first(e))
             else:
@@ -338,6 +379,8 @@ def agrees(named: NamedAxes, source: Source, sizes: Mapping[str, int]) -> bool |
     try:
         ours = resize(named.axes, {named.term(n): k for n, k in sizes.items()}).run()
         return same(source.at(_shapes_of(ours)).graph, ours)
+    except OtherWeights:
+        return False
     except TDaggerError:
         return None
 

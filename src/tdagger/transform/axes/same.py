@@ -12,11 +12,14 @@ from itertools import accumulate
 from typing import Any, cast
 
 from tdagger.graph import Graph, bulk, is_one
+from tdagger.library.arithmetic import hypot
+from tdagger.library.kinks import at_least, at_most, copysign, entr, polar, sinc, xlog1py
+from tdagger.library.training import stop_gradient, straight_through
 from tdagger.op import Value
 from tdagger.ops.elementwise import Binary, Cast, Unary, Where
 from tdagger.ops.indexing import Argsort, Gather, Scan
 from tdagger.ops.structure import Concat, Group, Item, Pad, Permute, Reduce, Repeat, Slice, Ungroup
-from tdagger.transform.passes.decompose import expanded
+from tdagger.transform.passes.decompose import expanded, is_last
 
 #: How often each dimension of 1 entry of a value is to be repeated; None for one that isn't.
 Times = tuple[int | None, ...]
@@ -27,21 +30,21 @@ def same(a: Graph, b: Graph) -> bool:
 
     >>> import tdagger as td
     >>> x, mask = td.input("x", (4, 3)), td.input("mask", (1, 3))
-    >>> a = td.Graph({"x": x, "mask": mask}, {"y": x * mask})
-    >>> b = td.Graph({"x": x, "mask": mask}, {"y": x * td.repeat(mask, (4, None))})
+    >>> a = td.Graph({"x": x, "mask": mask}, {"y": x * td.exp(mask)})
+    >>> b = td.Graph({"x": x, "mask": mask}, {"y": x * td.exp(td.repeat(mask, (4, None)))})
     >>> a == b, same(a, b)
     (False, True)
     """
-    return a == b or (_types(a) == _types(b) and _repeated_late(a) == _repeated_late(b))
+    return a == b or (_types(a) == _types(b) and repeated_late(a) == repeated_late(b))
 
 
 def _types(graph: Graph) -> list[object]:
     return [[(n, v.type) for n, v in d.items()] for d in (graph.inputs, graph.outputs, graph.updates)]
 
 
-def _repeated_late(graph: Graph) -> Graph:
-    """The graph in core ops, with a repetition behind all that does the same to every entry."""
-    core, _ = expanded(graph, lambda value, level: value.op.has_branches, {})
+def repeated_late(graph: Graph) -> Graph:
+    """The graph in core ops and what differs from them in training, repeated behind all that treats entries alike."""
+    core, _ = expanded(graph, lambda value, level: is_last(value) or value.op.name == "dropout", {})
     found: dict[Value, tuple[Value, Times]] = {}
     with bulk():
         for value in core.values:
@@ -121,8 +124,12 @@ def _gather(op: Any, value: Value) -> Carried:
     return shared | {op.batch + i: [place] for i, place in enumerate([*before, *index, *behind])}
 
 
+#: What has a gradient of its own and is computed entry by entry.
+_ELEMENTWISE = (stop_gradient, straight_through, at_least, at_most, copysign, entr, hypot, polar, sinc, xlog1py)
+
 _CARRIED: dict[Any, Callable[[Any, Value], Carried]] = {
     Unary | Binary | Where | Cast: _each,
+    tuple(f.op for f in _ELEMENTWISE): _each,
     Permute: lambda op, value: {i: [(0, j)] for i, j in enumerate(op.order)},
     Group: _group,
     Ungroup: _ungroup,

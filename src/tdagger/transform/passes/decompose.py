@@ -16,13 +16,24 @@ from tdagger.transform.surgery.edit import each, finished, with_checks
 Known = Callable[[Value], bool]
 
 
+def is_last(value: Value) -> bool:
+    """Whether a composite has no body that stands for it: it has branches, or a gradient of its own.
+
+    >>> import tdagger as td
+    >>> x = td.input("x", (2,))
+    >>> is_last(td.stop_gradient(x)), is_last(td.silu(x))
+    (True, False)
+    """
+    return value.op.has_branches or value.op.own_gradient
+
+
 def decompose(dag: N, *names: str, keep: Collection[str] | None = None, deep: bool = False) -> N:
     """The network with the bodies of composites in their place: of those named, or of all but those to ``keep``.
 
     ``decompose(dag, "layer_norm")`` takes apart that one everywhere, one level of it unless ``deep``;
     ``decompose(dag, keep=("linear", "softmax"))`` is what a target that knows the core and these ops takes, and
-    ``decompose(dag)`` the core alone. What has branches (cond) stays. AttributeValueError if there is no such
-    composite.
+    ``decompose(dag)`` the core alone. What has branches (cond) stays, and so does, unless named, what has a gradient
+    of its own (stop_gradient, kinks such as that of a norm at 0). AttributeValueError if there is no such composite.
 
     >>> import tdagger as td
     >>> dag = td.network(lambda x: td.silu(x), {"x": (2,)})
@@ -39,8 +50,8 @@ def decompose(dag: N, *names: str, keep: Collection[str] | None = None, deep: bo
         name = value.op.name
         if value.op.has_branches or name in kept:
             return True
-        if everything:
-            return False
+        if everything or (level and value.op.own_gradient):
+            return is_last(value)
         return not deep if level else name not in names
 
     graph, origins = expanded(with_checks(dag), is_known, dag.origins)

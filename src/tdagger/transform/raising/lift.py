@@ -21,7 +21,7 @@ from tdagger.op import Value
 from tdagger.ops.elementwise import BINARY, Binary
 from tdagger.ops.source import Input
 from tdagger.transform.idioms import IDIOMS
-from tdagger.transform.passes.decompose import expanded
+from tdagger.transform.passes.decompose import expanded, is_last
 from tdagger.transform.raising.cone import Guess
 from tdagger.transform.raising.guesses import guesses
 from tdagger.transform.rewrite import rewritten
@@ -124,7 +124,7 @@ def core_body(op: Composite, types: tuple[TensorType, ...]) -> Graph | None:
     if key not in op.found:
         try:
             body = op.body(*types)
-            op.found[key] = expanded(body, lambda value, level: value.op.has_branches, {})[0]
+            op.found[key] = expanded(body, lambda value, level: is_last(value), {})[0]
         except (TDaggerError, ValueError, IndexError, ZeroDivisionError):
             op.found[key] = None
     found: Graph | None = op.found[key]

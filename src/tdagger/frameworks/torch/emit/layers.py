@@ -150,7 +150,7 @@ def _batched(read: Reader, count: str) -> Reader:
 
 def _pad(f: dict[str, Any], t: Mapping[str, TensorType]) -> Settings | None:
     widths = [(0, 0, 0) if w is None else (*w, 0)[:3] for w in f["widths"]]
-    if any(widths[0] + widths[1]) or any(between for _, _, between in widths):
+    if len(widths) < 3 or any(widths[0] + widths[1]) or any(between for _, _, between in widths):
         return None
     pads = [(low, high) for low, high, _ in reversed(widths[2:])]
     value = {"value": f["value"]} if f.get("value") else {}
