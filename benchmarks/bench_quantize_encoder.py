@@ -48,7 +48,7 @@ def correlation(a: Any, b: Any, pairs: Any) -> tuple[float, float]:
     return float(np.corrcoef(ranks(x), ranks(y))[0, 1]), float(np.abs(x - y).max())
 
 
-def measure(folder: str, scratch: Path) -> None:
+def measure(folder: str, scratch: Path, only: list[str]) -> None:
     module = Encoder(folder).eval()
     sentences = [f"{a} {b}" for a, b in itertools.product(SUBJECTS, SAID)]
     size = len(CALIBRATION)
@@ -59,34 +59,40 @@ def measure(folder: str, scratch: Path) -> None:
     data = [tokens(folder, [*CALIBRATION])]
     dag = td.from_torch(module, data[0])
     second = "bert.encoder.layer.*.output.dense.weight"  # what outliers go into
-    both = {"smooth": True, "compensate": True}
+    blocks = Numbers("u4", per="block", block=32)
+
+    def static(**how: Any) -> Any:
+        return lambda: td.quantize(dag, data, "onnxruntime", **how)
+
+    def weights(**how: Any) -> Any:
+        return lambda: td.quantize(dag, data, "gpu-weight-only", **how)
+
     files = {
-        "float": dag, "i8 static": td.quantize(dag, data, "onnxruntime"),
-        "i8 static, biases as they were": td.quantize(dag, data, "onnxruntime", correct=False),
-        "i8 static, second layers of MLPs in float": td.quantize(dag, data, "onnxruntime", keep=[second]),
-        "i8 static, `smooth=True`": td.quantize(dag, data, "onnxruntime", smooth=True),
-        "i8 static, `smooth=True, compensate=True`": td.quantize(dag, data, "onnxruntime", **both),
-        "i8 dynamic, `smooth=True`": td.quantize(dag, data, "x86-dynamic", smooth=True),
-        "i8 dynamic": td.quantize(dag, target="x86-dynamic"),
-        "i8 dynamic, second layers of MLPs in float": td.quantize(dag, target="x86-dynamic", keep=[second]),
-        "i4 weights": td.quantize(dag, data, "gpu-weight-only"),
-        "u4 weights": td.quantize(dag, data, "gpu-weight-only", weight=Numbers("u4", per="block", block=32)),
-        "i4 weights, `compensate=True`": td.quantize(dag, data, "gpu-weight-only", compensate=True),
-        "i4 weights, `smooth=True`": td.quantize(dag, data, "gpu-weight-only", smooth=True),
-        "u4 weights, `compensate=True`": td.quantize(
-            dag, data, "gpu-weight-only", weight=Numbers("u4", per="block", block=32), compensate=True
-        ),
+        "float": lambda: dag, "i8 static": static(), "i8 static, biases as they were": static(correct=False),
+        "i8 static, second layers of MLPs in float": static(keep=[second]),
+        "i8 static, `smooth=True`": static(smooth=True),
+        "i8 static, `smooth=True, compensate=True`": static(smooth=True, compensate=True),
+        "i8 dynamic, `smooth=True`": lambda: td.quantize(dag, data, "x86-dynamic", smooth=True),
+        "i8 dynamic": lambda: td.quantize(dag, target="x86-dynamic"),
+        "i8 dynamic, second layers of MLPs in float": lambda: td.quantize(dag, target="x86-dynamic", keep=[second]),
+        "i4 weights": weights(), "u4 weights": weights(weight=blocks),
+        "i4 weights, `compensate=True`": weights(compensate=True),
+        "i4 weights, `compensate=\"adaptive\"`": weights(compensate="adaptive"),
+        "i4 weights, `smooth=True`": weights(smooth=True),
+        "u4 weights, `compensate=True`": weights(weight=blocks, compensate=True),
+        "u4 weights, `compensate=\"adaptive\"`": weights(weight=blocks, compensate="adaptive"),
     }  # fmt: skip
     print(f"{len(sentences)} sentences, {PAIRS} pairs; {len(CALIBRATION)} other sentences to calibrate\n")
     print("| network | correlation of ranks | largest change of a cosine | MB |\n|---|---:|---:|---:|")
-    for name, small in files.items():
-        small.to_onnx(scratch / f"{name}.onnx")
+    files = {n: make for n, make in files.items() if n == "float" or all(part in n for part in only)}
+    for name, make in files.items():
+        make().to_onnx(scratch / f"{name}.onnx")
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     own = scratch / "onnxruntime.onnx"
     quantize_dynamic(scratch / "float.onnx", own, weight_type=QuantType.QInt8, per_channel=True)
     wanted = vectors(scratch / "float.onnx", test)
-    for path in [*[scratch / f"{n}.onnx" for n in files], own]:
+    for path in [*[scratch / f"{n}.onnx" for n in files], *([] if only else [own])]:
         found, most = correlation(wanted, vectors(path, test), pairs)
         print(f"| {path.stem} | {found:.4f} | {most:.4f} | {path.stat().st_size / 1e6:.1f} |", flush=True)
 
@@ -94,9 +100,10 @@ def measure(folder: str, scratch: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", help="with model.safetensors, config.json and the tokenizer")
+    parser.add_argument("--only", action="append", default=[], help="networks whose names have this in them")
     options = parser.parse_args()
     with quiet(), tempfile.TemporaryDirectory() as scratch, torch.no_grad():
-        measure(options.folder, Path(scratch))
+        measure(options.folder, Path(scratch), options.only)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,13 @@ def data():
     torch.manual_seed(1)
     return [torch.randn(1, 3, 8, 8) for _ in range(3)]
 def nothing(): return []
+def outlying():
+    torch.manual_seed(2)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(32, 24), torch.nn.ReLU(), torch.nn.Linear(24, 16), torch.nn.Sigmoid(), torch.nn.Linear(16, 4))
+    with torch.no_grad():
+        net[0].weight[3] *= 20
+    return net.eval(), torch.zeros(1, 32)
 """
 
 
@@ -34,6 +41,9 @@ def quantize_nets(tmp_path):
     x = np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype(np.float32)
     np.savez(tmp_path / "data.npz", x)
     np.savez(tmp_path / "odd.npz", x[:, :2])
+    rows = np.random.default_rng(1).normal(size=(16, 32)).astype(np.float32)
+    rows[:, 5] *= 30
+    np.savez(tmp_path / "outlying.npz", rows)
 
 
 def test_table_and_file(capsys, tmp_path):
@@ -94,18 +104,66 @@ def test_quality(capsys):
     assert not json.loads(capsys.readouterr().out)["kept"]
 
 
-def test_repairs(capsys):
-    given = ["quantize", "quantize_nets:build", "--data", "data.npz", "--smooth", "--compensate", "--json"]
-    assert main(given) == 0
-    assert json.loads(capsys.readouterr().out)["sqnr"] > 25
-    assert main([*given, "--sqnr", "55"]) == 0
-    assert json.loads(capsys.readouterr().out)["sqnr"] >= 54
+REPAIRS = {
+    "equalize": {"equalize": True}, "smooth": {"smooth": True}, "split": {"split": True},
+    "compensate": {"compensate": True}, "compensate --adaptive": {"compensate": "adaptive"},
+    "no-correct": {"correct": False},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("repair", REPAIRS)
+def test_repairs_are_those_of_the_function(repair, capsys, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    import quantize_nets
+
+    given = ["quantize", "quantize_nets:outlying", "--data", "outlying.npz", "--json", "-o", "q.tdag"]
+    assert main([*given, *f"--{repair}".split()]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["sqnr"] > 25
+    x = np.load(tmp_path / "outlying.npz")["arr_0"]
+    net = td.from_torch(*quantize_nets.outlying())
+    plain = td.quantize(net, [*x[:, None]])
+    wanted = td.quantize(net, [*x[:, None]], **REPAIRS[repair])
+    small = td.load(tmp_path / "q.tdag")
+    assert small.weights.keys() == wanted.weights.keys()
+    assert all(np.array_equal(small.weights[n], w) for n, w in wanted.weights.items())
+    changed = [
+        n for n, w in wanted.weights.items() if n not in plain.weights or not np.array_equal(plain.weights[n], w)
+    ]
+    assert changed or repair == "no-correct"
+
+
+def test_all_repairs_at_once_with_a_quality(capsys):
+    given = ["quantize", "quantize_nets:outlying", "--data", "outlying.npz", "--sqnr", "48", "--json"]
+    assert main([*given, "--equalize", "--smooth", "--split", "--compensate", "--adaptive"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["sqnr"] >= 47
+    assert 0 < len(found["kept"]) < 3
+
+
+def test_sizes(capsys, tmp_path):
+    given = ["quantize", "quantize_nets:build", "--data", "data.npz", "-o", "q.onnx"]
+    assert main([*given, "--batch", "2"]) == 0
+    assert td.from_onnx(tmp_path / "q.onnx").graph.inputs["input"].shape == (2, 3, 8, 8)
+    assert main([*given, "--batch", "1", "--resize", "b=4", "--force"]) == 0
+    assert td.from_onnx(tmp_path / "q.onnx").graph.inputs["input"].shape == (4, 3, 8, 8)
+    np.savez(tmp_path / "wide.npz", np.ones((2, 3, 8, 12), "f"))
+    assert main([*given[:3], "wide.npz", "--resize", "w=12", "--opset", "19", "-o", "q.onnx", "--force"]) == 0
+    assert td.from_onnx(tmp_path / "q.onnx").graph.inputs["input"].shape == (1, 3, 8, 12)
+
+
+def test_kept_layers(capsys):
+    assert main(["quantize", "quantize_nets:build", "--data", "data.npz", "--keep", "linear", "--json"]) == 0
+    assert [row["op"] for row in json.loads(capsys.readouterr().out)["layers"]] == ["convolution"]
 
 
 @pytest.mark.parametrize(
     ("args", "why"),
     [([], "finds ranges of activations on data: give --data"), (["--sqnr", "30"], "give --data"),
-     (["--target", "gpu-weight-only", "--smooth"], "go by what data shows: give --data"),
+     (["--target", "gpu-weight-only", "--smooth"], "--smooth goes by what data shows: give --data"),
+     (["--target", "gpu-weight-only", "--split"], "--split goes by what data shows: give --data"),
+     (["--data", "data.npz", "--adaptive"], "--adaptive says how --compensate rounds: give both"),
+     (["--data", "data.npz", "--batch", "3"], "isn't batches of f32[3 3 8 8]"),
      (["--data", "odd.npz"], "isn't batches of f32[1 3 8 8]"), (["--data", "quantize_nets:nothing"], "gave no batches"),
      (["--data", "quantize_nets:none"], "'none' is not in quantize_nets"), (["--data", "x"], "give module:callable")],
 )  # fmt: skip

@@ -230,3 +230,17 @@ def test_one_scale_for_a_weight(per: str) -> None:
     assert small.weights["w_scale"].shape == (() if per == "tensor" else (3,))
     out = small.to_torch()(torch.from_numpy(data[0])).detach().numpy()
     np.testing.assert_allclose(out, dag.run(data[0]), atol=0.05)
+
+
+def test_every_bias_of_a_shared_weight_fits() -> None:
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(8, 8)).astype(np.float32)
+    w[3] *= 1e-6  # products with a scale that the second bias has too many of
+    arrays = {"w": w, "a": np.zeros(8, np.float32), "b": np.float32([0, 0, 0, 50, 0, 0, 0, 0])}
+    x, weight, a, b = td.input("x", (4, 8)), *(td.parameter(n, v.shape) for n, v in arrays.items())
+    out = td.linear(td.tanh(td.linear(x, weight, a)), weight, b)
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": out}), arrays)
+    data = [rng.normal(size=(4, 8)).astype(np.float32) for _ in range(4)]
+    found = td.quantize(dag, data, "x86", correct=False).run(data[0])
+    np.testing.assert_allclose(found[:, 3], 50, rtol=1e-6)
+    np.testing.assert_allclose(found, dag.run(data[0]), atol=0.1)

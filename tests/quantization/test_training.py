@@ -115,6 +115,76 @@ def test_what_was_trained_is_what_is_converted(learned: bool) -> None:
     assert all((small.weights[n] == w).all() for n, w in other.weights.items())
 
 
+class Twice(nn.Module):
+    """One convolution called twice, each time with a norm of its own, or with none."""
+
+    def __init__(self, norm: type[nn.Module]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+        self.a, self.b = norm(1), norm(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.conv(torch.relu(self.a(self.conv(x))))).flatten(1)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_shared_weight_is_one_that_trains(learned: bool) -> None:
+    model = Twice(nn.Identity).eval()
+    prepared = td.prepare(td.from_torch(model, DATA[0]), "xnnpack", train=True, learn_scales=learned).calibrate(DATA)
+    module = prepared.to_torch()
+    names = {n for n, _ in module.network.named_parameters()}
+    assert {n for n in names if "activation" not in n and "growth" not in n} == {"conv.weight", "conv.bias"}
+    for m in (module.train(), model):
+        m(DATA[0]).square().mean().backward()
+    for name, parameter in model.named_parameters():
+        wanted, found = parameter.grad, module.network.get_parameter(name).grad
+        assert wanted is not None
+        assert float((found - wanted).norm()) <= 0.05 * float(wanted.norm()), name
+    list(steps(module, 5))
+    module.eval()
+    small = prepared.convert()
+    assert {n for n, w in small.weights.items() if w.dtype.name == "int8"} == {"conv.weight"}
+    found = small.run(DATA[0].numpy())
+    step = float(np.diff(np.unique(found)).min())
+    assert np.abs(found - module(DATA[0]).detach().numpy()).max() <= 1.01 * step
+
+
+def test_a_norm_that_would_not_train_is_refused() -> None:
+    shared = td.from_torch(Twice(nn.BatchNorm2d).eval(), DATA[0])
+    why = (
+        "can't train the batch norm a: it is folded for good into the convolution conv, whose weight conv.weight others"
+    )
+    with pytest.raises(td.InputError, match=why):
+        td.prepare(shared, "x86", train=True)
+    transposed = nn.Sequential(nn.ConvTranspose2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 1, 1)).eval()
+    with pytest.raises(
+        td.InputError, match="the batch norm 1: it is folded for good into the convolution_transpose 0;"
+    ):
+        td.prepare(td.from_torch(transposed, DATA[0]), "x86", train=True)
+    for dag in (shared, td.from_torch(transposed, DATA[0])):
+        assert td.op_counts(td.quantize(dag, DATA, "x86").values)["quantize"] > 0  # after training it can be
+
+
+def test_norms_can_be_frozen() -> None:
+    prepared = td.prepare(td.from_torch(network(), DATA[0]), "xnnpack", train=True).calibrate(DATA)
+    module = prepared.to_torch().train()
+    frozen = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(frozen) == 2
+    before = {n: t.clone() for n, t in module.network.state_dict().items() if "running" in n}
+    moved = copy.deepcopy(module)
+    for norm in frozen:
+        norm.eval()
+    for trained in (module, moved):
+        trained(DATA[1]).square().mean().backward()
+    for name, buffer in before.items():
+        assert torch.equal(module.network.get_buffer(name), buffer)
+        assert not torch.equal(moved.network.get_buffer(name), buffer)
+    whole = copy.deepcopy(module)
+    whole.network.get_buffer("quantization_rate").zero_()  # ranges stay, so that norms alone are what differs
+    torch.testing.assert_close(whole(DATA[1]), copy.deepcopy(whole).eval()(DATA[1]))
+
+
 def test_what_it_cannot_do_is_said() -> None:
     dag = td.from_torch(network(), DATA[0])
     with pytest.raises(td.InputError, match="nothing was trained"):

@@ -19,11 +19,10 @@ from tdagger.cli.target import Target
 from tdagger.errors import AttributeValueError, InputError, SourceError
 from tdagger.frameworks.source import named_object
 from tdagger.names import shown
-from tdagger.quantization.prepare import Prepared, prepare, prepared_by
+from tdagger.quantization.prepare import Prepared, prepare, prepared_by, repaired
 from tdagger.quantization.profiles import PROFILES
 from tdagger.quantization.report import Layer, layers
 from tdagger.quantization.sensitivity import sqnr, with_quality
-from tdagger.quantization.smooth import smoothed
 from tdagger.quantization.times import times
 from tdagger.tensordag import TensorDAG
 
@@ -57,12 +56,24 @@ def quantize(
         float | None,
         typer.Option("--drop", metavar="PART", help="Keep as few ops in float as leave all but so many choices alike."),
     ] = None,
+    equalize: Annotated[
+        bool, typer.Option("--equalize", help="Make weights that follow one another alike in float first.")
+    ] = False,
     smooth: Annotated[
         bool, typer.Option("--smooth", help="Make channels of layers' inputs alike in float first, where that helps.")
+    ] = False,
+    split: Annotated[
+        bool, typer.Option("--split", help="Keep products with outlying channels of linear layers' inputs in float.")
     ] = False,
     compensate: Annotated[
         bool, typer.Option("--compensate", help="Round weights so that errors are made up for by others (GPTQ).")
     ] = False,
+    adaptive: Annotated[
+        bool, typer.Option("--adaptive", help="With --compensate: move each number to where the error is the least.")
+    ] = False,
+    correct: Annotated[
+        bool, typer.Option("--correct/--no-correct", help="Change biases so that means of channels stay, or don't.")
+    ] = True,
     device: Annotated[
         str | None,
         typer.Option("--device", metavar="NAME", help="Predict times before and after, on a device: docs/time.md."),
@@ -72,6 +83,7 @@ def quantize(
         str | None, typer.Option(metavar="TARGET", help="Of .mlpackage: iOS15, iOS16, iOS17 or iOS18.")
     ] = None,
     precision: Annotated[str | None, typer.Option(help="Of .mlpackage: f32 or f16.")] = None,
+    resize: common.Resize = None,
     as_json: common.AsJson = False,
     debug: common.Debug = False,
 ) -> int:
@@ -85,36 +97,33 @@ def quantize(
     if goal and data is None:
         raise AttributeValueError(f"--{next(iter(goal))} is measured on data: give --data")
     on = device_of(device) if device else None
-    dag = common.import_source(common.load_source(source, network))
+    dag = common.import_source(common.load_source(source, network, sizes=common.sizes_of(resize, "--resize")))
+    dag = common.changed(dag, False, resize)
     batches = None if data is None else batches_of(data, dag)
-    if (smooth or compensate) and batches is None:
-        raise AttributeValueError("--smooth and --compensate go by what data shows: give --data")
+    by_data = {"smooth": smooth, "split": split, "compensate": compensate}
+    if batches is None and any(by_data.values()):
+        name = next(n for n, is_given in by_data.items() if is_given)
+        raise AttributeValueError(f"--{name} goes by what data shows: give --data")
+    if adaptive and not compensate:
+        raise AttributeValueError("--adaptive says how --compensate rounds: give both")
     prepared = prepare(dag, target, keep=keep or ())
     predicted = None if on is None else times(prepared, on)  # before what takes long
     if prepared.observers and batches is None:
         raise AttributeValueError(f"--target {target} finds ranges of activations on data: give --data")
-    if smooth and batches is not None:
+    changed, kept, left = dag, list[Any](), list[Any](keep or ())
+    if equalize or smooth or split:
         with common.progress(f"making channels of {dag.name} alike"):
-            dag = smoothed(prepared, batches)
-        prepared = prepare(dag, target, keep=keep or ())
-    kept: list[Any] = []
+            channels = {"equalize": equalize, "smooth": smooth, "split": split}
+            changed, left = repaired(dag, batches or (), target, keep=left, **channels)
+    how: dict[str, Any] = {"compensate": "adaptive" if adaptive else compensate, "correct": correct}
+    small: TensorDAG | None = None
     if goal and batches is not None:
         with common.progress(f"looking for what stays in float of {dag.name}"):
-            how: dict[str, Any] = {"keep": keep or (), "compensate": compensate}
-            small, kept = with_quality(dag, batches, goal, target, **how)
-            how["keep"] = [*(keep or ()), {f.value for f in kept}.__contains__]
-            prepared = prepared_by(dag, batches, target, **how)
-    else:
-        with common.progress(f"finding ranges of {dag.name}", total=len(batches or ())) as step:
-            if batches is not None:
-                prepared.calibrate(batches, lambda n: step())
-        if batches is not None and compensate:
-            with common.progress("making up for errors of weights"):
-                prepared.compensate(batches)
-        if batches is not None and prepared.means:
-            with common.progress("correcting biases"):
-                prepared.correct(batches)
-        small = prepared.convert()
+            small, kept = with_quality(changed, batches, goal, target, keep=left, **how)
+            left = [*left, {f.value for f in kept}.__contains__]
+    with common.progress(f"quantizing {dag.name}", total=None if batches is None else len(batches)) as step:
+        prepared = prepared_by(changed, batches, target, keep=left, progress=lambda n: step(), **how)
+        small = prepared.convert() if small is None else small
     with common.progress("comparing"):
         predicted = None if on is None else times(prepared, on)
         rows = layers(prepared, batches, predicted)

@@ -199,7 +199,8 @@ class Conversion:
             found = np.rint(numbers().astype(np.float64) / scale())
             return np.clip(found, -(2**31), 2**31 - 1).astype(np.int32)
 
-        source.least.setdefault((name, plan.how), lambda: _least(numbers(), step, plan.how.numbers.per))
+        leasts = source.least.setdefault((name, plan.how), [])
+        leasts.append(lambda: _least(numbers(), step, plan.how.numbers.per))
         made = self.leaf((*key, "codes"), own, type_.with_dtype(DType.of("i32")), codes, own)
         shape = plan.how.shape(plan.leaf.shape)
         each = self.leaf((*key, "scale"), f"{own}_scale", TensorType(shape, "f32"), scale, own)

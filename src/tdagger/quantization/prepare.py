@@ -323,6 +323,22 @@ def quantize(
     return prepared_by(dag, data, target, **how).convert()
 
 
+def repaired(
+    dag: TensorDAG, data: Iterable[Any], target: str | Profile, *, equalize: bool = False, smooth: bool = False,
+    split: bool = False, keep: Any = (), **how: Any,
+) -> tuple[TensorDAG, list[Any]]:  # fmt: skip
+    """The float network with the repairs of channels that are asked for, and all that stays in float of it."""
+    kept: list[Any] = [keep] if isinstance(keep, str) or callable(keep) else list(keep)
+    if equalize:
+        dag = equalized(prepare(dag, target, keep=kept, **how))
+    if smooth:
+        dag = smoothed(prepare(dag, target, keep=kept, **how), data)
+    if split:
+        apart = split_outliers(prepare(dag, target, keep=kept, **how), data)
+        dag, kept = apart.dag, [*kept, *apart.keep]
+    return dag, kept
+
+
 def prepared_by(
     dag: TensorDAG,
     data: Iterable[Any] | None,
@@ -356,19 +372,14 @@ def prepared_by(
             "quantize: data is read twice, for ranges and then for biases: give a list or what can be iterated over "
             "again, or correct=False"
         )
-    if equalize:
-        prepared = prepare(equalized(prepared), target, **how)
-    if data is None:
-        prepared.rounding = rounding
-        return prepared
-    if smooth:
-        prepared = prepare(smoothed(prepared, data), target, **how)
-    if split:
-        apart = split_outliers(prepared, data)
-        keep = how.pop("keep", ())
-        kept: list[Any] = [keep] if isinstance(keep, str) or callable(keep) else list(keep)
-        prepared = prepare(apart.dag, target, keep=[*kept, *apart.keep], **how)
+    if equalize or smooth or split:
+        dag, how["keep"] = repaired(
+            dag, () if data is None else data, target, equalize=equalize, smooth=smooth, split=split, **how
+        )
+        prepared = prepare(dag, target, **how)
     prepared.rounding = rounding
+    if data is None:
+        return prepared
     prepared.calibrate(data, progress)
     if compensate:
         prepared.compensate(data, adaptive=compensate == "adaptive")

@@ -12,12 +12,11 @@ from tdagger.graph import label
 from tdagger.interpreter import Interpreter
 from tdagger.op import Array, Value
 from tdagger.quantization.local import floats, qualities
-from tdagger.quantization.prepare import Prepared, prepare, prepared_by
-from tdagger.quantization.prepare import smooth as with_smooth
+from tdagger.quantization.prepare import Prepared, prepare, prepared_by, repaired
 from tdagger.tensordag import TensorDAG
 
-#: The options of a quantization that are those of :func:`tdagger.prepare`.
-_OF_PREPARE = ("keep", "framework", "activation", "weight")
+#: The options of a quantization that are those of :func:`tdagger.quantization.prepare.repaired`.
+_OF_REPAIRS = ("keep", "framework", "activation", "weight", "equalize", "smooth", "split")
 
 
 class Found(NamedTuple):
@@ -112,9 +111,8 @@ def _choices(prepared: Prepared, dag: TensorDAG, data: Iterable[Any]) -> Array:
 
 
 def with_quality(
-    dag: TensorDAG, data: Iterable[Any], target: dict[str, Any], scheme: Any = "x86", *, smooth: bool = False,
-    **how: Any,
-) -> tuple[TensorDAG, list[Found]]:  # fmt: skip
+    dag: TensorDAG, data: Iterable[Any], target: dict[str, Any], scheme: Any = "x86", **how: Any
+) -> tuple[TensorDAG, list[Found]]:
     """The network with as few ops in float as a :class:`Quality` needs: ``sqnr=30``, or ``drop=0.01``.
 
     The ops that change most by themselves stay in float; how many is found by halving, each time measured. Gives the
@@ -122,12 +120,11 @@ def with_quality(
     """
     quality = Quality(target)
     batches = list(data)
-    if smooth:  # once: which ops stay is told by values
-        dag = with_smooth(dag, batches, scheme, **{k: v for k, v in how.items() if k in _OF_PREPARE})
+    # Repairs are made once: which ops stay is told by values.
+    dag, kept = repaired(dag, batches, scheme, **{k: v for k, v in how.items() if k in _OF_REPAIRS})
+    how = {k: v for k, v in how.items() if k not in ("keep", "equalize", "smooth", "split")}
     plain: dict[str, Any] = {**how, "correct": False}
-    rows = ranked(prepared_by(dag, batches, scheme, **plain), batches)
-    keep = how.pop("keep", ())
-    kept: list[Any] = [keep] if isinstance(keep, str) or callable(keep) else list(keep)
+    rows = ranked(prepared_by(dag, batches, scheme, keep=kept, **plain), batches)
 
     def made(count: int) -> tuple[float, bool, TensorDAG]:
         left = {r.value for r in rows[:count]}

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 
 from tdagger.errors import InputError
-from tdagger.graph import Graph
+from tdagger.graph import Graph, label
 from tdagger.later import later
 from tdagger.names import shown
-from tdagger.network import plain_signature
+from tdagger.network import Origin, plain_signature
 from tdagger.op import Array, Value
 from tdagger.ops.source import Leaf
 from tdagger.quantization.convert import Conversion
 from tdagger.quantization.prepare import Prepared, as_float
 from tdagger.quantization.profile import Profile
 from tdagger.quantization.scales import Affine, Weights, affine
-from tdagger.quantization.training import Training, as_used, for_training, refuse_training
+from tdagger.quantization.training import Training, as_used, for_training, norms, refuse_training
 from tdagger.quantization.weights import Rounding
 from tdagger.tensordag import TensorDAG
 from tdagger.transform import passes
@@ -47,6 +47,7 @@ class Trainable(Prepared):
         super().__init__(dag, profile, keep, framework)
         opened = passes.decompose(dag, *profile.opened) if profile.opened else dag
         self.before = as_float(opened, folded=False)
+        _refuse_frozen(self.before, self.dag)
         self.learned = learned
         self.module: Any = None
         self._training: Training | None = None
@@ -141,6 +142,27 @@ class Trainable(Prepared):
             (name, how): as_used(tuple([_finite(_leaf(v), state) for v in leaves]), how.numbers)
             for (name, how), leaves in self.training.of_plan.items()
         }
+
+
+def _refuse_frozen(before: TensorDAG, dag: TensorDAG) -> None:
+    """InputError for a batch norm that is folded for good, which training would leave as it is."""
+    apart = {(_leaf(v.args[1]), norm.args) for v, norm in norms(before, dag).items()}
+    there = {v.args[1:] for v in dag.graph.values if v.op.name == "batch_norm"}
+    for value in before.graph.values:
+        if value.op.name != "batch_norm" or value.args[1:] in there:
+            continue
+        layer = value.args[0]
+        weights = [a for a in layer.args[1:2] if isinstance(a.op, Leaf)]
+        if any((_leaf(w), value.args[1:]) in apart for w in weights):
+            continue
+        modules = [shown(before.origins.get(v, Origin()).module) for v in (value, layer)]
+        shared = [w for w in weights if len(before.graph.users[w]) > 1]
+        why = f", whose weight {shown(_leaf(shared[0]))} others have too" if shared else ""
+        first = "give each layer a weight of its own, or " if shared else ""
+        raise InputError(
+            f"{shown(dag.name)}: prepare(train=True) can't train the batch norm {modules[0]}: it is folded for good "
+            f"into the {label(layer.op)} {modules[1]}{why}; {first}train the float network and quantize it then"
+        )
 
 
 def _leaf(value: Value) -> str:

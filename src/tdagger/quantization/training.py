@@ -24,7 +24,7 @@ from tdagger import library as lib
 from tdagger.errors import InputError
 from tdagger.graph import Graph, is_one, label
 from tdagger.names import shown
-from tdagger.network import Weight
+from tdagger.network import Origin, Weight
 from tdagger.network import Weights as Weighed
 from tdagger.op import Array, Value
 from tdagger.ops.elementwise import equal, exp, maximum, minimum, where
@@ -48,11 +48,15 @@ LEARNED = ("scale", "growth", "zero_point")
 
 
 class Norm(NamedTuple):
-    """A batch norm that is folded: the bias of the layer before, the norm's other arguments, its op."""
+    """A batch norm that is folded: the bias of the layer before, the norm's other arguments, its op.
+
+    ``origins``: where the layer and the norm came from, that each is in its own module.
+    """
 
     bias: Value | None
     args: tuple[Value, ...]
     op: Any
+    origins: tuple[Origin, Origin]
 
     @property
     def given(self) -> dict[str, Value]:
@@ -92,7 +96,8 @@ def norms(before: TensorDAG, dag: TensorDAG) -> dict[Value, Norm]:
         whole = all(isinstance(v.op, Parameter | Buffer) for v in leaves)
         alone = len(before.graph.users[weight]) == 1 and len(before.graph.users[layer]) == 1
         if whole and alone:
-            apart[weight] = Norm(next(iter(biases), None), tuple(rest), value.op)
+            origins = (before.origins.get(layer, Origin()), before.origins.get(value, Origin()))
+            apart[weight] = Norm(next(iter(biases), None), tuple(rest), value.op, origins)
     there = {v.op.leaf for v in dag.values if isinstance(v.op, Leaf)}
     found: dict[Value, Norm] = {}
     for value in dag.graph.values:
@@ -131,12 +136,15 @@ class Training(Conversion):
         self.roots: dict[Value, tuple[Value, ...]] = {}
         self.of_plan: dict[tuple[str, Weights], tuple[Value, ...]] = {}
         self.seen: dict[Value, list[Value]] = {}
+        self.of_norms: dict[Value, Origin] = {}
 
     # The network.
 
     def run(self) -> TensorDAG:
         """The network that trains."""
-        edit = Edit(self.dag).run(self._rule)
+        of_layers = {v: n.origins[0] for v, n in self.norms.items()}
+        edit = Edit(replace(self.dag, origins={**self.dag.origins, **of_layers})).run(self._rule)
+        edit.origins |= self.of_norms
         graph = edit.graph()
         graph = Graph(graph.inputs, graph.outputs, {**graph.updates, **self._updates()}, graph.name)
         mine = {_leaf(v) for n in self.norms.values() for v in (*n.args, *([n.bias] if n.bias is not None else []))}
@@ -169,7 +177,9 @@ class Training(Conversion):
         made = made / unsqueeze(scale, range(1, made.rank - channels))
         if norm.bias is not None:
             made = made + unsqueeze(norm.bias, range(1, made.rank - channels))
-        return norm.op(made, *norm.args)
+        made = norm.op(made, *norm.args)
+        self.of_norms[made] = norm.origins[1]
+        return made
 
     def bias(self, value: Value, at: int) -> Value | None:
         return None

@@ -46,9 +46,9 @@ class Source:
 
     weights: Mapping[str, Array]
     rounding: Rounding = nearest
-    #: For a weight whose bias must fit into i32: the least scale of each channel.
-    least: dict[tuple[str, Weights], Callable[[], Array]] = field(
-        default_factory=dict[tuple[str, Weights], Callable[[], Array]]
+    #: For a weight whose biases, one for each of its layers, must fit into i32: the least scales of channels.
+    least: dict[tuple[str, Weights], list[Callable[[], Array]]] = field(
+        default_factory=dict[tuple[str, Weights], list[Callable[[], Array]]]
     )
     #: Scales that were learned, by the weight and how it is quantized.
     given: Mapping[tuple[str, Weights], Affine] = field(default_factory=dict[tuple[str, Weights], Affine])
@@ -67,8 +67,7 @@ class Source:
         key = (name, how)
         if self._last is None or self._last[0] != key:
             found = self.given.get(key) or how.scales(self.data(name, leaf))
-            least = self.least.get(key)
-            if least is not None:
+            for least in self.least.get(key, ()):
                 found = Affine(np.asarray(np.maximum(found.scale, least())), found.zero_point)
             self._last = (key, found)
         return self._last[1]
