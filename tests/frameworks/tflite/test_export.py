@@ -320,7 +320,7 @@ def test_weights_behind_the_flatbuffer(tmp_path: Path) -> None:
     module, x = Small().eval(), torch.rand(2, 3, 8, 8)
     part, signature = exporter.written(exporter.legalized(td.from_torch(module, x)))
     path = tmp_path / "m.tflite"
-    save.write(part, signature, path, "m", largest=0)
+    save.write([part], signature, path, "m", largest=0)
     with torch.no_grad():
         want = module(x).numpy()
     np.testing.assert_allclose(run(str(path), [x.numpy()])[0], want, rtol=1e-4, atol=1e-5)

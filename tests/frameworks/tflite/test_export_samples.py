@@ -86,6 +86,10 @@ def compare(samples: Sequence[Sample]) -> None:
             whole = [np.asarray(a).astype(np.int64) for a in (results[0], sample.expected(*sample.arrays))]
             np.testing.assert_allclose(*whole, atol=1, err_msg=sample.name)
             continue
+        if sample.op in ("logit", "unary atanh"):  # LiteRT's LOG of infinity is 88.4 on some processors
+            want, a = sample.expected(*sample.arrays), results[0]
+            far = np.isinf(want) & (np.sign(want) * a > 44)
+            results = (np.where(far, want, a).astype(a.dtype),)
         check(sample, results if isinstance(out, tuple) else results[0])
 
 

@@ -272,7 +272,8 @@ class Walker:
     def _changing(self, node: Any) -> None:
         """UnsupportedError for what changes a list or dict, or a tensor that is no buffer, which the script holds."""
         names = changed_by(node) - {n.rpartition(".")[2] for n in self.weights}
-        if names:
+        held = self.env.get(next(node.inputs()).unique()) if names else None
+        if names and not any(held is ref for ref in self.weights.values()):  # a buffer that another attribute has
             where = shown(self.origin(node).source) or "source unknown"
             raise UnsupportedError(
                 f"the script changes what {', '.join(map(shown, sorted(names)))} holds at {where}: of what a script "

@@ -26,7 +26,7 @@ def followers(graph: Graph, dimensions: Dimensions | None = None) -> set[Value]:
 
     >>> import tdagger as td
     >>> x = td.input("x", (4, 8))
-    >>> numbers = td.cast(td.iota((8,), 0, "i64"), "f32")
+    >>> numbers = td.cast(td.iota(8), "f32")
     >>> graph = td.Graph({"x": x}, {"y": x + numbers})
     >>> numbers in followers(graph), numbers in followers(graph, [("x", 0)])
     (True, False)
