@@ -56,3 +56,26 @@ def test_what_the_float_network_cant_have_is_refused(dag: td.TensorDAG) -> None:
     small = td.quantize(dag, [(IDS,)], "x86")
     with pytest.raises(td.AxisError, match="reads"):
         small.resize(s=17)  # there are 16 places
+
+
+class Scaled(nn.Module):
+    """A weight with a size merged into it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight / x.shape[1])
+
+
+def test_a_size_that_is_merged_into_a_weight_is_fixed() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 16)
+    dag = td.from_torch(Scaled().eval(), x, axes="b n c")
+    small = td.quantize(dag, [x.numpy()], "x86")
+    with pytest.raises(td.AxisError, match="depends on sizes"):
+        small.resize(n=12)
+    assert small.resize(b=3).graph.outputs["out"].shape == (3, 6, 8)
+    with pytest.raises(td.InputError):
+        small.to_torch()(torch.randn(2, 12, 16))

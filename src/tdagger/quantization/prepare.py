@@ -45,18 +45,6 @@ FLOAT_PASSES: tuple[Callable[[TensorDAG], TensorDAG], ...] = (
 )  # fmt: skip
 
 
-def as_float(dag: TensorDAG, folded: bool = True) -> TensorDAG:
-    """The network as it is quantized: norms folded into the layers before, computed weights worked out.
-
-    ``folded=False``: as it is before norms are folded.
-    """
-    for step in FLOAT_PASSES:
-        if step is passes.fold_batch_norm and not folded:
-            break
-        dag = step(dag)
-    return dag
-
-
 #: On so many batches it is looked whether the results got better by a correction.
 _CHECKED = 8
 
@@ -178,11 +166,19 @@ class Prepared:
     def finished(self, conversion: Conversion) -> TensorDAG:
         """The network of a conversion, which other sizes can be asked of."""
         made = conversion.run()
-        return replace(made, source=OfFloat(self.source, self.as_float, made))
+        return replace(made, source=OfFloat(self.source, self.as_float, self.dag, made))
 
-    def as_float(self, dag: TensorDAG) -> TensorDAG:
-        """The network, or it at other sizes, as it is quantized."""
-        return as_float(passes.decompose(dag, *self.profile.opened) if self.profile.opened else dag)
+    def as_float(self, dag: TensorDAG, folded: bool = True) -> TensorDAG:
+        """The network, or it at other sizes, as it is quantized: norms folded, computed weights worked out.
+
+        ``folded=False``: as it is before norms are folded into the layers before them.
+        """
+        dag = passes.decompose(dag, *self.profile.opened) if self.profile.opened else dag
+        for step in FLOAT_PASSES:
+            if step is passes.fold_batch_norm and not folded:
+                break
+            dag = step(dag)
+        return dag
 
     def conversion(self, rounding: Rounding | None = None) -> Conversion:
         """How the network is converted; weights are rounded as :attr:`rounding` says unless another is told."""

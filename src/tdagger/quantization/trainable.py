@@ -16,13 +16,12 @@ from tdagger.network import Origin, plain_signature
 from tdagger.op import Array, Value
 from tdagger.ops.source import Leaf
 from tdagger.quantization.convert import Conversion
-from tdagger.quantization.prepare import Prepared, as_float
+from tdagger.quantization.prepare import Prepared
 from tdagger.quantization.profile import Profile
 from tdagger.quantization.scales import Affine, Weights, affine
 from tdagger.quantization.training import Training, as_used, for_training, norms, refuse_training
 from tdagger.quantization.weights import Rounding
 from tdagger.tensordag import TensorDAG
-from tdagger.transform import passes
 
 
 class Trainable(Prepared):
@@ -45,8 +44,7 @@ class Trainable(Prepared):
                 "learn_scales=False"
             )
         super().__init__(dag, profile, keep, framework)
-        opened = passes.decompose(dag, *profile.opened) if profile.opened else dag
-        self.before = as_float(opened, folded=False)
+        self.before = self.as_float(dag, folded=False)
         _refuse_frozen(self.before, self.dag)
         self.learned = learned
         self.module: Any = None
