@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar, cast
 
 from tdagger.errors import InputError, UnsupportedError
-from tdagger.graph import Graph
+from tdagger.graph import Graph, topological
 from tdagger.names import shown
 from tdagger.network import Network, Origin
 from tdagger.op import Array, Value
 from tdagger.ops.structure import Group, Item, Permute, Repeat, Ungroup
+from tdagger.program.parts import Raise
+from tdagger.program.program import Program
 from tdagger.transform.legal.legalize import Problem
 from tdagger.transform.legal.target import label
 
@@ -21,6 +23,33 @@ Written = TypeVar("Written", bound=Any)
 SAME = frozenset({"stop_gradient", "dropout"})
 #: So many views may stand on one another before one of them is written.
 _VIEWS = 48
+
+
+def check_program(program: Program, form: str, may_vary: bool = False) -> None:
+    """UnsupportedError for what no file can say of a program: that it raises; and that sizes vary, unless they may.
+
+    A check in a branch that gives nothing is no step that anything needs, so it is looked for before any is written.
+    """
+    raising = {n: b.end.message for n, b in program.blocks.items() if isinstance(b.end, Raise)}
+    if raising:
+        told = ", ".join(f"block {shown(n)}: {shown(text)}" for n, text in list(raising.items())[:3])
+        raise UnsupportedError(
+            f"{shown(program.name)} can't go to {form}: it raises where its inputs are refused, which a file can't: "
+            f"program.trusted() (convert --trusted) is without that ({told})"
+        )
+    varying = [n for n, slot in program.slots.items() if slot.lengths]
+    if varying and not may_vary:
+        told = ", ".join(map(shown, varying))
+        raise UnsupportedError(f"{shown(program.name)} can't go to {form}: sizes of {told} vary, which isn't written")
+
+
+def block_until(program: Program, block: str, after: set[str]) -> Graph:
+    """What of a block has to be written for the slots that are read after it."""
+    graph = program.blocks[block].graph
+    outputs = {n: v for n, v in graph.outputs.items() if n in after}
+    values = set(topological(outputs.values()))
+    inputs = {n: v for n, v in graph.inputs.items() if v in values}
+    return Graph(inputs, outputs, name=graph.name, order=[v for v in graph.values if v in values])
 
 
 def needed(ops: Sequence[Written], outputs: Iterable[str], reads: Callable[[Written], Iterable[str]]) -> list[Written]:

@@ -574,10 +574,12 @@ def by_mode(x: Tensor, mode: int) -> Tensor:
     [(in_a_branch, (torch.ones(3),), "too small"), (by_mode, (torch.ones(3), 0), "bad mode")],
 )
 def test_what_raises_is_never_left_out_silently(function: Any, args: Any, text: str) -> None:
-    pytest.importorskip("onnxruntime")
+    for package in ("onnxruntime", "ai_edge_litert"):
+        pytest.importorskip(package)
     program = td.Program.from_torchscript(torch.jit.script(function), args)
-    with pytest.raises(td.UnsupportedError, match=rf"can't go to ONNX: it raises .*program.trusted\(\).*{text}"):
-        program.to_onnx()
+    for form, write in {"ONNX": program.to_onnx, "TFLite": program.to_tflite, "CoreML": program.to_coreml}.items():
+        with pytest.raises(td.UnsupportedError, match=rf"can't go to {form}: it raises .*program.trusted\(\).*{text}"):
+            write()
     assert program.trusted().to_onnx().graph.node
     if function is in_a_branch:
         with pytest.raises(td.UnsupportedError, match=r"program.trusted\(\) leaves that out"):

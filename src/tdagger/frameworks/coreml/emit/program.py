@@ -8,16 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from tdagger.errors import UnsupportedError
 from tdagger.frameworks.coreml.emit.quantized import needed_opset, packed
 from tdagger.frameworks.coreml.emit.save import write_package
 from tdagger.frameworks.coreml.emit.target import row_of, target
 from tdagger.frameworks.coreml.emit.writer import Inside, Op, Writer, reads
 from tdagger.frameworks.coreml.exporter import Made, check_ends, target_of
-from tdagger.frameworks.writing import needed, with_weights
-from tdagger.graph import Graph, topological
-from tdagger.names import shown
-from tdagger.op import Value
+from tdagger.frameworks.writing import block_until, check_program, needed, with_weights
+from tdagger.graph import Graph
 from tdagger.ops.source import Input
 from tdagger.program.lives import Lives
 from tdagger.program.program import Program
@@ -41,10 +38,7 @@ def to_coreml(
     """
     opset, version = target_of(minimum_target or f"iOS{needed_opset(joined(program).graph)}", path)
     with_weights(joined(program))
-    varying = [n for n, slot in program.slots.items() if slot.lengths]
-    if varying:
-        told = ", ".join(map(shown, varying))
-        raise UnsupportedError(f"{shown(program.name)} can't go to CoreML: sizes of {told} vary, which isn't written")
+    check_program(program, "CoreML")
     found = structured(program)
     legal = changed(found.program, lambda dag: legalize(dag, target(opset)))
     made = _Emitter(legal, opset).made(found.whole)
@@ -111,22 +105,14 @@ class _Emitter:
             elif isinstance(step, While):
                 ops += self._loop(step, names, wanted)
             else:
-                raise UnsupportedError(
-                    f"{shown(self.program.name)} can't go to CoreML: it raises where its inputs are refused, which a "
-                    f"file can't: program.trusted() is without that ({shown(step.message)})"
-                )
+                raise AssertionError(f"{step.message}: raising blocks are refused before")
         return ops
 
     def _run(self, block: str, names: _Names, after: set[str]) -> list[Op]:
-        graph = self.program.blocks[block].graph
-        outputs = {n: v for n, v in graph.outputs.items() if n in after}
-        values = set(topological(outputs.values()))
-        inputs = {n: v for n, v in graph.inputs.items() if v in values}
-        found: dict[Value, str] = {v: self.name_of(n, names) for n, v in inputs.items()}
-        order = [v for v in graph.values if v in values]
-        inner = self.writer.within(Graph(inputs, outputs, order=order), found)
-        inner.write(outputs.values())
-        names.update({n: inner.ref(v) for n, v in outputs.items()})
+        graph = block_until(self.program, block, after)
+        inner = self.writer.within(graph, {v: self.name_of(n, names) for n, v in graph.inputs.items()})
+        inner.write(graph.outputs.values())
+        names.update({n: inner.ref(v) for n, v in graph.outputs.items()})
         return inner.ops
 
     def _outside(self) -> Writer:

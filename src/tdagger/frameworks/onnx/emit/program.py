@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 import onnx
 
-from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError, UnsupportedError
+from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError
 from tdagger.frameworks.onnx.emit.core import row_of
 from tdagger.frameworks.onnx.emit.writer import Branch, Node, Writer, reads
 from tdagger.frameworks.onnx.exporter import OPSET, Made, checked, difference, ended, refuse, written
-from tdagger.frameworks.writing import needed
-from tdagger.graph import Graph, topological
+from tdagger.frameworks.writing import block_until, check_program, needed
+from tdagger.graph import Graph
 from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.ops.source import Input
 from tdagger.program.lives import Lives
-from tdagger.program.parts import Raise, Slot
+from tdagger.program.parts import Slot
 from tdagger.program.program import Program
 from tdagger.program.simplify import at_end
 from tdagger.program.structure import Choose, Run, Sequence, Structured, While, structured
@@ -32,10 +32,6 @@ from tdagger.program.whole import opened
 from tdagger.types import Size, TensorType, readable
 
 _BOOL, _I64 = TensorType((), "bool"), TensorType((), "i64")
-#: Why a program that refuses some of what it is given can't be written.
-RAISES = (
-    "it raises where its inputs are refused, which a file can't: program.trusted() (convert --trusted) is without that"
-)
 #: What slots are called, by their names.
 _Names = dict[str, str]
 
@@ -57,10 +53,7 @@ def to_onnx(
     opset = OPSET if opset is None else opset
     checked(opset, program.name, [n for b in program.blocks.values() for n in (b.graph.parameters | b.graph.buffers)],
             program.weights)  # fmt: skip
-    raising = {n: b.end.message for n, b in program.blocks.items() if isinstance(b.end, Raise)}
-    if raising:
-        told = ", ".join(f"block {shown(n)}: {shown(text)}" for n, text in list(raising.items())[:3])
-        raise UnsupportedError(f"{shown(program.name)} can't go to ONNX: {RAISES} ({told})")
+    check_program(program, "ONNX", may_vary=True)
     found = structured(program)
     made = _dynamic(found, opset, dynamic) if dynamic else _Emitter(found.program, opset).made(found.whole)
     return written(program.name, made, path, opset, external_data, metadata)
@@ -201,18 +194,11 @@ class _Emitter:
         return nodes
 
     def _run(self, block: str, names: _Names, after: set[str]) -> list[Node]:
-        graph = self.program.blocks[block].graph
-        outputs = {n: v for n, v in graph.outputs.items() if n in after}
-        values = set(topological(outputs.values()))
-        inputs = {n: v for n, v in graph.inputs.items() if v in values}
-        order = [v for v in graph.values if v in values]
-        inner = self.writer.within(
-            Graph(inputs, outputs, name=graph.name, order=order),
-            {v: self.name_of(n, names) for n, v in inputs.items()},
-            self.program.origins,
-        )
-        inner.write(outputs.values())
-        names.update({n: inner.ref(v) for n, v in outputs.items()})
+        graph = block_until(self.program, block, after)
+        given = {v: self.name_of(n, names) for n, v in graph.inputs.items()}
+        inner = self.writer.within(graph, given, self.program.origins)
+        inner.write(graph.outputs.values())
+        names.update({n: inner.ref(v) for n, v in graph.outputs.items()})
         return inner.nodes
 
     def _choice(self, step: Choose, names: _Names, after: set[str]) -> list[Node]:

@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as s
 
-from tdagger.errors import UnsupportedError
 from tdagger.frameworks.tflite.emit.save import Signature, serialized, write
 from tdagger.frameworks.tflite.emit.writer import Operator, Part, Writer, compacted
 from tdagger.frameworks.tflite.exporter import ROWS, legalized
-from tdagger.frameworks.writing import with_weights
-from tdagger.graph import Graph, topological
-from tdagger.names import shown
+from tdagger.frameworks.writing import block_until, check_program, with_weights
+from tdagger.graph import Graph
 from tdagger.program.lives import Lives
 from tdagger.program.program import Program
 from tdagger.program.simplify import at_end
@@ -36,10 +34,7 @@ def to_tflite(program: Program, path: str | Path | None = None) -> bytes | None:
     UnsupportedError names all that can't be written, InputError weights that have no data.
     """
     with_weights(joined(program))
-    varying = [n for n, slot in program.slots.items() if slot.lengths]
-    if varying:
-        told = ", ".join(map(shown, varying))
-        raise UnsupportedError(f"{shown(program.name)} can't go to TFLite: sizes of {told} vary, which isn't written")
+    check_program(program, "TFLite")
     found = structured(program)
     emitter = _Emitter(changed(found.program, legalized))
     signature = emitter.main(found.whole)
@@ -167,20 +162,13 @@ class _Emitter:
             elif isinstance(step, While):
                 self._loop(step, writer, names, wanted)
             else:
-                raise UnsupportedError(
-                    f"{shown(self.program.name)} can't go to TFLite: it raises where its inputs are refused, which a "
-                    f"file can't: program.trusted() is without that ({shown(step.message)})"
-                )
+                raise AssertionError(f"{step.message}: raising blocks are refused before")
 
     def _run(self, block: str, writer: Writer, names: _Names, after: set[str]) -> None:
-        graph = self.program.blocks[block].graph
-        outputs = {n: v for n, v in graph.outputs.items() if n in after}
-        values = set(topological(outputs.values()))
-        given = {v: self.name_of(n, writer, names) for n, v in graph.inputs.items() if v in values}
-        inputs = {n: v for n, v in graph.inputs.items() if v in values}
-        inner = writer.within(Graph(inputs, outputs, order=[v for v in graph.values if v in values]), given)
-        inner.write(outputs.values())
-        names.update({n: inner.ref(v) for n, v in outputs.items()})
+        graph = block_until(self.program, block, after)
+        inner = writer.within(graph, {v: self.name_of(n, writer, names) for n, v in graph.inputs.items()})
+        inner.write(graph.outputs.values())
+        names.update({n: inner.ref(v) for n, v in graph.outputs.items()})
 
     def _choice(self, step: Choose, writer: Writer, names: _Names, after: set[str]) -> None:
         """An IF, or of several arms IFs in each other."""
