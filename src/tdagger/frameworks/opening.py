@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from itertools import groupby
+from typing import Generic, NamedTuple, TypeVar
 
 from tdagger.errors import AxisError
 from tdagger.names import shown
 from tdagger.tensordag import TensorDAG
+
+#: What a writer calls a tensor.
+T = TypeVar("T", int, str)
 
 
 class Number(NamedTuple):
@@ -83,3 +87,57 @@ def number_of(values: Sequence[int], points: Sequence[Mapping[str, int]], what: 
             return found
     told = ", ".join(map(str, values))
     raise AxisError(f"{what} is {told} at the sizes {[dict(s) for s in points]}, which no program can say")
+
+
+class Worked(Generic[T]):
+    """Numbers that a file works out of the shapes of its inputs when it is run: vectors of i32, made by a writer."""
+
+    #: What the dimensions of inputs are of the axes' sizes.
+    dims: dict[str, tuple[Number | int, ...]]
+
+    def constant(self, numbers: Sequence[int]) -> T:
+        """A constant vector."""
+        raise NotImplementedError
+
+    def dimension(self, name: str, i: int) -> T:
+        """A dimension of an input, as a vector of one."""
+        raise NotImplementedError
+
+    def product(self, a: T, b: T) -> T:
+        """Of vectors of one."""
+        raise NotImplementedError
+
+    def total(self, a: T, b: T) -> T:
+        """Of vectors of one."""
+        raise NotImplementedError
+
+    def end_to_end(self, parts: Sequence[T], count: int) -> T:
+        """Vectors as one, of ``count`` numbers."""
+        raise NotImplementedError
+
+    def vector(self, numbers: Sequence[Number | int]) -> T:
+        """Numbers as one vector."""
+        parts: list[T] = []
+        for is_open, some in groupby(numbers, lambda n: isinstance(n, Number)):
+            if is_open:
+                parts += [self.number(n) for n in some if isinstance(n, Number)]
+            else:
+                parts.append(self.constant([n for n in some if isinstance(n, int)]))
+        if not parts:
+            return self.constant(())
+        return parts[0] if len(parts) == 1 else self.end_to_end(parts, len(numbers))
+
+    def number(self, n: Number) -> T:
+        """A number as a vector of one."""
+        found, *rest = [self.size(a) for a in n.axes]
+        for other in rest:
+            found = self.product(found, other)
+        found = self.product(found, self.constant([n.factor])) if n.factor != 1 else found
+        return self.total(found, self.constant([n.more])) if n.more else found
+
+    def size(self, axis: str) -> T:
+        """The size of an axis: a dimension of an input; AxisError if it is none's alone."""
+        for name, dims in self.dims.items():
+            if (own := Number(1, (axis,), 0)) in dims:
+                return self.dimension(name, dims.index(own))
+        raise AxisError(f"no input has axis {shown(axis)} as a dimension of its own")

@@ -15,7 +15,7 @@ import numpy as np
 
 from tdagger.errors import AxisError
 from tdagger.frameworks.coreml.emit.writer import Op, Tensor
-from tdagger.frameworks.opening import Number, number_of
+from tdagger.frameworks.opening import Number, Worked, number_of
 from tdagger.names import shown
 from tdagger.op import Array
 from tdagger.types import DType, TensorType
@@ -51,29 +51,34 @@ def opened(points: Sequence[Point]) -> Open:
     return _Opening(points).program()
 
 
-class _Opening:
+class _Opening(Worked[str]):
     def __init__(self, points: Sequence[Point]) -> None:
         self.points = points
         self.base = points[0]
         self.ops: list[Op] = []
         self.constants: dict[str, Tensor | str] = dict(self.base.constants)
         self.shapes: dict[str, tuple[int | None, ...]] = {}
-        self.dims: dict[str, tuple[Number | int, ...]] = {}
         self.taken = {*self.constants, *self.base.inputs, *(n for op in self.base.ops for n in op.outputs)}
         self.made: dict[Any, str] = {}
         self.compared: set[tuple[str, ...]] = set()
 
     def program(self) -> Open:
-        for ends in ("inputs", "outputs"):
-            for name, type_ in getattr(self.base, ends).items():
-                types = [getattr(p, ends)[name] for p in self.points]
-                self.dims[name] = tuple([self._number([t.shape[i] for t in types], name) for i in range(type_.rank)])
-                self._note(name, types)
+        self.dims = self._ends([p.inputs for p in self.points])
+        results = self._ends([p.outputs for p in self.points])
         if len({len(p.ops) for p in self.points}) > 1:
             raise AxisError("the ops are others at other sizes")
         for same in zip(*[p.ops for p in self.points], strict=True):
             self._op(same)
-        return Open(self.ops, self.constants, self.shapes, self.dims)
+        return Open(self.ops, self.constants, self.shapes, self.dims | results)
+
+    def _ends(self, at_points: Sequence[Mapping[str, TensorType]]) -> dict[str, tuple[Number | int, ...]]:
+        """The dimensions of inputs or outputs, of which the types are there at each point."""
+        found: dict[str, tuple[Number | int, ...]] = {}
+        for name, type_ in at_points[0].items():
+            types = [p[name] for p in at_points]
+            found[name] = tuple([self._number([t.shape[i] for t in types], name) for i in range(type_.rank)])
+            self._note(name, types)
+        return found
 
     def _note(self, name: str, types: Sequence[TensorType]) -> None:
         sizes = list(zip(*[t.shape for t in types], strict=True))
@@ -136,9 +141,7 @@ class _Opening:
         open_ = [i for i, n in enumerate(numbers) if isinstance(n, Number)]
         if op.op == "reshape" and len(open_) == 1:
             numbers[open_[0]] = -1
-        if not any(isinstance(n, Number) for n in numbers):
-            return self._const(np.array(numbers, np.int32))
-        return self._vector(numbers)
+        return self.vector(numbers)
 
     def _number(self, values: Sequence[int], what: str) -> Number | int:
         return number_of(values, [p.sizes for p in self.points], what)
@@ -169,41 +172,20 @@ class _Opening:
             self.shapes[found] = type_.shape
         return found
 
-    def _vector(self, numbers: Sequence[Number | int]) -> str:
-        parts: list[str] = []
-        plain: list[int] = []
-        for n in [*numbers, None]:
-            if isinstance(n, int):
-                plain.append(n)
-                continue
-            if plain:
-                parts.append(self._const(np.array(plain, np.int32)))
-                plain = []
-            if n is not None:
-                parts.append(self._of_number(n))
-        if len(parts) == 1:
-            return parts[0]
+    def constant(self, numbers: Sequence[int]) -> str:
+        return self._const(np.array(numbers, np.int32))
+
+    def dimension(self, name: str, i: int) -> str:
+        shape = self._made("shape", self.base.inputs[name].rank, x=name)
+        zero = self._const(np.zeros((), np.int32))
+        return self._made("gather", 1, x=shape, indices=self.constant([i]), axis=zero)
+
+    def product(self, a: str, b: str) -> str:
+        return self._made("mul", 1, x=a, y=b)
+
+    def total(self, a: str, b: str) -> str:
+        return self._made("add", 1, x=a, y=b)
+
+    def end_to_end(self, parts: Sequence[str], count: int) -> str:
         zero, no = self._const(np.zeros((), np.int32)), self._const(np.zeros((), np.bool_))
-        return self._made("concat", len(numbers), values=tuple(parts), axis=zero, interleave=no)
-
-    def _of_number(self, n: Number) -> str:
-        """A number as a vector of one, worked out of the shapes of inputs."""
-        found = ""
-        for axis in n.axes:
-            one = self._size(axis)
-            found = one if not found else self._made("mul", 1, x=found, y=one)
-        if n.factor != 1:
-            found = self._made("mul", 1, x=found, y=self._const(np.array([n.factor], np.int32)))
-        if n.more:
-            found = self._made("add", 1, x=found, y=self._const(np.array([n.more], np.int32)))
-        return found
-
-    def _size(self, axis: str) -> str:
-        """The size of an axis: a dimension of an input."""
-        for name, type_ in self.base.inputs.items():
-            for i, n in enumerate(self.dims[name]):
-                if isinstance(n, Number) and n.axes == (axis,) and (n.factor, n.more) == (1, 0):
-                    shape = self._made("shape", type_.rank, x=name)
-                    zero = self._const(np.zeros((), np.int32))
-                    return self._made("gather", 1, x=shape, indices=self._const(np.array([i], np.int32)), axis=zero)
-        raise AxisError(f"no input has axis {shown(axis)} as a dimension of its own")
+        return self._made("concat", count, values=tuple(parts), axis=zero, interleave=no)

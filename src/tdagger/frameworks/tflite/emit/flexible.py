@@ -14,7 +14,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as s
 
 from tdagger.errors import AxisError
-from tdagger.frameworks.opening import Number, number_of
+from tdagger.frameworks.opening import Number, Worked, number_of
 from tdagger.frameworks.tflite.emit.writer import Operator, Part, Tensor
 from tdagger.names import shown
 from tdagger.op import Array
@@ -47,7 +47,7 @@ def opened(points: Sequence[Point], usual: Mapping[str, int]) -> Part:
     return _Opening(points, usual).part()
 
 
-class _Opening:
+class _Opening(Worked[int]):
     def __init__(self, points: Sequence[Point], usual: Mapping[str, int]) -> None:
         self.points, self.usual = points, usual
         self.sizes = [p.sizes for p in points]
@@ -79,10 +79,10 @@ class _Opening:
         self.base.operators = self.operators
         return self.base
 
-    def _dims(self, types: Sequence[TensorType], what: str) -> list[Number | int]:
+    def _dims(self, types: Sequence[TensorType], what: str) -> tuple[Number | int, ...]:
         if len({t.rank for t in types}) > 1:
             raise AxisError(f"{what} has more or fewer axes at other sizes")
-        return [number_of([t.shape[i] for t in types], self.sizes, what) for i in range(types[0].rank)]
+        return tuple([number_of([t.shape[i] for t in types], self.sizes, what) for i in range(types[0].rank)])
 
     def _set(self, number: int, dims: Sequence[Number | int]) -> None:
         """Give a tensor its usual shape, and say which sizes are open."""
@@ -148,8 +148,8 @@ class _Opening:
             numbers[open_[0]] = -1
         if op.name == "SLICE" and place == 2:
             numbers = [-1 if i in open_ and self._reaches_end(same, i) else n for i, n in enumerate(numbers)]
-        vector = self._vector(numbers)
-        return vector if len(shape) == 1 else self._op("RESHAPE", [vector, self._const(shape)], shape)
+        vector = self.vector(numbers)
+        return vector if len(shape) == 1 else self._op("RESHAPE", [vector, self.constant(shape)], shape)
 
     def _reaches_end(self, same: Sequence[Operator], axis: int) -> bool:
         """Whether a SLICE takes an axis from a known place to its end, at all sizes."""
@@ -163,10 +163,6 @@ class _Opening:
             if start + int(_loaded(size)[axis]) != point.shapes[o.inputs[0]][axis]:
                 return False
         return len(found) == 1
-
-    def _const(self, numbers: Sequence[int]) -> int:
-        data = np.array([int(n) for n in numbers], np.int32)
-        return self._tensor(("const", *data.tolist()), "size", data.shape, lambda: data)
 
     def _tensor(self, key: Any, name: str, shape: Sequence[int], load: Any = None) -> int:
         if key not in self.made:
@@ -183,46 +179,26 @@ class _Opening:
         self.operators.append(Operator(name, inputs, [out], options))
         return out
 
-    def _vector(self, numbers: Sequence[Number | int]) -> int:
-        parts: list[int] = []
-        plain: list[int] = []
-        for n in [*numbers, None]:
-            if isinstance(n, int):
-                plain.append(n)
-                continue
-            if plain:
-                parts.append(self._const(plain))
-                plain = []
-            if n is not None:
-                parts.append(self._of_number(n))
-        if len(parts) == 1:
-            return parts[0]
+    def constant(self, numbers: Sequence[int]) -> int:
+        data = np.array([int(n) for n in numbers], np.int32)
+        return self._tensor(("const", *data.tolist()), "size", data.shape, lambda: data)
+
+    def dimension(self, name: str, i: int) -> int:
+        made: Any = s.ShapeOptionsT()
+        made.outType = s.TensorType.INT32
+        shape = self._op("SHAPE", [self.points[0].inputs[name]], (len(self.dims[name]),), made)
+        return self._op("GATHER", [shape, self.constant([i])], (1,), s.GatherOptionsT())
+
+    def product(self, a: int, b: int) -> int:
+        return self._op("MUL", [a, b], (1,), s.MulOptionsT())
+
+    def total(self, a: int, b: int) -> int:
+        return self._op("ADD", [a, b], (1,), s.AddOptionsT())
+
+    def end_to_end(self, parts: Sequence[int], count: int) -> int:
         options: Any = s.ConcatenationOptionsT()
         options.axis = 0
-        return self._op("CONCATENATION", parts, (len(numbers),), options)
-
-    def _of_number(self, n: Number) -> int:
-        """A number as a vector of one, worked out of the shapes of inputs."""
-        found = -1
-        for axis in n.axes:
-            one = self._size(axis)
-            found = one if found < 0 else self._op("MUL", [found, one], (1,), s.MulOptionsT())
-        if n.factor != 1:
-            found = self._op("MUL", [found, self._const([n.factor])], (1,), s.MulOptionsT())
-        if n.more:
-            found = self._op("ADD", [found, self._const([n.more])], (1,), s.AddOptionsT())
-        return found
-
-    def _size(self, axis: str) -> int:
-        """The size of an axis: a dimension of an input."""
-        for name, dims in self.dims.items():
-            for i, d in enumerate(dims):
-                if isinstance(d, Number) and d.axes == (axis,) and (d.factor, d.more) == (1, 0):
-                    made: Any = s.ShapeOptionsT()
-                    made.outType = s.TensorType.INT32
-                    shape = self._op("SHAPE", [self.points[0].inputs[name]], (len(dims),), made)
-                    return self._op("GATHER", [shape, self._const([i])], (1,), s.GatherOptionsT())
-        raise AxisError(f"no input has axis {shown(axis)} as a dimension of its own")
+        return self._op("CONCATENATION", [*parts], (count,), options)
 
 
 def _told(options: Any) -> Any:
