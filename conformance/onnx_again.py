@@ -11,11 +11,10 @@ docs/conformance-onnx-again.md is made from them.
 
 from __future__ import annotations
 
-import importlib.util
+import functools
 import re
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from conformance.axes import short
 from conformance.check import tensors
 from conformance.models import ROOT, command_line, listed
 from conformance.onnx_export import session
-from conformance.onnx_frozen import EXPORTERS, SUBJECTS, apart, build, refusal, written
+from conformance.onnx_frozen import EXPORTERS, SUBJECTS, apart, by_exporter, refusal, written
 from conformance.sweep import Row
 from tests.networks import Network
 
@@ -37,24 +36,6 @@ STEPS = ("torch", "onnx", "names")
 ALLOWED = 1e-5
 #: What stands behind the name of a weight whose numbers lie in another order, or in another shape.
 _MOVED = re.compile(r"\.(T|iofc|zrh|\d+(x\d+)*)$")
-
-
-def work(library: str) -> Callable[[str, Callable[..., None]], None]:
-    """What is done with one subject."""
-
-    def checked(name: str, report: Callable[..., None]) -> None:
-        found: dict[str, dict[str, str]] = {}
-        for exporter in EXPORTERS:
-            report(stage=exporter)
-            if exporter == "dynamo" and importlib.util.find_spec("onnxscript") is None:
-                continue
-            with tempfile.TemporaryDirectory() as folder:
-                found[exporter] = _steps(build(library, name), Path(folder), exporter)
-            report(**{exporter: found[exporter]})
-        kinds = {w.partition(":")[0] for each in found.values() for w in each.values()}
-        report(status=next((k for k in ("wrong", "failed", "refused") if k in kinds), "ok"))
-
-    return checked
 
 
 def _steps(network: Network, folder: Path, exporter: str) -> dict[str, str]:
@@ -154,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def write(found: dict[str, dict[str, Row]]) -> None:
         TABLE.write_text(page(listed(SUBJECTS, found)) + "\n")
 
-    command_line(__doc__, SUBJECTS, work, "onnx-again-", write, arguments)
+    command_line(__doc__, SUBJECTS, functools.partial(by_exporter, _steps), "onnx-again-", write, arguments)
 
 
 if __name__ == "__main__":

@@ -95,8 +95,8 @@ def written(network: Network, path: Path, exporter: str) -> None:
     torch.onnx.export(plain, (*network.args, *named.values()), str(path), **how)
 
 
-def work(library: str) -> Callable[[str, Callable[..., None]], None]:
-    """What is done with one subject."""
+def by_exporter(steps: Callable[[Network, Path, str], dict[str, str]], library: str) -> Callable[..., None]:
+    """What is done with one subject: ``steps`` with the file of each exporter, in a folder of its own."""
 
     def checked(name: str, report: Callable[..., None]) -> None:
         found: dict[str, dict[str, str]] = {}
@@ -105,7 +105,7 @@ def work(library: str) -> Callable[[str, Callable[..., None]], None]:
             if exporter == "dynamo" and importlib.util.find_spec("onnxscript") is None:
                 continue
             with tempfile.TemporaryDirectory() as folder:
-                found[exporter] = _steps(build(library, name), Path(folder), exporter)
+                found[exporter] = steps(build(library, name), Path(folder), exporter)
             report(**{exporter: found[exporter]})
         kinds = {w.partition(":")[0] for each in found.values() for w in each.values()}
         report(status=next((k for k in ("wrong", "failed", "refused") if k in kinds), "ok"))
@@ -249,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def write(found: dict[str, dict[str, Row]]) -> None:
         TABLE.write_text(page(listed(SUBJECTS, found)) + "\n")
 
-    command_line(__doc__, SUBJECTS, work, "onnx-frozen-", write, arguments)
+    command_line(__doc__, SUBJECTS, functools.partial(by_exporter, _steps), "onnx-frozen-", write, arguments)
 
 
 if __name__ == "__main__":
