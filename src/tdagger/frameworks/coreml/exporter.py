@@ -64,6 +64,11 @@ def to_coreml(
     allowed = _allowed(dag, dynamic)
     made = _at_points(dag, allowed, written) if allowed else written(dag)
 
+    return finished(made, version, path, metadata)
+
+
+def finished(made: Made, version: int, path: str | Path | None, metadata: bool) -> Any:
+    """The package of what was written; without a path, the Model."""
     made.tell()
 
     def make(weights: Any) -> Any:

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from tdagger.frameworks.coreml.emit.quantized import needed_opset, packed
-from tdagger.frameworks.coreml.emit.save import write_package
 from tdagger.frameworks.coreml.emit.target import row_of, target
 from tdagger.frameworks.coreml.emit.writer import Inside, Op, Writer, reads
-from tdagger.frameworks.coreml.exporter import Made, check_ends, target_of
+from tdagger.frameworks.coreml.exporter import Made, check_ends, finished, target_of
 from tdagger.frameworks.writing import block_until, check_program, needed, with_weights
 from tdagger.graph import Graph
 from tdagger.ops.source import Input
@@ -41,16 +40,7 @@ def to_coreml(
     check_program(program, "CoreML")
     found = structured(program)
     legal = changed(found.program, lambda dag: legalize(dag, target(opset)))
-    made = _Emitter(legal, opset).made(found.whole)
-    made.tell()
-
-    def make(weights: Any) -> Any:
-        return made.model(version, weights, metadata)
-
-    if path is None:
-        return make(None)
-    write_package(Path(path), make)
-    return None
+    return finished(_Emitter(legal, opset).made(found.whole), version, path, metadata)
 
 
 class _Emitter:
