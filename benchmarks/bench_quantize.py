@@ -25,7 +25,7 @@ import torch
 from _zoo import quiet
 
 import tdagger as td
-from tdagger.quantization.local import decibels
+from tdagger.quantization.quality.local import decibels
 
 NETWORKS = ("resnet50", "vit_base_patch16_224", "mobilenetv3_large_100", "efficientnet_b0")
 IMAGES, TURNS = 8, 8

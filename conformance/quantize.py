@@ -22,7 +22,7 @@ from conformance.axes import imported, short
 from conformance.models import ROOT, command_line, listed
 from conformance.sweep import Row
 from tdagger.quantization.prepare import prepared_by
-from tdagger.quantization.sensitivity import ranked, sqnr
+from tdagger.quantization.quality.sensitivity import ranked, sqnr
 
 TABLE = ROOT / "docs" / "conformance-quantize.md"
 #: dB that count as good.

@@ -45,10 +45,10 @@ LATER = {
     "with_vocabulary": "tdagger.prune.methods.vocabulary:with_vocabulary",
     "quantize": "tdagger.quantization.prepare:quantize",
     "dequantize": "tdagger.quantization.floats:dequantize",
-    "sensitivity": "tdagger.quantization.sensitivity:sensitivity",
-    "with_quality": "tdagger.quantization.sensitivity:with_quality",
+    "sensitivity": "tdagger.quantization.quality.sensitivity:sensitivity",
+    "with_quality": "tdagger.quantization.quality.sensitivity:with_quality",
     "prepare": "tdagger.quantization.prepare:prepare",
-    "trainable": "tdagger.quantization.trainable:Trainable",
+    "trainable": "tdagger.quantization.training.prepared:Trainable",
     "cli": "tdagger.cli.app:run",
     # What a framework does is called by its name first.
     "torch.from_torch": f"{_TORCH}.importer:from_torch",

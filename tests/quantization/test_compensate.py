@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import tdagger as td
-from tdagger.quantization.compensate import Compensated, _of_groups, adapted, compensate, compensated
 from tdagger.quantization.profile import Numbers
+from tdagger.quantization.repairs.compensate import Compensated, _of_groups, adapted, compensate, compensated
+from tdagger.quantization.repairs.windows import Windows
 from tdagger.quantization.scales import Affine, Weights
-from tdagger.quantization.windows import Windows
 
 RNG = np.random.default_rng(0)
 

@@ -13,9 +13,9 @@ import timm
 import torch
 
 import tdagger as td
-from tdagger.quantization.bias import certain, means
-from tdagger.quantization.local import decibels
 from tdagger.quantization.profile import Numbers
+from tdagger.quantization.quality.local import decibels
+from tdagger.quantization.repairs.bias import certain, means
 
 
 @cache

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 import tdagger as td
-from tdagger.quantization.local import decibels
-from tdagger.quantization.outliers import split
 from tdagger.quantization.prepare import smooth
+from tdagger.quantization.quality.local import decibels
+from tdagger.quantization.repairs.outliers import split
 
 
 def quality(a: Any, b: Any) -> float:

@@ -14,7 +14,7 @@ from torch import nn
 import tdagger as td
 from tdagger.quantization.profile import Numbers
 from tdagger.quantization.scales import affine
-from tdagger.quantization.training import in_graph
+from tdagger.quantization.training.network import in_graph
 
 I4 = Numbers("i4", symmetric=True, per="channel", narrow=True)
 

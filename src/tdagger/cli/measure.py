@@ -15,7 +15,7 @@ from tdagger.graph import bulk, flops, label
 from tdagger.op import Array, Value
 from tdagger.ops.source import Const, Leaf, Parameter
 from tdagger.ops.structure import Item
-from tdagger.quantization.steps import Within, steps, within
+from tdagger.quantization.quality.steps import Within, steps, within
 from tdagger.tensordag import TensorDAG
 from tdagger.types import TensorType
 

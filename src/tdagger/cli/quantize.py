@@ -21,9 +21,9 @@ from tdagger.frameworks.source import named_object
 from tdagger.names import shown
 from tdagger.quantization.prepare import Prepared, prepare, prepared_by, repaired
 from tdagger.quantization.profiles import PROFILES
-from tdagger.quantization.report import Layer, layers
-from tdagger.quantization.sensitivity import sqnr, with_quality
-from tdagger.quantization.times import times
+from tdagger.quantization.quality.report import Layer, layers
+from tdagger.quantization.quality.sensitivity import sqnr, with_quality
+from tdagger.quantization.quality.times import times
 from tdagger.tensordag import TensorDAG
 
 

@@ -19,20 +19,20 @@ from tdagger.names import shown
 from tdagger.op import Array, Value
 from tdagger.ops.source import Leaf
 from tdagger.ops.structure import Permute
-from tdagger.quantization.bias import Correcting, axis_of, corrected, means
-from tdagger.quantization.compensate import BUDGET, compensate
 from tdagger.quantization.convert import Conversion
-from tdagger.quantization.equalize import equalized
 from tdagger.quantization.layers import as_layers
-from tdagger.quantization.local import Local, Watching, compare, qualities
 from tdagger.quantization.observers import Observer, observer_of, refused
 from tdagger.quantization.other_sizes import OfFloat
-from tdagger.quantization.outliers import split as split_outliers
 from tdagger.quantization.placement import Placement, place
 from tdagger.quantization.profile import Profile
 from tdagger.quantization.profiles import profile_of
+from tdagger.quantization.quality.local import Local, Watching, compare, qualities
+from tdagger.quantization.repairs.bias import Correcting, axis_of, corrected, means
+from tdagger.quantization.repairs.compensate import BUDGET, compensate
+from tdagger.quantization.repairs.equalize import equalized
+from tdagger.quantization.repairs.outliers import split as split_outliers
+from tdagger.quantization.repairs.smooth import smoothed
 from tdagger.quantization.scales import Affine, affine
-from tdagger.quantization.smooth import smoothed
 from tdagger.quantization.weights import Rounding, nearest
 from tdagger.tensordag import TensorDAG
 from tdagger.transform import passes

@@ -33,7 +33,7 @@ class View:
     ``open`` names boxes that are open (``"layer3"``, ``"blocks.0-11"``), ``depth`` opens all that are less deep; unless
     told those that hold most of the work, as many as fit on a screen. ``device`` adds predicted times, ``profile``
     measured ones, ``histograms`` how weights are spread (that reads them; nothing else does). ``formulas`` says costs
-    at other sizes. ``measures`` are more numbers to colour by, as :mod:`tdagger.quantization.picture` finds.
+    at other sizes. ``measures`` are more numbers to colour by, as :mod:`tdagger.quantization.quality.picture` finds.
     docs/view.md shows it, docs/view-json.md describes the JSON. Linear in the number of ops.
 
     >>> import tdagger as td

@@ -11,15 +11,15 @@ from tdagger.errors import InputError
 from tdagger.frameworks.torch.exporter import to_torch
 from tdagger.frameworks.torch.runtime import tensor_of, to_numpy
 from tdagger.op import Array
-from tdagger.quantization.training import RATE, RATE_NAME
+from tdagger.quantization.training.network import RATE, RATE_NAME
 from tdagger.tensordag import TensorDAG
 
 if TYPE_CHECKING:
-    from tdagger.quantization.trainable import Trainable
+    from tdagger.quantization.training.prepared import Trainable
 
 
 class QuantizedTraining(nn.Module):
-    """What :meth:`tdagger.quantization.trainable.Trainable.to_torch` gives; ``network`` is the generated module.
+    """What ``to_torch()`` of :class:`tdagger.quantization.training.prepared.Trainable` gives; ``network`` is generated.
 
     In training ranges follow the data, in eval mode they stay. Those that no data was seen of begin with the first
     batch of training.

@@ -19,7 +19,7 @@ from tdagger.quantization.convert import Conversion
 from tdagger.quantization.prepare import Prepared
 from tdagger.quantization.profile import Profile
 from tdagger.quantization.scales import Affine, Weights, affine
-from tdagger.quantization.training import Training, as_used, for_training, norms, refuse_training
+from tdagger.quantization.training.network import Training, as_used, for_training, norms, refuse_training
 from tdagger.quantization.weights import Rounding
 from tdagger.tensordag import TensorDAG
 

@@ -21,7 +21,7 @@ from tdagger.ops.elementwise import add, multiply
 from tdagger.ops.indexing import gather
 from tdagger.ops.source import Parameter, const
 from tdagger.ops.structure import permute
-from tdagger.quantization.smooth import leaf_data, seen_by
+from tdagger.quantization.repairs.smooth import leaf_data, seen_by
 from tdagger.tensordag import TensorDAG
 from tdagger.transform.surgery.edit import Edit, finished, state_of
 from tdagger.types import TensorType

@@ -11,8 +11,8 @@ from tdagger.errors import AttributeValueError, InputError
 from tdagger.graph import label
 from tdagger.interpreter import Interpreter
 from tdagger.op import Array, Value
-from tdagger.quantization.local import floats, qualities
 from tdagger.quantization.prepare import Prepared, prepare, prepared_by, repaired
+from tdagger.quantization.quality.local import floats, qualities
 from tdagger.tensordag import TensorDAG
 
 #: The options of a quantization that are those of :func:`tdagger.quantization.prepare.repaired`.

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from tdagger.graph import label
 from tdagger.op import Value
-from tdagger.quantization.local import Local
 from tdagger.quantization.placement import Plan
 from tdagger.quantization.prepare import Prepared
+from tdagger.quantization.quality.local import Local
+from tdagger.quantization.quality.times import Times
 from tdagger.quantization.scales import Affine, ends
-from tdagger.quantization.times import Times
 
 
 class Layer(NamedTuple):

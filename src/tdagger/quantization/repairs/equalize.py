@@ -19,7 +19,7 @@ from tdagger.graph import label
 from tdagger.op import Array, Value
 from tdagger.ops.source import Const
 from tdagger.ops.structure import Permute
-from tdagger.quantization.smooth import Inputs, input_axis, is_alone, scaled, taking
+from tdagger.quantization.repairs.smooth import Inputs, input_axis, is_alone, scaled, taking
 from tdagger.tensordag import TensorDAG
 
 if TYPE_CHECKING:

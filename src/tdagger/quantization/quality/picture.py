@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tdagger.quantization.prepare import Prepared
-from tdagger.quantization.report import layers
+from tdagger.quantization.quality.report import layers
 from tdagger.view.document import Measure
 from tdagger.view.views import View
 

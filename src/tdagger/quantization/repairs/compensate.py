@@ -22,11 +22,11 @@ from tdagger.errors import AttributeValueError, InputError
 from tdagger.graph import label
 from tdagger.library.quantized import spread_array
 from tdagger.op import Array, Value
-from tdagger.quantization.local import Watching
 from tdagger.quantization.placement import Plan
+from tdagger.quantization.quality.local import Watching
+from tdagger.quantization.repairs.windows import Windows
 from tdagger.quantization.scales import Affine, Weights
 from tdagger.quantization.weights import nearest
-from tdagger.quantization.windows import Windows
 
 if TYPE_CHECKING:
     from tdagger.quantization.prepare import Prepared

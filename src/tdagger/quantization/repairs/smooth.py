@@ -24,10 +24,10 @@ from tdagger.op import Array, Value
 from tdagger.ops.elementwise import multiply
 from tdagger.ops.source import Buffer, Const, Parameter, const
 from tdagger.ops.structure import Permute, permute
-from tdagger.quantization.local import Watching
 from tdagger.quantization.observers import observer_of
 from tdagger.quantization.placement import Plan
 from tdagger.quantization.profile import Numbers
+from tdagger.quantization.quality.local import Watching
 from tdagger.quantization.scales import affine
 from tdagger.tensordag import TensorDAG
 from tdagger.transform.passes import fold_weights

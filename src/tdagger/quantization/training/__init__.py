@@ -1,0 +1,1 @@
+"""Networks that are trained in numbers of few bits."""
