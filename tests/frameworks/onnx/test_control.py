@@ -354,3 +354,18 @@ def test_element_types_held_in_others_stay_outside() -> None:
     model.opset_import[0].version = 21
     with pytest.raises(td.UnsupportedError, match=r"If: its graph gives p of INT4"):
         td.Program.from_onnx(model)
+
+
+def test_the_number_of_a_turn_is_carried_out_as_it_was() -> None:
+    """onnxruntime gives the number of turns of this model: findings/loop_number_as_carried_output.sh."""
+    text = """(int64 n, bool yes, int64 start) => (int64 y) {
+      y = Loop(n, yes, start) <body = body (int64 turn, bool go, int64 carried) => (bool again, int64 turn) {
+        again = Identity(go)
+      }>
+    }"""
+    model = Model(text, (), {}).proto
+    program = td.Program.from_onnx(model)
+    given = {"n": np.array(3), "yes": np.array(True), "start": np.array(-1)}
+    assert program.run(**given) == 2
+    assert session(program.to_onnx()).run(None, given)[0] == 2
+    assert program.run(**given | {"n": np.array(0)}) == -1
