@@ -17,7 +17,7 @@ def nearly_repeated(seed: int) -> list[Row]:
             i = len(rows)
             ref = i + back if back else draw.randrange(i + 1) if draw.random() < 0.3 else 0
             ref = max(min(ref, i - 1), 0)
-            rows.append(Row((number if draw.random() < 0.97 else 9,), (ref,)))
+            rows.append(((number if draw.random() < 0.97 else 9,), (ref,)))
     return rows
 
 
@@ -27,5 +27,5 @@ def test_streams_hold_their_rows() -> None:
         rows = nearly_repeated(seed)
         flat = expanded(packed(rows), 10**6, "rows")
         pairs = zip(flat[::2], flat[1::2], strict=True)
-        found = [Row((n,), (ref if ref >= 0 else i + ref,)) for i, (n, ref) in enumerate(pairs)]
+        found: list[Row] = [((n,), (ref if ref >= 0 else i + ref,)) for i, (n, ref) in enumerate(pairs)]
         assert found == rows, seed

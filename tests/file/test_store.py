@@ -172,19 +172,19 @@ def test_graphs_that_move_data_come_back(graph: td.Graph) -> None:
     hypothesis.strategies.integers(0, 3),
 )
 def test_rows_come_back(body: list[int], times: int, reach: int) -> None:
-    rows = [Row((9,))]
+    rows: list[Row] = [((9,), ())]
     for i in range(times):
         for kind in body:
             n = len(rows)
             refs = (max(n - 1 - reach, 0), 0)[:kind] if kind else ()
-            rows.append(Row((kind, i // 300), refs))
+            rows.append(((kind, i // 300), refs))
     flat = expanded(packed(rows), 10**6, "rows")
-    found: list[Row] = [Row((flat[0],))]
+    found: list[Row] = [((flat[0],), ())]
     at = 1
     while at < len(flat):
         kind = flat[at]
         refs = tuple(r if r >= 0 else len(found) + r for r in flat[at + 2 : at + 2 + kind])
-        found.append(Row((kind, flat[at + 1]), refs))
+        found.append(((kind, flat[at + 1]), refs))
         at += 2 + kind
     assert found == rows
 

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tdagger.cli import DIFFERS, common, programs, tables
-from tdagger.cli.compare import compare
-from tdagger.cli.cost import cost
-from tdagger.cli.diff import diff
 from tdagger.cli.measure import Difference, as_rounded, differences, report
-from tdagger.cli.prune import prune
-from tdagger.cli.quantize import quantize
 from tdagger.cli.target import Target
-from tdagger.cli.timing import calibrate, predict, profile
 from tdagger.cli.tree import show as show_tree
-from tdagger.cli.view import view
 from tdagger.errors import AttributeValueError
+from tdagger.graph import bulk
+from tdagger.later import later
 from tdagger.program.program import Program
 from tdagger.view import text
 
-app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-
 
 def run(args: list[str]) -> int:
-    """Run a command line; errors are raised, and the exit status is returned."""
+    """Run a command line; errors are raised, and the exit status is returned.
+
+    A command that is asked for by name comes without the others, whose modules take longer than it does.
+    """
+    with bulk():
+        app = _application(args[0] if args and args[0] in (*OWN, *ELSEWHERE) else None)
     status: Any = app(args, prog_name="tdagger", standalone_mode=False)
     return status or 0
 
@@ -40,7 +40,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def tdagger(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
@@ -81,7 +80,6 @@ def tdagger(
     """
 
 
-@app.command()
 @common.of_network
 def inspect(
     source: common.SourceName,
@@ -147,7 +145,6 @@ def inspect(
     return 0
 
 
-@app.command()
 @common.of_network
 def verify(
     source: common.SourceName,
@@ -184,7 +181,6 @@ def verify(
     return 0 if agree else DIFFERS
 
 
-@app.command()
 @common.of_network
 def convert(
     source: common.SourceName,
@@ -224,6 +220,16 @@ def convert(
     return 0
 
 
-# Commands that have a file of their own.
-for command in (view, cost, compare, diff, prune, quantize, profile, predict, calibrate):
-    app.command()(command)
+#: The commands of this file, and those that have one of their own.
+OWN: dict[str, Callable[..., int]] = {"inspect": inspect, "verify": verify, "convert": convert}
+ELSEWHERE = ("view", "cost", "compare", "diff", "prune", "quantize", "profile", "predict", "calibrate")
+
+
+@cache
+def _application(asked: str | None) -> typer.Typer:
+    """The command line with the command that is asked for, or with all."""
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+    app.callback()(tdagger)
+    for name in (*OWN, *ELSEWHERE) if asked is None else (asked,):
+        app.command()(OWN.get(name) or later(f"cli.{name}"))
+    return app

@@ -4,7 +4,7 @@ A *stream* is a JSON list ``[numbers, back, times, numbers, back, times, ..., nu
 which the last ``back`` then come ``times`` more. What a row refers to is written so that rows of repeated layers are
 the same numbers: relative to the row (negative) or by its place (from 0 on).
 
->>> rows = [Row((7,)), *[Row((8,), (i,)) for i in range(39)]]
+>>> rows = [((7,), ()), *[((8,), (i,)) for i in range(39)]]
 >>> packed(rows)
 [[7, 8, -1, 8, -1, 8, -1, 8, -1, 8, -1, 8, -1, 8, -1, 8, -1, 8, -1], 18, 3, [8, -1, 8, -1, 8, -1]]
 >>> len(expanded(packed(rows), 1000, "nodes"))
@@ -13,9 +13,10 @@ the same numbers: relative to the row (negative) or by its place (from 0 on).
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
-from itertools import accumulate
+from collections import defaultdict, deque
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import accumulate, count
+from operator import sub
 from typing import Any, NamedTuple, cast
 
 from tdagger.errors import FileError
@@ -23,47 +24,46 @@ from tdagger.errors import FileError
 #: A repeat has at least so many rows and is taken at most so many times more, so that a file can't become many times
 #: as large as it is: rows are never more than a number times the file's bytes.
 _SHORTEST, _MOST = 8, 7
-#: So many rows that are alike show where a repeat may be, and so many places are tried.
-_WINDOW, _TRIED = 8, 4
+#: Where 8 rows are alike a repeat may be; so many places are tried.
+_TRIED = 4
 #: No number of a stream is as large as this.
 LARGEST = 2**53
 
 
-class Row(NamedTuple):
-    """Numbers, and the places of the rows that it refers to."""
-
-    numbers: tuple[int, ...]
-    refs: tuple[int, ...] = ()
+#: A row is its numbers and the places of the rows that it refers to.
+Row = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def packed(rows: Sequence[Row]) -> list[Any]:
     """The stream of rows. Linear in what they refer to."""
-    written = [[*row.numbers, *[_short(i, r) for r in row.refs]] for i, row in enumerate(rows)]
     stream: list[Any] = []
     now: list[int] = []
     at = 0
     for start, period, stop, masks in _repeats(rows):
-        for i in range(at, start):
-            now += written[i]
+        _plain(rows, at, start, now)
         at = start
         while stop - at > period:  # a part of the repeat that is taken at most _MOST times more
             times = min((stop - at) // period - 1, _MOST)
             body = [
                 n
                 for i in range(at, at + period)
-                for n in (*rows[i].numbers, *_chosen(i, rows[i].refs, masks[(i - start) % period]))
+                for n in (*rows[i][0], *_chosen(i, rows[i][1], masks[(i - start) % period]))
             ]
             stream += [[*now, *body], len(body), times]
             now = []
             at += (times + 1) * period
-    for i in range(at, len(rows)):
-        now += written[i]
+    _plain(rows, at, len(rows), now)
     return [*stream, now]
 
 
-def _short(row: int, ref: int) -> int:
-    """A reference, whichever is shorter: relative to the row, or the place."""
-    return ref - row if len(str(row - ref)) < len(str(ref)) + 1 or ref == row - 1 else ref
+def _plain(rows: Sequence[Row], start: int, stop: int, to: list[int]) -> None:
+    """Put some rows behind what is written, each reference as is shorter: relative to the row, or the place."""
+    for i in range(start, stop):
+        numbers, refs = rows[i]
+        to += numbers
+        for ref in refs:
+            back = i - ref
+            to.append(-back if back < 10 or len(str(back)) <= len(str(ref)) else ref)
 
 
 def _chosen(row: int, refs: tuple[int, ...], masks: list[int]) -> list[int]:
@@ -90,35 +90,43 @@ def _repeats(rows: Sequence[Row]) -> list[_Found]:
     return sorted(kept)
 
 
+def _numbered(keys: Iterable[Hashable]) -> list[int]:
+    """A number for each key, from 0 on in the order in which they come: of equal keys the same."""
+    numbers: defaultdict[Hashable, int] = defaultdict(count().__next__)
+    return [numbers[key] for key in keys]
+
+
 def _candidates(rows: Sequence[Row]) -> list[_Found]:
     """Every place from which on rows are those of ``period`` rows before, for at least one whole period."""
-    codes: dict[tuple[int, ...], int] = {}
-    kinds = [codes.setdefault((*row.numbers, -1, len(row.refs)), len(codes)) for row in rows]
-    places_of: dict[tuple[int, ...], int] = {}
-    alike = [
-        places_of.setdefault((kind, *[i - r for r in row.refs]), i)
-        for i, (kind, row) in enumerate(zip(kinds, rows, strict=True))
-    ]
-    seen: dict[tuple[int, ...], deque[int]] = {}
+    kinds = _numbered([(numbers, len(refs)) for numbers, refs in rows])
+    alike = _numbered([(kind, *[i - r for r in row[1]]) for i, (kind, row) in enumerate(zip(kinds, rows, strict=True))])
+    windows = kinds
+    for width in (1, 2, 4):  # of as many rows, then of twice as many
+        windows = _numbered(zip(windows, windows[width:], strict=False))
+    seen: list[deque[int]] = []
     known: dict[int, int] = {}  # period -> up to where it has been looked at
     found: list[_Found] = []
-    for i in range(len(rows) - _WINDOW + 1):
-        window = tuple(kinds[i : i + _WINDOW])
-        places = seen.get(window)
-        if places is None:
-            seen[window] = deque([i], _TRIED)
+    for i, window in enumerate(windows):
+        if window == len(seen):
+            seen.append(deque([i], _TRIED))
             continue
+        places, refs = seen[window], rows[i][1]
         for place in reversed(places):
             period = i - place
-            if known.get(period, 0) > i:
+            last = i + period - 1
+            if last >= len(rows) or kinds[last] != kinds[i - 1] or known.get(period, 0) > i:
                 continue
-            stop, masks = _extent(rows, kinds, alike, i, period)
-            known[period] = max(stop, i + 1)
-            if stop - i >= period:
-                whole = -(-_SHORTEST // period) * period  # short ones several times as one
-                stop = place + (stop - place) // whole * whole
-                if stop - place >= 2 * whole:
-                    found.append(_Found(place, whole, stop, [masks[j % period] for j in range(whole)]))
+            for ref, old in zip(refs, rows[place][1], strict=True):
+                if ref != old and ref - old != period:
+                    break  # as of most that aren't the same row
+            else:
+                stop, masks = _extent(rows, kinds, alike, i, period)
+                known[period] = max(stop, i + 1)
+                if stop - i >= period:
+                    whole = -(-_SHORTEST // period) * period  # short ones several times as one
+                    stop = place + (stop - place) // whole * whole
+                    if stop - place >= 2 * whole:
+                        found.append(_Found(place, whole, stop, [masks[j % period] for j in range(whole)]))
         places.append(i)
     return found
 
@@ -135,13 +143,13 @@ def _extent(
         before, at = i - period, (i - start) % period
         if alike[i] == alike[before]:
             if len(masks) <= at:
-                masks.append([1] * len(rows[i].refs))
+                masks.append([1] * len(rows[i][1]))
                 continue
             if 2 not in masks[at]:  # each reference may be relative
                 continue
         if kinds[i] != kinds[before]:
             return i, masks
-        refs, old = rows[i].refs, rows[before].refs
+        refs, old = rows[i][1], rows[before][1]
         same = [(r - o == period) | (r == o) << 1 for r, o in zip(refs, old, strict=True)]
         if len(masks) > at:
             same = [m & s for m, s in zip(masks[at], same, strict=True)]
@@ -153,12 +161,8 @@ def _extent(
 
 def steps(columns: Sequence[tuple[int, ...]]) -> list[Row]:
     """Rows whose numbers are how far each is from the one above it, 0 above the first."""
-    above: tuple[int, ...] = (0,) * (len(columns[0]) if columns else 0)
-    rows: list[Row] = []
-    for row in columns:
-        rows.append(Row(tuple([n - a for n, a in zip(row, above, strict=True)])))
-        above = row
-    return rows
+    moved = [map(sub, column, (0, *column)) for column in zip(*columns, strict=True)]
+    return [(numbers, ()) for numbers in zip(*moved, strict=True)]
 
 
 def expanded(stream: Any, most: int, where: str) -> list[int]:

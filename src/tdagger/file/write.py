@@ -14,7 +14,7 @@ import numpy as np
 
 from tdagger.errors import FileError, UnsupportedError
 from tdagger.file.rows import LARGEST, Row, packed, steps
-from tdagger.graph import Graph, topological
+from tdagger.graph import Graph, bulk, topological
 from tdagger.network import Origin, Pass, Weight
 from tdagger.op import Array, Op, Value
 from tdagger.ops.external import Slot
@@ -46,6 +46,7 @@ class Document(NamedTuple):
     weights: tuple[str, ...]
 
 
+@bulk()
 def written(dag: TensorDAG, weights: bool = True, exact: bool = False, program: Program | None = None) -> Document:
     """The document of a network; ``exact`` keeps source lines with the folders of this machine.
 
@@ -120,7 +121,7 @@ class _Paths:
         self.string = string
         self.places: dict[tuple[int, str], int] = {}
         self.next: dict[int, int] = {}
-        self.rows: list[Row] = [Row((0,), (0,))]
+        self.rows: list[Row] = [((0,), (0,))]
         self.known: dict[str, int] = {}
 
     def __call__(self, name: str) -> int:
@@ -132,10 +133,17 @@ class _Paths:
         return found
 
     def _place(self, parent: int, last: str) -> int:
-        self.rows.append(Row((0 if last == str(self.next.get(parent, 0)) else self.string(last) + 1,), (parent,)))
-        if self.rows[-1].numbers == (0,):
-            self.next[parent] = self.next.get(parent, 0) + 1
+        number = self.next.get(parent, 0)
+        if last == str(number):
+            self.next[parent] = number + 1
+            self.rows.append((_COUNTED, (parent,)))
+        else:
+            self.rows.append(((self.string(last) + 1,), (parent,)))
         return len(self.rows) - 1
+
+
+#: The number of a last name that is how many such names there are before.
+_COUNTED = (0,)
 
 
 class _Writer:
@@ -258,12 +266,12 @@ class _Writer:
             op, call = value.op, self.call(value)
             if isinstance(op, Leaf) and not isinstance(op, Input):
                 own = self.weight(op)
-                rows.append(Row((call, own - last)))
+                rows.append(((call, own - last), ()))
                 last = own
             elif isinstance(op, Const):
-                rows.append(Row((call, self.constant(op))))
+                rows.append(((call, self.constant(op)), ()))
             else:
-                rows.append(Row((call,), tuple([place[a] for a in value.args])))
+                rows.append(((call,), tuple([place[a] for a in value.args])))
             place[value] = i
         return rows
 
@@ -387,7 +395,9 @@ class _Writer:
             columns.append((module, whats.setdefault(what, len(whats)) + 1))
         listed = [[op, text, list(map(list, c)), list(map(json.loads, passes))] for op, text, c, passes in whats]
         # the module as a step, what as it is: rows of one layer are those of the next
-        rows = [Row((m - before, w)) for (m, w), (before, _) in zip(columns, [(0, 0), *columns], strict=False)]
+        rows: list[Row] = [
+            ((m - before, w), ()) for (m, w), (before, _) in zip(columns, [(0, 0), *columns], strict=False)
+        ]
         return {"origins": packed(rows), "origin_kinds": listed}
 
     def _calls(self, calls: Iterable[tuple[str, int]]) -> tuple[tuple[int, int], ...]:
