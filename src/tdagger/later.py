@@ -1,7 +1,7 @@
-"""What stands further to the right and is imported when it is used: the only arrows against the line of imports.
+"""What is imported when it is used: the only arrows against the line of imports, and the commands.
 
-A function that a module to the left needs has a row in the table, and is called as ``later("profile")(dag)``. No other
-module of tdagger is imported by its name, which a test enforces.
+A function that a module to the left of its own needs has a row in the table, and is called as
+``later("profile")(dag)``. No other module of tdagger is imported by its name, which a test enforces.
 """
 
 from __future__ import annotations

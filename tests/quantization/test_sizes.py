@@ -34,9 +34,19 @@ def dag() -> td.TensorDAG:
 IDS = np.arange(6)[None]
 
 
-@pytest.mark.parametrize("target", ["x86", "gpu-weight-only"])
-def test_batch_and_tokens_stay_free(dag: td.TensorDAG, target: str) -> None:
-    small = td.quantize(dag, [(IDS,)], target)
+@pytest.mark.parametrize(
+    ("target", "repairs"),
+    [
+        ("x86", {}),
+        ("gpu-weight-only", {}),
+        ("x86", {"smooth": True}),
+        ("x86", {"equalize": True}),
+        ("x86", {"split": True}),
+        ("gpu-weight-only", {"smooth": True, "equalize": True}),
+    ],
+)
+def test_batch_and_tokens_stay_free(dag: td.TensorDAG, target: str, repairs: dict[str, bool]) -> None:
+    small = td.quantize(dag, [(IDS,)], target, **repairs)
     assert set(small.resizable_axes().free) == {"b", "s"}
     ids = np.random.default_rng(0).integers(0, 20, (3, 9))
     large = small.resize(b=3, s=9).run(ids)
@@ -74,8 +84,9 @@ def test_a_size_that_is_merged_into_a_weight_is_fixed() -> None:
     x = torch.randn(2, 6, 16)
     dag = td.from_torch(Scaled().eval(), x, axes="b n c")
     small = td.quantize(dag, [x.numpy()], "x86")
-    with pytest.raises(td.AxisError, match="depends on sizes"):
-        small.resize(n=12)
+    for how in ({}, {"smooth": True}, {"equalize": True}):
+        with pytest.raises(td.AxisError, match="depends on sizes"):
+            td.quantize(dag, [x.numpy()], "x86", **how).resize(n=12)
     assert small.resize(b=3).graph.outputs["out"].shape == (3, 6, 8)
     with pytest.raises(td.InputError):
         small.to_torch()(torch.randn(2, 12, 16))

@@ -1,4 +1,4 @@
-"""A quantized network at other sizes: it is known of it what is known of the float network."""
+"""A quantized or repaired network at other sizes: it is known of it what is known of the float network."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tdagger.errors import AxisError
 from tdagger.tensordag import TensorDAG
-from tdagger.transform.axes.certain import Changed
+from tdagger.transform.axes.certain import Changed, OtherWeights
 from tdagger.transform.axes.same import same
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -25,20 +25,24 @@ class _Resized:
 
 @dataclass(frozen=True)
 class OfFloat:
-    """Who is asked of a quantized network at other sizes: the network that was given, and through it its own source.
+    """Who is asked of a quantized or repaired network at other sizes: the network that was given, and its own source.
 
-    ``change`` makes ``float``, which is quantized, of ``given``. Where it makes at other sizes what the axes of
-    ``float`` say, of the same weights, the quantized network is there what its own axes say: scales don't follow sizes.
+    ``change`` makes ``float``, which is quantized or repaired, of ``given``. Where it makes at other sizes what the
+    axes of ``float`` say, of the same weights, ``made`` is there what its own axes say: scales, and factors of
+    channels, don't follow sizes.
     """
 
     given: TensorDAG
     change: Callable[[TensorDAG], TensorDAG]
     float: TensorDAG
-    quantized: TensorDAG
+    made: TensorDAG
 
     def at(self, shapes: Shapes) -> TensorDAG:
-        """The quantized network with inputs of these shapes; AxisError where the float network has no such sizes."""
-        there = Changed(_Resized(self.given), self.change, self.float).at(shapes)
+        """What is made of it, with inputs of these shapes; OtherWeights where the float network is another there."""
+        try:
+            there = Changed(_Resized(self.given), self.change, self.float).at(shapes)
+        except AxisError as e:  # what is made may have nothing left that says so
+            raise OtherWeights(str(e)) from e
         if not same(there.graph, self.float.resize(dict(shapes), assume=True).graph):
-            raise AxisError("the float network is another at these sizes: resize it first, and quantize that")
-        return self.quantized.resize(dict(shapes), assume=True)
+            raise OtherWeights("the float network is another at these sizes: resize it first, and quantize that")
+        return self.made.resize(dict(shapes), assume=True)

@@ -165,7 +165,10 @@ class Prepared:
 
     def finished(self, conversion: Conversion) -> TensorDAG:
         """The network of a conversion, which other sizes can be asked of."""
-        made = conversion.run()
+        return self.asking(conversion.run())
+
+    def asking(self, made: TensorDAG) -> TensorDAG:
+        """A network that does what :attr:`dag` does, with what is known of that at other sizes."""
         return replace(made, source=OfFloat(self.source, self.as_float, self.dag, made))
 
     def as_float(self, dag: TensorDAG, folded: bool = True) -> TensorDAG:

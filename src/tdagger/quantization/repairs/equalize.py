@@ -69,7 +69,7 @@ def equalized(prepared: Prepared) -> TensorDAG:
         if most < _SAME:
             break
     chosen = [(p, s) for p, s in zip(pairs, factors, strict=True) if (s != 1).any()]
-    return scaled(prepared, chosen) if chosen else prepared.dag
+    return scaled(prepared, chosen)
 
 
 def edges(prepared: Prepared) -> list[Inputs]:

@@ -45,7 +45,7 @@ def split(prepared: Prepared, data: Iterable[Any]) -> Split:
     found = seen_by(prepared, data, "split")
     chosen = {f.value: (f, places) for f in found if len(places := outliers(f.largest))}
     if not chosen or prepared.profile.activation is None:
-        return Split(prepared.dag, ())
+        return Split(prepared.asking(prepared.dag), ())
     taken, made = set(state_of(prepared.dag)), dict[str, Array]()
     layers = {layer: f.value for f, _ in chosen.values() for layer in f.layers if label(layer.op) != "addmm"}
 
@@ -76,7 +76,8 @@ def split(prepared: Prepared, data: Iterable[Any]) -> Split:
     state = {**state_of(prepared.dag), **{n: Weight(TensorType(a.shape, "f32"), True) for n, a in made.items()}}
     weights = Weighed.of(prepared.dag.weights, {n: n for n in prepared.dag.weights})
     weights |= Weighed.of(made, {n: n for n in made})
-    return Split(finished(prepared.dag, edit.graph(), edit.origins, weights=weights, state=state), tuple(made))
+    apart = finished(prepared.dag, edit.graph(), edit.origins, weights=weights, state=state)
+    return Split(prepared.asking(apart), tuple(made))
 
 
 def outliers(largest: Array) -> Array:

@@ -30,7 +30,7 @@ from tdagger.quantization.profile import Numbers
 from tdagger.quantization.quality.local import Watching
 from tdagger.quantization.scales import affine
 from tdagger.tensordag import TensorDAG
-from tdagger.transform.passes import fold_weights
+from tdagger.transform.passes import fold_weights, keeping_open
 from tdagger.transform.surgery.edit import Edit, finished
 from tdagger.types import DType
 
@@ -86,7 +86,7 @@ def smoothed(prepared: Prepared, data: Iterable[Any], products: bool = True) -> 
     """The float network of a prepared one with channels made alike; see :func:`tdagger.quantization.prepare.smooth`."""
     found = seen_by(prepared, data, "smooth")
     factors = [(f, s) for f in found if (s := chosen(prepared, f, products)) is not None]
-    return scaled(prepared, factors) if factors else prepared.dag
+    return scaled(prepared, factors)
 
 
 def seen_by(prepared: Prepared, data: Iterable[Any], what: str) -> list[Inputs]:
@@ -266,7 +266,10 @@ def leaf_data(prepared: Prepared, plan: Plan) -> tuple[str, Array]:
 
 
 def scaled(prepared: Prepared, factors: Iterable[tuple[Inputs, Array]]) -> TensorDAG:
-    """The network with what layers take in divided by factors, and their weights multiplied."""
+    """The network with what layers take in divided by factors, and their weights multiplied; itself without any."""
+    factors = list(factors)
+    if not factors:
+        return prepared.asking(prepared.dag)
     changes: dict[tuple[Value, int], list[tuple[int, Array]]] = {}
     divided: dict[tuple[Value, int], Array] = {}
     for seen, s in factors:
@@ -292,7 +295,7 @@ def scaled(prepared: Prepared, factors: Iterable[tuple[Inputs, Array]]) -> Tenso
 
     dag = prepared.dag
     edit = Edit(dag).run(rule)
-    return fold_weights(finished(dag, edit.graph(), edit.origins))
+    return prepared.asking(keeping_open(fold_weights)(finished(dag, edit.graph(), edit.origins)))
 
 
 def _times(weight: Value, axis: int, s: Array) -> Value:

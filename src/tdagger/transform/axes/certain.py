@@ -154,7 +154,7 @@ def resized(
         try:
             theirs = source.at(_shapes_of(ours.graph) if ours is not None else _shapes_at(named, wanted))
         except OtherWeights as e:
-            raise AxisError(f"resize({_asked(asked)}): {e}") from e
+            raise OtherWeights(f"resize({_asked(asked)}): {e}") from e
         except TDaggerError as e:
             failed = e
     if ours is not None and theirs is not None and theirs.graph == ours.graph:
