@@ -392,7 +392,14 @@ class Op:
             value = ref()
             if value is not None:
                 return value
-        types = tuple([a.type for a in args])
+        # most have one argument or two, for which a list takes three times the time
+        count = len(args)
+        if count == 1:
+            types = (args[0].type,)
+        elif count == 2:
+            types = (args[0].type, args[1].type)
+        else:
+            types = tuple([a.type for a in args])
         type_ = self.inferred.get(types)
         if type_ is None:
             if any(t is UNKNOWN for t in types):  # pyright: ignore[reportUnnecessaryComparison]
