@@ -13,7 +13,7 @@ from tdagger.depth import nested
 from tdagger.errors import GraphError
 from tdagger.later import later
 from tdagger.names import shown
-from tdagger.op import Op, Value
+from tdagger.op import Op, Value, ValueRef, forget
 from tdagger.ops.external import External
 from tdagger.ops.source import Buffer, Const, Input, Leaf, Parameter
 from tdagger.ops.structure import Item
@@ -44,49 +44,51 @@ def bulk() -> Generator[None, None, None]:
 def topological(roots: Iterable[Value]) -> list[Value]:
     """Everything the roots reach, arguments before users; no recursion, linear in values and arguments."""
     done: dict[Value, None] = {}
-    _reach(list(roots), done, [])
+    _reach(roots, done, [])
     return list(done)
 
 
-def _reach(stack: list[Value], done: dict[Value, None], leaves: list[Value]) -> None:
-    """Add to ``done`` what is reached and isn't there yet, first what is first in ``stack``; leaves to ``leaves`` too.
+def _reach(roots: Iterable[Value], done: dict[Value, None], leaves: list[Value]) -> None:
+    """Add to ``done`` what is reached and isn't there yet, first what is first in ``roots``; leaves to ``leaves`` too.
 
     A value that waits for its arguments lies in the stack below them, under a None, so that it is looked at once.
     """
+    stack: list[Any] = [*roots]
     stack.reverse()
     push, pop = stack.append, stack.pop
-    waiting: Any = None
     while stack:
-        value = pop()
-        if value is waiting:
+        value: Value | None = pop()
+        if value is None:
             done[pop()] = None
             continue
-        while value not in done:  # from a value to an argument that isn't done, as deep as that goes
+        if value in done:
+            continue
+        while True:  # from a value to an argument that isn't done, as deep as that goes
             args = value.args
             count = len(args)
-            if count == 1:  # most have one argument or two, for which a loop takes a third of the time
-                (first,) = args
-                if first in done:
-                    done[value] = None
-                    break
-                push(value)
-                push(waiting)
-                value = first
-            elif count == 2:
+            if count == 2:  # most have two arguments or one, for which a loop takes three times the time
                 first, second = args
                 if first not in done:
                     push(value)
-                    push(waiting)
+                    push(None)
                     if second not in done:
                         push(second)
                     value = first
                 elif second not in done:
                     push(value)
-                    push(waiting)
+                    push(None)
                     value = second
                 else:
                     done[value] = None
                     break
+            elif count == 1:
+                (first,) = args
+                if first in done:
+                    done[value] = None
+                    break
+                push(value)
+                push(None)
+                value = first
             else:
                 new = [a for a in args if a not in done]
                 if not new:
@@ -95,10 +97,9 @@ def _reach(stack: list[Value], done: dict[Value, None], leaves: list[Value]) -> 
                         leaves.append(value)
                     break
                 push(value)
-                push(waiting)
-                new.reverse()
-                stack += new
-                value = pop()
+                push(None)
+                value = new[0]
+                stack += new[:0:-1]
 
 
 def _ordered(order: Iterable[Value], needed: list[Value]) -> list[Value]:
@@ -111,7 +112,7 @@ def _ordered(order: Iterable[Value], needed: list[Value]) -> list[Value]:
                 break
         else:
             done[value] = None
-    _reach(needed[:], done, [])
+    _reach(needed, done, [])
     reached = set(needed)
     update = reached.update
     for value in reversed(done):
@@ -425,8 +426,14 @@ def rebuild(graph: Graph, rule: Callable[[Value], Value | None]) -> tuple[Graph,
                     args = old
             if args is old:
                 current = value
-            elif same_types:
-                current = value.op.made(args, value.type)
+            elif same_types:  # Op.made written out: calling it is a tenth of the time
+                op = value.op
+                current = Value()
+                current.op, current.args, current.type = op, args, value.type
+                ref = ValueRef(current, forget)
+                ref.args, ref.table = args, op.values
+                if op.values.setdefault(args, ref) is not ref:
+                    current = op.settled(current, ref)
             else:
                 current = value.op(*args)
             replaced = rule(current)

@@ -128,15 +128,16 @@ def still(plan: Plan, axis: int) -> int:
 _interning = threading.RLock()
 
 
-class _ValueRef(weakref.ref["Value"]):
+class ValueRef(weakref.ref["Value"]):
     """What an op's table of values holds: it forgets the value when nobody else knows it."""
 
     __slots__ = ("args", "table")
     args: tuple[Value, ...]
-    table: dict[tuple[Value, ...], _ValueRef]
+    table: dict[tuple[Value, ...], ValueRef]
 
 
-def _forget(ref: _ValueRef, interning: threading.RLock = _interning) -> None:  # globals are gone as Python ends
+def forget(ref: ValueRef, interning: threading.RLock = _interning) -> None:  # globals are gone as Python ends
+    """Take a value that died out of its op's table."""
     with interning:
         if ref.table.get(ref.args) is ref:
             del ref.table[ref.args]
@@ -304,9 +305,6 @@ class Value(_Operators):
         return self
 
 
-_new_value: Callable[[type[Value]], Value] = object.__new__
-
-
 def _canonical(attribute: Any) -> Any:
     """What an attribute is compared by: 0.0, -0.0, 0 and False differ, every NaN is the same."""
     kind = attribute.__class__
@@ -356,7 +354,7 @@ class Op:
     _interned: ClassVar[weakref.WeakValueDictionary[Any, Op]] = weakref.WeakValueDictionary()
 
     #: The values this op has made, by arguments, as long as somebody else holds them.
-    values: dict[tuple[Value, ...], _ValueRef]
+    values: dict[tuple[Value, ...], ValueRef]
     #: The types inferred so far, by those of the arguments.
     inferred: dict[tuple[TensorType, ...], ValueType]
 
@@ -394,7 +392,14 @@ class Op:
             value = ref()
             if value is not None:
                 return value
-        types = tuple([a.type for a in args])
+        # most have one argument or two, for which a list takes three times the time
+        count = len(args)
+        if count == 1:
+            types = (args[0].type,)
+        elif count == 2:
+            types = (args[0].type, args[1].type)
+        else:
+            types = tuple([a.type for a in args])
         type_ = self.inferred.get(types)
         if type_ is None:
             if any(t is UNKNOWN for t in types):  # pyright: ignore[reportUnnecessaryComparison]
@@ -410,20 +415,22 @@ class Op:
 
     def made(self, args: tuple[Value, ...], type_: TensorType) -> Value:
         """The same where there hardly is such a value yet, so that looking for it first is work for nothing."""
-        table = self.values
         # here and not in a Value.__init__: a third of the time to build a graph would go into calling it
-        value = _new_value(Value)
+        value = Value()
         value.op, value.args, value.type = self, args, type_
-        ref = _ValueRef(value, _forget)
-        ref.args, ref.table = args, table
-        other = table.setdefault(args, ref)
-        if other is not ref:  # a value that just died, or another thread was faster
-            with _interning:
-                other = table.get(args)
-                alive = None if other is None else other()
-                if alive is not None:
-                    return alive
-                table[args] = ref
+        ref = ValueRef(value, forget)
+        ref.args, ref.table = args, self.values
+        return value if self.values.setdefault(args, ref) is ref else self.settled(value, ref)
+
+    def settled(self, value: Value, ref: ValueRef) -> Value:
+        """What a value just made is where the table has an entry: that of one that died, or another thread's."""
+        table = self.values
+        with _interning:
+            other = table.get(value.args)
+            alive = None if other is None else other()
+            if alive is not None:
+                return alive
+            table[value.args] = ref
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:

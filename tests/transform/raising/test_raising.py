@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 import tdagger as td
 from tdagger.composite import Composite
@@ -14,12 +17,9 @@ from tdagger.interpret import run
 from tdagger.transform.passes.pipeline import difference, random_inputs
 from tests.networks import NETWORKS
 
-#: What raising doesn't put back, and why: bodies that are nothing, bodies of a single core op, bodies that are loops
-#: unrolled, and what no guess is made for.
+#: What raising doesn't put back, and why: bodies that are nothing or one core op, and what no guess is made for.
 NOT_FOUND = {
     "dropout": "its body is its argument",
-    "lstm": "an unrolled loop",
-    "gru": "an unrolled loop",
     "einsum": "its equation isn't guessed; it comes back as products of matrices where it is one",
     "linear_index": "no guess",
     "roll": "no guess",
@@ -103,6 +103,51 @@ ROUND = {
 def test_one_op(name: str) -> None:
     dag = td.network(ROUND[name], X)
     assert dag.inline().raise_(exact=True).graph == dag.graph
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer of which only something is used."""
+
+    def __init__(self, layer: nn.Module, use: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.layer, self.use = layer, use
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.use(self.layer(x))
+
+
+RECURRENT = {
+    "both directions of three layers": (nn.LSTM(4, 5, 3, bidirectional=True, batch_first=True), lambda r: r),
+    "a projection": (nn.LSTM(4, 5, 2, bidirectional=True, proj_size=3), lambda r: r),
+    "last states of a projection": (nn.LSTM(4, 5, proj_size=3), lambda r: r[1][0]),
+    "cell states": (nn.LSTM(4, 5, bidirectional=True), lambda r: r[1][1]),
+    "last state of the last layer": (nn.GRU(4, 5, 2, batch_first=True), lambda r: r[1][-1]),
+    "outputs at the last step": (nn.GRU(4, 5, bias=False), lambda r: r[0][-1]),
+    "tanh": (nn.RNN(4, 5, 2, bidirectional=True), lambda r: r[0]),
+    "relu": (nn.RNN(4, 5, nonlinearity="relu"), lambda r: r[1]),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent(name: str) -> None:
+    """From its steps, whichever of its results is used."""
+    dag = td.from_torch(Recurrent(*RECURRENT[name]).eval(), torch.rand(3, 2, 4))
+    core = dag.inline()
+    assert not composites(core)
+    assert core.raise_(exact=True).graph == dag.graph
+
+
+def test_a_step_that_is_another_is_no_recurrent_network() -> None:
+    def almost(x: td.Value, w: td.Value, v: td.Value) -> td.Value:
+        inputs, h, steps = td.linear(x, w), td.zeros_like(td.select(x, 0, 0)), []
+        for t in range(4):
+            step, more = td.select(inputs, 0, t), td.linear(h, v)
+            h = td.tanh(step - more if t == 2 else step + more)
+            steps.append(h)
+        return td.stack(*steps, axis=0)
+
+    dag = td.network(almost, {"x": (4, 2, 3), "w": (3, 3), "v": (3, 3)})
+    assert composites(dag.inline().raise_())["rnn"] == 0
 
 
 def test_a_body_that_is_almost_one_is_none() -> None:

@@ -428,3 +428,18 @@ def test_linear_in_the_graph() -> None:
     assert td.op_counts(dag.replace("sin", td.cos).values)["cos"] == 2_000
     normed = dag.insert_after("sin", lambda v: td.network(lambda x, w: x * w, {"x": (2,)}, {"w": np.ones(2, "f")}))
     assert len(normed.state) == len(normed.weights) == 2_000
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda dag: dag.insert_after("sin", lambda v: td.reshape(v, shape=(-1,))),
+        lambda dag: dag.replace("matmul", lambda x, w: td.matmul(x, x)),
+    ],
+)
+def test_what_does_not_fit_is_told_with_its_place(change: Any) -> None:
+    dag = td.network(lambda x, w: td.exp(td.matmul(td.sin(x), w)), {"x": (2, 3), "w": (3, 4)})
+    with pytest.raises(
+        TypeMismatchError, match=r"<matmul\(f32\[2 3\], f32\[3 4\]\) -> f32\[2 4\]>.*(f32\[6\]|f32\[2 3\])"
+    ):
+        change(dag)

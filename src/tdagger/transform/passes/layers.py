@@ -141,7 +141,7 @@ def _scale(layer: Any, function: Any, moved: bool) -> Rule:
     scaled, where = LAYERS[layer]
 
     @rule
-    def scale(x: Any, w: Any, by: Any, kept: Any, order: Any, b: Any = None) -> Any:
+    def scale(x: Any, w: Any, by: Any, kept: Any, b: Any = None, order: Any = None) -> Any:
         made = only(layer(x, w, b, **kept))
         return function(only(op("permute", made, order=order)) if moved else made, spread(by))
 

@@ -18,12 +18,16 @@ _WIDE = 4
 
 
 class Guess(NamedTuple):
-    """A composite on tensors of some types; ``given`` says which optional ones there are."""
+    """A composite on tensors of some types; ``given`` says which optional ones there are.
+
+    ``result`` is which of its results the value may be, None if it has one.
+    """
 
     definition: CompositeFunction[Any, Any]
     types: tuple[TensorType, ...]
     attributes: Mapping[str, Any]
     given: tuple[bool, ...]
+    result: int | None = None
 
 
 Guesses = Iterator[Guess]

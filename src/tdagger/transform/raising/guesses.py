@@ -32,6 +32,7 @@ from tdagger.transform.raising.products import (
     pools,
     reshape,
 )
+from tdagger.transform.raising.recurrent import recurrent
 
 
 def guesses(value: Value) -> Guesses:
@@ -76,4 +77,5 @@ TABLE: tuple[tuple[tuple[str, ...], Callable[[Cone], Guesses]], ...] = (
     (("group", "multiply"), adaptive),
     (("group", "ungroup"), attention),
     (("ungroup",), reshape),
+    (("concat", "permute", "ungroup"), recurrent),
 )

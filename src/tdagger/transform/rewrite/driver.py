@@ -25,7 +25,10 @@ CHAIN = 1000
 
 
 class Fired(NamedTuple):
-    """A rule that was applied: in the place of which value of the graph, what it matched and what it put there."""
+    """A rule that was applied: in the place of which value of the graph, what it matched and what it put there.
+
+    Of a rule with several outputs, the first one.
+    """
 
     rule: str
     place: Value | None

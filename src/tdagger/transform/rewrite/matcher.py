@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -21,21 +22,34 @@ from tdagger.transform.rewrite.values import behind, is_elementwise, number_in
 from tdagger.types import TensorType
 
 
-def check(patterns: tuple[Any, ...]) -> None:
-    """TDaggerError if a pattern holds something that can't be part of one; each part is looked at once."""
-    waiting, seen = list(patterns), set[int]()
+def check(patterns: tuple[Any, ...]) -> set[str]:
+    """The names of a pattern's wildcards; TDaggerError if it holds something that can't be part of one; linear."""
+    waiting, seen, names = list(patterns), set[int](), set[str]()
     while waiting:
         pattern = waiting.pop()
+        if isinstance(pattern, Var):
+            names.add(pattern.name)
         if id(pattern) in seen or pattern is None or is_number(pattern) or isinstance(pattern, Var | Value):
             continue
         seen.add(id(pattern))
         if isinstance(pattern, Special):
-            waiting += pattern.parts
+            waiting += (*pattern.parts, pattern.var)
         elif not isinstance(pattern, Node):
             raise TDaggerError(f"a pattern is made of ops, wildcards and numbers, not {pattern!r}")
         else:  # of a structural function the first argument is a pattern, the others are settings
             whole = isinstance(pattern.what, str | Op | CompositeFunction) or pattern.what.__name__ == "concat"
             waiting += pattern.args if whole else pattern.args[:1]
+            waiting += _variables(tuple(pattern.attributes.values()))
+    return names
+
+
+def _variables(attributes: Any) -> Iterator[Var]:
+    """The wildcards among attributes."""
+    if isinstance(attributes, Var):
+        yield attributes
+    elif isinstance(attributes, tuple | list):
+        for one in cast(Iterable[Any], attributes):
+            yield from _variables(one)
 
 
 class Compiler(Tests):

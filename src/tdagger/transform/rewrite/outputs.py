@@ -35,12 +35,12 @@ def sweep_outputs(
             first = first or dict(zip(roots, made, strict=True))
             instead.update(zip(roots, made, strict=True))
             taken.update(roots)
-            fired += [(rule.name, r, r, m) for r, m in zip(roots, made, strict=True)]
+            fired.append((rule.name, roots[0], roots[0], made[0]))
     if not instead:
         return graph, {v: v for v in graph.values}, []
     became = _replaced(graph, instead)
     if became is None:  # matches that need one another's outputs: one now, the others in the next sweep
-        fired = fired[: len(first)]
+        fired = fired[:1]
         became = _replaced(graph, first)
         assert became is not None
     inputs, outputs, updates = (

@@ -85,7 +85,10 @@ class Rule:
             found = labels(pattern) if isinstance(pattern, Pattern) else None
             if found is None:
                 raise AttributeValueError(f"rule {self.name}: a pattern starts at an op, not at {pattern!r}")
-        check(self.patterns)
+        held = check(self.patterns)
+        strange = [n for n, v in self.variables.items() if n not in held and not v.optional]
+        if strange:
+            raise AttributeValueError(f"rule {self.name}: the wildcard {strange[0]!r} is nowhere in its pattern")
         self.slots = {name: i for i, name in enumerate(self.variables)}
         self.optional = [self.slots[n] for n, v in self.variables.items() if v.optional]
         self.labels = cast(frozenset[str], labels(self.patterns[0]))

@@ -29,7 +29,7 @@ def swept(
     sweeps = bool(several) or any(r.only for r in single)
     origin: dict[Value, Value] = {}
     fired: list[Fired] = []
-    seen = {graph}
+    seen = {graph: 0}  # and how much had been applied then
     with bulk():
         while True:
             places = origin
@@ -53,8 +53,9 @@ def swept(
             if not sweeps or not changed:
                 return graph, origin, fired
             if graph in seen:
-                raise RulesNotEnding(f"rules {', '.join(dict.fromkeys(f.rule for f in changed))} undo each other")
-            seen.add(graph)
+                names = dict.fromkeys(f.rule for f in fired[seen[graph] :])
+                raise RulesNotEnding(f"rules {', '.join(names)} undo each other: leave one out")
+            seen[graph] = len(fired)
 
 
 def _traced(

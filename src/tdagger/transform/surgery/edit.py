@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from tdagger.errors import AttributeValueError, GraphError, TypeMismatchError
+from tdagger.errors import AttributeValueError, GraphError, TypeMismatchError, UnsupportedError
 from tdagger.graph import Graph, bulk, is_one, result_types, topological
 from tdagger.names import shown
 from tdagger.network import Check, N, Network, Origin, Weight, Weights, declared, with_parts
@@ -39,7 +39,11 @@ class Edit:
 
     def _visit(self, value: Value, rule: Rule) -> None:
         args = tuple([self.new[a] for a in value.args])
-        given = rule(value, args)
+        try:
+            given = rule(value, args)
+        except (TypeMismatchError, AttributeValueError, UnsupportedError) as e:
+            told = f"; {self.told(value)}" if any(a in self.cause for a in value.args) else ""
+            raise type(e)(f"at {value!r}{self.where(value)}: {e}{told}") from e
         if given is None:
             given = value if args == value.args else self._again(value, args)
             origin = self.dag.origins.get(value)
