@@ -240,6 +240,8 @@ class Writer(Walk):
             return self.ref(value.args[0])[op.index]
         if value in self.static and not isinstance(value.type, tuple) and not _is_spread(value):
             return self._constant(value)
+        if isinstance(op, Buffer):  # one that changes is what it was, its new value an output
+            return self._constant(value)
         return self._row_of(value)(self, value)
 
     def _constant(self, value: Value) -> str:
