@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from conformance.mil_quantized import QUANTIZED
+from conformance.mil_recurrent import RECURRENT
 from tdagger.frameworks.coreml import proto
 
 #: What holds each element type; int4 and uint4 are held in bytes.
@@ -422,5 +423,5 @@ OPS: dict[str, Callable[..., Any]] = {
     "gather_along_axis": lambda x, indices, axis, validate_indices=False: np.take_along_axis(x, indices, int(axis)),
     "scatter": _scatter, "pixel_shuffle": _shuffle(F.pixel_shuffle, "upscale_factor"),
     "pixel_unshuffle": _shuffle(F.pixel_unshuffle, "downscale_factor"),
-    **QUANTIZED,
+    **QUANTIZED, **RECURRENT,
 }  # fmt: skip

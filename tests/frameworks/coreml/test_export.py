@@ -313,3 +313,52 @@ def test_what_has_no_entries_is_left_out(tmp_path: Path) -> None:
 
     x = torch.rand(2, 3)
     both(td.from_torch(Net(), x), tmp_path / "a.mlpackage", x.numpy())
+
+
+class Recurrent(torch.nn.Module):
+    def __init__(self, kind: str, **options: Any) -> None:
+        super().__init__()
+        self.layer = getattr(torch.nn, kind)(5, 7, **options)
+
+    def forward(self, x: Any, *states: Any) -> Any:
+        out, last = self.layer(x, states[0] if len(states) == 1 else states or None)
+        return (out, *last) if isinstance(last, tuple) else (out, last)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "states", "ops"),
+    [
+        ("LSTM", {"num_layers": 2, "bidirectional": True, "batch_first": True}, 0, {"lstm": 2}),
+        ("LSTM", {"num_layers": 3, "bias": False}, 2, {"lstm": 3}),
+        ("LSTM", {"proj_size": 3}, 0, {}),
+        ("RNN", {"num_layers": 2, "nonlinearity": "relu"}, 1, {"rnn": 2}),
+        ("RNN", {"bidirectional": True}, 0, {}),
+        ("GRU", {"bidirectional": True}, 0, {}),
+    ],
+)
+def test_recurrent_networks(
+    kind: str, options: dict[str, Any], states: int, ops: dict[str, int], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    given = [torch.randn(6, 2, 5), *[torch.randn(options.get("num_layers", 1), 2, 7)] * states]
+    dag = td.from_torch(Recurrent(kind, **options).eval(), tuple(given))
+    path = tmp_path / "a.mlpackage"
+    both(dag, path, *[a.numpy() for a in given])
+    types = [op.type for op in Program(path).block.operations]
+    assert {n: types.count(n) for n in ("lstm", "rnn", "gru") if n in types} == ops
+    half = dag.to_coreml(precision="f16")
+    assert len(half.mlProgram.functions["main"].block_specializations) == 1
+
+
+def test_steps_of_an_lstm_are_open(tmp_path: Path) -> None:
+    """Its states have the batch alone, and its op any number of steps."""
+    torch.manual_seed(0)
+    module = Recurrent("LSTM", batch_first=True).eval()
+    path = tmp_path / "a.mlpackage"
+    td.from_torch(module, torch.randn(1, 6, 5)).to_coreml(path, dynamic=("n",))
+    x = torch.randn(1, 9, 5)
+    wanted = [y.detach().numpy() for y in module(x)]
+    back = td.from_coreml(path, inputs={"x": (1, 9, 5)}).run(x.numpy())
+    for found in (by_mil(path, x.numpy()), back):
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
