@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from conformance.mil_quantized import QUANTIZED
+from conformance.mil_recurrent import RECURRENT
 from tdagger.frameworks.coreml import proto
 
 #: What holds each element type; int4 and uint4 are held in bytes.
@@ -48,7 +49,12 @@ class Program:
         self.model = proto.model()
         self.model.ParseFromString((folder / "model.mlmodel").read_bytes())
         function = self.model.mlProgram.functions["main"]
-        self.inputs = [(i.name, i.type.tensorType) for i in function.inputs]
+        given = [(i.name, i.type) for i in function.inputs]
+        self.inputs = [(n, t.tensorType) for n, t in given if t.WhichOneof("type") == "tensorType"]
+        states = {n: t.stateType.wrappedType.tensorType for n, t in given if t.WhichOneof("type") == "stateType"}
+        #: What runs keep.
+        self.states = {n: np.zeros(_shape(kind), DTYPES[kind.dataType]) for n, kind in states.items()}
+        assert [s.name for s in self.model.description.state] == [*states]
         self.block = function.block_specializations[function.opset]
         self.weights = folder / "weights" / "weight.bin"
         self.reader: Any = None
@@ -65,6 +71,13 @@ class Program:
         for op in self.block.operations:
             if op.type == "const":
                 results = [self._literal(op.attributes["val"])]
+            elif op.type == "read_state":
+                results = [self.states[op.inputs["input"].arguments[0].name]]
+            elif op.type == "write_state":
+                results, name = [], op.inputs["input"].arguments[0].name
+                data, before = self._given(scope, op.inputs["data"].arguments[0]), self.states[name]
+                assert (data.shape, data.dtype) == (before.shape, before.dtype), name
+                self.states[name] = data
             else:
                 given = {k: [self._given(scope, a) for a in v.arguments] for k, v in op.inputs.items()}
                 if op.type.startswith("constexpr_"):  # whose inputs are attributes before iOS18
@@ -410,5 +423,5 @@ OPS: dict[str, Callable[..., Any]] = {
     "gather_along_axis": lambda x, indices, axis, validate_indices=False: np.take_along_axis(x, indices, int(axis)),
     "scatter": _scatter, "pixel_shuffle": _shuffle(F.pixel_shuffle, "upscale_factor"),
     "pixel_unshuffle": _shuffle(F.pixel_unshuffle, "downscale_factor"),
-    **QUANTIZED,
+    **QUANTIZED, **RECURRENT,
 }  # fmt: skip

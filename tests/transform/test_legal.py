@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import tdagger as td
+from tdagger.ops.structure import slice_axis
 from tdagger.transform.legal import Accepts, Target, label, legalize, types
+from tdagger.transform.legal.pairs import in_pairs
 from tdagger.transform.legal.rewrites import IDENTITIES
 from tests.frameworks.onnx.test_export_samples import made, network_of
 from tests.samples import Sample, all_samples, check
@@ -92,11 +94,43 @@ def test_what_does_not_fit_where_it_is_held() -> None:
 def test_everything_is_named_at_once() -> None:
     x = td.input("x", (2,))
     c = td.complex_(x, x)
-    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": td.nextafter(x, x), "z": td.real(c * c)}))
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": td.nextafter(x, x), "z": td.real(td.tan(c))}))
     with pytest.raises(td.UnsupportedError) as e:
         legalize(dag, SMALL)
     assert "small has no binary nextafter" in str(e.value)
     assert "small has no binary complex" in str(e.value)
+
+
+def test_complex_numbers_are_two_real_ones_each() -> None:
+    whole: set[str] = set()
+    for sample in all_samples():
+        if not any(a.dtype.kind == "c" for a in sample.arrays):
+            continue
+        dag = network_of([made(sample, 0)])
+        pairs = in_pairs(dag)
+        inside = {label(v) for v in pairs.graph.values if v.type.dtype.is_complex} - {"input", "binary complex"}
+        whole |= {sample.op} if inside else set()
+        with np.errstate(all="ignore"):
+            wanted, found = dag.run(*sample.arrays), pairs.run(*sample.arrays)
+        assert found.dtype == wanted.dtype
+        large = max(np.abs(wanted[np.isfinite(wanted)]).max(initial=0), 1e-30)
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5 * large, err_msg=sample.op)
+    assert whole == {
+        *("binary pow", "root", "unary sqrt", "unary sign"),
+        *("unary sin", "unary cos", "unary tan", "unary tanh"),
+    }
+
+
+def test_half_a_transform_of_real_numbers_is_half_a_matrix() -> None:
+    x = td.input("x", (3, 16))
+    half = slice_axis(td.fft(td.cast(x, "c64"), axis=1), 1, 0, 9)
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": td.real(half), "z": td.imag(half)}))
+    pairs = in_pairs(dag)
+    assert [v.args[1].shape for v in pairs.graph.values if label(v) == "matmul"] == [(16, 9)] * 2
+    array = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
+    wanted = np.fft.rfft(array)
+    for found, part in zip(pairs.run(array), (wanted.real, wanted.imag), strict=True):
+        np.testing.assert_allclose(found, part, rtol=0, atol=1e-5)
 
 
 def test_channels_last() -> None:

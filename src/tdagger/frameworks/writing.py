@@ -25,6 +25,31 @@ SAME = frozenset({"stop_gradient", "dropout"})
 _VIEWS = 48
 
 
+class Names:
+    """The names of a file, each once: a taken one gets the next number behind it.
+
+    >>> names = Names(first=1)
+    >>> [names.new(n) for n in ("x", "x", "x_1", "x")]
+    ['x', 'x_1', 'x_1_1', 'x_2']
+    """
+
+    def __init__(self, taken: Iterable[str] = (), first: int = 0) -> None:
+        self._taken, self._first = set(taken), first
+        #: The next number of names that were taken before.
+        self._next: dict[str, int] = {}
+
+    def new(self, name: str) -> str:
+        """A name like this one that nothing has yet."""
+        own = name
+        if own in self._taken:
+            count = self._next.get(name, self._first)
+            while own in self._taken:
+                own, count = f"{name}_{count}", count + 1
+            self._next[name] = count
+        self._taken.add(own)
+        return own
+
+
 def check_program(program: Program, form: str, may_vary: bool = False) -> None:
     """UnsupportedError for what no file can say of a program: that it raises; and that sizes vary, unless they may.
 

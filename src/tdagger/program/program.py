@@ -359,9 +359,9 @@ class Program:
     def to_coreml(self, path: str | Path | None = None, **options: Any) -> Any:
         """Write the program as an ``.mlpackage``, loops and branches as while_loop and cond; without a path, the Model.
 
-        ``minimum_target`` and ``metadata`` are those of :meth:`TensorDAG.to_coreml`. State is outputs
-        ``<name>.updated``, and begins each run as it is in the file. UnsupportedError for sizes that vary, and for a
-        program that raises (:meth:`trusted`).
+        ``minimum_target``, ``states`` and ``metadata`` are those of :meth:`TensorDAG.to_coreml`. State is outputs
+        ``<name>.updated``, and begins each run as it is in the file, or states of the model. UnsupportedError for sizes
+        that vary, and for a program that raises (:meth:`trusted`).
         """
         return later("coreml.program_to_coreml")(self, path, **options)
 

@@ -243,3 +243,122 @@ def test_a_model_in_memory_is_the_same(tmp_path: Path) -> None:
     x = floats(2, 3, 8, 8)
     assert np.allclose(td.from_coreml(model).run(x), dag.run(x), atol=1e-5)
     assert np.allclose(td.from_coreml(model.SerializeToString()).run(x), dag.run(x), atol=1e-5)
+
+
+class Streaming(torch.nn.Module):
+    """What it gives depends on what was before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.nn.Module()
+        self.inner.register_buffer("kept", torch.zeros(1, 8, 4))
+        self.register_buffer("count", torch.zeros(1))
+        self.layer = torch.nn.Linear(4, 4)
+
+    def forward(self, x: Any) -> Any:
+        self.inner.kept.copy_(torch.cat([self.inner.kept[:, 2:], self.layer(x)], 1))
+        self.count.add_(1)
+        return self.inner.kept.mean(1) + self.count
+
+
+@pytest.mark.parametrize("as_program", [False, True])
+def test_buffers_that_change(as_program: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, x = Streaming().eval(), torch.rand(1, 2, 4)
+    source = td.Program.from_torch(module, x) if as_program else td.from_torch(module, x)
+    path = tmp_path / "a.mlpackage"
+    source.to_coreml(path)
+    program = Program(path)
+    found = program.run({program.inputs[0][0]: x.numpy()})
+    assert {n: a.shape for n, a in found.items() if "updated" in n} == {
+        "count_updated": (1,), "inner_kept_updated": (1, 8, 4),
+    }  # fmt: skip
+    source.to_coreml(path, states=True)
+    program, back = Program(path), td.from_coreml(path)
+    assert list(back.graph.updates) == ["count", "inner.kept"]
+    again, runner = back.to_torch(), td.Program.from_coreml(path).runner()
+    for _ in range(6):
+        x = torch.rand(1, 2, 4)
+        wanted = module(x).detach().numpy()
+        by_states = next(iter(program.run({program.inputs[0][0]: x.numpy()}).values()))
+        for found in (by_states, again(x).detach().numpy(), runner(x.numpy())):  # states are f16
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-3)
+
+
+def test_what_no_state_can_be(tmp_path: Path) -> None:
+    begun = Streaming().eval()
+    begun.count.fill_(2)
+    with pytest.raises(td.UnsupportedError, match="count is not zeros at first"):
+        td.from_torch(begun, torch.rand(1, 2, 4)).to_coreml(states=True)
+    with pytest.raises(td.UnsupportedError, match="states since iOS18"):
+        td.from_torch(begun, torch.rand(1, 2, 4)).to_coreml(states=True, minimum_target="iOS17")
+
+
+class Spectrum(torch.nn.Module):
+    def forward(self, x: Any) -> Any:
+        found = torch.stft(x, 16, 8, window=torch.hann_window(16), return_complex=True)
+        return found.abs(), torch.fft.irfft(torch.fft.rfft(x) * 2).cumsum(1)
+
+
+def test_fourier_transforms(tmp_path: Path) -> None:
+    x = torch.rand(2, 48)
+    both(td.from_torch(Spectrum(), x), tmp_path / "a.mlpackage", x.numpy())
+    td.from_torch(Spectrum(), x).to_coreml(precision="f16")
+
+
+def test_what_has_no_entries_is_left_out(tmp_path: Path) -> None:
+    class Net(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return torch.cat([x[:, :0], x, x[:, 3:]], 1)
+
+    x = torch.rand(2, 3)
+    both(td.from_torch(Net(), x), tmp_path / "a.mlpackage", x.numpy())
+
+
+class Recurrent(torch.nn.Module):
+    def __init__(self, kind: str, **options: Any) -> None:
+        super().__init__()
+        self.layer = getattr(torch.nn, kind)(5, 7, **options)
+
+    def forward(self, x: Any, *states: Any) -> Any:
+        out, last = self.layer(x, states[0] if len(states) == 1 else states or None)
+        return (out, *last) if isinstance(last, tuple) else (out, last)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "states", "ops"),
+    [
+        ("LSTM", {"num_layers": 2, "bidirectional": True, "batch_first": True}, 0, {"lstm": 2}),
+        ("LSTM", {"num_layers": 3, "bias": False}, 2, {"lstm": 3}),
+        ("LSTM", {"proj_size": 3}, 0, {}),
+        ("RNN", {"num_layers": 2, "nonlinearity": "relu"}, 1, {"rnn": 2}),
+        ("RNN", {"bidirectional": True}, 0, {}),
+        ("GRU", {"bidirectional": True}, 0, {}),
+    ],
+)
+def test_recurrent_networks(
+    kind: str, options: dict[str, Any], states: int, ops: dict[str, int], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    given = [torch.randn(6, 2, 5), *[torch.randn(options.get("num_layers", 1), 2, 7)] * states]
+    dag = td.from_torch(Recurrent(kind, **options).eval(), tuple(given))
+    path = tmp_path / "a.mlpackage"
+    both(dag, path, *[a.numpy() for a in given])
+    types = [op.type for op in Program(path).block.operations]
+    assert {n: types.count(n) for n in ("lstm", "rnn", "gru") if n in types} == ops
+    half = dag.to_coreml(precision="f16")
+    assert len(half.mlProgram.functions["main"].block_specializations) == 1
+
+
+def test_steps_of_an_lstm_are_open(tmp_path: Path) -> None:
+    """Its states have the batch alone, and its op any number of steps."""
+    torch.manual_seed(0)
+    module = Recurrent("LSTM", batch_first=True).eval()
+    path = tmp_path / "a.mlpackage"
+    td.from_torch(module, torch.randn(1, 6, 5)).to_coreml(path, dynamic=("n",))
+    x = torch.randn(1, 9, 5)
+    wanted = [y.detach().numpy() for y in module(x)]
+    back = td.from_coreml(path, inputs={"x": (1, 9, 5)}).run(x.numpy())
+    for found in (by_mil(path, x.numpy()), back):
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

@@ -406,13 +406,22 @@ def test_everything_that_cannot_go_is_named_at_once() -> None:
     x = td.input("x", (2,))
     c = td.complex_(x, x)
     y = External("torch", "aten::odd", (Slot(0),), (), (x.type,))(x)
-    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": y, "z": td.nextafter(x, y), "c": td.real(c * c)}))
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": y, "z": td.nextafter(x, y), "c": td.real(td.tan(c))}))
     with pytest.raises(td.UnsupportedError) as e:
         dag.to_onnx()
     told = str(e.value)
     assert "external: it is an external op of torch (aten::odd)" in told
     assert "binary nextafter: ONNX has no operator that tells the next number" in told
     assert "onnxruntime has no complex numbers" in told
+
+
+def test_fourier_transforms() -> None:
+    class Spectrum(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.fft.rfft(x).abs(), torch.fft.irfft(torch.fft.rfft(x) * 2)
+
+    x = torch.rand(2, 48)
+    same(td.from_torch(Spectrum(), x).to_onnx(), Spectrum(), x)
 
 
 def test_an_external_op_of_onnx_goes_back() -> None:

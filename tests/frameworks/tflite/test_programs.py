@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import tdagger as td
+from tests.frameworks.tflite.build import Build
 from tests.frameworks.tflite.litert import interpreter
+from tests.frameworks.tflite.runs import by_runtime
 from tests.program.programs import PROGRAMS
 
 pytest.importorskip("tdagger.frameworks.tflite.exporter")
@@ -90,3 +92,33 @@ def test_state_stays_in_variables() -> None:
     for name in program.state:
         np.testing.assert_array_equal(found.weights[name], program.weights[name])
     assert {slot.buffer for slot in found.slots.values() if slot.buffer} == {*program.state}
+
+
+def suppression(op: str, n: int, limit: int, *numbers: float) -> bytes:
+    """Boxes and scores as inputs; of ``numbers`` the overlap, the least score and, of V5, the sigma."""
+    b = Build()
+    given = [b.input((n, 4)), b.input((n,)), b.const(np.int32(limit)), *(b.const(np.float32(x)) for x in numbers)]
+    scores = [b.tensor((limit,))] if op.endswith("V5") else []
+    made = [b.tensor((limit,), "i32"), *scores, b.tensor((), "i32")]
+    b.output(*b.op(op, given, made))
+    return b.bytes()
+
+
+@pytest.mark.parametrize("op", ["NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5"])
+def test_boxes_that_are_kept_one_by_one(op: str) -> None:
+    rng = np.random.default_rng(0)
+    for turn in range(12):
+        n, limit = int(rng.integers(1, 20)), int(rng.integers(1, 12))
+        overlap, least = rng.choice([0.0, 0.2, 0.5, 1.0]), rng.choice([-np.inf, 0.0, 0.3, 0.9])
+        sigma = [rng.choice([0.0, 0.1, 2.0])] if op.endswith("V5") else []
+        model = suppression(op, n, limit, overlap, least, *sigma)
+        boxes, scores = rng.random((n, 4)).astype(np.float32), (rng.permutation(n) / n).astype(np.float32)
+        if turn % 5 == 0:  # equal ones, and one without area
+            boxes[0] = boxes[-1]
+            boxes[n // 2, :2] = boxes[n // 2, 2:]
+        program, wanted = td.Program.from_tflite(model), by_runtime(model, boxes, scores)
+        same(program.run(boxes, scores), wanted)
+        if turn < 3:
+            same(by_runtime(program.to_tflite(), boxes, scores), wanted)
+    with pytest.raises(td.UnsupportedError, match=r"it keeps boxes in a loop, which a TDAG doesn't have"):
+        td.from_tflite(model)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
+
+import numpy as np
 
 from tdagger.errors import AttributeValueError, AxisError, UnsupportedError, warn
 from tdagger.frameworks.coreml.asked import NAMES
@@ -19,9 +21,11 @@ from tdagger.frameworks.coreml.emit.writer import Op, Writer, reads
 from tdagger.frameworks.opening import Number, points_of, sizes_of
 from tdagger.frameworks.writing import needed, results_of, with_weights
 from tdagger.names import shown
-from tdagger.op import Value
+from tdagger.op import Array, Value
+from tdagger.ops.source import Buffer
 from tdagger.tensordag import TensorDAG
 from tdagger.transform.legal import legalize, unsupported
+from tdagger.transform.legal.pairs import in_pairs
 from tdagger.types import DType, TensorType
 
 #: What can be asked for: the operator set and the version of the specification.
@@ -38,6 +42,7 @@ def to_coreml(
     minimum_target: str | None = None,
     precision: str = "f32",
     dynamic: Sequence[str] | Mapping[str, Sequence[int]] = (),
+    states: bool = False,
     metadata: bool = True,
 ) -> Any:
     """Write a network as an ``.mlpackage``; without a path, give the protobuf Model, which has all weights inside.
@@ -51,15 +56,22 @@ def to_coreml(
     ``dynamic`` has names of axes (``dag.axes()``) of any size, or of sizes in a range or a list: ``{"b": (1, 8)}``,
     ``{"h": [224, 320, 384]}``. AxisError says why an axis can't be of any size; UnsupportedError
     names all ops that can't be written.
+
+    Buffers that change are outputs ``<name>.updated``, and begin each run as they are; with ``states`` they are states
+    of the model (iOS18), which last from run to run. These are f16, and zeros at first: a buffer of other numbers is
+    refused.
     """
-    opset, version = target_of(minimum_target or f"iOS{needed_opset(dag.graph)}", path)
+    opset, version = target_of(minimum_target or f"iOS{18 if states else needed_opset(dag.graph)}", path)
     if precision not in ("f32", "f16"):
         raise AttributeValueError(f"to_coreml: precision is f32 or f16, not {precision!r}")
     with_weights(dag)
     check_ends(dag.name, opset, dag.graph.inputs, dag.graph.outputs)
+    if states:
+        check_states(dag.name, opset, dag.graph.updates, dag.weights)
 
     def written(network: TensorDAG) -> Made:
-        return _made(legalize(in_half(network) if precision == "f16" else network, target(opset)), opset)
+        network = in_half(in_pairs(network)) if precision == "f16" else network
+        return _made(legalize(network, target(opset)), opset, states)
 
     allowed = _allowed(dag, dynamic)
     made = _at_points(dag, allowed, written) if allowed else written(dag)
@@ -99,6 +111,20 @@ def check_ends(name: str, opset: int, inputs: Mapping[str, Value], outputs: Mapp
         raise UnsupportedError(
             f"{shown(name)} can't go to CoreML, which takes and gives {', '.join(allowed)} of at most {RANK} axes, "
             f"with entries: {'; '.join(odd)}"
+        )
+
+
+def check_states(name: str, opset: int, buffers: Collection[str], weights: Mapping[str, Array]) -> None:
+    """UnsupportedError for buffers that can't be states: these are floats, zeros at first, and came with iOS18."""
+    if opset < 18:
+        raise UnsupportedError(f"{shown(name)}: CoreML has states since iOS18 (minimum_target='iOS18')")
+    begins = {n: np.asarray(weights[n]) for n in buffers}
+    odd = [f"{shown(n)} {'is not zeros at first' if a.any() else f'is of {DType.of(a.dtype)}'}"
+           for n, a in begins.items() if a.any() or not DType.of(a.dtype).is_float]  # fmt: skip
+    if odd:
+        raise UnsupportedError(
+            f"{shown(name)}: states of CoreML are f16 and zeros at first: {'; '.join(odd)}. Without states=True "
+            "buffers are outputs <name>.updated"
         )
 
 
@@ -143,14 +169,17 @@ def _at_points(dag: TensorDAG, allowed: Allowed, written: Callable[[TensorDAG], 
     return replace_with(made[0], found, usual, allowed)
 
 
-def _made(dag: TensorDAG, opset: int) -> Made:
+def _made(dag: TensorDAG, opset: int, states: bool) -> Made:
     """The ops of a network that is legal."""
     graph = dag.graph
     made = Made(dag.name, opset, Writer(graph, row_of, dag.origins, dag.weights, target(opset).held, opset, packed))
-    outputs = results_of(graph)
+    outputs = graph.outputs if states else results_of(graph)
     ends = made.begin(graph.inputs, outputs)
-    made.writer.write(outputs.values())
-    made.end(made.writer.ops, {ends[n]: v for n, v in outputs.items()})
+    kept = graph.updates if states else {}
+    for name, value in kept.items():
+        made.writer.found[Buffer.of(name, value.type)] = made.state(name, value.type)
+    made.writer.write([*outputs.values(), *kept.values()])
+    made.end(made.writer.ops, {ends[n]: v for n, v in outputs.items()}, kept)
     return made
 
 
@@ -172,6 +201,8 @@ class Made:
         self.ops: list[Op] = []
         self.inputs: dict[str, TensorType] = {}
         self.outputs: dict[str, TensorType] = {}
+        #: By the names of buffers: what their states are called, and their types in the file.
+        self.states: dict[str, tuple[str, TensorType]] = {}
 
     def begin(self, inputs: Mapping[str, Value], outputs: Iterable[str]) -> dict[str, str]:
         """Take inputs, and names for outputs."""
@@ -181,12 +212,28 @@ class Made:
             self._input(names[name], value)
         return ends
 
-    def end(self, ops: Sequence[Op], outputs: Mapping[str, Value]) -> None:
-        """Give outputs their names; what nothing needs is left out. UnsupportedError for what can't be written."""
+    def state(self, buffer: str, type_: TensorType) -> str:
+        """What a buffer is when a run begins, as a state keeps it."""
+        w = self.writer
+        own, held = w.names.new(buffer, kept=True), type_.with_dtype(DType.of("f16"))
+        self.states[buffer] = own, held
+        return as_type(w, w.op("read_state", held, input=own), held, type_.dtype)
+
+    def _written(self, buffer: str, value: Value) -> Op:
+        """The op that keeps a value for the next run."""
+        own, held = self.states[buffer]
+        data = as_type(self.writer, self.writer.ref(value), self.writer.type(value), held.dtype)
+        return Op("write_state", (("data", data), ("input", own)), (), (), f"{own}_written")
+
+    def end(self, ops: Sequence[Op], outputs: Mapping[str, Value], states: Mapping[str, Value]) -> None:
+        """Give outputs their names; what nothing needs is left out. UnsupportedError for what can't be written.
+
+        ``states`` are the buffers that become states, and what they are after a run.
+        """
         if self.writer.problems:
             raise unsupported(self.name, target(self.opset).name, self.writer.problems, "written")
         whole, more = [*ops], len(self.writer.ops)
-        last = [self._output(n, v) for n, v in outputs.items()]
+        last = [*[self._written(n, v) for n, v in states.items()], *[self._output(n, v) for n, v in outputs.items()]]
         wanted = [n for op in last for _, n in op.inputs if isinstance(n, str)]
         self.ops = [*needed([*whole, *self.writer.ops[more:]], wanted, reads), *last]
 
@@ -227,6 +274,11 @@ class Made:
         for name, type_ in self.inputs.items():
             set_type(function.inputs.add(name=name).type, type_, self.open and self.open.shapes[name])
             self._feature(model.description.input.add(name=name), name, type_)
+        for name, type_ in self.states.values():
+            set_type(function.inputs.add(name=name).type.stateType.wrappedType, type_)
+            array = model.description.state.add(name=name).type.stateType.arrayType
+            array.dataType = _ARRAYS[type_.dtype.name]
+            array.shape.extend(type_.shape)
         block = function.block_specializations[function.opset]
         ops = joined(self.ops) if self.open is None else self.ops
         fill(block, ops, self.writer.constants, weights, self.open.shapes if self.open else {})

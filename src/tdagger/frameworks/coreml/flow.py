@@ -29,9 +29,10 @@ _AS_PROGRAM = "which a TDAG doesn't have: td.Program.from_coreml imports it as b
 def _state_of(walk: Walk, op: Any, name: str) -> str:
     """The state that an input names."""
     found = [a.name for a in op.inputs[name].arguments]
-    if len(found) != 1 or found[0] not in walk.states:
+    own = str(walk.called.get(found[0], found[0])) if len(found) == 1 else ""
+    if own not in walk.states:
         raise SourceError(f"its input {shown(name)} is no state")
-    return found[0]
+    return own
 
 
 def _read_state(walk: Walk, op: Any) -> Sequence[Any]:

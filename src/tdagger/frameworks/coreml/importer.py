@@ -214,12 +214,13 @@ class Walk(Scope):
         number = wrapped.tensorType.dataType
         shape = tuple([n for n in dims if n is not None])
         held = Constant(number, shape, lambda: np.zeros(shape, KINDS[number].dtype.numpy))
-        self.held[i.name] = held
-        self.state[i.name] = Weight(held.type, False)
-        self.states[i.name] = Buffer.of(i.name, held.type)
+        own = str(self.called.get(i.name, i.name))
+        self.held[own] = held
+        self.state[own] = Weight(held.type, False)
+        self.states[own] = Buffer.of(own, held.type)
         if is_tracing():
             trace = tracing()
-            trace.weights, trace.declared[i.name] = {**trace.weights, i.name: held.read()}, self.state[i.name]
+            trace.weights, trace.declared[own] = {**trace.weights, own: held.read()}, self.state[own]
 
     def _renamed(self, i: Declared) -> Declared:
         return i._replace(name=self.called.get(i.name, i.name))

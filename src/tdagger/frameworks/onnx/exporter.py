@@ -19,6 +19,7 @@ from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.tensordag import Origin, TensorDAG
 from tdagger.transform.legal import unsupported
+from tdagger.transform.legal.pairs import in_pairs
 from tdagger.types import Size, readable
 
 #: The operator set that is written unless one is asked for: what onnxruntime of today and of some years ago run whole.
@@ -49,6 +50,7 @@ def to_onnx(
     """
     if opset is None:
         opset = _opset_of(dag.graph)
+    dag = dag if dynamic else in_pairs(dag)
     checked(opset, dag.name, [*dag.graph.parameters, *dag.graph.buffers], dag.weights)
     made = _dynamic(dag, opset, dynamic) if dynamic else _made(dag, dag.graph, dag.origins, opset)
     return written(dag.name, made, path, opset, external_data, metadata)

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 Results = Sequence[Value | Resource | None]
 
-_AS_PROGRAM = "which a TDAG doesn't have: td.Program.from_tflite imports it as blocks"
+#: What is said of loops where no program is written.
+AS_PROGRAM = "which a TDAG doesn't have: td.Program.from_tflite imports it as blocks"
 #: What a variable begins as is worked out up to so many entries.
 _ENTRIES = 1 << 22
 
@@ -80,7 +81,7 @@ class Flow:
         if not isinstance(value, Value):
             raise SourceError("what it assigns is no tensor")
         if self.choosing:
-            raise UnsupportedError(f"a branch assigns variable {shown(resource.name)}, {_AS_PROGRAM}")
+            raise UnsupportedError(f"a branch assigns variable {shown(resource.name)}, {AS_PROGRAM}")
         if self.initialising:
             self.walk.variables.initialise(resource, self._worked_out(value, resource))
         else:
@@ -141,7 +142,7 @@ class Flow:
 
     def while_(self, frame: Frame, node: Node, origin: Origin) -> Results:
         if not is_tracing():
-            raise UnsupportedError(f"it is a loop, {_AS_PROGRAM}")
+            raise UnsupportedError(f"it is a loop, {AS_PROGRAM}")
         args = self._args(frame, node.inputs)
         test, body = (int(node.options.get(k, 0)) for k in ("cond_subgraph_index", "body_subgraph_index"))
         carried = [i for i, v in enumerate(args) if isinstance(v, Value)]

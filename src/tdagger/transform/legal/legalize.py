@@ -18,6 +18,7 @@ from tdagger.ops.elementwise import cast as cast_to
 from tdagger.ops.external import External
 from tdagger.ops.source import Buffer, Const, Input, Iota, Leaf, Parameter, Random, scalar
 from tdagger.ops.structure import Item, Pad
+from tdagger.transform.legal.pairs import in_pairs
 from tdagger.transform.legal.rewrites import IDENTITIES
 from tdagger.transform.legal.target import Target, label
 from tdagger.transform.passes.layout import IMAGES, LAST, channels_last
@@ -44,8 +45,8 @@ def legalize(dag: N, target: Target) -> N:
     identity of the target's or of everyone (:data:`tdagger.transform.legal.rewrites.IDENTITIES`), or the body of a
     composite; what that is made of is looked at in turn. ``target.last`` brings the channels of images last, and
     ``target.rank`` takes tensors of more axes in other pieces (:func:`tdagger.transform.passes.to_rank`). Inputs,
-    outputs and weights stay what they are; constants and weights of a type that the target holds in a narrower one
-    (``target.held``) must fit there.
+    outputs and weights stay what they are, complex numbers inside are two real ones each (``pairs.in_pairs``);
+    constants and weights of a type that the target holds in a narrower one (``target.held``) must fit there.
 
     >>> import tdagger as td
     >>> from tdagger.transform.legal.target import Accepts, Target, types
@@ -63,7 +64,7 @@ def legalize(dag: N, target: Target) -> N:
          1 x unary sin: T has no unary sin
     """
     _check_held(dag, target)
-    dag = _walked(dag, target, whole=False)
+    dag = _walked(in_pairs(dag), target, whole=False)
     if target.last:
         dag = channels_last(dag)
     for _ in range(4):

@@ -240,6 +240,12 @@ def _pad(v: Value) -> Value:
     return x
 
 
+def _concat(v: Value) -> Value | None:
+    """Without what has no entries."""
+    kept = [a for a in v.args if a.type.size]
+    return None if not kept or len(kept) == len(v.args) else concat(kept, v.op.attributes["axis"])
+
+
 def _repeat(v: Value) -> Value:
     """The first entry again and again."""
     x = v.args[0]
@@ -440,6 +446,7 @@ IDENTITIES: Mapping[str, Identity] = {
     "scan min": _scan,
     "slice": _slice,
     "pad": _pad,
+    "concat": _concat,
     "repeat": _repeat,
     "unfold": _unfold,
     "fold": _fold,

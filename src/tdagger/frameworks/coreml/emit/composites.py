@@ -13,6 +13,7 @@ import numpy as np
 
 from tdagger.frameworks.coreml.emit import quantized
 from tdagger.frameworks.coreml.emit.core import reshape, two, with_shape
+from tdagger.frameworks.coreml.emit.recurrent import LSTM, RNN
 from tdagger.frameworks.coreml.emit.writer import Writer
 from tdagger.frameworks.writing import unbroadcast
 from tdagger.graph import result_types
@@ -462,6 +463,8 @@ _BYTES = "f32 f16 i8 u8"
 
 #: Composites by name.
 COMPOSITES: dict[str, Rule] = {
+    "lstm": Rule(LSTM[0], "f32", LSTM[1]),
+    "rnn": Rule(RNN[0], "f32", RNN[1]),
     "relu": Rule(_one("relu")),
     "relu6": Rule(_one("relu6")),
     "sigmoid": Rule(_one("sigmoid")),

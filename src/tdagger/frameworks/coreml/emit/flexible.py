@@ -16,6 +16,7 @@ import numpy as np
 from tdagger.errors import AxisError
 from tdagger.frameworks.coreml.emit.writer import Op, Tensor
 from tdagger.frameworks.opening import Number, Worked, number_of
+from tdagger.frameworks.writing import Names
 from tdagger.names import shown
 from tdagger.op import Array
 from tdagger.types import DType, TensorType
@@ -58,7 +59,8 @@ class _Opening(Worked[str]):
         self.ops: list[Op] = []
         self.constants: dict[str, Tensor | str] = dict(self.base.constants)
         self.shapes: dict[str, tuple[int | None, ...]] = {}
-        self.taken = {*self.constants, *self.base.inputs, *(n for op in self.base.ops for n in op.outputs)}
+        taken = {*self.constants, *self.base.inputs, *(n for op in self.base.ops for n in op.outputs)}
+        self.names = Names(taken)
         self.made: dict[Any, str] = {}
         self.compared: set[tuple[str, ...]] = set()
 
@@ -156,11 +158,7 @@ class _Opening(Worked[str]):
         return found
 
     def _new(self, name: str) -> str:
-        count, own = 0, name
-        while own in self.taken:
-            own, count = f"{name}_{count}", count + 1
-        self.taken.add(own)
-        return own
+        return self.names.new(name)
 
     def _made(self, op: str, size: int, **inputs: Any) -> str:
         key = (op, tuple(sorted(inputs.items())))

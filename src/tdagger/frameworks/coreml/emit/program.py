@@ -11,7 +11,7 @@ import numpy as np
 from tdagger.frameworks.coreml.emit.quantized import needed_opset, packed
 from tdagger.frameworks.coreml.emit.target import row_of, target
 from tdagger.frameworks.coreml.emit.writer import Inside, Op, Writer, reads
-from tdagger.frameworks.coreml.exporter import Made, check_ends, finished, target_of
+from tdagger.frameworks.coreml.exporter import Made, check_ends, check_states, finished, target_of
 from tdagger.frameworks.writing import block_until, check_program, needed, with_weights
 from tdagger.graph import Graph
 from tdagger.ops.source import Input
@@ -29,18 +29,20 @@ _Names = dict[str, str]
 
 
 def to_coreml(
-    program: Program, path: str | Path | None = None, *, minimum_target: str | None = None, metadata: bool = True
-) -> Any:
+    program: Program, path: str | Path | None = None, *, minimum_target: str | None = None, states: bool = False,
+    metadata: bool = True,
+) -> Any:  # fmt: skip
     """See :meth:`tdagger.program.program.Program.to_coreml`.
 
     UnsupportedError names all that can't be written, InputError weights that have no data.
     """
-    opset, version = target_of(minimum_target or f"iOS{needed_opset(joined(program).graph)}", path)
+    least = 18 if states else needed_opset(joined(program).graph)
+    opset, version = target_of(minimum_target or f"iOS{least}", path)
     with_weights(joined(program))
     check_program(program, "CoreML")
     found = structured(program)
     legal = changed(found.program, lambda dag: legalize(dag, target(opset)))
-    return finished(_Emitter(legal, opset).made(found.whole), version, path, metadata)
+    return finished(_Emitter(legal, opset).made(found.whole, states), version, path, metadata)
 
 
 class _Emitter:
@@ -53,23 +55,30 @@ class _Emitter:
         held = target(opset).held
         self.writer = Writer(Graph(given, given), row_of, program.origins, program.weights, held, opset, packed)
 
-    def made(self, whole: Sequence) -> Made:
-        """The ops of the whole program."""
+    def made(self, whole: Sequence, states: bool) -> Made:
+        """The ops of the whole program; with ``states`` its buffers are states of the model."""
         program, writer = self.program, self.writer
         made = Made(program.name, self.opset, writer)
         buffers = {n: s.buffer for n, s in program.slots.items() if s.buffer}
         results = {n: n for n in dict.fromkeys(program.outputs)}
-        results |= {f"{b}.updated": n for n, b in buffers.items() if n in self.lives.written(whole)}
-        values = {told: Input(n, program.slots[n].type)() for told, n in results.items()}
-        check_ends(program.name, self.opset, self.given, values)
-        ends = made.begin(self.given, values)
+        changing = [n for n in buffers if n in self.lives.written(whole)]
+        if states:
+            check_states(program.name, self.opset, [buffers[n] for n in changing], program.weights)
+        kept = {buffers[n]: n for n in changing} if states else {}
+        results |= {} if states else {f"{buffers[n]}.updated": n for n in changing}
+        values = {told: Input(n, program.slots[n].type)() for told, n in (results | kept).items()}
+        check_ends(program.name, self.opset, self.given, {told: values[told] for told in results})
+        ends = made.begin(self.given, results)
         names: _Names = {n: writer.found[v] for n, v in self.given.items()}
         for n, buffer in buffers.items():
-            names[n] = writer.const(np.asarray(program.weights[buffer]), name="state")
+            if buffer in kept:
+                names[n] = made.state(buffer, program.slots[n].type)
+            else:
+                names[n] = writer.const(np.asarray(program.weights[buffer]), name="state")
         ops = [*writer.ops, *self.sequence(whole, names, at_end(program))]
-        for told, n in results.items():
+        for told, n in (results | kept).items():
             writer.found[values[told]] = self.name_of(n, names)
-        made.end(ops, {ends[told]: v for told, v in values.items()})
+        made.end(ops, {ends[told]: values[told] for told in results}, {b: values[b] for b in kept})
         return made
 
     def name_of(self, slot: str, names: Mapping[str, str]) -> str:

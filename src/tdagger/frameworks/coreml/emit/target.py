@@ -9,6 +9,7 @@ from tdagger.errors import UnsupportedError
 from tdagger.frameworks.coreml.emit.composites import COMPOSITES, Rule, fields_of
 from tdagger.frameworks.coreml.emit.core import CORE, scatters
 from tdagger.frameworks.coreml.emit.quantized import FOUND
+from tdagger.frameworks.coreml.emit.recurrent import in_f32
 from tdagger.frameworks.coreml.emit.writer import Row
 from tdagger.library.quantized import dequantize, grid_of, quantize
 from tdagger.op import Value
@@ -102,6 +103,8 @@ def target(opset: int) -> Target:
         identities={
             "binary equal": lambda v: not_(bitwise_xor(*v.args)) if v.args[0].dtype.name == "bool" else None,
             "fake_quantize": _rounded_and_read,
+            "lstm": in_f32,
+            "rnn": in_f32,
             "binary not_equal": lambda v: bitwise_xor(*v.args) if v.args[0].dtype.name == "bool" else None,
         },
     )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tdagger.errors import AttributeValueError, TypeMismatchError, UnsupportedError
-from tdagger.frameworks.writing import Walk, reshaped, unbroadcast
+from tdagger.frameworks.writing import Names, Walk, reshaped, unbroadcast
 from tdagger.graph import Graph, result_types
 from tdagger.network import Origin
 from tdagger.op import Array, Value
@@ -84,23 +84,18 @@ def _is_spread(value: Value) -> bool:
     return isinstance(reshaped(value).op, Repeat) and value.type.bytes > SMALL
 
 
-class Names:
+class Called:
     """Names as MIL takes them: letters, digits and ``_``, not a digit first, each once."""
 
     def __init__(self) -> None:
-        self.taken: set[str] = {"state", "program", "func", "block", "tensor", "const", "main"}
+        self._names = Names(("state", "program", "func", "block", "tensor", "const", "main"))
         #: What those are called in the network that have another name here.
         self.changed: dict[str, str] = {}
 
     def new(self, name: str, kept: bool = False) -> str:
         """A name like ``name`` that isn't taken; ``kept``: note what it stands for where it differs."""
         found = re.sub(r"[^A-Za-z0-9_]", "_", name) or "_"
-        if found[0].isdigit():
-            found = f"_{found}"
-        own, count = found, 0
-        while own in self.taken:
-            own, count = f"{found}_{count}", count + 1
-        self.taken.add(own)
+        own = self._names.new(f"_{found}" if found[0].isdigit() else found)
         if kept and own != name:
             self.changed[own] = name
         return own
@@ -126,7 +121,7 @@ class Writer(Walk):
         self.held = {DType.of(a): DType.of(b) for a, b in held.items()}
         self.ops: list[Op] = []
         self.constants: dict[str, Tensor | str] = {}
-        self.names = Names()
+        self.names = Called()
         self.arrays: dict[Value, Array] = {}
         self._row_of = row_of
         self._made: dict[Any, Any] = {}
@@ -239,6 +234,8 @@ class Writer(Walk):
         if isinstance(op, Item):
             return self.ref(value.args[0])[op.index]
         if value in self.static and not isinstance(value.type, tuple) and not _is_spread(value):
+            return self._constant(value)
+        if isinstance(op, Buffer):  # one that changes is what it was, its new value an output
             return self._constant(value)
         return self._row_of(value)(self, value)
 

@@ -14,7 +14,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as s
 
 from tdagger.frameworks.tflite.schema import Quantization
-from tdagger.frameworks.writing import Walk, is_reshape, unbroadcast
+from tdagger.frameworks.writing import Names, Walk, is_reshape, unbroadcast
 from tdagger.graph import Graph, is_one, rebuild, result_types, topological
 from tdagger.interpret import run
 from tdagger.network import Origin
@@ -124,7 +124,7 @@ class Writer(Walk):
         self.part = Part()
         self.outputs = {*graph.outputs.values(), *graph.updates.values()}
         self._constants: dict[Any, int] = {}
-        self._taken: set[str] = set()
+        self._names = Names(first=1)
         self._maker: dict[int, tuple[Operator, Value]] = {}
         self._writing: Value | None = None
         self._merged: dict[Value, tuple[Operator, Value]] = {}
@@ -398,7 +398,7 @@ class Writer(Walk):
     def within(self, graph: Graph, found: Mapping[Value, int]) -> Writer:
         """A writer of another graph to the same subgraph, the tensors of whose inputs are ``found``."""
         inner = Writer(graph, self.rows, self.origins, self.weights)
-        inner.part, inner._taken, inner._constants = self.part, self._taken, self._constants
+        inner.part, inner._names, inner._constants = self.part, self._names, self._constants
         inner.problems = self.problems
         inner.found.update(found)
         return inner
@@ -407,11 +407,7 @@ class Writer(Walk):
         self, name: str, type_: TensorType, load: Callable[[], Array] | None = None, steps: Quantization | None = None,
         source: Value | None = None, key: Any = None, kind: int | None = None,
     ) -> int:  # fmt: skip
-        given, count = name, 1
-        while given in self._taken:
-            given, count = f"{name}_{count}", count + 1
-        self._taken.add(given)
-        self.part.tensors.append(Tensor(given, type_, load, steps, source, (), key, kind))
+        self.part.tensors.append(Tensor(self._names.new(name), type_, load, steps, source, (), key, kind))
         return len(self.part.tensors) - 1
 
 

@@ -110,8 +110,6 @@ REASONS: dict[str, str] = {
     ), _STRINGS),
     **dict.fromkeys(("CALL", "CONCAT_EMBEDDINGS", "DELEGATE", "PLACEHOLDER_FOR_GREATER_OP_CODES"), _OLD),
     "EMBEDDING_LOOKUP_SPARSE": "its sparse tensors of ids have as many entries as the data says",
-    "NON_MAX_SUPPRESSION_V4": "which boxes it keeps depends on the order of the data, one by one",
-    "NON_MAX_SUPPRESSION_V5": "which boxes it keeps depends on the order of the data, one by one",
     "UNIQUE": _DATA,
     "WHERE": _DATA,
     "STABLEHLO_CASE": _HIGHER,
