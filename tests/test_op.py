@@ -11,7 +11,7 @@ import pytest
 
 import tdagger as td
 from tdagger.errors import AttributeValueError, NoInverseError, TDaggerError, TypeMismatchError
-from tdagger.op import Op, Value, core_ops, normal_axis
+from tdagger.op import Op, Value, core_ops, interned, normal_axis
 from tdagger.ops.elementwise import Binary, Unary
 from tdagger.ops.external import External, Slot
 from tdagger.ops.source import Input
@@ -239,8 +239,7 @@ def test_ops_are_freed() -> None:
     del y
     gc.collect()
     assert ref() is None
-    key = (Scaled, ("freed", 1))
-    assert key not in Op._interned  # pyright: ignore[reportPrivateUsage]
+    assert interned((Scaled, ("freed", 1))) is None
 
 
 def test_constants_share_data_and_are_freed() -> None:

@@ -143,6 +143,29 @@ def forget(ref: ValueRef, interning: threading.RLock = _interning) -> None:  # g
             del ref.table[ref.args]
 
 
+class _OpRef(weakref.ref["Op"]):
+    """What the table of ops holds: it forgets the op when nobody else knows it."""
+
+    __slots__ = ("key",)
+    key: Any
+
+
+#: Every op that somebody holds, by its class and attributes.
+_ops: dict[Any, _OpRef] = {}
+
+
+def _forget_op(ref: _OpRef, interning: threading.RLock = _interning, ops: dict[Any, _OpRef] = _ops) -> None:
+    with interning:
+        if ops.get(ref.key) is ref:
+            del ops[ref.key]
+
+
+def interned(key: Any) -> Op | None:
+    """The op of a class and attributes, if there is one."""
+    ref = _ops.get(key)
+    return None if ref is None else ref()
+
+
 class Unknown:
     """The type of what stands for a value in a pattern: nothing is known of it."""
 
@@ -305,6 +328,9 @@ class Value(_Operators):
         return self
 
 
+_set = object.__setattr__
+
+
 def _canonical(attribute: Any) -> Any:
     """What an attribute is compared by: 0.0, -0.0, 0 and False differ, every NaN is the same."""
     kind = attribute.__class__
@@ -351,7 +377,6 @@ class Op:
     has_branches: ClassVar[bool] = False
     #: True for composites whose gradient isn't their body's (stop_gradient, kinks): the body doesn't stand for them.
     own_gradient: ClassVar[bool] = False
-    _interned: ClassVar[weakref.WeakValueDictionary[Any, Op]] = weakref.WeakValueDictionary()
 
     #: The values this op has made, by arguments, as long as somebody else holds them.
     values: dict[tuple[Value, ...], ValueRef]
@@ -370,20 +395,29 @@ class Op:
         if len(args) != len(cls.fields) or kwargs:
             raise AttributeValueError(f"{cls.name} has the attributes {cls.fields}, got {args} {kwargs}")
         key = (cls, _canonical(args))
-        found = cls._interned.get(key)
+        found = interned(key)
         if found is None:
             found = super().__new__(cls)
             for field, value in zip(cls.fields, args, strict=True):
-                object.__setattr__(found, field, value)
+                _set(found, field, value)
             found.check()
             found = found._intern(key)
         return cast(Self, found)
 
     def _intern(self, key: Any) -> Op:
         """Make this the one op of ``key``, without values so far; the one there is, if another thread was faster."""
-        self.__dict__.update(values={}, inferred={})
+        _set(self, "values", {})
+        _set(self, "inferred", {})
+        ref = _OpRef(self, _forget_op)
+        ref.key = key
         with _interning:
-            return self._interned.setdefault(key, self)
+            other = _ops.setdefault(key, ref)
+            if other is not ref:  # an op that just died, or another thread was faster
+                found = other()
+                if found is not None:
+                    return found
+                _ops[key] = ref
+        return self
 
     def __call__(self, *args: Value) -> Value:
         """The value of this op on ``args``; TypeMismatchError if their types don't fit."""

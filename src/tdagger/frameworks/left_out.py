@@ -34,6 +34,12 @@ def _entries(n: int, start: Any, end: Any) -> range:
     return range(n)[first:last]
 
 
+def of_squeeze(x: Value, axes: Sequence[int] | None) -> LeftOut:
+    """A squeeze of some dimensions, or of all of 1 entry: of more entries they are none, or aren't dropped."""
+    dims = [i for i, n in enumerate(x.shape) if n == 1] if not axes else [a % x.rank for a in axes]
+    return LeftOut(x, tuple(dims), "is squeezed, which drops an axis of 1 entry", keeps=True)
+
+
 def of_shape(out: Value, x: Value, shape: Sequence[Any]) -> LeftOut | None:
     """Another shape, by its numbers: where sizes are equal, few, or of 1 entry, they may be meant in other ways."""
     given = [n if isinstance(n, int) and not isinstance(n, Sized) else -1 for n in shape]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from tdagger.names import is_identifier
 
@@ -13,9 +14,16 @@ def class_of(path: str) -> str:
     >>> class_of("encoder.layer_norm.0"), class_of("0")
     ('LayerNorm', 'Block')
     """
-    parts = [p for p in path.split(".") if not p.isdecimal()]
-    words = re.split(r"[\W_]+", parts[-1]) if parts else []
-    found = "".join([w[:1].upper() + w[1:] for w in words])
+    while path:
+        path, _, last = path.rpartition(".")
+        if not last.isdecimal():
+            return _class_of(last)
+    return "Block"
+
+
+@lru_cache(maxsize=1 << 12)
+def _class_of(name: str) -> str:
+    found = "".join([w[:1].upper() + w[1:] for w in re.split(r"[\W_]+", name)])
     return found if is_identifier(found) else "Block"
 
 

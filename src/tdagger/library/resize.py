@@ -204,8 +204,9 @@ def _(op: Composite, rules: AxisRules, out: TensorType, x: Terms) -> Terms:
         n = math.prod([a.size for a in x[axis]])
         rules.mark(x[axis], "interpolates")
         exact = Fraction(factor).limit_denominator(_PARTS) if factor else Fraction(wanted, max(n, 1))
-        told = factor is not None and float(exact) == factor and exact * n // 1 == wanted
-        if x[axis] and (told or (wanted != 1 and 1 in (exact.numerator, exact.denominator))):
+        fits = exact * n // 1 == wanted  # ONNX rounds sizes by one factor of several axes, up too
+        told = factor is not None and float(exact) == factor and fits
+        if x[axis] and (told or (fits and wanted != 1 and 1 in (exact.numerator, exact.denominator))):
             terms[axis] = rules.line([x[axis]] * exact.numerator, 0, exact.denominator, firm=told)
         else:
             terms[axis] = rules.fresh(wanted, "interpolated") if wanted != 1 else rules.one()

@@ -13,7 +13,7 @@ import numpy as np
 
 from tdagger.errors import AttributeValueError
 from tdagger.names import shown
-from tdagger.op import Array, AxisRules, Op, Plan, Terms, Value
+from tdagger.op import Array, AxisRules, Op, Plan, Terms, Value, interned
 from tdagger.types import DType, TensorType, ValueType, i64
 
 
@@ -27,7 +27,8 @@ class Leaf(Op):
     def of(cls, leaf: str, type_: TensorType) -> Value:
         """The value of a name and a type: as ``cls(leaf, type_)()`` with half the work, for a file has thousands."""
         found: Any = object.__new__(cls)
-        found.__dict__.update(leaf=leaf, type=type_)
+        object.__setattr__(found, "leaf", leaf)
+        object.__setattr__(found, "type", type_)
         found = found._intern((cls, (leaf, type_)))  # the one there is, if there is one
         return found.made((), type_)
 
@@ -77,7 +78,7 @@ class Const(Op, core=True):
         # data is not part of the key: the digest stands for it
         dtype, shape, digest, data = args
         key = (cls, dtype, shape, digest)
-        found = cls._interned.get(key)
+        found = interned(key)
         if found is None:
             found = object.__new__(cls)
             data.flags.writeable = False

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto as T
 
-from tests.frameworks.onnx.one_node import agree, arguments, floats, model, ours
+from tdagger.frameworks.onnx.importer import from_onnx
+from tests.frameworks.onnx.one_node import agree, arguments, floats, model, ours, theirs
 
 INF = np.float32(np.inf)
 
@@ -99,6 +100,25 @@ def test_old_resizing_counts_from_the_first_entry(op: str, opset: int) -> None:
     np.testing.assert_allclose(out.reshape(-1), [0, 0.5, 1, 1])
 
 
+def test_only_images_of_twice_the_size_are_copied_without_their_scale() -> None:
+    """3 entries by 2.3 are 6, at places 0, 0.4, 0.9, 1.3, 1.7, 2.2: torch would copy 0, 0, 0, 1, 1, 2."""
+    x = np.arange(3, dtype=np.float32).reshape(1, 1, 3)
+    options: dict[str, Any] = {"held": (1, 2), "coordinate_transformation_mode": "asymmetric"}
+    agree("Resize", [x, NONE, np.float32([1, 1, 2.3])], 13, **options)
+
+
+def test_a_size_that_one_scale_of_all_axes_is_rounded_up_to() -> None:
+    """4, 2 and 6 entries by 1/4: 1, 1 and 2, though 6 / 4 is less."""
+    x = np.arange(48, dtype=np.float32).reshape(1, 1, 4, 2, 6)
+    options: dict[str, Any] = {
+        "coordinate_transformation_mode": "asymmetric",
+        "nearest_mode": "ceil",
+        "axes": [2, 3, 4],
+    }
+    sizes = np.int64([1, 1, 4])
+    agree("Resize", [x, NONE, NONE, sizes], 18, held=(1, 2, 3), keep_aspect_ratio_policy="not_larger", **options)
+
+
 def test_the_nearest_entry_is_rounded_before_it_is_reflected() -> None:
     """Place 4.5 of 0..3 is 4, reflected 3; torch would reflect first, to 2.5, and round that to 2."""
     x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
@@ -135,6 +155,23 @@ def test_same_padding_of_a_transposed_convolution_gives_size_times_stride() -> N
 def test_the_odd_entry_of_an_output_shape_is_cut_off_at_the_start() -> None:
     x, w = np.ones((1, 1, 2), np.float32), np.float32([[[1, 2, 4]]])
     agree("ConvTranspose", [x, w], 11, output_shape=[3], expected=[np.float32([[[3, 6, 4]]])])
+
+
+@pytest.mark.parametrize("dims", [1, 2])
+def test_a_dilated_pool_padded_by_more_than_half_its_kernel(dims: int) -> None:
+    """Its window has 5 entries: torch would refuse 2 of padding beside a kernel of 3."""
+    x = np.arange(7**dims, dtype=np.float32).reshape(1, 1, *[7] * dims)
+    agree("MaxPool", [x], 12, kernel_shape=[3] * dims, dilations=[2] * dims, pads=[2] * 2 * dims)
+
+
+@pytest.mark.parametrize("pads", [[0, 0], [1, 1]])
+def test_what_a_transposed_convolution_adds_may_be_as_much_as_its_stride(pads: list[int]) -> None:
+    """Less than its dilation, as torch allows; onnxruntime doesn't."""
+    x, w = LINE, np.float32([[[1, 2, 4]]])
+    made = model("ConvTranspose", [x, w], 11, held=(1,), dilations=[2], output_padding=[1], pads=pads)
+    (out,) = ours(made, [x])
+    assert out.shape == (1, 1, 10 - 2 * pads[0])
+    np.testing.assert_allclose(theirs(from_onnx(made).to_onnx(), [x])[0], out, 1e-6)
 
 
 def test_integers_are_padded_with_their_zero_point() -> None:

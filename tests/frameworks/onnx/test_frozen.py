@@ -15,6 +15,7 @@ from tests.networks import NETWORKS
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
+import onnx  # noqa: E402
 from onnx import helper, numpy_helper  # noqa: E402
 
 
@@ -79,6 +80,44 @@ def test_numbers_that_are_a_slice(indices: list[list[int]], is_slice: bool) -> N
     for place, row in zip(indices, updates, strict=True):
         wanted[tuple(place)] = row
     np.testing.assert_array_equal(dag.run(data, updates), wanted)
+
+
+def small(nodes: list[onnx.NodeProto], inputs: dict[str, tuple[int, list[int]]], **held: list[int]) -> td.TensorDAG:
+    infos = [helper.make_tensor_value_info(n, kind, shape) for n, (kind, shape) in inputs.items()]
+    tensors = [numpy_helper.from_array(np.array(numbers), n) for n, numbers in held.items()]
+    graph = helper.make_graph(nodes, "g", infos, [helper.make_tensor_value_info("y", 1, None)], tensors)
+    return td.from_onnx(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+
+
+def test_a_batch_that_is_squeezed_and_summed() -> None:
+    """``for row in x`` is a Split into one part that is squeezed: a sum of that isn't one of three rows together."""
+    node = helper.make_node
+    squeezed = [node("Split", ["x", "one"], ["a"], axis=0), node("Squeeze", ["a", "first"], ["b"])]
+    back = node("Unsqueeze", ["c", "first"], ["y"])
+    held = {"one": [1], "first": [0]}
+    inputs = {"x": (1, [1, 6, 4])}
+    summed = small([*squeezed, node("ReduceSum", ["b", "first"], ["c"], keepdims=0), back], inputs, **held)
+    with pytest.raises(td.AxisError, match="is squeezed, which drops an axis of 1 entry"):
+        summed.resize({"x": (3, 6, 4)})
+    carried = small([squeezed[1], node("Relu", ["b"], ["c"]), back], {"a": (1, [1, 6, 4])}, first=[0])
+    assert carried.resize({"a": (3, 6, 4)}).graph.outputs["y"].shape == (3, 6, 4)
+
+
+def test_rows_that_data_picks_of_a_batch_that_is_merged() -> None:
+    """``x[arange(b), i]`` at a batch of 1 has 0 + i: more rows would all be taken from the first."""
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["rows"], axis=2),
+        helper.make_node("Add", ["i", "places"], ["at"]),
+        helper.make_node("Gather", ["rows", "at"], ["y"]),
+    ]
+    dag = small(nodes, {"x": (1, [1, 6, 4]), "i": (7, [1])}, places=[0])
+    x, i = dag.graph.inputs.values()
+    assert dag.axes().show(x) == "f32[n n2 n3]"
+    with pytest.raises(
+        td.AxisError, match="takes entries by numbers of data, among which an axis of 1 entry gets more"
+    ):
+        dag.resize(n=3)
+    assert dag.resize({"i": (5,)}).graph.outputs["y"].shape == (5, 4), dag.axes().show(i)
 
 
 def test_a_saved_one_is_of_rows_too(tmp_path: Path) -> None:

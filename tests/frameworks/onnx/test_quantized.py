@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto as T
 
-from tests.frameworks.onnx.one_node import agree, floats, rng
+from tdagger.frameworks.onnx.importer import from_onnx
+from tests.frameworks.onnx.one_node import agree, arguments, floats, model, ours, rng, theirs
 
 X = 3 * floats(2, 3, 4)
 
@@ -119,3 +120,15 @@ def test_integers_of_four_bits_saturate_at_theirs(dtype: Any, kind: int, low: in
 def test_a_half_precision_scale() -> None:
     x = integers(2, 3, 4)
     agree("DequantizeLinear", [x, np.float16(0.05), U(7)], 19, kinds=[T.FLOAT16], tolerance=1e-3)
+
+
+@pytest.mark.parametrize("rows", [False, True])
+def test_a_product_of_integers_is_written_again(rows: bool) -> None:
+    """A QuantizeLinear has one zero point, or as many as scales: those of rows are written as what they do."""
+    scale, zero = (scales(2, 1), integers(2, 1)) if rows else (np.float32(2.2), U(10))
+    inputs = [integers(2, 9), ONE, U(120), integers(9, 4), ONE, U(99), scale, zero]
+    made = model("QLinearMatMul", inputs, 10, kinds=[T.UINT8])
+    again = from_onnx(made).to_onnx()
+    assert ("QuantizeLinear" in {n.op_type for n in again.graph.node}) != rows
+    args = arguments(inputs)
+    np.testing.assert_array_equal(theirs(again, args)[0], ours(made, args)[0])

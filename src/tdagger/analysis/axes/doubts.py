@@ -122,6 +122,7 @@ def doubts(axes: Axes, sizes: Sizes, numbers: bool = True) -> Iterator[Guess]:
         yield from numbers_made(axes, changed, of)
     if any(a.size <= _FEWEST for a in changed):
         yield from _single(axes, changed)
+        yield from _indexed(axes, {a for a in changed if a.size == 1})
     yield from _untied(axes, sizes, {n: why for n, why in entries.items() if n > 1})
 
 
@@ -251,6 +252,15 @@ def _single(axes: Axes, changed: set[Axis]) -> Iterator[Guess]:
                 )
                 if index or along:
                     yield Guess(arg, (), f"has 1 entry, where {few} has another size")
+
+
+def _indexed(axes: Axes, changed: set[Axis]) -> Iterator[Guess]:
+    """What is taken by numbers of data from a dimension that an axis of 1 entry is part of: they count all of it."""
+    for value in axes.graph.values if changed else ():
+        if value.op.name in _INDEXED and value.args[1] not in axes.static:
+            along = resolve(axes[value.args[0]][value.op.attributes["axis"]])
+            if len(along) > 1 and not changed.isdisjoint(along):
+                yield Guess(value, (), "takes entries by numbers of data, among which an axis of 1 entry gets more")
 
 
 def _untied(axes: Axes, sizes: Sizes, made: Mapping[float, str]) -> Iterator[Guess]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tdagger.analysis.axes.doubts import LeftOut
 from tdagger.frameworks.known import array_of_constant
-from tdagger.frameworks.left_out import of_padding, of_shape, of_slice
+from tdagger.frameworks.left_out import of_padding, of_shape, of_slice, of_squeeze
 from tdagger.op import Value
 
 
@@ -43,6 +43,10 @@ def _sized(out: Value, x: Value, begin: Value, size: Sequence[int]) -> Iterator[
             yield of_slice(out, x, axis, 0, count)
 
 
+def _squeeze(out: Value, x: Value, axes: Sequence[int] | None = None) -> Iterator[LeftOut | None]:
+    yield of_squeeze(x, axes)
+
+
 def _pad(
     out: Value, x: Value, pad: Sequence[int], mode: str = "", constant_val: Any = None
 ) -> Iterator[LeftOut | None]:
@@ -58,4 +62,5 @@ FINDERS: dict[str, Callable[..., Iterator[LeftOut | None]]] = {
     "slice_by_index": _slice,
     "slice_by_size": _sized,
     "pad": _pad,
+    "squeeze": _squeeze,
 }

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tdagger.analysis.axes.doubts import LeftOut
-from tdagger.frameworks.left_out import of_padding, of_shape, of_slice
+from tdagger.frameworks.left_out import of_padding, of_shape, of_slice, of_squeeze
 from tdagger.op import Array, Value
 
 
@@ -36,6 +36,10 @@ def _reshape(out: Value, x: Value, shape: Sequence[int] | None = None, **options
         yield of_shape(out, x, wanted)
 
 
+def _squeeze(out: Value, x: Value, *, squeeze_dims: Sequence[int] | None = None) -> Iterator[LeftOut | None]:
+    yield of_squeeze(x, squeeze_dims)
+
+
 def _pad(out: Value, x: Value, paddings: Array, *_: Any, **__: Any) -> Iterator[LeftOut | None]:
     """Padding is given for every axis; those before the first that is padded aren't meant, nor the channels."""
     sides = {i: (int(a), int(b)) for i, (a, b) in enumerate(paddings.tolist())}
@@ -52,6 +56,7 @@ FINDERS: dict[str, Callable[..., Iterator[LeftOut | None]]] = {
     "PADV2": _pad,
     "RESHAPE": _reshape,
     "SLICE": _slice,
+    "SQUEEZE": _squeeze,
     "STRIDED_SLICE": _strided_slice,
 }
 

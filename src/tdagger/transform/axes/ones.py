@@ -28,8 +28,12 @@ _ROUNDS = 4
 def ones_placed(dag: N) -> N:
     """The network with such dimensions beside the neighbour that is no weight's.
 
-    Every value keeps its type and its numbers. Linear, and no axes are looked for where no node leaves the choice.
+    Every value keeps its type and its numbers. Linear, and no axes are looked for where no node leaves the choice:
+    ``dag.origins`` has all values that nodes made.
     """
+    alike = {(v.op, v.type): v for v in dag.origins if v.op.__class__ in (Group, Ungroup)}
+    if not any(map(_may_be_moved, alike.values())):
+        return dag
     for _ in range(_ROUNDS):
         found = _once(dag)
         if found is dag:

@@ -299,18 +299,21 @@ def _convolution_transpose(w: Writer, v: Value, f: Fields) -> str:
     to = computed_in("ConvTranspose", v.dtype)
     name, _ = _flattened(w, f["x"], n + 1)
     inputs = [name, w.ref(f["weight"]), *([] if _is(v, f, "bias") is None else [w.ref(f["bias"])])]
+    cut = tuple(f["padding"])
+    added = [0 if e >= s else e for e, s in zip(f["output_padding"], f["stride"], strict=True)]  # else less is cut off
+    ends = tuple([p - e + a for p, e, a in zip(cut, f["output_padding"], added, strict=True)])
     out = w.node(
-        "ConvTranspose", [w.cast(i, v.dtype, to) for i in inputs], strides=tuple(f["stride"]),
-        pads=tuple(f["padding"]) * 2, dilations=tuple(f["dilation"]), group=f["groups"],
-        output_padding=tuple(f["output_padding"]), kernel_shape=tuple(map(int, f["weight"].shape[2:])),
+        "ConvTranspose", [w.cast(i, v.dtype, to) for i in inputs], strides=tuple(f["stride"]), pads=cut + ends,
+        dilations=tuple(f["dilation"]), group=f["groups"], output_padding=tuple(added),
+        kernel_shape=tuple(map(int, f["weight"].shape[2:])),
     )  # fmt: skip
     return _back(w, w.cast(out, to, v.dtype), v.type, n + 1)
 
 
 def _convolves_back(f: Fields, types: Sequence[TensorType]) -> bool:
     """onnxruntime wants what is added at the end to be less than a stride."""
-    extra = zip(f["output_padding"], f["stride"], f["dilation"], strict=True)
-    return _convolves(f, types) and all(0 <= e < max(s, d) for e, s, d in extra) and min(f["padding"]) >= 0
+    extra = zip(f["output_padding"], f["stride"], f["padding"], strict=True)
+    return _convolves(f, types) and all(0 <= e < s or e <= p for e, s, p in extra) and min(f["padding"]) >= 0
 
 
 # --- norms -------------------------------------------------------------------------------------------------

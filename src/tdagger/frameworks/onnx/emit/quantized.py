@@ -26,16 +26,20 @@ def writes_quantize(f: dict[str, Any], types: Any, opset: int) -> bool:
     """Whether QuantizeLinear computes what the composite does."""
     grid = grid_of(f["to"])
     whole = f["low"] in (None, grid.low) and f["high"] in (None, grid.high) and f["like"] == "onnx"
-    return whole and not f["precision"] and f["to"] != "i32" and _along(f, types[1], opset, _SINCE[f["to"]])
+    return whole and not f["precision"] and f["to"] != "i32" and _along(f, types, opset, _SINCE[f["to"]])
 
 
 def writes_dequantize(f: dict[str, Any], types: Any, opset: int) -> bool:
     """Whether DequantizeLinear does; numbers of fewer bits than a byte are cast from it elsewhere."""
     name = f["of"] or types[0].dtype.name
-    return name in _SINCE and f["to"] in ("", types[1].dtype.name) and _along(f, types[1], opset, _SINCE[name])
+    return name in _SINCE and f["to"] in ("", types[1].dtype.name) and _along(f, types, opset, _SINCE[name])
 
 
-def _along(f: dict[str, Any], scale: Any, opset: int, since: int) -> bool:
+def _along(f: dict[str, Any], types: Any, opset: int, since: int) -> bool:
+    """A node's zero point is one number, or has the shape of its scale."""
+    _, scale, *zero = types
+    if zero and zero[0].size != 1 and zero[0].shape != scale.shape:
+        return False
     plain = scale.size == 1 or (f["axis"] is not None and not f["block"])
     blocks = f["block"] and opset >= 21
     return opset >= since and scale.dtype.name in ("f32", "f16") and bool(plain or blocks)

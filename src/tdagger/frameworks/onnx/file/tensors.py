@@ -142,7 +142,7 @@ class Tensors(Mapped):
 
     def _quick(self, proto: Any) -> TensorType | None:
         """The type of a tensor with raw data that is as long as those of this type before; None if it isn't."""
-        known = _SIZES.get((proto.data_type, *proto.dims))
+        known = _SIZES.get((proto.data_type, *proto.dims[:]))
         if known is None or len(proto.raw_data) != known[1] or proto.data_location or proto.HasField("segment"):
             return None
         return known[0]

@@ -23,14 +23,15 @@ class Template(NamedTuple):
     constants: tuple[Value, ...]
     steps: tuple[tuple[Op, tuple[int, ...], Any], ...]
     results: tuple[int, ...]
+    #: The op and its type, where all that is made is one op on the arguments as they come.
+    alone: tuple[Op, Any] | None
 
     def of(self, args: Sequence[Value]) -> tuple[list[Value], list[Value]]:
         """The results on some arguments, and all values that were made."""
-        if len(self.steps) == 1:
-            op, places, type_ = self.steps[0]
-            if len(self.results) == 1 and not self.constants:
-                made = [op.made(tuple([args[i] for i in places]), type_)]
-                return made, made
+        if self.alone is not None:
+            op, type_ = self.alone
+            made = [op.made(tuple(args), type_)]
+            return made, made
         values = [*args, *self.constants]
         for op, places, type_ in self.steps:
             values.append(op.made(tuple([values[i] for i in places]), type_))
@@ -66,7 +67,9 @@ def template_of(call: Call, args: Sequence[Value]) -> Template | None:
     for v in (*constants, *made):
         places[v] = len(places)
     steps = tuple([(v.op, tuple([places[a] for a in v.args]), v.type) for v in made])
-    found = Template(tuple(constants), steps, tuple([places[r] for r in results]))
+    is_alone = not constants and len(made) == 1 and list(made[0].args) == stands and results == made
+    alone = (made[0].op, made[0].type) if is_alone else None
+    found = Template(tuple(constants), steps, tuple([places[r] for r in results]), alone)
     own = call.function(*args, **call.keywords)
     return found if found.of(args)[0] == ([own] if isinstance(own, Value) else list(own)) else None
 

@@ -13,6 +13,7 @@ buffers by the names of the file, in its order, and initializers that nothing us
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import onnx
@@ -51,7 +52,6 @@ class Leaves(Importing):
         #: The tensors that stand in Constant nodes.
         self.constants: set[str] = set()
         self.known = Known(self.tensors)
-        self._weights: dict[tuple[TensorType, bool], Weight] = {}
 
     def hold(self, scope: Scope, name: str, held: Any) -> None:
         """Take a tensor in: what it is called in a scope is what it is called in the model, if that isn't taken."""
@@ -94,16 +94,16 @@ class Leaves(Importing):
         if found is not None:
             return found
         kind = self.tensors.type(name)
-        dtype = kind.dtype
         self.used.add(name)
-        learned = _is_learned(kind) and not (kind.size == 1 and name in self.constants)
+        learned = _is_learned(kind) and not (name in self.constants and kind.size == 1)
         own = self._apart(name, statistic, here) if learned or statistic else name
+        dtype = kind.dtype
         if learned and not statistic:
             found = Parameter.of(own, kind)
-            self.state[own] = self._weight(kind, True)
+            self.state[own] = _weight(kind, True)
         elif learned or kind.size > _MANY or (dtype.is_int and dtype.bytes == 1 and kind.rank > 1):
             found = Buffer.of(own, kind)
-            self.state[own] = self._weight(kind, False)
+            self.state[own] = _weight(kind, False)
         else:
             found = const(self.tensors[name], dtype)
         self.leaves[name, statistic] = found
@@ -122,13 +122,6 @@ class Leaves(Importing):
             own += "_"
         self.tensors.held[own] = self.tensors.held[name]
         return own
-
-    def _weight(self, kind: TensorType, learned: bool) -> Weight:
-        key = kind, learned
-        found = self._weights.get(key)
-        if found is None:
-            found = self._weights[key] = Weight(kind, learned)
-        return found
 
     def whole_state(self) -> dict[str, Weight]:
         """All weights in the order of the file; initializers that nothing uses with them."""
@@ -150,5 +143,11 @@ class Leaves(Importing):
         return found
 
 
+@lru_cache(maxsize=1 << 12)
+def _weight(kind: TensorType, learned: bool) -> Weight:
+    return Weight(kind, learned)
+
+
+@lru_cache(maxsize=1 << 12)
 def _is_learned(kind: TensorType) -> bool:
     return bool(kind.rank) and (kind.dtype.is_float or kind.dtype.is_complex)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tdagger.analysis.axes.doubts import LeftOut
-from tdagger.frameworks.left_out import of_padding, of_shape, of_slice
+from tdagger.frameworks.left_out import of_padding, of_shape, of_slice, of_squeeze
 from tdagger.op import Value
 
 #: A bound beyond this is what exporters write for one that was left open.
@@ -23,6 +23,17 @@ def _slice(
     for i, axis in enumerate(range(len(starts)) if axes is None else axes):
         if steps is None or steps[i] > 0:
             yield of_slice(out, data, axis, starts[i], None if ends[i] >= _OPEN else ends[i])
+
+
+def _split(
+    out: Value, data: Value, split: Sequence[int] | None = None, *, axis: int = 0, **more: Any
+) -> Iterator[LeftOut | None]:
+    if split:
+        yield of_slice(out, data, axis, 0, split[0])
+
+
+def _squeeze(out: Value, data: Value, axes: Sequence[int] | None = None) -> Iterator[LeftOut | None]:
+    yield of_squeeze(data, axes)
 
 
 def _reshape(out: Value, data: Value, shape: Sequence[int], allowzero: int = 0) -> Iterator[LeftOut | None]:
@@ -65,6 +76,8 @@ def _scatter_nd(
 FINDERS: dict[str, Callable[..., Iterator[LeftOut | None]]] = {
     "Gather": _gather,
     "Slice": _slice,
+    "Split": _split,
+    "Squeeze": _squeeze,
     "Reshape": _reshape,
     "Pad": _pad,
     "ScatterND": _scatter_nd,

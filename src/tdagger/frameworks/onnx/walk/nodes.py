@@ -128,25 +128,20 @@ class Nodes(Leaves):
         self, scope: Scope, node: Any, op: str, inputs: list[str], known: Mapping[Any, Template | None]
     ) -> Sequence[Value] | None:
         """The results of a node of which it is known what its rule makes of such values; None if it isn't."""
-        args: list[Value] = []
-        values = scope.values
-        for name in inputs:
-            value = values.get(name)
-            if value is None:
-                value = self.find(scope, name)
-                if value is None:
-                    return None
-            if value.op.__class__ not in self.opaque or value in args:
+        values, opaque = scope.values, self.opaque
+        args: list[Any] = [values.get(n) or self.find(scope, n) for n in inputs]
+        for value in args:
+            if value is None or value.op.__class__ not in opaque:
                 return None
-            args.append(value)
+        if len(args) > 1 and len(set(args)) < len(args):
+            return None
         template = known.get(tuple([a.type for a in args]))
         if template is None:
             return None
         results, made = template.of(args)
         origin, origins = self.origin_of(scope, node, op), self.origins
         for value in made:
-            if value not in origins:
-                origins[value] = origin
+            origins.setdefault(value, origin)
         self.order += results
         return results
 

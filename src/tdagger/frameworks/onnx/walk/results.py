@@ -101,7 +101,11 @@ def results_of(
             _learn(walk, call, args)
     else:
         args = [
-            None if p is None else walk.find(scope, n, p.statistic) if p.number is None else _numbers(walk, scope, p, n)
+            None
+            if p is None
+            else walk.find(scope, n, p.statistic)
+            if p.number is None
+            else _numbers(walk, scope, op, p, n)
             for p, n in zip(call.parameters, inputs, strict=False)
         ]
     if op in _SPREADS and not domain:
@@ -208,7 +212,7 @@ def _bound(walk: Nodes, op: str, domain: str, inputs: list[str], attributes: Seq
     return bind(rule, inputs, attributes, version, walk.draw, walk.model.folder)
 
 
-def _numbers(walk: Nodes, scope: Scope, p: Parameter, name: str) -> Any:
+def _numbers(walk: Nodes, scope: Scope, op: str, p: Parameter, name: str) -> Any:
     assert p.number is not None
     own = scope.tensors.get(name)
     if own is not None:
@@ -217,7 +221,8 @@ def _numbers(walk: Nodes, scope: Scope, p: Parameter, name: str) -> Any:
         return p.number(walk.tensors[own])
     array = walk.known.array(scope.values[name])
     if array is None:
-        raise UnsupportedError(f"its input {p.name} depends on data ({shown(name)}), and has to be known here")
+        more = "; td.Program.from_onnx imports it" if op in SELECTING and op != "Slice" else ""  # a slice, not always
+        raise UnsupportedError(f"its input {p.name} depends on data ({shown(name)}), and has to be known here{more}")
     return p.number(np.asarray(array))
 
 

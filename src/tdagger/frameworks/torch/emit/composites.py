@@ -412,6 +412,11 @@ def _flat_image(f: Fields, types: Sequence[TensorType]) -> bool:
     return len(f["kernel"]) == 2
 
 
+def _takes_maximum(f: Fields, types: Sequence[TensorType]) -> bool:
+    """torch pads by half a window at most, counted without its dilation."""
+    return len(f["kernel"]) <= 3 and all(2 * p <= k for p, k in zip(f["padding"], f["kernel"], strict=True))
+
+
 def _averages(f: Fields, types: Sequence[TensorType]) -> bool:
     n = len(f["kernel"])
     return n <= 3 and (f["divisor"] is None or n > 1)
@@ -687,8 +692,8 @@ COMPOSITES: dict[str, Rule] = {
     # attention
     "scaled_dot_product_attention": Rule(_attention, "fb"),
     # pooling
-    "max_pool": Rule(_spatial(_POOL + ")", "kernel"), "f", _up_to_3d("kernel")),
-    "max_pool_with_indices": Rule(_spatial(_POOL + ", return_indices=True)", "kernel"), "f", _up_to_3d("kernel")),
+    "max_pool": Rule(_spatial(_POOL + ")", "kernel"), "f", _takes_maximum),
+    "max_pool_with_indices": Rule(_spatial(_POOL + ", return_indices=True)", "kernel"), "f", _takes_maximum),
     "avg_pool": Rule(_avg_pool, "f", _averages),
     "adaptive_avg_pool": Rule(_spatial("F.adaptive_avg_pool{n}d({x}, {size})", "size"), "f", _up_to_3d("size")),
     "adaptive_max_pool": Rule(_spatial("F.adaptive_max_pool{n}d({x}, {size})", "size"), "f", _up_to_3d("size")),

@@ -139,7 +139,8 @@ def _qlinear_matmul(
     total = integer_matmul(a, b, a_zero_point, b_zero_point)
     a_scale, b_scale, y_scale = as_f32(a_scale, b_scale, y_scale)
     scale = _of_rows(a_scale) * along(b_scale, b_scale.shape) / _of_rows(y_scale)
-    return rescaled(total, broadcast_to(scale, total.shape), broadcast_to(_of_rows(y_zero_point), total.shape))
+    zero = _of_rows(y_zero_point)
+    return rescaled(total, scale, broadcast_to(zero, total.shape) if zero.rank else zero)
 
 
 def _of_rows(v: Value) -> Value:

@@ -226,7 +226,8 @@ def _copied(
     all_ = _spatial(X, moved)
     if all_ is not None and coordinates != "tf_crop_and_resize":
         for name, offset in (("nearest", 0.0), ("nearest-exact", 0.5)):
-            if all((i == _torch_nearest(a, offset)).all() for a, i in zip(moved, index, strict=True)):
+            has_short_cut = offset == 0 and len(all_) == 2
+            if all((i == _torch_nearest(a, offset, has_short_cut)).all() for a, i in zip(moved, index, strict=True)):
                 return _composite(X, all_, name)
     out = X
     for a, p, i in zip(moved, places, index, strict=True):
@@ -234,10 +235,10 @@ def _copied(
     return out
 
 
-def _torch_nearest(a: _Axis, offset: float) -> Array:
-    """The entries that torch copies (:mod:`tdagger.library.resize`)."""
+def _torch_nearest(a: _Axis, offset: float, has_short_cut: bool) -> Array:
+    """The entries that torch copies (:mod:`tdagger.library.resize`); of images those of twice the size as such."""
     step = _F(1 / a.scale) if a.given else _F(a.n) / _F(a.out)
-    if offset == 0 and a.out in (a.n, 2 * a.n):
+    if has_short_cut and a.out in (a.n, 2 * a.n):
         step = _F(a.n) / _F(a.out)
     return np.minimum(np.floor((np.arange(a.out, dtype=_F) + _F(offset)) * step).astype(np.int64), a.n - 1)
 
