@@ -73,8 +73,8 @@ class PrunePlan:
     def after(self) -> dict[str, float]:
         """Flops, parameters and bytes of what is left."""
         left = self.found.left(self.gone)
-        costs = {name: cost(left) for name, cost in self.found.cost.items()}
-        return costs | {"flops": costs["flops"] - self.found.unread(left)}
+        unread = self.found.unread(left)
+        return {name: cost(left) - unread.get(name, 0.0) for name, cost in self.found.cost.items()}
 
     @property
     def why(self) -> tuple[str, ...]:
