@@ -90,8 +90,6 @@ conformance-prune: $(READY)  ## Prune the networks of the sweeps and check what 
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.prune timm
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.prune transformers
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.prune timm-folded
-	$(BIN)/pip install -q --no-deps torch-pruning==1.6.1
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.prune timm-torch-pruning
 
 conformance-quantize: $(READY)  ## Quantize one network of every timm family and measure what is lost (an hour), write the table
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.quantize timm

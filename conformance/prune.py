@@ -4,7 +4,7 @@
     python -m conformance.prune transformers --again failed
     python -m conformance.prune timm --only swin --again ok
     python -m conformance.prune timm-folded             # what goes counts as the constant that it is
-    python -m conformance.prune timm-torch-pruning      # by Torch-Pruning (pip install torch-pruning==1.6.1)
+    python -m conformance.prune timm-torch-pruning      # by Torch-Pruning (pip install -r benchmarks/pruning.txt)
 
 Every network is imported at one batch (timm 1, transformers 2) with its zeros and ones moved away. Two plans are made:
 60 % of the FLOPs are left, by l2; and 30 % of the units of every group go at random, also those that more than norms
@@ -15,6 +15,7 @@ lines of JSON in ``conformance/results/``; docs/conformance-prune.md is made fro
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import time
 from collections import Counter
@@ -99,6 +100,7 @@ def judged(plan: Any) -> dict[str, Any]:
 def work(library: str) -> Callable[[str, Callable[..., None]], None]:
     """What is done with one subject."""
     if library == PEER:
+        importlib.import_module("torch_pruning")  # without it no network would be one that it can't prune
         return prune_peer.work
 
     def run(name: str, report: Callable[..., None]) -> None:

@@ -72,7 +72,13 @@ def shapes_alone(value: Value) -> tuple[int, ...]:
 
 
 def moved(places: Array, into: Array | None, taken: Array | None) -> Array:
-    """The places of those that stay of what is ``taken`` or put, among those that stay of the axis: of which stay."""
+    """The places of what is still taken or put, among the entries of the axis that stay.
+
+    ``into`` marks those entries, ``taken`` which places stay; None if all do.
+
+    >>> moved(np.array([0, 3, 1]), np.array([True, False, True, True]), np.array([True, True, False])).tolist()
+    [0, 2]
+    """
     left = places if taken is None else places[taken]
     return left if into is None else (np.cumsum(into) - 1)[left]
 
