@@ -320,13 +320,14 @@ def plot(results: dict[str, Any], methods: list[str], path: str) -> None:
             rows = [found[method][str(p)] for p in LEFT]
             x = [100 * np.mean([r["flops"] for r in row]) for row in rows]
             y = [[100 * r["after"] for r in row] for row in rows]
-            dashed = not method.startswith("tdagger") or "folded" in method
+            peer = not method.startswith("tdagger")
+            marker, line = ("s", "--") if peer else ("^", ":") if "folded" in method else ("o", "-")
             colour = {"l2": "tab:blue", "Taylor": "tab:orange", "learned": "tab:green"}.get(
                 method.split()[1].strip(",")
             )
             panel.errorbar(
-                x, np.mean(y, 1), np.std(y, 1), label=method, color=colour, capsize=3, marker="s" if dashed else "o",
-                linestyle="--" if dashed else "-", linewidth=1.5,
+                x, np.mean(y, 1), np.std(y, 1), label=method, color=colour, capsize=3, marker=marker, linestyle=line,
+                linewidth=1.5,
             )  # fmt: skip
         panel.set(title=task, xlabel="FLOPs left, %", ylabel="accuracy after training on, %")
         panel.invert_xaxis()

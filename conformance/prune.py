@@ -4,6 +4,7 @@
     python -m conformance.prune transformers --again failed
     python -m conformance.prune timm --only swin --again ok
     python -m conformance.prune timm-folded             # what goes counts as the constant that it is
+    python -m conformance.prune timm-torch-pruning      # by Torch-Pruning (pip install -r benchmarks/pruning.txt)
 
 Every network is imported at one batch (timm 1, transformers 2) with its zeros and ones moved away. Two plans are made:
 60 % of the FLOPs are left, by l2; and 30 % of the units of every group go at random, also those that more than norms
@@ -14,6 +15,7 @@ lines of JSON in ``conformance/results/``; docs/conformance-prune.md is made fro
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import time
 from collections import Counter
@@ -23,7 +25,7 @@ from typing import Any
 import numpy as np
 
 import tdagger as td
-from conformance import timm_models, transformers_models
+from conformance import prune_peer, timm_models, transformers_models
 from conformance.axes import imported, short
 from conformance.models import ROOT, command_line, listed
 from conformance.sweep import Row
@@ -36,8 +38,8 @@ LEFT, RANDOM = 0.6, 0.3
 CUT, KINDS = 0.3, 60
 
 
-#: After a library's name: constants are folded.
-FOLDED = "-folded"
+#: After a library's name: constants are folded. And what is Torch-Pruning's.
+FOLDED, PEER = "-folded", "timm-torch-pruning"
 
 
 def planned(dag: td.TensorDAG, report: Callable[..., None], constants: str = "zero") -> Any:
@@ -97,6 +99,9 @@ def judged(plan: Any) -> dict[str, Any]:
 
 def work(library: str) -> Callable[[str, Callable[..., None]], None]:
     """What is done with one subject."""
+    if library == PEER:
+        importlib.import_module("torch_pruning")  # without it no network would be one that it can't prune
+        return prune_peer.work
 
     def run(name: str, report: Callable[..., None]) -> None:
         constants = "fold" if library.endswith(FOLDED) else "zero"
@@ -153,6 +158,10 @@ def page(results: dict[str, dict[str, Row]]) -> str:
     ]
     for library, rows in results.items():
         if not rows:
+            continue
+        if library == PEER:
+            ours = {n: (verdict(r), f"{r['plan']['cut']:.0%}") for n, r in results["timm"].items() if "plan" in r}
+            lines += prune_peer.lines(rows, ours, len(LIBRARIES[library]()))
             continue
         count = Counter(verdict(r) for r in rows.values())
         right = sum(count[k] for k in ("exact", "norms", "told"))
@@ -220,6 +229,7 @@ LIBRARIES: dict[str, Callable[[], Sequence[str]]] = {
     "timm": timm_models.names,
     "transformers": lambda: transformers_models.names()[:KINDS],
     f"timm{FOLDED}": timm_models.names,
+    PEER: timm_models.names,
 }
 
 

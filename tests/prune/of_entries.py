@@ -33,6 +33,60 @@ def every_other() -> Built:
     return net, (image(),)
 
 
+@pattern({"a": [4, 4]})
+def picked_from_the_end() -> Built:
+    return Net(lambda s, x: s.c(s.a(x)[:, [0, 5, -1, 2]] * s.b(x)), a=conv(3, 8), b=conv(3, 4), c=conv(4, 2)), (
+        image(),
+    )
+
+
+@pattern({"b": [6, 6]})
+def added_by_constants() -> Built:
+    places = torch.tensor([0, 2, 3, 3, 6, 8, 9, 0])
+    net = Net(lambda s, x: s.c(s.b(x).index_add(1, places, s.a(x)).relu()), a=conv(3, 8), b=conv(3, 12), c=conv(12, 4))
+    return net, (image(),)
+
+
+@pattern({"b": [2, 2, 4]})
+def put_by_constants() -> Built:
+    def forward(s: Any, x: Any) -> Any:
+        y = s.b(x).clone()
+        y[:, [0, -1]] = s.a(x)[:, :2]
+        y[:, 2:5:2] += s.a(x)[:, 2:]
+        return s.c(y.relu())
+
+    return Net(forward, a=linear(12, 4), b=linear(12, 8), c=linear(8, 3)), (torch.randn(2, 12),)
+
+
+@pattern({"a": 8})
+def masked_by_constants() -> Built:
+    def forward(s: Any, x: Any) -> Any:
+        mask = torch.zeros(8, dtype=torch.bool)
+        mask[::3] = True
+        return s.b(s.a(x).masked_fill(mask, 0.0))
+
+    return Net(forward, a=linear(12, 8), b=linear(8, 3)), (tokens(),)
+
+
+@pattern({"a": 8, "b": 8, "d": 8, "e": 8})
+def shaped_like_others() -> Built:
+    def forward(s: Any, x: Any) -> Any:
+        return s.c(torch.ones_like(s.a(x)) * s.b(x)) + s.f(torch.ones_like(s.d(x)) * s.e(x))
+
+    parts = {name: linear(12, 8) for name in "abde"} | {name: linear(8, 3) for name in "cf"}
+    return Net(forward, **parts), (tokens(),)
+
+
+@pattern({"a": 8, "b": 6}, "norms")
+def mixed_over_positions() -> Built:
+    def forward(s: Any, x: Any) -> Any:
+        y, z = s.b(s.a(x)).chunk(2, -1)
+        return s.c(y * s.d(s.e(z)))
+
+    parts = {"d": nn.Conv1d(5, 5, 1), "e": nn.LayerNorm(6)}
+    return Net(forward, a=linear(12, 8), b=linear(8, 12), c=linear(6, 3), **parts), (tokens(),)
+
+
 @pattern({"a": 6, "c": [2, 3]})
 def repeated() -> Built:
     net = Net(

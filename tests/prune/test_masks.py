@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -265,6 +266,67 @@ def test_gates_of_branches(gates: str) -> None:
     assert abs(params - counted[0] / counted[1]) < 1e-5
     half = learned.plan(params=0.4)
     assert half.check().passed
+
+
+class Units(nn.Module):
+    """Residual units of convolutions with norms, of which the last is over fewer places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.units = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(8, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 8, 1))
+            for _ in range(3)
+        )
+
+    def forward(self, x: Any) -> Any:
+        x = self.stem(x)
+        for unit in self.units:
+            x = torch.relu(x + unit(x))
+        return x.mean((2, 3))
+
+
+class Transformer(nn.Module):
+    """Blocks of attention and of a gated MLP, each past a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(5, 8), nn.Linear(8, 2)
+        self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(8, 2, 12, 0.0, batch_first=True) for _ in range(2))
+        self.gates = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
+
+    def forward(self, x: Any) -> Any:
+        x = self.embed(x)
+        for block, gate in zip(self.blocks, self.gates, strict=True):
+            x = block(x)
+            x = x + torch.sigmoid(gate(x)) * x.mean(1, keepdim=True)
+        return self.head(x)
+
+
+@pytest.mark.parametrize(
+    ("build", "shape"),
+    [
+        pytest.param(Deep, (5, 4), id="linear"),
+        pytest.param(Units, (2, 3, 8, 8), id="convolutions"),
+        pytest.param(Transformer, (2, 6, 5), id="attention"),
+    ],
+)
+def test_a_plan_proves_what_went_with_branches(build: Any, shape: tuple[int, ...]) -> None:
+    """The network without branches is the one in which they are times 0; another one isn't."""
+    torch.manual_seed(1)
+    x = torch.rand(shape)
+    learned = td.from_torch(build().eval(), x).learned_masks(branches=True, seed=0).eval()
+    with torch.no_grad():
+        learned.logits[:] = torch.linspace(-3, 3, len(learned.logits))[torch.randperm(len(learned.logits))]
+        learned.logits[-1] = -20.0
+    plan = learned.plan()
+    assert plan.closed is not None
+    assert plan.check().exact
+    torch.testing.assert_close(plan.apply().to_torch()(x), learned(x), rtol=1e-4, atol=1e-5)
+    other = replace(
+        plan, closed=plan.closed.with_weights({n: np.ones((), np.float32) for n in learned.branch_gates[:1]})
+    )
+    assert not other.check().passed
 
 
 def test_branches_learn() -> None:

@@ -18,7 +18,7 @@ from tdagger.prune.choose import Ranked, to_target
 from tdagger.prune.finding.groups import Group, Prunable, prunable
 from tdagger.prune.importance import NORMALISE, Importance, Weighed, importance_of
 from tdagger.prune.removing.apply import without
-from tdagger.prune.removing.check import Check, checked
+from tdagger.prune.removing.check import Check, checked, without_what_adds_nothing
 from tdagger.prune.removing.folding import Folded, folded
 from tdagger.prune.removing.proof import checked_constants
 from tdagger.prune.removing.removal import Removal
@@ -45,6 +45,7 @@ class PrunePlan:
     """What goes of a network: ``rows`` has for each group how many units, ``units`` which ones, by the group's name.
 
     Nothing is made and no weight copied before :meth:`apply`. ``before`` and ``after`` are flops, parameters and bytes.
+    ``closed`` is the network with the branches that ``dag`` is without, each multiplied by 0; None if it is whole.
     """
 
     dag: TensorDAG
@@ -52,6 +53,7 @@ class PrunePlan:
     units: Mapping[str, Array]
     keep_numbers: bool = False
     constants: str = "zero"
+    closed: TensorDAG | None = None
 
     @cached_property
     def gone(self) -> Array:
@@ -73,8 +75,8 @@ class PrunePlan:
     def after(self) -> dict[str, float]:
         """Flops, parameters and bytes of what is left."""
         left = self.found.left(self.gone)
-        costs = {name: cost(left) for name, cost in self.found.cost.items()}
-        return costs | {"flops": costs["flops"] - self.found.unread(left)}
+        unread = self.found.unread(left)
+        return {name: cost(left) - unread.get(name, 0.0) for name, cost in self.found.cost.items()}
 
     @property
     def why(self) -> tuple[str, ...]:
@@ -119,10 +121,15 @@ class PrunePlan:
 
         Where a norm counts what goes, it is given what is left in both, so that all else is compared: see
         :class:`Check`. ``framework`` runs them: torch if it is installed and can hold them, else numpy, the reference.
+        Where branches went, the network without them is compared with the one in which they are times 0, too.
         """
         if self.constants == "fold":
-            return checked_constants(self._network, self._folded, seed, framework)
-        return checked(self._network, *self._applied, seed, framework)
+            found = checked_constants(self._network, self._folded, seed, framework)
+        else:
+            found = checked(self._network, *self._applied, seed, framework)
+        if self.closed is None:
+            return found
+        return without_what_adds_nothing(found, self.closed, self.dag, seed, framework)
 
     def __str__(self) -> str:
         lines = [f"{'group':40} {'units':>7} {'left':>7}"]

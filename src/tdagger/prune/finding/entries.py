@@ -24,16 +24,16 @@ from tdagger.composite import Composite
 from tdagger.depth import nested
 from tdagger.graph import Graph, bulk, is_one, result_types, topological
 from tdagger.graph import applied as graph_applied
-from tdagger.interpret import computed
-from tdagger.op import Op, Value
+from tdagger.op import Array, Op, Value
 from tdagger.ops.elementwise import POINTWISE
 from tdagger.ops.external import External
 from tdagger.ops.indexing import Gather, Scan, Scatter
 from tdagger.ops.source import Const, Input, Iota, Leaf, Parameter
-from tdagger.ops.structure import Fold, Item, Reduce, Repeat
+from tdagger.ops.structure import Fold, Item, Pad, Reduce, Repeat, Unfold
 from tdagger.prune.finding import factors
 from tdagger.prune.finding.bodies import applied, body_of
 from tdagger.prune.finding.factors import Block, Factor, Term, Terms, Tie
+from tdagger.prune.finding.places import places_of
 from tdagger.prune.finding.shuffles import Shuffle
 from tdagger.prune.finding.zeros import NUMBER, ZERO, Zeros, after, is_zero, whole
 
@@ -121,6 +121,8 @@ class Entries:
         #: Whether that is a norm, which gets a new count.
         self._norm = False
         self.scope = Scope(graph)
+        #: Gathers and scatters at places that no data decides, and those.
+        self.placed: dict[Value, Array] = {}
         #: Gathers that are shuffles: see :mod:`tdagger.prune.finding.shuffles`.
         self.shuffles: Mapping[Value, Shuffle] = {}
 
@@ -306,21 +308,40 @@ class Entries:
             if op.kind != "sum" or whole(zeros[0][op.axis]) != ZERO:
                 self.mark(term, f"takes the running {op.kind} of")
             return terms[0]
-        elif isinstance(op, Gather) and (found := self._taken(op, value, terms)) is not None:
-            return found
+        elif isinstance(op, Gather | Scatter) and (places := places_of(value)) is not None:
+            return self._placed(op, value, places, terms)
+        elif isinstance(op, Unfold | Fold) and op.kernel == op.stride == 1:
+            return terms[0]
+        elif isinstance(op, Pad) and any(w is not None and w[2] for w in op.widths):
+            return tuple([self._padded(t, w) for t, w in zip(terms[0], op.widths, strict=True)])
         return cast(Any, op).axis_rule(self, value.type, *terms)
 
-    def _taken(self, op: Gather, value: Value, terms: list[Terms]) -> Terms | None:
-        """What a gather at given places gives: a table of entries, as a slice is; None if the places aren't given."""
-        index = value.args[1]
-        if op.batch or index.rank > 1 or not _is_given(index):
-            return None
-        x, axis = terms[0], op.axis
-        places = computed(index)
-        if not places.size or places.min() < 0:
-            return None
-        taken = self._entries(x[axis], np.asarray(places, np.int64).reshape(-1))
-        return (*x[:axis], *([] if index.rank == 0 else [taken]), *x[axis + 1 :])
+    def _placed(self, op: Gather | Scatter, value: Value, places: Array, terms: list[Terms]) -> Terms:
+        """What a gather takes at given places is a table of entries, as of a slice; what a scatter puts goes with them.
+
+        All that is put at one place goes with what is there, also where it is the last that counts.
+        """
+        self.placed[value] = places
+        x, index, axis = terms[0], terms[1], op.axis
+        self.join(x[: op.batch], index[: op.batch])
+        alone = value.args[1].rank == op.batch  # one place, which is no dimension
+        found = self._entries(x[axis], places)
+        if isinstance(op, Gather):
+            return (*x[:axis], *([] if alone else [found]), *x[axis + 1 :])
+        self.join((*x[:axis], *([] if alone else [found]), *x[axis + 1 :]), terms[2])
+        return x
+
+    def _padded(self, term: Term, widths: tuple[int, int, int] | None) -> Term:
+        """A dimension with so many entries before it, after it, and between every two."""
+        before, after, between = widths or (0, 0, 0)
+        if not between:
+            return self.line([before, term, after])
+        n = size_of(term)
+        places = before + np.arange(n) * (between + 1)
+        found = self.fresh_factor(before + after + max(n + (n - 1) * between, 0))
+        if found and n:
+            self.ties.append(Tie(found[0], places, term))
+        return found
 
     # The rules' side: see AxisRules in op.py.
 
@@ -425,20 +446,6 @@ class Entries:
 
 #: What an op says of an axis that this module takes entry by entry.
 _BY_ENTRY = ("slices", "reverses", "takes one entry of", "pads", "concatenates", "repeats")
-
-
-def _is_given(value: Value) -> bool:
-    """Whether no leaf is behind a value."""
-    stack, done = [value], set[Value]()
-    while stack:
-        v = stack.pop()
-        if v in done:
-            continue
-        done.add(v)
-        if isinstance(v.op, Leaf | External) or (not v.args and not isinstance(v.op, Const | Iota)):
-            return False
-        stack += v.args
-    return True
 
 
 def is_norm(value: Value) -> bool:

@@ -21,17 +21,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tdagger.analysis.axes.algebra import resolve
-from tdagger.composite import Composite
-from tdagger.graph import is_one
 from tdagger.network import Network
 from tdagger.op import Array, Value
 from tdagger.prune.finding.costs import Polynomial
 from tdagger.prune.finding.entries import COUNTS, Entries, is_norm
-from tdagger.prune.finding.factors import Factor, Term, Terms
+from tdagger.prune.finding.factors import Factor, Term
 from tdagger.prune.finding.shuffles import as_gathers
 from tdagger.prune.finding.units import Units
+from tdagger.prune.finding.unread import Unread
 from tdagger.transform.networks import place
-from tdagger.types import TensorType
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,48 +187,10 @@ class Prunable:
         before = np.concatenate([[0], np.cumsum(gone, dtype=np.int64)])  # a factor may have no entries
         return self.sizes - (before[starts + self.sizes] - before[starts])
 
-    def unread(self, left: Array) -> float:
-        """The flops of what nothing reads where ``left`` entries are left: what gave a shape that is another now.
-
-        An op that takes the shape of an argument, and nothing else of it, has its own shape written out where the two
-        aren't alike any more.
-        """
-        cut = {(v, i) for v, i in self._shapes_alone if not self._follows(v, left)}
-        if not cut:
-            return 0.0
-        graph, work = self.dag.graph, self.entries.work
-        needed: set[Value] = set()
-        stack = [*graph.outputs.values(), *graph.updates.values()]
-        while stack:
-            value = stack.pop()
-            if value not in needed:
-                needed.add(value)
-                stack += [a for i, a in enumerate(value.args) if (value, i) not in cut]
-        spans = [self.entries.work_of[v] for v in graph.values if v not in needed]
-        return Polynomial([w for low, high in spans for w in work[low:high]], self.units.factors)(left)
-
     @cached_property
-    def _shapes_alone(self) -> list[tuple[Value, int]]:
-        """The composites whose bodies don't read an argument, and its place."""
-        found: list[tuple[Value, int]] = []
-        for value in self.dag.graph.values:
-            if isinstance(value.op, Composite) and all(map(is_one, (value, *value.args))):
-                body = value.op.body(*[a.type for a in value.args])
-                read = {*body.outputs.values(), *(a for v in body.values for a in v.args)}
-                found += [(value, i) for i, x in enumerate(body.inputs.values()) if x not in read]
-        return found
-
-    def _follows(self, value: Value, left: Array) -> bool:
-        """Whether an op gives what is left of its result where it is given what is left of its arguments."""
-        number = {f: i for i, f in enumerate(self.units.factors)}
-        scope = self.entries.scope
-
-        def type_of(v: Value, terms: Terms) -> TensorType:
-            sizes = [[int(left[number[f]]) if f.block is None else f.size for f in resolve(t)] for t in terms]
-            return TensorType(tuple(map(math.prod, sizes)), v.dtype)
-
-        args = [type_of(a, scope.at(value, i)) for i, a in enumerate(value.args)]
-        return value.op.infer(*args) == type_of(value, scope.terms[value])
+    def unread(self) -> Unread:
+        """What nothing reads where so many entries of every factor are left."""
+        return Unread(self.dag.graph, self.entries, self.units.factors)
 
     # Groups.
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from tdagger.op import Op, Value
 from tdagger.ops.elementwise import POINTWISE
-from tdagger.ops.indexing import Gather
+from tdagger.ops.indexing import Gather, Scatter
 from tdagger.ops.source import Const
-from tdagger.ops.structure import Concat, Group, Pad, Permute, Reduce, Repeat, Slice, Ungroup
+from tdagger.ops.structure import Concat, Fold, Group, Pad, Permute, Reduce, Repeat, Slice, Unfold, Ungroup
 
 NUMBER, ZERO, NOTHING = 0, 1, 2
 
@@ -151,8 +151,15 @@ def after(op: Op, value: Value, zeros: Sequence[Zeros]) -> Zeros:
             return tuple([own if n is not None else z for z, n in zip(x, op.sizes, strict=True)])
         case Reduce():
             return tuple([NUMBER if i in op.axes else z for i, z in enumerate(x)])
-        case Gather():
+        case Gather():  # places that data decides lose no entries
             inner = len(zeros[1]) - op.batch
-            return (*x[: op.axis], *(NUMBER,) * inner, *x[op.axis + 1 :])
+            return (*x[: op.axis], *(x[op.axis] if inner == 1 else NUMBER,) * inner, *x[op.axis + 1 :])
+        case Scatter():
+            after_axis = op.axis + len(zeros[1]) - op.batch
+            own = zeros[2][op.axis : after_axis]
+            put = (*zeros[2][: op.axis], own[0] if len(own) == 1 else x[op.axis], *zeros[2][after_axis:])
+            return tuple([_of_all([whole(a), whole(b)]) for a, b in zip(x, put, strict=True)])
+        case Unfold() | Fold() if op.kernel == op.stride == 1:
+            return x
         case _:
             return (NUMBER,) * value.rank

@@ -82,6 +82,13 @@ def checked(dag: TensorDAG, small: TensorDAG, removal: Removal, seed: int, frame
     return Check(difference_of(outputs_of(helped, inputs, framework), given), unlike, names)
 
 
+def without_what_adds_nothing(check: Check, closed: TensorDAG, dag: TensorDAG, seed: int, framework: str) -> Check:
+    """The check of a network without some branches, with how far it is from the one in which those are times 0."""
+    inputs = random_inputs(dag.graph, dag.graph, {n: n for n in dag.graph.inputs}, seed)
+    off = difference_of(outputs_of(closed, inputs, framework), outputs_of(dag, inputs, framework))
+    return replace(check, error=max(check.error, off), unlike=max(check.unlike, off))
+
+
 def zeroed(dag: TensorDAG, removal: Removal) -> TensorDAG:
     """The network with zeros in the place of what goes, which the smaller one is compared with."""
     masked = replace(dag, weights=_masked(dag, removal), source=None)

@@ -194,10 +194,14 @@ class Walk:
                 return self._run(op, value, args)
 
     def _padded(self, op: Pad, value: Value, x: Known) -> Known:
-        """An axis along which all is the same stays so: where another number is padded, there are borders."""
+        """An axis along which all is the same stays so: where another number is padded, there are borders.
+
+        But for numbers of entries that stay, which have to be the right ones everywhere.
+        """
         shape = value.args[0].shape
         padded = [i for i, w in enumerate(op.widths) if w is not None and any(w)]
-        even = [i for i in padded if x.is_even(i)]
+        stays = bool((x.sure & ~x.gone & (x.number != op.value)).any())
+        even = [i for i in padded if x.is_even(i) and not stays]
         other = (x.gone & x.sure & (x.number != op.value)) | (x.missing != 0)
         if bool(other.any()):
             between = [i for i, w in enumerate(op.widths) if w is not None and w[2] and shape[i] > 1]

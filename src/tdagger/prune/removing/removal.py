@@ -24,12 +24,14 @@ from tdagger.interpret import computed
 from tdagger.library import control
 from tdagger.library.block import block
 from tdagger.op import Array, Place, Plan, Value
-from tdagger.ops.indexing import Gather
+from tdagger.ops.indexing import Gather, Scatter
 from tdagger.ops.source import Const, Leaf, const
 from tdagger.ops.structure import Bounds, Concat, Item, Pad, Repeat, Slice, repeat
 from tdagger.prune.finding.entries import Scope, is_norm
 from tdagger.prune.finding.factors import Term, Terms
+from tdagger.prune.finding.places import is_written_out, moved
 from tdagger.prune.finding.units import Units
+from tdagger.prune.removing import padding
 from tdagger.prune.removing.alike import exactly, scalars, unlike, with_numbers
 from tdagger.transform.axes.change import candidates, shapes_of
 from tdagger.types import ResultTypes, Sized, TensorType
@@ -154,9 +156,9 @@ class Removal:
         if isinstance(op, Slice):
             return self._slice(scope, value, op, args[0])
         if isinstance(op, Pad):
-            return self._pad(scope, value, op)(*args)
-        if isinstance(op, Gather) and not op.batch and value.args[1] not in scope.terms and value.args[1].rank < 2:
-            return self._gather(scope, value, op, args)
+            return self._pad(scope, value, op, args[0])
+        if isinstance(op, Gather | Scatter) and value in self.units.entries.placed:
+            return self._placed(scope, value, op, args, plans)
         return op.adapt(plans[0], *places)(*args)
 
     # Arguments.
@@ -170,8 +172,6 @@ class Removal:
             return repeat(new[arg.args[0]], [n if n is None or k is None else int(k.sum()) for n, k in pairs])
         if arg in scope.terms or not is_one(arg):
             return new[arg]
-        if isinstance(value.op, Gather) and i == 1:
-            return arg
         keeps = [self.kept(t) for t in scope.at(value, i)]
         return arg if all(k is None for k in keeps) else _taken(arg, keeps)
 
@@ -193,34 +193,48 @@ class Removal:
                 bounds[i] = _bounds(old, now, count)
         return Slice(tuple(bounds))(x)
 
-    def _pad(self, scope: Scope, value: Value, op: Pad) -> Pad:
-        widths = list(op.widths)
+    def _pad(self, scope: Scope, value: Value, op: Pad, x: Value) -> Value:
+        widths, uneven = list(op.widths), dict[int, Array]()
         for i, old in enumerate(op.widths):
             kept = self.kept(scope.terms[value][i])
             if old is not None and kept is not None:
-                after = int(kept[len(kept) - old[1] :].sum()) if old[1] else 0
-                widths[i] = (int(kept[: old[0]].sum()), after, old[2])
-        return Pad(tuple(widths), op.value)
+                left = padding.sources(value.args[0].shape[i], old, self.kept(scope.at(value, 0)[i]))[kept]
+                widths[i] = padding.even(left, old[2])
+                if widths[i] is None:
+                    uneven[i] = left
+        out = Pad(tuple(widths), op.value)(x)
+        for i, left in uneven.items():
+            out = padding.spread(out, i, left, op.value)
+        return out
 
-    def _gather(self, scope: Scope, value: Value, op: Gather, args: list[Any]) -> Value:
-        return op(args[0], const(self._places(scope, value, op.axis).astype(value.args[1].dtype.numpy)))
+    def _placed(self, scope: Scope, value: Value, op: Gather | Scatter, args: list[Any], plans: list[Plan]) -> Value:
+        """What is taken or put at given places: at others, where the axis or what is put there loses entries."""
+        places = self._places(scope, value)
+        if places is None:
+            own = [self.plan(scope.at(value, i), a.shape) for i, a in enumerate(value.args)]
+            return op.adapt(plans[0], *own)(*args)
+        index = const((places if value.args[1].rank > op.batch else places[0]).astype(value.args[1].dtype.numpy))
+        put = Scatter(op.axis, 0, op.kind) if isinstance(op, Scatter) else Gather(op.axis, 0)
+        return put(args[0], index, *args[2:])
 
-    def _places(self, scope: Scope, value: Value, axis: int) -> Array:
-        """Which entries of what is left a gather at given places takes."""
-        before = self.kept(scope.at(value, 0)[axis])
-        index = computed(value.args[1])
-        after = None if index.ndim == 0 else self.kept(scope.terms[value][axis])
-        left = index if after is None else index[after]
-        return left if before is None else (np.cumsum(before) - 1)[left]
+    def _places(self, scope: Scope, value: Value) -> Array | None:
+        """Which entries of what is left a gather or scatter at given places takes or puts; None if nothing changes."""
+        op, places = cast("Gather | Scatter", value.op), self.units.entries.placed[value]
+        into = self.kept(scope.at(value, 0)[op.axis])
+        alone = value.args[1].rank == op.batch
+        other = scope.at(value, 2) if isinstance(op, Scatter) else scope.terms[value]
+        taken = None if alone else self.kept(other[op.axis])
+        return None if into is None and taken is None else moved(places, into, taken)
 
     def _shuffle(self, scope: Scope, value: Value, x: Value) -> Value:
         shuffle = self.units.entries.shuffles[value]
-        places = self._places(scope, value, shuffle.axis)
+        left = self._places(scope, value)
+        places = shuffle.places if left is None else left
         if np.array_equal(places, shuffle.places):
             return shuffle.of(x)
-        left = shuffle.like(places)
-        if left is not None:
-            return left.of(x)
+        regular = shuffle.like(places)
+        if regular is not None:
+            return regular.of(x)
         return x if np.array_equal(places, np.arange(len(places))) else Gather(shuffle.axis, 0)(x, const(places))
 
     # Composites.
@@ -234,7 +248,10 @@ class Removal:
         # one that was walked may take entries one by one
         plain = value not in scope.inside or not self._by_entry(scope.inside[value])
         left = self._factors_left(scope, value)
-        changed = tuple([(at, tuple([(n == m, n == 1) for n, m in sizes])) for at, sizes in left])
+        same = dict[int, int]()  # which have as many left as which: shapes that are alike by chance prove nothing
+        changed = tuple(
+            [(at, tuple([(n == m, n == 1, same.setdefault(n, len(same))) for n, m in sizes])) for at, sizes in left]
+        )
         itself = (Removal, "itself", changed, self._keeps_numbers)
         if plain and itself in op.found:
             # proven of this op where these factors have fewer entries: its attributes stay, whatever the sizes
@@ -248,7 +265,7 @@ class Removal:
                 self.recounted.append((self._outer, *numbers))
             if found is not None:
                 return _again(found, args, shapes, value)
-        body = self._body(self.units.entries.opened(scope, value), op, types)
+        body = self._body(self.units.entries.opened(scope, value), op, types, scope.of(value))
         if op.has_branches:
             chosen = control.of_body(body)
             return _inlined(value, body, args) if chosen is None else chosen(*args)
@@ -275,13 +292,17 @@ class Removal:
             ]
         )
 
-    def _body(self, inner: Scope, op: Composite, types: tuple[TensorType, ...]) -> Graph:
+    def _body(self, inner: Scope, op: Composite, types: tuple[TensorType, ...], results: list[Terms]) -> Graph:
         given = {
             v: type(v.op)(v.op.leaf, t)() if isinstance(v.op, Leaf) else v
             for v, t in zip(inner.graph.inputs.values(), types, strict=True)
         }
         new = self._walk(inner, given)
-        outputs = {n: new[v] for n, v in inner.graph.outputs.items()}
+        outputs: dict[str, Value] = {}
+        for (name, v), terms in zip(inner.graph.outputs.items(), results, strict=True):
+            # one made of constants alone is a table, of which these are left
+            keeps = [None if v in inner.terms else self.kept(t) for t in terms]
+            outputs[name] = new[v] if all(k is None for k in keeps) else _taken(new[v], keeps)
         return Graph({n: given[v] for n, v in inner.graph.inputs.items()}, outputs, name=op.name)
 
     def _label(
@@ -323,7 +344,7 @@ class Removal:
     def _by_entry(self, scope: Scope) -> bool:
         """Whether an op inside takes entries one by one of a dimension that loses some."""
         for value in scope.graph.values:
-            if isinstance(value.op, Slice | Pad | Concat | Gather) and value in scope.terms:
+            if isinstance(value.op, Slice | Pad | Concat | Gather | Scatter) and value in scope.terms:
                 terms = [t for i in range(len(value.args)) for t in scope.at(value, i)]
                 if any(self.kept(t) is not None for t in (*terms, *scope.terms[value])):
                     return True
@@ -371,7 +392,7 @@ def _taken(value: Value, keeps: list[Kept]) -> Value:
         return repeat(
             base, [n if n is None or k is None else int(k.sum()) for n, k in zip(op.sizes, keeps, strict=True)]
         )
-    if value.dtype.is_float and not isinstance(op, Const):  # to be as precise as what it is computed in
+    if not is_written_out(value, [k is not None for k in keeps]):
         return picked(value, keeps)
     data = op.data if isinstance(op, Const) else computed(value)
     for axis, kept in enumerate(keeps):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -313,11 +314,11 @@ class LearnedMasks(nn.Module):
         weights that it was trained with. ``keep_numbers``: norms that count units which go count them still.
         """
         if not how:
-            dag, found = self._without_branches(self.trained())
+            dag, found, closed = self._without_branches(self.trained())
             gone = {g.name: np.setdiff1d(np.arange(g.size), kept) for kept, g in self._kept() if _has(found, g)}
-            return PrunePlan(dag, found, {n: u for n, u in gone.items() if len(u)}, keep_numbers)
+            return PrunePlan(dag, found, {n: u for n, u in gone.items() if len(u)}, keep_numbers, closed=closed)
         scores = self.tables.of(self.chances().detach().double().cpu().numpy())
-        dag, found = self._without_branches(self._baked(self._settled() > 0))
+        dag, found, closed = self._without_branches(self._baked(self._settled() > 0))
         only = [g.name for g in self.tables.groups if _has(found, g)]
 
         def importance(group: Weighed) -> Array:
@@ -331,14 +332,17 @@ class LearnedMasks(nn.Module):
             "found": found,
             "importance": importance,
         }
-        return prune_plan(dag, **{**own, **how})
+        return replace(prune_plan(dag, **{**own, **how}), closed=closed)
 
-    def _without_branches(self, dag: TensorDAG) -> tuple[TensorDAG, Prunable]:
-        """The network without the branches whose gates are 0, and what can be pruned of it."""
-        gone = [b.name for b, p in zip(self.branches, self.branch_chances().tolist(), strict=True) if p <= 0.5]
-        there = {b.name for b in found_branches(dag)}
-        small = dag.without_branches(*[n for n in gone if n in there])
-        return (small, small.prunable()) if gone else (dag, self.tables.found)
+    def _without_branches(self, dag: TensorDAG) -> tuple[TensorDAG, Prunable, TensorDAG | None]:
+        """The network without the branches whose gates are 0, what can be pruned of it, and it with those times 0."""
+        names = [b.name for b, p in zip(self.branches, self.branch_chances().tolist(), strict=True) if p <= 0.5]
+        gone = [b for b in found_branches(dag) if b.name in names]
+        if not gone:
+            return dag, self.tables.found, None
+        small = dag.without_branches(*[b.name for b in gone])
+        gated, gates = with_gates(dag, gone)
+        return small, small.prunable(), gated.with_weights({n: np.zeros_like(gated.weights[n]) for n in gates})
 
     def extra_repr(self) -> str:
         return f"{self.kind}, {self.tables.count} units in {len(self.tables.groups)} groups"
