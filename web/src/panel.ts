@@ -94,14 +94,15 @@ export class Panel {
     const { program } = model.data;
     if (!program || item.depth > 1) return null;
     const line = (n: number, text = "") => {
-      const { name, type, buffer, lengths } = program.slots[n];
+      const { name, type, buffer, lengths, state, b } = program.slots[n];
       const more = [buffer ? `buffer ${buffer}` : "", ...(lengths ?? []).map(([i, length]) => `of dimension ${i} ${program.slots[length].name} entries count`)];
-      return h("li", {}, h("strong", {}, name), text ? ` ← ${text}` : "", " ", h("code", {}, model.type(type).axes), more.filter((part) => part).map((part) => h("p", { class: "small" }, part)));
+      const only = state === "a" || state === "b" ? h("em", {}, ` only in ${state.toUpperCase()}`) : b === undefined ? null : [" → ", h("code", {}, model.type(b).axes)];
+      return h("li", {}, h("strong", {}, name), text ? ` ← ${text}` : "", " ", h("code", {}, model.type(type).axes), only, more.filter((part) => part).map((part) => h("p", { class: "small" }, part)));
     };
     if (!item.parent) return section(`Slots (${program.slots.length})`, h("ul", { class: "plain" }, program.slots.slice(0, SHOWN).map((_, n) => line(n))), program.slots.length > SHOWN ? h("p", { class: "small" }, `and ${program.slots.length - SHOWN} more`) : null);
     const { reads = [], writes = [], raises } = item.raw;
     const blocks = model.children(item.parent);
-    const next = (item.parent.block?.flow ?? []).filter((one) => one.from === item.index).map(({ to, when }) => h("li", {}, to < 0 ? when : [`${when}: `, h("button", { type: "button", class: "link", click: () => this.store.select(blocks[to]) }, blocks[to].title)]));
+    const next = (item.parent.block?.flow ?? []).filter((one) => one.from === item.index).map(({ to, when, side }) => h("li", {}, side ? `only in ${side.toUpperCase()}: ` : "", to < 0 ? when : [`${when}: `, h("button", { type: "button", class: "link", click: () => this.store.select(blocks[to]) }, blocks[to].title)]));
     return section("Control",
       reads.length ? [h("h4", {}, "reads"), h("ul", { class: "plain" }, reads.map((n) => line(n)))] : null,
       writes.length ? [h("h4", {}, "writes"), h("ul", { class: "plain" }, writes.map(([n, text]) => line(n, text)))] : null,
@@ -109,11 +110,13 @@ export class Panel {
   }
 
   private state(item: Item): HTMLElement | null {
-    if (!this.store.model.compared || item.state === "same") return null;
+    if (!this.store.model.compared) return null;
+    const marks = this.store.marks(item);
+    if (item.state === "same" && !marks.length) return null;
     const names = this.store.model.data.networks.map((network) => network.name);
-    const text = item.raw.moves ? `For the layout of ${names[item.state === "a" ? 0 : 1]}: it only moves entries` : item.state === "a" ? `Only in A, ${names[0]}` : item.state === "b" ? `Only in B, ${names[1]}` : "Changed from A to B";
+    const text = item.raw.moves ? `For the layout of ${names[item.state === "a" ? 0 : 1]}: it only moves entries` : item.state === "a" ? `Only in A, ${names[0]}` : item.state === "b" ? `Only in B, ${names[1]}` : item.state === "same" ? "The same but for numbers in weights" : "Changed from A to B";
     return h("div", { class: `state st-${item.state}` }, h("strong", {}, text),
-      item.raw.changes?.length ? h("ul", {}, item.raw.changes.map((line) => h("li", {}, line))) : null);
+      item.raw.changes?.length || marks.length ? h("ul", {}, [...(item.raw.changes ?? []), ...marks.map((mark) => `${mark}${item.block ? " at most" : ""}`)].map((line) => h("li", {}, line))) : null);
   }
 
   private repetition(item: Item): HTMLElement {
@@ -182,6 +185,13 @@ export class Panel {
     return names.length ? h("p", { class: "warning" }, `Not counted, so all sums are lower bounds: ${names.join(", ")}`) : null;
   }
 
+  /** The weight of B that stands for one of A: how far it is off. */
+  private partner(one: Parameter, other: Parameter, pictured: boolean): HTMLElement {
+    const change = one.change ?? 0;
+    const name = other.name === one.name ? "" : ` ${other.name}`;
+    return h("div", {}, h("p", { class: "small" }, change ? `B${name} differs by ${percent(change)} of the norm` : `B${name} is the same`), change && pictured && other.histogram ? histogram(other.histogram) : null);
+  }
+
   private place(item: Item): HTMLElement | null {
     const { model } = this.store;
     const { source, made } = item.raw;
@@ -206,7 +216,8 @@ export class Panel {
       h("li", {}, h("strong", {}, one.name), " ", typeOf(model, one.type, costs.typeBytes(one.type)),
         one.kind === "parameter" ? (one.trainable === false ? h("em", {}, " frozen") : null) : h("em", {}, ` ${one.kind}`),
         one.tied ? h("p", { class: "small" }, `the same tensor as ${one.tied}`) : null,
-        one.histogram && found.length <= 12 ? histogram(one.histogram) : null));
+        one.histogram && found.length <= 12 ? histogram(one.histogram) : null,
+        one.b === undefined ? null : this.partner(one, model.data.parameters[one.b], found.length <= 12)));
     return section(`Parameters, buffers, constants (${found.length})`, h("ul", { class: "plain" }, list), found.length > SHOWN ? h("p", { class: "small" }, `and ${found.length - SHOWN} more`) : null);
   }
 }

@@ -180,14 +180,14 @@ export class Scene {
     const xs = edge.points.map((p) => p.x);
     const ys = edge.points.map((p) => p.y);
     if (!inside(Math.min(...xs), Math.min(...ys), Math.max(...xs, edge.label?.x ?? -1e9) + 100, Math.max(...ys))) return;
-    const key = `e${box.id}:${edge.link.from}>${edge.link.to}${edge.link.when?.text ?? ""}`;
+    const key = `e${box.id}:${edge.link.from}>${edge.link.to}${edge.link.when?.text ?? ""}${edge.link.side ?? ""}`;
     seen.add(key);
     const on = chosen !== null && (edge.link.from === String(chosen.id) || edge.link.to === String(chosen.id));
     const d = edge.square ? square(edge.points) : curve(edge.points);
     const signature = `${d}${on}${edge.text}`;
     if (this.drawn.get(key)?.signature === signature) return;
     this.drawn.get(key)?.element.remove();
-    const side = !edge.link.parts.length ? "" : edge.link.parts.every((part) => part.side === "a") ? " only-a" : edge.link.parts.every((part) => part.side === "b") ? " only-b" : "";
+    const side = edge.link.side ? ` only-${edge.link.side}` : !edge.link.parts.length ? "" : edge.link.parts.every((part) => part.side === "a") ? " only-a" : edge.link.parts.every((part) => part.side === "b") ? " only-b" : "";
     const element = s("g", { class: `edge${on ? " on" : ""}${side}${edge.link.when ? " flow" : ""}` },
       s("path", { d, "marker-end": on ? "url(#arrow-on)" : "url(#arrow)" }),
       edge.dots.map((p) => s("circle", { cx: p.x, cy: p.y, r: 3 })),

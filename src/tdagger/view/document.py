@@ -14,6 +14,7 @@ from tdagger.graph import bulk
 from tdagger.network import Network
 from tdagger.op import Value
 from tdagger.view import lists
+from tdagger.view.changes import Changes
 from tdagger.view.part import Part
 from tdagger.view.tables import COLUMNS, Side, Tables
 from tdagger.view.weights import Weights
@@ -54,6 +55,7 @@ class Wanted:
     histograms: bool = False
     formulas: bool = True
     measures: Sequence[Measure] = ()
+    weights: bool = True
 
 
 def document(networks: Sequence[Viewed], wanted: Wanted, opened: Opened) -> dict[str, Any]:
@@ -66,7 +68,17 @@ def document(networks: Sequence[Viewed], wanted: Wanted, opened: Opened) -> dict
         bodies = part.json()
         told = [_network(part, k, weights, wanted) for k in range(len(networks))]
         title = " | ".join([n.name for n in networks])
-        return whole(title, told, bodies, part.bodies.root, tables, weights, sides, opened)
+        notices = changed([part], told, weights, wanted) if len(networks) == 2 else []
+        return whole(title, told, bodies, part.bodies.root, tables, weights, sides, opened, notices)
+
+
+def changed(parts: Sequence[Part], told: list[dict[str, Any]], weights: Weights, wanted: Wanted) -> list[str]:
+    """Add how far weights of two networks differ; in a sentence what was compared."""
+    changes = Changes(parts, wanted.weights)
+    weights.compare(changes)
+    if changes.each:
+        told[0].setdefault("measures", []).append(changes.measure())
+    return [changes.notice] if changes.notice else []
 
 
 def whole(

@@ -10,6 +10,7 @@ import numpy as np
 from tdagger.network import Network
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Const, Parameter
+from tdagger.view.changes import Changes
 from tdagger.view.expressions import constant
 from tdagger.view.part import Part
 from tdagger.view.tables import Side
@@ -37,6 +38,13 @@ class Weights:
     def of(self, part: Part, k: int) -> list[int]:
         """The numbers of the weights that the ops of a part take in network ``k``, place by place."""
         return [self.number(weight, k) for leaf in part.leaves for _, weight in part.wires.slots[leaf][k]]
+
+    def compare(self, changes: Changes) -> None:
+        """Say of the weights of the first network which those of the second are, and how far these are off."""
+        for weight, (other, change) in changes.of.items():
+            if (0, weight) in self._numbers:
+                entry = self.table[self._numbers[0, weight]]
+                entry |= {"b": self.number(other, 1), "change": float(f"{change:.4g}")}
 
     def _entry(self, weight: Value, k: int) -> dict[str, Any]:
         op, network = weight.op, self.networks[k]
