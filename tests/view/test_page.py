@@ -303,7 +303,14 @@ def test_measures_of_ops_are_colours_and_a_box_has_the_worst(opened):
         {"name": "SQNR", "unit": "dB", "worst": "low", "each": each},
         {"name": "clipped", "unit": "", "worst": "high", "each": [n and n / 1000 for n in each]},
     ]
-    page = opened(data).page
+    net["said"] = [{"name": "range told apart", "each": ["-1 … 1", *[None] * (count - 1)]}]
+    data["parameters"][0]["codes"] = {"low": -0.5, "high": 0.25, "ends": 0.125}
+    view = opened(data, address="#open=0&at=0.0")
+    page = view.page
+    panel = page.locator(".panel").inner_text()
+    assert "range told apart" in panel
+    assert "-1 … 1" in panel
+    assert "codes for -0.500 … 0.250 · 13 % at an end" in panel
     page.locator("#heat").select_option("measure-SQNR")
     page.wait_for_selector(".box.heated")
     layers = page.locator('.box[data-path="1"]')

@@ -130,6 +130,7 @@ export class Diagram {
       this.viewport.view.x -= (now.x + middle - before.x) * k;
       this.viewport.view.y -= (now.y - before.y) * k;
     }
+    this.explain();
     if (fitting) {
       this.fitting = false;
       this.viewport.fit(root, this.placed ? undefined : 0.3);
@@ -142,7 +143,6 @@ export class Diagram {
     this.scene.show(root);
     this.element.dataset.run = String(run);
     this.element.classList.remove("busy");
-    this.explain();
     this.done();
     if (selected) this.bring();
   }
@@ -200,6 +200,11 @@ export class Diagram {
   }
 
   private explain(): void {
+    this.tell();
+    this.viewport.below = Math.max(34, this.legend.offsetHeight + 12);
+  }
+
+  private tell(): void {
     const { store, legend: element } = this;
     const metric = store.metric();
     const states = store.model.compared ? ["a", "b", "changed"].map((state) => h("li", {}, h("span", { class: `swatch st-${state}` }), state === "changed" ? "changed" : `only in ${state.toUpperCase()}`)) : [];

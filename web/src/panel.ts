@@ -69,6 +69,7 @@ export class Panel {
       item.parent ? null : this.network(),
       !item.parent && model.data.notices?.length ? section("Notices", h("ul", {}, model.data.notices.map((line) => h("li", {}, line)))) : null,
       this.place(item),
+      this.said(item),
       op?.attributes && Object.keys(op.attributes).length ? section("Attributes", facts(Object.entries(op.attributes).map(([name, value]) => [name, h("code", {}, value)]))) : null,
       item.raw.text ? section("Text", h("pre", { tabindex: 0 }, item.raw.text)) : null,
       item.block ? section("Body", h("pre", { tabindex: 0 }, this.body(item))) : null,
@@ -157,10 +158,10 @@ export class Panel {
     const sides: (0 | 1)[] = model.compared ? [0, 1] : [0];
     const head = model.compared ? h("tr", {}, h("th", { scope: "col" }, "of"), h("th", { scope: "col" }, "A"), h("th", { scope: "col" }, "B")) : h("tr", {}, h("th", { scope: "col" }, "of"), h("th", { scope: "col" }, "this"), h("th", { scope: "col" }, "share"));
     const rows = store.metrics.filter((metric) => !metric.difference).map((metric) => {
-      const values = sides.map((side) => metric.of(item, side));
+      const values = (metric.some ? sides.slice(0, 1) : sides).map((side) => metric.of(item, side)); // what is said of some ops is of both
       const whole = metric.additive ? metric.of(model.root) : null;
       const share = whole?.value && values[0].value !== null ? percent(values[0].value / whole.value) : "";
-      const cells = values.map((value) => h("td", { title: value.value === null ? "" : exact(value.value) }, amount(value, metric.show)));
+      const cells = values.map((value) => h("td", { colspan: model.compared && metric.some ? 2 : null, title: value.value === null ? "" : exact(value.value) }, metric.some && value.value === null ? "–" : amount(value, metric.show)));
       return h("tr", {}, h("th", { scope: "row" }, metric.name), cells, model.compared ? null : h("td", {}, share));
     });
     const more: [string, Content][] = ["macs", "attention_flops", "transcendental"].flatMap((column): [string, Content][] => {
@@ -205,6 +206,15 @@ export class Panel {
     return rows.some(([, value]) => value) ? section("Where", facts(rows)) : null;
   }
 
+  /** Texts that somebody found for this op: ranges on data, where it is to be quantized. */
+  private said(item: Item): HTMLElement | null {
+    const { model } = this.store;
+    if (item.block) return null;
+    const { op } = model.range(item);
+    const rows = (model.data.networks[item.state === "b" ? 1 : 0].said ?? []).map(({ name, each }): [string, Content] => [name, each[op]]);
+    return rows.some(([, text]) => text) ? section("Measured", facts(rows)) : null;
+  }
+
   private parameters(item: Item): HTMLElement | null {
     const { model, costs } = this.store;
     const side = item.state === "b" ? 1 : 0;
@@ -217,6 +227,7 @@ export class Panel {
         one.kind === "parameter" ? (one.trainable === false ? h("em", {}, " frozen") : null) : h("em", {}, ` ${one.kind}`),
         one.tied ? h("p", { class: "small" }, `the same tensor as ${one.tied}`) : null,
         one.histogram && found.length <= 12 ? histogram(one.histogram) : null,
+        one.codes ? h("p", { class: "small" }, `codes for ${one.codes.low.toPrecision(3)} … ${one.codes.high.toPrecision(3)} · ${percent(one.codes.ends)} at an end`) : null,
         one.b === undefined ? null : this.partner(one, model.data.parameters[one.b], found.length <= 12)));
     return section(`Parameters, buffers, constants (${found.length})`, h("ul", { class: "plain" }, list), found.length > SHOWN ? h("p", { class: "small" }, `and ${found.length - SHOWN} more`) : null);
   }

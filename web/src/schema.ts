@@ -84,6 +84,7 @@ export interface Parameter {
   trainable?: boolean;
   tied?: string;
   histogram?: Histogram | null;
+  codes?: { low: number; high: number; ends: number }; // of integers that stand for floats: these, and the share at an end of the grid
   b?: number; // of two networks: the weight of B that stands for it, and how far that is off, by the norm
   change?: number;
 }
@@ -179,5 +180,6 @@ export interface Network {
   memory?: Memory;
   predicted?: Timing;
   measures?: Measured[];
+  said?: { name: string; each: (string | null)[] }[]; // texts of ops
   measured?: Timing;
 }

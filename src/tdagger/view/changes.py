@@ -84,7 +84,7 @@ class Changes:
         while value in self._carry:
             steps.append(value)
             value = value.args[0]
-        found = _data(self._networks[k], value)
+        found = data_of(self._networks[k], value)
         for step in reversed(steps if found is not None else ()):
             found = step.op.run(found)
         return found
@@ -112,12 +112,12 @@ class Changes:
         return {"name": "change of weights", "unit": "", "worst": "high", "each": told, "mark": "weights differ"}
 
 
-def _data(network: Network, value: Value) -> Array | None:
-    op = value.op
+def data_of(network: Network, weight: Value) -> Array | None:
+    """The numbers of a weight or constant; None if there are none."""
+    op = weight.op
     if isinstance(op, Const):
         return op.data
-    assert isinstance(op, Parameter | Buffer)
-    return network.weights.get(op.leaf)
+    return network.weights.get(op.leaf) if isinstance(op, Parameter | Buffer) else None
 
 
 def _shape(value: Value) -> tuple[int, ...]:

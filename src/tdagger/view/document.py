@@ -46,6 +46,13 @@ class Measure(NamedTuple):
     each: Mapping[Value, float]
 
 
+class Said(NamedTuple):
+    """A text for some ops that somebody found, and its name; ``each`` has that of each op, a value of the network."""
+
+    name: str
+    each: Mapping[Value, str]
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What a view has besides structure and costs."""
@@ -56,6 +63,7 @@ class Wanted:
     formulas: bool = True
     measures: Sequence[Measure] = ()
     weights: bool = True
+    said: Sequence[Said] = ()
 
 
 def document(networks: Sequence[Viewed], wanted: Wanted, opened: Opened) -> dict[str, Any]:
@@ -128,5 +136,10 @@ def _network(part: Part, k: int, weights: Weights, wanted: Wanted) -> dict[str, 
         found["measures"] = [
             {"name": m.name, "unit": m.unit, "worst": m.worst, "each": lists.found(part, k, m.each)}
             for m in wanted.measures
+        ]
+    if wanted.said:
+        values = [leaf.values[k] for leaf in part.leaves]
+        found["said"] = [
+            {"name": s.name, "each": [None if v is None else s.each.get(v) for v in values]} for s in wanted.said
         ]
     return found

@@ -15,6 +15,7 @@ from tdagger.view.fold.align import merged, state_of
 from tdagger.view.fold.blocks import arrange
 from tdagger.view.fold.bodies import INPUT, Bodies, Body, Entry, sort
 from tdagger.view.fold.boxes import Box, Facts, Leaf, simplified, tree
+from tdagger.view.fold.circles import enclose
 from tdagger.view.fold.differences import differences
 from tdagger.view.fold.homes import homes
 from tdagger.view.fold.repeats import moved
@@ -37,6 +38,7 @@ class Part:
         self.root = _tree(networks, self.facts, pairs)
         self.wires = Wires(list(networks), self.facts, self.root)
         trained = {v for n in networks for v in _trained(n)}
+        enclose(self.root, self.wires)
         sort(self.root, self.wires)
         arrange(self.root, self.wires, trained, by_structure=not any(True for _ in self.root.boxes()))
         for box in [*reversed(list(self.root.boxes())), self.root] if len(networks) == 2 else ():
