@@ -316,3 +316,18 @@ def test_layers_that_differ_in_scales_alone_are_equal() -> None:
     scales = [document["parameters"][n]["name"] for n in document["networks"][0]["slots"]]
     assert scales[0] == "0.5"
     assert scales[4] == "0.25"
+
+
+def test_what_is_made_of_constants_alone_has_formulas_too() -> None:
+    """A mask that is made of positions: its ops have formulas, as all others have."""
+
+    class Masked(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            at = torch.arange(x.shape[1]).float()
+            mask = torch.exp(at[None, :, None] - at[None, None, :])
+            return x * mask, (x * mask[0]).sum(0) * mask[0]
+
+    dag = td.from_torch(Masked(), torch.rand(1, 4, 4))
+    document = dag.view().document
+    for sizes in ({"b": 3}, {"b": 3, "n": 7}):
+        assert flops_at(document, sizes) == dag.resize(**sizes).cost().total_flops
