@@ -76,8 +76,12 @@ class Weights:
         if user is not None and not any(n is None for n in given):
             floats: Array = user.op.run(data, *given)
             grid = grid_of(user.op.attributes.get("of") or weight.type.dtype.name)
-            at_ends = float(np.mean((data == grid.low) | (data == grid.high)))
-            found["codes"] = {"low": float(floats.min()), "high": float(floats.max()), "ends": float(f"{at_ends:.4g}")}
+            at_ends = int(np.count_nonzero(data == grid.low)) + int(np.count_nonzero(data == grid.high))
+            found["codes"] = {
+                "low": float(floats.min()),
+                "high": float(floats.max()),
+                "ends": float(f"{at_ends / data.size:.4g}"),
+            }
         return found
 
 
