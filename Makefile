@@ -36,9 +36,9 @@ demo: $(READY)  ## Inspect resnet50, convert it to a TDAG and back, compare the 
 test: lint  ## Lint, then run every test but the slow ones, on all cores
 	$(BIN)/python -m pytest $(PARALLEL)
 
-test-browser: $(READY)  ## Run the tests of the page that `tdagger view` writes; fails where no browser is had (needs npm)
+test-browser: $(READY)  ## Run the tests of the page that `tdagger view` writes, BROWSER=firefox in Firefox; fails where there is none (needs npm)
 	cd web && npm ci --ignore-scripts --no-audit --no-fund
-	TDAGGER_NEED_BROWSER=1 $(BIN)/python -m pytest tests/view/test_page.py
+	TDAGGER_NEED_BROWSER=1 TDAGGER_BROWSER=$(or $(BROWSER),chromium) $(BIN)/python -m pytest tests/view/test_page.py
 
 page:  ## Build the page that `tdagger view` fills, out of web/ (needs npm)
 	cd web && npm ci --ignore-scripts --no-audit --no-fund && npm run check && npm run build

@@ -179,12 +179,14 @@ class TensorDAG:
         profile: Profile | None = None,
         histograms: bool = False,
         formulas: bool = True,
+        weights: bool = True,
     ) -> View:
         """A picture of the network, folded by modules or, without any, by structure; of two, what differs.
 
         A notebook shows it; ``view.save("net.html")`` writes a page, and as well .svg, .png, .mmd, .dot and .json.
         For what the options do see :class:`tdagger.view.views.View`; ``profile`` is what :meth:`profile` gave. With an
-        ``other`` network this one is A and that one is B, matched by structure and names.
+        ``other`` network this one is A and that one is B, matched by structure and names; ``weights=False`` leaves
+        their weights unread, and unsaid whether the numbers in them are the same.
 
         >>> import tdagger as td
         >>> dag = td.network(lambda x: td.exp(td.sin(x)), {"x": (2, 3)})
@@ -200,6 +202,7 @@ class TensorDAG:
             profiles=[profile] if profile is not None else [],
             histograms=histograms,
             formulas=formulas,
+            weights=weights,
         )
 
     # What it costs.

@@ -1,5 +1,7 @@
 """Two networks as one: what is the same, what changed, what only one has."""
 
+import copy
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -173,3 +175,57 @@ def test_the_same_change_in_every_layer_is_one_box() -> None:
     document = _both_are_exact(net(8), net(6))
     (box,) = document["bodies"][document["root"]]["items"]
     assert (box["name"], box["times"], box["state"]) == ("0-4", 5, "changed")
+
+
+def test_weights_that_differ_are_told_and_structure_alone_reads_none() -> None:
+    torch.manual_seed(0)
+    module = Net().eval()
+    a = td.from_torch(module, torch.rand(1, 3, 16, 16))
+    other = copy.deepcopy(module)
+    with torch.no_grad():
+        other.conv2.weight *= 1.25
+        other.fc.bias[0] = float("nan")
+    b = td.from_torch(other, torch.rand(1, 3, 16, 16))
+    document = _both_are_exact(a, b)
+    assert set(_states(document).values()) == {"same"}  # the structure is
+    (measure,) = document["networks"][0]["measures"]
+    told = dict(zip([o.path for o in opened(document)], measure["each"], strict=True))
+    assert (told["conv1"], told["bn1"], told["conv2"], told["fc"]) == (0.0, 0.0, 0.25, 1.0)
+    changes = {
+        p["name"]: (p["change"], document["parameters"][p["b"]]["name"]) for p in document["parameters"] if "b" in p
+    }
+    assert changes["conv2.weight"] == (0.25, "conv2.weight")
+    assert changes["conv2.bias"] == (0.0, "conv2.bias")
+    assert "2 changed, by 100 % of the norm at most" in document["notices"][0]
+    assert "weights differ 25 %" in a.view(b).to_svg()
+    unread = replace(b, weights=_Unread(list(b.weights)))
+    structure = a.view(unread, weights=False).document
+    assert "measures" not in structure["networks"][0]
+    assert structure["notices"] == ["weights weren't read: whether their numbers are the same isn't said"]
+    without = a.view(replace(b, weights={})).document
+    assert "14 not compared, as a network has none of their numbers" in without["notices"][0]
+
+
+class _Unread(Mapping[str, Any]):
+    """Weights that are there and fail where they are read."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+    def __getitem__(self, name: str) -> Any:
+        raise AssertionError(f"{name} is read")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def test_weights_in_another_layout_are_compared_as_the_op_takes_them() -> None:
+    dag = _net()
+    document = dag.view(_last(dag)).document
+    assert document["notices"][0].endswith(" the same; 0 changed")
+    each = [n for n in document["networks"][0]["measures"][0]["each"] if n is not None]
+    assert len(each) >= 3
+    assert set(each) == {0.0}

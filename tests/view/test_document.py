@@ -12,6 +12,7 @@ from torch import nn
 
 import tdagger as td
 from tdagger.errors import AttributeValueError
+from tdagger.network import Origin
 from tdagger.ops.external import External, Slot
 from tdagger.view.document import Measure
 from tdagger.view.views import View
@@ -285,3 +286,48 @@ def test_measures_stand_beside_ops() -> None:
     ops = [document["ops"][op.item["op"]]["op"] for op in opened(document)]
     assert {op: n for op, n in zip(ops, told["each"], strict=True) if n is not None} == {"linear": 41.5}
     assert "measures" not in dag.view().document["networks"][0]
+
+
+def test_histograms_of_codes_say_what_floats_they_are() -> None:
+    codes = np.array([-128, -128, 0, 127], np.int8)
+    dag = td.network(
+        lambda x, w: x + td.dequantize(w, td.const(np.float32(0.5)), td.const(np.int8(0))), {"x": (4,)}, {"w": codes}
+    )
+    (weight,) = [p for p in dag.view(histograms=True).document["parameters"] if p["name"] == "w"]
+    assert weight["codes"] == {"low": -64.0, "high": 63.5, "ends": 0.75}
+    assert (weight["histogram"]["low"], weight["histogram"]["high"]) == (-128.0, 127.0)
+
+
+def test_layers_that_differ_in_scales_alone_are_equal() -> None:
+    def layers(x: Any) -> Any:
+        for scale in (0.5, 0.25, 0.125):
+            grid = td.const(np.float32(scale)), td.const(np.int8(8 * scale))
+            q = td.quantize(td.relu(x), *grid, to="i8")
+            x = td.exp(td.dequantize(q, *grid))
+        return x
+
+    dag = td.network(layers, {"x": (4,)})
+    origins = {}
+    for i, value in enumerate([v for v in dag.graph.values if v.args]):
+        origins[value] = Origin(f"layers.{i // 4}")
+    document = replace(dag, origins=origins).view().document
+    (item,) = document["bodies"][document["root"]]["items"]
+    assert item["times"] == 3
+    scales = [document["parameters"][n]["name"] for n in document["networks"][0]["slots"]]
+    assert scales[0] == "0.5"
+    assert scales[4] == "0.25"
+
+
+def test_what_is_made_of_constants_alone_has_formulas_too() -> None:
+    """A mask that is made of positions: its ops have formulas, as all others have."""
+
+    class Masked(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            at = torch.arange(x.shape[1]).float()
+            mask = torch.exp(at[None, :, None] - at[None, None, :])
+            return x * mask, (x * mask[0]).sum(0) * mask[0]
+
+    dag = td.from_torch(Masked(), torch.rand(1, 4, 4))
+    document = dag.view().document
+    for sizes in ({"b": 3}, {"b": 3, "n": 7}):
+        assert flops_at(document, sizes) == dag.resize(**sizes).cost().total_flops

@@ -23,6 +23,9 @@ PAGE = ROOT / "src/tdagger/view/page.html"
 AXE = ROOT / "web/node_modules/axe-core/axe.min.js"
 EMPTY = '<script type="application/json" id="tdagger-data">null</script>'
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+FIREFOX = ("firefox", "firefox-esr")
+#: With TDAGGER_BROWSER=firefox these tests run in the machine's Firefox, which playwright drives by WebDriver BiDi.
+IN_FIREFOX = os.environ.get("TDAGGER_BROWSER") == "firefox"
 NEEDED = bool(os.environ.get("TDAGGER_NEED_BROWSER"))
 
 
@@ -39,12 +42,16 @@ def filled(data: Any) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    names = FIREFOX if IN_FIREFOX else BROWSERS
+    executable = next(filter(None, map(shutil.which, names)), None)
     if executable is None:
-        missing(f"no browser: none of {', '.join(BROWSERS)} is on the path")
+        missing(f"no browser: none of {', '.join(names)} is on the path")
     flags = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=flags)
+        if IN_FIREFOX:
+            browser = playwright.firefox.launch(executable_path=executable, channel="moz-firefox")
+        else:
+            browser = playwright.chromium.launch(executable_path=executable, args=flags)
         yield browser
         browser.close()
 
@@ -106,6 +113,14 @@ def wait(page: Any, script: str, argument: Any = None) -> None:
             return
         page.wait_for_timeout(30)
     raise AssertionError(f"never came true: {script}")
+
+
+def enter(field: Any, text: str) -> None:
+    """Types as a person does: Firefox tells of no change where a script set the field."""
+    field.focus()
+    field.press("ControlOrMeta+a")
+    field.press_sequentially(text)
+    field.press("Enter")
 
 
 def titles(page: Any) -> list[str]:
@@ -195,11 +210,9 @@ def test_sliders_recompute_costs_by_the_formulas(opened):
     formula = lambda b, s: 12 * (9 * 8192 * b * s + 128 * b * s * s) + 3 * 8192 * b * s  # noqa: E731
     assert formula(2, 16) == 29_884_416
     assert page.locator(".sums").inner_text().startswith("29.9 MFLOPs")
-    batch.fill("4")
-    batch.press("Enter")
+    enter(batch, "4")
     assert page.locator(".sums").inner_text().startswith("59.8 MFLOPs")
-    sequence.fill("41")
-    sequence.press("Enter")
+    enter(sequence, "41")
     assert page.locator(".sums").inner_text().startswith(f"{formula(4, 41) / 1e6:.0f} MFLOPs")
     assert "s is at most 40 here" in page.locator(".sliders .warning").inner_text()
     page.locator(".slider input[type=range]").first.press("ArrowRight")
@@ -290,7 +303,14 @@ def test_measures_of_ops_are_colours_and_a_box_has_the_worst(opened):
         {"name": "SQNR", "unit": "dB", "worst": "low", "each": each},
         {"name": "clipped", "unit": "", "worst": "high", "each": [n and n / 1000 for n in each]},
     ]
-    page = opened(data).page
+    net["said"] = [{"name": "range told apart", "each": ["-1 … 1", *[None] * (count - 1)]}]
+    data["parameters"][0]["codes"] = {"low": -0.5, "high": 0.25, "ends": 0.125}
+    view = opened(data, address="#open=0&at=0.0")
+    page = view.page
+    panel = page.locator(".panel").inner_text()
+    assert "range told apart" in panel
+    assert "-1 … 1" in panel
+    assert "codes for -0.500 … 0.250 · 13 % at an end" in panel
     page.locator("#heat").select_option("measure-SQNR")
     page.wait_for_selector(".box.heated")
     layers = page.locator('.box[data-path="1"]')
@@ -320,6 +340,33 @@ def test_comparing_two_networks(opened):
     assert "+262 kFLOPs" in page.locator('.box[data-path="0.1"]').text_content()
 
 
+def test_weights_that_differ_are_marked(opened):
+    data = documents.compared()
+    (first, _) = data["networks"]
+    ops = data["bodies"][data["root"]]["ops"]
+    each = [0.031 if i == 9 else 0.0 for i in range(ops)]
+    first["measures"] = [
+        {"name": "change of weights", "unit": "", "worst": "high", "each": each, "mark": "weights differ"}
+    ]
+    data["parameters"][0] |= {"b": 1, "change": 0.031}
+    view = opened(data)
+    page = view.page
+    layers = view.box("1")
+    assert "weights differ 3.10 %" in layers.text_content()
+    assert "marked" in layers.get_attribute("class").split()
+    assert "weights differ" not in view.box("3").text_content()
+    layers.click()
+    page.wait_for_selector('.box[data-path="1.0"]')
+    panel = page.locator(".panel").inner_text()
+    assert "The same but for numbers in weights" in panel
+    assert "weights differ 3.10 % at most" in panel
+    assert "B layers.1.weight differs by 3.1 % of the norm" in panel
+    page.locator("#heat").select_option("measure-change of weights")
+    page.wait_for_selector(".box.heated")
+    page.locator("#search").fill("state:weights")
+    page.wait_for_selector("#found li")
+
+
 def test_a_program_is_blocks_with_control_flow_between_them(opened):
     view = opened(branching().view(depth=0).document)
     page = view.page
@@ -339,11 +386,9 @@ def test_a_program_is_blocks_with_control_flow_between_them(opened):
     assert page.locator(".end text").all_text_contents().count("out") == 1  # what it writes, by the slot's name
     page.locator("#tab-sizes").click()
     runs = page.locator(".slider", has_text="runs of then").locator("input[type=number]")
-    runs.fill("0")
-    runs.press("Enter")
+    enter(runs, "0")
     assert page.locator(".sums").inner_text().startswith("68 FLOPs")
-    runs.fill("10")
-    runs.press("Enter")
+    enter(runs, "10")
     assert page.locator(".sums").inner_text().startswith("708 FLOPs")
     assert "640 FLOPs" in view.box("3").locator("title").first.text_content()
 
@@ -515,8 +560,7 @@ def test_costs_at_other_sizes_are_those_of_the_network(opened):
     sizes = {"b": 3, "h": 64, "w": 96}
     for name, size in sizes.items():
         field = page.locator(f'.slider input[type=number][aria-label="{name}"]')
-        field.fill(str(size))
-        field.press("Enter")
+        enter(field, str(size))
     rows = page.locator(".panel tbody tr").all()
     found = {row.locator("th").inner_text(): row.locator("td").first.get_attribute("title") for row in rows}
     resized = dag.resize(**sizes)

@@ -13,6 +13,7 @@ import pytest
 import tdagger as td
 from tdagger.cli import main
 from tdagger.program.parts import Block, Goto, Return, Slot, Switch
+from tests.view.opened import check, live, totals
 
 
 def branching() -> td.Program:
@@ -96,6 +97,45 @@ def switching(names: tuple[str, str] = ("first", "second")) -> td.Program:
     return td.Program({"x": Slot(x.type), "i": Slot(i.type)}, blocks, ("x", "i"), ("x",))
 
 
+def _longer() -> td.Program:
+    """Like :func:`branching`, but it begins at 1, one branch computes more, and one more comes after the loop."""
+
+    @td.program({"x": (4, 16), "n": td.TensorType((), "i64")})
+    def longer(x: Any, n: Any) -> Any:
+        def body(k: Any, y: Any) -> Any:
+            return k + 1, td.if_(td.equal(k % 2, 0), lambda y: td.exp(td.exp(y)), td.sin, y)
+
+        y = td.while_loop(lambda k, y: k < n, body, (1, x))[1]
+        return td.if_(td.equal(n, 3), lambda y: td.relu(y), td.cos, y)
+
+    return longer
+
+
+def test_two_programs_are_one_picture_of_what_changed() -> None:
+    a, b = branching(), _longer()
+    document = a.view(b).document
+    check(document)
+    root = root_of(document)
+    items = {item["name"]: item for item in root["items"]}
+    states = {name: item.get("state", "same") for name, item in items.items()}
+    assert [n for n, state in states.items() if state == "same"] == ["loop", "otherwise", "after"]
+    assert [n for n, state in states.items() if state == "b"] == ["then_2", "otherwise_2", "after_2"]
+    assert "writes: k ← 0, y ← x -> k ← 1, y ← x" in items["begin"]["changes"]
+    names = [*items, "return"]
+    ways = {
+        (names[w["from"]], w["when"], names[w["to"]] if w["to"] >= 0 else "", w.get("side", "")) for w in root["flow"]
+    }
+    assert {("done", "return", "", "a"), ("after_2", "return", "", "b"), ("loop", "if again", "body", "")} <= ways
+    for k, program in enumerate((a, b)):
+        told = document["networks"][k]["totals"]
+        assert totals(document, k)["flops"] == told["flops"] == program.cost().total(dict.fromkeys(program.blocks, 1))
+        assert told["peak_bytes"] == program.cost().peak_bytes
+        memory = document["networks"][k]["memory"]
+        assert max(live(document, k)) == memory["peak"] == live(document, k)[memory["at"]]
+    assert all("state" not in item for item in root_of(a.view(branching()).document)["items"])
+    assert "only in B" in a.view(b).to_dot()
+
+
 def test_every_form_has_blocks_and_flow(tmp_path: Path) -> None:
     view = switching().view(open="first")
     mermaid, dot, svg = view.to_mermaid(), view.to_dot(), view.to_svg()
@@ -128,7 +168,11 @@ def test_commands_draw_programs(tmp_path: Path, capsys: pytest.CaptureFixture[st
     told = capsys.readouterr().out
     assert re.search(r"loop .*if again: body, else: done", told)
     assert "one run of each block" in told
-    assert main(["view", str(file), str(file), "-o", str(tmp_path / "two.json")]) == 2
-    assert "two programs aren't compared as pictures" in capsys.readouterr().err
+    assert main(["view", str(file), "--optimize-b", "-o", str(tmp_path / "both.json")]) == 0
+    assert json.loads((tmp_path / "both.json").read_text())["title"] == "branching | branching"
+    network = td.network(lambda x: td.exp(x), {"x": (2,)})
+    network.save(tmp_path / "net.tdag")
+    assert main(["view", str(file), str(tmp_path / "net.tdag"), "-o", str(tmp_path / "two.json")]) == 2
+    assert "a program is compared with a program" in capsys.readouterr().err
     assert main(["view", str(file), "--profile", "-o", str(tmp_path / "two.json")]) == 2
     assert "--profile is for one network" in capsys.readouterr().err

@@ -236,3 +236,16 @@ def test_layers_have_no_overlaps() -> None:
         else:
             assert way[-1][1] == boxes[b][1]
         assert lane or way[0][1] == boxes[a][3]
+
+
+def test_an_op_between_two_parts_of_a_box_is_in_the_box() -> None:
+    x = td.input("x", (2, 3))
+    a = td.exp(x)
+    b = td.sin(a)
+    c = td.cos(b)
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": td.relu(c)}))
+    origins = {a: Origin("m.inner.a"), b: Origin(""), c: Origin("m.inner.c"), dag.graph.outputs["y"]: Origin("")}
+    document = replace(dag, origins=origins).view().document
+    items = document["bodies"][document["root"]]["items"]
+    assert [(i.get("name"), i.get("text")) for i in items] == [("m.inner", None), (None, "relu(%0)")]
+    assert [i["text"] for i in document["bodies"][items[0]["body"]]["items"]] == ["exp(in0)", "sin(%0)", "cos(%1)"]

@@ -5,10 +5,10 @@ import { Column, isHigh, Wires } from "./lanes";
 const GUTTER = 64; // between two columns
 const ABOVE = 44; // over a column that goes on: its edges come in there
 const HIGH = 7; // between edges that go over columns
-const MOST_CUT = 2; // edges from one column to the next
+const MOST_CUT = 6; // edges from one column to the next
 const MOST_COLUMNS = 4;
 const WORTH = 1.12; // a column more must make the picture that much larger
-const SKIPS_WORTH = 1.8; // and that much where it cuts what goes beside boxes: then the way is long
+const SKIPS_WORTH = 1.4; // and that much where it cuts what goes beside boxes: then the way is long
 
 /** Which column each box is in, by its number; nothing: one column. */
 export type Columns = Map<string, number>;

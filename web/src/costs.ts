@@ -1,5 +1,5 @@
 // Numbers of items at the sizes of the sliders. Sums over a body are made once for all places where it stands.
-import { duration, quantity } from "./numbers";
+import { duration, exact, quantity } from "./numbers";
 import type { Item, Model } from "./model";
 import type { Body, Measured, Network, RawItem, Timing } from "./schema";
 
@@ -284,13 +284,15 @@ export interface Metric {
   additive: boolean; // what is in a box adds up to it
   difference?: boolean; // of two networks
   low?: boolean; // the lowest is the worst, and the hottest
+  mark?: string; // what is written on boxes with a number above 0
+  some?: boolean; // only some ops have a number
 }
 
 /** The worst of a measure in an item; its heat is how far that is from the best of all. */
 function worst(model: Model, measure: Measured): Metric {
-  const share = (x: number) => `${(100 * x).toPrecision(3)} %`;
+  const share = (x: number) => `${x < 10 ? (100 * x).toPrecision(3) : exact(Math.round(100 * x))} %`;
   return {
-    id: `measure-${measure.name}`, name: measure.name, additive: false, low: measure.worst === "low",
+    id: `measure-${measure.name}`, name: measure.name, additive: false, some: true, low: measure.worst === "low", mark: measure.mark,
     show: (x) => (measure.unit ? `${x.toPrecision(3)} ${measure.unit}` : share(x)),
     of: (item) => {
       const { op, ops } = model.range(item);

@@ -11,7 +11,7 @@ const KINDS: [string, string][] = [
   ["activation", "activation"], ["pool", "pool, resize"], ["index", "index, source"], ["elementwise", "elementwise"], ["move", "moves only"], ["external", "external"],
 ];
 
-const READABLE = 0.5; // the smallest zoom of the first picture for which boxes stay open
+const READABLE = 0.6; // the smallest zoom of the first picture for which boxes stay open
 
 export class Diagram {
   readonly element = h("div", { class: "canvas" });
@@ -109,10 +109,10 @@ export class Diagram {
       open: store.open,
       across: store.across,
       scale: (item) => (store.sized && metric ? scale(item) : 0),
-      note: (item) => {
+      notes: (item) => {
         const { value, partial } = measure.of(item, item.state === "b" ? 1 : 0);
-        if (value === null) return "not counted";
-        return value ? `${partial ? "≥ " : ""}${measure.show(value)}` : "";
+        const cost = value === null ? (measure.some ? "" : "not counted") : value ? `${partial ? "≥ " : ""}${measure.show(value)}` : "";
+        return [cost, ...(measure.mark ? [] : store.marks(item))];
       },
     }, fitting ? this.viewport.free : null);
     if (!this.placed && this.fewer(root)) {
@@ -130,6 +130,7 @@ export class Diagram {
       this.viewport.view.x -= (now.x + middle - before.x) * k;
       this.viewport.view.y -= (now.y - before.y) * k;
     }
+    this.explain();
     if (fitting) {
       this.fitting = false;
       this.viewport.fit(root, this.placed ? undefined : 0.3);
@@ -142,7 +143,6 @@ export class Diagram {
     this.scene.show(root);
     this.element.dataset.run = String(run);
     this.element.classList.remove("busy");
-    this.explain();
     this.done();
     if (selected) this.bring();
   }
@@ -186,19 +186,25 @@ export class Diagram {
     const side = item.state === "b" ? 1 : 0;
     const { value, partial } = measure.of(item, side);
     const heat = this.heat(item);
-    const says = value === null ? "not counted" : `${partial ? "at least " : ""}${measure.show(value)} ${metric?.name ?? measure.name}`;
+    const says = value === null ? (measure.some ? "" : "not counted") : `${partial ? "at least " : ""}${measure.show(value)} ${metric?.name ?? measure.name}`;
     const state = item.raw.moves ? `for the layout of ${item.state.toUpperCase()}` : item.state === "same" ? "" : item.state === "a" ? "only in A" : item.state === "b" ? "only in B" : "changed";
-    const label = [item.title, item.subtitle, item.count > 1 ? `${item.count} times` : "", item.block ? `block of ${item.block.items.length}` : "op", says, state].filter((part) => part).join(", ");
-    const counted = measure.id === "flops" || metric ? value : 0;
+    const marks = store.marks(item);
+    const label = [item.title, item.subtitle, item.count > 1 ? `${item.count} times` : "", item.block ? `block of ${item.block.items.length}` : "op", says, state, ...marks].filter((part) => part).join(", ");
+    const counted = measure.id === "flops" || metric ? (measure.some ? (value ?? 0) : value) : 0;
     return {
-      heat: counted === null ? null : heat === null ? null : this.most && metric ? Math.sqrt(heat / this.most) : 0,
+      heat: counted === null ? null : this.most && metric ? Math.sqrt((heat ?? 0) / this.most) : 0,
       less: (value ?? 0) < 0,
-      classes: [metric ? "heated" : "", (value ?? 0) < 0 ? "less" : "", item.state === "same" ? "" : `st-${item.state}`, item.raw.moves ? "moves" : "", store.model.compared && item.state === "same" ? "equal" : ""].filter((part) => part).join(" "),
+      classes: [metric ? "heated" : "", (value ?? 0) < 0 ? "less" : "", item.state === "same" ? "" : `st-${item.state}`, item.raw.moves ? "moves" : "", store.model.compared && item.state === "same" ? (marks.length ? "marked" : "equal") : ""].filter((part) => part).join(" "),
       label,
     };
   }
 
   private explain(): void {
+    this.tell();
+    this.viewport.below = Math.max(34, this.legend.offsetHeight + 12);
+  }
+
+  private tell(): void {
     const { store, legend: element } = this;
     const metric = store.metric();
     const states = store.model.compared ? ["a", "b", "changed"].map((state) => h("li", {}, h("span", { class: `swatch st-${state}` }), state === "changed" ? "changed" : `only in ${state.toUpperCase()}`)) : [];

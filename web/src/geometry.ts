@@ -44,7 +44,7 @@ export interface Look {
   open: ReadonlySet<number>;
   across: boolean;
   scale(item: Item): number; // how large a box is, 0 to 1, by the heat; 0 where size says nothing
-  note(item: Item): string; // the line of the cost
+  notes(item: Item): string[]; // lines of the cost, and of marks
 }
 
 interface Known {
@@ -62,7 +62,7 @@ interface Size {
 function closed(item: Item, look: Look): Size {
   const grown = 1 + 0.8 * look.scale(item);
   const title = cut(item.title, WIDEST - 60, FONT);
-  const lines = [item.subtitle, look.note(item)].filter((line) => line).map((line) => cut(line, WIDEST - 32, SMALL));
+  const lines = [item.subtitle, ...look.notes(item)].filter((line) => line).map((line) => cut(line, WIDEST - 32, SMALL));
   const badge = item.count > 1 ? width(`× ${item.count}`, FONT) + 22 : 0;
   const widest = Math.max(width(title, FONT) + badge + (item.block ? 16 : 0), ...lines.map((line) => width(line, SMALL)));
   return { w: Math.ceil(Math.max(96, widest + 30) * grown), h: Math.ceil((27 + 15 * lines.length) * grown), lines, title };

@@ -199,8 +199,22 @@ export class Wires {
     for (const trunk of own.sort((a, b) => a.bottom - a.top - (b.bottom - b.top))) trunk.x = column.lane(trunk.top, trunk.bottom);
   }
 
-  /** Makes the ways; what they carry is written where no other edge of the same value says it. */
+  /** Whether what an edge carries can be written there: on no box, and on nothing that is written already. */
+  private free(edge: Edge, { x, y }: Point, written: Edge[]): boolean {
+    const meets = (ax: number, ay: number, w: number, h: number) => {
+      const [wide, high] = this.across ? [14, edge.wide] : [edge.wide, 14];
+      return x - wide / 2 < ax + w && x + wide / 2 > ax && y - high / 2 < ay + h && y + high / 2 > ay;
+    };
+    const text = ({ label, wide }: Edge) => {
+      const [w, h] = this.across ? [14, wide] : [wide, 14];
+      return label !== null && meets(label.x - w / 2, label.y - h / 2, w, h);
+    };
+    return ![...this.byId.values()].some((box) => meets(box.x, box.y, box.w, box.h)) && !written.some(text);
+  }
+
+  /** Makes the ways; what they carry is written where no other edge of the same value says it, and there is room. */
   lead(plain: Edge[]): void {
+    const written = plain.filter((edge) => edge.label);
     const said = new Set(plain.filter((edge) => edge.label).map(({ link }) => `${link.from}:${link.parts[0]?.port}`));
     for (const edge of this.edges) {
       const { link } = edge;
@@ -219,8 +233,11 @@ export class Wires {
       edge.label = null;
       if (said.has(key) && a === b) continue;
       const last = end[end.length - 1];
-      if (end.length > 1 && a !== b) edge.label = { x: last.x, y: last.y - 15 };
-      else if (!said.has(key)) edge.label = this.across ? { x: out.x - 9, y: out.y + 16 + edge.wide / 2 } : { x: out.x + 6 + edge.wide / 2, y: start.length > 1 ? out.y : out.y - 9 };
+      const beside = this.across ? { x: out.x - 9, y: out.y + 16 + edge.wide / 2 } : { x: out.x + 6 + edge.wide / 2, y: start.length > 1 ? out.y : out.y - 9 };
+      const onLane = this.across ? { x: first.x, y: out.y + 16 + edge.wide / 2 } : { x: first.x + 6 + edge.wide / 2, y: out.y + 12 };
+      const places = end.length > 1 && a !== b ? [{ x: last.x, y: last.y - 15 }] : said.has(key) ? [] : [beside, onLane];
+      edge.label = places.find((at) => this.free(edge, at, written)) ?? null;
+      if (edge.label) written.push(edge);
       said.add(key);
     }
   }

@@ -144,7 +144,7 @@ class Page {
     const from = selected ? items.indexOf(selected) : -1;
     for (let i = 1; i <= items.length; i++) {
       const item = items[(from + i + items.length) % items.length];
-      if (item.state === "same" || item.raw.moves || (item.block && item.state === "changed" && !item.raw.changes?.length)) continue;
+      if ((item.state === "same" && (item.block || !this.store.marks(item).length)) || item.raw.moves || (item.block && item.state === "changed" && !item.raw.changes?.length)) continue;
       this.reveal(item);
       return;
     }

@@ -31,6 +31,7 @@ export interface Link {
   to: string;
   parts: Part[];
   when?: { text: string; full: string };
+  side?: "a" | "b";
 }
 
 export interface Content {
@@ -279,13 +280,13 @@ export class Model {
       const names = (input ? body.inputs : body.outputs).map((port) => port.name).join(", ");
       return { id: `${item.id}${input ? "i" : "o"}`, input, ports: [], title: input ? names || "begin" : `return ${names}`, next: false, named: true };
     };
-    const links = flow.map(({ from, to, when, carries }): Link => {
+    const links = flow.map(({ from, to, when, carries, side }): Link => {
       const names = carries.map((n) => slots[n].name);
       const shown = names.length > CARRIED ? [...names.slice(0, CARRIED - 1), `${names.length - CARRIED + 1} more`] : names;
       const full = [when, ...carries.map((n) => `${slots[n].name}: ${this.type(slots[n].type).axes}`)];
       return {
         from: from < 0 ? `${item.id}i` : String(children[from].id), to: to < 0 ? `${item.id}o` : String(children[to].id),
-        parts: carries.map((n) => ({ port: -1, into: -1, type: slots[n].type, n: 1, side: null })),
+        parts: carries.map((n) => ({ port: -1, into: -1, type: slots[n].type, n: 1, side: side ?? null })), side,
         when: { text: [when, shown.join(", ")].filter((part) => part).join(": "), full: full.filter((part) => part).join("\n") },
       };
     });

@@ -69,6 +69,7 @@ export class Panel {
       item.parent ? null : this.network(),
       !item.parent && model.data.notices?.length ? section("Notices", h("ul", {}, model.data.notices.map((line) => h("li", {}, line)))) : null,
       this.place(item),
+      this.said(item),
       op?.attributes && Object.keys(op.attributes).length ? section("Attributes", facts(Object.entries(op.attributes).map(([name, value]) => [name, h("code", {}, value)]))) : null,
       item.raw.text ? section("Text", h("pre", { tabindex: 0 }, item.raw.text)) : null,
       item.block ? section("Body", h("pre", { tabindex: 0 }, this.body(item))) : null,
@@ -94,14 +95,15 @@ export class Panel {
     const { program } = model.data;
     if (!program || item.depth > 1) return null;
     const line = (n: number, text = "") => {
-      const { name, type, buffer, lengths } = program.slots[n];
+      const { name, type, buffer, lengths, state, b } = program.slots[n];
       const more = [buffer ? `buffer ${buffer}` : "", ...(lengths ?? []).map(([i, length]) => `of dimension ${i} ${program.slots[length].name} entries count`)];
-      return h("li", {}, h("strong", {}, name), text ? ` ← ${text}` : "", " ", h("code", {}, model.type(type).axes), more.filter((part) => part).map((part) => h("p", { class: "small" }, part)));
+      const only = state === "a" || state === "b" ? h("em", {}, ` only in ${state.toUpperCase()}`) : b === undefined ? null : [" → ", h("code", {}, model.type(b).axes)];
+      return h("li", {}, h("strong", {}, name), text ? ` ← ${text}` : "", " ", h("code", {}, model.type(type).axes), only, more.filter((part) => part).map((part) => h("p", { class: "small" }, part)));
     };
     if (!item.parent) return section(`Slots (${program.slots.length})`, h("ul", { class: "plain" }, program.slots.slice(0, SHOWN).map((_, n) => line(n))), program.slots.length > SHOWN ? h("p", { class: "small" }, `and ${program.slots.length - SHOWN} more`) : null);
     const { reads = [], writes = [], raises } = item.raw;
     const blocks = model.children(item.parent);
-    const next = (item.parent.block?.flow ?? []).filter((one) => one.from === item.index).map(({ to, when }) => h("li", {}, to < 0 ? when : [`${when}: `, h("button", { type: "button", class: "link", click: () => this.store.select(blocks[to]) }, blocks[to].title)]));
+    const next = (item.parent.block?.flow ?? []).filter((one) => one.from === item.index).map(({ to, when, side }) => h("li", {}, side ? `only in ${side.toUpperCase()}: ` : "", to < 0 ? when : [`${when}: `, h("button", { type: "button", class: "link", click: () => this.store.select(blocks[to]) }, blocks[to].title)]));
     return section("Control",
       reads.length ? [h("h4", {}, "reads"), h("ul", { class: "plain" }, reads.map((n) => line(n)))] : null,
       writes.length ? [h("h4", {}, "writes"), h("ul", { class: "plain" }, writes.map(([n, text]) => line(n, text)))] : null,
@@ -109,11 +111,13 @@ export class Panel {
   }
 
   private state(item: Item): HTMLElement | null {
-    if (!this.store.model.compared || item.state === "same") return null;
+    if (!this.store.model.compared) return null;
+    const marks = this.store.marks(item);
+    if (item.state === "same" && !marks.length) return null;
     const names = this.store.model.data.networks.map((network) => network.name);
-    const text = item.raw.moves ? `For the layout of ${names[item.state === "a" ? 0 : 1]}: it only moves entries` : item.state === "a" ? `Only in A, ${names[0]}` : item.state === "b" ? `Only in B, ${names[1]}` : "Changed from A to B";
+    const text = item.raw.moves ? `For the layout of ${names[item.state === "a" ? 0 : 1]}: it only moves entries` : item.state === "a" ? `Only in A, ${names[0]}` : item.state === "b" ? `Only in B, ${names[1]}` : item.state === "same" ? "The same but for numbers in weights" : "Changed from A to B";
     return h("div", { class: `state st-${item.state}` }, h("strong", {}, text),
-      item.raw.changes?.length ? h("ul", {}, item.raw.changes.map((line) => h("li", {}, line))) : null);
+      item.raw.changes?.length || marks.length ? h("ul", {}, [...(item.raw.changes ?? []), ...marks.map((mark) => `${mark}${item.block ? " at most" : ""}`)].map((line) => h("li", {}, line))) : null);
   }
 
   private repetition(item: Item): HTMLElement {
@@ -154,10 +158,10 @@ export class Panel {
     const sides: (0 | 1)[] = model.compared ? [0, 1] : [0];
     const head = model.compared ? h("tr", {}, h("th", { scope: "col" }, "of"), h("th", { scope: "col" }, "A"), h("th", { scope: "col" }, "B")) : h("tr", {}, h("th", { scope: "col" }, "of"), h("th", { scope: "col" }, "this"), h("th", { scope: "col" }, "share"));
     const rows = store.metrics.filter((metric) => !metric.difference).map((metric) => {
-      const values = sides.map((side) => metric.of(item, side));
+      const values = (metric.some ? sides.slice(0, 1) : sides).map((side) => metric.of(item, side)); // what is said of some ops is of both
       const whole = metric.additive ? metric.of(model.root) : null;
       const share = whole?.value && values[0].value !== null ? percent(values[0].value / whole.value) : "";
-      const cells = values.map((value) => h("td", { title: value.value === null ? "" : exact(value.value) }, amount(value, metric.show)));
+      const cells = values.map((value) => h("td", { colspan: model.compared && metric.some ? 2 : null, title: value.value === null ? "" : exact(value.value) }, metric.some && value.value === null ? "–" : amount(value, metric.show)));
       return h("tr", {}, h("th", { scope: "row" }, metric.name), cells, model.compared ? null : h("td", {}, share));
     });
     const more: [string, Content][] = ["macs", "attention_flops", "transcendental"].flatMap((column): [string, Content][] => {
@@ -182,6 +186,13 @@ export class Panel {
     return names.length ? h("p", { class: "warning" }, `Not counted, so all sums are lower bounds: ${names.join(", ")}`) : null;
   }
 
+  /** The weight of B that stands for one of A: how far it is off. */
+  private partner(one: Parameter, other: Parameter, pictured: boolean): HTMLElement {
+    const change = one.change ?? 0;
+    const name = other.name === one.name ? "" : ` ${other.name}`;
+    return h("div", {}, h("p", { class: "small" }, change ? `B${name} differs by ${percent(change)} of the norm` : `B${name} is the same`), change && pictured && other.histogram ? histogram(other.histogram) : null);
+  }
+
   private place(item: Item): HTMLElement | null {
     const { model } = this.store;
     const { source, made } = item.raw;
@@ -195,6 +206,15 @@ export class Panel {
     return rows.some(([, value]) => value) ? section("Where", facts(rows)) : null;
   }
 
+  /** Texts that somebody found for this op: ranges on data, where it is to be quantized. */
+  private said(item: Item): HTMLElement | null {
+    const { model } = this.store;
+    if (item.block) return null;
+    const { op } = model.range(item);
+    const rows = (model.data.networks[item.state === "b" ? 1 : 0].said ?? []).map(({ name, each }): [string, Content] => [name, each[op]]);
+    return rows.some(([, text]) => text) ? section("Measured", facts(rows)) : null;
+  }
+
   private parameters(item: Item): HTMLElement | null {
     const { model, costs } = this.store;
     const side = item.state === "b" ? 1 : 0;
@@ -206,7 +226,9 @@ export class Panel {
       h("li", {}, h("strong", {}, one.name), " ", typeOf(model, one.type, costs.typeBytes(one.type)),
         one.kind === "parameter" ? (one.trainable === false ? h("em", {}, " frozen") : null) : h("em", {}, ` ${one.kind}`),
         one.tied ? h("p", { class: "small" }, `the same tensor as ${one.tied}`) : null,
-        one.histogram && found.length <= 12 ? histogram(one.histogram) : null));
+        one.histogram && found.length <= 12 ? histogram(one.histogram) : null,
+        one.codes ? h("p", { class: "small" }, `codes for ${one.codes.low.toPrecision(3)} … ${one.codes.high.toPrecision(3)} · ${percent(one.codes.ends)} at an end`) : null,
+        one.b === undefined ? null : this.partner(one, model.data.parameters[one.b], found.length <= 12)));
     return section(`Parameters, buffers, constants (${found.length})`, h("ul", { class: "plain" }, list), found.length > SHOWN ? h("p", { class: "small" }, `and ${found.length - SHOWN} more`) : null);
   }
 }

@@ -59,6 +59,7 @@ export class Scene {
   private world: SVGGElement;
   private frames = s("g", { role: "none" });
   private edges = s("g", { "aria-hidden": "true" });
+  private labels = s("g", { "aria-hidden": "true" }); // over all edges: no line goes through what is written
   private boxes = s("g", { role: "none" });
   private drawn = new Map<string, Drawn>();
   root: Box | null = null;
@@ -69,7 +70,7 @@ export class Scene {
     const arrow = (id: string) =>
       s("marker", { id, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 9, markerHeight: 9, markerUnits: "userSpaceOnUse", orient: "auto-start-reverse" }, s("path", { d: "M0 0.5 L8 4 L0 7.5 z" }));
     const hatch = s("pattern", { id: "hatch", width: 7, height: 7, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, s("rect", { width: 2.2, height: 7 }));
-    this.world = s("g", { role: "none" }, this.frames, this.edges, this.boxes);
+    this.world = s("g", { role: "none" }, this.frames, this.edges, this.labels, this.boxes);
     this.svg = s("svg", { class: "diagram", role: "tree", "aria-label": label }, s("defs", {}, arrow("arrow"), arrow("arrow-on"), hatch), this.world);
     this.svg.addEventListener("click", (event) => {
       if (event.target === this.svg && !this.viewport.moved) this.actions.nothing();
@@ -180,20 +181,29 @@ export class Scene {
     const xs = edge.points.map((p) => p.x);
     const ys = edge.points.map((p) => p.y);
     if (!inside(Math.min(...xs), Math.min(...ys), Math.max(...xs, edge.label?.x ?? -1e9) + 100, Math.max(...ys))) return;
-    const key = `e${box.id}:${edge.link.from}>${edge.link.to}${edge.link.when?.text ?? ""}`;
-    seen.add(key);
+    const key = `e${box.id}:${edge.link.from}>${edge.link.to}${edge.link.when?.text ?? ""}${edge.link.side ?? ""}`;
     const on = chosen !== null && (edge.link.from === String(chosen.id) || edge.link.to === String(chosen.id));
     const d = edge.square ? square(edge.points) : curve(edge.points);
-    const signature = `${d}${on}${edge.text}`;
-    if (this.drawn.get(key)?.signature === signature) return;
-    this.drawn.get(key)?.element.remove();
-    const side = !edge.link.parts.length ? "" : edge.link.parts.every((part) => part.side === "a") ? " only-a" : edge.link.parts.every((part) => part.side === "b") ? " only-b" : "";
-    const element = s("g", { class: `edge${on ? " on" : ""}${side}${edge.link.when ? " flow" : ""}` },
+    const only = edge.link.side ?? (["a", "b"] as const).find((side) => edge.link.parts.length && edge.link.parts.every((part) => part.side === side));
+    const classes = `edge${on ? " on" : ""}${only ? ` only-${only}` : ""}${edge.link.when ? " flow" : ""}`;
+    this.keep(this.edges, key, `${d}${on}`, seen, () => s("g", { class: classes },
       s("path", { d, "marker-end": on ? "url(#arrow-on)" : "url(#arrow)" }),
-      edge.dots.map((p) => s("circle", { cx: p.x, cy: p.y, r: 3 })),
-      edge.label && s("rect", { x: edge.label.x - edge.wide / 2, y: edge.label.y - 7, width: edge.wide, height: 15, rx: 4 }),
-      edge.label && s("text", { x: edge.label.x, y: edge.label.y + 4, "text-anchor": "middle" }, s("title", {}, edge.full), edge.text));
-    this.edges.appendChild(element);
+      edge.dots.map((p) => s("circle", { cx: p.x, cy: p.y, r: 3 }))));
+    const { label, text, full, wide } = edge;
+    if (!label || !text) return;
+    this.keep(this.labels, `${key} text`, `${label.x},${label.y},${on},${text}`, seen, () => s("g", { class: classes },
+      s("rect", { x: label.x - wide / 2, y: label.y - 7, width: wide, height: 15, rx: 4 }),
+      s("text", { x: label.x, y: label.y + 4, "text-anchor": "middle" }, s("title", {}, full), text)));
+  }
+
+  /** Draws what isn't there yet as it is to be. */
+  private keep(layer: SVGGElement, key: string, signature: string, seen: Set<string>, make: () => SVGGElement): void {
+    seen.add(key);
+    const known = this.drawn.get(key);
+    if (known?.signature === signature) return;
+    known?.element.remove();
+    const element = make();
+    layer.appendChild(element);
     this.drawn.set(key, { element, signature });
   }
 

@@ -28,6 +28,8 @@ export interface Slot {
   type: number;
   buffer?: string;
   lengths?: [number, number][];
+  state?: State; // of two programs
+  b?: number; // its type in the second, if that is another
 }
 
 /** Control flow from a block of a program to one that may be next, and the slots that are needed there or later. */
@@ -36,6 +38,7 @@ export interface Flow {
   to: number;
   when: string;
   carries: number[];
+  side?: "a" | "b"; // if only one of two programs goes that way
 }
 
 export interface OpKind {
@@ -81,6 +84,9 @@ export interface Parameter {
   trainable?: boolean;
   tied?: string;
   histogram?: Histogram | null;
+  codes?: { low: number; high: number; ends: number }; // of integers that stand for floats: these, and the share at an end of the grid
+  b?: number; // of two networks: the weight of B that stands for it, and how far that is off, by the norm
+  change?: number;
 }
 
 export interface Port {
@@ -159,6 +165,7 @@ export interface Measured {
   unit: string; // empty: a share
   worst: "high" | "low";
   each: (number | null)[];
+  mark?: string; // what boxes with a number above 0 are marked with
 }
 
 export interface Network {
@@ -173,5 +180,6 @@ export interface Network {
   memory?: Memory;
   predicted?: Timing;
   measures?: Measured[];
+  said?: { name: string; each: (string | null)[] }[]; // texts of ops
   measured?: Timing;
 }

@@ -32,6 +32,7 @@ export class Search {
     const types = item.block ? [...item.block.inputs, ...item.block.outputs].map((port) => port.type) : [...(raw.out ?? []), ...(raw.b?.out ?? [])];
     const parts = [raw.name, raw.kind, ...(raw.names ?? []).slice(0, 200), model.opKind(item)?.op, item.subtitle, raw.made, raw.text, ...(raw.weights ?? [])];
     if (item.state !== "same") parts.push(`state:${item.state}`);
+    if (this.store.marks(item).length) parts.push("state:weights");
     for (const type of new Set(types)) parts.push(model.type(type).axes, model.type(type).numbers);
     return parts.filter((part) => part).join(" \n").toLowerCase();
   }

@@ -48,6 +48,14 @@ export class Store {
     return this.metrics.find((metric) => metric.id === this.heat) ?? null;
   }
 
+  /** What marks say of an item, whatever the colour: that weights differ, and how far. */
+  marks(item: Item): string[] {
+    return this.metrics.flatMap((metric) => {
+      const value = metric.mark ? metric.of(item).value : null;
+      return value ? [`${metric.mark} ${metric.show(value)}`] : [];
+    });
+  }
+
   /** The metric of plots: that of the colour, or FLOPs. */
   measure(): Metric {
     return this.metric() ?? this.metrics[0];

@@ -9,11 +9,12 @@ export interface View {
 const LEAST = 0.02;
 const MOST = 4;
 const ABOVE = 38; // pixels of the crumbs
-const BELOW = 34; // of the legend
+const BESIDE = 52; // of the buttons
 
 export class Viewport {
   view: View = { x: 0, y: 0, k: 1 };
   private fingers = new Map<number, { x: number; y: number }>();
+  below = 34; // pixels of the legend
   moved = false; // since the button went down: then a click is no click
 
   constructor(private element: Element, private changed: () => void) {
@@ -45,10 +46,10 @@ export class Viewport {
     this.set({ k, x: x - (x - this.view.x) * ratio, y: y - (y - this.view.y) * ratio });
   }
 
-  /** What the crumbs and the legend leave. */
+  /** What the crumbs, the buttons and the legend leave. */
   get free(): { w: number; h: number } {
     const { w, h } = this.size;
-    return { w: w - 2 * Math.min(24, w / 20), h: h - ABOVE - BELOW };
+    return { w: w - Math.min(24, w / 20) - BESIDE, h: h - ABOVE - this.below };
   }
 
   /** All of the scene, no larger than it is; `least` is the smallest zoom, below which the top is shown and the rest scrolls. */
@@ -56,7 +57,7 @@ export class Viewport {
     const { w } = this.size;
     const { w: wide, h: free } = this.free;
     const k = Math.max(least, Math.min(Math.max(1.25, Math.min(2.2, w / 1300)), wide / scene.w, free / scene.h));
-    this.set({ k, x: (w - scene.w * k) / 2, y: ABOVE + Math.max(0, (free - scene.h * k) / 2) });
+    this.set({ k, x: Math.min(24, w / 20) + (wide - scene.w * k) / 2, y: ABOVE + Math.max(0, (free - scene.h * k) / 2) });
   }
 
   /** Pans no further than needed to show the rectangle (of the scene). */

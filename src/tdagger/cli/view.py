@@ -42,6 +42,9 @@ def view(
     ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Run it with torch, and measure every op.")] = False,
     histograms: Annotated[bool, typer.Option("--histograms", help="How weights are spread; reads them.")] = False,
+    structure: Annotated[
+        bool, typer.Option("--structure", help="Of two networks compare no weights, and read none.")
+    ] = False,
     browse: Annotated[bool, typer.Option("--browse", help="Show the page in a browser.")] = False,
     set_a: common.SettingsOfA = None,
     set_b: common.SettingsOfB = None,
@@ -56,7 +59,7 @@ def view(
     """Draw a network as one page that needs nothing else, or as SVG, PNG, Mermaid, DOT or JSON.
 
     Modules fold; where there are none, blocks are found by structure, and what repeats is one box. With B, or --set-b
-    or --optimize-b, A and B are shown as one, with what is only in one and what changed.
+    or --optimize-b, A and B are shown as one, with what is only in one, what changed, and by how much weights differ.
     """
     target = _target(a, output, force)
     if profile and meta:
@@ -67,12 +70,15 @@ def view(
     sizes = common.sizes_of(resize, "--resize")
     loaded = [common.load_source(source, network.also(own), meta, sizes) for source, own in sources]
     found = [common.changed(common.whole_source(one, external=True), unbatch, resize) for one in loaded]
-    options: dict[str, Any] = {"open": open_ or (), "depth": depth, "device": on, "histograms": histograms}
+    options: dict[str, Any] = {"open": open_ or (), "depth": depth, "device": on}
+    options |= {"histograms": histograms, "weights": not structure}
     dags = [one for one in found if isinstance(one, TensorDAG)]
     if len(dags) < len(found):
-        program = _one_program(found, profile)
-        with common.progress(f"drawing {program.name}"):
-            drawn: View = program.view(**options)
+        programs = _programs(found, profile)
+        if optimize_b:
+            programs[1] = programs[1].optimize()
+        with common.progress(f"drawing {programs[0].name}"):
+            drawn: View = programs[0].view(*programs[1:], **options)
             drawn.save(target)
         return _wrote(target, browse)
     if optimize_b:
@@ -83,18 +89,19 @@ def view(
     return _wrote(target, browse)
 
 
-def _one_program(found: Sequence[TensorDAG | Program], profile: bool) -> Program:
-    """The program to draw; AttributeValueError for what there is for networks only."""
-    program = next(p for p in found if isinstance(p, Program))
-    name = program.name
-    if len(found) > 1:
+def _programs(found: Sequence[TensorDAG | Program], profile: bool) -> list[Program]:
+    """The programs to draw; AttributeValueError for what there is for networks only."""
+    programs = [p for p in found if isinstance(p, Program)]
+    name = shown(programs[0].name)
+    if len(programs) < len(found):
+        other = next(shown(n.name) for n in found if not isinstance(n, Program))
         raise AttributeValueError(
-            f"{shown(name)} is a program, of several networks: two programs aren't compared as pictures; "
-            f"its blocks are networks that can be (Program.dag): {', '.join(map(shown, program.blocks))}"
+            f"{name} is a program, of several networks, and {other} is one network: a program is compared with a "
+            f"program; its blocks are networks (Program.dag): {', '.join(map(shown, programs[0].blocks))}"
         )
     if profile:
-        raise AttributeValueError(f"{shown(name)} is a program, of several networks: --profile is for one network")
-    return program
+        raise AttributeValueError(f"{name} is a program, of several networks: --profile is for one network")
+    return programs
 
 
 def _wrote(target: Path, browse: bool) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from tdagger.analysis.circles import cycles
 from tdagger.errors import GraphError
 from tdagger.names import shown
 from tdagger.op import Value
 from tdagger.ops.source import Const, Input
-from tdagger.program.flow import Flow, cycles, next_of
+from tdagger.program.flow import Flow, next_of
 from tdagger.program.parts import Block, End, If, Return, Switch
 from tdagger.types import TensorType
 

@@ -178,44 +178,6 @@ class Flow:
         return {n: loop for loop in self.loops.values() for n in loop.blocks}
 
 
-def cycles(after: Next, nodes: Collection[str]) -> list[set[str]]:
-    """The largest sets of ``nodes`` each of which leads to all others of the set and to itself; Tarjan's algorithm."""
-    inside = set(nodes)
-    index: dict[str, int] = {}
-    low: dict[str, int] = {}
-    open_: dict[str, None] = {}
-    found: list[set[str]] = []
-    for root in nodes:
-        if root in index:
-            continue
-        stack = [(root, iter(after[root]))]
-        index[root] = low[root] = len(index)
-        open_[root] = None
-        while stack:
-            node, rest = stack[-1]
-            for target in rest:
-                if target not in inside:
-                    continue
-                if target not in index:
-                    index[target] = low[target] = len(index)
-                    open_[target] = None
-                    stack.append((target, iter(after[target])))
-                    break
-                if target in open_:
-                    low[node] = min(low[node], index[target])
-            else:
-                stack.pop()
-                if stack:
-                    low[stack[-1][0]] = min(low[stack[-1][0]], low[node])
-                if low[node] == index[node]:
-                    part: set[str] = set()
-                    while node not in part:
-                        part.add(open_.popitem()[0])
-                    if len(part) > 1 or node in after[node]:
-                        found.append(part)
-    return found
-
-
 def live(blocks: Mapping[str, Block], at_end: Iterable[str]) -> dict[str, set[str]]:
     """The slots that are read, at each block's begin, before they are written: by it or by those after it.
 

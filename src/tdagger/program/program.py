@@ -183,9 +183,10 @@ class Program:
     def __repr__(self) -> str:
         return f"<Program {shown(self.name)}: {len(self.blocks)} blocks, {len(self.slots)} slots>"
 
-    def view(self, **options: Any) -> View:
+    def view(self, other: Program | None = None, **options: Any) -> View:
         """A picture: blocks are boxes that open, between them the control flow with the slots that it carries.
 
+        With an ``other`` program this one is A and that one is B: blocks go together by name and by what they hold.
         Options are those of :meth:`TensorDAG.view`, but for ``profile``.
 
         >>> import tdagger as td
@@ -195,7 +196,7 @@ class Program:
         >>> [item["name"] for item in doubled.view().reader.blocks()]
         ['begin', 'loop', 'body', 'done']
         """
-        return later("program_view")(self, **options)
+        return later("program_view")(self, other, **options)
 
     def dag(self, block: str | None = None) -> TensorDAG:
         """A block as a network of its own, which takes and gives slots by name; the only one unless it is named.

@@ -14,6 +14,7 @@ from tdagger.graph import bulk
 from tdagger.network import Network
 from tdagger.op import Value
 from tdagger.view import lists
+from tdagger.view.changes import Changes
 from tdagger.view.part import Part
 from tdagger.view.tables import COLUMNS, Side, Tables
 from tdagger.view.weights import Weights
@@ -45,6 +46,13 @@ class Measure(NamedTuple):
     each: Mapping[Value, float]
 
 
+class Said(NamedTuple):
+    """A text for some ops that somebody found, and its name; ``each`` has that of each op, a value of the network."""
+
+    name: str
+    each: Mapping[Value, str]
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What a view has besides structure and costs."""
@@ -54,6 +62,8 @@ class Wanted:
     histograms: bool = False
     formulas: bool = True
     measures: Sequence[Measure] = ()
+    weights: bool = True
+    said: Sequence[Said] = ()
 
 
 def document(networks: Sequence[Viewed], wanted: Wanted, opened: Opened) -> dict[str, Any]:
@@ -66,7 +76,17 @@ def document(networks: Sequence[Viewed], wanted: Wanted, opened: Opened) -> dict
         bodies = part.json()
         told = [_network(part, k, weights, wanted) for k in range(len(networks))]
         title = " | ".join([n.name for n in networks])
-        return whole(title, told, bodies, part.bodies.root, tables, weights, sides, opened)
+        notices = changed([part], told, weights, wanted) if len(networks) == 2 else []
+        return whole(title, told, bodies, part.bodies.root, tables, weights, sides, opened, notices)
+
+
+def changed(parts: Sequence[Part], told: list[dict[str, Any]], weights: Weights, wanted: Wanted) -> list[str]:
+    """Add how far weights of two networks differ; in a sentence what was compared."""
+    changes = Changes(parts, wanted.weights)
+    weights.compare(changes)
+    if changes.each:
+        told[0].setdefault("measures", []).append(changes.measure())
+    return [changes.notice] if changes.notice else []
 
 
 def whole(
@@ -116,5 +136,10 @@ def _network(part: Part, k: int, weights: Weights, wanted: Wanted) -> dict[str, 
         found["measures"] = [
             {"name": m.name, "unit": m.unit, "worst": m.worst, "each": lists.found(part, k, m.each)}
             for m in wanted.measures
+        ]
+    if wanted.said:
+        values = [leaf.values[k] for leaf in part.leaves]
+        found["said"] = [
+            {"name": s.name, "each": [None if v is None else s.each.get(v) for v in values]} for s in wanted.said
         ]
     return found

@@ -15,6 +15,7 @@ from tdagger.view.fold.align import merged, state_of
 from tdagger.view.fold.blocks import arrange
 from tdagger.view.fold.bodies import INPUT, Bodies, Body, Entry, sort
 from tdagger.view.fold.boxes import Box, Facts, Leaf, simplified, tree
+from tdagger.view.fold.circles import enclose
 from tdagger.view.fold.differences import differences
 from tdagger.view.fold.homes import homes
 from tdagger.view.fold.repeats import moved
@@ -31,9 +32,13 @@ class Part:
     def __init__(self, networks: Sequence[Network], sides: Sequence[Side], tables: Tables) -> None:
         self.networks, self.sides, self.tables = networks, sides, tables
         self.facts = [Facts.of(n) for n in networks]
-        self.root = _tree(networks, self.facts)
+        pairs = later("paired")(*networks) if len(networks) == 2 else None
+        #: Of two networks the values that only bring others to a layout.
+        self.carry: frozenset[Value] = pairs.carry if pairs else frozenset()
+        self.root = _tree(networks, self.facts, pairs)
         self.wires = Wires(list(networks), self.facts, self.root)
         trained = {v for n in networks for v in _trained(n)}
+        enclose(self.root, self.wires)
         sort(self.root, self.wires)
         arrange(self.root, self.wires, trained, by_structure=not any(True for _ in self.root.boxes()))
         for box in [*reversed(list(self.root.boxes())), self.root] if len(networks) == 2 else ():
@@ -86,10 +91,9 @@ class Part:
         return f"p{argument}" if not isinstance(weight.op, Const) else f"constant{argument}"
 
 
-def _tree(networks: Sequence[Network], facts: Sequence[Facts]) -> Box:
-    if len(networks) == 1:
+def _tree(networks: Sequence[Network], facts: Sequence[Facts], pairs: Any) -> Box:
+    if pairs is None:
         return simplified(tree(networks[0], facts[0]))
-    pairs = later("paired")(*networks)
     (a, b), (facts_a, facts_b) = networks, facts
     own, other = homes(a, b, facts_a, facts_b, pairs.a_of)
     return simplified(merged(tree(a, facts_a, 0, *own), tree(b, facts_b, 1, *other), pairs))

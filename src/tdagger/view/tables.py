@@ -117,6 +117,7 @@ class Sizes:
         self.notices: list[str] = []
         self.of: dict[Symbol, int] = {}
         self.nodes: dict[Value, Any] = {}
+        self.copies: dict[Value, list[Any]] = {}
         self.traffic: dict[Any, Any] = {}
         self.work: WorkFormulas | None = None
         costs = self._costs(network) if wanted else None
@@ -142,8 +143,10 @@ class Sizes:
         except (AxisError, UnsupportedError) as e:
             self.notices.append(f"there are no formulas: {e}")
             return
-        self.nodes, self.traffic = dict(walk.of), dict(moved)
-        self.work = WorkFormulas(graph, walk.of)
+        single = {v: nodes[0] for v, nodes in walk.copies.items() if len(nodes) == 1}
+        self.nodes, self.traffic = {**single, **walk.of}, dict(moved)
+        self.copies = dict(walk.copies)
+        self.work = WorkFormulas(graph, self.nodes)
         for c in costs.conditions:
             formula = self.formulas.formula(c.number, self.point.of(c.number), self)
             self.formulas.conditions.append({"formula": formula, "is": c.kind, "why": c.message})
@@ -172,9 +175,13 @@ class Sizes:
                 attention = 2 * work.macs if row.attention_flops == 2 * row.macs else 0
                 for i, number in ((1, work.macs), (2, attention), (3, work.transcendental)):
                     found[i] = self._counted(number, numbers[i])
-            moved = self.traffic[node]
-            found[0] = self._formula(flops(node), row.total_flops)
-            found[4], found[5] = self._formula(moved.reads, row.reads), self._formula(moved.writes, row.writes)
+        nodes = [node] if node is not None else []
+        nodes = nodes if row.value is None else self.copies.get(row.value, nodes)
+        if nodes:
+            moved = [self.traffic[n] for n in nodes]
+            found[0] = self._formula(sum([flops(n) for n in nodes]), row.total_flops)
+            found[4] = self._formula(sum([m.reads for m in moved]), row.reads)
+            found[5] = self._formula(sum([m.writes for m in moved]), row.writes)
         return tuple(found)
 
     def _counted(self, number: Number, value: int) -> int:

@@ -14,7 +14,7 @@ from tdagger.analysis.time.profile import Profile
 from tdagger.analysis.time.timing import Device, device_of
 from tdagger.errors import AttributeValueError, FileError
 from tdagger.names import shown
-from tdagger.view.document import Measure, Viewed, Wanted, document
+from tdagger.view.document import Measure, Said, Viewed, Wanted, document
 from tdagger.view.picture.diagrams import dot, mermaid
 from tdagger.view.picture.png import png
 from tdagger.view.picture.reader import Node, Reader
@@ -32,8 +32,10 @@ class View:
 
     ``open`` names boxes that are open (``"layer3"``, ``"blocks.0-11"``), ``depth`` opens all that are less deep; unless
     told those that hold most of the work, as many as fit on a screen. ``device`` adds predicted times, ``profile``
-    measured ones, ``histograms`` how weights are spread (that reads them; nothing else does). ``formulas`` says costs
-    at other sizes. ``measures`` are more numbers to colour by, as :mod:`tdagger.quantization.quality.picture` finds.
+    measured ones, ``histograms`` how weights are spread, which reads them. Of two networks ``weights`` says how far
+    their numbers differ, where both have them; False leaves them unread. ``formulas`` says costs at other sizes.
+    ``measures`` are more numbers to colour by and ``said`` texts of ops, as
+    :mod:`tdagger.quantization.quality.picture` finds them.
     docs/view.md shows it, docs/view-json.md describes the JSON. Linear in the number of ops.
 
     >>> import tdagger as td
@@ -60,6 +62,8 @@ class View:
         histograms: bool = False,
         formulas: bool = True,
         measures: Sequence[Measure] = (),
+        weights: bool = True,
+        said: Sequence[Said] = (),
     ) -> None:
         self.networks = tuple(networks)
         if depth is not None and depth < 0:
@@ -67,7 +71,7 @@ class View:
         self._open = (open,) if isinstance(open, str) else tuple(open)
         self._depth = depth
         on = None if device is None else device_of(device)
-        self._wanted = Wanted(on, tuple(profiles), histograms, formulas, tuple(measures))
+        self._wanted = Wanted(on, tuple(profiles), histograms, formulas, tuple(measures), weights, tuple(said))
 
     def __repr__(self) -> str:
         return f"<View of {' and '.join(shown(n.name) for n in self.networks)}>"

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from tdagger.library.quantized import grid_of
 from tdagger.network import Network
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Const, Parameter
+from tdagger.view.changes import Changes, data_of
 from tdagger.view.expressions import constant
 from tdagger.view.part import Part
 from tdagger.view.tables import Side
@@ -25,6 +27,10 @@ class Weights:
         self.networks, self.sides, self.histograms = networks, sides, histograms
         self.table: list[dict[str, Any]] = []
         self._numbers: dict[tuple[int, Value], int] = {}
+        #: Of each network the integers that stand for floats, with the op that makes those of them.
+        self._floats = [
+            {v.args[0]: v for v in n.graph.values if v.op.name == "dequantize"} if histograms else {} for n in networks
+        ]
 
     def number(self, weight: Value, k: int) -> int:
         """The number of a weight of network ``k``."""
@@ -38,12 +44,19 @@ class Weights:
         """The numbers of the weights that the ops of a part take in network ``k``, place by place."""
         return [self.number(weight, k) for leaf in part.leaves for _, weight in part.wires.slots[leaf][k]]
 
+    def compare(self, changes: Changes) -> None:
+        """Say of the weights of the first network which those of the second are, and how far these are off."""
+        for weight, (other, change) in changes.of.items():
+            if (0, weight) in self._numbers:
+                entry = self.table[self._numbers[0, weight]]
+                entry |= {"b": self.number(other, 1), "change": float(f"{change:.4g}")}
+
     def _entry(self, weight: Value, k: int) -> dict[str, Any]:
         op, network = weight.op, self.networks[k]
         type_ = self.sides[k].types(weight)[0]
         if isinstance(op, Const):
             entry: dict[str, Any] = {"name": constant(op), "type": type_, "kind": "constant"}
-            return entry | self._histogram(op.data)
+            return entry | self._histogram(weight, k)
         assert isinstance(op, Parameter | Buffer)
         entry = {"name": op.leaf, "type": type_, "kind": "parameter" if isinstance(op, Parameter) else "buffer"}
         state = network.state.get(op.leaf)
@@ -51,13 +64,25 @@ class Weights:
             entry["trainable"] = False
         if tied(network, op.leaf):
             entry["tied"] = tied(network, op.leaf)
-        return entry | (self._histogram(network.weights[op.leaf]) if self._has_data(network, op.leaf) else {})
+        return entry | self._histogram(weight, k)
 
-    def _has_data(self, network: Network, name: str) -> bool:
-        return self.histograms and name in network.weights
-
-    def _histogram(self, data: Array) -> dict[str, Any]:
-        return {"histogram": histogram(data)} if self.histograms and data.size else {}
+    def _histogram(self, weight: Value, k: int) -> dict[str, Any]:
+        data = data_of(self.networks[k], weight) if self.histograms else None
+        if data is None or not data.size:
+            return {}
+        found: dict[str, Any] = {"histogram": histogram(data)}
+        user = self._floats[k].get(weight)
+        given = [data_of(self.networks[k], arg) for arg in user.args[1:]] if user is not None else []
+        if user is not None and not any(n is None for n in given):
+            floats: Array = user.op.run(data, *given)
+            grid = grid_of(user.op.attributes.get("of") or weight.type.dtype.name)
+            at_ends = int(np.count_nonzero(data == grid.low)) + int(np.count_nonzero(data == grid.high))
+            found["codes"] = {
+                "low": float(floats.min()),
+                "high": float(floats.max()),
+                "ends": float(f"{at_ends / data.size:.4g}"),
+            }
+        return found
 
 
 def histogram(data: Array) -> dict[str, Any]:

@@ -198,6 +198,8 @@ class Walk:
     """The nodes of a graph, from the sizes of its axes: what the graph would hold at those sizes.
 
     With ``remake``, for sizes that are numbers, composites are traced anew at them, as they are in a resized graph.
+    ``of`` has the node of each value, ``copies`` those of each value that is made of constants alone: one for each use
+    that wants it at other sizes, none where another value's is the same.
     """
 
     def __init__(self, axes: Axes, sizes: Sizes, branch: Branch, remake: bool = False) -> None:
@@ -207,6 +209,7 @@ class Walk:
         self.branch = branch
         self.nodes: list[Node] = []
         self.of: dict[Value, Node] = {}
+        self.copies: dict[Value, list[Node]] = {}
         self._uses: dict[Axis, Number] = {}
         self._shared: dict[Any, list[Node]] = {}
         for value in axes.graph.values:
@@ -289,6 +292,7 @@ class Walk:
     def _same(self, value: Value, args: list[Node]) -> Node:
         """The node of a static value: the one there is, if it is the same."""
         op = value.op
+        self.copies.setdefault(value, [])
         attributes = type(op) if isinstance(op, Iota | Repeat | Group | Ungroup) else op
         shared = self._shared.setdefault((attributes, *map(id, args)), [])
         type_ = args[0].type[op.index] if isinstance(op, Item) else self._type(value)
@@ -297,6 +301,7 @@ class Walk:
                 return node
         node = self._add(value, args)
         shared.append(node)
+        self.copies[value].append(node)
         return node
 
     def _equal(self, a: Shaped, b: Shaped) -> bool:

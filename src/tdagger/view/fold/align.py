@@ -1,8 +1,8 @@
 """Two networks as one tree: what is in both, what is only in one, what changed.
 
 Ops are matched by what they compute, on what, in whatever layout, as :func:`tdagger.diff` pairs them
-(:mod:`tdagger.transform.diff.layouts`); boxes by their names, where these differ by what they hold. Numbers in weights
-aren't compared: :func:`tdagger.diff` does that.
+(:mod:`tdagger.transform.diff.layouts`); boxes by their names, where these differ by what they hold. How far the numbers
+in weights differ is no matter of structure: :mod:`tdagger.view.changes`.
 
 >>> matched(list("abcd"), list("acxd"))
 [(0, 0), (2, 1), (3, 3)]

@@ -96,7 +96,7 @@ class Bodies:
         for leaf in root.leaves():
             for source in self.wires.sources[leaf]:
                 maker = source.end[0]
-                stop = _meet(maker, leaf, self._depth)[0] if isinstance(maker, Leaf) else root
+                stop = meet(maker, leaf, self._depth)[0] if isinstance(maker, Leaf) else root
                 for box in _up(leaf, stop):
                     _add(self._inputs[box], source.end, source.networks)
                 for box in _up(maker, stop) if isinstance(maker, Leaf) else ():
@@ -258,7 +258,7 @@ def sort(root: Box, wires: Wires) -> dict[Box, int]:
         for source in wires.sources[leaf]:
             maker = source.end[0]
             if isinstance(maker, Leaf):
-                common, a, b = _meet(maker, leaf, depth)
+                common, a, b = meet(maker, leaf, depth)
                 if a is not b:
                     after[common].append((a, b))
     for box, pairs in after.items():
@@ -266,7 +266,7 @@ def sort(root: Box, wires: Wires) -> dict[Box, int]:
     return depth
 
 
-def _meet(a: Leaf, b: Leaf, depth: dict[Box, int]) -> tuple[Box, Leaf | Box, Leaf | Box]:
+def meet(a: Leaf, b: Leaf, depth: dict[Box, int]) -> tuple[Box, Leaf | Box, Leaf | Box]:
     """The innermost box that holds both, and which of its items each is in."""
     left: Leaf | Box = a
     right: Leaf | Box = b

@@ -18,12 +18,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from tdagger.composite import Composite
+from tdagger.graph import Graph
 from tdagger.network import Network
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Const, Input, Parameter
 from tdagger.ops.structure import Item
 from tdagger.view.text import numbers
 
+#: The ops that take scales and zero points.
+_QUANTIZED = ("quantize", "dequantize", "fake_quantize")
 #: Modules that are called by nobody: what they hold is their owner's.
 LISTS = ("ModuleList", "ModuleDict", "ParameterList", "ParameterDict")
 
@@ -97,9 +101,23 @@ class Facts(NamedTuple):
     @classmethod
     def of(cls, network: Network) -> Facts:
         """Those of a network."""
-        inline = numbers(network.graph)
+        fitted = _fitted(network.graph)
+        inline = {v: text for v, text in numbers(network.graph).items() if v not in fitted}
         hidden = Input | Parameter | Buffer | Const | Item
         return cls(inline, [v for v in network.graph.values if v not in inline and not isinstance(v.op, hidden)])
+
+
+def _fitted(graph: Graph) -> set[Value]:
+    """The scales and zero points of quantization: found from data as weights are, so layers are equal on whatever."""
+    found: set[Value] = set()
+    others: set[Value] = set()
+    for value in graph.values:
+        op, names = value.op, [""] * len(value.args)
+        if isinstance(op, Composite) and op.name in _QUANTIZED:
+            names = op.definition.argument_names(op.given, len(value.args))
+        for arg, name in zip(value.args, names, strict=True):
+            (found if name in ("scale", "zero_point") else others).add(arg)
+    return {v for v in found - others if isinstance(v.op, Const)}
 
 
 def source(value: Value) -> tuple[Value, int]:

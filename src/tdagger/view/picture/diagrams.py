@@ -175,7 +175,9 @@ def _control(reader: Reader, root: Node) -> tuple[dict[str, _Pill], list[_Arrow]
             names = ", ".join([shown(port["name"]) for port in reader.bodies[root.item["body"]][sort]])
             pills[id_] = _Pill(names or "begin" if end == -1 else f"return {names}")
     ids = {-1: "in0", -2: "out0"} | {i: node.id for i, node in enumerate(root.inner or ())}
-    return pills, [_Arrow(ids[f.start], ids[f.stop], text=f.text, back=0 <= f.stop <= f.start) for f in root.flow]
+    return pills, [
+        _Arrow(ids[f.start], ids[f.stop], text=f.text, side=f.side, back=0 <= f.stop <= f.start) for f in root.flow
+    ]
 
 
 def _sources(reader: Reader, node: Node, item: int, port: int) -> list[str]:

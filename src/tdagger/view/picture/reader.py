@@ -18,11 +18,15 @@ Path = tuple[int, ...]
 
 
 class Flow(NamedTuple):
-    """Control flow from a block of a program to one that may be next: when, and the slots that are needed then."""
+    """Control flow from a block of a program to one that may be next: when, and the slots that are needed then.
+
+    ``side`` is ``a`` or ``b`` if only one of two programs goes that way.
+    """
 
     start: int
     stop: int
     text: str
+    side: str = ""
 
 
 @dataclass(eq=False)
@@ -126,6 +130,16 @@ class Reader:
         """How many ops it has, repetitions too."""
         return item.get("times", 1) * self.bodies[item["body"]]["ops"] if "body" in item else 1
 
+    def marks(self, node: Node) -> list[str]:
+        """What a node is marked with, of all its repetitions: by how much its weights differ, of two networks."""
+        found: list[str] = []
+        for measure in self.document["networks"][0].get("measures", ()):
+            each = measure["each"][node.op : node.op + self.ops(node.item)] if "mark" in measure else ()
+            most = max([n for n in each if n is not None], default=0)
+            if most:
+                found.append(f"{measure['mark']} {100 * most:.3g} %")
+        return found
+
     # --- what is seen ---
 
     def root(self) -> Mapping[str, Any]:
@@ -149,7 +163,7 @@ class Reader:
             op += self.ops(inner)
             slot += self.slots(inner)
         node.edges = _joined(body["edges"])
-        node.flow = [Flow(f["from"], f["to"], self._carried(f)) for f in body.get("flow", ())]
+        node.flow = [Flow(f["from"], f["to"], self._carried(f), f.get("side", "")) for f in body.get("flow", ())]
         return node
 
     def blocks(self) -> Sequence[Mapping[str, Any]]:

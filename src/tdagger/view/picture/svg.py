@@ -165,7 +165,7 @@ def _program(reader: Reader, node: Node) -> _Shape:
         points = [(x + _SIDE + aside, y + 8.0) for x, y in way]
         x, y = points[0] if forks[a] == 1 else points[-1]
         above = (b <= a) == (forks[a] == 1)
-        shape.ways.append(_Way(points, 2, "", flow.text, (x, y - 10 if above else y + 14)))
+        shape.ways.append(_Way(points, 2, flow.side, flow.text, (x, y - 10 if above else y + 14)))
     return shape
 
 

@@ -68,7 +68,7 @@ def words(reader: Reader, node: Node) -> Words:
     side = 1 if node.state == "b" else 0
     flops = reader.total(node.item, "flops", side)
     marks = "" if not reader.is_partial(node.item) else "not all counted" if flops else "not counted"
-    cost = " ".join(filter(None, [quantity(flops) if flops else "", marks]))
+    cost = "  ".join(filter(None, [quantity(flops) if flops else "", marks, *reader.marks(node)]))
     return Words(cut(node.name, _NAME), _detail(reader, node), cost, flops / whole, _hue(reader, node))
 
 
