@@ -58,9 +58,10 @@ class Entry(Ref):
         negative = index < const(0, "i64")
         if count is None:
             self.index = where(negative, index + size, index)
-        else:  # which counts from the end only if all do: else it is beyond the end, and refused
-            behind = index + const(count, "i64") < const(0, "i64")
-            first = where(behind, index + size, where(negative, size, index))
+        else:  # which counts from the end only if all do; else it is beyond the end, and refused
+            zero, shifted = const(0, "i64"), index + size
+            behind = where(shifted < zero, size, shifted)
+            first = where(index + const(count, "i64") < zero, behind, where(negative, size, index))
             self.index = broadcast_to(first, (count,)) + iota(count)
         self.seen = base.cell.version
         super().__init__(gather(whole, self.index, self.dim))
