@@ -74,6 +74,23 @@ def test_one_name_for_an_axis_in_all_blocks() -> None:
         program.unbatch("c")
 
 
+def test_a_dimension_of_one_entry_that_blocks_write_is_the_slots() -> None:
+    """What blocks write has a dimension of 1 that is no axis there, and the slot's axis where it is written."""
+    v, w = np.arange(6, dtype="f").reshape(2, 3), np.ones((2, 3), "f")
+
+    @td.program({"x": (3,), "p": BOOL}, {"v": v, "w": w})
+    def program(x: Any, p: Any, v: Any, w: Any) -> Any:
+        row = td.unsqueeze(x, (0,))
+        return td.squeeze(td.if_(p, lambda: td.linear(row, v), lambda: td.linear(row, w)), (0,)) * 2.0
+
+    (axis,) = [n for n, size in program.axes().sizes.items() if size == 1]
+    single = program.unbatch(axis)
+    assert {s.type.shape for s in single.slots.values()} == {(3,), (2,), ()}
+    x = np.ones(3, "f")
+    for p, own in ((True, v), (False, w)):
+        same(single.run(x, np.bool_(p)), 2 * own @ x)
+
+
 def test_a_batch_with_an_accumulator_is_resized() -> None:
     """Zeros that a scan begins with follow."""
     program = td.program({"xs": (5, 2)})(lambda xs: td.scan(lambda c, x: (c + x, c), td.const(np.zeros(2, "f")), xs))

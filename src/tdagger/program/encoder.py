@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tdagger.errors import GraphError
+from tdagger.interpret import run
 from tdagger.library.shape import reshape
 from tdagger.names import shown
 from tdagger.op import Value
@@ -57,6 +58,9 @@ def from_encoder(
     unknown = [n for n in decode.graph.inputs if n not in known and n.rpartition(".")[2] != "last_hidden_state"]
     if unknown:
         raise GraphError(f"generate: {shown(decode.name)} takes {', '.join(unknown)}, and nobody gives it")
+
+    if "decoder_position_ids" not in decode.graph.inputs:
+        _refuse_fixed_positions(prefill, decode, start)
 
     def ones(count: Value, of: int, like: Value, last: bool) -> Value:
         """Ones for the first entries, or the last."""
@@ -116,6 +120,37 @@ def from_encoder(
         inputs["input_ids"] = (upto(tokens.shape[1]),)
     inputs |= {"count": I64, **Sampling.inputs(sampler)}
     return made(generate, inputs, name=name, dtypes={"input_ids": "i64"})
+
+
+def _refuse_fixed_positions(prefill: TensorDAG, decode: TensorDAG, start: Sequence[int]) -> None:
+    """GraphError if the decoder's positions are numbers in ``decode``, which are those behind a full cache.
+
+    That shows where the first token comes after nothing: it has to give what ``prefill`` gives. Networks without
+    weights aren't asked.
+    """
+    if any(n not in dag.weights for dag in (prefill, decode) for n in (*dag.graph.parameters, *dag.graph.buffers)):
+        return
+    given = {n: np.ones(v.shape, v.dtype.numpy) for n, v in prefill.graph.inputs.items()}
+    before, _ = run(prefill.graph, {**given, "decoder_input_ids": np.asarray([start])}, prefill.weights)
+    told = {n: np.zeros(v.shape, v.dtype.numpy) for n, v in decode.graph.inputs.items()}
+    told["decoder_input_ids"][:] = start[0]
+    told["decoder_attention_mask"][:, -1] = 1
+    for name, array in told.items():
+        if name.startswith(_CROSS):
+            told[name] = before[name]
+        elif name.rpartition(".")[2] == "last_hidden_state":
+            told[name] = before["encoder_last_hidden_state"]
+        elif name == "attention_mask":
+            array[:] = 1
+    after, _ = run(decode.graph, told, decode.weights)
+    found, want = (np.asarray(x["logits"][0, 0], "f8") for x in (after, before))
+    exact = decode.graph.outputs["logits"].dtype.bytes >= 4
+    if np.abs(found - want).max() > (1e-3 if exact else 5e-2) * np.abs(want).max():
+        raise GraphError(
+            f"generate: {shown(decode.name)} takes no decoder_position_ids, and its positions are numbers, those after "
+            "a full cache: its first token gives other logits than the network has that reads the prompt. A cache of "
+            "one size can't be filled with such a decoder"
+        )
 
 
 def _last(logits: Value) -> Value:

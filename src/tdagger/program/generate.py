@@ -46,7 +46,8 @@ def generate_program(
 
     Of an encoder and a decoder (T5, Whisper) ``prefill`` is ``td.from_transformers(model, seq=s, start=n)``, ``start``
     the ``n`` tokens that the decoder begins with: the program gives these and ``count`` more. It takes what the encoder
-    does.
+    does. A decoder has to take ``decoder_position_ids`` or to know distances alone; one with positions that are numbers
+    in the network (BART, Marian) is refused.
     """
     if "decoder_input_ids" in prefill.graph.inputs:
         return from_encoder(prefill, decode, sampler, end, name, start)

@@ -91,12 +91,11 @@ def divided(program: Program, dag: TensorDAG) -> Program:
     written: list[dict[str, Value]] = [{} for _ in program.blocks]
     for name, value in dag.graph.outputs.items():
         number, _, slot = name.removeprefix("=").partition(".")
-        if not name.startswith("="):
-            written[int(number)][slot] = value
-        elif f"{number}.{slot}" not in dag.graph.outputs:  # a constant
+        if name.startswith("="):  # what is compared has the slot's axes: a constant, and a dimension that is no axis
             if len(value.args) != 2 or value.args[0] is not dag.graph.inputs.get(slot):
                 raise GraphError(f"what block {number} writes to {shown(slot)} isn't compared with it any more")
-            written[int(number)][slot] = value.args[1]
+            value = value.args[1]
+        written[int(number)][slot] = value
     types = {n: v.type for n, v in dag.graph.inputs.items()}
     for outputs in written:
         for slot, value in outputs.items():

@@ -206,7 +206,31 @@ def taken(logits: Tensor, stop: int):
     return row[0], score, best, t
 
 
+def ranges(x: Tensor, n: int):
+    y = x
+    last = -1
+    for i in range(n, 0, -2):
+        y = y * i
+        last = i
+    for i in range(2, n, 3):
+        y = y + i
+        last = i
+    return y, last
+
+
+def windows(xs: Tensor, n: int):
+    """Slices of a fixed length whose place the data decides, read and written."""
+    y = xs.clone()
+    total = torch.zeros(2)
+    for i in range(n):
+        total = total + xs[i : i + 2].sum(0)
+        y[i : i + 1] *= 2
+        y[:, 1 - i % 2 : 2 - i % 2] += 1
+    return total, y, xs[-n - 1 : -n]
+
+
 X = torch.tensor([0.5, -1.0, 2.0])
+ROWS = torch.arange(10.0).reshape(5, 2)
 LOGITS = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
 CASES: dict[str, Any] = {
     "collatz": (collatz, [(3,), (1,), (27,)], {}),
@@ -221,6 +245,8 @@ CASES: dict[str, Any] = {
     "held": (held, [(X, 3), (X, 0), (X, 6)], {}),
     "seen": (seen, [(X, 2), (X, 0), (X, 4)], {}),
     "taken": (taken, [(LOGITS, 3), (LOGITS, int(LOGITS[0].argmax()))], {}),
+    "ranges": (ranges, [(X, 5), (X, 9), (X, 0)], {}),
+    "windows": (windows, [(ROWS, 3), (ROWS, 1), (ROWS, 4)], {}),
     "optional": (optional, [(X, 3), (X, 0), (X, 1)], {}),
 }
 
@@ -229,6 +255,26 @@ CASES: dict[str, Any] = {
 def test_functions(name: str) -> None:
     function, tries, options = CASES[name]
     agrees(torch.jit.script(function), tries, **options)
+
+
+def until(x: Tensor, n: int):
+    return x[1:n].sum()
+
+
+def between(x: Tensor, n: int):
+    return x[n - 1 : n + 1].sum()
+
+
+def test_slices_whose_length_the_data_decides_are_refused() -> None:
+    with pytest.raises(
+        td.UnsupportedError, match=r"needs the end of a slice \(one of a fixed length is written x\[i :"
+    ):
+        td.Program.from_torchscript(torch.jit.script(until), (X, 2))
+    program = td.Program.from_torchscript(torch.jit.script(between), (X, 2))
+    assert program.run(X.numpy(), np.int64(1)) == X[:2].sum()
+    for beyond in (0, 3, -9):  # torch gives fewer entries
+        with pytest.raises(IndexError, match="indices must be in"):
+            program.run(X.numpy(), np.int64(beyond))
 
 
 class Stateful(nn.Module):
@@ -374,7 +420,7 @@ REFUSED: dict[str, Any] = {
     "bound": (growing, {}, "say how many there may be, Program.from_torchscript.*bound=100"),
     "list": (growing, {"bound": 9}, "gives a list that grew in a loop on data"),
     "random": (drawing, {}, "a loop on data draws random numbers"),
-    "slice": (sliced, {}, "aten::slice at .* needs a size or setting that the data decides"),
+    "slice": (sliced, {}, "aten::slice at .* needs the end of a slice .* that the data decides"),
     "widening": (widening, {}, r"a loop on data changes what x is, f32\[6\] before and f32\[12\] after"),
 }
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -131,6 +133,21 @@ def test_an_encoder_of_text() -> None:
         td.generate_program(prefill, decode)
     with pytest.raises(td.SourceError, match="LlamaForCausalLM has no decoder that begins with 1 tokens"):
         td.from_transformers(llama().eval(), seq=4, start=1)
+
+
+def test_a_decoder_whose_positions_are_numbers_is_refused() -> None:
+    """BART counts positions by the size of its cache, which is one here: its texts would be others."""
+    torch.manual_seed(0)
+    config = BartConfig(
+        vocab_size=97, d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=64, init_std=0.5,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=2,
+    )  # fmt: skip
+    model = BartForConditionalGeneration(config).eval()
+    prefill = td.from_transformers(model, seq=9, start=1, dtype="f32")
+    decode = td.from_transformers(model, past=24, dtype="f32", mask=True, source=9)
+    with pytest.raises(td.GraphError, match=r"BartForConditionalGeneration takes no decoder_position_ids, and its pos"):
+        td.generate_program(prefill, decode, start=[2])
 
 
 def test_an_encoder_of_sound() -> None:

@@ -1,6 +1,5 @@
 """Programs as modules with torch's operators of higher order: exported, compiled, and read again."""
 
-import copy
 import shutil
 from typing import Any
 
@@ -51,25 +50,33 @@ def test_sizes_that_vary_are_dimensions_of_the_export() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "backend"),
-    [
-        ("nested_loops", "eager"), ("switch", "eager"), ("scan_carries", "aot_eager"),
-        pytest.param("nested_loops", "inductor", marks=pytest.mark.slow),
-        pytest.param("scan_carries", "inductor", marks=pytest.mark.slow),
-    ],
-)  # fmt: skip
+    ("name", "backend"), [("nested_loops", "eager"), ("switch", "eager"), ("scan_carries", "aot_eager")]
+)
 def test_compiled_whole_and_read_again(name: str, backend: str) -> None:
-    if backend == "inductor" and shutil.which("g++") is None:
-        pytest.skip("inductor needs a compiler")
+    compiled_whole(name, backend)
     sample = PROGRAMS[name]
-    module = sample.program.to_torch(copy=True, higher_order=True)
-    compiled = torch.compile(copy.deepcopy(module), backend=backend, fullgraph=True)
     again = td.Program.from_torch(sample.program.to_exported_program())
     for args in sample.inputs:
+        same(again.run(*map(np.asarray, args)), sample.program.run(*args))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_compiled_whole(name: str, backend: str) -> None:
+    if backend == "inductor" and shutil.which("g++") is None:
+        pytest.skip("inductor needs a compiler")
+    compiled_whole(name, backend)
+
+
+def compiled_whole(name: str, backend: str) -> None:
+    """torch.compile makes one graph, which gives what numpy gives; state goes on."""
+    sample = PROGRAMS[name]
+    runner = sample.program.runner()
+    compiled = torch.compile(sample.program.to_torch(copy=True, higher_order=True), backend=backend, fullgraph=True)
+    for args in sample.inputs:
         with torch.no_grad():
-            want = plain(module(*[torch.as_tensor(np.asarray(x)) for x in args]))
-            same(plain(compiled(*[torch.as_tensor(np.asarray(x)) for x in args])), want)
-        same(again.run(*map(np.asarray, args)), want)
+            same(plain(compiled(*[torch.as_tensor(np.asarray(x)) for x in args])), runner(*args))
 
 
 @td.program({"xs": (4, 3)})
@@ -116,6 +123,44 @@ def test_loops_over_entries_are_scans(program: td.Program, scans: int, loops: in
         with torch.no_grad():
             same(plain(exported.module()(*map(torch.as_tensor, args))), program.run(*args))
         same(again.run(*args), program.run(*args))
+
+
+@td.program({"x": (6, 2), "n": td.TensorType((), "i64")})
+def seen(x: td.Value, n: td.Value) -> Any:
+    """Functions in functions that see values of both, which are computed alike, and views of what they see besides."""
+    turned = td.transpose(x, 0, 1)
+
+    def double(y: td.Value) -> Any:
+        return td.if_(total(y) > 0.0, lambda: y * 2.0, lambda: y * 3.0)
+
+    def total(y: td.Value) -> Any:
+        return td.reshape(td.reduce(y, "sum"), shape=())
+
+    def turn(k: td.Value, s: td.Value) -> Any:
+        row, half = td.gather(x, k, 0), td.slice_axis(td.gather(turned, td.const(0), 0), 0, 0, 2)
+        outer = double(row)
+
+        def inner(j: td.Value, t: td.Value) -> Any:
+            own = td.gather(x, j, 0)
+            twice = double(own)
+            t = td.if_(total(own) > 0.0, lambda: t + total(own * row), lambda: t - total(twice * outer + half))
+            return j + 1, td.while_loop(lambda i, u: i < 2, lambda i, u: (i + 1, u + total(own * outer)), (0, t))[1]
+
+        return k + 1, td.while_loop(lambda j, t: j <= k, inner, (0, s))[1]
+
+    return td.while_loop(lambda k, s: k < n, turn, (0, 0.0))[1]
+
+
+def test_functions_in_functions_see_what_is_computed_alike() -> None:
+    """torch takes captured values of one name in two functions for one, and refuses those that share memory."""
+    found = seen.to_exported_program()
+    exported, again = found.module(), td.Program.from_torch(found)
+    x = np.random.default_rng(2).standard_normal((6, 2)).astype("f")
+    for n in (0, 3, 6):
+        want = seen.run(x, np.int64(n))
+        with torch.no_grad():
+            same(plain(exported(torch.from_numpy(x), torch.tensor(n))), want)
+        same(again.run(x, np.int64(n)), want)
 
 
 def refusing(x: torch.Tensor, n: int) -> torch.Tensor:

@@ -164,6 +164,8 @@ class Writer:
         self.reading: Callable[[Value, str], str] | None = None
         #: Whether torch.export has to follow the code where indices are data, which ``x[i]`` would make numbers.
         self.captured = False
+        #: How many of the names x1, x2 ... other lines have that stand around these.
+        self.numbered = 0
 
     def inside(self, graph: Graph) -> Writer:
         """A writer for a graph that is part of an op: its constants are kept where this one's are."""
@@ -378,6 +380,7 @@ class Writer:
                     out.append(f"# {shown(module)}" + (f" ({shown(kind)})" if kind else "") + said)
             out += names.statement(s, at)
         out += map(names.filled, end)
+        self.numbered = names.count
         return out
 
 
@@ -396,7 +399,7 @@ class _Names:
         self.of_inputs = set(self.named)
         self.taken = set(inputs.values())
         self.free: list[int] = []
-        self.count = 0
+        self.count = writer.numbered
         self.owner = ""
 
     def filled(self, text: str) -> str:

@@ -15,6 +15,7 @@ import torch
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.torch.aten import TORCH_DTYPES
 from tdagger.frameworks.torch.emit.scans import Scan, Steps, parts_of
+from tdagger.graph import flops
 from tdagger.names import shown
 from tdagger.program.program import Program
 from tdagger.program.simplify import at_end
@@ -61,6 +62,14 @@ class Reads:
                 found |= self.always(step.before)
             elif isinstance(step, Scan):
                 found |= self.always(step.body) | step.results
+        return found
+
+    def seen(self, steps: Steps) -> set[str]:
+        """The slots that functions in steps see, but for those that loops carry."""
+        found: set[str] = set()
+        for step in steps:
+            if not isinstance(step, Run):
+                found |= self.needed((step,), ()) - (self.written((step,)) if isinstance(step, While) else set())
         return found
 
     def needed(self, steps: Steps, after: Collection[str]) -> set[str]:
@@ -124,29 +133,51 @@ class Higher:
         """The lines of the whole program."""
         return self.lines(steps, at_end(self.program))
 
-    def lines(self, steps: Steps, after: Collection[str]) -> Lines:
-        """The lines of steps, after which some slots are needed."""
+    def lines(self, steps: Steps, after: Collection[str], later: Collection[str] = ()) -> Lines:
+        """The lines of steps, after which some slots are needed, and ``later`` are seen by functions."""
         needed: list[set[str]] = [set(after)]
         for step in reversed(steps):
             needed.append(self.reads.needed((step,), needed[-1]))
         needed.reverse()
+        seen = [(self.reads.seen(steps[i + 1 :]) | set(later)) & needed[i + 1] for i in range(len(steps))]
         out: Lines = []
         for i, step in enumerate(steps):
             if isinstance(step, Run):
                 out += self.run(step.block)
                 self.assigned |= set(self.program.blocks[step.block].writes)
+                out += self._apart(step.block, seen[i])
             elif isinstance(step, Choose):
-                out += self._choice(step, needed[i + 1])
+                out += self._choice(step, needed[i + 1], seen[i])
             elif isinstance(step, While):
-                out += self._loop(step, needed[i + 1])
+                out += self._loop(step, needed[i + 1], seen[i])
             elif isinstance(step, Scan):
-                out += self._scan(step, needed[i + 1])
+                out += self._scan(step, needed[i + 1], seen[i])
             else:
                 raise UnsupportedError(
                     f"{shown(self.program.name)} refuses what it is given ({step.message}), which an operator of "
                     "higher order can't: program.trusted() leaves that out"
                 )
         return out
+
+    def _apart(self, block: str, seen: Collection[str]) -> Lines:
+        """Copies of what a block writes without computing it, and functions see: torch refuses what shares memory."""
+        outputs = self.program.blocks[block].graph.outputs
+        moved = [n for n in self._ordered(seen) if n in outputs and outputs[n].args and not flops(outputs[n])]
+        out: Lines = []
+        for slot in moved:
+            own = f"own_{self._number()}"
+            out += [f"{own} = {self._copy(slot)}", f"{self.names[slot]} = {own}"]
+        return out
+
+    def _given(self, slots: list[str], seen: Collection[str]) -> tuple[dict[str, str], Lines]:
+        """What the results of an operator are called, and lines that make slots of them.
+
+        torch.export names a result as the local variable that it is assigned to first. Where functions inside of each
+        other have results of one name, and a third in both sees them, it takes them for one: so what is ``seen`` gets
+        a name of its own.
+        """
+        names = {n: f"own_{self._number()}" if n in seen else self.names[n] for n in slots}
+        return names, [f"{self.names[n]} = {own}" for n, own in names.items() if own != self.names[n]]
 
     def _number(self) -> int:
         self.count += 1
@@ -163,8 +194,11 @@ class Higher:
     def _ordered(self, slots: Collection[str]) -> list[str]:
         return [n for n in self.program.slots if n in slots]
 
+    def _copy(self, slot: str) -> str:
+        return f"torch.clone({self.names[slot]}, memory_format=torch.contiguous_format)"
+
     def _copies(self, slots: list[str]) -> str:
-        copies = [f"torch.clone({self.names[n]}, memory_format=torch.contiguous_format)" for n in slots]
+        copies = [self._copy(n) for n in slots]
         return f"({', '.join(copies)},)" if copies else "()"
 
     def _function(self, name: str, takes: list[str], steps: Steps, gives: list[str]) -> Lines:
@@ -176,10 +210,10 @@ class Higher:
         head = f"def {name}({', '.join(self.names[n] for n in takes)}):"
         return [head, *indented([*body, f"return {self._copies(gives)}"])]
 
-    def _choice(self, step: Choose, after: Collection[str]) -> Lines:
+    def _choice(self, step: Choose, after: Collection[str], seen: Collection[str]) -> Lines:
         doomed = [i for i, a in enumerate(step.arms) if fails(a)]
         if doomed:
-            return self._checked(step, doomed, after)
+            return self._checked(step, doomed, after, seen)
         gives = self._ordered(set().union(*map(self.reads.written, step.arms)) & set(after))
         if not gives:
             if any(map(_may_fail, step.arms)):
@@ -195,7 +229,8 @@ class Higher:
             out += self._function(name, takes, arm, gives)
         own = self.names[step.slot]
         given = f"({', '.join(self.names[n] for n in takes)}{',' if takes else ''})"
-        targets = f"{', '.join(self.names[n] for n in gives)}{',' if len(gives) == 1 else ''}"
+        results, bound = self._given(gives, seen)
+        targets = _targets(results.values())
         if not step.by_number:
             out.append(f"{targets} = torch.cond({own}, {names[0]}, {names[1]}, {given})")
         else:
@@ -210,9 +245,9 @@ class Higher:
                 else:
                     out.append(f"{targets} = torch.cond({asked}, {names[0]}, {last}, {given})")
         self.assigned |= set(gives)
-        return out
+        return out + bound
 
-    def _checked(self, step: Choose, doomed: list[int], after: Collection[str]) -> Lines:
+    def _checked(self, step: Choose, doomed: list[int], after: Collection[str], seen: Collection[str]) -> Lines:
         """An arm that refuses as an assertion; the other goes on."""
         left = [i for i in range(len(step.arms)) if i not in doomed]
         texts = [s.message for i in doomed for s in step.arms[i] if isinstance(s, Fail)]
@@ -223,9 +258,9 @@ class Higher:
             )
         own = self.names[step.slot]
         good = own if left[0] == 0 else f"torch.logical_not({own})"
-        return [f"torch._assert_async({good}, {texts[0]!r})", *self.lines(step.arms[left[0]], after)]
+        return [f"torch._assert_async({good}, {texts[0]!r})", *self.lines(step.arms[left[0]], after, seen)]
 
-    def _loop(self, step: While, after: Collection[str]) -> Lines:
+    def _loop(self, step: While, after: Collection[str], seen: Collection[str]) -> Lines:
         reads = self.reads
         turn = (*step.body, *step.before)
         head = reads.head(step, after)
@@ -241,12 +276,11 @@ class Higher:
         test = f"torch.logical_not({asked})" if step.until else f"torch.clone({asked})"
         out += [f"def test_{number}({params}):", f"    return {test}"]
         out += self._function(f"body_{number}", carried, turn, carried)
-        targets = params + ("," if len(carried) == 1 else "")
-        given = self._copies(carried)
-        out.append(f"{targets} = torch._higher_order_ops.while_loop(test_{number}, body_{number}, {given})")
-        return out
+        results, bound = self._given(carried, seen)
+        loop = f"torch._higher_order_ops.while_loop(test_{number}, body_{number}, {self._copies(carried)})"
+        return [*out, f"{_targets(results.values())} = {loop}", *bound]
 
-    def _scan(self, step: Scan, after: Collection[str]) -> Lines:
+    def _scan(self, step: Scan, after: Collection[str], seen: Collection[str]) -> Lines:
         live = self.reads.turn(step, after)
         carried = self._ordered(self.reads.written(step.body) & (live - step.own))
         lacking = set(carried) - self.assigned
@@ -260,18 +294,22 @@ class Higher:
         before = set(self.assigned)
         self.assigned |= {*entries}
         number = self._number()
-        body = [f"{self._targets(carried)} = carried"] if carried else []
-        body += [f"{self._targets(entries)} = entry", *self.lines(step.body, [*carried, *results])]
+        body = [f"{_targets(map(self.names.__getitem__, carried))} = carried"] if carried else []
+        body += [
+            f"{_targets(map(self.names.__getitem__, entries))} = entry",
+            *self.lines(step.body, [*carried, *results]),
+        ]
         self.assigned = before | {y for y, _ in step.ys}
         last, start = self._copies(carried), self._copies(carried)
         if not carried:  # torch wants one
             last, start = "(torch.clone(carried[0]),)", "(torch.zeros([]),)"
         out += [f"def body_{number}(carried, entry):",
                 *indented([*body, f"return {last}, {self._copies(results)}"])]  # fmt: skip
-        targets = f"{self._group(carried)}, {self._group([y for y, _ in step.ys])}"
+        named, bound = self._given([*carried, *[y for y, _ in step.ys]], seen)
+        targets = f"{_group([named[n] for n in carried])}, {_group([named[y] for y, _ in step.ys])}"
         reverse = ", reverse=True" if step.reverse else ""
         given = f"{start}, ({', '.join(xs)},)"
-        out.append(f"{targets} = torch._higher_order_ops.scan(body_{number}, {given}{reverse})")
+        out += [f"{targets} = torch._higher_order_ops.scan(body_{number}, {given}{reverse})", *bound]
         if step.counter in after:
             type_ = TORCH_DTYPES[self.program.slots[step.counter].type.dtype]
             out.append(f"{self.names[step.counter]} = torch.tensor({step.turns}, dtype={type_})")
@@ -284,11 +322,14 @@ class Higher:
         places = f"{step.turns - 1}, -1, -1" if step.reverse else f"{step.turns}"
         return f"torch.arange({places}, dtype={type_}{f', device={xs[0]}.device' if xs else ''})"
 
-    def _targets(self, slots: list[str]) -> str:
-        return ", ".join(self.names[n] for n in slots) + ("," if len(slots) == 1 else "")
 
-    def _group(self, slots: list[str]) -> str:
-        return f"({self._targets(slots)})" if slots else "_"
+def _targets(names: Iterable[str]) -> str:
+    several = list(names)
+    return ", ".join(several) + ("," if len(several) == 1 else "")
+
+
+def _group(names: list[str]) -> str:
+    return f"({_targets(names)})" if names else "_"
 
 
 def example_of(program: Program) -> list[torch.Tensor]:

@@ -37,9 +37,7 @@ from tdagger.tensordag import TensorDAG
 from tdagger.tree import Tree
 
 #: What slots may not be called: temporary names, and those that code has for itself.
-_TEMPORARY = re.compile(
-    r"x\d+|m|_|case|carried|entry|new_\d+|constant_*\d+|result|arm_\d+|other_\d+|then_\d+|test_\d+|body_\d+"
-)
+_TEMPORARY = re.compile(r"x\d+|m|_|case|carried|entry|new_\d+|constant_*\d+|result|(arm|other|then|own|test|body)_\d+")
 
 
 class _Names:
@@ -160,6 +158,9 @@ class _Code:
         while any(n.startswith(self.constant) for n in self.state):
             self.constant += "_"
         self._lines: dict[str, list[str]] = {}
+        #: How many names values of the blocks before have, where none may be given again: torch.export takes two values
+        #: for one that functions in each other call alike, if a third one in both uses them.
+        self._numbered = 0
         found = live(program.blocks, at_end(program))
         end = set(at_end(program))
         self.needed = {
@@ -187,13 +188,14 @@ class _Code:
         owners = {""} | {n.rpartition(".")[0] for n in self.state}
         writer = Writer(graph, row_of, origins, owners)
         writer.state, writer.constants, writer.constant = self.state, self.constants, self.constant
-        writer.names, writer.captured = self.called, self.captured
+        writer.names, writer.captured, writer.numbered = self.called, self.captured, self._numbered
         roots = list(graph.outputs.values())
         statements = writer.statements(roots)
         own = self.names.of
         end = [f"{', '.join(own[n] for n in graph.outputs)} = {', '.join(map(writer.ref, roots))}"]
         inputs = {v: own[n] for n, v in graph.inputs.items()}
         lines = writer.lines(statements, end, inputs, state_path, self.program.modules)
+        self._numbered = writer.numbered if self.captured else 0
         return _short(lines)
 
 

@@ -69,6 +69,25 @@ def number(value: Value, kind: str, made: frozenset[Any] = frozenset()) -> Any:
     return Number(value, made)
 
 
+def apart(a: Value, b: Value) -> int | None:
+    """By how much a whole number is more than another, whatever both are; None if that depends on the data."""
+    counts: dict[Value, int] = {}
+    more = 0
+    stack = [(a, 1), (b, -1)]
+    while stack:
+        value, sign = stack.pop()
+        known = number_of(value)
+        if known is not None:
+            more += sign * int(cast_to(int, known))
+        elif str(value.op) in ("add", "subtract"):
+            stack += [(value.args[0], sign), (value.args[1], sign if str(value.op) == "add" else -sign)]
+        elif str(value.op) == "neg":
+            stack.append((value.args[0], -sign))
+        else:
+            counts[value] = counts.get(value, 0) + sign
+    return None if any(counts.values()) else more
+
+
 #: What TorchScript calls an operation on numbers -> the op of tensors that does it, and the type it needs.
 _OPS: dict[str, tuple[str, str]] = {
     "aten::add": ("add", ""), "aten::sub": ("sub", ""), "aten::mul": ("mul", ""), "aten::div": ("div", "f64"),

@@ -19,7 +19,7 @@ from tdagger.library.training import stop_gradient
 from tdagger.op import Value
 from tdagger.ops.elementwise import where
 from tdagger.ops.indexing import gather, scatter
-from tdagger.ops.source import const
+from tdagger.ops.source import const, iota
 from tdagger.ops.structure import broadcast_to, concat
 from tdagger.types import TensorType
 
@@ -47,15 +47,22 @@ class Leaf(NamedTuple):
 
 
 class Entry(Ref):
-    """The entry of a tensor whose number the data decides: writing to it writes to the tensor."""
+    """The entry of a tensor that the data decides, or several from it on; writing there writes to the tensor."""
 
     __slots__ = ("base", "dim", "index", "seen")
 
-    def __init__(self, base: Ref, dim: int, index: Value) -> None:
+    def __init__(self, base: Ref, dim: int, index: Value, count: int | None = None) -> None:
         whole = base.read()
         self.base, self.dim = base, dim % whole.rank
         size = const(whole.shape[self.dim], "i64")
-        self.index = where(index < const(0, "i64"), index + size, index)
+        negative = index < const(0, "i64")
+        if count is None:
+            self.index = where(negative, index + size, index)
+        else:  # which counts from the end only if all do; else it is beyond the end, and refused
+            zero, shifted = const(0, "i64"), index + size
+            behind = where(shifted < zero, size, shifted)
+            first = where(index + const(count, "i64") < zero, behind, where(negative, size, index))
+            self.index = broadcast_to(first, (count,)) + iota(count)
         self.seen = base.cell.version
         super().__init__(gather(whole, self.index, self.dim))
 

@@ -53,6 +53,37 @@ def _select(walker: Any, node: Any, inputs: list[Any]) -> Any:
     return Entry(x, dim, index.value)
 
 
+def _slice(walker: Any, node: Any, inputs: list[Any]) -> Any:
+    """``x[i : i + 2]``: so many entries from one on that the data decides, all of which there have to be."""
+    x, dim, start, stop, step = inputs
+    if isinstance(x, Ref) and isinstance(start, Number) and isinstance(stop, Number) and isinstance(dim, int):
+        count = numbers.apart(stop.value, start.value)
+        if count is not None and step == 1 and 0 < count <= x.read().shape[dim]:
+            return Entry(x, dim, start.value, count)
+    for bound, what in ((start, "start"), (stop, "end")):
+        walker.known(bound, node, f"the {what} of a slice (one of a fixed length is written x[i : i + 2])")
+    return walker.known(step if isinstance(step, Number) else dim, node, "a dimension or step")
+
+
+def _range_length(walker: Any, node: Any, inputs: list[Any]) -> Any:
+    """How many numbers a range has."""
+    start, stop, step = inputs
+    step = walker.known(step, node, "the step of a range")
+    call = walker.call_op(node)
+    span = numbers.computed("aten::sub", [stop, start], "int", call)
+    more = numbers.computed("aten::add", [span, step - (1 if step > 0 else -1)], "int", call)
+    return numbers.computed(
+        "prim::max", [numbers.computed("aten::floordiv", [more, step], "int", call), 0], "int", call
+    )
+
+
+def _range_entry(walker: Any, node: Any, inputs: list[Any]) -> Any:
+    """One of the numbers of a range."""
+    at, start, step = inputs
+    call = walker.call_op(node)
+    return numbers.computed("aten::add", [numbers.computed("aten::mul", [at, step], "int", call), start], "int", call)
+
+
 def _among(walker: Any, node: Any, inputs: list[Any]) -> Any:
     if not any(isinstance(x, Number) for x in (inputs[1], *inputs[0])):
         return inputs[1] in inputs[0]
@@ -84,6 +115,9 @@ def _full(walker: Any, node: Any, inputs: list[Any]) -> Any:
 
 WITH_NUMBERS: dict[str, Callable[..., Any]] = {
     "aten::select": _select,
+    "aten::slice": _slice,
+    "aten::__range_length": _range_length,
+    "aten::__derive_index": _range_entry,
     "aten::tensor": _tensor,
     "aten::full": _full,
     "aten::scalar_tensor": _tensor,
