@@ -9,6 +9,9 @@ READY := $(VENV)/.ready
 PARALLEL := -n auto --maxprocesses 8 --dist worksteal
 BENCHMARKS := $(sort $(wildcard benchmarks/[a-z]*.py))
 
+# Python's compiled code is kept, whatever the surroundings say: every process of the tests would compile it anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 # Of `make fuzz`: the first seed, and seconds in which programs are started.
 SEED ?= 1
 TIME ?= 60

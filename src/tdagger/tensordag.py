@@ -1021,7 +1021,11 @@ class TensorDAG:
         def ask(sizes: Mapping[str, int]) -> bool | None:
             return None if source is None else certain.agrees(self.axes(), source, sizes)
 
-        return openness.candidates(self.axes(), self.origins, self.confirmed, None if source is None else ask)
+        def raises(sizes: Mapping[str, int]) -> str:
+            return certain.raises(source, self.axes(), sizes)
+
+        asked = None if source is None else ask
+        return openness.candidates(self.axes(), self.origins, self.confirmed, asked, raises)
 
     # Going to a framework. Frameworks stand to the right of this module, so they are found by name.
 

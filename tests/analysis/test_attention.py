@@ -494,8 +494,14 @@ def _swin(t: Any) -> Any:
     return "SwinModel", config, {"pixel_values": torch.rand(B, 3, 32, 32)}, pairs, pairs
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "attention"),
+    [
+        pytest.param(name, attention, marks=() if (i + j) % 2 == 0 else pytest.mark.slow)
+        for i, name in enumerate(NETWORKS)
+        for j, attention in enumerate(("eager", "sdpa"))
+    ],
+)
 def test_networks(name: str, attention: str) -> None:
     import transformers
 

@@ -513,7 +513,12 @@ WITHOUT_ATTENTION = ("resnet", "convnext", "mamba")
 
 @pytest.mark.parametrize(
     ("name", "attention"),
-    [(n, a) for n in NETWORKS for a in ("eager", "sdpa") if n not in WITHOUT_ATTENTION or a == "eager"],
+    [
+        pytest.param(n, a, marks=() if n in WITHOUT_ATTENTION or (i + j) % 2 == 0 else pytest.mark.slow)
+        for i, n in enumerate(NETWORKS)
+        for j, a in enumerate(("eager", "sdpa"))
+        if n not in WITHOUT_ATTENTION or a == "eager"
+    ],
 )
 def test_networks(name: str, attention: str) -> None:
     """Everything twice but what takes an input; attention's scores a third time if it is fused."""

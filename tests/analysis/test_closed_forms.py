@@ -164,7 +164,8 @@ WAYS: dict[str, Callable[[Closed, str, str], td.TensorDAG]] = {
     "script": _script,
 }
 
-#: Every way, device and attention at least once with each network; every one with every other in the slow run.
+#: Every way, device and attention, of which the quick run takes two in turn with each network; every one with every
+#: other in the slow run.
 QUICK = [("module", "meta", "eager"), ("trace", "meta", "sdpa"), ("program", "cpu", "sdpa"), ("script", "cpu", "eager")]
 SLOW = [
     (way, device, attention)
@@ -175,8 +176,16 @@ SLOW = [
 ]
 
 
-@pytest.mark.parametrize("way", QUICK, ids="-".join)
-@pytest.mark.parametrize("name", SMALL)
+def _in_turn() -> list[Any]:
+    """Each network by the first and third, or the second and fourth, of the ways; by the others in the slow run."""
+    return [
+        pytest.param(name, way, id=f"{name}-{'-'.join(way)}", marks=() if (i + j) % 2 == 0 else pytest.mark.slow)
+        for i, name in enumerate(SMALL)
+        for j, way in enumerate(QUICK)
+    ]
+
+
+@pytest.mark.parametrize(("name", "way"), _in_turn())
 def test_ways_in(name: str, way: tuple[str, str, str]) -> None:
     closed = CLOSED[name].at(**SMALL[name])
     check(closed, WAYS[way[0]](closed, way[2], way[1]))
@@ -331,7 +340,7 @@ def check_at(name: str, sizes: _Sizes, seed: int) -> None:
     check(closed, _module(closed, r.choice(("eager", "sdpa")), "meta"))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *[pytest.param(n, marks=pytest.mark.slow) for n in (1, 2)]])
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_transformers_of_other_sizes(name: str, seed: int) -> None:
     check_at(name, TRANSFORMERS[name], seed)

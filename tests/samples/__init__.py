@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -68,6 +68,31 @@ def all_samples() -> tuple[Sample, ...]:
     seen = [s.name for s in found]
     assert len(set(seen)) == len(seen), f"sample names occur twice: {sorted({n for n in seen if seen.count(n) > 1})}"
     return found
+
+
+def by_op(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
+    """The samples of each op, which are one test: thousands of tests take longer around samples than inside."""
+    found: dict[str, list[Sample]] = {}
+    for sample in samples:
+        found.setdefault(sample.op, []).append(sample)
+    return found
+
+
+def each(samples: Iterable[Sample], holds: Callable[[Sample], None], misses: Iterable[str] = ()) -> None:
+    """Let a check be made of every sample; an ExceptionGroup of all that fail, each with the name of its sample.
+
+    ``misses`` are the names of those for which the check may not hold.
+    """
+    known, failed = frozenset(misses), list[Exception]()
+    for sample in samples:
+        try:
+            holds(sample)
+        except Exception as e:
+            if not (isinstance(e, AssertionError) and sample.name in known):
+                e.add_note(f"the sample {sample.name!r}")
+                failed.append(e)
+    if failed:
+        raise ExceptionGroup(f"{len(failed)} samples fail", failed)
 
 
 # --- numpy and torch ---------------------------------------------------------------------------------------

@@ -241,7 +241,7 @@ def test_sizes_that_the_source_cannot_have():
             return x[:, :3]
 
     dag = td.from_torch(Fixed(), torch.randn(2, 6))
-    with pytest.raises(AxisError, match=r"the source can't say \(.*six entries"):
+    with pytest.raises(AxisError, match=r"the source itself raises AssertionError: six entries"):
         dag.resize({"x": (2, 12)})
     found = dag.resizable_axes()
     assert found.free == ("b",)
@@ -259,3 +259,101 @@ def test_entries_of_the_examples_stay_in_their_range():
 def test_a_name_that_is_no_way():
     with pytest.raises(td.InputError, match="from_torch knows sizes as 'asked', 'certain', 'alone', not 'sure'"):
         td.from_torch(nn.ReLU(), torch.randn(2), sizes="sure")
+
+
+def even(x):
+    if x.shape[1] % 2:
+        raise ValueError(f"an even width is needed, not {x.shape[1]}")
+    return x * 2
+
+
+def exact(x):
+    assert x.shape[1] == 6, "of 6"
+    return x * 2
+
+
+def checked(x):
+    torch._check(x.shape[1] % 2 == 0, lambda: "of an even width")
+    return x * 2
+
+
+def tabled(x):
+    return x * {6: 2.0, 12: 3.0}[x.shape[1]]
+
+
+#: Networks that run at some sizes of dimension 1 only: what they say at others, and sizes at which they run.
+GUARDED = {
+    "an odd width": (even, 7, "ValueError: an even width is needed, not 7", 12),
+    "an assert": (exact, 12, "AssertionError: of 6", None),
+    "a check of torch's": (checked, 13, "RuntimeError: of an even width", 12),
+    "a table": (tabled, 7, "KeyError: 7", 12),
+    "too few": (lambda x: nn.functional.pad(x[None], (3, 3), mode="reflect")[0], 2, "Padding size should be less", 12),
+}
+
+
+@pytest.mark.parametrize("via", ["module", "program"])
+@pytest.mark.parametrize("name", GUARDED)
+def test_where_the_source_itself_raises_it_is_refused(name, via):
+    function, wrong, said, right = GUARDED[name]
+    module, example = Fn(function), torch.randn(2, 6)
+    dag = td.from_torch(module, example)
+    given = {}
+    if via == "program":
+        dag, given = td.from_torch(torch.export.export(module, (example,))), {"source": module}
+    given_name = next(iter(dag.graph.inputs))
+    with pytest.raises(AxisError, match=rf"the source itself raises .*{said}"):
+        dag.resize({given_name: (2, wrong)}, **given)
+    if right is not None:
+        x = torch.randn(2, right)
+        torch.testing.assert_close(dag.resize({given_name: (2, right)}, **given).to_torch()(x), module(x))
+
+
+@pytest.mark.parametrize("name", GUARDED)
+def test_the_open_module_runs_where_the_source_runs(name):
+    module = Fn(GUARDED[name][0])
+    back = td.from_torch(module, torch.randn(2, 6)).to_torch()
+    for n in (1, 2, 3, 4, 7, 12, 13):
+        x = torch.randn(2, n)
+        try:
+            want = module(x)
+        except Exception:
+            with pytest.raises(td.InputError):
+                back(x)
+        else:
+            if name != "a table":  # it has no other size that can be told from its runs
+                torch.testing.assert_close(back(x), want)
+
+
+def test_so_few_entries_as_the_source_takes_are_taken():
+    def several(x):
+        if x.shape[1] < 4:
+            raise ValueError("too short")
+        return x * 2
+
+    back = td.from_torch(Fn(several), torch.randn(2, 6)).to_torch()
+    assert back(torch.ones(2, 4)).shape == (2, 4)
+    with pytest.raises(td.InputError, match="with 3 entries the source itself raises ValueError: too short"):
+        back(torch.ones(2, 3))
+
+
+def test_an_axis_that_the_source_has_at_one_size_is_fixed():
+    found = td.from_torch(Fn(exact), torch.randn(2, 6)).resizable_axes()
+    assert "AssertionError: of 6" in found.fixed["n"]
+    assert "b" in found.free
+
+
+def test_a_source_that_raised_is_as_it_was():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("n", torch.zeros(1))
+
+        def forward(self, x):
+            self.n += 1
+            return even(x) + self.n
+
+    module = Counting()
+    dag = td.from_torch(module, torch.randn(2, 6))
+    with pytest.raises(AxisError, match="the source itself raises"):
+        dag.resize({"x": (2, 7)})
+    assert module.n.item() == 0

@@ -291,8 +291,18 @@ def test_follows(name: str) -> None:
     assert set(found.values()) == {"right"}, found
 
 
-@pytest.mark.parametrize("shape", [FREE, *COINCIDENCES], ids=str)
-@pytest.mark.parametrize("name", {**FOLLOWS, **PARTLY})
+#: Those of which `test_follows` doesn't say more; of sizes that coincide in turn every other, the rest in the slow run.
+OTHERS = [
+    *[pytest.param(name, FREE, id=f"{name}-{FREE}") for name in PARTLY],
+    *[
+        pytest.param(name, shape, id=f"{name}-{shape}", marks=() if (i + j) % 2 == 0 else pytest.mark.slow)
+        for i, name in enumerate({**FOLLOWS, **PARTLY})
+        for j, shape in enumerate(COINCIDENCES)
+    ],
+]
+
+
+@pytest.mark.parametrize(("name", "shape"), OTHERS)
 def test_never_another(name: str, shape: tuple[int, ...]) -> None:
     if name in NEEDS_THE_SOURCE and shape != FREE:
         pytest.skip("needs the source")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tdagger.analysis.axes.doubts import UP_TO, LeftOut
+from tdagger.analysis.axes.made import WHOLE
 from tdagger.op import Value
 from tdagger.ops.structure import OPEN
 from tdagger.types import Shape, Sized
@@ -20,13 +21,18 @@ _FEW = 4
 
 
 def of_slice(out: Value, x: Value, dim: int, start: Any, end: Any) -> LeftOut | None:
-    """A slice of one dimension: up to a number of entries that are all here, or of none."""
+    """A slice of one dimension: up to a number of entries that are all here, or of none.
+
+    A number beyond them all may be the size of another dimension, which then cuts where it is less.
+    """
     n = x.shape[dim]
     if not _entries(n, start, end):
         return LeftOut(x, (dim % x.rank,), f"is sliced where none of {n} entries are")
-    if out is not x or not isinstance(end, int) or isinstance(end, Sized) or end < 0 or end >= OPEN:
+    if not isinstance(end, int) or isinstance(end, Sized) or end < 0 or end >= OPEN:
         return None
-    return LeftOut(x, (dim % x.rank,), f"is sliced up to {end}, which are all at {n}")
+    made = [i for i, size in enumerate(x.shape) if end > n and any(end == f(size) for f in WHOLE.values())]
+    dims = tuple(sorted({dim % x.rank, *made} if out is x else made))
+    return LeftOut(x, dims, f"is sliced up to {end}, which are all at {n}") if dims else None
 
 
 def _entries(n: int, start: Any, end: Any) -> range:

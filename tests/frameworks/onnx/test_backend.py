@@ -13,7 +13,7 @@ from conformance.onnx_backend import check
 from conformance.onnx_cases import cases, group_of, numbers, read
 from conformance.onnx_rounding import is_lost
 
-COUNT, PARTS = 300, 4
+COUNT, PARTS = 160, 4
 
 
 @functools.cache

@@ -107,9 +107,16 @@ def test_an_op_whose_decomposition_is_wrong_is_refused_by_name(monkeypatch: pyte
 SHAPES = ((4,), (1,), (3, 4), (2, 3, 4), (2, 1, 3))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_weight_norm(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [
+        *[(torch.float32, s) for s in SHAPES],
+        (torch.float64, (3, 4)),
+        (torch.bfloat16, (4,)),
+        (torch.bfloat16, (2, 3, 4)),
+    ],
+)
+def test_weight_norm(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(shape, generator=generator).to(dtype)
     for dim in sorted({0, len(shape) - 1, -1}):

@@ -27,7 +27,7 @@ from tdagger.ops.source import Input
 from tdagger.tensordag import Origin, Signature, TensorDAG, Weight
 from tdagger.tree import Tree
 from tdagger.types import TensorType
-from tests.samples import Sample, all_samples, check, to_numpy, to_torch
+from tests.samples import Sample, all_samples, by_op, check, each, to_numpy, to_torch
 from tests.samples.core_structure import WEIGHTS
 
 LEAF = Tree("leaf")
@@ -101,15 +101,16 @@ TORCH_MISSES = {
 }
 
 
-def marked(sample: Sample) -> Any:
-    reason = TORCH_MISSES.get(sample.name)
-    marks = [] if reason is None else [pytest.mark.xfail(reason=reason, raises=AssertionError, strict=False)]
-    return pytest.param(sample, id=sample.name, marks=marks)
+BY_OP = by_op(all_samples())
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
-@pytest.mark.parametrize("sample", [marked(s) for s in all_samples()])
-def test_samples(sample: Sample) -> None:
+@pytest.mark.parametrize("op", BY_OP)
+def test_samples(op: str) -> None:
+    each(BY_OP[op], _goes_to_torch, TORCH_MISSES)
+
+
+def _goes_to_torch(sample: Sample) -> None:
     inputs = sample.inputs()
     module = dag_of(sample.build(*inputs), dict(WEIGHTS), inputs=inputs).to_torch()
     with torch.no_grad():

@@ -69,15 +69,20 @@ def _imported(name: str) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any], td
     return module, args, kwargs, td.from_torch(module, args, kwargs)
 
 
+@functools.cache
+def _back(name: str) -> Any:
+    return _imported(name)[-1].to_torch(copy=True)
+
+
 class Case:
     """A network, what came back of it, and what is called how in both."""
 
     def __init__(self, name: str) -> None:
-        source, self.args, self.kwargs, dag = _imported(name)
+        source, self.args, self.kwargs, _ = _imported(name)
         _, self.linear, self.act, self.block, self.norm = NETWORKS[name]
         self.name = name
         self.source: Any = copy.deepcopy(source)
-        self.back: Any = dag.to_torch(copy=True)
+        self.back: Any = copy.deepcopy(_back(name))
 
     def out(self, module: Any) -> Tensor:
         found = module(*self.args, **self.kwargs)
@@ -521,7 +526,7 @@ def _processes(rank: int, port: int, name: str, results: Any) -> None:
         dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("name", ["vit", "lstm"])
+@pytest.mark.parametrize("name", ["vit", pytest.param("lstm", marks=pytest.mark.slow)])
 def test_two_processes(name: str) -> None:
     """Gradients of DistributedDataParallel and of fully_shard are the source's."""
     with socket.socket() as s:

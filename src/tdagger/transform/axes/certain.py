@@ -60,8 +60,26 @@ class Source(Protocol):
     """What a network was imported from, which can be imported again with inputs of other shapes."""
 
     def at(self, shapes: Shapes) -> Network:
-        """The network with inputs of these shapes, by their names; TDaggerError if the source can't have them."""
+        """The network with inputs of these shapes, by their names; TDaggerError if the source can't have them.
+
+        SourceRaises where it isn't the capture that fails: the source itself raises on such inputs.
+        """
         ...
+
+
+def raises(source: Any, named: NamedAxes, sizes: Mapping[str, int]) -> str:
+    """What a source raises when it is run at some sizes; nothing if it runs, or if it can't be run."""
+    if isinstance(source, Changed):
+        return raises(source.source, named, sizes)
+    run = getattr(source, "raises", None)
+    try:
+        return "" if run is None else str(run(_shapes_at(named, {named.term(n): k for n, k in sizes.items()})))
+    except TDaggerError:  # no such inputs can be made
+        return ""
+
+
+class SourceRaises(AxisError):
+    """A source can't run with inputs of some shapes: it raises by itself, whoever captures it."""
 
 
 class OtherWeights(AxisError):
@@ -153,8 +171,8 @@ def resized(
     if source is not None and not assume:
         try:
             theirs = source.at(_shapes_of(ours.graph) if ours is not None else _shapes_at(named, wanted))
-        except OtherWeights as e:
-            raise OtherWeights(f"resize({_asked(asked)}): {e}") from e
+        except (OtherWeights, SourceRaises) as e:
+            raise type(e)(f"resize({_asked(asked)}): {e}") from e
         except TDaggerError as e:
             failed = e
     if ours is not None and theirs is not None and theirs.graph == ours.graph:
@@ -269,13 +287,13 @@ def certainty(
         return Certainty(Resizable(free, found.fixed, doubtful), confirmed, counted)
     answers = [_asks(named, source, point) for point in _points(found.sizes)] if found.sizes else []
     failing: dict[str, str] = {}
-    merged: dict[str, str] = {}
+    stopped: dict[str, str] = {}
     if all(a is not None and a.same for a in answers):
         confirmed = counted = frozenset(found.sizes)
     else:
-        confirmed, counted, failing = _each(named, source, found.sizes, merged)
+        confirmed, counted, failing = _each(named, source, found.sizes, stopped)
     own = {n: found.sizes[n] for n in failing}
-    fixed = {n: failing[n] for n in unknown(named, origins, own)} | merged
+    fixed = {n: failing[n] for n in unknown(named, origins, own)} | stopped
     counted |= own.keys() - unknown(named, origins, own, numbers=False).keys()
     free = [n for n in found.sizes if n not in fixed]
     for name, why in found.fixed.items():
@@ -344,11 +362,11 @@ def _points(sizes: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
 
 
 def _each(
-    named: NamedAxes, source: Source, sizes: Mapping[str, Sequence[int]], merged: dict[str, str]
+    named: NamedAxes, source: Source, sizes: Mapping[str, Sequence[int]], stopped: dict[str, str]
 ) -> tuple[frozenset[str], frozenset[str], dict[str, str]]:
     """The axes for which the source gives what the axes say, and what costs as much; and those with which it fails.
 
-    ``merged`` gets those with which weights are others, and why.
+    ``stopped`` gets those with which weights are others, or the source itself raises at all sizes, and why.
     """
     confirmed: set[str] = set()
     counted: set[str] = set()
@@ -356,17 +374,21 @@ def _each(
     for name, own in sizes.items():
         answers: list[_Answer] = []
         errors: list[str] = []
+        raised: list[str] = []
         for size in dict.fromkeys(own):
             try:
                 answer = _asks(named, source, {name: size}, telling=True)
             except OtherWeights as e:
-                merged[name] = str(e)
+                stopped[name] = str(e)
                 errors.append(str(e))
             except TDaggerError as e:
                 errors.append(_first(e))
+                raised += [_first(e)] if isinstance(e, SourceRaises) else []
             else:
                 answers += [] if answer is None else [answer]
-        if errors and not answers:
+        if raised and len(raised) == len(errors) and not answers:
+            stopped[name] = raised[0]
+        elif errors and not answers:
             failing[name] = f"the source can't be imported with {name}={own[0]}: {errors[0]}"
         if answers and not errors:
             confirmed |= {name} if all(a.same for a in answers) else set()
@@ -375,12 +397,17 @@ def _each(
 
 
 def agrees(named: NamedAxes, source: Source, sizes: Mapping[str, int]) -> bool | None:
-    """Whether the source gives at these sizes the network that the axes say; None: one gives none."""
+    """Whether the source gives at these sizes the network that the axes say; None: one gives none.
+
+    SourceRaises where the source itself raises there.
+    """
     try:
         ours = resize(named.axes, {named.term(n): k for n, k in sizes.items()}).run()
         return same(source.at(_shapes_of(ours)).graph, ours)
     except OtherWeights:
         return False
+    except SourceRaises:
+        raise
     except TDaggerError:
         return None
 

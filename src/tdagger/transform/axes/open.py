@@ -6,6 +6,9 @@ compute of sizes stays a formula; where they don't, types don't fit and the axes
 
 from __future__ import annotations
 
+import itertools
+import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -15,11 +18,11 @@ from tdagger.analysis.axes.algebra import resolve
 from tdagger.analysis.axes.doubts import UP_TO
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.axes.sizes import Sizes, assumed, solve
-from tdagger.analysis.formulas.polynomial import Point, Symbol, variable
+from tdagger.analysis.formulas.polynomial import Point, Symbol, symbols_of, variable
 from tdagger.analysis.formulas.symbolic import Condition, FreeSizes
 from tdagger.errors import AxisError
 from tdagger.graph import Graph
-from tdagger.transform.axes.certain import unknown
+from tdagger.transform.axes.certain import SourceRaises, unknown
 from tdagger.transform.axes.least import long_enough
 from tdagger.transform.axes.resize import at_sizes, resize
 from tdagger.transform.networks import Origins, changed, own_axes, place
@@ -87,46 +90,60 @@ def _points(sizes: Mapping[Symbol, int], conditions: Sequence[Condition]) -> tup
 class Candidates:
     """The axes of the inputs that may be open, and why others aren't.
 
-    ``least``: how many entries some must have, and what is known of fewer.
+    ``own``: how many entries some must have, and of which multiples, and what is known of others.
     """
 
     names: tuple[str, ...]
     why: dict[str, str]
-    least: Mapping[str, tuple[int, str]] = field(default_factory=dict[str, tuple[int, str]])
+    own: tuple[Condition, ...] = ()
     #: The graphs that were made: whoever writes code wants those that were tried here.
     _made: dict[tuple[NamedAxes, tuple[str, ...]], tuple[Opened, ...]] = field(
         default_factory=dict[tuple[NamedAxes, tuple[str, ...]], tuple[Opened, ...]], repr=False, compare=False
     )
 
     def opened(self, named: NamedAxes, names: Sequence[str], origins: Origins) -> tuple[Opened, ...]:
-        """The graph at two points, as :func:`opened`, with what ``least`` asks of sizes; made once."""
+        """The graph at two points, as :func:`opened`, with what ``own`` asks of sizes; made once."""
         key = (named, tuple(names))
         found = self._made.get(key)
         if found is None:
             found = self._made[key] = tuple(opened(named, names, origins))
-        least = tuple([_at_least(n, *self.least[n]) for n in names if n in self.least])
-        return tuple([o._replace(conditions=tuple(dict.fromkeys((*least, *o.conditions)))) for o in found])
+        symbols = set(map(_symbol, names))
+        own = [c for c in self.own if symbols.issuperset(symbols_of(c.number))]
+        return tuple([o._replace(conditions=tuple(dict.fromkeys((*own, *o.conditions)))) for o in found])
 
 
 def _at_least(name: str, size: int, what: str) -> Condition:
     return Condition(variable(_symbol(name)) - size, "positive", f"{name}: {what}")
 
 
+def _multiple(name: str, step: int, what: str) -> Condition:
+    return Condition(variable(_symbol(name)) % step, "zero", f"{name}: {what}")
+
+
 #: What is said of 1 entry.
 _AT_ONE = "the network may be another where it has 1 entry"
 
 
-#: Whether the source gives at some sizes what the axes say; None if it gives nothing there.
+#: Whether the source gives at some sizes what the axes say; None if it gives nothing there. SourceRaises if it raises.
 Ask = Callable[[Mapping[str, int]], bool | None]
 
+#: What the source raises when it is run at some sizes; nothing if it runs.
+Raises = Callable[[Mapping[str, int]], str]
 
-def candidates(named: NamedAxes, origins: Origins, confirmed: frozenset[str], ask: Ask | None) -> Candidates:
-    """The axes of which nothing is in doubt, and the source, where there is one to ask, says the same."""
+
+def candidates(
+    named: NamedAxes, origins: Origins, confirmed: frozenset[str], ask: Ask | None, raises: Raises = lambda sizes: ""
+) -> Candidates:
+    """The axes of which nothing is in doubt, and the source, where there is one to ask, says the same.
+
+    Where it raises at some sizes by itself, an axis has the multiples, or so many entries, with which it runs.
+    """
     found = Candidates((), {})
     why: dict[str, str] = {}
     points: dict[str, tuple[int, int]] = {}
     doubtful: dict[str, str] = {}
     least: dict[str, tuple[int, str]] = {}
+    steps: dict[str, tuple[int, str]] = {}
     whole = {term for terms in named.axes.inputs for term in map(resolve, terms)}
     for name in own_axes(named):
         if named.term(name) not in whole:
@@ -148,9 +165,14 @@ def candidates(named: NamedAxes, origins: Origins, confirmed: frozenset[str], as
     if ask is None or not asked:
         why |= doubtful
     else:
-        why |= _refuted(named, asked, doubtful, ask)
+        why |= _refuted(named, asked, doubtful, ask, steps)
         least |= _of_fewer(named, [n for n in asked if n not in why and _may_be_padded(named, n, asked[n][0])], ask)
-    return replace(found, names=tuple([n for n in points if n not in why]), why=why, least=least)
+    free = [n for n in points if n not in why]
+    if free and not _why_not(found, named, free, origins):
+        asks = found.opened(named, free, origins)[0].conditions
+        least |= _where_it_runs(named, [n for n in free if n not in least], asks, raises, steps)
+    own = tuple([_at_least(n, *least[n]) for n in least] + [_multiple(n, *steps[n]) for n in steps])
+    return replace(found, names=tuple(free), why=why, own=own)
 
 
 def _of_fewer(named: NamedAxes, names: Iterable[str], ask: Ask) -> dict[str, tuple[int, str]]:
@@ -159,13 +181,20 @@ def _of_fewer(named: NamedAxes, names: Iterable[str], ask: Ask) -> dict[str, tup
     Such padding is none at larger sizes, and most at the smallest.
     """
     found: dict[str, tuple[int, str]] = {}
+
+    def agrees(sizes: Mapping[str, int]) -> bool:
+        try:
+            return bool(ask(sizes))
+        except SourceRaises:
+            return False
+
     several = [n for n in names if named.sizes[n] > 1]
-    if not several or ask(dict.fromkeys(several, 1)):
+    if not several or agrees(dict.fromkeys(several, 1)):
         return found
     for name in several:
         own = named.sizes[name]
         tried = [n for n in dict.fromkeys((1, 2, 3, own // 2)) if n < own]
-        size = next((n for n in tried if ask({name: n})), own)
+        size = next((n for n in tried if agrees({name: n})), own)
         if size > 1:
             what = _AT_ONE if size == 2 else f"the source may do something else where it has less than {size} entries"
             found[name] = size, what
@@ -173,15 +202,21 @@ def _of_fewer(named: NamedAxes, names: Iterable[str], ask: Ask) -> dict[str, tup
 
 
 def _refuted(
-    named: NamedAxes, asked: Mapping[str, tuple[int, int]], doubtful: Mapping[str, str], ask: Ask
+    named: NamedAxes,
+    asked: Mapping[str, tuple[int, int]],
+    doubtful: Mapping[str, str],
+    ask: Ask,
+    steps: dict[str, tuple[int, str]],
 ) -> dict[str, str]:
     """The axes with which the source does something else than the axes say.
 
     It is asked once for all axes, at a point that tells apart what a multiple of a size and one that is near it tell:
     beyond twice what an axis has, odd where that is even and even where it is odd. Where it doesn't say the same, it is
     asked for each axis, and for those that are left together. Where it can't have such a size of an axis (it cuts it
-    into windows), it is asked at multiples, and where the graph leaves something in doubt at those near as well.
+    into windows), it is asked at multiples, and where the graph leaves something in doubt at those near as well. Where
+    the source itself raises, ``steps`` gets the number of whose multiples it has as many.
     """
+    raised: dict[tuple[tuple[str, int], ...], str] = {}
     answers: dict[tuple[tuple[str, int], ...], bool | None] = {}
 
     def at(point: Mapping[str, int] | None) -> bool | None:
@@ -189,7 +224,11 @@ def _refuted(
             return None
         key = tuple(point.items())
         if key not in answers:
-            answers[key] = ask(point)
+            answers[key] = None
+            try:
+                answers[key] = ask(point)
+            except SourceRaises as e:
+                raised[key] = str(e)
         return answers[key]
 
     def at_both(names: Sequence[str]) -> bool:
@@ -203,7 +242,13 @@ def _refuted(
     for name in asked:
         point = _far(named, [name])
         said = at(point)
-        if said is None:
+        if said is None and point is not None and (error := raised.get(tuple(point.items()))):
+            step = next((n for n in _divisors(named.sizes[name]) if at({name: _only(named.sizes[name], n)})), None)
+            if step is None:
+                why[name] = error
+            else:
+                steps[name] = step, f"{error}; it runs at multiples of {step}"
+        elif said is None:
             even.append(name)
         elif point is not None and not said:
             why[name] = doubtful.get(name, f"at {name}={point[name]} the source does something else")
@@ -211,11 +256,48 @@ def _refuted(
         failing = [n for n in even if not at_both([n])]
         why |= {n: doubtful.get(n, f"at {n}={asked[n][0]} the source does something else") for n in failing}
     left = [n for n in asked if n not in why]
-    together = _far(named, left) if not even else {n: asked[n][0] for n in left}
+    together = _far(named, left) if not even and not steps else {n: asked[n][0] for n in left}
     if len(left) > 1 and not at(together):
         others = f"the source does something else where {left[0]} has another size too"
         why |= {n: doubtful.get(n, others) for n in left[1:]}
     return why
+
+
+def _divisors(size: int) -> Iterator[int]:
+    return (n for n in range(2, size + 1) if size % n == 0)
+
+
+def _only(size: int, step: int) -> int:
+    """A multiple of a divisor of a size beyond twice the size, that has no other divisors of the size."""
+    return step * next(k for k in itertools.count(2 * size // step + 1) if math.gcd(k, size) == 1)
+
+
+def _where_it_runs(
+    named: NamedAxes,
+    names: Sequence[str],
+    conditions: Sequence[Condition],
+    raises: Raises,
+    steps: Mapping[str, tuple[int, str]],
+) -> dict[str, tuple[int, str]]:
+    """How many entries axes must have for the source to run, beside what the graph asks of them.
+
+    What it raises with fewer, it raises with still fewer.
+    """
+    found: dict[str, tuple[int, str]] = {}
+    symbols = {n: _symbol(n) for n in own_axes(named)}
+    own = {s: named.sizes[n] for n, s in symbols.items()}
+    for name in names:
+        step = steps[name][0] if name in steps else 1
+        sizes = range(step, named.sizes[name] + 1, step)
+        fits = (n for n in sizes if all(c.holds(Point({**own, symbols[name]: n})) for c in conditions))
+        fewest = next(fits, named.sizes[name])
+        if fewest == named.sizes[name] or not raises({name: fewest}) or raises({}):
+            continue
+        able = [fewest, *fits]
+        first = bisect_left(able, True, key=lambda n, name=name: not raises({name: n}))
+        error = raises({name: able[first - 1]})
+        found[name] = able[first], f"with {able[first - 1]} entries the source itself raises {error}"
+    return found
 
 
 def _far(named: NamedAxes, names: Sequence[str]) -> dict[str, int] | None:

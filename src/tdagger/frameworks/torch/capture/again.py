@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from tdagger.errors import InputError
+from tdagger.errors import InputError, TDaggerError
 from tdagger.frameworks.torch.aten import TORCH_DTYPES
 from tdagger.frameworks.torch.capture import autocast
+from tdagger.frameworks.torch.capture.attributes import left_as_it_was
 from tdagger.frameworks.torch.capture.locking import one_at_a_time
+from tdagger.frameworks.torch.capture.surroundings import put_back
 from tdagger.graph import Graph
 from tdagger.library.random import SEED
+from tdagger.ops.source import Input
 from tdagger.tensordag import Signature, TensorDAG
-from tdagger.tree import Tree
+from tdagger.transform.axes.certain import SourceRaises
+from tdagger.transform.surgery.edit import Edit, finished
+from tdagger.tree import Tree, flatten
 
 #: Imports a network: of its arguments and keyword arguments.
 Import = Callable[[tuple[Any, ...], dict[str, Any]], TensorDAG]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,8 +51,33 @@ class Again:
     count: list[int] = field(default_factory=lambda: [0])
 
     @one_at_a_time
+    def raises(self, shapes: Mapping[str, tuple[int, ...]]) -> str:
+        """What the model raises with inputs of these shapes; nothing if it runs. It is run, not captured."""
+        return self._with(shapes, lambda args, kwargs: _said(_raised(self.model, args, kwargs)))
+
+    @one_at_a_time
     def at(self, shapes: Mapping[str, tuple[int, ...]]) -> TensorDAG:
-        """The network with inputs of these shapes; those that aren't named keep theirs."""
+        """The network with inputs of these shapes; those that aren't named keep theirs.
+
+        SourceRaises if it isn't the capture that fails: the model is run to know.
+        """
+        self.count[0] += 1
+
+        def captured(args: tuple[Any, ...], kwargs: dict[str, Any]) -> TensorDAG:
+            try:
+                return self.capture(args, kwargs)
+            except TDaggerError as e:
+                said = _said(_raised(self.model, args, kwargs))
+                if not said:
+                    raise
+                leaves, _ = flatten((args, kwargs), lambda x: isinstance(x, torch.Tensor))
+                what = ", ".join(f"{n} of shape {tuple(t.shape)}" for n, t in zip(self.names, leaves, strict=True))
+                raise SourceRaises(f"with {what} the source itself raises {said}") from e
+
+        return self._with(shapes, captured)
+
+    def _with(self, shapes: Mapping[str, tuple[int, ...]], function: Callable[..., T]) -> T:
+        """What a function gives of inputs of these shapes, where everything is as it was at the import."""
         _no_lengths(
             self.tree,
             self.leaves,
@@ -54,7 +86,6 @@ class Again:
         leaves = [reshaped(t, shapes.get(n, tuple(t.shape))) for n, t in zip(self.names, self.leaves, strict=True)]
         args, kwargs = self.tree.unflatten(leaves)
         now = [(m, m.training) for m, _ in self.modes]
-        self.count[0] += 1
         try:
             for module, mode in self.modes:
                 module.training = mode
@@ -64,10 +95,32 @@ class Again:
                 stack.enter_context(torch.set_grad_enabled(self.gradients))
                 if self.region is not None:
                     stack.enter_context(self.region())
-                return self.capture(args, kwargs)
+                return function(args, kwargs)
         finally:
             for module, mode in now:
                 module.training = mode
+
+
+def _raised(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exception | None:
+    """What a model raises when it is run on these inputs; it is left as it was."""
+    leaves, tree = flatten((args, kwargs), lambda x: isinstance(x, torch.Tensor))
+    args, kwargs = tree.unflatten([t.detach().clone().requires_grad_(t.requires_grad) for t in leaves])
+    kept = left_as_it_was(model) if isinstance(model, nn.Module) else nullcontext()
+    with kept, put_back():
+        try:
+            model(*args, **kwargs)
+        except Exception as e:  # whatever the network's own code or torch raises
+            return e
+    return None
+
+
+def _said(error: Exception | None) -> str:
+    """An error's class and the first line of its words, of TorchScript's the last; nothing of none."""
+    if error is None:
+        return ""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    script = isinstance(error, torch.jit.Error)
+    return f"{type(error).__name__}: {lines[-1 if script else 0]}" if lines else type(error).__name__
 
 
 def reshaped(example: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
@@ -151,10 +204,22 @@ def source_of(model: Any, graph: Graph, signature: Signature) -> Again:
     leaves = [torch.zeros(t.shape, dtype=TORCH_DTYPES[t.dtype]) for t in types]
 
     def capture(args: tuple[Any, ...], kwargs: dict[str, Any]) -> TensorDAG:
-        return TensorDAG.from_torch(model, args, kwargs, sizes="alone")
+        return _called(TensorDAG.from_torch(model, args, kwargs, sizes="alone"), names)
 
     tree = signature.inputs._replace(children=(args, kwargs))
     return Again(capture, model, leaves, tree, names, _modes(model), torch.is_grad_enabled())
+
+
+def _called(dag: TensorDAG, names: Sequence[str]) -> TensorDAG:
+    """A network with other names for its inputs, by their order: those of ``*args`` an ExportedProgram names itself."""
+    own = [n for n in dag.graph.inputs if not n.startswith(SEED)]
+    if len(own) != len(names) or own == list(names):
+        return dag
+    new = dict(zip(own, names, strict=True))
+    edit = Edit(dag, {v: Input(new.get(n, n), v.type)() for n, v in dag.graph.inputs.items()})
+    edit.run(lambda value, args: None)
+    inputs = {new.get(n, n): edit.new[v] for n, v in dag.graph.inputs.items()}
+    return finished(dag, edit.graph(inputs=inputs), edit.origins, checks=edit.checks())
 
 
 def _modes(model: Any) -> tuple[tuple[nn.Module, bool], ...]:
