@@ -259,11 +259,11 @@ def _attention(b: Builder) -> None:
     n, m = f"{x}.shape[-2]", f"{y}.shape[-2]"
     mask = b.one(
         f"torch.ones({n}, {m}).tril().bool()",
-        f"torch.zeros({n}, {m})",
+        f"torch.zeros({n}, {m}, dtype={x}.dtype)",  # torch reads one of floats wrongly where x is of doubles
         f"(torch.arange({n})[:, None] >= torch.arange({m}))",
-        f"-(torch.arange({n})[:, None] - torch.arange({m})).abs().float()",
+        f"-(torch.arange({n})[:, None] - torch.arange({m})).abs().to({x}.dtype)",
         f"({y}.sum(-1) < 9)[..., None, :]",
-        f"torch.full(({n}, {m}), float('-inf')).triu(1)",
+        f"torch.full(({n}, {m}), float('-inf'), dtype={x}.dtype).triu(1)",
     )
     form = b.one(
         f"F.scaled_dot_product_attention({x}, {y}, {y})",
