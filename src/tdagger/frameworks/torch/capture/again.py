@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from torch import nn
 from tdagger.errors import InputError
 from tdagger.frameworks.torch.aten import TORCH_DTYPES
 from tdagger.frameworks.torch.capture import autocast
+from tdagger.frameworks.torch.capture.leaves import without_compile
 from tdagger.frameworks.torch.capture.locking import one_at_a_time
+from tdagger.frameworks.torch.sketch import sketched
 from tdagger.graph import Graph
 from tdagger.library.random import SEED
 from tdagger.tensordag import Signature, TensorDAG
@@ -22,6 +25,9 @@ from tdagger.tree import Tree
 
 #: Imports a network: of its arguments and keyword arguments.
 Import = Callable[[tuple[Any, ...], dict[str, Any]], TensorDAG]
+
+#: Gives the graph alone, of tensors on the meta device nested as a tree says.
+Sketch = Callable[[Sequence[torch.Tensor], Tree], Graph | None]
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,21 +46,44 @@ class Again:
     modes: Sequence[tuple[nn.Module, bool]] = ()
     gradients: bool = True
     region: autocast.Region | None = None
-    #: The number of captures that were made.
+    #: What gives the graph alone, cheaply, of inputs without data; None where it can't.
+    sketch: Sketch | None = None
+    #: The number of captures and sketches that were made.
     count: list[int] = field(default_factory=lambda: [0])
 
     @one_at_a_time
     def at(self, shapes: Mapping[str, tuple[int, ...]]) -> TensorDAG:
         """The network with inputs of these shapes; those that aren't named keep theirs."""
-        _no_lengths(
-            self.tree,
-            self.leaves,
-            [shapes.get(n, tuple(t.shape)) for n, t in zip(self.names, self.leaves, strict=True)],
-        )
-        leaves = [reshaped(t, shapes.get(n, tuple(t.shape))) for n, t in zip(self.names, self.leaves, strict=True)]
+        leaves = [reshaped(t, shape) for t, shape in zip(self.leaves, self._shapes(shapes), strict=True)]
         args, kwargs = self.tree.unflatten(leaves)
-        now = [(m, m.training) for m, _ in self.modes]
         self.count[0] += 1
+        with self._as_it_was():
+            return self.capture(args, kwargs)
+
+    @one_at_a_time
+    def sketch_at(self, shapes: Mapping[str, tuple[int, ...]]) -> Graph | None:
+        """The graph that :meth:`at` gives, at an eighth of the price; None where only that can tell."""
+        if self.sketch is None or self.region is not None:
+            return None
+        leaves = [
+            torch.empty(shape, dtype=t.dtype, device="meta", requires_grad=t.requires_grad)
+            for t, shape in zip(self.leaves, self._shapes(shapes), strict=True)
+        ]
+        with self._as_it_was():
+            found = self.sketch(leaves, self.tree)
+        self.count[0] += found is not None
+        return found
+
+    def _shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """The shapes of all inputs."""
+        found = [shapes.get(n, tuple(t.shape)) for n, t in zip(self.names, self.leaves, strict=True)]
+        _no_lengths(self.tree, self.leaves, found)
+        return found
+
+    @contextmanager
+    def _as_it_was(self) -> Generator[None, None, None]:
+        """The modes in which the network was captured, and no warnings."""
+        now = [(m, m.training) for m, _ in self.modes]
         try:
             for module, mode in self.modes:
                 module.training = mode
@@ -64,7 +93,7 @@ class Again:
                 stack.enter_context(torch.set_grad_enabled(self.gradients))
                 if self.region is not None:
                     stack.enter_context(self.region())
-                return self.capture(args, kwargs)
+                yield
         finally:
             for module, mode in now:
                 module.training = mode
@@ -116,7 +145,14 @@ def _numbers(tree: Tree) -> Iterator[tuple[str, int]]:
         stack.extend((str(k), c) for k, c in zip(node.keys, node.children, strict=False))
 
 
-def asked_again(dag: TensorDAG, capture: Import, model: Any, leaves: Sequence[torch.Tensor], tree: Tree) -> Again:
+def asked_again(
+    dag: TensorDAG,
+    capture: Import,
+    model: Any,
+    leaves: Sequence[torch.Tensor],
+    tree: Tree,
+    sketch: Sketch | None = None,
+) -> Again:
     """What a network that was just imported can be captured again by."""
     tensors = [*leaves, *(model.parameters() if isinstance(model, nn.Module) else ())]
     return Again(
@@ -128,6 +164,7 @@ def asked_again(dag: TensorDAG, capture: Import, model: Any, leaves: Sequence[to
         _modes(model),
         torch.is_grad_enabled(),
         autocast.surrounding(tensors),
+        sketch,
     )
 
 
@@ -154,7 +191,9 @@ def source_of(model: Any, graph: Graph, signature: Signature) -> Again:
         return TensorDAG.from_torch(model, args, kwargs, sizes="alone")
 
     tree = signature.inputs._replace(children=(args, kwargs))
-    return Again(capture, model, leaves, tree, names, _modes(model), torch.is_grad_enabled())
+    plain = isinstance(model, nn.Module) and not isinstance(model, torch.jit.ScriptModule)
+    cheap = partial(sketched, without_compile(model), graph.name) if plain else None
+    return Again(capture, model, leaves, tree, names, _modes(model), torch.is_grad_enabled(), sketch=cheap)
 
 
 def _modes(model: Any) -> tuple[tuple[nn.Module, bool], ...]:
