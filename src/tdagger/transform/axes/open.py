@@ -149,8 +149,16 @@ def candidates(named: NamedAxes, origins: Origins, confirmed: frozenset[str], as
         why |= doubtful
     else:
         why |= _refuted(named, asked, doubtful, ask)
+        for name in _same_at_one([n for n in asked if n in least and n not in why], ask):
+            del least[name]
         least |= _of_fewer(named, [n for n in asked if n not in why and _may_be_padded(named, n, asked[n][0])], ask)
     return replace(found, names=tuple([n for n in points if n not in why]), why=why, least=least)
+
+
+def _same_at_one(names: Sequence[str], ask: Ask) -> list[str]:
+    """The axes with 1 entry of which, of any of them alone and of all together, the source does what the axes say."""
+    same = [n for n in names if ask({n: 1})]
+    return same if len(same) < 2 or ask(dict.fromkeys(same, 1)) else []
 
 
 def _of_fewer(named: NamedAxes, names: Iterable[str], ask: Ask) -> dict[str, tuple[int, str]]:
