@@ -1015,8 +1015,8 @@ class TensorDAG:
         """
         source = self.source
 
-        def ask(sizes: Mapping[str, int]) -> bool | None:
-            return None if source is None else certain.agrees(self.axes(), source, sizes)
+        def ask(sizes: Mapping[str, int], *, cheaply: bool = False) -> bool | None:
+            return None if source is None else certain.agrees(self.axes(), source, sizes, cheaply)
 
         return openness.candidates(self.axes(), self.origins, self.confirmed, None if source is None else ask)
 

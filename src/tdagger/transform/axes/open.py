@@ -6,10 +6,10 @@ compute of sizes stays a formula; where they don't, types don't fit and the axes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from tdagger.analysis.axes.algebra import resolve
 from tdagger.analysis.axes.doubts import UP_TO
@@ -116,8 +116,13 @@ def _at_least(name: str, size: int, what: str) -> Condition:
 _AT_ONE = "the network may be another where it has 1 entry"
 
 
-#: Whether the source gives at some sizes what the axes say; None if it gives nothing there.
-Ask = Callable[[Mapping[str, int]], bool | None]
+class Ask(Protocol):
+    """Whether the source gives at some sizes what the axes say; None if it gives nothing there.
+
+    ``cheaply``: by a sketch alone; where that doesn't say so, False.
+    """
+
+    def __call__(self, sizes: Mapping[str, int], *, cheaply: bool = False) -> bool | None: ...
 
 
 def candidates(named: NamedAxes, origins: Origins, confirmed: frozenset[str], ask: Ask | None) -> Candidates:
@@ -157,8 +162,8 @@ def candidates(named: NamedAxes, origins: Origins, confirmed: frozenset[str], as
 
 def _same_at_one(names: Sequence[str], ask: Ask) -> list[str]:
     """The axes with 1 entry of which, of any of them alone and of all together, the source does what the axes say."""
-    same = [n for n in names if ask({n: 1})]
-    return same if len(same) < 2 or ask(dict.fromkeys(same, 1)) else []
+    same = [n for n in names if ask({n: 1}, cheaply=True)]
+    return same if len(same) < 2 or ask(dict.fromkeys(same, 1), cheaply=True) else []
 
 
 def _of_fewer(named: NamedAxes, names: Iterable[str], ask: Ask) -> dict[str, tuple[int, str]]:
