@@ -147,6 +147,9 @@ class _Importing(ProxyTorchDispatchMode):
 
     def _copied(self, tensor: Tensor) -> Ref:
         """The ref of what a factory gave (``arange``, ``zeros_like``), of which torch makes another object."""
+        if not tensor.numel():  # ``torch.tensor([])`` on the meta device: there is no data that it could have had
+            self._meta[id(tensor)] = tensor, tensor
+            return Ref(constant(torch.empty(tensor.shape, dtype=tensor.dtype)))
         found = self._first.get(aliases.storage_of(tensor))
         if found is None or (found.shape, found.stride()) != (tensor.shape, tensor.stride()):
             raise Unsure("a tensor without data from elsewhere")
