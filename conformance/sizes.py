@@ -75,7 +75,7 @@ def work(library: str) -> Callable[[str, Callable[..., None]], None]:
             size = axes.sizes[axis]
             for other in (1, 3, 7) if axis == "b" else (2 * size, size + 1, size + 32):
                 found.append((axis, other, tried(axis, other)))
-        report(found=found)
+                report(found=found)  # what was found before a limit is kept
 
     return run
 

@@ -1018,8 +1018,8 @@ class TensorDAG:
         """
         source = self.source
 
-        def ask(sizes: Mapping[str, int]) -> bool | None:
-            return None if source is None else certain.agrees(self.axes(), source, sizes)
+        def ask(sizes: Mapping[str, int], *, cheaply: bool = False) -> bool | None:
+            return None if source is None else certain.agrees(self.axes(), source, sizes, cheaply)
 
         def raises(sizes: Mapping[str, int]) -> str:
             return certain.raises(source, self.axes(), sizes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tdagger.errors import AxisError
 from tdagger.tensordag import TensorDAG
-from tdagger.transform.axes.certain import Changed, OtherWeights
+from tdagger.transform.axes.certain import Changed, OtherWeights, Source, SourceRaises
 from tdagger.transform.axes.same import same
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -37,10 +37,17 @@ class OfFloat:
     float: TensorDAG
     made: TensorDAG
 
+    @property
+    def source(self) -> Source | None:
+        """Who is asked in the end."""
+        return self.given.source
+
     def at(self, shapes: Shapes) -> TensorDAG:
         """What is made of it, with inputs of these shapes; OtherWeights where the float network is another there."""
         try:
             there = Changed(_Resized(self.given), self.change, self.float).at(shapes)
+        except (OtherWeights, SourceRaises):
+            raise
         except AxisError as e:  # what is made may have nothing left that says so
             raise OtherWeights(str(e)) from e
         if not same(there.graph, self.float.resize(dict(shapes), assume=True).graph):

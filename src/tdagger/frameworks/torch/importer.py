@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -26,7 +27,7 @@ from tdagger.frameworks.torch.aten.calls import Caller, array_of, constant, refu
 from tdagger.frameworks.torch.aten.functional import Ref, refuse_shared_writes, warn_of_writes
 from tdagger.frameworks.torch.aten.passing import Passing
 from tdagger.frameworks.torch.capture import assertions, autocast, checks, state
-from tdagger.frameworks.torch.capture.again import Import, asked_again
+from tdagger.frameworks.torch.capture.again import Import, Sketch, asked_again
 from tdagger.frameworks.torch.capture.export import (
     export,
     mark_cumulative,
@@ -34,14 +35,23 @@ from tdagger.frameworks.torch.capture.export import (
     recorded_convolutions,
 )
 from tdagger.frameworks.torch.capture.gradients import following_gradients
+from tdagger.frameworks.torch.capture.leaves import (
+    input_names,
+    output_names,
+    state_and_held,
+    state_of,
+    weight_value,
+    without_compile,
+)
 from tdagger.frameworks.torch.capture.locking import one_at_a_time
 from tdagger.frameworks.torch.capture.refusals import explained
 from tdagger.frameworks.torch.capture.surroundings import put_back
 from tdagger.frameworks.torch.capture.transforms import transforms
+from tdagger.frameworks.torch.sketch import sketched
 from tdagger.frameworks.torch.source import caches
 from tdagger.graph import Graph, bulk
 from tdagger.op import Array, Value
-from tdagger.ops.source import Buffer, Input, Parameter
+from tdagger.ops.source import Input
 from tdagger.program.trace import is_tracing, with_slots
 from tdagger.tensordag import Check, Origin, Signature, TensorDAG, Weight
 from tdagger.tree import Tree, flatten
@@ -86,64 +96,7 @@ def _is_tensor(x: Any) -> bool:
 
 caches.register()
 
-# --- state -------------------------------------------------------------------------------------------------
-
-
-def state_of(module: nn.Module) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:
-    """Every tensor of a module's weights, and the tensors by name; tied ones point to the first name."""
-    weights: dict[str, Weight] = {}
-    tensors: dict[str, torch.Tensor] = {}
-    first: dict[int, str] = {}
-    kept = set(module.state_dict(keep_vars=True))
-    for is_parameter, named in (
-        (True, module.named_parameters(remove_duplicate=False)),
-        (False, module.named_buffers(remove_duplicate=False)),
-    ):
-        for name, tensor in named:
-            alias = first.setdefault(id(tensor), name)
-            weights[name] = Weight(
-                type_of(tensor),
-                is_parameter,
-                tensor.requires_grad,
-                name in kept,
-                "" if alias == name else alias,
-            )
-            tensors[name] = tensor
-    order = list(module.state_dict(keep_vars=True))
-    ordered = [*(n for n in order if n in weights), *(n for n in weights if n not in kept)]
-    return {n: weights[n] for n in ordered}, tensors
-
-
-def weight_value(name: str, weight: Weight) -> Value:
-    """The leaf of a weight; tied weights have one leaf."""
-    kind = Parameter if weight.is_parameter else Buffer
-    return kind(weight.alias_of or name, weight.type)()
-
-
 # --- nn.Module ---------------------------------------------------------------------------------------------
-
-
-def input_names(forward: Any, tree: Tree) -> list[str]:
-    """Names for the tensors of (args, kwargs): the parameter names of ``forward``, and keys inside them."""
-    positional, keyword = tree.children
-    try:
-        parameters = list(inspect.signature(forward).parameters.values())
-    except (TypeError, ValueError):
-        parameters = []
-    names: list[str] = []
-    for i, child in enumerate(positional.children):
-        own = f"input{i}"
-        if i < len(parameters) and parameters[i].kind is not inspect.Parameter.VAR_POSITIONAL:
-            own = parameters[i].name
-        names += child.names(own)
-    for key, child in zip(keyword.keys, keyword.children, strict=True):
-        names += child.names(str(key))
-    return names
-
-
-def output_names(tree: Tree) -> list[str]:
-    """Names for the tensors of a result: their keys, ``out`` for a single tensor."""
-    return ["out"] if tree.kind == "leaf" else tree.names("")
 
 
 @one_at_a_time
@@ -191,7 +144,7 @@ def from_torch(
         raise InputError(f"from_torch knows sizes as {', '.join(map(repr, get_args(Sizes)))}, not {sizes!r}")
     if isinstance(model, torch.jit.ScriptModule | torch.jit.ScriptFunction):
         return from_torchscript(model, arguments or None, kwargs, external=external, name=name, sizes=sizes)
-    model = _without_compile(model)
+    model = without_compile(model)
     if not isinstance(model, nn.Module):
         raise InputError(
             f"from_torch takes an nn.Module, an ExportedProgram or a TorchScript module, got {type(model).__name__}"
@@ -213,16 +166,23 @@ def from_torch(
         return _from_module(model, found, tree, via, external, name or type(model).__name__)
 
     dag = _from_module(model, leaves, inputs, via, external, name or type(model).__name__)
-    return _knowing(dag, sizes, capture, model, leaves, inputs)
+    cheap = partial(sketched, model, name or type(model).__name__) if via == "export" and not external else None
+    return _knowing(dag, sizes, capture, model, leaves, inputs, cheap)
 
 
 def _knowing(
-    dag: TensorDAG, sizes: Sizes, capture: Import, model: Any, leaves: Sequence[torch.Tensor], tree: Tree
+    dag: TensorDAG,
+    sizes: Sizes,
+    capture: Import,
+    model: Any,
+    leaves: Sequence[torch.Tensor],
+    tree: Tree,
+    cheap: Sketch | None = None,
 ) -> TensorDAG:
     """The network with what can be captured again; with what that says of its sizes, if they are to be certain."""
     if sizes == "alone":
         return dag
-    dag = replace(dag, source=asked_again(dag, capture, model, leaves, tree))
+    dag = replace(dag, source=asked_again(dag, capture, model, leaves, tree, cheap))
     return dag.certain() if sizes == "certain" else dag
 
 
@@ -237,13 +197,6 @@ def _from_module(
     captured.flat.decisions.tell()
     captured.flat.draws.tell()
     return dag
-
-
-def _without_compile(model: Any) -> Any:
-    """The module inside ``torch.compile(module)``, which is a way to run it and no part of its state's names."""
-    while isinstance(model, nn.Module) and type(model).__name__ == "OptimizedModule":
-        model = model._modules["_orig_mod"]
-    return model
 
 
 def _check_arguments(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -330,7 +283,7 @@ def _import_export(
     """The module as ``torch.export`` sees it."""
     model = captured.flat.model
     mark_cumulative(captured.program, model, _Places("model."))
-    weights, tensors = _state_and_held(captured.flat)
+    weights, tensors = state_and_held(captured.flat)
     names = input_names(model.forward, captured.flat.inputs)
     region = autocast.surrounding([*leaves, *tensors.values()])
     with nullcontext() if region is None else torch.autocast(region.device, enabled=False):  # rules do their own casts
@@ -369,7 +322,7 @@ def _import_trace(
 ) -> TensorDAG:
     """The module as ``torch.jit.trace`` saw it, called and answering as the module itself."""
     flat = captured.flat
-    weights, tensors = _state_and_held(flat)
+    weights, tensors = state_and_held(flat)
     names = flat.names_of_inputs(input_names(flat.model.forward, flat.inputs))
     caller = Caller(external)
     with bulk():
@@ -395,14 +348,6 @@ def _import_trace(
         graph, TorchWeights(tensors), signature, weights, caller.origins, found.modules, title,
         checks=lost, left_out=caller.left_out,
     )  # fmt: skip
-
-
-def _state_and_held(flat: state.Flat) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:
-    """The state of a module, and the tensors of its attributes that a capture has as weights."""
-    weights, tensors = state_of(flat.model)
-    for name, (weight, tensor) in flat.weights().items():
-        weights[name], tensors[name] = weight, tensor
-    return weights, tensors
 
 
 def _used(weights: Mapping[str, Weight], flat: state.Flat, graph: Graph) -> dict[str, Weight]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from tdagger.analysis.axes.algebra import resolve
 from tdagger.analysis.axes.doubts import doubts
@@ -67,10 +67,19 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class Sketching(Protocol):
+    """A source that can give the graph alone, for less."""
+
+    def sketch_at(self, shapes: Shapes) -> Graph | None:
+        """The graph of the network with inputs of these shapes; None where only :meth:`Source.at` can tell."""
+        ...
+
+
 def raises(source: Any, named: NamedAxes, sizes: Mapping[str, int]) -> str:
     """What a source raises when it is run at some sizes; nothing if it runs, or if it can't be run."""
-    if isinstance(source, Changed):
-        return raises(source.source, named, sizes)
+    while not hasattr(source, "raises") and hasattr(source, "source"):  # of a network that was changed
+        source = source.source
     run = getattr(source, "raises", None)
     try:
         return "" if run is None else str(run(_shapes_at(named, {named.term(n): k for n, k in sizes.items()})))
@@ -143,10 +152,17 @@ class Certainty(NamedTuple):
 
 
 class _Answer(NamedTuple):
-    """Whether the source gave the network that the axes say, and whether it costs as much."""
+    """The graph that the source gave, and the one that the axes say."""
 
+    theirs: Graph
+    ours: Graph
+    #: Whether they are the same network.
     same: bool
-    counted: bool
+
+    @property
+    def counted(self) -> bool:
+        """Whether one costs as much as the other."""
+        return self.theirs == self.ours or _costs(self.theirs) == _costs(self.ours)
 
 
 def resized(
@@ -169,6 +185,8 @@ def resized(
     theirs: Network | None = None
     failed: TDaggerError | None = None
     if source is not None and not assume:
+        if ours is not None and _sketch(source, ours.graph) == ours.graph:
+            return ours
         try:
             theirs = source.at(_shapes_of(ours.graph) if ours is not None else _shapes_at(named, wanted))
         except (OtherWeights, SourceRaises) as e:
@@ -178,7 +196,8 @@ def resized(
     if ours is not None and theirs is not None and theirs.graph == ours.graph:
         return ours
     if source is not None and theirs is not None:
-        unchanged = source.at(_shapes_of(named.axes.graph)).graph == named.axes.graph
+        own = named.axes.graph
+        unchanged = _sketch(source, own) == own or source.at(_shapes_of(own)).graph == own
         if unchanged and refused is not None and (beyond := _beyond(theirs.graph)):
             raise AxisError(f"{refusal(named, asked, refused)}\nand the source's network at these sizes {beyond}")
         if unchanged:
@@ -396,14 +415,17 @@ def _each(
     return frozenset(confirmed), frozenset(counted), failing
 
 
-def agrees(named: NamedAxes, source: Source, sizes: Mapping[str, int]) -> bool | None:
+def agrees(named: NamedAxes, source: Source, sizes: Mapping[str, int], cheaply: bool = False) -> bool | None:
     """Whether the source gives at these sizes the network that the axes say; None: one gives none.
 
-    SourceRaises where the source itself raises there.
+    ``cheaply``: only a sketch is asked, and what it doesn't say is False. SourceRaises where the source itself raises.
     """
     try:
         ours = resize(named.axes, {named.term(n): k for n, k in sizes.items()}).run()
-        return same(source.at(_shapes_of(ours)).graph, ours)
+        if cheaply:
+            sketch = _sketch(source, ours)
+            return sketch is not None and same(sketch, ours)
+        return _answer(source, ours).same
     except OtherWeights:
         return False
     except SourceRaises:
@@ -419,12 +441,28 @@ def _asks(named: NamedAxes, source: Source, sizes: Mapping[str, int], telling: b
     except AxisError:
         return None
     try:
-        theirs = source.at(_shapes_of(ours)).graph
+        return _answer(source, ours)
     except TDaggerError:
         if telling:
             raise
         return None
-    return _Answer(same(theirs, ours), theirs == ours or _costs(theirs) == _costs(ours))
+
+
+def _sketch(source: Source, ours: Graph) -> Graph | None:
+    """What the source gives at the sizes of a graph, if that can be had for less than a network."""
+    return source.sketch_at(_shapes_of(ours)) if isinstance(source, Sketching) else None
+
+
+def _answer(source: Source, ours: Graph) -> _Answer:
+    """What the source gives at the sizes of a graph; TDaggerError if it gives nothing.
+
+    A sketch is taken only where it is the same network: what differs is captured, to be sure.
+    """
+    sketch = _sketch(source, ours)
+    if sketch is not None and same(sketch, ours):
+        return _Answer(sketch, ours, True)
+    theirs = source.at(_shapes_of(ours)).graph
+    return _Answer(theirs, ours, same(theirs, ours))
 
 
 def _costs(graph: Graph) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from tdagger.analysis.axes.algebra import resolve
 from tdagger.analysis.axes.doubts import UP_TO
@@ -124,8 +124,14 @@ def _multiple(name: str, step: int, what: str) -> Condition:
 _AT_ONE = "the network may be another where it has 1 entry"
 
 
-#: Whether the source gives at some sizes what the axes say; None if it gives nothing there. SourceRaises if it raises.
-Ask = Callable[[Mapping[str, int]], bool | None]
+class Ask(Protocol):
+    """Whether the source gives at some sizes what the axes say; None if it gives nothing there.
+
+    SourceRaises if it raises by itself. ``cheaply``: by a sketch alone; where that doesn't say so, False.
+    """
+
+    def __call__(self, sizes: Mapping[str, int], *, cheaply: bool = False) -> bool | None: ...
+
 
 #: What the source raises when it is run at some sizes; nothing if it runs.
 Raises = Callable[[Mapping[str, int]], str]
@@ -166,6 +172,8 @@ def candidates(
         why |= doubtful
     else:
         why |= _refuted(named, asked, doubtful, ask, steps)
+        for name in _same_at_one([n for n in asked if n in least and n not in why], ask):
+            del least[name]
         least |= _of_fewer(named, [n for n in asked if n not in why and _may_be_padded(named, n, asked[n][0])], ask)
     free = [n for n in points if n not in why]
     if free and not _why_not(found, named, free, origins):
@@ -173,6 +181,12 @@ def candidates(
         least |= _where_it_runs(named, [n for n in free if n not in least], asks, raises, steps)
     own = tuple([_at_least(n, *least[n]) for n in least] + [_multiple(n, *steps[n]) for n in steps])
     return replace(found, names=tuple(free), why=why, own=own)
+
+
+def _same_at_one(names: Sequence[str], ask: Ask) -> list[str]:
+    """The axes with 1 entry of which, of any of them alone and of all together, the source does what the axes say."""
+    same = [n for n in names if ask({n: 1}, cheaply=True)]
+    return same if len(same) < 2 or ask(dict.fromkeys(same, 1), cheaply=True) else []
 
 
 def _of_fewer(named: NamedAxes, names: Iterable[str], ask: Ask) -> dict[str, tuple[int, str]]:

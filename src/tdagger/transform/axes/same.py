@@ -60,7 +60,7 @@ def _late(value: Value, args: list[tuple[Any, Times]]) -> tuple[Any, Times]:
     op = value.op
     if isinstance(op, Repeat):
         x, times = args[0]
-        return x, tuple([m if n is None else n for n, m in zip(op.sizes, times, strict=True)])
+        return x, tuple([m if n in (None, 1) else n for n, m in zip(op.sizes, times, strict=True)])  # 1 is not at all
     if isinstance(op, Item):  # of several results
         x, _ = args[0]
         return (cast(Any, x)[op.index] if isinstance(x, tuple) else op(x)), (None,) * value.rank

@@ -58,7 +58,7 @@ _NOTHING = frozenset({"_assert_tensor_metadata", "_print", "_linalg_check_errors
 _ALWAYS_VIEWS = frozenset({"as_strided", "view_as_real", "view_as_complex"})
 
 #: Ops that read memory, whatever tensor lies there: their rules are told how the first argument lies.
-_OF_MEMORY = frozenset({"as_strided", "as_strided_copy", "as_strided_scatter"})
+OF_MEMORY = frozenset({"as_strided", "as_strided_copy", "as_strided_scatter"})
 
 
 #: Ops that make a Python number of a tensor: only where it depends on no input and no weight.
@@ -142,13 +142,13 @@ class Caller(Importing):
             if out_ref is not None:
                 kwargs["out"] = out_ref
             return self._without_rule(target, plan, args, kwargs, origin)
-        if base in _OF_MEMORY and memory is None:
+        if base in OF_MEMORY and memory is None:
             return self._stand_in(target, plan, args, kwargs, origin, MEMORY.why)
         try:
             named = {k: _read(v) for k, v in kwargs.items()}
             if plan.rule in DRAWS:
                 named["draw"] = self.draw
-            if base in _OF_MEMORY:
+            if base in OF_MEMORY:
                 named["memory"] = memory
             given = [*map(_read, args)]
             result = plan.rule(*given, **named)
@@ -558,6 +558,13 @@ def run_fx(
 _WIDEST = {bool: torch.bool, int: torch.int64, float: torch.float64}
 
 
+def with_tensor(target: OpOverload, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments of a call, the first one a tensor if it is a number where the op takes a tensor."""
+    if args and isinstance(args[0], int | float) and isinstance(target._schema.arguments[0].type, torch.TensorType):
+        return (Ref(constant(torch.tensor(args[0], dtype=_WIDEST[type(args[0])]))), *args[1:])
+    return args
+
+
 def _call_node(
     node: torch.fx.Node,
     args: tuple[Any, ...],
@@ -567,9 +574,8 @@ def _call_node(
 ) -> Any:
     target = node.target
     if isinstance(target, OpOverload):
-        if args and isinstance(args[0], int | float) and isinstance(target._schema.arguments[0].type, torch.TensorType):
-            args = (Ref(constant(torch.tensor(args[0], dtype=_WIDEST[type(args[0])]))), *args[1:])
-        memory = _memory(node.args) if plan_of(target).name.partition(".")[2] in _OF_MEMORY else None
+        args = with_tensor(target, args)
+        memory = _memory(node.args) if plan_of(target).name.partition(".")[2] in OF_MEMORY else None
         exact, caller.exact = caller.exact, False  # what an op is made of is recorded for other strides
         origin = origin_of(node)
         reading = None if caller.passing is None else caller.passing.reading(node, args, kwargs)
@@ -628,7 +634,7 @@ def _higher_order(
         if enabled:
             return run_fx(inner, rest, caller, origin_of)
         before = {r.cell: (r.cell.version, r.cell.value) for r in rest if isinstance(r, Ref)}
-        return _without_gradient(run_fx(inner, rest, caller, origin_of), before, caller, origin_of(node))
+        return without_gradient(run_fx(inner, rest, caller, origin_of), before, caller, origin_of(node))
     if name == "wrap_with_autocast":
         device, dtype, enabled, _, inner, *rest = args
         region = autocast.Region(device, dtype or torch.get_autocast_dtype(device)) if enabled else None
@@ -655,7 +661,7 @@ def _is_on(graph: torch.fx.GraphModule, device: str) -> bool:
     return any(isinstance(v, torch.Tensor) and v.device.type == device for v in found)
 
 
-def _without_gradient(result: Any, before: dict[Cell, tuple[int, Value]], caller: Caller, origin: Origin) -> Any:
+def without_gradient(result: Any, before: dict[Cell, tuple[int, Value]], caller: Caller, origin: Origin) -> Any:
     """The results of a no_grad region, which no gradient goes through; nor through what it wrote.
 
     ``before`` are the cells it was given: version and value.

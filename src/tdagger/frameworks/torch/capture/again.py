@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,8 +16,10 @@ from tdagger.errors import InputError, TDaggerError
 from tdagger.frameworks.torch.aten import TORCH_DTYPES
 from tdagger.frameworks.torch.capture import autocast
 from tdagger.frameworks.torch.capture.attributes import left_as_it_was
+from tdagger.frameworks.torch.capture.leaves import without_compile
 from tdagger.frameworks.torch.capture.locking import one_at_a_time
 from tdagger.frameworks.torch.capture.surroundings import put_back
+from tdagger.frameworks.torch.sketch import sketched
 from tdagger.graph import Graph
 from tdagger.library.random import SEED
 from tdagger.ops.source import Input
@@ -28,7 +31,8 @@ from tdagger.tree import Tree, flatten
 #: Imports a network: of its arguments and keyword arguments.
 Import = Callable[[tuple[Any, ...], dict[str, Any]], TensorDAG]
 
-T = TypeVar("T")
+#: Gives the graph alone, of tensors on the meta device nested as a tree says.
+Sketch = Callable[[Sequence[torch.Tensor], Tree], Graph | None]
 
 
 @dataclass(frozen=True, repr=False)
@@ -47,13 +51,17 @@ class Again:
     modes: Sequence[tuple[nn.Module, bool]] = ()
     gradients: bool = True
     region: autocast.Region | None = None
-    #: The number of captures that were made.
+    #: What gives the graph alone, cheaply, of inputs without data; None where it can't.
+    sketch: Sketch | None = None
+    #: The number of captures and sketches that were made.
     count: list[int] = field(default_factory=lambda: [0])
 
     @one_at_a_time
     def raises(self, shapes: Mapping[str, tuple[int, ...]]) -> str:
         """What the model raises with inputs of these shapes; nothing if it runs. It is run, not captured."""
-        return self._with(shapes, lambda args, kwargs: _said(_raised(self.model, args, kwargs)))
+        args, kwargs = self._arguments(shapes)
+        with self._as_it_was():
+            return _said(_raised(self.model, args, kwargs))
 
     @one_at_a_time
     def at(self, shapes: Mapping[str, tuple[int, ...]]) -> TensorDAG:
@@ -62,8 +70,8 @@ class Again:
         SourceRaises if it isn't the capture that fails: the model is run to know.
         """
         self.count[0] += 1
-
-        def captured(args: tuple[Any, ...], kwargs: dict[str, Any]) -> TensorDAG:
+        args, kwargs = self._arguments(shapes)
+        with self._as_it_was():
             try:
                 return self.capture(args, kwargs)
             except TDaggerError as e:
@@ -74,17 +82,35 @@ class Again:
                 what = ", ".join(f"{n} of shape {tuple(t.shape)}" for n, t in zip(self.names, leaves, strict=True))
                 raise SourceRaises(f"with {what} the source itself raises {said}") from e
 
-        return self._with(shapes, captured)
+    @one_at_a_time
+    def sketch_at(self, shapes: Mapping[str, tuple[int, ...]]) -> Graph | None:
+        """The graph that :meth:`at` gives, for a part of the price; None where only that can tell."""
+        if self.sketch is None or self.region is not None:
+            return None
+        leaves = [
+            torch.empty(shape, dtype=t.dtype, device="meta", requires_grad=t.requires_grad)
+            for t, shape in zip(self.leaves, self._shapes(shapes), strict=True)
+        ]
+        with self._as_it_was():
+            found = self.sketch(leaves, self.tree)
+        self.count[0] += found is not None
+        return found
 
-    def _with(self, shapes: Mapping[str, tuple[int, ...]], function: Callable[..., T]) -> T:
-        """What a function gives of inputs of these shapes, where everything is as it was at the import."""
-        _no_lengths(
-            self.tree,
-            self.leaves,
-            [shapes.get(n, tuple(t.shape)) for n, t in zip(self.names, self.leaves, strict=True)],
-        )
-        leaves = [reshaped(t, shapes.get(n, tuple(t.shape))) for n, t in zip(self.names, self.leaves, strict=True)]
+    def _arguments(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments of these shapes, with data."""
+        leaves = [reshaped(t, shape) for t, shape in zip(self.leaves, self._shapes(shapes), strict=True)]
         args, kwargs = self.tree.unflatten(leaves)
+        return args, kwargs
+
+    def _shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """The shapes of all inputs."""
+        found = [shapes.get(n, tuple(t.shape)) for n, t in zip(self.names, self.leaves, strict=True)]
+        _no_lengths(self.tree, self.leaves, found)
+        return found
+
+    @contextmanager
+    def _as_it_was(self) -> Generator[None, None, None]:
+        """The modes in which the network was captured, and no warnings."""
         now = [(m, m.training) for m, _ in self.modes]
         try:
             for module, mode in self.modes:
@@ -95,7 +121,7 @@ class Again:
                 stack.enter_context(torch.set_grad_enabled(self.gradients))
                 if self.region is not None:
                     stack.enter_context(self.region())
-                return function(args, kwargs)
+                yield
         finally:
             for module, mode in now:
                 module.training = mode
@@ -169,7 +195,14 @@ def _numbers(tree: Tree) -> Iterator[tuple[str, int]]:
         stack.extend((str(k), c) for k, c in zip(node.keys, node.children, strict=False))
 
 
-def asked_again(dag: TensorDAG, capture: Import, model: Any, leaves: Sequence[torch.Tensor], tree: Tree) -> Again:
+def asked_again(
+    dag: TensorDAG,
+    capture: Import,
+    model: Any,
+    leaves: Sequence[torch.Tensor],
+    tree: Tree,
+    sketch: Sketch | None = None,
+) -> Again:
     """What a network that was just imported can be captured again by."""
     tensors = [*leaves, *(model.parameters() if isinstance(model, nn.Module) else ())]
     return Again(
@@ -181,6 +214,7 @@ def asked_again(dag: TensorDAG, capture: Import, model: Any, leaves: Sequence[to
         _modes(model),
         torch.is_grad_enabled(),
         autocast.surrounding(tensors),
+        sketch,
     )
 
 
@@ -207,7 +241,9 @@ def source_of(model: Any, graph: Graph, signature: Signature) -> Again:
         return _called(TensorDAG.from_torch(model, args, kwargs, sizes="alone"), names)
 
     tree = signature.inputs._replace(children=(args, kwargs))
-    return Again(capture, model, leaves, tree, names, _modes(model), torch.is_grad_enabled())
+    plain = isinstance(model, nn.Module) and not isinstance(model, torch.jit.ScriptModule)
+    cheap = partial(sketched, without_compile(model), graph.name) if plain else None
+    return Again(capture, model, leaves, tree, names, _modes(model), torch.is_grad_enabled(), sketch=cheap)
 
 
 def _called(dag: TensorDAG, names: Sequence[str]) -> TensorDAG:

@@ -45,7 +45,7 @@ def export(flat: Captured, args: Sequence[torch.Tensor]) -> torch.export.Exporte
         warnings.filterwarnings("ignore", "A model attribute .* requires gradient", UserWarning)
         try:
             with (
-                _cumulative_averages(flat), _short_traces(), _calls_that_raise(), noting(flat.called),
+                cumulative_averages(flat), _short_traces(), _calls_that_raise(), noting(flat.called),
                 kernels_left_open(),
             ):  # fmt: skip
                 return _exported(flat, tuple(args))
@@ -188,7 +188,7 @@ def _convolution(*args: Any) -> torch.Tensor:
 
 
 @contextmanager
-def _cumulative_averages(model: nn.Module) -> Generator[None, None, None]:
+def cumulative_averages(model: nn.Module) -> Generator[None, None, None]:
     """Let batch norms that train with momentum None compute with their count as a tensor.
 
     torch's own forward makes a Python number of it, which depends on the data.

@@ -216,6 +216,10 @@ class Flat(Captured):
             for name, t in self.kept.tensors.items()
         }
 
+    def stands(self) -> dict[str, Tensor]:
+        """What a capture sees of the tensors of attributes that are weights, by their names."""
+        return {name: getattr(self.held, str(i)) for i, name in enumerate(self.kept.tensors)}
+
     def check_constant(self, name: str, tensor: Tensor) -> None:
         """UnsupportedError if a constant of the capture is a parameter or buffer, reached in a way not followed."""
         shared = [] if tensor.layout is not torch.strided else self.kept.attributes.sharing(tensor)

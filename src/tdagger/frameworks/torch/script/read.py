@@ -17,8 +17,9 @@ from tdagger.frameworks.torch.aten import DTYPES, TORCH_DTYPES
 from tdagger.frameworks.torch.aten.aliases import Standing
 from tdagger.frameworks.torch.aten.calls import Caller
 from tdagger.frameworks.torch.aten.functional import Ref, refuse_shared_writes, warn_of_writes
+from tdagger.frameworks.torch.capture.leaves import state_of
 from tdagger.frameworks.torch.capture.locking import one_at_a_time
-from tdagger.frameworks.torch.importer import TorchWeights, state_of
+from tdagger.frameworks.torch.importer import TorchWeights
 from tdagger.frameworks.torch.script.held import changed_by
 from tdagger.frameworks.torch.script.numbers import Number, number, value_of
 from tdagger.frameworks.torch.script.objects import Given, Growing, Leaf, Union, Varying, Walk, cells, described, owned

@@ -1,0 +1,371 @@
+"""The graph of a network at other sizes, made while it runs on tensors without data: what a resize is compared with.
+
+torch.export makes a program with much that a comparison doesn't need, at eight times the price. Here every op that
+the network calls is imported as it is called, and nothing else is kept. What torch.export does to a network besides
+(control flow on data, autocast, functions of functions) isn't followed: then there is no sketch, and whoever asked
+captures the network.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._dispatch.python import enable_python_dispatcher
+from torch._export.utils import _compiling_state_context
+from torch._ops import OpOverload
+from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode, PythonKeyTracer
+from torch.utils import _pytree as pytree
+
+from tdagger.frameworks.torch.aten import DTYPES, Memory, aliases, memory_of
+from tdagger.frameworks.torch.aten.calls import OF_MEMORY, Caller, constant, type_of, with_tensor, without_gradient
+from tdagger.frameworks.torch.aten.functional import Cell, Ref
+from tdagger.frameworks.torch.capture import state
+from tdagger.frameworks.torch.capture.checks import kernels_left_open
+from tdagger.frameworks.torch.capture.export import cumulative_averages
+from tdagger.frameworks.torch.capture.gradients import following_gradients, replaced
+from tdagger.frameworks.torch.capture.leaves import input_names, output_names, state_and_held, weight_value
+from tdagger.frameworks.torch.capture.surroundings import put_back
+from tdagger.graph import Graph, bulk
+from tdagger.op import Value
+from tdagger.ops.source import Input
+from tdagger.program.trace import is_tracing
+from tdagger.tensordag import Origin
+from tdagger.tree import Tree
+
+_C: Any = torch._C
+
+#: Of sketched values nobody asks where they came from.
+_NOWHERE = Origin("", "", "")
+
+
+class Unsure(Exception):
+    """What a sketch can't follow; it is a reason to capture the network, and no fault of it."""
+
+
+def sketched(model: nn.Module, title: str, leaves: Sequence[Tensor], tree: Tree) -> Graph | None:
+    """The graph that capturing a network gives, of inputs like ``leaves`` (on the meta device); None if unsure."""
+    try:
+        devices = {t.device for t in (*model.parameters(), *model.buffers())} or {torch.device("cpu")}
+        if len(devices) > 1 or is_tracing():
+            return None
+        with warnings.catch_warnings(action="ignore"), following_gradients(model, traced=False):
+
+            def take(flat: state.Flat, args: Sequence[Tensor]) -> Graph:
+                return _run(flat, args, title, next(iter(devices)))
+
+            return state.captured(model, tree, leaves, take, runs=False).program
+    except Exception:  # whatever it is: a capture tells it, or gives the graph
+        return None
+
+
+def _run(flat: state.Flat, args: Sequence[Tensor], title: str, device: torch.device) -> Graph:
+    """The graph of one run of a network, its ops imported as they are called."""
+    if flat.twice:
+        raise Unsure("the network keeps what isn't a tensor")
+    weights, tensors = state_and_held(flat)
+    names = input_names(flat.model.forward, flat.inputs)
+    inputs = {n: Input(n, type_of(t))() for n, t in zip(names, args, strict=True)}
+    made = _Importing(Caller(taken=names))
+    refs: dict[str, Ref] = {}
+    stands = flat.stands()
+    for name, weight in weights.items():
+        ref = refs.setdefault(weight.alias_of or name, Ref(weight_value(name, weight)))
+        made.know(stands.get(name, tensors[name]), ref)
+    own = [made.input(t, Ref(inputs[n])) for n, t in zip(names, args, strict=True)]
+    with (
+        bulk(), put_back(), kernels_left_open(), cumulative_averages(flat), _compiling_state_context(),
+        _regions(made), _on(device, made), made, enable_python_dispatcher(),
+    ):  # fmt: skip
+        results = flat(*own)
+    returned = [made.ref(t).read() for t in results]
+    if flat.draws.drawn or any(c.version for c in made.constants):
+        raise Unsure("numbers that Python drew, or constants that are written to")
+    if made.caller.problems:
+        raise made.caller.error()
+    updates = {n: Ref(r.cell.value, r.cell).read() for n, r in refs.items() if r.cell.version}
+    returned, updates = state.settled(flat, returned, updates, None)
+    signature = made.caller.with_seed(inputs, flat.signature())
+    outputs = dict(zip(output_names(signature.outputs), returned, strict=True))
+    return Graph(inputs, outputs, updates, title, made.caller.order)
+
+
+class _Shape(NamedTuple):
+    """What is to be known of a result: its data has a place of its own."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+
+class _Importing(ProxyTorchDispatchMode):
+    """Imports every op that is called inside, and runs it on the meta device."""
+
+    def __init__(self, caller: Caller) -> None:
+        super().__init__(PythonKeyTracer(), "fake", pre_dispatch=True)
+        self.caller = caller
+        #: The cells of tensors that are neither inputs nor weights.
+        self.constants: list[Cell] = []
+        #: The refs of tensors without data, and what such a tensor is of one with data. Kept, so that no other tensor
+        #: is taken for one of them.
+        self._refs: dict[int, tuple[Ref, Tensor]] = {}
+        self._meta: dict[int, tuple[Tensor, Tensor]] = {}
+        #: The first tensor on every memory.
+        self._first: dict[int | None, Tensor] = {}
+        self._shapes: dict[Any, _Shape | None] = {}
+        self.region: _Region | None = None
+        #: Whether an op is being called: torch itself asks for devices then.
+        self.calling = False
+
+    def know(self, tensor: Tensor, ref: Ref) -> None:
+        """Let a tensor with data, which the network holds, be ``ref``."""
+        self._refs[id(tensor)] = ref, tensor
+
+    def input(self, tensor: Tensor, ref: Ref) -> Tensor:
+        """What the network is given for an input."""
+        own = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+        own.requires_grad_(tensor.requires_grad)
+        self._refs[id(own)] = ref, own
+        self._meta[id(own)] = own, own
+        return own
+
+    def ref(self, tensor: Tensor) -> Ref:
+        """The ref of a tensor; one that nothing is known of is a constant."""
+        found = self._refs.get(id(tensor))
+        if found is None:
+            if tensor.is_meta:
+                found = self._copied(tensor), tensor
+            else:
+                found = Ref(constant(tensor)), tensor
+                self.constants.append(found[0].cell)
+            self._refs[id(tensor)] = found
+        return found[0]
+
+    def _copied(self, tensor: Tensor) -> Ref:
+        """The ref of what a factory gave (``arange``, ``zeros_like``), of which torch makes another object."""
+        if not tensor.numel():  # ``torch.tensor([])`` on the meta device: there is no data that it could have had
+            self._meta[id(tensor)] = tensor, tensor
+            return Ref(constant(torch.empty(tensor.shape, dtype=tensor.dtype)))
+        found = self._first.get(aliases.storage_of(tensor))
+        if found is None or (found.shape, found.stride()) != (tensor.shape, tensor.stride()):
+            raise Unsure("a tensor without data from elsewhere")
+        self._meta[id(tensor)] = tensor, tensor
+        if self.region is not None and id(found) in self.region.made:
+            self.region.made[id(tensor)] = None
+        return self._refs[id(found)][0]
+
+    def meta(self, tensor: Tensor) -> Tensor:
+        """The tensor without data that stands for a tensor."""
+        found = self._meta.get(id(tensor))
+        if found is None:
+            if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout is not torch.strided:
+                raise Unsure(f"a {type(tensor).__name__}")
+            if tensor.is_meta and id(tensor) not in self._refs:
+                self.ref(tensor)
+                return tensor
+            own = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+            own.requires_grad_(tensor.requires_grad)
+            found = self._meta[id(tensor)] = own, tensor
+        return found[0]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.prim.device.default:
+            return func(*args, **kwargs)
+        if not isinstance(func, OpOverload) or _C._are_functorch_transforms_active():
+            raise Unsure("a function of functions")
+        self.calling = True
+        try:
+            with _C._DisablePythonDispatcher(), _C._AutoDispatchBelowAutograd():
+                return self._call(func, args, kwargs)
+        finally:
+            self.calling = False
+
+    def _call(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
+        """The tensors without data that a call gives."""
+        if func is torch.ops.aten.lift_fresh.default:
+            func = torch.ops.aten.lift_fresh_copy.default
+        tensors: list[Tensor] = []
+        own_args, own_kwargs = _mapped((args, kwargs), self.meta, tensors)
+        out = self._shaped(func, own_args, own_kwargs)
+        refs = [self.ref(t) for t in tensors]
+        if self.region is not None:
+            self.region.reads(refs)
+        given = iter(refs)
+        ref_args, ref_kwargs = _mapped((args, kwargs), lambda _: next(given), [])
+        known = list(zip(refs, map(self.meta, tensors), strict=True))
+        result = self._imported(func, ref_args, ref_kwargs, out, known)
+        grows = torch.is_grad_enabled() and func not in _CONSTANT and any(t.requires_grad for t in tensors)
+        self._keep(out, result, grows)
+        if isinstance(out, Tensor) and not func._schema.is_mutable:
+            self._first.setdefault(aliases.storage_of(out), out)
+        stands = {id(m): t for (_, m), t in zip(known, tensors, strict=True)}  # what is given back is itself
+        return pytree.tree_map_only(Tensor, lambda t: stands.get(id(t), t), out)
+
+    def _shaped(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
+        """What an op gives on tensors without data; known already if it was called with such."""
+        if any(a.alias_info is not None for a in func._schema.arguments):
+            return func(*args, **kwargs)
+        key = func, _key(args), _key(kwargs)
+        shape = self._shapes.get(key)
+        if shape is not None:
+            return torch.empty_strided(shape.size, shape.stride, dtype=shape.dtype, device="meta")
+        out = func(*args, **kwargs)
+        if key not in self._shapes:
+            self._shapes[key] = _shape_of(out, args)
+        return out
+
+    def _imported(self, func: OpOverload, args: Any, kwargs: Any, out: Any, known: aliases.Pairs) -> Any:
+        """The refs of a call's results, of the types that torch says."""
+        args = with_tensor(func, args)
+        memory = _memory(known[0][1]) if known and func._schema.name.removeprefix("aten::") in OF_MEMORY else None
+        result = self.caller.call(func, args, dict(kwargs), _NOWHERE, memory)
+        if not func._schema.is_mutable:
+            stands = aliases.stands_for(func, args, out, known[0][1] if known else None)
+            result = aliases.settled(result, stands, known)
+        return result
+
+    def _keep(self, out: Any, result: Any, grows: bool) -> None:
+        """Note which refs tensors are."""
+        if isinstance(out, tuple | list):
+            for own, ref in zip(out, result, strict=True):
+                self._keep(own, ref, grows)
+            return
+        if not isinstance(out, Tensor):
+            if result is not None and result != out:
+                raise Unsure(f"{result} for {out}")
+            return
+        value = result.read()
+        if value.shape != tuple(out.shape) or value.dtype is not DTYPES[out.dtype]:
+            raise Unsure(f"{value.type} for {out.dtype}{list(out.shape)}")
+        if grows and (out.is_floating_point() or out.is_complex()):
+            out.requires_grad_()
+        self._refs[id(out)] = result, out
+        self._meta[id(out)] = out, out
+        if self.region is not None:
+            self.region.makes(result, id(out))
+
+    def leave(self, region: _Region) -> None:
+        """End a region without gradients."""
+        refs = {id(r): r for i in region.made for r in (self._refs[i][0],)}
+        stopped = dict(zip(refs, without_gradient([*refs.values()], region.before, self.caller, _NOWHERE), strict=True))
+        for i in region.made:
+            ref, tensor = self._refs[i]
+            self._refs[i] = stopped[id(ref)], tensor
+
+
+#: What a gradient doesn't go through.
+_CONSTANT = frozenset({torch.ops.aten.detach.default, torch.ops.aten.detach_.default})
+
+
+class _Region:
+    """Ops that are called while gradients are off: the cells they read, as they were, and the tensors they made."""
+
+    def __init__(self) -> None:
+        self.before: dict[Cell, tuple[int, Value]] = {}
+        self.made: dict[int, None] = {}
+        self._own: set[Cell] = set()
+
+    def makes(self, ref: Ref, number: int) -> None:
+        """Note what an op gave."""
+        self.made[number] = None
+        if ref.cell not in self.before:
+            self._own.add(ref.cell)
+
+    def reads(self, refs: Sequence[Ref]) -> None:
+        """Note what an op is about to read."""
+        for ref in refs:
+            if ref.cell not in self._own:
+                self.before.setdefault(ref.cell, (ref.cell.version, ref.cell.value))
+
+
+@contextmanager
+def _regions(made: _Importing) -> Generator[None, None, None]:
+    """Follow where gradients are turned off and on."""
+    own: Callable[[bool], None] = _C._set_grad_enabled
+
+    def put(enabled: bool) -> None:
+        if enabled and made.region is not None:
+            region, made.region = made.region, None
+            made.leave(region)
+        elif not enabled and made.region is None:
+            made.region = _Region()
+        own(enabled)
+
+    def enter(self: Any) -> Any:
+        if self._enabled:
+            raise Unsure("a region of autocast")
+        return enters(self)
+
+    kind: Any = torch.autocast
+    enters: Callable[[Any], Any] = kind.__enter__
+    with replaced(_C, "_set_grad_enabled", put), replaced(kind, "__enter__", enter):
+        yield
+
+
+@contextmanager
+def _on(device: torch.device, made: _Importing) -> Generator[None, None, None]:
+    """Let tensors without data say that they are on a device."""
+    if device.type == "meta":
+        yield
+        return
+    kind: Any = Tensor
+    own = kind.device
+
+    def of(x: Any) -> torch.device:
+        found: torch.device = own.__get__(x)
+        return device if found.type == "meta" and not made.calling else found
+
+    with (
+        replaced(kind, "device", property(of)),
+        replaced(kind, "is_meta", property(lambda x: of(x).type == "meta")),
+        replaced(kind, "is_cpu", property(lambda x: of(x).type == "cpu")),
+        replaced(kind, "is_cuda", property(lambda x: of(x).type == "cuda")),
+    ):
+        yield
+
+
+def _mapped(x: Any, f: Callable[[Tensor], Any], met: list[Tensor]) -> Any:
+    """Arguments with something else for every tensor, and the meta device for every device."""
+    if isinstance(x, Tensor):
+        met.append(x)
+        return f(x)
+    if isinstance(x, tuple | list):
+        return type(x)([_mapped(e, f, met) for e in x])
+    if isinstance(x, dict):
+        return {k: _mapped(e, f, met) for k, e in x.items()}
+    if isinstance(x, torch.device):
+        return _META
+    if isinstance(x, torch.Generator | torch.SymInt | torch.SymFloat | torch.SymBool):
+        raise Unsure(f"a {type(x).__name__}")
+    return x
+
+
+_META = torch.device("meta")
+
+
+def _key(x: Any) -> Any:
+    """What tells arguments apart as far as shapes go."""
+    if isinstance(x, Tensor):
+        return tuple(x.shape), x.stride(), x.dtype
+    if isinstance(x, tuple | list):
+        return tuple([_key(e) for e in x])
+    if isinstance(x, dict):
+        return tuple([(k, _key(e)) for k, e in x.items()])
+    return type(x), x
+
+
+def _shape_of(out: Any, args: Any) -> _Shape | None:
+    """What is to be known of a result; None where it is no tensor with a place of its own."""
+    if not isinstance(out, Tensor) or out.layout is not torch.strided or out.storage_offset():
+        return None
+    given = {aliases.storage_of(t) for t in pytree.tree_leaves(args) if isinstance(t, Tensor)}
+    return None if aliases.storage_of(out) in given else _Shape(tuple(out.shape), out.stride(), out.dtype)
+
+
+def _memory(tensor: Tensor) -> Memory | None:
+    return memory_of(tensor.shape, tensor.stride(), int(tensor.storage_offset()))
