@@ -198,11 +198,12 @@ def test_a_learned_table_is_named():
     dag = td.from_torch(Table(), torch.randn(1, 5, 4))
     with pytest.raises(AxisError) as e:
         dag.resize({"x": (2, 8, 4)})
-    first, second = str(e.value).splitlines()
+    first, second, third = str(e.value).splitlines()
     assert re.fullmatch(
         r"resize\(x=\(2, 8, 4\)\): the dimension c\d? of positions has 5 entries and can't have 8", first
     )
     assert second == "axes that can be resized: b"
+    assert third.startswith("and with x of shape (2, 8, 4) the source itself raises")
     assert dag.resizable_axes().free == ("b",)
     assert all(re.search("of positions has [45] entries", why) for why in dag.resizable_axes().fixed.values())
     assert str(dag.resizable_axes()).startswith("free: b\nfixed: c")

@@ -117,7 +117,9 @@ def data_of(network: Network, weight: Value) -> Array | None:
     op = weight.op
     if isinstance(op, Const):
         return op.data
-    return network.weights.get(op.leaf) if isinstance(op, Parameter | Buffer) else None
+    if not isinstance(op, Parameter | Buffer) or op.leaf not in network.weights:
+        return None
+    return network.weights[op.leaf]
 
 
 def _shape(value: Value) -> tuple[int, ...]:

@@ -189,9 +189,10 @@ def resized(
             return ours
         try:
             theirs = source.at(_shapes_of(ours.graph) if ours is not None else _shapes_at(named, wanted))
-        except (OtherWeights, SourceRaises) as e:
-            raise type(e)(f"resize({_asked(asked)}): {e}") from e
         except TDaggerError as e:
+            goes_on = isinstance(e, SourceRaises) and (ours is None or _has_new_constants(named, ours.graph))
+            if isinstance(e, OtherWeights | SourceRaises) and not goes_on:
+                raise type(e)(f"resize({_asked(asked)}): {e}") from e
             failed = e
     if ours is not None and theirs is not None and theirs.graph == ours.graph:
         return ours
@@ -208,12 +209,20 @@ def resized(
         )
         if given:
             raise AxisError(f"resize({_asked(asked)}): {failed}")
+    if refused is not None and isinstance(failed, SourceRaises):
+        raise SourceRaises(f"{refusal(named, asked, refused)}\nand {failed}") from refused
     if refused is not None:
         raise refusal(named, asked, refused) from refused
     if not assume:
         _no_doubt(named, asked, wanted, origins, confirmed, failed)
     assert ours is not None
     return ours
+
+
+def _has_new_constants(named: NamedAxes, graph: Graph) -> bool:
+    """Whether constants were made anew at other sizes (a mask that is a buffer's): where they are, a source raises."""
+    own = {v.op for v in named.axes.graph.values if isinstance(v.op, Const)}
+    return any(isinstance(v.op, Const) and v.rank and v.op not in own for v in graph.values)
 
 
 def _asked(asked: Mapping[str, Any]) -> str:
@@ -402,12 +411,14 @@ def _each(
                 errors.append(str(e))
             except TDaggerError as e:
                 errors.append(_first(e))
-                raised += [_first(e)] if isinstance(e, SourceRaises) else []
+                if isinstance(e, SourceRaises):
+                    ours = resize(named.axes, {named.term(name): size}).run()
+                    raised += [] if _has_new_constants(named, ours) else [_first(e)]
             else:
                 answers += [] if answer is None else [answer]
         if raised and len(raised) == len(errors) and not answers:
             stopped[name] = raised[0]
-        elif errors and not answers:
+        if errors and not answers:
             failing[name] = f"the source can't be imported with {name}={own[0]}: {errors[0]}"
         if answers and not errors:
             confirmed |= {name} if all(a.same for a in answers) else set()

@@ -44,6 +44,8 @@ def recurrent(cone: Cone) -> Guesses:
     Guesses are made from a first or a last step only, so a loop that is none of them costs a look at each step.
     """
     value = cone.value
+    if not value.rank:
+        return
     batch_first = isinstance(value.op, Permute) and value.op.order == (*range(1, value.rank - 1), 0, value.rank - 1)
     outputs = value.args[0] if batch_first else value
     ways = _ways(outputs)

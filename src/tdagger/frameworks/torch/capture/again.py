@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses import fake_tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from tdagger.errors import InputError, TDaggerError
 from tdagger.frameworks.torch.aten import TORCH_DTYPES
 from tdagger.frameworks.torch.capture import autocast
 from tdagger.frameworks.torch.capture.attributes import left_as_it_was
+from tdagger.frameworks.torch.capture.draws import sources
 from tdagger.frameworks.torch.capture.leaves import without_compile
 from tdagger.frameworks.torch.capture.locking import one_at_a_time
-from tdagger.frameworks.torch.capture.surroundings import put_back
+from tdagger.frameworks.torch.capture.surroundings import put_back, quiet
 from tdagger.frameworks.torch.sketch import sketched
 from tdagger.graph import Graph
 from tdagger.library.random import SEED
@@ -128,16 +132,43 @@ class Again:
 
 
 def _raised(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exception | None:
-    """What a model raises when it is run on these inputs; it is left as it was."""
-    leaves, tree = flatten((args, kwargs), lambda x: isinstance(x, torch.Tensor))
-    args, kwargs = tree.unflatten([t.detach().clone().requires_grad_(t.requires_grad) for t in leaves])
-    kept = left_as_it_was(model) if isinstance(model, nn.Module) else nullcontext()
-    with kept, put_back():
+    """What a model raises when it is run on inputs of these sizes; None if it runs, or if data must be there to tell.
+
+    It is run on tensors without data, so that nothing is written to its own, and left as it was.
+    """
+    with _as_before(model), put_back(), quiet(), FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        leaves, tree = flatten((args, kwargs), lambda x: isinstance(x, torch.Tensor))
+        args, kwargs = tree.unflatten([fake.from_tensor(t.detach()).requires_grad_(t.requires_grad) for t in leaves])
         try:
             model(*args, **kwargs)
+        except _WITHOUT_DATA:
+            return None
         except Exception as e:  # whatever the network's own code or torch raises
             return e
     return None
+
+
+@contextmanager
+def _as_before(model: Any) -> Generator[None, None, None]:
+    """Leave what a model holds as it was, its own generators of random numbers too."""
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    with left_as_it_was(model) as attributes:
+        before = [(put, get()) for _, get, put in sources(attributes.boxes)]
+        try:
+            yield
+        finally:
+            for put, state in before:
+                put(state)
+
+
+#: What is raised where a run needs data.
+_WITHOUT_DATA = (
+    fake_tensor.DataDependentOutputException, fake_tensor.DynamicOutputShapeException,
+    fake_tensor.UnsupportedFakeTensorException, fake_tensor.UnsupportedOperatorException,
+    fake_tensor.MetadataMismatchError, GuardOnDataDependentSymNode, NotImplementedError,
+)  # fmt: skip
 
 
 def _said(error: Exception | None) -> str:
