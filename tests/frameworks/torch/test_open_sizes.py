@@ -312,7 +312,7 @@ FEWEST: dict[str, tuple[Callable[..., Any], tuple[int, ...], int, str]] = {
     "convolution": (lambda x: F.conv1d(x, torch.ones(2, 3, 4)), (2, 3, 9), 4, "convolution"),
     "stride": (lambda x: F.conv1d(x, torch.ones(2, 3, 4), stride=3, padding=1), (2, 3, 9), 2, "convolution"),
     "transposed": (
-        lambda x: F.conv_transpose1d(x, torch.ones(3, 2, 4), padding=3),
+        lambda x: F.conv_transpose1d(x, torch.ones(3, 2, 3), stride=2, padding=3),
         (2, 3, 9),
         3,
         "convolution_transpose",
