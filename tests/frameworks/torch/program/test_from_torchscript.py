@@ -635,3 +635,21 @@ def test_what_raises_is_never_left_out_silently(function: Any, args: Any, text: 
     assert module(torch.ones(3), torch.tensor(1)).tolist() == torch.ones(3).cos().tolist()
     with pytest.raises(Exception, match=text):
         module(torch.ones(3), torch.tensor(7))
+
+
+def positive_rows(x: Tensor) -> Tensor:
+    out: list[Tensor] = []
+    for i in range(x.shape[0]):
+        if bool(x[i].sum() > 0):
+            out.append(x[i])
+    if len(out) > 0:
+        return torch.stack(out)
+    return torch.zeros(0, 3)
+
+
+def test_results_of_several_sizes_are_refused_with_what_to_do() -> None:
+    told = (
+        r"by the data, f32\[2 3\] or f32\[1 3\] or f32\[0 3\]: a program gives one type.*and their number beside them"
+    )
+    with pytest.raises(td.UnsupportedError, match=told):
+        td.Program.from_torchscript(torch.jit.script(positive_rows), torch.ones(2, 3))

@@ -195,7 +195,10 @@ class _Reading:
             told = dict.fromkeys(
                 " ".join(str(x.type) for x in described([(("out", 0), p.outputs)]).leaves) for p in ends
             )
-            raise UnsupportedError(f"the script gives, by the data, {' or '.join(told)}: a program gives one type")
+            raise UnsupportedError(
+                f"the script gives, by the data, {' or '.join(told)}: a program gives one type. Return as many entries "
+                "as at most are needed (zeros behind the last: torch.nn.functional.pad), and their number beside them"
+            )
         if walker.refused:
             lines = list(dict.fromkeys(f"{r.why.splitlines()[0]} (at {r.where})" for r in walker.refused))
             warn("these ways through the script aren't imported, and raise where a run takes them: " + "; ".join(lines))
