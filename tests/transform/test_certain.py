@@ -357,3 +357,19 @@ def test_a_source_that_raised_is_as_it_was():
     with pytest.raises(AxisError, match="the source itself raises"):
         dag.resize({"x": (2, 7)})
     assert module.n.item() == 0
+
+
+class UpToAnother(nn.Module):
+    """The size of one dimension is where another is cut: all of it here, a part where the one has fewer."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, 1 : x.shape[-1]]
+
+
+def test_a_bound_beyond_all_entries_may_be_another_size() -> None:
+    x = torch.randn(2, 4, 6)
+    alone = td.from_torch(torch.export.export(UpToAnother(), (x,)), axes="b n c")
+    with pytest.raises(td.AxisError, match="up to 6, which are all at 4"):
+        alone.resize(c=3)
+    asked = td.from_torch(UpToAnother(), x, axes="b n c").resize(c=3)
+    assert asked.graph.outputs["out"].shape == (2, 2, 3)
