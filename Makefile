@@ -36,7 +36,10 @@ demo: $(READY)  ## Inspect resnet50, convert it to a TDAG and back, compare the 
 	mkdir -p build
 	$(BIN)/tdagger view timm:resnet50 -o build/resnet50.html --force
 
-test: lint  ## Lint, then run every test but the slow ones, on all cores
+test: style  ## Lint, then run every test but the slow ones on all cores, and check types meanwhile
+	@$(MAKE) --no-print-directory -j2 types tests
+
+tests: $(READY)  ## Run every test but the slow ones, on all cores
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-browser: $(READY)  ## Run the tests of the page that `tdagger view` writes, BROWSER=firefox in Firefox; fails where there is none (needs npm)
@@ -54,9 +57,13 @@ page-check:  ## Check that the page that is committed is what web/ gives (needs 
 test-slow: $(READY)  ## Run the slow sweeps
 	$(BIN)/python -m pytest -m slow $(PARALLEL)
 
-lint: $(READY)  ## Check format, lint and types
+lint: style types  ## Check format, lint and types
+
+style: $(READY)  ## Check format and lint
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+
+types: $(READY)  ## Check types
 	$(BIN)/pyright
 
 format: $(READY)  ## Format the code and fix what can be fixed

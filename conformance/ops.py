@@ -129,8 +129,10 @@ def _without_ties(name: str, x: torch.Tensor, result: Any, args: Any, kwargs: An
     return result.values, torch.take_along_dim(x, indices, dim)
 
 
-def check(function: Any, tensors: tuple[torch.Tensor, ...], values: bool = True) -> tuple[str, str, str]:
-    """Status, kind and message of one call; without ``values`` only types are compared."""
+def check(
+    function: Any, tensors: tuple[torch.Tensor, ...], values: bool = True, fixed: bool = False
+) -> tuple[str, str, str]:
+    """Status, kind and message of one call; without ``values`` only types are compared, ``fixed`` opens no axes."""
     module = Of(function).eval()
 
     def copies() -> tuple[torch.Tensor, ...]:
@@ -149,7 +151,7 @@ def check(function: Any, tensors: tuple[torch.Tensor, ...], values: bool = True)
         captured = capture(module, copies)
         if isinstance(captured, tuple):
             return captured
-        for name, run in (("to_torch", _by_torch), ("numpy", _by_numpy)):
+        for name, run in (("to_torch", _by_fixed if fixed else _by_torch), ("numpy", _by_numpy)):
             try:
                 got = run(captured, copies())
             except td.UnsupportedError as e:
@@ -217,6 +219,10 @@ def capture(module: nn.Module, copies: Any) -> Any:
 
 def _by_torch(dag: td.TensorDAG, tensors: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
     return list(dag.to_torch()(*tensors))
+
+
+def _by_fixed(dag: td.TensorDAG, tensors: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    return list(dag.to_torch(fixed=True)(*tensors))
 
 
 def _by_numpy(dag: td.TensorDAG, tensors: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:

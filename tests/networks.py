@@ -192,13 +192,13 @@ def _encoder() -> _Network:
 
 #: Name -> builder: ``module, args, kwargs = NETWORKS[name](small=True, batch=2)``.
 NETWORKS: dict[str, _Network] = {
-    "resnet50": _timm("resnet50"),
+    "resnet50": _timm("resnet50", layers=(2, 2, 1, 1)),
     "mobilenetv3_large_100": _timm("mobilenetv3_large_100"),
     "efficientnet_b0": _timm("efficientnet_b0"),
-    "convnext_tiny": _timm("convnext_tiny"),
-    "vit_base_patch16_224": _timm("vit_base_patch16_224", img_size=64),
-    "swin_tiny_patch4_window7_224": _timm("swin_tiny_patch4_window7_224", img_size=64),
-    "densenet121": _timm("densenet121"),
+    "convnext_tiny": _timm("convnext_tiny", depths=(2, 1, 2, 1)),
+    "vit_base_patch16_224": _timm("vit_base_patch16_224", img_size=64, depth=3),
+    "swin_tiny_patch4_window7_224": _timm("swin_tiny_patch4_window7_224", img_size=64, depths=(2, 2, 2, 2)),
+    "densenet121": _timm("densenet121", block_config=(2, 3, 4, 2)),
     "regnety_002": _timm("regnety_002"),
     "maxvit_tiny_tf_224": _timm("maxvit_tiny_tf_224", img_size=64),
     "mixer_b16_224": _timm("mixer_b16_224", img_size=64),

@@ -14,6 +14,7 @@ import tdagger as td
 from tdagger.errors import AttributeValueError, SourceError, UnsupportedError
 from tdagger.frameworks.source import Options, load
 from tdagger.types import DType
+from tests.quick import in_turn
 
 transformers.logging.set_verbosity_error()
 
@@ -66,9 +67,9 @@ def test_dense(new: int, past: int) -> None:
     assert not cost.is_partial
 
 
-@pytest.mark.parametrize(("new", "past"), [(2048, 0), (1, 4096)])
-@pytest.mark.parametrize("experts", ["grouped_mm", "batched_mm"])
-def test_experts(new: int, past: int, experts: str) -> None:
+@pytest.mark.parametrize(("tokens", "experts"), in_turn(2, [(2048, 0), (1, 4096)], ["grouped_mm", "batched_mm"]))
+def test_experts(tokens: tuple[int, int], experts: str) -> None:
+    new, past = tokens
     dag = td.from_transformers(deepseek(5), seq=new, past=past, experts_implementation=experts)
     # batched_mm weights the results of the 8 experts and adds them up in one go, which is a contraction
     weighting = 0 if experts == "grouped_mm" else 2 * 2 * new * 8 * 7168
@@ -131,17 +132,18 @@ _SMALL = {
 }
 
 #: Configurations, and the axis in which the past can grow.
+_ONE = {**_SMALL, "num_hidden_layers": 1}
 STEPS: list[tuple[str, dict[str, Any], str]] = [
-    ("LlamaConfig", {**_SMALL, "num_key_value_heads": 2}, "past"),
-    ("Qwen2Config", {**_SMALL, "num_key_value_heads": 2}, "past"),
-    ("Qwen3MoeConfig", {**_SMALL, "num_key_value_heads": 2, "num_experts": 8, "moe_intermediate_size": 32}, "past"),
-    ("MixtralConfig", {**_SMALL, "num_key_value_heads": 2}, "past"),
-    ("MistralConfig", {**_SMALL, "num_key_value_heads": 2, "sliding_window": 4096}, "window"),
-    ("PhiConfig", _SMALL, "past"),
-    ("GPTNeoXConfig", _SMALL, "past"),
-    ("FalconConfig", {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 99}, "past"),
-    ("GPT2Config", {"n_layer": 2, "n_embd": 64, "n_head": 4, "vocab_size": 99}, "past"),
-    ("T5Config", {"num_layers": 2, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_heads": 4, "vocab_size": 99}, "past"),
+    ("LlamaConfig", {**_ONE, "num_key_value_heads": 2}, "past"),
+    ("Qwen2Config", {**_ONE, "num_key_value_heads": 2}, "past"),
+    ("Qwen3MoeConfig", {**_ONE, "num_key_value_heads": 2, "num_experts": 8, "moe_intermediate_size": 32}, "past"),
+    ("MixtralConfig", {**_ONE, "num_key_value_heads": 2}, "past"),
+    ("MistralConfig", {**_ONE, "num_key_value_heads": 2, "sliding_window": 4096}, "window"),
+    ("PhiConfig", _ONE, "past"),
+    ("GPTNeoXConfig", _ONE, "past"),
+    ("FalconConfig", {"num_hidden_layers": 1, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 99}, "past"),
+    ("GPT2Config", {"n_layer": 1, "n_embd": 64, "n_head": 4, "vocab_size": 99}, "past"),
+    ("T5Config", {"num_layers": 1, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_heads": 4, "vocab_size": 99}, "past"),
 ]
 
 

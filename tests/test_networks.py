@@ -15,6 +15,7 @@ import tdagger as td
 from conformance.check import nest_alike
 from tdagger.tree import Tree, flatten
 from tests.networks import NETWORKS, VISION
+from tests.quick import only
 
 
 def tensors(x: Any) -> tuple[list[torch.Tensor], Tree]:
@@ -56,10 +57,13 @@ def gradients(module: nn.Module, outputs: list[torch.Tensor]) -> dict[str, torch
     return {name: p.grad for name, p in module.named_parameters()}
 
 
+@pytest.mark.parametrize("small", only((True, False), True))
 @pytest.mark.parametrize("name", NETWORKS)
-def test_round_trip(name: str) -> None:
-    module, args, kwargs = NETWORKS[name](small=False, batch=1)
+def test_round_trip(name: str, small: bool) -> None:
+    module, args, kwargs = NETWORKS[name](small=small, batch=2 if small else 1)
     dag = td.from_torch(module, args, kwargs)
+    if small:
+        _is_what_numpy_gives(dag, args, kwargs, module)
     back = dag.to_torch(fixed=True)  # test_open_sizes has the others
 
     state, own = module.state_dict(), back.state_dict()
@@ -92,8 +96,8 @@ def test_round_trip(name: str) -> None:
 
 # Those that take longest are slow tests; others of their kind aren't.
 _SLOW_SCRIPTS = (
-    "maxvit_tiny_tf_224", "densenet121", "mixer_b16_224", "mobilenetv3_large_100", "regnety_002",
-    "vit_base_patch16_224",
+    "resnet50", "convnext_tiny", "maxvit_tiny_tf_224", "densenet121", "mixer_b16_224", "mobilenetv3_large_100",
+    "regnety_002", "vit_base_patch16_224",
 )  # fmt: skip
 
 
@@ -118,10 +122,7 @@ def test_round_trip_of_torchscript(name: str) -> None:
             assert_close([loaded(inputs)], [traced(inputs)], 1e-5)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_numpy_reference(name: str) -> None:
-    module, args, kwargs = NETWORKS[name](small=True)
-    dag = td.from_torch(module, args, kwargs)
+def _is_what_numpy_gives(dag: td.TensorDAG, args: Any, kwargs: Any, module: nn.Module) -> None:
     with torch.no_grad():
         want, tree = tensors(module(*args, **kwargs))
     got, own_tree = arrays(dag.run(*to_numpy(args), **to_numpy(kwargs)))
@@ -129,7 +130,7 @@ def test_numpy_reference(name: str) -> None:
     assert_close(got, want, 1e-4)
 
 
-@pytest.mark.parametrize("name", ["resnet50", "swin_tiny_patch4_window7_224", "LlamaForCausalLM", "LSTM"])
+@pytest.mark.parametrize("name", ["mobilenetv3_large_100", "swin_tiny_patch4_window7_224", "LlamaForCausalLM", "LSTM"])
 def test_exported_program(name: str) -> None:
     module, args, kwargs = NETWORKS[name](small=True, batch=1)
     program = td.from_torch(module, args, kwargs).to_exported_program()

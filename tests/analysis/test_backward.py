@@ -514,7 +514,7 @@ WITHOUT_ATTENTION = ("resnet", "convnext", "mamba")
 @pytest.mark.parametrize(
     ("name", "attention"),
     [
-        pytest.param(n, a, marks=() if n in WITHOUT_ATTENTION or (i + j) % 2 == 0 else pytest.mark.slow)
+        pytest.param(n, a, marks=() if (i + j) % 3 == 0 else pytest.mark.slow)
         for i, n in enumerate(NETWORKS)
         for j, a in enumerate(("eager", "sdpa"))
         if n not in WITHOUT_ATTENTION or a == "eager"

@@ -23,6 +23,7 @@ from tdagger.graph import Traffic, Unit
 from tdagger.ops.external import External, Slot
 from tests.graphs import graphs
 from tests.networks import Fn
+from tests.quick import in_turn, only
 from tests.samples import all_samples
 
 UNITS: tuple[Unit, ...] = ("bytes", "elements")
@@ -207,7 +208,7 @@ def _llama(b: int, s: int, d: int, heads: int, groups: int, f: int, layers: int,
     return b * (layers * layer + s * d * vocabulary)
 
 
-@pytest.mark.parametrize("size", [64, 96])
+@pytest.mark.parametrize("size", only((33, 64, 96), 33))
 def test_resnet(size: int) -> None:
     import timm
 
@@ -228,8 +229,7 @@ def test_vit(is_fused: bool) -> None:
         assert dag.cost().macs == _vit(2, 32, 8, 24, 2, 10)
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("kind", ["GPT2", "Llama"])
+@pytest.mark.parametrize(("kind", "attention"), in_turn(2, ("GPT2", "Llama"), ("eager", "sdpa")))
 def test_language_models(kind: str, attention: str) -> None:
     import transformers
 

@@ -15,9 +15,10 @@ from torch import nn
 import tdagger as td
 from tests.networks import perturb
 from tests.prune.test_patterns import PRUNED, network, some
+from tests.quick import one_of
 
 
-@pytest.mark.parametrize("name", PRUNED)
+@pytest.mark.parametrize("name", one_of(2, PRUNED))
 def test_patterns(name: str) -> None:
     """What is left equals the network with constants, but for what is named."""
     dag = network(name)

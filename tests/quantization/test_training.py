@@ -15,6 +15,7 @@ import tdagger as td
 from tdagger.quantization.profile import Numbers
 from tdagger.quantization.scales import affine
 from tdagger.quantization.training.network import in_graph
+from tests.quick import in_turn
 
 I4 = Numbers("i4", symmetric=True, per="channel", narrow=True)
 
@@ -36,8 +37,10 @@ def network(seed: int = 0) -> nn.Module:
 DATA = [torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(4)]
 
 
-@pytest.mark.parametrize("scheme", ["x86", "xnnpack", "tflite", "coreml", "gpu-weight-only", "x86-dynamic"])
-@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize(
+    ("scheme", "learned"),
+    in_turn(2, ("x86", "xnnpack", "tflite", "coreml", "gpu-weight-only", "x86-dynamic"), (False, True)),
+)
 def test_before_it_trains_it_is_what_quantizing_gives(scheme: str, learned: bool) -> None:
     dag = td.from_torch(network(), DATA[0])
     how: dict[str, Any] = {} if learned or scheme != "gpu-weight-only" else {"weight": Numbers("i4", True, "block", 32)}

@@ -15,6 +15,7 @@ from torch import nn
 import tdagger as td
 from tdagger.errors import AxisError, TypeMismatchError
 from tdagger.ops.source import const
+from tests.quick import in_turn
 
 
 class Fn(nn.Module):
@@ -77,8 +78,7 @@ def counts(graph: td.Graph) -> dict[str, int]:
     return {n: sum(v.op.name == n for v in graph.values) for n in labels}
 
 
-@pytest.mark.parametrize("axis", [0, 1, -1])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "axis"), in_turn(3, NETWORKS, (0, 1, -1)))
 def test_batch(name, axis):
     make, shape = NETWORKS[name]
     module = make().eval()
@@ -89,7 +89,7 @@ def test_batch(name, axis):
     at = axis if axis >= 0 else len(shape)
     assert batched.graph.inputs[key].shape == torch.stack(xs, at).shape
     assert counts(batched.graph) == counts(dag.graph)
-    found = batched.to_torch()(torch.stack(xs, at))
+    found = batched.to_torch(fixed=True)(torch.stack(xs, at))
     runs = [module(x) for x in xs]
     several = isinstance(runs[0], tuple)
     pairs = zip(found, zip(*runs, strict=True), strict=True) if several else [(found, runs)]
@@ -166,8 +166,7 @@ IMAGES = {
 }
 
 
-@pytest.mark.parametrize("size", SIZES[1:])
-@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize(("name", "size"), in_turn(3, IMAGES, SIZES[1:]))
 def test_image_sizes(name, size):
     module = IMAGES[name].eval()
     x = torch.randn(2, 3, *size)
@@ -318,10 +317,9 @@ class Made(nn.Module):
         return self.use(x, self.make(x.shape[1]) if self.how == "called" else self.mask)
 
 
-@pytest.mark.parametrize("length", [8, 3, 1])
-@pytest.mark.parametrize("how", ["called", "plain"])
-@pytest.mark.parametrize("name", MADE)
-def test_constants_are_made_anew(name, how, length):
+@pytest.mark.parametrize(("name", "case"), in_turn(3, MADE, [(h, n) for n in (8, 3, 1) for h in ("called", "plain")]))
+def test_constants_are_made_anew(name, case):
+    how, length = case
     module = Made(name, how)
     x = torch.randn(2, length, 4)
     dag = td.from_torch(module, torch.randn(1, 5, 4)).resize({"x": tuple(x.shape)})

@@ -107,12 +107,20 @@ BY_OP = by_op(all_samples())
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
 @pytest.mark.parametrize("op", BY_OP)
 def test_samples(op: str) -> None:
-    each(BY_OP[op], _goes_to_torch, TORCH_MISSES)
+    """All with numbers for sizes; each op's first also with what axes can be open."""
+    each(BY_OP[op], lambda sample: _goes_to_torch(sample, fixed=sample is not BY_OP[op][0]), TORCH_MISSES)
 
 
-def _goes_to_torch(sample: Sample) -> None:
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
+@pytest.mark.parametrize("op", BY_OP)
+def test_samples_with_open_axes(op: str) -> None:
+    each(BY_OP[op], lambda sample: _goes_to_torch(sample, fixed=False), TORCH_MISSES)
+
+
+def _goes_to_torch(sample: Sample, fixed: bool) -> None:
     inputs = sample.inputs()
-    module = dag_of(sample.build(*inputs), dict(WEIGHTS), inputs=inputs).to_torch()
+    module = dag_of(sample.build(*inputs), dict(WEIGHTS), inputs=inputs).to_torch(fixed=fixed)
     with torch.no_grad():
         out = module(*map(to_torch, sample.arrays))
     check(sample, tuple(map(to_numpy, out)) if isinstance(out, tuple) else to_numpy(out))
@@ -497,7 +505,7 @@ def test_gradients_are_laid_out_as_the_source_s() -> None:
     """The backward of torch 2.13's batch norm isn't right for every layout, so that these gradients tell."""
     torch.manual_seed(0)
     model, x = _Windows().eval(), torch.randn(1, 8, 2, 2)
-    module = td.from_torch(model, x).to_torch()
+    module = td.from_torch(model, x).to_torch(fixed=True)
     assert module.code.count(".reshape(") == 4
     of = torch.randn(1, 2, 2, 8)
     given = x.clone().requires_grad_(), x.clone().requires_grad_()

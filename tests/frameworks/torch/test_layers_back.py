@@ -237,12 +237,16 @@ class Case:
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
-@pytest.fixture(params=HABITS)
-def case(request: Any) -> Case:
-    return Case(request.param)
+@pytest.mark.parametrize("name", HABITS)
+def test_habits(name: str) -> None:
+    case = Case(name)
+    _copies_and_files(case)
+    _half_and_meta(case)
+    _functional_call(case)
+    _hooks_are_called_as_on_the_source(case)  # the last: they stay
 
 
-def test_hooks_are_called_as_on_the_source(case: Case) -> None:
+def _hooks_are_called_as_on_the_source(case: Case) -> None:
     seen: list[dict[str, list[torch.Size]]] = []
     for module in (case.source, case.back):
         found: dict[str, list[torch.Size]] = {}
@@ -256,7 +260,7 @@ def test_hooks_are_called_as_on_the_source(case: Case) -> None:
     assert seen[0] == seen[1]
 
 
-def test_copies_and_files(case: Case) -> None:
+def _copies_and_files(case: Case) -> None:
     case.same(copy.deepcopy(case.back))
     case.same(pickle.loads(pickle.dumps(case.back)))
     file = io.BytesIO()
@@ -266,12 +270,12 @@ def test_copies_and_files(case: Case) -> None:
     assert case.back.load_state_dict(case.source.state_dict(), strict=True).missing_keys == []
 
 
-def test_half_and_meta(case: Case) -> None:
+def _half_and_meta(case: Case) -> None:
     assert all(p.dtype == torch.float16 for p in copy.deepcopy(case.back).half().parameters())
     assert all(p.is_meta for p in copy.deepcopy(case.back).to("meta").parameters())
 
 
-def test_functional_call(case: Case) -> None:
+def _functional_call(case: Case) -> None:
     state = {n: p * 1.5 for n, p in case.source.named_parameters()}
     got, want = (torch.func.functional_call(m, state, case.args, case.kwargs) for m in (case.back, case.source))
     first = [torch.utils._pytree.tree_leaves(o)[0] for o in (got, want)]

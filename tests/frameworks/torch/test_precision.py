@@ -16,6 +16,7 @@ from tdagger.frameworks.torch.capture.autocast import Region
 from tdagger.tensordag import TensorDAG
 from tdagger.tree import flatten
 from tests.networks import NETWORKS, Fn
+from tests.quick import in_turn
 from tests.samples import to_numpy
 
 DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f64": torch.float64}
@@ -66,8 +67,9 @@ def network(name: str) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
     return module, (torch.randn(1, 3, 64, 64),), {}
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "BertModel", "LlamaForCausalLM", "LSTM"])
+@pytest.mark.parametrize(
+    ("name", "dtype"), in_turn(2, ("test_resnet", "test_vit", "BertModel", "LlamaForCausalLM", "LSTM"), DTYPES)
+)
 def test_whole_networks(name: str, dtype: str) -> None:
     module, args, kwargs = network(name)
     module = module.to(DTYPES[dtype])

@@ -13,6 +13,7 @@ from tdagger.frameworks.torch.measure.calibration import calibrate, device_from,
 from tdagger.frameworks.torch.measure.calibration_networks import FAMILIES, network
 from tdagger.frameworks.torch.measure.profiler import Profiler, random_inputs
 from tests.networks import NETWORKS
+from tests.quick import one_of, only
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,9 @@ def build(name: str) -> td.TensorDAG:
     return td.from_torch(module, args, kwargs)
 
 
-@pytest.mark.parametrize("name", ["resnet50", "BertModel", "LlamaForCausalLM", "LSTM", "convnext_tiny"])
+@pytest.mark.parametrize(
+    "name", only(("resnet50", "BertModel", "LlamaForCausalLM", "LSTM", "convnext_tiny"), "resnet50", "LSTM")
+)
 def test_every_op_is_measured_once(name: str) -> None:
     dag = build(name)
     profiler = Profiler(dag).run(2)
@@ -134,7 +137,7 @@ def test_threads_are_put_back() -> None:
     assert torch.get_num_threads() == 1
 
 
-@pytest.mark.parametrize("number", range(len(FAMILIES)))
+@pytest.mark.parametrize("number", one_of(3, range(len(FAMILIES))))
 def test_calibration_networks(number: int) -> None:
     """Each is the same every time, of some size, and of ops that are known."""
     first, second = network(number), network(number)

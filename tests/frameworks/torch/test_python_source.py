@@ -23,6 +23,7 @@ from tdagger.frameworks.torch.emit.inlined import ALLOWED, Inliner, imports_of, 
 from tdagger.frameworks.torch.emit.python import written
 from tdagger.frameworks.torch.emit.save import save
 from tests.networks import NETWORKS, Fn
+from tests.quick import only
 
 
 class Made(NamedTuple):
@@ -116,7 +117,7 @@ def _flat(x: Any) -> list[torch.Tensor]:
     return [t for v in x for t in _flat(v)] if isinstance(x, list | tuple) else [x]
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", only(NETS, "vit_base_patch16_224", "LSTM", "cond", "cache", "training", "nested"))
 def test_alone_in_a_fresh_process(name: str, tmp_path: Path) -> None:
     dag, args, kwargs, calls = NETS[name]()
     folder = tmp_path / name
