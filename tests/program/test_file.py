@@ -72,6 +72,9 @@ CASES: list[tuple[Callable[[Any], Any], str]] = [
     (lambda d: d["program"].update(axes={"z": "b"}), "no input 'z'"),
     (lambda d: d["program"].update(name=3), "program.name: must be a string"),
     (lambda d: d["program"]["blocks"].__setitem__(2, ["body", "goto", 2]), "nothing leads out of the loop of body"),
+    (lambda d: d["program"].update(left_out=[[3, "is sliced", None]]), "program.left_out: .*4"),
+    (lambda d: d["program"].update(left_out=[[-3, "is sliced", None, False]]), "program.left_out: must be an integer"),
+    (lambda d: d["program"].update(left_out=[[3, "is sliced", None, 0]]), "says whether it keeps by true or false"),
 ]
 
 

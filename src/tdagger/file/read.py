@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
-from tdagger.analysis.axes.doubts import LeftOut
+from tdagger.analysis.axes.doubts import LeftOut, OfSize
 from tdagger.errors import FileError
 from tdagger.file.checked import integer, keyed, listed
 from tdagger.file.limits import Limits
@@ -173,7 +173,9 @@ class _Reader(Tables):
 
     def _program(self, dag: TensorDAG, where: str) -> Program:
         """The program whose blocks are in one network; what it must be besides, it checks itself."""
-        said = keyed(self.document["program"], _PROGRAM, where)
+        said = self.document["program"]
+        keys = _PROGRAM | ({"left_out"} if isinstance(said, dict) and "left_out" in said else set[str]())
+        said = keyed(said, keys, where)
         rows = [listed(r, f"{where}.slots", 4) for r in listed(said["slots"], f"{where}.slots")]
         names = [self._text(r[0], f"{where}.slots") for r in rows]
         if len(set(names)) != len(names):
@@ -210,7 +212,18 @@ class _Reader(Tables):
         return Program(
             slots, blocks, inputs, given, {}, dag.state, Signature(takes, gives), dag.origins, dag.modules,
             self._text(said["name"], f"{where}.name"), axes,
+            self._of_sizes(said.get("left_out", []), f"{where}.left_out"),
         )  # fmt: skip
+
+    def _of_sizes(self, said: Any, where: str) -> tuple[OfSize, ...]:
+        """What was left out of a program, by the sizes of dimensions."""
+        found: list[OfSize] = []
+        for entries, what, only, keeps in [listed(row, where, 4) for row in listed(said, where)]:
+            if not isinstance(keeps, bool):
+                raise FileError(f"{where}: says whether it keeps by true or false, not {keeps!r:.40}")
+            of = None if only is None else integer(only, where)
+            found.append(OfSize(integer(entries, where), self._text(what, where), of, keeps))
+        return tuple(found)
 
     def _ends(self, said: Any, at: Callable[[Any], str], where: str) -> dict[str, End]:
         """How each block ends, by its name."""

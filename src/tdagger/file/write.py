@@ -102,6 +102,7 @@ def _program(writer: _Writer, program: Program) -> dict[str, Any]:
         "takes": writer.tree(program.called.inputs),
         "gives": writer.tree(program.called.outputs),
         "axes": dict(program.axis_names),
+        **({"left_out": [list(one) for one in program.left_out]} if program.left_out else {}),
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from tdagger.analysis.axes.doubts import of_sizes
 from tdagger.errors import GraphError, InputError, TypeMismatchError
 from tdagger.graph import replayed
 from tdagger.names import shown
@@ -230,6 +231,7 @@ def applied(dag: TensorDAG, inputs: Mapping[str, Value]) -> dict[str, Value]:
         if value in new:
             trace.origins.setdefault(new[value], origin)
     trace.order += [new[v] for v in dag.graph.values]
+    trace.left_out = tuple(dict.fromkeys((*trace.left_out, *of_sizes(dag.left_out))))
     trace.modules |= {n: m for n, m in dag.modules.items() if n not in trace.modules}
     for name, value in dag.graph.updates.items():
         trace.state[states[name]] = new[value]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from tdagger.analysis.axes.doubts import of_sizes
 from tdagger.graph import Graph, replayed, topological
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Input
@@ -30,7 +31,7 @@ def program_of(
     trace.mark = ""
     trace.weights, trace.declared = dag.weights, dict(dag.state)
     trace.origins, trace.modules = dict(dag.origins), dict(dag.modules)
-    trace.order = dag.graph.values
+    trace.order, trace.left_out = dag.graph.values, of_sizes(dag.left_out)
     updates = dict(dag.graph.updates)
     counts = [count for pairs in (lengths or {}).values() for _, count in pairs]
     results = _with_state(trace, [*counts, *dag.graph.outputs.values(), *updates.values()], list(updates))

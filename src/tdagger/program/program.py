@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tdagger.analysis.axes.doubts import OfSize, of_values
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.errors import GraphError, InputError
 from tdagger.graph import Graph, replayed
@@ -34,7 +35,8 @@ class Program:
     """Blocks that read and write slots, and go on with each other; the first block is where it begins.
 
     ``slots`` are all tensors that go from one block to another, ``inputs`` and ``outputs`` those that the program takes
-    and gives, in the order of ``signature``. Inside a block nothing branches: it is a graph, and ends with a goto, an
+    and gives, in the order of ``signature``. ``left_out`` are calls that did nothing at the sizes it was imported with,
+    and may at others. Inside a block nothing branches: it is a graph, and ends with a goto, an
     if, a switch or a return (:mod:`tdagger.program.parts`). Weights are shared by all blocks; what changes is a slot,
     also a buffer. It is checked when it is made: GraphError names slots and blocks that can't be.
 
@@ -62,6 +64,7 @@ class Program:
     modules: Mapping[str, str] = field(default_factory=dict[str, str])
     name: str = "program"
     axis_names: Mapping[str, str] = field(default_factory=dict[str, str])
+    left_out: tuple[OfSize, ...] = ()
 
     def __post_init__(self) -> None:
         check(self)
@@ -216,7 +219,10 @@ class Program:
         used = {*graph.parameters, *graph.buffers}
         state = {n: w for n, w in self.state.items() if n in used}
         signature = plain_signature(len(graph.inputs), len(graph.outputs))
-        return TensorDAG(graph, self.weights, signature, state, self.origins, self.modules, f"{self.name}.{name}")
+        return TensorDAG(
+            graph, self.weights, signature, state, self.origins, self.modules, f"{self.name}.{name}",
+            left_out=of_values(graph, self.left_out),
+        )  # fmt: skip
 
     def _as_one(self, graph: Graph) -> TensorDAG:
         """A program of one block as a network."""
@@ -230,8 +236,9 @@ class Program:
         updates = {self.slots[n].buffer: written[n] for n in buffers if n in written}
         whole = Graph(given, outputs, updates, self.name, new.values())
         return TensorDAG(
-            whole, self.weights, self.called, self.state, self.origins, self.modules, self.name, self.axis_names
-        )
+            whole, self.weights, self.called, self.state, self.origins, self.modules, self.name, self.axis_names,
+            left_out=of_values(whole, self.left_out),
+        )  # fmt: skip
 
     def with_parts(self, **parts: Any) -> Program:
         """The same with other parts, by the names of its fields."""

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from tdagger.analysis.axes.doubts import of_sizes
 from tdagger.errors import GraphError
 from tdagger.graph import Graph, bulk
 from tdagger.names import shown
@@ -226,7 +227,7 @@ class _Rolling:
             trace.declared[name] = Weight(type_, like.is_parameter, like.trainable, like.persistent)
         trace.origins = {self.new[v]: o for v, o in dag.origins.items() if v in self.new}
         trace.modules = dict(dag.modules)
-        trace.order = list(self.new.values())
+        trace.order, trace.left_out = list(self.new.values()), of_sizes(dag.left_out)
         return trace.finished(list(dag.graph.inputs), results, dag.signature, list(dag.graph.outputs))
 
     def _made(self, wanted: Value) -> Value:

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from tdagger.analysis.axes.doubts import OfSize
 from tdagger.errors import GraphError, TypeMismatchError
 from tdagger.graph import bulk, topological
 from tdagger.names import shown
@@ -62,6 +63,7 @@ class Trace:
         self.origins: dict[Value, Origin] = {}
         self.modules: dict[str, str] = {}
         self.order: list[Value] = []
+        self.left_out: tuple[OfSize, ...] = ()
         self._slot_names: set[str] = set()
         self._block_names: set[str] = set()
         #: Buffers that were read as they begin, inside of loops.
@@ -274,7 +276,7 @@ class Trace:
         slots = self._used(blocks, inputs, outputs)
         return Program(
             slots, blocks, tuple(inputs), tuple(outputs), self.weights, self.declared, signature, self.origins,
-            self.modules, self.name,
+            self.modules, self.name, left_out=self.left_out,
         )  # fmt: skip
 
     def _used(self, blocks: Mapping[str, Any], inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, Slot]:

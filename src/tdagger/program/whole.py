@@ -14,6 +14,7 @@ from itertools import chain, pairwise
 from typing import Any
 
 from tdagger.analysis.axes.algebra import Axes, resolve
+from tdagger.analysis.axes.doubts import with_sizes_left_out
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.formulas.symbolic import Condition
 from tdagger.errors import AxisError, GraphError
@@ -130,7 +131,8 @@ def axes_of(program: Program, names: Any = None) -> NamedAxes:
     """Every dimension of every value of all blocks as a term over named axes; an axis has one name in all of them."""
     dag = joined(program, compared=True)
     given = {**dag.axis_names, **({program.inputs[0]: names} if isinstance(names, str) else dict(names or {}))}
-    return NamedAxes(Axes(dag.graph), given, dag.origins)
+    axes = with_sizes_left_out(Axes(dag.graph), program.left_out)
+    return NamedAxes(axes, given, dag.origins)
 
 
 def unbatched(program: Program, name: str | None, slot: str | None, axis: int | None) -> Program:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, cast
 from tdagger.analysis.axes.algebra import Axes, Axis, Guess, resolve
 from tdagger.analysis.axes.made import WHOLE, because, numbers_made
 from tdagger.analysis.axes.sizes import Sizes, assumed
-from tdagger.graph import is_one, result_types
+from tdagger.graph import Graph, is_one, result_types
 from tdagger.op import Term, Value
 from tdagger.ops.source import Const, Iota
 from tdagger.types import Sized
@@ -65,6 +65,52 @@ class LeftOut(NamedTuple):
     what: str
     only: int | None = None
     keeps: bool = False
+
+
+class OfSize(NamedTuple):
+    """A :class:`LeftOut` of a dimension of which no more is kept than how many entries it had.
+
+    It outlives what values become when a network is cut into blocks; all dimensions of so many entries are doubtful.
+    """
+
+    entries: int
+    what: str
+    only: int | None = None
+    keeps: bool = False
+
+
+def of_sizes(left_out: Iterable[LeftOut]) -> tuple[OfSize, ...]:
+    """What was left out, by the sizes of the dimensions."""
+    told = [
+        OfSize(int(value.shape[i]), what, only, keeps)
+        for value, dimensions, what, only, keeps in left_out
+        for i in dimensions
+    ]
+    return tuple(dict.fromkeys(told))
+
+
+def of_values(graph: Graph, sizes: Iterable[OfSize]) -> list[LeftOut]:
+    """What was left out of dimensions of so many entries, by the values of a graph that have them."""
+    found: list[LeftOut] = []
+    for entries, what, only, keeps in sizes:
+        for value in graph.values:
+            for type_ in result_types(value)[:1]:
+                alike = tuple([i for i, n in enumerate(type_.shape) if n == entries])
+                if alike and value.type is type_:
+                    found.append(LeftOut(value, alike, f"has {entries} entries, and so has what {what}", only, keeps))
+    return found
+
+
+def with_sizes_left_out(axes: Axes, sizes: Iterable[OfSize]) -> Axes:
+    """The axes, with what was left out of dimensions of so many entries among the guesses: each dimension once."""
+    seen: set[tuple[Any, ...]] = set()
+    for value, dimensions, what, only, keeps in of_values(axes.graph, sizes):
+        for term in [axes[value][i] for i in dimensions]:
+            key = (tuple(resolve(term)), what, only)
+            if key not in seen:
+                seen.add(key)
+                axes.guesses.append(Guess(value, term, what, (), only, keeps))
+    return axes
 
 
 def with_left_out(axes: Axes, left_out: Iterable[LeftOut]) -> Axes:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from tdagger.analysis.axes.doubts import of_sizes
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.coreml.asked import Asked
 from tdagger.frameworks.coreml.importer import Walk
@@ -50,4 +51,5 @@ def from_coreml(
         trace.taken(cast(Input, walk.seed.op).leaf, walk.seed.type)
     trace.weights, trace.declared = Tensors({n: walk.held[n] for n in walk.state}), dict(walk.state)
     trace.origins, trace.order = dict(walk.origins), [*trace.order, *walk.order]
+    trace.left_out = of_sizes(walk.left_out)
     return simplified(trace.finished(list(given), list(outputs.values()), signed, list(outputs)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from tdagger.analysis.axes.doubts import of_sizes
 from tdagger.frameworks.tflite.importer import Asked, Walk
 from tdagger.frameworks.tflite.read import opened
 from tdagger.graph import bulk
@@ -43,5 +44,5 @@ def from_tflite(
         trace.taken(cast(Input, walk.seed.op).leaf, walk.seed.type)
     trace.weights, trace.declared = walk.tensors.part(walk.state), dict(walk.state)
     trace.origins, trace.modules = dict(walk.origins), walk.paths()
-    trace.order = [*trace.order, *walk.order]
+    trace.order, trace.left_out = [*trace.order, *walk.order], of_sizes(walk.left_out)
     return simplified(trace.finished(list(given), list(outputs.values()), signed, list(outputs)))

@@ -1,6 +1,7 @@
 """Programs of scripts: loops and branches on data, numbers, lists that grow, and state."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -653,3 +654,49 @@ def test_results_of_several_sizes_are_refused_with_what_to_do() -> None:
     )
     with pytest.raises(td.UnsupportedError, match=told):
         td.Program.from_torchscript(torch.jit.script(positive_rows), torch.ones(2, 3))
+
+
+def _sliced(x: Tensor) -> Tensor:
+    y = x[:, :3]
+    while bool(y.sum() < 100):
+        y = y * 7.3
+    return y
+
+
+def _viewed(x: Tensor) -> Tensor:
+    y = x.view(-1, 3)
+    while bool(y.sum() < 100):
+        y = y * 7.3
+    return y
+
+
+def _rolled(x: Tensor) -> Tensor:
+    y = x.roll(3, 1)
+    while bool(y.sum() < 100):
+        y = y * 7.3
+    return y
+
+
+def _squeezed(x: Tensor) -> Tensor:
+    y = x.squeeze(1)
+    while bool(y.sum() < 100):
+        y = y * 7.3
+    return y
+
+
+@pytest.mark.parametrize(
+    ("function", "size", "said"),
+    [(_sliced, 6, "sliced up to 3"), (_viewed, 6, "the shape"), (_rolled, 6, "rolled"), (_squeezed, 1, "squeezed")],
+)
+def test_what_did_nothing_is_not_known_at_other_sizes(function: Any, size: int, said: str, tmp_path: Path) -> None:
+    """Nothing in the blocks shows it; it stays with the program, also in a file."""
+    program = td.Program.from_torchscript(torch.jit.script(function), (torch.rand(2, 3),))
+    program.save(tmp_path / "p.tdag")
+    for one in (program, td.load(tmp_path / "p.tdag"), program.optimize()):
+        assert isinstance(one, td.Program)
+        with pytest.raises(td.AxisError, match=f"not known.*\n.* has 3 entries, and so has what .*{said}"):
+            one.resize(n2=size)
+        assert one.resize(n2=size, assume=True).slots["x"].type.shape == (2, size)
+        assert one.resize(n=5).slots["x"].type.shape == (5, 3)
+    with pytest.raises(td.AxisError, match="has 3 entries, and so has what"):
+        program.dag("begin").resize({"x": (2, size)})

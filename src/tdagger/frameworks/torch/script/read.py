@@ -162,9 +162,11 @@ class _Reading:
             n: Weight(TensorType(tuple(t.shape), DTYPES[t.dtype]), False, False, False) for n, t in self.held.items()
         }
         weights = TorchWeights({**self.tensors, **self.held})
+        views = [] if self.walker.standing is None else self.walker.standing.left_out
         return TensorDAG(
-            graph, weights, signature, {**self.weights, **held}, self.caller.origins, self.walker.modules, self.title
-        )
+            graph, weights, signature, {**self.weights, **held}, self.caller.origins, self.walker.modules, self.title,
+            left_out=[*self.caller.left_out, *views],
+        )  # fmt: skip
 
     def _end(self, paths: list[Path]) -> Path:
         """The one way in the end; what was refused is told."""
