@@ -159,7 +159,7 @@ def sigmoid(x: Value) -> Value:
     return cast(reciprocal(1.0 + exp(neg(wide(x)))), x.dtype)
 
 
-@composite
+@composite(own_gradient=True)
 def logit(x: Value, *, eps: float | None = None) -> Value:
     """``log(x / (1 - x))``, the inverse of sigmoid; ``x`` is first brought within ``eps`` .. ``1 - eps``."""
     w = wide(x)

@@ -121,7 +121,7 @@ divide.inverse(always_with(lambda z, y: z * y))
 divide.adjoint(always_with(lambda z, y: z / y))
 
 
-@composite(prepare=aligned)
+@composite(prepare=aligned, own_gradient=True)
 def trunc_divide(x: Value, y: Value) -> Value:
     """``x / y`` rounded towards 0. An integer divided by 0 has no defined result."""
     if x.dtype.is_float:
@@ -235,7 +235,7 @@ def hypot(x: Value, y: Value) -> Value:
     return cast(where(isinf(a) | isinf(b), math.inf, long * sqrt(1.0 + ratio * ratio)), x.dtype)
 
 
-@composite(prepare=aligned)
+@composite(prepare=aligned, own_gradient=True)
 def xlogy(x: Value, y: Value) -> Value:
     """``x * log(y)``, 0 where x is 0 (unless y is NaN)."""
     floats_only("xlogy", x, y)
@@ -244,7 +244,7 @@ def xlogy(x: Value, y: Value) -> Value:
     return cast(where(zero | isnan(b), where(isnan(b), b, a * log(b)), 0.0), x.dtype)
 
 
-@composite(prepare=aligned)
+@composite(prepare=aligned, own_gradient=True)
 def fmax(x: Value, y: Value) -> Value:
     """The larger one; if one is NaN, the other."""
     if not x.dtype.is_float:
@@ -252,7 +252,7 @@ def fmax(x: Value, y: Value) -> Value:
     return where(isnan(x), y, where(isnan(y), x, maximum(x, y)))
 
 
-@composite(prepare=aligned)
+@composite(prepare=aligned, own_gradient=True)
 def fmin(x: Value, y: Value) -> Value:
     """The smaller one; if one is NaN, the other."""
     if not x.dtype.is_float:

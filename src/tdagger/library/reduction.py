@@ -79,7 +79,7 @@ def variance(x: Value, *, axes: tuple[int, ...], correction: float = 1.0, keep: 
     return cast(reduce(square(away), "sum", axes, keep) / max(_count(x, axes) - correction, 0.0), x.dtype)
 
 
-@composite
+@composite(own_gradient=True)
 def std(x: Value, *, axes: tuple[int, ...], correction: float = 1.0, keep: bool = False) -> Value:
     """The root of the :func:`variance`."""
     return cast(sqrt(variance(wide(x), axes=axes, correction=correction, keep=keep)), x.dtype)
@@ -157,7 +157,7 @@ def argmin(x: Value, *, axis: int, keep: bool = False) -> Value:
     return _arg("min", x, axis, keep)
 
 
-@composite
+@composite(own_gradient=True)
 def logcumsumexp(x: Value, *, axis: int) -> Value:
     """``log(cumsum(exp(x)))`` along ``axis`` without overflow.
 

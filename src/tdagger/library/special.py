@@ -247,26 +247,26 @@ def _y(x: Value, order: int) -> Value:
 # --- Bessel functions --------------------------------------------------------------------------------------
 
 
-@composite
+@composite(own_gradient=True)
 def bessel_i0e(x: Value) -> Value:
     """``exp(-|x|) * I0(x)``."""
     return cast(_i(in_double("bessel_i0e", x), _I0_NEAR, _I0_FAR, False), x.dtype)
 
 
-@composite
+@composite(own_gradient=True)
 def bessel_i1e(x: Value) -> Value:
     """``exp(-|x|) * I1(x)``."""
     return cast(_i(in_double("bessel_i1e", x), _I1_NEAR, _I1_FAR, True), x.dtype)
 
 
-@composite
+@composite(own_gradient=True)
 def bessel_i0(x: Value) -> Value:
     """The modified Bessel function of the first kind, of order 0."""
     w = in_double("bessel_i0", x)
     return cast(_scaled_back(w, _i(w, _I0_NEAR, _I0_FAR, False)), x.dtype)
 
 
-@composite
+@composite(own_gradient=True)
 def bessel_i1(x: Value) -> Value:
     """The modified Bessel function of the first kind, of order 1."""
     w = in_double("bessel_i1", x)
@@ -346,19 +346,19 @@ def _log_ndtr(x: Value) -> Value:
     return where(x < -1.0, tail, log1p(erfc(maximum(x, -1.0) * math.sqrt(0.5)) * -0.5))
 
 
-@composite
+@composite(own_gradient=True)
 def erfcx(x: Value) -> Value:
     """``exp(x * x) * erfc(x)`` without underflow."""
     return cast(_erfcx(in_double("erfcx", x)), x.dtype)
 
 
-@composite
+@composite(own_gradient=True)
 def log_ndtr(x: Value) -> Value:
     """The logarithm of the normal distribution's probability of being below x."""
     return cast(_log_ndtr(in_double("log_ndtr", x)), x.dtype)
 
 
-@composite
+@composite(own_gradient=True)
 def ndtri(x: Value) -> Value:
     """What the normal distribution is below with probability x; infinite at 0 and 1, NaN outside.
 
@@ -384,7 +384,7 @@ def ndtri(x: Value) -> Value:
 _STIRLING = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12)
 
 
-@composite
+@composite(own_gradient=True)
 def digamma(x: Value) -> Value:
     """The derivative of lgamma: NaN at whole numbers below 0, -inf at 0 and +inf at -0."""
     w = in_double("digamma", x)

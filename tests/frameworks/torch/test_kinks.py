@@ -67,9 +67,10 @@ def _gradients(out: Tensor, args: list[Tensor]) -> list[Tensor]:
     return [torch.zeros_like(a) if g is None else g for g, a in zip(found, args, strict=True)]
 
 
-def _compare(table: dict[str, Function], args: tuple[Tensor, ...], dtype: torch.dtype) -> None:
+def _compare(table: dict[str, Function], args: tuple[Tensor, ...], dtype: torch.dtype, inlined: bool = False) -> None:
     given = [a.to(dtype) if a.is_floating_point() else a for a in args]
-    back = td.from_torch(_All(table), tuple(given)).to_torch(fixed=True)
+    dag = td.from_torch(_All(table), tuple(given))
+    back = (dag.inline() if inlined else dag).to_torch(fixed=True)
     own, theirs = ([a.clone().requires_grad_(a.is_floating_point()) for a in given] for _ in range(2))
     wrong: list[str] = []
     for name, got, want in zip(table, back(*own), _All(table)(*theirs), strict=True):
@@ -278,3 +279,32 @@ def test_margins_that_are_just_kept(dtype: torch.dtype) -> None:
         "of one": lambda x, t: F.multi_margin_loss(x[0], t[0]),
     }
     _compare(table, (x, target), dtype)
+
+
+# --- in core ops -------------------------------------------------------------------------------------------
+
+#: Functions of which a body has another gradient than torch at a kink, as :meth:`TensorDAG.inline` says: at limits, and
+#: where two are equal, that of its formula, and of a NaN; and where the body overflows on the way.
+FORMULAS = {
+    "relu", "relu6", "hardtanh", "hardsigmoid", "hardswish", "softshrink", "elu", "selu", "celu", "clamp", "clamp min",
+    "clamp max", "clamp crossed", "sigmoid", "silu", "hinge", "topk", "pooled", "margin", "layer norm",
+}  # fmt: skip
+
+
+def _of_bodies(table: dict[str, Function]) -> dict[str, Function]:
+    return {n: f for n, f in table.items() if n not in FORMULAS}
+
+
+def test_functions_of_one_number_in_core_ops() -> None:
+    _compare(_of_bodies(ONE), (POINTS,), torch.float32, inlined=True)
+
+
+def test_functions_of_two_numbers_in_core_ops() -> None:
+    x, y = (t.reshape(-1) for t in torch.meshgrid(SOME, SOME, indexing="ij"))
+    _compare(_of_bodies(TWO), (x, y), torch.float32, inlined=True)
+
+
+@pytest.mark.filterwarnings("ignore:std\\(\\)")  # torch's, of no entries
+@pytest.mark.parametrize("rows", ROWS)
+def test_reductions_in_core_ops(rows: str) -> None:
+    _compare(_of_bodies(ALONG), (ROWS[rows],), torch.float32, inlined=True)
