@@ -4,7 +4,7 @@
     python -m conformance.onnx_frozen transformers --again wrong
 
 Each network is written by both of torch's exporters (dynamo's needs onnxscript: ``n/a`` without), with every size fixed
-and the batch 1. The file is imported, and run by the module of ``to_torch()``; then the batch is resized to 3, opened
+and the batch 1. The file is imported, and run by the module of ``to_torch()``; then the batch is resized to 8, opened
 (``dynamic``) and run at 3 and 7, and removed, and what is written back is run by onnxruntime. The reference is
 onnxruntime on the file itself, row by row. Results are lines of JSON in ``conformance/results/``;
 docs/conformance-onnx-frozen.md is made from them.
@@ -39,6 +39,7 @@ TABLE = ROOT / "docs" / "conformance-onnx-frozen.md"
 SUBJECTS: dict[str, Callable[[], Sequence[str]]] = {"timm": lambda: TIMM, "transformers": lambda: TRANSFORMERS}
 EXPORTERS = ("torchscript", "dynamo")
 STEPS = ("import", "resize", "dynamic", "unbatch")
+_RESIZED = 8
 _BATCHES = (3, 7)
 _COLOUR = re.compile(r"\x1b\[\d*m")  # what torch colours its messages with
 
@@ -157,9 +158,9 @@ def _import(file: File, path: Path) -> float:
 
 
 def _resize(file: File, path: Path) -> float:
-    wide = file.dag.resize({file.batch: _BATCHES[0]})
+    wide = file.dag.resize({file.batch: _RESIZED})
     wide.to_onnx(path)
-    return _against_rows(file, session(path), wide, _BATCHES[0])
+    return _against_rows(file, session(path), wide, _RESIZED)
 
 
 def _dynamic(file: File, path: Path) -> float:
@@ -219,7 +220,7 @@ Networks as torch 2.13 writes them at a batch of 1 with every size fixed, by its
 allowed: {ALLOWED:g} of the largest number.
 
 - **import**: the module of `to_torch(fixed=True)`.
-- **resize**: the batch made {_BATCHES[0]}, written back, run by onnxruntime.
+- **resize**: the batch made {_RESIZED}, written back, run by onnxruntime.
 - **dynamic**: the batch opened, run at 3 and 7.
 - **unbatch**: the batch removed, written back, run by onnxruntime.
 """
