@@ -12,6 +12,7 @@ from tests.frameworks.onnx.small import floats, model, node
 from tests.frameworks.onnx.test_malformed import WHOLE
 
 torch = pytest.importorskip("torch")
+nn = torch.nn
 
 ODD = [
     "a", "b.b", "c.b.c", "layer/0/weight", "onnx::Conv_12", "class", "for.if", "0", "1.1", "weight", "forward", "x y",
@@ -54,26 +55,40 @@ def test_a_weight_and_a_module_of_one_name_are_refused():
             dag.to_torch()
 
 
-def test_batch_norm_trains():
-    tensors = {
-        "conv.weight": floats(4, 3, 3, 3), "bn.weight": np.ones(4, np.float32), "bn.bias": np.zeros(4, np.float32),
-        "bn.running_mean": np.zeros(4, np.float32), "bn.running_var": np.ones(4, np.float32),
-    }  # fmt: skip
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_batch_norm_trains(axes):
+    """A file of inference is fine-tuned: its layers are torch's, and do in training what those do."""
+    kind = getattr(nn, f"BatchNorm{axes}d")
+    theirs = nn.Sequential()
+    theirs.conv = getattr(nn, f"Conv{axes}d")(3, 4, 3, bias=False)
+    theirs.bn, theirs.drop = kind(4, momentum=0.25, eps=1e-3), nn.Dropout(0.25)
+    torch.manual_seed(0)
+    for tensor in (*theirs.parameters(), theirs.bn.running_mean, theirs.bn.running_var):
+        nn.init.uniform_(tensor, 0.5, 1)
+    held = {n: t.detach().numpy() for n, t in theirs.state_dict().items() if t.ndim}
     made = model(
         [node("Conv", "x conv.weight", "c", "conv/Conv"),
-         node("BatchNormalization", "c bn.weight bn.bias bn.running_mean bn.running_var", "n", "bn/BatchNormalization"),
-         node("Relu", "n", "y")],
-        {"x": (2, 3, 8, 8)}, tensors=tensors,
+         node("BatchNormalization", "c bn.weight bn.bias bn.running_mean bn.running_var", "n", "bn/BatchNormalization",
+              epsilon=1e-3, momentum=0.75),
+         node("Dropout", "n p", "y", "drop/Dropout")],
+        {"x": (2, 3, *[5] * axes)}, tensors={**held, "p": np.float32(0.25)},
     )  # fmt: skip
-    module = td.from_onnx(made).to_torch()
-    assert list(module.state_dict())[:1] == ["conv.weight"]
+    dag = td.from_onnx(made)
+    module = dag.to_torch()
+    assert [type(m) for m in (module.conv, module.bn, module.drop)] == [type(m) for m in theirs]
+    assert list(module.state_dict()) == list(theirs.state_dict())
+    assert list(dag.state) == list(held)  # what torch counts is no matter of the network
     assert [n for n, _ in module.named_parameters()] == ["conv.weight", "bn.weight", "bn.bias"]
-    before = module.state_dict()["bn.running_mean"].clone()
-    module.train()
-    x = torch.from_numpy(floats(2, 3, 8, 8))
-    module(x).sum().backward()
-    assert not torch.equal(module.state_dict()["bn.running_mean"], before)
-    assert all(p.grad is not None for p in module.parameters())
+    x = torch.from_numpy(floats(2, 3, *[5] * axes))
+    torch.testing.assert_close(module.eval()(x), theirs.eval()(x))
+    for each in (module, theirs):
+        torch.manual_seed(1)
+        each.train()(x).square().sum().backward()
+    for own, other in zip(module.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, other.grad)
+    torch.testing.assert_close(module.state_dict(), theirs.state_dict())
+    module.load_state_dict(dict(dag.to_torch().state_dict()))
+    torch.testing.assert_close(module.eval()(x), dag.to_torch().eval()(x))
 
 
 def test_templates_change_nothing(monkeypatch):

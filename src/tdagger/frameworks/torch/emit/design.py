@@ -19,11 +19,9 @@ from tdagger.frameworks.torch.emit.codegen import Marked, Writer
 from tdagger.frameworks.torch.emit.composites import is_known
 from tdagger.frameworks.torch.emit.core import cannot
 from tdagger.frameworks.torch.emit.forward import door_of, forward_of
+from tdagger.frameworks.torch.emit.layers import COUNTER, counts
 from tdagger.frameworks.torch.emit.legalize import legalize
-from tdagger.frameworks.torch.emit.module import (
-    Entry,
-    Source,
-)
+from tdagger.frameworks.torch.emit.module import Entry, Source
 from tdagger.frameworks.torch.emit.proven import layer_of
 from tdagger.frameworks.torch.runtime import DTYPES, from_numpy
 from tdagger.graph import Graph, branches
@@ -157,6 +155,9 @@ def designed(made: Making) -> Design:
     for call in division.calls[:-1]:
         if call.path not in parts:
             parts[call.path] = classes.part(call)
+            counter = f"{call.path}.{COUNTER}"
+            if call.layer is not None and counter not in state and counts(call.layer):
+                entries.append(Entry(counter, torch.tensor(0)))
         entries += classes.constants_of(call)
         guards |= classes.guards_of(call)
     more = {p: _inputs_with(s, whole) for p, s in classes.unbound.items()}

@@ -197,6 +197,8 @@ def _count(name: str) -> Callable[[dict[str, Any], Mapping[str, TensorType]], in
 
 _WEIGHTS = {"weight": "weight", "bias": "bias"}
 _STATISTICS = {**_WEIGHTS, "mean": "running_mean", "variance": "running_var"}
+#: How many batches a norm has seen in training, which formats other than torch's say nothing of.
+COUNTER = "num_batches_tracked"
 DROPOUTS = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout")
 
 ROWS: dict[str, Row] = {
@@ -275,8 +277,8 @@ def class_of(name: str) -> Any:
 
 
 def by_row(call: Call, name: str, trains: bool) -> Layer | None:
-    """The layer of a call that is one composite, or one op, with a row; ``name`` is the class of the source's."""
-    counter = "num_batches_tracked"
+    """The layer of a call that is one composite or op with a row; ``name`` is the class of the source's, if any."""
+    counter = COUNTER
     count = call.graph.updates.get(counter)
     values = [v for v in call.graph.values if not isinstance(v.op, Leaf | Item | Const | Iota) and v is not count]
     if len(values) != 1:
@@ -297,7 +299,7 @@ def by_row(call: Call, name: str, trains: bool) -> Layer | None:
         told = in_numbers(found.settings)
         raise AxisError(f"{call.path} is a layer with the setting {told}, which holds the size of an axis")
     fitting = [n for n in found.layers if _takes(class_of(n), found.settings)]
-    related = _SPATIAL.sub("{n}", name) in found.row.layers
+    related = not name or _SPATIAL.sub("{n}", name) in found.row.layers
     if not fitting or (found.row.trains and not related):  # it would be another when it trains
         return None
     kind = class_of(name if name in fitting else fitting[0])
@@ -403,8 +405,15 @@ def _defaults(kind: Any) -> dict[str, Any]:
 
 
 def holds(layer: Layer, state: Mapping[str, Weight]) -> bool:
-    """Whether a layer's state is that of the source's: the same names, shapes and kinds."""
-    return _state_of(*layer.made) == {n: (w.is_parameter, w.persistent, w.type.shape) for n, w in state.items()}
+    """Whether a layer's state is that of the source's: the same names, shapes and kinds. Only torch's norms count."""
+    made = _state_of(*layer.made)
+    own = {n: (w.is_parameter, w.persistent, w.type.shape) for n, w in state.items()}
+    return made == own or (counts(layer) and made == {**own, COUNTER: (False, True, ())})
+
+
+def counts(layer: Layer) -> bool:
+    """Whether a layer is a norm that counts its batches and reads that nowhere."""
+    return COUNTER in _state_of(*layer.made) and dict(layer.settings).get("momentum", 0.1) is not None
 
 
 @lru_cache(1024)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from tdagger.errors import TDaggerError
+from tdagger.frameworks.modules import class_of as named_by
 from tdagger.frameworks.torch.emit.blocks import Call, Layer
 from tdagger.frameworks.torch.emit.layers import (
     DROPOUTS,
@@ -42,10 +43,14 @@ def layer_of(call: Call, name: str, state: Mapping[str, Weight], trains: bool) -
     """The layer that computes what a call computes; ``name`` is the class of the source's, ``state`` what it holds.
 
     None if the source's was no layer of torch, or none computes just this. In a network that ``trains``, one that was
-    imported in eval mode is none: it would change with the others.
+    imported in eval mode is none: it would change with the others. Where no source said what the class is (its name
+    is what the path gives), it is the layer of its one composite.
     """
-    if class_of(name) is None or call.children:
+    if call.children:
         return None
+    if class_of(name) is None:
+        found = by_row(call, "", trains) if name == named_by(call.path) else None
+        return found if found is not None and holds(found, state) else None
     found = _giving_back(call, name, trains) or by_row(call, name, trains)
     if (found is None or found.kind is not class_of(name)) and not (trains and _TRAINED.search(name)):
         found = _by_import(call, name, state, trains) or found
