@@ -111,6 +111,40 @@ def test_a_size_that_the_file_leaves_open_is_given_by_its_name(net, capsys):
     assert "x: f32[2 3 4]" in capsys.readouterr().out
 
 
+@pytest.fixture
+def unnamed(net):
+    made = onnx.load("net.onnx")
+    made.graph.input[0].type.tensor_type.shape.dim[0].Clear()
+    onnx.save(made, "unnamed.onnx")
+
+
+def test_a_size_without_a_name_goes_by_what_is_asked_for(unnamed, capsys):
+    assert "sizes={'x.0': ...}" in failed(capsys, "inspect", "unnamed.onnx")
+    for command in (
+        ["inspect", "unnamed.onnx", "--resize", "x.0=2"], ["cost", "unnamed.onnx", "--at", "x.0=2"],
+        ["cost", "unnamed.onnx", "--at", "x.0=2", "--formula"], ["verify", "unnamed.onnx", "--at", "x.0=2"],
+        ["convert", "unnamed.onnx", "two.tdag", "--resize", "x.0=2"], ["compare", "unnamed.onnx", "--at", "x.0=2"],
+        ["prune", "unnamed.onnx", "--resize", "x.0=2", "--list"],
+    ):  # fmt: skip
+        assert main(command) == 0, command
+    assert main(["inspect", "two.tdag", "--json"]) == 0
+    capsys.readouterr()
+    assert main(["inspect", "unnamed.onnx", "--resize", "x.0=2,b=3", "--text", "--no-axes"]) == 0
+    assert "f32[3 5]" in capsys.readouterr().out
+    assert "no axis is named 'nosuch'" in failed(capsys, "inspect", "unnamed.onnx", "--resize", "x.0=2,nosuch=3")
+    told = failed(capsys, "verify", "unnamed.onnx", "--at", "x.0=2,b=3")
+    assert "--at is for sizes that a file leaves open, and unnamed.onnx leaves none open called b" in told
+
+
+def test_networks_that_are_compared_get_the_sizes_of_the_axes_that_they_have(unnamed, capsys):
+    assert main(["convert", "net.onnx", "one.tdag", "--resize", "batch=1"]) == 0
+    for other, sizes in (("net.onnx", "batch=1"), ("net.onnx", "batch=2"), ("unnamed.onnx", "x.0=1")):
+        assert main(["diff", "one.tdag", other, "--resize", sizes]) == 0, sizes
+    capsys.readouterr()
+    told = failed(capsys, "diff", "one.tdag", "net.onnx", "--resize", "batch=1,nosuch=2")
+    assert "no axis is named 'nosuch'" in told
+
+
 def test_verify_without_onnxruntime(net, capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     assert "is run by onnxruntime: pip install onnxruntime" in failed(capsys, "verify", "frozen.onnx")

@@ -112,12 +112,8 @@ def inspect(
         raise AttributeValueError("--tree goes with none of --json, --text, --ranks and --axes")
     if axes is False and not as_text:
         raise AttributeValueError("--no-axes is for --text")
-    dag = common.changed(
-        common.whole_source(common.load_source(source, network, meta, common.sizes_of(resize, "--resize"))),
-        unbatch,
-        resize,
-        optimize=optimize,
-    )
+    loaded = common.load_source(source, network, meta, common.sizes_of(resize, "--resize"))
+    dag = common.changed(common.whole_source(loaded), loaded, unbatch, resize, optimize=optimize)
     if isinstance(dag, Program):
         programs.refuse(dag, {"--ranks": ranks, "--depth": depth is not None and not tree})
         if tree:
@@ -153,6 +149,7 @@ def verify(
     seed: Annotated[int, typer.Option(help="Of the first random input; the next ones count on.")] = 0,
     tolerance: Annotated[float, typer.Option(min=0, help="Of max|a-b| / max|a|, for every output.")] = 1e-5,
     reference: Annotated[bool, typer.Option("--numpy", help="Compare the numpy reference too.")] = False,
+    at: common.At = None,
     debug: common.Debug = False,
 ) -> int:
     """Import a network, go back to its framework, and compare both on random inputs.
@@ -161,8 +158,14 @@ def verify(
     to itself, with nodes fused or not and on inputs a millionth off, or a step of the integers away.
     Exit status 0 if all outputs agree, 1 if some differ, 2 if SOURCE can't be used.
     """
-    loaded = common.load_source(source, network)
+    sizes = common.sizes_of(at, "--at")
+    loaded = common.load_source(source, network, sizes=sizes)
     dag = common.whole_source(loaded)
+    fixed = ", ".join(common.beyond(loaded, sizes))
+    if fixed:
+        raise AttributeValueError(
+            f"--at is for sizes that a file leaves open, and {source} leaves none open called {fixed}"
+        )
     ways = {"round trip": loaded.run_round_trip, **({"numpy": loaded.run_reference} if reference else {})}
     worst: dict[str, list[Difference]] = {}
     with common.progress(f"running {loaded.name}", total=runs * (1 + len(ways))) as step:
@@ -211,12 +214,13 @@ def convert(
     given = {"dynamic": free, "opset": opset,
              "minimum_target": minimum_target, "precision": precision}  # fmt: skip
     to = Target(target, force, {name: value for name, value in given.items() if value is not None})
-    whole = common.whole_source(common.load_source(source, network, sizes=common.sizes_of(resize, "--resize")))
+    loaded = common.load_source(source, network, sizes=common.sizes_of(resize, "--resize"))
+    whole = common.whole_source(loaded)
     if trusted and isinstance(whole, Program):
         whole = whole.trusted()
     elif trusted:
         raise AttributeValueError(f"--trusted is for programs; {source} is one network")
-    to.write(common.changed(whole, unbatch, resize, optimize=optimize, free=free or ()))
+    to.write(common.changed(whole, loaded, unbatch, resize, optimize=optimize, free=free or ()))
     return 0
 
 

@@ -218,22 +218,30 @@ def network_of(found: TensorDAG | Program, name: str) -> TensorDAG:
 
 def changed(
     dag: D,
+    source: Source,
     unbatch: bool,
     sizes: str | None,
     option: str = "--resize",
     optimize: bool = False,
     free: Sequence[str] = (),
 ) -> D:
-    """The network or program without its batch, at other sizes, optimised, as the options say.
+    """The network or program of a source without its batch, at other sizes, optimised, as the options say.
 
-    What follows the ``free`` axes of a network isn't worked out.
+    Sizes that the source has by their names already aren't changed. What follows the ``free`` axes of a network isn't
+    worked out.
     """
     with progress(f"changing {dag.name}"):
         dag = dag.unbatch() if unbatch else dag
-        dag = dag.resize(sizes_of(sizes, option)) if sizes else dag
+        other = beyond(source, sizes_of(sizes, option))
+        dag = dag.resize(other) if other else dag
         if optimize:
             dag = dag.optimize(free) if isinstance(dag, TensorDAG) else dag.optimize()
         return dag
+
+
+def beyond(source: Source, sizes: Mapping[str, int]) -> dict[str, int]:
+    """The sizes that a source doesn't have already, as what its file leaves open."""
+    return {name: size for name, size in sizes.items() if source.bound.get(name) != size}
 
 
 def _once(pairs: Iterable[tuple[str, Any]], option: str) -> dict[str, Any]:

@@ -79,7 +79,8 @@ def compare(
         wanted = {**common.sizes_of(at, "--at"), **common.sizes_of(sizes, f"--at-{side}")}
         loaded = common.load_source(source, network.also(of_one), meta, wanted)
         dag = common.import_source(loaded, external=True)
-        counted[side] = Counted(dag.resize(wanted) if wanted else dag, traffic, device=on)
+        other = common.beyond(loaded, wanted)
+        counted[side] = Counted(dag.resize(other) if other else dag, traffic, device=on)
     lines = aligned(counted, by, depth, sort, fold=not every and not (as_json or as_csv), fit=not (as_json or as_csv))
     if as_json:
         typer.echo(json.dumps(_json(counted, sources, by, [line for _, line in lines]), indent=1))

@@ -107,7 +107,8 @@ def cost(
     on = device_of(device) if device else None  # this and the next two before what takes long
     rows.field_of(sort or "total_flops", traffic, backward, on is not None)
     sizes = common.sizes_of(at, "--at")
-    dag = common.whole_source(common.load_source(source, network, meta, sizes), external=True)
+    loaded = common.load_source(source, network, meta, sizes)
+    dag = common.whole_source(loaded, external=True)
     if isinstance(dag, Program):
         others = {
             "--by": by != By.MODULE, "--depth": depth is not None, "--sort": sort, "--top": top, "--all": every,
@@ -115,16 +116,16 @@ def cost(
             "--backward": backward, "--device": device,
         }  # fmt: skip
         programs.refuse(dag, others)
-        dag = common.changed(dag, unbatch, at, "--at")
+        dag = common.changed(dag, loaded, unbatch, at, "--at")
         if as_json:
             typer.echo(json.dumps(programs.priced(dag, source), indent=1))
         else:
             typer.echo(common.as_csv(*programs.rows(dag)) if as_csv else str(dag.cost()), nl=not as_csv)
         return 0
     if formula:
-        _formulas(common.changed(dag, unbatch, None), source, sizes, unit, as_json)
+        _formulas(common.changed(dag, loaded, unbatch, None), source, common.beyond(loaded, sizes), unit, as_json)
         return 0
-    dag = common.changed(dag, unbatch, at, "--at")
+    dag = common.changed(dag, loaded, unbatch, at, "--at")
     plain = as_json or as_csv
     counted = Counted(dag, traffic, backward, on)
     want = Wanted(by, depth, sort, top, fold=not every and not plain, fit=not plain)

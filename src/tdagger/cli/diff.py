@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from difflib import unified_diff
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from tdagger import comparison
 from tdagger.cli import DIFFERS, common, programs
 from tdagger.cli.measure import differences
 from tdagger.errors import AttributeValueError
+from tdagger.frameworks.file import FileSource
 from tdagger.frameworks.source import Source
 from tdagger.names import shown
 from tdagger.program.program import Program
@@ -31,6 +33,7 @@ def diff(
     seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
     set_a: common.SettingsOfA = None,
     set_b: common.SettingsOfB = None,
+    resize: common.Resize = None,
     as_json: common.AsJson = False,
     debug: common.Debug = False,
 ) -> int:
@@ -39,13 +42,20 @@ def diff(
     The verdict is same, rounding or different. Exit status 0 for the first two, 1 for different, 2 if they can't be
     compared. With --structure it is 1 if the graphs differ.
 
+    --resize gives A and B the sizes of the axes that they have, also those that files leave open.
+
     Programs are run by numpy: the verdict is same, or by the largest error rounding (below 1e-5 of the largest number
     of an output) or different.
     """
     if structure and (as_json or listing):
         raise AttributeValueError(f"--structure prints a listing alone, without {'--json' if as_json else '--listing'}")
-    one, other = (common.load_source(s, network.also(own)) for s, own in ((a, set_a), (b, set_b)))
+    sizes = common.sizes_of(resize, "--resize")
+    one: Source = common.load_source(a, network.also(set_a), sizes=sizes)
+    other = common.load_source(b, network.also(set_b), sizes=sizes)
     dags = [common.whole_source(loaded, external=structure) for loaded in (one, other)]
+    if sizes:
+        whole, dags = dags[0], _resized(dags, (one, other), sizes)
+        one = one if dags[0] is whole else FileSource(one.name, dags[0])  # what is run has the sizes of A
     if any(isinstance(dag, Program) for dag in dags):
         return _of_programs(one, (dags[0], dags[1]), structure, listing, seed, as_json)
     dags = [common.network_of(dag, loaded.name) for dag, loaded in zip(dags, (one, other), strict=True)]
@@ -57,6 +67,20 @@ def diff(
     else:
         typer.echo("\n".join([str(found), *(["", found.listing] if listing else [])]))
     return DIFFERS if found.verdict == "different" or (structure and not found.alike) else 0
+
+
+def _resized(
+    dags: Sequence[TensorDAG | Program], sources: Sequence[Source], sizes: Mapping[str, int]
+) -> list[TensorDAG | Program]:
+    """Each at the sizes of the axes that it has; the first one refuses names that neither has."""
+    left = [common.beyond(source, sizes) for source in sources]
+    named = [set(dag.axes().sizes) for dag in dags]
+    nowhere = {n for n in sizes if all(n in own and n not in has for own, has in zip(left, named, strict=True))}
+    found: list[TensorDAG | Program] = []
+    for dag, own, has in zip(dags, left, named, strict=True):
+        asked = {n: size for n, size in own.items() if n in has or n in nowhere}
+        found.append(dag.resize(asked) if asked else dag)
+    return found
 
 
 #: Outputs of programs that are no further apart, by the largest number, are told as rounding.

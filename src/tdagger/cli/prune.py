@@ -117,6 +117,7 @@ def prune(
         int | None, typer.Option("--depth", min=0, help="How deep to list modules; unless told, as many as fit.")
     ] = None,
     meta: common.Meta = False,
+    resize: common.Resize = None,
     as_json: common.AsJson = False,
     debug: common.Debug = False,
 ) -> int:
@@ -144,7 +145,8 @@ def prune(
         "keep_numbers": keep_numbers, "constants": constants,
     }  # fmt: skip
     to = Target(output, force) if output else None
-    dag = common.import_source(common.load_source(source, network, meta))
+    loaded = common.load_source(source, network, meta, common.sizes_of(resize, "--resize"))
+    dag = common.changed(common.import_source(loaded), loaded, False, resize)
     with common.progress(f"looking for what goes together in {dag.name}"):
         found: Prunable = dag.prunable()
         _ = found.groups

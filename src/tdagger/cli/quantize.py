@@ -97,8 +97,8 @@ def quantize(
     if goal and data is None:
         raise AttributeValueError(f"--{next(iter(goal))} is measured on data: give --data")
     on = device_of(device) if device else None
-    dag = common.import_source(common.load_source(source, network, sizes=common.sizes_of(resize, "--resize")))
-    dag = common.changed(dag, False, resize)
+    loaded = common.load_source(source, network, sizes=common.sizes_of(resize, "--resize"))
+    dag = common.changed(common.import_source(loaded), loaded, False, resize)
     batches = None if data is None else batches_of(data, dag)
     by_data = {"smooth": smooth, "split": split, "compensate": compensate}
     if batches is None and any(by_data.values()):

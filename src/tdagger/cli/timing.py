@@ -64,7 +64,7 @@ def profile(
     """
     on = None if device is None else device_of(device)
     loaded = common.load_source(source, network, sizes=common.sizes_of(resize, "--resize"))
-    dag = common.changed(common.import_source(loaded), unbatch, resize)
+    dag = common.changed(common.import_source(loaded), loaded, unbatch, resize)
     later("torch.keep_memory")()
     with common.progress(f"running {dag.name}", total=_STEPS) as step:
         found: Profile = dag.profile(threads=threads, runs=runs, device=on, tell=_Steps(step))
@@ -106,7 +106,7 @@ def predict(
     """Say how long a network takes on a device, without running it."""
     on = device_of(device)
     loaded = common.load_source(source, network, meta, common.sizes_of(at, "--at"))
-    dag = common.changed(common.import_source(loaded, external=True), unbatch, at, "--at")
+    dag = common.changed(common.import_source(loaded, external=True), loaded, unbatch, at, "--at")
     found = dag.predict_time(on)
     if as_json:
         typer.echo(json.dumps({"source": source, "name": dag.name, **found.as_json()}, indent=1))

@@ -69,7 +69,7 @@ def view(
     sources = [(a, set_a), *([(b or a, set_b)] if compared else [])]
     sizes = common.sizes_of(resize, "--resize")
     loaded = [common.load_source(source, network.also(own), meta, sizes) for source, own in sources]
-    found = [common.changed(common.whole_source(one, external=True), unbatch, resize) for one in loaded]
+    found = [common.changed(common.whole_source(one, external=True), one, unbatch, resize) for one in loaded]
     options: dict[str, Any] = {"open": open_ or (), "depth": depth, "device": on}
     options |= {"histograms": histograms, "weights": not structure}
     dags = [one for one in found if isinstance(one, TensorDAG)]

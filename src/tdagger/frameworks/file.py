@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -35,6 +35,10 @@ class FileSource:
 
     name: str
     network: TensorDAG | Program
+
+    @property
+    def bound(self) -> Mapping[str, int]:
+        return {}
 
     def dag(self, external: bool = False) -> TensorDAG:
         del external
@@ -116,6 +120,10 @@ class ModelSource:
 
     name: str
     path: Path
+
+    @property
+    def bound(self) -> Mapping[str, int]:
+        return {}
 
     def imported(self, external: bool) -> TensorDAG:
         """The network of the file; InputError for sizes that it leaves open."""

@@ -86,6 +86,11 @@ class Source(Protocol):
 
     name: str
 
+    @property
+    def bound(self) -> Mapping[str, int]:
+        """The sizes by name that the network has because the options say so: its file leaves them open."""
+        ...
+
     def dag(self, external: bool = False) -> TensorDAG:
         """The network as a TDAG; with ``external``, ops that have no rule are kept as external ones.
 

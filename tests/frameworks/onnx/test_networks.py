@@ -122,6 +122,7 @@ NORMS: list[tuple[str, list[Any], int, dict[str, Any]]] = [
      {"training_mode": 1, "outputs": (True, True, True), "momentum": 0.7}),
     ("InstanceNormalization", [F(2, 3, 4, 5), F(3), F(3, seed=1)], 6, {}),
     ("InstanceNormalization", [F(2, 3, 4), F(3), F(3, seed=1)], 22, {"epsilon": 0.01}),
+    ("InstanceNormalization", [F(2, 3, 1, 1), F(3), F(3, seed=1)], 6, {}),  # torch's own raises
     ("LayerNormalization", [F(2, 3, 4), F(4), F(4, seed=1)], 17, {"held": (1, 2)}),
     ("LayerNormalization", [F(2, 3, 4), F(3, 4)], 17, {"axis": 1, "outputs": (True, True, True), "epsilon": 0.1}),
     ("LayerNormalization", [F(2, 3, 4), F(1), F(4, seed=1)], 17, {"axis": -1}),

@@ -36,6 +36,10 @@ class OnnxSource(ModelSource):
     sizes: dict[str, int]
     values: dict[str, Any]
 
+    @property
+    def bound(self) -> Mapping[str, int]:
+        return self.sizes
+
     def imported(self, external: bool) -> TensorDAG:
         return imported(self.model, Asked(self.sizes, self.shapes, self.values, external, ""))
 

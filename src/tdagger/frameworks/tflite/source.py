@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from tdagger.frameworks.file import ModelSource, first_line, input_types, shapes
 from tdagger.frameworks.tflite.importer import Asked, imported, signature_of
 from tdagger.frameworks.tflite.programs import from_tflite
 from tdagger.frameworks.tflite.read import opened
-from tdagger.frameworks.tflite.schema import Model
+from tdagger.frameworks.tflite.schema import Model, Tensor
 from tdagger.names import shown
 from tdagger.op import Array
 from tdagger.program.program import Program
@@ -31,6 +32,10 @@ class TfliteSource(ModelSource):
     model: Model
     shapes: dict[str, tuple[int, ...]]
     sizes: dict[str, int]
+
+    @property
+    def bound(self) -> Mapping[str, int]:
+        return self.sizes
 
     def imported(self, external: bool) -> TensorDAG:
         return imported(self.model, Asked(self.sizes, self.shapes, external=external))
@@ -74,26 +79,39 @@ class TfliteSource(ModelSource):
 def from_file(path: Path, options: Options) -> TfliteSource:
     """The model in a ``.tflite`` file or a ``.task`` bundle, with the sizes that the options say.
 
-    ``--batch`` is for the first dimension of every input, where the file leaves it open; ``--shape`` for whole inputs.
-    What a file fixes stays (SourceError): ``--resize`` changes it.
+    ``--batch`` is for the first dimension of every input, where the file leaves it open; ``--shape`` for whole inputs,
+    ``--resize`` and ``--at`` for sizes by the names they are asked for by, ``x.0``. What a file fixes stays
+    (SourceError): ``--resize`` changes it.
     """
     shapes = shapes_of(path, options, ".tflite")
     model = opened(path)
-    sizes = {} if options.batch is None else _batch(model, options.batch, shapes)
+    sizes = {n: options.sizes[n] for n in _left_open(model, shapes) if n in options.sizes}
+    if options.batch is not None:
+        sizes |= _batch(model, options.batch, shapes)
     return TfliteSource(path.stem, path, model, shapes, sizes)
 
 
-def _batch(model: Model, batch: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
-    """The sizes by which every input has a first dimension of ``batch``; SourceError if the file fixes another."""
+def _inputs(model: Model, shapes: Container[str]) -> Iterator[tuple[str, Tensor]]:
+    """The inputs that are no numbers by their names, but for those whose shapes are given."""
     which = signature_of(model, None)
     graph = model.subgraphs[which.subgraph]
     names = {i: n for n, i in which.inputs.items()}
-    found: dict[str, int] = {}
     for i in graph.inputs:
         tensor = graph.tensors[i]
         name = names.get(i, tensor.name)
-        if name in shapes or not tensor.shape:
-            continue
+        if name not in shapes and tensor.shape:
+            yield name, tensor
+
+
+def _left_open(model: Model, shapes: Container[str]) -> list[str]:
+    """The names of the sizes that are left open."""
+    return [f"{name}.{i}" for name, t in _inputs(model, shapes) for i, size in enumerate(t.signature) if size < 0]
+
+
+def _batch(model: Model, batch: int, shapes: Container[str]) -> dict[str, int]:
+    """The sizes by which every input has a first dimension of ``batch``; SourceError if the file fixes another."""
+    found: dict[str, int] = {}
+    for name, tensor in _inputs(model, shapes):
         if tensor.signature[0] < 0:
             found[f"{name}.0"] = batch
         elif tensor.shape[0] != batch:

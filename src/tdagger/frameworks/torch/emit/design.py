@@ -75,9 +75,13 @@ def design_of(dag: TensorDAG, copy: bool, free: Candidates | None) -> Design:
     def tried(names: Sequence[str]) -> Design | str:
         """The design with some axes open, or why they can't be."""
         try:
+            opened = free.opened(named, names, dag.origins)
+            other = _written_out(dag.graph) - _written_out(opened[0].graph)
+            if other:
+                return f"torch's own {', '.join(sorted(other))} doesn't take the sizes of the example"
             designs = [
                 designed(replace(made, dag=replace(dag, graph=o.graph, origins=o.origins), conditions=o.conditions))
-                for o in free.opened(named, names, dag.origins)
+                for o in opened
             ]
         except (AxisError, AttributeValueError, TypeMismatchError) as e:
             return shown(readable(str(e)).splitlines()[0])
@@ -98,6 +102,11 @@ def design_of(dag: TensorDAG, copy: bool, free: Candidates | None) -> Design:
         return found
     made.why |= dict.fromkeys(names, found)
     return designed(made)
+
+
+def _written_out(graph: Graph) -> set[str]:
+    """The composites that torch has no function for at some sizes."""
+    return {v.op.name for v in graph.values if isinstance(v.op, Composite) and not is_known(v)}
 
 
 def _difference(a: Design, b: Design, state: set[str]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,10 @@ class TorchSource:
     kwargs: dict[str, Any]
     names: list[str]
     vocabulary: dict[str, int] = field(default_factory=dict[str, int])
+
+    @property
+    def bound(self) -> Mapping[str, int]:
+        return {}
 
     @property
     def is_script(self) -> bool:
