@@ -80,7 +80,10 @@ def _real_inverse(x: Value, axis: int, length: int) -> Value:
 def _stft(
     signal: Value, frame_step: Int, window: Value | None = None, frame_length: Int | None = None, *, onesided: int = 1
 ) -> Value:
-    """The transforms of windows ``[b frames n 2]`` of a signal ``[b t 1]`` or ``[b t 2]``."""
+    """The transforms of windows ``[b frames n 2]`` of a signal ``[b t 1]`` or ``[b t 2]``; files have ``[b t]`` too."""
+    signal = s.unsqueeze(signal, (-1,)) if signal.rank == 2 else signal
+    if signal.rank != 3:
+        raise unsupported(f"its signal {signal.type} isn't [b t 1], [b t 2] or [b t]")
     length = frame_length or (signal.shape[1] if window is None else window.shape[0])
     if window is not None and window.shape != (length,):
         raise unsupported(f"its window {window.type} isn't of its frame_length {length}")
