@@ -250,6 +250,7 @@ INDEXING: Rows = [
     ("DFT", [F(2, 6, 3, 2)], 17, {"axis": 1, "inverse": 1}),
     ("DFT", [F(2, 6, 1), np.int64(8)], 17, {"onesided": 1, "held": (1,)}),
     ("STFT", [F(2, 12, 1), np.int64(3), abs(F(4)), np.int64(4)], 17, {"held": (1, 3)}),
+    ("STFT", [F(2, 12), np.int64(3), abs(F(4)), np.int64(4)], 17, {"held": (1, 3)}),  # as files have it
     *[(op, [np.int64(9)], 17, {"held": (0,), "periodic": p})
       for op in ("HannWindow", "HammingWindow", "BlackmanWindow") for p in (0, 1)],
     ("MelWeightMatrix", [np.int64(8), np.int64(16), np.int64(8192), np.float32(0), np.float32(4096)], 17,
@@ -402,6 +403,8 @@ REFUSED: list[tuple[str, list[Any], int, dict[str, Any], str]] = [
     ("TopK", [F(3), i64(4)], 11, {"held": (1,), "outputs": (True, True)}, "its K is 4"),
     ("Split", [F(5)], 18, {"num_outputs": 4, "outputs": (True,) * 4}, "leave nothing for the last"),
     ("PRelu", [F(3), F(2, 3)], 16, {}, "can't be broadcast"),
+    ("GatherND", [F(4, 3), i64(0, 5).reshape(1, 2)], 13, {"held": (1,)}, r"out of range for the sizes \[4, 3\]"),
+    ("STFT", [F(12), np.int64(3), F(4)], 17, {"held": (1,)}, r"its signal f32\[12\] isn't \[b t 1\]"),
     ("Det", [F(2, 70, 70)], 11, {}, "at most 64 rows"),
     ("ImageDecoder", [np.uint8([1])], 20, {}, "give the network the decoded image"),
     ("StringNormalizer", [F(1)], 10, {}, "it works on strings"),
