@@ -2,6 +2,7 @@
 
     python benchmarks/bench_onnx_export.py                     # the 40 networks of conformance/onnx_export.py
     python benchmarks/bench_onnx_export.py --only 'resnet|vit' --latency 30
+    python benchmarks/bench_onnx_export.py --json rows.jsonl   # in parts: goes on where it stopped
 
 Needs onnxscript for torch's side, and onnxsim to count its nodes after simplification, neither of which tdagger needs:
 ``pip install --target FOLDER --no-deps onnxscript onnxsim`` and FOLDER in PYTHONPATH.
@@ -186,12 +187,16 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only networks this is found in")
     parser.add_argument("--latency", type=int, default=20, help="turns of each file; 0: none")
     parser.add_argument("--tools", nargs="*", default=list(TOOLS), choices=list(TOOLS))
-    parser.add_argument("--json", default="", help="a file that rows are added to")
+    parser.add_argument(
+        "--json", default="", help="a file that rows are added to; networks that it has aren't run again"
+    )
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = []
+    before = Path(options.json).read_text().splitlines() if options.json and Path(options.json).exists() else []
+    rows: list[dict[str, Any]] = list(map(json.loads, before))
+    done = {row["name"] for row in rows}
     for library, names in SUBJECTS.items():
         for name in names():
-            if not re.search(options.only, name):
+            if name in done or not re.search(options.only, name):
                 continue
             row = compared(library, name, options.latency, options.tools)
             rows.append(row)
