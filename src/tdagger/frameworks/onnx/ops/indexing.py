@@ -70,9 +70,9 @@ def _tuples(data: Value, indices: Value, batch: int) -> tuple[Value, Value]:
     if not count:  # tuples of nothing index all there is
         flat = s.unsqueeze(data, (batch,))
         return flat, e.cast(s.broadcast_to(const(0, "i64"), indices.shape[:-1]), indices.dtype)
-    known, sizes = array_of_constant(indices), data.shape[batch : batch + count]
-    if known is not None and ((known < -np.int64(sizes)) | (known >= sizes)).any():
-        raise unsupported(f"it has an index that is out of range for the sizes {list(map(int, sizes))}")
+    known, sizes = array_of_constant(indices), np.array(data.shape[batch : batch + count])
+    if known is not None and ((known < -sizes) | (known >= sizes)).any():
+        raise unsupported(f"it has an index that is out of range for the sizes {sizes.tolist()}")
     places = [s.select(indices, -1, i) for i in range(count)]
     if count == 1:
         return data, non_negative(places[0], data, batch)
