@@ -51,6 +51,24 @@ def test_refused(dag: Any, how: dict[str, Any], says: str) -> None:
         dag.prune_plan(**how)
 
 
+@pytest.mark.parametrize("global_", [True, False])
+def test_large_units_and_small_ones(global_: bool) -> None:
+    """A large unit that would be too much stays, and small ones that matter more go instead."""
+    layers = [nn.Linear(100, 5), nn.ReLU(), nn.Linear(5, 40), nn.ReLU(), nn.Linear(40, 2)]
+    dag = td.from_torch(nn.Sequential(*layers).eval(), torch.rand(2, 100))
+    sizes = {g.name: g.parameters for g in dag.prunable()}
+    assert sizes == {"0": 141, "2": 8}
+
+    def large_first(group: Any) -> Any:
+        return np.arange(group.size) + (100 if group.group.name == "2" else 0)
+
+    for left in (0.9, 0.8, 0.65, 0.5, 0.35):
+        plan = dag.prune_plan(params=left, importance=large_first, normalise="none", global_=global_)
+        assert abs(plan.after["parameters"] / plan.before["parameters"] - left) < 0.005
+        if global_ and left == 0.65:  # the third large one would be too much
+            assert {r.group.name: r.removed for r in plan.rows}["0"] == 2
+
+
 @pytest.mark.parametrize("make", [taylor, obd])
 def test_changes_of_the_loss_are_compared_as_they_are(dag: Any, make: Any) -> None:
     """Where one layer hardly matters to the loss it goes first; over its mean it would look like the others."""

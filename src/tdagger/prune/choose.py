@@ -1,15 +1,14 @@
 """Which units go: the least important, as many as it takes to meet a target.
 
 What is left of a network is a sum of products of numbers of entries (:mod:`tdagger.prune.finding.costs`), so a target
-is met by evaluating that, never by making the network: how many go is found by bisection, and where groups lose
-several at a time, single steps come after it.
+is met by evaluating that, never by making the network: how many go is found by bisection, and where one unit is more
+than what is missing, others go in its place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -60,61 +59,47 @@ def _down(size: int, count: int, step: int, most: int) -> int:
 
 
 def to_target(
-    ranked: Ranked, cost: Callable[[Array], float], target: float, together: bool, steps: int = 8
+    ranked: Ranked, cost: Callable[[Array], float], target: float, together: bool, rounds: int = 9
 ) -> list[int]:
     """How many of each group go so that ``cost`` (of the entries that go) is nearest to ``target``.
 
-    ``together``: groups are compared by importance; otherwise each loses the same part of its units. ``steps``: so many
-    single steps are tried after the bisection.
+    ``together``: groups are compared by importance; otherwise each loses the same part of its units. A unit with which
+    too much would go stays, and so do the rest of its group, where others that matter more but free less come nearer:
+    at most ``rounds`` bisections, all but the first of them with one more group that loses no more.
     """
     total = sum(g.size for g in ranked.groups)
     ranks = ranked.ranks()
+    most = list(ranked.most)
+    known: dict[tuple[int, ...], float] = {}  # a time is that of a network made
 
     def counts(n: int) -> list[int]:
-        if together:
-            return ranked.first(n, ranks)
-        return ranked.stepped([round(g.size * n / max(total, 1)) for g in ranked.groups])
+        found = (
+            ranked.first(n, ranks)
+            if together
+            else ranked.stepped([round(g.size * n / max(total, 1)) for g in ranked.groups])
+        )
+        return [min(c, m) for c, m in zip(found, most, strict=True)]
 
-    low, high = 0, total  # the cost is above the target at low, at or below it at high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if cost(ranked.gone(counts(middle))) > target else (low, middle)
-    best = min((counts(low), counts(high)), key=lambda c: abs(cost(ranked.gone(c)) - target))
-    return _nearer(ranked, cost, target, best, steps)
+    def left(counts: list[int]) -> float:
+        key = tuple(counts)
+        if key not in known:
+            known[key] = cost(ranked.gone(counts))
+        return known[key]
 
-
-def _nearer(ranked: Ranked, cost: Callable[[Array], float], target: float, counts: list[int], steps: int) -> list[int]:
-    """Single steps of single groups, as long as one comes nearer to the target; what matters least is tried first."""
-    now = cost(ranked.gone(counts))
-    start = cost(ranked.gone([0] * len(counts)))
-    for _ in range(steps):
-        if abs(now - target) <= _NEAR * start:
+    low, best = 0, counts(0)
+    near = _NEAR * left(best)
+    for _ in range(rounds):
+        high = total  # the cost is above the target at low, at or below it at high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if left(counts(middle)) > target else (low, middle)
+        before, after = counts(low), counts(high)
+        best = min(best, before, after, key=lambda c: abs(left(c) - target))
+        if abs(left(best) - target) <= near or before == after or left(after) > target:
             break
-        tried: list[tuple[float, int, int, float]] = []
-        for i in _by_importance(ranked, counts, more=now > target):
-            n = ranked.groups[i].size
-            other = counts[i] + (ranked.step[i] if now > target else -ranked.step[i])
-            other = _down(n, other, ranked.step[i], ranked.most[i]) if other > 0 else 0
-            if other == counts[i]:
-                continue
-            found = cost(ranked.gone([*counts[:i], other, *counts[i + 1 :]]))
-            tried.append((abs(found - target), i, other, found))
-            if tried[-1][0] <= _NEAR * start:
-                break
-        if not tried or min(tried)[0] >= abs(now - target):
-            break
-        _, i, other, now = min(tried)
-        counts = [*counts[:i], other, *counts[i + 1 :]]
-    return counts
+        most = [b if a != b else m for b, a, m in zip(before, after, most, strict=True)]
+    return best
 
 
 #: A target is met where what is off is so small a part of the whole network's cost.
 _NEAR = 0.002
-
-
-def _by_importance(ranked: Ranked, counts: list[int], more: bool) -> list[int]:
-    def next_score(i: int) -> Any:
-        at = min(counts[i], len(ranked.scores[i]) - 1) if more else max(counts[i] - 1, 0)
-        return ranked.scores[i][at] if more else -ranked.scores[i][at]
-
-    return sorted([i for i in range(len(counts)) if len(ranked.scores[i])], key=next_score)

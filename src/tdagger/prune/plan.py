@@ -195,7 +195,7 @@ def prune_plan(
         if not 0 < wanted <= whole:
             raise AttributeValueError(f"prune: {name}={target} of {whole:.6g} is no part of what there is")
         # a time is that of the network made: a few of them
-        counts = to_target(ranked, left, wanted, global_, steps=0 if name == "time" else 8)
+        counts = to_target(ranked, left, wanted, global_, rounds=1 if name == "time" else 9)
         reached = left(ranked.gone(counts))
         # what is least is asked for only where it matters: for a time that is one more network
         if (
