@@ -108,6 +108,67 @@ def test_depthwise_and_grouped_convolutions_are_measured() -> None:
         assert plan.check().passed
 
 
+class Experts(nn.Module):
+    """Weights of products that are no layers: of all tokens, of each expert's own, from the left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.up, self.down = nn.Parameter(torch.randn(3, 4, 6)), nn.Parameter(torch.randn(3, 6, 4))
+        self.plain, self.left = nn.Parameter(torch.randn(4, 8)), nn.Parameter(torch.randn(5, 7))
+        self.both = nn.Parameter(torch.randn(8, 8))
+
+    def forward(self, x: Any) -> Any:
+        h = torch.einsum("btd,edm->bemt", x, self.up).relu()
+        y = torch.einsum("bemt,emd->btd", h, self.down)
+        z = (self.left @ (y @ self.plain)) @ self.both
+        return z @ self.both.T
+
+
+def test_products_that_are_no_layers_are_measured() -> None:
+    net, x = Experts().eval(), torch.randn(2, 7, 4)
+    dag = td.from_torch(net, x)
+    found = dag.measure([x])
+    with torch.no_grad():
+        h = torch.einsum("btd,edm->bemt", x, net.up).relu()
+        y = torch.einsum("bemt,emd->btd", h, net.down)
+    wanted = {
+        "up": ((1,), x.square().mean((0, 1))),
+        "down": ((0, 1), h.square().mean((0, 3))),
+        "plain": ((0,), y.square().mean((0, 1))),
+        "left": ((1,), (y @ net.plain).detach().square().mean((0, 2))),
+    }
+    assert set(found.layers) == set(wanted)  # `both` is applied along both dimensions
+    for name, (axes, squares) in wanted.items():
+        assert found.layers[name].axes == axes
+        np.testing.assert_allclose(found.layers[name].squares, squares, rtol=1e-4)
+        shape = dag.weights[name].shape
+        assert np.broadcast_shapes(found.layers[name].by_entry(shape).shape, shape) == shape
+    for importance in (wanda(found), activations(found)):
+        assert dag.prune_plan(ratio=0.5, importance=importance, only=["up"]).check().passed
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_are_measured_step_by_step(kind: Any) -> None:
+    torch.manual_seed(0)
+    net, x = kind(4, 3, num_layers=2, batch_first=True).eval(), torch.randn(2, 5, 4)
+    dag = td.from_torch(net, x)
+    found = dag.measure([x])
+    one, two = kind(4, 3, batch_first=True), kind(3, 3, batch_first=True)
+    one.load_state_dict({n: w for n, w in net.state_dict().items() if n.endswith("l0")})
+    two.load_state_dict({n.replace("l1", "l0"): w for n, w in net.state_dict().items() if n.endswith("l1")})
+    with torch.no_grad():
+        first = one(x)[0]
+        second = two(first)[0]
+    start = torch.zeros(2, 1, 3)
+    seen = {
+        "weight_ih_l0": x, "weight_hh_l0": torch.cat([start, first[:, :-1]], 1),
+        "weight_ih_l1": first, "weight_hh_l1": torch.cat([start, second[:, :-1]], 1),
+    }  # fmt: skip
+    for name, value in seen.items():
+        np.testing.assert_allclose(found.layers[name].squares, value.square().mean((0, 1)), rtol=1e-4)
+
+
 def test_gradients_are_those_of_a_loop(dag: Any, args: Any) -> None:
     net, target = Stack().eval(), torch.randint(0, 3, (2, 5))
 

@@ -16,13 +16,14 @@ from tdagger.interpreter import Interpreter
 from tdagger.network import Origin
 from tdagger.op import Array, Value
 from tdagger.prune.methods.depth import Block, blocks
-from tdagger.prune.statistics import Layer, Statistics, weight_of
+from tdagger.prune.statistics import RECURRENT, Applied, Layer, Statistics, applied, weight_of
 from tdagger.tensordag import TensorDAG
 
 
 def measure(dag: TensorDAG, batches: Iterable[Any], products: bool = False) -> Statistics:
     """Statistics of the inputs of layers on data; see :meth:`tdagger.TensorDAG.measure`."""
-    meter = _Meter(dag, products)
+    recurrent = {v.op.name for v in dag.graph.values} & set(RECURRENT)
+    meter = _Meter(dag.inline(*sorted(recurrent)) if recurrent else dag, products)
     count = 0
     with torch.no_grad():
         for batch in batches:
@@ -52,18 +53,20 @@ class _Meter(Interpreter):
 
     def __init__(self, dag: TensorDAG, products: bool) -> None:
         super().__init__(dag, "torch")
-        self.layers = {v: found for v in dag.graph.values if (found := weight_of(v)) is not None}
+        self.layers = {v: found for v in dag.graph.values if (found := applied(v)) is not None}
         self.products = products
         self.blocks = {b.output: b for b in blocks(dag)}
         self.entering: dict[Value, Any] = {}
         self.waiting = Counter(b.input for b in self.blocks.values())
         self.features = {b.path: self._features(b) for b in self.blocks.values()}
-        self.sums: dict[str, tuple[int, int, Tensor, int, Tensor | None]] = {}
+        self.sums: dict[str, tuple[Applied, Tensor, int, Tensor | None]] = {}
+        #: Weights that are applied along different dimensions.
+        self.unlike: set[str] = set()
         self.cosines: dict[str, tuple[float, int]] = {}
 
     def run_value(self, value: Value, args: list[Any]) -> Any:
         if value in self.layers:
-            self._layer(value, args[0])
+            self._layer(value, args[self.layers[value].argument])
         out = super().run_value(value, args)
         if value in self.waiting:
             self.entering[value] = out
@@ -76,30 +79,31 @@ class _Meter(Interpreter):
         return out
 
     def _layer(self, value: Value, x: Tensor) -> None:
-        name, axis, groups = self.layers[value]
-        weight = value.args[1]
+        how = self.layers[value]
         x = x.detach().double()
-        spatial, features = weight.rank - 2, _features(value)
-        rows = x.movedim(features, -1).reshape(-1, x.shape[features])
+        own = [d for _, d in how.pairs]
+        rows = x.movedim(own, list(range(-len(own), 0))).reshape(-1, *[x.shape[d] for d in own])
         products = None
-        if self.products and groups == 1 and value.op.name != "convolution_transpose":
+        if self.products and weight_of(value) and how.groups == 1 and value.op.name != "convolution_transpose":
+            spatial = value.args[1].rank - 2
             seen = rows if not spatial else _patches(value, x, spatial)
             products = seen.T @ seen / max(len(seen), 1) * len(rows)
-        squares = rows.square().sum(0)
-        if name in self.sums:
-            _, _, before, count, old = self.sums[name]
-            squares, rows_seen = squares + before, count + len(rows)
+        squares, seen_rows = rows.square().sum(0), len(rows)
+        if how.weight in self.sums:
+            first, before, count, old = self.sums[how.weight]
+            if [i for i, _ in first.pairs] != [i for i, _ in how.pairs]:
+                self.unlike.add(how.weight)
+                return
+            squares, seen_rows = squares + before, count + seen_rows
             products = None if products is None or old is None else products + old
-        else:
-            rows_seen = len(rows)
-        self.sums[name] = (axis, groups, squares, rows_seen, products)
+        self.sums[how.weight] = (how, squares, seen_rows, products)
 
     def _features(self, block: Block) -> int:
         """Which dimension of a block's tensors holds features: what its first layer on such a rank takes."""
         for value in self.layers:
             origin = self._module(value)
             if value.args[0].rank == block.input.rank and f"{origin}.".startswith(f"{block.path}."):
-                return _features(value)
+                return self.layers[value].pairs[-1][1]
         return block.input.rank - 1
 
     def _module(self, value: Value) -> str:
@@ -113,15 +117,17 @@ class _Meter(Interpreter):
 
     def statistics(self) -> Statistics:
         layers = {
-            name: Layer(axis, groups, to_numpy(squares.cpu()) / count, count, _mean(products, count))
-            for name, (axis, groups, squares, count, products) in self.sums.items()
+            name: Layer(
+                tuple(i for i, _ in how.pairs),
+                how.groups,
+                to_numpy(squares.cpu()) / count,
+                count,
+                _mean(products, count),
+            )
+            for name, (how, squares, count, products) in self.sums.items()
+            if name not in self.unlike
         }
         return Statistics(layers, {p: total / max(count, 1) for p, (total, count) in self.cosines.items()})
-
-
-def _features(value: Value) -> int:
-    """The dimension of a layer's argument that holds features: before the spatial ones."""
-    return value.args[0].rank + 1 - value.args[1].rank
 
 
 def _mean(products: Tensor | None, count: int) -> Array | None:
