@@ -11,7 +11,7 @@ asked for a ratio, not for FLOPs: the ratio is found by bisection. Learned masks
 train gates and weights together for the first half of the epochs that others train on for. Needs ``pip install -r
 benchmarks/pruning.txt``; what isn't installed is named and left out.
 
-Usage: ``python benchmarks/bench_prune_accuracy.py [--tasks NAME,..] [--methods NAME;..] [--seeds N] [--plot FILE.png]``
+Usage: ``python benchmarks/bench_prune_accuracy.py [--tasks NAME,..] [--methods NAME;..] [--seeds N,..] [--plot FILE]``
 """
 
 from __future__ import annotations
@@ -265,38 +265,40 @@ METHODS = {
 # --- measured ----------------------------------------------------------------------------------------------
 
 
-def measure(task: Task, methods: list[str], seeds: int) -> dict[str, Any]:
-    """Accuracies of every seed, by method and part of FLOPs; and the part that was met."""
-    found: dict[str, Any] = {"whole": [], **{m: {str(p): [] for p in LEFT} for m in methods}}
-    for seed in range(seeds):
-        torch.manual_seed(seed)
-        module = task.network()
-        learn(module, task, task.epochs, 1e-2, seed)
-        found["whole"].append(accuracy(module, task))
-        trained = Trained(module, task, gradients(module, task, 1000 + seed))
-        whole = flops(module, task)
-        for method in methods:
-            for left in LEFT:
-                small = METHODS[method].prune(trained, left)
-                met = flops(small, task) / whole
-                before = accuracy(small, task)
-                more = task.more - int(METHODS[method].uses * task.more)
-                learn(small, task, more, 3e-3, 2000 + seed)
-                row = {"flops": met, "before": before, "after": accuracy(small, task)}
-                found[method][str(left)].append(row)
-                print(f"{task.name} seed {seed} {method} {left}: {row}", file=sys.stderr, flush=True)
-    return found
+def measure(task: Task, methods: list[str], seed: int, known: dict[str, Any]) -> None:
+    """Accuracies of one seed, by method and part of FLOPs, and the part that was met: those that aren't ``known``."""
+    if set(methods) <= set(known):
+        return
+    torch.manual_seed(seed)
+    module = task.network()
+    learn(module, task, task.epochs, 1e-2, seed)
+    known["whole"] = accuracy(module, task)
+    trained = Trained(module, task, gradients(module, task, 1000 + seed))
+    whole = flops(module, task)
+    for method in [m for m in methods if m not in known]:
+        found: dict[str, Any] = {}
+        for left in LEFT:
+            small = METHODS[method].prune(trained, left)
+            met = flops(small, task) / whole
+            before = accuracy(small, task)
+            more = task.more - int(METHODS[method].uses * task.more)
+            learn(small, task, more, 3e-3, 2000 + seed)
+            found[str(left)] = {"flops": met, "before": before, "after": accuracy(small, task)}
+            print(f"{task.name} seed {seed} {method} {left}: {found[str(left)]}", file=sys.stderr, flush=True)
+        known[method] = found
 
 
 def table(task: str, found: dict[str, Any], methods: list[str]) -> None:
     """Mean accuracy and deviation over seeds after training on, and before, for each budget."""
-    print(f"\n{task}: accuracy of the whole network {_mean(found['whole'])}, {len(found['whole'])} seeds\n")
+    print(
+        f"\n{task}: accuracy of the whole network {_mean([s['whole'] for s in found.values()])}, {len(found)} seeds\n"
+    )
     heads = [f"-{1 - p:.0%} FLOPs, trained on | at once | FLOPs met" for p in LEFT]
     print(f"| method | {' | '.join(heads)} |\n|---|{'---:|---:|---:|' * len(LEFT)}")
     for method in methods:
         cells: list[str] = []
         for left in LEFT:
-            rows = found[method][str(left)]
+            rows = [seed[method][str(left)] for seed in found.values()]
             cells += [_mean([r["after"] for r in rows]), _mean([r["before"] for r in rows])]
             cells.append("{:.1%} to {:.1%}".format(*[f([r["flops"] for r in rows]) for f in (min, max)]))
         print(f"| {method} | {' | '.join(cells)} |")
@@ -315,9 +317,11 @@ def plot(results: dict[str, Any], methods: list[str], path: str) -> None:
 
     figure, panels = pyplot.subplots(1, len(results), figsize=(5.5 * len(results), 4.2), squeeze=False)
     for panel, (task, found) in zip(panels[0], results.items(), strict=True):
-        panel.axhline(100 * np.mean(found["whole"]), color="0.6", linestyle=":", label="whole network")
+        panel.axhline(
+            100 * np.mean([seed["whole"] for seed in found.values()]), color="0.6", linestyle=":", label="whole network"
+        )
         for method in methods:
-            rows = [found[method][str(p)] for p in LEFT]
+            rows = [[seed[method][str(p)] for seed in found.values()] for p in LEFT]
             x = [100 * np.mean([r["flops"] for r in row]) for row in rows]
             y = [[100 * r["after"] for r in row] for row in rows]
             peer = not method.startswith("tdagger")
@@ -341,21 +345,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--tasks", default=",".join(TASKS), help="names with commas; all by default")
     parser.add_argument("--methods", default=";".join(METHODS), help="names with semicolons; all by default")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", default="0,1,2,3,4", help="numbers with commas")
     parser.add_argument("--plot", help="a file for the plot (matplotlib)")
-    parser.add_argument("--json", help="a file for all that was measured")
+    parser.add_argument("--json", help="a file for all that is measured, and what was measured before")
     options = parser.parse_args()
     wanted = options.methods.split(";")
     missing = {METHODS[m].package for m in wanted if importlib.util.find_spec(METHODS[m].package) is None}
     methods = [m for m in wanted if METHODS[m].package not in missing]
     if missing:
         print(f"not installed, so left out: {', '.join(missing)}")
+    kept = Path(options.json) if options.json else None
+    results: dict[str, Any] = json.loads(kept.read_text()) if kept and kept.exists() else {}
     with quiet():
-        results = {name: measure(TASKS[name](), methods, options.seeds) for name in options.tasks.split(",")}
+        for name in options.tasks.split(","):
+            task = TASKS[name]()
+            for seed in options.seeds.split(","):
+                measure(task, methods, int(seed), results.setdefault(name, {}).setdefault(seed, {}))
+                if kept:
+                    kept.write_text(json.dumps(results, indent=1))
     for name, found in results.items():
         table(name, found, methods)
-    if options.json:
-        Path(options.json).write_text(json.dumps(results, indent=1))
     if options.plot:
         plot(results, methods, options.plot)
 

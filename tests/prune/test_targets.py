@@ -69,6 +69,63 @@ def test_large_units_and_small_ones(global_: bool) -> None:
             assert {r.group.name: r.removed for r in plan.rows}["0"] == 2
 
 
+def like(importances: dict[str, Any]) -> Any:
+    """An importance of given numbers, by the group's name; of others all are alike."""
+    return lambda group: np.asarray(importances.get(group.group.name, np.ones(group.size)), float)
+
+
+class Beside(nn.Module):
+    """Two layers beside one another, a unit of which holds 12 numbers, and 44."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = (nn.Sequential(nn.Linear(n, 64, False), nn.ReLU(), nn.Linear(64, 4, False)) for n in (8, 40))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.a(x[:, :8]) + self.b(x)
+
+
+#: By what is lost over what is freed, and by importance alone.
+HOW: tuple[dict[str, Any], ...] = ({}, {"normalise": "none"})
+
+
+def test_groups_lose_what_costs_most() -> None:
+    """Where all units are alike, one unit's part of its group over what it frees is the same in all groups."""
+    dag = td.from_torch(Beside().eval(), torch.rand(16, 40))
+    one, other = (
+        {r.group.name: r.left for r in dag.prune_plan(params=0.3, importance=like({}), **how).rows} for how in HOW
+    )
+    assert 12 * one["a.0"] == pytest.approx(44 * one["b.0"], rel=0.1)
+    assert other["a.0"] < one["b.0"]
+
+
+def test_no_group_is_emptied() -> None:
+    """What a group has lost makes what is left of it matter more, also where another matters more as it is."""
+    dag = td.from_torch(Beside().eval(), torch.rand(16, 40))
+
+    def little(group: Any) -> Any:
+        return np.full(group.size, 0.1 if group.group.name == "b.0" else 1.0)
+
+    little.of_loss = True
+    one, other = (
+        {r.group.name: r.left for r in dag.prune_plan(params=0.22, importance=little, **how).rows} for how in HOW
+    )
+    assert 12 * one["a.0"] == pytest.approx(440 * one["b.0"], rel=0.3)
+    assert other["b.0"] == 1
+
+
+def test_importances_without_bounds(dag: Any) -> None:
+    """Infinite ones stay, numbers below 0 are in order, and groups of zeros go first."""
+    rising = np.arange(64.0) - 100
+    kept = np.where(np.arange(64) % 2, np.inf, rising)
+    one = dag.prune_plan(params=0.75, importance=like({"0": kept}))
+    assert one.units["0"].tolist() == list(range(0, 2 * len(one.units["0"]), 2))
+    two = dag.prune_plan(params=0.75, importance=like({"0": rising}))
+    assert two.units["0"].tolist() == list(range(len(two.units["0"])))
+    three = dag.prune_plan(params=0.9, importance=like({"2": np.zeros(32)}))
+    assert {n: len(u) for n, u in three.units.items()}.keys() == {"2"}
+
+
 @pytest.mark.parametrize("make", [taylor, obd])
 def test_changes_of_the_loss_are_compared_as_they_are(dag: Any, make: Any) -> None:
     """Where one layer hardly matters to the loss it goes first; over its mean it would look like the others."""
@@ -83,6 +140,12 @@ def test_changes_of_the_loss_are_compared_as_they_are(dag: Any, make: Any) -> No
         for how in ({}, {"normalise": "mean"})
     )
     assert plain["2"] == 0 < over_mean["2"]
+
+
+def test_nothing_may_go() -> None:
+    whole = td.from_torch(nn.Linear(4, 3).eval(), torch.rand(2, 4))
+    with pytest.raises(td.AttributeValueError, match=r"prune: flops can't become .* is left if all goes that may go"):
+        whole.prune_plan(flops=0.5)
 
 
 class Empty(nn.Module):

@@ -61,7 +61,7 @@ def prune(
         typer.Option(
             "--normalise",
             metavar="NAME",
-            help=f"What a group's importances are divided by to be compared: {', '.join(NORMALISE)}; mean unless told.",
+            help=f"Compare groups by importance alone, over their {', '.join(NORMALISE)}; else by what units free too.",
             rich_help_panel=CHOICE,
         ),
     ] = "",

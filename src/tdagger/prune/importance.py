@@ -1,8 +1,9 @@
 """How much the units of a group matter: small functions of what they hold.
 
 An importance is a function of a :class:`Weighed` group that gives a number for each of its units; the least important
-go first. Numbers of different groups are compared after each group's are divided by their mean (``normalise=``), but
-for those that are of the loss (Taylor, OBD): what a function has as ``normalise`` is its own.
+go first. Units of different groups are compared by the part of their group that they are, over what they free
+(:mod:`tdagger.prune.choose`); where importances are changes of one loss (Taylor, OBD: a function with ``of_loss``), as
+they are over what they free.
 
 >>> import numpy as np
 >>> def smallest_row(group):
@@ -121,10 +122,10 @@ def random(group: Weighed) -> Array:
 
 @dataclass(frozen=True)
 class OfLoss:
-    """An importance that is a change of the loss: groups' numbers are compared as they are, not over their mean."""
+    """An importance that is a change of the loss: groups' numbers are comparable as they are."""
 
     function: Importance
-    normalise: str = "none"
+    of_loss: bool = True
 
     def __call__(self, group: Weighed) -> Array:
         return self.function(group)
@@ -190,7 +191,7 @@ def importance_of(what: str | Importance) -> Importance:
     return IMPORTANCES[what]
 
 
-#: What a group's numbers are divided by, so that groups can be compared.
+#: What a group's numbers are divided by, where groups are to be compared by importance alone.
 NORMALISE: dict[str, Callable[[Array], float]] = {
     "mean": lambda x: float(x.mean()) or 1.0,
     "max": lambda x: float(x.max()) or 1.0,

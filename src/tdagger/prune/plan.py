@@ -14,9 +14,10 @@ from tdagger.analysis.time.timing import device_of, predict
 from tdagger.errors import AttributeValueError, GraphError
 from tdagger.op import Array
 from tdagger.prune.amounts import Amount, amount_of
-from tdagger.prune.choose import Ranked, to_target
+from tdagger.prune.choose import Ranked, Slopes, lost, to_target
 from tdagger.prune.finding.groups import Group, Prunable, prunable
 from tdagger.prune.importance import NORMALISE, Importance, Weighed, importance_of
+from tdagger.prune.methods.gates import costs_of
 from tdagger.prune.removing.apply import without
 from tdagger.prune.removing.check import Check, checked, without_what_adds_nothing
 from tdagger.prune.removing.folding import Folded, folded
@@ -181,8 +182,8 @@ def prune_plan(
             f"prune: give one of {', '.join(TARGETS)} or entries, got {', '.join(targets) or 'none'}"
         )
     groups = allowed(found, keep, only, inexact)
-    ranked = _ranked(dag, found, groups, importance_of(importance), normalise, multiple_of, least)
     ((name, target),) = targets.items()
+    ranked = _ranked(dag, found, groups, importance_of(importance), normalise, multiple_of, least)
     if name == "ratio":
         part = cast("float | Mapping[str, float]", target)
         _check_ratio(part, found)
@@ -194,6 +195,7 @@ def prune_plan(
         wanted = asked.number * whole if asked.is_part else asked.number
         if not 0 < wanted <= whole:
             raise AttributeValueError(f"prune: {name}={target} of {whole:.6g} is no part of what there is")
+        ranked.slopes = None if normalise else _slopes(found, groups, name, device)
         # a time is that of the network made: a few of them
         counts = to_target(ranked, left, wanted, global_, rounds=1 if name == "time" else 9)
         reached = left(ranked.gone(counts))
@@ -221,6 +223,31 @@ def _cost(dag: TensorDAG, found: Prunable, name: str, device: Any) -> Callable[[
         return lambda gone: float(predict(without(cast(TensorDAG, found.dag), found.units, gone)[0].graph, on))
     cost = found.cost[{"params": "parameters"}.get(name, name)]
     return lambda gone: cost(found.left(gone))
+
+
+def _slopes(found: Prunable, groups: list[Group], name: str, device: Any) -> Slopes:
+    """What one unit of each group frees of a cost, to first order; of time as the work falls."""
+    costs = costs_of(found, (), device_of(device)) if name == "time" else found.cost
+    cost = costs[{"params": "parameters"}.get(name, name)]
+    kind = np.full(found.units.count + 1, -1, np.int64)  # the last is that of no class
+    for i, g in enumerate(groups):
+        kind[g.classes] = i
+    nothing = np.zeros(0, np.int64)
+    rows: list[tuple[Array, Array, Array]] = [(nothing, nothing, nothing)]
+    for j, factor in enumerate(found.units.factors):
+        if factor.block is None:
+            own, entries = np.unique(kind[found.units.roots(factor)], return_counts=True)
+            rows.append((own[own >= 0], np.full((own >= 0).sum(), j), entries[own >= 0]))
+    group, factor, entries = map(np.concatenate, zip(*rows, strict=True))
+    each = entries / np.array([g.size for g in groups])[group]
+
+    def freed(gone: Array) -> Array:
+        return np.bincount(group, each * cost.gradient(found.left(gone))[factor], len(groups))
+
+    def left(gone: Array) -> float:
+        return cost(found.left(gone))
+
+    return Slopes(left, freed)
 
 
 def _amount(name: str, target: float | str) -> Amount:
@@ -301,8 +328,8 @@ def _ranked(
     dag: TensorDAG, found: Prunable, groups: list[Group], importance: Importance, normalise: str, multiple_of: int,
     least: float,
 ) -> Ranked:  # fmt: skip
-    normalise = normalise or getattr(importance, "normalise", "mean")
-    if normalise not in NORMALISE:
+    of_loss = getattr(importance, "of_loss", False)
+    if normalise and normalise not in NORMALISE:
         raise AttributeValueError(f"prune: normalise is one of {', '.join(NORMALISE)}, got {normalise!r}")
     order: list[Array] = []
     scores: list[Array] = []
@@ -315,12 +342,21 @@ def _ranked(
             )
         by = np.argsort(score, kind="stable")
         order.append(by)
-        scores.append(score[by] / NORMALISE[normalise](score))
+        scores.append(
+            score[by] / NORMALISE[normalise](score)
+            if normalise
+            else lost(score[by], None if of_loss else _weights(found, group))
+        )
     steps = [step_of(g, multiple_of) for g in groups]
     kept = [
         max(int(np.ceil(least * g.size)) if isinstance(least, float) and least < 1 else int(least), 1) for g in groups
     ]
     return Ranked(found, groups, order, scores, steps, [max(g.size - k, 0) for g, k in zip(groups, kept, strict=True)])
+
+
+def _weights(found: Prunable, group: Group) -> int:
+    """In how many dimensions of weights the units of a group lie."""
+    return max(sum(found.dag.graph.parameters[m.name].rank > 1 for m in group.members), 1)
 
 
 def step_of(group: Group, multiple_of: int) -> int:
