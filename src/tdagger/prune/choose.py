@@ -46,31 +46,37 @@ class Ranked:
     #: What units free; None to compare importances alone.
     slopes: Slopes | None = None
 
-    def gone(self, counts: list[int]) -> Array:
+    def __post_init__(self) -> None:
+        self.sizes = np.array([g.size for g in self.groups], np.int64)
+        self.steps, self.mosts = np.array(self.step, np.int64), np.array(self.most, np.int64)
+        nothing = np.zeros(0, np.int64)
+        #: Of all units, group after group in the order in which they go: the class, the group, and the place in it.
+        own = [g.classes[o] for g, o in zip(self.groups, self.order, strict=True)]
+        self.classes = np.concatenate([nothing, *own])
+        self.group = np.repeat(np.arange(len(self.groups)), self.sizes)
+        starts = np.cumsum(self.sizes) - self.sizes
+        self.place = np.arange(len(self.group)) - starts[self.group]
+
+    def gone(self, counts: Array) -> Array:
         """The entries that go if so many units of each group do."""
-        classes = [g.classes[o[:n]] for g, o, n in zip(self.groups, self.order, counts, strict=True) if n]
-        return self.found.units.removed(np.concatenate(classes) if classes else np.zeros(0, np.int64))
+        return self.found.units.removed(self.classes[self.place < counts[self.group]])
 
-    def stepped(self, counts: list[int]) -> list[int]:
-        """The counts, less where a group's steps or its most say so."""
-        return [_down(g.size, n, s, m) for g, n, s, m in zip(self.groups, counts, self.step, self.most, strict=True)]
+    def stepped(self, counts: Array) -> Array:
+        """The counts, less where a group's steps or its most say so: what is left is a multiple of ``step``."""
+        counts = np.minimum(counts, self.mosts)
+        left = -(-(self.sizes - counts) // self.steps) * self.steps
+        return np.maximum(self.sizes - left, 0)
 
-    def first(self, count: int, ranks: list[Array]) -> list[int]:
-        """How many of each group are among the ``count`` least important of all."""
-        return self.stepped([int(np.searchsorted(r, count)) for r in ranks])
-
-    def ranks(self, freed: Array | None = None) -> list[Array]:
-        """For each group, the places of its units among those of all groups; a group loses its units in order.
+    def ranks(self, freed: Array | None = None) -> Array:
+        """The groups of all units, the least important first; a group loses its units in order.
 
         ``freed``: what a unit of each group frees, which its importance is divided by.
         """
-        rising = [np.maximum.accumulate(s) for s in self.scores]
+        rising = np.concatenate([np.zeros(0), *[np.maximum.accumulate(s) for s in self.scores]])
         if freed is not None:
-            rising = [s / f if f > 0 else np.full_like(s, np.inf) for s, f in zip(rising, freed, strict=True)]
-        flat = np.concatenate(rising) if rising else np.zeros(0)
-        places = np.empty(len(flat), np.int64)
-        places[np.argsort(flat, kind="stable")] = np.arange(len(flat))
-        return np.split(places, np.cumsum([len(s) for s in self.scores])[:-1]) if rising else []
+            each = freed[self.group]
+            rising = np.where(each > 0, rising / np.where(each > 0, each, 1.0), np.inf)
+        return self.group[np.argsort(rising, kind="stable")]
 
 
 def lost(importances: Array, times: float | None = None) -> Array:
@@ -92,16 +98,7 @@ def lost(importances: Array, times: float | None = None) -> Array:
     return out
 
 
-def _down(size: int, count: int, step: int, most: int) -> int:
-    """The largest number that may go, at most ``count``, which leaves a multiple of ``step``."""
-    count = min(count, most)
-    left = -(-(size - count) // step) * step
-    return max(size - left, 0)
-
-
-def to_target(
-    ranked: Ranked, cost: Callable[[Array], float], target: float, together: bool, rounds: int = 9
-) -> list[int]:
+def to_target(ranked: Ranked, cost: Callable[[Array], float], target: float, together: bool, rounds: int = 9) -> Array:
     """How many of each group go so that ``cost`` (of the entries that go) is nearest to ``target``.
 
     ``together``: groups are compared by importance; otherwise each loses the same part of its units. A unit with which
@@ -111,15 +108,15 @@ def to_target(
     costs = _Costs(ranked, cost)
     slopes = ranked.slopes if together else None
     if slopes is None:
-        return _nearest(ranked, costs, target, ranked.ranks(), together, rounds)
-    none = [0] * len(ranked.groups)
+        return _nearest(ranked, costs, target, ranked.ranks() if together else None, rounds)
+    none = np.zeros_like(ranked.sizes)
     freed = slopes.freed(ranked.gone(none))
     rough = _Costs(ranked, slopes.left)
     part = target / costs(none)
     for _ in range(_SLOPES):
-        found = _nearest(ranked, rough, part * rough(none), ranked.ranks(freed), together, 1)
+        found = _nearest(ranked, rough, part * rough(none), ranked.ranks(freed), 1)
         freed = np.sqrt(freed * slopes.freed(ranked.gone(found)))  # the mean of both, so that nothing swings
-    return _nearest(ranked, costs, target, ranked.ranks(freed), together, rounds)
+    return _nearest(ranked, costs, target, ranked.ranks(freed), rounds)
 
 
 class _Costs:
@@ -127,29 +124,29 @@ class _Costs:
 
     def __init__(self, ranked: Ranked, cost: Callable[[Array], float]) -> None:
         self.ranked, self.cost = ranked, cost
-        self.known: dict[tuple[int, ...], float] = {}
+        self.known: dict[bytes, float] = {}
 
-    def __call__(self, counts: list[int]) -> float:
-        key = tuple(counts)
+    def __call__(self, counts: Array) -> float:
+        key = counts.tobytes()
         if key not in self.known:
             self.known[key] = self.cost(self.ranked.gone(counts))
         return self.known[key]
 
 
-def _nearest(
-    ranked: Ranked, left: Callable[[list[int]], float], target: float, ranks: list[Array], together: bool, rounds: int
-) -> list[int]:
-    """How many of each group go so that what is left is nearest to the target, in the order of ``ranks``."""
-    total = sum(g.size for g in ranked.groups)
-    most = list(ranked.most)
+def _nearest(ranked: Ranked, left: Callable[[Array], float], target: float, ranks: Array | None, rounds: int) -> Array:
+    """How many of each group go so that what is left is nearest to the target, in the order of ``ranks``.
 
-    def counts(n: int) -> list[int]:
-        found = (
-            ranked.first(n, ranks)
-            if together
-            else ranked.stepped([round(g.size * n / max(total, 1)) for g in ranked.groups])
-        )
-        return [min(c, m) for c, m in zip(found, most, strict=True)]
+    None: of each group the same part.
+    """
+    total = len(ranked.place)
+    most = ranked.mosts
+
+    def counts(n: int) -> Array:
+        if ranks is None:
+            found = np.rint(ranked.sizes * n / max(total, 1)).astype(np.int64)
+        else:
+            found = np.bincount(ranks[:n], minlength=len(ranked.groups))
+        return np.minimum(ranked.stepped(found), most)
 
     low, best = 0, counts(0)
     near = _NEAR * left(best)
@@ -160,9 +157,9 @@ def _nearest(
             low, high = (middle, high) if left(counts(middle)) > target else (low, middle)
         before, after = counts(low), counts(high)
         best = min(best, before, after, key=lambda c: abs(left(c) - target))
-        if abs(left(best) - target) <= near or before == after or left(after) > target:
+        if abs(left(best) - target) <= near or (before == after).all() or left(after) > target:
             break
-        most = [b if a != b else m for b, a, m in zip(before, after, most, strict=True)]
+        most = np.where(before == after, most, before)
     return best
 
 

@@ -187,7 +187,7 @@ def prune_plan(
     if name == "ratio":
         part = cast("float | Mapping[str, float]", target)
         _check_ratio(part, found)
-        counts = ranked.stepped([round(g.size * _part(part, g)) for g in groups])
+        counts = ranked.stepped(np.array([round(g.size * _part(part, g)) for g in groups], np.int64))
     else:
         left = _cost(dag, found, name, device)
         whole = left(np.zeros(found.units.count, bool))
@@ -200,10 +200,7 @@ def prune_plan(
         counts = to_target(ranked, left, wanted, global_, rounds=1 if name == "time" else 9)
         reached = left(ranked.gone(counts))
         # what is least is asked for only where it matters: for a time that is one more network
-        if (
-            reached > wanted * 1.01
-            and (least_left := left(ranked.gone(ranked.stepped([g.size for g in groups])))) > wanted
-        ):
+        if reached > wanted * 1.01 and (least_left := left(ranked.gone(ranked.stepped(ranked.sizes)))) > wanted:
             raise AttributeValueError(
                 f"prune: {name} can't become {wanted:.6g}: {least_left:.6g} of {whole:.6g} is left if all goes that "
                 f"may go; {_bounds(found, groups, multiple_of, least, inexact)}"
