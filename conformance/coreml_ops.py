@@ -5,7 +5,9 @@
     python -m conformance.coreml_ops --every 12 --of 5   # another twelfth; what was found of others is kept
     python -m conformance.coreml_ops -k test_pool        # options go to pytest; nothing is kept
 
-PYMIL_TEST_TARGETS=neuralnetwork has the older neural networks, mlprogram (the default) ML programs.
+PYMIL_TEST_TARGETS=neuralnetwork has the older neural networks, mlprogram (the default) ML programs. Each test that is
+done is a line of JSON in ``conformance/results/``, so that a run that was stopped goes on where it was; remove the
+file where the importer has changed.
 
 The wheel of coremltools ships thousands of tests of MIL's ops, each of which builds a program, converts it to a model
 (``mlprogram``, or the older ``neuralnetwork``) and says what it should give; the comparison itself is made on macOS
@@ -20,7 +22,7 @@ import re
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +34,8 @@ from conformance.models import ROOT
 
 TABLE = ROOT / "docs" / "conformance-coreml.md"
 RESULTS = ROOT / "conformance" / "results"
+Row = dict[str, Any]
+
 #: Of fp16: what a test allows is for a GPU (0.5); numpy rounds every op to fp16.
 HALF = 2e-2
 
@@ -124,14 +128,14 @@ def compared(
 class Plugin:
     """Makes the comparison in coremltools' tests, and notes what came of it."""
 
-    def __init__(self, every: int, of: int = 0) -> None:
-        self.every, self.of = every, of
-        self.rows: dict[str, dict[str, Any]] = {}
+    def __init__(self, every: int, of: int, done: Collection[str], note: Callable[[str, Row], None]) -> None:
+        self.every, self.of, self.done, self.note = every, of, done, note
+        self.rows: dict[str, Row] = {}
         self.now = ""
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        """One test of so many, chosen by its name."""
-        items[:] = [i for i in items if zlib.crc32(i.nodeid.encode()) % self.every == self.of]
+        """One test of so many, chosen by its name, that isn't done."""
+        items[:] = [i for i in items if part_of(i.nodeid, self.every) == self.of and i.nodeid not in self.done]
 
     def pytest_collection_finish(self, session: Any) -> None:
         from coremltools.converters.mil import testing_utils as base
@@ -148,13 +152,15 @@ class Plugin:
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.when == "call" and report.failed and report.nodeid not in self.rows:
             self.rows[report.nodeid] = {"status": "coremltools", "why": str(report.longrepr)[-300:]}
+        if report.when == "teardown":
+            self.note(report.nodeid, self.rows.get(report.nodeid, {"status": "none", "why": "it compares nothing"}))
 
     def compare(
         self, mlmodel: Any, input_key_values: Any, expected_outputs: Any, dtype: str = "fp32", atol: float = 1e-4,
         rtol: float = 1e-5, also_compare_shapes: bool = True, state: Any = None, allow_mismatch_ratio: float = 0.0,
     ) -> None:  # fmt: skip
         kind = mlmodel.get_spec().WhichOneof("Type")
-        row = {"kind": kind, "dtype": dtype, "status": "pass", "why": ""}
+        row: Row = {"kind": kind, "dtype": dtype, "status": "pass", "why": ""}
         previous = self.rows.get(self.now)
         try:
             if expected_outputs is None or state is not None:
@@ -176,15 +182,22 @@ class Plugin:
             self.rows[self.now] = row
 
 
-def run(every: int, of: int, arguments: list[str]) -> dict[str, dict[str, Any]]:
-    """Run the tests; a row for each that compares something."""
+def part_of(test: str, every: int) -> int:
+    """Which of so many parts a test is in, by its name."""
+    return zlib.crc32(test.encode()) % every
+
+
+def run(
+    every: int, of: int, arguments: list[str], done: Collection[str], note: Callable[[str, Row], None]
+) -> tuple[dict[str, Row], bool]:
+    """Run the tests that aren't done and note each; rows of those that compare something, whether none is left."""
     os.environ.update(
         INCLUDE_MIL_FP32_UNIT_TESTS="1", PYMIL_TEST_TARGETS=os.environ.get("PYMIL_TEST_TARGETS", "mlprogram")
     )
     import logging
 
     logging.getLogger("coremltools").setLevel(logging.CRITICAL)
-    plugin = Plugin(every, of)
+    plugin = Plugin(every, of, done, note)
     import importlib.util
 
     found = importlib.util.find_spec("coremltools")
@@ -204,7 +217,7 @@ def run(every: int, of: int, arguments: list[str]) -> dict[str, dict[str, Any]]:
         "-c",
         "/dev/null",
     ]
-    pytest.main(
+    ended = pytest.main(
         [
             *common,
             "--rootdir",
@@ -214,7 +227,26 @@ def run(every: int, of: int, arguments: list[str]) -> dict[str, dict[str, Any]]:
         ],
         plugins=[plugin],
     )
-    return plugin.rows
+    whole = ended in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
+    return plugin.rows, whole
+
+
+def read(path: Path, every: int | None = None) -> tuple[int, dict[str, Row], list[int]]:
+    """How many parts there are, a row for each test that is done, and the parts that are done wholly.
+
+    Lines of other parts than one of ``every`` are of another run, and left out.
+    """
+    rows: dict[str, Row] = {}
+    parts: set[int] = set()
+    for line in map(json.loads, path.read_text().splitlines()) if path.exists() else ():
+        every = every or line["every"]
+        if line["every"] != every:
+            continue
+        if "done" in line:
+            parts.add(line["done"])
+        else:
+            rows[line["test"]] = line["row"]
+    return every or 1, rows, sorted(parts)
 
 
 _INTRODUCTION = """# coremltools' tests of ops through the importer
@@ -231,36 +263,43 @@ another result than expected.
 """
 
 
-def page(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """The whole page."""
+def page(found: Mapping[str, tuple[int, Mapping[str, Row], Sequence[int]]]) -> str:
+    """The whole page, of parts that are done wholly."""
     parts = [_INTRODUCTION]
-    for target, told in found.items():
-        rows = told["rows"]
+    for target, (of_all, done, whole) in found.items():
+        rows = {n: r for n, r in done.items() if part_of(n, of_all) in whole}
         counts = Counter(r["status"] for r in rows.values())
         compared = sum(counts[k] for k in ("pass", "refused", "wrong"))
         share = 100 * counts["pass"] / max(compared, 1)
         every = ""
-        if told["every"] > 1:
-            twelfths = (
-                f"{len(told['of'])} of {told['every']} parts" if len(told["of"]) > 1 else f"one of {told['every']}"
-            )
-            every = f", {twelfths} of the tests, chosen by name"
+        if of_all > 1:
+            which = f"{len(whole)} of {of_all} parts" if len(whole) > 1 else f"one of {of_all}"
+            every = f", {which} of the tests, chosen by name"
         given = sum(r["status"] == "pass" and bool(r.get("known")) for r in rows.values())
         sizes = f" {given} of them with `values=`." if given else ""
         parts.append(f"## {target}\n\n{counts['pass']} of {compared} pass ({share:.1f} %{every}).{sizes}\n")
+        if len(whole) > 1:
+            parts.append(f"Each part: {', '.join(_share(rows, of_all, part) for part in whole)}.\n")
         parts.append("| tests | compared | pass | refused | wrong |\n|---|---|---|---|---|")
         files: dict[str, Counter[str]] = {}
         for name, r in rows.items():
             files.setdefault(name.split("::")[0].rpartition("/")[2][5:-3], Counter())[r["status"]] += 1
         for name, c in sorted(files.items()):
             numbers = (c["pass"] + c["refused"] + c["wrong"], c["pass"], c["refused"], c["wrong"])
-            parts.append(f"| {name} | {' | '.join(map(str, numbers))} |")
+            if numbers[0]:
+                parts.append(f"| {name} | {' | '.join(map(str, numbers))} |")
         whys = Counter((r["status"], reason(r["why"])) for r in rows.values() if r["status"] in ("refused", "wrong"))
         if whys:
             parts.append("\nWhat doesn't pass:\n")
             parts += [f"- {n} {status}: {why}" for (status, why), n in whys.most_common()]
         parts.append("")
     return "\n".join(parts)
+
+
+def _share(rows: Mapping[str, Row], every: int, part: int) -> str:
+    """How many tests of a part pass, of those that compare numbers."""
+    counts = Counter(r["status"] for n, r in rows.items() if part_of(n, every) == part)
+    return f"{counts['pass']} of {counts['pass'] + counts['refused'] + counts['wrong']}"
 
 
 def reason(why: str) -> str:
@@ -273,30 +312,33 @@ def main() -> None:
     """The command line."""
     arguments = sys.argv[1:]
     if arguments[:1] == ["table"]:
-        targets = {t: RESULTS / f"coreml-ops-{t}.json" for t in ("mlprogram", "neuralnetwork")}
-        found = {t: json.loads(p.read_text()) for t, p in targets.items() if p.exists()}
-        TABLE.write_text(page(found))
+        targets = {t: RESULTS / f"coreml-ops-{t}.jsonl" for t in ("mlprogram", "neuralnetwork")}
+        TABLE.write_text(page({t: read(p) for t, p in targets.items() if p.exists()}))
         return
     every, of = 1, 0
     if arguments[:1] == ["--every"]:
         every, arguments = int(arguments[1]), arguments[2:]
     if arguments[:1] == ["--of"]:
         of, arguments = int(arguments[1]), arguments[2:]
-    rows = run(every, of, arguments)
+    path = RESULTS / f"coreml-ops-{os.environ.get('PYMIL_TEST_TARGETS', 'mlprogram')}.jsonl"
+    done = {} if arguments else read(path, every)[1]
+
+    def note(test: str, row: Row) -> None:
+        if not arguments:
+            append({"every": every, "test": test, "row": row})
+
+    def append(line: Row) -> None:
+        RESULTS.mkdir(exist_ok=True)
+        with path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    rows, whole = run(every, of, arguments, done, note)
+    if whole and not arguments:
+        append({"every": every, "done": of})
     print(dict(Counter(r["status"] for r in rows.values())))
     for name, r in rows.items():
         if r["status"] in ("refused", "wrong"):
             print(r["status"], name.rpartition("/")[2], reason(r["why"]))
-    if not arguments:
-        RESULTS.mkdir(exist_ok=True)
-        target = os.environ["PYMIL_TEST_TARGETS"]
-        path = RESULTS / f"coreml-ops-{target}.json"
-        before = json.loads(path.read_text()) if path.exists() else {}
-        if before.get("every") == every and of:  # parts add up
-            rows, parts = {**before["rows"], **rows}, [*before["of"], of]
-        else:
-            parts = [of]
-        path.write_text(json.dumps({"every": every, "of": sorted(set(parts)), "rows": rows}))
 
 
 if __name__ == "__main__":
