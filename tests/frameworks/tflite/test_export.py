@@ -318,9 +318,9 @@ def test_a_file_is_what_the_bytes_are(tmp_path: Path) -> None:
 def test_weights_behind_the_flatbuffer(tmp_path: Path) -> None:
     """As of more than 2 GB: their places are offsets in the file."""
     module, x = Small().eval(), torch.rand(2, 3, 8, 8)
-    part, signature = exporter.written(exporter.legalized(td.from_torch(module, x)))
+    parts, signature = exporter.written(exporter.legalized(td.from_torch(module, x)))
     path = tmp_path / "m.tflite"
-    save.write([part], signature, path, "m", largest=0)
+    save.write(parts, signature, path, "m", largest=0)
     with torch.no_grad():
         want = module(x).numpy()
     np.testing.assert_allclose(run(str(path), [x.numpy()])[0], want, rtol=1e-4, atol=1e-5)

@@ -14,6 +14,7 @@ from tdagger.frameworks.tflite.emit.flexible import opened, point_of
 from tdagger.frameworks.tflite.emit.images import IMAGES
 from tdagger.frameworks.tflite.emit.integers import INTEGERS, read_before
 from tdagger.frameworks.tflite.emit.kernels import in_integers
+from tdagger.frameworks.tflite.emit.recurrent import RECURRENT
 from tdagger.frameworks.tflite.emit.save import Signature, serialized, write
 from tdagger.frameworks.tflite.emit.writer import Part, Row, Writer
 from tdagger.frameworks.tflite.layout import IDENTITIES
@@ -23,7 +24,7 @@ from tdagger.tensordag import TensorDAG
 from tdagger.transform.legal import Problem, Target, legalize, unsupported
 from tdagger.transform.passes import fold_batch_norm, simplify
 
-ROWS: dict[str, Row] = {**CORE, **COMPOSITES, **IMAGES, **INTEGERS}
+ROWS: dict[str, Row] = {**CORE, **COMPOSITES, **IMAGES, **RECURRENT, **INTEGERS}
 #: Kernels of more axes end some processes, or are missing: no tensor that is computed has more.
 RANK = 5
 TARGET = Target(
@@ -51,21 +52,21 @@ def to_tflite(dag: TensorDAG, path: str | Path | None = None, *, dynamic: Sequen
     """
     with_weights(dag)
     usual = sizes_of(dag, [dynamic] if isinstance(dynamic, str) else dynamic)
-    part, signature = _at_points(dag, usual) if usual else written(legalized(dag))
+    parts, signature = _at_points(dag, usual) if usual else written(legalized(dag))
     name = dag.name or "network"
     if path is None:
-        return serialized([part], signature, name)
-    write([part], signature, Path(path), name)
+        return serialized(parts, signature, name)
+    write(parts, signature, Path(path), name)
     return None
 
 
-def _at_points(dag: TensorDAG, usual: Mapping[str, int]) -> tuple[Part, Signature]:
+def _at_points(dag: TensorDAG, usual: Mapping[str, int]) -> tuple[list[Part], Signature]:
     """The operators with open sizes: written at several sizes, which have to be the same ones."""
     try:
         sizes = points_of(usual)
         made = [written(legalized(dag.resize(**cast(Any, own))), True) for own in sizes]
-        points = [point_of(own, part, s.inputs) for own, (part, s) in zip(sizes, made, strict=True)]
-        return opened(points, usual), made[0][1]
+        points = [point_of(own, part, s.inputs) for own, ((part,), s) in zip(sizes, made, strict=True)]
+        return [opened(points, usual)], made[0][1]
     except AxisError as e:
         names = ", ".join(map(shown, usual))
         raise AxisError(f"{shown(dag.name)}: {names} can't be of any size in TFLite: {e}") from e
@@ -82,8 +83,8 @@ def legalized(dag: TensorDAG) -> TensorDAG:
     return legalize(fold_batch_norm(simplify(dag)), TARGET)
 
 
-def written(dag: TensorDAG, open_: bool = False) -> tuple[Part, Signature]:
-    """Operators and tensors of a network that is legal; ``open_``: some of its sizes are going to be open."""
+def written(dag: TensorDAG, open_: bool = False) -> tuple[list[Part], Signature]:
+    """The subgraphs of a network that is legal; ``open_``: some of its sizes are going to be open."""
     graph = dag.graph
     writer = Writer(graph, ROWS, dag.origins, dag.weights, open_)
     outputs = results_of(graph)
@@ -94,4 +95,4 @@ def written(dag: TensorDAG, open_: bool = False) -> tuple[Part, Signature]:
     in_integers(writer, found.values())
     results = writer.kept(found)
     inputs = {n: writer.ref(v) for n, v in graph.inputs.items()}
-    return writer.part, Signature("serving_default", inputs, results)
+    return writer.parts, Signature("serving_default", inputs, results)

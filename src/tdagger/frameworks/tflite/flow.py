@@ -30,6 +30,8 @@ Results = Sequence[Value | Resource | None]
 
 #: What is said of loops where no program is written.
 AS_PROGRAM = "which a TDAG doesn't have: td.Program.from_tflite imports it as blocks"
+#: A loop of so many turns is written out where no program is written.
+_TURNS = 1 << 14
 #: What a variable begins as is worked out up to so many entries.
 _ENTRIES = 1 << 22
 
@@ -141,10 +143,10 @@ class Flow:
         return chosen(predicate, *results)
 
     def while_(self, frame: Frame, node: Node, origin: Origin) -> Results:
-        if not is_tracing():
-            raise UnsupportedError(f"it is a loop, {AS_PROGRAM}")
         args = self._args(frame, node.inputs)
         test, body = (int(node.options.get(k, 0)) for k in ("cond_subgraph_index", "body_subgraph_index"))
+        if not is_tracing():
+            return self._written_out(frame, args, test, body)
         carried = [i for i, v in enumerate(args) if isinstance(v, Value)]
 
         def filled(values: Sequence[Value]) -> list[Value | Resource]:
@@ -167,6 +169,21 @@ class Flow:
         found = cast("tuple[Value, ...]", while_loop(going, turn, start)) if carried else ()
         self.walk.note(found, origin)
         return filled(found)
+
+    def _written_out(self, frame: Frame, args: list[Value | Resource], test: int, body: int) -> Results:
+        """The turns of a loop one after the other, where each condition is a number that no input is behind."""
+        turns = 0
+        while True:
+            found = _values(self.walk.in_subgraph(test, args, f"{frame.place}cond/"))
+            known = self.walk.known.array(found[0]) if len(found) == 1 and found[0].type.size == 1 else None
+            if known is None:
+                raise UnsupportedError(f"it is a loop of as many turns as the data says, {AS_PROGRAM}")
+            if not bool(known.reshape(-1)[0]):
+                return args
+            args = self.walk.in_subgraph(body, args, f"{frame.place}body/")
+            turns += 1
+            if turns > _TURNS:
+                raise UnsupportedError(f"it is a loop of more than {_TURNS} turns, {AS_PROGRAM}")
 
     def composite(self, frame: Frame, node: Node, origin: Origin) -> Results:
         """A composite of StableHLO is the subgraph that defines it."""

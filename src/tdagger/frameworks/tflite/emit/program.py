@@ -121,7 +121,7 @@ class _Emitter:
     def _writer(self, part: Part, slots: Sequence[str]) -> tuple[Writer, _Names]:
         """A writer of a subgraph, with the tensors of the slots that it takes."""
         writer = Writer(Graph({}, {}), ROWS, self.program.origins, self.program.weights)
-        writer.part, writer.problems = part, self.problems
+        writer.part, writer.problems, writer.parts = part, self.problems, self.parts
         return writer, {n: writer.new(n, self.program.slots[n].type) for n in slots}
 
     def _subgraph(self, name: str, slots: Sequence[str], body: Callable[[Writer, _Names], list[int]]) -> int:

@@ -122,6 +122,8 @@ class Writer(Walk):
         #: Whether sizes are going to be open: what is repeated is never one large constant.
         self.open = open_
         self.part = Part()
+        #: All subgraphs of the file, this one among them.
+        self.parts = [self.part]
         self.outputs = {*graph.outputs.values(), *graph.updates.values()}
         self._constants: dict[Any, int] = {}
         self._names = Names(first=1)
@@ -399,9 +401,18 @@ class Writer(Walk):
         """A writer of another graph to the same subgraph, the tensors of whose inputs are ``found``."""
         inner = Writer(graph, self.rows, self.origins, self.weights)
         inner.part, inner._names, inner._constants = self.part, self._names, self._constants
-        inner.problems = self.problems
+        inner.problems, inner.parts = self.problems, self.parts
         inner.found.update(found)
         return inner
+
+    def subgraph(self, name: str) -> tuple[Writer, int]:
+        """A writer of a new subgraph, which has this one's constants at hand, and its number."""
+        inner = Writer(Graph({}, {}), self.rows, self.origins, self.weights, self.open)
+        inner.part.name = name
+        inner.static, inner.problems, inner.parts = self.static, self.problems, self.parts
+        inner._origin = self._origin
+        self.parts.append(inner.part)
+        return inner, len(self.parts) - 1
 
     def _tensor(
         self, name: str, type_: TensorType, load: Callable[[], Array] | None = None, steps: Quantization | None = None,
