@@ -194,6 +194,17 @@ def test_a_constant_added_to_channels_is_part_of_the_bias() -> None:
     assert "ADD" in counts(same(twice.eval(), torch.rand(1, 3, 5, 5)))
 
 
+def test_a_number_before_a_convolution_is_part_of_its_weights() -> None:
+    """Where nothing else takes the product, and the number can be divided by."""
+    conv, deep = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 3, 3, groups=3)
+    x = torch.rand(1, 3, 5, 5)
+    assert "MUL" not in counts(same(Fn(lambda x: deep(torch.tanh(x) * 1.5)).eval(), x))
+    assert "MUL" not in counts(same(Fn(lambda x: conv(torch.tanh(x) * 1.5)).eval(), x))
+    assert "MUL" in counts(same(Fn(lambda x: conv(torch.tanh(x) * 0.0)).eval(), x))
+    assert "MUL" in counts(same(Fn(lambda x: conv(y := torch.tanh(x) * 1.5).sum() + y).eval(), x))
+    assert "MUL" in counts(same(Fn(lambda x: conv(torch.tanh(x) * 1.5) + conv(x)).eval(), x))
+
+
 def test_a_scale_of_channels_is_part_of_the_weights() -> None:
     """Also where the layer's result has another shape, as of a batch norm of tokens."""
 

@@ -125,10 +125,18 @@ def placed(
 # --- convolution -------------------------------------------------------------------------------------------
 
 
-def _laid(w: Writer, weight: Value, shape: Sequence[int], order: Sequence[int], name: str) -> int:
-    """A weight with its axes in another order and shape: in the file if it is constant."""
+def _laid(
+    w: Writer, weight: Value, shape: Sequence[int], order: Sequence[int], name: str, by: Value | None = None
+) -> int:
+    """A weight with its axes in another order and shape: in the file if it is constant. It is multiplied ``by``."""
     moved = tuple([weight.shape[i] for i in order])
     type_ = weight.type.with_shape(tuple(shape))
+    if by is not None:
+
+        def scaled(a: Array, number: Array) -> Array:
+            return np.ascontiguousarray(a.transpose(order)).reshape(shape) * number.reshape(())
+
+        return w.static_of([weight, by], type_, name, scaled)
     if w.is_static(weight):
         return w.static_of([weight], type_, name, lambda a: np.ascontiguousarray(a.transpose(order)).reshape(shape))
     number = w.op("TRANSPOSE", [w.ref(weight), w.ints(order)], weight.type.with_shape(moved))
@@ -142,6 +150,10 @@ def _bias(w: Writer, f: dict[str, Any], channels: int) -> int:
 def _convolution(w: Writer, v: Value) -> int:
     i = image(v)
     f, weight = i.f, i.f["weight"]
+    by = None
+    if w.is_static(weight) and weight.op.name != "dequantize" and len(w.users.get(weight, ())) == 1:
+        x, by = w.unscaled(i.x)
+        i = i._replace(x=x)
     out, per_group, *kernel = weight.shape
     windows = Windows(_two(kernel, 1), _two(f["stride"], 1), _two(f["dilation"], 1))
     pads = list(_two(f["padding"], (0, 0)))
@@ -153,12 +165,12 @@ def _convolution(w: Writer, v: Value) -> int:
     dilated = windows.dilation != (1, 1)
     spatial = list(range(2, weight.rank))
     if depthwise:
-        filters = _laid(w, weight, (1, h, wide, out), [1, *spatial, 0], "depthwise")
+        filters = _laid(w, weight, (1, h, wide, out), [1, *spatial, 0], "depthwise", by)
         made = options("DepthwiseConv2D", depthMultiplier=out // i.x.shape[-1], **given)
         inputs = [number, filters, _bias(w, f, out)]
         number = w.op("DEPTHWISE_CONV_2D", inputs, after, made, version=2 if dilated else 1)
     else:
-        filters = _laid(w, weight, (out, h, wide, per_group), [0, *spatial, 1], "last")
+        filters = _laid(w, weight, (out, h, wide, per_group), [0, *spatial, 1], "last", by)
         version = 6 if f["groups"] > 1 else 2 if dilated else 1
         inputs = [number, filters, _bias(w, f, out)]
         number = w.op("CONV_2D", inputs, after, options("Conv2D", **given), version=version)

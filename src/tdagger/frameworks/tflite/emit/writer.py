@@ -18,7 +18,7 @@ from tdagger.frameworks.writing import Names, Walk, is_reshape, unbroadcast
 from tdagger.graph import Graph, is_one, rebuild, result_types, topological
 from tdagger.interpret import run
 from tdagger.network import Origin
-from tdagger.op import Array, Value
+from tdagger.op import Array, Op, Value
 from tdagger.ops.source import Buffer, Const, Input, Leaf, Parameter, const
 from tdagger.ops.structure import Item, Permute, Repeat
 from tdagger.transform.legal import Accepts, label
@@ -266,6 +266,27 @@ class Writer(Walk):
         if base.type is total.type:
             self._maker[number] = made, total
         return self.reshape(number, base.shape, total.type)
+
+    def unscaled(self, value: Value) -> tuple[Value, Value | None]:
+        """What a value is a multiple of, by a number of the file, and that number, if nothing but one layer takes it.
+
+        The number goes into that layer's weights, and nothing takes the product any more.
+        """
+        views: list[Op] = []
+        product = value
+        while (isinstance(product.op, Permute) or is_reshape(product)) and self._is_only(product):
+            views.append(product.op)
+            product = product.args[0]
+        if label(product) != "binary multiply" or product in self._merged or not self._is_only(product):
+            return value, None
+        for x, y in (product.args, product.args[::-1]):
+            number = unbroadcast(y)
+            if number.type.size == 1 and self.is_static(y) and not self.is_static(x) and x.type is product.type:
+                factor = self._computed(number)
+                for op in reversed(views):
+                    x = op(x)
+                return (x, number) if np.isfinite(factor).all() and factor.all() else (value, None)
+        return value, None
 
     def _changed(self, tensor: Tensor, change: Callable[[Array], Array]) -> int:
         load = tensor.load
