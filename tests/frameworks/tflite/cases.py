@@ -681,6 +681,33 @@ def gather_nd(rng: Rng) -> Case:
     return one("GATHER_ND", [x, index], ["f32"], 0)
 
 
+@case("WHERE")
+def where(rng: Rng) -> Case:
+    """The entries at the places of a condition that is known."""
+    b = Build()
+    shape = (3, 4)[: rng.integers(1, 3)]
+    dtype = ["bool", "f32", "i32", "i8"][rng.integers(4)]
+    given = (numbers(rng, shape, "bool") * 3).astype(DTYPES[KINDS[dtype]].numpy)
+    given.reshape(-1)[0] = 1
+    x, places, out = b.input(shape), b.tensor((), "i64"), b.tensor(())
+    b.op("WHERE", [b.const(given)], [places])
+    b.op("GATHER_ND", [x, places], [out])
+    b.output(places, out)
+    return Case(b.bytes(), [numbers(rng, shape)], 0)
+
+
+@case("UNIQUE")
+def unique(rng: Rng) -> Case:
+    b = Build()
+    kind, index = ["f32", "i32", "i64", "i8"][rng.integers(4)], ["i32", "i64"][rng.integers(2)]
+    x, values, places, out = b.input((5,)), b.tensor((), kind), b.tensor((), index), b.tensor(())
+    b.op("UNIQUE", [b.const(numbers(rng, 7, "i8", -2, 2).astype(DTYPES[KINDS[kind]].numpy))], [values, places],
+         idxOutType=KINDS[index])  # fmt: skip
+    b.op("GATHER", [x, places], [out])
+    b.output(values, places, out)
+    return Case(b.bytes(), [numbers(rng, (5,))], 0)
+
+
 @case("SCATTER_ND")
 def scatter_nd(rng: Rng) -> Case:
     k = int(rng.integers(1, 3))

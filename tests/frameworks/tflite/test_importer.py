@@ -317,6 +317,8 @@ def test_while_is_a_loop_of_a_program() -> None:
         np.testing.assert_array_equal(wanted, x ** (2**n))
         np.testing.assert_array_equal(program.run(count, x), wanted)
         np.testing.assert_array_equal(module(torch.from_numpy(count), torch.from_numpy(x)).numpy(), wanted)
+        known = td.from_tflite(model, values={"n": count})  # so many turns are written out
+        np.testing.assert_array_equal(known.run(x), wanted)
 
 
 def counting() -> bytes:
@@ -490,3 +492,13 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     builder.Finish(builder.EndObject(), b"TFL3")
     with pytest.raises(td.SourceError, match="version 0"):
         td.from_tflite(bytes(builder.Output()))
+
+
+def test_as_many_entries_as_the_data_says_are_refused() -> None:
+    b = Build()
+    x, places = b.input((3,), "bool", name="mask"), b.tensor((), "i64")
+    b.op("WHERE", [x], [places])
+    b.output(places)
+    with pytest.raises(td.UnsupportedError, match=r"WHERE: its input condition depends on data \(mask\)"):
+        td.from_tflite(b.bytes())
+    np.testing.assert_array_equal(td.from_tflite(b.bytes(), values={"mask": [True, False, True]}).run(), [[0], [2]])

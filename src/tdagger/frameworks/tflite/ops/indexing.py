@@ -182,3 +182,22 @@ rule("UNSORTED_SEGMENT_SUM")(_segments("add", lambda _: 0))
 rule("UNSORTED_SEGMENT_PROD")(_segments("multiply", lambda _: 1))
 rule("UNSORTED_SEGMENT_MAX")(_segments("max", _least))
 rule("UNSORTED_SEGMENT_MIN")(_segments("min", _most))
+
+
+# --- as many entries as there are ---------------------------------------------------------------------------
+
+
+@rule("WHERE", raw=True)
+def _where(condition: Numbers) -> Value:
+    """The places of what isn't 0, ``[n r]``. As many as there are: where that depends on data it is refused."""
+    return const(np.argwhere(condition), "i64")
+
+
+@rule("UNIQUE", raw=True)
+def _unique(x: Numbers, *, node: Call, idx_out_type: int = 0) -> tuple[Value, Value]:
+    """Each entry once, in the order in which they come, and which of these each entry is; refused as WHERE is."""
+    _, first, places = np.unique(x, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    ranks = np.argsort(order)
+    values, index = node.dtypes
+    return const(x.reshape(-1)[first[order]], values), const(ranks[places.reshape(-1)], index)

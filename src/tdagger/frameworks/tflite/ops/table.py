@@ -98,7 +98,6 @@ class OpRule(NamedTuple):
 RULES: dict[str, OpRule] = {}
 
 _STRINGS = "it works on strings or on tables of them, and tensors here hold numbers"
-_DATA = "the shape of its result depends on the data"
 _OLD = "it has no kernel in today's runtimes, so there is nothing that says what it means"
 _STABLEHLO = "it is an operator of StableHLO, of which few are imported"
 _HIGHER = "it takes subgraphs, as IF does, which is imported"
@@ -110,8 +109,6 @@ REASONS: dict[str, str] = {
     ), _STRINGS),
     **dict.fromkeys(("CALL", "CONCAT_EMBEDDINGS", "DELEGATE", "PLACEHOLDER_FOR_GREATER_OP_CODES"), _OLD),
     "EMBEDDING_LOOKUP_SPARSE": "its sparse tensors of ids have as many entries as the data says",
-    "UNIQUE": _DATA,
-    "WHERE": _DATA,
     "STABLEHLO_CASE": _HIGHER,
     "STABLEHLO_CUSTOM_CALL": "what it calls isn't in the file",
     "STABLEHLO_RNG_BIT_GENERATOR": "its random bits are of an algorithm that isn't imported",
