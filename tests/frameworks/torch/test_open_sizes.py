@@ -366,6 +366,23 @@ def test_what_is_a_view_only_where_an_axis_has_one_entry_is_refused_there(name: 
         alone.resize({alone_input(alone): (1, 5)})
 
 
+WRITTEN_ELSEWHERE: dict[str, Any] = {
+    "something else": lambda x: (written(torch.zeros(2, 2), lambda t: t[0]), (x * 2).mT.flatten())[1],
+    "what is detached": lambda x: (torch.tensor(3.0).detach_(), (x * 2).mT.flatten())[1],
+    "before": lambda x: (x * 2).add_(1).mT.flatten(),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN_ELSEWHERE)
+def test_a_view_or_copy_matters_only_where_its_memory_is_written_after_it(name: str) -> None:
+    module = Function(WRITTEN_ELSEWHERE[name])
+    dag = td.from_torch(module, torch.randn(3, 5))
+    assert not any("shares memory" in left.what for left in dag.left_out)
+    net = dag.to_torch()
+    for shape in ((7, 5), (1, 5), (1, 1)):
+        check(module, net, [shape])
+
+
 def alone_input(dag: td.TensorDAG) -> str:
     return next(iter(dag.graph.inputs))
 

@@ -519,7 +519,8 @@ def _import_program(
     asserted += [Check(None, c.message, c.place) for c in dict.fromkeys(met) if c.error and not c.whole]
     axes = caches.axis_names(signature.inputs, graph.inputs)
     found = graph, TorchWeights(tensors), signature, dict(weights), origins, places.modules, title, axes
-    return TensorDAG(*found, checks=asserted, left_out=caller.left_out)
+    undecided = [u.told for u in caller.undecided if u.matters]
+    return TensorDAG(*found, checks=asserted, left_out=[*caller.left_out, *undecided])
 
 
 def _constant_tensor(program: torch.export.ExportedProgram, target: str) -> torch.Tensor:

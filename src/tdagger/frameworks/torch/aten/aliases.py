@@ -7,6 +7,7 @@ gives its argument. What they do depends on strides, and a tensor without data h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -91,6 +92,39 @@ def undecided(name: str, stands: Any, first: Any, x: Value) -> list[LeftOut]:
     ones = tuple([i for i, n in enumerate(shape) if n == 1]) if tuple(first.stride()) != tuple(order) else ()
     what = "has 1 entry and shares memory here, to which is written, and may be copied where it has more"
     return [LeftOut(x, ones, what)] if ones else []
+
+
+@dataclass(frozen=True)
+class Undecided:
+    """What the sizes leave open of a view or a copy, and how often the memory of both was written to until then.
+
+    Only a write from then on tells the one from the other.
+    """
+
+    told: LeftOut
+    cells: tuple[tuple[Cell, int], ...]
+
+    @staticmethod
+    def of(told: Sequence[LeftOut], *refs: Any) -> list[Undecided]:
+        """What was told of some refs, as they are now."""
+        cells = [c for r in refs if isinstance(r, Ref) for c in _memory(r)]
+        return [Undecided(t, tuple([(c, c.version) for c in cells])) for t in told]
+
+    @property
+    def matters(self) -> bool:
+        """Whether anything was written since."""
+        return any(cell.version != version for cell, version in self.cells)
+
+
+def _memory(ref: Ref) -> list[Cell]:
+    """The cells of the memory of a ref: its own, those it was detached of, and what it is a view of."""
+    found: list[Cell] = []
+    refs = [ref]
+    for one in refs:
+        own = [one.cell] if one.apart is None else [one.cell, one.apart.cell]
+        found += own
+        refs += [cell.of for cell in own if cell.of is not None]
+    return found
 
 
 def _root(ref: Ref) -> Cell:

@@ -106,6 +106,8 @@ class Caller(Importing):
         self.checks: list[Check] = []
         #: Calls that changed nothing, of which that isn't sure at other sizes.
         self.left_out: list[LeftOut] = []
+        #: What may be a view or a copy at other sizes, where it matters.
+        self.undecided: list[aliases.Undecided] = []
         #: Whether what is called has tensors recorded that share memory as the network's do, and it matters.
         self.exact = False
         #: The region of torch.autocast that the calls are in.
@@ -590,8 +592,11 @@ def _call_node(
             stands = aliases.stands_for(target, args, node.meta.get("val"), known[0][1] if known else None)
             if known and args and args[0] is known[0][0]:
                 name = target._schema.name.removeprefix("aten::")
-                caller.left_out += aliases.undecided(name, stands, known[0][1], known[0][0].read())
-            result = aliases.settled(result, stands, known)
+                told = aliases.undecided(name, stands, known[0][1], known[0][0].read())
+                result = aliases.settled(result, stands, known)
+                caller.undecided += aliases.Undecided.of(told, known[0][0], result)
+            else:
+                result = aliases.settled(result, stands, known)
         if caller.passing is not None and reading is not None:
             result = caller.passing.read(result, reading, target, args, origin, caller.origins)
         _check(node, result)
