@@ -67,6 +67,9 @@ class Change:
         self.loose: set[Axis] = set()
         #: What becomes of the axes of constants in the use at hand.
         self.uses: dict[Axis, int | None] = {}
+        #: The new sizes of dimensions outside of such a use, and the ops that core ops become, each once.
+        self._sizes: dict[tuple[Term, int], int | None] = {}
+        self._adapted: dict[Any, Op] = {}
 
     # Plans.
 
@@ -81,6 +84,14 @@ class Change:
 
     def size(self, term: Term, old: int) -> int | None:
         """The new size of a dimension; None if it is gone."""
+        if self.uses:
+            return self._size(term, old)
+        key = term, old
+        if key not in self._sizes:
+            self._sizes[key] = self._size(term, old)
+        return self._sizes[key]
+
+    def _size(self, term: Term, old: int) -> int | None:
         axes = resolve(term)
         fates = [self.fate(a) for a in axes]
         if None in fates and all(n is None or (n == 1 and self.is_loose(a)) for n, a in zip(fates, axes, strict=True)):
@@ -298,7 +309,10 @@ class Change:
             op = self._bounds(value, op, places[0], plan)
         elif isinstance(op, External) and not all(map(_same, places, [a.type.shape for a in value.args])):
             raise AxisError(f"{value!r}{self.where(value)}: what {op.framework} makes of other shapes isn't known")
-        adapted = op.adapt(plan, *places)
+        key = op, plan, tuple(places)
+        adapted = self._adapted.get(key)
+        if adapted is None:
+            adapted = self._adapted[key] = op.adapt(plan, *places)
         return args[0] if _does_nothing(adapted) else adapted(*args)
 
     # Slices.

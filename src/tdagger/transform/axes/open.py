@@ -297,17 +297,22 @@ def _where_it_runs(
 
     What it raises with fewer, it raises with still fewer.
     """
-    found: dict[str, tuple[int, str]] = {}
     symbols = {n: _symbol(n) for n in own_axes(named)}
     own = {s: named.sizes[n] for n, s in symbols.items()}
-    for name in names:
+
+    def fitting(name: str) -> Iterator[int]:
         step = steps[name][0] if name in steps else 1
-        sizes = range(step, named.sizes[name] + 1, step)
-        fits = (n for n in sizes if all(c.holds(Point({**own, symbols[name]: n})) for c in conditions))
-        fewest = next(fits, named.sizes[name])
-        if fewest == named.sizes[name] or not raises({name: fewest}) or raises({}):
+        sizes = range(step, named.sizes[name], step)
+        return (n for n in sizes if all(c.holds(Point({**own, symbols[name]: n})) for c in conditions))
+
+    fewest = {name: n for name in names if (n := next(fitting(name), None)) is not None}
+    if not fewest or not raises(fewest) or raises({}):
+        return {}
+    found: dict[str, tuple[int, str]] = {}
+    for name, n in fewest.items():
+        if len(fewest) > 1 and not raises({name: n}):
             continue
-        able = [fewest, *fits]
+        able = [*fitting(name), named.sizes[name]]
         first = bisect_left(able, True, key=lambda n, name=name: not raises({name: n}))
         error = raises({name: able[first - 1]})
         found[name] = able[first], f"with {able[first - 1]} entries the source itself raises {error}"

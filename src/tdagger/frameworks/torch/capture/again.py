@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch._export.utils import _compiling_state_context
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
@@ -63,6 +65,8 @@ class Again:
     @one_at_a_time
     def raises(self, shapes: Mapping[str, tuple[int, ...]]) -> str:
         """What the model raises with inputs of these shapes; nothing if it runs. It is run, not captured."""
+        if self._runs(shapes):
+            return ""
         args, kwargs = self._arguments(shapes)
         with self._as_it_was():
             return _said(_raised(self.model, args, kwargs))
@@ -85,26 +89,47 @@ class Again:
                 leaves, _ = flatten((args, kwargs), lambda x: isinstance(x, torch.Tensor))
                 what = ", ".join(f"{n} of shape {tuple(t.shape)}" for n, t in zip(self.names, leaves, strict=True))
                 raise SourceRaises(f"with {what} the source itself raises {said}") from e
+            finally:
+                gc.collect(0)  # torch's captures leave circles, and whoever asks may have paused the collector
 
     @one_at_a_time
     def sketch_at(self, shapes: Mapping[str, tuple[int, ...]]) -> Graph | None:
         """The graph that :meth:`at` gives, for a part of the price; None where only that can tell."""
-        if self.sketch is None or self.region is not None:
-            return None
-        leaves = [
-            torch.empty(shape, dtype=t.dtype, device="meta", requires_grad=t.requires_grad)
-            for t, shape in zip(self.leaves, self._shapes(shapes), strict=True)
-        ]
-        with self._as_it_was():
-            found = self.sketch(leaves, self.tree)
+        found = self._sketched(shapes)
         self.count[0] += found is not None
         return found
+
+    def _sketched(self, shapes: Mapping[str, tuple[int, ...]]) -> Graph | None:
+        if self.sketch is None or self.region is not None:
+            return None
+        with self._as_it_was():
+            return self.sketch(self._without_data(shapes), self.tree)
+
+    def _runs(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Whether the model is seen to run with inputs of these shapes, in the way that takes least; it may anyway."""
+        if not _has_no_data(self.model):
+            return self._sketched(shapes) is not None
+        args, kwargs = self.tree.unflatten(self._without_data(shapes))
+        with (
+            self._as_it_was(), _as_before(self.model), put_back(), quiet(), _compiling_state_context(),
+            suppress(Exception),
+        ):  # fmt: skip
+            self.model(*args, **kwargs)
+            return True
+        return False  # whatever it raised: of the model, or of data that isn't there
 
     def _arguments(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments of these shapes, with data."""
         leaves = [reshaped(t, shape) for t, shape in zip(self.leaves, self._shapes(shapes), strict=True)]
         args, kwargs = self.tree.unflatten(leaves)
         return args, kwargs
+
+    def _without_data(self, shapes: Mapping[str, tuple[int, ...]]) -> list[torch.Tensor]:
+        """Inputs of these shapes on the meta device."""
+        return [
+            torch.empty(shape, dtype=t.dtype, device="meta", requires_grad=t.requires_grad)
+            for t, shape in zip(self.leaves, self._shapes(shapes), strict=True)
+        ]
 
     def _shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
         """The shapes of all inputs."""
@@ -129,6 +154,12 @@ class Again:
         finally:
             for module, mode in now:
                 module.training = mode
+
+
+def _has_no_data(model: Any) -> bool:
+    """Whether all of a model is on the meta device: it can be run there as it is."""
+    held = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
+    return bool(held) and all(t.is_meta for t in held)
 
 
 def _raised(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exception | None:
