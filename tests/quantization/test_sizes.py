@@ -85,7 +85,7 @@ def test_a_size_that_is_merged_into_a_weight_is_fixed() -> None:
     dag = td.from_torch(Scaled().eval(), x, axes="b n c")
     small = td.quantize(dag, [x.numpy()], "x86")
     for how in ({}, {"smooth": True}, {"equalize": True}):
-        with pytest.raises(td.AxisError, match="depends on sizes"):
+        with pytest.raises(td.AxisError, match=r"^resize\((?!.*resize\()[\s\S]*depends on sizes"):
             td.quantize(dag, [x.numpy()], "x86", **how).resize(n=12)
     assert small.resize(b=3).graph.outputs["out"].shape == (3, 6, 8)
     with pytest.raises(td.InputError):

@@ -9,6 +9,7 @@ from tdagger.errors import AxisError
 from tdagger.tensordag import TensorDAG
 from tdagger.transform.axes.certain import Changed, OtherWeights, Source, SourceRaises
 from tdagger.transform.axes.same import same
+from tdagger.transform.networks import asking
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -20,7 +21,10 @@ class _Resized:
     network: TensorDAG
 
     def at(self, shapes: Shapes) -> TensorDAG:
-        return self.network.resize(dict(shapes))
+        try:
+            return self.network.resize(dict(shapes))
+        except AxisError as e:  # who asks says of which sizes
+            raise type(e)(str(e).removeprefix(f"{asking(shapes)}: ")) from e
 
 
 @dataclass(frozen=True)

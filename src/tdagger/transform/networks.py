@@ -159,9 +159,17 @@ def at_sizes(named: NamedAxes, sizes: Mapping[str, Any], origins: Origins) -> tu
 
 def refusal(named: NamedAxes, sizes: Mapping[str, Any], error: AxisError) -> AxisError:
     """The error for sizes that the axes can't follow, with those that can be resized, each of which is tried."""
-    asked = ", ".join(f"{k}={v}" for k, v in sizes.items())
     free = ", ".join(free_axes(named).sizes) or "none"
-    return AxisError(f"resize({asked}): {error}\naxes that can be resized: {free}")
+    return AxisError(f"{asking(sizes)}: {error}\naxes that can be resized: {free}")
+
+
+def asking(sizes: Mapping[str, Any]) -> str:
+    """How a call is told that asks for some sizes.
+
+    >>> asking({"b": 3, "h": 64})
+    'resize(b=3, h=64)'
+    """
+    return f"resize({', '.join(f'{k}={v}' for k, v in sizes.items())})"
 
 
 def _dimensions(named: NamedAxes, name: str, shape: Sequence[int]) -> list[tuple[Term, int]]:

@@ -30,6 +30,7 @@ from tdagger.transform.networks import (
     Origins,
     Resizable,
     asked_terms,
+    asking,
     changed,
     free_axes,
     own_axes,
@@ -192,7 +193,7 @@ def resized(
         except TDaggerError as e:
             goes_on = isinstance(e, SourceRaises) and (ours is None or _has_new_constants(named, ours.graph))
             if isinstance(e, OtherWeights | SourceRaises) and not goes_on:
-                raise type(e)(f"resize({_asked(asked)}): {e}") from e
+                raise type(e)(f"{asking(asked)}: {e}") from e
             failed = e
     if ours is not None and theirs is not None and theirs.graph == ours.graph:
         return ours
@@ -208,7 +209,7 @@ def resized(
             "first and change it then"
         )
         if given:
-            raise AxisError(f"resize({_asked(asked)}): {failed}")
+            raise AxisError(f"{asking(asked)}: {failed}")
     if refused is not None and isinstance(failed, SourceRaises):
         raise SourceRaises(f"{refusal(named, asked, refused)}\nand {failed}") from refused
     if refused is not None:
@@ -223,10 +224,6 @@ def _has_new_constants(named: NamedAxes, graph: Graph) -> bool:
     """Whether constants were made anew at other sizes (a mask that is a buffer's): where they are, a source raises."""
     own = {v.op for v in named.axes.graph.values if isinstance(v.op, Const)}
     return any(isinstance(v.op, Const) and v.rank and v.op not in own for v in graph.values)
-
-
-def _asked(asked: Mapping[str, Any]) -> str:
-    return ", ".join(f"{k}={v}" for k, v in asked.items())
 
 
 def _beyond(graph: Graph) -> str:
@@ -279,7 +276,7 @@ def _no_doubt(
         why = "no source is there to ask" if failed is None else f"the source can't say ({_first(failed)})"
         more = [f"  and {len(found) - 6} more"] if len(found) > 6 else []
         what = f"give the source, resize(..., source=model), or {ASSUME}" if failed is None else ASSUME
-        lines = [f"resize({_asked(asked)}): not known, as {why}:", *(f"  {d}" for d in found[:6]), *more, what]
+        lines = [f"{asking(asked)}: not known, as {why}:", *(f"  {d}" for d in found[:6]), *more, what]
         raise AxisError("\n".join(lines)) from failed
 
 
