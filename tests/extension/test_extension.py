@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +16,9 @@ import torch
 from torch import nn
 
 import tdagger as td
+from tdagger import passes
 from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError, UnsupportedError
+from tdagger.op import core_ops
 
 HERE = str(Path(__file__).parent)
 TABLES = [
@@ -122,6 +124,58 @@ def test_surgery(own: ModuleType, dag: td.TensorDAG) -> None:
     assert dag.unwrap(own.own_spread).graph.total_flops() == dag.graph.total_flops()
     assert len(dag.partition(supported=lambda v: not v.op.name.startswith("own_")).parts) == 4
     assert td.op_counts(dag.wrap([own.Sorted, own.Clip], "mine").values)["mine"] == 1
+
+
+def test_files_and_text(dag: td.TensorDAG, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dag.save(tmp_path / "own.tdag")
+    again = td.load(tmp_path / "own.tdag")
+    assert again.graph == dag.graph
+    np.testing.assert_array_equal(again.run(X), dag.run(X))
+    assert td.parse(dag.text()).graph == dag.graph
+    monkeypatch.delitem(core_ops, "own_sorted")  # as where nobody imported the package
+    with pytest.raises(td.FileError, match="no op is called 'own_sorted'; import the module that defines it first"):
+        td.load(tmp_path / "own.tdag")
+
+
+def test_passes_rules_and_diff(own: ModuleType, dag: td.TensorDAG) -> None:
+    for step in (passes.optimized, passes.channels_last, passes.outline, lambda d: d.inline().raise_()):
+        np.testing.assert_allclose(step(dag).run(X), dag.run(X), rtol=1e-5, atol=1e-6)
+    assert len(dag.find(td.rule(lambda x: own.Clip(-1.0, 1.0)(x)))) == 1
+    other = dag.replace(own.Clip, own.Clip(-1.0, 0.5))
+    diff = td.diff(dag, other, X)
+    assert diff.verdict == "different"
+    assert diff.first is not None
+    assert diff.first.a is next(v for v in dag.values if v.op.name == "own_clip")
+
+
+def test_other_formats_refuse_by_name(dag: td.TensorDAG) -> None:
+    for form in (dag.to_onnx, dag.to_tflite, dag.to_coreml):
+        with pytest.raises(
+            UnsupportedError, match=r"3 ops of 2 kinds can't be[\s\S]*2 x own_sorted[\s\S]*1 x own_clip"
+        ):
+            form()
+
+
+def test_prune_and_quantize(own: ModuleType) -> None:
+    random = np.random.default_rng(3)
+    weights = {"w": random.normal(size=(6, 4)).astype("f"), "v": random.normal(size=(3, 6)).astype("f")}
+    data = [random.normal(size=(2, 4)).astype("f") for _ in range(4)]
+
+    def between(function: Callable[[td.Value], td.Value]) -> td.TensorDAG:
+        return td.network(lambda x, w, v: td.linear(function(td.linear(x, w)), v), {"x": (2, 4)}, weights)
+
+    carried = between(lambda y: own.own_spread(own.Clip(0.5, 1.0)(y), axis=0))
+    plan = carried.prune_plan(params=0.5)
+    assert plan.check().error == 0
+    assert carried.prune(params=0.5).weights["v"].shape == (3, 3)
+    sorts = between(lambda y: own.own_sorted(y, 1))
+    with pytest.raises(AttributeValueError, match="params can't become 21: 42 of 42 is left"):
+        sorts.prune(params=0.5)
+    for dag in (carried, sorts):
+        small = td.quantize(dag, data, target="x86")
+        assert any(v.op.name.startswith("own_") for v in small.values)
+        want = dag.run(data[0])
+        assert np.abs(small.run(data[0]) - want).max() < 0.05 * np.abs(want).max()
 
 
 # --- torch, before it is told ------------------------------------------------------------------------------
