@@ -52,24 +52,64 @@ def made(case: Case, seed: int = 0) -> tuple[td.TensorDAG, list[Any]]:
     return td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": out}), arrays), data
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("target", ["onnxruntime", "x86-avx2"])
-def test_is_onnxruntimes(name: str, target: str) -> None:
-    case = CASES[name]
-    dag, data = made(case)
-    small = td.quantize(dag, data, target, correct=False)
-    run = session(small, exact=target != "x86-avx2")
-    runner = Integers(small)
+def agree(small: td.TensorDAG, data: list[Any], exact: bool) -> None:
+    """That the reference's results are onnxruntime's within one step, but for one in a thousand."""
+    run, runner = session(small, exact=exact), Integers(small)
     for x in data:
-        a = runner.run(x)
-        b = run.run(None, {"x": x})[0]
+        a, b = runner.run(x), run.run(None, {"x": x})[0]
         step = next((float(v.op.data) for v in reversed(small.graph.constants) if v.dtype.name == "f32"), 0.0)
-        last = small.graph.outputs["y"]
-        if last.op.name != "dequantize":  # floats come out: no steps but those of f32
+        if small.graph.outputs["y"].op.name != "dequantize":  # floats come out: no steps but those of f32
             step = float(np.abs(b).max()) * 1e-4
         away = np.abs(a - b)
         assert np.mean(away <= 1.001 * step) >= 0.999, (away.max(), step)
-    assert runner.count == 3 * sum(v.op.name in ("convolution", "linear", "matmul", "addmm") for v in small.values)
+    layers = sum(v.op.name in ("convolution", "linear", "matmul", "addmm") for v in small.values)
+    assert runner.count == len(data) * layers
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("target", ["onnxruntime", "x86-avx2"])
+def test_is_onnxruntimes(name: str, target: str) -> None:
+    dag, data = made(CASES[name])
+    agree(td.quantize(dag, data, target, correct=False), data, exact=target != "x86-avx2")
+
+
+def _dead(w: Any) -> None:
+    w[1], w[2] = 0, w[2] * 1e-20
+
+
+def _nothing(w: Any) -> None:
+    del w
+
+
+Edge = tuple[Callable[[Any], Any], Callable[[Any], None]]
+#: What calibrates, of normal numbers, and what is done to the weight.
+EDGES: dict[str, Edge] = {
+    "nothing but zeros": (lambda x: 0 * x, _nothing),
+    "all negative": (lambda x: -np.abs(x) - 0.1, lambda w: np.abs(w, out=w)),  # the zero points are 255
+    "all positive": (lambda x: np.abs(x) + 0.1, lambda w: np.abs(w, out=w)),  # they are 0
+    "all one number": (lambda x: 0 * x + 3, _nothing),
+    "one outlier": (lambda x: np.where(np.arange(x.size).reshape(x.shape) == 5, 1e4, x), _nothing),
+    "tiny": (lambda x: x * 1e-30, _nothing),
+    "huge": (lambda x: x * 1e30, _nothing),
+    "dead channels": (lambda x: x, _dead),
+}
+
+
+@pytest.mark.parametrize("edge", EDGES)
+@pytest.mark.parametrize("name", ["convolution", "linear", "matmul"])
+@pytest.mark.parametrize("target", ["onnxruntime", "x86-avx2"])
+def test_at_the_edges(name: str, edge: str, target: str) -> None:
+    """Also on what calibration didn't see: numbers beyond all ranges, infinities, NaN."""
+    dag, data = made(CASES[name])
+    shown, change = EDGES[edge]
+    arrays = {n: np.array(a) for n, a in dag.weights.items()}
+    change(arrays["w"] if name != "matmul" else arrays["w"].T)
+    dag = td.TensorDAG.of_graph(dag.graph, arrays)
+    data = [shown(x).astype(np.float32) for x in data]
+    small = td.quantize(dag, data, target, correct=False)
+    odd = np.array(data[0])
+    odd.reshape(-1)[:6] = [np.nan, np.inf, -np.inf, 3e38, -3e38, -0.0]
+    agree(small, [*data, odd], exact=target != "x86-avx2")
 
 
 @pytest.mark.parametrize("name", CASES)
