@@ -9,7 +9,7 @@ import pytest
 
 import tdagger as td
 from tdagger.quantization.profile import Numbers
-from tdagger.quantization.repairs.compensate import Compensated, _of_groups, adapted, compensate, compensated
+from tdagger.quantization.repairs.compensate import Compensated, _counts, _of_groups, adapted, compensate, compensated
 from tdagger.quantization.repairs.windows import Windows
 from tdagger.quantization.scales import Affine, Weights
 
@@ -41,6 +41,26 @@ def test_errors_of_results_are_less(numbers: Numbers, channel: int) -> None:
     assert error(codes) < 0.3 * error(how.rounded(weight, scales))
     assert numbers.bounds[0] <= better.min() <= better.max() <= numbers.bounds[1]
     assert error(better) < 0.95 * error(codes)
+
+
+@pytest.mark.parametrize(("per", "block"), [("channel", 0), ("block", 32)])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_scales_are_those_of_what_counts(per: str, block: int, groups: int) -> None:
+    """The least error isn't that of all numbers alike, but of each by the size of what it is multiplied with."""
+    rng = np.random.default_rng(0)
+    size = np.exp(rng.normal(size=(groups, 96)) * 2)
+    x = rng.normal(size=(512, groups, 96)).transpose(1, 0, 2) * size[:, None]
+    weight = rng.normal(size=(12, 96)).astype(np.float32)
+    how = Weights(Numbers("i4", symmetric=True, per=per, block=block, observer="mse"), 0, 1)
+    counts = _counts(weight, x.transpose(0, 2, 1) @ x, how)
+    assert counts.shape == weight.shape
+
+    def error(scales: Affine) -> float:
+        away = (how.read(how.rounded(weight, scales), scales) - weight).reshape(groups, 12 // groups, 96)
+        return float(np.square(x @ away.transpose(0, 2, 1)).sum())
+
+    assert error(how.scales(weight, counts)) < 0.95 * error(how.scales(weight))
+    np.testing.assert_array_equal(how.scales(weight, 3.0).scale, how.scales(weight).scale)
 
 
 def test_inputs_that_have_nothing_in_common_are_rounded_to_the_nearest() -> None:

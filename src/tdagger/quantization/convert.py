@@ -15,7 +15,7 @@ from tdagger.ops.source import Buffer, Const, Leaf, const
 from tdagger.ops.structure import Permute, permute
 from tdagger.quantization.placement import Placement, Plan, is_view
 from tdagger.quantization.profile import Numbers
-from tdagger.quantization.scales import Affine
+from tdagger.quantization.scales import Affine, Weights
 from tdagger.quantization.weights import Made, Rounding, Source, nearest
 from tdagger.transform.surgery.edit import Edit, finished, state_of
 from tdagger.types import DType, TensorType
@@ -25,17 +25,18 @@ _LARGEST_BIAS = 2.0**30
 
 
 class Conversion:
-    """One network as it is converted. ``scales``: of the roots of a placement."""
+    """One network as it is converted. ``scales``: of the roots of a placement; ``given``: those of some weights."""
 
     def __init__(
         self, dag: Any, placement: Placement, scales: Mapping[Value, Affine], rounding: Rounding = nearest,
         corrections: Mapping[Value, Array] | None = None, fake: bool = False,
+        given: Mapping[tuple[str, Weights], Affine] | None = None,
     ) -> None:  # fmt: skip
         self.dag, self.placement, self.scales, self.fake = dag, placement, scales, fake
         self.corrections = dict(corrections or {})
         #: What became of the ops that are quantized.
         self.ops: dict[Value, Value] = {}
-        self.source = Source(dag.weights, rounding)
+        self.source = Source(dag.weights, rounding, given=given or {})
         self.made: dict[str, Callable[[], Array]] = {}
         self.types: dict[str, TensorType] = {}
         self.leaves: dict[Any, Value] = {}

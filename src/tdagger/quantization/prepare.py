@@ -32,7 +32,7 @@ from tdagger.quantization.repairs.compensate import BUDGET, compensate
 from tdagger.quantization.repairs.equalize import equalized
 from tdagger.quantization.repairs.outliers import split as split_outliers
 from tdagger.quantization.repairs.smooth import smoothed
-from tdagger.quantization.scales import Affine, affine
+from tdagger.quantization.scales import Affine, Weights, affine
 from tdagger.quantization.weights import Rounding, nearest
 from tdagger.tensordag import TensorDAG
 from tdagger.transform import passes
@@ -112,6 +112,8 @@ class Prepared:
         self.batches = 0
         self.corrections: dict[Value, Array] = {}
         self.rounding: Rounding = nearest
+        #: Scales that weights have for what they are multiplied with, where that was looked at.
+        self.weight_scales: dict[tuple[str, Weights], Affine] = {}
         self.framework = framework or _framework()
         #: The means of channels of layers whose biases can be changed, for each batch.
         self.means: dict[Value, list[Array]] = {v: [] for v in corrected(self.placement)}
@@ -185,7 +187,8 @@ class Prepared:
 
     def conversion(self, rounding: Rounding | None = None) -> Conversion:
         """How the network is converted; weights are rounded as :attr:`rounding` says unless another is told."""
-        return Conversion(self.dag, self.placement, self.scales(), rounding or self.rounding, self.corrections)
+        how = rounding or self.rounding
+        return Conversion(self.dag, self.placement, self.scales(), how, self.corrections, given=self.weight_scales)
 
     def compare(self, data: Iterable[Any], rounding: Rounding | None = None) -> dict[Value, Local]:
         """What quantizing each op alone changes on data: by the op of the float network."""
@@ -226,7 +229,8 @@ class Prepared:
         at a time, and ``data`` is run as often as that takes. Other weights are rounded to the nearest. ``adaptive``:
         each number is then moved to where the error is the least with all others as they are (AdaRound's objective).
         """
-        self.rounding = compensate(self, data, budget, adaptive)
+        rounding = compensate(self, data, budget, adaptive)
+        self.rounding, self.weight_scales = rounding, rounding.scales
         return self
 
     def _tensor(self, x: Array) -> Any:

@@ -96,26 +96,29 @@ class Weights(NamedTuple):
         """Where blocks begin."""
         return list(range(0, weight.shape[self.summed], self.block))
 
-    def scales(self, weight: Array) -> Affine:
-        """The scales and zero points of a weight; with the observer "mse", those of the least mean square error."""
+    def scales(self, weight: Array, counts: Array | float = 1.0) -> Affine:
+        """The scales and zero points of a weight; with the observer "mse", those of the least mean square error.
+
+        ``counts``: how much the square of each number's error counts.
+        """
         weight = np.asarray(weight, np.float32)
         low, high = self.extremes(weight)
         found = affine(low, high, self.numbers)
         if self.numbers.observer != "mse" or self.numbers.grid.is_float:
             return found
-        least = self.error(weight, found)
+        least = self.error(weight, found, counts)
         for part in np.linspace(0.98, 0.5, 25):
             tried = affine(low * part, high * part, self.numbers)
-            error = self.error(weight, tried)
+            error = self.error(weight, tried, counts)
             better = error < least
             least = np.where(better, error, least)
             zero = None if tried.zero_point is None else np.where(better, tried.zero_point, _given(found.zero_point))
             found = Affine(np.where(better, tried.scale, found.scale), zero)
         return found
 
-    def error(self, weight: Array, how: Affine) -> Array:
+    def error(self, weight: Array, how: Affine, counts: Array | float = 1.0) -> Array:
         """The sum of squares of what rounding to the nearest changes, for each part with a scale of its own."""
-        away = np.square(self.read(self.rounded(weight, how), how) - weight)
+        away = np.square(self.read(self.rounded(weight, how), how) - weight) * np.float32(counts)
         if self.numbers.per == "block":
             return np.add.reduceat(away, self._starts(weight), self.summed)
         return away.sum(tuple([i for i in range(weight.ndim) if self.axis is None or i != self.axis]))

@@ -49,6 +49,8 @@ class Compensated:
 
     def __init__(self) -> None:
         self.found: dict[tuple[str, Weights], tuple[Array, Affine]] = {}
+        #: The scales of each weight for what it is multiplied with, before they grow for a bias.
+        self.scales: dict[tuple[str, Weights], Affine] = {}
 
     def __call__(self, weight: Array, name: str, scales: Affine, how: Weights) -> Array:
         codes = nearest(weight, name, scales, how)
@@ -84,15 +86,17 @@ def compensate(prepared: Prepared, data: Iterable[Any], budget: int = BUDGET, ad
     """
     if prepared.profile.weight.grid.is_float:
         raise AttributeValueError(f"errors are made up for among whole numbers, not {prepared.profile.weight.dtype}")
-    conversion = prepared.conversion()
-    conversion.run()
     rounding = Compensated()
+    conversion = prepared.conversion()
+    conversion.source.given = rounding.scales
+    conversion.run()
     for part in _parts(_fed(prepared), budget):
         for fed, products in _products(prepared, part, data):
             for plan in part[fed]:
                 name = conversion.name(plan.leaf)
-                scales = conversion.source.scales(name, plan.leaf, plan.how)
                 weight = conversion.source.data(name, plan.leaf)
+                rounding.scales[name, plan.how] = plan.how.scales(weight, _counts(weight, products, plan.how))
+                scales = conversion.source.scales(name, plan.leaf, plan.how)
                 codes = _of_groups(compensated, weight, products, scales, plan.how)
                 if adaptive:
                     codes = _of_groups(adapted, weight, products, scales, plan.how, codes)
@@ -154,6 +158,14 @@ def _products(prepared: Prepared, feds: Iterable[Fed], data: Iterable[Any]) -> I
     while sums:
         fed = next(iter(sums))
         yield fed, sums.pop(fed)
+
+
+def _counts(weight: Array, products: Array, how: Weights) -> Array:
+    """How much the square of each number's error counts: the mean square of what it is multiplied with, damped."""
+    squares = np.stack([np.diag(p) + _damping(p) for p in products])
+    moved = np.moveaxis(weight, how.channel, 0)
+    each = np.repeat(squares / squares.mean(), len(moved) // len(squares), 0)
+    return np.moveaxis(each.reshape(moved.shape), 0, how.channel)
 
 
 def _of_groups(
