@@ -16,12 +16,12 @@ import numpy as np
 
 from tdagger.errors import FileError, TDaggerError
 from tdagger.file import container
-from tdagger.file.container import KEY, FileWeights, Header
+from tdagger.file.container import KEY, FileWeights, Header, little
 from tdagger.file.limits import Limits
 from tdagger.file.read import Found, check_version, read
 from tdagger.file.tables import Tensors, WeightRow, check_stored, of_header
 from tdagger.file.trees import Classes, FileName
-from tdagger.file.write import HAS_DATA, Document, little, written
+from tdagger.file.write import HAS_DATA, Document, written
 from tdagger.graph import bulk
 from tdagger.names import shown
 from tdagger.op import Array

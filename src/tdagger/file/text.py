@@ -14,11 +14,12 @@ from dataclasses import replace
 from typing import Any, cast
 
 from tdagger.errors import FileError
+from tdagger.file.container import little
 from tdagger.file.limits import Limits
 from tdagger.file.read import read
 from tdagger.file.rows import expanded, table
 from tdagger.file.trees import Classes
-from tdagger.file.write import IN_STATE, IS_PARAMETER, IS_PERSISTENT, IS_TRAINABLE, little, written
+from tdagger.file.write import IN_STATE, IS_PARAMETER, IS_PERSISTENT, IS_TRAINABLE, written
 from tdagger.op import Array
 from tdagger.tensordag import TensorDAG
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tdagger.errors import FileError, UnsupportedError
+from tdagger.file.container import little
 from tdagger.file.rows import LARGEST, Row, packed, steps
 from tdagger.graph import Graph, bulk, topological
 from tdagger.network import Origin, Pass, Weight
@@ -428,13 +428,6 @@ def _needed(dag: TensorDAG) -> list[Value]:
     """The values that only checks need, arguments first."""
     known = set(dag.graph.values)
     return [v for v in topological([c.value for c in dag.checks if c.value is not None]) if v not in known]
-
-
-def little(array: Array) -> Array:
-    """An array in the order of bytes that files have."""
-    if array.dtype.itemsize == 1 or (sys.byteorder == "little" and array.dtype.byteorder in "=<|"):
-        return array
-    return array.astype(array.dtype.newbyteorder("<"))
 
 
 _PACKAGES = re.compile(r"^.*[/\\](?:site|dist)-packages[/\\]")
