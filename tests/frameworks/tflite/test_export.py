@@ -194,6 +194,16 @@ def test_a_constant_added_to_channels_is_part_of_the_bias() -> None:
     assert "ADD" in counts(same(twice.eval(), torch.rand(1, 3, 5, 5)))
 
 
+def test_what_is_laid_end_to_end_twice_is_laid_at_once() -> None:
+    def nested(x: torch.Tensor) -> torch.Tensor:
+        y = torch.tanh(x)
+        return torch.cat([x, torch.cat([y, torch.cat([x, y], 1)], 1), torch.cat([x, y], 0).reshape(2, 6)], 1)
+
+    assert counts(same(Fn(nested), torch.rand(2, 3))) == {"TANH": 1, "CONCATENATION": 2, "RESHAPE": 1}
+    both = Fn(lambda x: (y := torch.cat([x, torch.tanh(x)], 1), torch.cat([y, x], 1)))
+    assert counts(same(both, torch.rand(2, 3)))["CONCATENATION"] == 2
+
+
 def test_a_number_before_a_convolution_is_part_of_its_weights() -> None:
     """Where nothing else takes the product, and the number can be divided by."""
     conv, deep = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 3, 3, groups=3)

@@ -199,10 +199,19 @@ def _pads_around(v: Value) -> str | None:
 
 
 def _concat(w: Writer, v: Value) -> int:
-    parts = [a for a in v.args if a.type.size]
+    """Parts that are laid end to end themselves, along the same axis and for this alone, are laid at once."""
+    axis = v.op.attributes["axis"]
+    parts: list[Value] = []
+    left = list(v.args[::-1])
+    while left:
+        part = left.pop()
+        if w.is_part(part) and part not in w.found:
+            left += part.args[::-1]
+        elif part.type.size:
+            parts.append(part)
     if len(parts) == 1:
         return w.ref(parts[0])
-    made = options("Concatenation", axis=v.op.attributes["axis"])
+    made = options("Concatenation", axis=axis)
     return w.op("CONCATENATION", [w.ref(a) for a in parts], v.type, made)
 
 

@@ -20,7 +20,7 @@ from tdagger.interpret import run
 from tdagger.network import Origin
 from tdagger.op import Array, Op, Value
 from tdagger.ops.source import Buffer, Const, Input, Leaf, Parameter, const
-from tdagger.ops.structure import Item, Permute, Repeat
+from tdagger.ops.structure import Concat, Item, Permute, Repeat
 from tdagger.transform.legal import Accepts, label
 from tdagger.transform.legal.legalize import is_static
 from tdagger.types import DType, TensorType, broadcast_shapes
@@ -274,10 +274,10 @@ class Writer(Walk):
         """
         views: list[Op] = []
         product = value
-        while (isinstance(product.op, Permute) or is_reshape(product)) and self._is_only(product):
+        while (isinstance(product.op, Permute) or is_reshape(product)) and self.is_only(product):
             views.append(product.op)
             product = product.args[0]
-        if label(product) != "binary multiply" or product in self._merged or not self._is_only(product):
+        if label(product) != "binary multiply" or product in self._merged or not self.is_only(product):
             return value, None
         for x, y in (product.args, product.args[::-1]):
             number = unbroadcast(y)
@@ -295,23 +295,23 @@ class Writer(Walk):
 
     def _layer(self, value: Value) -> tuple[Operator, Value] | None:
         """The layer that makes a value, and what it makes: the value has it in another shape, but for the channels."""
-        if value in self._merged and self._is_only(value):
+        if value in self._merged and self.is_only(value):
             found = self._merged[value]
             return found if found[0].options.fusedActivationFunction == NONE else None
         base = value
-        while is_reshape(base) and self._is_only(base) and base.args[0].shape[-1:] == base.shape[-1:]:
+        while is_reshape(base) and self.is_only(base) and base.args[0].shape[-1:] == base.shape[-1:]:
             base = base.args[0]
         made = self._only(base)
         fits = made is not None and made.name in _LAYERS and made.options.fusedActivationFunction == NONE
         return (made, base) if made is not None and fits else None
 
-    def _is_only(self, value: Value) -> bool:
+    def is_only(self, value: Value) -> bool:
         """Whether one other value takes a value, which no output is."""
         return value not in self.static and value not in self.outputs and len(self.users.get(value, ())) == 1
 
     def _only(self, value: Value) -> Operator | None:
         """The operator that makes a value which one other value takes, and no output is."""
-        if not self._is_only(value):
+        if not self.is_only(value):
             return None
         number = self.ref(value)
         made = self._maker.get(number) if isinstance(number, int) else None
@@ -320,9 +320,16 @@ class Writer(Walk):
     # The walk.
 
     def _is_view(self, value: Value) -> bool:
-        """Views, and reductions that a view drops axes of."""
+        """Views, reductions that a view drops axes of, and what is laid end to end as a part of more."""
         views = isinstance(value.op, Leaf | Const | Permute) or super()._is_view(value)
-        return views or self.reduced(value) is not None
+        return views or self.is_part(value) or self.reduced(value) is not None
+
+    def is_part(self, value: Value) -> bool:
+        """Whether values are laid end to end for one that lays more along the same axis, and for nothing else."""
+        if not isinstance(value.op, Concat) or not self.is_only(value):
+            return False
+        user = self.users[value][0].op
+        return isinstance(user, Concat) and user.axis == value.op.axis
 
     def reduced(self, value: Value) -> Reduced | None:
         """The reduction that a value is, if all that takes it is one reshape that drops its axes."""
