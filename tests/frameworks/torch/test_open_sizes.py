@@ -340,6 +340,13 @@ def test_too_few_entries_are_refused_at_the_door(name: str) -> None:
         net(torch.randn(*shape[:-1], least - 1))
 
 
+def test_why_an_axis_has_no_other_size_is_told() -> None:
+    """A loop in Python is so many steps, each written out."""
+    module = Function(lambda x: torch.stack([x[:, i] * i for i in range(3)], 1) + x)
+    net = td.from_torch(module, torch.randn(2, 3)).to_torch()
+    assert net.fixed_axes["n"].endswith("the dimension n has n entries, which must be 3")
+
+
 MAYBE_VIEWS: dict[str, Any] = {
     "flatten": lambda x: written((x * 2).permute(1, 0), lambda t: t.flatten()),
     "contiguous": lambda x: written((x * 2).mT, lambda t: t.contiguous()),

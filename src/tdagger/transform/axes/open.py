@@ -80,8 +80,10 @@ def _points(sizes: Mapping[Symbol, int], conditions: Sequence[Condition]) -> tup
                     at[symbol] = n
                     break
             else:
+                more = Point({**sizes, **at, symbol: size + 1})
+                asked = next((f": {c.message}" for c in conditions if not c.holds(more)), "")
                 raise AxisError(
-                    f"axis {symbol} of {size} entries has no two other sizes that fulfil what is asked of it"
+                    f"axis {symbol} of {size} entries has no two other sizes that fulfil what is asked of it{asked}"
                 )
     return Point(found[0]), Point(found[1])
 
