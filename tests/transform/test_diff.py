@@ -200,6 +200,46 @@ def test_faults_among_other_spellings_are_found(options: dict[str, Any]) -> None
     assert diff.verdict == "different"
 
 
+class Product(nn.Module):
+    """A layer, written as one or as a product with the transposed weight; as wide as it is long, shapes don't tell."""
+
+    def __init__(self, wide: int, by_hand: bool = False, eps: float = 1e-5, slope: float = 0.1) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.norm, self.head = nn.Linear(4, wide), nn.LayerNorm(wide, eps=eps), nn.Linear(wide, 3)
+        self.by_hand, self.slope = by_hand, slope
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        layer = self.layer
+        y = x @ layer.weight.T + layer.bias if self.by_hand else layer(x)
+        return self.head(F.leaky_relu(self.norm(y), self.slope))
+
+
+@pytest.mark.parametrize("wide", [4, 6])
+def test_a_matrix_that_lies_otherwise_is_no_difference(wide: int) -> None:
+    x = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    diff = td.diff(Product(wide), Product(wide, by_hand=True), x)
+    assert diff.verdict == "rounding", str(diff)
+    assert not diff.found.differences
+    diff = td.diff(Product(wide), Product(wide, by_hand=True, eps=1e-3), x)
+    assert [diff.module(d) for d in diff.differences] == ["norm"], str(diff)
+    turned = Product(wide, by_hand=True)
+    with torch.no_grad():
+        turned.layer.weight.copy_(turned.layer.weight.flip(0))
+    first = td.diff(Product(wide), turned, x).first
+    assert first is not None
+    assert td.diff(Product(wide), turned, x).module(first) == "layer"
+
+
+def test_a_number_that_a_file_rounds_is_rounding() -> None:
+    x = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    held = float(np.float32(0.1))
+    assert td.diff(Product(4), Product(4, slope=held), x).verdict == "rounding"
+    assert td.diff(Product(4), Product(4, slope=held + 1e-7), x).verdict == "different"
+    exact = Product(4).double(), Product(4, slope=held).double()
+    assert td.diff(*exact, x.double()).verdict == "different"
+
+
 def test_folded_weights_are_rounding() -> None:
     module = small().eval()
     folded = torch.nn.utils.fusion.fuse_conv_bn_eval(module.conv, module.bn)

@@ -75,6 +75,13 @@ def _is_whole(data: Array) -> bool:
     return exact.dtype.kind == "f" and bool((exact == np.rint(exact)).all())
 
 
+def _are_the_same_entries(a: Any, b: Any, bound: float) -> bool:
+    """Whether two arrays hold the same numbers, at whatever places."""
+    if isinstance(a, tuple) or isinstance(b, tuple):
+        return False
+    return distance(np.sort(a, axis=None), np.sort(b, axis=None)) <= bound
+
+
 def size(a: Any) -> float:
     """The largest finite |a|."""
     if isinstance(a, tuple):
@@ -194,6 +201,9 @@ class Judge:
         self.own: dict[Value, float] = {}  # and how far it is where it is given A's arguments
         self.bound: dict[Value, float] = {}
         self.given_a: dict[Value, Any] = {}  # values of B on A's arguments, A's own where there is a partner
+        self.laid: dict[Value, Any] = {}  # the same, of what has its entries at other places than A's partner
+        self.ends: dict[Value, float] = {}  # of what takes such and has none: how far it is on them
+        self.fine: dict[Value, set[tuple[Value, Value]]] = {}  # arguments written otherwise that give the same
 
     def _constants(self) -> dict[Value, Array]:
         known: dict[Value, bool] = {}
@@ -237,6 +247,8 @@ class Judge:
             for gone in dying.get(value, ()):
                 self.of_b.forget(gone, everything=True)
                 self.given_a.pop(gone, None)
+                if gone in self.laid:
+                    self.laid[gone] = None  # that it lies otherwise is asked later
 
     def _step(self, b: Value) -> None:
         relation, _ = self.related[b]
@@ -246,6 +258,8 @@ class Judge:
         mine = self.of_b.step(b, theirs if clean else None)
         if a is None:
             self.given_a[b] = mine if is_leaf(b) else self._on_theirs(b)
+            if self._takes_laid(b):
+                self.laid[b] = self._on_laid(b)
             return
         self.bound[b] = self.allowed(a, b)
         self.off[b] = distance(theirs, mine)
@@ -254,12 +268,37 @@ class Judge:
             self.own[b] = 0.0
             whole = _same_shapes(a, b) and not (held and relation != Relation.LITERAL)
             self.given_a[b] = theirs if whole else mine if held else self._on_theirs(b)
+            if not held and self._takes_laid(b):
+                self._lay(a, b, self._on_laid(b))
             return
         local = self._on_theirs(b)
         self.own[b] = distance(theirs, local)
         self.given_a[b] = theirs if _same_shapes(a, b) else local
+        if self._takes_laid(b) or relation == Relation.SPELLED or not _same_shapes(a, b):
+            self._lay(a, b, self._on_laid(b) if self._takes_laid(b) else local)
         if relation == Relation.NAMED:
             self.bound[b] = self._narrow(a, b)
+        elif relation == Relation.SPELLED and self.own[b] > self.bound[b]:
+            self.fine[b] = {(x, y) for x, y in self.aligner.arguments(a, b) if self._gives_the_same(x, y)}
+
+    def _lay(self, a: Value, b: Value, mine: Any) -> None:
+        """Note that a pair lies otherwise, a matrix and its transpose, where B is ``mine``; or that this ends here."""
+        theirs = self.of_a.values[a]
+        off = distance(theirs, mine)
+        if off > self.bound[b] and (not _same_shapes(a, b) or _are_the_same_entries(theirs, mine, self.bound[b])):
+            self.laid[b] = mine
+        elif self._takes_laid(b):
+            self.ends[b] = off
+
+    def _takes_laid(self, b: Value) -> bool:
+        return any(x in self.laid for x in b.args)
+
+    def _on_laid(self, b: Value) -> Any:
+        return run(self.exact, b, [self.laid.get(x, self.given_a[x]) for x in b.args])
+
+    def _gives_the_same(self, a: Value, b: Value) -> bool:
+        """Whether a value of B gives on A's arguments what one of A gives, whatever it is made of."""
+        return distance(self.of_a.values[a], self.given_a[b]) <= self.allowed(a, b)
 
     def _is_clean(self, b: Value) -> bool:
         a = self.aligner.a_of.get(b)
@@ -289,12 +328,13 @@ class Judge:
         """What makes results differ, and ops that differ by name and give something else; in the order of B."""
         found: dict[Any, Difference] = {}
         alone = self._uncompensated()
+        undone = self._undone()
         for b, (relation, details) in self.related.items():
-            if relation == Relation.NAMED and details and not is_leaf(b):
+            if relation == Relation.NAMED and details and not is_leaf(b) and b not in undone:
                 a, error, bound = self.aligner.a_of[b], self.own[b], self.bound[b]
                 found[b] = Difference("op", a, b, error, bound, tuple(details), error > bound and b in alone)
         for b in alone if not self._is_off() else ():
-            if self.related[b][0] == Relation.SPELLED and self.own[b] > self.bound[b]:
+            if self.related[b][0] == Relation.SPELLED and self.own[b] > self.bound[b] and b not in undone:
                 self._explain(self.aligner.a_of[b], b, b.args, found)
         todo: list[Value] = []
         for result in self.results:
@@ -306,7 +346,7 @@ class Judge:
                 continue
             seen.add(b)
             todo += [x for x in b.args if self._is_bad(x)]
-            if self.own.get(b, 0.0) > self.bound.get(b, 0.0) and b not in found:
+            if self.own.get(b, 0.0) > self.bound.get(b, 0.0) and b not in found and b not in undone:
                 self._explain(self.aligner.a_of[b], b, b.args, found)
         order = {v: i for i, v in enumerate(self.b.values)}
         before = {v: i for i, v in enumerate(self.a.values)}
@@ -333,6 +373,20 @@ class Judge:
                 reached.update(b.args)
         return found
 
+    def _undone(self) -> set[Value]:
+        """The values that lie otherwise than their partner, behind which what lies as in A again is what A gives."""
+        bad = {r.b for r in self.results if r.b in self.laid or self._is_wrong_result(r)}
+        for b in reversed(self.b.values):
+            ends = b in self.off and b not in self.laid
+            if self.ends.get(b, self.own[b]) > self.bound[b] if ends else b in bad:
+                bad.update(b.args)
+        return {b for b in self.laid if b in self.off and b not in bad}
+
+    def _is_wrong_result(self, result: Result) -> bool:
+        if self.relations.goes_with(result.a, result.b):
+            return False
+        return distance(self.of_a.values[result.a], self.given_a[result.b]) > self.allowed(result.a, result.b)
+
     def _of_result(self, result: Result, found: dict[Any, Difference]) -> list[Value]:
         """Where to look for what makes a result differ; nowhere if it doesn't."""
         theirs, mine = self.of_a.values[result.a], self.of_b.values[result.b]
@@ -357,6 +411,10 @@ class Judge:
         """The difference that a pair makes whose ops aren't the same, or don't take the same."""
         error, bound = self.own[b], self.bound[b]
         before = len(found)
+        relation, details = self.relations.of(b, self.fine.get(b, ()))
+        if relation == Relation.NAMED and details:
+            found[b] = Difference("op", a, b, error, bound, tuple(details))
+            return
         if not _same_shapes(a, b) and any(x in self.off and not _same_shapes(self.aligner.a_of[x], x) for x in args):
             return  # other sizes that came from before
         alike = type(a.op) is type(b.op)
@@ -395,8 +453,9 @@ class Judge:
 
     def first_bad(self) -> Difference | None:
         """The first pair whose values are further apart than rounding; None if there is none."""
+        undone = self._undone()
         for b in self.b.values:
-            if b in self.off and self.off[b] > self.bound[b]:
+            if b in self.off and self.off[b] > self.bound[b] and b not in undone:
                 return Difference("op", self.aligner.a_of[b], b, self.off[b], self.bound[b])
         return None
 

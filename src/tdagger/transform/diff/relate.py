@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from enum import Enum
 from typing import Any, NamedTuple, cast
 
@@ -10,14 +10,14 @@ import ml_dtypes
 import numpy as np
 
 from tdagger.composite import Composite
-from tdagger.graph import label
+from tdagger.graph import label, result_types
 from tdagger.op import Array, Value
 from tdagger.ops.source import Const, Leaf
 from tdagger.ops.structure import Group, Permute, Repeat, Ungroup
 from tdagger.transform.diff.align import Aligner, is_leaf
 from tdagger.transform.diff.classes import plain
 from tdagger.transform.diff.exact import unit, wide
-from tdagger.types import DType
+from tdagger.types import DType, f32
 
 
 class Relation(Enum):
@@ -107,8 +107,11 @@ class Relations:
     def __init__(self, aligner: Aligner, weights: Weights, constants: Mapping[Value, Array]) -> None:
         self.aligner, self.weights, self.constants = aligner, weights, constants
 
-    def of(self, b: Value) -> tuple[Relation, list[Detail]]:
-        """The relation of a value of B to its partner, and what differs where that can be said by name."""
+    def of(self, b: Value, alike: Container[tuple[Value, Value]] = ()) -> tuple[Relation, list[Detail]]:
+        """The relation of a value of B to its partner, and what differs where that can be said by name.
+
+        ``alike`` are arguments of A and B that count as one thing, besides those that do by how they are made.
+        """
         a = self.aligner.a_of.get(b)
         if a is None:
             return Relation.EXTRA, []
@@ -130,14 +133,18 @@ class Relations:
             elif x in self.constants and y in self.constants:
                 same, close, _ = nearly(self.constants[x], self.constants[y])
                 detail = Detail("constant", name, x, y)
-            elif self.goes_with(x, y):
+            elif self.goes_with(x, y) or (x, y) in alike:
                 continue
             else:
                 return Relation.SPELLED, []
             rounded = rounded or (close and not same)
             details += [] if close else [detail]
         counted = len(pairs) == len(a.args) == len(b.args)
-        details += attributes(a, b)
+        for detail in attributes(a, b):
+            if _is_rounded(a, b, detail):
+                rounded = True
+            else:
+                details.append(detail)
         if not counted:
             details += self._without(a, b)
             if not details:
@@ -191,6 +198,14 @@ def attributes(a: Value, b: Value) -> list[Detail]:
     return [
         Detail("attribute", n, mine[n], theirs[n]) for n in mine if n in theirs and plain(mine[n]) != plain(theirs[n])
     ]
+
+
+def _is_rounded(a: Value, b: Value, detail: Detail) -> bool:
+    """Whether two numbers are one in f32, as which files hold attributes, and ops work in no more than that."""
+    one, other = detail.a, detail.b
+    if not isinstance(one, float) or not isinstance(other, float) or np.float32(one) != np.float32(other):
+        return False
+    return all(unit(t.dtype) >= unit(f32) for v in (a, b) for t in result_types(v) if t.dtype.is_float)
 
 
 def leaf_name(value: Value) -> str:
