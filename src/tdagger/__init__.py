@@ -269,8 +269,8 @@ def dequantize(dag: Any, *args: Any, **options: Any) -> Any:
 def sensitivity(dag: TensorDAG, data: Any, target: Any = "x86", **options: Any) -> Any:
     """What quantizing each op alone does to its result on data: a list, the worst first; docs/quantization.md.
 
-    Each has ``value``, ``module``, ``sqnr`` (dB, of the op's own result) and ``share`` of the weights' bytes. Data is
-    read twice; the options are those of :func:`prepare`.
+    Each has ``value``, ``op``, ``module``, ``sqnr`` (dB, of the op's own result, rounded where the target rounds it)
+    and the ``bytes`` of its weight. Data is read twice; the options are those of :func:`prepare`.
 
     >>> import numpy as np, tdagger as td
     >>> [found.op for found in td.sensitivity(td.layers.linear(4, 3), [np.ones((1, 4), "f")])]

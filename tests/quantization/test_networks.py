@@ -190,6 +190,23 @@ def test_sensitivity_and_quality() -> None:
         td.quantize(dag, data, target={"speed": 3})
 
 
+@pytest.mark.parametrize("after", ["nothing", "relu", "relu of what others read"])
+def test_of_one_op_the_sensitivity_is_the_whole_network_s(after: str) -> None:
+    """What it takes, its weight and what it gives are rounded; the largest channel makes the step of all."""
+    rng = np.random.default_rng(0)
+    arrays = {"w": rng.normal(size=(6, 3, 3, 3)).astype(np.float32)}
+    arrays["w"][0] *= 100
+    x = td.input("x", (2, 3, 8, 8))
+    y = td.convolution(x, td.parameter("w", (6, 3, 3, 3)))
+    outputs = {"y": td.relu(y) if after != "nothing" else y} | ({"z": y} if after[-4:] == "read" else {})
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, outputs), arrays)
+    data = [rng.normal(size=x.shape).astype(np.float32) for _ in range(2)]
+    small = td.quantize(dag, data, "x86", correct=False)
+    runs = [[np.stack(d.run(i)) if "z" in outputs else d.run(i) for i in data] for d in (dag, small)]
+    wanted, found = [np.stack(r)[:, 1] if "z" in outputs else np.stack(r) for r in runs]
+    assert td.sensitivity(dag, data, "x86")[0].sqnr == pytest.approx(quality(wanted, found), abs=0.01)
+
+
 def test_quality_by_choices_and_by_a_metric() -> None:
     rng = np.random.default_rng(0)
     x, a, b = td.input("x", (64, 8)), td.parameter("a", (32, 8)), td.parameter("b", (10, 32))

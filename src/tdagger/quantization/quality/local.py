@@ -1,7 +1,8 @@
 """Each quantized op beside its float self, on the same numbers: what quantizing it alone changes, in one run of data.
 
 The float network runs; where an op is quantized, what it takes is rounded as the quantized network would round it, and
-the quantized op is computed too. No value is kept longer than the float run needs it.
+the quantized op is computed too, with what is computed with it before its result is rounded, where that is. No value is
+kept longer than the float run needs it.
 """
 
 from __future__ import annotations
@@ -102,15 +103,29 @@ class Beside(Interpreter):
         self.other.weights = _Kept(quantized.weights)
         rows = conversion.placement.rows
         self.found = {v: Local() for v in rows if v.type.size}
+        #: Quantized ops whose result is still to be rounded, and it so far, by the last op computed with them.
+        self.pending: dict[Value, tuple[Value, Any]] = {}
         self.roundings: dict[Any, list[Value]] = {}
         self.constants: dict[Value, Any] = {}
 
     def run_value(self, value: Value, args: list[Any]) -> Any:
         out = super().run_value(value, args)
         if value in self.found:
-            other = self._quantized(value, args)
-            self.found[value].add(self.framework.array(out), self.framework.array(other))
+            self._result(value, value, out, self._quantized(value, args))
+        elif value.args and value.args[0] in self.pending:  # of the op before: nobody else reads that
+            row, other = self.pending.pop(value.args[0])
+            self._result(row, value, out, super().run_value(value, [other]))
         return out
+
+    def _result(self, row: Value, value: Value, out: Any, other: Any) -> None:
+        """Compare what an op gives, with what is computed with it so far, if that is all of it."""
+        placement = self.conversion.placement
+        end = placement.ends.get(row, row)
+        if value is not end:
+            self.pending[value] = row, other
+            return
+        other = self._rounded(value, other) if value in placement.given else other
+        self.found[row].add(self.framework.array(out), self.framework.array(other))
 
     def _quantized(self, value: Value, args: list[Any]) -> Any:
         placement, op = self.conversion.placement, self.conversion.ops[value]
