@@ -80,6 +80,21 @@ def test_outliers_are_clipped_by_the_squared_error() -> None:
     assert error(least) < 0.9 * error(whole)
 
 
+def test_what_is_read_as_a_function_is_rounded_for_its_results() -> None:
+    """All that is below -3 becomes 0: it needs no numbers of its own."""
+    rng = np.random.default_rng(0)
+    arrays = {"v": rng.normal(size=(16, 4, 1, 1)).astype(np.float32)}
+    x = td.input("x", (2, 4, 9, 9))
+    out = td.hard_swish(td.convolution(x, td.parameter("v", (16, 4, 1, 1))) - 6.0)
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": out}), arrays)
+    data = [3 * rng.normal(size=x.shape).astype(np.float32) for _ in range(3)]
+    away: list[float] = []
+    for observer in ("mse", "read"):
+        small = td.quantize(dag, data, "x86", activation=Numbers("u8", observer=observer), correct=False)
+        away.append(sum(float(np.square(small.run(d) - dag.run(d)).sum()) for d in data))
+    assert away[1] < 0.6 * away[0]
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_is_refused_by_name(value: float) -> None:
     dag = linear(np.ones((3, 4)))

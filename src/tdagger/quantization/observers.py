@@ -201,6 +201,55 @@ class SquaredError(Histogram):
         return best
 
 
+class ReadError(SquaredError):
+    """The range with the least mean square of what quantizing changes of the results of a function.
+
+    ``read``: the function of the numbers that is all anybody makes of them; without one it is as its parent.
+    """
+
+    read: Callable[[Array], Array] | None = None
+
+    def choose(self, numbers: Numbers, low: float, high: float) -> tuple[float, float]:
+        low, high = min(low, 0.0), max(high, 0.0)
+        kept = self.bins > 0
+        c, n = self.centres[kept], self.bins[kept].astype(np.float64)
+        read = self.read
+        if read is None or numbers.grid.is_float or low == high or not np.isfinite(read(c.astype(np.float32))).all():
+            return super().choose(numbers, low, high)
+        steps = numbers.bounds[1] - numbers.bounds[0]
+
+        def f(x: Array) -> Array:
+            return read(x.astype(np.float32)).astype(np.float64)
+
+        wanted = f(c)
+        slope = (f(c + self.width / 2) - f(c - self.width / 2)) / self.width
+
+        def error(a: float, b: float) -> float:
+            if numbers.symmetric:
+                b = max(-a, b)
+                a = -b
+            step = (b - a) / steps
+            fine = step < 2 * self.width  # anywhere between two numbers of the grid
+            away = np.square(f(np.clip(c if fine else np.round(c / step) * step, a, b)) - wanted)
+            rounding = np.square(slope * step) / 12 * ((c >= a) & (c <= b)) if fine else 0.0
+            return float((n * (away + rounding)).sum())
+
+        best, least = (low, high), error(low, high)
+
+        def better(*tried: tuple[float, float]) -> None:
+            nonlocal best, least
+            for each in tried:
+                found = error(*each)
+                if found < least:
+                    best, least = each, found
+
+        better(*[(low * scale, high * scale) for scale in np.linspace(1, 0.1, 46)[1:]])
+        for _ in range(2):  # each end by itself
+            for scale in np.linspace(1, 0.7, 16)[1:]:
+                better((best[0] * scale, best[1]), (best[0], best[1] * scale))
+        return best
+
+
 class Entropy(Histogram):
     """The largest number for which what is quantized tells the most of the distribution: the least KL divergence.
 
@@ -240,7 +289,8 @@ def _divergence(counts: Array, stop: int, levels: int) -> float:
 
 #: Observers by name.
 OBSERVERS: dict[str, type[Observer]] = {
-    "minmax": Observer, "moving": Moving, "percentile": Percentile, "mse": SquaredError, "entropy": Entropy,
+    "minmax": Observer, "moving": Moving, "percentile": Percentile, "mse": SquaredError, "read": ReadError,
+    "entropy": Entropy,
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -21,12 +22,13 @@ from tdagger.ops.source import Leaf
 from tdagger.ops.structure import Permute
 from tdagger.quantization.convert import Conversion
 from tdagger.quantization.layers import as_layers
-from tdagger.quantization.observers import Observer, observer_of, refused
+from tdagger.quantization.observers import Observer, ReadError, observer_of, refused
 from tdagger.quantization.other_sizes import OfFloat
 from tdagger.quantization.placement import Placement, place
 from tdagger.quantization.profile import Profile
 from tdagger.quantization.profiles import profile_of
 from tdagger.quantization.quality.local import Local, Watching, compare, qualities
+from tdagger.quantization.reading import read_as
 from tdagger.quantization.repairs.bias import Correcting, axis_of, corrected, means
 from tdagger.quantization.repairs.compensate import BUDGET, compensate
 from tdagger.quantization.repairs.equalize import equalized
@@ -109,6 +111,11 @@ class Prepared:
         for root in self.watched.values():
             if root not in self.observers:
                 self.observers[root] = observer_of(self.placement.numbers[root].observer)
+        times = Counter(self.watched.values())
+        for value, root in self.watched.items():
+            observer = self.observers[root]
+            if isinstance(observer, ReadError) and times[root] == 1:
+                observer.read = read_as(self.dag.graph, value)
         self.batches = 0
         self.corrections: dict[Value, Array] = {}
         self.rounding: Rounding = nearest

@@ -1,0 +1,60 @@
+"""What a value is read as: the function of each of its numbers that is all anybody makes of it.
+
+A convolution whose result goes through SiLU, and nowhere else, is to be rounded so that SiLU's results are near; what
+is far below 0 may be clipped, since all of it becomes nearly 0. The observer "read" weighs errors by this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tdagger.graph import Graph
+from tdagger.op import Array, Value
+from tdagger.transform.rewrite.values import is_elementwise, number_in
+from tdagger.types import DType
+
+_F32 = DType.of("f32")
+
+
+def read_as(graph: Graph, value: Value) -> Callable[[Array], Array] | None:
+    """The function of a value's numbers through which alone all that reads it does; None where there is none.
+
+    >>> import numpy as np, tdagger as td
+    >>> x, w = td.input("x", (2, 3)), td.parameter("w", (4, 3))
+    >>> y = td.linear(x, w)
+    >>> graph = td.Graph({"x": x}, {"z": td.linear(y * td.sigmoid(y) + 1.0, td.parameter("v", (1, 4)))})
+    >>> f = read_as(graph, y)
+    >>> f(np.float32([0])).tolist(), read_as(graph, x)
+    ([1.0], None)
+    """
+    made: dict[Value, None] = {value: None}
+    near = [value]
+    while near:
+        for user in graph.users[near.pop()]:
+            if user not in made and _is_of(user, made):
+                made[user] = None  # after all that it is made of
+                near.append(user)
+    ends = {*graph.outputs.values(), *graph.updates.values()}
+    last = [v for v in made if v in ends or any(u not in made for u in graph.users[v])]
+    if len(last) != 1 or last[0] is value or last[0].dtype is not _F32:
+        return None
+    steps = [v for v in made if v is not value]
+
+    def function(x: Array) -> Array:
+        found: dict[Value, Array] = {value: x}
+        with np.errstate(all="ignore"):
+            for v in steps:
+                found[v] = v.op.run(*[found[a] if a in found else _full(a, x.shape) for a in v.args])
+        return found[last[0]]
+
+    return function
+
+
+def _is_of(value: Value, made: dict[Value, None]) -> bool:
+    return is_elementwise(value) and all(a in made or number_in(a) is not None for a in value.args)
+
+
+def _full(value: Value, shape: tuple[int, ...]) -> Array:
+    return np.full(shape, number_in(value), value.dtype.numpy)
