@@ -24,6 +24,8 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.collect()  # once more: how many objects were left decides how soon the next full collection comes
+    # A full collection goes through all that torch keeps of the tests before: half a second, once in five seconds.
+    gc.set_threshold(5000, 10, 15)
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ from tdagger.transform.diff.inputs import random_inputs
 from tdagger.transform.passes import convert_dtype
 from tests.prune import of_attention, of_convolutions, of_entries
 from tests.prune.pattern import PATTERNS
+from tests.quick import one_of
 
 #: Where the table is filled.
 FILES = (of_attention, of_convolutions, of_entries)
@@ -101,7 +102,7 @@ def gradients(dag: Any, args: Any, train: bool) -> dict[str, torch.Tensor]:
     return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(own.items(), found, strict=True)}
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", one_of(2, EXACT))
 def test_trains_alike(name: str) -> None:
     """One step of what is left is one step of the network with zeros that stay zero."""
     dag, args = network(name), PATTERNS[name].made()[1]
@@ -148,9 +149,7 @@ def test_other_sizes(change: str, name: str) -> None:
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n == "multihead_attention" else ()) for n in PRUNED]
-)
+@pytest.mark.parametrize("name", one_of(2, PRUNED, first=1))
 def test_goes_everywhere(name: str, tmp_path: Any) -> None:
     """What is left is saved and loaded, runs in torch, is pruned again, and becomes others as the network does."""
     dag = network(name)

@@ -32,7 +32,7 @@ NOT_FOUND = {
 LARGER = {
     "square": ("rms_norm", "vector_norm"), "mean": ("rms_norm",), "rsqrt": ("rms_norm",), "matmul": ("addmm",),
 }  # fmt: skip
-QUICK = ("mobilenetv3_large_100", "mixer_b16_224", "BertModel", "WhisperEncoder")
+QUICK = ("mobilenetv3_large_100", "BertModel", "WhisperEncoder")
 
 
 def composites(dag: td.TensorDAG) -> Counter[str]:
