@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 import tdagger as td
 from tests.frameworks.torch.test_entrances import assert_same, to_numpy
+from tests.quick import in_turn
 
 
 class Chunk(nn.Module):
@@ -300,8 +301,7 @@ def plain(x: Any) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "form"), in_turn(2, NETWORKS, FORMS))
 def test_script(name: str, form: str) -> None:
     if (name, form) in IMPOSSIBLE:
         return
