@@ -298,7 +298,7 @@ def table(task: str, found: dict[str, Any], methods: list[str]) -> None:
     for method in methods:
         cells: list[str] = []
         for left in LEFT:
-            rows = [seed[method][str(left)] for seed in found.values()]
+            rows = [seed[method][str(left)] for seed in found.values() if method in seed]
             cells += [_mean([r["after"] for r in rows]), _mean([r["before"] for r in rows])]
             cells.append("{:.1%} to {:.1%}".format(*[f([r["flops"] for r in rows]) for f in (min, max)]))
         print(f"| {method} | {' | '.join(cells)} |")
@@ -321,7 +321,7 @@ def plot(results: dict[str, Any], methods: list[str], path: str) -> None:
             100 * np.mean([seed["whole"] for seed in found.values()]), color="0.6", linestyle=":", label="whole network"
         )
         for method in methods:
-            rows = [[seed[method][str(p)] for seed in found.values()] for p in LEFT]
+            rows = [[seed[method][str(p)] for seed in found.values() if method in seed] for p in LEFT]
             x = [100 * np.mean([r["flops"] for r in row]) for row in rows]
             y = [[100 * r["after"] for r in row] for row in rows]
             peer = not method.startswith("tdagger")
