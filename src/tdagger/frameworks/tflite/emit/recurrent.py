@@ -36,7 +36,7 @@ def steps_of(count: int) -> int:
     [(5, 5, 0), (32, 16, 0), (100, 20, 0), (199, 22, 1), (1000, 50, 0)]
     """
     least = max(_STEPS, math.isqrt(2 * count))
-    return min(range(least, 2 * least), key=lambda k: k + count % k) if count > least else count
+    return min(range(least, 2 * least), key=lambda k: (k + count % k, -k)) if count > least else count
 
 
 # --- one step ----------------------------------------------------------------------------------------------
