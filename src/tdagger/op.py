@@ -394,7 +394,7 @@ class Op:
             args = (*args, *(kwargs.pop(f) for f in cls.fields[len(args) :] if f in kwargs))
         if len(args) != len(cls.fields) or kwargs:
             raise AttributeValueError(f"{cls.name} has the attributes {cls.fields}, got {args} {kwargs}")
-        key = (cls, _canonical(args))
+        key = cls._key(args)
         found = interned(key)
         if found is None:
             found = super().__new__(cls)
@@ -404,19 +404,27 @@ class Op:
             found = found._intern(key)
         return cast(Self, found)
 
+    @classmethod
+    def _key(cls, args: tuple[Any, ...]) -> Any:
+        """What the op of some attributes is found by."""
+        return cls, _canonical(args)
+
     def _intern(self, key: Any) -> Op:
         """Make this the one op of ``key``, without values so far; the one there is, if another thread was faster."""
         _set(self, "values", {})
         _set(self, "inferred", {})
         ref = _OpRef(self, _forget_op)
         ref.key = key
+        return self if _ops.setdefault(key, ref) is ref else self._settled(key, ref)
+
+    def _settled(self, key: Any, ref: _OpRef) -> Op:
+        """What an op just made is where the table has an entry: that of one that died, or another thread's."""
         with _interning:
-            other = _ops.setdefault(key, ref)
-            if other is not ref:  # an op that just died, or another thread was faster
-                found = other()
-                if found is not None:
-                    return found
-                _ops[key] = ref
+            other = _ops.get(key)
+            found = None if other is None else other()
+            if found is not None:
+                return found
+            _ops[key] = ref
         return self
 
     def __call__(self, *args: Value) -> Value:

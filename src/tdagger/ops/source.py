@@ -16,6 +16,8 @@ from tdagger.names import shown
 from tdagger.op import Array, AxisRules, Op, Plan, Terms, Value, interned
 from tdagger.types import DType, TensorType, ValueType, i64
 
+_new, _set = object.__new__, object.__setattr__
+
 
 class Leaf(Op):
     """A named tensor whose data lives outside the graph."""
@@ -24,12 +26,16 @@ class Leaf(Op):
     type: TensorType
 
     @classmethod
+    def _key(cls, args: tuple[Any, ...]) -> Any:
+        return cls, *args
+
+    @classmethod
     def of(cls, leaf: str, type_: TensorType) -> Value:
         """The value of a name and a type: as ``cls(leaf, type_)()`` with half the work, for a file has thousands."""
-        found: Any = object.__new__(cls)
-        object.__setattr__(found, "leaf", leaf)
-        object.__setattr__(found, "type", type_)
-        found = found._intern((cls, (leaf, type_)))  # the one there is, if there is one
+        found: Any = _new(cls)
+        _set(found, "leaf", leaf)
+        _set(found, "type", type_)
+        found = found._intern((cls, leaf, type_))  # the one there is, if there is one
         return found.made((), type_)
 
     def infer(self) -> ValueType:

@@ -149,8 +149,7 @@ class Walk(Nodes):
         return Again(model, own, importing)
 
     def _initializers(self, scope: Scope) -> None:
-        for proto in self.graph.initializer:
-            self.hold(scope, proto.name, proto)
+        self.hold_all(scope, self.graph.initializer)
         for proto in self.graph.sparse_initializer:
             self.hold(scope, proto.values.name, proto)
 

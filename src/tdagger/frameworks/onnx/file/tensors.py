@@ -135,17 +135,14 @@ class Tensors(Mapped):
                 found = TensorType(held.shape, DType.of(held.dtype))
             elif isinstance(held, onnx.SparseTensorProto):
                 found = self._check_sparse(held, name)
-            else:
-                found = self._quick(held) or self._check(held, name)
+            else:  # most have raw data that is as long as those of this type before
+                known = _SIZES.get((held.data_type, *held.dims[:]))
+                if known and len(held.raw_data) == known[1] and not (held.data_location or held.HasField("segment")):
+                    found = known[0]
+                else:
+                    found = self._check(held, name)
             self.types[name] = found
         return found
-
-    def _quick(self, proto: Any) -> TensorType | None:
-        """The type of a tensor with raw data that is as long as those of this type before; None if it isn't."""
-        known = _SIZES.get((proto.data_type, *proto.dims[:]))
-        if known is None or len(proto.raw_data) != known[1] or proto.data_location or proto.HasField("segment"):
-            return None
-        return known[0]
 
     def kind(self, name: str) -> int:
         """The number of a tensor's element type, if it is one of :data:`HELD`; else 0."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,20 +22,17 @@ class Template(NamedTuple):
     """What a rule makes of values of some types: ops on the numbers of the arguments, ``constants`` and each other."""
 
     constants: tuple[Value, ...]
-    steps: tuple[tuple[Op, tuple[int, ...], Any], ...]
+    #: Each an op, its arguments (the place of the only one, or what takes them out of all values), and the type.
+    steps: tuple[tuple[Op, int | Callable[[Sequence[Value]], tuple[Value, ...]], Any], ...]
     results: tuple[int, ...]
     #: The op and its type, where all that is made is one op on the arguments as they come.
     alone: tuple[Op, Any] | None
 
     def of(self, args: Sequence[Value]) -> tuple[list[Value], list[Value]]:
         """The results on some arguments, and all values that were made."""
-        if self.alone is not None:
-            op, type_ = self.alone
-            made = [op.made(tuple(args), type_)]
-            return made, made
         values = [*args, *self.constants]
         for op, places, type_ in self.steps:
-            values.append(op.made(tuple([values[i] for i in places]), type_))
+            values.append(op.made(places(values) if callable(places) else (values[places],), type_))
         return [values[i] for i in self.results], values[len(args) + len(self.constants) :]
 
 
@@ -66,12 +64,19 @@ def template_of(call: Call, args: Sequence[Value]) -> Template | None:
         return None
     for v in (*constants, *made):
         places[v] = len(places)
-    steps = tuple([(v.op, tuple([places[a] for a in v.args]), v.type) for v in made])
+    steps = tuple([(v.op, _getter([places[a] for a in v.args]), v.type) for v in made])
     is_alone = not constants and len(made) == 1 and list(made[0].args) == stands and results == made
     alone = (made[0].op, made[0].type) if is_alone else None
     found = Template(tuple(constants), steps, tuple([places[r] for r in results]), alone)
     own = call.function(*args, **call.keywords)
     return found if found.of(args)[0] == ([own] if isinstance(own, Value) else list(own)) else None
+
+
+def _getter(places: list[int]) -> Any:
+    """What takes the arguments at some places, or the place of the only one."""
+    if len(places) == 1:
+        return places[0]
+    return itemgetter(*places) if places else lambda values: ()
 
 
 class Call(NamedTuple):

@@ -13,6 +13,7 @@ buffers by the names of the file, in its order, and initializers that nothing us
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -44,8 +45,8 @@ class Leaves(Importing):
         super().__init__(external, [i.name for i in graph.input])
         self.model, self.graph = model, graph
         self.tensors = Tensors(folder=model.folder)
-        #: By what a tensor is called, and whether an operator takes it as a statistic.
-        self.leaves: dict[tuple[str, bool], Value] = {}
+        #: By what a tensor is called: as a weight, and where an operator takes it as a statistic.
+        self.leaves: tuple[dict[str, Value], dict[str, Value]] = {}, {}
         #: What the state says of the tensors that are leaves; which tensors were read at all.
         self.state: dict[str, Weight] = {}
         self.used: set[str] = set()
@@ -73,15 +74,30 @@ class Leaves(Importing):
             if kind:
                 scope.held[name] = kind
 
+    def hold_all(self, scope: Scope, protos: Sequence[Any]) -> None:
+        """Take the tensors of a model in; a third of the time of one by one, where there is nothing to be told."""
+        named = {p.name: p for p in protos}
+        is_first = not (scope.place or scope.tensors or scope.values or scope.odd or scope.failed or self.tensors.held)
+        if not is_first or scope.kept is not None or len(named) < len(protos) or "" in named:
+            for proto in protos:
+                self.hold(scope, proto.name, proto)
+            return
+        self.tensors.held.update(named)
+        scope.tensors.update(zip(named, named, strict=True))
+        scope.held.update((n, p.data_type) for n, p in named.items() if p.data_type in HELD)
+
     def find(self, scope: Scope, name: str, statistic: bool = False) -> Value | None:
         """The value that a scope calls ``name``; a tensor becomes a leaf when it is first asked for."""
-        own = scope.tensors.get(name)
-        if statistic and own is not None:
-            return self._leaf(own, True)
         found = scope.values.get(name)
-        if statistic and found is not None and isinstance(found.op, Parameter):  # behind an Identity
-            return self._leaf(found.op.leaf, True, name)
-        if found is None and own is not None:
+        if not statistic and found is not None:
+            return found
+        own = scope.tensors.get(name)
+        if statistic:
+            if own is not None:
+                return self._leaf(own, True)
+            if found is not None and isinstance(found.op, Parameter):  # behind an Identity
+                return self._leaf(found.op.leaf, True, name)
+        elif own is not None:
             found = scope.values[name] = self._leaf(own, False)
         return found
 
@@ -90,13 +106,14 @@ class Leaves(Importing):
         return scope.odd[name] if name in scope.odd else self.find(scope, name)
 
     def _leaf(self, name: str, statistic: bool, here: str = "") -> Value:
-        found = self.leaves.get((name, statistic))
+        leaves, others = self.leaves[statistic], self.leaves[not statistic]
+        found = leaves.get(name)
         if found is not None:
             return found
         kind = self.tensors.type(name)
         self.used.add(name)
-        learned = _is_learned(kind) and not (name in self.constants and kind.size == 1)
-        own = self._apart(name, statistic, here) if learned or statistic else name
+        learned = _is_learned(kind) and not (kind.size == 1 and name in self.constants)
+        own = self._apart(name, statistic, here) if name in others and (learned or statistic) else name
         dtype = kind.dtype
         if learned and not statistic:
             found = Parameter.of(own, kind)
@@ -106,7 +123,7 @@ class Leaves(Importing):
             self.state[own] = _weight(kind, False)
         else:
             found = const(self.tensors[name], dtype)
-        self.leaves[name, statistic] = found
+        leaves[name] = found
         return found
 
     def _apart(self, name: str, statistic: bool, here: str) -> str:
@@ -114,8 +131,7 @@ class Leaves(Importing):
 
         Exporters write equal tensors once: a mean of zeros and a bias of zeros. They don't change alike in training.
         """
-        other = self.leaves.get((name, not statistic))
-        if other is None or not isinstance(other.op, Parameter | Buffer):
+        if not isinstance(self.leaves[not statistic][name].op, Parameter | Buffer):
             return name
         own = here or f"{name}_{'statistic' if statistic else 'weight'}"
         while own in self.tensors.held:

@@ -128,18 +128,37 @@ class Nodes(Leaves):
         self, scope: Scope, node: Any, op: str, inputs: list[str], known: Mapping[Any, Template | None]
     ) -> Sequence[Value] | None:
         """The results of a node of which it is known what its rule makes of such values; None if it isn't."""
-        values, opaque = scope.values, self.opaque
-        args: list[Any] = [values.get(n) or self.find(scope, n) for n in inputs]
-        for value in args:
-            if value is None or value.op.__class__ not in opaque:
+        values, tensors, opaque = scope.values, scope.tensors, self.opaque
+        found: list[Any] = []
+        for n in inputs:
+            value = values.get(n)
+            if value is None:
+                own = tensors.get(n)
+                if own is None:
+                    return None
+                value = values[n] = self._leaf(own, False)
+            if value.op.__class__ not in opaque:
                 return None
-        if len(args) > 1 and len(set(args)) < len(args):
-            return None
-        template = known.get(tuple([a.type for a in args]))
+            found.append(value)
+        args: tuple[Value, ...] = tuple(found)
+        count = len(args)
+        if count == 2:  # as most have; see Op.__call__
+            first, second = args
+            types = (first.type, second.type)
+            is_twice = first is second
+        else:
+            types = tuple([a.type for a in args])
+            is_twice = count > 1 and len(set(args)) < count
+        template = None if is_twice else known.get(types)
         if template is None:
             return None
-        results, made = template.of(args)
         origin, origins = self.origin_of(scope, node, op), self.origins
+        if template.alone is not None:  # as of most: without a list of steps
+            value = template.alone[0].made(args, template.alone[1])
+            origins.setdefault(value, origin)
+            self.order.append(value)
+            return [value]
+        results, made = template.of(args)
         for value in made:
             origins.setdefault(value, origin)
         self.order += results

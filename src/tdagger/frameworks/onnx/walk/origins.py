@@ -31,17 +31,14 @@ class Modules:
             path = self._by_metadata(node)
             if path is not None:
                 return path
-        if "/" in name:
-            prefix = name.rpartition("/")[0]
-        elif "." in name:
-            prefix = name.rpartition(".")[0]
-            if prefix == op or prefix.endswith((f".{op}", f"_{op}")):  # p2o.Conv.12
+        prefix, slash, _ = name.rpartition("/")
+        if not slash:
+            prefix, dot, _ = name.rpartition(".")
+            if not dot or prefix == op or prefix.endswith((f".{op}", f"_{op}")):  # p2o.Conv.12
                 return ""
-        else:
-            return ""
         path = self._paths.get(prefix)
         if path is None:
-            path = self._paths[prefix] = joined(prefix) if "/" in name else prefix
+            path = self._paths[prefix] = joined(prefix) if slash else prefix
             self._add(path)
         return path
 
