@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -526,3 +527,16 @@ def test_limits_can_be_raised(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"graphs\[0\]\.nodes: would be more than the 400 numbers"):
         td.load(tmp_path / "m.tdag", limits=Limits(nodes=100))
     assert len(td.load(tmp_path / "m.tdag").values) == 2001
+
+
+def test_what_is_loaded_is_gone_with_its_last_reference(dag: TensorDAG, tmp_path: Path) -> None:
+    dag.save(tmp_path / "m.tdag")
+    gc.collect()
+    gc.disable()
+    try:
+        found = td.load(tmp_path / "m.tdag")
+        graph = weakref.ref(found.graph)
+        del found
+        assert graph() is None  # without a cycle that a collector has to find
+    finally:
+        gc.enable()

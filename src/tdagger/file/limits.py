@@ -51,7 +51,7 @@ def check_type(type_: TensorType, limits: Limits, where: str) -> None:
     """FileError for a type that no tensor could have."""
     if type_.rank > limits.rank:
         raise FileError(f"{where}: rank {type_.rank}, more than {limits.rank}")
-    if any(n >= limits.size for n in type_.shape) or type_.bytes >= limits.elements:
+    if max(type_.shape, default=0) >= limits.size or type_.bytes >= limits.elements:
         raise FileError(f"{where}: {type_.dtype}[...] of {type_.size:.3g} elements is more than any tensor has")
 
 

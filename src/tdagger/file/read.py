@@ -13,7 +13,7 @@ from tdagger.errors import FileError
 from tdagger.file.checked import integer, keyed, listed
 from tdagger.file.limits import Limits
 from tdagger.file.rows import expanded, table
-from tdagger.file.tables import LEAVES, Tables, Tensors, WeightRow
+from tdagger.file.tables import Tables, Tensors, WeightRow
 from tdagger.file.trees import Classes, Trees
 from tdagger.file.write import IN_STATE, IS_PARAMETER, IS_PERSISTENT, IS_TRAINABLE, OF_PROGRAMS, OF_ROWS, VERSION
 from tdagger.graph import Graph, bulk, topological
@@ -24,7 +24,7 @@ from tdagger.ops.source import Input
 from tdagger.program.parts import Block, End, Goto, If, Raise, Return, Slot, Switch
 from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
-from tdagger.types import ResultTypes
+from tdagger.types import ResultTypes, TensorType
 
 _KEYS = {
     "format", "version", "strings", "paths", "types", "ops", "calls", "constants", "trees", "graphs", "networks",
@@ -50,7 +50,11 @@ def read(document: Any, size: int, tensors: Tensors, limits: Limits, classes: Cl
     """The network of a document of ``size`` bytes; FileError says what can't be, and where in the JSON."""
     has_program = isinstance(document, dict) and cast(dict[str, Any], document).get("version") == OF_PROGRAMS
     said = keyed(document, _KEYS | {"program"} if has_program else _KEYS, "the document")
-    return _Reader(said, size, tensors, limits, classes).found()
+    reader = _Reader(said, size, tensors, limits, classes)
+    try:
+        return reader.found()
+    finally:
+        del reader.attributes  # they hold the reader: it would live, with the graph, until Python looks for cycles
 
 
 def check_version(document: Any) -> None:
@@ -111,8 +115,7 @@ class _Reader(Tables):
             if len(named[-1]) != len(pairs):
                 raise FileError(f"{where}.{what}: a name is there twice")
         used = {*own[: len(inputs)], *named[0].values(), *named[1].values()}
-        for value in own:
-            used.update(value.args)
+        used.update(*[v.args for v in own])
         if len(used) != size:
             unused = next((i for i, v in enumerate(own) if v not in used), None)
             told = "a value is there twice" if unused is None else f"nothing uses value {unused}"
@@ -129,9 +132,10 @@ class _Reader(Tables):
         types: Any
         try:
             while k < n:
-                call = calls.get(flat[k])
+                place = flat[k]
+                call = calls.get(place)
                 if call is None:
-                    call = calls[flat[k]] = self._call(flat[k], f"{where}: value {len(values)}")
+                    call = calls[place] = self._call(place, f"{where}: value {len(values)}")
                 k += 1
                 if call.made is not None:
                     stop = k + call.count
@@ -142,24 +146,24 @@ class _Reader(Tables):
                         raise FileError(f"{where}: value {len(values)} is {call.kind} of other types: {told}")
                     add(call.made(args, call.type))
                     k = stop
+                elif call.leaf is not None:
+                    weight += flat[k]
+                    if weight < 0:
+                        raise IndexError
+                    add(call.leaf(weights[weight].name, call.type))
+                    k += 1
                 elif call.kind == "input":
                     if len(values) != given:
                         raise FileError(f"{where}: the inputs must come first, and there are {len(inputs)}")
                     add(Input.of(inputs[given], call.type))
                     given += 1
-                elif call.kind == "const":
+                else:
                     value = constants[integer(flat[k], f"{where}: value {len(values)}")]
                     if value.type is not call.type:
                         raise FileError(
                             f"{where}: value {len(values)} is a constant of type {value.type}, not {call.type}"
                         )
                     add(value)
-                    k += 1
-                else:
-                    weight += flat[k]
-                    if weight < 0:
-                        raise IndexError
-                    add(LEAVES[call.kind].of(weights[weight].name, call.type))
                     k += 1
         except IndexError:
             raise FileError(f"{where}: value {len(values)} refers to what isn't there, or not yet") from None
@@ -302,17 +306,18 @@ class _Reader(Tables):
 
     def _state(self) -> dict[str, Weight]:
         rows = self.weights
-        return {
-            row.name: Weight(
-                row.type,
-                bool(row.flags & IS_PARAMETER),
-                bool(row.flags & IS_TRAINABLE),
-                bool(row.flags & IS_PERSISTENT),
-                rows[row.alias - 1].name if row.alias else "",
-            )
-            for row in rows
-            if row.flags & IN_STATE
-        }
+        known: dict[tuple[TensorType, int, int], Weight] = {}  # what is said of most is said of others too
+        found: dict[str, Weight] = {}
+        for name, type_, flags, alias in rows:
+            if flags & IN_STATE:
+                weight = known.get((type_, flags, alias))
+                if weight is None:
+                    parameter, trained, kept = flags & IS_PARAMETER, flags & IS_TRAINABLE, flags & IS_PERSISTENT
+                    tied = rows[alias - 1].name if alias else ""
+                    weight = Weight(type_, bool(parameter), bool(trained), bool(kept), tied)
+                    known[type_, flags, alias] = weight
+                found[name] = weight
+        return found
 
     def _axes(self, said: Any, graph: Graph, where: str) -> dict[str, str]:
         if not isinstance(said, dict):
@@ -338,7 +343,8 @@ class _Reader(Tables):
         known: dict[tuple[int, int], Origin] = {}
         found: dict[Value, Origin] = {}
         module = 0
-        for value, step, kind in zip(values, flat[::2], flat[1::2], strict=True):
+        steps = iter(flat)
+        for value, step, kind in zip(values, steps, steps, strict=True):
             module += step
             if kind:
                 origin = known.get((module, kind))
@@ -351,7 +357,9 @@ class _Reader(Tables):
         return found
 
     def _calls(self, calls: Any, where: str) -> tuple[tuple[str, int], ...]:
-        pairs = [listed(c, where, 2) for c in listed(calls, where)]
+        if not listed(calls, where):
+            return ()
+        pairs = [listed(c, where, 2) for c in calls]
         return tuple([(self._path(integer(p, where), where), integer(n, where)) for p, n in pairs])
 
     def _pass(self, row: Any, where: str) -> Pass:

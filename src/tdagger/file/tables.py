@@ -58,11 +58,13 @@ def of_header(header: Header) -> Tensors:
 class Call:
     """A row of "calls": an op on arguments of some types; a leaf or constant has no op of its own."""
 
-    __slots__ = ("count", "kind", "made", "type", "types")
+    __slots__ = ("count", "kind", "leaf", "made", "type", "types")
 
     def __init__(self, kind: str, type_: Any, types: list[Any], op: Op | None) -> None:
         self.kind, self.type, self.types, self.count = kind, type_, types, len(types)
         self.made = None if op is None else op.made
+        #: What makes a parameter or buffer of a name.
+        self.leaf = LEAVES[kind].of if kind in ("parameter", "buffer") and op is None else None
 
 
 class Tables:
@@ -82,7 +84,8 @@ class Tables:
         self.strings = self._strings()
         self.paths = self._paths()
         self.types = [self._type(t, f"types[{i}]") for i, t in enumerate(listed(document["types"], "types"))]
-        if len(set(self.types)) != len(self.types):
+        self.type_count = len(self.types)
+        if len(set(self.types)) != self.type_count:
             raise FileError("types: one is there twice")
         self.op_rows = listed(document["ops"], "ops")
         self.ops: dict[int, Op | str] = {}
@@ -130,9 +133,10 @@ class Tables:
                 number = after.get(parent, 0)
                 last, after[parent] = str(number), number + 1
             path = f"{found[parent]}.{last}" if parent else last
-            left -= len(path)
-            if len(path) > longest or left < 0:
-                raise FileError(f"paths: row {row} is a name of {len(path)} characters")
+            size = len(path)
+            left -= size
+            if size > longest or left < 0:
+                raise FileError(f"paths: row {row} is a name of {size} characters")
             found.append(path)
         return found
 
@@ -156,7 +160,7 @@ class Tables:
         """One type, or those of several results."""
         if isinstance(place, list):
             return ResultTypes([self._type_at(p, where) for p in cast(list[Any], place)])
-        return self._type_at(place, where)
+        return self.types[place] if type(place) is int and 0 <= place < self.type_count else self._type_at(place, where)
 
     def _constants(self) -> list[Value]:
         return [
@@ -250,7 +254,7 @@ class Tables:
         if not 0 <= place < len(self.call_rows):
             raise FileError(f"{where}: there is no call {place}")
         row, own = self.call_rows[place], f"calls[{place}]"
-        if len(listed(row, own)) < 2:
+        if row.__class__ is not list or len(row) < 2:
             raise FileError(f"{own}: must be an op, the type of its result and those of its arguments")
         op = self._op(row[0], own)
         type_, *types = [self._types_at(t, own) for t in row[1:]]
@@ -263,9 +267,9 @@ class Tables:
         if inferred is None:
             check_body(op, key, type_, self.limits, own)
             inferred = _guarded(lambda: op.infer(*key), own)
+        if inferred != type_:
             for one in inferred if isinstance(inferred, ResultTypes) else (inferred,):
                 check_type(one, self.limits, own)
-        if inferred != type_:
             raise FileError(f"{own}: {op.name} gives {inferred}, the file says {type_}")
         op.inferred[key] = inferred
         return Call(op.name, inferred, types, op)
