@@ -444,3 +444,17 @@ def test_steps_that_would_be_written_out(tmp_path: Path) -> None:
 
     message = refused(edited((tmp_path / "m.tdag").read_bytes(), longer), tmp_path)
     assert "lstm of 1073741824 steps, more than 16384" in message
+
+
+def test_a_program_whose_end_no_way_leads_to(tmp_path: Path) -> None:
+    kept = (Path(__file__).parent / "kept" / "version2.tdag").read_bytes()
+    (size,) = struct.unpack("<Q", kept[:8])
+    header = json.loads(kept[8 : 8 + size])
+    document = json.loads(header["__metadata__"]["tdag"])
+    document["program"]["blocks"][1][4] = 2  # the loop never leaves, and an output's length is set where it would
+    header["__metadata__"]["tdag"] = json.dumps(document)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    (tmp_path / "m.tdag").write_bytes(struct.pack("<Q", len(text)) + text + kept[8 + size :])
+    with pytest.raises(FileError, match="its length out_4_length isn't assigned where that happens"):
+        td.load(tmp_path / "m.tdag")

@@ -115,7 +115,11 @@ class Program:
     @cached_property
     def known_at_end(self) -> set[str]:
         """The slots that are assigned wherever it returns."""
-        ends = [self.known[n] | set(b.writes) for n, b in self.blocks.items() if isinstance(b.end, Return)]
+        ends = [
+            self.known[n] | set(b.writes)
+            for n, b in self.blocks.items()
+            if isinstance(b.end, Return) and n in self.known
+        ]
         return in_all(ends) if ends else set()
 
     # Running.
