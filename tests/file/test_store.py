@@ -204,6 +204,12 @@ def test_repeated_layers_are_stored_once(tmp_path: Path) -> None:
     assert sizes[1] - sizes[0] < 3000, sizes  # a hundred layers more
 
 
+def test_names_of_other_formats_are_refused(dag: TensorDAG, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"m\.onnx: that is the name .*; to_onnx\(\) writes it"):
+        dag.save(tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_structure_alone(dag: TensorDAG, tmp_path: Path) -> None:
     found = reloaded(dag, tmp_path / "m.tdag", weights=False)
     same(dag, found)

@@ -35,11 +35,19 @@ from tdagger.types import DType, TensorType
 SHARD = 50 * 10**9
 #: safetensors takes no longer header.
 _LONGEST_HEADER = 100_000_000
+#: Names that other formats' files have, and what writes those.
+_OTHERS = {
+    ".onnx": "to_onnx() writes", ".tflite": "to_tflite() writes", ".mlpackage": "to_coreml() writes",
+    ".pt2": "torch.export.save(dag.to_exported_program(), path) writes",
+    ".ts": "dag.to_torchscript().save(path) writes",
+}  # fmt: skip
 
 
 def save(dag: TensorDAG | Program, path: str | Path, *, weights: bool = True, shard: int = SHARD) -> None:
     """Write a network or program to a file; see :meth:`tdagger.TensorDAG.save`."""
     to = Path(path)
+    if to.suffix.lower() in _OTHERS:
+        raise FileError(f"{shown(to)}: that is the name of a file of another format; {_OTHERS[to.suffix.lower()]} it")
     program = dag if isinstance(dag, Program) else None
     dag = joined(dag) if isinstance(dag, Program) else dag
     if not to.parent.is_dir():
