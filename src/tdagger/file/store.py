@@ -163,7 +163,7 @@ def load(
     limits: Limits | None = None,
 ) -> TensorDAG | Program:
     """Read a network or program; see :func:`tdagger.load`."""
-    with bulk():
+    with bulk(acyclic=True):
         return _loaded(Path(path), weights, classes, limits or Limits())
 
 
