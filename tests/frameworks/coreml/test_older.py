@@ -81,6 +81,19 @@ def test_quantized_weights_of_layers() -> None:
         td.from_coreml(model)
 
 
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (4, 2, 3), (2, 4, 2, 3)])
+def test_a_matrix_of_a_batched_product_is_held_transposed(shape: tuple[int, ...]) -> None:
+    model = network(shape)
+    matrix, bias = (DRAW.normal(size=s).astype(np.float32) for s in ((3, 5), (5,)))
+    p = layer(model, "batchedMatmul")
+    p.weightMatrixFirstDimension, p.weightMatrixSecondDimension, p.hasBias = 3, 5, True
+    p.transposeB = True  # coremltools sets it beside a matrix that it has transposed already
+    p.weights.floatValue.extend(matrix.T.reshape(-1))
+    p.bias.floatValue.extend(bias)
+    x = DRAW.normal(size=shape).astype(np.float32)
+    assert np.allclose(td.from_coreml(model).run(x), x @ matrix + bias, atol=1e-5)
+
+
 def test_an_image_is_scaled_and_shifted_before_the_first_layer() -> None:
     model = network(())
     image = model.description.input[0].type.imageType

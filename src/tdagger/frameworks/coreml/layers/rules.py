@@ -182,12 +182,12 @@ def _inner_product(w: Any, p: Any, x: Value) -> Value:
 
 @layer("batchedMatmul")
 def _matmul(w: Any, p: Any, x: Value, y: Value | None = None) -> Value:
+    """Of two tensors; or of one by a matrix ``[i o]``, held as ``[o i]``, for which nothing is transposed."""
     (a,) = floats(x)
-    if y is None:
-        b = w.weight("weights", p.weights, (p.weightMatrixFirstDimension, p.weightMatrixSecondDimension))
-        out = mil("matmul", a, b, transpose_x=p.transposeA, transpose_y=p.transposeB)
-        return out + w.weight("bias", p.bias, (p.weightMatrixSecondDimension,)) if p.hasBias else out
-    return mil("matmul", a, as_float(y), transpose_x=p.transposeA, transpose_y=p.transposeB)
+    if y is not None:
+        return mil("matmul", a, as_float(y), transpose_x=p.transposeA, transpose_y=p.transposeB)
+    out = p.weightMatrixSecondDimension
+    return lib.linear(a, w.weight("weights", p.weights, (out, p.weightMatrixFirstDimension)), _bias(w, p, out))
 
 
 @layer("embedding", "embeddingND")
