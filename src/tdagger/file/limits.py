@@ -52,7 +52,8 @@ def check_type(type_: TensorType, limits: Limits, where: str) -> None:
     if type_.rank > limits.rank:
         raise FileError(f"{where}: rank {type_.rank}, more than {limits.rank}")
     if max(type_.shape, default=0) >= limits.size or type_.bytes >= limits.elements:
-        raise FileError(f"{where}: {type_.dtype}[...] of {type_.size:.3g} elements is more than any tensor has")
+        power = type_.size.bit_length() - 1  # of numbers that no float holds too
+        raise FileError(f"{where}: {type_.dtype}[...] of 2**{power} elements or more is more than any tensor has")
 
 
 def check_body(op: Op, types: tuple[Any, ...], result: Any, limits: Limits, where: str) -> None:
