@@ -358,6 +358,14 @@ _DOCUMENTS: dict[str, tuple[Callable[[Document], Any], str]] = {
         bomb("block", {"title": "t", "graph": {"graph": 0}, "given": []}, ["f32", 9], ["f32", 9]),
         r"ops\[1\]\.graph: must be an integer from 0 to -1",
     ),
+    "a size of a composite that is no integer": (
+        bomb("adaptive_avg_pool", {"size": [1.0, 3], "given": [True]}, ["f32", 1, 4, 4], ["f32", 1, 1, 3]),
+        r"ops\[1\]\.size: \(1\.0, 3\) isn't what adaptive_avg_pool takes",
+    ),
+    "a number for what is true": (
+        bomb("relu", {"given": [1]}, ["f32", 4], ["f32", 4]),
+        r"ops\[1\]\.given: \(1,\) isn't what relu takes",
+    ),
     "pool of the world": (
         bomb(
             "adaptive_avg_pool",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, cast
 
+from tdagger.composite import Composite
 from tdagger.errors import FileError
 from tdagger.file.checked import integer, listed
 from tdagger.file.rows import LARGEST
@@ -73,12 +74,27 @@ _KNOWN_HINTS: dict[Any, dict[str, Any]] = {}
 
 
 def hints_of(kind: type[Op]) -> dict[str, Any]:
-    """The types of a core op's attributes; a composite's are told by inference."""
-    if kind.name not in core_ops or core_ops[kind.name] is not kind:
-        return {}
+    """The types of an op's attributes, as its class declares them, or a composite's function; {} if they aren't known.
+
+    >>> from tdagger.library import convolution
+    >>> hints_of(convolution.op)["groups"], hints_of(convolution.op)["given"]
+    (<class 'int'>, tuple[bool, ...])
+    """
     if kind not in _KNOWN_HINTS:
-        _KNOWN_HINTS[kind] = typing.get_type_hints(kind)
+        _KNOWN_HINTS[kind] = _hints_of(kind)
     return _KNOWN_HINTS[kind]
+
+
+def _hints_of(kind: Any) -> dict[str, Any]:
+    if core_ops.get(kind.name) is kind:
+        return typing.get_type_hints(kind)
+    if not issubclass(kind, Composite):
+        return {}
+    try:
+        found = typing.get_type_hints(kind.definition.function)
+    except (NameError, AttributeError, TypeError):  # as of a type that is imported for type checkers alone
+        return {}
+    return {**{name: hint for name, hint in found.items() if name in kind.fields}, "given": tuple[bool, ...]}
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -97,8 +113,8 @@ def fits(value: Any, hint: Any) -> bool:
         if len(inner) == 2 and inner[1] is Ellipsis:
             return all(fits(v, inner[0]) for v in items)
         return len(items) == len(inner) and all(fits(v, one) for v, one in zip(items, inner, strict=True))
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
     return isinstance(value, hint) if isinstance(hint, type) else True
 
 
