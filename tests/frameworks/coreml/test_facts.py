@@ -21,6 +21,8 @@ def test_slice_by_index_backwards_leaves_out_what_is_counted_from_the_end() -> N
     assert got.tolist() == [4, 3, 2, 1]
     masked = run("slice_by_index", x, (F, (5,)), begin=[4], end=[-6], stride=[-1], end_mask=np.array([True]))
     assert masked.tolist() == [4, 3, 2, 1, 0]
+    assert run("slice_by_index", x[:1], (F, (1,)), begin=[-1], end=[-2], stride=[-1]).tolist() == [0]
+    assert run("slice_by_index", x[:1], (F, (0,)), begin=[-1], end=[-1], stride=[-1]).tolist() == []
 
 
 def test_a_zero_of_reshape_copies_from_the_left_and_since_ios17_from_the_right() -> None:

@@ -94,6 +94,48 @@ def test_a_matrix_of_a_batched_product_is_held_transposed(shape: tuple[int, ...]
     assert np.allclose(td.from_coreml(model).run(x), x @ matrix + bias, atol=1e-5)
 
 
+@pytest.mark.parametrize(("padding", "size"), [(0, (2, 2, 3)), (1, (1, 2, 2)), (2, (2, 3, 3))])
+def test_paddings_of_a_pool_of_three_axes(padding: int, size: tuple[int, ...]) -> None:
+    """As they are given, none, and as many windows as there are strides."""
+    model = network((1, 1, 4, 5, 6))
+    p = layer(model, "pooling3d")
+    p.kernelDepth, p.kernelHeight, p.kernelWidth, p.strideDepth, p.strideHeight, p.strideWidth = 3, 2, 3, 2, 2, 2
+    p.customPaddingFront = p.customPaddingRight = 1
+    p.paddingType = padding
+    assert td.from_coreml(model).run(DRAW.normal(size=(1, 1, 4, 5, 6)).astype(np.float32)).shape == (1, 1, *size)
+
+
+def test_random_numbers_of_layers() -> None:
+    """Of a shape that is told, that of an input, or the numbers in one; by a seed that the network takes."""
+    model = network((400, 50))
+    static = layer(model, "randomUniformStatic", "u", "x")
+    del model.neuralNetwork.layers[-1].input[:]
+    static.minVal, static.maxVal = 2.0, 4.0
+    static.outputShape.extend([400, 50])
+    layer(model, "randomNormalLike", "n", "x").stdDev = 3.0
+    layer(model, "add", "un", "u", "n")
+    layer(model, "getShape", "shape", "x")
+    layer(model, "randomBernoulliDynamic", "b", "shape").prob = 1.0
+    layer(model, "add", "y", "un", "b")
+    dag = td.from_coreml(model)
+    assert list(dag.graph.inputs) == ["x", "seed"]
+    y = dag.run(np.zeros((400, 50), np.float32), seed=np.uint64(7))
+    assert y.mean() == pytest.approx(4.0, abs=0.1)
+    assert y.std() == pytest.approx((9 + 4 / 12) ** 0.5, abs=0.1)
+
+
+def test_branches_are_refused_by_name_with_what_they_make() -> None:
+    model = network((1,))
+    choice = layer(model, "branch", "choice")
+    inner = choice.ifBranch.layers.add(name="inner")
+    inner.input.append("x")
+    inner.output.append("y")
+    inner.activation.ReLU.SetInParent()
+    del model.neuralNetwork.layers[-1].output[:]
+    with pytest.raises(td.UnsupportedError, match="branch: control flow isn't imported"):
+        td.from_coreml(model)
+
+
 def test_an_image_is_scaled_and_shifted_before_the_first_layer() -> None:
     model = network(())
     image = model.description.input[0].type.imageType

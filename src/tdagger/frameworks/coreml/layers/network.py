@@ -6,7 +6,7 @@ become blobs of five axes inside: sequence, batch, channels, height, width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,8 @@ class Layers(Importing):
         if self.problems:
             raise self.error(what="layers")
         title = self.asked.name or Path(self.model.name).stem
+        signature = self.with_seed(given, plain_signature(len(given), len(outputs)))
         graph = Graph(given, outputs, {}, title, self.order)
-        signature = plain_signature(len(given), len(outputs))
         weights = Tensors({n: self.held[n] for n in self.state})
         return TensorDAG(graph, weights, signature, self.state, self.origins, {}, title, {}, None, rows=True)
 
@@ -160,7 +160,7 @@ class Layers(Importing):
         self.at = item.name or f"layer{number}"
         try:
             if not self.failed.isdisjoint(item.input):
-                self.failed.update(item.output)
+                self.failed.update(_written(item))
                 return
             missing = [n for n in item.input if n not in self.blobs]
             if missing:
@@ -182,7 +182,7 @@ class Layers(Importing):
         except Exception as e:  # a rule meets sizes that nobody wrote it for
             why = str(e) if isinstance(e, TDaggerError | ValueError) else f"{type(e).__name__}: {e}"
             self.problems.append(Problem(kind, why, shown(name)))
-            self.failed.update(item.output)
+            self.failed.update(_written(item))
 
     # What rules ask.
 
@@ -216,6 +216,15 @@ class Layers(Importing):
         self.held[path] = held
         self.state[path] = Weight(held.type, not statistic)
         return (Buffer if statistic else Learned).of(path, held.type)
+
+
+def _written(item: Any) -> Iterator[str]:
+    """The blobs that a layer makes, and those that networks inside of it do."""
+    yield from item.output
+    kind = item.WhichOneof("layer")
+    for _, inner in getattr(item, kind).ListFields() if kind else ():
+        for own in getattr(inner, "layers", ()):
+            yield from _written(own)
 
 
 def _loader(params: Any, count: int | None) -> tuple[Any, int]:

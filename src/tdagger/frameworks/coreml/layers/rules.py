@@ -292,10 +292,6 @@ def _pooling3d(w: Any, p: Any, x: Value) -> Value:
         "strides": tuple([n or 1 for n in _three(p, "strideDepth", "strideHeight", "strideWidth")]),
         **_padding3(p),
     }
-    if p.paddingType == 2:
-        how["pad_type"] = "valid"
-    elif p.paddingType == 1:
-        how["pad_type"] = "same"
     if p.type == 1:
         how["exclude_padding_from_average"] = p.countExcludePadding
     return and_back(mil(_POOLS[p.type], y, **how), lead)
@@ -392,3 +388,27 @@ def _top_k(w: Any, p: Any, x: Value, k: Value | None = None) -> Any:
 @layer("argSort")
 def _arg_sort(w: Any, p: Any, x: Value) -> Value:
     return e.cast(argsort(x, normal_axis(p.axis, x.rank), p.descending), "f32")
+
+
+# --- random numbers ----------------------------------------------------------------------------------------
+
+#: What each distribution makes of a stream, a layer's parameters and a shape.
+_DRAWN: dict[str, Callable[..., Value]] = {
+    "Normal": lambda u, p, shape: lib.normal(u, shape=shape, mean=p.mean, std=p.stdDev),
+    "Uniform": lambda u, p, shape: lib.uniform(u, shape=shape, low=p.minVal, high=p.maxVal),
+    "Bernoulli": lambda u, p, shape: e.cast(lib.bernoulli(u, shape=shape, rate=p.prob), "f32"),
+}
+
+
+def _random(draw: Callable[..., Value]) -> tuple[Callable[..., Value], ...]:
+    """Rules of the layers whose shape is that of their input, a setting, or the numbers in their input."""
+    return (
+        lambda w, p, x: draw(w.draw(), p, x.shape),
+        lambda w, p: draw(w.draw(), p, tuple(p.outputShape)),
+        lambda w, p, x: draw(w.draw(), p, w.ints(x)),
+    )
+
+
+for _name, _draw in _DRAWN.items():
+    for _way, _rule in zip(("Like", "Static", "Dynamic"), _random(_draw), strict=True):
+        layer(f"random{_name}{_way}")(_rule)

@@ -30,10 +30,6 @@ REASONS: dict[str, str] = {
     "dot": "products of blobs along their channels aren't imported",
     "NonMaximumSuppression": "it keeps or drops boxes one after the other by data, in a loop",
     "categoricalDistribution": "its random numbers of categories aren't imported",
-    **dict.fromkeys(
-        [f"random{d}{k}" for d in ("Normal", "Uniform", "Bernoulli") for k in ("Like", "Static", "Dynamic")],
-        "random numbers of layers aren't imported",
-    ),
 }
 
 

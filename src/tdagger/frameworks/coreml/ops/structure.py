@@ -77,8 +77,10 @@ def _shape(x: Value) -> Value:
 def bounds(n: int, begin: int, end: int, stride: int, all_before: bool, all_after: bool) -> tuple[int, int]:
     """Start and stop within ``0 .. n`` (down to -1 backwards): what is counted from the end stops at the first entry.
 
-    So ``4:-6:-1`` leaves out entry 0 of five, as CoreML has it.
+    So ``4:-6:-1`` leaves out entry 0 of five, as CoreML has it; but of a single one ``-1:-2:-1`` is that.
     """
+    if n == 1 and stride < 0 and not all_after and end < (0 if all_before else min(begin, 0)):
+        return 0, -1
     start = (0 if stride > 0 else n - 1) if all_before else max(begin + n, 0) if begin < 0 else begin
     stop = (n if stride > 0 else -1) if all_after else max(end + n, 0) if end < 0 else end
     if stride > 0:
