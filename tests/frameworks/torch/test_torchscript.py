@@ -464,3 +464,17 @@ def test_encoder_layer_traced_without_gradients(masks: dict[str, torch.Tensor], 
         script = traced(Net().eval(), args)
         assert "_transformer_encoder_layer_fwd" in str(script.inlined_graph)
         assert_same(td.from_torch(script, args).run(*to_numpy(args)), script(*args))
+
+
+class WritesByIndex(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x.new_zeros(x.shape)
+        y.index_put_((torch.tensor([0]),), x[0] * 2)
+        return y + x
+
+
+def test_scripts_are_not_run_without_data() -> None:
+    """Whether axes can be open is asked of a source; torch's interpreter ends the process where it reads no data."""
+    x = torch.randn(3, 4)
+    module = td.from_torch(torch.jit.script(WritesByIndex()), (x,)).to_torch()
+    assert torch.equal(module(x), WritesByIndex()(x))
