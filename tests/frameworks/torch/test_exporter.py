@@ -661,3 +661,14 @@ def test_torchscript_says_which_dict_it_cannot_take(more: Any) -> None:
     dag = td.from_torch(Net(), (torch.ones(2, 3), given))
     with pytest.raises(td.UnsupportedError, match=r"of one type only, and the network takes a dict \('\w', '\w'\) of "):
         dag.to_torchscript()
+
+
+class RowsOfAnInput(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.embedding(x, torch.tensor([2, 0]))
+
+
+def test_an_embedding_of_a_weight_that_lost_an_axis() -> None:
+    x = torch.randn(3, 4)
+    small = td.from_torch(RowsOfAnInput(), (x,)).unbatch(input="x", axis=1).to_torch(fixed=True)
+    assert torch.equal(small(x[:, 1]), x[[2, 0], 1])

@@ -665,7 +665,9 @@ COMPOSITES: dict[str, Rule] = {
             + ")"
         ),
         "fi",
-        lambda f, t: t[0].dtype.is_float and t[1].dtype.name in ("i32", "i64"),
+        lambda f, t: (
+            t[0].dtype.is_float and t[1].dtype.name in ("i32", "i64") and (t[0].rank == 2 or f["padding"] is not None)
+        ),
     ),
     # convolution
     "convolution": Rule(_convolution, "fc", _convolves),
