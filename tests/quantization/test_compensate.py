@@ -60,7 +60,7 @@ def test_scales_are_those_of_what_counts(per: str, block: int, groups: int) -> N
         return float(np.square(x @ away.transpose(0, 2, 1)).sum())
 
     assert error(how.scales(weight, counts)) < 0.95 * error(how.scales(weight))
-    np.testing.assert_array_equal(how.scales(weight, 3.0).scale, how.scales(weight).scale)
+    np.testing.assert_array_equal(how.scales(weight, 4.0).scale, how.scales(weight).scale)
 
 
 def test_inputs_that_have_nothing_in_common_are_rounded_to_the_nearest() -> None:

@@ -215,7 +215,7 @@ def write(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str])
     """Write a safetensors file, which appears whole, or what was there stays.
 
     It is the library's byte for byte. Here the room is taken first, which the library has no way to: a full disk is
-    known before anything is written, and writing takes two thirds of the time.
+    known before anything is written (what it takes: docs/benchmarks.md).
     """
     flat = {name: _flat(data) for name, data in tensors.items()}
     kinds = {name: NAMES[DType.of(data.dtype).name] for name, data in flat.items()}

@@ -64,8 +64,11 @@ class Again:
 
     @one_at_a_time
     def raises(self, shapes: Mapping[str, tuple[int, ...]]) -> str:
-        """What the model raises with inputs of these shapes; nothing if it runs. It is run, not captured."""
-        if self._runs(shapes):
+        """What the model raises with inputs of these shapes; nothing if it runs. It is run, not captured.
+
+        TorchScript isn't: its interpreter reads data that isn't there, which ends the process.
+        """
+        if _is_scripted(self.model) or self._runs(shapes):
             return ""
         args, kwargs = self._arguments(shapes)
         with self._as_it_was():
@@ -156,6 +159,12 @@ class Again:
                 module.training = mode
 
 
+def _is_scripted(model: Any) -> bool:
+    """Whether a model or a module in it is TorchScript."""
+    parts = model.modules() if isinstance(model, nn.Module) else [model]
+    return any(isinstance(m, torch.jit.ScriptModule | torch.jit.ScriptFunction) for m in parts)
+
+
 def _has_no_data(model: Any) -> bool:
     """Whether all of a model is on the meta device: it can be run there as it is."""
     held = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
@@ -165,11 +174,8 @@ def _has_no_data(model: Any) -> bool:
 def _raised(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exception | None:
     """What a model raises when it is run on inputs of these sizes; None if it runs, or if data must be there to tell.
 
-    It is run on tensors without data, so that nothing is written to its own, and left as it was. TorchScript isn't: its
-    interpreter reads data that isn't there, which ends the process.
+    It is run on tensors without data, so that nothing is written to its own, and left as it was.
     """
-    if isinstance(model, nn.Module) and any(isinstance(m, torch.jit.ScriptModule) for m in model.modules()):
-        return None
     with _as_before(model), put_back(), quiet(), FakeTensorMode(allow_non_fake_inputs=True) as fake:
         leaves, tree = flatten((args, kwargs), lambda x: isinstance(x, torch.Tensor))
         args, kwargs = tree.unflatten([fake.from_tensor(t.detach()).requires_grad_(t.requires_grad) for t in leaves])
