@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Hashable, Iterable, Sequence
-from itertools import accumulate, count
-from operator import sub
+from itertools import accumulate, compress, count
+from operator import ne, sub
 from typing import Any, NamedTuple, cast
 
 from tdagger.errors import FileError
@@ -99,7 +99,10 @@ def _numbered(keys: Iterable[Hashable]) -> list[int]:
 def _candidates(rows: Sequence[Row]) -> list[_Found]:
     """Every place from which on rows are those of ``period`` rows before, for at least one whole period."""
     kinds = _numbered([(numbers, len(refs)) for numbers, refs in rows])
-    alike = _numbered([(kind, *[i - r for r in row[1]]) for i, (kind, row) in enumerate(zip(kinds, rows, strict=True))])
+    alike = kinds
+    if any(refs for _, refs in rows):
+        own = enumerate(zip(kinds, rows, strict=True))
+        alike = _numbered([(kind, *[i - r for r in row[1]]) for i, (kind, row) in own])
     windows = kinds
     for width in (1, 2, 4):  # of as many rows, then of twice as many
         windows = _numbered(zip(windows, windows[width:], strict=False))
@@ -138,18 +141,20 @@ def _extent(
 
     Rows of one number in ``alike`` have the same numbers and, relative to themselves, the same references.
     """
-    masks: list[list[int]] = []
-    for i in range(start, len(rows)):
-        before, at = i - period, (i - start) % period
-        if alike[i] == alike[before]:
+    own, before = (map(alike.__getitem__, range(k, len(rows))) for k in (start, start - period))
+    first = next(compress(count(start), map(ne, own, before)), len(rows))
+    masks = [[1] * len(refs) for _, refs in rows[start : min(first, start + period)]]
+    for i in range(first, len(rows)):
+        last, at = i - period, (i - start) % period
+        if alike[i] == alike[last]:
             if len(masks) <= at:
                 masks.append([1] * len(rows[i][1]))
                 continue
             if 2 not in masks[at]:  # each reference may be relative
                 continue
-        if kinds[i] != kinds[before]:
+        if kinds[i] != kinds[last]:
             return i, masks
-        refs, old = rows[i][1], rows[before][1]
+        refs, old = rows[i][1], rows[last][1]
         same = [(r - o == period) | (r == o) << 1 for r, o in zip(refs, old, strict=True)]
         if len(masks) > at:
             same = [m & s for m, s in zip(masks[at], same, strict=True)]

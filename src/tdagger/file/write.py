@@ -383,6 +383,7 @@ class _Writer:
 
     def _origins(self, values: Sequence[Value], origins: Mapping[Value, Origin]) -> dict[str, Any]:
         whats: dict[Any, int] = {}
+        known: dict[Any, int] = {}  # what origins say but for the module, which is said of many
         columns: list[tuple[int, ...]] = []
         module = 0
         for value in values:
@@ -391,9 +392,14 @@ class _Writer:
                 columns.append((module, 0))
                 continue
             passes = tuple(map(self._pass, origin.passes))
-            what = (self.string(origin.op), self.string(self._source(origin.source)), self._calls(origin.calls), passes)
+            own = origin.op, origin.source, origin.calls, passes
+            kind = known.get(own)
+            if kind is None:
+                op, source = self.string(origin.op), self.string(self._source(origin.source))
+                what = op, source, self._calls(origin.calls), passes
+                kind = known[own] = whats.setdefault(what, len(whats)) + 1
             module = self.paths(origin.module)
-            columns.append((module, whats.setdefault(what, len(whats)) + 1))
+            columns.append((module, kind))
         listed = [[op, text, list(map(list, c)), list(map(json.loads, passes))] for op, text, c, passes in whats]
         # the module as a step, what as it is: rows of one layer are those of the next
         rows: list[Row] = [
