@@ -1,6 +1,8 @@
 """Programs in files."""
 
+import copy
 import json
+import pickle
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +27,26 @@ def test_there_and_back(name: str, tmp_path: Path) -> None:
     same(found.run(*inputs[-1]), reference(*inputs[-1]))
     found.save(tmp_path / "again.tdag")
     assert (tmp_path / "again.tdag").read_bytes() == (tmp_path / "p.tdag").read_bytes()
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_pickles_and_copies(name: str) -> None:
+    program, reference, inputs = PROGRAMS[name]
+    for found in (pickle.loads(pickle.dumps(program)), copy.deepcopy(program)):
+        assert found.hash(weights=True) == program.hash(weights=True)
+        assert found.called == program.called
+        same(found.run(*inputs[-1]), reference(*inputs[-1]))
+
+
+def test_hashes() -> None:
+    hashes = {n: (p.hash(), p.hash(weights=True)) for n, (p, _, _) in PROGRAMS.items()}
+    assert len({h for h, _ in hashes.values()}) == len({h for _, h in hashes.values()}) == len(PROGRAMS)
+    program = PROGRAMS["recurrent_network"][0]
+    other = program.with_parts(weights={n: program.weights[n] + 1 for n in program.weights})
+    assert other.hash() == program.hash()
+    assert other.hash(weights=True) != program.hash(weights=True)
+    renamed = program.with_parts(name="other", axis_names={}, origins={}, modules={})
+    assert renamed.hash(weights=True) == program.hash(weights=True)
 
 
 def test_weights_apart(tmp_path: Path) -> None:

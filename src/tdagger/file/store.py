@@ -24,6 +24,7 @@ from tdagger.file.trees import Classes, FileName
 from tdagger.file.write import HAS_DATA, Document, written
 from tdagger.graph import bulk
 from tdagger.names import shown
+from tdagger.network import Signature
 from tdagger.op import Array
 from tdagger.program.program import Program
 from tdagger.program.whole import joined
@@ -48,11 +49,9 @@ def save(dag: TensorDAG | Program, path: str | Path, *, weights: bool = True, sh
     to = Path(path)
     if to.suffix.lower() in _OTHERS:
         raise FileError(f"{shown(to)}: that is the name of a file of another format; {_OTHERS[to.suffix.lower()]} it")
-    program = dag if isinstance(dag, Program) else None
-    dag = joined(dag) if isinstance(dag, Program) else dag
     if not to.parent.is_dir():
         raise FileError(f"{shown(to.parent)}: there is no such folder")
-    document = written(dag, weights, program=program)
+    document, dag = _written(dag, weights)
     if 2 * len(document.text) > _LONGEST_HEADER:
         raise FileError(f"{shown(to)}: its graph takes {len(document.text)} bytes, more than a header may have")
     tensors = {n: _checked(dag, n) for n in document.weights}
@@ -62,6 +61,13 @@ def save(dag: TensorDAG | Program, path: str | Path, *, weights: bool = True, sh
         container.write(to, {**document.constants, **tensors}, {KEY: document.text})
         return
     _save_shards(to, document, tensors, shard)
+
+
+def _written(dag: TensorDAG | Program, weights: bool, exact: bool = False) -> tuple[Document, TensorDAG]:
+    """The document of a network or program, and the network that has all blocks."""
+    program = dag if isinstance(dag, Program) else None
+    dag = joined(dag) if isinstance(dag, Program) else dag
+    return written(dag, weights, exact, program), dag
 
 
 def _is_plain(name: str) -> bool:
@@ -266,12 +272,15 @@ def with_weights_of(dag: TensorDAG, rows: Sequence[WeightRow], path: Path, limit
 # --- hashes ------------------------------------------------------------------------------------------------
 
 
-def hash_of(dag: TensorDAG, weights: bool = False) -> str:
-    """The content hash of a network; see :meth:`tdagger.TensorDAG.hash`."""
-    plain = replace(dag, origins={}, modules={}, name="network", axis_names={}, left_out=(), rows=False)
-    plain = replace(plain, certain_dimensions=frozenset[tuple[str, int]]())
-    document = written(plain, weights=False)
-    tensors = {n: dag.weights[n] for n in written(dag).weights} if weights else {}
+def hash_of(dag: TensorDAG | Program, weights: bool = False) -> str:
+    """The content hash of a network or program; see :meth:`tdagger.TensorDAG.hash`."""
+    if isinstance(dag, Program):
+        plain: TensorDAG | Program = replace(dag, origins={}, modules={}, name="program", axis_names={}, left_out=())
+    else:
+        plain = replace(dag, origins={}, modules={}, name="network", axis_names={}, left_out=(), rows=False)
+        plain = replace(plain, certain_dimensions=frozenset[tuple[str, int]]())
+    document, _ = _written(plain, weights=False)
+    tensors = {n: dag.weights[n] for n in _written(dag, weights=True)[0].weights} if weights else {}
     return _digest(document.text, {**document.constants, **tensors})
 
 
@@ -287,16 +296,17 @@ def _digest(text: str, tensors: Mapping[str, Array]) -> str:
 # --- pickles -----------------------------------------------------------------------------------------------
 
 
-def reduced(dag: TensorDAG) -> tuple[Any, ...]:
-    """What a pickle of a network holds: its document, the constants beside it, and the weights as they are."""
-    document = written(dag, weights=False, exact=True)
-    return document.text, document.constants, dag.weights, sorted(_strangers(dag))
+def reduced(dag: TensorDAG | Program) -> tuple[Any, ...]:
+    """What a pickle holds: the document of a network or program, the constants beside it, and the weights as is."""
+    document, _ = _written(dag, weights=False, exact=True)
+    called = dag.called if isinstance(dag, Program) else dag.signature
+    return document.text, document.constants, dag.weights, sorted(_strangers(called))
 
 
-def _strangers(dag: TensorDAG) -> set[str]:
-    """The names in the signature that came from a file, which nobody may import by."""
+def _strangers(called: Signature) -> set[str]:
+    """The names in a signature that came from a file, which nobody may import by."""
     found: set[str] = set()
-    waiting: list[Tree] = [dag.signature.inputs, dag.signature.outputs]
+    waiting: list[Tree] = [called.inputs, called.outputs]
     while waiting:
         tree = waiting.pop()
         waiting += tree.children
@@ -307,8 +317,8 @@ def _strangers(dag: TensorDAG) -> set[str]:
 
 def restored(
     text: str, constants: Mapping[str, Array], weights: Mapping[str, Array], strangers: Sequence[str]
-) -> TensorDAG:
-    """The network that :func:`reduced` took apart; names that came from a file are still a stranger's."""
+) -> TensorDAG | Program:
+    """What :func:`reduced` took apart; names that came from a file are still a stranger's."""
     document = container.parsed(text, "the pickle")
     check_version(document)
 
@@ -316,7 +326,8 @@ def restored(
         del type_, where
         return constants[name]
 
-    return replace(_found(document, len(text), tensors, _OWN, Classes({}, frozenset(strangers))).dag, weights=weights)
+    found = _found(document, len(text), tensors, _OWN, Classes({}, frozenset(strangers)))
+    return replace(found.dag if found.program is None else found.program, weights=weights)
 
 
 #: What this process wrote itself isn't bounded.

@@ -206,7 +206,7 @@ class _Parsed:
         word, _, rest = line.strip().partition(" ")
         if self.name is None:
             if not line.startswith("tdag 1 "):
-                raise FileError('a text begins with tdag 1 "NAME"')
+                raise FileError('a text begins with tdag 1 "NAME", as dag.text() writes it; str(dag) is for people')
             self.name = json.loads(rest[2:])
         elif found := _VALUE.fullmatch(line):
             self._value(*found.groups())

@@ -71,6 +71,10 @@ class Program:
         if self.signature is None:
             object.__setattr__(self, "signature", plain_signature(len(self.inputs), len(self.outputs)))
 
+    def __reduce__(self) -> Any:
+        """Pickled and copied in the form of a file, as a :class:`TensorDAG` is."""
+        return (_of_parts, later("pickled")(self))
+
     @property
     def called(self) -> Signature:
         """How it is called."""
@@ -430,6 +434,23 @@ class Program:
     def save(self, path: str | Path, *, weights: bool = True, **options: Any) -> None:
         """Write the program to a ``.tdag`` file, which :func:`tdagger.load` reads; see :meth:`TensorDAG.save`."""
         later("save")(self, path, weights=weights, **options)
+
+    def hash(self, *, weights: bool = False) -> str:
+        """64 digits by the content, as :meth:`TensorDAG.hash`; names of slots and blocks count.
+
+        >>> import tdagger as td
+        >>> @td.program({"x": (3,)})
+        ... def halved(x):
+        ...     return td.while_loop(lambda y: td.reduce(y, "sum", keep=False) > 1.5, lambda y: y * 0.5, x)
+        >>> len(halved.hash()), halved.hash() == halved.optimize().hash()
+        (64, False)
+        """
+        return later("hash")(self, weights)
+
+
+def _of_parts(*parts: Any) -> Program:
+    """The program that :meth:`Program.__reduce__` took apart."""
+    return later("unpickled")(*parts)
 
 
 def in_all(several: Sequence[set[str]]) -> set[str]:
