@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import tdagger as td
 from tdagger.cli import main
 from tdagger.file import store
 from tests.cli.helpers import failed
@@ -77,6 +79,17 @@ def test_weights_beside(net, capsys):
     told = "w.safetensors: missing are body.0.bias, body.0.weight, head.weight; too much are b"
     assert told in failed(capsys, "inspect", "net.tdag", "--weights", "w.safetensors")
     assert "--weights is for .tdag files" in failed(capsys, "inspect", "cli_nets:build", "--weights", "w.safetensors")
+
+
+def test_structure_alone(net, capsys):
+    assert main(["convert", "net.tdag", "s.tdag", "--meta"]) == 0
+    assert main(["convert", "cli_nets:build", "built.tdag", "--meta"]) == 0
+    assert not td.load("s.tdag").weights
+    assert td.load("built.tdag").hash() == td.load("s.tdag").hash() == td.load(net).hash()
+    assert main(["convert", "s.tdag", "whole.tdag", "--weights", "net.tdag"]) == 0
+    assert Path("whole.tdag").read_bytes() == Path(net).read_bytes()
+    capsys.readouterr()
+    assert "--meta is for .tdag files" in failed(capsys, "convert", "net.tdag", "n.onnx", "--meta")
 
 
 def test_what_cannot_change_a_file(net, capsys):

@@ -207,14 +207,18 @@ def convert(
     trusted: Annotated[
         bool, typer.Option("--trusted", help="Of programs: leave out what only raises, for .onnx, which can't.")
     ] = False,
+    meta: common.Meta = False,
     debug: common.Debug = False,
 ) -> int:
-    """Write a network as .tdag, .onnx, .mlpackage, .tflite, .pt2 (torch.export), .pt, .ts (TorchScript) or .py."""
+    """Write a network as .tdag, .onnx, .mlpackage, .tflite, .pt2 (torch.export), .pt, .ts (TorchScript) or .py.
+
+    With --meta a .tdag holds the graph alone, to which --weights gives a .safetensors or another .tdag.
+    """
     free = tuple(n.strip() for n in dynamic.split(",")) if dynamic else None
-    given = {"dynamic": free, "opset": opset,
-             "minimum_target": minimum_target, "precision": precision}  # fmt: skip
+    given = {"dynamic": free, "opset": opset, "minimum_target": minimum_target, "precision": precision,
+             "meta": meta or None}  # fmt: skip
     to = Target(target, force, {name: value for name, value in given.items() if value is not None})
-    loaded = common.load_source(source, network, sizes=common.sizes_of(resize, "--resize"))
+    loaded = common.load_source(source, network, meta, common.sizes_of(resize, "--resize"))
     whole = common.whole_source(loaded)
     if trusted and isinstance(whole, Program):
         whole = whole.trusted()

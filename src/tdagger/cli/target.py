@@ -24,6 +24,7 @@ OPTIONS = {
     ".onnx": ("dynamic", "opset"),
     ".tflite": ("dynamic",),
     ".mlpackage": ("dynamic", "minimum_target", "precision"),
+    ".tdag": ("meta",),
 }
 
 #: The names of files that a form may have beside its own.

@@ -157,7 +157,7 @@ def load(text: str, options: Options | None = None) -> Source:
 
 
 def save(dag: TensorDAG | Program, path: Path, form: str, options: Mapping[str, Any] | None = None) -> None:
-    """Write a TDAG or program to ``path`` in a form of :data:`FORMS`; ``options`` are those of its exporter.
+    """Write a TDAG or program to ``path`` in a form of :data:`FORMS`; ``options`` are those of its exporter, or "meta".
 
     SourceError for forms that programs aren't written in.
     """
@@ -166,7 +166,7 @@ def save(dag: TensorDAG | Program, path: Path, form: str, options: Mapping[str, 
             f"{shown(path)}: {shown(dag.name)} is a program, written as {', '.join(OF_PROGRAMS)}, not as {form}"
         )
     if form == ".tdag":
-        dag.save(path)
+        dag.save(path, weights="meta" not in (options or {}))
         return
     if form == ".onnx":
         require("onnx")
