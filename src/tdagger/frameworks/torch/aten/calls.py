@@ -33,6 +33,7 @@ from tdagger.frameworks.torch.aten import (
 from tdagger.frameworks.torch.aten.decompositions import Spec, disagreement
 from tdagger.frameworks.torch.aten.folding import fold
 from tdagger.frameworks.torch.aten.functional import Cell, Ref
+from tdagger.frameworks.torch.aten.in_range import in_range
 from tdagger.frameworks.torch.aten.left_out import INDEXING, left_out, unseen
 from tdagger.frameworks.torch.aten.passing import Passing
 from tdagger.frameworks.torch.aten.reasons import MEMORY, QUANTIZED, SPARSE, reason_of
@@ -73,6 +74,11 @@ class Plan(NamedTuple):
     arguments: tuple[str, ...]
     written: tuple[str, ...]
     viewed: str | None
+    #: The arguments that may be numbers of any type: a program has them in the place of tensors too.
+    numbers: frozenset[str]
+
+
+_NUMBER = re.compile("number|^(Optional\\[)?Tensor")
 
 
 @cache
@@ -94,7 +100,8 @@ def plan_of(target: OpOverload) -> Plan:
     else:
         found = RULES.get(f"{namespace}.{pure}")  # an op that another library registered
     viewed = next((a.name for a in schema.arguments if a.alias_info is not None and not a.alias_info.is_write), None)
-    return Plan(f"{namespace}.{base}", found, tuple(a.name for a in schema.arguments), written, viewed)
+    numbers = frozenset(a.name for a in schema.arguments if _NUMBER.search(str(a.type)))
+    return Plan(f"{namespace}.{base}", found, tuple(a.name for a in schema.arguments), written, viewed, numbers)
 
 
 class Caller(Importing):
@@ -153,6 +160,8 @@ class Caller(Importing):
             if base in OF_MEMORY:
                 named["memory"] = memory
             given = [*map(_read, args)]
+            if plan.numbers:
+                given, named = in_range(target, plan.arguments, plan.numbers, given, named)
             result = plan.rule(*given, **named)
         except UnsupportedError as e:
             return self._stand_in(target, plan, args, kwargs, origin, str(e))

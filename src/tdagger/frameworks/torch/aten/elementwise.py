@@ -400,7 +400,7 @@ def _pow(self: Any, exponent: Any) -> Value:
 
 
 def _logical(function: Callable[..., Value]) -> Callable[..., Value]:
-    return lambda self, other: function(e.cast(self, "bool"), e.cast(other, "bool"))
+    return lambda self, other: function(*(e.cast(v, "bool") for v in promote(self, other)))
 
 
 RULES["logical_and"] = _logical(e.bitwise_and)

@@ -1,0 +1,81 @@
+"""Numbers that the integers of a call can't hold: their last bits are taken, or they are refused, as eager does."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import tdagger as td
+
+FORMS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "clamp": lambda x, n: x.clamp(n, 9),
+    "clamp in place": lambda x, n: x.clone().clamp_(max=n),
+    "clamp_min": torch.clamp_min,
+    "where": lambda x, n: torch.where(x > 1, x, n),
+    "number first": lambda x, n: torch.where(x > 1, n, x),
+    "masked_fill": lambda x, n: x.masked_fill(x > 1, n),
+    "fill": lambda x, n: x.clone().fill_(n),
+    "full_like": lambda x, n: torch.full_like(x, n),
+    "full": lambda x, n: torch.full((2,), n, dtype=x.dtype),
+    "scalar_tensor": lambda x, n: torch.scalar_tensor(n, dtype=x.dtype),
+    "less": lambda x, n: x < n,
+    "not equal": lambda x, n: x != n,
+    "add": lambda x, n: x + n,
+    "times": lambda x, n: torch.add(x, x, alpha=n),
+    "from a number": lambda x, n: n - x,
+    "multiply": lambda x, n: x * n,
+    "floor_divide": lambda x, n: x // n,
+    "remainder": lambda x, n: x % n,
+    "divide": lambda x, n: x / n,
+    "copysign": lambda x, n: torch.copysign(x, torch.tensor(n)),
+    "and": lambda x, n: x & n,
+    "shift": lambda x, n: x >> n,
+    "pow": lambda x, n: x**n,
+    "base": lambda x, n: n**x,
+    "pad": lambda x, n: F.pad(x, (1, 1), value=n),
+    "threshold": lambda x, n: F.threshold(x, 1, n),
+    "addcmul": lambda x, n: torch.addcmul(x, x, x, value=n),
+    "index_fill": lambda x, n: x.index_fill(0, torch.tensor([0]), n),
+    "scatter": lambda x, n: x.scatter(0, torch.tensor([0]), n),
+    "logical_and": lambda x, n: torch.logical_and(x, torch.tensor(n)),
+    "float result": lambda x, n: torch.xlogy(x, n),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_numbers_beyond_an_integer_type_are_as_in_eager(form: str) -> None:
+    function = FORMS[form]
+    taken = 0
+    for dtype, n in ((torch.uint8, -9), (torch.uint8, 256 + 44), (torch.int8, -200), (torch.int32, 2**40 + 3)):
+        x = torch.tensor([0, 1, 2, 3, 100, 0, 1], dtype=dtype)
+
+        class Net(nn.Module):
+            def forward(self, x: Tensor, n: int = n) -> Tensor:
+                return function(x, n)
+
+        try:
+            wanted = Net()(x)
+        except RuntimeError:
+            with pytest.raises(td.TDaggerError):
+                td.from_torch(Net(), (x,))
+            continue
+        taken += 1
+        dag = td.from_torch(Net(), (x,), sizes="alone")
+        for found in (dag.to_torch(fixed=True)(x), torch.tensor(dag.run(x.numpy()))):
+            assert found.dtype == wanted.dtype
+            np.testing.assert_array_equal(found.numpy(), wanted.numpy())
+    assert taken
+
+
+def test_what_eager_refuses_is_refused_in_its_words() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.clamp(max=300)
+
+    with pytest.raises(
+        td.TDaggerError, match=r"eager can't: value cannot be converted to type uint8_t"
+    ):
+        td.from_torch(Net(), (torch.zeros(3, dtype=torch.uint8),))
