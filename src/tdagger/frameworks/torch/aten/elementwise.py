@@ -256,12 +256,10 @@ def _view_dtype(self: Value, dtype: torch.dtype) -> Value:
 
 def _binary(function: Callable[..., Value], float_only: bool = False) -> Callable[..., Value]:
     def apply(self: Any, other: Any) -> Value:
-        x, y = promote(self, other)
-        if float_only:
-            dtype = promoted(x, y)
-            if not (dtype.is_float or dtype.is_complex):
-                to = DTYPES[torch.get_default_dtype()]
-                x, y = (e.cast(v, to) if isinstance(v, Value) else v for v in (x, y))
+        dtype = promoted(self, other)
+        if float_only and not (dtype.is_float or dtype.is_complex):
+            dtype = DTYPES[torch.get_default_dtype()]  # of the numbers as they are, not as the integers hold them
+        x, y = (e.cast(v, dtype) if isinstance(v, Value) else v for v in (self, other))
         if not isinstance(x, Value):  # a number first: a constant of the tensor's type
             x = const(scalar(x, y.dtype), y.dtype)
         return function(x, y)
