@@ -274,3 +274,19 @@ def test_formulas_are_what_an_import_at_other_sizes_counts() -> None:
     for b, s in ((1, 33), (5, 5), (3, 100)):
         other = td.from_torch(module, (torch.zeros(b, s, dtype=torch.int64),))
         assert said(dag.graph, b=b, s=s) == counted(other.graph)
+
+
+def test_an_axis_that_follows_a_weights_is_not_called_like_another() -> None:
+    """Entries counted from the end of a weight have no name of their own."""
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.randn(40, 4))
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+            return x + self.weight[-x.shape[1] :], y.mean()
+
+    dag = td.from_torch(Net(), (torch.randn(2, 2, 4), torch.randn(2, 2, 4)))
+    f = dag.cost_formula("flops")
+    assert f(n=5) == dag.resize(n=5).graph.total_flops() == 56

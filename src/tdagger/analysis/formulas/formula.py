@@ -309,7 +309,7 @@ def names_of(named: NamedAxes, left_out: frozenset[str] = frozenset()) -> dict[s
     out: dict[str, Term] = {}
     for term in free_dimensions(named.axes):
         name, number = by_term.get(term, "n"), 2
-        while name in out:
+        while name in out or (term not in by_term and name in named.sizes):  # no axis is called like another
             name, number = f"{by_term.get(term, 'n')}_{number}", number + 1
         out[name] = term
     return {n: t for n, t in out.items() if n not in left_out}
