@@ -62,10 +62,6 @@ for _how in ({"mode": "nearest"}, {"mode": "linear"}, {"mode": "cubic"}, {"mode"
     if _how["mode"] != "area":
         SAMPLES += sampled("interpolate", f"same size, scale {_id}", _resize(2, **_how, scale=1.1)[0], [(1, 2, 3, 4)],
                            _resize(2, **_how, scale=1.1)[1], ("f32",), _ULPS, wide=False)  # fmt: skip
-for _mode in ("linear", "cubic"):  # of contiguous tensors torch is wrong here (findings)
-    _build, _function = _resize(2, _mode, scale=0.5, antialias=True)
-    SAMPLES += sampled("interpolate", f"to one column {_mode}", _build, [(1, 4, 7, 3)], lambda x, f=_function: f(
-        x.contiguous(memory_format=torch.channels_last)), ("f32",), _ULPS, wide=False)  # fmt: skip
 _build, _function = _resize(2, "linear", size=(12, 3))
 SAMPLES.append(
     Sample(
