@@ -1015,8 +1015,9 @@ class TensorDAG:
     def open_axes(self) -> openness.Candidates:
         """The axes of inputs that code can leave open, and why it can't others.
 
-        The source is asked, if there is one: it is captured once for all of them together at other sizes, and for
-        each of them where that isn't what the axes say. :meth:`certain` axes aren't asked for again.
+        The source is asked, if there is one: once for all of them together at larger sizes and once with as few
+        entries as the graph takes, and for each of them where that isn't what the axes say. :meth:`certain` axes are
+        only asked for with few entries.
         """
         source = self.source
 

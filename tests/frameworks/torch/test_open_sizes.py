@@ -244,26 +244,26 @@ def test_expressions_of_sizes() -> None:
         bound.filled(str(sizes_as(symbol("w", 2), 2)))
 
 
-def test_the_source_is_captured_once_where_it_says_the_same() -> None:
-    """Also where the graph leaves doubts of several axes."""
+def test_the_source_is_asked_at_large_sizes_and_at_small_ones_where_it_says_the_same() -> None:
+    """Once each, also where the graph leaves doubts of several axes."""
     dag = td.from_torch(Function(lambda x: x[2:, 1:] * 2), torch.randn(3, 6))
     dag.to_torch()
     dag.to_torch()
-    assert dag.source.count[0] == 1
+    assert dag.source.count[0] == 2
 
 
-@pytest.mark.parametrize("by", [2, 3])
+@pytest.mark.parametrize("by", [2, 3, 5])
 def test_what_python_does_to_odd_sizes_is_fixed(by: int) -> None:
     """The graph leaves no doubt: only the source says that it is another where a size isn't a multiple."""
     module = Function(lambda x: x * 2 if x.shape[1] % by == 0 else x * 3)
-    net = td.from_torch(module, torch.randn(2, 6)).to_torch()
-    assert net.fixed_axes == {"n": "at n=13 the source does something else"}
-    check(module, net, [(5, 6)])
-    with pytest.raises(td.InputError, match="n=6"):
-        net(torch.randn(2, 7))
+    net = td.from_torch(module, torch.randn(2, 30)).to_torch()
+    assert net.fixed_axes == {"n": "at n=61 the source does something else"}
+    check(module, net, [(5, 30)])
+    with pytest.raises(td.InputError, match="n=30"):
+        net(torch.randn(2, 31))
 
 
-@pytest.mark.parametrize(("size", "asked"), [(1, 4), (3, 8), (7, 16)])
+@pytest.mark.parametrize(("size", "asked"), [(1, 12), (3, 14), (7, 18)])
 def test_what_python_does_to_even_sizes_is_fixed(size: int, asked: int) -> None:
     """The example's size is odd, so the source is asked at an even one."""
     module = Function(lambda x: x * 7.5 if x.shape[1] % 2 else x * 9.5)
@@ -280,8 +280,49 @@ def test_what_is_cut_into_windows_is_asked_at_multiples() -> None:
         return x * 7.5 if x.shape[1] % 2 == 0 else x * 3
 
     net = td.from_torch(Function(function), torch.randn(2, 6, 4)).to_torch()
-    assert net.fixed_axes == {"n": "at n=13 the source does something else"}
+    assert net.fixed_axes == {"n": "at n=17 the source does something else"}
     check(Function(function), net, [(3, 6, 10)])
+
+
+@pytest.mark.parametrize(
+    ("function", "least"),
+    [
+        (lambda x: x[..., :1] if x.shape[1] > 4 else x + 1, 5),
+        (lambda x: x * 2 if torch.cat([x, x], 1).shape[1] > 5 else x, 3),
+        (lambda x: F.pad(x, (x.shape[1] // 3 // 2,) * 2) if x.shape[1] < 3 else x * 2, 3),
+        (lambda x: x[:, torch.tril_indices(2, x.shape[1])[1]] if x.shape[1] < 4 else x * 2, 4),
+        (lambda x: x.sum(1) if x.shape[1] == 1 else x.mean(1), 2),
+    ],
+)
+def test_a_branch_on_few_entries_is_refused_at_the_door(function: Callable[[Tensor], Tensor], least: int) -> None:
+    """The source goes another way where it is given few entries."""
+    module = Function(function)
+    net = td.from_torch(module, torch.randn(2, 8)).to_torch()
+    for shape in ((5, 8), (1, 17), (3, least)):
+        check(module, net, [shape])
+    with pytest.raises(td.InputError, match=f"n: with {least - 1} entries the source does something else"):
+        net(torch.randn(2, least - 1))
+
+
+def test_a_size_is_told_from_one_that_leaves_the_same_rest() -> None:
+    """``2 * 7 + 2`` leaves by 3 what 7 leaves; and a half of a third of few entries is what it is of a few more."""
+    for function, size in (
+        (lambda x: F.pad(x, (0, -x.shape[1] % 3)), 7),
+        (lambda x: F.pad(x[:, ::3], (x[:, ::3].shape[1] // 2,) * 2), 4),
+    ):
+        module = Function(function)
+        net = td.from_torch(module, torch.randn(2, size)).to_torch()
+        assert len(net.fixed_axes) == 1
+        check(module, net, [(5, size)])
+
+
+def test_axes_that_need_some_entries_together_are_not_both_smaller() -> None:
+    module = Function(lambda x: x * 2 if x.shape[1] * x.shape[2] > 5 else x)
+    net = td.from_torch(module, torch.randn(2, 6, 6)).to_torch()
+    for shape in ((1, 6, 6), (1, 1, 6), (2, 7, 9)):
+        check(module, net, [shape])
+    with pytest.raises(td.InputError, match="the source does something else"):
+        net(torch.randn(2, 2, 2))
 
 
 def test_axes_that_the_source_ties_together_are_not_both_open() -> None:

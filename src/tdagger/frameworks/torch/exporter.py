@@ -59,10 +59,8 @@ def to_torch(dag: TensorDAG, *, copy: bool = False, checks: bool = False, fixed:
     Axes that are free and certain have any size: the code reads it from the inputs. Other sizes are fixed, and asked
     for first (InputError, with the names of axes); ``module.fixed_axes`` says of each why. The source is asked, if it
     is there, whether it does the same at other sizes: it is captured again (:attr:`TensorDAG.open_axes`), once at
-    larger sizes, and at 1 entry of axes that may be padded up to a number; where it does something else there, fewer
-    entries than it was asked at are refused. What else Python does at smaller sizes alone (an ``if``) isn't seen by
-    that: then import with the smallest inputs that there will be. ``fixed``: all sizes are those of the example, and
-    nothing is asked.
+    larger sizes, and once with as few entries as the graph takes; where it does something else there, fewer entries
+    than it was asked at are refused. ``fixed``: all sizes are those of the example, and nothing is asked.
 
     With ``checks`` the module raises where the source checks its data and raises (``dag.checks``); a UserWarning
     names those that can't be computed here. InputError if the network was changed since, so that they don't fit.

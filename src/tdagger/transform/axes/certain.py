@@ -429,7 +429,7 @@ def agrees(named: NamedAxes, source: Source, sizes: Mapping[str, int], cheaply: 
     ``cheaply``: only a sketch is asked, and what it doesn't say is False. SourceRaises where the source itself raises.
     """
     try:
-        ours = resize(named.axes, {named.term(n): k for n, k in sizes.items()}).run()
+        ours = resize(named.axes, {named.term(n): k for n, k in sizes.items()}, empty=True).run()
         if cheaply:
             sketch = _sketch(source, ours)
             return sketch is not None and same(sketch, ours)

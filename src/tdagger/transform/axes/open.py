@@ -180,7 +180,7 @@ def candidates(
     free = [n for n in points if n not in why]
     if free and not _why_not(found, named, free, origins):
         asks = found.opened(named, free, origins)[0].conditions
-        least |= _where_it_runs(named, [n for n in free if n not in least], asks, raises, steps)
+        least |= _where_it_does_the_same(named, least, free, asks, ask, raises, steps)
     own = tuple([_at_least(n, *least[n]) for n in least] + [_multiple(n, *steps[n]) for n in steps])
     return replace(found, names=tuple(free), why=why, own=own)
 
@@ -227,7 +227,7 @@ def _refuted(
     """The axes with which the source does something else than the axes say.
 
     It is asked once for all axes, at a point that tells apart what a multiple of a size and one that is near it tell:
-    beyond twice what an axis has, odd where that is even and even where it is odd. Where it doesn't say the same, it is
+    beyond twice what an axis has, by a prime number. Where it doesn't say the same, it is
     asked for each axis, and for those that are left together. Where it can't have such a size of an axis (it cuts it
     into windows), it is asked at multiples, and where the graph leaves something in doubt at those near as well. Where
     the source itself raises, ``steps`` gets the number of whose multiples it has as many.
@@ -288,49 +288,87 @@ def _only(size: int, step: int) -> int:
     return step * next(k for k in itertools.count(2 * size // step + 1) if math.gcd(k, size) == 1)
 
 
-def _where_it_runs(
+def _where_it_does_the_same(
     named: NamedAxes,
+    least: Mapping[str, tuple[int, str]],
     names: Sequence[str],
     conditions: Sequence[Condition],
+    ask: Ask | None,
     raises: Raises,
     steps: Mapping[str, tuple[int, str]],
 ) -> dict[str, tuple[int, str]]:
-    """How many entries axes must have for the source to run, beside what the graph asks of them.
+    """How many entries axes must have for the source to run, and to go the way it went, beside what the graph asks.
 
-    What it raises with fewer, it raises with still fewer.
+    It is asked once with as few as the graph takes. Where it raises with these, or does something else (``if n > 4``),
+    it is asked for each axis, and taken to do so with still fewer too.
     """
     symbols = {n: _symbol(n) for n in own_axes(named)}
     own = {s: named.sizes[n] for n, s in symbols.items()}
+    answers = _Answers(ask, raises)
 
     def fitting(name: str) -> Iterator[int]:
-        step = steps[name][0] if name in steps else 1
-        sizes = range(step, named.sizes[name], step)
+        step, first = steps.get(name, (1,))[0], least.get(name, (1,))[0]
+        sizes = range(-(-first // step) * step, named.sizes[name], step)
         return (n for n in sizes if all(c.holds(Point({**own, symbols[name]: n})) for c in conditions))
 
     fewest = {name: n for name in names if (n := next(fitting(name), None)) is not None}
-    if not fewest or not raises(fewest) or raises({}):
+    if not fewest or not answers.why_not(fewest) or answers.why_not({}):
         return {}
     found: dict[str, tuple[int, str]] = {}
     for name, n in fewest.items():
-        if len(fewest) > 1 and not raises({name: n}):
+        if len(fewest) > 1 and not answers.why_not({name: n}):
             continue
         able = [*fitting(name), named.sizes[name]]
-        first = bisect_left(able, True, key=lambda n, name=name: not raises({name: n}))
-        error = raises({name: able[first - 1]})
-        found[name] = able[first], f"with {able[first - 1]} entries the source itself raises {error}"
+        first = bisect_left(able, True, key=lambda n, name=name: not answers.why_not({name: n}))
+        found[name] = able[first], f"with {able[first - 1]} entries {answers.why_not({name: able[first - 1]})}"
+    together = fewest | {n: size for n, (size, _) in found.items()}
+    if answers.why_not(together):
+        some: dict[str, int] = {}
+        for name, n in together.items():
+            if why := answers.why_not(some | {name: n}):
+                found[name] = named.sizes[name], f"with fewer entries of {' and '.join([*some, name])} {why}"
+            else:
+                some[name] = n
     return found
 
 
-def _far(named: NamedAxes, names: Sequence[str]) -> dict[str, int] | None:
-    """For every axis a size beyond twice its own that is odd where its own is even, no two alike.
+class _Answers:
+    """Why a source doesn't do what the axes say, at some sizes; what was answered."""
 
+    def __init__(self, ask: Ask | None, raises: Raises) -> None:
+        self._ask, self._raises = ask, raises
+        self._known: dict[tuple[tuple[str, int], ...], str] = {}
+
+    def why_not(self, sizes: Mapping[str, int]) -> str:
+        """Nothing if it does the same. Sketches are asked first, which are cheap."""
+        key = tuple(sizes.items())
+        if key not in self._known:
+            self._known[key] = self._why_not(sizes)
+        return self._known[key]
+
+    def _why_not(self, sizes: Mapping[str, int]) -> str:
+        if self._ask is None or self._ask(sizes, cheaply=True):
+            return ""
+        if error := self._raises(sizes):
+            return f"the source itself raises {error}"
+        try:
+            return "" if self._ask(sizes) else "the source does something else"
+        except SourceRaises as e:
+            return readable(str(e)).splitlines()[0]
+
+
+def _far(named: NamedAxes, names: Sequence[str]) -> dict[str, int] | None:
+    """For every axis a size beyond twice its own, no two alike: more by a prime number, where one fits.
+
+    So it leaves another rest than its own by all numbers that it may be padded or split by, odd where its own is even.
     None if what is asked of the axes leaves none.
     """
     _, conditions, symbols = _solved(named, names)
     own = {s: named.sizes[n] for n, s in symbols.items()}
     found: dict[Symbol, int] = {}
     for symbol, size in own.items():
-        for n in range(2 * size + 1 + size % 2, 2 * size + _TRIED, 2):
+        more = [*_primes(max(size, _FEW), size + _TRIED), *range(size + 1 + size % 2, size + _TRIED, 2)]
+        for n in [size + k for k in more]:
             here = Point({**own, **found, symbol: n})
             if n not in found.values() and all(c.holds(here) for c in conditions):
                 found[symbol] = n
@@ -339,6 +377,14 @@ def _far(named: NamedAxes, names: Sequence[str]) -> dict[str, int] | None:
             return None
     return {n: found[s] for n, s in symbols.items()}
 
+
+def _primes(above: int, below: int) -> Iterator[int]:
+    """The odd prime numbers between two numbers."""
+    return (n for n in range(above + 1, below) if n % 2 and all(n % k for k in range(3, math.isqrt(n) + 1, 2)))
+
+
+#: So few entries more are few: a half of a third of them may be as many as it was.
+_FEW = 7
 
 #: Among so many sizes one is looked for that fulfils what is asked of it.
 _TRIED = 64

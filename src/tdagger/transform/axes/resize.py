@@ -14,19 +14,19 @@ from tdagger.transform.axes.change import Change, Where
 from tdagger.types import Sized
 
 
-def resize(axes: Axes, wanted: Mapping[Term, int], where: Where = lambda value: "") -> Change:
+def resize(axes: Axes, wanted: Mapping[Term, int], where: Where = lambda value: "", empty: bool = False) -> Change:
     """The change that gives some dimensions other sizes; ``.run()`` is the graph at those.
 
     What the other axes become follows from the equations of the axes; AxisError says which parameter, constant or
-    op can't follow.
+    op can't follow. ``empty``: some may have no entries.
     """
-    return at_sizes(axes, solve(axes, wanted), where)
+    return at_sizes(axes, solve(axes, wanted), where, empty)
 
 
-def at_sizes(axes: Axes, sizes: Sizes, where: Where = lambda value: "") -> Change:
+def at_sizes(axes: Axes, sizes: Sizes, where: Where = lambda value: "", empty: bool = False) -> Change:
     """The change that gives every axis the size that it has in ``sizes``."""
     for axis, size in sizes.known.items():
-        if size < 0 or (size == 0) != (axis.size == 0):
+        if size < 0 or ((size == 0) != (axis.size == 0) and not empty):
             raise AxisError(f"axis {axis} of {axis.size} entries would have {size}")
     for value, term in axes.ones:
         if sizes.of(term) != 1:

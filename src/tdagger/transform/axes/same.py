@@ -2,7 +2,8 @@
 
 ``mask.expand(b, ...)`` does nothing to a batch of 1, so a graph that was made with that has no such op, and where the
 batch is larger the mask is broadcast by what takes it. Both are the same in core ops in which entries are repeated as
-late as they can be.
+late as they can be. So are a slice of all entries and none, dimensions of 1 entry put in one by one or at once, and
+what has no entries.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Callable, Collection
 from itertools import accumulate
 from typing import Any, cast
 
+import numpy as np
+
 from tdagger.graph import Graph, bulk, is_one
 from tdagger.library.arithmetic import hypot
 from tdagger.library.kinks import at_least, at_most, copysign, entr, polar, sinc, xlog1py
@@ -18,6 +21,7 @@ from tdagger.library.training import stop_gradient, straight_through
 from tdagger.op import Value
 from tdagger.ops.elementwise import Binary, Cast, Unary, Where
 from tdagger.ops.indexing import Argsort, Gather, Scan
+from tdagger.ops.source import const
 from tdagger.ops.structure import Concat, Group, Item, Pad, Permute, Reduce, Repeat, Slice, Ungroup
 from tdagger.transform.passes.decompose import expanded, is_last
 
@@ -80,7 +84,25 @@ def _late(value: Value, args: list[tuple[Any, Times]]) -> tuple[Any, Times]:
     ]
     if isinstance(op, Ungroup):
         op = Ungroup(tuple([(1,) if (0, j) in taken else sizes for j, sizes in enumerate(op.sizes)]))
-    return op(*now), tuple(after)
+    return _plain(op(*now)), tuple(after)
+
+
+def _plain(value: Any) -> Any:
+    """What stays the same entries, as one thing: a slice of all as none, dimensions of 1 entry anywhere, no entries."""
+    if is_one(value) and not value.type.size:
+        return const(np.zeros(value.shape, value.dtype.numpy), value.dtype)
+    if isinstance(value.op, Slice) and all(_is_all(b, n) for b, n in zip(value.op.bounds, value.shape, strict=True)):
+        return value.args[0] if value.shape == value.args[0].shape else value
+    if not isinstance(value.op, Group | Ungroup):
+        return value
+    base = value
+    while isinstance(base.op, Group | Ungroup):  # of values that are plain themselves: two steps
+        base = base.args[0]
+    return base if base.shape == value.shape else Ungroup((value.shape,))(Group((base.rank,))(base))
+
+
+def _is_all(bounds: Any, n: int) -> bool:
+    return bounds is None or n == 1 or tuple(bounds) == (0, n, 1)
 
 
 def _repeated(x: Any, times: Times) -> Any:
