@@ -16,6 +16,7 @@ from flatbuffers import flexbuffers
 pytest.importorskip("ai_edge_litert")
 
 import tdagger as td
+from tdagger.frameworks.tflite import importer
 from tdagger.frameworks.tflite.read import opened
 from tests.frameworks.tflite.build import Build
 from tests.frameworks.tflite.runs import by_numpy, by_runtime, interpreter, invoked
@@ -319,6 +320,23 @@ def test_while_is_a_loop_of_a_program() -> None:
         np.testing.assert_array_equal(module(torch.from_numpy(count), torch.from_numpy(x)).numpy(), wanted)
         known = td.from_tflite(model, values={"n": count})  # so many turns are written out
         np.testing.assert_array_equal(known.run(x), wanted)
+
+
+def test_while_of_more_operators_than_are_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is right whose loop is too long for a graph: the program has it, and a file may have any number itself."""
+    monkeypatch.setattr(importer, "_MOST", 9)
+    count, x = np.array([3], np.int32), np.array([2, 3], F)
+    with pytest.raises(td.UnsupportedError, match=r"WHILE: the calls.*more than 9 operators; td\.Program\.from_tflite"):
+        td.from_tflite(looping(), values={"n": count})
+    program = td.Program.from_tflite(looping())
+    np.testing.assert_array_equal(program.run(count, x), x**8)
+    b = Build()
+    values = [b.input((2,), name="x")]
+    for _ in range(12):
+        values.append(b.tensor((2,)))
+        b.op("NEG", values[-2:-1], values[-1:])
+    b.output(values[-1])
+    np.testing.assert_array_equal(td.from_tflite(b.bytes()).run(x), x)
 
 
 def counting() -> bytes:

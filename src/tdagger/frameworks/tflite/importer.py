@@ -52,12 +52,13 @@ from tdagger.op import Value
 from tdagger.ops.external import Slot
 from tdagger.ops.source import Buffer, Input, const
 from tdagger.ops.source import Parameter as Learned
+from tdagger.program.trace import is_tracing
 from tdagger.tensordag import TensorDAG
 from tdagger.types import TensorType
 
 #: Integers of more entries are a buffer.
 _MANY = 1 << 16
-#: Subgraphs call each other no deeper, and have no more operators in all their calls.
+#: Subgraphs call each other no deeper, and have no more operators in all their calls (or than the file itself has).
 _DEEPEST, _MOST = 64, 1 << 17
 #: So many lies of a file are told.
 _TOLD = 8
@@ -150,7 +151,7 @@ class Walk(Importing):
         self.lies: list[str] = []
         self.kinds: set[str] = set()
         self.failing: list[set[int] | None] = []
-        self.walked = 0
+        self.walked, self.most = 0, max(_MOST, sum(len(g.nodes) for g in model.subgraphs))
 
     # The network.
 
@@ -320,8 +321,9 @@ class Walk(Importing):
     def walk(self, frame: Frame) -> None:
         """The operators of a subgraph, one after the other."""
         self.walked += len(frame.graph.nodes)
-        if self.walked > _MOST:
-            raise SourceError(f"the calls of its subgraphs have more than {_MOST} operators")
+        if self.walked > self.most:
+            told = "" if is_tracing() else "; td.Program.from_tflite imports loops and branches as blocks"
+            raise UnsupportedError(f"the calls of subgraphs, written out, have more than {self.most} operators{told}")
         for node in frame.graph.nodes:
             try:
                 if frame.failed and frame.failed.intersection(node.inputs):
