@@ -83,9 +83,10 @@ SUBJECTS = [
         )
     ],
 ]
-#: Files of one network: TFLite, ONNX, the ONNX input, and the shape of both.
+#: Files of one network: TFLite, ONNX or CoreML, the other's input, and the shape of both.
 TWINS = [
     ("basic_pitch/saved_models/icassp_2022/nmp.tflite", "nmp.onnx", "serving_default_input_2:0", (1, 43844, 1)),
+    ("basic_pitch/saved_models/icassp_2022/nmp.tflite", "nmp.mlpackage", "input_2", (1, 43844, 1)),
     ("pyopen_wakeword/models/melspectrogram.tflite", "melspectrogram.onnx", "input", (1, 16000)),
     ("pyopen_wakeword/models/embedding_model.tflite", "embedding_model.onnx", "input_1", (1, 76, 32, 1)),
     ("pyopen_wakeword/models/alexa.tflite", "alexa_v0.1.onnx", "", (1, 16, 96)),
@@ -285,13 +286,14 @@ def twins(files: Sequence[Path]) -> list[Row]:
             continue
         key = next(iter(td.from_tflite(a[0], inputs=_open(a[0], shape)).graph.inputs))
         first = td.from_tflite(a[0], inputs={key: shape})
-        second = td.from_onnx(b[0], inputs={name: shape} if name else None)
+        read = td.from_coreml if other.endswith(".mlpackage") else td.from_onnx
+        second = read(b[0], inputs={name: shape} if name else None)
         x = (np.random.default_rng(0).standard_normal(shape) * (1000 if "mel" in own else 1)).astype(np.float32)
-        rows.append({"tflite": own, "onnx": other, "says": str(td.diff(first, second, x)).splitlines()[0]})
+        rows.append({"tflite": own, "other": other, "says": str(td.diff(first, second, x)).splitlines()[0]})
         if "embedding" in own:  # the file in ONNX has a ReLU before its first batch norm that the other hasn't
             linear = second.replace(td.relu, lambda y: y + 0.0)
             says = str(td.diff(first, linear, x)).splitlines()[0]
-            rows.append({"tflite": own, "onnx": f"{other} without its one ReLU", "says": says})
+            rows.append({"tflite": own, "other": f"{other} without its one ReLU", "says": says})
         print(rows[-1], flush=True)
     return rows
 
@@ -361,10 +363,10 @@ def _files_page(rows: Sequence[Row], pairs: Sequence[Row]) -> list[str]:
         "",
         "Files of one network in two formats, by `td.diff`:",
         "",
-        "| TFLite | ONNX | verdict |",
+        "| TFLite | other | verdict |",
         "|---|---|---|",
     ]
-    lines += [f"| {p['tflite'].split('/')[-1]} | {p['onnx']} | {p['says']} |" for p in pairs]
+    lines += [f"| {p['tflite'].split('/')[-1]} | {p['other']} | {p['says']} |" for p in pairs]
     return lines
 
 
@@ -375,7 +377,7 @@ def main(arguments: Sequence[str]) -> None:
     if what == "ops":
         found["ops"] = {"seeds": int(argument), "rows": operators(int(argument))}
     else:
-        files = sorted(p for p in Path(argument).rglob("*") if p.suffix in (".tflite", ".onnx"))
+        files = sorted(p for p in Path(argument).rglob("*") if p.suffix in (".tflite", ".onnx", ".mlpackage"))
         rows: list[Row] = []
         for subject in SUBJECTS:
             for path in [p for p in files if str(p).endswith(subject.path)]:

@@ -23,6 +23,7 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
+import tdagger as td
 from conformance.axes import DRAWS, build_timm, build_transformers, imported, outputs
 from conformance.check import another, output_error, tensors
 from conformance.models import ROOT, command_line, listed
@@ -44,15 +45,41 @@ SUBJECTS: dict[str, Callable[[], Sequence[str]]] = {
 }  # fmt: skip
 
 
-def run(path: Path, leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The outputs of a file for tensors in the order of its inputs."""
-    interpreter = Interpreter(model_path=str(path), num_threads=1)
+def given(path: Path, leaves: Sequence[torch.Tensor]) -> Any:
+    """An interpreter of a file, which has tensors as its inputs, in the order of the file."""
+    interpreter: Any = Interpreter(model_path=str(path), num_threads=1)
     interpreter.allocate_tensors()
     for detail, tensor in zip(interpreter.get_input_details(), leaves, strict=True):
         array = np.ascontiguousarray(tensor.detach().numpy().astype(detail["dtype"]))  # litert-torch takes i32 for i64
         interpreter.set_tensor(detail["index"], array)
+    return interpreter
+
+
+def run(path: Path, leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The outputs of a file for tensors in the order of its inputs."""
+    interpreter = given(path, leaves)
     interpreter.invoke()
     return [torch.from_numpy(interpreter.get_tensor(d["index"])) for d in interpreter.get_output_details()]
+
+
+#: Two files are run by turns for so many seconds of the processor, and at least so many times.
+SECONDS, ROUNDS = 6.0, 15
+
+
+def latencies(paths: Sequence[Path], leaves: Sequence[torch.Tensor]) -> list[float]:
+    """Milliseconds of the processor that a run of each file takes: the medians of many, by turns."""
+    interpreters = [given(p, leaves) for p in paths]
+    for interpreter in interpreters:
+        interpreter.invoke()  # the first run packs weights
+    times: list[list[float]] = [[] for _ in paths]
+    start = time.process_time()
+    while len(times[0]) < ROUNDS or time.process_time() - start < SECONDS:
+        order = [*range(len(paths))]
+        for k in order if len(times[0]) % 2 else reversed(order):
+            begin = time.process_time()
+            interpreters[k].invoke()
+            times[k].append(1000 * (time.process_time() - begin))
+    return [statistics.median(t) for t in times]
 
 
 def operators(path: Path) -> Counter[str]:
@@ -109,15 +136,21 @@ def _by_litert(library: str) -> Callable[[str, Callable[..., None]], None]:
         perturb(network.module)
         module, args, kwargs = network._replace(module=network.module.eval())
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.tflite"
+            own, path = (Path(folder) / f"{n}.tflite" for n in ("own", "litert"))
             report(stage="export")
+            start = time.process_time()
+            td.from_torch(module, args, kwargs).to_tflite(own)
+            report(own_conversion=round(time.process_time() - start, 2))
             start = time.process_time()
             made: Any = litert_torch.convert(module, args, sample_kwargs=kwargs or None)  # pyright: ignore
             made.export(str(path))
             report(**_told(path, time.process_time() - start), stage="run")
-            given = tensors((args, kwargs))[0]
-            error = output_error(outputs(module, args, kwargs), run(path, given))
+            leaves = tensors((args, kwargs))[0]
+            error = output_error(outputs(module, args, kwargs), run(path, leaves))
             report(error_found=error, status="ok" if error <= ALLOWED else "wrong")
+            if error <= ALLOWED:
+                own_ms, peer_ms = latencies([own, path], leaves)
+                report(own_ms=round(own_ms, 3), peer_ms=round(peer_ms, 3))
 
     return converted
 

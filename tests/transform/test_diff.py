@@ -347,6 +347,24 @@ def test_other_signatures_are_refused_with_both() -> None:
         td.diff(dag, dag, runs=("numpy", "jax"))
 
 
+def test_outputs_of_other_names_and_order_go_together_by_what_they_are() -> None:
+    """As files of one network in two formats have them: nothing but the numbers says which is which."""
+
+    def network(names: str, order: tuple[int, ...], scale: float = 1.0) -> td.TensorDAG:
+        x = td.input("x", (1, 4))
+        found = [td.exp(x), td.tanh(x) * scale, td.reshape(x, shape=(4,)), -td.tanh(x)]
+        graph = td.Graph({"x": x}, {n: found[i] for n, i in zip(names, order, strict=True)})
+        return td.TensorDAG.of_graph(graph)
+
+    first = network("abcd", (0, 1, 2, 3))
+    assert td.diff(first, network("pqrs", (2, 3, 1, 0))).verdict == "same"
+    other = td.diff(first, network("pqrs", (2, 3, 1, 0), 1.5))
+    assert other.verdict == "different"
+    assert [k for k, (error, bound, _) in other.found.errors.items() if error > bound] == ["b"]
+    with pytest.raises(td.InputError, match="other outputs"):
+        td.diff(first, network("pqr", (2, 3, 1)))
+
+
 def test_a_run_that_is_wrong_is_found() -> None:
     dag = td.from_torch(small(), (IMAGE,))
     diff = td.diff(dag, dag, IMAGE, runs=("numpy", small(eps=1e-2)))

@@ -16,7 +16,7 @@ from tdagger.ops.structure import Group, Item, Permute, Repeat, Ungroup
 from tdagger.transform.diff.align import Aligner, Alignment, Result, Side, is_leaf, paired_leaves
 from tdagger.transform.diff.classes import Classes
 from tdagger.transform.diff.exact import Exact, wide, working_type
-from tdagger.transform.diff.inputs import given_inputs, paired_inputs, paired_results, random_inputs
+from tdagger.transform.diff.inputs import given_inputs, paired_inputs, paired_outputs, paired_results, random_inputs
 from tdagger.transform.diff.judge import Difference, Judge
 from tdagger.transform.diff.measure import Measure, measured
 from tdagger.transform.diff.relate import Relation, Weights
@@ -63,14 +63,17 @@ def _compared(
     a: Any, b: Any, inputs: Mapping[str, Any] | None, seed: int, run: bool, measures: tuple[Measure, Measure] | None
 ) -> Found:
     pairs = paired_inputs(a.graph, b.graph) if run else likely(a.graph.inputs, b.graph.inputs)
-    results = paired_results(a.graph, b.graph) if run else likely_results(a.graph, b.graph)
+    drawn: dict[str, Array] = {}
+    if run:
+        drawn = random_inputs(a.graph, b.graph, pairs, seed) if inputs is None else given_inputs(a.graph, inputs)
+    outputs = paired_outputs(a, b, pairs, drawn) if run else []
+    results = paired_results(a.graph, b.graph, outputs) if run else likely_results(a.graph, b.graph)
     exact = Exact(working_type(a.graph), working_type(b.graph))
     sides = [side_of(n, exact if run else None) for n in (a, b)]
     aligner = _aligned(sides[0], sides[1], results, pairs, exact, run)
     alignment = aligner.align()
     if not run:
         return Found("", (), alignment, {}, len(alignment.same), len(b.graph.values))
-    drawn = random_inputs(a.graph, b.graph, pairs, seed) if inputs is None else given_inputs(a.graph, inputs)
     owners: tuple[Mapping[Value, Value], ...] = ({}, {})
     weights = Weights(a.weights, b.weights, sides[0].digests)
     if not aligner.done or (aligner.classes.inside and not _hold_the_same(aligner, weights)):
@@ -78,7 +81,7 @@ def _compared(
         owners = spelled[0].owner, spelled[1].owner
         if spelled[0].graph is not a.graph or spelled[1].graph is not b.graph:
             sides = [_written_as(side, s) for side, s in zip(sides, spelled, strict=True)]
-            results = paired_results(sides[0].graph, sides[1].graph)
+            results = paired_results(sides[0].graph, sides[1].graph, outputs)
             aligner = _aligned(sides[0], sides[1], results, pairs, exact, run)
             aligner.align()
     judge = Judge(aligner, results, exact, weights, drawn, pairs, seed)

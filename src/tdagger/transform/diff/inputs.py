@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from tdagger.errors import InputError
 from tdagger.graph import Graph
+from tdagger.interpret import run
 from tdagger.op import Array, Value
 from tdagger.ops.elementwise import Cast
 from tdagger.ops.structure import Group, Permute, Repeat, Slice, Ungroup
@@ -16,6 +18,8 @@ from tdagger.transform.diff.align import Result
 from tdagger.transform.diff.exact import unit
 from tdagger.types import TensorType
 
+#: Numbers of this relative distance are of outputs that go together.
+_CLOSE = 1e-2
 _MOVES = (Cast, Group, Permute, Repeat, Slice, Ungroup)
 
 
@@ -24,18 +28,71 @@ def paired_inputs(a: Graph, b: Graph) -> dict[str, str]:
     return {n: m for m, n in _paired("inputs", a.inputs, b.inputs)}
 
 
-def paired_results(a: Graph, b: Graph) -> list[Result]:
-    """The outputs and updated buffers of both, by name or else in order. InputError names both if they don't fit."""
-    outputs = [Result(m, a.outputs[m], b.outputs[n]) for m, n in _paired("outputs", a.outputs, b.outputs)]
-    shared = [Result(m, a.updates[m], b.updates[n]) for m, n in _updates(a, b)]
-    return [*outputs, *shared]
+Pairs = list[tuple[str, str]]
 
 
-def _updates(a: Graph, b: Graph) -> list[tuple[str, str]]:
-    return _paired("changed buffers", a.updates, b.updates)
+def paired_outputs(a: Any, b: Any, inputs: Mapping[str, str], drawn: Mapping[str, Array]) -> Pairs:
+    """The names of the outputs of two networks that go together: equal ones, or in order, or else by what they are.
+
+    ``inputs`` are the names of B's inputs with those of A, ``drawn`` what A's are. Of outputs that are called otherwise
+    and have another order (files of one network in two formats), those of one type go together that come out alike.
+    InputError names both lists if the types don't fit.
+    """
+    one, other = a.graph.outputs, b.graph.outputs
+    kinds = [Counter(map(_kind, outputs.values())) for outputs in (one, other)]
+    in_order = all(_fits(x.type, y.type) for x, y in zip(one.values(), other.values(), strict=False))
+    if set(one) == set(other) or in_order or kinds[0] != kinds[1]:
+        return _paired("outputs", one, other)
+    own = {n: drawn[n].astype(v.dtype.numpy) for n, v in a.graph.inputs.items()}
+    theirs = {n: own[m].astype(b.graph.inputs[n].dtype.numpy) for n, m in inputs.items()}
+    found: list[dict[tuple[Any, ...], list[tuple[float, str]]]] = [{}, {}]
+    for groups, network, arrays in zip(found, (a, b), (own, theirs), strict=True):
+        for name, array in run(network.graph, arrays, network.weights)[0].items():
+            groups.setdefault(_kind(network.graph.outputs[name]), []).append((_mark(array), name))
+    other_of = dict(p for kind, marked in found[0].items() for p in _alike(sorted(marked), sorted(found[1][kind])))
+    return [(n, other_of[n]) for n in one]
 
 
-def _paired(what: str, a: Mapping[str, Value], b: Mapping[str, Value]) -> list[tuple[str, str]]:
+def _kind(value: Value) -> tuple[Any, ...]:
+    """What outputs of two networks have in common that may go together."""
+    return value.type.shape, "float" if value.type.dtype.is_float else value.type.dtype.name
+
+
+def _mark(array: Array) -> float:
+    """A number for what an array holds, close where arrays are."""
+    flat = np.nan_to_num(np.asarray(array).reshape(-1).astype(np.float64))
+    return float(flat @ np.random.default_rng(0).standard_normal(flat.size))
+
+
+def _alike(a: list[tuple[float, str]], b: list[tuple[float, str]]) -> Pairs:
+    """Names by their numbers, both in order: those of close ones, then the rest in order."""
+    pairs: Pairs = []
+    own, theirs = list[str](), list[str]()
+    i = j = 0
+    while i < len(a) and j < len(b):
+        (x, m), (y, n) = a[i], b[j]
+        if abs(x - y) <= _CLOSE * max(abs(x), abs(y)):
+            pairs.append((m, n))
+            i, j = i + 1, j + 1
+        elif x < y:
+            own.append(m)
+            i += 1
+        else:
+            theirs.append(n)
+            j += 1
+    own += [m for _, m in a[i:]]
+    theirs += [n for _, n in b[j:]]
+    return pairs + list(zip(own, theirs, strict=True))
+
+
+def paired_results(a: Graph, b: Graph, outputs: Pairs) -> list[Result]:
+    """The outputs of both by the names that go together, and the updated buffers, by name or else in order."""
+    updates = _paired("changed buffers", a.updates, b.updates)
+    found = [Result(m, a.outputs[m], b.outputs[n]) for m, n in outputs]
+    return [*found, *[Result(m, a.updates[m], b.updates[n]) for m, n in updates]]
+
+
+def _paired(what: str, a: Mapping[str, Value], b: Mapping[str, Value]) -> Pairs:
     pairs = [(n, n) for n in a] if set(a) == set(b) else list(zip(a, b, strict=False))
     if len(a) != len(b) or any(not _fits(a[m].type, b[n].type) for m, n in pairs):
         listed = [", ".join(f"{n}: {v.type}" for n, v in one.items()) or "none" for one in (a, b)]
