@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -188,3 +189,65 @@ def test_every_layer_has_a_rule_or_a_reason() -> None:
     assert tdagger.frameworks.coreml.layers.network is not None
     kinds = proto.module("NeuralNetwork_pb2").NeuralNetworkLayer.DESCRIPTOR.oneofs_by_name["layer"].fields
     assert [f.name for f in kinds if f.name not in {*LAYERS, *REASONS}] == []
+
+
+# --- malformed files ---------------------------------------------------------------------------------------
+
+
+def _layers() -> bytes:
+    """A small file with weights as floats, halves and packed integers, sizes, axes and a recurrent layer."""
+    model = network((3, 6, 6), exact=False)
+    p = layer(model, "convolution", "c")
+    p.outputChannels, p.kernelChannels, p.nGroups, p.hasBias = 4, 3, 1, True
+    p.kernelSize.extend([3, 3])
+    p.stride.extend([2, 2])
+    p.valid.SetInParent()
+    p.weights.float16Value = DRAW.normal(size=(4, 3, 3, 3)).astype(np.float16).tobytes()
+    p.bias.floatValue.extend(range(4))
+    layer(model, "pooling", "p", "c").globalPooling = True
+    layer(model, "flatten", "f", "p")
+    p = layer(model, "innerProduct", "i", "f")
+    p.inputChannels, p.outputChannels = 4, 2
+    p.weights.rawValue = bytes([0x21, 0x43, 0x65, 0x87])
+    p.weights.quantization.numberOfBits = 4
+    p.weights.quantization.linearQuantization.scale.extend([1.0, 2.0])
+    layer(model, "reshapeStatic", "r", "i").targetShape.extend([1, 1, 2])
+    p = layer(model, "sliceStatic", "s", "r")
+    for field, number in (("beginIds", 0), ("endIds", 1), ("strides", 1), ("beginMasks", True), ("endMasks", True)):
+        getattr(p, field).extend([number] * 3)
+    layer(model, "transpose", "t", "s").axes.extend([0, 2, 1])
+    layer(model, "softmaxND", "y", "t").axis = -1
+    return model.SerializeToString()
+
+
+def _tried(data: bytes) -> str:
+    """What becomes of a file: it is read and runs, or one typed error."""
+    try:
+        dag = td.from_coreml(data)
+        if sum(v.type.size for v in dag.values if isinstance(v.type, td.TensorType)) < 1 << 20:
+            with np.errstate(all="ignore"):
+                dag.run(*[np.zeros(v.shape, v.dtype.numpy) for v in dag.graph.inputs.values()])
+    except td.TDaggerError as e:
+        return type(e).__name__
+    return "read"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("step", "flips"), [(9, 100), pytest.param(1, 5000, marks=pytest.mark.slow)], ids=["some", "all"]
+)
+def test_cut_and_changed_files_are_one_typed_error(step: int, flips: int) -> None:
+    data, draw = _layers(), np.random.default_rng(0)
+    assert _tried(data) == "read"
+    cut = [_tried(data[:n]) for n in range(0, len(data), step)]
+    assert set(cut) <= {"SourceError", "UnsupportedError", "InputError", "read"}
+    assert cut.count("read") < len(cut) / 4
+    tracemalloc.start()
+    for _ in range(flips):
+        changed = bytearray(data)
+        for at in draw.integers(0, len(data), draw.integers(1, 4)):
+            changed[at] ^= 1 << int(draw.integers(8))
+        _tried(bytes(changed))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100 << 20
