@@ -47,9 +47,8 @@ def tdagger(
 ) -> None:
     """Neural networks as tensor graphs over a very small set of operations.
 
-    A [bold]SOURCE[/bold] is a file (.tdag; .onnx; .mlpackage or .mlmodel; .pt2 of torch.export; .pt, .pth or .ts of
-    TorchScript),
-    [bold]timm:NAME[/bold], [bold]transformers:CLASS[/bold] (both with random weights), or
+    A [bold]SOURCE[/bold] is a file (.tdag; .onnx; .tflite or .task; .mlpackage or .mlmodel; .pt2 of torch.export; .pt,
+    .pth or .ts of TorchScript), [bold]timm:NAME[/bold], [bold]transformers:CLASS[/bold] (both with random weights), or
     [bold]package.module:callable[/bold], which returns a module, (module, example inputs), or a network or program of
     tdagger's. Files are never unpickled. What loops or branches on data is a program, of several networks: inspect,
     cost, diff, verify and convert take it.
