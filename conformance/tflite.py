@@ -5,8 +5,9 @@
 
 Each file is imported, run by numpy and as the module of ``to_torch()``, and compared with the interpreter on random
 inputs; then it goes to ONNX and onnxruntime, its cost is counted, its batch resized to 8 and removed, and it is
-optimised; what comes of it is compared again. Networks that have state are called 80 times, and all of their state is
-compared in each call. Files of one network in two formats are compared by ``td.diff``.
+optimised; what comes of it is compared again; and it is written as TFLite and CoreML again. Networks that have state
+are called 80 times, and all of their state is compared in each call. Files of one network in two formats are compared
+by ``td.diff``.
 """
 
 from __future__ import annotations
@@ -209,7 +210,30 @@ def _onnx(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: Ex
     return error(found[: len(wanted.outputs)], wanted)
 
 
-def _batched(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: Expected, how: str) -> str:
+def _by_numpy(dag: td.TensorDAG, *given: np.ndarray) -> list[np.ndarray]:
+    return as_list(dag.run(*given))
+
+
+def _written(dag: td.TensorDAG, *given: np.ndarray) -> list[np.ndarray]:
+    """What the interpreter gives of a network as it is written."""
+    return as_list(by_runtime(dag.to_tflite(), *given, engine="DEF"))
+
+
+def _packaged(dag: td.TensorDAG, *given: np.ndarray) -> list[np.ndarray]:
+    """What numpy gives of a network that is written as a CoreML package and read."""
+    with tempfile.TemporaryDirectory() as folder:
+        dag.to_coreml(f"{folder}/m.mlpackage")
+        return as_list(td.from_coreml(f"{folder}/m.mlpackage").run(*given))
+
+
+def _again(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: Expected) -> str:
+    return error(_written(dag, *given)[: len(wanted.outputs)], wanted)
+
+
+def _batched(
+    path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: Expected, how: str,
+    run: Callable[..., list[np.ndarray]] = _by_numpy,
+) -> str:  # fmt: skip
     """The axis of the first dimension of the first input: of another size, or gone."""
     if dag.graph.updates:
         return "refused: it has state of one batch"
@@ -218,13 +242,14 @@ def _batched(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted:
     name = next((n for n in named.sizes if named.term(n) == term), "")
     if how == "unbatch":
         changed = dag.unbatch(name)
-        found = as_list(changed.run(*[a[0] for a in given]))
+        found = run(changed, *[a[0] for a in given])
         return error([a.reshape(b.shape) for a, b in zip(found, wanted.outputs, strict=True)], wanted)
     changed = dag.resize({name: BATCH})
     more = [np.concatenate([a, *(np.roll(a, k, -1) for k in range(1, BATCH))]) for a in given]
     each = [by_runtime(path, *[a[k : k + 1] for a in more], engine="DEF") for k in range(BATCH)]
     together = [np.concatenate(x) for x in zip(*each, strict=True)]
-    return error(as_list(changed.run(*more)), Expected(together, wanted.allowed))
+    found = [a.reshape(b.shape) for a, b in zip(run(changed, *more), together, strict=True)]
+    return error(found, Expected(together, wanted.allowed))
 
 
 def _resize(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: Expected) -> str:
@@ -233,6 +258,18 @@ def _resize(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: 
 
 def _unbatch(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: Expected) -> str:
     return _batched(path, dag, given, wanted, "unbatch")
+
+
+def _eight(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: Expected) -> str:
+    return _batched(path, dag, given, wanted, "resize", _written)
+
+
+def _one(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: Expected) -> str:
+    return _batched(path, dag, given, wanted, "unbatch", _written)
+
+
+def _coreml(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: Expected) -> str:
+    return _batched(path, dag, given, wanted, "resize", _packaged)
 
 
 def _optimize(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: Expected) -> str:
@@ -274,6 +311,7 @@ def _state(path: Path, dag: td.TensorDAG, given: Sequence[np.ndarray], wanted: E
 
 STEPS: dict[str, Callable[..., str]] = {
     "onnx": _onnx, "resize": _resize, "unbatch": _unbatch, "optimize": _optimize, "state": _state,
+    "again": _again, "eight": _eight, "one": _one, "coreml": _coreml,
 }  # fmt: skip
 
 
@@ -356,6 +394,19 @@ def _files_page(rows: Sequence[Row], pairs: Sequence[Row]) -> list[str]:
         cells = [r["engines"], r["numpy"], r["torch"], r["onnx"], r["resize"], r["unbatch"], r["optimize"]]
         about = f"{r['file'].split('/')[-1]} | {r['bytes']:,} | {r['seconds']} s | {r['values']}"
         lines.append(f"| {about} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "Written again: as TFLite, which the interpreter runs, as it was, with a batch of 8 and without the batch's "
+        "axis; and with a batch of 8 as a CoreML package, which is read and run by numpy.",
+        "",
+        "| file | TFLite | of 8 | without the axis | CoreML, of 8 |",
+        "|---|---|---|---|---|",
+    ]
+    for r in rows:
+        cells = [
+            r[k].partition(":")[0] if r[k].startswith("refused") else r[k] for k in ("again", "eight", "one", "coreml")
+        ]
+        lines.append(f"| {r['file'].split('/')[-1]} | {' | '.join(cells)} |")
     states = [r for r in rows if r["state"]]
     lines += ["", f"Networks with state, {CALLS} calls of a program:", ""]
     lines += [f"- {r['file'].split('/')[-1]}: {r['state'].removeprefix('ok ')}" for r in states]
