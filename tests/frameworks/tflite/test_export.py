@@ -204,6 +204,22 @@ def test_what_is_laid_end_to_end_twice_is_laid_at_once() -> None:
     assert counts(same(both, torch.rand(2, 3)))["CONCATENATION"] == 2
 
 
+def test_what_several_layers_pad_alike_is_padded_once() -> None:
+    """As in HRNet, whose images go to several convolutions with strides; another pad is another operator."""
+
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Conv2d(3, 4, k, stride=2, padding=p) for k, p in ((3, 1), (3, 1), (5, 2)))
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return tuple([layer(x) for layer in self.layers])
+
+    found = counts(same(Branches().eval(), torch.rand(1, 3, 8, 8)))
+    assert (found["CONV_2D"], found["PAD"]) == (3, 2)
+    td.from_torch(Branches().eval(), torch.rand(2, 3, 8, 8)).to_tflite(dynamic=("b",))
+
+
 def test_a_number_before_a_convolution_is_part_of_its_weights() -> None:
     """Where nothing else takes the product, and the number can be divided by."""
     conv, deep = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 3, 3, groups=3)

@@ -16,6 +16,7 @@ from tdagger.frameworks.tflite.emit.integers import INTEGERS, read_before
 from tdagger.frameworks.tflite.emit.kernels import in_integers
 from tdagger.frameworks.tflite.emit.recurrent import RECURRENT
 from tdagger.frameworks.tflite.emit.save import Signature, serialized, write
+from tdagger.frameworks.tflite.emit.share import share
 from tdagger.frameworks.tflite.emit.writer import Part, Row, Writer
 from tdagger.frameworks.tflite.layout import IDENTITIES
 from tdagger.frameworks.writing import results_of, with_weights
@@ -93,6 +94,8 @@ def written(dag: TensorDAG, open_: bool = False) -> tuple[list[Part], Signature]
         raise unsupported(dag.name, "TFLite", writer.problems, "written")
     found = writer.results(outputs)
     in_integers(writer, found.values())
+    if not open_:  # what is the same at one size only isn't one
+        share(writer.part, found.values())
     results = writer.kept(found)
     inputs = {n: writer.ref(v) for n, v in graph.inputs.items()}
     return writer.parts, Signature("serving_default", inputs, results)
