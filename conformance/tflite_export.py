@@ -62,6 +62,8 @@ def run(path: Path, leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return [torch.from_numpy(interpreter.get_tensor(d["index"])) for d in interpreter.get_output_details()]
 
 
+#: So much of the time of litert-torch's file ours may take.
+SLOWER = 1.05
 #: Two files are run by turns for so many seconds of the processor, and at least so many times.
 SECONDS, ROUNDS = 6.0, 15
 
@@ -163,12 +165,15 @@ ai-edge-litert (XNNPACK, one thread) on two inputs. Zeros and ones among the wei
 branch is left out for being 0.
 
 - **error**: the largest difference to the network itself, relative to the largest number of that output; allowed: 1e-4.
-- **export s**: processor time of `to_tflite` of the imported network; litert-torch's has its capture by torch in it.
+- **export s**: processor time of `to_tflite` of the imported network, **both s** with `td.from_torch` before it.
 - **litert-torch**: what `litert_torch.convert` makes of the same network, where it was run (0.10.0): operators,
-  transposes, MB, seconds.
+  transposes, MB, seconds, the capture by torch among them.
+- **latency ms**: what a run of our file takes of the processor, and as a part of what litert-torch's takes: medians of
+  at least 15 runs of each by turns in one process, by the interpreter with one thread.
 """
 _HEAD = (
-    "| network | status | error | operators | TRANSPOSE | MB | export s | litert-torch: operators, TRANSPOSE, MB, s |"
+    "| network | status | error | operators | TRANSPOSE | MB | export s | both s | "
+    "litert-torch: operators, TRANSPOSE, MB, s | latency ms | of its |"
 )
 
 
@@ -180,7 +185,7 @@ def page(found: Mapping[str, Mapping[str, Row]]) -> str:
         counts = Counter(r["status"] for r in rows.values())
         told = ", ".join(f"{n} {k}" for k, n in counts.most_common())
         parts.append(f"## {library}\n\n{told} of {len(SUBJECTS[library]())}{_compared(rows, peers)}\n")
-        parts.append(_HEAD + "\n|" + "---|" * 8)
+        parts.append(_HEAD + "\n|" + "---|" * 11)
         parts += [_row(name, row, peers.get(name, {})) for name, row in rows.items()]
         parts.append("")
     return "\n".join(parts)
@@ -192,12 +197,14 @@ def _compared(rows: Mapping[str, Row], peers: Mapping[str, Row]) -> str:
     if not both:
         return ""
     fewer = [sum(r[k] <= p[k] for r, p in both) for k in ("operators", "transposes", "megabytes")]
-    ours, theirs = (statistics.median(rows_["export"] for rows_ in side) for side in zip(*both, strict=True))
-    times = theirs / max(ours, 0.01)
+    times = statistics.median(p["export"] / max(p["own_conversion"], 0.01) for _, p in both)
+    ratios = [p["own_ms"] / p["peer_ms"] for _, p in both]
     return (
         f"; litert-torch writes {sum(p.get('status') == 'ok' for p in peers.values())} right. Of {len(both)} of both, "
-        f"{fewer[0]} have no more operators, {fewer[1]} no more transposes, {fewer[2]} are no larger; the median "
-        f"export takes it {times:.0f} times as long"
+        f"{fewer[0]} have no more operators, {fewer[1]} no more transposes, {fewer[2]} are no larger; conversion takes "
+        f"it {times:.0f} times as long (median). A run of our file takes {statistics.median(ratios):.2f} of its time "
+        f"(median; at most {max(ratios):.2f}); {sum(r <= SLOWER for r in ratios)} of {len(ratios)} take at most "
+        f"{SLOWER} of it"
     )
 
 
@@ -207,7 +214,9 @@ def _row(name: str, row: Row, peer: Row) -> str:
     told = ", ".join(str(peer[k]) for k in keys) if "operators" in peer else peer.get("status", "")
     if peer.get("status") == "wrong":
         told += f" (wrong: {peer['error_found']:.1e})"
-    cells = (name, row["status"], error, *(row.get(k, "") for k in keys), told)
+    faster = (peer["own_ms"], f"{peer['own_ms'] / peer['peer_ms']:.2f}") if "own_ms" in peer else ("", "")
+    own = (*(row.get(k, "") for k in keys), peer.get("own_conversion", ""))
+    cells = (name, row["status"], error, *own, told, *faster)
     return "| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |"
 
 

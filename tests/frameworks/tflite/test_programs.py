@@ -9,7 +9,7 @@ import pytest
 
 import tdagger as td
 from tests.frameworks.tflite.build import Build
-from tests.frameworks.tflite.litert import interpreter
+from tests.frameworks.tflite.litert import counts, interpreter
 from tests.frameworks.tflite.runs import by_runtime
 from tests.program.programs import PROGRAMS
 
@@ -92,6 +92,51 @@ def test_state_stays_in_variables() -> None:
     for name in program.state:
         np.testing.assert_array_equal(found.weights[name], program.weights[name])
     assert {slot.buffer for slot in found.slots.values() if slot.buffer} == {*program.state}
+
+
+def streaming() -> bytes:
+    """A convolution of integers over the last three rows of a stream, two of which are in a variable."""
+    rng = np.random.default_rng(0)
+    b = Build()
+    steps: dict[str, Any] = {"scale": 0.05, "zero": -3}
+    x = b.input((1, 1, 1, 4), "i8", name="x", **steps)
+    out = b.tensor((1, 1, 1, 5), "i8", name="y", scale=0.1, zero=4)
+    b.output(out)
+    main = b.graph
+    index = b.subgraph("init")
+    own = b.tensor((), 13)
+    b.op("VAR_HANDLE", [], [own], sharedName=b"rows")
+    b.op("ASSIGN_VARIABLE", [own, b.const(np.full((1, 2, 1, 4), -3, np.int8), **steps)], [])
+    b.graph = main
+    b.op("CALL_ONCE", [], [], initSubgraphIndex=index)
+    handle, old = b.tensor((), 13), b.tensor((1, 2, 1, 4), "i8", **steps)
+    rows, new = b.tensor((1, 3, 1, 4), "i8", **steps), b.tensor((1, 2, 1, 4), "i8", **steps)
+    b.op("VAR_HANDLE", [], [handle], sharedName=b"rows")
+    b.op("READ_VARIABLE", [handle], [old])
+    b.op("CONCATENATION", [old, x], [rows], axis=1)
+    bounds = [b.const(np.array(n, np.int32)) for n in ((0, 1, 0, 0), (1, 2, 1, 4))]
+    b.op("SLICE", [rows, *bounds], [new])
+    b.op("ASSIGN_VARIABLE", [handle, new], [])
+    scale = rng.uniform(0.01, 0.02, 5)
+    weight = b.const(rng.integers(-127, 128, (5, 3, 1, 4)).astype(np.int8), scale=scale, zero=np.zeros(5, int))
+    bias = b.const(rng.integers(-500, 500, 5).astype(np.int32), scale=scale * 0.05, zero=np.zeros(5, int))
+    b.op("CONV_2D", [rows, weight, bias], [out], padding=1, strideH=1, strideW=1, dilationHFactor=1, dilationWFactor=1)
+    return b.bytes()
+
+
+def test_state_of_integers_is_computed_in_integers() -> None:
+    """A streaming network of others: read as a program and written again it is the operators that it was."""
+    program = td.Program.from_tflite(streaming())
+    again = program.to_tflite()
+    assert again is not None
+    found = counts(again)
+    del found["CALL_ONCE"]
+    assert found == {
+        "VAR_HANDLE": 1, "READ_VARIABLE": 1, "CONCATENATION": 1, "SLICE": 1, "ASSIGN_VARIABLE": 1, "CONV_2D": 1,
+    }  # fmt: skip
+    ours, theirs = calls(again, program), calls(streaming(), program)
+    for row in np.random.default_rng(1).integers(-128, 128, (20, 1, 1, 1, 4)):
+        np.testing.assert_array_equal(ours(row), theirs(row))
 
 
 def suppression(op: str, n: int, limit: int, *numbers: float) -> bytes:

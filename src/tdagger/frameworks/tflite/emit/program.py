@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as s
 
+from tdagger.frameworks.tflite.emit.kernels import in_integers
 from tdagger.frameworks.tflite.emit.save import Signature, serialized, write
+from tdagger.frameworks.tflite.emit.share import share
 from tdagger.frameworks.tflite.emit.writer import Operator, Part, Writer, compacted
 from tdagger.frameworks.tflite.exporter import ROWS, legalized
 from tdagger.frameworks.writing import block_until, check_program, with_weights
@@ -85,7 +87,7 @@ class _Emitter:
             writer.part.operators.append(Operator("ASSIGN_VARIABLE", [handles[n], names[n]], [], made))
         if self.problems:
             raise unsupported(program.name, "TFLite", self.problems, "written")
-        number = compacted(writer.part, inputs, outputs)
+        number = _finished(writer, inputs, outputs)
         return Signature(
             "serving_default", {n: number[i] for n, i in inputs.items()}, {n: number[i] for n, i in outputs.items()}
         )
@@ -133,7 +135,7 @@ class _Emitter:
         inputs = dict(names)
         results = body(writer, names)
         outputs = {f"{name}_{i}": n for i, n in enumerate(results) if n not in inputs.values()}
-        number = compacted(part, inputs, outputs)
+        number = _finished(writer, inputs, outputs)
         part.outputs = [number[n] for n in results]
         return index
 
@@ -279,6 +281,13 @@ class _Emitter:
         inputs = {"going": go, **names}
         results = body(writer, dict(names), go)
         outputs = {f"{name}_{i}": n for i, n in enumerate(results) if n not in inputs.values()}
-        number = compacted(part, inputs, outputs)
+        number = _finished(writer, inputs, outputs)
         part.outputs = [number[n] for n in results]
         return index
+
+
+def _finished(writer: Writer, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> dict[int, int]:
+    """Leave out what nothing needs of a subgraph that is written, and compute in integers what they are read for."""
+    in_integers(writer, outputs.values())
+    share(writer.part, outputs.values())
+    return compacted(writer.part, inputs, outputs)

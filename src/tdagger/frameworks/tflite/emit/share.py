@@ -1,28 +1,39 @@
-"""Operators that rows write beside their own (a pad before each of three convolutions of one image): one of each."""
+"""Operators that are written twice: one of each.
+
+Rows write some beside their own (a pad before each of three convolutions of one image), and integers that are moved as
+such and read moved are moved twice.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Any
 
-from tdagger.frameworks.tflite.emit.writer import Part, Tensor
+import numpy as np
 
-#: They move entries, and have no options.
-_MOVES = frozenset({"PAD", "PADV2", "SLICE", "TRANSPOSE"})
+from tdagger.frameworks.tflite.emit.writer import Operator, Part, Tensor
+
+#: They move entries, or read or round them.
+_MOVES = frozenset({"CONCATENATION", "DEQUANTIZE", "PAD", "PADV2", "QUANTIZE", "RESHAPE", "SLICE", "TRANSPOSE"})
 
 
 def share(part: Part, outputs: Collection[int]) -> None:
-    """Take from the first of them what operators move from one tensor to the same places; ``outputs`` stay."""
-    ends = set(outputs)
-    first: dict[Any, int] = {}
-    instead: dict[int, int] = {}
+    """Take from the first of them what operators make of the same tensors in the same way; ``outputs`` stay."""
+    ends, first, instead = set(outputs), dict[Any, int](), dict[int, int]()
     for o in part.operators:
         o.inputs = [instead.get(i, i) for i in o.inputs]
         if o.name in _MOVES and o.outputs[0] not in ends:
             (number,) = o.outputs
-            found = first.setdefault((o.name, *o.inputs, *_kind(part.tensors[number])), number)
+            found = first.setdefault((_way(o), _kind(part.tensors[number])), number)
             if found != number:
                 instead[number] = found
+
+
+def _way(o: Operator) -> tuple[Any, ...]:
+    """What an operator does, and with what."""
+    options = () if o.options is None else sorted(vars(o.options).items())
+    plain = [(n, v.tobytes() if isinstance(v, np.ndarray) else v) for n, v in options]
+    return o.name, *o.inputs, *plain
 
 
 def _kind(tensor: Tensor) -> tuple[Any, ...]:

@@ -430,6 +430,7 @@ class Writer(Walk):
         inner = Writer(graph, self.rows, self.origins, self.weights)
         inner.part, inner._names, inner._constants = self.part, self._names, self._constants
         inner.problems, inner.parts = self.problems, self.parts
+        self.static |= inner.static
         inner.found.update(found)
         return inner
 
