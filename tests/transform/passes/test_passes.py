@@ -117,6 +117,17 @@ def test_everything_that_can_be_is_merged(mixed: td.TensorDAG) -> None:
     }
 
 
+@pytest.mark.parametrize("both", [td.max_pool_with_indices, td.adaptive_max_pool_with_indices])
+def test_indices_that_nobody_uses_are_dropped(both: Any) -> None:
+    x = td.input("x", (1, 2, 6, 6))
+    found = both(x, **({"kernel": (2, 2)} if both is td.max_pool_with_indices else {"size": (2, 2)}))
+    alone = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": found[0]}))
+    names = [v.op.name for v in passes.drop_unused_results(alone).values]
+    assert names == ["input", both.name.removesuffix("_with_indices")]
+    whole = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": found[0], "at": found[1]}))
+    assert passes.drop_unused_results(whole).graph == whole.graph
+
+
 def test_batch_norm_stays_where_others_use_its_argument() -> None:
     x, w = td.input("x", (1, 2, 4, 4)), td.parameter("w", (3, 2, 1, 1))
     mean, var = td.buffer("mean", (3,)), td.buffer("var", (3,))

@@ -254,6 +254,7 @@ class Compiler(Tests):
         function, (inner, *rest), attributes = pattern.what, pattern.args, pattern.attributes
         if function.__name__ == "concat":  # of any number of tensors: it makes nothing else
             return self._named(Node("concat", pattern.args, attributes), then)
+        several = function.__name__ == "item"  # is taken of several results, and nothing else of them
         slot, between, miss = self.slot(), self.slot(), self.miss
         self.nodes += [slot, between]
         test = self.test(inner, then)
@@ -263,7 +264,7 @@ class Compiler(Tests):
             inside = value.args[0] if value.args else None
             further = inside.args[0] if inside is not None and inside.args else None
             for arg, way in ((inside, None), (further, inside), (value, None)):
-                if arg is None or not isinstance(cast(Any, arg.type), TensorType):
+                if arg is None or isinstance(cast(Any, arg.type), TensorType) is several:
                     continue
                 key = (value.op, arg.type, None if way is None else way.op, arg is value)
                 fits = known.get(key)
