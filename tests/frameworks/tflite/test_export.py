@@ -204,6 +204,24 @@ def test_what_is_laid_end_to_end_twice_is_laid_at_once() -> None:
     assert counts(same(both, torch.rand(2, 3)))["CONCATENATION"] == 2
 
 
+@pytest.mark.parametrize(
+    ("module", "operators"),
+    [
+        (nn.AvgPool2d(2), {"TRANSPOSE": 2, "AVERAGE_POOL_2D": 1}),
+        (nn.MaxPool2d(3, 2, 1), {"TRANSPOSE": 2, "PADV2": 1, "MAX_POOL_2D": 1}),
+        (nn.Upsample(scale_factor=2, mode="bilinear"), {"TRANSPOSE": 2, "RESIZE_BILINEAR": 1}),
+        (nn.AdaptiveAvgPool2d(4), {"TRANSPOSE": 2, "AVERAGE_POOL_2D": 1}),
+        (nn.AdaptiveAvgPool2d(1), {"MEAN": 1}),
+        (nn.AdaptiveMaxPool2d(1), {"REDUCE_MAX": 1}),
+        (nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(3, 4, 3)), {"TRANSPOSE": 2, "MAX_POOL_2D": 1, "CONV_2D": 1}),
+    ],
+    ids=str,
+)
+def test_images_without_a_convolution(module: nn.Module, operators: dict[str, int]) -> None:
+    """Or before it: their channels are last for pools and sizes too."""
+    assert counts(same(module, torch.rand(2, 3, 8, 8))) == operators
+
+
 def test_what_several_layers_pad_alike_is_padded_once() -> None:
     """As in HRNet, whose images go to several convolutions with strides; another pad is another operator."""
 

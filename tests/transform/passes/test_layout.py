@@ -140,9 +140,15 @@ def test_other_numbers_of_axes() -> None:
         assert passes.channels_first(new).graph == dag.graph
 
 
-def test_networks_without_convolutions_stay() -> None:
-    dag = imported(nn.MaxPool2d(2), nn.ReLU())
+def test_networks_without_images_stay() -> None:
+    dag = imported(nn.AdaptiveAvgPool2d(1), nn.ReLU())
     assert passes.channels_last(dag) is dag
+
+
+def test_a_pool_before_all_convolutions_has_channels_last() -> None:
+    new = passes.channels_last(imported(nn.MaxPool2d(2), nn.ReLU(), nn.Upsample(scale_factor=2)))
+    names = [v.op.attributes["title"] for v in new.values if v.op.name == "block"]
+    assert names == ["max_pool_last", "interpolate_last"]
 
 
 def test_sizes_and_names_follow() -> None:

@@ -239,11 +239,27 @@ def _unshuffle(v: Value) -> Value | None:
     return regrouped(permute(apart, (0, 1, 3, 5, 2, 4)), v.shape)
 
 
+def _over_all(kind: str) -> Callable[[Value], Value | None]:
+    """A pool to one entry of each channel is a reduction, wherever the channels are."""
+
+    def row(v: Value) -> Value | None:
+        f = fields(v)
+        x: Value = f["x"]
+        if x.dtype.name != "f32" or not x.type.size or any(n != 1 for n in f["size"]):
+            return None
+        axes = tuple(range(x.rank - len(f["size"]), x.rank))
+        return mean(x, axes=axes, keep=True) if kind == "mean" else reduce(x, kind, axes, keep=True)
+
+    return row
+
+
 IDENTITIES: Mapping[str, Callable[[Value], Any]] = {
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "group_norm_last": _group_norm,
     "instance_norm_last": _group_norm,
+    "adaptive_avg_pool": _over_all("mean"),
+    "adaptive_max_pool": _over_all("max"),
     "batch_norm": _batch_norm,
     "addmm": _addmm,
     "baddbmm": _addmm,

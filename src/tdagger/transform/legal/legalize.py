@@ -23,6 +23,7 @@ from tdagger.transform.legal.rewrites import IDENTITIES
 from tdagger.transform.legal.target import Target, label
 from tdagger.transform.passes.layout import IMAGES, LAST, channels_last
 from tdagger.transform.passes.rank import lowest_rank, to_rank
+from tdagger.transform.passes.results import drop_unused_results
 from tdagger.transform.surgery.edit import down_to, each, finished, with_checks
 from tdagger.types import DType, TensorType, readable
 
@@ -64,7 +65,7 @@ def legalize(dag: N, target: Target) -> N:
          1 x unary sin: T has no unary sin
     """
     _check_held(dag, target)
-    dag = _walked(in_pairs(dag), target, whole=False)
+    dag = _walked(in_pairs(drop_unused_results(dag)), target, whole=False)
     if target.last:
         dag = channels_last(dag)
     for _ in range(4):

@@ -29,8 +29,8 @@ from tdagger.transform.surgery.select import near
 #: Which axis stands at each place: axis ``i`` of what is there is axis ``order[i]`` of the value it stands for.
 Order = tuple[int, ...]
 
-#: What the channels of an image go last for.
-SEEDS = (convolution.name, convolution_transpose.name)
+#: What the channels of an image go last for; adaptive pools to more than one entry too.
+SEEDS = (convolution.name, convolution_transpose.name, max_pool.name, avg_pool.name, interpolate.name)
 
 
 def _of_weight(value: Value) -> int:
@@ -55,20 +55,29 @@ def _all_but_two(value: Value) -> int:
 
 #: Composites of an image ``[.. c spatial..]`` that hold to its axes being there, and how many are spatial.
 IMAGES: dict[str, Callable[[Value], int]] = {
-    **dict.fromkeys(SEEDS, _of_weight),
+    **dict.fromkeys((convolution.name, convolution_transpose.name), _of_weight),
     **dict.fromkeys((max_pool.name, avg_pool.name), _of_kernel),
     **dict.fromkeys((adaptive_avg_pool.name, adaptive_max_pool.name), _of_size),
     **dict.fromkeys((pixel_shuffle.name, pixel_unshuffle.name), _two),
     **dict.fromkeys((interpolate.name, group_norm.name, instance_norm.name), _all_but_two),
 }
+
+
+def _begins(value: Value) -> bool:
+    """Whether the channels of an image go last for what it is."""
+    name = value.op.name
+    adaptive = name in (adaptive_avg_pool.name, adaptive_max_pool.name)
+    return name in SEEDS or (adaptive and any(n != 1 for n in cast(Any, value.op).size))
+
+
 #: What blocks are called that take an image with channels last: ``convolution_last``.
 LAST = "_last"
 
 
 def channels_last(dag: N, moved: Collection[str] = ()) -> N:
-    """The network with the channels of images last: ``[.. spatial.. c]`` from the first convolution on.
+    """The network with the channels of images last: ``[.. spatial.. c]`` from the first convolution, pool or resize on.
 
-    Transposes stand only at the borders: before the first convolution, and where something needs the axes as they were,
+    Transposes stand only at the borders: before the first of these, and where something needs the axes as they were,
     results among that. Elementwise ops, norms, sums, pads, concats, transposes and reshapes follow. What takes an image
     with channels first by its definition is a ``block`` that is called ``convolution_last``, ``max_pool_last`` and so
     on: the transposes around it are its own, for a target to leave out. Weights stay as they are.
@@ -98,7 +107,7 @@ def channels_first(dag: N, moved: Collection[str] = ()) -> N:
 
 def _laid_out(dag: N, last: bool, moved: Collection[str]) -> N:
     graph = dag.graph
-    if last and not moved and not any(v.op.name in SEEDS for v in graph.values):
+    if last and not moved and not any(map(_begins, graph.values)):
         return dag
     there = {**graph.inputs, **graph.outputs}
     for name in moved:
@@ -163,7 +172,7 @@ class _Layouts:
                 self.orders[value] = found[op.index]
             return None
         turned = [a for a in value.args if a in self.orders and is_one(a)]
-        seed = self.last and op.name in SEEDS
+        seed = self.last and _begins(value)
         opened = _is_move(op, self.last, self.least) or (not self.last and _is_block(op))
         if not turned and not seed and not opened:
             return laid(args[0], op.order) if isinstance(op, Permute) and isinstance(args[0].op, Permute) else None
