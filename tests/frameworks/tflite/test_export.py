@@ -204,6 +204,29 @@ def test_what_is_laid_end_to_end_twice_is_laid_at_once() -> None:
     assert counts(same(both, torch.rand(2, 3)))["CONCATENATION"] == 2
 
 
+NORM = {"MEAN": 2, "SUB": 1, "SQUARE": 1, "RSQRT": 1, "ADD": 2, "MUL": 2}
+
+
+@pytest.mark.parametrize(
+    ("module", "operators"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(8, 8)), {"CONV_2D": 1, "TRANSPOSE": 2, **NORM}),
+        (nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8)), {"CONV_2D": 1, "TRANSPOSE": 2, "RESHAPE": 2, **NORM}),
+        (nn.Sequential(nn.Conv2d(3, 8, 3), nn.PixelShuffle(2)), {"CONV_2D": 1, "TRANSPOSE": 3, "RESHAPE": 2}),
+        (nn.GroupNorm(3, 3), {"RESHAPE": 2, **NORM}),
+        (nn.InstanceNorm2d(3, affine=True), {"RESHAPE": 2, **NORM}),
+        (nn.Unfold((3, 1), padding=(1, 0)), {"PAD": 1, "GATHER": 1, "RESHAPE": 2, "TRANSPOSE": 1}),
+    ],
+    ids=str,
+)
+def test_what_images_have_no_operator_for(module: nn.Module, operators: dict[str, int]) -> None:
+    """Its own identities are taken, with channels last where a convolution is before it."""
+    torch.manual_seed(0)
+    for p in module.parameters():
+        nn.init.uniform_(p, 0.1, 0.9)
+    assert counts(same(module, torch.rand(2, 3, 8, 8))) == operators
+
+
 @pytest.mark.parametrize(
     ("module", "operators"),
     [

@@ -74,6 +74,20 @@ def _group_norm(v: Value) -> Value | None:
     return _affine(y, f["weight"], f["bias"])
 
 
+def _group_norm_first(v: Value) -> Value | None:
+    """Groups of the second axis, where the channels aren't last: ``[n (g c) s..]``."""
+    f = fields(v)
+    x: Value = f["x"]
+    if x.dtype.name != "f32" or not x.type.size or f["axis"] != 1:
+        return None
+    groups = f.get("groups", x.shape[1])
+    y = regrouped(
+        _standardised(regrouped(x, (x.shape[0], groups, x.type.size // (x.shape[0] * groups))), (2,), f["eps"]), x.shape
+    )
+    weight, bias = (None if t is None else unsqueeze(t, range(1, x.rank - 1)) for t in (f["weight"], f["bias"]))
+    return _affine(y, weight, bias)
+
+
 def _batch_norm(v: Value) -> Value | None:
     """One product and one sum, of numbers that are worked out before."""
     f = fields(v)
@@ -256,6 +270,8 @@ def _over_all(kind: str) -> Callable[[Value], Value | None]:
 IDENTITIES: Mapping[str, Callable[[Value], Any]] = {
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
+    "group_norm": _group_norm_first,
+    "instance_norm": _group_norm_first,
     "group_norm_last": _group_norm,
     "instance_norm_last": _group_norm,
     "adaptive_avg_pool": _over_all("mean"),

@@ -181,7 +181,8 @@ class _Walk:
         if isinstance(op, Item | Const | Input | Parameter | Buffer):
             return None
         target = self.target
-        if target.last and not self.laid and op.name in IMAGES and f"{op.name}{LAST}" in target.ops:
+        last = f"{op.name}{LAST}"
+        if target.last and not self.laid and op.name in IMAGES and (last in target.ops or last in target.identities):
             return None
         why = target.refusal(value)
         if why is None or self.whole or target.rank is None:
