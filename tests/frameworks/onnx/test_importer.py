@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import tdagger as td
+from tdagger.frameworks.onnx.file.read import read
+from tdagger.frameworks.onnx.importer import Asked, Walk
 from tdagger.frameworks.onnx.ops.table import RULES
 from tdagger.frameworks.onnx.walk import results
 from tests.frameworks.onnx.small import floats, info, model, node
@@ -266,3 +271,25 @@ def test_initializers_that_are_also_inputs_are_weights():
     made = model([node("Add", "x w", "y")], {"x": (3,), "w": (3,)}, tensors={"w": floats(3)})
     made.ir_version = 3
     assert list(td.from_onnx(made).graph.inputs) == ["x"]
+
+
+def test_the_walk_makes_no_cycles():
+    """Else the collector would have to visit what was made when it goes on, a sixth of the time of a large model."""
+    nodes = [
+        node("RandomNormalLike", "x", "noise", mean=1.0), node("Add", "x noise", "a"), node("Add", "a b", "c"),
+        node("Relu", "c", "r"), node("SequenceConstruct", "r a", "l"), node("ConcatFromSequence", "l", "y", axis=0),
+    ]  # fmt: skip
+    made = read(model(nodes, {"x": (2, 3)}, tensors={"b": floats(3)}))
+    nothing = Asked(None, None, None, False, "")
+    Walk(made, False).network(nothing)  # what is made once for all
+    gc.collect()
+    gc.disable()
+    try:
+        walk = Walk(made, False)
+        dag, seen = walk.network(nothing), weakref.ref(walk)
+        del walk
+        assert seen() is None
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+    assert dag.run(floats(2, 3), seed=np.uint64(1)).shape == (4, 3)

@@ -81,8 +81,9 @@ def imported(model: Model, asked: Asked) -> TensorDAG:
 def imported_by(walk: Walk, model: Model, asked: Asked) -> TensorDAG:
     """What a walk makes of a model."""
     try:
-        with bulk():
-            return walk.network(asked)
+        with bulk(acyclic=True):  # of what raises and places below not all is
+            found = walk.network(asked)
+        return found if is_tracing() else walk.finished(found)
     except (InputError, SourceError):
         raise
     except Exception as e:
@@ -135,10 +136,13 @@ class Walk(Nodes):
         found = made, weights, signature, state, self.origins, modules, title, names, source
         dag = TensorDAG(*found, left_out=self.left_out, rows=True)
         self.rules = raising({key[0] for kinds, _ in self.calls.values() for key in kinds})
-        if is_tracing():
-            return dag
-        dag = ones_placed(dag)
-        return replace(dag.rewrite(self.rules), source=source) if self.rules else dag
+        self.calls.clear()  # those that draw random numbers know the walk: it would live until cycles are looked for
+        return dag
+
+    def finished(self, dag: TensorDAG) -> TensorDAG:
+        """What the walk made, where it is no program: dimensions of 1 entry at their places, composites raised."""
+        placed = ones_placed(dag)
+        return replace(placed.rewrite(self.rules), source=dag.source) if self.rules else placed
 
     def _source(self, own: Sequence[Declared], asked: Asked) -> Again:
         model = self.model
