@@ -13,6 +13,7 @@ from tdagger.quantization.convert import rounded
 from tdagger.quantization.observers import OBSERVERS, Histogram, observer_of
 from tdagger.quantization.profile import Numbers
 from tdagger.quantization.profiles import PROFILES, profile_of
+from tdagger.quantization.reading import read_as, told_apart
 from tdagger.quantization.scales import Weights, affine, ends
 
 U8, I8 = Numbers("u8"), Numbers("i8", symmetric=True, narrow=True)
@@ -85,14 +86,49 @@ def test_what_is_read_as_a_function_is_rounded_for_its_results() -> None:
     rng = np.random.default_rng(0)
     arrays = {"v": rng.normal(size=(16, 4, 1, 1)).astype(np.float32)}
     x = td.input("x", (2, 4, 9, 9))
-    out = td.hard_swish(td.convolution(x, td.parameter("v", (16, 4, 1, 1))) - 6.0)
-    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": out}), arrays)
+    y = td.convolution(x, td.parameter("v", (16, 4, 1, 1))) - 6.0
     data = [3 * rng.normal(size=x.shape).astype(np.float32) for _ in range(3)]
-    away: list[float] = []
-    for observer in ("mse", "read"):
+
+    def away(observer: str, also: dict[str, td.Value]) -> float:
+        dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": td.hard_swish(y), **also}), arrays)
         small = td.quantize(dag, data, "x86", activation=Numbers("u8", observer=observer), correct=False)
-        away.append(sum(float(np.square(small.run(d) - dag.run(d)).sum()) for d in data))
-    assert away[1] < 0.6 * away[0]
+        pairs = [[np.asarray(n.run(d) if not also else n.run(d)[0]) for n in (small, dag)] for d in data]
+        return sum(float(np.square(a - b).sum()) for a, b in pairs)
+
+    whole = away("mse", {"itself": y})
+    assert away("mse", {}) < 0.75 * whole
+    assert away("read", {}) < 0.6 * whole
+
+
+FUNCTIONS = {
+    "relu6": td.relu6, "hard_swish": td.hard_swish, "silu": td.silu, "gelu": td.gelu, "sigmoid": td.sigmoid,
+    "tanh": td.tanh, "elu": td.elu, "double": lambda x: x * 2.0, "hill": lambda x: td.exp(-x * x), "sine": td.sin,
+    "step": lambda x: td.where(x > 0.5, x * 0.0 + 1.0, x * 0.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("low", "high"), [(-20.0, 20.0), (-300.0, 2.0), (-0.1, 900.0), (0.0, 5.0), (-7.0, 0.0)])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_range_is_cut_where_that_changes_no_more_than_rounding(name: str, low: float, high: float) -> None:
+    x = td.input("x", (1,))
+    y = td.linear(x, td.parameter("w", (1, 1)))
+    graph = td.Graph({"x": x}, {"y": FUNCTIONS[name](y)})
+    read = read_as(graph, y)
+    assert read is not None
+    first, last = told_apart(read, low, high, 255)
+    assert low <= first <= 0 <= last <= high
+
+    def worst(a: float, b: float) -> float:
+        scale, zero = affine(a, b, U8)
+        step = np.linspace(low, high, 20001).astype(np.float32)
+        rounded = (np.clip(np.round(step / scale) + zero, 0, 255) - zero.astype(float)) * scale
+        return float(np.abs(read(rounded.astype(np.float32)) - read(step)).max())
+
+    assert worst(first, last) <= 1.02 * worst(low, high) + 1e-7
+    if name in ("relu6", "hard_swish", "silu") and (low, high) == (-300.0, 2.0):
+        assert first >= -8
+    if name == "double":
+        assert (first, last) == (low, high)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -28,7 +28,7 @@ from tdagger.quantization.placement import Placement, place
 from tdagger.quantization.profile import Profile
 from tdagger.quantization.profiles import profile_of
 from tdagger.quantization.quality.local import Local, Watching, compare, qualities
-from tdagger.quantization.reading import read_as
+from tdagger.quantization.reading import read_as, told_apart
 from tdagger.quantization.repairs.bias import Correcting, axis_of, corrected, means
 from tdagger.quantization.repairs.compensate import BUDGET, compensate
 from tdagger.quantization.repairs.equalize import equalized
@@ -112,10 +112,14 @@ class Prepared:
             if root not in self.observers:
                 self.observers[root] = observer_of(self.placement.numbers[root].observer)
         times = Counter(self.watched.values())
+        #: Of values that are read as a function of their numbers alone, that function.
+        self.read: dict[Value, Callable[[Array], Array]] = {}
         for value, root in self.watched.items():
-            observer = self.observers[root]
-            if isinstance(observer, ReadError) and times[root] == 1:
-                observer.read = read_as(self.dag.graph, value)
+            read = read_as(self.dag.graph, value) if times[root] == 1 else None
+            if read is not None:
+                self.read[root] = read
+                if isinstance(observer := self.observers[root], ReadError):
+                    observer.read = read
         self.batches = 0
         self.corrections: dict[Value, Array] = {}
         self.rounding: Rounding = nearest
@@ -165,8 +169,16 @@ class Prepared:
         if self.observers and not self.batches:
             raise InputError("convert: no data was seen; call the prepared network on data first")
         numbers = self.placement.numbers
-        ranges = {root: numbers[root].fixed or o.range(numbers[root]) for root, o in self.observers.items()}
+        ranges = {root: numbers[root].fixed or self.range(root) for root in self.observers}
         return {root: affine(*found, numbers[root]) for root, found in ranges.items()}
+
+    def range(self, root: Value) -> tuple[float, float]:
+        """From where to where the numbers of a value are told apart."""
+        numbers, read = self.placement.numbers[root], self.read.get(root)
+        low, high = self.observers[root].range(numbers)
+        if read is None or numbers.grid.is_float or not np.isfinite((low, high)).all():
+            return low, high
+        return told_apart(read, min(low, 0.0), max(high, 0.0), int(numbers.bounds[1] - numbers.bounds[0]))
 
     def convert(self, rounding: Rounding | None = None) -> TensorDAG:
         """The quantized network."""

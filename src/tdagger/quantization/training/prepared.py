@@ -44,6 +44,8 @@ class Trainable(Prepared):
                 "learn_scales=False"
             )
         super().__init__(dag, profile, keep, framework)
+        if not learned:
+            self.read = {}  # ranges follow what data has
         self.before = self.as_float(dag, folded=False)
         _refuse_frozen(self.before, self.dag)
         self.learned = learned
@@ -56,8 +58,7 @@ class Trainable(Prepared):
         """The float network with fake-quantized values, as it is before it is trained."""
         if self._network is None:
             scales = self.scales() if self.batches else {}
-            numbers = self.placement.numbers
-            ranges = {r: o.range(numbers[r]) for r, o in self.observers.items()} if self.batches else {}
+            ranges = {r: self.range(r) for r in self.observers} if self.batches else {}
             self._training = Training(self.before, self.dag, self.placement, scales, ranges, self.learned)
             self._network = self._training.run()
         return self._network
@@ -90,8 +91,8 @@ class Trainable(Prepared):
         self.batches += 1
         for value, x in zip(watched, float_network(*args, **kwargs), strict=True):
             self.observe(value, later("torch.array")(x))
-        training.scales, numbers = self.scales(), self.placement.numbers
-        training.ranges = {r: o.range(numbers[r]) for r, o in self.observers.items()}
+        training.scales = self.scales()
+        training.ranges = {r: self.range(r) for r in self.observers}
         out: dict[str, Array] = {}
         for root, leaves in training.roots.items():
             out |= {_leaf(v): a for v, a in zip(leaves, training.start(root), strict=True)}
