@@ -1,11 +1,13 @@
 """Going to PyTorch: the op table, the state, training, the ways in and out."""
 
 import copy
+import gc
 import io
 import pickle
 import sys
 import traceback
 import types
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -332,6 +334,19 @@ def test_state() -> None:
     assert not np.shares_memory(dag.to_torch(copy=True)["embed"].weight.detach().numpy(), dag.weights["embed.weight"])
     array = numbers(M.type)
     np.testing.assert_allclose(module(to_torch(array)).detach().numpy(), dag.run(array), rtol=1e-5)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_module_goes_with_the_last_that_refers_to_it(fixed: bool) -> None:
+    """Its weights' memory waits for no collector."""
+    dag = td.from_torch(nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.ReLU())), torch.ones(2, 3))
+    gc.collect()
+    gc.disable()
+    try:
+        module = weakref.ref(dag.to_torch(fixed=fixed))
+        assert module() is None
+    finally:
+        gc.enable()
 
 
 def test_tensors_are_used_as_they_are() -> None:

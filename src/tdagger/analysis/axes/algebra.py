@@ -186,9 +186,13 @@ class Axes:
         self._dynamic: set[Value] = set()
         #: What is made of constants alone.
         self.static: set[Value] = set()
+        #: Terms in axes that stand for themselves, of values and arguments; while these are being found, nothing.
+        self._resolved: dict[Any, Any] = {}
+        self._is_found = False
         with bulk():
             for value in graph.values:
                 self._visit(value)
+        self._is_found = True
 
     def __reduce__(self) -> Any:
         # found again: axes point to each other as deep as the graph is
@@ -196,12 +200,22 @@ class Axes:
 
     def __getitem__(self, value: Value) -> Terms:
         """The terms of a value's dimensions."""
-        return tuple(map(resolve, self._terms[value]))
+        return self._once(value, self._terms[value])
 
     def of(self, value: Value) -> list[Terms]:
         """The terms of a value's dimensions, of each result if it has several."""
-        each = [self._terms[value]] if is_one(value) else self._terms[value]
-        return [tuple(map(resolve, terms)) for terms in each]
+        if is_one(value):
+            return [self[value]]
+        return [tuple(map(resolve, terms)) for terms in self._terms[value]]
+
+    def _once(self, key: Any, terms: Terms) -> Terms:
+        """Terms in axes that stand for themselves: those of a value, or of one argument of it."""
+        found = self._resolved.get(key)
+        if found is None:
+            found = tuple(map(resolve, terms))
+            if self._is_found:
+                self._resolved[key] = found
+        return found
 
     def is_dynamic(self, value: Value) -> bool:
         """Whether a value depends on the inputs."""
@@ -209,8 +223,9 @@ class Axes:
 
     def at(self, value: Value, argument: int) -> Terms:
         """The terms of an argument's dimensions as ``value`` takes them."""
-        found = self.expected.get((value, argument))
-        return self[value.args[argument]] if found is None else tuple(map(resolve, found))
+        key = (value, argument)
+        found = self.expected.get(key)
+        return self[value.args[argument]] if found is None else self._once(key, found)
 
     def uses(self, value: Value, argument: int, of_copy: Callable[[Axis], T], dimensions: Sequence[T]) -> dict[Axis, T]:
         """What the axes of an argument made of constants alone are in this use of it: of each copy, and of a dimension.
@@ -348,6 +363,7 @@ class Axes:
         a, b = a.root(), b.root()
         if a is b:
             return
+        self._resolved.clear()
         if a.factors or b.factors:
             self._align(list(resolve((a,))), list(resolve((b,))))
             return

@@ -65,10 +65,10 @@ def to_torch(dag: TensorDAG, *, copy: bool = False, checks: bool = False, fixed:
     With ``checks`` the module raises where the source checks its data and raises (``dag.checks``); a UserWarning
     names those that can't be computed here. InputError if the network was changed since, so that they don't fit.
     """
-    with bulk():
+    with bulk(acyclic=True):
         free = None if fixed else dag.open_axes
         design = design_of(_with_checks(dag) if checks else dag, copy, free=free)
-    module = assembled({p: part.make for p, part in design.parts.items()}, design.state, design.trains)
+        module = assembled({p: part.make for p, part in design.parts.items()}, design.state, design.trains)
     module.__dict__["_fixed_axes"] = tuple(design.fixed.items())
     return module
 

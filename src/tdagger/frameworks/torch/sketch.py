@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch._export.utils import _compiling_state_context
 from torch._ops import OpOverload
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode, PythonKeyTracer
-from torch.utils import _pytree as pytree
 
 from tdagger.frameworks.torch.aten import DTYPES, Memory, aliases, memory_of
 from tdagger.frameworks.torch.aten.calls import OF_MEMORY, Caller, constant, type_of, with_tensor, without_gradient
@@ -29,6 +28,7 @@ from tdagger.frameworks.torch.capture.checks import kernels_left_open
 from tdagger.frameworks.torch.capture.export import cumulative_averages
 from tdagger.frameworks.torch.capture.gradients import following_gradients, replaced
 from tdagger.frameworks.torch.capture.leaves import input_names, output_names, state_and_held, weight_value
+from tdagger.frameworks.torch.capture.shapes import Shapes
 from tdagger.frameworks.torch.capture.surroundings import put_back
 from tdagger.graph import Graph, bulk
 from tdagger.op import Value
@@ -94,14 +94,6 @@ def _run(flat: state.Flat, args: Sequence[Tensor], title: str, device: torch.dev
     return Graph(inputs, outputs, updates, title, made.caller.order)
 
 
-class _Shape(NamedTuple):
-    """What is to be known of a result: its data has a place of its own."""
-
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-    dtype: torch.dtype
-
-
 class _Importing(ProxyTorchDispatchMode):
     """Imports every op that is called inside, and runs it on the meta device."""
 
@@ -116,7 +108,7 @@ class _Importing(ProxyTorchDispatchMode):
         self._meta: dict[int, tuple[Tensor, Tensor]] = {}
         #: The first tensor on every memory.
         self._first: dict[int | None, Tensor] = {}
-        self._shapes: dict[Any, _Shape | None] = {}
+        self._shapes = Shapes()
         self.region: _Region | None = None
         #: Whether an op is being called: torch itself asks for devices then.
         self.calling = False
@@ -191,7 +183,7 @@ class _Importing(ProxyTorchDispatchMode):
             func = torch.ops.aten.lift_fresh_copy.default
         tensors: list[Tensor] = []
         own_args, own_kwargs = _mapped((args, kwargs), self.meta, tensors)
-        out = self._shaped(func, own_args, own_kwargs)
+        out = self._shapes.of(func, own_args, own_kwargs)
         refs = [self.ref(t) for t in tensors]
         if self.region is not None:
             self.region.reads(refs)
@@ -204,20 +196,7 @@ class _Importing(ProxyTorchDispatchMode):
         if isinstance(out, Tensor) and not func._schema.is_mutable:
             self._first.setdefault(aliases.storage_of(out), out)
         stands = {id(m): t for (_, m), t in zip(known, tensors, strict=True)}  # what is given back is itself
-        return pytree.tree_map_only(Tensor, lambda t: stands.get(id(t), t), out)
-
-    def _shaped(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
-        """What an op gives on tensors without data; known already if it was called with such."""
-        if any(a.alias_info is not None for a in func._schema.arguments):
-            return func(*args, **kwargs)
-        key = func, _key(args), _key(kwargs)
-        shape = self._shapes.get(key)
-        if shape is not None:
-            return torch.empty_strided(shape.size, shape.stride, dtype=shape.dtype, device="meta")
-        out = func(*args, **kwargs)
-        if key not in self._shapes:
-            self._shapes[key] = _shape_of(out, args)
-        return out
+        return _mapped(out, lambda t: stands.get(id(t), t), [])
 
     def _imported(self, func: OpOverload, args: Any, kwargs: Any, out: Any, known: aliases.Pairs) -> Any:
         """The refs of a call's results, of the types that torch says."""
@@ -331,40 +310,24 @@ def _on(device: torch.device, made: _Importing) -> Generator[None, None, None]:
 
 def _mapped(x: Any, f: Callable[[Tensor], Any], met: list[Tensor]) -> Any:
     """Arguments with something else for every tensor, and the meta device for every device."""
+    kind = type(x)
+    if kind in _PLAIN:
+        return x
     if isinstance(x, Tensor):
         met.append(x)
         return f(x)
     if isinstance(x, tuple | list):
-        return type(x)([_mapped(e, f, met) for e in x])
-    if isinstance(x, dict):
-        return {k: _mapped(e, f, met) for k, e in x.items()}
+        return kind([_mapped(e, f, met) for e in x])
+    if kind is dict:
+        return {k: _mapped(e, f, met) for k, e in x.items()} if x else x
     if isinstance(x, torch.device):
         return _META
-    if isinstance(x, torch.Generator | torch.SymInt | torch.SymFloat | torch.SymBool):
-        raise Unsure(f"a {type(x).__name__}")
-    return x
+    raise Unsure(f"a {kind.__name__}")
 
 
+#: What stays as it is among the arguments of an op.
+_PLAIN = frozenset({int, float, bool, complex, str, type(None), torch.dtype, torch.layout, torch.memory_format})
 _META = torch.device("meta")
-
-
-def _key(x: Any) -> Any:
-    """What tells arguments apart as far as shapes go."""
-    if isinstance(x, Tensor):
-        return tuple(x.shape), x.stride(), x.dtype
-    if isinstance(x, tuple | list):
-        return tuple([_key(e) for e in x])
-    if isinstance(x, dict):
-        return tuple([(k, _key(e)) for k, e in x.items()])
-    return type(x), x
-
-
-def _shape_of(out: Any, args: Any) -> _Shape | None:
-    """What is to be known of a result; None where it is no tensor with a place of its own."""
-    if not isinstance(out, Tensor) or out.layout is not torch.strided or out.storage_offset():
-        return None
-    given = {aliases.storage_of(t) for t in pytree.tree_leaves(args) if isinstance(t, Tensor)}
-    return None if aliases.storage_of(out) in given else _Shape(tuple(out.shape), out.stride(), out.dtype)
 
 
 def _memory(tensor: Tensor) -> Memory | None:

@@ -67,7 +67,8 @@ class Change:
         self.loose: set[Axis] = set()
         #: What becomes of the axes of constants in the use at hand.
         self.uses: dict[Axis, int | None] = {}
-        #: The new sizes of dimensions outside of such a use, and the ops that core ops become, each once.
+        #: The plans and sizes of dimensions outside of such a use, and the ops that core ops become, each once.
+        self._known: dict[tuple[Terms, tuple[int, ...], bool], Plan] = {}
         self._sizes: dict[tuple[Term, int], int | None] = {}
         self._adapted: dict[Any, Op] = {}
 
@@ -75,6 +76,15 @@ class Change:
 
     def plan(self, terms: Terms, shape: tuple[int, ...], batched: bool) -> Plan:
         """The dimensions of ``terms`` after the change."""
+        if self.uses:
+            return self._plan(terms, shape, batched)
+        key = terms, shape, batched
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._plan(terms, shape, batched)
+        return found
+
+    def _plan(self, terms: Terms, shape: tuple[int, ...], batched: bool) -> Plan:
         places = [Place(None, self.added)] if batched and self.added is not None else []
         for i, (term, n) in enumerate(zip(terms, shape, strict=True)):
             size = self.size(term, n)

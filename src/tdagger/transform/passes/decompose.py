@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
@@ -71,7 +72,7 @@ def expanded(
         op = value.op
         if isinstance(op, Item) and isinstance(args[0], tuple):
             return cast(Any, args[0])[op.index]
-        same = all(a is b for a, b in zip(args, value.args, strict=True))
+        same = all(map(operator.is_, args, value.args))
         current = value if same else op(*args)
         if not isinstance(op, Composite) or is_known(current, level):
             if origin is not None:

@@ -24,6 +24,7 @@ from tdagger.frameworks.torch.capture.attributes import left_as_it_was
 from tdagger.frameworks.torch.capture.draws import sources
 from tdagger.frameworks.torch.capture.leaves import without_compile
 from tdagger.frameworks.torch.capture.locking import one_at_a_time
+from tdagger.frameworks.torch.capture.shapes import ShapesAlone
 from tdagger.frameworks.torch.capture.surroundings import put_back, quiet
 from tdagger.frameworks.torch.sketch import sketched
 from tdagger.graph import Graph
@@ -105,8 +106,11 @@ class Again:
     def _sketched(self, shapes: Mapping[str, tuple[int, ...]]) -> Graph | None:
         if self.sketch is None or self.region is not None:
             return None
-        with self._as_it_was():
-            return self.sketch(self._without_data(shapes), self.tree)
+        try:
+            with self._as_it_was():
+                return self.sketch(self._without_data(shapes), self.tree)
+        finally:
+            gc.collect(0)  # as for a capture
 
     def _runs(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
         """Whether the model is seen to run with inputs of these shapes, in the way that takes least; it may anyway."""
@@ -115,7 +119,7 @@ class Again:
         args, kwargs = self.tree.unflatten(self._without_data(shapes))
         with (
             self._as_it_was(), _as_before(self.model), put_back(), quiet(), _compiling_state_context(),
-            suppress(Exception),
+            suppress(Exception), ShapesAlone(),
         ):  # fmt: skip
             self.model(*args, **kwargs)
             return True

@@ -7,6 +7,7 @@ closure, a class, the globals of the module a class is from. A box has entries b
 from __future__ import annotations
 
 import functools
+import operator
 import sys
 import types
 from collections import OrderedDict, deque
@@ -286,8 +287,7 @@ class Attributes:
 
 def same(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:
     """Whether two boxes have the same entries in the same order."""
-    pairs = zip(a.items(), b.items(), strict=True)
-    return len(a) == len(b) and all(x is y and (j is k or j == k) for (j, x), (k, y) in pairs)
+    return len(a) == len(b) and all(map(operator.is_, a.values(), b.values())) and list(a) == list(b)
 
 
 def _is_torchs(cls: type) -> bool:

@@ -25,10 +25,13 @@ def sources(boxes: Iterable[Box]) -> list[RandomState]:
         for key, x in box.now().items():
             if isinstance(x, random.Random):
                 found[id(x)] = (f"{box.joined(key)} (a random.Random)", x.getstate, x.setstate)
-            elif isinstance(x, np.random.Generator | np.random.RandomState):
+            elif isinstance(x, _OF_NUMPY):
                 bits: Any = x.bit_generator if isinstance(x, np.random.Generator) else x
                 found[id(x)] = (f"{box.joined(key)} (of numpy)", *_state_of(bits))
     return [*GENERATORS, *found.values()]
+
+
+_OF_NUMPY = (np.random.Generator, np.random.RandomState)
 
 
 def _state_of(x: Any) -> tuple[Callable[[], Any], Callable[[Any], Any]]:

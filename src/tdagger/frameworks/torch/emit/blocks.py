@@ -211,6 +211,8 @@ class Division:
         self._gather()
         self.calls: list[Call] = []
         self._build_all()
+        for call in (self.root, *self._made.values()):  # circles would keep all graphs until the collector comes
+            call.parent = None
 
     # Where values are.
 

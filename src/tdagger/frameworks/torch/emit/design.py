@@ -232,13 +232,11 @@ def _paths(state: Mapping[str, Weight], modules: Iterable[str]) -> dict[str, lis
                 around = f"{around}.{name}" if around else name
                 held.setdefault(around, [])
     found: dict[str, list[str]] = {}
-
-    def walk(path: str) -> None:
+    waiting = [""]
+    while waiting:
+        path = waiting.pop()
         found[path] = held[path]
-        for name in held[path]:
-            walk(f"{path}.{name}" if path else name)
-
-    walk("")
+        waiting += [f"{path}.{name}" if path else name for name in reversed(held[path])]
     return {p: names for p, names in found.items() if p}
 
 

@@ -176,14 +176,16 @@ def assembled(parts: Mapping[str, Callable[[], nn.Module]], state: Iterable[Entr
     made: dict[str, nn.Module] = {"": parts[""]()}
 
     def at(path: str) -> nn.Module:
-        found = made.get(path)
-        if found is None:
-            owner, _, name = path.rpartition(".")
-            held = at(owner)._modules
+        way = [path]
+        while way[-1] not in made:
+            way.append(way[-1].rpartition(".")[0])
+        for inner in way[-2::-1]:
+            owner, _, name = inner.rpartition(".")
+            held = made[owner]._modules
             if held.get(name) is None:  # some layers have layers of their own
-                held[name] = parts.get(path, Block)()
-            found = made[path] = cast(nn.Module, held[name])
-        return found
+                held[name] = parts.get(inner, Block)()
+            made[inner] = cast(nn.Module, held[name])
+        return made[path]
 
     for path in parts:
         at(path)
