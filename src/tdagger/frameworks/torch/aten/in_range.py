@@ -33,16 +33,13 @@ def in_range(
     UnsupportedError where torch raises: it is asked, with a call of these types.
     """
     own = {**dict(zip(arguments, given, strict=False)), **named}
-    wide = {n: v for n, v in own.items() if n in numbers and _is_whole(v) and not -128 <= int(v) <= 127}
-    wide |= {n: v for n, v in own.items() if n in numbers and _is_whole(v) and int(v) < 0}
+    wide = {n: v for n, v in own.items() if n in numbers and _is_whole(v) and not 0 <= int(v) <= 127}  # for any type
     dtype = _computed_with(own) if wide else None
     if dtype is None or not dtype.is_int:
         return given, named
     info = np.iinfo(dtype.numpy)
     held = {n: _wrapped(int(v), info) for n, v in wide.items() if not info.min <= int(v) <= info.max}
-    if not held:
-        return given, named
-    if not _takes(target, given, named):
+    if not held or not _takes(target, given, named):
         return given, named
     given = [held.get(n, v) for n, v in zip(arguments, given, strict=False)]
     return given, {n: held.get(n, v) for n, v in named.items()}
