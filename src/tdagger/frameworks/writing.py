@@ -8,13 +8,15 @@ from typing import Any, ClassVar, TypeVar, cast
 from tdagger.errors import InputError, UnsupportedError
 from tdagger.graph import Graph, topological
 from tdagger.names import shown
-from tdagger.network import Network, Origin
+from tdagger.network import N, Network, Origin
 from tdagger.op import Array, Value
 from tdagger.ops.structure import Group, Item, Permute, Repeat, Ungroup
 from tdagger.program.parts import Raise
 from tdagger.program.program import Program
+from tdagger.transform.idioms import ACTIVATIONS, NORMS
 from tdagger.transform.legal.legalize import Problem
 from tdagger.transform.legal.target import label
+from tdagger.transform.rewrite import applied
 
 #: An operator as it is written, which has ``outputs``.
 Written = TypeVar("Written", bound=Any)
@@ -48,6 +50,17 @@ class Names:
             self._next[name] = count
         self._taken.add(own)
         return own
+
+
+def recognised(dag: N) -> N:
+    """The network with written-out activations and norms as the composites that formats have operators for.
+
+    >>> import tdagger as td
+    >>> dag = td.network(lambda x: x * 0.5 * (td.erf(x / 2**0.5) + 1.0), {"x": (2,)})
+    >>> [v.op.name for v in recognised(dag).values]
+    ['input', 'gelu']
+    """
+    return applied(dag, (*ACTIVATIONS, *NORMS))[0]
 
 
 def check_program(program: Program, form: str, may_vary: bool = False) -> None:

@@ -85,6 +85,11 @@ def test_names_of_the_signature() -> None:
         (lambda x: F.pad(x, (1, 2), value=-1.0), {"PADV2": 1}),
         (lambda x: F.silu(x), {"LOGISTIC": 1, "MUL": 1}),
         (lambda x: F.gelu(x), {"GELU": 1}),
+        (lambda x: x * 0.5 * (1 + torch.erf(x / math.sqrt(2))), {"GELU": 1}),
+        (
+            lambda x: 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0)))),
+            {"GELU": 1},
+        ),
         (lambda x: x.softmax(-1), {"SOFTMAX": 1}),
         (lambda x: x.softmax(0), {"TRANSPOSE": 2, "SOFTMAX": 1}),
         (lambda x: torch.where(x > 0.5, x, 0.0), {"GREATER": 1, "SELECT_V2": 1}),

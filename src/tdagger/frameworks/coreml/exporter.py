@@ -19,7 +19,7 @@ from tdagger.frameworks.coreml.emit.save import empty, fill, set_type, write_pac
 from tdagger.frameworks.coreml.emit.target import RANK, row_of, target
 from tdagger.frameworks.coreml.emit.writer import Op, Writer, reads
 from tdagger.frameworks.opening import Number, points_of, sizes_of
-from tdagger.frameworks.writing import needed, results_of, with_weights
+from tdagger.frameworks.writing import needed, recognised, results_of, with_weights
 from tdagger.names import shown
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer
@@ -70,6 +70,7 @@ def to_coreml(
         check_states(dag.name, opset, dag.graph.updates, dag.weights)
 
     def written(network: TensorDAG) -> Made:
+        network = recognised(network)
         network = in_half(in_pairs(network)) if precision == "f16" else network
         return _made(legalize(network, target(opset)), opset, states)
 

@@ -19,7 +19,7 @@ from tdagger.frameworks.tflite.emit.save import Signature, serialized, write
 from tdagger.frameworks.tflite.emit.share import share
 from tdagger.frameworks.tflite.emit.writer import Part, Row, Writer
 from tdagger.frameworks.tflite.layout import IDENTITIES
-from tdagger.frameworks.writing import results_of, with_weights
+from tdagger.frameworks.writing import recognised, results_of, with_weights
 from tdagger.names import shown
 from tdagger.tensordag import TensorDAG
 from tdagger.transform.legal import Problem, Target, legalize, unsupported
@@ -81,7 +81,7 @@ def legalized(dag: TensorDAG) -> TensorDAG:
     ]
     if empty:
         raise unsupported(dag.name, "TFLite", empty)
-    return legalize(fold_batch_norm(simplify(dag)), TARGET)
+    return legalize(fold_batch_norm(simplify(recognised(dag))), TARGET)
 
 
 def written(dag: TensorDAG, open_: bool = False) -> tuple[list[Part], Signature]:
