@@ -22,7 +22,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 from tdagger.analysis.axes.algebra import Axes, Axis, Guess, resolve
-from tdagger.analysis.axes.made import WHOLE, because, numbers_made
+from tdagger.analysis.axes.made import WHOLE, attributes_made, because, numbers_made
 from tdagger.analysis.axes.sizes import Sizes, assumed
 from tdagger.graph import Graph, is_one, result_types
 from tdagger.op import Term, Value
@@ -164,6 +164,7 @@ def doubts(axes: Axes, sizes: Sizes, numbers: bool = True) -> Iterator[Guess]:
             why = _bound(axes, value, value in picked, changed, of) or _from_end(axes, value, changed, entries)
         if why and value not in known:
             yield Guess(value, (), why)
+    yield from attributes_made(axes.graph.values, changed)
     if numbers:
         yield from numbers_made(axes, changed, of)
     if any(a.size <= _FEWEST for a in changed):
@@ -231,6 +232,9 @@ def _bound(axes: Axes, value: Value, picked: bool, changed: set[Axis], sizes: se
     (x,) = value.args
     for bounds, term, n in zip(value.op.attributes["bounds"], axes[x], x.shape, strict=True):
         start, stop, _ = bounds or (0, 0, 1)
+        parts = start.parts if isinstance(start, Sized) else None
+        if parts is not None and parts[1] > 2 and any(a.kind == "input" and a.size == parts[1] for a in changed):
+            return f"is a part of {parts[0]}({parts[1]}), where an axis of {parts[1]} entries has another size"
         own = any(a in changed for a in resolve(term)) or (picked and stop - start == 1)
         for bound in () if own else (start, stop):
             made = sizes & ({bound, bound + 1} if bound > 2 else {bound} if bound == stop else set())
@@ -242,8 +246,9 @@ def _bound(axes: Axes, value: Value, picked: bool, changed: set[Axis], sizes: se
 def _from_end(axes: Axes, value: Value, changed: set[Axis], made: Mapping[float, str]) -> str:
     """Which bound that counts from the end is made of the size of another axis."""
     for bounds, term in zip(value.op.attributes["bounds"], axes[value.args[0]], strict=True):
-        own = any(a in changed for a in resolve(term))
-        for bound in () if own or bounds is None else bounds[:2]:
+        own = resolve(term)
+        own_changes = len(own) == 1 and own[0] in changed  # of a product a factor may be meant
+        for bound in () if own_changes or bounds is None else bounds[:2]:
             if isinstance(bound, Sized) and bound.divisor == 1 and bound.plus < -2 and -bound.plus in made:
                 return f"takes entries from or to {bound.plus}: {made[-bound.plus]}"
     return ""
@@ -342,7 +347,8 @@ def _loose(
     value: Value, term: Term, sizes: Sizes, made: Mapping[float, str], counted: _Counted, seen: set[Axis]
 ) -> Iterator[Guess]:
     for axis in resolve(term):
-        if axis in seen or axis.rigid or sizes.known.get(axis, axis.size) != axis.size:
+        fixed = axis.rigid and axis.kind != "const"  # a constant's are as many as its numbers, which may be made of it
+        if axis in seen or fixed or sizes.known.get(axis, axis.size) != axis.size:
             continue
         of_loose = counted.get(axis)
         numbers = [axis.size] if axis.kind in _LOOSE and (axis not in sizes.told or of_loose is not None) else []

@@ -15,9 +15,12 @@ from typing import Any, cast
 import ml_dtypes
 
 from tdagger.analysis.axes.algebra import Axes, Axis, Guess, resolve
+from tdagger.composite import Composite
 from tdagger.graph import result_types
 from tdagger.op import Term, Value
 from tdagger.ops.source import Const
+from tdagger.ops.structure import Fold, Pad, Unfold
+from tdagger.types import Sized
 
 #: What Python makes of a size as a number of entries.
 WHOLE: dict[str, Callable[[int], int]] = {
@@ -34,6 +37,7 @@ _MADE: dict[str, Callable[[int], float]] = {
     **WHOLE,
     "{n} / 2": lambda n: n / 2,
     "({n} - 1) / 2": lambda n: (n - 1) / 2,
+    "1 - 1 / {n}": lambda n: 1 - 1 / n,
 }
 _OF: dict[str, Callable[[float], float]] = {
     "{}": float,
@@ -56,6 +60,15 @@ _COMMON = frozenset({0.5, 1.0, 2.0})
 
 #: Where 0 is hardly ever meant as such.
 _WITHOUT_ZERO = frozenset({"multiply", "add"})
+
+#: What has numbers among its attributes that aren't sizes.
+_NUMBERED = Composite | Pad | Unfold | Fold
+
+#: Attributes that are no such numbers: places, ranks, how many layers; and what dimensions are made of.
+_PLACES = frozenset({
+    "axis", "axis0", "axis1", "axes", "rank", "layers", "block", "number", "signed", "batch", "index",
+    "shape", "size", "output", "repeats", "steps",
+})  # fmt: skip
 
 #: Ops of which all but the first argument, scales and zero points, were measured on data.
 _MEASURED = frozenset({"quantize", "dequantize", "fake_quantize"})
@@ -124,6 +137,53 @@ def numbers_made(axes: Axes, changed: set[Axis], sizes: set[int]) -> Iterator[Gu
             if constant not in seen and (why := _number(axes, value, i, constant, made, changed)):
                 seen.add(constant)
                 yield Guess(constant, (), f"is {why}")
+
+
+def attributes_made(values: Iterable[Value], changed: set[Axis]) -> Iterator[Guess]:
+    """The numbers in attributes of composites that are made of the sizes of inputs: a norm's ``p``, a pool's stride.
+
+    Of whole numbers those that are such a size, as any may be one of a few.
+    """
+    sizes = {a.size for a in changed if a.kind == "input" and a.size > 2}
+    made = _Made(sizes)
+    for value in values if sizes else ():
+        if value.op.name in ("concat", "stack") and len(value.args) in sizes and len(set(value.args)) == 1:
+            yield Guess(value, (), f"is one value so often: {because('{n}', len(value.args))}")
+        if not isinstance(value.op, _NUMBERED) or value.op.name in _MEASURED:
+            continue
+        for name, attribute in value.op.attributes.items():
+            own_scale = name == "scale" and attribute == value.args[0].type.shape[-1] ** -0.5
+            numbers = () if name in _PLACES or own_scale else _within(attribute)
+            why = next(filter(None, (_of_size(n, sizes, made) for n in numbers)), "")
+            if why:
+                yield Guess(value, (), f"has {name}={attribute}, {why}")
+                break
+
+
+def _within(attribute: Any) -> Iterator[int | float]:
+    """The numbers in an attribute that follow no axis."""
+    stack: list[Any] = [attribute]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, tuple):
+            stack.extend(cast(tuple[Any, ...], item))
+        elif isinstance(item, int | float) and not isinstance(item, bool | Sized):
+            yield item
+
+
+def _of_size(number: int | float, sizes: set[int], made: _Made) -> str:
+    """How a number in an attribute is made of a size; nothing if it isn't, or is everywhere."""
+    if isinstance(number, int):
+        return because("{n}", number) if number in sizes else ""
+    number = abs(number)
+    if number in _COMMON or not number or not math.isfinite(number):
+        return ""
+    found = made.of(number, _EXACT)
+    return found[0] if found is not None else ""
+
+
+#: Numbers in attributes are as Python has them.
+_EXACT = 1e-12
 
 
 def _number(axes: Axes, value: Value, place: int, constant: Value, made: _Made, changed: set[Axis]) -> str:

@@ -42,9 +42,10 @@ def _view_as(out: Value, x: Value, other: Value) -> LeftOut | None:
 
 
 def _as_strided(out: Any, x: Value, size: Sequence[int], *_: Any, **__: Any) -> LeftOut | None:
-    """By numbers alone; where sizes are all different they are told from one another."""
+    """By numbers alone; where they are those of its sizes, all different, they are told from one another."""
     del out
-    alike = tuple(i for i, n in enumerate(x.shape) if n == 1 or x.shape.count(n) > 1)
+    own = sorted(map(int, size)) == sorted(x.shape)
+    alike = tuple(i for i, n in enumerate(x.shape) if not own or n == 1 or x.shape.count(n) > 1)
     return LeftOut(x, alike, f"is given the shape {tuple(map(int, size))} and strides as numbers") if alike else None
 
 
