@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from tdagger.composite import Composite, composite
 from tdagger.errors import AttributeValueError, NoInverseError, TypeMismatchError
 from tdagger.library.adjoint import body_adjoint
 from tdagger.library.arithmetic import of_result
-from tdagger.op import AxisRules, Plan, Term, Terms, Value, ValueFunction, functions, normal_axis, still
+from tdagger.op import Array, AxisRules, Plan, Term, Terms, Value, ValueFunction, functions, normal_axis, still
 from tdagger.ops.elementwise import cast, equal, greater_equal, less, less_equal, where, zeros_like
 from tdagger.ops.indexing import iota_like
 from tdagger.ops.source import const, iota
@@ -443,6 +445,20 @@ def linear_index(*xs: Value, axis: int, signed: tuple[bool, ...]) -> Value:
         total = place if total is None else cast(total, place.dtype) * n + place
     assert total is not None
     return total
+
+
+@linear_index.numpy
+def _(*xs: Array, axis: int, signed: tuple[bool, ...]) -> Array:
+    """IndexError for an index that its axis doesn't have: together with the others it would be another entry."""
+    x, *indices = xs
+    total = np.zeros((), indices[0].dtype)
+    for n, index, negative in zip(x.shape[axis:], indices, signed, strict=False):
+        low = -n if negative else 0
+        if index.size and (index.min() < low or index.max() >= n):
+            raise IndexError(f"linear_index: indices must be in {low}..{n - 1}, got {index.min()}..{index.max()}")
+        place = np.where(index < 0, index + n, index) if negative else index
+        total = total.astype(place.dtype) * n + place
+    return np.asarray(total)
 
 
 @composite

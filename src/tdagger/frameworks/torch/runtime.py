@@ -264,6 +264,17 @@ def scatter(x: Tensor, index: Tensor, updates: Tensor, axis: int, batch: int, ki
     return out.reshape([x.shape[a] for a in order]).permute(back)
 
 
+def place(index: Tensor, n: int, signed: bool) -> Tensor:
+    """Indices into ``n`` entries, those below 0 counted from the end if ``signed``; IndexError for others.
+
+    An entry is read at each from what has so many and takes no memory, so that torch checks it as it checks its own.
+    """
+    if signed:
+        index = torch.where(index < 0, index + n, index)
+    read = index.new_zeros(()).expand(n).index_select(0, index.reshape(-1).long())
+    return index + read.reshape(index.shape)
+
+
 def batch_norm_train(
     x: Tensor, mean: Tensor | None, variance: Tensor | None, weight: Tensor | None, bias: Tensor | None,
     momentum: float, eps: float, training: bool = True, axis: int = 1,
@@ -519,9 +530,9 @@ def grouped_matmul(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
 #: torch.fx records calls of what goes by shapes or looks at values, which its stand-ins don't have.
 RECORDED = (
     "check", "check_sizes", "check_constant", "other", "refuse_others", "unpack", "pad", "unfold", "fold", "unmerged",
-    "gather", "scatter", "batch_norm_train", "instance_norm_train", "straight_through", "shift_right", "seed_of",
-    "stream", "random_bits", "uniform", "normal", "exponential", "random_integers", "permutation", "bernoulli",
-    "dropout_train", "alpha_dropout_train", "grouped_matmul", "by_numpy",
+    "gather", "scatter", "place", "batch_norm_train", "instance_norm_train", "straight_through", "shift_right",
+    "seed_of", "stream", "random_bits", "uniform", "normal", "exponential", "random_integers", "permutation",
+    "bernoulli", "dropout_train", "alpha_dropout_train", "grouped_matmul", "by_numpy",
 )  # fmt: skip
 for _name in RECORDED:
     torch.fx.wrap(_name)

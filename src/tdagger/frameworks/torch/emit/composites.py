@@ -366,6 +366,18 @@ def _one_hot(w: Writer, v: Value, f: Fields) -> str:
     return f"F.one_hot({f['index']}" + (".long()" if v.args[0].dtype.name != "i64" else "") + f", {f['classes']})"
 
 
+def _linear_index(w: Writer, v: Value, f: Fields) -> str:
+    """Every axis' index is checked by itself: one beyond its axis would be another entry of the others."""
+    sizes = v.args[0].type.shape[f["axis"] :]
+    text, *others = [
+        f"runtime.place({index}, {n}, {signed})"
+        for n, index, signed in zip(sizes, f["xs"][1:], f["signed"], strict=False)
+    ]
+    for i, (n, place) in enumerate(zip(sizes[1:], others, strict=False)):
+        text = f"{f'({text})' if i else text} * {n} + {place}"
+    return text
+
+
 def _listed(template: str) -> Callable[[Writer, Value, Fields], str]:
     """``{xs}``: the tensors of a variadic composite."""
 
@@ -637,6 +649,7 @@ COMPOSITES: dict[str, Rule] = {
     "replicate_pad": _pad_mode("replicate"),
     "circular_pad": _pad_mode("circular"),
     "one_hot": Rule(_one_hot, "i"),
+    "linear_index": Rule(_linear_index, "fibc"),
     # linear
     "linear": Rule(
         lambda w, v, f: f"F.linear({f['x']}, {f['weight']}" + ("" if f["bias"] == "None" else f", {f['bias']}") + ")",
