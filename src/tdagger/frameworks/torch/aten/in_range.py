@@ -32,14 +32,18 @@ def in_range(
     ``arguments`` are the names of the op's arguments, ``numbers`` those that may be numbers of any type.
     UnsupportedError where torch raises: it is asked, with a call of these types.
     """
+    if not any(map(_may_be_beyond, given)) and not any(map(_may_be_beyond, named.values())):
+        return given, named
     own = {**dict(zip(arguments, given, strict=False)), **named}
-    wide = {n: v for n, v in own.items() if n in numbers and _is_whole(v) and not 0 <= int(v) <= 127}  # for any type
+    wide = {n: v for n, v in own.items() if n in numbers and _may_be_beyond(v)}
     dtype = _computed_with(own) if wide else None
     if dtype is None or not dtype.is_int:
         return given, named
     info = np.iinfo(dtype.numpy)
     held = {n: _wrapped(int(v), info) for n, v in wide.items() if not info.min <= int(v) <= info.max}
-    if not held or not _takes(target, given, named):
+    if not held:
+        return given, named
+    if not _takes(target, given, named):
         return given, named
     given = [held.get(n, v) for n, v in zip(arguments, given, strict=False)]
     return given, {n: held.get(n, v) for n, v in named.items()}
@@ -47,6 +51,11 @@ def in_range(
 
 def _is_whole(x: Any) -> bool:
     return isinstance(x, int) and not isinstance(x, bool)
+
+
+def _may_be_beyond(x: Any) -> bool:
+    """Whether a thing is an integer that some type can't hold."""
+    return x.__class__ is int and not 0 <= x <= 127
 
 
 def _wrapped(number: int, info: np.iinfo[Any]) -> int:
