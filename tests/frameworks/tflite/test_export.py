@@ -93,6 +93,14 @@ def test_names_of_the_signature() -> None:
         (lambda x: x.softmax(-1), {"SOFTMAX": 1}),
         (lambda x: x.softmax(0), {"TRANSPOSE": 2, "SOFTMAX": 1}),
         (lambda x: torch.where(x > 0.5, x, 0.0), {"GREATER": 1, "SELECT_V2": 1}),
+        (
+            lambda x: torch.where((x > 0.2) & (x < 0.5), x, 0.0),
+            {"GREATER": 1, "LESS": 1, "LOGICAL_AND": 1, "SELECT_V2": 1},
+        ),
+        (
+            lambda x: torch.where((x > 0.8) | (x < 0.5), x, 0.0),
+            {"GREATER": 1, "LESS": 1, "LOGICAL_OR": 1, "SELECT_V2": 1},
+        ),
         (lambda x: x.cumsum(1), {"CUMSUM": 1}),
         (lambda x: x.topk(2, -1)[0], {"TOPK_V2": 1}),
         (lambda x: x @ torch.ones(4, 5), {"FULLY_CONNECTED": 1}),

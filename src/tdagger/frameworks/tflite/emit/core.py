@@ -285,6 +285,7 @@ CORE: dict[str, Row] = {
         ("less_equal", _NUMBERS, "LESS_EQUAL"), ("greater", _NUMBERS, "GREATER"),
         ("greater_equal", _NUMBERS, "GREATER_EQUAL"), ("pow", _F32, "POW"), ("mod", _NUMBERS, "FLOOR_MOD"),
         ("bitwise_xor", types("i32 i16 i8 u8"), "BITWISE_XOR"),
+        ("bitwise_and", types("bool"), "LOGICAL_AND"), ("bitwise_or", types("bool"), "LOGICAL_OR"),
         ("atan2", _F32, "ATAN2"), ("floor_divide", types("i32"), "FLOOR_DIV"),
     )},
     "binary add": _row(_NUMBERS, _merging("ADD")),
