@@ -15,7 +15,8 @@ import tdagger as td
 from tdagger import library as lib
 from tdagger.quantization.profile import Numbers, Profile, Row
 from tdagger.quantization.profiles import profile_of
-from tests.frameworks.tflite.litert import DEFAULT, PLAIN, interpreter, run
+from tests.frameworks.tflite.build import Build
+from tests.frameworks.tflite.litert import DEFAULT, PLAIN, counts, interpreter, run
 
 BORDERS = {"QUANTIZE", "DEQUANTIZE", "DELEGATE"}
 
@@ -214,3 +215,47 @@ def test_one_kernel(name: str) -> None:
     given = np.random.default_rng(0).normal(size=(1, 2, 4, 4)).astype(np.float32)
     for how in (DEFAULT, PLAIN):
         assert np.abs(run(model, [given], how)[0] - dag.run(given)).max() < 1.001 * scale
+
+
+def unsigned() -> bytes:
+    """A network of u8 as TensorFlow 1 wrote them: weights with a zero point."""
+    rng = np.random.default_rng(0)
+    b = Build()
+
+    def layer(op: str, x: int, size: tuple[int, ...], out: tuple[int, ...], scale: float, **options: Any) -> int:
+        weight = b.const(rng.integers(0, 256, size).astype(np.uint8), scale=0.01, zero=131)
+        bias = b.const(rng.integers(-500, 500, size[0]).astype(np.int32), scale=scale * 0.01)
+        y = b.tensor(out, "u8", scale=0.05, zero=120)
+        b.op(op, [x, weight, bias], [y], **options)
+        return y
+
+    x = b.input((1, 8, 8, 3), "u8", name="x", scale=0.02, zero=120)
+    strides = {"strideH": 1, "strideW": 1}
+    y = layer("CONV_2D", x, (4, 3, 3, 3), (1, 8, 8, 4), 0.02, padding=0, dilationHFactor=1, dilationWFactor=1,
+              fusedActivationFunction=1, **strides)  # fmt: skip
+    for op in ("MAX_POOL_2D", "AVERAGE_POOL_2D"):
+        half = (1, b.graph.tensors[y].shape[1] // 2, b.graph.tensors[y].shape[2] // 2, 4)
+        pooled = b.tensor(half, "u8", scale=0.05, zero=120)
+        b.op(op, [y], [pooled], padding=1, filterHeight=2, filterWidth=2, strideH=2, strideW=2)
+        y = pooled
+    flat = b.tensor((1, 16), "u8", scale=0.05, zero=120)
+    b.op("RESHAPE", [y, b.const(np.array([1, 16], np.int32))], [flat], newShape=[1, 16])
+    y = layer("FULLY_CONNECTED", flat, (5, 16), (1, 5), 0.05)
+    out = b.tensor((1, 5), "u8", name="y", scale=1 / 256, zero=0)
+    b.op("SOFTMAX", [y], [out], beta=1.0)
+    b.output(out)
+    return b.bytes()
+
+
+def test_kernels_of_u8() -> None:
+    """A file of others of u8 is read and written again as the operators that it was, with the same results."""
+    dag = td.from_tflite(unsigned())
+    again = dag.to_tflite()
+    assert counts(again) == counts(unsigned())
+    for seed in range(5):
+        x = np.random.default_rng(seed).integers(0, 256, (1, 8, 8, 3)).astype(np.uint8)
+        (ours,), (theirs,) = run(again, [x], PLAIN), run(unsigned(), [x], PLAIN)
+        np.testing.assert_array_equal(ours, theirs)
+        assert np.abs(theirs.astype(int) - dag.run(x)).max() <= 1
+    small = td.from_tflite(dag.resize(b=2).to_tflite())
+    assert small.graph.outputs["y"].shape == (2, 5)

@@ -106,8 +106,9 @@ def read_before(v: Value) -> Value | None:
 
 
 def _is_moved(x: Value) -> bool:
-    """Whether the entries of a value are those of its arguments, or padding."""
-    moves = isinstance(x.op, Permute | Group | Ungroup | Slice | Concat | Repeat | Pad) or label(x) == "reshape"
+    """Whether the entries of a value are those of its arguments, or padding: pools of the largest take some of them."""
+    moves = isinstance(x.op, Permute | Group | Ungroup | Slice | Concat | Repeat | Pad)
+    moves = moves or label(x) in ("reshape", "max_pool", "adaptive_max_pool")
     return moves or (x.op.name == "gather" and x.args[1].dtype is not x.dtype)
 
 

@@ -23,16 +23,18 @@ from tdagger.ops.structure import Permute
 from tdagger.transform.legal import label
 from tdagger.types import DType
 
-I8 = DType.of("i8")
+I8, U8 = DType.of("i8"), DType.of("u8")
 _I32 = DType.of("i32")
+#: What kernels compute in, and from where on its numbers begin.
+_LOWEST = {I8: -128, U8: 0}
 
 
 class Kernel(NamedTuple):
-    """An operator that there is of i8.
+    """An operator that there is of i8, and of u8 unless it is ``signed``.
 
     ``data``: places of what is read from integers (None: all of them). ``weight``: the place of the weight, whose
     scales are along ``axis``, and that of ``bias``. ``shares``: the result has the scale of what is taken; ``fixed``:
-    it has this scale and zero point.
+    it has this scale and zero point, counted from the lowest number.
     """
 
     data: Sequence[int] | None = (0,)
@@ -42,6 +44,7 @@ class Kernel(NamedTuple):
     version: int = 2
     shares: bool = False
     fixed: tuple[float, int] | None = None
+    signed: bool = False
 
 
 #: HARD_SWISH isn't here: XNNPACK has none of i8, and to leave it costs more than to compute that in float.
@@ -50,12 +53,13 @@ KERNELS: dict[str, Kernel] = {
     "DEPTHWISE_CONV_2D": Kernel(weight=1, axis=3, version=3),
     "FULLY_CONNECTED": Kernel(weight=1, version=5),
     "TRANSPOSE_CONV": Kernel((2,), weight=1, bias=3, version=3),
-    **dict.fromkeys(("ADD", "SUB", "MUL", "BATCH_MATMUL"), Kernel((0, 1))),
+    **dict.fromkeys(("ADD", "SUB", "MUL"), Kernel((0, 1))),
+    "BATCH_MATMUL": Kernel((0, 1), signed=True),
     **dict.fromkeys(("MEAN", "LEAKY_RELU", "RELU", "RELU6", "GELU"), Kernel()),
     **dict.fromkeys(("AVERAGE_POOL_2D", "RESIZE_BILINEAR"), Kernel(shares=True)),
-    "SOFTMAX": Kernel(fixed=(1 / 256, -128)),
-    "LOGISTIC": Kernel(fixed=(1 / 256, -128)),
-    "TANH": Kernel(fixed=(1 / 128, 0)),
+    "SOFTMAX": Kernel(fixed=(1 / 256, 0)),
+    "LOGISTIC": Kernel(fixed=(1 / 256, 0)),
+    "TANH": Kernel(fixed=(1 / 128, 128)),
 }
 #: Operators that move or choose entries, and the places of what they take of these.
 MOVES: dict[str, Sequence[int] | None] = {
@@ -144,10 +148,10 @@ class _Pass:
         return True
 
     def _data(self, o: Operator, places: Sequence[int] | None) -> list[int] | None:
-        """The places of what an operator takes of integers, all of which are there as i8; None if one isn't."""
+        """The places of what an operator takes of integers, all of which are there as i8, or as u8; else None."""
         found = list(range(len(o.inputs)) if places is None else places)
-        held = all(o.inputs[i] in self.codes and self._codes(o.inputs[i]).type.dtype is I8 for i in found)
-        return found if held else None
+        kinds = {self._codes(o.inputs[i]).type.dtype if o.inputs[i] in self.codes else None for i in found}
+        return found if len(kinds) == 1 and kinds <= _LOWEST.keys() else None
 
     def _codes(self, number: int) -> Tensor:
         return self.tensor(self.codes[number])
@@ -161,40 +165,44 @@ class _Pass:
         if steps is None or not all(same(steps, self._steps(o.inputs[i])) for i in places):
             return False
         (y,) = o.outputs
+        kind = self._codes(o.inputs[places[0]]).type.dtype
         chosen = [self.codes[i] if at in places else i for at, i in enumerate(o.inputs)]
         if o.name == "PADV2":
-            filled = self._fill(o, steps)
+            filled = self._fill(o, steps, kind)
             if filled is None:
                 return False
             chosen[2] = filled
         type_ = self.tensor(y).type
-        moved = self.writer.new(f"{self.tensor(y).name}_i8", type_.with_dtype(I8), steps=steps)
+        moved = self.writer.new(f"{self.tensor(y).name}_{kind.name}", type_.with_dtype(kind), steps=steps)
         self.done.append(Operator(o.name, chosen, [moved], o.options, _version(o), o.origin))
         self.done.append(Operator("DEQUANTIZE", [moved], [y], None, 2, o.origin))
         self.codes[y] = moved
         return True
 
-    def _fill(self, o: Operator, steps: Quantization) -> int | None:
+    def _fill(self, o: Operator, steps: Quantization, kind: DType) -> int | None:
         """What is padded with, if an integer is exactly that."""
         load = self.tensor(o.inputs[2]).load
         if load is None:
             return None
         value = np.float32(np.asarray(load()).reshape(()))
-        scale, zero = steps.scale[0], int(steps.zero_point[0])
-        code = np.clip(np.rint(value / scale) + zero, -128, 127)
-        return self._constant(o.inputs[2], steps) if np.float32(code - zero) * scale == value else None
+        scale, zero, low = steps.scale[0], int(steps.zero_point[0]), _LOWEST[kind]
+        code = np.clip(np.rint(value / scale) + zero, low, low + 255)
+        return self._constant(o.inputs[2], steps, kind) if np.float32(code - zero) * scale == value else None
 
     def _computes(self, o: Operator) -> bool:
         kernel = KERNELS.get(o.name)
         places = None if kernel is None else self._data(o, kernel.data)
         if kernel is None or places is None or len(o.outputs) != 1:
             return False
-        made = self._result(o, kernel, self._steps(o.inputs[places[0]]))
+        kind = self._codes(o.inputs[places[0]]).type.dtype
+        if kernel.signed and kind is not I8:
+            return False
+        made = self._result(o, kernel, self._steps(o.inputs[places[0]]), kind)
         if made is None:
             return False
         chosen = [self.codes[i] if at in places else i for at, i in enumerate(o.inputs)]
         if kernel.weight is not None:
-            layer = self._layer(o, kernel, places[0])
+            layer = self._layer(o, kernel, places[0], kind)
             if layer is None:
                 return False
             chosen[kernel.weight] = layer[0]
@@ -206,16 +214,17 @@ class _Pass:
         self.done.append(Operator(o.name, chosen, [made], o.options, max(o.version, kernel.version), o.origin))
         return True
 
-    def _result(self, o: Operator, kernel: Kernel, steps: Quantization | None) -> int | None:
+    def _result(self, o: Operator, kernel: Kernel, steps: Quantization | None, kind: DType) -> int | None:
         """The tensor of integers that all takes a result as: the others are left out."""
         first = self._all_rounded(o.outputs[0])
-        if first is None:
+        if first is None or self.tensor(first).type.dtype is not kind:
             return None
         own = self.tensor(first)
         assert own.steps is not None
         if kernel.shares and not same(own.steps, steps):
             return None
-        if kernel.fixed is not None and (own.steps.scale[0], own.steps.zero_point[0]) != kernel.fixed:
+        wanted = kernel.fixed
+        if wanted is not None and (own.steps.scale[0], own.steps.zero_point[0] - _LOWEST[kind]) != wanted:
             return None
         return first
 
@@ -225,7 +234,8 @@ class _Pass:
         if y in self.outputs or not users or any(u.name != "QUANTIZE" for u in users):
             return None
         first, *rest = [self.tensor(u.outputs[0]) for u in users]
-        if any(t.type.dtype is not I8 or not same(t.steps, first.steps) for t in (first, *rest)):
+        kind = first.type.dtype
+        if kind not in _LOWEST or any(t.type.dtype is not kind or not same(t.steps, first.steps) for t in rest):
             return None
         if any(u.outputs[0] in self.outputs for u in users[1:]):
             return None
@@ -245,61 +255,66 @@ class _Pass:
             if rounded is None or _activated(o) or (o.name == "PADV2" and fill is None):
                 continue
             first, *rest = self.users[o.outputs[0]]
-            steps = self.tensor(rounded).steps
+            steps, kind = self.tensor(rounded).steps, self.tensor(rounded).type.dtype
             assert steps is not None
             chosen, places = list(o.inputs), MOVES[o.name]
             for at in range(len(o.inputs)) if places is None else places:
-                chosen[at] = self._rounding(o, o.inputs[at], steps, after, gone)
+                chosen[at] = self._rounding(o, o.inputs[at], (steps, kind), after, gone)
             if fill is not None:
-                chosen[2] = self._constant(o.inputs[2], steps)
+                chosen[2] = self._constant(o.inputs[2], steps, kind)
             self.instead |= {u.outputs[0]: rounded for u in rest}
             gone |= {id(u) for u in (first, *rest)}
             o.inputs, o.outputs, o.version = chosen, [rounded], _version(o)
         self.part.operators = [o for o in reversed(after) if id(o) not in gone]
 
-    def _rounding(self, o: Operator, x: int, steps: Quantization, after: list[Operator], gone: set[int]) -> int:
+    def _rounding(
+        self, o: Operator, x: int, how: tuple[Quantization, DType], after: list[Operator], gone: set[int]
+    ) -> int:  # fmt: skip
         """A tensor rounded before an operator that took it."""
+        steps, kind = how
         if self.tensor(x).load is not None:
-            return self._constant(x, steps)
+            return self._constant(x, steps, kind)
         users = [u for u in self.users[x] if u is not o]
         there = [u for u in users if u.name == "QUANTIZE" and same(self.tensor(u.outputs[0]).steps, steps)
-                 and self.tensor(u.outputs[0]).type.dtype is I8]  # fmt: skip
+                 and self.tensor(u.outputs[0]).type.dtype is kind]  # fmt: skip
         if there:
             users.remove(there[0])
             gone.add(id(there[0]))
             out = there[0].outputs[0]
         else:
-            out = self.writer.new(f"{self.tensor(x).name}_i8", self.tensor(x).type.with_dtype(I8), steps=steps)
+            own = self.tensor(x)
+            out = self.writer.new(f"{own.name}_{kind.name}", own.type.with_dtype(kind), steps=steps)
         made = Operator("QUANTIZE", [x], [out], None, 1, o.origin)
         self.users[x] = [*users, made]
         after.append(made)
         return out
 
-    def _constant(self, number: int, steps: Quantization) -> int:
+    def _constant(self, number: int, steps: Quantization, kind: DType) -> int:
         """A constant rounded."""
-        tensor, key = self.tensor(number), ("rounded", number, steps.scale.tobytes(), steps.zero_point.tobytes())
+        tensor, low = self.tensor(number), _LOWEST[kind]
+        key = ("rounded", number, steps.scale.tobytes(), steps.zero_point.tobytes(), kind)
         load = tensor.load
         assert load is not None
         if key not in self.constants:
 
             def codes() -> Array:
                 found = np.rint(np.asarray(load()) / steps.scale[0]) + steps.zero_point[0]
-                return np.clip(np.where(np.isnan(found), -128, found), -128, 127).astype(np.int8)
+                return np.clip(np.where(np.isnan(found), low, found), low, low + 255).astype(kind.numpy)
 
-            type_ = tensor.type.with_dtype(I8)
-            self.constants[key] = self.writer.new(f"{tensor.name}_i8", type_, codes, steps)
+            type_ = tensor.type.with_dtype(kind)
+            self.constants[key] = self.writer.new(f"{tensor.name}_{kind.name}", type_, codes, steps)
         return self.constants[key]
 
     # Weights.
 
-    def _layer(self, o: Operator, kernel: Kernel, data: int) -> list[int] | None:
+    def _layer(self, o: Operator, kernel: Kernel, data: int, kind: DType) -> list[int] | None:
         """The weight as integers, and the bias as those of the products."""
         assert kernel.weight is not None
         weight, steps = self.tensor(o.inputs[kernel.weight]), self._steps(o.inputs[data])
-        scale = None if weight.load is None else self._scales(weight, kernel.axis)
-        if scale is None or steps is None:
+        grid = None if weight.load is None else self._grid(weight, kernel.axis)
+        if grid is None or steps is None or grid[1] is not kind:
             return None
-        number = self._weight(o.inputs[kernel.weight], scale, kernel.axis)
+        number, scale = self._weight(o.inputs[kernel.weight], *grid, kernel.axis), grid[0].scale
         at = o.inputs[kernel.bias] if kernel.bias < len(o.inputs) else -1
         if at < 0:
             return [number, *o.inputs[kernel.bias :]]
@@ -318,31 +333,38 @@ class _Pass:
             self.constants[key] = self.writer.new(bias.name, bias.type.with_dtype(_I32), codes, own)
         return [number, self.constants[key]]
 
-    def _scales(self, weight: Tensor, axis: int) -> Array | None:
-        """The scales along an axis that a weight of the file was read with, without a zero point; None if it wasn't."""
+    def _grid(self, weight: Tensor, axis: int) -> tuple[Quantization, DType] | None:
+        """The steps that a weight of the file was read with, and of what; None if it wasn't, or no kernel takes it.
+
+        i8 has scales along an axis without a zero point, u8 one scale and one zero point.
+        """
         value = weight.source
         while value is not None and (isinstance(value.op, Permute) or label(value) == "reshape"):
             value = value.args[0]
         if value is None or value.op.name != "dequantize":
             return None
         f = fields(value)
-        if f["x"].dtype is not I8 or f["block"] or f["scale"].dtype.name != "f32":
+        kind = f["x"].dtype
+        if kind not in _LOWEST or f["block"] or f["scale"].dtype.name != "f32":
             return None
-        zero = None if f["zero_point"] is None else self.writer.array(f["zero_point"])
+        zero = np.zeros(1) if f["zero_point"] is None else self.writer.array(f["zero_point"])
         scale = self.writer.array(f["scale"])
-        if scale is None or (zero is not None and zero.any()) or not (scale > 0).all():
+        if scale is None or zero is None or not (scale > 0).all():
             return None
-        scale = scale.reshape(-1)
-        return scale if scale.size in (1, weight.type.shape[axis]) else None
+        scale, zero = scale.reshape(-1), np.asarray(zero).reshape(-1).astype(np.int64)
+        sizes = (1, weight.type.shape[axis]) if kind is I8 else (1,)
+        if scale.size not in sizes or (zero.any() if kind is I8 else zero.size != 1):
+            return None
+        along = axis if scale.size > 1 else 0
+        return Quantization(scale, np.zeros(scale.size, np.int64) if kind is I8 else zero, along), kind
 
-    def _weight(self, number: int, scale: Array, axis: int) -> int:
+    def _weight(self, number: int, steps: Quantization, kind: DType, axis: int) -> int:
         key = ("weight", number, axis)
         if key in self.constants:
             return self.constants[key]
         tensor = self.tensor(number)
-        steps = Quantization(scale, np.zeros(scale.size, np.int64), axis if scale.size > 1 else 0)
-        load = _codes(tensor, scale, axis)
-        self.constants[key] = self.writer.new(tensor.name, tensor.type.with_dtype(I8), load, steps)
+        load = _codes(tensor, steps, kind)
+        self.constants[key] = self.writer.new(tensor.name, tensor.type.with_dtype(kind), load, steps)
         return self.constants[key]
 
     def _weight_only(self, o: Operator, at: int, number: int) -> int:
@@ -352,16 +374,15 @@ class _Pass:
             return number
         tensor = self.tensor(number)
         axis = kernel.axis if kernel is not None and kernel.weight == at else _own_axis(tensor)
-        scale = None if axis is None else self._scales(tensor, axis)
-        if axis is None:
-            return number
-        if scale is None:
+        grid = None if axis is None else self._grid(tensor, axis)
+        if axis is None or grid is None:
             return number
         key = ("read", number, axis)
         if key not in self.constants:
-            codes = self._weight(number, scale, axis)
+            codes = self._weight(number, *grid, axis)
             out = self.writer.new(f"{tensor.name}_read", tensor.type)
-            self.done.append(Operator("DEQUANTIZE", [codes], [out], None, 5 if scale.size > 1 else 2, o.origin))
+            version = 5 if grid[0].scale.size > 1 else 2
+            self.done.append(Operator("DEQUANTIZE", [codes], [out], None, version, o.origin))
             self.constants[key] = out
         return self.constants[key]
 
@@ -384,17 +405,18 @@ def _own_axis(tensor: Tensor) -> int | None:
     return int(value.op.attributes["axis"] or 0) % max(value.rank, 1)
 
 
-def _codes(tensor: Tensor, scale: Array, axis: int) -> Callable[[], Array]:
+def _codes(tensor: Tensor, steps: Quantization, kind: DType) -> Callable[[], Array]:
     """The integers of a weight that was read: its numbers are multiples of its scales."""
     load = tensor.load
     assert load is not None
     shape = [1] * len(tensor.type.shape)
-    shape[axis] = scale.size
+    if steps.scale.size > 1:
+        shape[steps.axis] = steps.scale.size
 
     def codes() -> Array:
-        quotient = np.asarray(load()) / scale.reshape(shape)
+        quotient = np.asarray(load()) / steps.scale.reshape(shape)
         found = np.rint(quotient)
-        assert np.abs(quotient - found).max(initial=0) < 1e-3, f"{tensor.name} isn't of integers along axis {axis}"
-        return found.astype(np.int8)
+        assert np.abs(quotient - found).max(initial=0) < 1e-3, f"{tensor.name} isn't of integers along {steps.axis}"
+        return (found + steps.zero_point.reshape(shape)).astype(kind.numpy)
 
     return codes
