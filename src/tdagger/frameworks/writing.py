@@ -10,6 +10,7 @@ from tdagger.graph import Graph, topological
 from tdagger.names import shown
 from tdagger.network import N, Network, Origin
 from tdagger.op import Array, Value
+from tdagger.ops.source import Buffer, Input, Parameter
 from tdagger.ops.structure import Group, Item, Permute, Repeat, Ungroup
 from tdagger.program.parts import Raise
 from tdagger.program.program import Program
@@ -25,6 +26,8 @@ Written = TypeVar("Written", bound=Any)
 SAME = frozenset({"stop_gradient", "dropout"})
 #: So many views may stand on one another before one of them is written.
 _VIEWS = 48
+#: So far a constant is looked behind for the weight that it is named by.
+_BEHIND = 64
 
 
 class Names:
@@ -61,6 +64,14 @@ def recognised(dag: N) -> N:
     ['input', 'gelu']
     """
     return applied(dag, (*ACTIVATIONS, *NORMS))[0]
+
+
+def weight_behind(value: Value) -> str | None:
+    """The name of the weight that a value is made of first; None where there is none near."""
+    seen = 0
+    while value.args and seen < _BEHIND and not isinstance(value.op, Parameter | Buffer):
+        value, seen = value.args[0], seen + 1
+    return value.op.leaf if isinstance(value.op, Parameter | Buffer | Input) else None
 
 
 def check_program(program: Program, form: str, may_vary: bool = False) -> None:

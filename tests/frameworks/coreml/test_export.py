@@ -362,3 +362,12 @@ def test_steps_of_an_lstm_are_open(tmp_path: Path) -> None:
     for found in (by_mil(path, x.numpy()), back):
         for a, b in zip(found, wanted, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_weight_that_is_laid_otherwise_is_called_by_its_name(tmp_path: Path) -> None:
+    """As those of other formats are, which have channels last."""
+    x, w = td.input("x", (1, 3, 8, 8)), td.parameter("net.w", (4, 5, 5, 3))
+    graph = td.Graph({"x": x}, {"y": td.convolution(x, td.permute(w, (0, 3, 1, 2)))})
+    dag = td.TensorDAG.of_graph(graph, {"net.w": np.ones((4, 5, 5, 3), np.float32)})
+    dag.to_coreml(tmp_path / "a.mlpackage")
+    assert list(td.from_coreml(tmp_path / "a.mlpackage").weights) == ["net.w.permute"]

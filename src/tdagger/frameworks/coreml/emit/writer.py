@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tdagger.errors import AttributeValueError, TypeMismatchError, UnsupportedError
-from tdagger.frameworks.writing import Names, Walk, reshaped, unbroadcast
+from tdagger.frameworks.writing import Names, Walk, reshaped, unbroadcast, weight_behind
 from tdagger.graph import Graph, result_types
 from tdagger.network import Origin
 from tdagger.op import Array, Value
@@ -21,6 +21,7 @@ from tdagger.ops.elementwise import Cast
 from tdagger.ops.source import Buffer, Const, Input, Parameter
 from tdagger.ops.structure import Item, Repeat
 from tdagger.transform.legal.legalize import is_static
+from tdagger.transform.legal.target import label
 from tdagger.types import DType, TensorType, broadcast_shapes
 
 #: A row makes the ops of a value. It gives the name of the result (or a tuple of them), or another value that stands
@@ -249,6 +250,8 @@ class Writer(Walk):
             return self.const(self.worked_out(value), self.dtype(value.dtype))
         packed = self._pack(self, value)
         own = own or (packed and packed.leaf)
+        behind = None if own else weight_behind(value)
+        own = f"{behind}.{label(value).split()[-1]}" if behind else own
         name = self.names.new(own, kept=True) if own else self.names.new(self._op_name("constant"))
         self.constants[name] = Tensor(self.type(value), lambda: self.worked_out(value).astype(to, copy=False), packed)
         return name

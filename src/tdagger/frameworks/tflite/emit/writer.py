@@ -14,12 +14,12 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as s
 
 from tdagger.frameworks.tflite.schema import Quantization
-from tdagger.frameworks.writing import Names, Walk, is_reshape, unbroadcast
+from tdagger.frameworks.writing import Names, Walk, is_reshape, unbroadcast, weight_behind
 from tdagger.graph import Graph, is_one, rebuild, result_types, topological
 from tdagger.interpret import run
 from tdagger.network import Origin
 from tdagger.op import Array, Op, Value
-from tdagger.ops.source import Buffer, Const, Input, Leaf, Parameter, const
+from tdagger.ops.source import Buffer, Const, Input, Leaf, const
 from tdagger.ops.structure import Concat, Item, Permute, Repeat
 from tdagger.transform.legal import Accepts, label
 from tdagger.transform.legal.legalize import is_static
@@ -405,11 +405,8 @@ class Writer(Walk):
 
     def _static_name(self, value: Value, what: str) -> str:
         """The name of a weight, or of the first that a constant is made of."""
-        base, seen = value, 0
-        while base.args and seen < 64 and not isinstance(base.op, Parameter | Buffer):
-            base, seen = base.args[0], seen + 1
-        name = base.op.leaf if isinstance(base.op, Parameter | Buffer | Input) else "constant"
-        if base is value and not what:
+        name = weight_behind(value) or "constant"
+        if not value.args and not what:
             return name
         return f"{name}.{what or label(value).split()[-1]}"
 
