@@ -197,14 +197,17 @@ def _compared(rows: Mapping[str, Row], peers: Mapping[str, Row]) -> str:
     if not both:
         return ""
     fewer = [sum(r[k] <= p[k] for r, p in both) for k in ("operators", "transposes", "megabytes")]
-    times = statistics.median(p["export"] / max(p["own_conversion"], 0.01) for _, p in both)
-    ratios = [p["own_ms"] / p["peer_ms"] for _, p in both]
+    times = [p["export"] / max(p["own_conversion"], 0.01) for _, p in both if "own_conversion" in p]
+    ratios = [p["own_ms"] / p["peer_ms"] for _, p in both if "own_ms" in p]
+    if not ratios:
+        return ""
+    right = sum(p.get("status") == "ok" for p in peers.values())
     return (
-        f"; litert-torch writes {sum(p.get('status') == 'ok' for p in peers.values())} right. Of {len(both)} of both, "
-        f"{fewer[0]} have no more operators, {fewer[1]} no more transposes, {fewer[2]} are no larger; conversion takes "
-        f"it {times:.0f} times as long (median). A run of our file takes {statistics.median(ratios):.2f} of its time "
-        f"(median; at most {max(ratios):.2f}); {sum(r <= SLOWER for r in ratios)} of {len(ratios)} take at most "
-        f"{SLOWER} of it"
+        f"; litert-torch writes {right} right. Of {len(both)} of both, {fewer[0]} have no more operators, "
+        f"{fewer[1]} no more transposes, {fewer[2]} are no larger. Conversion takes it "
+        f"{statistics.median(times):.0f} times as long (median of {len(times)}). A run of our file takes "
+        f"{statistics.median(ratios):.2f} of its time (median of {len(ratios)}; at most {max(ratios):.2f}); "
+        f"{sum(r <= SLOWER for r in ratios)} take at most {SLOWER} of it"
     )
 
 
