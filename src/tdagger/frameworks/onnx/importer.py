@@ -120,7 +120,7 @@ class Walk(Nodes):
         if self.problems:
             raise self.error(what="nodes")
         outputs, results = self._outputs(scope)
-        if {type(n) for n in (*given, *outputs, *self.tensors.held)} != {str}:  # what isn't text comes as bytes
+        if {type(n) for n in (graph.name, *given, *outputs, *self.tensors.held)} != {str}:  # else bytes, if no text
             raise TypeError("a name that isn't text")
         if not asked.quiet:
             self._tell_lies(scope)
