@@ -33,6 +33,7 @@ LAYERS = [
         "file",
         "frameworks",
         "cli",
+        "__main__",
     ],
 ]
 # What may be imported under frameworks/ only, and there only when used.

@@ -283,6 +283,14 @@ def test_help_and_version(capsys):
     assert re.fullmatch(r"tdagger \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
+def test_it_is_run_by_python_too():
+    done = subprocess.run([sys.executable, "-m", "tdagger", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("tdagger ")
+    failed = subprocess.run([sys.executable, "-m", "tdagger", "inspect", "no.onnx"], capture_output=True, text=True)
+    assert failed.returncode == 2
+    assert "no.onnx" in failed.stderr
+
+
 def test_help_imports_no_framework():
     code = "import sys; from tdagger.cli import main; main(['--help']); print(*{'torch', 'timm'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
