@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -18,6 +19,7 @@ import tdagger as td
 from tdagger.graph import Graph, replayed
 from tdagger.ops.source import Buffer, Parameter
 from tdagger.transform.diff.spelling import spelled_alike
+from tests.networks import perturb
 from tests.transform import diff_cases as cases
 
 torch.set_num_threads(1)
@@ -248,6 +250,106 @@ def test_folded_weights_are_rounding() -> None:
     with torch.no_grad():
         folded.bias[0] += 1e-4
     assert td.diff(nn.Sequential(module.conv, module.bn).eval(), folded, IMAGE).verdict == "different"
+
+
+class Blocks(nn.Module):
+    """A convolution and its norm, then blocks of masked means, layers and norms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.bn, self.late = nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4), nn.Conv1d(4, 4, 3, padding=1)
+        self.ups = nn.ModuleList(nn.Linear(4, 8) for _ in range(2))
+        self.downs = nn.ModuleList(nn.Linear(8, 4) for _ in range(2))
+        self.norms = nn.ModuleList(nn.LayerNorm(4) for _ in range(2))
+        self.head = nn.Linear(4, 4)
+        perturb(self)
+        self.eval()
+
+    def masked(self, scores: torch.Tensor) -> torch.Tensor:
+        n = scores.shape[-1]
+        return scores.masked_fill(~torch.ones(n, n, dtype=torch.bool).tril(), float("-inf"))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.bn(self.conv(x))
+        x = (self.late(torch.relu(x)) + x).transpose(1, 2)
+        for up, down, norm in zip(self.ups, self.downs, self.norms, strict=True):
+            y = norm(self.masked(x @ x.transpose(1, 2)).softmax(-1) @ x)
+            x = x + down(torch.relu(up(y)))
+        return self.head(x)
+
+
+class Filed(Blocks):
+    """The same as files have it: norms in the weights before them, weights turned under other names, another mask."""
+
+    def __init__(self, of: Blocks) -> None:
+        super().__init__()
+        folded = torch.nn.utils.fusion.fuse_conv_bn_eval(of.conv, of.bn)
+        self.conv, self.bn, self.late, self.norms = folded, nn.Identity(), of.late, of.norms
+        self.held = nn.ParameterDict()
+        for layers in ("ups", "downs"):
+            for i, layer in enumerate(getattr(of, layers)):
+                self._hold(f"{layers}_{i}", layer)
+            delattr(self, layers)
+        self._hold("head", of.head)
+        del self.head
+
+    def _hold(self, name: str, layer: Any) -> None:
+        self.held[f"{name}_w"] = layer.weight.detach().T.contiguous()
+        if layer.bias is not None:
+            self.held[f"{name}_b"] = layer.bias.detach().clone()
+
+    def layer(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        y = x @ self.held[f"{name}_w"]
+        return y + self.held[f"{name}_b"] if f"{name}_b" in self.held else y
+
+    def masked(self, scores: torch.Tensor) -> torch.Tensor:
+        n = scores.shape[-1]
+        return scores + torch.full((n, n), float("-inf")).triu(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        x = (self.late(torch.relu(x)) + x).transpose(1, 2)
+        for i, norm in enumerate(self.norms):
+            y = norm(self.masked(x @ x.transpose(1, 2)).softmax(-1) @ x)
+            x = x + self.layer(f"downs_{i}", torch.relu(self.layer(f"ups_{i}", y)))
+        return self.layer("head", x)
+
+
+def _other_row(layer: Any) -> None:
+    layer.weight.data[0] = layer.weight.data[0].flip(0)
+
+
+def _other_eps(layer: Any) -> None:
+    layer.eps *= 1000
+
+
+def _padded(layer: Any) -> None:
+    layer.padding_mode = "replicate"
+
+
+#: Where a fault is, and what it is.
+FAULTS_IN_FILES: list[tuple[str, Callable[[Any], None]]] = [
+    ("late", _other_row), ("late", _padded), ("norms.0", _other_eps), ("ups.0", _other_row), ("downs.0", _other_row),
+    ("norms.1", _other_eps), ("ups.1", _other_row), ("downs.1", _other_row), ("head", _other_row),
+]  # fmt: skip
+
+
+def test_what_files_write_otherwise_is_rounding() -> None:
+    x = torch.randn(2, 3, 9, generator=torch.Generator().manual_seed(0))
+    diff = td.diff(Blocks(), Filed(Blocks()), x)
+    assert diff.verdict == "rounding", str(diff)
+
+
+@pytest.mark.parametrize(("path", "fault"), FAULTS_IN_FILES)
+def test_what_files_write_otherwise_hides_no_fault(path: str, fault: Callable[[Any], None]) -> None:
+    x = torch.randn(2, 3, 9, generator=torch.Generator().manual_seed(0))
+    wrong = Blocks()
+    fault(wrong.get_submodule(path))
+    diff = td.diff(Blocks(), Filed(wrong), x)
+    first = diff.first
+    assert first is not None
+    assert diff.module(first) == path, str(diff)
 
 
 # --- two faults, and words ---------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ over both graphs.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tdagger.graph import Graph, result_types
@@ -20,18 +20,22 @@ from tdagger.transform.diff.classes import Class, Classes
 
 #: How often pairs are looked for between those that were found.
 _ROUNDS = 7
+#: How many ops, one after the other, may stand between a value and what it is compared with in the other network.
+_INSERTED = 3
 
 
 class Side(NamedTuple):
     """A network as it is compared; ``where`` tells the module path of a value, ``digests`` leaves by their data.
 
     ``carried`` has, of values that only bring another to a layout, that one (:mod:`.layouts`); they have no partners.
+    ``entries`` tells the entries of a leaf wherever they lie; None of what can lie in one way only.
     """
 
     graph: Graph
     where: Callable[[Value], str]
     digests: Mapping[str, bytes]
     carried: Mapping[Value, Value] = {}
+    entries: Callable[[str], Hashable] = lambda name: None
 
     def args(self, value: Value) -> list[Value]:
         """The arguments of a value, in whatever layout."""
@@ -69,7 +73,8 @@ def paired_leaves(
     """The leaves of B, by name, with those of A: inputs as given, weights by content or by name, the rest in order.
 
     By content: only what holds the same data, under the same name first, then one after the other. By name: names
-    first, then what holds the same data, then the next one of the same shape (that ``look`` tells).
+    first, then what holds the same data, then the next one of the same shape (that ``look`` tells). What holds the same
+    entries at other places (a matrix and its transpose) is neither a pair nor part of another.
     """
     own, other = _weights(a.graph), _weights(b.graph)
     found = dict(inputs)
@@ -92,7 +97,15 @@ def paired_leaves(
         lambda side, v: (look(v), v.op.leaf.rpartition(".")[2]),  # type: ignore[attr-defined]
         lambda side, v: look(v),
     ]
-    for key in keys[:1] if by_content else keys:
+    for i, key in enumerate(keys[:1] if by_content else keys):
+        if i == 1:
+            mine = [n for n in own if n in free]
+            theirs = {b.entries(n) for n in other if n not in found}
+            turned = {e for n in mine if (e := a.entries(n)) is not None and e in theirs}
+            for name in mine:
+                if a.entries(name) in turned:
+                    del free[name]
+            other = {n: v for n, v in other.items() if n in found or b.entries(n) not in turned}
         queues: dict[Any, deque[str]] = defaultdict(deque)
         for name in free:
             queues[key(a, own[name])].append(name)
@@ -176,6 +189,14 @@ class Aligner:
                 self._match()
         return Alignment(self.a_of, self.b_of, self.same, dict(self.leaves))
 
+    def pair_anew(self, partners: Mapping[Value, Value]) -> None:
+        """Give values of B other partners in A than they had, which had none."""
+        for b, a in partners.items():
+            old = self.forced.pop(b, None) or self.a_of[b]
+            self.taken.pop(old, None)
+            self.forced[b], self.taken[a] = a, b
+        self._match()
+
     # Pairs from pairs.
 
     def _open(self, a: Value, b: Value) -> bool:
@@ -193,11 +214,31 @@ class Aligner:
             a, b = todo.popleft()
             if not self._open(a, b):
                 continue
+            if a.op.name != b.op.name:  # one may be behind ops that the other network hasn't
+                past = [(a, v) for v in self._behind(b, a, self.b)] + [(v, b) for v in self._behind(a, b, self.a)]
+                if len(past) > 1:
+                    continue
+                a, b = past[0] if past else (a, b)
             self.forced[b], self.taken[a] = a, b
             if a.op.name == b.op.name and (
                 not isinstance(a.op, Binary) or self.classes.key(a.op) == self.classes.key(b.op)
             ):
                 todo.extend(self.arguments(a, b))
+
+    def _behind(self, value: Value, other: Value, side: Side) -> list[Value]:
+        """The nearest value that one is made of and that looks as another, of those without a partner, if there is one.
+
+        As many ops as may be inserted at once are looked through.
+        """
+        look = self.classes.look(other)
+        level = [value]
+        for _ in range(_INSERTED):
+            level = [x for v in level for x in dict.fromkeys(side.args(v))]
+            for x in level:
+                pair = (other, x) if side is self.b else (x, other)
+                if x.op.name == other.op.name and self.classes.look(x) == look and self._open(*pair):
+                    return [x]
+        return []
 
     def arguments(self, a: Value, b: Value) -> list[tuple[Value, Value]]:
         """Arguments of a pair that stand at one place; of ops that commute, those that go together."""

@@ -23,6 +23,9 @@ from tdagger.transform.diff.relate import Detail, Relation, Relations, Weights, 
 #: How often rounding is tried at random, and how much more than what that moved a value counts as rounding.
 _TRIES, _MARGIN = 3, 4.0
 
+#: How many ops of A behind a value are looked at for one that is the same as B's.
+_BEHIND = 4
+
 #: What float64 leaves of a value, relative to the largest entry of what it is made of: behind other ops, and of one op.
 _FLOOR, _FLOOR_OF_ONE = 1e-11, 1e-13
 
@@ -191,7 +194,10 @@ class Judge:
         self.aligner, self.results, self.exact, self.weights = aligner, results, exact, weights
         self.a, self.b = aligner.a.graph, aligner.b.graph
         self.relations = Relations(aligner, weights, self._constants())
-        self.fixed = _of_weights(self.a) | _of_weights(self.b)
+        self.fixed = _without_leaves(self.a, Input) | _without_leaves(self.b, Input)
+        #: Masks, positions and the like of B: who reads one tells whether it stands for what A has, written otherwise.
+        self.unfed = _without_leaves(self.b, Leaf)
+        self.wrong: set[Value] = set()  # those that are to blame
         self.related = {b: self.relations.of(b) for b in self.b.values}
         given = {n: inputs[m] for n, m in pairs.items()}
         noisy_a, noisy_b = self._noisy()
@@ -203,6 +209,7 @@ class Judge:
         self.given_a: dict[Value, Any] = {}  # values of B on A's arguments, A's own where there is a partner
         self.laid: dict[Value, Any] = {}  # the same, of what has its entries at other places than A's partner
         self.ends: dict[Value, float] = {}  # of what takes such and has none: how far it is on them
+        self.behind: dict[Value, Value] = {}  # the values of A that B's are, where these have another partner
         self.fine: dict[Value, set[tuple[Value, Value]]] = {}  # arguments written otherwise that give the same
 
     def _constants(self) -> dict[Value, Array]:
@@ -266,6 +273,10 @@ class Judge:
         held = is_leaf(b) or b in self.relations.constants
         if relation == Relation.LITERAL or held:
             self.own[b] = 0.0
+            if b not in self.unfed:
+                self.wrong.update(
+                    x for x in b.args if x in self.unfed and self.off.get(x, 0.0) > self.bound.get(x, 0.0)
+                )
             whole = _same_shapes(a, b) and not (held and relation != Relation.LITERAL)
             self.given_a[b] = theirs if whole else mine if held else self._on_theirs(b)
             if not held and self._takes_laid(b):
@@ -273,6 +284,14 @@ class Judge:
             return
         local = self._on_theirs(b)
         self.own[b] = distance(theirs, local)
+        if self.own[b] > self.bound[b]:
+            self._look_behind(a, b, local)
+            unfed = [] if b in self.unfed else [x for x in b.args if x in self.unfed]
+            if unfed:
+                others = run(self.exact, b, [self.given_a[x] for x in b.args])
+                if distance(theirs, others) <= self.bound[b]:
+                    self.wrong.update(unfed)
+                    local, self.own[b] = others, distance(theirs, others)
         self.given_a[b] = theirs if _same_shapes(a, b) else local
         if self._takes_laid(b) or relation == Relation.SPELLED or not _same_shapes(a, b):
             self._lay(a, b, self._on_laid(b) if self._takes_laid(b) else local)
@@ -280,6 +299,21 @@ class Judge:
             self.bound[b] = self._narrow(a, b)
         elif relation == Relation.SPELLED and self.own[b] > self.bound[b]:
             self.fine[b] = {(x, y) for x, y in self.aligner.arguments(a, b) if self._gives_the_same(x, y)}
+
+    def _look_behind(self, a: Value, b: Value, mine: Any) -> None:
+        """Where a pair isn't the same, note which value of A behind it, of those without a partner, B's is.
+
+        A norm that was folded into the weights before it is such.
+        """
+        at = a
+        for _ in range(_BEHIND):
+            users = [u for u in self.a.users[at] if u not in self.aligner.b_of]
+            if len(users) != 1 or any(u in self.aligner.b_of for u in self.a.users[at]):
+                return
+            at = users[0]
+            if _same_shapes(at, b) and distance(self.of_a.values[at], mine) <= self.allowed(at, b):
+                self.behind[b] = at
+                return
 
     def _lay(self, a: Value, b: Value, mine: Any) -> None:
         """Note that a pair lies otherwise, a matrix and its transpose, where B is ``mine``; or that this ends here."""
@@ -305,7 +339,8 @@ class Judge:
         return a is not None and self.of_b.values[b] is self.of_a.values[a]
 
     def _on_theirs(self, b: Value) -> Any:
-        return run(self.exact, b, [self.given_a[x] for x in b.args])
+        mine = () if b in self.unfed else self.unfed
+        return run(self.exact, b, [self.of_b.values[x] if x in mine else self.given_a[x] for x in b.args])
 
     def _narrow(self, a: Value, b: Value) -> float:
         """What rounding may do to one op of both networks that differs by name: what it takes may be rounded."""
@@ -328,7 +363,7 @@ class Judge:
         """What makes results differ, and ops that differ by name and give something else; in the order of B."""
         found: dict[Any, Difference] = {}
         alone = self._uncompensated()
-        undone = self._undone()
+        undone = self._undone() | self._right_for_readers()
         for b, (relation, details) in self.related.items():
             if relation == Relation.NAMED and details and not is_leaf(b) and b not in undone:
                 a, error, bound = self.aligner.a_of[b], self.own[b], self.bound[b]
@@ -342,7 +377,7 @@ class Judge:
         seen: set[Value] = set()
         while todo:
             b = todo.pop()
-            if b in seen:
+            if b in seen or (b in self.off and b not in alone):
                 continue
             seen.add(b)
             todo += [x for x in b.args if self._is_bad(x)]
@@ -360,18 +395,27 @@ class Judge:
     def _uncompensated(self) -> set[Value]:
         """The values of B of which a difference isn't made good by other ops behind it, which are written otherwise.
 
-        All of them, if a result is off. Otherwise those that are off, and behind which both networks are written alike.
+        Those that are off, and behind which both networks are written alike but for what is off itself; and those from
+        which a result that is off can be reached by what is off.
         """
-        if self._is_off():
-            return set(self.b.values)
         reached = {r.b for r in self.results if not self.relations.goes_with(r.a, r.b)}
         found: set[Value] = set()
         for b in reversed(self.b.values):
-            if b not in reached and b in self.off and self.off[b] > self.bound[b]:
+            off = b in self.off and self.off[b] > self.bound[b]
+            if b not in reached and off:
                 found.add(b)
-            if b in reached or self.related[b][0] != Relation.LITERAL:
+            blamed = off and self.own[b] > self.bound[b]  # it makes good nothing
+            if b in reached or (self.related[b][0] != Relation.LITERAL and not blamed):
                 reached.update(b.args)
-        return found
+        errors = self.errors()
+        todo = [r.b for r in self.results if not errors[r.name][0] <= errors[r.name][1]]
+        seen: set[Value] = set()
+        while todo:
+            b = todo.pop()
+            if b not in seen and (b not in self.off or self.off[b] > self.bound[b]):
+                seen.add(b)
+                todo += b.args
+        return found | seen
 
     def _undone(self) -> set[Value]:
         """The values that lie otherwise than their partner, behind which what lies as in A again is what A gives."""
@@ -381,6 +425,14 @@ class Judge:
             if self.ends.get(b, self.own[b]) > self.bound[b] if ends else b in bad:
                 bad.update(b.args)
         return {b for b in self.laid if b in self.off and b not in bad}
+
+    def _right_for_readers(self) -> set[Value]:
+        """The values that no leaf is behind, but those that are to blame for what a reader gives."""
+        wrong = self.wrong | {r.b for r in self.results if self._is_wrong_result(r)}
+        for b in reversed(self.b.values):
+            if b in wrong and b in self.unfed:
+                wrong.update(b.args)
+        return self.unfed - wrong
 
     def _is_wrong_result(self, result: Result) -> bool:
         if self.relations.goes_with(result.a, result.b):
@@ -453,7 +505,7 @@ class Judge:
 
     def first_bad(self) -> Difference | None:
         """The first pair whose values are further apart than rounding; None if there is none."""
-        undone = self._undone()
+        undone = self._undone() | self._right_for_readers()
         for b in self.b.values:
             if b in self.off and self.off[b] > self.bound[b] and b not in undone:
                 return Difference("op", self.aligner.a_of[b], b, self.off[b], self.bound[b])
@@ -468,11 +520,11 @@ class Judge:
         return found
 
 
-def _of_weights(graph: Graph) -> set[Value]:
-    """The values that no input is behind."""
+def _without_leaves(graph: Graph, kind: type[Leaf]) -> set[Value]:
+    """The values that no leaf of a kind is behind."""
     found: set[Value] = set()
     for value in graph.values:
-        if not isinstance(value.op, Input) and all(x in found for x in value.args):
+        if not isinstance(value.op, kind) and all(x in found for x in value.args):
             found.add(value)
     return found
 
