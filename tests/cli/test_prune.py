@@ -68,6 +68,22 @@ def _built():
     return build()
 
 
+def test_layers_of_which_one_alone_makes_units(capsys, tmp_path):
+    """The width of all layers is the first one's to make."""
+    (tmp_path / "deep_nets.py").write_text("""
+import torch
+def build():
+    torch.manual_seed(0)
+    layer = torch.nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, norm_first=True)
+    net = torch.nn.Sequential(torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), torch.nn.Linear(16, 3))
+    return net.eval(), torch.zeros(1, 6, 16)
+""")
+    assert main(["prune", "deep_nets:build", "--flops", "60%"]) == 0
+    out = shown(capsys)
+    assert re.search(r"layers\.0-1 ×2 \d+ \d+ ", out)
+    assert "KeyError" not in out
+
+
 def test_json_says_which_units_went(capsys):
     data = found(capsys, "prune_nets:build", "--ratio", "3=50%", "--check")
     assert [(g["name"], g["size"], len(g["removed"])) for g in data["groups"]] == [("0", 16, 0), ("3", 32, 16)]

@@ -449,6 +449,29 @@ def test_other_signatures_are_refused_with_both() -> None:
         td.diff(dag, dag, runs=("numpy", "jax"))
 
 
+def _marked(ids: str, mask: str, out: str, by: float = 1.0) -> td.TensorDAG:
+    """A text with a mask, of inputs and a result in given element types."""
+    i, m = td.input("ids", (2, 5), ids), td.input("mask", (2, 5), mask)
+    x = td.gather(td.parameter("w", (9, 4)), td.cast(i, "i64"), 0)
+    kept = td.where(td.unsqueeze(td.cast(m, "bool"), (2,)), x, 0.0) * by
+    best = td.cast(td.argmax(kept, axis=-1), out)
+    weights = {"w": np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32)}
+    return td.TensorDAG.of_graph(td.Graph({"ids": i, "mask": m}, {"best": best, "kept": kept}), weights)
+
+
+def test_integers_and_what_is_true_may_be_held_in_other_types() -> None:
+    """CoreML has i32 for all of them."""
+    theirs = _marked("i32", "i32", "i32")
+    for a, b in ((_marked("i64", "bool", "i64"), theirs), (theirs, _marked("i64", "bool", "i64"))):
+        found = td.diff(a, b)
+        assert found.verdict == "rounding", found
+        assert all(error == 0 for error, _, _ in found.found.errors.values())
+    assert td.diff(_marked("i64", "bool", "i64", -1.0), theirs).verdict == "different"
+    ids = np.full((2, 5), 3)
+    with pytest.raises(td.InputError, match=r"'mask' of B is bool\[2 5\] and can't hold 7, which A is given as 'mask'"):
+        td.diff(theirs, _marked("i64", "bool", "i64"), ids.astype(np.int32), np.full((2, 5), 7, np.int32))
+
+
 def test_outputs_of_other_names_and_order_go_together_by_what_they_are() -> None:
     """As files of one network in two formats have them: nothing but the numbers says which is which."""
 

@@ -68,7 +68,8 @@ def _together(lines: Sequence[Line], outer: str) -> Line:
 def _added(lines: Sequence[Line], path: str, **changes: Any) -> Line:
     """Lines that are alike, and what is inner to them, as one."""
     first = lines[0]
-    numbers = {k: (max if k.endswith("peak_bytes") else sum)(i.numbers[k] for i in lines) for k in first.numbers}
+    names = {k: None for i in lines for k in i.numbers}  # of pruned units only some of them may have any
+    numbers = {k: (max if k.endswith("peak_bytes") else sum)(i.numbers.get(k, 0) for i in lines) for k in names}
     inner = [_added(of, f"{path}.{of[0].name}") for of in zip(*[i.inner for i in lines], strict=True)]
     own = [i.own for i in lines if i.own is not None]
     partial = sum(i.partial for i in lines)

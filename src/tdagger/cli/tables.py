@@ -141,7 +141,7 @@ def verification(
     verdict = "[yellow]same but for rounding[/yellow]" if rounded else "[green]same[/green]"
     verdict = verdict if agree else "[red]not the same[/red]"
     console.print(
-        f"{verdict}: {_many(len(each), 'output')}, {_many(runs, 'random input')}, "
+        f"{verdict}: {_many(len(each) // len(worst), 'output')}, {_many(runs, 'random input')}, "
         f"largest error {absolute:.2e} absolute, {relative:.2e} relative (tolerance {tolerance:g})",
         highlight=False,
         soft_wrap=True,

@@ -17,7 +17,14 @@ from tdagger.ops.structure import Group, Item, Permute, Repeat, Ungroup
 from tdagger.transform.diff.align import Aligner, Alignment, Result, Side, is_leaf, paired_leaves
 from tdagger.transform.diff.classes import Classes
 from tdagger.transform.diff.exact import Exact, wide, working_type
-from tdagger.transform.diff.inputs import given_inputs, paired_inputs, paired_outputs, paired_results, random_inputs
+from tdagger.transform.diff.inputs import (
+    given_inputs,
+    paired_inputs,
+    paired_outputs,
+    paired_results,
+    random_inputs,
+    taken,
+)
 from tdagger.transform.diff.judge import Difference, Judge
 from tdagger.transform.diff.measure import Measure, measured
 from tdagger.transform.diff.relate import Relation, Weights
@@ -99,7 +106,7 @@ def _compared(
     matter = off or any(d.matters for d in differences)
     verdict = "different" if matter else "same" if _is_same(aligner, judge, results) else "rounding"
     if measures is not None and not matter:
-        theirs = {n: drawn[m].astype(b.graph.inputs[n].dtype.numpy) for n, m in pairs.items()}
+        theirs = {n: x.astype(b.graph.inputs[n].dtype.numpy) for n, x in taken(b.graph, pairs, drawn).items()}
         drawn = {n: x.astype(a.graph.inputs[n].dtype.numpy) for n, x in drawn.items()}
         first, equal, errors = measured(judge, results, measures[0](drawn), measures[1](theirs), seed)
         differences = [*([] if first is None else [first]), *differences]

@@ -31,6 +31,27 @@ def paired_inputs(a: Graph, b: Graph) -> dict[str, str]:
 Pairs = list[tuple[str, str]]
 
 
+def taken(b: Graph, pairs: Mapping[str, str], given: Mapping[str, Array]) -> dict[str, Array]:
+    """What B takes where A is given arrays: floats as they are, integers and what is true as B has them.
+
+    InputError names an input that can't hold a number.
+    """
+    found: dict[str, Array] = {}
+    for name, of in pairs.items():
+        type_ = b.inputs[name].type
+        array = given[of]
+        if _sort(type_) == "whole":
+            own = array.astype(type_.dtype.numpy)
+            lost = own != array
+            if lost.any():
+                raise InputError(
+                    f"the input {name!r} of B is {type_}, which can't hold {array[lost].flat[0]} of A's {of!r}"
+                )
+            array = own
+        found[name] = array
+    return found
+
+
 def paired_outputs(a: Any, b: Any, inputs: Mapping[str, str], drawn: Mapping[str, Array]) -> Pairs:
     """The names of the outputs of two networks that go together: equal ones, or in order, or else by what they are.
 
@@ -44,7 +65,7 @@ def paired_outputs(a: Any, b: Any, inputs: Mapping[str, str], drawn: Mapping[str
     if set(one) == set(other) or in_order or kinds[0] != kinds[1]:
         return _paired("outputs", one, other)
     own = {n: drawn[n].astype(v.dtype.numpy) for n, v in a.graph.inputs.items()}
-    theirs = {n: own[m].astype(b.graph.inputs[n].dtype.numpy) for n, m in inputs.items()}
+    theirs = {n: x.astype(b.graph.inputs[n].dtype.numpy) for n, x in taken(b.graph, inputs, own).items()}
     found: list[dict[tuple[Any, ...], list[tuple[float, str]]]] = [{}, {}]
     for groups, network, arrays in zip(found, (a, b), (own, theirs), strict=True):
         for name, array in run(network.graph, arrays, network.weights)[0].items():
@@ -55,7 +76,13 @@ def paired_outputs(a: Any, b: Any, inputs: Mapping[str, str], drawn: Mapping[str
 
 def _kind(value: Value) -> tuple[Any, ...]:
     """What outputs of two networks have in common that may go together."""
-    return value.type.shape, "float" if value.type.dtype.is_float else value.type.dtype.name
+    return value.type.shape, _sort(value.type)
+
+
+def _sort(type_: TensorType) -> str:
+    """Formats hold floats, integers and what is true as their own types of the sort (CoreML i32 for all but floats)."""
+    dtype = type_.dtype
+    return "float" if dtype.is_float else dtype.name if dtype.is_complex else "whole"
 
 
 def _mark(array: Array) -> float:
@@ -104,8 +131,8 @@ def _paired(what: str, a: Mapping[str, Value], b: Mapping[str, Value]) -> Pairs:
 
 
 def _fits(a: TensorType, b: TensorType) -> bool:
-    """Whether two types are alike but for how exact their floats are."""
-    return a.shape == b.shape and (a.dtype is b.dtype or (a.dtype.is_float and b.dtype.is_float))
+    """Whether two types are alike but for how exact floats and how long integers are; 1 is true."""
+    return a.shape == b.shape and _sort(a) == _sort(b)
 
 
 def random_inputs(a: Graph, b: Graph, pairs: Mapping[str, str], seed: int) -> dict[str, Array]:
@@ -130,8 +157,9 @@ def _drawn(random: np.random.Generator, name: str, value: Value, other: TensorTy
         mask = np.ones(type_.shape, type_.dtype.numpy)
         mask[..., max(type_.shape[-1] - 1, 1) :] = 0
         return mask
-    most = below if type_.dtype.name == "bool" else min(below, np.iinfo(type_.dtype.numpy).max)
-    return random.integers(0, most, type_.shape).astype(type_.dtype.numpy)
+    for dtype in (type_.dtype, other.dtype):
+        below = min(below, 2 if dtype.name == "bool" else np.iinfo(dtype.numpy).max)
+    return random.integers(0, below, type_.shape).astype(type_.dtype.numpy)
 
 
 def least_indexed(graph: Graph, value: Value) -> int:
@@ -160,7 +188,7 @@ def given_inputs(graph: Graph, arrays: Mapping[str, Any]) -> dict[str, Array]:
             )
         array = np.asarray(arrays[name])
         own = TensorType(array.shape, array.dtype.name)
-        if not _fits(value.type, own):
+        if not _fits(value.type, own) or (own.dtype is not value.dtype and not own.dtype.is_float):
             raise InputError(f"the input {name!r} is declared {value.type}, got {own}")
         found[name] = array
     return found

@@ -18,6 +18,7 @@ from tdagger.ops.elementwise import Binary, Cast, Unary
 from tdagger.ops.source import Const, Input, Leaf
 from tdagger.transform.diff.align import Aligner, Result, is_leaf
 from tdagger.transform.diff.exact import Exact, Noise, leaf_values, unit, wide
+from tdagger.transform.diff.inputs import taken
 from tdagger.transform.diff.relate import Detail, Relation, Relations, Weights, is_constant
 
 #: How often rounding is tried at random, and how much more than what that moved a value counts as rounding.
@@ -199,7 +200,7 @@ class Judge:
         self.unfed = _without_leaves(self.b, Leaf)
         self.wrong: set[Value] = set()  # those that are to blame
         self.related = {b: self.relations.of(b) for b in self.b.values}
-        given = {n: inputs[m] for n, m in pairs.items()}
+        given = taken(self.b, pairs, inputs)
         noisy_a, noisy_b = self._noisy()
         self.of_a = Walk(exact, self.a, noisy_a, leaf_values(inputs, weights.a), seed)
         self.of_b = Walk(exact, self.b, noisy_b, leaf_values(given, weights.b), seed + 1)
@@ -261,8 +262,9 @@ class Judge:
         relation, _ = self.related[b]
         a = self.aligner.a_of.get(b)
         theirs = None if a is None else self.of_a.values[a]
+        held_so = None if a is None else _held_as(b, theirs)
         clean = relation == Relation.LITERAL and all(self._is_clean(x) for x in b.args)
-        mine = self.of_b.step(b, theirs if clean else None)
+        mine = self.of_b.step(b, held_so if clean else None)
         if a is None:
             self.given_a[b] = mine if is_leaf(b) else self._on_theirs(b)
             if self._takes_laid(b):
@@ -278,7 +280,7 @@ class Judge:
                     x for x in b.args if x in self.unfed and self.off.get(x, 0.0) > self.bound.get(x, 0.0)
                 )
             whole = _same_shapes(a, b) and not (held and relation != Relation.LITERAL)
-            self.given_a[b] = theirs if whole else mine if held else self._on_theirs(b)
+            self.given_a[b] = held_so if whole else mine if held else self._on_theirs(b)
             if not held and self._takes_laid(b):
                 self._lay(a, b, self._on_laid(b))
             return
@@ -292,7 +294,7 @@ class Judge:
                 if distance(theirs, others) <= self.bound[b]:
                     self.wrong.update(unfed)
                     local, self.own[b] = others, distance(theirs, others)
-        self.given_a[b] = theirs if _same_shapes(a, b) else local
+        self.given_a[b] = held_so if _same_shapes(a, b) else local
         if self._takes_laid(b) or relation == Relation.SPELLED or not _same_shapes(a, b):
             self._lay(a, b, self._on_laid(b) if self._takes_laid(b) else local)
         if relation == Relation.NAMED:
@@ -531,6 +533,14 @@ def _without_leaves(graph: Graph, kind: type[Leaf]) -> set[Value]:
 
 def _same_shapes(a: Value, b: Value) -> bool:
     return [t.shape for t in result_types(a)] == [t.shape for t in result_types(b)]
+
+
+def _held_as(b: Value, array: Any) -> Any:
+    """What a value of A holds as its partner in B holds it: integers, and what is true, as B's type of them."""
+    if isinstance(b.type, tuple):
+        return array
+    whole = array.dtype.kind in "biu" and b.dtype.numpy.kind in "biu"
+    return array.astype(b.dtype.numpy, copy=False) if whole else array
 
 
 def _without(values: Sequence[Value], partners: Mapping[Value, Value]) -> list[Value]:
