@@ -7,6 +7,8 @@ import pytest
 
 import tdagger as td
 from tdagger.cli import main
+from tdagger.cli.fold import folded
+from tdagger.cli.rows import Line
 from tdagger.errors import AttributeValueError
 from tdagger.prune.amounts import amount_of, ratio_of
 from tests.cli.helpers import failed, shown
@@ -68,20 +70,12 @@ def _built():
     return build()
 
 
-def test_layers_of_which_one_alone_makes_units(capsys, tmp_path):
+def test_layers_of_which_one_alone_makes_units():
     """The width of all layers is the first one's to make."""
-    (tmp_path / "deep_nets.py").write_text("""
-import torch
-def build():
-    torch.manual_seed(0)
-    layer = torch.nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, norm_first=True)
-    net = torch.nn.Sequential(torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), torch.nn.Linear(16, 3))
-    return net.eval(), torch.zeros(1, 6, 16)
-""")
-    assert main(["prune", "deep_nets:build", "--flops", "60%"]) == 0
-    out = shown(capsys)
-    assert re.search(r"layers\.0-1 ×2 \d+ \d+ ", out)
-    assert "KeyError" not in out
+    numbers = [{"b_macs": 6, "b_units": 16}, {"b_macs": 6}, {"b_macs": 6}]
+    layers = [Line(f"{i}", n, "Layer", f"{i}") for i, n in enumerate(numbers)]
+    (line,) = folded(Line("", {"b_macs": 18, "b_units": 16}, "Net", inner=layers), ["b_macs"]).inner
+    assert (line.name, line.times, line.numbers) == ("0-2", 3, {"b_macs": 18, "b_units": 16})
 
 
 def test_json_says_which_units_went(capsys):

@@ -468,8 +468,8 @@ def test_integers_and_what_is_true_may_be_held_in_other_types() -> None:
         assert all(error == 0 for error, _, _ in found.found.errors.values())
     assert td.diff(_marked("i64", "bool", "i64", -1.0), theirs).verdict == "different"
     ids = np.full((2, 5), 3)
-    with pytest.raises(td.InputError, match=r"'mask' of B is bool\[2 5\] and can't hold 7, which A is given as 'mask'"):
-        td.diff(theirs, _marked("i64", "bool", "i64"), ids.astype(np.int32), np.full((2, 5), 7, np.int32))
+    with pytest.raises(td.InputError, match=r"'mask' of B is bool\[2 5\], which can't hold 7 of A's 'mask'"):
+        td.diff(theirs, _marked("i64", "bool", "i64"), (ids.astype(np.int32), np.full((2, 5), 7, np.int32)))
 
 
 def test_outputs_of_other_names_and_order_go_together_by_what_they_are() -> None:
