@@ -364,6 +364,18 @@ def test_steps_of_an_lstm_are_open(tmp_path: Path) -> None:
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_a_norm_by_the_mean_square_is_five_ops(tmp_path: Path) -> None:
+    """Written out or not."""
+    x, w = td.input("x", (2, 8)), td.parameter("w", (8,))
+    plain = x * td.rsqrt(td.mean(td.square(x), axes=(1,), keep=True) + 1e-6) * w
+    for y in (plain, td.rms_norm(x, w, eps=1e-6)):
+        dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": y}), {"w": np.arange(8, dtype=np.float32)})
+        dag.to_coreml(tmp_path / "a.mlpackage")
+        program = Program(tmp_path / "a.mlpackage")
+        ops = [o.type for o in program.block.operations if o.type != "const"]
+        assert sorted(ops) == ["add", "mul", "mul", "reduce_mean", "rsqrt", "square"]
+
+
 def test_a_weight_that_is_laid_otherwise_is_called_by_its_name(tmp_path: Path) -> None:
     """As those of other formats are, which have channels last."""
     x, w = td.input("x", (1, 3, 8, 8)), td.parameter("net.w", (4, 5, 5, 3))
