@@ -515,6 +515,42 @@ class _Messy(nn.Module):
         return x
 
 
+def _wrapped(function: Any) -> Any:
+    """A function that hides that it has a cache, as transformers' compile_compatible_method_lru_cache does."""
+    cached = functools.lru_cache(function)
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return cached(*args)
+
+    return call
+
+
+class _Anchors(nn.Module):
+    """Keeps a table for each number of entries."""
+
+    @_wrapped
+    def table(self, n: int) -> torch.Tensor:
+        return torch.arange(n) * 1.0
+
+    @staticmethod
+    @_wrapped
+    def other(n: int) -> torch.Tensor:
+        return torch.ones(n)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.table(x.shape[1]) + self.other(x.shape[1])
+
+
+def test_no_cache_keeps_tensors_without_data() -> None:
+    model = _Anchors()
+    net = td.from_torch(model, torch.randn(2, 3)).to_torch()
+    for n in range(1, 9):
+        x = torch.randn(2, n)
+        assert type(model(x)) is torch.Tensor
+        torch.testing.assert_close(net(x), model(x))
+
+
 def _all_of(model: Any) -> dict[str, Any]:
     found = {k: v for k, v in vars(model).items() if not k.startswith("_")}
     return {

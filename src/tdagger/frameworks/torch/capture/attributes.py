@@ -238,7 +238,7 @@ class Attributes:
             self._seen.add(id(box.of))
             self.boxes.append(box)
             if box.kind in ("class", "globals"):
-                self._caches += [(v, v.cache_info().misses) for v in box.now().values() if _is_cache(v)]
+                self._caches += [(c, c.cache_info().misses) for v in box.now().values() for c in _caches_of(v)]
             for path, key, value in box.inside():
                 kind = kind_of(type(value))
                 if box.kind == "dict" and key in REGISTERED:
@@ -294,8 +294,30 @@ def _is_torchs(cls: type) -> bool:
     return cls.__module__.partition(".")[0] in sys.stdlib_module_names | {"torch", "builtins"}
 
 
-def _is_cache(value: Any) -> bool:
-    return isinstance(value, functools._lru_cache_wrapper)
+def _caches_of(value: Any) -> list[Any]:
+    """The caches of a function: itself, or those that it was wrapped around."""
+    found: list[Any] = []
+    seen: set[int] = set()
+    stack = [value]
+    while stack:
+        x = stack.pop()
+        if id(x) in seen:
+            continue
+        seen.add(id(x))
+        if isinstance(x, functools._lru_cache_wrapper):
+            found.append(x)
+        elif isinstance(x, staticmethod | classmethod):
+            stack.append(x.__func__)
+        elif isinstance(x, property):
+            stack.append(x.fget)
+        elif isinstance(x, types.FunctionType) and x.__closure__:
+            cells = [Box("", c, "cell") for c in x.__closure__]
+            stack += [f for c in cells for f in c.now().values() if isinstance(f, _CALLED)]
+    return found
+
+
+#: What a function that is around others calls.
+_CALLED = (types.FunctionType, functools._lru_cache_wrapper)
 
 
 def _has_data(t: Tensor) -> bool:
