@@ -245,6 +245,15 @@ def test_a_constant_used_twice_has_axes_of_its_own() -> None:
     assert axes[x] != axes[y]
 
 
+def test_a_constant_that_is_written_to_at_an_index_made_for_it_is_one_tensor() -> None:
+    x = td.input("x", (6,), "i64")
+    table = td.broadcast_to(td.const(0, "i64"), (6,))
+    index = td.linear_index(table, x, axis=0, signed=(True,))
+    out = td.scatter(table, index, x, axis=0)
+    axes = Axes(td.Graph({"x": x}, {"y": out}))
+    assert axes.at(index, 0) == axes.at(out, 0) == axes[out]
+
+
 def test_what_constants_are_made_of_is_static_and_never_dynamic() -> None:
     x = td.input("x", (2, 5))
     mask = td.less(td.broadcast_to(td.iota(5), (2, 5)), td.const(np.full((2, 5), 3)))

@@ -48,6 +48,21 @@ def attention(x: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, q, q, attn_mask=mask).transpose(1, 2).reshape(b, s, c)
 
 
+def routed(x: Tensor) -> Tensor:
+    """Tokens brought in an order that the data says, as routers of experts do, and back by the inverse order."""
+    flat = x.reshape(-1, x.shape[-1])
+    order = flat[:, 0].argsort(stable=True)
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(order.shape[0])
+    return (flat[order] * 2)[inverse].view(x.shape)
+
+
+def several_indices(x: Tensor) -> Tensor:
+    """Entries by three indices at once, of which negative ones count from ends that are open."""
+    i = x[:, 0, 0].argsort(stable=True)
+    return x[i, -1 - i % 2, i % 2 - 1]
+
+
 #: What is computed, of which shapes, and shapes that it takes then too.
 CASES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]], list[list[tuple[int, ...]]]]] = {
     "flatten": (lambda x: x.flatten(1) * 2, [(2, 3, 4)], [[(5, 3, 4)], [(1, 3, 4)]]),
@@ -65,6 +80,8 @@ CASES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]], list[list[tupl
     "pooled": (lambda x: F.adaptive_avg_pool2d(F.max_pool2d(x, 3, 2, 1), 1), [(2, 3, 9, 8)], [[(1, 3, 12, 5)]]),
     "larger": (lambda x: F.interpolate(x, scale_factor=2.0), [(2, 3, 4, 6)], [[(1, 3, 5, 5)]]),
     "mean": (lambda x: (x - x.mean(1, keepdim=True)).var(1), [(2, 6)], [[(3, 9)]]),
+    "routed": (routed, [(2, 6, 4)], [[(3, 9, 4)], [(1, 1, 4)]]),
+    "several indices": (several_indices, [(4, 6, 5)], [[(3, 9, 4)], [(7, 7, 2)]]),
     "two": (lambda x, y: x @ y.transpose(0, 1), [(2, 6), (5, 6)], [[(3, 6), (4, 6)], [(3, 7), (1, 7)]]),
     "dict": (lambda x: {"a": x.sum(1), "b": [x.max(1).values]}, [(2, 6)], [[(3, 9)]]),
 }

@@ -262,6 +262,8 @@ class Axes:
             self._terms[value] = op.axis_rule(self, value.type, *args)
         if op.name in ("gather", "scatter") and value not in self.static:
             index = value.args[1]
+            if index.op.name == "linear_index" and index.args[0] is value.args[0] and (index, 0) in self.copies:
+                self.join(self.expected[index, 0], args[0])  # one tensor of constants: what is written to, or read
             given = [a for a in (index.args[1:] if index.op.name == "linear_index" else (index,)) if a in self.static]
             if given and any(isinstance(v.op, Const) and v.type.size > 1 for v in topological(given)):
                 self.guess(args[0][int(op.attributes["axis"])], "is indexed with numbers that are given")

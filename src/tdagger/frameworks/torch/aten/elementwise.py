@@ -505,7 +505,7 @@ def _copy(self: Value, src: Value, non_blocking: bool = False) -> Value:
     return _over(self, e.cast(src, self.dtype))
 
 
-@rule("zero", "zeros_like")
+@rule("zero", "zeros_like", "empty_like")
 def _zeros_like(self: Value, *, dtype: torch.dtype | None = None) -> Value:
     return _fill(self, 0, dtype=dtype)
 

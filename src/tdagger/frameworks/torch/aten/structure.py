@@ -392,11 +392,6 @@ def _new_full(self: Value, size: Sequence[int], fill_value: Any, *, dtype: torch
     return _full(size, fill_value, dtype or self.dtype)
 
 
-@rule("empty_like")
-def _empty_like(self: Value, *, dtype: torch.dtype | None = None) -> Value:
-    return _full(self.shape, 0, dtype or self.dtype)
-
-
 @rule("scalar_tensor")
 def _scalar_tensor(s: Any, *, dtype: torch.dtype | None = None) -> Value:
     return _tensor(s, dtype=dtype or torch.get_default_dtype())

@@ -367,15 +367,16 @@ def _one_hot(w: Writer, v: Value, f: Fields) -> str:
 
 
 def _linear_index(w: Writer, v: Value, f: Fields) -> str:
-    """Every axis' index is checked by itself: one beyond its axis would be another entry of the others."""
-    sizes = v.args[0].type.shape[f["axis"] :]
-    text, *others = [
-        f"runtime.place({index}, {n}, {signed})"
-        for n, index, signed in zip(sizes, f["xs"][1:], f["signed"], strict=False)
-    ]
-    for i, (n, place) in enumerate(zip(sizes[1:], others, strict=False)):
-        text = f"{f'({text})' if i else text} * {n} + {place}"
-    return text
+    """Every axis' index is checked by itself: one beyond its axis would be another entry of the others.
+
+    Sizes are written as such, which may have no number; the tensor itself isn't needed.
+    """
+    total = ""
+    for n, index, signed in zip(v.args[0].shape[f["axis"] :], v.args[1:], f["signed"], strict=False):
+        place = f"runtime.place({w.ref(index)}, {n}, {signed})"
+        place += "" if index.dtype is v.dtype else f".to({dtype_name(v.dtype)})"
+        total = f"({total}) * {n} + {place}" if total else place
+    return total
 
 
 def _listed(template: str) -> Callable[[Writer, Value, Fields], str]:
