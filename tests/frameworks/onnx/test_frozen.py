@@ -18,6 +18,8 @@ pytest.importorskip("onnx")
 import onnx  # noqa: E402
 from onnx import helper, numpy_helper  # noqa: E402
 
+from tests.frameworks.onnx.small import floats, model, node  # noqa: E402
+
 
 @pytest.mark.parametrize(
     "name", [pytest.param("swin_tiny_patch4_window7_224", marks=pytest.mark.slow), "vit_base_patch16_224"]
@@ -148,3 +150,34 @@ def check_rows(dag: td.TensorDAG) -> None:
         torch.testing.assert_close(dag.resize({x: tuple(rows.shape)}).to_torch(fixed=True)(rows), wanted)
         torch.testing.assert_close(dag.to_torch()(rows), wanted)
         torch.testing.assert_close(dag.unbatch().to_torch(fixed=True)(rows[0]), wanted[0])
+
+
+def test_the_last_of_three_is_one_entry_however_many_there_are():
+    """The value of an attention of shifted windows: a slice to the end, squeezed."""
+    nodes = [
+        node("Reshape", "x split", "s"), node("Transpose", "s", "t", perm=[2, 0, 1, 3]),
+        node("Slice", "t two open zero", "v"), node("Squeeze", "v zero", "q"),
+        node("Slice", "t zero one zero", "u"), node("Squeeze", "u zero", "r"), node("Mul", "q r", "m"),
+        node("Reshape", "m whole", "y"),
+    ]  # fmt: skip
+    tensors = {
+        "split": np.array([4, 5, 3, 2]), "two": np.array([2]), "open": np.array([2**63 - 1]), "zero": np.array([0]),
+        "one": np.array([1]), "whole": np.array([1, 4, 5, 2]),
+    }  # fmt: skip
+    tensors |= {"rows": np.array([4, 5, 6])}
+    check_rows(td.from_onnx(model([node("Reshape", "i rows", "x"), *nodes], {"i": (1, 4, 5, 6)}, ["y"], tensors)))
+
+
+def test_one_window_is_beside_the_batch():
+    """At the last stage of windows there is one: the batch keeps the place that it has."""
+    nodes = [
+        node("Add", "x place", "a"), node("Reshape", "a windows", "w"),
+        node("Transpose", "w", "t", perm=[0, 1, 3, 2, 4, 5]), node("Reshape", "t rows", "r"),
+        node("MatMul", "r weight", "m"), node("Reshape", "m back", "b"),
+        node("Transpose", "b", "c", perm=[0, 1, 3, 2, 4, 5]), node("Reshape", "c whole", "d"), node("Add", "d a", "y"),
+    ]  # fmt: skip
+    tensors = {
+        "place": floats(7, 7, 4), "weight": floats(4, 4), "windows": np.array([1, 1, 7, 1, 7, 4]),
+        "rows": np.array([1, 49, 4]), "back": np.array([1, 1, 1, 7, 7, 4]), "whole": np.array([1, 7, 7, 4]),
+    }  # fmt: skip
+    check_rows(td.from_onnx(model(nodes, {"x": (1, 7, 7, 4)}, ["y"], tensors)))

@@ -90,7 +90,8 @@ def _may_be_moved(value: Value) -> bool:
 def _moved(axes: Axes, value: Value, own: set[Axis]) -> Op | None:
     """The op with dimensions of 1 entry moved from pieces that are a weight's to those that aren't.
 
-    Where dimensions are grouped they are those of an input; where they are split an input's is in the other piece.
+    Where dimensions are grouped they are those of an input; where they are split an input's is in the other piece,
+    which has fewer dimensions than axes.
     """
     grouped = isinstance(value.op, Group)
     fine, coarse = (value.args[0], value) if grouped else (value, value.args[0])
@@ -100,7 +101,8 @@ def _moved(axes: Axes, value: Value, own: set[Axis]) -> Op | None:
 
     def moves(i: int, to: int) -> bool:
         term = resolve(terms[i] if grouped else wholes[to])
-        return fine.shape[i] == 1 and not weighty[to] and any(a in own for a in term)
+        has_place = not grouped and len(pieces[to]) >= sum(a in own or a.size > 1 for a in term)
+        return fine.shape[i] == 1 and not weighty[to] and not has_place and any(a in own for a in term)
 
     changed = False
     for k, piece in enumerate(pieces):

@@ -17,7 +17,7 @@ from tdagger.ops import elementwise as e
 from tdagger.ops import structure as s
 from tdagger.ops.indexing import gather, iota_like, take_along
 from tdagger.ops.source import const, iota, scalar
-from tdagger.types import DType, broadcast_shapes, sized
+from tdagger.types import DType, Sized, broadcast_shapes, sized
 
 # --- sizes -------------------------------------------------------------------------------------------------
 
@@ -59,7 +59,19 @@ def _flatten(input: Value, *, axis: int = 1) -> Value:
 def _squeeze(data: Value, axes: Ints | None = None) -> Value:
     if axes is None:
         return s.squeeze(data, [i for i, n in enumerate(data.shape) if n == 1], only_ones=True)
-    return s.squeeze(data, axes)
+    return s.squeeze(_one_entry(data, axes), axes)
+
+
+def _one_entry(x: Value, axes: Ints) -> Value:
+    """What is squeezed away has one entry: where a slice to the end leaves one, it is that one, whatever the size."""
+    if not isinstance(x.op, s.Slice):
+        return x
+    bounds = list(x.op.bounds)
+    for axis in axes:
+        at = bounds[axis]
+        if at is not None and x.shape[axis] == 1 and not isinstance(at[0], Sized):
+            bounds[axis] = (at[0], at[0] + 1, 1)
+    return s.Slice(tuple(bounds))(*x.args)
 
 
 @rule("Unsqueeze")
