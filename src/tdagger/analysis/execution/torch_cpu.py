@@ -183,6 +183,13 @@ def _quantile(c: Call) -> Kernel:
     return c.contiguous(max(x.bytes + 8 * x.size + row - c.out[0].bytes, 0))
 
 
+def _linear_index(c: Call) -> Kernel:
+    """What was counted so far; which indices are negative, and these counted from the end."""
+    out = c.out[0]
+    signed = any(attribute(c, "signed"))
+    return c.contiguous((len(c.types) > 2) * out.bytes + signed * (out.bytes + out.size))
+
+
 def _unfolded(c: Call) -> Kernel:
     """torch makes a tensor like the argument first and then a larger one."""
     return c.contiguous(c.types[0].bytes)
@@ -260,6 +267,7 @@ _RULES: dict[str, Rule] = {
     "median": _median,
     "mode": _median,
     "quantile": _quantile,
+    "linear_index": _linear_index,
     "slice": _slice,
     "reshape": reshape,
     "cast": _cast,
