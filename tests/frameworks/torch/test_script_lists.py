@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import tdagger as td
 
@@ -51,3 +51,41 @@ def test_lists_of_tensors(function: Callable[[Tensor], Tensor]) -> None:
     x = torch.arange(6.0).reshape(2, 3)
     dag = td.from_torch(torch.jit.script(function), x)
     assert torch.equal(dag.to_torch()(x), function(x))
+
+
+class EndsBySize(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = x.unbind(-1)[:: x.shape[-1] - 1]
+        return a - b
+
+
+class EntryOfMany(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * len(x.unbind(-1)[3:]) + x.unbind(-1)[2].sum()
+
+
+class DividedBySize(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (12 // (x.shape[-1] - 1))
+
+
+class PoppedTwice(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        rows = list(x.unbind(-1))
+        return rows.pop() - rows.pop()
+
+
+@pytest.mark.parametrize(("made", "least"), [(EndsBySize, 2), (EntryOfMany, 3), (DividedBySize, 2), (PoppedTwice, 2)])
+def test_what_a_script_raises_of_numbers_and_lists_is_its_own(made: type[nn.Module], least: int) -> None:
+    """With so few entries Python's own errors come up: a step of 0, a division by 0, an entry that isn't there."""
+    script = torch.jit.script(made())
+    x = torch.randn(2, 5)
+    dag = td.from_torchscript(script, (x,))
+    torch.testing.assert_close(dag.to_torch()(x), script(x))
+    few = torch.randn(2, least - 1)
+    with pytest.raises(td.InputError, match=r"aten::\w+ at .*test_script_lists.*: with inputs of these sizes"):
+        td.from_torchscript(script, (few,))
+    with pytest.raises(td.TDaggerError, match="the source itself raises"):
+        dag.resize(n=least - 1)
+    enough = torch.randn(2, least)
+    torch.testing.assert_close(dag.resize(n=least).to_torch()(enough), script(enough))

@@ -15,7 +15,7 @@ import torch
 from torch._ops import OpOverload
 
 from tdagger import library as lib
-from tdagger.errors import InputError, UnsupportedError
+from tdagger.errors import InputError, TDaggerError, UnsupportedError
 from tdagger.frameworks.torch.aten import DTYPES, TORCH_DTYPES, Memory, memory_of, number_of
 from tdagger.frameworks.torch.aten.aliases import Standing
 from tdagger.frameworks.torch.aten.calls import Caller, constant
@@ -254,20 +254,36 @@ class Walker:
             raise _by_data(self, node)
         self._changing(node)
         rule = self.prims.get(kind)
-        results = self._operator(node, kind, inputs) if rule is None else rule(self, node, inputs)
+        if rule is None:
+            results = self._operator(node, kind, inputs)
+        elif kind.startswith("aten::"):
+            results = self._by_python(node, rule, self, node, inputs)
+        else:
+            results = rule(self, node, inputs)
         outputs = list(node.outputs())
         if len(outputs) == 1:
             self.env[outputs[0].unique()] = results
         elif outputs:
             given = list(results or ())
             if len(given) != len(outputs):
-                where = shown(self.origin(node).source) or "source unknown"
-                raise InputError(
-                    f"TorchScript {kind} at {where} takes {len(outputs)} values, and {len(given)} are given: with "
-                    "inputs of these sizes the script fails there"
-                )
+                raise self._fails(node, f"takes {len(outputs)} values, and {len(given)} are given")
             for value, result in zip(outputs, given, strict=True):
                 self.env[value.unique()] = result
+
+    def _fails(self, node: Any, why: str) -> InputError:
+        where = shown(self.origin(node).source) or "source unknown"
+        return InputError(
+            f"TorchScript {node.kind()} at {where} {why}: with inputs of these sizes the script fails there"
+        )
+
+    def _by_python(self, node: Any, function: Callable[..., Any], *args: Any) -> Any:
+        """What an op on numbers and lists gives; InputError where it raises (a step of 0, an entry that is missing)."""
+        try:
+            return function(*args)
+        except TDaggerError:
+            raise
+        except (ArithmeticError, LookupError, ValueError, RuntimeError) as e:
+            raise self._fails(node, f"raises {shown(f'{type(e).__name__}: {e}')}") from e
 
     def _changing(self, node: Any) -> None:
         """UnsupportedError for what changes a list or dict, or a tensor that is no buffer, which the script holds."""
@@ -286,7 +302,7 @@ class Walker:
             return attribute(inputs[0].read(), *inputs[1:])
         of_list = _OF_LISTS.get(kind) if inputs and isinstance(inputs[0], list | dict) else None
         if of_list is not None:
-            return of_list(*inputs)
+            return self._by_python(node, of_list, *inputs)
         schema = node.schema()
         target = overload(schema) if schema != "(no schema)" else None
         tensors = flat(inputs)
@@ -294,11 +310,11 @@ class Walker:
         known = scalars and (tensors or not _makes_tensor(node))  # arithmetic on sizes and settings: run it
         if target is None:
             if known:
-                return _run(kind, inputs)
+                return self._by_python(node, _run, kind, inputs)
             where = shown(self.origin(node).source) or "source unknown"
             raise UnsupportedError(f"TorchScript {kind} at {where} is not imported")
         if known:
-            return self._known(target, inputs, tensors)
+            return self._by_python(node, self._known, target, inputs, tensors)
         if self.numbers:
             inputs = self._with_numbers(target, inputs)
         args, kwargs = split(target, inputs)
