@@ -5,6 +5,7 @@ pytest tests/prune/test_constants.py -k attention
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -142,3 +143,26 @@ def test_says_what_it_takes() -> None:
     dag = of(nn.Linear(3, 6), nn.Linear(6, 4), x=torch.rand(2, 3))
     with pytest.raises(td.AttributeValueError, match="constants are 'zero' or 'fold'"):
         dag.prune(ratio=0.5, constants="keep")
+
+
+def test_a_token_that_is_known_costs_no_more_than_one_that_is_not() -> None:
+    """A class token is constants, the other rows of a text aren't: two kinds of rows, of however many there are."""
+
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token = nn.Parameter(torch.randn(1, 1, 64))
+            self.first, self.hidden, self.out = nn.Linear(16, 64), nn.Linear(64, 256), nn.Linear(256, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.cat([self.token.expand(x.shape[0], -1, -1), self.first(x)], 1)
+            return self.out(torch.relu(self.hidden(x)))
+
+    torch.manual_seed(0)
+    plan = td.from_torch(Tokens().eval(), (torch.randn(1, 600, 16),)).prune_plan(ratio=0.5, constants="fold")
+    tracemalloc.start()
+    plan.apply()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert plan.check().exact
+    assert peak < 601 * 64 * 256 * 8 / 2  # half of what all products take in double precision

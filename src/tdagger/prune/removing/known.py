@@ -147,8 +147,12 @@ class Walk:
 
     def _graph(self, graph: Graph, args: Sequence[Known]) -> list[Any]:
         found: dict[Value, Any] = dict(zip(graph.inputs.values(), args, strict=True))
+        returned = set(graph.outputs.values())
         for value in graph.values:
-            if value not in found:
+            product = value.args[0] if isinstance(value.op, Reduce) else None
+            if product is not None and _is_product(product) and product not in found:
+                found[value] = _contracted(value, [found[a] for a in product.args])
+            elif value not in found and (not _is_product(value) or value in returned or not _is_summed(graph, value)):
                 found[value] = self.after(value, [found[a] for a in value.args])
         return [found[v] for v in graph.outputs.values()]
 
@@ -359,6 +363,45 @@ def _reduced(op: Reduce, x: Known, shape: tuple[int, ...]) -> Known:
     found = np.where(out_sure, total, np.zeros_like(total))
     out_edge = np.asarray(edge.any(axes, keepdims=True))
     return Known(out_gone, out_sure, found, np.where(out_gone, 0.0, left), out_edge)
+
+
+def _is_product(value: Value) -> bool:
+    return isinstance(value.op, Binary) and value.op.kind == "multiply"
+
+
+def _is_summed(graph: Graph, value: Value) -> bool:
+    """Whether sums are all that reads a value: then its entries need not all be there at once."""
+    return all(isinstance(u.op, Reduce) and u.op.kind == "sum" for u in graph.users[value])
+
+
+def _contracted(value: Value, args: Sequence[Known]) -> Known:
+    """A sum of products of which there may be many more than numbers: of rows that are the same one is worked out."""
+    op, product = cast(Reduce, value.op), value.args[0]
+    shapes = [a.shape for k in args for a in k.arrays]
+    whole = np.broadcast_shapes(*shapes)
+    again: dict[int, Array] = {}  # by dimension, the row that each is
+    if math.prod(whole) > max(map(math.prod, shapes)):
+        for axis in {i for i, n in enumerate(whole) if n > 1} - set(op.axes):
+            first, again[axis] = _rows([a for k in args for a in k.arrays if a.shape[axis] > 1], axis)
+            args = [k.each(lambda a: a.take(first, axis) if a.shape[axis] > 1 else a) for k in args]  # noqa: B023
+    out = _reduced(op, _pointwise(product.op, args), product.shape)
+    for axis, rows in again.items():
+        out = out.each(lambda a: a.take(rows, axis) if a.shape[axis] > 1 else a)  # noqa: B023
+    return out
+
+
+def _rows(arrays: Sequence[Array], axis: int) -> tuple[Array, Array]:
+    """The places along a dimension at which arrays hold something new, and which of these every place is."""
+    moved = [np.moveaxis(a, axis, 0) for a in arrays]
+    known: dict[bytes, int] = {}
+    first: list[int] = []
+    rows: list[int] = []
+    for i in range(moved[0].shape[0]):
+        row = known.setdefault(b"".join([a[i].tobytes() for a in moved]), len(known))
+        if row == len(first):
+            first.append(i)
+        rows.append(row)
+    return np.asarray(first), np.asarray(rows)
 
 
 def _folded(op: Fold, value: Value, x: Known) -> Known:
