@@ -205,3 +205,32 @@ def test_writing_to_windows_is_refused() -> None:
 
     with pytest.raises(td.UnsupportedError, match="can't write through unfold"):
         td.from_torch(Net(), torch.randn(2, 4))
+
+
+#: Ops that give a view or a copy as the sizes are.
+OF_SIZES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "flatten": lambda v: v.flatten(1, 2),
+    "flatten of a transpose": lambda v: v.transpose(1, 2).flatten(1, 2),
+    "contiguous": lambda v: v.transpose(1, 2).contiguous(),
+    "reshape": lambda v: v.permute(0, 3, 1, 2).reshape(2, 4, -1),
+    "without a gradient": torch.no_grad()(lambda v: v.permute(0, 3, 1, 2).reshape(2, 4, -1)),
+}
+
+
+@pytest.mark.parametrize("name", OF_SIZES)
+@pytest.mark.parametrize("sizes", [(3, 4), (1, 4), (3, 1)])
+def test_sizes_that_torch_takes_for_data(name: str, sizes: tuple[int, int]) -> None:
+    """torch.export has symbols for entries of a constant, and leaves open what is a view of such sizes."""
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            h, w = [n.item() for n in torch.tensor(sizes)]
+            rows, columns = torch.arange(h), torch.arange(w)
+            v = x[:, None, None] * (rows[:, None] + columns)[None, :, :, None]
+            z = OF_SIZES[name](v)
+            z.add_(1)
+            return v, z
+
+    module, x = Net(), torch.randn(2, 4)
+    back = td.from_torch(module, x).to_torch()
+    torch.testing.assert_close(back(x), module(x))

@@ -437,6 +437,7 @@ def _import_program(
     caller = Caller(external, names)
     caller.autocast = region
     caller.exact = aliases.writes(program.graph_module)
+    caller.standing = aliases.standing(program.graph_module) if caller.exact else None
     places = _Places(prefix)
     if flat is not None:
         caller.passing = Passing(places.at, {places.at(stack)[0] for stack in flat.called.stacks})
@@ -519,7 +520,8 @@ def _import_program(
     asserted += [Check(None, c.message, c.place) for c in dict.fromkeys(met) if c.error and not c.whole]
     axes = caches.axis_names(signature.inputs, graph.inputs)
     found = graph, TorchWeights(tensors), signature, dict(weights), origins, places.modules, title, axes
-    undecided = [u.told for u in caller.undecided if u.matters]
+    views = caller.undecided if caller.standing is None else caller.standing.undecided
+    undecided = [u.told for u in views if u.matters]
     return TensorDAG(*found, checks=asserted, left_out=[*caller.left_out, *undecided])
 
 

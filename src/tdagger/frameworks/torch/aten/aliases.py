@@ -32,6 +32,22 @@ def writes(graphs: torch.fx.GraphModule) -> bool:
     return any(t._schema.is_mutable for t in targets)
 
 
+def standing(graphs: torch.fx.GraphModule) -> Standing | None:
+    """What stands for the tensors of a program in which torch takes sizes for data; None if it has the numbers of all.
+
+    Sizes made of a constant's entries are symbols there, and whether a reshape of them is a view is left open; import
+    has their numbers.
+    """
+    modules = [m for m in graphs.modules() if isinstance(m, torch.fx.GraphModule)]
+    recorded = [t for m in modules for n in m.graph.nodes for t in _tensors(n.meta.get("val"))]
+    return None if all(map(_in_numbers, recorded)) else Standing()
+
+
+def _in_numbers(tensor: Tensor) -> bool:
+    """Whether the sizes of a tensor without data are all numbers, and with them its strides."""
+    return tensor.layout is not torch.strided or all(isinstance(n, int) for n in (*tensor.shape, *tensor.stride()))
+
+
 #: Ops that give their argument itself unless they train; without data torch makes a copy of it.
 _ITSELF = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
 
@@ -136,22 +152,33 @@ def _root(ref: Ref) -> Cell:
 
 
 class Standing:
-    """Tensors without data for the refs of a script, which has none: each op is run on them."""
+    """Tensors without data for the refs of what has none, or none with numbers: each op is run on them."""
 
     def __init__(self) -> None:
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._of: dict[Ref, Tensor] = {}
-        self.left_out: list[LeftOut] = []
+        self.undecided: list[Undecided] = []
+
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """What may be a view or a copy at other sizes, whether or not it was written to."""
+        return [u.told for u in self.undecided]
 
     def put(self, ref: Ref, like: Tensor) -> None:
         """Let ``ref`` lie in memory as ``like`` does."""
         with self._mode:
             self._of[ref] = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype)
 
-    def alike(self, old: Ref, new: Ref) -> None:
-        """Let ``new`` lie in memory as ``old`` does."""
-        if old in self._of:
-            self._of[new] = self._of[old]
+    def meet(self, ref: Ref, recorded: Tensor) -> None:
+        """Let a ref that no op gave, a weight or a constant, lie in memory as it was recorded."""
+        if ref not in self._of and recorded.layout is torch.strided and _in_numbers(recorded):
+            self.put(ref, recorded)
+
+    def alike(self, old: Any, new: Any) -> None:
+        """Let the refs in ``new`` lie in memory as those in ``old`` do, nested alike."""
+        for given, made in zip(_refs(old), _refs(new), strict=True):
+            if given in self._of:
+                self._of[made] = self._of[given]
 
     def called(self, target: OpOverload, args: Any, kwargs: Any, result: Any) -> Any:
         """The results of an op as :func:`settled` has them; as they are where torch can't run it without data."""
@@ -167,10 +194,12 @@ class Standing:
         except Exception:  # whatever torch raises where it needs the data
             return result
         if not target._schema.is_mutable:
+            told: list[LeftOut] = []
             if refs and args[0] is refs[0]:
                 name = target._schema.name.removeprefix("aten::")
-                self.left_out += undecided(name, stands, self._of[refs[0]], refs[0].read())
+                told = undecided(name, stands, self._of[refs[0]], refs[0].read())
             result = settled(result, stands, [(r, self._of[r]) for r in refs])
+            self.undecided += Undecided.of(told, *refs[:1], result)
         for ref, tensor in zip(_refs(result), _tensors(stands), strict=False):
             self._of[ref] = tensor
         return result

@@ -117,6 +117,8 @@ class Caller(Importing):
         self.undecided: list[aliases.Undecided] = []
         #: Whether what is called has tensors recorded that share memory as the network's do, and it matters.
         self.exact = False
+        #: What stands for tensors whose sizes were recorded without numbers; None: all have numbers.
+        self.standing: aliases.Standing | None = None
         #: The region of torch.autocast that the calls are in.
         self.autocast: autocast.Region | None = None
         #: Who reads what through modules that give back what they take; None: nobody asks.
@@ -594,7 +596,13 @@ def _call_node(
             result = caller.call(target, args, kwargs, origin, memory)
         finally:
             caller.exact = exact
-        if exact and not target._schema.is_mutable:
+        if exact and caller.standing is not None:
+            nodes = pytree.tree_leaves((node.args, node.kwargs))
+            for ref, n in zip(pytree.tree_leaves((args, kwargs)), nodes, strict=True):
+                if isinstance(ref, Ref) and isinstance(n.meta.get("val"), torch.Tensor):
+                    caller.standing.meet(ref, n.meta["val"])
+            result = caller.standing.called(target, args, kwargs, result)
+        elif exact and not target._schema.is_mutable:
             nodes = pytree.tree_leaves((node.args, node.kwargs))
             pairs = zip(pytree.tree_leaves((args, kwargs)), nodes, strict=True)
             known = [(r, n.meta["val"]) for r, n in pairs if isinstance(r, Ref) and n.meta.get("val") is not None]
@@ -607,7 +615,10 @@ def _call_node(
             else:
                 result = aliases.settled(result, stands, known)
         if caller.passing is not None and reading is not None:
-            result = caller.passing.read(result, reading, target, args, origin, caller.origins)
+            read = caller.passing.read(result, reading, target, args, origin, caller.origins)
+            if caller.standing is not None:
+                caller.standing.alike(result, read)
+            result = read
         _check(node, result)
         base = plan_of(target).name.partition(".")[2]
         if base in INDEXING and isinstance(args[0], Ref) and (trace := node.meta.get("stack_trace")):
@@ -717,7 +728,10 @@ def without_gradient(result: Any, before: dict[Cell, tuple[int, Value]], caller:
                 cell.put(lib.stop_gradient(cell.value))
             caller.note(cell.value, origin)
 
-    return pytree.tree_map_only(Ref, stop, result)
+    ended = pytree.tree_map_only(Ref, stop, result)
+    if caller.standing is not None:
+        caller.standing.alike(result, ended)
+    return ended
 
 
 def _check(node: torch.fx.Node, result: Any) -> None:
