@@ -260,6 +260,48 @@ def test_fx_names_the_layers_that_the_sources_does() -> None:
     assert names[0] == names[1]
 
 
+class Places(nn.Module):
+    """Adds parts of tensors that it holds, as long as what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("ids", torch.arange(16)[None])
+        self.register_buffer("kinds", torch.zeros(1, 16, dtype=torch.long))
+        self.register_buffer("first", torch.randn(1, 1, 3))
+        self.register_buffer("scale", torch.ones(1))
+        self.places, self.kind = nn.Embedding(16, 3), nn.Embedding(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, s = x.shape[:2]
+        x = x + self.places(self.ids[:, :s]) + self.kind(self.kinds[:, :s].expand(b, s))
+        x = x * self.scale.expand(b)[:, None, None] + (self.ids * 2)[:, 1 : s + 1, None]
+        return torch.cat([self.first.expand(b, 1, 3), x], 1)
+
+
+def test_fx_of_parts_of_held_tensors() -> None:
+    """In torch.fx sizes are stand-ins, buffers aren't: a tensor takes no stand-in between brackets."""
+    module, x = Places().eval(), torch.randn(2, 5, 3)
+    back = td.from_torch(module, x).to_torch()
+    made, script = torch.fx.symbolic_trace(back), torch.jit.script(back)
+    for other in (x, torch.randn(3, 9, 3), torch.randn(1, 1, 3)):
+        for one in (back, made, script):
+            torch.testing.assert_close(one(other), module(other), rtol=0, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_fx_of_bert() -> None:
+    """The source can't be traced so."""
+    import transformers
+
+    sizes = {"vocab_size": 31, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.BertConfig(**sizes, intermediate_size=16, max_position_embeddings=16)
+    module, words = transformers.BertModel(config).eval(), torch.randint(31, (2, 6))
+    made = torch.fx.symbolic_trace(td.from_torch(module, words).to_torch())
+    for other in (words, torch.randint(31, (3, 9))):
+        got, want = (torch.utils._pytree.tree_leaves(m(other)) for m in (made, module))
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
 def test_a_block_taken_out_of_a_list() -> None:
     def habit(module: Any) -> Tensor:
         del module.transformer.h[len(module.transformer.h) - 1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -250,6 +251,16 @@ class Writer:
             if not self.is_used_once(value):
                 return False
         return True
+
+    @cached_property
+    def held(self) -> set[Value]:
+        """What is computed from buffers and constants alone: a tensor where torch.fx has stand-ins of all others."""
+        found: set[Value] = set()
+        for v in self.graph.values:
+            own = isinstance(v.op, Buffer | Const) or (isinstance(v.op, Iota) and v.op.size.__class__ is not Size)
+            if own or (v.args and not isinstance(v.op, ModuleCall) and found.issuperset(v.args)):
+                found.add(v)
+        return found
 
     def training(self, value: Value, owner: str | None = None) -> str:
         """The training flag of module ``owner``, or of the module ``value`` came from."""

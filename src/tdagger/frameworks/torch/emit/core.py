@@ -18,7 +18,7 @@ from tdagger.ops.external import External, Slot
 from tdagger.ops.indexing import Gather, Scan
 from tdagger.ops.source import Const
 from tdagger.ops.structure import Group, Permute, Reduce, Slice, Ungroup
-from tdagger.types import DType, Size, Sized
+from tdagger.types import MARK, DType, Size, Sized
 
 
 def dtype_name(dtype: DType) -> str:
@@ -217,9 +217,13 @@ def _slice(w: Writer, v: Value) -> str:
 
 
 def _sliced(w: Writer, v: Value, selected: set[int]) -> str:
-    """``x[:, 0:3, 1]``; axes in ``selected`` have one entry and are dropped. torch has no negative steps."""
+    """``x[:, 0:3, 1]``; axes in ``selected`` have one entry and are dropped. torch has no negative steps.
+
+    A tensor takes no stand-in of torch.fx for a size between brackets, but one in ``narrow``.
+    """
     bounds: Any = v.op.attributes["bounds"]
     parts: list[str] = []
+    narrow = ""
     flipped: list[int] = []
     for axis, b in enumerate(bounds):
         entries = range(0) if b is None else range(*b)
@@ -230,6 +234,10 @@ def _sliced(w: Writer, v: Value, selected: set[int]) -> str:
             return f"{w.ref(v.args[0])}.{b[0].parts[0]}({b[0].parts[1]}, {axis})[{_part(b[0])}]"
         elif Size in (size.__class__, b[0].__class__, b[1].__class__):
             part, is_flipped = _open_slice(v, b, size, axis in selected)
+            if MARK.search(part) and axis not in selected and b[2] == 1 and v.args[0] in w.held:
+                low, high = (n.at(size) if isinstance(n, Sized) else n for n in b[:2])
+                narrow += f".narrow({axis}, {low}, {high - low})"
+                part = ":"
             parts.append(part)
             flipped += [axis - sum(s < axis for s in selected)] if is_flipped else []
         elif axis in selected:
@@ -246,7 +254,7 @@ def _sliced(w: Writer, v: Value, selected: set[int]) -> str:
             parts.append(f"{start}:{stop}" + (f":{step}" if step != 1 else ""))
     while parts and parts[-1] == ":":
         parts.pop()
-    x = w.ref(v.args[0])
+    x = w.ref(v.args[0]) + narrow
     text = f"{x}[{', '.join(parts)}]" if parts else x
     return f"{text}.flip({listed(flipped)})" if flipped else text
 
@@ -311,7 +319,11 @@ def _concat(w: Writer, v: Value) -> str:
 
 
 def _repeat(w: Writer, v: Value) -> str:
-    return f"{w.ref(unbroadcast(v))}.expand({listed(v.type.shape)})"
+    base, sizes = unbroadcast(v), listed(v.type.shape)
+    # a tensor takes no stand-in of torch.fx for its first size unless all are in brackets
+    if isinstance(v.type.shape[0], Size) and base in w.held:
+        return f"{w.ref(base)}.expand(({sizes}{',' if v.rank == 1 else ''}))"
+    return f"{w.ref(base)}.expand({sizes})"
 
 
 _REDUCTIONS = {"sum": "sum", "max": "amax", "min": "amin", "any": "any", "all": "all"}
