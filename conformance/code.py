@@ -48,6 +48,35 @@ def whisper() -> td.TensorDAG:
         return td.from_torch(module, (), inputs)
 
 
+#: What a module of a class that subclasses a layer of torch is.
+SUBCLASSES = """
+## Classes that subclass torch's
+
+A module is an instance of a layer of torch where it computes what that layer does: it is that layer then. A class
+that subclasses one and computes more or another thing (timm's `BatchNormAct2d` is an `nn.BatchNorm2d` with an
+activation, its `LayerNorm2d` an `nn.LayerNorm` of channels first) is a generated class of its name, which is no
+instance of torch's. What asks by `isinstance` takes the module to compute what torch's does and to go by its
+attributes (`fuse_conv_bn_eval`, `SyncBatchNorm.convert_sync_batchnorm`, `norm.momentum = 0.01`); generated code has
+its settings as numbers, and a TDAG has the names of classes, not what they derive from. Such modules are found by
+those names:
+
+```python
+import timm
+import torch
+from torch import nn
+
+import tdagger as td
+
+source = timm.create_model("test_efficientnet").eval()
+module = td.from_torch(source, torch.zeros(2, 3, 64, 64)).to_torch()
+norms = {type(m).__name__ for m in source.modules() if isinstance(m, nn.BatchNorm2d)}
+for m in module.modules():
+    if type(m).__name__ in norms:
+        m.eval()  # its running statistics stay
+```
+
+`train`, `eval` and `requires_grad_` do to them what they do to the source's."""
+
 NETWORKS: dict[str, Callable[[], td.TensorDAG]] = {
     "resnet18": lambda: timm_model("resnet18"),
     "vit_tiny_patch16_224": lambda: timm_model("vit_tiny_patch16_224"),
@@ -64,6 +93,7 @@ def page() -> str:
         "Made by `make conformance-code` (`conformance/code.py`); don't edit it by hand. `print(module.code)` of four",
         "networks: one class for each structure, named as the source's; torch's own layers aren't listed.",
         "`tdagger convert SOURCE m.py` writes the same classes.",
+        SUBCLASSES,
     ]
     for name, make in NETWORKS.items():
         module = make().to_torch()

@@ -523,6 +523,23 @@ def test_a_frozen_block_and_groups(case: Case) -> None:
     case.same(habit)
 
 
+def test_norms_of_a_subclass_frozen() -> None:
+    """Those of a class that subclasses torch's and computes more are found by its name."""
+    source, args, _ = _timm("test_efficientnet")
+    perturb(source)
+    back = td.from_torch(source.eval(), args).to_torch(copy=True)
+    norms = {type(m).__name__ for m in source.modules() if isinstance(m, nn.BatchNorm2d)}
+    assert norms == {"BatchNormAct2d"}
+    for frozen in (True, False):
+        for module in (source, back):
+            module.train()
+            for m in module.modules():
+                if frozen and type(m).__name__ in norms:
+                    m.eval()
+            module(*args)
+        torch.testing.assert_close(dict(back.state_dict()), dict(source.state_dict()), rtol=1e-5, atol=1e-5)
+
+
 def test_checkpointed(case: Case) -> None:
     """A block's forward is run again in the backward pass."""
 
