@@ -50,13 +50,35 @@ def _gpt2() -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
     return transformers.GPT2LMHeadModel(config), (ids,), {}
 
 
+def _swin() -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
+    sizes = {"img_size": 32, "window_size": 4, "patch_size": 2, "embed_dim": 16, "depths": (1, 2), "num_heads": (2, 4)}
+    return _timm("swin_tiny_patch4_window7_224", **sizes)
+
+
+def _t5() -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
+    import transformers
+
+    sizes = {"vocab_size": 31, "d_model": 8, "d_kv": 4, "d_ff": 16, "num_layers": 2, "num_heads": 2}
+    config = transformers.T5Config(**sizes, decoder_start_token_id=0, use_cache=False)
+    module = transformers.T5ForConditionalGeneration(config)
+    return module, (), {"input_ids": torch.randint(31, (2, 6)), "decoder_input_ids": torch.randint(31, (2, 5))}
+
+
 #: For each network: how it is made, a linear layer, an activation, a block, and a class that parameters are grouped by.
 NETWORKS: dict[str, tuple[Callable[[], Any], str, str, str, type]] = {
     "resnet": (lambda: _timm("test_resnet"), "fc", "layer1.0.act1", "layer2", nn.BatchNorm2d),
     "vit": (lambda: _timm("test_vit", img_size=32), "blocks.1.mlp.fc1", "blocks.0.mlp.act", "blocks.1", nn.LayerNorm),
     "gpt2": (_gpt2, "lm_head", "transformer.h.0.mlp.act", "transformer.h.1", nn.LayerNorm),
     "lstm": (lambda: (Tagger(), (torch.randint(11, (2, 7)),), {}), "head", "act", "lstm", nn.LayerNorm),
-}
+    "swin": (_swin, "layers.1.blocks.0.mlp.fc1", "layers.1.blocks.0.mlp.act", "layers.0.blocks.0", nn.LayerNorm),
+    "t5": (
+        _t5, "encoder.block.1.layer.1.DenseReluDense.wi", "encoder.block.1.layer.1.DenseReluDense.act",
+        "decoder.block.1", nn.Embedding,
+    ),
+}  # fmt: skip
+
+#: Those of the kinds of which others are among them.
+SLOW = ("swin", "t5")
 
 
 @functools.cache
@@ -106,7 +128,7 @@ class Case:
             assert not torch.allclose(want, before, atol=1e-4)
 
 
-@pytest.fixture(params=NETWORKS)
+@pytest.fixture(params=[pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NETWORKS])
 def case(request: Any) -> Case:
     return Case(request.param)
 
@@ -313,6 +335,10 @@ def test_a_block_taken_out_of_a_list() -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_jit_trace(case: Case) -> None:
+    if case.name == "t5":  # it takes keywords alone, and torch.jit.trace knows none
+        with pytest.raises(NameError, match="valid arguments name are"):
+            torch.jit.trace(case.back, strict=False, check_trace=False, example_kwarg_inputs=case.kwargs)
+        return
     example = {"example_kwarg_inputs": case.kwargs} if case.kwargs else {"example_inputs": case.args}
     with warnings.catch_warnings():
         own = case.name == "lstm"  # torch's LSTM warns of its own checks
@@ -343,7 +369,7 @@ def test_jit_script_of_gpt2_that_gives_a_tensor() -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_jit_script(case: Case) -> None:
-    if case.name == "gpt2":  # as the source: its output is a dataclass
+    if case.name in ("gpt2", "t5"):  # as the source: its output is a dataclass
         for module in (case.back, case.source):
             with pytest.raises(Exception, match=r"(?s)."):
                 torch.jit.script(module)
@@ -433,16 +459,22 @@ def test_vmap(name: str) -> None:
 
 
 def test_jacrev(case: Case) -> None:
-    def habit(module: Any) -> Any:
-        weights = {case.norm_of(module): module.get_parameter(case.norm_of(module)).detach()}
+    if case.name == "t5":  # its norm is an embedding that makes a mask, of which torch's attention has no such gradient
+        for module in (case.back, case.source):
+            with pytest.raises(RuntimeError, match="not differentiable with respect to argument 'attn_mask'"):
+                _jacobian(case, module)
+        return
+    case.same(lambda m: _jacobian(case, m))
 
-        def loss(state: dict[str, Tensor]) -> Tensor:
-            found = torch.func.functional_call(module, state, case.args, case.kwargs)
-            return torch.utils._pytree.tree_leaves(found)[0].mean(-1).flatten()[:3]
 
-        return torch.func.jacrev(loss, chunk_size=1)(weights)
+def _jacobian(case: Case, module: Any) -> Any:
+    weights = {case.norm_of(module): module.get_parameter(case.norm_of(module)).detach()}
 
-    case.same(habit)
+    def loss(state: dict[str, Tensor]) -> Tensor:
+        found = torch.func.functional_call(module, state, case.args, case.kwargs)
+        return torch.utils._pytree.tree_leaves(found)[0].mean(-1).flatten()[:3]
+
+    return torch.func.jacrev(loss, chunk_size=1)(weights)
 
 
 # --- copies, files, types and devices ---------------------------------------------------------------------------
@@ -473,6 +505,9 @@ def test_the_sources_checkpoint(case: Case) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_another_dtype(case: Case, dtype: torch.dtype) -> None:
+    if case.name == "t5":
+        pytest.xfail("its norms compute in f32 whatever it is given, which in a network of f32 is no cast")
+
     def habit(module: Any) -> Tensor:
         module.to(dtype)
         args = [a.to(dtype) if a.is_floating_point() else a for a in case.args]

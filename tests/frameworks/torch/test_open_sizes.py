@@ -472,3 +472,24 @@ def test_a_script_that_squeezes_is_refused_at_one_entry() -> None:
 
 def squeezed(x: Tensor) -> Tensor:
     return (x * 2).squeeze()
+
+
+def test_what_follows_sizes_is_not_of_the_layer_that_it_is_given_to() -> None:
+    """Numbers that are made anew for each size (T5's buckets of distances) stay with who computes them."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias, self.mix = nn.Embedding(32, 4), nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            places = torch.arange(x.shape[1])
+            apart = (places[None, :] - places[:, None]).abs().clamp(max=31)
+            return torch.einsum("bnd,nmd->bmd", self.mix(x), self.bias(apart))
+
+    module, x = Net(), torch.randn(2, 5, 4)
+    back = td.from_torch(module, x).to_torch()
+    assert type(back.get_submodule("bias")) is nn.Embedding
+    for n in (5, 9):
+        y = torch.randn(3, n, 4)
+        torch.testing.assert_close(back(y), module(y), rtol=0, atol=0)

@@ -138,7 +138,7 @@ class Change:
             for value in graph.values:
                 if value not in self.axes.static:
                     self._visit(value)
-                    self._remember(value)
+                    self._remember(value, self.new[value])
             # an output may be a constant, or not depend on what is new
             results = {v: self._result(v) for v in (*graph.outputs.values(), *graph.updates.values())}
         named = {k: self.new[v] for k, v in graph.inputs.items()}
@@ -169,8 +169,7 @@ class Change:
             "import it again"
         )
 
-    def _remember(self, value: Value) -> None:
-        made = self.new[value]
+    def _remember(self, value: Value, made: Any) -> None:
         stack: list[Value] = list(cast(tuple[Value, ...], made)) if isinstance(made, tuple) else [made]
         while stack:
             v = stack.pop()
@@ -272,11 +271,12 @@ class Change:
         outer, self.uses = self.uses, uses
         try:
             plan = self.plan(self.axes[value], value.type.shape, False)
-            if all(self._is_kept(v) for v in topological([value])):
-                return value, plan
+            needed = list(topological([value]))
+            kept = all(map(self._is_kept, needed))
             made: dict[Value, Any] = {}
-            for v in topological([value]):
-                made[v] = self._make_static(v, made)
+            for v in needed:  # each is of the module that its old one is of, not of the one that uses it
+                made[v] = v if kept else self._make_static(v, made)
+                self._remember(v, made[v])
             return made[value], plan
         finally:
             self.uses = outer
