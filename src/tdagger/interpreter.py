@@ -78,14 +78,15 @@ class Interpreter:
 
     ``NAME`` is what an op is counted under (:func:`tdagger.op_counts`): ``run_relu``, ``run_add``, a block's title.
     ``framework`` is "numpy" (the reference) or "torch" (what ``to_torch`` would call, on torch's tensors, with
-    gradients). ``network`` is a TensorDAG, or a Graph, which has no weights.
+    gradients), or another interpreter's ``framework``: torch's code for an op is compiled once for both. ``network`` is
+    a TensorDAG, or a Graph, which has no weights.
     """
 
-    def __init__(self, network: TensorDAG | Graph, framework: str = "numpy") -> None:
+    def __init__(self, network: TensorDAG | Graph, framework: str | Executor = "numpy") -> None:
         self.network = network
         self.graph = network if isinstance(network, Graph) else network.graph
         self.weights: Mapping[str, Array] = {} if isinstance(network, Graph) else network.weights
-        self.framework: Executor = _executor(framework)
+        self.framework: Executor = _executor(framework) if isinstance(framework, str) else framework
         #: What a run got, by the names of the inputs; inside a body, by those of its inputs.
         self.inputs: Mapping[str, Any] = {}
         #: The new values of buffers after a run.

@@ -13,9 +13,11 @@ import timm
 import torch
 
 import tdagger as td
+from tdagger.interpreter import Interpreter
+from tdagger.quantization import repeated
 from tdagger.quantization.profile import Numbers
 from tdagger.quantization.quality.local import decibels
-from tdagger.quantization.repairs.bias import certain, means
+from tdagger.quantization.repairs.bias import Lacking, means
 
 
 @cache
@@ -150,6 +152,13 @@ def test_biases_bring_means_back() -> None:
     assert np.square(away[1]).sum() < 0.5 * np.square(away[0]).sum()
 
 
+def certain(parts: Any, batches: int = 1) -> Any:
+    lacking = Lacking()
+    for part in np.split(parts, batches):
+        lacking.add(part)
+    return lacking.certain()
+
+
 def test_means_that_may_be_chance_are_no_errors() -> None:
     rng = np.random.default_rng(0)
     away = means(rng.normal(size=(16, 64, 100)), -1)
@@ -160,6 +169,47 @@ def test_means_that_may_be_chance_are_no_errors() -> None:
     padding = np.zeros((8, 8, 1))
     padding[:, 6:] = 1  # of all examples, at some positions
     assert certain(padding)[0] == 0
+
+
+@pytest.mark.parametrize("batches", [1, 2, 8])
+def test_what_is_certain_is_the_same_of_sums_as_of_all_means(batches: int) -> None:
+    """The mean, less two standard errors of it squared over it: by the variances among examples and positions."""
+    parts = np.random.default_rng(0).normal(0.3, 1, (8, 5, 100))
+    mean = parts.mean((0, 1))
+    variance = parts.mean(1).var(0, ddof=1) / 8 + parts.mean(0).var(0, ddof=1) / 5
+    wanted = np.maximum(1 - 4 * variance / np.square(mean), 0) * mean
+    assert 0 < np.count_nonzero(wanted) < 100
+    np.testing.assert_allclose(certain(parts, batches), wanted, rtol=1e-9, atol=1e-12)
+
+
+class Asking(repeated.Repeated):
+    """Remembers which weights were asked for."""
+
+    def __init__(self, network: td.TensorDAG) -> None:
+        super().__init__(network, "torch")
+        self.asked: set[str] = set()
+
+    def run_leaf(self, value: td.Value) -> Any:
+        self.asked.add(value.op.attributes["leaf"])
+        return super().run_leaf(value)
+
+
+def test_weights_are_read_once_for_all_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept of them changes no result, in whole or in part."""
+    dag, data = network("test_resnet")
+    small = td.quantize(dag, data, correct=False)
+    wanted = [Interpreter(small, "torch").run(torch.from_numpy(x)) for x in data]
+    most = repeated.KEPT
+    for budget in (0, 5000, most):
+        monkeypatch.setattr(repeated, "KEPT", budget)
+        runner = Asking(small)
+        assert all(torch.equal(runner.run(torch.from_numpy(x)), y) for x, y in zip(data, wanted, strict=True))
+        assert sum(v.type.bytes for v in runner.made) <= budget
+        assert bool(runner.made) == bool(budget)
+        runner.asked = set()
+        runner.run(torch.from_numpy(data[0]))
+        codes = [n for n in small.weights if n.endswith("weight")]
+        assert {0: len(codes), most: 0}.get(budget, 1) <= len(runner.asked & {*codes}) < len(codes) + (not budget)
 
 
 def test_corrections_that_help_no_result_are_dropped() -> None:

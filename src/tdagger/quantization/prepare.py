@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
-from itertools import islice
 from typing import Any, cast
 
 import numpy as np
@@ -27,13 +26,14 @@ from tdagger.quantization.other_sizes import OfFloat
 from tdagger.quantization.placement import Placement, place
 from tdagger.quantization.profile import Profile
 from tdagger.quantization.profiles import profile_of
-from tdagger.quantization.quality.local import Local, Watching, compare, qualities
+from tdagger.quantization.quality.local import Local, Watching, compare, floats
 from tdagger.quantization.reading import read_as, told_apart
 from tdagger.quantization.repairs.bias import Correcting, axis_of, corrected, means
 from tdagger.quantization.repairs.compensate import BUDGET, compensate
 from tdagger.quantization.repairs.equalize import equalized
 from tdagger.quantization.repairs.outliers import split as split_outliers
 from tdagger.quantization.repairs.smooth import smoothed
+from tdagger.quantization.repeated import Repeated
 from tdagger.quantization.scales import Affine, Weights, affine
 from tdagger.quantization.weights import Rounding, nearest
 from tdagger.tensordag import TensorDAG
@@ -47,8 +47,8 @@ FLOAT_PASSES: tuple[Callable[[TensorDAG], TensorDAG], ...] = (
 )  # fmt: skip
 
 
-#: On so many batches it is looked whether the results got better by a correction.
-_CHECKED = 8
+#: On so many batches it is looked whether the results got better by a correction, at so many numbers of a result.
+_CHECKED, _NUMBERS = 8, 1 << 18
 
 
 class Kept:
@@ -128,12 +128,18 @@ class Prepared:
         self.framework = framework or _framework()
         #: The means of channels of layers whose biases can be changed, for each batch.
         self.means: dict[Value, list[Array]] = {v: [] for v in corrected(self.placement)}
+        #: What the float network gave for the last batches, or some numbers of it.
+        self.results: deque[list[Array]] = deque(maxlen=_CHECKED)
+        self._ranges: dict[Value, tuple[Any, tuple[float, float]]] = {}
         self._runner = Watching(self.dag, self.framework, {*self.watched, *self.means}, self._see)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the float network on data that the observers see; gives what the network gives."""
         self.batches += 1
-        return self.call(self._runner, (args, kwargs))
+        result = self.call(self._runner, (args, kwargs))
+        if self.means:
+            self.results.append(floats(self._runner, result, _NUMBERS))
+        return result
 
     def calls(self, data: Iterable[Any]) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
         """The arguments of each batch, as tensors of the framework."""
@@ -169,8 +175,16 @@ class Prepared:
         if self.observers and not self.batches:
             raise InputError("convert: no data was seen; call the prepared network on data first")
         numbers = self.placement.numbers
-        ranges = {root: numbers[root].fixed or self.range(root) for root in self.observers}
+        ranges = {root: numbers[root].fixed or self._range(root) for root in self.observers}
         return {root: affine(*found, numbers[root]) for root, found in ranges.items()}
+
+    def _range(self, root: Value) -> tuple[float, float]:
+        """:meth:`range`, found once for what was seen so far."""
+        observer = self.observers[root]
+        seen = observer.count, observer.low, observer.high
+        if root not in self._ranges or self._ranges[root][0] != seen:
+            self._ranges[root] = seen, self.range(root)
+        return self._ranges[root][1]
 
     def range(self, root: Value) -> tuple[float, float]:
         """From where to where the numbers of a value are told apart."""
@@ -217,28 +231,31 @@ class Prepared:
     def correct(self, data: Iterable[Any], rounding: Rounding | None = None) -> Prepared:
         """Change the biases of layers so that the means of their channels are those of the float network.
 
-        They are left as they were where the network's results on the first of ``data`` don't get nearer to the float
-        network's by it: a mean over positions that don't matter (padding) may be further from those that do.
+        Data is run once by the quantized network, corrected by what was seen so far. The biases are left as they were
+        where its results on the last of ``data`` (at most half of it) don't get nearer to the float network's by it: a
+        mean over positions that don't matter (padding) may be further from those that do.
         ``data`` are the batches that the network was prepared with, in the same order; InputError for others.
         """
         self.corrections = {}
         conversion = self.conversion(rounding)
         quantized = conversion.run()
-        runner = Correcting(conversion, quantized, self.framework, self.means, self._tensor)
+        runner = Correcting(conversion, quantized, self._runner.framework, self.means, self._tensor)
+        plain = Repeated(quantized, runner.framework, like=runner)
+        before, after = Local(), Local()
+        first = self.batches - min(_CHECKED, (self.batches + 1) // 2)
         for call in self.calls(data):
             if runner.batch == self.batches:
                 raise InputError(f"correct: the network was prepared with {self.batches} batches, there are more")
-            self.call(runner, call)
+            result = self.call(runner, call)
+            if runner.batch >= first:
+                wanted = self.results[runner.batch - self.batches]
+                after.add_all(wanted, floats(runner, result, _NUMBERS))
+                before.add_all(wanted, floats(plain, self.call(plain, call), _NUMBERS))
             runner.batch += 1
         if runner.batch != self.batches or not self.batches:
             raise InputError(f"correct: the network was prepared with {self.batches} batches, there are {runner.batch}")
-        corrections = {v: runner.correction(v) for v in self.means}
-        self.corrections = corrections
-        networks = [quantized, self.conversion(rounding).run()]
-        some = self.calls(islice(data, _CHECKED))
-        before, after = qualities(self.dag, networks, some, self.framework, self.call)
-        if not after > before:
-            self.corrections = {}
+        if after.sqnr > before.sqnr:
+            self.corrections = {v: runner.correction(v) for v in self.means}
         return self
 
     def compensate(self, data: Iterable[Any], budget: int = BUDGET, adaptive: bool = False) -> Prepared:

@@ -46,6 +46,10 @@ class Local:
         self.signal += float(np.vdot(x, x))
         self.noise += float(np.vdot(away, away))
 
+    def add_all(self, wanted: Sequence[Array], found: Sequence[Array]) -> None:
+        for a, b in zip(wanted, found, strict=True):
+            self.add(a, b)
+
 
 def decibels(signal: float, noise: float) -> float:
     """A ratio of energies in dB: infinite without noise.
@@ -81,16 +85,25 @@ def qualities(
     for batch in data:
         wanted, *found = [floats(runner, call(runner, batch)) for runner in runners]
         for total, arrays in zip(sums, found, strict=True):
-            for a, b in zip(wanted, arrays, strict=True):
-                total.add(a, b)
+            total.add_all(wanted, arrays)
     return [s.sqnr for s in sums]
 
 
-def floats(runner: Interpreter, result: Any) -> list[Array]:
-    """The tensors of floats of what a run gave, as f64 arrays."""
+def floats(runner: Interpreter, result: Any, most: int | None = None) -> list[Array]:
+    """The tensors of floats of what a run gave, as f64 arrays; of one with more than ``most`` numbers, some of them.
+
+    Which of them goes by their number alone: results of one shape can be compared.
+    """
     leaves, _ = flatten(result, runner.framework.is_tensor, "the result", result=True)
-    arrays = [runner.framework.array(x) for x in leaves]
-    return [a.astype(np.float64) for a in arrays if a.dtype.kind in "fV"]
+    arrays = [a for a in map(runner.framework.array, leaves) if a.dtype.kind in "fV"]
+    if most is not None:
+        arrays = [a.reshape(-1)[_places(a.size, most)] if a.size > most else a for a in arrays]
+    return [a.astype(np.float64) for a in arrays]
+
+
+def _places(size: int, count: int) -> Array:
+    """So many places of a tensor by chance, the same ones for each size."""
+    return np.random.default_rng(0).integers(size, size=count)
 
 
 class Beside(Interpreter):

@@ -2,7 +2,8 @@
 
 The float run that finds the ranges keeps the means of the channels of each layer, the quantized network then runs on
 the same data, and each layer is corrected by what its means lack, before the next one sees it: layers after it are
-corrected for what is left. Neither holds more than one network's values.
+corrected for what is left. Neither holds more than one network's values. Of what layers lack sums are kept, which are
+as large after a thousand batches as after one.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from tdagger.interpreter import Interpreter
+from tdagger.interpreter import Executor
 from tdagger.op import Array, Value
 from tdagger.ops.source import Const, Leaf
 from tdagger.quantization.convert import Conversion
 from tdagger.quantization.placement import Placement
+from tdagger.quantization.repeated import Repeated
 from tdagger.tensordag import TensorDAG
 
 #: The examples of a batch, and their positions, are kept as at most so many means.
@@ -70,36 +72,57 @@ def _parts(x: Array, axis: int) -> Array:
     return sums / counts.reshape(-1, *(1,) * (x.ndim - axis - 1))
 
 
-def certain(parts: Array) -> Array:
-    """Means of channels, each less the part of it that may be chance: of ``[examples positions channels]``.
+class Lacking:
+    """What the means of a layer's channels lack, over all batches so far.
 
-    The variance of a mean is that among examples and that among positions, each over how many there are: what a few
-    positions have (the padding of sentences) isn't what a bias can repair. A mean within two standard errors is 0.
-
-    >>> certain(np.float64([[[1, 1]], [[1, -1]], [[1, 2]], [[1, -2]]]))
+    >>> lacking = Lacking()
+    >>> lacking.add(np.float64([[[1, 1]], [[1, -1]]])), lacking.add(np.float64([[[1, 2]], [[1, -2]]]))
+    (None, None)
+    >>> lacking.certain()
     array([1., 0.])
     """
-    mean = parts.mean((0, 1))
-    variance = np.zeros_like(mean)
-    for along, other in ((0, 1), (1, 0)):
-        if parts.shape[along] > 1:
-            variance += parts.mean(other).var(0, ddof=1) / parts.shape[along]
-    square = np.square(mean)
-    share = 1 - _ERRORS**2 * variance / np.where(square > 0, square, 1)
-    return np.asarray(np.maximum(share, 0) * mean)
+
+    def __init__(self) -> None:
+        self.examples = 0
+        #: Sums over examples: of each position and channel, and of the squares of the means of an example's positions.
+        self.sums: Array = np.zeros(())
+        self.squares: Array = np.zeros(())
+
+    def add(self, parts: Array) -> None:
+        """Take in what a batch lacks: ``[examples positions channels]``, as :func:`means` gives them."""
+        self.examples += len(parts)
+        self.sums = self.sums + parts.sum(0)
+        self.squares = self.squares + np.square(parts.mean(1)).sum(0)
+
+    def certain(self) -> Array:
+        """What each channel lacks, less the part of it that may be chance.
+
+        The variance of a mean is that among examples and that among positions, each over how many there are: what a few
+        positions have (the padding of sentences) isn't what a bias can repair. A mean within two standard errors is 0.
+        """
+        each = self.sums / self.examples
+        mean, positions = each.mean(0), len(each)
+        square = np.square(mean)
+        variance = np.zeros_like(mean)
+        if self.examples > 1:
+            variance += np.maximum(self.squares / self.examples - square, 0) / (self.examples - 1)
+        if positions > 1:
+            variance += each.var(0, ddof=1) / positions
+        share = 1 - _ERRORS**2 * variance / np.where(square > 0, square, 1)
+        return np.asarray(np.maximum(share, 0) * mean)
 
 
-class Correcting(Interpreter):
+class Correcting(Repeated):
     """Runs the quantized network and corrects its layers on the way; ``wanted`` are the float network's means."""
 
     def __init__(
-        self, conversion: Conversion, quantized: TensorDAG, framework: str, wanted: Mapping[Value, list[Array]],
-        tensor: Callable[[Array], Any],
+        self, conversion: Conversion, quantized: TensorDAG, framework: str | Executor,
+        wanted: Mapping[Value, list[Array]], tensor: Callable[[Array], Any],
     ) -> None:  # fmt: skip
         super().__init__(quantized, framework)
         self.layers = {conversion.ops[v]: v for v in wanted}
         self.wanted, self.tensor = wanted, tensor
-        self.lacking: dict[Value, list[Array]] = {v: [] for v in wanted}
+        self.lacking = {v: Lacking() for v in wanted}
         self.batch = 0
 
     def run_value(self, value: Value, args: list[Any]) -> Any:
@@ -108,10 +131,10 @@ class Correcting(Interpreter):
         if layer is None:
             return out
         axis = axis_of(layer)
-        self.lacking[layer].append(self.wanted[layer][self.batch] - means(self.framework.array(out), axis))
+        self.lacking[layer].add(self.wanted[layer][self.batch] - means(self.framework.array(out), axis))
         change = self.correction(layer).reshape(-1, *(1,) * (-1 - axis))
         return out + self.tensor(change)
 
     def correction(self, layer: Value) -> Array:
         """What is to be added to a layer's bias by what was seen so far: f32."""
-        return certain(np.concatenate(self.lacking[layer])).astype(np.float32)
+        return self.lacking[layer].certain().astype(np.float32)
