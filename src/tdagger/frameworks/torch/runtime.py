@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from tdagger.errors import InputError, UnsupportedError
 from tdagger.tree import Tree, aligned, flatten
@@ -58,7 +59,7 @@ class _ByNumpy(torch.autograd.Function):
         )
 
 
-@torch.compiler.disable
+@_disable_dynamo  # torch.compiler.disable would import all of dynamo here, which takes a second
 def by_numpy(op: Any, *tensors: Tensor) -> Any:
     """What an op that torch has no code for gives: computed by its numpy reference, on the CPU."""
     if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
