@@ -110,9 +110,10 @@ class Histogram(Observer):
         """Count some numbers, all of them within the bins."""
         n = len(self.bins)
         places = ((flat - np.float32(self.start)) * np.float32(1 / self.width)).astype(np.intp)
-        np.minimum(places, n - 1, out=places)
-        self.bins += np.bincount(places, minlength=n)
-        zeros = int(flat.size - np.count_nonzero(flat))
+        counts = np.bincount(places, minlength=n)
+        self.bins += counts[:n]
+        self.bins[-1] += counts[n:].sum()  # rounded up to the end
+        zeros = np.count_nonzero(flat == 0)
         if zeros:
             self.bins[min(int(np.float32(-self.start) * np.float32(1 / self.width)), n - 1)] -= zeros
             self.zeros += zeros

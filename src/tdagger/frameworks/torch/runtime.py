@@ -343,13 +343,12 @@ def _to_whole(
     y = y.double() if dtype is torch.int32 else y  # whose ends float32 doesn't hold
     if zero_point is not None:
         y = y + _spread(zero_point, x, axis, block).to(y.dtype)
-    limited = y.clamp(low, high)
-    return limited.nan_to_num(low if nothing is None else nothing).to(dtype)
+    return y.clamp_(low, high).nan_to_num_(low if nothing is None else nothing).to(dtype)
 
 
 def dequantize(x: Tensor, scale: Tensor, zero_point: Tensor | None, axis: int | None = None, block: int = 0) -> Tensor:
     """``(x - zero_point) * scale``."""
-    wide = torch.int64 if x.element_size() > 2 else torch.int32
+    wide = torch.int64 if x.element_size() > 2 else torch.float32  # which holds differences of 16 bits
     less = x if zero_point is None else x.to(wide) - _spread(zero_point, x, axis, block).to(wide)
     return less.to(scale.dtype) * _spread(scale, x, axis, block)
 
