@@ -17,7 +17,8 @@ from tdagger.interpreter import Interpreter
 from tdagger.quantization import repeated
 from tdagger.quantization.profile import Numbers
 from tdagger.quantization.quality.local import decibels
-from tdagger.quantization.repairs.bias import Lacking, means
+from tdagger.quantization.repairs import bias
+from tdagger.quantization.repairs.bias import Lacking, Means, means
 
 
 @cache
@@ -155,7 +156,7 @@ def test_biases_bring_means_back() -> None:
 def certain(parts: Any, batches: int = 1) -> Any:
     lacking = Lacking()
     for part in np.split(parts, batches):
-        lacking.add(part)
+        lacking = lacking.and_(part)
     return lacking.certain()
 
 
@@ -180,6 +181,32 @@ def test_what_is_certain_is_the_same_of_sums_as_of_all_means(batches: int) -> No
     wanted = np.maximum(1 - 4 * variance / np.square(mean), 0) * mean
     assert 0 < np.count_nonzero(wanted) < 100
     np.testing.assert_allclose(certain(parts, batches), wanted, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("count", [3, 32, 33, 130, 1000])
+def test_means_of_many_batches_take_no_more_than_those_of_few(count: int) -> None:
+    parts = np.random.default_rng(0).normal(size=(count, 1, 2, 3))
+    kept = Means()
+    for each in parts:
+        kept.add(each)
+    assert len(kept.groups) <= 32
+    assert len(kept.groups) == -(-count // kept.size)
+    for i, group in enumerate(kept.groups):
+        np.testing.assert_allclose(group, parts[i * kept.size : (i + 1) * kept.size].mean(0), atol=1e-12)
+
+
+def test_biases_are_corrected_by_means_of_several_batches_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    dag, data = network("test_resnet")
+    data = [*data, *(x[::-1].copy() + np.float32(0.1) for x in data)]
+    found: list[Any] = []
+    for most in (32, 4):
+        monkeypatch.setattr(bias, "_KEPT", most)
+        prepared = td.prepare(dag).calibrate(data).correct(data)
+        assert {m.size for m in prepared.means.values()} == {1 if most == 32 else 4}
+        found.append(prepared.corrections)
+    size = sum(float(np.square(c).sum()) for c in found[0].values())
+    away = sum(float(np.square(c - d).sum()) for c, d in zip(*(f.values() for f in found), strict=True))
+    assert 0 < away < 0.5 * size
 
 
 class Asking(repeated.Repeated):

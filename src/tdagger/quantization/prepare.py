@@ -28,7 +28,7 @@ from tdagger.quantization.profile import Profile
 from tdagger.quantization.profiles import profile_of
 from tdagger.quantization.quality.local import Local, Watching, compare, floats
 from tdagger.quantization.reading import read_as, told_apart
-from tdagger.quantization.repairs.bias import Correcting, axis_of, corrected, means
+from tdagger.quantization.repairs.bias import Correcting, Means, axis_of, corrected, means
 from tdagger.quantization.repairs.compensate import BUDGET, compensate
 from tdagger.quantization.repairs.equalize import equalized
 from tdagger.quantization.repairs.outliers import split as split_outliers
@@ -126,8 +126,8 @@ class Prepared:
         #: Scales that weights have for what they are multiplied with, where that was looked at.
         self.weight_scales: dict[tuple[str, Weights], Affine] = {}
         self.framework = framework or _framework()
-        #: The means of channels of layers whose biases can be changed, for each batch.
-        self.means: dict[Value, list[Array]] = {v: [] for v in corrected(self.placement)}
+        #: The means of channels of layers whose biases can be changed.
+        self.means = {v: Means() for v in corrected(self.placement)}
         #: What the float network gave for the last batches, or some numbers of it.
         self.results: deque[list[Array]] = deque(maxlen=_CHECKED)
         self._ranges: dict[Value, tuple[Any, tuple[float, float]]] = {}
@@ -147,7 +147,7 @@ class Prepared:
 
     def _see(self, value: Value, x: Array) -> None:
         if value in self.means:
-            self.means[value].append(means(x, axis_of(value)))
+            self.means[value].add(means(x, axis_of(value)))
         if value in self.watched:
             self.observe(value, x)
 

@@ -2,13 +2,14 @@
 
 The float run that finds the ranges keeps the means of the channels of each layer, the quantized network then runs on
 the same data, and each layer is corrected by what its means lack, before the next one sees it: layers after it are
-corrected for what is left. Neither holds more than one network's values. Of what layers lack sums are kept, which are
-as large after a thousand batches as after one.
+corrected for what is left. Neither holds more than one network's values. What is kept of batches is no
+larger after a thousand of them than after 32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -24,6 +25,8 @@ from tdagger.tensordag import TensorDAG
 
 #: The examples of a batch, and their positions, are kept as at most so many means.
 _PARTS = 8
+#: The means of the float network are kept for at most so many parts of examples of all batches.
+_KEPT = 32
 #: How many standard errors of a mean are taken for chance.
 _ERRORS = 2.0
 
@@ -72,27 +75,55 @@ def _parts(x: Array, axis: int) -> Array:
     return sums / counts.reshape(-1, *(1,) * (x.ndim - axis - 1))
 
 
-class Lacking:
-    """What the means of a layer's channels lack, over all batches so far.
+class Means:
+    """The means of a layer's channels in each batch; where these are many, of so many batches beside each other.
 
-    >>> lacking = Lacking()
-    >>> lacking.add(np.float64([[[1, 1]], [[1, -1]]])), lacking.add(np.float64([[[1, 2]], [[1, -2]]]))
-    (None, None)
-    >>> lacking.certain()
-    array([1., 0.])
+    >>> wanted = Means()
+    >>> for n in range(100):
+    ...     wanted.add(np.float64([[[n]]]))
+    >>> len(wanted.groups), wanted.size, wanted.groups[1].tolist()
+    (25, 4, [[[5.5]]])
     """
 
     def __init__(self) -> None:
-        self.examples = 0
-        #: Sums over examples: of each position and channel, and of the squares of the means of an example's positions.
-        self.sums: Array = np.zeros(())
-        self.squares: Array = np.zeros(())
+        #: How many batches a group is the mean of, how many there were.
+        self.size: int = 1
+        self.batches: int = 0
+        self.groups: list[Array] = []
 
     def add(self, parts: Array) -> None:
-        """Take in what a batch lacks: ``[examples positions channels]``, as :func:`means` gives them."""
-        self.examples += len(parts)
-        self.sums = self.sums + parts.sum(0)
-        self.squares = self.squares + np.square(parts.mean(1)).sum(0)
+        """Take in a batch: ``[examples positions channels]``, as :func:`means` gives them."""
+        count = len(self.groups)
+        full = self.batches == count * self.size and count % 2 == 0
+        if full and count and (count + 1) * len(parts) > _KEPT:
+            self.groups = [(a + b) / 2 for a, b in zip(self.groups[::2], self.groups[1::2], strict=True)]
+            self.size *= 2
+        at = self.batches % self.size
+        if at:
+            self.groups[-1] += (parts - self.groups[-1]) / (at + 1)
+        else:
+            self.groups.append(parts.copy())
+        self.batches += 1
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """What the means of a layer's channels lack, over all batches so far.
+
+    >>> batches = np.float64([[[1, 1]], [[1, -1]]]), np.float64([[[1, 2]], [[1, -2]]])
+    >>> Lacking().and_(batches[0]).and_(batches[1]).certain()
+    array([1., 0.])
+    """
+
+    examples: int = 0
+    #: Sums over examples: of each position and channel, and of the squares of the means of an example's positions.
+    sums: Array | float = 0.0
+    squares: Array | float = 0.0
+
+    def and_(self, parts: Array) -> Lacking:
+        """With what a batch lacks: ``[examples positions channels]``, as :func:`means` gives them."""
+        squares = np.square(parts.mean(1)).sum(0)
+        return Lacking(self.examples + len(parts), self.sums + parts.sum(0), self.squares + squares)
 
     def certain(self) -> Array:
         """What each channel lacks, less the part of it that may be chance.
@@ -100,7 +131,7 @@ class Lacking:
         The variance of a mean is that among examples and that among positions, each over how many there are: what a few
         positions have (the padding of sentences) isn't what a bias can repair. A mean within two standard errors is 0.
         """
-        each = self.sums / self.examples
+        each = np.asarray(self.sums / self.examples)
         mean, positions = each.mean(0), len(each)
         square = np.square(mean)
         variance = np.zeros_like(mean)
@@ -116,13 +147,16 @@ class Correcting(Repeated):
     """Runs the quantized network and corrects its layers on the way; ``wanted`` are the float network's means."""
 
     def __init__(
-        self, conversion: Conversion, quantized: TensorDAG, framework: str | Executor,
-        wanted: Mapping[Value, list[Array]], tensor: Callable[[Array], Any],
+        self, conversion: Conversion, quantized: TensorDAG, framework: str | Executor, wanted: Mapping[Value, Means],
+        tensor: Callable[[Array], Any],
     ) -> None:  # fmt: skip
         super().__init__(quantized, framework)
         self.layers = {conversion.ops[v]: v for v in wanted}
         self.wanted, self.tensor = wanted, tensor
         self.lacking = {v: Lacking() for v in wanted}
+        #: Of the group of batches that is run: what was lacking before it, and the means so far.
+        self.before: dict[Value, Lacking] = {}
+        self.found: dict[Value, Array] = {}
         self.batch = 0
 
     def run_value(self, value: Value, args: list[Any]) -> Any:
@@ -131,9 +165,20 @@ class Correcting(Repeated):
         if layer is None:
             return out
         axis = axis_of(layer)
-        self.lacking[layer].add(self.wanted[layer][self.batch] - means(self.framework.array(out), axis))
+        self._see(layer, means(self.framework.array(out), axis))
         change = self.correction(layer).reshape(-1, *(1,) * (-1 - axis))
         return out + self.tensor(change)
+
+    def _see(self, layer: Value, parts: Array) -> None:
+        """Take in the means of a layer in a batch: of its group, those so far are compared with the float network's."""
+        wanted = self.wanted[layer]
+        group, at = divmod(self.batch, wanted.size)
+        if at:
+            parts = self.found[layer] + (parts - self.found[layer]) / (at + 1)
+        else:
+            self.before[layer] = self.lacking[layer]
+        self.found[layer] = parts
+        self.lacking[layer] = self.before[layer].and_(wanted.groups[group] - parts)
 
     def correction(self, layer: Value) -> Array:
         """What is to be added to a layer's bias by what was seen so far: f32."""
