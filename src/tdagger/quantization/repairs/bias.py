@@ -89,20 +89,30 @@ class Means:
         #: How many batches a group is the mean of, how many there were.
         self.size: int = 1
         self.batches: int = 0
-        self.groups: list[Array] = []
+        #: In one array for all: small ones between what a run holds would keep memory from being used again.
+        self._held: Array = np.zeros(0)
+        self._count: int = 0
+
+    @property
+    def groups(self) -> Array:
+        """The means of each group: ``[groups examples positions channels]``."""
+        return self._held[: self._count]
 
     def add(self, parts: Array) -> None:
         """Take in a batch: ``[examples positions channels]``, as :func:`means` gives them."""
-        count = len(self.groups)
-        full = self.batches == count * self.size and count % 2 == 0
-        if full and count and (count + 1) * len(parts) > _KEPT:
-            self.groups = [(a + b) / 2 for a, b in zip(self.groups[::2], self.groups[1::2], strict=True)]
-            self.size *= 2
+        if not self.batches:
+            self._held = np.zeros((max(2, _KEPT // len(parts) // 2 * 2), *parts.shape))
         at = self.batches % self.size
+        if not at and self._count == len(self._held):
+            self._count //= 2
+            self.size *= 2
+            for i in range(self._count):
+                self._held[i] = (self._held[2 * i] + self._held[2 * i + 1]) / 2
         if at:
-            self.groups[-1] += (parts - self.groups[-1]) / (at + 1)
+            self._held[self._count - 1] += (parts - self._held[self._count - 1]) / (at + 1)
         else:
-            self.groups.append(parts.copy())
+            self._held[self._count] = parts
+            self._count += 1
         self.batches += 1
 
 
