@@ -70,7 +70,8 @@ def told_apart(read: Callable[[Array], Array], low: float, high: float, steps: i
     the results had as many steps: no more than rounding the numbers changes some result. An end stays where that
     spares less than a step.
 
-    >>> told_apart(lambda x: np.clip(x, 0, 6), -20.0, 8.0, 10**6)
+    >>> low, high = told_apart(lambda x: np.clip(x, 0, 6), -20.0, 8.0, 255)
+    >>> low, round(high, 1)
     (0.0, 6.0)
     """
     places = [np.linspace(end, 0, _PLACES) for end in (low, high)]
