@@ -45,7 +45,9 @@ def standing(graphs: torch.fx.GraphModule) -> Standing | None:
 
 def _in_numbers(tensor: Tensor) -> bool:
     """Whether the sizes of a tensor without data are all numbers, and with them its strides."""
-    return tensor.layout is not torch.strided or all(isinstance(n, int) for n in (*tensor.shape, *tensor.stride()))
+    if tensor.layout is not torch.strided:
+        return True
+    return not any(isinstance(n, torch.SymInt) for n in (*tensor.shape, *tensor.stride()))
 
 
 #: Ops that give their argument itself unless they train; without data torch makes a copy of it.
