@@ -72,7 +72,7 @@ CASES: dict[str, tuple[nn.Module, tuple[int, ...], set[str]]] = {
     "gate": (Fn(lambda x, a, b: (y := a(x)) * torch.sigmoid(b(y.mean((2, 3), keepdim=True))), conv(3, 8), conv(8, 8)),
              (1, 3, 6, 6), {"CONV_2D", "MEAN", "LOGISTIC", "MUL"}),
     "softmax": (Fn(lambda x, a: torch.softmax(a(x), -1), nn.Linear(8, 6)), (4, 8), {"FULLY_CONNECTED", "SOFTMAX"}),
-    "tanh": (nn.Sequential(nn.Linear(8, 6), nn.Tanh()), (4, 8), {"FULLY_CONNECTED", "TANH"}),
+    "tanh": (nn.Sequential(nn.Linear(8, 6), nn.Tanh()), (64, 8), {"FULLY_CONNECTED", "TANH"}),
     "leaky": (nn.Sequential(conv(3, 8), nn.LeakyReLU(0.2)), (1, 3, 6, 6), {"CONV_2D", "LEAKY_RELU"}),
     "padding": (Fn(lambda x, a, b: b(F.pad(a(x), (1, 1, 1, 1), value=0.3)), conv(3, 8), conv(8, 4)), (1, 3, 6, 6),
                 {"CONV_2D", "PADV2"}),

@@ -296,7 +296,10 @@ def _of_bodies(table: dict[str, Function]) -> dict[str, Function]:
 
 
 def test_functions_of_one_number_in_core_ops() -> None:
-    _compare(_of_bodies(ONE), (POINTS,), torch.float32, inlined=True)
+    table = _of_bodies(ONE)
+    gelu = {"gelu": table.pop("gelu")}  # with AVX-512 torch's makes NaN of infinity among 16 numbers, not of it alone
+    _compare(table, (POINTS,), torch.float32, inlined=True)
+    _compare(gelu, (POINTS[POINTS.isfinite()],), torch.float32, inlined=True)
 
 
 def test_functions_of_two_numbers_in_core_ops() -> None:

@@ -209,14 +209,14 @@ def _quantized(c: Call) -> Kernel:
     """The quotient rounded, within the ends, and without NaN, each in f32 at least, then the integers."""
     x, out = c.types[0], c.out[0]
     wide = 8 if out.dtype.name == "i32" else max(x.dtype.bytes, 4)
-    return c.fresh(like(out.shape, c.strides[:1]), 3 * wide * x.size)
+    return c.fresh(like(out.shape, c.strides[:1]), 2 * wide * x.size - out.bytes)
 
 
 def _dequantized(c: Call) -> Kernel:
-    """The difference from the zero point in wider integers, then as floats, then the product."""
+    """The difference from the zero point, in f32 or of long integers in longer ones, then the product."""
     x, out = c.types[0], c.out[0]
-    less = (8 if x.dtype.bytes > 2 else 4) * x.size if len(c.types) > 2 else 0
-    return c.fresh(like(out.shape, c.strides[:1]), less + out.bytes)
+    extra = out.bytes if len(c.types) < 3 else 4 * x.size if x.dtype.bytes <= 2 else 8 * x.size + out.bytes
+    return c.fresh(like(out.shape, c.strides[:1]), extra)
 
 
 def _cond(c: Call) -> Kernel:
