@@ -23,6 +23,7 @@ from tdagger.ops.elementwise import cast, equal, floor_divide, greater_equal, ne
 from tdagger.ops.indexing import Argsort
 from tdagger.ops.source import Const, Iota, iota
 from tdagger.ops.structure import permute, reduce, transpose, unsqueeze
+from tdagger.transform.legal.identities import rms_norm_in_f32
 from tdagger.transform.passes.rank import regrouped
 from tdagger.types import bool_
 
@@ -47,16 +48,6 @@ def _layer_norm(v: Value) -> Value | None:
         return None
     axes = tuple(range(x.rank - f["rank"], x.rank))
     return _affine(_standardised(x, axes, f["eps"]), f["weight"], f["bias"])
-
-
-def _rms_norm(v: Value) -> Value | None:
-    f = fields(v)
-    x: Value = f["x"]
-    if x.dtype.name != "f32" or not x.type.size:
-        return None
-    axes = tuple(range(x.rank - f["rank"], x.rank))
-    eps = 2.0**-23 if f["eps"] is None else f["eps"]
-    return _affine(x * rsqrt(mean(square(x), axes=axes, keep=True) + eps), f["weight"], None)
 
 
 def _group_norm(v: Value) -> Value | None:
@@ -269,7 +260,7 @@ def _over_all(kind: str) -> Callable[[Value], Value | None]:
 
 IDENTITIES: Mapping[str, Callable[[Value], Any]] = {
     "layer_norm": _layer_norm,
-    "rms_norm": _rms_norm,
+    "rms_norm": lambda v: rms_norm_in_f32(**fields(v)),
     "group_norm": _group_norm_first,
     "instance_norm": _group_norm_first,
     "group_norm_last": _group_norm,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from tdagger.library import copysign
+from tdagger.library import copysign, mean, rsqrt, square
 from tdagger.op import Value
 from tdagger.ops.elementwise import _ERF_SMALL as ERF_SMALL  # pyright: ignore[reportPrivateUsage]
 from tdagger.ops.elementwise import _ERFC_LARGE as ERFC_LARGE  # pyright: ignore[reportPrivateUsage]
@@ -52,6 +52,15 @@ from tdagger.ops.elementwise import (
 )
 
 Function = Callable[[Value], Value]
+
+
+def rms_norm_in_f32(x: Value, weight: Value | None, *, rank: int, eps: float | None) -> Value | None:
+    """A root mean square norm by a mean and a root, in five ops; None where it isn't of numbers in f32."""
+    if x.dtype.name != "f32" or not x.type.size:
+        return None
+    squares = mean(square(x), axes=tuple(range(x.rank - rank, x.rank)), keep=True)
+    y = x * rsqrt(squares + (2.0**-23 if eps is None else eps))
+    return y if weight is None else y * weight
 
 
 def wide(function: Function) -> Function:

@@ -11,10 +11,10 @@ from tdagger.frameworks.coreml.emit.core import CORE, scatters
 from tdagger.frameworks.coreml.emit.quantized import FOUND
 from tdagger.frameworks.coreml.emit.recurrent import in_f32
 from tdagger.frameworks.coreml.emit.writer import Row
-from tdagger.library import mean, rsqrt, square
 from tdagger.library.quantized import dequantize, grid_of, quantize
 from tdagger.op import Value
 from tdagger.ops.elementwise import bitwise_xor, cast, not_
+from tdagger.transform.legal.identities import rms_norm_in_f32
 from tdagger.transform.legal.target import Accepts, Target, types
 
 #: Most axes of a tensor.
@@ -105,22 +105,11 @@ def target(opset: int) -> Target:
             "binary equal": lambda v: not_(bitwise_xor(*v.args)) if v.args[0].dtype.name == "bool" else None,
             "fake_quantize": _rounded_and_read,
             "lstm": in_f32,
-            "rms_norm": _rms_norm,
+            "rms_norm": lambda v: rms_norm_in_f32(**fields_of(v)),
             "rnn": in_f32,
             "binary not_equal": lambda v: bitwise_xor(*v.args) if v.args[0].dtype.name == "bool" else None,
         },
     )  # fmt: skip
-
-
-def _rms_norm(v: Value) -> Value | None:
-    """By the mean and the root, in five ops."""
-    f = fields_of(v)
-    x: Value = f["x"]
-    if x.dtype.name != "f32" or not x.type.size:
-        return None
-    eps = 2.0**-23 if f["eps"] is None else f["eps"]
-    y = x * rsqrt(mean(square(x), axes=tuple(range(x.rank - f["rank"], x.rank)), keep=True) + eps)
-    return y if f["weight"] is None else y * f["weight"]
 
 
 def row_of(value: Value) -> Row:
