@@ -175,19 +175,18 @@ class Prepared:
         if self.observers and not self.batches:
             raise InputError("convert: no data was seen; call the prepared network on data first")
         numbers = self.placement.numbers
-        ranges = {root: numbers[root].fixed or self._range(root) for root in self.observers}
+        ranges = {root: numbers[root].fixed or self.range(root) for root in self.observers}
         return {root: affine(*found, numbers[root]) for root, found in ranges.items()}
 
-    def _range(self, root: Value) -> tuple[float, float]:
-        """:meth:`range`, found once for what was seen so far."""
+    def range(self, root: Value) -> tuple[float, float]:
+        """From where to where the numbers of a value are told apart, found once for what was seen so far."""
         observer = self.observers[root]
         seen = observer.count, observer.low, observer.high
         if root not in self._ranges or self._ranges[root][0] != seen:
-            self._ranges[root] = seen, self.range(root)
+            self._ranges[root] = seen, self._told_apart(root)
         return self._ranges[root][1]
 
-    def range(self, root: Value) -> tuple[float, float]:
-        """From where to where the numbers of a value are told apart."""
+    def _told_apart(self, root: Value) -> tuple[float, float]:
         numbers, read = self.placement.numbers[root], self.read.get(root)
         low, high = self.observers[root].range(numbers)
         if read is None or numbers.grid.is_float or not np.isfinite((low, high)).all():
