@@ -24,6 +24,7 @@ from tdagger.transform.diff.inputs import (
     paired_results,
     random_inputs,
     taken,
+    typed,
 )
 from tdagger.transform.diff.judge import Difference, Judge
 from tdagger.transform.diff.measure import Measure, measured
@@ -106,9 +107,8 @@ def _compared(
     matter = off or any(d.matters for d in differences)
     verdict = "different" if matter else "same" if _is_same(aligner, judge, results) else "rounding"
     if measures is not None and not matter:
-        theirs = {n: x.astype(b.graph.inputs[n].dtype.numpy) for n, x in taken(b.graph, pairs, drawn).items()}
-        drawn = {n: x.astype(a.graph.inputs[n].dtype.numpy) for n, x in drawn.items()}
-        first, equal, errors = measured(judge, results, measures[0](drawn), measures[1](theirs), seed)
+        theirs = typed(b.graph, taken(b.graph, pairs, drawn))
+        first, equal, errors = measured(judge, results, measures[0](typed(a.graph, drawn)), measures[1](theirs), seed)
         differences = [*([] if first is None else [first]), *differences]
         verdict = "different" if first is not None else verdict if equal else "rounding"
     written = sum(r == Relation.LITERAL for r, _ in judge.related.values())

@@ -31,6 +31,11 @@ def paired_inputs(a: Graph, b: Graph) -> dict[str, str]:
 Pairs = list[tuple[str, str]]
 
 
+def typed(graph: Graph, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Arrays for the inputs of a graph in its own types."""
+    return {n: arrays[n].astype(v.dtype.numpy) for n, v in graph.inputs.items()}
+
+
 def taken(b: Graph, pairs: Mapping[str, str], given: Mapping[str, Array]) -> dict[str, Array]:
     """What B takes where A is given arrays: floats as they are, integers and what is true as B has them.
 
@@ -64,8 +69,8 @@ def paired_outputs(a: Any, b: Any, inputs: Mapping[str, str], drawn: Mapping[str
     in_order = all(_fits(x.type, y.type) for x, y in zip(one.values(), other.values(), strict=False))
     if set(one) == set(other) or in_order or kinds[0] != kinds[1]:
         return _paired("outputs", one, other)
-    own = {n: drawn[n].astype(v.dtype.numpy) for n, v in a.graph.inputs.items()}
-    theirs = {n: x.astype(b.graph.inputs[n].dtype.numpy) for n, x in taken(b.graph, inputs, own).items()}
+    own = typed(a.graph, drawn)
+    theirs = typed(b.graph, taken(b.graph, inputs, own))
     found: list[dict[tuple[Any, ...], list[tuple[float, str]]]] = [{}, {}]
     for groups, network, arrays in zip(found, (a, b), (own, theirs), strict=True):
         for name, array in run(network.graph, arrays, network.weights)[0].items():
@@ -188,7 +193,8 @@ def given_inputs(graph: Graph, arrays: Mapping[str, Any]) -> dict[str, Array]:
             )
         array = np.asarray(arrays[name])
         own = TensorType(array.shape, array.dtype.name)
-        if not _fits(value.type, own) or (own.dtype is not value.dtype and not own.dtype.is_float):
+        as_exact = own.dtype is value.dtype or (own.dtype.is_float and value.dtype.is_float)
+        if own.shape != value.shape or not as_exact:
             raise InputError(f"the input {name!r} is declared {value.type}, got {own}")
         found[name] = array
     return found
