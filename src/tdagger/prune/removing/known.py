@@ -148,11 +148,13 @@ class Walk:
     def _graph(self, graph: Graph, args: Sequence[Known]) -> list[Any]:
         found: dict[Value, Any] = dict(zip(graph.inputs.values(), args, strict=True))
         returned = set(graph.outputs.values())
+        summed = {v for v in graph.values if v not in returned and _is_summed_product(graph, v)}
         for value in graph.values:
-            product = value.args[0] if isinstance(value.op, Reduce) else None
-            if product is not None and _is_product(product) and product not in found:
-                found[value] = _contracted(value, [found[a] for a in product.args])
-            elif value not in found and (not _is_product(value) or value in returned or not _is_summed(graph, value)):
+            if value in found or value in summed:
+                continue
+            if value.args and value.args[0] in summed:
+                found[value] = _contracted(value, [found[a] for a in value.args[0].args])
+            else:
                 found[value] = self.after(value, [found[a] for a in value.args])
         return [found[v] for v in graph.outputs.values()]
 
@@ -365,13 +367,10 @@ def _reduced(op: Reduce, x: Known, shape: tuple[int, ...]) -> Known:
     return Known(out_gone, out_sure, found, np.where(out_gone, 0.0, left), out_edge)
 
 
-def _is_product(value: Value) -> bool:
-    return isinstance(value.op, Binary) and value.op.kind == "multiply"
-
-
-def _is_summed(graph: Graph, value: Value) -> bool:
-    """Whether sums are all that reads a value: then its entries need not all be there at once."""
-    return all(isinstance(u.op, Reduce) and u.op.kind == "sum" for u in graph.users[value])
+def _is_summed_product(graph: Graph, value: Value) -> bool:
+    """Whether a value is of products that sums alone read: then its entries need not all be there at once."""
+    is_product = isinstance(value.op, Binary) and value.op.kind == "multiply"
+    return is_product and all(isinstance(u.op, Reduce) and u.op.kind == "sum" for u in graph.users[value])
 
 
 def _contracted(value: Value, args: Sequence[Known]) -> Known:
