@@ -25,6 +25,10 @@ Unit = Literal["bytes", "elements"]
 Symbolic = Literal[True, "all"]
 
 
+#: Whether somebody was seen to have frozen objects.
+_others_froze = False
+
+
 @contextmanager
 def bulk(acyclic: bool = False) -> Generator[None, None, None]:
     """Pause Python's cycle collector while many values are made.
@@ -32,15 +36,19 @@ def bulk(acyclic: bool = False) -> Generator[None, None, None]:
     Values hold no cycles, but a collection visits every one of them, again and again as a graph grows: half
     the time of building a large one. Importers and passes build inside ``with bulk():``. Where nothing that was made is
     in a cycle (``acyclic``), the collector takes it all as old when it goes on, and doesn't visit it then either; not
-    where somebody has frozen objects of their own.
+    where somebody has frozen objects of their own, which is asked until it is so: to count them takes as long as
+    there are of them.
     """
+    global _others_froze
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
-        if was_enabled and acyclic and not gc.get_freeze_count():
-            gc.freeze()
-            gc.unfreeze()
+        if was_enabled and acyclic and not _others_froze:
+            _others_froze = gc.get_freeze_count() > 0
+            if not _others_froze:
+                gc.freeze()
+                gc.unfreeze()
     finally:
         if was_enabled:
             gc.enable()
