@@ -14,6 +14,9 @@ import torch
 from torch import nn
 
 import tdagger as td
+from tdagger.ops.source import parameter
+from tdagger.ops.structure import Reduce
+from tdagger.prune.removing.known import Known, _contracted, _pointwise, _reduced
 from tests.networks import perturb
 from tests.prune.test_patterns import PRUNED, network, some
 from tests.quick import one_of
@@ -146,7 +149,7 @@ def test_says_what_it_takes() -> None:
 
 
 def test_a_token_that_is_known_costs_no_more_than_one_that_is_not() -> None:
-    """A class token is constants, the other rows of a text aren't: two kinds of rows, of however many there are."""
+    """A class token is constants, the other rows of a text aren't."""
 
     class Tokens(nn.Module):
         def __init__(self) -> None:
@@ -166,3 +169,30 @@ def test_a_token_that_is_known_costs_no_more_than_one_that_is_not() -> None:
     tracemalloc.stop()
     assert plan.check().exact
     assert peak < 601 * 64 * 256 * 8 / 2  # half of what all products take in double precision
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_sums_of_products(seed: int) -> None:
+    """A contraction by matrix products knows what the sum of the products that are multiplied one by one does."""
+    rng = np.random.default_rng(seed)
+    shape, axes = (3, 4, 5, 2), tuple(np.flatnonzero(rng.random(4) < 0.5).tolist())
+
+    def some_known() -> Known:
+        def array(often: float) -> Any:
+            wide = [n if rng.random() < 0.6 else 1 for n in shape]
+            return rng.random(wide) < often
+
+        gone, sure, edge, zero = array(0.3), array(rng.random()), array(rng.choice([0, 0.1])), array(0.3)
+        number = np.where(sure & ~zero, rng.normal(size=shape), 0.0)
+        less = array(rng.choice([0, 0.2])), array(rng.choice([0, 0.05]))
+        missing = np.where(less[0], rng.normal(size=shape), 0.0)
+        return Known(gone, sure, number, np.where(gone, 0.0, np.where(less[1], np.nan, missing)), edge)
+
+    args = [some_known(), some_known()]
+    x, y = parameter("x", shape, "f64"), parameter("y", shape, "f64")
+    value = Reduce("sum", axes)(x * y)
+    product = value.args[0]
+    one = _contracted(value, args)
+    other = _reduced(value.op, _pointwise(product.op, args), product.shape)
+    for a, b in zip(one.arrays, other.arrays, strict=True):
+        np.testing.assert_allclose(*np.broadcast_arrays(a, b), rtol=1e-12, atol=1e-12)

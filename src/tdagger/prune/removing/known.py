@@ -374,33 +374,69 @@ def _is_summed_product(graph: Graph, value: Value) -> bool:
 
 
 def _contracted(value: Value, args: Sequence[Known]) -> Known:
-    """A sum of products of which there may be many more than numbers: of rows that are the same one is worked out."""
+    """A sum of products, by matrix products: of products there may be many more than there are numbers.
+
+    What :func:`_reduced` makes of what :func:`_pointwise` makes is all sums of something of the one times something of
+    the other.
+    """
     op, product = cast(Reduce, value.op), value.args[0]
-    shapes = [a.shape for k in args for a in k.arrays]
-    whole = np.broadcast_shapes(*shapes)
-    again: dict[int, Array] = {}  # by dimension, the row that each is
-    if math.prod(whole) > max(map(math.prod, shapes)):
-        for axis in {i for i, n in enumerate(whole) if n > 1} - set(op.axes):
-            first, again[axis] = _rows([a for k in args for a in k.arrays if a.shape[axis] > 1], axis)
-            args = [k.each(lambda a: a.take(first, axis) if a.shape[axis] > 1 else a) for k in args]  # noqa: B023
-    out = _reduced(op, _pointwise(product.op, args), product.shape)
-    for axis, rows in again.items():
-        out = out.each(lambda a: a.take(rows, axis) if a.shape[axis] > 1 else a)  # noqa: B023
-    return out
+    if not product.dtype.is_float:
+        return _reduced(op, _pointwise(product.op, args), product.shape)
+    one, other = args
+
+    def summed(*terms: tuple[Array, Array]) -> Array:
+        return reduce(np.add, [_summed(a, b, op.axes, product.shape) for a, b in terms])
+
+    def parts(x: Known) -> tuple[Array, ...]:
+        """Numbers of what goes, of what stays; by how much that is less; where it is, and where nobody knows."""
+        lost = np.isnan(x.missing) & ~x.gone
+        less = np.where(x.gone | lost, 0.0, x.missing)
+        return np.where(x.gone, x.number, 0.0), np.where(x.gone, 0.0, x.number), less, (less != 0) | lost, lost
+
+    (gone, stays, less, differs, lost), (gone2, stays2, less2, differs2, lost2) = parts(one), parts(other)
+    some, some2 = ~(one.sure & (one.number == 0) & ~one.edge), ~(other.sure & (other.number == 0) & ~other.edge)
+    unsure = (~one.sure, some2), (some, ~other.sure)  # but for what is times 0
+    out_gone = summed((~one.gone, ~other.gone)) == 0
+    out_sure = summed(*unsure) == 0
+    untold = summed(
+        *[(one.gone & a, b) for a, b in unsure],
+        *[(~one.gone & a, other.gone & b) for a, b in unsure],
+        (lost, ~other.gone), (~one.gone, lost2),
+        (differs, ~other.sure & ~other.gone), (~one.sure & ~one.gone, differs2),
+        (differs & ~one.sure, differs2), (differs, differs2 & ~other.sure),
+    )  # fmt: skip
+    missing = summed((gone, other.number), (stays, gone2), (less, stays2), (stays, less2), (-less, less2))
+    missing = np.where(out_gone, 0.0, np.where(untold > 0, np.nan, missing))
+    number = np.where(out_sure, summed((one.number, other.number)), 0.0)
+    return Known(out_gone, out_sure, number, missing, summed((one.edge, some2), (some, other.edge)) > 0)
 
 
-def _rows(arrays: Sequence[Array], axis: int) -> tuple[Array, Array]:
-    """The places along a dimension at which arrays hold something new, and which of these every place is."""
-    moved = [np.moveaxis(a, axis, 0) for a in arrays]
-    known: dict[bytes, int] = {}
-    first: list[int] = []
-    rows: list[int] = []
-    for i in range(moved[0].shape[0]):
-        row = known.setdefault(b"".join([a[i].tobytes() for a in moved]), len(known))
-        if row == len(first):
-            first.append(i)
-        rows.append(row)
-    return np.asarray(first), np.asarray(rows)
+def _summed(one: Array, other: Array, axes: Sequence[int], shape: tuple[int, ...]) -> Array:
+    """The sum over axes of the products of what broadcasts to a shape, with size 1 along these."""
+    both = (one.astype(np.float64), other.astype(np.float64))
+    if not one.any() or not other.any():
+        return np.zeros((1,) * len(shape))
+    times = math.prod([shape[i] for i in axes if one.shape[i] == other.shape[i] == 1])
+    a, b = [
+        x.sum(tuple([i for i in axes if x.shape[i] > 1 and y.shape[i] == 1]), keepdims=True)
+        for x, y in (both, both[::-1])
+    ]
+    wide = np.broadcast_shapes(a.shape, b.shape)
+    inner = [i for i in axes if wide[i] > 1]
+    rows = [i for i in range(len(wide)) if i not in inner and b.shape[i] == 1]
+    columns = [i for i in range(len(wide)) if i not in inner and a.shape[i] == 1 and i not in rows]
+    batch = [i for i in range(len(wide)) if i not in (*inner, *rows, *columns)]
+
+    def matrices(x: Array, *groups: list[int]) -> Array:
+        sizes = [x.shape[i] for i in batch]
+        order = [*batch, *groups[0], *groups[1]]
+        rest = [i for i in range(x.ndim) if i not in order]
+        return x.transpose(*order, *rest).reshape(*sizes, *[math.prod([x.shape[i] for i in g]) for g in groups])
+
+    found = matrices(a, rows, inner) @ matrices(b, inner, columns)
+    order = [*batch, *rows, *columns, *inner]
+    sizes = [1 if i in inner else wide[i] for i in order]
+    return found.reshape(sizes).transpose(np.argsort(order)) * times
 
 
 def _folded(op: Fold, value: Value, x: Known) -> Known:
