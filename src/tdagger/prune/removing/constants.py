@@ -91,22 +91,24 @@ class Constants:
         return found if gone is None else replace(found, gone=gone)
 
     def _of_state(self, value: Value) -> Any:
-        """What is made of parameters, buffers and constants alone."""
+        """What is made of parameters, buffers and constants alone; of leaves anew for each that takes them."""
+        if isinstance(value.op, Leaf):
+            return self._leaf(value)
         stack = [value]
         while stack:
             v = stack[-1]
-            todo = [a for a in v.args if a not in self._state] if v not in self._state else []
-            if todo:
+            todo = [a for a in v.args if a not in self._state and not isinstance(a.op, Leaf)]
+            if todo and v not in self._state:
                 stack += todo
                 continue
             stack.pop()
             if v not in self._state:
-                self._state[v] = self._leaf(v) if isinstance(v.op, Leaf) else self._made(v)
+                self._state[v] = self._made(v)
         return self._state[value]
 
     def _made(self, value: Value) -> Any:
         args = [
-            self._with_zeros(value, i, self._state[a], self.masked.get((value, i), ()))
+            self._with_zeros(value, i, self._of_state(a), self.masked.get((value, i), ()))
             for i, a in enumerate(value.args)
         ]
         return _without_missing(Walk().after(value, args))
