@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import tdagger as td
 from tdagger.interpret import run
 from tdagger.ops.source import random_bits
+from tdagger.transform.axes import same as module
 from tdagger.transform.axes.same import repeated_late, same
 
 
@@ -358,3 +359,24 @@ def test_entries_repeated_late_are_the_same_entries(seed: int) -> None:
         for name in want:
             np.testing.assert_array_equal(found[name], want[name], strict=True)
     assert repeated_late(late) == late
+
+
+def test_a_deep_network_is_put_in_another_form_only_where_it_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def deep(whole: bool, add: float) -> td.Graph:
+        x, m = td.input("x", (1, 3, 5)), td.input("m", (1, 3, 1))
+        mask = td.exp(td.unsqueeze(td.squeeze(m, (0,)), (0,)) if whole else td.repeat(m, (1, None, None)))
+        y = x
+        for _ in range(40):
+            y = td.exp(y * mask) + td.repeat(mask, (1, None, None)) * add if whole else td.exp(y * mask) + mask * add
+        return td.Graph({"x": x, "m": m}, {"y": y})
+
+    seen: list[int] = []
+
+    def counted(graph: td.Graph) -> td.Graph:
+        seen.append(len(graph.values))
+        return repeated_late(graph)
+
+    monkeypatch.setattr(module, "repeated_late", counted)
+    assert same(deep(True, 2.0), deep(False, 2.0))
+    assert sum(seen) < 40
+    assert not same(deep(True, 2.0), deep(False, 3.0))

@@ -75,6 +75,22 @@ def several(m: Any, x: Tensor) -> tuple[Tensor, ...]:
     return values, indices, m.linear.weight, m.plain
 
 
+def again(m: Any, x: Tensor) -> tuple[Tensor, ...]:
+    """Calls of one kind, which are worked out once, and others that look alike."""
+    out = []
+    for i in range(3):
+        y = x.transpose(0, 1) * (0.0 if i else -0.0)
+        y = y.contiguous().view(-1).view_as(x)
+        y = torch.cat([y[:, 1:], y[:, :1]], 1) + torch.maximum(x, y) ** 2
+        part = y.split(2, 1)[i % 2]
+        part.mul_(2)  # y has it too, and what was made of it
+        part = torch.cat([y.detach()[:, :2], y[:, 2:]], 1)
+        out.append(F.dropout(part, 0.5, m.training) + (y > 1) + y.sum(1, keepdim=True) + F.dropout(y, 0.0))
+        with torch.no_grad():
+            x = x + y.mean() if i else x
+    return (*out, x.expand(2, *x.shape)[1] * torch.zeros_like(x))
+
+
 def elsewhere(m: Any, x: Tensor) -> Tensor:
     return m.other[0](x)
 
@@ -117,8 +133,8 @@ def counted(m: Any, x: Tensor) -> Tensor:
     return x * (2 if m.scale.sum() > 5 else 3)
 
 
-FOLLOWED = [no_gradients, turned_off_twice, updated, kept, views, constants, several, elsewhere, by_device, by_gradient,
-            shaped, dropped]  # fmt: skip
+FOLLOWED = [no_gradients, turned_off_twice, updated, kept, views, constants, several, again, elsewhere, by_device,
+            by_gradient, shaped, dropped]  # fmt: skip
 NOT_FOLLOWED = [cast, mapped, decided, counted]
 
 
@@ -132,6 +148,7 @@ def test_a_sketch_is_the_graph_of_a_capture(function: Any) -> None:
         sketch = dag.source.sketch_at({"x": (rows, 4)})
         graph = dag.source.at({"x": (rows, 4)}).graph
         assert sketch is None or sketch == graph
+        assert sketch is not None or function is not again
         assert (sketch is not None) == (function in FOLLOWED) or function is checkpointed
     assert all(torch.equal(t, state[n]) for n, t in network.state_dict().items())
     assert torch.is_grad_enabled()

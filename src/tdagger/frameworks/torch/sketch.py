@@ -11,27 +11,34 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch._dispatch.python import enable_python_dispatcher
 from torch._export.utils import _compiling_state_context
-from torch._ops import OpOverload
+from torch._ops import (
+    OpOverload,
+    _pop_mode_from_pre_dispatch,
+    _set_mode_pre_dispatch,
+    mode_stack_state_for_pre_dispatch,
+)
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode, PythonKeyTracer
 
 from tdagger.frameworks.torch.aten import DTYPES, Memory, aliases, memory_of
 from tdagger.frameworks.torch.aten.calls import OF_MEMORY, Caller, constant, type_of, with_tensor, without_gradient
 from tdagger.frameworks.torch.aten.functional import Cell, Ref
+from tdagger.frameworks.torch.aten.repeated import Steps, is_repeatable, steps_of
 from tdagger.frameworks.torch.capture import state
 from tdagger.frameworks.torch.capture.checks import kernels_left_open
 from tdagger.frameworks.torch.capture.export import cumulative_averages
 from tdagger.frameworks.torch.capture.gradients import following_gradients, replaced
 from tdagger.frameworks.torch.capture.leaves import input_names, output_names, state_and_held, weight_value
-from tdagger.frameworks.torch.capture.shapes import Shapes
+from tdagger.frameworks.torch.capture.shapes import Shape, Shapes, shape_of
 from tdagger.frameworks.torch.capture.surroundings import put_back
 from tdagger.graph import Graph, bulk
-from tdagger.op import Value
+from tdagger.op import Op, Value
 from tdagger.ops.source import Input
 from tdagger.program.trace import is_tracing
 from tdagger.tensordag import Origin
@@ -79,7 +86,7 @@ def _run(flat: state.Flat, args: Sequence[Tensor], title: str, device: torch.dev
     own = [made.input(t, Ref(inputs[n])) for n, t in zip(names, args, strict=True)]
     with (
         bulk(), put_back(), kernels_left_open(), cumulative_averages(flat), _compiling_state_context(),
-        _regions(made), _on(device, made), made, enable_python_dispatcher(),
+        _regions(made), _on(device, made), made, _directly(made), enable_python_dispatcher(),
     ):  # fmt: skip
         results = flat(*own)
     returned = [made.ref(t).read() for t in results]
@@ -109,6 +116,10 @@ class _Importing(ProxyTorchDispatchMode):
         #: The first tensor on every memory.
         self._first: dict[int | None, Tensor] = {}
         self._shapes = Shapes()
+        #: What calls of one kind give; the kinds of tensors, which have numbers.
+        self._again: dict[Any, _Again | None] = {}
+        self._kinds: dict[int, int] = {}
+        self._numbers: dict[Any, int] = {}
         self.region: _Region | None = None
         #: Whether an op is being called: torch itself asks for devices then.
         self.calling = False
@@ -164,6 +175,116 @@ class _Importing(ProxyTorchDispatchMode):
             found = self._meta[id(tensor)] = own, tensor
         return found[0]
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # which would go through torch.compile's doors for every op
+
+    def called(self, func: OpOverload, *args: Any, **kwargs: Any) -> Any:
+        """What a call gives: as one of its kind gave before, else as torch tells a mode of it."""
+        key, tensors = self._kind(func, args, kwargs)
+        again = None if key is None else self._again.get(key)
+        if again is not None and self.region is None:
+            return self._repeated(func, args, kwargs, tensors, again)
+        mode = _pop_mode_from_pre_dispatch()
+        try:
+            out = self.__torch_dispatch__(func, (), args, kwargs)
+        finally:
+            _set_mode_pre_dispatch(mode)
+        if func._schema.is_mutable:
+            self._kinds.clear()
+        elif key is not None and key not in self._again and self.region is None:
+            self._again[key] = self._learnt(func, args, kwargs, tensors, out)
+        return out
+
+    def _kind(self, func: OpOverload, args: Any, kwargs: Any) -> tuple[Any, list[Tensor]]:
+        """What calls that give alike have in common, and their tensors; None for those of which nothing is known."""
+        tensors: list[Tensor] = []
+        if not is_repeatable(func) or _C._are_functorch_transforms_active():
+            return None, tensors
+        key: list[Any] = [func]
+        for x in (*args, *kwargs.items()) if kwargs else args:
+            if not self._put(x, key, tensors):
+                return None, tensors
+        return tuple(key), tensors
+
+    def _put(self, x: Any, key: list[Any], tensors: list[Tensor]) -> bool:
+        """Add to a key what an argument is, and its tensors to those of the call; False if it can't be said."""
+        kind = type(x)
+        if kind is float or kind is complex:
+            key += (kind, repr(x))  # 0.0 is -0.0
+        elif kind in _PLAIN or kind is torch.device:
+            key += (kind, x)
+        elif kind is list or kind is tuple:
+            key += (kind, len(x))
+            return all(self._put(e, key, tensors) for e in x)
+        elif isinstance(x, Tensor):
+            number = self._kinds.get(id(x))
+            number = self._number(x) if number is None else number
+            key.append(number)
+            tensors.append(x)
+            return number is not None
+        else:
+            return False
+        return True
+
+    def _number(self, tensor: Tensor) -> int | None:
+        """The number of a tensor's kind; None if its memory is also that of what no ops here are the view of."""
+        found = self._refs.get(id(tensor))
+        if found is None or tensor.layout is not torch.strided:
+            return None
+        ref = found[0]
+        if ref.apart is not None or ref.cell.of is not None:
+            return None
+        kind = tensor.shape, tensor.stride(), ref.read().type, ref.is_contiguous
+        number = self._kinds[id(tensor)] = self._numbers.setdefault(kind, len(self._numbers))
+        return number
+
+    def _learnt(self, func: OpOverload, args: Any, kwargs: Any, tensors: Sequence[Tensor], out: Any) -> _Again | None:
+        """How calls like one that gave ``out`` are made again; None if that can't be said."""
+        if any(out is t for t in tensors):
+            return _Again(itself=next(i for i, t in enumerate(tensors) if out is t))
+        if not tensors or type(out) is not Tensor:
+            return None
+        given = [self._refs[id(t)][0] for t in tensors]
+        refs = iter(given)
+        ref_args, ref_kwargs = _mapped((args, kwargs), lambda _: next(refs), [])
+        ref, number = self._refs[id(out)][0], self._number(out)
+        steps = None if number is None else steps_of(func, ref_args, ref_kwargs, ref)
+        if steps is None or number is None:
+            return None
+        of = next((i for i, r in enumerate(given) if r.cell is ref.cell), None)
+        memories = [aliases.storage_of(self.meta(t)) for t in tensors]
+        shared = [i for i, memory in enumerate(memories) if memory == aliases.storage_of(out)]
+        if of is None:
+            return None if shared or ref.ops else _Again(steps, number, shape_of(out))
+        before = given[of].ops
+        if shared[:1] != [of] or ref.ops[: len(before)] != before:
+            return None
+        return _Again(steps, number, of=of, ops=ref.ops[len(before) :])
+
+    def _repeated(self, func: OpOverload, args: Any, kwargs: Any, tensors: Sequence[Tensor], again: _Again) -> Tensor:
+        """What a call gives of whose kind one was learnt."""
+        if again.itself is not None:
+            return tensors[again.itself]
+        refs = [self._refs[id(t)][0] for t in tensors]
+        value = again.steps.of([r.read() for r in refs])
+        self.caller.order.append(value)
+        if again.of is None:
+            ref = Ref(value)
+            with _C._DisablePythonDispatcher():
+                assert again.shape is not None
+                out = torch.empty_strided(again.shape.size, again.shape.stride, dtype=again.shape.dtype, device="meta")
+        else:
+            of = refs[again.of]
+            ref = Ref(value, of.cell, of.ops + again.ops)
+            own_args, own_kwargs = _mapped((args, kwargs), self.meta, [])
+            with _C._DisablePythonDispatcher(), _C._AutoDispatchBelowAutograd():
+                out = func(*own_args, **own_kwargs)
+        self._first.setdefault(aliases.storage_of(out), out)
+        self._know(out, ref, _grows(func, tensors))
+        self._kinds[id(out)] = again.kind
+        return out
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is torch.ops.prim.device.default:
@@ -191,8 +312,7 @@ class _Importing(ProxyTorchDispatchMode):
         ref_args, ref_kwargs = _mapped((args, kwargs), lambda _: next(given), [])
         known = list(zip(refs, map(self.meta, tensors), strict=True))
         result = self._imported(func, ref_args, ref_kwargs, out, known)
-        grows = torch.is_grad_enabled() and func not in _CONSTANT and any(t.requires_grad for t in tensors)
-        self._keep(out, result, grows)
+        self._keep(out, result, _grows(func, tensors))
         if isinstance(out, Tensor) and not func._schema.is_mutable:
             self._first.setdefault(aliases.storage_of(out), out)
         stands = {id(m): t for (_, m), t in zip(known, tensors, strict=True)}  # what is given back is itself
@@ -221,12 +341,15 @@ class _Importing(ProxyTorchDispatchMode):
         value = result.read()
         if value.shape != tuple(out.shape) or value.dtype is not DTYPES[out.dtype]:
             raise Unsure(f"{value.type} for {out.dtype}{list(out.shape)}")
-        if grows and (out.is_floating_point() or out.is_complex()):
-            out.requires_grad_()
-        self._refs[id(out)] = result, out
-        self._meta[id(out)] = out, out
+        self._know(out, result, grows)
         if self.region is not None:
             self.region.makes(result, id(out))
+
+    def _know(self, out: Tensor, ref: Ref, grows: bool) -> None:
+        if grows and (out.is_floating_point() or out.is_complex()):
+            out.requires_grad_()
+        self._refs[id(out)] = ref, out
+        self._meta[id(out)] = out, out
 
     def leave(self, region: _Region) -> None:
         """End a region without gradients."""
@@ -235,10 +358,30 @@ class _Importing(ProxyTorchDispatchMode):
         for i in region.made:
             ref, tensor = self._refs[i]
             self._refs[i] = stopped[id(ref)], tensor
+        self._kinds.clear()
 
 
 #: What a gradient doesn't go through.
 _CONSTANT = frozenset({torch.ops.aten.detach.default, torch.ops.aten.detach_.default})
+
+
+def _grows(func: OpOverload, tensors: Sequence[Tensor]) -> bool:
+    """Whether what a call gives has a gradient, if it is of floats."""
+    return func not in _CONSTANT and torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
+class _Again(NamedTuple):
+    """What calls of one kind give: an argument itself, or what steps make, of a kind of its own.
+
+    It lies as ``shape`` says, or is a view of the argument ``of``, by ``ops``.
+    """
+
+    steps: Steps = Steps((), 0)
+    kind: int = -1
+    shape: Shape | None = None
+    of: int | None = None
+    ops: tuple[Op, ...] = ()
+    itself: int | None = None
 
 
 class _Region:
@@ -283,6 +426,22 @@ def _regions(made: _Importing) -> Generator[None, None, None]:
     kind: Any = torch.autocast
     enters: Callable[[Any], Any] = kind.__enter__
     with replaced(_C, "_set_grad_enabled", put), replaced(kind, "__enter__", enter):
+        yield
+
+
+@contextmanager
+def _directly(made: _Importing) -> Generator[None, None, None]:
+    """Ask for what an op gives at once, where torch would go to the mode by ways that take longer than the op."""
+    kind: Any = OpOverload
+    own = kind._get_dispatch
+    modes, on = mode_stack_state_for_pre_dispatch(), _C.DispatchKey.PreDispatch
+
+    def get(op: OpOverload, key: Any) -> Any:
+        if key == on and modes.get(0) is made and not _C._dispatch_tls_is_dispatch_key_excluded(_C.DispatchKey.Python):
+            return partial(made.called, op)
+        return own(op, key)
+
+    with replaced(kind, "_get_dispatch", get):
         yield
 
 

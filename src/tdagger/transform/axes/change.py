@@ -71,6 +71,9 @@ class Change:
         self._known: dict[tuple[Terms, tuple[int, ...], bool], Plan] = {}
         self._sizes: dict[tuple[Term, int], int | None] = {}
         self._adapted: dict[Any, Op] = {}
+        #: What composites become, and what is made of constants for a use, each once.
+        self._kept: dict[Any, Op] = {}
+        self._of_constants: dict[Any, tuple[Value, Plan]] = {}
 
     # Plans.
 
@@ -268,6 +271,13 @@ class Change:
 
     def _static(self, value: Value, uses: dict[Axis, int | None]) -> tuple[Value, Plan]:
         """Something made of constants alone, made anew for one use of it."""
+        key = value, tuple(uses.items())
+        found = self._of_constants.get(key)
+        if found is None:
+            found = self._of_constants[key] = self._made_static(value, uses)
+        return found
+
+    def _made_static(self, value: Value, uses: dict[Axis, int | None]) -> tuple[Value, Plan]:
         outer, self.uses = self.uses, uses
         try:
             plan = self.plan(self.axes[value], value.type.shape, False)
@@ -383,8 +393,12 @@ class Change:
             return cast(Any, op.definition)(*args, title=op.attributes["title"], graph=self._body(value, op, places))
         shapes = [_shape(p) for p in plans]
         if not self.gone and self.added is None:
+            kind = op, tuple([a.type for a in value.args]), types, tuple(places), tuple(plans)
+            if kind in self._kept:
+                return self._kept[kind](*args)
             for candidate in candidates(op, places, plans, value):
                 if shapes_of(candidate, types) == shapes:
+                    self._kept[kind] = candidate
                     return candidate(*args)
                 if in_numbers(types) != types and shapes_of(candidate, in_numbers(types)) == in_numbers(shapes):
                     # its body doesn't keep formulas (it steps through an axis), but has these shapes here

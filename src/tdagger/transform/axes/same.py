@@ -8,7 +8,7 @@ what has no entries.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from itertools import accumulate
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ from tdagger.library.training import stop_gradient, straight_through
 from tdagger.op import Value
 from tdagger.ops.elementwise import Binary, Cast, Unary, Where
 from tdagger.ops.indexing import Argsort, Gather, Scan
-from tdagger.ops.source import const
+from tdagger.ops.source import Input, const
 from tdagger.ops.structure import Concat, Group, Item, Pad, Permute, Reduce, Repeat, Slice, Ungroup
 from tdagger.transform.passes.decompose import expanded, is_last
 
@@ -39,11 +39,72 @@ def same(a: Graph, b: Graph) -> bool:
     >>> a == b, same(a, b)
     (False, True)
     """
-    return a == b or (_types(a) == _types(b) and repeated_late(a) == repeated_late(b))
+    if a == b:
+        return True
+    return _types(a) == _types(b) and (_are_alike(a, b) or repeated_late(a) == repeated_late(b))
 
 
 def _types(graph: Graph) -> list[object]:
     return [[(n, v.type) for n, v in d.items()] for d in (graph.inputs, graph.outputs, graph.updates)]
+
+
+def _are_alike(a: Graph, b: Graph) -> bool:
+    """Whether all that differs is found to be the same where it differs; if not, the graphs may be the same anyway.
+
+    One op of things that are the same is the same, so only what other ops make is put in another form.
+    """
+    both = [*a.outputs.values(), *a.updates.values()], [*b.outputs.values(), *b.updates.values()]
+    pairs = list(zip(*both, strict=True))
+    same: dict[Value, Value] = {}
+    stands: dict[Value, Value] = {}  # one input for two values that are the same
+    left = len(a.values)
+
+    def stand(value: Value) -> Value:
+        return stands.setdefault(value, Input(str(len(stands)), value.type)())
+
+    while pairs:
+        x, y = pairs[-1]
+        if x is not y and same.get(x) is not y:
+            alike = x.op is y.op and len(x.args) == len(y.args)
+            below = zip(x.args, y.args, strict=True) if alike else [(_base(x), _base(y))]
+            waiting = [(p, q) for p, q in below if p is not q and same.get(p) is not q]
+            if waiting and waiting != [(x, y)]:
+                pairs += waiting
+                continue
+            if not alike:
+                base = () if waiting else (_base(x), _base(y))
+                own, other = (_cut(v, {b: stand(b) for b in base}) for v in (x, y))
+                left -= len(own.values) + len(other.values)
+                if left < 0 or x.type != y.type or repeated_late(own).outputs != repeated_late(other).outputs:
+                    return False
+            same[x] = y
+            if is_one(x):
+                stands[y] = stand(x)
+        pairs.pop()
+    return True
+
+
+def _base(value: Value) -> Value:
+    """What a value has the entries of, in other dimensions."""
+    while isinstance(value.op, Group | Ungroup | Repeat):
+        value = value.args[0]
+    return value
+
+
+def _cut(value: Value, stands: Mapping[Value, Value]) -> Graph:
+    """The graph of a value, of others that stand for what it is made of as far as there are such."""
+    new: dict[Value, Value] = {}
+    stack = [value]
+    while stack:
+        v = stack[-1]
+        waiting = [] if v in new or v in stands else [p for p in v.args if p not in new]
+        if waiting:
+            stack += waiting
+            continue
+        stack.pop()
+        if v not in new:
+            new[v] = stands[v] if v in stands else v.op.again(tuple([new[p] for p in v.args]), v.type)
+    return Graph({v.op.leaf: v for v in new.values() if isinstance(v.op, Input)}, {"": new[value]})
 
 
 def repeated_late(graph: Graph) -> Graph:

@@ -48,7 +48,7 @@ from tdagger.ops.structure import broadcast_to
 from tdagger.types import TensorType
 
 #: Arguments that say where and how data lies: nothing a value has.
-_PLACEMENT = frozenset({"device", "layout", "pin_memory", "memory_format", "non_blocking", "copy", "requires_grad",
+PLACEMENT = frozenset({"device", "layout", "pin_memory", "memory_format", "non_blocking", "copy", "requires_grad",
                         "generator"})  # fmt: skip
 
 #: Ops that check or annotate and compute nothing.
@@ -146,7 +146,7 @@ class Caller(Importing):
             args, kwargs, inner = self._autocast(target, args, kwargs, self.autocast, origin)
             if inner is not None:
                 return inner()
-        kwargs = {k: v for k, v in kwargs.items() if k not in _PLACEMENT}
+        kwargs = {k: v for k, v in kwargs.items() if k not in PLACEMENT}
         out_ref = kwargs.pop("out", None)
         if plan.rule is None:
             self.left_out += left_out(base, None, args, kwargs, _read)

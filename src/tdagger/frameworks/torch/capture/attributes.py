@@ -55,7 +55,7 @@ def contents(box: Any, kind: str) -> dict[Any, Any]:
     """The entries of a box."""
     match kind:
         case "dict":
-            return dict(dict.items(box))
+            return box.copy() if box.__class__ is dict else dict(dict.items(box))
         case "list" | "tuple":
             return dict(enumerate(box))
         case "set":
@@ -135,6 +135,9 @@ def _holds(value: Any) -> bool:
     return kind_of(type(value)) in _HOLDING
 
 
+_DICTS = (dict, OrderedDict)
+
+
 class Box(NamedTuple):
     """A box, where it is found, and what it is."""
 
@@ -145,6 +148,11 @@ class Box(NamedTuple):
     def now(self) -> dict[Any, Any]:
         """Its entries."""
         return dict(self.of) if self.kind == "globals" else contents(self.of, self.kind)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is a dict without entries, as most that torch's modules have."""
+        return self.of.__class__ in _DICTS and not self.of
 
     def inside(self) -> Iterator[tuple[str, Any, Any]]:
         """The entries that are looked at: their paths, keys and values."""
@@ -239,7 +247,7 @@ class Attributes:
             self.boxes.append(box)
             if box.kind in ("class", "globals"):
                 self._caches += [(c, c.cache_info().misses) for v in box.now().values() for c in _caches_of(v)]
-            for path, key, value in box.inside():
+            for path, key, value in () if box.is_empty else box.inside():
                 kind = kind_of(type(value))
                 if box.kind == "dict" and key in REGISTERED:
                     path = box.path
@@ -278,7 +286,8 @@ class Attributes:
     def restore(self, snapshot: list[dict[Any, Any]]) -> None:
         """Give every box the entries it had."""
         for box, entries in zip(self.boxes, snapshot, strict=True):
-            if not same(box.now(), entries):
+            now = box.of if box.of.__class__ is dict else box.now()
+            if not (same(now, entries) if now else not entries):
                 _fill(box.of, box.kind, entries)
         for cache, misses in self._caches:
             if cache.cache_info().misses != misses:

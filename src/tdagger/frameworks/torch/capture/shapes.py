@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tdagger.frameworks.torch.aten import aliases
 
 
-class _Shape(NamedTuple):
+class Shape(NamedTuple):
     """What is to be known of a result: its data has a place of its own."""
 
     size: tuple[int, ...]
@@ -22,11 +22,16 @@ class _Shape(NamedTuple):
     dtype: torch.dtype
 
 
+def shape_of(tensor: Tensor) -> Shape:
+    """How a tensor lies."""
+    return Shape(tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
+
 class Shapes:
     """The results of ops on tensors of the meta device, by what their arguments are."""
 
     def __init__(self) -> None:
-        self._known: dict[Any, _Shape | None] = {}
+        self._known: dict[Any, Shape | None] = {}
 
     def of(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
         """What an op gives; it isn't called again where it gave a tensor of its own for such arguments."""
@@ -38,7 +43,7 @@ class Shapes:
             return torch.empty_strided(shape.size, shape.stride, dtype=shape.dtype, device="meta")
         out = func(*args, **kwargs)
         if key not in self._known:
-            self._known[key] = _shape_of(out, args)
+            self._known[key] = _own_shape(out, args)
         return out
 
 
@@ -75,11 +80,11 @@ def _key(x: Any) -> Any:
     return kind, x
 
 
-def _shape_of(out: Any, args: Any) -> _Shape | None:
+def _own_shape(out: Any, args: Any) -> Shape | None:
     """What is to be known of a result; None where it is no tensor without data that has a place of its own."""
     if not isinstance(out, Tensor) or out.layout is not torch.strided or out.device.type != "meta":
         return None
     if type(out) is not Tensor or out.storage_offset() or out.is_conj() or out.is_neg() or out.is_quantized:
         return None
     given = {aliases.storage_of(t) for t in pytree.tree_leaves(args) if isinstance(t, Tensor)}
-    return None if aliases.storage_of(out) in given else _Shape(tuple(out.shape), out.stride(), out.dtype)
+    return None if aliases.storage_of(out) in given else shape_of(out)
