@@ -37,6 +37,11 @@ ALIKE: dict[str, tuple[Callable[..., td.Value], Callable[..., td.Value]]] = {
     ),
 }
 
+ALIKE["tiled"] = (
+    lambda x, m: x * td.library.shape.tile(m, repeats=(1, 1, 1)),
+    lambda x, m: x * td.library.shape.tile(m, repeats=(4, 1, 1)),
+)
+
 OTHER: dict[str, tuple[Callable[..., td.Value], Callable[..., td.Value]]] = {
     "summed": (
         lambda x, m: x * td.reduce(m, "sum", (0,)),

@@ -188,6 +188,28 @@ def test_what_python_computed_is_fixed() -> None:
         torch.testing.assert_close(got, module(x))
 
 
+class _Tiled(nn.Module):
+    """Positions are laid end to end for each of the batch, as timm's XCiT does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(1, 4, 6))
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x + self.positions.repeat(len(x), 1, 1))
+
+
+def test_what_is_tiled_to_a_batch_follows_it() -> None:
+    """With a batch of 1 it is tiled once, which is nothing, and broadcast where there are more."""
+    module = _Tiled().eval()
+    back = td.from_torch(module, torch.randn(1, 4, 6)).to_torch()
+    assert "b" not in back.fixed_axes
+    for batch in (1, 3, 7):
+        x = torch.randn(batch, 4, 6)
+        torch.testing.assert_close(back(x), module(x))
+
+
 def test_fewer_entries_than_slices_take_are_refused() -> None:
     net = td.from_torch(Function(lambda x: x[:, -3:-1].reshape(-1, 2)), torch.randn(2, 6)).to_torch()
     assert net(torch.randn(4, 8)).shape == (4, 2)

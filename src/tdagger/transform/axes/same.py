@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from itertools import accumulate
+from math import prod
 from typing import Any, cast
 
 import numpy as np
@@ -136,6 +137,9 @@ def _late(value: Value, args: list[tuple[Any, Times]]) -> tuple[Any, Times]:
     taken: set[tuple[int, int]] = set()  # the dimensions of arguments that are repeated later
     for i, places in carried.items():
         times = [args[a][1][j] for a, j in places]
+        if isinstance(op, Group):  # of dimensions of 1 entry, all of which are repeated as one: a tile
+            ones = all(args[0][0].shape[j] == 1 for _, j in places) and any(n is not None for n in times)
+            times = [prod([1 if n is None else n for n in times]) if ones else None]
         if None not in times:
             after[i] = times[0]
             taken.update(places)
@@ -191,7 +195,8 @@ def _but(axes: Callable[[Any], Collection[int]]) -> Callable[[Any, Value], Carri
 
 def _group(op: Any, value: Value) -> Carried:
     starts = accumulate(op.counts, initial=0)
-    return {i: [(0, at)] for i, (at, count) in enumerate(zip(starts, op.counts, strict=False)) if count == 1}
+    pairs = zip(starts, op.counts, strict=False)
+    return {i: [(0, at + j) for j in range(count)] for i, (at, count) in enumerate(pairs) if count}
 
 
 def _ungroup(op: Any, value: Value) -> Carried:
