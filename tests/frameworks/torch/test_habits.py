@@ -335,10 +335,6 @@ def test_a_block_taken_out_of_a_list() -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_jit_trace(case: Case) -> None:
-    if case.name == "t5":  # it takes keywords alone, and torch.jit.trace knows none
-        with pytest.raises(NameError, match="valid arguments name are"):
-            torch.jit.trace(case.back, strict=False, check_trace=False, example_kwarg_inputs=case.kwargs)
-        return
     example = {"example_kwarg_inputs": case.kwargs} if case.kwargs else {"example_inputs": case.args}
     with warnings.catch_warnings():
         own = case.name == "lstm"  # torch's LSTM warns of its own checks

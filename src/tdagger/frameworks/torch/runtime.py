@@ -116,7 +116,9 @@ def check(x: Tensor, name: str, expected: str, sizes: list[int]) -> None:
 def _check(x: Any, name: str, expected: str, sizes: list[int]) -> None:
     if not isinstance(x, Tensor):
         raise InputError(f"input {name!r} must be {expected}, got {x!r}")
-    shape = _untraced(lambda: x.shape) if _is_traced() else x.shape
+    shape: Any = x.shape
+    if _is_traced():  # in which the sizes of inputs are tensors
+        shape, sizes = _untraced(lambda: (x.shape, [int(n) for n in sizes]))
     if len(shape) != len(sizes):
         raise _wrong_input(name, expected, x, f"{len(shape)} axes, not {len(sizes)}")
     for axis, size in enumerate(sizes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import linecache
 import math
@@ -116,6 +117,17 @@ def sources(root: nn.Module) -> dict[type, tuple[str, str]]:
     return found
 
 
+def _traceable(signature: inspect.Signature) -> inspect.Signature:
+    """What ``torch.jit.trace`` has to be told: it only takes keyword arguments that could be given by position too.
+
+    Python itself refuses them by position, whatever is told.
+    """
+    kinds = inspect.Parameter
+    told = [p.replace(kind=kinds.POSITIONAL_OR_KEYWORD) if p.kind is kinds.KEYWORD_ONLY else p
+            for p in signature.parameters.values()]  # fmt: skip
+    return signature.replace(parameters=sorted(told, key=lambda p: (p.kind, p.default is not p.empty)))
+
+
 _numbers = itertools.count(1)
 
 
@@ -129,6 +141,8 @@ def _compiled(source: Source) -> Callable[..., Any]:
     scope.update({"torch": torch, "F": F, "runtime": runtime, "inf": math.inf, "nan": math.nan, **source.names})
     exec(compile(source.code, file, "exec"), scope)
     forward = scope.pop("forward")  # or the module would keep it, and it the module
+    if forward.__code__.co_kwonlyargcount:
+        forward.__signature__ = _traceable(inspect.signature(forward))
     for table in (linecache.cache, sys.modules):
         weakref.finalize(forward, table.pop, file, None)
     return forward
