@@ -326,3 +326,32 @@ def test_a_pad_of_one_axis_is_no_layer() -> None:
     model, x = Shifted(), torch.randn(3, 4)
     back = td.from_torch(model, x).unbatch("b").to_torch()
     torch.testing.assert_close(torch.stack([back(row) for row in x]), model(x))
+
+
+class _Holding(nn.Module):
+    """Layers whose weights are read, and which aren't called, as in Mamba."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(4, 6)
+        self.plain = nn.Linear(6, 3, bias=False)
+        self.conv = nn.Conv1d(3, 3, 2)
+        self.attention = nn.MultiheadAttention(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x @ self.up.weight.t() + self.up.bias
+        y, _ = self.attention(y, y, y)
+        return (y @ self.plain.weight.t()) * self.conv.weight.sum((1, 2))
+
+
+def test_linear_layers_that_only_hold_weights_are_that() -> None:
+    source = _Holding().eval()
+    x = torch.randn(5, 2, 4)
+    module = td.from_torch(source, x).to_torch()
+    for name in ("up", "plain"):
+        own, layer = source.get_submodule(name), module.get_submodule(name)
+        assert type(layer) is nn.Linear
+        assert repr(layer) == repr(own)
+    assert type(module.conv).__name__ == "Conv1d"
+    assert "not called" not in module.code
+    torch.testing.assert_close(module(x), source(x))

@@ -41,6 +41,7 @@ from tdagger.frameworks.torch.capture.leaves import (
     state_and_held,
     state_of,
     weight_value,
+    with_holders,
     without_compile,
 )
 from tdagger.frameworks.torch.capture.locking import one_at_a_time
@@ -345,7 +346,8 @@ def _import_trace(
     assertions.tell(met, ())
     lost = [Check(None, c.message, c.place) for c in dict.fromkeys(met) if c.error]
     return TensorDAG(
-        graph, TorchWeights(tensors), signature, weights, caller.origins, found.modules, title,
+        graph, TorchWeights(tensors), signature, weights, caller.origins,
+        with_holders(found.modules, flat.model, weights), title,
         checks=lost, left_out=caller.left_out,
     )  # fmt: skip
 
@@ -519,7 +521,8 @@ def _import_program(
     assertions.tell(met, asserted)
     asserted += [Check(None, c.message, c.place) for c in dict.fromkeys(met) if c.error and not c.whole]
     axes = caches.axis_names(signature.inputs, graph.inputs)
-    found = graph, TorchWeights(tensors), signature, dict(weights), origins, places.modules, title, axes
+    modules = places.modules if flat is None else with_holders(places.modules, flat.model, weights)
+    found = graph, TorchWeights(tensors), signature, dict(weights), origins, modules, title, axes
     views = caller.undecided if caller.standing is None else caller.standing.undecided
     undecided = [u.told for u in views if u.matters]
     return TensorDAG(*found, checks=asserted, left_out=[*caller.left_out, *undecided])

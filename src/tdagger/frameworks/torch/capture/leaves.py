@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -75,6 +76,21 @@ def input_names(forward: Any, tree: Tree) -> list[str]:
 def output_names(tree: Tree) -> list[str]:
     """Names for the tensors of a result: their keys, ``out`` for a single tensor."""
     return ["out"] if tree.kind == "leaf" else tree.names("")
+
+
+def with_holders(modules: Mapping[str, str], model: nn.Module, weights: Iterable[str]) -> dict[str, str]:
+    """The classes of modules, with those of torch's own layers that are never called: others read their weights."""
+    found = dict(modules)
+    owners = {name.rpartition(".")[0] for name in weights} - {""}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if path in owners and path not in found and _is_layer(type(module)):
+            found[path] = type(module).__name__
+    return found
+
+
+def _is_layer(kind: type) -> bool:
+    """Whether a class is a layer of torch: no container, and nothing that subclasses one."""
+    return kind.__module__.startswith("torch.nn.modules.") and not kind.__module__.endswith(".container")
 
 
 def state_and_held(flat: Flat) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:

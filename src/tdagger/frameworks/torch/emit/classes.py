@@ -21,7 +21,7 @@ from tdagger.frameworks.torch.runtime import DTYPES, from_numpy
 from tdagger.names import identifier, is_attribute, is_identifier
 from tdagger.op import Value
 from tdagger.tensordag import TensorDAG, Weight
-from tdagger.types import MARK
+from tdagger.types import MARK, TensorType
 
 
 class Part(NamedTuple):
@@ -60,6 +60,7 @@ class Classes:
         names: dict[str, Any],
     ) -> None:
         self._dag = dag
+        self._state = state
         self._paths = paths
         self._trains = trains
         self._writer_of = writer_of
@@ -185,7 +186,20 @@ class Classes:
         """What is at a path that nothing is called at."""
         if self._is_list(path, kind, names):
             return Part(None, nn.ModuleList)
+        held = {n[len(path) + 1 :]: self._state[n].type for n in self._inside[path] if n in self._state}
+        if kind == "Linear" and len(held) == len(self._inside[path]) and _is_linear(held):
+            bias = () if "bias" in held else (("bias", False),)
+            out, into = held["weight"].shape
+            return Part(None, nn.Linear, (("in_features", into), ("out_features", out), *bias))
         return Part(Source("", {}, class_name(kind))) if kind else Part(None, Block)
+
+
+def _is_linear(held: Mapping[str, TensorType]) -> bool:
+    """Whether these are the weights of a linear layer: all that one is made of."""
+    weight, others = held.get("weight"), held.keys() - {"weight", "bias"}
+    if weight is None or others or weight.rank != 2:
+        return False
+    return "bias" not in held or held["bias"].shape == weight.shape[:1]
 
 
 def class_name(kind: str) -> str:

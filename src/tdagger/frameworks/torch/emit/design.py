@@ -176,9 +176,9 @@ def designed(made: Making) -> Design:
         raise AxisError(f"{shown(next(iter(classes.unbound)))} needs a size that its arguments don't tell")
     call = door_of(dag, graph, plain, made.labels, made.conditions)
     if not flat:
-        call.lines += _not_called(
-            modules, parts, {o.module for v in whole.values if (o := dag.origins.get(v)) is not None}
-        )
+        computing = {o.module for v in whole.values if (o := dag.origins.get(v)) is not None}
+        computing |= {v.op.leaf.rpartition(".")[0] for v in whole.values if isinstance(v.op, Leaf)}
+        call.lines += _not_called(modules, parts, computing)
     root = division.root
     own, origins = legalize(root.graph, is_known, root.origins)
     writer = writer_of(own, row_of, origins, {"", *paths})
