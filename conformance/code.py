@@ -75,7 +75,14 @@ for m in module.modules():
         m.eval()  # its running statistics stay
 ```
 
-`train`, `eval` and `requires_grad_` do to them what they do to the source's."""
+`train`, `eval` and `requires_grad_` do to them what they do to the source's.
+
+## Another element type
+
+Sizes are open, element types aren't. A cast that changes nothing leaves no op, so of the norms of a Llama, which
+compute in f32 whatever they are given, a network in f32 has no casts. After `.half()` or `.bfloat16()` its module
+computes in that type where the source goes to f32 and back, or torch refuses an op on tensors of two types. Import a
+network in the type it is to run in: `td.from_torch(model.bfloat16(), ...)` has the casts."""
 
 NETWORKS: dict[str, Callable[[], td.TensorDAG]] = {
     "resnet18": lambda: timm_model("resnet18"),

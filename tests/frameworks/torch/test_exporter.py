@@ -16,7 +16,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 import tdagger as td
 from tdagger.composite import composites
@@ -687,3 +688,37 @@ def test_an_embedding_of_a_weight_that_lost_an_axis() -> None:
     x = torch.randn(3, 4)
     small = td.from_torch(RowsOfAnInput(), (x,)).unbatch(input="x", axis=1).to_torch(fixed=True)
     assert torch.equal(small(x[:, 1]), x[[2, 0], 1])
+
+
+#: Calls with what torch takes anyway, and what they are written as.
+UNSAID: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "leaky_relu": (lambda x: F.leaky_relu(x, 0.01), "F.leaky_relu(x)"),
+    "leaky_relu, another slope": (lambda x: F.leaky_relu(x, 0.2), "F.leaky_relu(x, 0.2)"),
+    "elu": (lambda x: F.elu(x, 1.0), "F.elu(x)"),
+    "celu": (lambda x: F.celu(x, 1.0), "F.celu(x)"),
+    "gelu": (lambda x: F.gelu(x, approximate="none"), "F.gelu(x)"),
+    "gelu by tanh": (lambda x: F.gelu(x, approximate="tanh"), "F.gelu(x, approximate='tanh')"),
+    "hardtanh": (lambda x: F.hardtanh(x, -1.0, 1.0), "F.hardtanh(x)"),
+    "softplus": (lambda x: F.softplus(x * 30, 1.0, 20.0), "F.softplus(x1)"),
+    "softplus of a half": (lambda x: F.softplus(x, 0.5), "F.softplus(x, 0.5, 20.0)"),
+    "group_norm": (lambda x: F.group_norm(x * 1e-3, 2, eps=1e-5), "torch.group_norm(x1, 2)"),
+    "instance_norm": (lambda x: F.instance_norm(x * 1e-3, eps=1e-5), "F.instance_norm(x1)"),
+    "layer_norm": (lambda x: F.layer_norm(x * 1e-3, (5,), eps=1e-5), "F.layer_norm(x1, (5,))"),
+    "layer_norm, another eps": (lambda x: F.layer_norm(x, (5,), eps=1e-6), "F.layer_norm(x, (5,), eps=1e-06)"),
+    "addmm": (lambda x: torch.addmm(x[0, 0], x[0, 1], x[1, 0], beta=1, alpha=1), "[0])"),
+    "baddbmm": (lambda x: torch.baddbmm(x[0], x[1], x[0], beta=1, alpha=1), "[0])"),
+}
+
+
+@pytest.mark.parametrize("name", UNSAID)
+def test_what_torch_takes_anyway_is_not_said(name: str) -> None:
+    function, code = UNSAID[name]
+
+    class Of(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return function(x)
+
+    x = torch.randn(2, 4, 5, 5)
+    module = td.from_torch(Of(), x).to_torch()
+    assert f"{code}\n" in module.code
+    torch.testing.assert_close(module(x), function(x), rtol=0, atol=0)

@@ -767,6 +767,23 @@ def composite_row(value: Value) -> Row:
             rest = iter(texts)
             for name, given in zip(op.definition.tensors, op.given, strict=True):
                 fields[name] = next(rest) if given else "None"
-        return rule.write.format(**fields) if isinstance(rule.write, str) else rule.write(w, v, fields)
+        text = rule.write.format(**fields) if isinstance(rule.write, str) else rule.write(w, v, fields)
+        return text.replace(UNSAID.get(op.name, ")"), ")")
 
     return row
+
+
+#: Ends of calls that say what torch takes anyway.
+UNSAID = {
+    "leaky_relu": ", 0.01)",
+    "elu": ", 1.0)",
+    "celu": ", 1.0)",
+    "gelu": ", approximate='none')",
+    "hardtanh": ", -1.0, 1.0)",
+    "softplus": ", 1.0, 20.0)",
+    "addmm": ", beta=1.0, alpha=1.0)",
+    "baddbmm": ", beta=1.0, alpha=1.0)",
+    "group_norm": ", eps=1e-05)",
+    "instance_norm": ", eps=1e-05)",
+    "layer_norm": ", eps=1e-05)",
+}
