@@ -163,6 +163,8 @@ def _plain(value: Any) -> Any:
     base = value
     while isinstance(base.op, Group | Ungroup):  # of values that are plain themselves: two steps
         base = base.args[0]
+    if isinstance(base.op, Repeat) and base.rank > 1 and base.args[0].type.size == 1:  # one entry, repeated at once
+        base = Repeat((base.type.size,))(_plain(Group((base.rank,))(base.args[0])))
     return base if base.shape == value.shape else Ungroup((value.shape,))(Group((base.rank,))(base))
 
 
