@@ -39,6 +39,26 @@ def test_a_choice_is_a_cond_or_blocks() -> None:
     np.testing.assert_array_equal(known.run(x), x + 1)
 
 
+def test_what_is_left_out_of_a_block_is_kept_beside_the_program() -> None:
+    """A slice of all rows: of more it may take as many, or all."""
+    begin, end = (np.array(n, np.int32) for n in ([0, 0], [4, 3]))
+    sliced = ("slice_by_index", {"x": "=x", "begin": begin, "end": end}, [("s", F, (4, 3))])
+    then = ({}, [sliced, ("exp", {"x": "=s"}, [("t", F, (4, 3))])], ["t"])
+    other = ({}, [("add", {"x": "=x", "y": "=x"}, [("e", F, (4, 3))])], ["e"])
+    ops = [
+        ("squeeze", {"x": "=p"}, [("q", B, ())]),
+        ("cond", {"pred": "=q"}, [("y", F, (4, 3))], [then, other]),
+    ]
+    flow = td.Program.from_coreml(program({"x": (F, (4, 3)), "p": (B, (1,))}, ops, ["y"]))
+    assert {(one.entries, one.what) for one in flow.left_out if one.entries > 1} == {
+        (4, "is sliced up to 4, which are all at 4"), (3, "is sliced up to 3, which are all at 3"),
+    }  # fmt: skip
+    with pytest.raises(td.AxisError, match=r"not known, .*\n.*has 4 entries, and so has what is sliced up to 4"):
+        flow.resize(b=5)
+    x = np.ones((5, 3), "f")
+    np.testing.assert_allclose(flow.resize(b=5, assume=True).run(x, np.array([True])), np.exp(x), rtol=1e-6)
+
+
 def loop() -> Any:
     """``x`` doubled as long as its sum is below 100; and how often."""
     test = (

@@ -369,3 +369,17 @@ def test_the_number_of_a_turn_is_carried_out_as_it_was() -> None:
     assert program.run(**given) == 2
     assert session(program.to_onnx()).run(None, given)[0] == 2
     assert program.run(**given | {"n": np.array(0)}) == -1
+
+
+def test_what_is_left_out_of_a_branch_is_kept_beside_the_program() -> None:
+    """A slice of all rows: of more it may take as many, or all."""
+    text = """(float[4,3] x, bool c) => (float[4,3] y) <int64[1] zero = {0}, int64[1] n = {4}> {
+  y = If(c) <then_branch = a () => (float[4,3] r) { s = Slice(x, zero, n)  r = Neg(s) },
+             else_branch = e () => (float[4,3] r2) { r2 = Add(x, x) }>
+}"""
+    program = td.Program.from_onnx(Model(text, (), {}).proto)
+    assert [(one.entries, one.what) for one in program.left_out] == [(4, "is sliced up to 4, which are all at 4")]
+    with pytest.raises(td.AxisError, match=r"not known, .*\n.*has 4 entries, and so has what is sliced up to 4"):
+        program.resize(b=5)
+    x = f(5, 3)
+    np.testing.assert_array_equal(program.resize(b=5, assume=True).run(x, b(True)), -x)

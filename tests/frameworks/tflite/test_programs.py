@@ -139,6 +139,28 @@ def test_state_of_integers_is_computed_in_integers() -> None:
         np.testing.assert_array_equal(ours(row), theirs(row))
 
 
+def test_what_is_left_out_of_a_branch_is_kept_beside_the_program() -> None:
+    """A slice of all rows: of more it may take as many, or all."""
+    made = Build()
+    go, x = made.input((), "bool"), made.input((4, 3))
+    main, parts = made.graph, [made.subgraph("then"), made.subgraph("other")]
+    for graph, name in zip(made.model.subgraphs[1:], ("SLICE", "NEG"), strict=True):
+        made.graph = graph
+        given = [made.input((4, 3))]
+        given += [made.const(np.array(n, np.int32)) for n in ((0, 0), (4, 3))] if name == "SLICE" else []
+        made.output(*made.op(name, given, [made.tensor((4, 3))]))
+    made.graph = main
+    made.output(*made.op("IF", [go, x], [made.tensor((4, 3))], thenSubgraphIndex=parts[0], elseSubgraphIndex=parts[1]))
+    program = td.Program.from_tflite(made.bytes())
+    assert [(one.entries, one.what) for one in program.left_out] == [
+        (4, "is sliced up to 4, which are all at 4"), (3, "is sliced up to 3, which are all at 3"),
+    ]  # fmt: skip
+    with pytest.raises(td.AxisError, match=r"not known, .*\n.*has 4 entries, and so has what is sliced up to 4"):
+        program.resize(b=5)
+    rows = np.ones((5, 3), "f")
+    same(program.resize(b=5, assume=True).run(np.array(True), rows), rows)
+
+
 def suppression(op: str, n: int, limit: int, *numbers: float) -> bytes:
     """Boxes and scores as inputs; of ``numbers`` the overlap, the least score and, of V5, the sigma."""
     b = Build()
