@@ -30,6 +30,7 @@ from conformance.check import output_error, results, tensors
 from conformance.models import ROOT, command_line, listed
 from conformance.sweep import Row
 from tdagger.transform import networks
+from tdagger.transform.axes.same import same
 from tests.networks import Network, perturb
 
 TABLE = ROOT / "docs" / "conformance-axes.md"
@@ -209,7 +210,7 @@ def work(library: str) -> Callable[[str, Callable[..., None]], None]:
                     else again(module, *cast_to(dtype, args, kwargs), dtype).resize(**wanted)
                 )
                 if dtype == torch.float32:
-                    report(same=bool(td.from_torch(module, args3, kwargs3).graph == net.graph))
+                    report(same=same(td.from_torch(module, args3, kwargs3).graph, net.graph))
                 return outputs(net.to_torch(fixed=True).eval(), *cast_to(dtype, args3, kwargs3))
 
             return compare(module, back, args3, kwargs3)
@@ -259,7 +260,7 @@ def page(results: dict[str, dict[str, Row]]) -> str:
         f"- **unbatch**, **resize**: the largest relative error of an output (allowed: {ALLOWED:g}; in float64 where",
         "  float32 is above), or `refused` with the reason below the table. timm: batch 1, resized to 3; transformers:",
         "  batch 2 to 3 and, where there is one, the sequence 3 longer.",
-        "- **same**: the resized graph is node for node the one imported at that size.",
+        "- **same**: the resized graph is node for node the one imported at that size, wherever entries are repeated.",
     ]
     for library, rows in results.items():
         done = [r for r in rows.values() if "seconds_axes" in r or r.get("status") != "ok"]
@@ -271,13 +272,13 @@ def page(results: dict[str, dict[str, Row]]) -> str:
             counts = {k: sum(r.get(what) == k for r in done) for k in ("ok", "refused", "wrong", "failed", "n/a")}
             lines.append(f"- {what}: {', '.join(f'{n} {k}' for k, n in counts.items())} of {len(done)}")
         lines.append(f"- axes inferred without a crash: {inferred} of {len(done)}")
-        same = sum(bool(r.get("same")) for r in done)
+        alike = sum(bool(r.get("same")) for r in done)
         found = [(n, what) for r in done for n, what in r.get("sides_found", ())]
         sides = sum(len(r.get("sides", ())) for r in done)
         lost = sum(len(r.get("sides_unknown", ())) for r in done)
         count = Counter(what for _, what in found)
         lines += [
-            f"- resized, the same graph node for node: {same}",
+            f"- resized, the same graph node for node: {alike}",
             f"- axes h, w and s that the graph can have at other sizes: {sides}; without a source {lost} of them are",
             f"  not known; the batch isn't known in {sum(bool(r.get('unknown')) for r in done)} networks",
             f"- those twice as long, where the network itself runs so ({sides - count['n/a']}): with the source "

@@ -24,7 +24,7 @@ from conformance.fuzz.program import Program
 from tdagger.analysis.axes.algebra import Axis
 from tdagger.frameworks.torch.aten.calls import array_of
 from tdagger.frameworks.torch.runtime import from_numpy
-from tdagger.transform.axes.certain import Network, Shapes, Source
+from tdagger.transform.axes.certain import Network, Shapes, Sketching, Source
 
 Sizes = Mapping[str, int]
 Runs = Callable[[], list[list[Any]]]
@@ -65,20 +65,34 @@ class Failed(Exception):
 
 
 class Kept:
-    """A source that captures once for each set of sizes: checks ask it for the same ones again."""
+    """A source that is captured, and sketched, once for each set of sizes: checks ask it for the same ones again.
 
-    def __init__(self, source: Source) -> None:
+    ``changed`` says what that did to the state of the module, which is to stay as it was.
+    """
+
+    def __init__(self, source: Source, module: torch.nn.Module) -> None:
         self.source = source
-        self._given: dict[tuple[Any, ...], Network | td.TDaggerError] = {}
+        self.module = module
+        self.changed = ""
+        self._given: dict[tuple[Any, ...], Any] = {}
 
     def at(self, shapes: Shapes) -> Network:
         """The network with inputs of these shapes."""
-        key = tuple(sorted(shapes.items()))
+        return self._asked(self.source.at, shapes)
+
+    def sketch_at(self, shapes: Shapes) -> td.Graph | None:
+        """Its graph, if that can be had for less."""
+        return self._asked(self.source.sketch_at, shapes) if isinstance(self.source, Sketching) else None
+
+    def _asked(self, ask: Callable[[Shapes], Any], shapes: Shapes) -> Any:
+        key = (ask.__name__, *sorted(shapes.items()))
         if key not in self._given:
+            before = state(self.module)
             try:
-                self._given[key] = self.source.at(shapes)
+                self._given[key] = ask(shapes)
             except td.TDaggerError as e:
                 self._given[key] = e
+            self.changed = self.changed or differing(before, state(self.module))
         found = self._given[key]
         if isinstance(found, td.TDaggerError):
             raise found
@@ -223,12 +237,10 @@ class Checks:
     @cached_property
     def dag(self) -> td.TensorDAG:
         """The program imported through its entrance; its source gives again what it was asked for."""
-        dag = self.given
-        return dag if dag.source is None else replace(dag, source=Kept(dag.source))
+        dag = self._given()
+        return dag if dag.source is None else replace(dag, source=Kept(dag.source, self.module))
 
-    @cached_property
-    def given(self) -> td.TensorDAG:
-        """The program imported through its entrance."""
+    def _given(self) -> td.TensorDAG:
         module, args = self.module, self.program.arguments()
         entrance = self.program.entrance
         if entrance == "module":
@@ -271,7 +283,6 @@ class Checks:
         self.check("to_torch", lambda: self.compared(self.back, ties=False))
         if p.stateful:
             self.check("state", lambda: self.compared(self.back, calls=2, ties=False))
-            self.check("left", self.left)
         self.check("numpy", lambda: self.compared(self.in_numpy(dag)))
         self.check("torchscript", self.scripted)
         self.check("gradients", self.gradients)
@@ -290,6 +301,8 @@ class Checks:
                     self.resized({axis: size})
                 for size in dict.fromkeys((n + 1, 2 * n, 1)):
                     self.check(f"open[{self.mode}]", lambda s={axis: size}: self.called(s), {axis: size})
+        if p.stateful:
+            self.check("left", self.left)
 
     def in_numpy(self, dag: td.TensorDAG) -> Callable[..., Any]:
         """``dag.run`` on tensors."""
@@ -326,7 +339,7 @@ class Checks:
 
     def left(self) -> str:
         """What changes the state of the source though it is only looked at or converted."""
-        dag, sizes = self.given, {a: n + 1 for a, n in self.program.sizes.items()}
+        dag, sizes = self.dag, {a: n + 1 for a, n in self.program.sizes.items()}
         shapes = dict(zip(dag.graph.inputs, self.program.shapes(sizes).values(), strict=True))
         actions: dict[str, Callable[[], Any]] = {
             "to_torch": dag.to_torch, "to_torchscript": dag.to_torchscript, "cost": dag.cost,
@@ -340,7 +353,8 @@ class Checks:
                     action()
                 if differing(before, state(self.module)):
                     return f"{name} changes the state of the source"
-        return ""
+        changed = dag.source.changed if isinstance(dag.source, Kept) else ""
+        return f"capturing it again changes the state of the source: {changed}" if changed else ""
 
     def cost(self) -> None:
         """All costs; the flops are those of the graph."""

@@ -559,8 +559,8 @@ class TensorDAG:
 
         Every attribute that holds a size is made anew, and constants that are equal or count on along an axis. Then
         the source is asked, the model it was imported from or the one given as ``source``: it is captured again at
-        these sizes, and where that isn't the same network node for node, the source's is given. Without a source
-        what the graph leaves open is refused; ``assume`` takes the graph at its word, and asks nobody.
+        these sizes, and where that isn't the same network, wherever it repeats entries, the source's is given. Without
+        a source what the graph leaves open is refused; ``assume`` takes the graph at its word, and asks nobody.
 
         AxisError names the parameter, constant or op that can't follow, or what isn't known of it, and the axes that
         can be resized.

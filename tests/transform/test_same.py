@@ -116,6 +116,38 @@ def test_a_changed_network_asks_its_source_at_other_sizes(how: str, masked: tupl
     torch.testing.assert_close(changed.to_torch()(ids), model(ids), rtol=1e-4, atol=1e-5)
 
 
+#: What is done to entries that a batch of 1 doesn't repeat, and a larger one does before.
+REPEATED: dict[str, Callable[..., Tensor]] = {
+    "a token": lambda x, w: torch.cat([(w.expand(x.shape[0], -1, -1) * 2).exp(), x], 1),
+    "a token times weights": lambda x, w: torch.cat([w.expand(x.shape[0], -1, -1), x], 1) @ w[0, 0].diag(),
+    "a mask": lambda x, w: x.masked_fill(torch.ones(x.shape, dtype=torch.bool).tril() ^ True, 0.5),
+    "a state": lambda x, w: (torch.zeros(x.shape[0], 5) + 1).tanh() + x[:, 0],
+    "an entry of all": lambda x, w: (w.max().expand_as(x) + 1).sigmoid() * x,
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_a_resized_network_costs_what_the_formula_says(name: str) -> None:
+    weight = nn.Parameter(torch.randn(1, 1, 5))
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            return REPEATED[name](x, self.weight)
+
+    model = Net()
+    dag = td.from_torch(model, torch.randn(1, 4, 5))
+    formula = dag.cost_formula("flops")
+    for n in (2, 7):
+        x = torch.randn(n, 4, 5)
+        resized = dag.resize(b=n)
+        assert resized.graph.total_flops() == formula(b=n)
+        torch.testing.assert_close(resized.to_torch(fixed=True)(x), model(x))
+
+
 def test_what_is_worked_out_has_the_sizes_that_the_network_has(masked: tuple[nn.Module, td.TensorDAG]) -> None:
     _, dag = masked
     small = dag.optimize()

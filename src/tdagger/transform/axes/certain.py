@@ -3,8 +3,8 @@
 A graph has the sizes of its example as numbers, and what Python computed from them (how much to pad, how often to
 loop, half of ``n``) looks like any other number. So whoever still has the source, the model that was captured, asks
 it: it is captured again at the new sizes, and as values are interned, whether that is the resized graph is one
-comparison. Where it is another, the source's is right. Without a source, what the graph itself leaves open
-(:mod:`tdagger.analysis.axes.doubts`) is refused unless the caller says to assume it.
+comparison (:mod:`tdagger.transform.axes.same`). Where it is another, the source's is right. Without a source, what the
+graph itself leaves open (:mod:`tdagger.analysis.axes.doubts`) is refused unless the caller says to assume it.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Resized(NamedTuple):
 
 
 class Certainty(NamedTuple):
-    """What is known of the axes: which are free; for which of them the source gave what the axes say, node for node.
+    """What is known of the axes: which are free; for which of them the source gave what the axes say.
 
     ``counted`` are those at other sizes of which the network costs what the axes say, whatever numbers are in it.
     """
@@ -163,7 +163,7 @@ class _Answer(NamedTuple):
     @property
     def counted(self) -> bool:
         """Whether one costs as much as the other."""
-        return self.theirs == self.ours or _costs(self.theirs) == _costs(self.ours)
+        return self.same or _costs(self.theirs) == _costs(self.ours)
 
 
 def resized(
@@ -186,7 +186,7 @@ def resized(
     theirs: Network | None = None
     failed: TDaggerError | None = None
     if source is not None and not assume:
-        if ours is not None and _sketch(source, ours.graph) == ours.graph:
+        if ours is not None and _sketched(source, ours.graph) is not None:
             return ours
         try:
             theirs = source.at(_shapes_of(ours.graph) if ours is not None else _shapes_at(named, wanted))
@@ -195,7 +195,7 @@ def resized(
             if isinstance(e, OtherWeights | SourceRaises) and not goes_on:
                 raise type(e)(f"{asking(asked)}: {e}") from e
             failed = e
-    if ours is not None and theirs is not None and theirs.graph == ours.graph:
+    if ours is not None and theirs is not None and same(theirs.graph, ours.graph):
         return ours
     if source is not None and theirs is not None:
         own = named.axes.graph
@@ -431,8 +431,7 @@ def agrees(named: NamedAxes, source: Source, sizes: Mapping[str, int], cheaply: 
     try:
         ours = resize(named.axes, {named.term(n): k for n, k in sizes.items()}, empty=True).run()
         if cheaply:
-            sketch = _sketch(source, ours)
-            return sketch is not None and same(sketch, ours)
+            return _sketched(source, ours) is not None
         return _answer(source, ours).same
     except OtherWeights:
         return False
@@ -461,13 +460,19 @@ def _sketch(source: Source, ours: Graph) -> Graph | None:
     return source.sketch_at(_shapes_of(ours)) if isinstance(source, Sketching) else None
 
 
+def _sketched(source: Source, ours: Graph) -> Graph | None:
+    """What the source gives at the sizes of a graph, if a sketch says that it is the same network."""
+    sketch = _sketch(source, ours)
+    return sketch if sketch is not None and same(sketch, ours) else None
+
+
 def _answer(source: Source, ours: Graph) -> _Answer:
     """What the source gives at the sizes of a graph; TDaggerError if it gives nothing.
 
     A sketch is taken only where it is the same network: what differs is captured, to be sure.
     """
-    sketch = _sketch(source, ours)
-    if sketch is not None and same(sketch, ours):
+    sketch = _sketched(source, ours)
+    if sketch is not None:
         return _Answer(sketch, ours, True)
     theirs = source.at(_shapes_of(ours)).graph
     return _Answer(theirs, ours, same(theirs, ours))
