@@ -1019,16 +1019,15 @@ class TensorDAG:
         entries as the graph takes, and for each of them where that isn't what the axes say. :meth:`certain` axes are
         only asked for with few entries.
         """
-        source = self.source
+        asked = None if self.source is None else certain.Asked(self.source, self.graph)
 
         def ask(sizes: Mapping[str, int], *, cheaply: bool = False) -> bool | None:
-            return None if source is None else certain.agrees(self.axes(), source, sizes, cheaply)
+            return None if asked is None else certain.agrees(self.axes(), asked, sizes, cheaply)
 
         def raises(sizes: Mapping[str, int]) -> str:
-            return certain.raises(source, self.axes(), sizes)
+            return certain.raises(self.source, self.axes(), sizes)
 
-        asked = None if source is None else ask
-        return openness.candidates(self.axes(), self.origins, self.confirmed, asked, raises)
+        return openness.candidates(self.axes(), self.origins, self.confirmed, ask if asked else None, raises)
 
     # Going to a framework. Frameworks stand to the right of this module, so they are found by name.
 

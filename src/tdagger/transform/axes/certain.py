@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from tdagger.analysis.axes.algebra import resolve
@@ -75,6 +76,42 @@ class Sketching(Protocol):
     def sketch_at(self, shapes: Shapes) -> Graph | None:
         """The graph of the network with inputs of these shapes; None where only :meth:`Source.at` can tell."""
         ...
+
+
+class Asked:
+    """A source that is asked for graphs at other sizes, of a network that has the graph ``own``.
+
+    A sketch that says the same is taken; any other where the sketch at the network's own sizes is the network.
+    """
+
+    def __init__(self, source: Source, own: Graph) -> None:
+        self.source = source
+        self.own = own
+        self._last: tuple[Shapes, Graph | None] | None = None
+
+    def sketch(self, shapes: Shapes) -> Graph | None:
+        """What the source gives with inputs of these shapes, if that can be had for less than a network."""
+        if self._last is None or self._last[0] != shapes:
+            self._last = shapes, self.source.sketch_at(shapes) if isinstance(self.source, Sketching) else None
+        return self._last[1]
+
+    def at(self, shapes: Shapes) -> Graph:
+        """What the source gives with inputs of these shapes; TDaggerError if it gives nothing."""
+        sketch = self.sketch(shapes)
+        return self.source.at(shapes).graph if sketch is None or not self._believed else sketch
+
+    @cached_property
+    def _believed(self) -> bool:
+        return self.sketch(_shapes_of(self.own)) == self.own
+
+    def unchanged(self) -> bool:
+        """Whether the source still gives the network at its own sizes."""
+        return self._believed or self.source.at(_shapes_of(self.own)).graph == self.own
+
+    def agrees(self, ours: Graph) -> bool:
+        """Whether a sketch says that the source gives the same network at the sizes of a graph."""
+        sketch = self.sketch(_shapes_of(ours))
+        return sketch is not None and same(sketch, ours)
 
 
 def raises(source: Any, named: NamedAxes, sizes: Mapping[str, int]) -> str:
@@ -186,7 +223,7 @@ def resized(
     theirs: Network | None = None
     failed: TDaggerError | None = None
     if source is not None and not assume:
-        if ours is not None and _sketched(source, ours.graph) is not None:
+        if ours is not None and Asked(source, named.axes.graph).agrees(ours.graph):
             return ours
         try:
             theirs = source.at(_shapes_of(ours.graph) if ours is not None else _shapes_at(named, wanted))
@@ -198,8 +235,7 @@ def resized(
     if ours is not None and theirs is not None and same(theirs.graph, ours.graph):
         return ours
     if source is not None and theirs is not None:
-        own = named.axes.graph
-        unchanged = _sketch(source, own) == own or source.at(_shapes_of(own)).graph == own
+        unchanged = Asked(source, named.axes.graph).unchanged()
         if unchanged and refused is not None and (beyond := _beyond(theirs.graph)):
             raise AxisError(f"{refusal(named, asked, refused)}\nand the source's network at these sizes {beyond}")
         if unchanged:
@@ -310,13 +346,14 @@ def certainty(
         free = tuple(n for n in found.sizes if n not in doubtful)
         counted = frozenset(found.sizes.keys() - unknown(named, origins, open_axes, numbers=False).keys())
         return Certainty(Resizable(free, found.fixed, doubtful), confirmed, counted)
-    answers = [_asks(named, source, point) for point in _points(found.sizes)] if found.sizes else []
+    asked = Asked(source, named.axes.graph)
+    answers = [_asks(named, asked, point) for point in _points(found.sizes)] if found.sizes else []
     failing: dict[str, str] = {}
     stopped: dict[str, str] = {}
     if all(a is not None and a.same for a in answers):
         confirmed = counted = frozenset(found.sizes)
     else:
-        confirmed, counted, failing = _each(named, source, found.sizes, stopped)
+        confirmed, counted, failing = _each(named, asked, found.sizes, stopped)
     own = {n: found.sizes[n] for n in failing}
     fixed = {n: failing[n] for n in unknown(named, origins, own)} | stopped
     counted |= own.keys() - unknown(named, origins, own, numbers=False).keys()
@@ -324,7 +361,7 @@ def certainty(
     for name, why in found.fixed.items():
         size = named.sizes[name]
         rigid = any(a.rigid for a in named.term(name))
-        if not rigid and any(_can(named, source, {name: n}) for n in (2 * size, size + 1)):
+        if not rigid and any(_can(named, asked, {name: n}) for n in (2 * size, size + 1)):
             free.append(name)
         else:
             fixed[name] = why
@@ -387,7 +424,7 @@ def _points(sizes: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
 
 
 def _each(
-    named: NamedAxes, source: Source, sizes: Mapping[str, Sequence[int]], stopped: dict[str, str]
+    named: NamedAxes, asked: Asked, sizes: Mapping[str, Sequence[int]], stopped: dict[str, str]
 ) -> tuple[frozenset[str], frozenset[str], dict[str, str]]:
     """The axes for which the source gives what the axes say, and what costs as much; and those with which it fails.
 
@@ -402,7 +439,7 @@ def _each(
         raised: list[str] = []
         for size in dict.fromkeys(own):
             try:
-                answer = _asks(named, source, {name: size}, telling=True)
+                answer = _asks(named, asked, {name: size}, telling=True)
             except OtherWeights as e:
                 stopped[name] = str(e)
                 errors.append(str(e))
@@ -423,16 +460,14 @@ def _each(
     return frozenset(confirmed), frozenset(counted), failing
 
 
-def agrees(named: NamedAxes, source: Source, sizes: Mapping[str, int], cheaply: bool = False) -> bool | None:
+def agrees(named: NamedAxes, asked: Asked, sizes: Mapping[str, int], cheaply: bool = False) -> bool | None:
     """Whether the source gives at these sizes the network that the axes say; None: one gives none.
 
     ``cheaply``: only a sketch is asked, and what it doesn't say is False. SourceRaises where the source itself raises.
     """
     try:
         ours = resize(named.axes, {named.term(n): k for n, k in sizes.items()}, empty=True).run()
-        if cheaply:
-            return _sketched(source, ours) is not None
-        return _answer(source, ours).same
+        return asked.agrees(ours) if cheaply else _answer(asked, ours).same
     except OtherWeights:
         return False
     except SourceRaises:
@@ -441,50 +476,33 @@ def agrees(named: NamedAxes, source: Source, sizes: Mapping[str, int], cheaply: 
         return None
 
 
-def _asks(named: NamedAxes, source: Source, sizes: Mapping[str, int], telling: bool = False) -> _Answer | None:
+def _asks(named: NamedAxes, asked: Asked, sizes: Mapping[str, int], telling: bool = False) -> _Answer | None:
     """Whether the source gives what the axes say; None if one of them gives nothing (``telling``: its error)."""
     try:
         ours = resize(named.axes, {named.term(n): k for n, k in sizes.items()}).run()
     except AxisError:
         return None
     try:
-        return _answer(source, ours)
+        return _answer(asked, ours)
     except TDaggerError:
         if telling:
             raise
         return None
 
 
-def _sketch(source: Source, ours: Graph) -> Graph | None:
-    """What the source gives at the sizes of a graph, if that can be had for less than a network."""
-    return source.sketch_at(_shapes_of(ours)) if isinstance(source, Sketching) else None
-
-
-def _sketched(source: Source, ours: Graph) -> Graph | None:
-    """What the source gives at the sizes of a graph, if a sketch says that it is the same network."""
-    sketch = _sketch(source, ours)
-    return sketch if sketch is not None and same(sketch, ours) else None
-
-
-def _answer(source: Source, ours: Graph) -> _Answer:
-    """What the source gives at the sizes of a graph; TDaggerError if it gives nothing.
-
-    A sketch is taken only where it is the same network: what differs is captured, to be sure.
-    """
-    sketch = _sketched(source, ours)
-    if sketch is not None:
-        return _Answer(sketch, ours, True)
-    theirs = source.at(_shapes_of(ours)).graph
-    return _Answer(theirs, ours, same(theirs, ours))
+def _answer(asked: Asked, ours: Graph) -> _Answer:
+    """What the source gives at the sizes of a graph; TDaggerError if it gives nothing."""
+    theirs = ours if asked.agrees(ours) else asked.at(_shapes_of(ours))
+    return _Answer(theirs, ours, theirs is ours or same(theirs, ours))
 
 
 def _costs(graph: Graph) -> tuple[int, ...]:
     return graph.total_flops(), graph.total_bytes(), graph.total_memory_reads(), graph.total_memory_writes()
 
 
-def _can(named: NamedAxes, source: Source, sizes: Mapping[str, int]) -> bool:
+def _can(named: NamedAxes, asked: Asked, sizes: Mapping[str, int]) -> bool:
     """Whether the source can have sizes that the axes can't follow."""
     try:
-        return not _beyond(source.at(_shapes_at(named, {named.term(n): k for n, k in sizes.items()})).graph)
+        return not _beyond(asked.at(_shapes_at(named, {named.term(n): k for n, k in sizes.items()})))
     except TDaggerError:
         return False
