@@ -453,6 +453,29 @@ def test_what_is_a_view_only_where_an_axis_has_one_entry_is_refused_there(name: 
         alone.resize({alone_input(alone): (1, 5)})
 
 
+MIXED: dict[str, Any] = {
+    "its own shape": lambda x: written(x * 2, lambda t: t.mT.reshape(t.shape)),
+    "several": lambda x: written(
+        (x * 2)[None].expand(5, -1, -1).contiguous(), lambda t: t.permute(2, 1, 0).reshape(t.shape)
+    ),
+    "a factor": lambda x: written(x * 2, lambda t: t.mT.reshape(t.shape[0], 1, -1)),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_what_is_a_view_where_sizes_happen_to_fit_has_no_other_sizes(name: str) -> None:
+    """``(h, w)`` turned to ``(w, h)`` and reshaped to ``(h, w)`` again is copied, but where both are the same."""
+    module = Function(MIXED[name])
+    dag = td.from_torch(module, torch.randn(4, 3))
+    check(module, dag.to_torch(), [(4, 3)])
+    for shape in ((3, 3), (4, 4), (4, 6)):
+        with pytest.raises(td.InputError, match="input 'input0' must be"):
+            dag.to_torch()(torch.randn(shape))
+        x = torch.randn(shape)
+        torch.testing.assert_close(dag.resize({"input0": shape}).to_torch(fixed=True)(x), module(x))
+    assert any("may share memory where sizes happen to fit" in why for why in dag.open_axes.why.values())
+
+
 WRITTEN_ELSEWHERE: dict[str, Any] = {
     "something else": lambda x: (written(torch.zeros(2, 2), lambda t: t[0]), (x * 2).mT.flatten())[1],
     "what is detached": lambda x: (torch.tensor(3.0).detach_(), (x * 2).mT.flatten())[1],

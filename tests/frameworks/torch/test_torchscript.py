@@ -478,3 +478,18 @@ def test_scripts_are_not_run_without_data() -> None:
     x = torch.randn(3, 4)
     module = td.from_torch(torch.jit.script(WritesByIndex()), (x,)).to_torch()
     assert torch.equal(module(x), WritesByIndex()(x))
+
+
+class Turned(nn.Module):
+    def forward(self, x: torch.Tensor):
+        return x.T, x.mT, x.t() if x.dim() < 3 else x
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's, of .T of three dimensions
+@pytest.mark.parametrize("shape", [(3, 3, 3), (2, 3, 4), (2, 3)])
+def test_all_dimensions_are_turned(shape: tuple[int, ...]) -> None:
+    """``.T`` of three dimensions is no transpose of the last two; of a cube both have one shape."""
+    x = torch.randn(shape)
+    dag = td.from_torch(torch.jit.script(Turned()), x)
+    for found, wanted in zip(dag.to_torch()(x), Turned()(x), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=0)

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from tdagger.analysis.axes.algebra import resolve
-from tdagger.analysis.axes.doubts import UP_TO
+from tdagger.analysis.axes.doubts import BY_CHANCE, UP_TO
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.axes.sizes import Sizes, assumed, solve
 from tdagger.analysis.formulas.polynomial import Point, Symbol, symbols_of, variable
@@ -158,6 +158,8 @@ def candidates(
             continue  # a part of a dimension: the others of it follow the dimension
         try:
             sizes = _two_sizes(named, name)
+            if by_chance := _guessed(named, name, sizes[0], BY_CHANCE):
+                raise AxisError(by_chance)
             if name not in confirmed:
                 doubtful |= unknown(named, origins, {name: sizes})
         except AxisError as e:
@@ -176,7 +178,7 @@ def candidates(
         why |= _refuted(named, asked, doubtful, ask, steps)
         for name in _same_at_one([n for n in asked if n in least and n not in why], ask):
             del least[name]
-        least |= _of_fewer(named, [n for n in asked if n not in why and _may_be_padded(named, n, asked[n][0])], ask)
+        least |= _of_fewer(named, [n for n in asked if n not in why and _guessed(named, n, asked[n][0], UP_TO)], ask)
     free = [n for n in points if n not in why]
     if free and not _why_not(found, named, free, origins):
         asks = found.opened(named, free, origins)[0].conditions
@@ -410,12 +412,13 @@ def _is_other_at_one(named: NamedAxes, name: str, origins: Origins) -> bool:
     return sizes is not None and any(g.only is not None for g in assumed(named.axes, sizes))
 
 
-def _may_be_padded(named: NamedAxes, name: str, size: int) -> bool:
-    """Whether something that an axis goes into may be padded up to a number."""
-    if not any(UP_TO in g.what for g in named.axes.guesses):
-        return False
+def _guessed(named: NamedAxes, name: str, size: int, said: str) -> str:
+    """What is guessed of an axis at another size in which some words are; nothing if no guess has them."""
+    if not any(said in g.what for g in named.axes.guesses):
+        return ""
     sizes = resize(named.axes, {named.term(name): size}).sizes
-    return sizes is not None and any(UP_TO in g.what for g in assumed(named.axes, sizes))
+    found = () if sizes is None else assumed(named.axes, sizes)
+    return next((f"{g.value!r} {g.what}" for g in found if said in g.what), "")
 
 
 def _two_sizes(named: NamedAxes, name: str) -> tuple[int, int]:

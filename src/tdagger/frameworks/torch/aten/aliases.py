@@ -17,7 +17,7 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
-from tdagger.analysis.axes.doubts import LeftOut
+from tdagger.analysis.axes.doubts import BY_CHANCE, LeftOut
 from tdagger.frameworks.torch.aten.functional import Cell, Ref
 from tdagger.op import Value
 
@@ -97,19 +97,37 @@ def undecided(name: str, stands: Any, first: Any, x: Value) -> list[LeftOut]:
     """What the sizes leave open of an op that gives a view or a copy: in a network that writes it is another result.
 
     A dimension of 1 entry fits any strides. So what is copied here may be a view where one has 1 entry; and a view of
-    what has such a dimension out of its order may be a copy where that has more. ``first`` is the tensor without data
-    that stands for the argument ``x``.
+    what has such a dimension out of its order may be a copy where that has more. Where several dimensions become
+    several others (``(h, c)`` to ``(c, h)``) a copy may be a view where their sizes are equal. ``first`` is the tensor
+    without data that stands for the argument ``x``.
     """
     if name not in MAYBE_VIEWS or storage_of(first) is None or storage_of(stands) is None:
         return []
     shape = tuple(first.shape)
     if storage_of(first) != storage_of(stands):
         several = tuple([i for i, n in enumerate(shape) if n != 1])
-        return [LeftOut(x, several, "is copied here, and shares memory where it has 1 entry, to which is written", 1)]
+        found = [LeftOut(x, several, "is copied here, and shares memory where it has 1 entry, to which is written", 1)]
+        mixed = _mixed(shape, tuple(stands.shape))
+        what = f"is copied here, and may share memory {BY_CHANCE}, to which is written"
+        return [*found, LeftOut(x, mixed, what)] if mixed else found
     order = [prod(max(n, 1) for n in shape[i + 1 :]) for i in range(len(shape))]
     ones = tuple([i for i, n in enumerate(shape) if n == 1]) if tuple(first.stride()) != tuple(order) else ()
     what = "has 1 entry and shares memory here, to which is written, and may be copied where it has more"
     return [LeftOut(x, ones, what)] if ones else []
+
+
+def _mixed(old: Sequence[int], new: Sequence[int]) -> tuple[int, ...]:
+    """The dimensions of more than 1 entry of which several together become several of another shape."""
+    found: list[int] = []
+    i = j = 0
+    while i < len(old) and j < len(new) and prod(old):
+        begin, other = i, j
+        while (a := prod(old[begin:i])) != (b := prod(new[other:j])) or i == begin:
+            i, j = (i + 1, j) if a <= b else (i, j + 1)
+        several = [k for k in range(begin, i) if old[k] != 1]
+        if len(several) > 1 and sum(n != 1 for n in new[other:j]) > 1:
+            found += several
+    return tuple(found)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,12 @@ def _transpose(self: Value, dim0: int, dim1: int) -> Value:
     return s.transpose(self, dim0, dim1)
 
 
-@rule("t", "numpy_T", "mT", "t_copy")
+@rule("numpy_T")
+def _reversed(self: Value) -> Value:
+    return s.permute(self, tuple(reversed(range(self.rank))))
+
+
+@rule("t", "mT", "t_copy")
 def _t(self: Value) -> Value:
     return s.transpose(self, -1, -2) if self.rank > 1 else self
 
