@@ -46,6 +46,21 @@ def test_a_formula_of_uneven_chunks_is_what_is_counted_or_refused() -> None:
         formula(**{name: 16})  # 6, 6 and 4: not a third, rounded down
 
 
+def test_a_formula_of_two_axes_of_one_size_tells_them_apart() -> None:
+    """What was counted for one of them, of which no formula holds, isn't given for the other."""
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.nn.functional.adaptive_avg_pool1d(x[..., -1], 2), x @ x.transpose(-1, -2)
+
+    dag = td.from_torch(Net(), torch.randn(3, 4, 6, 6))
+    formula = dag.cost_formula("flops")
+    _, _, h, w = dag.axes().show(dag.graph.inputs["x"]).split("[")[1].rstrip("]").split()
+    for sizes in ((7, 6), (12, 6), (6, 7), (6, 12), (7, 12)):
+        resized = dag.resize({"x": (3, 4, *sizes)})
+        assert formula(**dict(zip((h, w), sizes, strict=True))) == resized.graph.total_flops()
+
+
 def test_a_script_that_fails_at_other_sizes_is_no_source_for_them() -> None:
     x = torch.randn(3, 2)
     dag = td.from_torch(torch.jit.trace(_Halves(), x), (x,))

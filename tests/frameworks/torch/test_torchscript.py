@@ -493,3 +493,24 @@ def test_all_dimensions_are_turned(shape: tuple[int, ...]) -> None:
     dag = td.from_torch(torch.jit.script(Turned()), x)
     for found, wanted in zip(dag.to_torch()(x), Turned()(x), strict=True):
         torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+
+
+#: What torch.export takes apart, and a trace has whole.
+WHOLE: dict[str, Any] = {
+    "arange of fractions": lambda x: torch.arange(-8.5, -4.0, dtype=torch.int64) + x.sum(),
+    "arange of fractions in i32": lambda x: torch.arange(-1.5, 3.2, dtype=torch.int32) + x.sum(),
+    "cosine of numbers": lambda x: F.cosine_similarity(x.sum(), x.prod(), dim=0),
+    "margin of a number": lambda x: F.multi_margin_loss(x.sum(), x.new_zeros((), dtype=torch.long)),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_ops(name: str) -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return WHOLE[name](x)
+
+    x = torch.randn(3, 4)
+    for dag in (td.from_torch(torch.jit.trace(Net(), x), x), td.from_torch(Net(), x)):
+        torch.testing.assert_close(dag.to_torch()(x), Net()(x))
+        torch.testing.assert_close(torch.from_numpy(np.asarray(dag.run(x.numpy()))), Net()(x))

@@ -69,7 +69,7 @@ class Costs:
         self.uneven: dict[str, Symbol] = {}
         self._terms = dict(names)
         self._branches: list[tuple[Branch, dict[str, Number]]] = []
-        self._numbers: dict[tuple[int, ...], dict[str, int]] = {}
+        self._numbers: dict[tuple[tuple[str, int], ...], dict[str, int]] = {}
         self._solve()
         self._keep([n for n, s in self.symbols.items() if self._others(s)])
         self._no_empty_axes()
@@ -218,9 +218,10 @@ class Costs:
 
     def _count(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """The costs at some sizes, counted op by op."""
-        key = tuple([sizes.get(n, s.size) for n, s in self.free.items()])
+        here = {n: sizes.get(n, s.size) for n, s in self.free.items()}
+        key = tuple(sorted(here.items()))  # their order is another once some of them are uneven
         if key not in self._numbers:
-            wanted = {self._terms[n]: k for n, k in zip(self.free, key, strict=True)}
+            wanted = {self._terms[n]: k for n, k in here.items()}
             found = solve(self.axes, wanted)
             empty = [a for a, n in found.known.items() if n < 0 or (n == 0) != (a.size == 0)]
             if empty:

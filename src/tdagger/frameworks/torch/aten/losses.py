@@ -47,6 +47,7 @@ def _multi_margin_loss(
     self: Value, target: Value, p: Any = 1, margin: Any = 1, weight: Value | None = None, reduction: int = 1
 ) -> Value:
     """How much each class ``[.. c]`` comes within ``margin`` of the right one; at the margin without a gradient."""
+    self = self if self.rank else unsqueeze(self, (0,))
     at = unsqueeze(target, (target.rank,)) if target.rank < self.rank else target
     lost = float(margin) - take_along(self, at, -1) + self
     lost = e.where(lost > 0.0, lost, 0.0)  # NaN comes within no margin

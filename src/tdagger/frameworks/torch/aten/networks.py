@@ -704,7 +704,7 @@ def _normalize(self: Value, p: float = 2.0, dim: int = 1, eps: float = 1e-12) ->
 @rule("cosine_similarity")
 def _cosine_similarity(x1: Value, x2: Value, dim: int = 1, eps: float = 1e-8) -> Value:
     x, y = e.align(*promote(x1, x2))
-    axes = (dim % x.rank,)
+    axes = (dim % x.rank,) if x.rank else ()
     clipped = [v / lib.clamp(lib.vector_norm(v, axes=axes, keep=True), low=eps) for v in (x, y)]
     return reduce(clipped[0] * clipped[1], "sum", axes, keep=False)
 

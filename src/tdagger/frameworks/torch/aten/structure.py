@@ -418,7 +418,11 @@ def _arange(start: Any, end: Any = None, step: Any = 1, *, dtype: torch.dtype | 
     if dtype is None:
         whole = all(isinstance(v, int) for v in (start, end, step))
         dtype = torch.int64 if whole else torch.get_default_dtype()
-    count = max(math.ceil((end - start) / step), 0)
+    said = start, end, step
+    if not (dtype.is_floating_point or dtype.is_complex):  # torch cuts fractions off, of i64 before it counts
+        start, end, step = [n if isinstance(n, int) else int(n) for n in said]
+    first, last, by = (start, end, step) if dtype is torch.int64 else said
+    count = max(math.ceil((last - first) / by), 0)
     to = DTYPES[dtype]
     if isinstance(start, int) and isinstance(step, int):
         line = iota(count, "i64")
