@@ -450,11 +450,12 @@ def rebuild(graph: Graph, rule: Callable[[Value], Value | None]) -> tuple[Graph,
                 current = value
             elif same_types:  # Op.made written out: calling it is a tenth of the time
                 op = value.op
+                table = op.values
                 current = Value()
                 current.op, current.args, current.type = op, args, value.type
                 ref = ValueRef(current, forget)
-                ref.args, ref.table = args, op.values
-                if op.values.setdefault(args, ref) is not ref:
+                ref.args, ref.table = args, table
+                if table.setdefault(args, ref) is not ref:
                     current = op.settled(current, ref)
             else:
                 current = value.op(*args)

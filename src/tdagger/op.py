@@ -138,9 +138,10 @@ class ValueRef(weakref.ref["Value"]):
 
 def forget(ref: ValueRef, interning: threading.RLock = _interning) -> None:  # globals are gone as Python ends
     """Take a value that died out of its op's table."""
+    table, args = ref.table, ref.args
     with interning:
-        if ref.table.get(ref.args) is ref:
-            del ref.table[ref.args]
+        if table.get(args) is ref:
+            del table[args]
 
 
 class _OpRef(weakref.ref["Op"]):
@@ -429,7 +430,8 @@ class Op:
 
     def __call__(self, *args: Value) -> Value:
         """The value of this op on ``args``; TypeMismatchError if their types don't fit."""
-        ref = self.values.get(args)
+        table = self.values
+        ref = table.get(args)
         if ref is not None:
             value = ref()
             if value is not None:
@@ -447,7 +449,11 @@ class Op:
             if any(t is UNKNOWN for t in types):  # pyright: ignore[reportUnnecessaryComparison]
                 return cast(Value, cast(Symbolic, symbolic(*args)).noted(self, args, {}))
             type_ = self.inferred[types] = self.infer(*types)
-        return self.made(args, cast(TensorType, type_))
+        value = Value()  # made() written out: calling it is a tenth of the time
+        value.op, value.args, value.type = self, args, cast(TensorType, type_)
+        ref = ValueRef(value, forget)
+        ref.args, ref.table = args, table
+        return value if table.setdefault(args, ref) is ref else self.settled(value, ref)
 
     def again(self, args: tuple[Value, ...], type_: TensorType) -> Value:
         """The same, where it is known that the result has type ``type_``: rewrites that change no types."""
@@ -458,11 +464,12 @@ class Op:
     def made(self, args: tuple[Value, ...], type_: TensorType) -> Value:
         """The same where there hardly is such a value yet, so that looking for it first is work for nothing."""
         # here and not in a Value.__init__: a third of the time to build a graph would go into calling it
+        table = self.values
         value = Value()
         value.op, value.args, value.type = self, args, type_
         ref = ValueRef(value, forget)
-        ref.args, ref.table = args, self.values
-        return value if self.values.setdefault(args, ref) is ref else self.settled(value, ref)
+        ref.args, ref.table = args, table
+        return value if table.setdefault(args, ref) is ref else self.settled(value, ref)
 
     def settled(self, value: Value, ref: ValueRef) -> Value:
         """What a value just made is where the table has an entry: that of one that died, or another thread's."""

@@ -543,10 +543,10 @@ def _without_filled(values: list[Value], shape: tuple[int, ...]) -> list[Value]:
 
 
 def _unary(name: str) -> Callable[[Value], Value]:
-    op = Unary(name)
+    made = Unary(name).__call__  # the method: calling the op is a call more
 
     def function(x: Value) -> Value:
-        return op(x)
+        return made(x)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"``{name}`` of every element."
@@ -555,12 +555,13 @@ def _unary(name: str) -> Callable[[Value], Value]:
 
 def _binary(name: str) -> Callable[[Any, Any], Value]:
     op = Binary(name)
+    made = op.__call__  # the method: calling the op is a call more
 
     def function(x: Any, y: Any) -> Value:
         if x.__class__ is Value and y.__class__ is Value and x.type is y.type:
-            return op(x, y)
+            return made(x, y)
         found = symbolic(x, y)
-        return op(*align(x, y)) if found is None else found.noted(op, (x, y), {})
+        return made(*align(x, y)) if found is None else found.noted(op, (x, y), {})
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"``{name}`` of every pair of elements; numbers become constants, shapes broadcast."

@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple
 
 from tdagger.analysis.numbers import quantity
 from tdagger.errors import GraphError
-from tdagger.graph import Graph, bulk, flops, result_types, traffic
+from tdagger.graph import Graph, bulk, flops, traffic
 from tdagger.interpret import run
 from tdagger.names import shown
 from tdagger.network import N, Network, Weight, Weights, modules_of, plain_signature, with_parts
@@ -25,10 +25,24 @@ from tdagger.ops.structure import Item
 from tdagger.transform.surgery.adopt import is_seed
 from tdagger.transform.surgery.edit import Edit, state_of
 from tdagger.transform.surgery.select import Names, What, chooser, described, name_of
-from tdagger.types import TensorType
+from tdagger.types import TensorType, each_type
 
 #: What a value costs: "flops", "bytes" (read and written) or a function of values.
 Cost = str | Callable[[Value], float]
+#: Values in an order in which arguments come first, and the place of each. What is said of them is in lists, by place.
+Line = dict[Value, int]
+
+
+def _line(values: Sequence[Value]) -> Line:
+    return dict(zip(values, range(len(values)), strict=True))
+
+
+class _Sizes(dict[Any, int]):
+    """The bytes of what has a type (or several, of an op with several results); asked once for each."""
+
+    def __missing__(self, type_: Any) -> int:
+        size = self[type_] = sum([t.bytes for t in each_type(type_)])
+        return size
 
 
 class Edge(NamedTuple):
@@ -90,14 +104,15 @@ class Part(Generic[N]):
     @cached_property
     def memory(self) -> int:
         """The bytes that it needs at most: weights, what comes in, the most of its values that are alive at once."""
-        held = _Held(_last_uses([*self.outputs.values(), *self.updates.values()], self.values))
+        line = _line(self.values)
+        held = _Held(line, _last_uses([*self.outputs.values(), *self.updates.values()], line), _Sizes())
         for i, value in enumerate(self.values):
             held.with_value(value, i)
         return held.fixed + held.peak
 
     def cost(self, cost: Cost = "flops") -> float:
         """The sum of its values' costs."""
-        return sum(_costs(self.values, cost).values())
+        return sum(_costs(self.values, cost))
 
 
 @dataclass(frozen=True)
@@ -156,73 +171,76 @@ def partition(
     asked = [n for n, given in (("supported", supported), ("stages", stages), ("memory", memory)) if given is not None]
     if len(asked) != 1:
         raise GraphError(f"partition: say one of supported=, stages= or memory=, got {', '.join(asked) or 'none'}")
-    values = [v for v in dag.graph.values if v.args or not isinstance(v.op, Leaf | Const)]
-    if not values:
-        raise GraphError(f"partition: {shown(dag.name)} computes nothing")
-    with bulk():
+    with bulk(acyclic=True):
+        values = [v for v in dag.graph.values if v.args or not isinstance(v.op, Leaf | Const)]
+        if not values:
+            raise GraphError(f"partition: {shown(dag.name)} computes nothing")
+        line = _line(values)
         if supported is not None:
             is_supported = chooser(supported)
             flags = [is_supported(v) for v in values]
-            return parted(dag, values, by_support(values, flags), flags)
+            return parted(dag, line, by_support(line, flags), flags)
         if stages is not None:
-            return parted(dag, values, by_cost(values, _costs(values, cost), stages, slack))
+            return parted(dag, line, by_cost(line, _costs(values, cost), stages, slack))
         assert memory is not None
-        return parted(dag, values, by_memory(dag, values, memory))
+        return parted(dag, line, by_memory(dag, line, memory))
 
 
-def _costs(values: Iterable[Value], cost: Cost) -> dict[Value, float]:
+def _costs(values: Iterable[Value], cost: Cost) -> list[float]:
     if cost == "flops":
-        return {v: flops(v) for v in values}
+        return [flops(v) for v in values]
     if cost == "bytes":
-        return {v: t.reads + t.writes for v, t in traffic(values).items()}
+        return [t.reads + t.writes for t in traffic(values).values()]
     if callable(cost):
-        return {v: cost(v) for v in values}
+        return [cost(v) for v in values]
     raise GraphError(f'partition: a cost is "flops", "bytes" or a function of values, not {cost!r}')
 
 
 # --- by what is supported ----------------------------------------------------------------------------------
 
 
-def by_support(values: Sequence[Value], flags: Sequence[bool]) -> list[int]:
+def by_support(line: Line, flags: Sequence[bool]) -> list[int]:
     """The fewest parts in which all values are of one kind: as many as kinds alternate on any path.
 
     A value goes as early as it can. Parts take turns: those of even numbers are of one kind, whichever gives fewer.
     """
-    first: dict[Value, int] = {}  # where parts of even numbers are supported
-    other: dict[Value, int] = {}
-    in_first, in_other = first.get, other.get
-    for value, flag in zip(values, flags, strict=True):
+    first: list[int] = []  # where parts of even numbers are supported
+    other: list[int] = []
+    place = line.get
+    for value, flag in zip(line, flags, strict=True):
         a = b = 0
         for arg in value.args:
-            n = in_first(arg, 0)
-            if n > a:
-                a = n
-            n = in_other(arg, 0)
-            if n > b:
-                b = n
+            at = place(arg)
+            if at is not None:
+                n = first[at]
+                if n > a:
+                    a = n
+                n = other[at]
+                if n > b:
+                    b = n
         if value.op.__class__ is not Item:  # a result goes with the op that it is of
             if (a & 1) == flag:
                 a += 1
             if (b & 1) != flag:
                 b += 1
-        first[value], other[value] = a, b
-    best = min(first, other, key=lambda number: len(set(number.values())))
-    return list(best.values())
+        first.append(a)
+        other.append(b)
+    return min(first, other, key=lambda numbers: len(set(numbers)))
 
 
 # --- in stages ---------------------------------------------------------------------------------------------
 
 
-def by_cost(values: Sequence[Value], costs: Mapping[Value, float], stages: int, slack: float) -> list[int]:
+def by_cost(line: Line, costs: Sequence[float], stages: int, slack: float) -> list[int]:
     """So many stages, the most expensive as cheap as the order of the graph lets it be, and ``slack`` more.
 
     With what slack there is, cuts are where the fewest bytes cross. GraphError for more stages than values.
     """
-    if not 1 <= stages <= len(values):
-        raise GraphError(f"partition: from 1 to {len(values)} stages, one for each value, not {stages}")
-    sums = [0.0, *accumulate(costs[v] for v in values)]
+    if not 1 <= stages <= len(line):
+        raise GraphError(f"partition: from 1 to {len(line)} stages, one for each value, not {stages}")
+    sums = [0.0, *accumulate(costs)]
     most = _bottleneck(sums, stages) * (1 + slack)
-    return _by_place(values, _cuts(sums, stages, most, _crossing(values)))
+    return _by_place(line, _cuts(sums, stages, most, _crossing(line)))
 
 
 def _reach(sums: Sequence[float], start: int, most: float) -> int:
@@ -255,19 +273,21 @@ def _bottleneck(sums: Sequence[float], stages: int) -> float:
     return high
 
 
-def _crossing(values: Sequence[Value]) -> list[int]:
+def _crossing(line: Line) -> list[int]:
     """For every place between values, the bytes that are made before and used after it."""
-    place = {v: i for i, v in enumerate(values)}
-    last: dict[Value, int] = {}
-    for i, value in enumerate(values):
+    sizes, place = _Sizes(), line.get
+    last = [0] * len(line)  # of no use: nothing is used at the first place
+    for i, value in enumerate(line):
         for arg in value.args:
-            last[arg] = i
-    change = [0] * (len(values) + 2)
-    for value, end in last.items():
-        start = place.get(value)
-        if start is not None:
-            change[start + 1] += _bytes(value)
-            change[end + 1] -= _bytes(value)
+            at = place(arg)
+            if at is not None:
+                last[at] = i
+    change = [0] * (len(line) + 2)
+    for start, (value, end) in enumerate(zip(line, last, strict=True)):
+        if end:
+            size = sizes[value.type]
+            change[start + 1] += size
+            change[end + 1] -= size
     return list(accumulate(change))
 
 
@@ -292,80 +312,86 @@ def _cuts(sums: Sequence[float], stages: int, most: float, crossing: Sequence[in
     return [*cuts[1:], n]
 
 
-def _by_place(values: Sequence[Value], ends: Sequence[int]) -> list[int]:
+def _by_place(line: Line, ends: Sequence[int]) -> list[int]:
     """The number of the stage that each value is in; a result is where its op is."""
-    number: dict[Value, int] = {}
+    numbers: list[int] = []
     stage = 0
-    for i, value in enumerate(values):
+    for i, value in enumerate(line):
         while i >= ends[stage]:
             stage += 1
-        number[value] = number[value.args[0]] if isinstance(value.op, Item) else stage
-    return list(number.values())
+        numbers.append(numbers[line[value.args[0]]] if value.op.__class__ is Item else stage)
+    return numbers
 
 
 # --- by memory ---------------------------------------------------------------------------------------------
 
 
 class _Held:
-    """The bytes that a stage needs while values are added to it."""
+    """The bytes that a stage needs while values are added to it; ``last`` is by the places of ``line``."""
 
-    def __init__(self, last: Mapping[Value, int]) -> None:
-        self.last = last
+    def __init__(self, line: Line, last: Sequence[int], sizes: _Sizes) -> None:
+        self.line, self.last, self.sizes = line, last, sizes
         self.known: set[Value] = set()
         self.own: set[Value] = set()
         self.fixed = self.alive = self.peak = 0
 
     def with_value(self, value: Value, at: int) -> int:
         """What is needed with one more value, which is added."""
-        self.own.add(value)
-        if isinstance(value.op, Item):  # a part of what is there
+        own, sizes = self.own, self.sizes
+        own.add(value)
+        if value.op.__class__ is Item:  # a part of what is there
             return self.fixed + self.peak
-        args = dict.fromkeys(value.args)
+        args = value.args
+        if len(args) > 1:
+            args = tuple(dict.fromkeys(args))
         for arg in args:
-            if arg not in self.own and arg not in self.known:
+            if arg not in own and arg not in self.known:
                 self.known.add(arg)
-                self.fixed += _bytes(arg)
-        self.alive += _bytes(value)
-        self.peak = max(self.peak, self.alive)
+                self.fixed += sizes[arg.type]
+        self.alive += sizes[value.type]
+        if self.alive > self.peak:
+            self.peak = self.alive
         for arg in args:
-            base = arg.args[0] if isinstance(arg.op, Item) else arg
-            if base in self.own and self.last.get(base) == at:
-                self.alive -= _bytes(base)
+            base = arg.args[0] if arg.op.__class__ is Item else arg
+            if base in own and self.last[self.line[base]] == at:
+                self.alive -= sizes[base.type]
         return self.fixed + self.peak
 
 
-def _bytes(value: Value) -> int:
-    return sum([t.bytes for t in result_types(value)])
-
-
-def _last_uses(returned: Iterable[Value], values: Sequence[Value]) -> dict[Value, int]:
+def _last_uses(returned: Iterable[Value], line: Line) -> list[int]:
     """The place of the last value that takes each; of an op with several results that of who takes one of them."""
-    last: dict[Value, int] = {}
-    for i, value in enumerate(values):
+    last = [-1] * len(line)
+    place = line.get
+    for i, value in enumerate(line):
         for arg in value.args:
-            last[arg] = i
-            if isinstance(arg.op, Item):
-                last[arg.args[0]] = i
+            at = place(arg)
+            if at is not None:
+                last[at] = i
+                if arg.op.__class__ is Item:
+                    last[line[arg.args[0]]] = i
     for value in returned:
-        last[value.args[0] if isinstance(value.op, Item) else value] = len(values)
+        at = place(value.args[0] if value.op.__class__ is Item else value)
+        if at is not None:
+            last[at] = len(line)
     return last
 
 
-def by_memory(dag: Network, values: Sequence[Value], memory: int | Sequence[int]) -> list[int]:
+def by_memory(dag: Network, line: Line, memory: int | Sequence[int]) -> list[int]:
     """Stages that each need no more than a device has, filled one after the other in the order of the graph.
 
     ``memory`` is what every device has, or each of some. GraphError names a value that doesn't fit on one, or what is
     left over.
     """
-    last = _last_uses([*dag.graph.outputs.values(), *dag.graph.updates.values()], values)
-    number: dict[Value, int] = {}
-    stage, held = 0, _Held(last)
-    for i, value in enumerate(values):
-        if isinstance(value.op, Item) and number[value.args[0]] < stage:
-            number[value] = number[value.args[0]]  # it comes from there, as a tensor
+    last = _last_uses([*dag.graph.outputs.values(), *dag.graph.updates.values()], line)
+    numbers: list[int] = []
+    sizes = _Sizes()
+    stage, held = 0, _Held(line, last, sizes)
+    for i, value in enumerate(line):
+        if value.op.__class__ is Item and (there := numbers[line[value.args[0]]]) < stage:
+            numbers.append(there)  # it comes from there, as a tensor
             continue
         need = held.with_value(value, i)
-        limit = _limit(dag, memory, stage, values, i)
+        limit = _limit(dag, memory, stage, line, i)
         while need > limit:
             alone = len(held.own) == 1
             if alone and (isinstance(memory, int) or stage + 1 == len(memory)):
@@ -373,22 +399,23 @@ def by_memory(dag: Network, values: Sequence[Value], memory: int | Sequence[int]
                     f"partition: {described(dag, value)} needs {quantity(need, 'B')} with its weights and arguments, "
                     f"device {stage} has {quantity(limit, 'B')}"
                 )
-            stage, held = stage + 1, _Held(last)
-            limit = _limit(dag, memory, stage, values, i)
+            stage, held = stage + 1, _Held(line, last, sizes)
+            limit = _limit(dag, memory, stage, line, i)
             need = held.with_value(value, i)
-        number[value] = stage
-    return list(number.values())
+        numbers.append(stage)
+    return numbers
 
 
-def _limit(dag: Network, memory: int | Sequence[int], stage: int, values: Sequence[Value], at: int) -> int:
+def _limit(dag: Network, memory: int | Sequence[int], stage: int, line: Line, at: int) -> int:
     """The bytes of a device; GraphError if there are no more."""
     if isinstance(memory, int):
         return memory
     if stage >= len(memory):
-        left = quantity(sum(map(_bytes, values[at:])), "B")
+        rest, sizes = [*line][at:], _Sizes()
+        left = quantity(sum([sizes[v.type] for v in rest]), "B")
         raise GraphError(
-            f"partition: {shown(dag.name)} doesn't fit on {len(memory)} devices: from {described(dag, values[at])} on, "
-            f"{len(values) - at} values of {left} and their weights are left"
+            f"partition: {shown(dag.name)} doesn't fit on {len(memory)} devices: from {described(dag, rest[0])} on, "
+            f"{len(rest)} values of {left} and their weights are left"
         )
     return memory[stage]
 
@@ -396,23 +423,24 @@ def _limit(dag: Network, memory: int | Sequence[int], stage: int, values: Sequen
 # --- networks of parts -------------------------------------------------------------------------------------
 
 
-def parted(dag: N, values: Sequence[Value], numbers: Sequence[int], flags: Sequence[bool] = ()) -> Partition[N]:
+def parted(dag: N, line: Line, numbers: Sequence[int], flags: Sequence[bool] = ()) -> Partition[N]:
     """The partition in which each value that isn't a leaf is in the part of its number; empty parts are left out."""
     graph = dag.graph
     kinds = dict(zip(numbers, flags, strict=False))
     order = {n: i for i, n in enumerate(sorted(set(numbers)))}
     state = _State.of_network(dag)
     parts = [Part(dag, i, kinds.get(n), state) for n, i in order.items()]
-    home = {v: order[n] for v, n in zip(values, numbers, strict=True)}
-    found = home.get
+    homes = [order[n] for n in numbers]
+    place = line.get
     names: dict[Value, str] = {}
     taken = Names(graph.inputs)
     edges: list[Edge] = []
-    for value, at in home.items():
+    for value, at in zip(line, homes, strict=True):
         part = parts[at]
         part.values.append(value)
         for arg in value.args:
-            source = found(arg)
+            there = place(arg)
+            source = None if there is None else homes[there]
             if source == at:
                 continue
             if source is not None:
@@ -425,6 +453,10 @@ def parted(dag: N, values: Sequence[Value], numbers: Sequence[int], flags: Seque
                     edges.append(Edge(name, source, at, arg.type))
             elif isinstance(arg.op, Input):
                 part.inputs[arg.op.leaf] = arg
+
+    def home(value: Value) -> int:
+        return homes[line[value]] if value in line else len(parts) - 1  # a leaf is handed on by the last
+
     outputs: list[str] = []
     for value in graph.outputs.values():
         if isinstance(value.op, Input):
@@ -432,10 +464,10 @@ def parted(dag: N, values: Sequence[Value], numbers: Sequence[int], flags: Seque
             continue
         if value not in names:
             names[value] = taken.new(name_of(dag, value))
-            parts[home.get(value, len(parts) - 1)].outputs[names[value]] = value  # a leaf is handed on by the last
+            parts[home(value)].outputs[names[value]] = value
         outputs.append(names[value])
     for name, value in graph.updates.items():
-        parts[home.get(value, len(parts) - 1)].updates[name] = value
+        parts[home(value)].updates[name] = value
     return Partition(dag, tuple(parts), tuple(edges), tuple(outputs))
 
 
