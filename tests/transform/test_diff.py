@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import tdagger as td
-from tdagger.graph import Graph, replayed
+from tdagger.graph import Graph, label, replayed
 from tdagger.ops.source import Buffer, Parameter
 from tdagger.transform.diff.spelling import spelled_alike
 from tests.networks import perturb
@@ -350,6 +350,87 @@ def test_what_files_write_otherwise_hides_no_fault(path: str, fault: Callable[[A
     first = diff.first
     assert first is not None
     assert diff.module(first) == path, str(diff)
+
+
+class Laid(nn.Module):
+    """A convolution and its norm; ``of`` another one, as files have it: of images, folded, the channels last."""
+
+    def __init__(self, of: Laid | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.bn, self.head = nn.Conv1d(3, 4, 3, padding=1), nn.BatchNorm1d(4), nn.Linear(4, 4)
+        perturb(self)
+        self.eval()
+        self.of = of is not None
+        if of is not None:
+            folded = torch.nn.utils.fusion.fuse_conv_bn_eval(of.conv, of.bn)
+            self.conv, self.bn, self.head = folded, nn.Identity(), of.head
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.of:
+            y = F.conv2d(x[:, :, None], self.conv.weight[:, :, None], self.conv.bias, padding=(0, 1))
+            return self.head(y.permute(0, 2, 3, 1)[:, 0])
+        return self.head(self.bn(self.conv(x)).transpose(1, 2))
+
+
+def test_a_fault_behind_what_is_only_moved_otherwise_is_found() -> None:
+    x = torch.randn(2, 3, 9, generator=torch.Generator().manual_seed(0))
+    assert td.diff(Laid(), Laid(Laid()), x).verdict == "rounding"
+    wrong = Laid()
+    _other_row(wrong.conv)
+    diff = td.diff(Laid(), Laid(wrong), x)
+    first = diff.first
+    assert first is not None
+    assert diff.module(first) == "conv", str(diff)
+
+
+class Masked(nn.Module):
+    """Causal attention with a mask of finite numbers, as one op or written out; ``fault`` is what is wrong with it."""
+
+    def __init__(self, never: float, by_hand: bool, fault: str = "") -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.q, self.k, self.v, self.out = (nn.Linear(8, 8) for _ in range(4))
+        self.never, self.by_hand, self.fault = never, by_hand, fault
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.q(x), self.k(x), self.v(x)
+        never = max(self.never, torch.finfo(q.dtype).min)
+        mask = torch.full((x.shape[1], x.shape[1]), never, dtype=q.dtype).triu(1)
+        scale = 0.36 if self.fault == "scale" else 8**-0.5
+        if self.fault == "v":
+            v = v * 1.001
+        if self.fault == "k":
+            k = k.bfloat16().float()
+        if self.by_hand:
+            scores = (q @ k.transpose(1, 2)) * scale + mask
+            y = scores.softmax(1 if self.fault == "axis" else -1) @ v
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, mask, scale=scale)
+        return self.out(y)
+
+
+@pytest.mark.parametrize("never", [-1e9, torch.finfo(torch.float32).min])
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_mask_of_large_numbers_hides_no_fault(never: float, by_hand: bool) -> None:
+    x = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0))
+    right = Masked(never, by_hand)
+    for fault, name in {"scale": "", "v": "multiply", "k": "cast", "axis": "softmax"}.items():
+        if fault == "axis" and not by_hand:
+            continue
+        diff = td.diff(right, Masked(never, by_hand, fault), x)
+        assert diff.verdict == "different"
+        assert len(diff.differences) == 1, f"{fault}\n{diff}"
+        if name:
+            b = diff.differences[0].b
+            assert b is not None
+            assert label(b.op) == name
+        else:
+            assert "0.353553 in A, 0.36 in B" in str(diff).replace("0.3535533905932738", "0.353553"), str(diff)
+    assert td.diff(right, Masked(never, not by_hand), x).verdict == "rounding"
+    assert td.diff(right, copy.deepcopy(right).bfloat16(), x).verdict == "rounding"
+    other = Masked(never, not by_hand, "scale")
+    assert td.diff(right, other, x).verdict == "different"
 
 
 # --- two faults, and words ---------------------------------------------------------------------------------

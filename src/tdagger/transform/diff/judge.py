@@ -6,23 +6,23 @@ whether B differs there at all, the second whether it is this op that makes the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tdagger.errors import UnsupportedError
-from tdagger.graph import Graph, flops, result_types
+from tdagger.graph import Graph, result_types
 from tdagger.op import Array, Value
-from tdagger.ops.elementwise import Binary, Cast, Unary
 from tdagger.ops.source import Const, Input, Leaf
 from tdagger.transform.diff.align import Aligner, Result, is_leaf
+from tdagger.transform.diff.errors import are_the_same_entries, distance, size
 from tdagger.transform.diff.exact import Exact, Noise, leaf_values, unit, wide
 from tdagger.transform.diff.inputs import taken
 from tdagger.transform.diff.relate import Detail, Relation, Relations, Weights, is_constant
+from tdagger.transform.diff.walk import Walk, is_rounded, last_uses, run
 
-#: How often rounding is tried at random, and how much more than what that moved a value counts as rounding.
-_TRIES, _MARGIN = 3, 4.0
+#: How much more than what rounding at random moved a value counts as rounding.
+_MARGIN = 4.0
 
 #: How many ops of A behind a value are looked at for one that is the same as B's.
 _BEHIND = 4
@@ -45,144 +45,6 @@ class Difference(NamedTuple):
     bound: float
     details: tuple[Detail, ...] = ()
     matters: bool = True
-
-
-def distance(a: Any, b: Any) -> float:
-    """The largest |a - b|; infinite where shapes differ, or infinities and NaN aren't at the same places."""
-    if isinstance(a, tuple) or isinstance(b, tuple):
-        pairs = zip(cast(Any, a), cast(Any, b), strict=True)
-        return max((distance(x, y) for x, y in pairs), default=0.0)
-    if a is b:
-        return 0.0
-    if a.shape != b.shape:
-        return np.inf
-    kind = np.complex128 if "c" in (a.dtype.kind, b.dtype.kind) else np.float64
-    a, b = a.astype(kind), b.astype(kind)
-    finite = np.isfinite(a)
-    if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.isfinite(b[finite]).all():
-        return np.inf
-    return float(np.abs(a[finite] - b[finite]).max(initial=0.0))
-
-
-def _spread(a: Any, b: Any) -> float:
-    """The largest |a - b| of entries that are finite in both."""
-    if isinstance(a, tuple):
-        return max(map(_spread, cast(Any, a), b), default=0.0)
-    kind = np.complex128 if "c" in (a.dtype.kind, b.dtype.kind) else np.float64
-    off: Any = np.abs(a.astype(kind) - b.astype(kind))
-    return float(off[np.isfinite(off)].max(initial=0.0))
-
-
-def _is_whole(data: Array) -> bool:
-    """Whether a constant holds whole numbers alone, which no float type rounds that they are written in."""
-    exact: Any = wide(data)
-    return exact.dtype.kind == "f" and bool((exact == np.rint(exact)).all())
-
-
-def _are_the_same_entries(a: Any, b: Any, bound: float) -> bool:
-    """Whether two arrays hold the same numbers, at whatever places."""
-    if isinstance(a, tuple) or isinstance(b, tuple):
-        return False
-    return distance(np.sort(a, axis=None), np.sort(b, axis=None)) <= bound
-
-
-def size(a: Any) -> float:
-    """The largest finite |a|."""
-    if isinstance(a, tuple):
-        return max(map(size, cast(Any, a)), default=0.0)
-    if a.dtype.kind == "b":
-        return 1.0
-    magnitude = np.abs(a.astype(np.complex128 if a.dtype.kind == "c" else np.float64))
-    return float(magnitude[np.isfinite(magnitude)].max(initial=0.0))
-
-
-class Walk:
-    """A graph run in float64, and so many times more with errors added to ``noisy`` values.
-
-    Nothing is run again whose arguments weren't moved. ``spread[value]`` is how far the runs are apart,
-    ``sizes[value]`` the largest number in it.
-    """
-
-    def __init__(
-        self, exact: Exact, graph: Graph, noisy: Mapping[Value, float], leaves: Callable[[Value], Array], seed: int
-    ) -> None:
-        self.exact, self.graph, self.noisy, self.leaves = exact, graph, noisy, leaves
-        self.noises = [Noise(seed * _TRIES + i) for i in range(_TRIES)]
-        self.values: dict[Value, Any] = {}
-        self.moved: dict[Value, list[Any]] = {}
-        self.spread: dict[Value, float] = {}
-        self.sizes: dict[Value, float] = {}
-
-    def step(self, value: Value, known: Any = None) -> Any:
-        """Work out one value, whose arguments have been; ``known`` is what it is, if that is known."""
-        args = [self.values[a] for a in value.args]
-        if known is None:
-            known = self.leaves(value) if isinstance(value.op, Leaf) else run(self.exact, value, args)
-        self.values[value] = known
-        self.sizes[value] = size(known)
-        relative = self.noisy.get(value, 0.0)
-        if relative or any(a in self.moved for a in value.args):
-            self.moved[value] = [self._moved(value, i, relative) for i in range(_TRIES)]
-            self.spread[value] = max(_spread(known, m) for m in self.moved[value])
-        else:
-            self.spread[value] = 0.0
-        return known
-
-    def _moved(self, value: Value, i: int, relative: float) -> Any:
-        noise = self.noises[i]
-        if isinstance(value.op, Leaf):
-            return noise.of(self.values[value], relative)
-        args = [self.moved[a][i] if a in self.moved else self.values[a] for a in value.args]
-        if self.exact.is_lossy(value.op):  # what it rounds away stays the same: no error is made larger by a step
-            return self.values[value] + (args[0] - self.values[value.args[0]])
-        if not isinstance(value.op, Unary | Binary | Cast):  # sums and what else is inside: what goes in is moved too
-            still = [self.moves_nothing(x) for x in value.args]
-            args = [x if s else noise.of(x, relative) for x, s in zip(args, still, strict=True)]
-        return noise.of(run(self.exact, value, args), relative)
-
-    @staticmethod
-    def moves_nothing(value: Value) -> bool:
-        """Whether a value is a number that isn't rounded."""
-        return isinstance(value.op, Const)
-
-    def scale(self, value: Value) -> float:
-        """The largest number in a value and its arguments."""
-        return max([self.sizes[value], *[self.sizes[a] for a in value.args]])
-
-    def forget(self, value: Value, everything: bool) -> None:
-        """Drop what a value is; ``everything``, or only what it is with errors."""
-        self.moved.pop(value, None)
-        if everything:
-            self.values.pop(value, None)
-
-
-def is_rounded(value: Value) -> bool:
-    """Whether a value is computed: what is only moved, chosen and repeated is as exact as it was."""
-    return isinstance(value.op, Leaf | Const | Cast) or flops(value) > 0
-
-
-def run(exact: Exact, value: Value, args: list[Any]) -> Any:
-    """One value in float64; errors say which it is."""
-    try:
-        return exact.run(value.op, tuple([a.type for a in value.args]), args)
-    except UnsupportedError as e:
-        raise UnsupportedError(f"{e}\nstructure=True compares networks without running them") from e
-    except Exception as e:
-        e.add_note(f"while running {value!r} in float64")
-        raise
-
-
-def last_uses(graph: Graph, kept: set[Value]) -> dict[Value, list[Value]]:
-    """For each value, those that nobody needs after it."""
-    last: dict[Value, Value] = {}
-    for value in graph.values:
-        for arg in (value, *value.args):
-            last[arg] = value
-    found: dict[Value, list[Value]] = {}
-    for value, by in last.items():
-        if value not in kept:
-            found.setdefault(by, []).append(value)
-    return found
 
 
 class Judge:
@@ -211,6 +73,7 @@ class Judge:
         self.laid: dict[Value, Any] = {}  # the same, of what has its entries at other places than A's partner
         self.ends: dict[Value, float] = {}  # of what takes such and has none: how far it is on them
         self.behind: dict[Value, Value] = {}  # the values of A that B's are, where these have another partner
+        self.others: set[Value] = set()  # values of B that only move entries, of which A's partner has none
         self.fine: dict[Value, set[tuple[Value, Value]]] = {}  # arguments written otherwise that give the same
 
     def _constants(self) -> dict[Value, Array]:
@@ -288,6 +151,8 @@ class Judge:
         self.own[b] = distance(theirs, local)
         if self.own[b] > self.bound[b]:
             self._look_behind(a, b, local)
+            if not is_rounded(a) and not is_rounded(b) and not are_the_same_entries(theirs, local, self.bound[b]):
+                self.others.add(b)
             unfed = [] if b in self.unfed else [x for x in b.args if x in self.unfed]
             if unfed:
                 others = run(self.exact, b, [self.given_a[x] for x in b.args])
@@ -321,7 +186,7 @@ class Judge:
         """Note that a pair lies otherwise, a matrix and its transpose, where B is ``mine``; or that this ends here."""
         theirs = self.of_a.values[a]
         off = distance(theirs, mine)
-        if off > self.bound[b] and (not _same_shapes(a, b) or _are_the_same_entries(theirs, mine, self.bound[b])):
+        if off > self.bound[b] and (not _same_shapes(a, b) or are_the_same_entries(theirs, mine, self.bound[b])):
             self.laid[b] = mine
         elif self._takes_laid(b):
             self.ends[b] = off
@@ -486,7 +351,7 @@ class Judge:
             found[b] = Difference("argument", a, b, error, bound, tuple(crossed))
         if len(found) == before:
             extra, missing = self._alone(b.args, a.args)
-            if alike and (extra or missing):
+            if (alike or b in self.others) and (extra or missing):
                 self._regions(missing, extra, error, bound, found)
             else:
                 found[b] = Difference("op", a, b, error, bound, (Detail("op", "", a, b),))
@@ -520,6 +385,12 @@ class Judge:
             off = distance(self.of_a.values[r.a], self.of_b.values[r.b])
             found[r.name] = off, self.allowed(r.a, r.b), size(self.of_a.values[r.a])
         return found
+
+
+def _is_whole(data: Array) -> bool:
+    """Whether a constant holds whole numbers alone, which no float type rounds that they are written in."""
+    exact: Any = wide(data)
+    return exact.dtype.kind == "f" and bool((exact == np.rint(exact)).all())
 
 
 def _without_leaves(graph: Graph, kind: type[Leaf]) -> set[Value]:

@@ -12,9 +12,11 @@ from tdagger.interpret import run_all
 from tdagger.op import Array, Value
 from tdagger.ops.source import Const, Leaf
 from tdagger.transform.diff.align import Result, is_leaf
+from tdagger.transform.diff.errors import distance
 from tdagger.transform.diff.exact import unit, wide
-from tdagger.transform.diff.judge import Difference, Judge, Walk, distance, is_rounded, last_uses
+from tdagger.transform.diff.judge import Difference, Judge
 from tdagger.transform.diff.relate import Detail
+from tdagger.transform.diff.walk import Walk, is_rounded, last_uses
 
 #: An execution: of inputs by name, what values came out as; of all of them, or of the outputs alone.
 Measure = Callable[[Mapping[str, Array]], Mapping[Value, Any]]
