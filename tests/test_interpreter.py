@@ -127,3 +127,22 @@ def test_errors_name_the_place() -> None:
         td.Interpreter(graph).run_graph({})
     with pytest.raises(InputError, match="run_graph"):
         td.Interpreter(graph).run(np.zeros(2))
+
+
+def test_a_method_for_an_op_can_ask_for_what_the_op_gives() -> None:
+    class Doubled(td.Interpreter):
+        def run_exp(self, value: Value, args: list[Any]) -> Any:
+            return 2 * super().run_value(value, args)
+
+    dag = td.network(lambda x: td.exp(td.exp(x)), {"x": (2,)})
+    x = np.array([0.0, 0.5], "f")
+    np.testing.assert_allclose(Doubled(dag).run(x), 2 * np.exp(2 * np.exp(x)), rtol=1e-6)
+    np.testing.assert_allclose(Doubled(dag, "torch").run(torch.tensor(x)), 2 * np.exp(2 * np.exp(x)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("title", ["value", "op", "leaf", "body", "graph"])
+def test_a_block_may_have_any_title(title: str) -> None:
+    dag = td.network(lambda x: td.exp(td.neg(x)), {"x": (2,)})
+    x = np.array([0.0, 0.5], "f")
+    wrapped = dag.wrap([v for v in dag.values if v.args], title)
+    np.testing.assert_array_equal(td.Interpreter(wrapped).run(x), dag.run(x))

@@ -77,6 +77,7 @@ class Interpreter:
     """Runs a network value by value. Override :meth:`run_value` to see all, or ``run_NAME`` for the ops of one name.
 
     ``NAME`` is what an op is counted under (:func:`tdagger.op_counts`): ``run_relu``, ``run_add``, a block's title.
+    In such a method ``super().run_value(value, args)`` is what the op gives.
     ``framework`` is "numpy" (the reference) or "torch" (what ``to_torch`` would call, on torch's tensors, with
     gradients), or another interpreter's ``framework``: torch's code for an op is compiled once for both. ``network`` is
     a TensorDAG, or a Graph, which has no weights.
@@ -91,6 +92,8 @@ class Interpreter:
         self.inputs: Mapping[str, Any] = {}
         #: The new values of buffers after a run.
         self.updates: dict[str, Any] = {}
+        #: What a method of a subclass's own for its op is running.
+        self._within: Value | None = None
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """What the network gives: tensors nested as its source nested them; InputError if the arguments don't fit."""
@@ -121,8 +124,15 @@ class Interpreter:
         """What a value is, given what its arguments are: a tensor, or a tuple for an op with several results."""
         if isinstance(value.op, Leaf):
             return self.run_leaf(value)
-        own: Callable[..., Any] | None = getattr(self, f"run_{label(value.op)}", None)
-        return self.run_op(value, args) if own is None else own(value, args)
+        name = f"run_{label(value.op)}"
+        own: Callable[..., Any] | None = None if hasattr(Interpreter, name) else getattr(self, name, None)
+        if own is None or self._within is value:
+            return self.run_op(value, args)
+        outer, self._within = self._within, value
+        try:
+            return own(value, args)
+        finally:
+            self._within = outer
 
     def run_leaf(self, value: Value) -> Any:
         """What an input, parameter or buffer is; InputError if nobody gave it."""

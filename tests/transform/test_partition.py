@@ -181,3 +181,10 @@ def test_linear_in_the_graph() -> None:
     found = dag.partition(supported=td.sin)
     assert len(found.parts) == 20_000
     assert len({e.name for e in found.edges}) == 19_999
+
+
+@pytest.mark.parametrize("wrong", [-1.0, float("nan"), float("inf")])
+def test_a_cost_that_is_none_is_refused(wrong: float, resnet: td.TensorDAG) -> None:
+    with pytest.raises(GraphError, match=r"a cost is a number from 0 on, that of <convolution.* is"):
+        resnet.partition(stages=2, cost=lambda v: wrong if v.op.name == "convolution" else 1.0)
+    assert len(resnet.partition(stages=2, cost=lambda v: 0).parts) == 2

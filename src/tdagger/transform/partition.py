@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
+from math import inf
 from typing import Any, Generic, NamedTuple
 
 from tdagger.analysis.numbers import quantity
@@ -192,7 +193,11 @@ def _costs(values: Iterable[Value], cost: Cost) -> list[float]:
     if cost == "bytes":
         return [t.reads + t.writes for t in traffic(values).values()]
     if callable(cost):
-        return [cost(v) for v in values]
+        found = [(v, cost(v)) for v in values]
+        for value, number in found:
+            if not 0 <= number < inf:
+                raise GraphError(f"partition: a cost is a number from 0 on, that of {value!r} is {number!r}")
+        return [number for _, number in found]
     raise GraphError(f'partition: a cost is "flops", "bytes" or a function of values, not {cost!r}')
 
 

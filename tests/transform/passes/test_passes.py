@@ -349,3 +349,22 @@ def test_optimized_networks(name: str) -> None:
     for a, b in zip(*leaves, strict=True):
         if isinstance(a, torch.Tensor):
             torch.testing.assert_close(b, a, rtol=1e-4, atol=2e-5 * float(a.abs().max()))
+
+
+def test_what_is_no_pass_is_refused() -> None:
+    dag = td.network(lambda x: td.exp(x), {"x": (2,)})
+    nothing: Any = None
+    with pytest.raises(td.AttributeValueError, match="a pass is a function of a network, not None"):
+        td.Pipeline([nothing])
+    with pytest.raises(td.AttributeValueError, match="not 3"):
+        td.Pipeline().add(3)  # type: ignore[arg-type]
+    with pytest.raises(td.GraphError, match="pass <lambda> gave None, and not a network"):
+        td.Pipeline([lambda d: nothing]).run(dag)
+
+
+def test_what_is_kept_is_there(mixed: td.TensorDAG) -> None:
+    assert passes.convert_dtype(mixed, "bf16", keep=["log_softmax"]).graph != mixed.graph  # an op that others have
+    with pytest.raises(td.AttributeValueError, match="has no op or module 'secnd'; did you mean second"):
+        passes.convert_dtype(mixed, "bf16", keep=["secnd"])
+    with pytest.raises(td.AttributeValueError, match="has no op or module 's'"):
+        passes.convert_dtype(mixed, "bf16", keep="softmax")

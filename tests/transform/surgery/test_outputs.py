@@ -244,3 +244,11 @@ def test_two_in_training_draw_other_numbers() -> None:
         assert len(numbers) == len(set(numbers)) == 2
         assert [n for n in joined.graph.inputs if n.startswith("seed")] == ["seed"]
         joined.to_torch()(random(2, 4), seed=1)
+
+
+def test_what_is_no_network_is_not_joined() -> None:
+    dag = td.network(lambda x: td.exp(x), {"x": (2,)})
+    other: object = nn.ReLU()
+    for join in (dag.__rshift__, dag.beside):
+        with pytest.raises(GraphError, match=r"can be joined with a TensorDAG, got ReLU; td.from_torch"):
+            join(other)  # type: ignore[arg-type]

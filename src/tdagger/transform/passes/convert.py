@@ -12,13 +12,14 @@ from tdagger.composite import Composite
 from tdagger.errors import AttributeValueError, TypeMismatchError
 from tdagger.graph import Graph, bulk, is_one, result_types
 from tdagger.names import shown
-from tdagger.network import N, Origin, Weights
+from tdagger.network import N, Network, Origin, Weights
 from tdagger.op import Array, Op, Value
 from tdagger.ops.elementwise import Cast
 from tdagger.ops.elementwise import cast as cast_to
 from tdagger.ops.external import External
 from tdagger.ops.source import Const, Input, Iota, Leaf, const
 from tdagger.transform.surgery.edit import each, finished, state_of, with_checks
+from tdagger.transform.surgery.select import near, op_names
 from tdagger.types import DType
 
 
@@ -29,8 +30,8 @@ def convert_dtype(
 
     ``keep`` names ops (``"softmax"``) and module paths that stay: their arguments are cast to ``source`` and what they
     give back. Inputs and outputs keep their types unless ``inputs``: then both are of ``dtype``. Composites compute
-    narrow floats in f32 inside, as ever. AttributeValueError unless both are floats; TypeMismatchError names an op that
-    can't take ``dtype``.
+    narrow floats in f32 inside, as ever. AttributeValueError unless both are floats, and for a name in ``keep`` that is
+    neither an op's nor a module's; TypeMismatchError names an op that can't take ``dtype``.
 
     >>> import tdagger as td
     >>> dag = convert_dtype(td.network(lambda x: td.softmax(td.exp(x), axis=0), {"x": (2,)}), "bf16", keep=["softmax"])
@@ -40,9 +41,24 @@ def convert_dtype(
     old, new = DType.of(source), DType.of(dtype)
     if not (old.is_float and new.is_float):
         raise AttributeValueError(f"convert_dtype: takes types of floats, got {old} and {new}")
+    _check_names(dag, keep)
     if old is new:
         return dag
     return _Conversion(dag, old, new, frozenset(keep), inputs).run(dag)
+
+
+def _check_names(dag: Network, keep: Collection[str]) -> None:
+    """AttributeValueError for what names neither an op nor a module."""
+    if not keep:
+        return
+    ops = op_names() | {v.op.name for v in dag.graph.values}
+    modules = {*dag.modules, *[o.module for o in dag.origins.values()]}
+    for name in keep:
+        if name not in ops and not any(m == name or m.startswith(f"{name}.") for m in modules):
+            there = [*modules, *ops]
+            raise AttributeValueError(
+                f"convert_dtype: {shown(dag.name)} has no op or module {name!r}{near(name, there)}"
+            )
 
 
 class _Conversion:

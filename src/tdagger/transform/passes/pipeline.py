@@ -59,7 +59,7 @@ class Pipeline:
     steps: list[Step] = field(default_factory=list[Step], init=False)
 
     def __post_init__(self) -> None:
-        self._passes = [(_name(p), p) for p in self.passes]
+        self._passes = [(_name(p), _callable(p)) for p in self.passes]
 
     @property
     def names(self) -> list[str]:
@@ -72,7 +72,7 @@ class Pipeline:
 
     def insert(self, at: int | str, step: Pass, name: str = "") -> Pipeline:
         """Put a pass before another, by its place or name; AttributeValueError if there is no such pass."""
-        self._passes.insert(at if isinstance(at, int) else self._place(at), (name or _name(step), step))
+        self._passes.insert(at if isinstance(at, int) else self._place(at), (name or _name(step), _callable(step)))
         return self
 
     def remove(self, name: str) -> Pipeline:
@@ -90,7 +90,9 @@ class Pipeline:
         self.steps = []
         for name, step in self._passes:
             start = time.process_time()
-            after = step(dag)
+            after: Any = step(dag)
+            if not isinstance(getattr(after, "graph", None), Graph):
+                raise GraphError(f"pass {name} gave {after!r}, and not a network")
             seconds = time.process_time() - start
             error = self._checked(name, dag, after) if self.check else None
             self.steps.append(Step(name, seconds, len(dag.graph), len(after.graph), error))
@@ -118,6 +120,12 @@ class Pipeline:
         if largest > self.tolerance:
             raise GraphError(f"pass {name} changes what the network gives: relative error {largest:.1e}")
         return largest
+
+
+def _callable(step: Any) -> Pass:
+    if not callable(step):
+        raise AttributeValueError(f"a pass is a function of a network, not {step!r}")
+    return step
 
 
 def _name(step: Pass) -> str:

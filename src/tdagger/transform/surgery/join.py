@@ -19,8 +19,18 @@ from tdagger.transform.surgery.select import Names, described
 from tdagger.tree import Tree
 
 
+def _check_network(first: Network, second: Any) -> None:
+    """GraphError if what is to be joined is no network."""
+    if not isinstance(getattr(second, "graph", None), Graph):
+        raise GraphError(
+            f"{shown(first.name)} can be joined with a TensorDAG, got {type(second).__name__}; "
+            "td.from_torch(module, inputs) makes one, and so does td.network(function, inputs)"
+        )
+
+
 def chain(first: N, second: Network) -> N:
     """See :meth:`tdagger.TensorDAG.__rshift__`."""
+    _check_network(first, second)
     takes = {n: v for n, v in second.graph.inputs.items() if not is_seed(n, v)}
     gives = first.graph.outputs
     if len(takes) != len(gives):
@@ -47,6 +57,7 @@ def _listed(values: Mapping[str, Value]) -> str:
 
 def beside(first: N, second: Network, share: bool = False) -> N:
     """See :meth:`tdagger.TensorDAG.beside`."""
+    _check_network(first, second)
     start: dict[Value, Value] = {}
     inputs = dict(first.graph.inputs)
     taken = {n: v for n, v in second.graph.inputs.items() if not is_seed(n, v)}

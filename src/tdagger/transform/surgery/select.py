@@ -81,9 +81,14 @@ def _predicate(function: Callable[[Value], Any]) -> Callable[[Value], bool]:
     return says
 
 
+def op_names() -> set[str]:
+    """The names that ops go by, in whatever network."""
+    return {*core_ops, *composites, *UNARY, *BINARY}
+
+
 def _named(name: str) -> Callable[[Value], bool]:
     plain = name.removesuffix("_")
-    known = {*core_ops, *composites, *UNARY, *BINARY}
+    known = op_names()
     if name not in known and plain not in known:
         raise GraphError(f"there is no op called {name!r}{near(name, known)}")
     return lambda v: label(v.op) == plain or v.op.name == plain
