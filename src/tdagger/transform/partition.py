@@ -106,7 +106,8 @@ class Part(Generic[N]):
     def memory(self) -> int:
         """The bytes that it needs at most: weights, what comes in, the most of its values that are alive at once."""
         line = _line(self.values)
-        held = _Held(line, _last_uses([*self.outputs.values(), *self.updates.values()], line), _Sizes())
+        last = _last_uses([*self.outputs.values(), *self.updates.values()], line)
+        held = _Held(line, last, _Sizes(), [0] * len(line), 0)
         for i, value in enumerate(self.values):
             held.with_value(value, i)
         return held.fixed + held.peak
@@ -332,34 +333,45 @@ def _by_place(line: Line, ends: Sequence[int]) -> list[int]:
 
 
 class _Held:
-    """The bytes that a stage needs while values are added to it; ``last`` is by the places of ``line``."""
+    """The bytes that a stage needs while values are added to it.
 
-    def __init__(self, line: Line, last: Sequence[int], sizes: _Sizes) -> None:
-        self.line, self.last, self.sizes = line, last, sizes
-        self.known: set[Value] = set()
-        self.own: set[Value] = set()
-        self.fixed = self.alive = self.peak = 0
+    ``numbers`` are the stages of all values of ``line`` so far, ``last`` the last use of each.
+    """
+
+    def __init__(self, line: Line, last: Sequence[int], sizes: _Sizes, numbers: Sequence[int], stage: int) -> None:
+        self.line, self.last, self.sizes, self.numbers, self.stage = line, last, sizes, numbers, stage
+        self.known: set[Value] = set()  # what comes from elsewhere
+        self.count = self.fixed = self.alive = self.peak = 0
 
     def with_value(self, value: Value, at: int) -> int:
-        """What is needed with one more value, which is added."""
-        own, sizes = self.own, self.sizes
-        own.add(value)
+        """What is needed with one more value, which is added; its number comes after."""
+        self.count += 1
         if value.op.__class__ is Item:  # a part of what is there
             return self.fixed + self.peak
+        sizes, place, freed = self.sizes, self.line.get, 0
         args = value.args
         if len(args) > 1:
             args = tuple(dict.fromkeys(args))
         for arg in args:
-            if arg not in own and arg not in self.known:
-                self.known.add(arg)
-                self.fixed += sizes[arg.type]
+            there = place(arg)
+            if there is None or self.numbers[there] != self.stage:
+                if arg not in self.known:
+                    self.known.add(arg)
+                    self.fixed += sizes[arg.type]
+                if arg.op.__class__ is not Item:
+                    continue
+            if arg.op.__class__ is Item:
+                arg = arg.args[0]
+                there = place(arg)
+                if there is None or self.numbers[there] != self.stage:
+                    continue
+            assert there is not None
+            if self.last[there] == at:
+                freed += sizes[arg.type]
         self.alive += sizes[value.type]
         if self.alive > self.peak:
             self.peak = self.alive
-        for arg in args:
-            base = arg.args[0] if arg.op.__class__ is Item else arg
-            if base in own and self.last[self.line[base]] == at:
-                self.alive -= sizes[base.type]
+        self.alive -= freed
         return self.fixed + self.peak
 
 
@@ -390,7 +402,7 @@ def by_memory(dag: Network, line: Line, memory: int | Sequence[int]) -> list[int
     last = _last_uses([*dag.graph.outputs.values(), *dag.graph.updates.values()], line)
     numbers: list[int] = []
     sizes = _Sizes()
-    stage, held = 0, _Held(line, last, sizes)
+    stage, held = 0, _Held(line, last, sizes, numbers, 0)
     for i, value in enumerate(line):
         if value.op.__class__ is Item and (there := numbers[line[value.args[0]]]) < stage:
             numbers.append(there)  # it comes from there, as a tensor
@@ -398,13 +410,13 @@ def by_memory(dag: Network, line: Line, memory: int | Sequence[int]) -> list[int
         need = held.with_value(value, i)
         limit = _limit(dag, memory, stage, line, i)
         while need > limit:
-            alone = len(held.own) == 1
+            alone = held.count == 1
             if alone and (isinstance(memory, int) or stage + 1 == len(memory)):
                 raise GraphError(
                     f"partition: {described(dag, value)} needs {quantity(need, 'B')} with its weights and arguments, "
                     f"device {stage} has {quantity(limit, 'B')}"
                 )
-            stage, held = stage + 1, _Held(line, last, sizes)
+            stage, held = stage + 1, _Held(line, last, sizes, numbers, stage + 1)
             limit = _limit(dag, memory, stage, line, i)
             need = held.with_value(value, i)
         numbers.append(stage)
