@@ -443,3 +443,15 @@ def test_what_does_not_fit_is_told_with_its_place(change: Any) -> None:
         TypeMismatchError, match=r"<matmul\(f32\[2 3\], f32\[3 4\]\) -> f32\[2 4\]>.*(f32\[6\]|f32\[2 3\])"
     ):
         change(dag)
+
+
+def test_a_function_that_cannot_take_values_is_refused() -> None:
+    dag = td.network(lambda x: td.relu(x), {"x": (2,)})
+    with pytest.raises(
+        td.GraphError, match=r"tanh can't be called on the values .*\(f32\[2\]\): .*must be Tensor.* give a"
+    ):
+        dag.replace("relu", torch.tanh)
+    with pytest.raises(td.GraphError, match=r"can't be called .* missing 1 required positional argument: 'y'"):
+        dag.replace("relu", lambda x, y: x)
+    with pytest.raises(td.GraphError, match="can't be called"):
+        dag.insert_after("relu", lambda: None)

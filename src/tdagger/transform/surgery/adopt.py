@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from tdagger.composite import CompositeFunction
-from tdagger.errors import GraphError, TypeMismatchError
+from tdagger.errors import GraphError, TDaggerError, TypeMismatchError
 from tdagger.graph import Graph
 from tdagger.library.random import SEED, stream
 from tdagger.names import shown
@@ -113,7 +113,17 @@ class Adoption:
             return self._put(by, args, path())
         if not callable(by):
             raise GraphError(f"what is new: give a function of values, a graph, a network or a module, not {by!r}")
-        given = by(*args, **_wanted(by, attributes or {}))
+        try:
+            given = by(*args, **_wanted(by, attributes or {}))
+        except TDaggerError:
+            raise
+        except TypeError as e:  # other arguments, or a function of a framework's tensors
+            what = getattr(by, "__name__", None) or repr(by)
+            types = ", ".join([str(a.type) if isinstance(a, Value) else repr(a) for a in cast(Sequence[Any], args)])
+            raise GraphError(
+                f"{shown(what)} can't be called on the values it would stand for, ({types}): {e}; "
+                "give a function of values (td.tanh), a graph, a network or a module"
+            ) from e
         if is_network(given) or is_module(given):
             return self._put(given, [a for a in args if a is not None], path())  # type: ignore[redundant-expr]
         found = results(given)
