@@ -151,6 +151,46 @@ def test_as_few_nodes_as_there_are_operators(function: Any, ops: dict[str, int])
     same(model, module, x)
 
 
+def _put(x: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+    x = x.clone()
+    x[:, i, j] = 1.0
+    return x
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        (lambda x, i, j: x[i, j], "GatherND"),
+        (lambda x, i, j: x[:, i, j], "Gather"),
+        (lambda x, i, j: x[..., i, :, j], "GatherND"),
+        (lambda x, i, j: x[torch.arange(3)[:, None], i, j], "GatherND"),
+        (_put, "ScatterElements"),
+    ],
+)
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_an_index_of_several_axes_is_checked_in_each(function: Any, kind: str, dynamic: bool) -> None:
+    """Beyond an inner axis is another entry where they lie end to end."""
+    module = Fn(function)
+    x = torch.rand(3, 3, 3, 3)
+    i, j = torch.tensor([[0, 1], [2, -1], [0, 0]]), torch.tensor([[0, -3], [1, 2], [0, 0]])
+    model, _ = exported(module, x, i, j, dynamic=dynamic)
+    assert counts(model)[kind] >= 1
+    same(model, module, x, i, j)
+    for beyond in (3, -4):
+        for given in ((x, i, j.where(j != 1, beyond)), (x, i.where(i != 1, beyond), j)):
+            with pytest.raises(Exception, match=r"invalid index|out of data bounds"):
+                run(model, [a.numpy() for a in given])
+
+
+def test_tuples_of_indices_go_back_as_they_came() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> m (float[3, 4, 5] x, int64[2, 2] i) => (float[2, 5] y) '
+        "{ y = GatherND(x, i) }"
+    )
+    again = td.from_onnx(model).to_onnx()
+    assert [n.op_type for n in again.graph.node] == ["GatherND"]
+
+
 @pytest.mark.parametrize("mode", ["constant", "reflect", "replicate", "circular"])
 def test_padding_behind_a_transpose_is_of_every_axis(mode: str) -> None:
     """onnxruntime moves Transposes behind Pads, and loses which axes several Pads that share their numbers are for."""

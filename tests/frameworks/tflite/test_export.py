@@ -350,6 +350,17 @@ def test_scatter_where_indices_are_twice() -> None:
     assert run(dag.to_tflite(), [np.zeros(4, "f")])[0].tolist() == [0, 7, 0, 0]
 
 
+@pytest.mark.parametrize("kernels", [DEFAULT, PLAIN], ids=["default", "plain"])
+def test_an_index_of_several_axes_is_checked_in_each(kernels: Any) -> None:
+    """Beyond an inner axis is another entry where they lie end to end."""
+    module, x = Fn(lambda x, i, j: x[:, i, j]), torch.rand(2, 3, 3)
+    i, j = torch.tensor([0, 1, -3]), torch.tensor([2, -3, 1])
+    model = same(module, x, i, j, kernels=kernels)
+    for beyond in (3, -4):
+        with pytest.raises(RuntimeError, match="index out of bounds"):
+            run(model, [x.numpy(), i.numpy(), j.where(j != 1, beyond).numpy()], kernels)
+
+
 def test_ranks_that_kernels_lack() -> None:
     def windows(x: torch.Tensor) -> torch.Tensor:
         b, h, w, c = x.shape

@@ -23,7 +23,7 @@ from tdagger.ops.elementwise import cast, equal, floor_divide, greater_equal, ne
 from tdagger.ops.indexing import Argsort
 from tdagger.ops.source import Const, Iota, iota
 from tdagger.ops.structure import permute, reduce, transpose, unsqueeze
-from tdagger.transform.legal.identities import rms_norm_in_f32
+from tdagger.transform.legal.identities import checked_index, rms_norm_in_f32
 from tdagger.transform.passes.rank import regrouped
 from tdagger.types import bool_
 
@@ -274,6 +274,7 @@ IDENTITIES: Mapping[str, Callable[[Value], Any]] = {
     "softmax": _along_last(_again),
     "log_softmax": _along_last(_again),
     "argsort": _argsort,
+    "linear_index": checked_index,
     "binary floor_divide": _floor_divide,
     "pixel_shuffle_last": _shuffle,
     "pixel_unshuffle_last": _unshuffle,

@@ -50,6 +50,8 @@ from tdagger.ops.elementwise import (
     sqrt,
     where,
 )
+from tdagger.ops.indexing import Gather
+from tdagger.ops.source import iota
 
 Function = Callable[[Value], Value]
 
@@ -312,6 +314,27 @@ def pow_of_integers(x: Value, y: Value) -> Value:
     even = equal(mod(y, 2), 0)
     unit = where(equal(x, 1), 1, where(equal(x, -1), where(even, full_like(x, 1), -1), 0))
     return where(less(y, 0), unit, out)
+
+
+# --- indices ----------------------------------------------------------------------------------------------------
+
+
+def checked_index(v: Value, turns: bool = False) -> Value | None:
+    """A ``linear_index`` of several axes that reads each index from a table of its axis; None of one axis.
+
+    Laid end to end, an index beyond its axis is another entry; a table hasn't it, so that a runtime whose gather looks
+    refuses it. ``turns``: its gather counts negative indices from the end.
+    """
+    x, *indices = v.args
+    if len(indices) < 2:
+        return None
+    total: Value | None = None
+    signed = v.op.attributes["signed"]
+    for n, index, negative in zip(x.shape[v.op.attributes["axis"] :], indices, signed, strict=False):
+        own = where(less(index, 0), index + n, index) if negative and not turns else index
+        place = Gather(0, 0)(cast(iota(n), v.dtype), own)
+        total = place if total is None else total * n + place
+    return total
 
 
 # --- random bits ------------------------------------------------------------------------------------------------

@@ -14,15 +14,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tdagger.composite import Composite
-from tdagger.frameworks.onnx.emit import core, quantized
-from tdagger.frameworks.onnx.emit.core import every_axis, moved, with_shape
+from tdagger.frameworks.onnx.emit import core, elementwise, quantized
+from tdagger.frameworks.onnx.emit.core import every_axis
 from tdagger.frameworks.onnx.emit.kernels import computed_in, takes
+from tdagger.frameworks.onnx.emit.moves import moved, with_shape
 from tdagger.frameworks.onnx.emit.recurrent import is_network, network
 from tdagger.frameworks.onnx.emit.writer import Row, Writer, has_sizes
 from tdagger.frameworks.writing import SAME, permuted, unbroadcast
 from tdagger.op import Value
+from tdagger.ops.indexing import Gather
 from tdagger.ops.source import Parameter
 from tdagger.ops.structure import slice_axis, squeeze, unsqueeze
+from tdagger.transform.legal import identities as special
 from tdagger.types import DType, Size, TensorType, bool_, each_type, i64, in_numbers
 
 Fields = dict[str, Any]
@@ -266,7 +269,7 @@ def _sums(f: Fields, types: Sequence[TensorType]) -> bool:
 
 
 def _embedding(w: Writer, v: Value, f: Fields) -> Any:
-    return core.Gather(0, 0)(f["weight"], f["index"])
+    return Gather(0, 0)(f["weight"], f["index"])
 
 
 # --- convolution -------------------------------------------------------------------------------------------
@@ -847,11 +850,11 @@ def _trunc_divide(w: Writer, v: Value, f: Fields) -> str:
     known = w.array(unbroadcast(y))
     safe = known is not None and not ((known == 0) | ((known == -1) & v.dtype.is_signed)).any()
     if not safe:
-        b, negated = core.kept_apart(w, b, v.dtype)
-    out = core.quotient(w, x, a, b)
+        b, negated = elementwise.kept_apart(w, b, v.dtype)
+    out = elementwise.quotient(w, x, a, b)
     if negated:
         other = w.typed("Neg", v.dtype, [a])
-        out = core.choose(w, negated, other, out, v.dtype)
+        out = elementwise.choose(w, negated, other, out, v.dtype)
     return out
 
 
@@ -946,6 +949,7 @@ COMPOSITES: dict[str, Rule] = {
     "addmm": Rule(_addmm, _matrices),
     "einsum": Rule(_einsum, _sums),
     "embedding": Rule(_embedding),
+    "linear_index": Rule(lambda w, v, f: special.checked_index(v, turns=True) or w.body(v)),
     # convolution
     "convolution": Rule(_convolution, lambda f, t: _convolves(f, t) and _narrow(f, t)),
     "convolution_transpose": Rule(_convolution_transpose, lambda f, t: _convolves_back(f, t) and _narrow(f, t)),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tdagger.frameworks.onnx.emit.kernels import computed_in
+from tdagger.frameworks.onnx.emit.moves import with_shape
 from tdagger.frameworks.writing import unbroadcast
 from tdagger.library import reshape
 from tdagger.op import Array, Value
@@ -84,8 +85,6 @@ def network(w: Writer, v: Value, f: dict[str, Any]) -> Any:
             found.append(last)
     states = [w.node("Concat", names, axis=0) if len(names) > 1 else names[0] for names in finals]
     shape = (x.shape[0], *batch, directions * hidden)
-    from tdagger.frameworks.onnx.emit.core import with_shape
-
     flat = TensorType((x.shape[0], math.prod(batch), directions * hidden), to)
     name = with_shape(w, name, flat, shape)
     if f["batch_first"]:
