@@ -240,6 +240,27 @@ def test_a_weight_called_like_an_input() -> None:
 # --- numbers -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("opset", [18, 20, 23])
+@pytest.mark.parametrize("causal", [False, True])
+def test_masks_are_added_once_for_all_layers(opset: int, causal: bool) -> None:
+    """A Where on the scores takes several times as long as adding, so one makes the mask, which both layers add."""
+
+    def function(q: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        if causal:
+            return F.scaled_dot_product_attention(q, F.scaled_dot_product_attention(q, q, q, is_causal=True), q,
+                                                  is_causal=True)  # fmt: skip
+        inner = F.scaled_dot_product_attention(q, q, q, attn_mask=seen)
+        return F.scaled_dot_product_attention(q, inner, q, attn_mask=seen)
+
+    seen = torch.rand(2, 1, 5, 5) > 0.4
+    seen[0, :, 2] = False
+    module, x = Fn(function), torch.rand(2, 3, 5, 8) * 40 - 20
+    model, _ = exported(module, x, seen, opset=opset)
+    same(model, module, x, seen)
+    found = counts(model)
+    assert (found.get("Where", 0), found["Add"], found.get("ReduceMax", 0)) == ((0, 2, 0) if causal else (1, 2, 1))
+
+
 def test_fully_masked_rows_are_zero() -> None:
     def attend(q: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         return F.scaled_dot_product_attention(q, q, q, attn_mask=seen)
