@@ -1,5 +1,6 @@
 """Operators whose result has as many entries as the data says: by numpy, by torch and written again."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 import tdagger as td
 from conformance.onnx_cases import cases, read
+from tdagger.program.whole import changed
 from tests.frameworks.onnx.test_control import Model
 from tests.frameworks.onnx.test_programs import run, session
 from tests.program.test_programs import leaves
@@ -187,17 +189,28 @@ m(
 )
 
 
+def operators(graph: Any) -> Counter[str]:
+    """How often each operator is in a graph and those inside it."""
+    found = Counter(n.op_type for n in graph.node)
+    return sum([operators(a.g) for n in graph.node for a in n.attribute if a.HasField("g")], found)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_models(name: str) -> None:
-    """By numpy, by torch and as a model again: what onnxruntime makes of the model."""
+    """By numpy, by torch and as a model again, also imported once more: what onnxruntime makes of the model."""
     model = MODELS[name]
     program = td.Program.from_onnx(model.proto)
-    module, again, made = program.to_torch(copy=True), session(program.to_onnx()), session(model.proto)
+    written = program.to_onnx()
+    module, again, made = program.to_torch(copy=True), session(written), session(model.proto)
+    once_more = td.Program.from_onnx(written)
+    assert operators(written.graph)["NonMaxSuppression"] == operators(model.proto.graph)["NonMaxSuppression"] or (
+        name == "none"
+    )
     for arrays in model.inputs:
         wanted = run(made, list(arrays))
         with torch.no_grad():
             by_torch = module(*[torch.tensor(np.array(a)) for a in arrays])
-        for found in (program.run(*arrays), by_torch, run(again, list(arrays))):
+        for found in (program.run(*arrays), by_torch, run(again, list(arrays)), once_more.run(*arrays)):
             found = [np.asarray(x) for x in leaves(found if isinstance(found, list | tuple) else [found])]
             assert [x.shape for x in found] == [x.shape for x in wanted]
             for x, y in zip(found, wanted, strict=True):
@@ -242,6 +255,18 @@ def test_a_network_refuses_them_and_names_programs() -> None:
     text = BOTH.replace("0.4", "1.4") + "{" + NMS.format("") + "}"
     with pytest.raises(td.UnsupportedError, match=r"iou_threshold is 1\.4.*, which has to be in 0\.\.1"):
         td.Program.from_onnx(Model(text, (), {}).proto)
+
+
+def test_a_loop_that_was_changed_stays_a_loop() -> None:
+    """Only what is the importer's to the last value is the operator again."""
+    program = td.Program.from_onnx(MODELS["kept"].proto)
+    assert not operators(program.to_onnx().graph)["Loop"]
+
+    def other(dag: td.TensorDAG) -> td.TensorDAG:
+        return dag.replace(lambda v: v.op.attributes.get("kind") == "greater" and v.rank == 3, td.greater_equal)
+
+    found = operators(changed(program, other).to_onnx().graph)
+    assert (found["NonMaxSuppression"], found["Loop"]) == (0, 1)
 
 
 def test_an_entry_beyond_those_that_count_is_none() -> None:

@@ -116,23 +116,38 @@ def _kept(order: Value, edges: Value, alive: Value, threshold: Value, limit: int
 
     ``order`` ``[b c n]`` are the boxes by score, ``edges`` ``[b c n 5]`` and ``alive`` ``[b c n]`` in that order.
     """
-    b, c, n = order.shape
+    start = [const(0, "i64"), alive, nothing_kept(order, limit)]
+
+    def again(k: Value, alive: Value, _: Value) -> Value:
+        return going(k, alive, most)
+
+    def once(k: Value, alive: Value, kept: Value) -> list[Value]:
+        return turn(k, alive, kept, order, edges, threshold)
+
+    return tracing().loop(again, once, start, ("turn", "left", "kept"), lambda x: x)[2]
+
+
+def nothing_kept(order: Value, limit: int) -> Value:
+    """What is kept before the first turn."""
+    return s.broadcast_to(const(-1, "i64"), (*order.shape[:2], limit))
+
+
+def going(k: Value, alive: Value, most: Value) -> Value:
+    """Whether there is another turn after ``k``."""
+    return (k < most) & s.reduce(alive, "max", keep=False)
+
+
+def turn(k: Value, alive: Value, kept: Value, order: Value, edges: Value, threshold: Value) -> list[Value]:
+    """What the number of turns, the boxes that are left and those that are kept are after a turn."""
+    n = order.shape[2]
     each = [s.select(edges, -1, i) for i in range(5)]
-    places = s.broadcast_to(iota(n), (b, c, n))
-
-    def going(k: Value, alive: Value, _: Value) -> Value:
-        return (k < most) & s.reduce(alive, "max", keep=False)
-
-    def turn(k: Value, alive: Value, kept: Value) -> list[Value]:
-        first = s.reduce(e.where(alive, places, n), "min", (2,))  # [b c 1]
-        at = e.minimum(first, n - 1)
-        own = [s.select(gather(edges, at, 2, 2), -1, i) for i in range(5)]
-        drop = _overlap(each, own, threshold) | e.equal(places, first)
-        box = e.where(first < n, take_along(order, at, 2), -1)
-        return [k + 1, alive & ~drop, scatter(kept, k, s.squeeze(box, (2,)), 2)]
-
-    start = [const(0, "i64"), alive, s.broadcast_to(const(-1, "i64"), (b, c, limit))]
-    return tracing().loop(going, turn, start, ("turn", "left", "kept"), lambda x: x)[2]
+    places = s.broadcast_to(iota(n), order.shape)
+    first = s.reduce(e.where(alive, places, n), "min", (2,))  # [b c 1]
+    at = e.minimum(first, n - 1)
+    own = [s.select(gather(edges, at, 2, 2), -1, i) for i in range(5)]
+    drop = _overlap(each, own, threshold) | e.equal(places, first)
+    box = e.where(first < n, take_along(order, at, 2), -1)
+    return [k + 1, alive & ~drop, scatter(kept, k, s.squeeze(box, (2,)), 2)]
 
 
 def _non_max_suppression(things: _Things, attributes: Mapping[str, Any], read: Read) -> Thing | None:
@@ -159,18 +174,27 @@ def _non_max_suppression(things: _Things, attributes: Mapping[str, Any], read: R
     if told is not None and not 0 <= float(told) <= 1:
         raise UnsupportedError(f"its iou_threshold is {float(told):.6g}, which has to be in 0..1")
     order = argsort(scores, 2, descending=True)
-    alive = s.broadcast_to(const(np.asarray(True), "bool"), scores.shape)
     least = _number(things[4], "score_threshold", "f32")
-    if least is not None:
-        alive = take_along(scores, order, 2) > e.cast(least, scores.dtype)
-    if count is not None:
-        alive = alive & (order < count)
-    edges = gather(_corners(boxes, int(attributes.get("center_point_box", 0))), order, 1, 1)
+    alive = alive_at_first(scores, order, None if least is None else e.cast(least, scores.dtype), count)
+    edges = edges_of(boxes, order, int(attributes.get("center_point_box", 0)))
     kept = _kept(order, edges, alive, e.cast(threshold, boxes.dtype), limit, e.minimum(most, limit))
-    return _rows(kept)
+    return rows_of(kept)
 
 
-def _rows(kept: Value) -> Varying:
+def alive_at_first(scores: Value, order: Value, least: Value | None, count: Value | None) -> Value:
+    """Which boxes are left before the first turn, best first: with more than the least score, of the first so many."""
+    alive = s.broadcast_to(const(np.asarray(True), "bool"), scores.shape)
+    if least is not None:
+        alive = take_along(scores, order, 2) > least
+    return alive if count is None else alive & (order < count)
+
+
+def edges_of(boxes: Value, order: Value, center: int) -> Value:
+    """The edges and the area of boxes ``[b c n 5]``, best first."""
+    return gather(_corners(boxes, center), order, 1, 1)
+
+
+def rows_of(kept: Value) -> Varying:
     """Batch, class and box of what is kept ``[b c limit]``, one after the other."""
     batch, class_ = (
         s.broadcast_to(s.unsqueeze(iota(kept.shape[i]), [j for j in range(3) if j != i]), kept.shape) for i in (0, 1)

@@ -16,6 +16,7 @@ from tdagger.analysis.axes.algebra import Axes, Axis, resolve
 from tdagger.errors import AxisError, UnsupportedError
 from tdagger.frameworks.known import number_of
 from tdagger.frameworks.onnx.things import Absent, Read, Thing, Varying, blanked, plain_of, what
+from tdagger.frameworks.writing import reshaped
 from tdagger.graph import Graph, replayed
 from tdagger.names import shown
 from tdagger.op import Value, normal_axis
@@ -24,7 +25,7 @@ from tdagger.ops import structure as s
 from tdagger.ops.elementwise import Cast
 from tdagger.ops.indexing import gather
 from tdagger.ops.source import Buffer, Input, Parameter, const, iota
-from tdagger.ops.structure import Group, Ungroup
+from tdagger.ops.structure import Concat, Group, Ungroup
 from tdagger.transform.axes.unbatch import unbatch
 
 _Things = Sequence[Thing | None]
@@ -103,6 +104,40 @@ def _summed(x: Varying, things: _Things, attributes: Mapping[str, Any], read: Re
     return s.reduce(blanked(x, "data"), "sum", sorted(along), keep=bool(attributes.get("keepdims", 1)))
 
 
+def _padded(x: Varying, things: _Things, attributes: Mapping[str, Any], read: Read) -> Value | None:
+    """A Pad by as many zeros as there are entries that may not count, as files of tdagger have it: a plain tensor."""
+    fill = read(plain_of(things[2], "constant_value")) if len(things) > 2 and things[2] is not None else np.zeros(1)
+    axes = len(things) > 3 and things[3] is not None
+    if axes or attributes.get("mode", "constant") != "constant" or fill is None or fill.any():
+        return None
+    ends: list[Value | int] = []
+    pads = plain_of(things[1] or Absent(), "pads")
+    for piece in pads.args if isinstance(pads.op, Concat) else ():
+        known = read(piece)
+        if known is None and piece.type.size != 1:
+            return None
+        ends += [piece] if known is None else known.reshape(-1).tolist()
+    rank = x.value.rank
+    filled = {
+        i for i, n in x.lengths.items() if len(ends) == 2 * rank and _fills(ends[rank + i], x.value.shape[i], n, read)
+    }
+    others = [end for i, end in enumerate(ends) if i - rank not in filled]
+    if filled != {*x.lengths} or any(not isinstance(end, int) or end for end in others):
+        return None
+    return blanked(x, "data")
+
+
+def _fills(end: Value | int, n: int, count: Value, read: Read) -> bool:
+    """Whether a number is what of ``n`` entries doesn't count."""
+    if isinstance(end, int):
+        return False
+    difference = reshaped(end)
+    if difference.op.name != "subtract":
+        return False
+    most = read(difference.args[0])
+    return most is not None and most.size == 1 and most.item() == n and reshaped(difference.args[1]) is reshaped(count)
+
+
 def of_varying(op: str, things: _Things, attributes: Mapping[str, Any], read: Read) -> Thing | None:
     """What an operator gives that knows of lengths; None if it is one that doesn't."""
     x = things[0]
@@ -114,6 +149,8 @@ def of_varying(op: str, things: _Things, attributes: Mapping[str, Any], read: Re
         return _gathered(x, things[1], normal_axis(int(attributes.get("axis", 0)), x.value.rank))
     if op == "Slice":
         return _first(x, things, read)
+    if op == "Pad":
+        return _padded(x, things, attributes, read)
     return _summed(x, things, attributes, read) if op == "ReduceSum" else None
 
 

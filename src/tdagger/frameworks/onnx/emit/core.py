@@ -14,6 +14,7 @@ from tdagger.frameworks.onnx.emit.elementwise import ELEMENTWISE, choose, isnan,
 from tdagger.frameworks.onnx.emit.indexing import INDEXING, places_of
 from tdagger.frameworks.onnx.emit.kernels import computed_in
 from tdagger.frameworks.onnx.emit.moves import moved, with_shape
+from tdagger.frameworks.onnx.emit.selection import Selected, selected
 from tdagger.frameworks.onnx.emit.writer import Row, Writer, has_sizes
 from tdagger.frameworks.writing import permuted, reshaped
 from tdagger.op import Value
@@ -385,7 +386,7 @@ def row_of(value: Value, opset: int) -> Row | None:
 
     if isinstance(value.op, Composite):
         return composite_row(value, opset)
-    row = CORE.get(value.op.name)
+    row = selected if isinstance(value.op, Selected) else CORE.get(value.op.name)
     if row is None:
         raise UnsupportedError("it is a core op that ONNX knows nothing of")
     return row

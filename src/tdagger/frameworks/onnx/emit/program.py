@@ -16,6 +16,7 @@ import onnx
 
 from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError
 from tdagger.frameworks.onnx.emit.core import row_of
+from tdagger.frameworks.onnx.emit.selection import with_selections
 from tdagger.frameworks.onnx.emit.writer import Branch, Node, Writer, reads
 from tdagger.frameworks.onnx.exporter import OPSET, Made, checked, difference, ended, refuse, written
 from tdagger.frameworks.writing import block_until, check_program, needed
@@ -54,7 +55,7 @@ def to_onnx(
     checked(opset, program.name, [n for b in program.blocks.values() for n in (b.graph.parameters | b.graph.buffers)],
             program.weights)  # fmt: skip
     check_program(program, "ONNX", may_vary=True)
-    found = structured(program)
+    found = structured(program if dynamic else with_selections(program))
     made = _dynamic(found, opset, dynamic) if dynamic else _Emitter(found.program, opset).made(found.whole)
     return written(program.name, made, path, opset, external_data, metadata)
 
@@ -164,6 +165,9 @@ class _Emitter:
         own = self.name_of(name, names)
         if not slot.lengths:
             return own
+        whole, count = writer.uncut.get(own, ("", ""))
+        if whole and [(i, self.name_of(n, names)) for i, n in slot.lengths] == [(0, count)]:
+            return whole
         ends = [writer.node("Unsqueeze", [self.name_of(n, names), writer.ints([0])]) for _, n in slot.lengths]
         axes = [i for i, _ in slot.lengths]
         end = writer.node("Concat", ends, axis=0) if len(ends) > 1 else ends[0]

@@ -106,6 +106,8 @@ class Writer(Walk):
         #: The tensors of values that are held in a wider element type here, in their own.
         self.held: dict[Value, str] = {}
         self.domains: set[str] = set()
+        #: Of padded tensors what they are without padding, and how many entries that has.
+        self.uncut: dict[str, tuple[str, str]] = {}
         self._row_of = row_of
         self._made: dict[Any, Any] = {}
         #: Of the whole model: tensors that lie in the file in another layout, and the names of weights.
@@ -278,6 +280,7 @@ class Writer(Walk):
         inner = Writer(graph, self._row_of, origins, self.weights, self.opset)
         inner.taken, inner.tensors, inner._constants = self.taken, self.tensors, self._constants
         inner.domains, inner.problems, inner._origin = self.domains, self.problems, self._origin
+        inner.uncut = self.uncut
         inner._counts, inner._moved, inner._leaves = self._counts, self._moved, self._leaves
         inner.found = dict(names)
         inner.sizes = self.sizes
