@@ -718,7 +718,8 @@ def _resizes(f: Fields, types: Sequence[TensorType]) -> bool:
     return n == 2 if f["mode"] == "cubic" else n <= 3 and (f["mode"] == "linear") and x.rank > n
 
 
-_SAMPLES = {"bilinear": "linear", "nearest": "nearest", "bicubic": "cubic"}
+#: Ways to sample that are called otherwise since operator set 20.
+_SAMPLES = {"bilinear": "linear", "bicubic": "cubic"}
 
 
 def _grid_sample(w: Writer, v: Value, f: Fields) -> str:
@@ -726,8 +727,9 @@ def _grid_sample(w: Writer, v: Value, f: Fields) -> str:
     to = computed_in("GridSample", v.dtype)
     x, _ = _flattened(w, f["x"], dims + 1)
     grid, _ = _flattened(w, f["grid"], dims + 1)
+    mode: str = f["mode"] if w.opset < 20 else _SAMPLES.get(f["mode"], f["mode"])
     out = w.node(
-        "GridSample", [w.cast(x, v.dtype, to), w.cast(grid, v.dtype, to)], mode=_SAMPLES[f["mode"]],
+        "GridSample", [w.cast(x, v.dtype, to), w.cast(grid, v.dtype, to)], mode=mode,
         padding_mode=f["padding"], align_corners=int(f["align_corners"]),
     )  # fmt: skip
     return _back(w, w.cast(out, to, v.dtype), v.type, dims + 1)
