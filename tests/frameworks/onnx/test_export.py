@@ -485,6 +485,18 @@ def test_fourier_transforms() -> None:
     same(td.from_torch(Spectrum(), x).to_onnx(), Spectrum(), x)
 
 
+def test_fourier_transforms_of_any_batch() -> None:
+    module = Fn(lambda x: torch.stft(x, 8, 4, window=torch.hann_window(8), return_complex=True).abs())
+    dag = td.from_torch(module, torch.rand(2, 64))
+    model = checked(dag.to_onnx(dynamic=("b", "t")))
+    for b, t in ((2, 64), (1, 80), (3, 96)):
+        same(model, module, torch.rand(b, t))
+    along = td.from_torch(Fn(lambda x: torch.fft.fft(x, dim=1).abs()), torch.rand(2, 12))
+    same(checked(along.to_onnx(dynamic=("b",))), Fn(lambda x: torch.fft.fft(x, dim=1).abs()), torch.rand(5, 12))
+    with pytest.raises(td.AxisError, match="fft takes a size as a number, and n has none"):
+        along.to_onnx(dynamic=("n",))
+
+
 def test_an_external_op_of_onnx_goes_back() -> None:
     x = td.input("x", (2, 3))
     y = External("onnx", "com.microsoft::QuickGelu", (Slot(0),), (("alpha", 1.702),), (x.type,))(x)

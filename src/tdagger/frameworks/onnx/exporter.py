@@ -20,6 +20,7 @@ from tdagger.op import Value
 from tdagger.tensordag import Origin, TensorDAG
 from tdagger.transform.legal import unsupported
 from tdagger.transform.legal.pairs import in_pairs
+from tdagger.transform.surgery.edit import finished
 from tdagger.types import Size, readable
 
 #: The operator set that is written unless one is asked for: what onnxruntime of today and of some years ago run whole.
@@ -227,7 +228,7 @@ def _opened(dag: TensorDAG, opset: int, names: Sequence[str]) -> Made | str:
     """The nodes with some axes open, made at two points of sizes, which must be the same; else why they can't be."""
     try:
         opened = dag.open_axes.opened(dag.axes(), names, dag.origins)
-        one, other = (_made(dag, o.graph, o.origins, opset) for o in opened)
+        one, other = (_made(paired, paired.graph, paired.origins, opset) for paired in _paired(dag, opened))
     except (AxisError, AttributeValueError, TypeMismatchError) as e:
         return readable(str(e)).splitlines()[0].removeprefix(f"{shown(dag.name)}: ")
     why = difference(one, other)
@@ -236,6 +237,11 @@ def _opened(dag: TensorDAG, opset: int, names: Sequence[str]) -> Made | str:
     one.conditions = opened[0].conditions
     one.labels = {n: _output_labels(v) for n, v in one.graph.inputs.items()}
     return one
+
+
+def _paired(dag: TensorDAG, points: Sequence[Any]) -> list[TensorDAG]:
+    """The network at points of sizes, complex numbers as two real ones."""
+    return [in_pairs(finished(dag, p.graph, p.origins)) for p in points]
 
 
 def difference(a: Made, b: Made) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from tdagger.composite import Composite
+from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError
 from tdagger.graph import Graph, bulk, is_one, result_types
 from tdagger.library import divide, hypot, matmul, subtract
 from tdagger.network import N, Origin
@@ -41,7 +42,7 @@ from tdagger.ops.source import Const, Leaf, const
 from tdagger.ops.structure import Pad, Slice
 from tdagger.transform.legal.target import label
 from tdagger.transform.surgery.edit import down_to, each, finished, with_checks
-from tdagger.types import DType, bool_
+from tdagger.types import DType, Size, bool_
 
 
 class Pair(NamedTuple):
@@ -77,7 +78,13 @@ def in_pairs(dag: N) -> N:
         for value in graph.values:
             args = [new[a] for a in value.args]
             alone = len(args) == 1 and isinstance(args[0], Pair) and len(graph.users[value.args[0]]) == 1
-            new[value] = made = (_columns(value, args[0]) if alone else None) or _put(value, args)
+            try:
+                new[value] = made = (_columns(value, args[0]) if alone else None) or _put(value, args)
+            except (AttributeValueError, TypeMismatchError) as e:
+                open_ = sorted({str(n.formula) for a in value.args for n in a.type.shape if isinstance(n, Size)})
+                if not open_:
+                    raise
+                raise AxisError(f"{label(value)} takes a size as a number, and {', '.join(open_)} has none") from e
             origin = dag.origins.get(value)
             if origin is not None and not isinstance(value.op, Leaf):
                 for v in down_to(_values(made), {v for a in args for v in _values(a)}):
