@@ -43,6 +43,56 @@ def test_a_one_beside_a_weight_s_dimension(bias: bool) -> None:
     check_rows(dag)
 
 
+class _Causal(torch.nn.Module):
+    """A mask among the weights, as long as there are tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.TransformerEncoderLayer(12, 3, 16, dropout=0.0, batch_first=True, norm_first=True)
+        self.register_buffer("mask", torch.full((5, 5), float("-inf")).triu(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x, self.mask)
+
+
+def test_a_one_between_dimensions_of_weights() -> None:
+    """Both the tokens and the features are dimensions of weights: it goes where rows are computed alone."""
+    check_rows(frozen(_Causal(), torch.randn(1, 5, 12)))
+
+
+class _Recurrent(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = torch.nn.LSTM(6, 5, 2, bidirectional=True, batch_first=True)
+        self.gru = torch.nn.GRU(10, 4, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.gru(self.lstm(x)[0])[0]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_first_states_are_of_every_row(batch: int) -> None:
+    """Zeros of the batch that it was run with are weights of a file; they stay weights."""
+    dag = frozen(_Recurrent(), torch.randn(batch, 7, 6))
+    states = [v for v in dag.graph.parameters.values() if v.rank == 3 and v.shape[1] == batch and v.shape[2] in (4, 5)]
+    assert len(states) >= 2
+    if batch == 1:
+        check_rows(dag)
+    else:
+        x = np.random.default_rng(0).normal(size=(3, 7, 6)).astype("f")
+        batch_axis = next(iter(dag.axes().sizes))
+        found = dag.resize({batch_axis: 3}).run(x)
+        np.testing.assert_allclose(found[1:], dag.run(x[1:]), atol=1e-6)
+
+
+def test_a_weight_of_one_number_that_rows_are_summed_with_stays() -> None:
+    """A layer norm of ones has the size that it has."""
+    module = torch.nn.Sequential(torch.nn.LayerNorm([4, 6]), torch.nn.Linear(6, 6))
+    dag = frozen(module, torch.randn(1, 4, 6))
+    assert not any(v.op.name == "repeat" and "0.weight" in str(v.args) for v in dag.graph.values)
+    check_rows(dag)
+
+
 class _Assigned(torch.nn.Module):
     """Boxes as detectors decode them: into slices of a tensor."""
 

@@ -30,7 +30,7 @@ from tdagger.op import Value
 from tdagger.ops.source import Input, const
 from tdagger.program.trace import is_tracing, with_slots
 from tdagger.tensordag import TensorDAG
-from tdagger.transform.axes.ones import ones_placed
+from tdagger.transform.axes.ones import ones_placed, rows_told
 from tdagger.tree import Tree
 
 #: So many lies of a file are told.
@@ -141,7 +141,7 @@ class Walk(Nodes):
 
     def finished(self, dag: TensorDAG) -> TensorDAG:
         """What the walk made, where it is no program: dimensions of 1 entry at their places, composites raised."""
-        placed = ones_placed(dag)
+        placed = rows_told(dag) if dag.source is None else ones_placed(dag)
         return replace(placed.rewrite(self.rules), source=dag.source) if self.rules else placed
 
     def _source(self, own: Sequence[Declared], asked: Asked) -> Again:

@@ -16,6 +16,8 @@ from tdagger.analysis.axes.algebra import Axes, Axis, resolve
 from tdagger.graph import rebuild
 from tdagger.op import Op, Term, Value
 from tdagger.ops.structure import Group, Ungroup
+from tdagger.transform.axes.fills import fills_spread
+from tdagger.transform.axes.unbatch import is_carried
 
 #: A TensorDAG, which stands to the right of this module.
 N = TypeVar("N", bound=Any)
@@ -25,8 +27,31 @@ Pieces = list[list[int]]
 _ROUNDS = 4
 
 
-def ones_placed(dag: N) -> N:
-    """The network with such dimensions beside the neighbour that is no weight's.
+def rows_told(dag: N) -> N:
+    """The network with such dimensions at their places, and weights that are one number spread over rows.
+
+    Where both neighbours are dimensions of weights (a mask has as many entries as there are tokens), a 1 is put beside
+    either if an input's dimension is only carried then: whatever the places, each row is computed alone, so other
+    numbers of rows mean one thing.
+    """
+    placed = ones_placed(dag)
+    spread = fills_spread(placed)
+    boldly = ones_placed(placed, boldly=True)
+    if boldly is placed:
+        return spread
+    boldly = fills_spread(boldly)
+    return boldly if _carried(boldly) > _carried(spread) else spread
+
+
+def _carried(dag: Any) -> int:
+    """How many dimensions of 1 entry of inputs are only carried."""
+    axes = Axes(dag.graph)
+    ones = [r[0] for terms in axes.inputs for t in terms if len(r := resolve(t)) == 1 and r[0].size == 1]
+    return sum(is_carried(axes, axis) for axis in ones)
+
+
+def ones_placed(dag: N, boldly: bool = False) -> N:
+    """The network with such dimensions beside the neighbour that is no weight's; ``boldly``: or is one as well.
 
     Every value keeps its type and its numbers. Linear, and no axes are looked for where no node leaves the choice:
     ``dag.origins`` has all values that nodes made.
@@ -35,19 +60,19 @@ def ones_placed(dag: N) -> N:
     if not any(map(_may_be_moved, alike.values())):
         return dag
     for _ in range(_ROUNDS):
-        found = _once(dag)
+        found = _once(dag, boldly)
         if found is dag:
             break
         dag = found
     return dag
 
 
-def _once(dag: N) -> N:
+def _once(dag: N, boldly: bool) -> N:
     if not any(_may_be_moved(v) for v in dag.graph.values):
         return dag
     axes = Axes(dag.graph)
     own = {a for terms in axes.inputs for term in terms for a in resolve(term) if a.size == 1}
-    moved = {v: op for v in dag.graph.values if _may_be_moved(v) and (op := _moved(axes, v, own)) is not None}
+    moved = {v: op for v in dag.graph.values if _may_be_moved(v) and (op := _moved(axes, v, own, boldly)) is not None}
     if not moved:
         return dag
     of_graph = iter(dag.graph.values)
@@ -87,7 +112,7 @@ def _may_be_moved(value: Value) -> bool:
     )
 
 
-def _moved(axes: Axes, value: Value, own: set[Axis]) -> Op | None:
+def _moved(axes: Axes, value: Value, own: set[Axis], boldly: bool) -> Op | None:
     """The op with dimensions of 1 entry moved from pieces that are a weight's to those that aren't.
 
     Where dimensions are grouped they are those of an input; where they are split an input's is in the other piece,
@@ -102,7 +127,7 @@ def _moved(axes: Axes, value: Value, own: set[Axis]) -> Op | None:
     def moves(i: int, to: int) -> bool:
         term = resolve(terms[i] if grouped else wholes[to])
         has_place = not grouped and len(pieces[to]) >= sum(a in own or a.size > 1 for a in term)
-        return fine.shape[i] == 1 and not weighty[to] and not has_place and any(a in own for a in term)
+        return fine.shape[i] == 1 and (boldly or not weighty[to]) and not has_place and any(a in own for a in term)
 
     changed = False
     for k, piece in enumerate(pieces):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from tdagger.analysis.axes.algebra import Axes, Axis, Mark, resolve
 from tdagger.analysis.axes.notation import show_term
@@ -27,6 +28,16 @@ def unbatch(axes: Axes, gone: Iterable[Axis], where: Where = lambda value: "") -
         names = ", ".join(show_term((a,)) for a in removed)
         raise AxisError(f"axis {names} can't be removed: it is not only carried\n" + "\n".join(shown))
     return Change(axes, None, removed, where=where)
+
+
+def is_carried(axes: Axes, axis: Axis) -> bool:
+    """Whether an axis is only carried, and no weight has its size."""
+    if axis.rigid:
+        return False
+    with suppress(AxisError):
+        unbatch(axes, (axis,))
+        return True
+    return False
 
 
 def _marked(axes: Axes, removed: frozenset[Axis]) -> Iterator[Mark]:

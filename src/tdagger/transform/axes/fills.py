@@ -1,0 +1,77 @@
+"""Weights of one number that a file holds at the size of its batch: what a program made of zeros or ones as it ran.
+
+The first state of an LSTM, a mask that hides nothing: where such a weight has a dimension of an input that is only
+carried, each entry says the same of its row, and another number of rows has as many of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from tdagger.analysis.axes.algebra import Axes, resolve
+from tdagger.graph import rebuild
+from tdagger.op import Array, Value
+from tdagger.ops.source import Buffer, Parameter
+from tdagger.ops.structure import Repeat, slice_axis
+from tdagger.transform.axes.unbatch import is_carried
+
+#: A TensorDAG, which stands to the right of this module.
+N = TypeVar("N", bound=Any)
+#: No larger weight is looked at.
+_ENTRIES = 1 << 20
+
+
+def fills_spread(dag: N) -> N:
+    """The network with one entry of such a weight repeated along the dimensions that inputs have and only carry.
+
+    Every value keeps its type and its numbers, and weights stay what they are. No axes are looked for where no weight
+    of more than one dimension holds one number alone.
+    """
+    leaves = {**dag.graph.parameters, **dag.graph.buffers}
+    fills = [v for n, v in leaves.items() if n not in dag.graph.updates and _is_fill(v, dag.weights)]
+    if not fills:
+        return dag
+    axes = Axes(dag.graph)
+    own = {a for terms in axes.inputs for term in terms for a in resolve(term)}
+    held = {v: {i: r[0] for i, t in enumerate(axes[v]) if len(r := resolve(t)) == 1 and r[0] in own} for v in fills}
+    for axis in list(dict.fromkeys(a for places in held.values() for a in places.values())):
+        where = {v: [i for i, a in places.items() if a is axis] for v, places in held.items()}
+        found = _spread(dag, {v: dims for v, dims in where.items() if dims})
+        dims = [(i, j) for i, terms in enumerate(axes.inputs) for j, t in enumerate(terms) if resolve(t) == (axis,)]
+        new = Axes(found.graph)
+        same = {a for i, j in dims for a in resolve(new.inputs[i][j])}
+        if len(same) == 1 and is_carried(new, *same):
+            dag = found
+    return dag
+
+
+def _is_fill(leaf: Value, weights: Mapping[str, Array]) -> bool:
+    """Whether a weight of several dimensions holds one number alone."""
+    name: str = leaf.op.attributes["leaf"]
+    if leaf.rank < 2 or not 0 < leaf.type.size <= _ENTRIES or name not in weights:
+        return False
+    data = np.asarray(weights[name])
+    first = data.reshape(-1)[:1]
+    return bool((data.reshape(-1)[-1:] == first).all() and (data == first).all())
+
+
+def _spread(dag: N, places: Mapping[Value, Collection[int]]) -> N:
+    """The network with one entry repeated for some dimensions of weights."""
+
+    def rule(value: Value) -> Value | None:
+        dims = places.get(value)
+        if dims is None or not isinstance(value.op, Parameter | Buffer):
+            return None
+        one = value
+        for i in dims:
+            one = slice_axis(one, i, 0, 1)
+        return Repeat(tuple([n if i in dims else None for i, n in enumerate(value.shape)]))(one)
+
+    graph, became = rebuild(dag.graph, rule)
+    origins = {new: dag.origins[old] for old, new in became.items() if old in dag.origins}
+    left_out = [one._replace(value=became.get(one.value, one.value)) for one in dag.left_out]
+    return replace(dag, graph=graph, origins=origins, left_out=left_out)
