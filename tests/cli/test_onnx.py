@@ -91,7 +91,9 @@ def test_large_weights_lie_in_a_file_beside_it(net, capsys, monkeypatch):
 
 def test_what_is_said_where_it_cant_be_used(net, capsys):
     assert "leaves sizes of its inputs open (x [batch 3 4])" in failed(capsys, "inspect", "net.onnx")
-    assert "--batch 1, --resize NAME=SIZE or --shape NAME=SIZES for each" in failed(capsys, "inspect", "net.onnx")
+    assert "--batch 1, --shape NAME=SIZES or, of commands that have it, --resize NAME=SIZE" in failed(
+        capsys, "inspect", "net.onnx"
+    )
     told = failed(capsys, "inspect", "frozen.onnx", "--batch", "2")
     assert "the first size of input x is 1 in the file, --batch can't change it (--resize can)" in told
     assert "--dtype isn't for .onnx files" in failed(capsys, "inspect", "net.onnx", "--dtype", "f16")

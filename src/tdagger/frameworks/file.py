@@ -152,7 +152,7 @@ class ModelSource:
             yield
         except InputError as e:
             raise SourceError(
-                f"{e}; on a command line --batch 1, --resize NAME=SIZE or --shape NAME=SIZES for each"
+                f"{e}; on a command line --batch 1, --shape NAME=SIZES or, of commands that have it, --resize NAME=SIZE"
             ) from e
 
     @cached_property
