@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import random
 import re
 import statistics
 import sys
@@ -124,8 +125,9 @@ def latencies(paths: Sequence[str], library: str, name: str, turns: int) -> list
     arrays = [t.detach().numpy() for t in tensors((args, kwargs))[0]]
     feeds = [dict(zip([i.name for i in s.get_inputs()], arrays, strict=False)) for s in sessions]
     taken: list[list[float]] = [[] for _ in sessions]
+    order = random.Random(0)
     for turn in range(turns + 2):
-        for i in range(len(sessions)) if turn % 2 else reversed(range(len(sessions))):
+        for i in order.sample(range(len(sessions)), len(sessions)):  # what ran last finds the caches warm
             start = time.process_time()
             sessions[i].run(None, feeds[i])
             if turn >= 2:

@@ -412,7 +412,7 @@ def test_a_body_that_takes_a_size_as_a_number_is_named() -> None:
     net = nn.Sequential(nn.Linear(4, 4), Mixed()).eval()
     dag = td.from_torch(net, torch.rand(2, 6, 4))
     axis = str(dag.axes().show(dag.graph.inputs["input"])).split()[1]
-    told = rf"{axis} can't be of any size: fft \(at 1, .*\): its body has a number .* leave {axis} out of dynamic"
+    told = rf"{axis} can't be of any size: fft \(at 1, .*\) takes a size as a number, and {axis} has none"
     with pytest.raises(td.AxisError, match=told):
         dag.to_onnx(dynamic=(axis,))
 
@@ -493,8 +493,49 @@ def test_fourier_transforms_of_any_batch() -> None:
         same(model, module, torch.rand(b, t))
     along = td.from_torch(Fn(lambda x: torch.fft.fft(x, dim=1).abs()), torch.rand(2, 12))
     same(checked(along.to_onnx(dynamic=("b",))), Fn(lambda x: torch.fft.fft(x, dim=1).abs()), torch.rand(5, 12))
-    with pytest.raises(td.AxisError, match="fft takes a size as a number, and n has none"):
+    with pytest.raises(td.AxisError, match=r"fft \(at .*\) takes a size as a number, and n has none"):
         along.to_onnx(dynamic=("n",))
+
+
+def test_norms_that_are_written_out_are_the_operators() -> None:
+    """onnxruntime makes one kernel of these nodes, and not of those that people write."""
+
+    class Norm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.rand(8))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+
+    module, x = Norm(), torch.rand(2, 3, 8)
+    for dynamic in (False, True):
+        model, _ = exported(module, x, dynamic=dynamic)
+        same(model, module, x)
+        assert counts(model) == {"Pow": 1, "ReduceMean": 1, "Add": 1, "Sqrt": 1, "Div": 1, "Mul": 1}
+    model, _ = exported(module, x, opset=23)
+    same(model, module, x)
+    assert counts(model) == {"RMSNormalization": 1}
+
+
+def test_what_is_made_of_tables_is_worked_out() -> None:
+    """A buffer that no state_dict has is no weight: angles of positions are, as constants."""
+
+    class Angles(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("slow", torch.rand(3), persistent=False)
+            self.register_buffer("kept", torch.rand(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            angle = torch.arange(x.shape[1])[:, None] * self.slow
+            return x * angle.cos() + self.kept.sin()
+
+    module, x = Angles(), torch.rand(2, 4, 3)
+    model, _ = exported(module, x)
+    same(model, module, x)
+    assert counts(model) == {"Mul": 1, "Sin": 1, "Add": 1}
+    assert "kept" in {i.name for i in model.graph.initializer}
 
 
 def test_an_external_op_of_onnx_goes_back() -> None:

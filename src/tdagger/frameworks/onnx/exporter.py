@@ -13,9 +13,10 @@ from tdagger.errors import AttributeValueError, AxisError, InputError, TypeMisma
 from tdagger.frameworks.onnx.emit.core import row_of
 from tdagger.frameworks.onnx.emit.save import node_proto, tensor_proto, value_info, write
 from tdagger.frameworks.onnx.emit.writer import Branch, Node, Tensor, Writer, reads
-from tdagger.frameworks.writing import needed, results_of
+from tdagger.frameworks.writing import needed, recognised, results_of
 from tdagger.graph import Graph
 from tdagger.names import shown
+from tdagger.network import Weight
 from tdagger.op import Value
 from tdagger.tensordag import Origin, TensorDAG
 from tdagger.transform.legal import unsupported
@@ -51,7 +52,7 @@ def to_onnx(
     """
     if opset is None:
         opset = _opset_of(dag.graph)
-    dag = dag if dynamic else in_pairs(dag)
+    dag = dag if dynamic else in_pairs(recognised(dag))
     checked(opset, dag.name, [*dag.graph.parameters, *dag.graph.buffers], dag.weights)
     made = _dynamic(dag, opset, dynamic) if dynamic else _made(dag, dag.graph, dag.origins, opset)
     return written(dag.name, made, path, opset, external_data, metadata)
@@ -105,7 +106,7 @@ class Made:
 
 def _made(dag: TensorDAG, graph: Graph, origins: Mapping[Value, Origin], opset: int) -> Made:
     """The nodes of a graph; UnsupportedError names what can't be written."""
-    writer = Writer(graph, row_of, origins, dag.weights, opset)
+    writer = Writer(graph, row_of, origins, dag.weights, opset, tables_of(dag.state))
     outputs = results_of(graph)
     writer.taken |= outputs.keys()
     writer.write(outputs.values())
@@ -115,6 +116,11 @@ def _made(dag: TensorDAG, graph: Graph, origins: Mapping[Value, Origin], opset: 
     used = {n for node in nodes for n in reads(node)}
     tensors = {n: t for n, t in writer.tensors.items() if n in used}
     return Made(graph, nodes, tensors, outputs, writer.domains)
+
+
+def tables_of(state: Mapping[str, Weight]) -> set[str]:
+    """The weights that no state_dict has: angles of rotary embeddings and the like."""
+    return {n for n, w in state.items() if not w.persistent}
 
 
 def refuse(name: str, writer: Writer) -> None:
@@ -241,7 +247,7 @@ def _opened(dag: TensorDAG, opset: int, names: Sequence[str]) -> Made | str:
 
 def _paired(dag: TensorDAG, points: Sequence[Any]) -> list[TensorDAG]:
     """The network at points of sizes, complex numbers as two real ones."""
-    return [in_pairs(finished(dag, p.graph, p.origins)) for p in points]
+    return [in_pairs(recognised(finished(dag, p.graph, p.origins))) for p in points]
 
 
 def difference(a: Made, b: Made) -> str | None:

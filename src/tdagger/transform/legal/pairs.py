@@ -11,6 +11,7 @@ from tdagger.composite import Composite
 from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError
 from tdagger.graph import Graph, bulk, is_one, result_types
 from tdagger.library import divide, hypot, matmul, subtract
+from tdagger.names import shown
 from tdagger.network import N, Origin
 from tdagger.op import Value
 from tdagger.ops.elementwise import (
@@ -84,7 +85,12 @@ def in_pairs(dag: N) -> N:
                 open_ = sorted({str(n.formula) for a in value.args for n in a.type.shape if isinstance(n, Size)})
                 if not open_:
                     raise
-                raise AxisError(f"{label(value)} takes a size as a number, and {', '.join(open_)} has none") from e
+                origin = dag.origins.get(value)
+                at = ", ".join([shown(p) for p in (origin.module, origin.source) if p]) if origin else ""
+                place = f" (at {at})" if at else ""
+                raise AxisError(
+                    f"{label(value)}{place} takes a size as a number, and {', '.join(open_)} has none"
+                ) from e
             origin = dag.origins.get(value)
             if origin is not None and not isinstance(value.op, Leaf):
                 for v in down_to(_values(made), {v for a in args for v in _values(a)}):

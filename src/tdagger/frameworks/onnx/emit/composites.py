@@ -464,14 +464,14 @@ def _attention(w: Writer, v: Value, f: Fields) -> Any:
         scores = w.node("Add", [scores, added])
     out = w.node("MatMul", [w.node("Softmax", [scores], axis=-1), w.cast(w.ref(value), value.dtype, to)])
     if some is not None and mask is not None and mask.dtype is bool_:
-        out = w.node("Mul", [out, some])
-    elif some is not None:  # a query that sees no key has NaN for weights, in its own row
+        out = w.node("Mul", [out, w.cast(some, bool_, to)])
+    elif some is not None:  # the weights of a query that sees no key may be NaN, in its own row
         out = w.node("Where", [some, out, w.scalar(0, to)])
     return w.cast(out, to, dtype)
 
 
 def _mask(w: Writer, mask: Value | None, causal: tuple[int, int] | None, to: DType) -> tuple[str | None, str | None]:
-    """What is added to scores, and which queries see a key, where one may not: a column, of a mask of bools 1 and 0."""
+    """What is added to scores, and which queries see a key, where one may not: a column."""
     lowest = w.scalar(-math.inf, to)
     if mask is None:
         return None if causal is None else _below(w, *causal, to), None
@@ -483,11 +483,11 @@ def _mask(w: Writer, mask: Value | None, causal: tuple[int, int] | None, to: DTy
         added = w.node("Where", [given, w.scalar(0, to), lowest if certain else w.scalar(_UNSEEN, to)])
         if certain:
             return added, None
-        kind = bool_ if w.opset >= 20 else to  # which has ReduceMax of bools
-        some = w.cast(given, bool_, kind)
-        if unbroadcast(mask).rank:
-            some = w.node("ReduceMax", [some, w.ints([-1])], keepdims=1)
-        return added, w.cast(some, kind, to)
+        if not unbroadcast(mask).rank:
+            return added, given
+        kind = bool_ if w.opset >= 20 else DType.of("i32")  # which has ReduceMax of bools
+        some = w.node("ReduceMax", [w.cast(given, bool_, kind), w.ints([-1])], keepdims=1)
+        return added, w.cast(some, kind, bool_)
     given = w.cast(given, mask.dtype, to)
     if causal is not None:
         given = w.node("Where", [_causal(w, *causal), given, lowest])
@@ -727,7 +727,7 @@ def _grid_sample(w: Writer, v: Value, f: Fields) -> str:
     to = computed_in("GridSample", v.dtype)
     x, _ = _flattened(w, f["x"], dims + 1)
     grid, _ = _flattened(w, f["grid"], dims + 1)
-    mode: str = f["mode"] if w.opset < 20 else _SAMPLES.get(f["mode"], f["mode"])
+    mode: Any = f["mode"] if w.opset < 20 else _SAMPLES.get(f["mode"], f["mode"])
     out = w.node(
         "GridSample", [w.cast(x, v.dtype, to), w.cast(grid, v.dtype, to)], mode=mode,
         padding_mode=f["padding"], align_corners=int(f["align_corners"]),

@@ -18,7 +18,7 @@ from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError
 from tdagger.frameworks.onnx.emit.core import row_of
 from tdagger.frameworks.onnx.emit.selection import with_selections
 from tdagger.frameworks.onnx.emit.writer import Branch, Node, Writer, reads
-from tdagger.frameworks.onnx.exporter import OPSET, Made, checked, difference, ended, refuse, written
+from tdagger.frameworks.onnx.exporter import OPSET, Made, checked, difference, ended, refuse, tables_of, written
 from tdagger.frameworks.writing import block_until, check_program, needed
 from tdagger.graph import Graph
 from tdagger.names import shown
@@ -91,7 +91,8 @@ class _Emitter:
         self.program = program
         given = {n: Input(n, program.slots[n].type)() for n in program.inputs}
         self.given = given
-        self.writer = Writer(Graph(given, given), row_of, program.origins, program.weights, opset)
+        self.writer = Writer(Graph(given, given), row_of, program.origins, program.weights, opset,
+                             tables_of(program.state))  # fmt: skip
         self.writer.taken |= {*program.outputs}
         self.lives = Lives(program)
 

@@ -6,7 +6,7 @@ operator on the same tensors is the same node. What turns out not to be needed i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,9 +96,12 @@ class Writer(Walk):
         origins: Mapping[Value, Origin],
         weights: Mapping[str, Array],
         opset: int,
+        tables: Collection[str] = (),
     ) -> None:
         super().__init__(graph, origins, weights)
         self.opset = opset
+        #: Buffers that no state_dict has: what is made of them is worked out as of constants.
+        self.tables = tables
         self.nodes: list[Node] = []
         self.tensors: dict[str, Tensor] = {}
         #: The data of values that depend on constants alone, as far as they are small.
@@ -229,7 +232,7 @@ class Writer(Walk):
         if found is not None or isinstance(value.op, Const):
             return value.op.data if found is None and isinstance(value.op, Const) else found
         if isinstance(value.op, Buffer) and value not in self._changing:  # positions, indices of tables
-            whole = value.dtype.is_int or value.dtype.name == "bool"
+            whole = value.dtype.is_int or value.dtype.name == "bool" or value.op.leaf in self.tables
             return self._data(value.op.leaf) if whole and value.type.bytes <= _FOLDED else None
         repeats = isinstance(value.op, Repeat)
         if not (repeats or is_reshape(value)) or has_sizes(value.type):
@@ -277,7 +280,7 @@ class Writer(Walk):
 
     def within(self, graph: Graph, names: Mapping[Value, Any], origins: Mapping[Value, Origin]) -> Writer:
         """A writer of another graph of the model, whose inputs have ``names``; tensors and names are those of all."""
-        inner = Writer(graph, self._row_of, origins, self.weights, self.opset)
+        inner = Writer(graph, self._row_of, origins, self.weights, self.opset, self.tables)
         inner.taken, inner.tensors, inner._constants = self.taken, self.tensors, self._constants
         inner.domains, inner.problems, inner._origin = self.domains, self.problems, self._origin
         inner.uncut = self.uncut
