@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import tdagger as td
-from tdagger.ops.structure import slice_axis
+from tdagger.ops.structure import Unfold, slice_axis
 from tdagger.transform.legal import Accepts, Target, label, legalize, types
 from tdagger.transform.legal.pairs import in_pairs
 from tdagger.transform.legal.rewrites import IDENTITIES
@@ -141,3 +142,23 @@ def test_channels_last() -> None:
     assert [label(v) for v in after.graph.values if v.args and label(v) != "reshape"][:3] == [
         "permute", "convolution_last", "relu",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "dilation", "pieces"),
+    [
+        (20, 4, 4, 1, None), (22, 4, 4, 1, None), (20, 6, 4, 1, (2, 9, 2)), (23, 6, 2, 1, (2, 11, 2)),
+        (20, 5, 1, 1, (2, 20)), (20, 4, 2, 2, (2, 20)), (20, 20, 3, 1, None), (20, 1, 1, 1, None),
+    ],
+)  # fmt: skip
+def test_windows_are_gathered_in_pieces(
+    size: int, kernel: int, stride: int, dilation: int, pieces: tuple[int, ...] | None
+) -> None:
+    """Of as many entries as divide the windows and their steps; not at all where they lie side by side."""
+    x = td.input("x", (2, size))
+    y = td.unfold(x, 1, kernel, stride, dilation)
+    target = replace(SMALL, ops={**SMALL.ops, "slice": Accepts(_NUMBERS)})
+    after = legalize(td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": y})), target)
+    assert [v.args[0].shape for v in after.values if v.op.name == "gather"] == ([pieces] if pieces else [])
+    data = np.arange(2 * size, dtype="f").reshape(2, size)
+    assert np.array_equal(after.run(data), data[:, Unfold(1, kernel, stride, dilation).places(size)])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import tdagger as td
@@ -158,3 +161,59 @@ def test_sizes_and_names_follow() -> None:
     (x,) = new.graph.inputs
     bigger = new.resize(assume=True, **{x: (4, 3, 16, 16)})
     assert passes.channels_first(bigger).graph == dag.resize(assume=True, **{x: (4, 3, 16, 16)}).graph
+
+
+# --- rows, and transposes of transposes ----------------------------------------------------------------------
+
+
+def test_entries_are_gathered_in_rows() -> None:
+    """A transpose that brings an axis last along which entries are gathered stands after that."""
+    index = td.const(np.array([[0, 1, 2], [2, 3, 4]]))
+
+    def network(x: td.Value) -> td.Value:
+        turned = td.pad(td.ungroup(td.transpose(x, 1, 2), 2, (5, 1)), (None, None, (1, 1), None))
+        return td.neg(td.gather(turned, index, axis=2))
+
+    dag = td.network(network, {"x": (2, 5, 4)})
+    new = passes.channels_last(dag)
+    assert [v.op.name for v in new.values if v.args] == ["ungroup", "pad", "gather", "unary", "permute"]
+    assert next(v for v in new.values if v.op.name == "gather").shape == (2, 2, 3, 1, 4)
+    assert error(dag, new) == 0
+    rows = td.network(lambda x: td.gather(td.transpose(x, 1, 2), index, axis=1), {"x": (2, 5, 4)})
+    assert passes.channels_last(rows) is rows  # of entries that are rows already
+
+
+def test_a_gather_is_on_channels_last() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(x)[:, :, torch.tensor([[0, 2], [1, 1]])][:, torch.tensor([1, 0])]
+
+    dag = td.from_torch(Net().eval(), torch.randn(2, 3, 8, 8))
+    new = passes.channels_last(dag)
+    assert error(dag, new) < 1e-6
+    assert [v.shape for v in new.values if v.op.name == "gather"] == [(2, 2, 2, 6, 4), (2, 2, 2, 6, 2)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_transposes_with_reshapes_between_are_one(data: st.DataObject) -> None:
+    """Chains of transposes and reshapes of random shapes, whether axes are groups of the same parts or not."""
+    x = made = td.input("x", (2, 3, 4, 1, 6))
+    for _ in range(data.draw(st.integers(2, 6))):
+        if data.draw(st.booleans()):
+            made = td.permute(made, data.draw(st.permutations(range(made.rank))))
+        else:
+            sizes = data.draw(st.permutations([2, 2, 2, 3, 3, 2, 1]))
+            cuts = sorted(data.draw(st.sets(st.integers(1, 6), max_size=4)))
+            bounds = [0, *cuts, 7]
+            shape = [int(np.prod(sizes[a:b])) for a, b in itertools.pairwise(bounds)]
+            made = td.reshape(made, shape=tuple(shape))
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": made}))
+    new = passes.join_transposes(passes.simplify(dag))
+    assert new.graph.outputs["y"].shape == made.shape
+    assert error(dag, new) == 0
+    assert td.op_counts(new.values)["permute"] <= td.op_counts(passes.simplify(dag).values)["permute"]

@@ -24,6 +24,7 @@ from tdagger.transform.legal.target import Target, label
 from tdagger.transform.passes.layout import IMAGES, LAST, channels_last
 from tdagger.transform.passes.rank import lowest_rank, to_rank
 from tdagger.transform.passes.results import drop_unused_results
+from tdagger.transform.passes.transposes import join_transposes
 from tdagger.transform.surgery.edit import down_to, each, finished, with_checks
 from tdagger.types import DType, TensorType, readable
 
@@ -68,6 +69,7 @@ def legalize(dag: N, target: Target) -> N:
     dag = _walked(in_pairs(drop_unused_results(dag)), target, whole=False)
     if target.last:
         dag = channels_last(dag)
+    dag = join_transposes(dag, target.rank)
     for _ in range(4):
         if target.rank is not None:
             dag = to_rank(_walked(dag, target, whole=False, laid=True), target.rank)

@@ -57,10 +57,12 @@ from tdagger.ops.structure import (
     Unfold,
     broadcast_to,
     concat,
+    group,
     pad,
     permute,
     reduce,
     slice_axis,
+    ungroup,
     unsqueeze,
 )
 from tdagger.transform.legal import identities
@@ -256,12 +258,23 @@ def _repeat(v: Value) -> Value:
 
 
 def _unfold(v: Value) -> Value:
+    """Entries taken one by one; windows without gaps, of steps that have a divisor in common, in pieces of so many."""
     op: Any = v.op
     assert isinstance(op, Unfold)
-    n = v.args[0].shape[op.axis]
-    places = np.asarray(op.places(n), np.int64)
-    whole = np.array_equal(places.reshape(-1), np.arange(n))  # windows of one entry, or one of all
-    return v.args[0] if whole else Gather(op.axis, 0)(v.args[0], const(places))
+    x = v.args[0]
+    places = np.asarray(op.places(x.shape[op.axis]), np.int64).reshape(-1)
+    piece = math.gcd(op.kernel, op.stride) if op.dilation == 1 else 1
+    if piece > 1 and places.size:
+        x = slice_axis(x, op.axis, 0, int(places[-1]) + 1)
+        whole = _taken(ungroup(x, op.axis, (-1, piece)), op.axis, places[::piece] // piece)
+        counts = [2 if i == op.axis else 1 for i in range(x.rank)]
+        return group(whole, counts)
+    return _taken(x, op.axis, places)
+
+
+def _taken(x: Value, axis: int, places: np.ndarray) -> Value:
+    """Entries along an axis; x where these are all, in their order."""
+    return x if np.array_equal(places, np.arange(x.shape[axis])) else Gather(axis, 0)(x, const(places))
 
 
 def _fold(v: Value) -> Value:

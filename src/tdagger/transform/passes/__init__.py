@@ -13,6 +13,7 @@ from tdagger.transform.passes.pipeline import Pipeline, Step
 from tdagger.transform.passes.rank import to_rank
 from tdagger.transform.passes.results import drop_unused_results
 from tdagger.transform.passes.simplify import simplify, sink_transposes
+from tdagger.transform.passes.transposes import join_transposes
 
 __all__ = [
     "DEFAULT",
@@ -30,6 +31,7 @@ __all__ = [
     "fold_scales",
     "fold_weights",
     "freeze",
+    "join_transposes",
     "keeping_open",
     "merge_linear",
     "optimized",

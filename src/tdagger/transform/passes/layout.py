@@ -19,7 +19,7 @@ from tdagger.names import shown
 from tdagger.network import N
 from tdagger.op import Op, Value
 from tdagger.ops.elementwise import Binary, Bitcast, Cast, Unary, Where
-from tdagger.ops.indexing import Argsort, Scan
+from tdagger.ops.indexing import Argsort, Gather, Scan
 from tdagger.ops.source import Const, Input, const
 from tdagger.ops.structure import Concat, Fold, Group, Item, Pad, Permute, Reduce, Repeat, Slice, Unfold, Ungroup
 from tdagger.transform.passes.rank import regrouped
@@ -107,7 +107,8 @@ def channels_first(dag: N, moved: Collection[str] = ()) -> N:
 
 def _laid_out(dag: N, last: bool, moved: Collection[str]) -> N:
     graph = dag.graph
-    if last and not moved and not any(map(_begins, graph.values)):
+    lead = _in_rows(graph) if last else frozenset[Value]()
+    if last and not moved and not lead and not any(map(_begins, graph.values)):
         return dag
     there = {**graph.inputs, **graph.outputs}
     for name in moved:
@@ -123,7 +124,7 @@ def _laid_out(dag: N, last: bool, moved: Collection[str]) -> N:
             orders[value] = order
             start[value] = Input(name, value.type.with_shape(tuple([value.shape[i] for i in order])))()
     edit = Edit(dag, start)
-    walk = _Layouts(edit.new, orders, last)
+    walk = _Layouts(edit.new, orders, last, lead=lead)
     edit.run(walk)
     edit.run(walk, topological([c.value for c in dag.checks if c.value is not None]))
     outputs = {
@@ -145,11 +146,19 @@ def _moved(rank: int, last: bool) -> Order:
 class _Layouts:
     """The rule: what stands for a value has its axes in an order of its own, ``orders``."""
 
-    def __init__(self, new: Mapping[Value, Any], orders: dict[Value, Any], last: bool, least: int = 4) -> None:
+    def __init__(
+        self,
+        new: Mapping[Value, Any],
+        orders: dict[Value, Any],
+        last: bool,
+        least: int = 4,
+        lead: Collection[Value] = (),
+    ) -> None:
         self.new = new
         self.orders = orders
         self.last = last
         self.least = least
+        self.lead = lead
 
     def order(self, value: Value) -> Order:
         found = self.orders.get(value)
@@ -173,7 +182,7 @@ class _Layouts:
             return None
         turned = [a for a in value.args if a in self.orders and is_one(a)]
         seed = self.last and _begins(value)
-        opened = _is_move(op, self.last, self.least) or (not self.last and _is_block(op))
+        opened = value in self.lead or _is_move(op, self.last, self.least) or (not self.last and _is_block(op))
         if not turned and not seed and not opened:
             return laid(args[0], op.order) if isinstance(op, Permute) and isinstance(args[0].op, Permute) else None
         made = self._made(value, self.order(turned[0]) if turned else ())
@@ -216,6 +225,8 @@ class _Layouts:
             case Concat() | Unfold() | Fold() | Argsort() | Scan():
                 small = cast(Any, type(op))(**{**op.attributes, "axis": order.index(op.axis)})
                 return small(*[self.given(a, order) for a in value.args]), order
+            case Gather():
+                return self._gathered(value, op, x)
             case Group():
                 return _grouped(op, x, value.args[0].shape, order)
             case Ungroup():
@@ -224,6 +235,16 @@ class _Layouts:
                 return Ungroup(tuple([op.sizes[i] for i in order]))(x), tuple(after)
             case _:
                 return None
+
+    def _gathered(self, value: Value, op: Gather, x: Value) -> tuple[Value, Order] | None:
+        """Along the axis where it is now; those of the index stand there."""
+        order, count = self.order(value.args[0]), value.args[1].rank - op.batch
+        if order[: op.batch] != tuple(range(op.batch)):
+            return None
+        after = [range(op.axis, op.axis + count) if i == op.axis else [i if i < op.axis else i + count - 1]
+                 for i in order]  # fmt: skip
+        made = Gather(order.index(op.axis), op.batch)(x, self.as_it_was(value.args[1]))
+        return made, tuple([i for axes in after for i in axes])
 
     def _image(self, value: Value, spatial: int) -> tuple[Any, list[Order]] | None:
         """A block on the image with channels last, around the op on the image with channels first."""
@@ -339,6 +360,28 @@ def _grouped(op: Group, x: Value, shape: Sequence[int], order: Order) -> tuple[V
     if 0 in op.counts or len(after) != len(op.counts) or sorted(real, key=lambda i: (after.index(into[i]), i)) != real:
         return None
     return Group(tuple([op.counts[i] for i in after]))(x), tuple(after)
+
+
+#: Ops behind which a transpose may stand as well.
+_FOLLOWS = (Unary, Cast, Slice, Pad, Group, Ungroup)
+
+
+def _in_rows(graph: Graph) -> frozenset[Value]:
+    """The transposes that bring an axis last along which entries are then gathered: one by one, where rows could be."""
+    found: set[Value] = set()
+    for value in graph.values:
+        if (
+            not isinstance(value.op, Gather)
+            or value.op.batch
+            or any(n != 1 for n in value.args[0].shape[value.op.axis + 1 :])
+        ):
+            continue
+        x = value.args[0]
+        while isinstance(x.op, _FOLLOWS) and len(graph.users[x]) == 1:
+            x = x.args[0]
+        if isinstance(x.op, Permute) and len(graph.users[x]) == 1:
+            found.add(x)
+    return frozenset(found)
 
 
 def _is_block(op: Op) -> bool:
