@@ -721,6 +721,14 @@ def embedding_lookup(rng: Rng) -> Case:
     return one("EMBEDDING_LOOKUP", [rng.integers(0, 7, 5).astype(np.int32), const(numbers(rng, (7, 3)))], ["f32"], 0)
 
 
+@case("EMBEDDING_LOOKUP hybrid")
+def embedding_lookup_hybrid(rng: Rng) -> Case:
+    dtype = [np.int8, np.uint8][rng.integers(2)]
+    scale = rng.uniform(0.01, 0.02, 7) if dtype is np.int8 and rng.integers(2) else 0.03
+    table = const(rng.integers(0, 256, (7, 3)).astype(np.uint8).view(dtype), scale=scale, zero=0)
+    return one("EMBEDDING_LOOKUP", [rng.integers(0, 7, 5).astype(np.int32), table], ["f32"], 1e-6)
+
+
 @case("ONE_HOT")
 def one_hot(rng: Rng) -> Case:
     on, off = [(1.0, 0.0), (3.0, -1.0)][rng.integers(2)]
@@ -834,6 +842,26 @@ def fully_connected_i8(rng: Rng) -> Case:
 def fully_connected_hybrid(rng: Rng) -> Case:
     w = const(rng.integers(-127, 128, (8, 16)), np.int8, scale=0.02, zero=0)
     return one("FULLY_CONNECTED", [numbers(rng, (3, 16)), w, None], ["f32"], 2e-3)
+
+
+@case("FULLY_CONNECTED hybrid u8", "CONV_2D hybrid u8", "SVDF hybrid u8", "UNIDIRECTIONAL_SEQUENCE_RNN hybrid u8")
+def hybrid_u8(rng: Rng, name: str) -> Case:
+    """Bytes that are i8 for the kernels."""
+
+    def weight(*shape: int) -> Given:
+        return const(rng.integers(0, 256, shape), np.uint8, scale=0.02, zero=0)
+
+    op, bias = name.split()[0], numbers(rng, 4)
+    if op == "SVDF":
+        inputs = [numbers(rng, (2, 8)), weight(8, 8), weight(8, 5), bias, None]
+        return stateful(rng, op, inputs, {4: (2, 40)}, 1, tolerance=1e-3, rank=2)
+    if op[0] == "U":
+        inputs = [numbers(rng, (2, 2, 8)), weight(4, 8), weight(4, 4), bias, None]
+        return stateful(rng, op, inputs, {4: (2, 4)}, 1, tolerance=1e-3, fusedActivationFunction=4)
+    if op[0] == "F":
+        return one(op, [numbers(rng, (3, 8)), weight(4, 8), const(bias)], ["f32"], 1e-3)
+    x = numbers(rng, (1, 5, 6, 8))
+    return one(op, [x, weight(4, 2, 3, 8), const(bias)], ["f32"], 1e-3, strideW=1, strideH=1)
 
 
 @case("FULLY_CONNECTED i4")
@@ -1058,32 +1086,52 @@ def rfft2d(rng: Rng) -> Case:
 # --- recurrent ---------------------------------------------------------------------------------------------
 
 
-def _stateful(rng: Rng, op: str, inputs: list[Any], states: dict[int, Any], out: int, **options: Any) -> Case:
-    """A model with variable tensors at some places; None is no input."""
+def stateful(
+    rng: Rng, op: str, inputs: list[Any], states: dict[int, Any], out: int | tuple[str, dict[str, Any]],
+    between: tuple[tuple[str, dict[str, Any]], ...] = (), tolerance: float = 1e-5, **options: Any,
+) -> Case:  # fmt: skip
+    """A model with variable tensors at some places; None is no input.
+
+    Constants are floats or a Given, a state is a shape, or one and how it is quantized; so is the one result.
+    """
     b = Build()
-    x = b.input(inputs[0].shape)
-    places = [x]
+    x = inputs[0] if isinstance(inputs[0], Given) else Given(inputs[0], False, {})
+    places = [b.input(x.array.shape, "i8" if x.said else "f32", **x.said)]
     for i, v in enumerate(inputs[1:], 1):
         if i in states:
-            places.append(b.tensor(states[i], variable=True))
+            shape, (dtype, said) = states[i] if isinstance(states[i][0], tuple) else (states[i], ("f32", {}))
+            places.append(b.tensor(shape, dtype, variable=True, **said))
+        elif isinstance(v, Given):
+            places.append(b.const(v.array, **v.said))
         else:
             places.append(-1 if v is None else b.const(v))
-    outs = [b.tensor(()) for _ in range(out)]
+    outs = [b.tensor(()) for _ in range(out)] if isinstance(out, int) else [b.tensor((), out[0], **out[1])]
     b.op(op, places, outs, **options)
+    if between:
+        b.graph.operators[-1].intermediates = np.array([b.tensor((), d, **said) for d, said in between], "i")
     b.output(*outs)
-    return Case(b.bytes(), [inputs[0]], 1e-5)
+    return Case(b.bytes(), [x.array], tolerance)
+
+
+def _eighth(w: Any, dtype: Any = np.int8) -> Any:
+    """A weight in integers, with one scale and no zero point."""
+    if w is None:
+        return None
+    most = np.iinfo(dtype).max
+    scale = float(np.abs(w).max()) / most
+    return const(np.clip(np.round(w / scale), -most, most), dtype, scale=scale, zero=0)
 
 
 @case("RNN")
 def rnn(rng: Rng) -> Case:
     inputs = [numbers(rng, (2, 3)), numbers(rng, (4, 3)), numbers(rng, (4, 4)), numbers(rng, 4), None]
-    return _stateful(rng, "RNN", inputs, {4: (2, 4)}, 1, fusedActivationFunction=4)
+    return stateful(rng, "RNN", inputs, {4: (2, 4)}, 1, fusedActivationFunction=4)
 
 
 @case("UNIDIRECTIONAL_SEQUENCE_RNN")
 def sequence_rnn(rng: Rng) -> Case:
     inputs = [numbers(rng, (2, 2, 3)), numbers(rng, (4, 3)), numbers(rng, (4, 4)), numbers(rng, 4), None]
-    return _stateful(rng, "UNIDIRECTIONAL_SEQUENCE_RNN", inputs, {4: (2, 4)}, 1, fusedActivationFunction=4,
+    return stateful(rng, "UNIDIRECTIONAL_SEQUENCE_RNN", inputs, {4: (2, 4)}, 1, fusedActivationFunction=4,
                      timeMajor=bool(rng.integers(2)))  # fmt: skip
 
 
@@ -1093,7 +1141,7 @@ def bidirectional_rnn(rng: Rng) -> Case:
     back = [numbers(rng, (4, 3)), numbers(rng, (4, 4)), numbers(rng, 4), None]
     merge = bool(rng.integers(2))
     inputs = [numbers(rng, (2, 2, 3)), *each, *back, None, None, None]
-    return _stateful(rng, "BIDIRECTIONAL_SEQUENCE_RNN", inputs, {4: (2, 4), 8: (2, 4)}, 1 if merge else 2,
+    return stateful(rng, "BIDIRECTIONAL_SEQUENCE_RNN", inputs, {4: (2, 4), 8: (2, 4)}, 1 if merge else 2,
                      fusedActivationFunction=4, mergeOutputs=merge)  # fmt: skip
 
 
@@ -1118,14 +1166,14 @@ def sequence_lstm(rng: Rng, op: str) -> Case:
     }
     if op != "LSTM":
         options["timeMajor"] = bool(rng.integers(2))
-    return _stateful(rng, op, [x, *weights, None, None], {18: (2, out), 19: (2, 4)}, 1, **options)
+    return stateful(rng, op, [x, *weights, None, None], {18: (2, out), 19: (2, 4)}, 1, **options)
 
 
 @case("UNIDIRECTIONAL_SEQUENCE_LSTM plain")
 def sequence_lstm_plain(rng: Rng) -> Case:
     weights, out = _lstm_weights(rng, False, False, False)
     x = numbers(rng, (2, 5, 3))
-    return _stateful(rng, "UNIDIRECTIONAL_SEQUENCE_LSTM", [x, *weights, None, None], {18: (2, out), 19: (2, 4)}, 1,
+    return stateful(rng, "UNIDIRECTIONAL_SEQUENCE_LSTM", [x, *weights, None, None], {18: (2, out), 19: (2, 4)}, 1,
                      fusedActivationFunction=4)  # fmt: skip
 
 
@@ -1137,17 +1185,106 @@ def bidirectional_lstm(rng: Rng) -> Case:
     merge = bool(rng.integers(2))
     inputs = [numbers(rng, (2, 2, 3)), *forward, *back, *[None] * 4, *[None] * 9]
     states = {35: (2, out), 36: (2, 4), 37: (2, out), 38: (2, 4)}
-    return _stateful(rng, "BIDIRECTIONAL_SEQUENCE_LSTM", inputs, states, 1 if merge else 2, fusedActivationFunction=4,
+    return stateful(rng, "BIDIRECTIONAL_SEQUENCE_LSTM", inputs, states, 1 if merge else 2, fusedActivationFunction=4,
                      mergeOutputs=merge)  # fmt: skip
 
 
 @case("SVDF")
 def svdf(rng: Rng) -> Case:
     inputs = [numbers(rng, (2, 3)), numbers(rng, (8, 3)), numbers(rng, (8, 5)), numbers(rng, 4), None]
-    return _stateful(rng, "SVDF", inputs, {4: (2, 40)}, 1, rank=2, fusedActivationFunction=int(rng.choice([0, 1])))
+    return stateful(rng, "SVDF", inputs, {4: (2, 40)}, 1, rank=2, fusedActivationFunction=int(rng.choice([0, 1])))
 
 
 # --- StableHLO ---------------------------------------------------------------------------------------------
+
+
+@case("RNN hybrid", "UNIDIRECTIONAL_SEQUENCE_RNN hybrid", "BIDIRECTIONAL_SEQUENCE_RNN hybrid")
+def rnn_hybrid(rng: Rng, name: str) -> Case:
+    op, steps = name.split()[0], () if name[0] == "R" else (3,)
+    each = [[_eighth(numbers(rng, (4, 8))), _eighth(numbers(rng, (4, 4))), numbers(rng, 4), None] for _ in range(2)]
+    weights = [*each[0], *each[1], None, None, None] if name[0] == "B" else each[0]
+    states = {4: (2, 4)} | ({8: (2, 4)} if name[0] == "B" else {})
+    options = {"fusedActivationFunction": 4, "asymmetricQuantizeInputs": bool(rng.integers(2))}
+    inputs = [numbers(rng, (2, *steps, 8)), *weights]
+    return stateful(rng, op, inputs, states, 2 if name[0] == "B" else 1, tolerance=1e-3, **options)
+
+
+def _hybrid(weights: list[Any]) -> list[Any]:
+    """Weights of an LSTM as integers, its biases and norms as they are."""
+    return [w if w is None or 11 <= i < 15 or i == 16 else _eighth(w) for i, w in enumerate(weights)]
+
+
+@case("UNIDIRECTIONAL_SEQUENCE_LSTM hybrid", "LSTM hybrid", "BIDIRECTIONAL_SEQUENCE_LSTM hybrid")
+def lstm_hybrid(rng: Rng, name: str) -> Case:
+    op, cifg, peephole = name.split()[0], bool(rng.integers(2)), bool(rng.integers(2))
+    weights, out = _lstm_weights(rng, cifg, peephole, name[0] != "B" and bool(rng.integers(2)))
+    x = numbers(rng, (2, 3) if name[0] == "L" else (2, 3, 3))
+    options = {"fusedActivationFunction": 4, "asymmetricQuantizeInputs": bool(rng.integers(2))}
+    if name[0] == "B":
+        back, _ = _lstm_weights(rng, cifg, peephole, False)
+        states = {35: (2, out), 36: (2, 4), 37: (2, out), 38: (2, 4)}
+        inputs = [x, *_hybrid(weights), *_hybrid(back), *[None] * 13]
+        return stateful(rng, op, inputs, states, 2, tolerance=1e-3, timeMajor=False, **options)
+    return stateful(rng, op, [x, *_hybrid(weights), None, None], {18: (2, out), 19: (2, 4)}, 1, tolerance=1e-3,
+                     cellClip=float(rng.choice([0, 0.5])), **options)  # fmt: skip
+
+
+@case("UNIDIRECTIONAL_SEQUENCE_LSTM norm", "UNIDIRECTIONAL_SEQUENCE_LSTM norm hybrid")
+def lstm_norm(rng: Rng, name: str) -> Case:
+    cifg = bool(rng.integers(2))
+    weights, out = _lstm_weights(rng, cifg, False, False)
+    norms = [None if cifg and i == 0 else numbers(rng, 4) for i in range(4)]
+    hybrid = name.endswith("hybrid")
+    inputs = [numbers(rng, (2, 3, 3)), *(_hybrid(weights) if hybrid else weights), None, None, *norms]
+    return stateful(rng, name.split()[0], inputs, {18: (2, out), 19: (2, 4)}, 1, tolerance=1e-3 if hybrid else 1e-5,
+                     fusedActivationFunction=4)  # fmt: skip
+
+
+@case("UNIDIRECTIONAL_SEQUENCE_LSTM i8", "UNIDIRECTIONAL_SEQUENCE_LSTM norm i8")
+def lstm_i8(rng: Rng, name: str, peephole: bool | None = None, projection: bool = False) -> Case:
+    """Weights of 8 bits, states of 8 and 16; a kernel takes a peephole of projected cells from wrong places."""
+    cifg, major, either, both = (bool(rng.integers(2)) for _ in range(4))
+    if peephole is None:
+        peephole, projection = either and not both, both
+    weights, out = _lstm_weights(rng, cifg, peephole, projection)
+    normed, x = "norm" in name, quantized(rng, (4, 2, 3) if major else (2, 4, 3), "i8", 0.02)
+    hidden = {"scale": 1 / 100, "zero": int(rng.integers(-9, 9))}
+    state = {"scale": float(rng.uniform(0.02, 0.04)), "zero": int(rng.integers(-9, 9))} if projection else hidden
+    given: list[Any] = [w if w is None else _eighth(w, np.int16 if 8 <= i < 11 else np.int8)
+                        for i, w in enumerate(weights)]  # fmt: skip
+    norms = [None if not normed or (cifg and i == 0) else _eighth(numbers(rng, 4), np.int16) for i in range(4)]
+    for i in range(4):
+        if weights[11 + i] is not None:
+            step = norms[i].said["scale"] * 2**-10 if norms[i] else x.said["scale"] * given[i].said["scale"]
+            given[11 + i] = const(np.round(weights[11 + i] / step), np.int32, scale=step, zero=0)
+    if weights[16] is not None:
+        step = hidden["scale"] * given[15].said["scale"]
+        given[16] = const(np.round(weights[16] / step), np.int32, scale=step, zero=0)
+    between = [("i16", {"scale": 2.0**-11}) if normed else ("i16", {}) for _ in range(4)]
+    return stateful(
+        rng, name.split()[0], [x, *given, None, None, *norms],
+        {18: ((2, out), ("i8", state)), 19: ((2, 4), ("i16", {"scale": 2.0**-11}))}, ("i8", state),
+        (*between, ("i8", hidden)), 1, fusedActivationFunction=4, timeMajor=major,
+        cellClip=float(rng.choice([0, 0.5])),
+    )  # fmt: skip
+
+
+@case("SVDF hybrid")
+def svdf_hybrid(rng: Rng) -> Case:
+    inputs = [numbers(rng, (2, 8)), _eighth(numbers(rng, (8, 8))), _eighth(numbers(rng, (8, 5))), numbers(rng, 4), None]
+    options = {"fusedActivationFunction": int(rng.choice([0, 1])), "asymmetricQuantizeInputs": bool(rng.integers(2))}
+    return stateful(rng, "SVDF", inputs, {4: (2, 40)}, 1, tolerance=1e-3, rank=2, **options)
+
+
+@case("SVDF i8")
+def svdf_i8(rng: Rng) -> Case:
+    features, time = _eighth(numbers(rng, (8, 6))), _eighth(numbers(rng, (8, 5)), np.int16)
+    state = {"scale": 0.002}
+    bias = const(rng.integers(-9999, 9999, 4), np.int32, scale=state["scale"] * time.said["scale"], zero=0)
+    inputs = [quantized(rng, (2, 6), "i8", 0.02), features, time, bias, None]
+    out = q("i8", 0.1, -128)
+    return stateful(rng, "SVDF", inputs, {4: ((2, 40), ("i16", state))}, out, tolerance=1, rank=2,
+                     fusedActivationFunction=1)  # fmt: skip
 
 
 @case("STABLEHLO_ADD", "STABLEHLO_MULTIPLY", "STABLEHLO_MAXIMUM", "STABLEHLO_MINIMUM")

@@ -14,8 +14,8 @@ from ai_edge_litert import schema_py_generated as s
 
 import tdagger as td
 from tests.frameworks.tflite.build import KINDS, Build
-from tests.frameworks.tflite.cases import Given, const, ints, one, q
-from tests.frameworks.tflite.runs import by_numpy, by_runtime, interpreter, invoked
+from tests.frameworks.tflite.cases import CASES, Given, const, ints, lstm_i8, one, q, quantized, stateful
+from tests.frameworks.tflite.runs import by_numpy, by_runtime, distance, interpreter, invoked
 
 F = np.float32
 
@@ -347,3 +347,55 @@ def test_inputs_are_in_the_order_of_the_subgraph() -> None:
     assert list(dag.graph.outputs) == ["difference"]
     assert dag.run(a(5), a(3)) == 2
     assert dag.run(a=a(3), z=a(5)) == 2
+
+
+# --- integers in recurrent and hybrid kernels, and what kernels leave out -------------------------------------
+
+
+def test_floor_division_of_quantized_integers_leaves_their_scales_out() -> None:
+    x = Given(np.array([7, -7], np.int8), False, {"scale": 0.5, "zero": 0})
+    y = Given(np.array([2, 2], np.int8), False, {"scale": 0.25, "zero": 0})
+    assert there("FLOOR_DIV", [x, y], [q("i8", 1.0)]).tolist() == [3, -4]  # 3.5 // 0.5 is 7
+    for op in ("FLOOR_DIV", "FLOOR_MOD"):
+        refused("without their scales", op, [x, y], [q("i8", 1.0)])
+
+
+def test_bytes_beside_floats_are_signed() -> None:
+    """u8 weights of a hybrid kernel are i8 to the bit, as converters of 2018 wrote them; zero points are left out."""
+    x, w = a(1, 0, shape=(1, 2)), const([[200, 0]], np.uint8, scale=1.0, zero=0)
+    assert both("FULLY_CONNECTED", [x, w], engine="DEF").item() == 200 - 256
+    other = const([[200, 0]], np.uint8, scale=1.0, zero=128)
+    assert there("FULLY_CONNECTED", [x, other]).item() == 200 - 256
+    refused("without a zero point", "FULLY_CONNECTED", [x, other])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["UNIDIRECTIONAL_SEQUENCE_LSTM i8", "UNIDIRECTIONAL_SEQUENCE_LSTM norm i8", "SVDF i8", "SVDF hybrid",
+     "UNIDIRECTIONAL_SEQUENCE_LSTM hybrid", "BIDIRECTIONAL_SEQUENCE_LSTM hybrid", "RNN hybrid", "SVDF hybrid u8"],
+)  # fmt: skip
+def test_state_of_integers_is_kept_over_calls(name: str) -> None:
+    """A state of i8 begins as its zero point. What an LSTM's roundings differ in grows with the calls."""
+    for seed in range(3):
+        case = CASES[name](np.random.default_rng([seed, 7]))
+        runtime, dag = interpreter(case.model), td.from_tflite(case.model)
+        state = dict(dag.weights)
+        for _ in range(4):
+            wanted = invoked(runtime, *case.inputs)
+            found, updates = td.interpret.run(dag.graph, dict(zip(dag.graph.inputs, case.inputs, strict=True)), state)
+            assert max(map(distance, found.values(), wanted)) <= case.tolerance * (1 if "LSTM i8" not in name else 4)
+            state |= updates
+
+
+def test_integers_of_recurrent_networks_that_are_refused() -> None:
+    """What kernels leave out, or take from wrong places."""
+    rng = np.random.default_rng(0)
+    weights = [const(np.ones(n), d, scale=0.1, zero=0) for n, d in (((2, 3), np.int8), ((2, 4), np.int16))]
+    x, state = quantized(rng, (1, 3), "i8", 0.1, 0), {4: ((1, 8), ("i16", {"scale": 0.1}))}
+    case = stateful(rng, "SVDF", [x, *weights, None, None], state, q("i8", 0.01, 3), rank=1, fusedActivationFunction=1)
+    assert by_runtime(case.model, np.full((1, 3), -50, np.int8))[0].min() < 3  # below 0
+    with pytest.raises(td.UnsupportedError, match="leaves out its activation RELU"):
+        td.from_tflite(case.model)
+    case = lstm_i8(rng, "UNIDIRECTIONAL_SEQUENCE_LSTM i8", peephole=True, projection=True)
+    with pytest.raises(td.UnsupportedError, match="peephole of projected cells from wrong places"):
+        td.from_tflite(case.model)

@@ -11,7 +11,7 @@ from tdagger.errors import SourceError, UnsupportedError
 from tdagger.frameworks.tflite.ops.elementwise import ACTIVATIONS
 from tdagger.frameworks.tflite.ops.table import WITHOUT_MEANING, Call, OpRule
 from tdagger.frameworks.tflite.quantized import dequantized, on_the_fly
-from tdagger.frameworks.tflite.schema import DTYPES, Node, Quantization, Subgraph, Tensor, choice
+from tdagger.frameworks.tflite.schema import DTYPES, Node, Quantization, Subgraph, Tensor, choice, is_quantized
 from tdagger.names import shown
 from tdagger.op import Value
 
@@ -25,19 +25,19 @@ _BIASED = {
 }
 
 
+#: Operators whose kernels take u8 weights beside floats for i8, as converters of 2018 wrote them.
+_SIGNED = frozenset({
+    "BIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_RNN", "CONV_2D", "EMBEDDING_LOOKUP", "FULLY_CONNECTED",
+    "LSTM", "RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN",
+})  # fmt: skip
+
+
 def call_of(graph: Subgraph, node: Node) -> Call:
     """A node as its rule is told of it."""
     inputs = [graph.tensors[i] if i >= 0 else None for i in node.inputs]
     outputs = [graph.tensors[i] for i in node.outputs]
-    return Call(node, inputs, outputs, [dtype_of(t) for t in outputs])
-
-
-def is_quantized(tensor: Tensor) -> bool:
-    """Whether a tensor is integers that stand for real numbers: those of 16 bits and less with a scale."""
-    dtype = DTYPES.get(tensor.kind)
-    if dtype is None or not dtype.is_int or dtype.bytes > 2:
-        return False
-    return tensor.blocks is not None or tensor.quantization is not None
+    between = [graph.tensors[i] for i in node.intermediates if i >= 0]
+    return Call(node, inputs, outputs, [dtype_of(t) for t in outputs], between)
 
 
 def dtype_of(tensor: Tensor) -> Any:
@@ -91,10 +91,24 @@ def arguments(walk: Walk, frame: Frame, node: Node, rule: OpRule, call: Call) ->
                 told = shown(frame.graph.tensors[index].name)
                 raise SourceError(f"its input {told} is {'no tensor' if found is not None else 'made by nothing'}")
             args.append(found)
+    floats = not any(t is not None and is_quantized(t) for t in (*call.inputs[:1], *call.outputs))
+    if node.op in _SIGNED and floats:
+        args = [_signed(walk, a, t) for a, t in zip(args, call.inputs, strict=True)]
     if rule.raw:
         _same_scales(node, call, args)
         return args
     return _real_arguments(walk, frame, node, call, args)
+
+
+def _signed(walk: Walk, arg: Any, tensor: Tensor | None) -> Any:
+    """A constant of u8 that a hybrid kernel takes as i8, to the same bits."""
+    if tensor is None or tensor.kind != schema.TensorType.UINT8 or not is_quantized(tensor):
+        return arg
+    if tensor.quantization is None or tensor.quantization.zero_point.any() or not walk.model.is_constant(tensor):
+        raise UnsupportedError(
+            f"{shown(tensor.name)} is u8 beside floats, which kernels take for i8 without a zero point"
+        )
+    return walk.leaf(tensor._replace(kind=schema.TensorType.INT8))
 
 
 def _same_scales(node: Node, call: Call, args: list[Any]) -> None:

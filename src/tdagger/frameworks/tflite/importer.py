@@ -26,7 +26,7 @@ from tdagger.frameworks.importing import Importing, Problem
 from tdagger.frameworks.known import Known, as_numbers, folded, raising
 from tdagger.frameworks.modules import class_of, joined
 from tdagger.frameworks.sizes import Bound, Declared, axis_names, bound
-from tdagger.frameworks.tflite.arguments import arguments, call_of, dtype_of, is_quantized, options
+from tdagger.frameworks.tflite.arguments import arguments, call_of, dtype_of, options
 from tdagger.frameworks.tflite.flow import Flow
 from tdagger.frameworks.tflite.left_out import FINDERS, left_out
 from tdagger.frameworks.tflite.ops import RULES, WALKED, why_not
@@ -42,6 +42,7 @@ from tdagger.frameworks.tflite.schema import (
     SignatureDef,
     Subgraph,
     Tensor,
+    is_quantized,
 )
 from tdagger.frameworks.tflite.state import Resource, Variables
 from tdagger.frameworks.tflite.tensors import Tensors
@@ -260,14 +261,15 @@ class Walk(Importing):
             if tensor.variable:
                 found = self.variables.of_tensor(frame.place, index, tensor)
             elif self.model.is_constant(tensor):
-                found = self._leaf(tensor)
+                found = self.leaf(tensor)
             else:
                 return None
             if not tensor.variable:
                 frame.values[index] = found
         return found
 
-    def _leaf(self, tensor: Tensor) -> Value:
+    def leaf(self, tensor: Tensor) -> Value:
+        """The leaf that a constant tensor is."""
         key = tensor.buffer, tensor.kind, tensor.shape
         found = self.leaves.get(key)
         if found is not None:

@@ -312,7 +312,7 @@ def _node(r: _Reading, o: Any, codes: list[tuple[str, int]], count: int) -> Node
     inputs = _indices(r, r.numbers(o.InputsLength(), o.InputsAsNumpy), count, -1)
     outputs = _indices(r, r.numbers(o.OutputsLength(), o.OutputsAsNumpy), count)
     custom = bytes(o.CustomOptionsAsNumpy().data) if r.spend(o.CustomOptionsLength()) else b""
-    between = r.numbers(o.IntermediatesLength(), o.IntermediatesAsNumpy)
+    between = _indices(r, r.numbers(o.IntermediatesLength(), o.IntermediatesAsNumpy), count, -1)
     return Node(op, version, inputs, outputs, _options(r, o), custom, between)
 
 

@@ -212,3 +212,11 @@ def _dtype(tensor: Tensor) -> DType:
             f"{shown(tensor.name)} is a tensor of {type_name(tensor.kind)}: there is no such element type here"
         )
     return found
+
+
+def is_quantized(tensor: Tensor) -> bool:
+    """Whether a tensor is integers that stand for real numbers: those of 16 bits and less with a scale."""
+    dtype = DTYPES.get(tensor.kind)
+    if dtype is None or not dtype.is_int or dtype.bytes > 2:
+        return False
+    return tensor.blocks is not None or tensor.quantization is not None

@@ -95,7 +95,7 @@ class Variables:
     # Variable tensors, which belong to a subgraph.
 
     def of_tensor(self, place: str, index: int, tensor: Tensor) -> Value:
-        """What a variable tensor is now; at first it is zeros."""
+        """What a variable tensor is now; at first it is zeros, of i8 its zero point."""
         return self._read(self._tensor(place, index, tensor))
 
     def set_tensor(self, place: str, index: int, tensor: Tensor, value: Value) -> None:
@@ -110,7 +110,9 @@ class Variables:
             dtype = DTYPES.get(tensor.kind)
             if dtype is None or math.prod(tensor.shape) * dtype.bytes > _LARGEST:
                 raise UnsupportedError(f"variable tensor {shown(tensor.name)} of {list(tensor.shape)} isn't imported")
-            self._begin(key, tensor.name, np.zeros(tensor.shape, dtype.numpy))
+            q = tensor.quantization
+            first = int(q.zero_point[0]) if dtype.name == "i8" and q is not None and q.scale.size == 1 else 0
+            self._begin(key, tensor.name, np.full(tensor.shape, first, dtype.numpy))
         return self.names[key]
 
     def updates(self) -> Mapping[str, Value]:

@@ -11,6 +11,7 @@ import numpy as np
 from tdagger import library as lib
 from tdagger.frameworks.known import number_of
 from tdagger.frameworks.tflite.ops.table import Call, binary, rule, unary, unsupported
+from tdagger.frameworks.tflite.schema import is_quantized
 from tdagger.op import Value
 from tdagger.ops import elementwise as e
 from tdagger.ops.source import const
@@ -82,7 +83,7 @@ for _name, _operation in {
     "ADD": e.add, "SUB": lib.subtract, "MUL": e.multiply, "MAXIMUM": e.maximum, "MINIMUM": e.minimum,
     "ATAN2": e.atan2, "EQUAL": e.equal, "NOT_EQUAL": e.not_equal, "GREATER": e.greater,
     "GREATER_EQUAL": e.greater_equal, "LESS": e.less, "LESS_EQUAL": e.less_equal, "LOGICAL_AND": e.bitwise_and,
-    "LOGICAL_OR": e.bitwise_or, "BITWISE_XOR": e.bitwise_xor, "FLOOR_MOD": e.mod,
+    "LOGICAL_OR": e.bitwise_or, "BITWISE_XOR": e.bitwise_xor,
 }.items():  # fmt: skip
     rule(_name)(binary(_operation))
 
@@ -93,8 +94,21 @@ def _div(x: Value, y: Value) -> Value:
     return lib.trunc_divide(x, y) if x.dtype.is_int else lib.divide(x, y)
 
 
+def _without_scales(node: Call) -> None:
+    """Refuse what kernels compute of integers without what these stand for."""
+    if any(t is not None and is_quantized(t) for t in (*node.inputs, *node.outputs)):
+        raise unsupported("it divides quantized integers as they are, without their scales, in every runtime")
+
+
+@rule("FLOOR_MOD")
+def _floor_mod(x: Value, y: Value, *, node: Call) -> Value:
+    _without_scales(node)
+    return e.mod(x, y)
+
+
 @rule("FLOOR_DIV")
-def _floor_div(x: Value, y: Value) -> Value:
+def _floor_div(x: Value, y: Value, *, node: Call) -> Value:
+    _without_scales(node)
     return e.floor_divide(x, y) if x.dtype.is_int else e.floor(x / y)
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from tdagger import library as lib
 from tdagger.frameworks.known import number_of
 from tdagger.frameworks.tflite.ops.table import Call, Int, Ints, Numbers, rule, unsupported
+from tdagger.frameworks.tflite.quantized import dequantized
+from tdagger.frameworks.tflite.schema import is_quantized
 from tdagger.op import Value, normal_axis
 from tdagger.ops import elementwise as e
 from tdagger.ops import structure as s
@@ -51,10 +53,22 @@ def _gather(x: Value, indices: Value, *, axis: int = 0, batch_dims: int = 0) -> 
 
 
 @rule("EMBEDDING_LOOKUP", raw=True)
-def _embedding_lookup(ids: Value, table: Value) -> Value:
+def _embedding_lookup(ids: Value, table: Value, *, node: Call) -> Value:
+    """Of a table of integers the rows, or the real numbers of these: by one scale, or one for each row."""
     if table.rank == 2 and isinstance(table.op, Parameter):
         return lib.embedding(table, ids)
-    return gather(table, _checked(ids, table.shape[0]), 0)
+    tensor = node.inputs[1]
+    if tensor is None or not node.dtypes[0].is_float or not is_quantized(tensor) or tensor.quantization is None:
+        return gather(table, _checked(ids, table.shape[0]), 0)
+    steps = tensor.quantization
+    if steps.zero_point.any() or (steps.scale.size > 1 and steps.axis):
+        raise unsupported("its table of integers has zero points, which its kernel leaves out, or scales of columns")
+    ids = _checked(ids, table.shape[0])
+    return (
+        dequantized(gather(table, ids, 0), steps)
+        if steps.scale.size == 1
+        else gather(dequantized(table, steps), ids, 0)
+    )
 
 
 def _flat(x: Value, indices: Value) -> tuple[Value, Value]:

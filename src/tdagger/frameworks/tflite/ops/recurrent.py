@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tdagger import library as lib
 from tdagger.frameworks.tflite.ops.elementwise import activated
 from tdagger.frameworks.tflite.ops.structure import concatenation
 from tdagger.frameworks.tflite.ops.table import Call, Stateful, rule, unsupported
-from tdagger.frameworks.tflite.schema import choice
+from tdagger.frameworks.tflite.quantized import dequantized, on_the_fly, quantized
+from tdagger.frameworks.tflite.schema import DTYPES, Quantization, Tensor, choice, is_quantized
 from tdagger.op import Value
 from tdagger.ops import elementwise as e
 from tdagger.ops import structure as s
+from tdagger.ops.source import const
 
 #: Steps that are written out one by one.
 _STEPS = 1 << 14
@@ -43,11 +46,54 @@ def _stacked(outputs: Sequence[Value], time_major: bool) -> Value:
     return y if time_major else s.transpose(y, 0, 1)
 
 
-def _floats(node: Call) -> None:
-    """Recurrent networks of integers are refused: their kernels round inside."""
-    for tensor in (*node.inputs, *node.outputs):
-        if tensor is not None and tensor.quantization is not None:
-            raise unsupported("recurrent operators with quantized weights or states aren't imported")
+# --- numbers -----------------------------------------------------------------------------------------------
+
+
+class _Numbers(NamedTuple):
+    """How a kernel computes: what its products are of, and what it rounds on the way, by the name of the place."""
+
+    product: Callable[..., Value] = lib.linear
+    rounded: Callable[[Value, str], Value] = lambda x, place: x
+
+
+def _numbers(node: Call) -> _Numbers:
+    """Of floats, or of floats beside weights of integers: each row that is multiplied is rounded to 8 bits."""
+    quantized_ones = [t is not None and is_quantized(t) for t in (*node.inputs, *node.outputs)]
+    if quantized_ones[0]:
+        raise unsupported("there is no kernel of integers that says what it means")
+    if not any(quantized_ones):
+        return _Numbers()
+    asymmetric = bool(node.node.options.get("asymmetric_quantize_inputs"))
+
+    def product(x: Value, w: Value, bias: Value | None = None) -> Value:
+        return lib.linear(on_the_fly(x, (x.rank - 1,), asymmetric), w, bias)
+
+    return _Numbers(product)
+
+
+def _grid(tensor: Tensor | None) -> Quantization:
+    if tensor is None or tensor.quantization is None or tensor.quantization.scale.size != 1:
+        raise unsupported("a tensor of integers has no scale, or several")
+    return tensor.quantization
+
+
+def _step_of(*tensors: Tensor | None) -> np.ndarray:
+    """The step of products of integers."""
+    return np.prod([_grid(t).scale for t in tensors], axis=0).astype(np.float32)
+
+
+def _real(x: Value | None, step: Any) -> Value | None:
+    """The real numbers of integers in steps of a size."""
+    scale = np.asarray(step, np.float32).reshape(1)
+    return None if x is None else dequantized(x, Quantization(scale, np.zeros(1, np.int64), 0))
+
+
+def _kept(node: Call, place: int, x: Value) -> Value:
+    """A new state, as the integers of its tensor if that is quantized."""
+    tensor = node.inputs[place]
+    if tensor is None or not is_quantized(tensor):
+        return x
+    return quantized(x, _grid(tensor), tensor, DTYPES[tensor.kind])
 
 
 # --- plain cells -------------------------------------------------------------------------------------------
@@ -57,8 +103,8 @@ def _floats(node: Call) -> None:
 def _rnn(
     x: Value, w: Value, r: Value, bias: Value, state: Value, *, node: Call, fused_activation_function: int = 0
 ) -> Stateful:
-    _floats(node)
-    found = function_of(fused_activation_function)(lib.linear(x, w, bias) + lib.linear(state, r))
+    product = _numbers(node).product
+    found = function_of(fused_activation_function)(product(x, w, bias) + product(state, r))
     return Stateful((found,), {4: found})
 
 
@@ -67,18 +113,26 @@ def _sequence_rnn(
     x: Value, w: Value, r: Value, bias: Value, state: Value, *, time_major: bool = False, node: Call,
     fused_activation_function: int = 0,
 ) -> Stateful:  # fmt: skip
-    _floats(node)
-    outputs, state = _rnn_over(_steps(x, time_major), w, r, bias, state, function_of(fused_activation_function), False)
+    cell = _Plain(w, r, bias, function_of(fused_activation_function), _numbers(node).product)
+    outputs, state = _rnn_over(cell, _steps(x, time_major), state, False)
     return Stateful((_stacked(outputs, time_major),), {4: state})
 
 
-def _rnn_over(
-    x: Value, w: Value, r: Value, bias: Value, state: Value, function: Callable[[Value], Value], reverse: bool
-) -> tuple[list[Value], Value]:
-    inputs = lib.linear(x, w, bias)
+class _Plain(NamedTuple):
+    """The weights of a plain cell."""
+
+    w: Value
+    r: Value
+    bias: Value
+    function: Callable[[Value], Value]
+    product: Callable[..., Value]
+
+
+def _rnn_over(cell: _Plain, x: Value, state: Value, reverse: bool) -> tuple[list[Value], Value]:
+    inputs = cell.product(x, cell.w, cell.bias)
     outputs: list[Value] = []
     for t in range(x.shape[0])[:: -1 if reverse else 1]:
-        state = function(s.select(inputs, 0, t) + lib.linear(state, r))
+        state = cell.function(s.select(inputs, 0, t) + cell.product(state, cell.r))
         outputs.append(state)
     return outputs[:: -1 if reverse else 1], state
 
@@ -89,12 +143,13 @@ def _bidirectional_rnn(
     back_state: Value, aux: Value | None = None, aux_w: Value | None = None, back_aux_w: Value | None = None, *,
     time_major: bool = False, merge_outputs: bool = False, node: Call, fused_activation_function: int = 0,
 ) -> Stateful:  # fmt: skip
-    _floats(node)
+    product = _numbers(node).product
     if aux is not None or aux_w is not None or back_aux_w is not None:
         raise unsupported("its auxiliary input isn't imported")
     steps, function = _steps(x, time_major), function_of(fused_activation_function)
-    forward, state = _rnn_over(steps, w, r, bias, state, function, False)
-    back, back_state = _rnn_over(steps, back_w, back_r, back_bias, back_state, function, True)
+    forward, state = _rnn_over(_Plain(w, r, bias, function, product), steps, state, False)
+    behind = _Plain(back_w, back_r, back_bias, function, product)
+    back, back_state = _rnn_over(behind, steps, back_state, True)
     both = _stacked(forward, time_major), _stacked(back, time_major)
     return Stateful(_merged(both, merge_outputs), {4: state, 8: back_state})
 
@@ -119,20 +174,24 @@ class _Cell(NamedTuple):
     function: Callable[[Value], Value]
     cell_clip: float
     projection_clip: float
-    #: Whether the activation is TANH and there is nothing but gates.
+    #: Whether the activation is TANH and there is nothing but gates, of floats.
     plain: bool
+    numbers: _Numbers = _Numbers()
 
 
-def _cell(given: Sequence[Value | None], function: int, cell_clip: float, projection_clip: float) -> _Cell:
+def _cell(
+    given: Sequence[Value | None], numbers: _Numbers, function: int, cell_clip: float, projection_clip: float
+) -> _Cell:
     """Of the inputs 1 to 17 and 20 to 23."""
     w, r, peephole, bias = given[1:5], given[5:9], given[9:12], given[12:16]
     norm = given[20:24] if len(given) >= 24 else [None] * 4
     others = (*peephole, *given[16:18], *norm)
     plain = all(v is None for v in others) and None not in (*w, *r, *bias) and not cell_clip and not projection_clip
-    plain = plain and choice(schema.ActivationFunctionType, function) == "TANH"
+    plain = plain and choice(schema.ActivationFunctionType, function) == "TANH" and numbers == _Numbers()
     return _Cell(
-        w, r, peephole, bias, given[16], given[17], norm, function_of(function), cell_clip, projection_clip, plain
-    )
+        w, r, peephole, bias, given[16], given[17], norm, function_of(function), cell_clip, projection_clip, plain,
+        numbers,
+    )  # fmt: skip
 
 
 def _gate(k: int, cell: _Cell, x: Value, h: Value, c: Value | None) -> Value:
@@ -140,24 +199,32 @@ def _gate(k: int, cell: _Cell, x: Value, h: Value, c: Value | None) -> Value:
     w, r, bias, norm = cell.w[k], cell.r[k], cell.bias[k], cell.norm[k]
     assert w is not None
     assert r is not None
-    total = lib.linear(x, w) + lib.linear(h, r)
+    (product, rounded), sums = cell.numbers, f"sum {k}"
+    total = rounded(product(x, w, None if norm is not None else bias), sums)
+    total = rounded(total + rounded(product(h, r), sums), sums)
     place = {0: 0, 1: 1, 3: 2}.get(k)
     peephole = None if place is None else cell.peephole[place]
     if peephole is not None and c is not None:
-        total = total + c * peephole
+        total = rounded(total + rounded(c * peephole, sums), sums)
     if norm is not None:
-        total = lib.layer_norm(total, rank=1, eps=1e-8) * norm
-    return total if bias is None else total + bias
+        total = rounded(lib.layer_norm(total, rank=1, eps=1e-8), "norm") * norm
+        total = rounded(total if bias is None else total + bias, "gate")
+    return total
 
 
 def _step(cell: _Cell, x: Value, h: Value, c: Value) -> tuple[Value, Value]:
-    forget = lib.sigmoid(_gate(1, cell, x, h, c))
-    into = e.full_like(forget, 1.0) - forget if cell.w[0] is None else lib.sigmoid(_gate(0, cell, x, h, c))
-    c = forget * c + into * cell.function(_gate(2, cell, x, h, None))
+    rounded = cell.numbers.rounded
+    forget = rounded(lib.sigmoid(_gate(1, cell, x, h, c)), "unit")
+    into = e.full_like(forget, 1.0) - forget
+    if cell.w[0] is not None:
+        into = rounded(lib.sigmoid(_gate(0, cell, x, h, c)), "unit")
+    new = rounded(cell.function(_gate(2, cell, x, h, None)), "unit")
+    c = rounded(rounded(forget * c, "cell") + rounded(into * new, "cell"), "cell")
     c = lib.clamp(c, low=-cell.cell_clip, high=cell.cell_clip) if cell.cell_clip > 0 else c
-    h = lib.sigmoid(_gate(3, cell, x, h, c)) * cell.function(c)
+    out = rounded(lib.sigmoid(_gate(3, cell, x, h, c)), "unit")
+    h = rounded(out * rounded(cell.function(c), "unit"), "hidden")
     if cell.projection is not None:
-        h = lib.linear(h, cell.projection, cell.projection_bias)
+        h = rounded(cell.numbers.product(h, cell.projection, cell.projection_bias), "projected")
         h = lib.clamp(h, low=-cell.projection_clip, high=cell.projection_clip) if cell.projection_clip > 0 else h
     return h, c
 
@@ -180,21 +247,65 @@ def _lstm_over(cell: _Cell, x: Value, h: Value, c: Value, reverse: bool) -> tupl
     return _stacked(outputs[:: -1 if reverse else 1], True), h, c
 
 
+#: What a kernel of integers rounds to: sums before functions, what these give, a norm.
+_SUMS, _UNIT, _NORM = 2.0**-12, 2.0**-15, 2.0**-10
+
+
+def _integer_cell(given: Sequence[Value | None], node: Call, function: int, clips: tuple[float, float]) -> _Cell:
+    """Of 8 bits, with a cell state of 16: the inputs are real numbers but for the biases."""
+    tensors = [*node.inputs, *(None,) * (24 - len(node.inputs))]
+    between = node.between
+    if choice(schema.ActivationFunctionType, function) != "TANH" or len(between) != 5:
+        raise unsupported(f"its kernel of integers has {len(between)} intermediate tensors, and computes TANH with 5")
+    x, h, c = (tensors[i] for i in (0, 18, 19))
+    if given[9] is not None or given[10] is not None or given[11] is not None:
+        cells, outputs = (t.shape[-1] if t is not None else 0 for t in (c, h))
+        if cells != outputs:
+            raise unsupported("its kernel of integers takes a peephole of projected cells from wrong places")
+    real, normed = list(given), any(t is not None for t in tensors[20:24])
+    for k in range(4):
+        steps = (tensors[20 + k],) if normed else (x, tensors[1 + k])
+        if given[12 + k] is not None:
+            real[12 + k] = _real(given[12 + k], _step_of(*steps) * np.float32(_NORM if normed else 1))
+    if given[17] is not None:
+        real[17] = _real(given[17], _step_of(between[4], tensors[16]))
+    hidden = _grid(between[4])
+    grids: dict[str, tuple[Any, int, str]] = {
+        **{f"sum {k}": (_grid(between[k]).scale if normed and between[k].quantization else _SUMS, 0, "i16")
+           for k in range(4)},
+        "gate": (_SUMS, 0, "i16"), "unit": (_UNIT, 0, "i16"), "norm": (_NORM, 0, "i32"),
+        "cell": (_grid(c).scale, 0, "i16"), "hidden": (hidden.scale, int(hidden.zero_point[0]), "i8"),
+        "projected": (_grid(h).scale, int(_grid(h).zero_point[0]), "i8"),
+    }  # fmt: skip
+
+    def rounded(x: Value, place: str) -> Value:
+        scale, zero, to = grids[place]
+        step = const(np.float32(np.asarray(scale).reshape(())), "f32")
+        offset = const(zero, to) if zero else None
+        return lib.dequantize(lib.quantize(x, step, offset, to=to), step, offset)
+
+    return _cell(real, _Numbers(lib.linear, rounded), function, *clips)
+
+
 @rule("UNIDIRECTIONAL_SEQUENCE_LSTM")
 def _sequence_lstm(
     *given: Value | None, cell_clip: float = 0.0, proj_clip: float = 0.0, time_major: bool = False,
     diagonal_recurrent_tensors: bool = False, fused_activation_function: int = 0, node: Call,
 ) -> Stateful:  # fmt: skip
     """Its states 18 and 19 are kept over calls."""
-    _floats(node)
     if diagonal_recurrent_tensors:
         raise unsupported("its recurrent weights are diagonals")
-    cell = _cell(given, fused_activation_function, cell_clip, proj_clip)
-    x, h, c = given[0], given[18], given[19]
-    if x is None or h is None or c is None:
+    clips = (cell_clip, proj_clip)
+    if len(given) < 20 or given[0] is None or given[18] is None or given[19] is None:
         raise unsupported("its input or a state is missing")
+    x, h, c = given[0], given[18], given[19]
+    if node.inputs[0] is not None and is_quantized(node.inputs[0]):
+        cell = _integer_cell(given, node, fused_activation_function, clips)
+    else:
+        cell = _cell(given, _numbers(node), fused_activation_function, *clips)
     out, h, c = _lstm_over(cell, _steps(x, time_major), h, c, False)
-    return Stateful((out if time_major else s.transpose(out, 0, 1),), {18: h, 19: c})
+    states = {18: _kept(node, 18, h), 19: _kept(node, 19, c)}
+    return Stateful((out if time_major else s.transpose(out, 0, 1),), states)
 
 
 @rule("BIDIRECTIONAL_SEQUENCE_LSTM")
@@ -203,7 +314,7 @@ def _bidirectional_lstm(
     merge_outputs: bool = False, fused_activation_function: int = 0, node: Call,
 ) -> Stateful:  # fmt: skip
     """Inputs: x, the weights of both directions (17 each), states 35 to 38, and an auxiliary input."""
-    _floats(node)
+    numbers = _numbers(node)
     if any(v is not None for v in given[39:]):
         raise unsupported("its auxiliary input isn't imported")
     x = given[0]
@@ -212,7 +323,8 @@ def _bidirectional_lstm(
         raise unsupported("its input or a state is missing")
     steps, new, both = _steps(x, time_major), dict[int, Value](), list[Value]()
     for k, reverse in ((0, False), (1, True)):
-        cell = _cell([None, *given[1 + 17 * k : 18 + 17 * k]], fused_activation_function, cell_clip, proj_clip)
+        weights = [None, *given[1 + 17 * k : 18 + 17 * k]]
+        cell = _cell(weights, numbers, fused_activation_function, cell_clip, proj_clip)
         h, c = states[2 * k], states[2 * k + 1]
         assert h is not None
         assert c is not None
@@ -227,8 +339,10 @@ def _lstm(
     fused_activation_function: int = 0, node: Call,
 ) -> Any:  # fmt: skip
     """One step; of the kernel BASIC with one weight for all gates, and its states as inputs and results."""
-    _floats(node)
+    numbers = _numbers(node)
     if kernel_type:
+        if numbers != _Numbers():
+            raise unsupported("its kernel BASIC of integers isn't imported")
         x, h, w, bias, c = given[:5]
         if x is None or h is None or w is None or bias is None or c is None:
             raise unsupported("an input is missing")
@@ -237,7 +351,7 @@ def _lstm(
         i, g, f, o = s.split(total, [total.shape[1] // 4] * 4, 1)  # TFLite's: input, new, forget, output
         c = lib.sigmoid(i) * e.tanh(g) + lib.sigmoid(f) * c
         return lib.sigmoid(o) * e.tanh(c), c, together, total
-    cell = _cell(given, fused_activation_function, cell_clip, proj_clip)
+    cell = _cell(given, numbers, fused_activation_function, cell_clip, proj_clip)
     x, h, c = given[0], given[18], given[19]
     if x is None or h is None or c is None:
         raise unsupported("its input or a state is missing")
@@ -253,15 +367,34 @@ def _svdf(
     x: Value, features: Value, time: Value, bias: Value | None, state: Value, *, rank: int = 0,
     fused_activation_function: int = 0, node: Call,
 ) -> Stateful:  # fmt: skip
-    """Each filter remembers its last products, weighs them by ``time``, and ``rank`` filters make a unit."""
-    _floats(node)
+    """Each filter remembers its last products, weighs them by ``time``, and ``rank`` filters make a unit.
+
+    The kernel of integers has no activation: ReLU is where these begin.
+    """
     filters, memory = time.shape
     if rank < 1 or filters % rank:
         raise unsupported(f"its {filters} filters don't come out even in units of {rank}")
+    tensors, function = node.inputs, function_of(fused_activation_function)
+    if tensors[0] is not None and is_quantized(tensors[0]):
+        new = lib.linear(x, features)
+        bias = _real(bias, _step_of(tensors[4], tensors[2]))
+        name = choice(schema.ActivationFunctionType, fused_activation_function)
+        if name != "NONE" and (name != "RELU" or _grid(node.outputs[0]).zero_point[0] != -128):
+            raise unsupported(f"its kernel of integers leaves out its activation {name}, which isn't their range")
+        function = function_of(0)
+    else:
+        new = _numbers(node).product(x, features)
+    new = _rounded_as(tensors[4], new)
     kept = lib.reshape(state, shape=(x.shape[0], filters, memory))
-    new = s.unsqueeze(lib.linear(x, features), (2,))
-    kept = s.concat((s.slice_axis(kept, 2, 1, None), new), 2)
+    kept = s.concat((s.slice_axis(kept, 2, 1, None), s.unsqueeze(new, (2,))), 2)
     weighed = s.reduce(kept * s.unsqueeze(time, (0,)), "sum", (2,), keep=False)
     out = s.reduce(s.ungroup(weighed, 1, (-1, rank)), "sum", (2,), keep=False)
     out = out if bias is None else out + bias
-    return Stateful((function_of(fused_activation_function)(out),), {4: lib.reshape(kept, shape=state.shape)})
+    return Stateful((function(out),), {4: _kept(node, 4, lib.reshape(kept, shape=state.shape))})
+
+
+def _rounded_as(tensor: Tensor | None, x: Value) -> Value:
+    """Real numbers that are integers of a tensor, if that is quantized."""
+    if tensor is None or not is_quantized(tensor):
+        return x
+    return dequantized(quantized(x, _grid(tensor), tensor, DTYPES[tensor.kind]), _grid(tensor))

@@ -62,6 +62,8 @@ class Call(NamedTuple):
     outputs: Sequence[Tensor]
     #: The element types of the results.
     dtypes: Sequence[DType]
+    #: Tensors without data that say what a kernel rounds to on the way.
+    between: Sequence[Tensor] = ()
 
 
 class Stateful(NamedTuple):
