@@ -69,7 +69,7 @@ def test_quantized_weights_of_layers() -> None:
     model = network((4,))
     p = layer(model, "innerProduct")
     p.inputChannels, p.outputChannels = 4, 2
-    p.weights.rawValue = bytes([0x21, 0x43, 0x65, 0x87])
+    p.weights.rawValue = bytes([0x12, 0x34, 0x56, 0x78])  # the highest bits first
     p.weights.quantization.numberOfBits = 4
     p.weights.quantization.linearQuantization.scale.extend([1.0, 2.0])
     p.weights.quantization.linearQuantization.bias.extend([0.0, 1.0])
@@ -80,6 +80,40 @@ def test_quantized_weights_of_layers() -> None:
     p.weights.rawValue = bytes(3)
     with pytest.raises(td.SourceError, match="3 bytes aren't 8 numbers of 4 bits"):
         td.from_coreml(model)
+
+
+def _packed(codes: np.ndarray, bits: int) -> bytes:
+    """As coremltools packs them: one after the other, the highest bit first."""
+    return np.packbits(np.unpackbits(codes.astype(np.uint8).reshape(-1, 1), axis=1)[:, 8 - bits :]).tobytes()
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("back", [False, True], ids=["convolution", "transposed"])
+def test_weights_of_few_bits(bits: int, back: bool) -> None:
+    """With a scale for each output channel, which is the second axis of a transposed convolution; and by a table.
+
+    coremltools' own dequantization gives these numbers for all its layers.
+    """
+    model, shape = network((1, 4, 5, 6)), (4, 6, 3, 2) if back else (6, 4, 3, 2)
+    p = layer(model, "convolution", "y")
+    p.outputChannels, p.kernelChannels, p.nGroups, p.isDeconvolution = 6, 4, 1, back
+    p.kernelSize.extend([3, 2])
+    p.valid.SetInParent()
+    codes = DRAW.integers(0, 1 << bits, shape)
+    scale, bias = (DRAW.normal(size=6).astype(np.float32) for _ in range(2))
+    p.weights.rawValue, p.weights.quantization.numberOfBits = _packed(codes, bits), bits
+    linear = p.weights.quantization.linearQuantization
+    linear.scale.extend(scale)
+    linear.bias.extend(bias)
+    along = (1, 6, 1, 1) if back else (6, 1, 1, 1)
+    wanted = codes * scale.reshape(along) + bias.reshape(along)
+    assert np.allclose(td.from_coreml(model).weights["y.weights"], wanted, atol=1e-5)
+    linear.scale.append(1.0)
+    with pytest.raises(td.SourceError, match=r"layer y \(convolution\): 7 scales and 6 biases aren't for 6 channels"):
+        td.from_coreml(model)
+    table = DRAW.normal(size=1 << bits).astype(np.float32)
+    p.weights.quantization.lookupTableQuantization.floatValue.extend(table)
+    assert np.array_equal(td.from_coreml(model).weights["y.weights"], table[codes])
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 3), (4, 2, 3), (2, 4, 2, 3)])
@@ -208,7 +242,7 @@ def _layers() -> bytes:
     layer(model, "flatten", "f", "p")
     p = layer(model, "innerProduct", "i", "f")
     p.inputChannels, p.outputChannels = 4, 2
-    p.weights.rawValue = bytes([0x21, 0x43, 0x65, 0x87])
+    p.weights.rawValue = bytes([0x12, 0x34, 0x56, 0x78])  # the highest bits first
     p.weights.quantization.numberOfBits = 4
     p.weights.quantization.linearQuantization.scale.extend([1.0, 2.0])
     layer(model, "reshapeStatic", "r", "i").targetShape.extend([1, 1, 2])

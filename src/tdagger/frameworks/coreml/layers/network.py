@@ -6,6 +6,7 @@ become blobs of five axes inside: sequence, batch, channels, height, width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from tdagger.frameworks.coreml.inputs import described
 from tdagger.frameworks.coreml.layers import recurrent, rules, structure
 from tdagger.frameworks.coreml.layers.table import LAYERS, REASONS
 from tdagger.frameworks.coreml.read import Model
-from tdagger.frameworks.coreml.types import KINDS, unpacked
 from tdagger.frameworks.coreml.values import Constant, Tensors
 from tdagger.frameworks.importing import Importing, Problem
 from tdagger.frameworks.known import array_of_constant
@@ -200,10 +200,15 @@ class Layers(Importing):
             raise UnsupportedError("a size or index of it depends on data, and has to be known here")
         return found
 
-    def weight(self, name: str, params: Any, shape: Sequence[int] | None, statistic: bool = False) -> Value:
-        """A weight of the layer that is read now, of a shape, or a vector of as many as there are."""
+    def weight(
+        self, name: str, params: Any, shape: Sequence[int] | None, statistic: bool = False, axis: int = 0
+    ) -> Value:
+        """A weight of the layer that is read now, of a shape, or a vector of as many as there are.
+
+        One that is quantized has one scale, or one for each entry of an axis.
+        """
         count = None if shape is None else int(np.prod([int(n) for n in shape]))
-        load, found = _loader(params, count)
+        load, found = _loader(params, count, None if shape is None else tuple(map(int, shape)), axis)
         if count is not None and found != count:
             raise SourceError(f"its {name} has {found} numbers, where a shape of {list(shape or ())} takes {count}")
         own = tuple([int(n) for n in shape]) if shape is not None else (found,)
@@ -227,7 +232,7 @@ def _written(item: Any) -> Iterator[str]:
             yield from _written(own)
 
 
-def _loader(params: Any, count: int | None) -> tuple[Any, int]:
+def _loader(params: Any, count: int | None, shape: tuple[int, ...] | None, axis: int) -> tuple[Any, int]:
     """What reads the numbers of a weight, and how many there are."""
     if params.floatValue:
         return lambda: np.asarray(params.floatValue, np.float32), len(params.floatValue)
@@ -240,25 +245,41 @@ def _loader(params: Any, count: int | None) -> tuple[Any, int]:
     if not raw:
         return lambda: np.zeros(0, np.float32), 0
     bits = int(q.numberOfBits) or 8
-    kind = next((k for k in KINDS.values() if k.bits == bits and k.dtype.name == "u8"), None)
-    if kind is None or params.int8RawValue:
-        raise UnsupportedError(f"weights of {bits} bits, or quantized as they run, aren't imported")
+    if params.int8RawValue:
+        raise UnsupportedError("a layer that quantizes its input as it runs isn't imported")
+    if bits > 8:
+        raise SourceError(f"weights of {bits} bits are quantized, which have 8 at most")
     total = count if count is not None else 8 * len(raw) // bits
     if -(-total * bits // 8) != len(raw):
         raise SourceError(f"{len(raw)} bytes aren't {total} numbers of {bits} bits")
+    linear = [np.asarray(getattr(q.linearQuantization, n), np.float32) for n in ("scale", "bias")]
+    along = [1] if shape is None else [shape[axis] if i == axis else 1 for i in range(len(shape))]
+    fits = bool(linear[0].size) and all(n.size in (0, 1, math.prod(along)) for n in linear)
+    if not fits and q.WhichOneof("QuantizationType") != "lookupTableQuantization":
+        sizes = " scales and ".join(str(n.size) for n in linear)
+        raise SourceError(f"{sizes} biases aren't for {math.prod(along)} channels")
 
     def load() -> Array:
-        numbers = unpacked(np.frombuffer(raw, np.uint8), total, kind)
-        which = q.WhichOneof("QuantizationType")
-        if which == "lookupTableQuantization":
+        numbers = _numbers(np.frombuffer(raw, np.uint8), total, bits)
+        if q.WhichOneof("QuantizationType") == "lookupTableQuantization":
             table = np.asarray(q.lookupTableQuantization.floatValue, np.float32)
             if numbers.size and numbers.max() >= len(table):
                 raise SourceError(f"an index of {int(numbers.max())} is beyond its table of {len(table)} entries")
             return table[numbers]
-        scale, bias = (np.asarray(getattr(q.linearQuantization, n), np.float32) for n in ("scale", "bias"))
-        if not scale.size or total % scale.size or (bias.size and total % bias.size):
-            raise SourceError(f"{scale.size} scales aren't for {total} numbers")
-        out = numbers.astype(np.float32).reshape(scale.size, -1) * scale[:, None]
-        return out.reshape(-1) if not bias.size else (out.reshape(bias.size, -1) + bias[:, None]).reshape(-1)
+        scale, bias = (n.reshape(along) if n.size > 1 else n for n in linear)
+        out = numbers.astype(np.float32).reshape(shape or (total,)) * scale
+        return (out + bias if bias.size else out).reshape(-1)
 
     return load, total
+
+
+def _numbers(data: Array, count: int, bits: int) -> Array:
+    """Numbers of a few bits that lie one after the other, the highest bit first: not as weights of ML programs do.
+
+    >>> _numbers(np.array([0x12, 0x34], np.uint8), 4, 4).tolist()
+    [1, 2, 3, 4]
+    """
+    if bits == 8:
+        return data[:count]
+    apart = np.unpackbits(data)[: count * bits].reshape(count, bits)
+    return (apart << np.arange(bits - 1, -1, -1, dtype=np.uint8)).sum(1, dtype=np.uint8)

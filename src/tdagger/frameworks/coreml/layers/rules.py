@@ -220,7 +220,7 @@ def _convolution(w: Any, p: Any, x: Value, weight: Value | None = None, bias: Va
         shape = (p.kernelChannels, p.outputChannels // groups, *kernel)
     else:
         shape = (p.outputChannels, p.kernelChannels, *kernel)
-    held = w.weight("weights", p.weights, shape) if weight is None else weight
+    held = w.weight("weights", p.weights, shape, axis=int(p.isDeconvolution)) if weight is None else weight
     given = bias if bias is not None else _bias(w, p, p.outputChannels)
     how = {"strides": tuple(p.stride) or (1, 1), "dilations": tuple(p.dilationFactor) or (1, 1), "groups": groups}
     op = "conv_transpose" if p.isDeconvolution else "conv"
@@ -255,7 +255,7 @@ def _convolution3d(w: Any, p: Any, x: Value) -> Value:
     }
     if back and p.outputShape:
         how["output_shape"] = tuple(p.outputShape)
-    held = w.weight("weights", p.weights, (*shape, *kernel))
+    held = w.weight("weights", p.weights, (*shape, *kernel), axis=int(back))
     out = mil("conv_transpose" if back else "conv", y, held, _bias(w, p, p.outputChannels), **how, **_padding3(p))
     return and_back(out, lead)
 
