@@ -169,6 +169,18 @@ def test_integers_in_and_out() -> None:
     np.testing.assert_array_equal(run(model, [given])[0], np.asarray(dag.run(given)))
 
 
+def test_what_is_rounded_before_is_rounded_once() -> None:
+    """A tensor that is rounded for an operator, and later moved and rounded: the first is taken, where it stands."""
+    x, scale = td.input("x", (2, 4)), td.const(0.1, "f32")
+    small = lib.dequantize(lib.quantize(x, scale, to="i8"), scale)
+    moved = lib.dequantize(lib.quantize(td.reshape(x, shape=(4, 2)), scale, to="i8"), scale)
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": td.sin(small), "z": td.cos(moved)}))
+    model, data = dag.to_tflite(), np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
+    assert counts(model)["QUANTIZE"] == 1
+    for own, wanted in zip(run(model, [data]), dag.run(data), strict=True):
+        np.testing.assert_allclose(own, wanted, atol=1e-6)
+
+
 def test_one_input_of_two_scales() -> None:
     x = td.input("x", (4,), "i8")
     a, b = (lib.dequantize(x, td.const(s, "f32")) for s in (0.5, 0.25))

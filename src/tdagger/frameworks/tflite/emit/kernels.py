@@ -248,8 +248,10 @@ class _Pass:
         """
         after: list[Operator] = []
         gone: set[int] = set()
+        before = {id(o) for o in self.part.operators}
         for o in reversed(self.part.operators):
             after.append(o)
+            before.discard(id(o))
             rounded = self._all_rounded(o.outputs[0]) if o.name in MOVES else None
             fill = None if o.name != "PADV2" else self.tensor(o.inputs[2]).load
             if rounded is None or _activated(o) or (o.name == "PADV2" and fill is None):
@@ -259,7 +261,7 @@ class _Pass:
             assert steps is not None
             chosen, places = list(o.inputs), MOVES[o.name]
             for at in range(len(o.inputs)) if places is None else places:
-                chosen[at] = self._rounding(o, o.inputs[at], (steps, kind), after, gone)
+                chosen[at] = self._rounding(o, o.inputs[at], (steps, kind), after, before, gone)
             if fill is not None:
                 chosen[2] = self._constant(o.inputs[2], steps, kind)
             self.instead |= {u.outputs[0]: rounded for u in rest}
@@ -268,15 +270,20 @@ class _Pass:
         self.part.operators = [o for o in reversed(after) if id(o) not in gone]
 
     def _rounding(
-        self, o: Operator, x: int, how: tuple[Quantization, DType], after: list[Operator], gone: set[int]
+        self, o: Operator, x: int, how: tuple[Quantization, DType], after: list[Operator], before: set[int],
+        gone: set[int],
     ) -> int:  # fmt: skip
-        """A tensor rounded before an operator that took it."""
+        """A tensor rounded before an operator that took it: by what does so before that, or else right before it."""
         steps, kind = how
         if self.tensor(x).load is not None:
             return self._constant(x, steps, kind)
         users = [u for u in self.users[x] if u is not o]
         there = [u for u in users if u.name == "QUANTIZE" and same(self.tensor(u.outputs[0]).steps, steps)
                  and self.tensor(u.outputs[0]).type.dtype is kind]  # fmt: skip
+        first = next((u for u in there if id(u) in before), None)
+        if first is not None:
+            self.users[x] = users
+            return first.outputs[0]
         if there:
             users.remove(there[0])
             gone.add(id(there[0]))

@@ -476,7 +476,17 @@ def compacted(part: Part, inputs: Mapping[str, int], outputs: Mapping[str, int])
     for o in part.operators:
         o.inputs, o.outputs = [number[i] for i in o.inputs], [number[i] for i in o.outputs]
     part.inputs, part.outputs = [number[n] for n in inputs.values()], [number[n] for n in outputs.values()]
+    _check_order(part)
     return number
+
+
+def _check_order(part: Part) -> None:
+    """Each operator takes what was made before it: runtimes don't look, and take what lies there."""
+    made = {-1, *part.inputs, *(i for i, t in enumerate(part.tensors) if t.load is not None)}
+    for o in part.operators:
+        missing = [part.tensors[i].name for i in o.inputs if i not in made]
+        assert not missing, f"{o.name} takes {missing[0]}, which isn't made before it"
+        made.update(o.outputs)
 
 
 #: Constants of at most so many entries are one tensor wherever they are the same.
