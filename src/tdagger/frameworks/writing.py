@@ -30,6 +30,25 @@ _VIEWS = 48
 _BEHIND = 64
 
 
+#: The tensors and attributes of a composite by name.
+Fields = dict[str, Any]
+
+
+def fields(value: Value) -> Fields:
+    """The tensors and attributes of a composite by name: None for a tensor that wasn't given, a tuple for any number.
+
+    >>> import tdagger as td
+    >>> fields(td.linear(td.input("x", (2, 3)), td.input("w", (4, 3))))
+    {'x': <input x() -> f32[2 3]>, 'weight': <input w() -> f32[4 3]>, 'bias': None}
+    """
+    op: Any = value.op
+    definition = op.definition
+    if definition.variadic:
+        return {definition.tensors[0]: value.args, **op.attributes}
+    given = dict(zip(definition.argument_names(op.given, len(value.args)), value.args, strict=True))
+    return {**dict.fromkeys(definition.tensors), **given, **op.attributes}
+
+
 class Names:
     """The names of a file, each once: a taken one gets the next number behind it.
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tdagger.frameworks.tflite.emit.composites import fields
 from tdagger.frameworks.tflite.emit.images import image
+from tdagger.frameworks.writing import fields
 from tdagger.graph import topological
 from tdagger.interpret import computed
 from tdagger.library import matmul, mean, rsqrt, softmax, square

@@ -15,13 +15,11 @@ from tdagger.frameworks.coreml.emit import quantized
 from tdagger.frameworks.coreml.emit.core import reshape, two, with_shape
 from tdagger.frameworks.coreml.emit.recurrent import LSTM, RNN
 from tdagger.frameworks.coreml.emit.writer import Writer
-from tdagger.frameworks.writing import unbroadcast
+from tdagger.frameworks.writing import Fields, unbroadcast
 from tdagger.graph import result_types
 from tdagger.op import Value
 from tdagger.ops.structure import slice_axis
 from tdagger.types import TensorType
-
-Fields = dict[str, Any]
 
 
 class Rule(NamedTuple):
@@ -35,19 +33,6 @@ class Rule(NamedTuple):
     when: Callable[[Value, Fields], str | None] | None = None
     since: int = 15
     final: bool = False
-
-
-def fields_of(value: Value) -> Fields:
-    """The attributes and tensors of a composite by name; None for tensors that weren't given."""
-    op: Any = value.op
-    fields: Fields = dict(op.attributes)
-    if op.definition.variadic:
-        fields[op.definition.tensors[0]] = value.args
-        return fields
-    rest = iter(value.args)
-    for name, given in zip(op.definition.tensors, op.given, strict=True):
-        fields[name] = next(rest) if given else None
-    return fields
 
 
 def _one(op: str, **numbers: str) -> Callable[[Writer, Value, Fields], str]:

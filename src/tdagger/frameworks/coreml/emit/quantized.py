@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from tdagger.errors import UnsupportedError
 from tdagger.frameworks.coreml.emit.core import as_type
 from tdagger.frameworks.coreml.emit.writer import SMALL, Packed, Tensor, Writer
 from tdagger.frameworks.coreml.types import KINDS
-from tdagger.frameworks.writing import SAME, is_reshape
+from tdagger.frameworks.writing import SAME, Fields, is_reshape
 from tdagger.graph import Graph
 from tdagger.library.quantized import grid_of
 from tdagger.op import Array, Value
@@ -25,7 +25,6 @@ from tdagger.ops.source import Leaf
 from tdagger.ops.structure import Permute
 from tdagger.types import DType, TensorType
 
-Fields = dict[str, Any]
 Shape = tuple[int, ...]
 
 #: Operator sets from which MIL has quantize and dequantize, weights of 8 bits, and weights of 4 bits and in blocks.

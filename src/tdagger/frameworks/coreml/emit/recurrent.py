@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tdagger.frameworks.coreml.emit.writer import Writer
+from tdagger.frameworks.writing import Fields
 from tdagger.graph import topological
 from tdagger.op import Value
 from tdagger.ops import structure as s
@@ -18,8 +19,6 @@ from tdagger.ops.external import External
 from tdagger.ops.source import Input, Random
 from tdagger.ops.structure import Item
 from tdagger.types import DType, TensorType
-
-Fields = dict[str, Any]
 
 
 def _parts(f: Fields, kinds: int) -> tuple[Value, list[Value], list[list[Value]]]:

@@ -6,11 +6,12 @@ from functools import cache
 
 from tdagger.composite import Composite
 from tdagger.errors import UnsupportedError
-from tdagger.frameworks.coreml.emit.composites import COMPOSITES, Rule, fields_of
+from tdagger.frameworks.coreml.emit.composites import COMPOSITES, Rule
 from tdagger.frameworks.coreml.emit.core import CORE, scatters
 from tdagger.frameworks.coreml.emit.quantized import FOUND
 from tdagger.frameworks.coreml.emit.recurrent import in_f32
 from tdagger.frameworks.coreml.emit.writer import Row
+from tdagger.frameworks.writing import fields
 from tdagger.library.quantized import dequantize, grid_of, quantize
 from tdagger.op import Value
 from tdagger.ops.elementwise import bitwise_xor, cast, not_
@@ -45,14 +46,14 @@ def _rule(rule: Rule, opset: int) -> Accepts:
     def when(v: Value) -> str | None:
         if opset < rule.since:
             return f"MIL has it since iOS{rule.since} (minimum_target='iOS{rule.since}')"
-        return None if rule.when is None else rule.when(v, fields_of(v))
+        return None if rule.when is None else rule.when(v, fields(v))
 
     return Accepts(types(rule.dtypes), when=when, final=rule.final)
 
 
 def _rounded_and_read(v: Value) -> Value:
     """What a fake_quantize gives, without what is for its gradient."""
-    f = fields_of(v)
+    f = fields(v)
     x, scale, zero, how = f["x"], f["scale"], f["zero_point"], {n: f[n] for n in ("axis", "block")}
     made = quantize(x, scale, zero, to=f["to"], low=f["low"], high=f["high"], like=f["like"], **how)
     return cast(dequantize(made, scale, zero, of=f["to"] if grid_of(f["to"]).bits < 8 else "", **how), v.dtype)
@@ -105,7 +106,7 @@ def target(opset: int) -> Target:
             "binary equal": lambda v: not_(bitwise_xor(*v.args)) if v.args[0].dtype.name == "bool" else None,
             "fake_quantize": _rounded_and_read,
             "lstm": in_f32,
-            "rms_norm": lambda v: rms_norm_in_f32(**fields_of(v)),
+            "rms_norm": lambda v: rms_norm_in_f32(**fields(v)),
             "rnn": in_f32,
             "binary not_equal": lambda v: bitwise_xor(*v.args) if v.args[0].dtype.name == "bool" else None,
         },
@@ -119,7 +120,7 @@ def row_of(value: Value) -> Row:
         rule = COMPOSITES.get(op.name)
         if rule is None:
             raise UnsupportedError("MIL has no such op")
-        return lambda w, v: rule.write(w, v, fields_of(v))
+        return lambda w, v: rule.write(w, v, fields(v))
     row = CORE.get(op.name)
     if row is None:
         raise UnsupportedError("it is a core op that MIL knows nothing of")

@@ -19,21 +19,12 @@ from tdagger.frameworks.tflite.emit.writer import (
     Row,
     Writer,
 )
-from tdagger.frameworks.writing import permuted, reshaped, unbroadcast
+from tdagger.frameworks.writing import Fields, fields, permuted, reshaped, unbroadcast
 from tdagger.op import Value
 from tdagger.transform.legal import Accepts, types
 from tdagger.types import TensorType, i64
 
-Fields = dict[str, Any]
 _F32 = types("f32")
-
-
-def fields(value: Value) -> Fields:
-    """The tensors (None where one wasn't given) and attributes of a composite, by name."""
-    op: Any = value.op
-    definition = op.definition
-    given = dict(zip(definition.argument_names(op.given, len(value.args)), value.args, strict=True))
-    return {**dict.fromkeys(definition.tensors), **given, **op.attributes}
 
 
 def composite(write: Callable[[Writer, Value, Fields], Any], when: Any = None, accepts: Any = _F32) -> Row:

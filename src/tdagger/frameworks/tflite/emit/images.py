@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from ai_edge_litert import schema_py_generated as s
 
-from tdagger.frameworks.tflite.emit.composites import fields
 from tdagger.frameworks.tflite.emit.core import options, reduced
 from tdagger.frameworks.tflite.emit.writer import Reduced, Row, Writer
+from tdagger.frameworks.writing import fields
 from tdagger.library.resize import _nearest as nearest_places  # pyright: ignore[reportPrivateUsage]
 from tdagger.op import Array, Value
 from tdagger.transform.legal import Accepts, types

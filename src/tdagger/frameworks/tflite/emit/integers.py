@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from tdagger.frameworks.tflite.emit import core
-from tdagger.frameworks.tflite.emit.composites import fields
 from tdagger.frameworks.tflite.emit.writer import Row, Writer
 from tdagger.frameworks.tflite.schema import Quantization
+from tdagger.frameworks.writing import fields
 from tdagger.graph import is_one, topological
 from tdagger.library.quantized import GRIDS
 from tdagger.op import Value

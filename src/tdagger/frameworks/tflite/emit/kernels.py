@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tdagger.errors import UnsupportedError
-from tdagger.frameworks.tflite.emit.composites import fields
 from tdagger.frameworks.tflite.emit.integers import same
 from tdagger.frameworks.tflite.emit.writer import Operator, Tensor, Writer
 from tdagger.frameworks.tflite.schema import Quantization
+from tdagger.frameworks.writing import fields
 from tdagger.names import shown
 from tdagger.op import Array
 from tdagger.ops.structure import Permute
