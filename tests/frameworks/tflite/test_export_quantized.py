@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 import tdagger as td
 from tdagger import library as lib
+from tdagger.ops.structure import slice_axis
 from tdagger.quantization.profile import Numbers, Profile, Row
 from tdagger.quantization.profiles import profile_of
 from tests.frameworks.tflite.build import Build
@@ -197,10 +198,10 @@ def test_moved_integers_of_different_scales_are_refused() -> None:
         td.TensorDAG.of_graph(graph).to_tflite()
 
 
-def read(x: td.Value, scale: float, zero: int) -> td.Value:
+def read(x: td.Value, scale: float, zero: int, to: str = "i8") -> td.Value:
     """Rounded and read."""
-    steps = td.const(scale, "f32"), td.const(zero, "i8")
-    return lib.dequantize(lib.quantize(x, *steps, to="i8"), *steps)
+    steps = td.const(scale, "f32"), td.const(zero, to)
+    return lib.dequantize(lib.quantize(x, *steps, to=to), *steps)
 
 
 WEIGHT = lib.dequantize(td.const(np.arange(-16, 16).reshape(2, 4, 2, 2), "i8"), td.const(0.03, "f32"))
@@ -227,6 +228,33 @@ def test_one_kernel(name: str) -> None:
     given = np.random.default_rng(0).normal(size=(1, 2, 4, 4)).astype(np.float32)
     for how in (DEFAULT, PLAIN):
         assert np.abs(run(model, [given], how)[0] - dag.run(given)).max() < 1.001 * scale
+
+
+WIDE: dict[str, tuple[Callable[[td.Value], td.Value], float]] = {
+    "TRANSPOSE_CONV": (BY_HAND["TRANSPOSE_CONV"][0], 2e-4),
+    "SUB": (BY_HAND["SUB"][0], 3e-4),
+    "BATCH_MATMUL": (lambda x: lib.matmul(x, td.permute(x, (0, 1, 3, 2))), 2e-3),
+    "TANH": (td.tanh, 2.0**-15),
+    "MEAN": (lambda x: lib.mean(x, axes=(2, 3), keep=True), 1e-4),
+    "GATHER": (BY_HAND["GATHER"][0], 2e-4),
+    "PAD": (lambda x: td.pad(x, (None, None, (1, 1), None)), 2e-4),
+    "REVERSE_V2": (lambda x: td.flip(x, (2,)), 2e-4),
+    "STRIDED_SLICE": (lambda x: slice_axis(x, 2, 0, None, 2), 2e-4),
+    "RESIZE_NEAREST_NEIGHBOR": (lambda x: lib.interpolate(x, size=(8, 8), mode="nearest"), 2e-4),
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_one_kernel_of_i16(name: str) -> None:
+    function, scale = WIDE[name]
+    x = td.input("x", (1, 2, 4, 4))
+    image = lib.convolution(read(x, 2e-4, 0, "i16"), td.const(np.eye(2).reshape(2, 2, 1, 1), "f32"))
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": read(function(read(image, 2e-4, 0, "i16")), scale, 0, "i16")}))
+    model = dag.to_tflite()
+    assert {t for k, t in kernels(model) if k == name} == {"int16"}
+    given = np.random.default_rng(0).normal(size=(1, 2, 4, 4)).astype(np.float32)
+    for how in (DEFAULT, PLAIN):  # TANH is by a table
+        assert np.abs(run(model, [given], how)[0] - dag.run(given)).max() < (4.001 if name == "TANH" else 1.001) * scale
 
 
 def unsigned() -> bytes:
@@ -270,4 +298,53 @@ def test_kernels_of_u8() -> None:
         np.testing.assert_array_equal(ours, theirs)
         assert np.abs(theirs.astype(int) - dag.run(x)).max() <= 1
     small = td.from_tflite(dag.resize(b=2).to_tflite())
-    assert small.graph.outputs["y"].shape == (2, 5)
+    assert [v.shape for v in small.graph.outputs.values()] == [(2, 5)]
+
+
+def wide() -> bytes:
+    """A network of i16 with weights of i8, as converters write it (int16x8)."""
+    rng = np.random.default_rng(0)
+    b = Build()
+
+    def layer(op: str, x: int, size: tuple[int, ...], out: tuple[int, ...], **options: Any) -> int:
+        axis, count = (3, size[3]) if op[0] == "D" else (0, size[0])
+        steps = rng.uniform(0.005, 0.02, count)
+        weight = b.const(rng.integers(-127, 128, size).astype(np.int8), scale=steps, axis=axis)
+        bias = b.const(rng.integers(-9000, 9000, count).astype(np.int64), scale=steps * 0.001)
+        y = b.tensor(out, "i16", scale=0.001)
+        b.op(op, [x, weight, bias], [y], **options)
+        return y
+
+    def made(op: str, inputs: list[int], out: tuple[int, ...], scale: float = 0.001, **options: Any) -> int:
+        y = b.tensor(out, "i16", scale=scale)
+        b.op(op, inputs, [y], **options)
+        return y
+
+    windows = {"strideH": 1, "strideW": 1, "padding": 0}
+    x = b.input((1, 8, 8, 3), "i16", name="x", scale=0.001)
+    y = layer("CONV_2D", x, (4, 3, 3, 3), (1, 8, 8, 4), fusedActivationFunction=1, **windows)
+    z = layer("DEPTHWISE_CONV_2D", y, (1, 3, 3, 4), (1, 8, 8, 4), depthMultiplier=1, **windows)
+    y = made("ADD", [y, z], (1, 8, 8, 4), 0.002, potScaleInt16=False)
+    gate = made("LOGISTIC", [y], (1, 8, 8, 4), 2**-15)
+    y = made("MUL", [y, gate], (1, 8, 8, 4))
+    y = made("AVERAGE_POOL_2D", [y], (1, 4, 4, 4), filterHeight=2, filterWidth=2, strideH=2, strideW=2, padding=1)
+    y = made("MAX_POOL_2D", [y], (1, 2, 2, 4), filterHeight=2, filterWidth=2, strideH=2, strideW=2, padding=1)
+    y = made("RESHAPE", [y, b.const(np.array([1, 16], np.int32))], (1, 16), newShape=[1, 16])
+    y = layer("FULLY_CONNECTED", y, (5, 16), (1, 5))
+    y = made("SOFTMAX", [y], (1, 5), 2**-15, beta=1.0)
+    b.output(y)
+    return b.bytes()
+
+
+def test_kernels_of_i16() -> None:
+    """So is one of i16, with the same results."""
+    dag = td.from_tflite(wide())
+    again = dag.to_tflite()
+    assert counts(again) == counts(wide())
+    for seed in range(5):
+        x = np.random.default_rng(seed).integers(-(2**15), 2**15, (1, 8, 8, 3)).astype(np.int16)
+        (ours,), (theirs,) = run(again, [x], PLAIN), run(wide(), [x], PLAIN)
+        np.testing.assert_array_equal(ours, theirs)
+        assert np.abs(theirs.astype(int) - dag.run(x)).max() <= 2  # the functions are tables there
+    small = td.from_tflite(dag.resize(b=2).to_tflite())
+    assert [v.shape for v in small.graph.outputs.values()] == [(2, 5)]

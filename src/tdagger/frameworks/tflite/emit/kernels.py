@@ -23,18 +23,20 @@ from tdagger.ops.structure import Permute
 from tdagger.transform.legal import label
 from tdagger.types import DType
 
-I8, U8 = DType.of("i8"), DType.of("u8")
-_I32 = DType.of("i32")
+I8, U8, I16 = DType.of("i8"), DType.of("u8"), DType.of("i16")
+_I32, _I64 = DType.of("i32"), DType.of("i64")
 #: What kernels compute in, and from where on its numbers begin.
-_LOWEST = {I8: -128, U8: 0}
+_LOWEST = {I8: -128, U8: 0, I16: -(2**15)}
 
 
 class Kernel(NamedTuple):
-    """An operator that there is of i8, and of u8 unless it is ``signed``.
+    """An operator that there is of i8, of u8 unless it is ``signed``, and since version ``wide`` of i16.
+
+    Weights beside i16 are i8, and biases i64.
 
     ``data``: places of what is read from integers (None: all of them). ``weight``: the place of the weight, whose
     scales are along ``axis``, and that of ``bias``. ``shares``: the result has the scale of what is taken; ``fixed``:
-    it has this scale and zero point, counted from the lowest number.
+    it has this scale and zero point, counted from the lowest number (of i16 always 2 ** -15 and 0).
     """
 
     data: Sequence[int] | None = (0,)
@@ -45,21 +47,26 @@ class Kernel(NamedTuple):
     shares: bool = False
     fixed: tuple[float, int] | None = None
     signed: bool = False
+    wide: int = 0
 
 
 #: HARD_SWISH isn't here: XNNPACK has none of i8, and to leave it costs more than to compute that in float.
 KERNELS: dict[str, Kernel] = {
-    "CONV_2D": Kernel(weight=1, version=3),
-    "DEPTHWISE_CONV_2D": Kernel(weight=1, axis=3, version=3),
-    "FULLY_CONNECTED": Kernel(weight=1, version=5),
-    "TRANSPOSE_CONV": Kernel((2,), weight=1, bias=3, version=3),
-    **dict.fromkeys(("ADD", "SUB", "MUL"), Kernel((0, 1))),
-    "BATCH_MATMUL": Kernel((0, 1), signed=True),
-    **dict.fromkeys(("MEAN", "LEAKY_RELU", "RELU", "RELU6", "GELU"), Kernel()),
-    **dict.fromkeys(("AVERAGE_POOL_2D", "RESIZE_BILINEAR"), Kernel(shares=True)),
-    "SOFTMAX": Kernel(fixed=(1 / 256, 0)),
-    "LOGISTIC": Kernel(fixed=(1 / 256, 0)),
-    "TANH": Kernel(fixed=(1 / 128, 128)),
+    "CONV_2D": Kernel(weight=1, version=3, wide=4),
+    "DEPTHWISE_CONV_2D": Kernel(weight=1, axis=3, version=3, wide=5),
+    "FULLY_CONNECTED": Kernel(weight=1, version=5, wide=7),
+    "TRANSPOSE_CONV": Kernel((2,), weight=1, bias=3, version=3, wide=4),
+    "ADD": Kernel((0, 1), wide=3),
+    "SUB": Kernel((0, 1), wide=5),
+    "MUL": Kernel((0, 1), wide=4),
+    "BATCH_MATMUL": Kernel((0, 1), signed=True, wide=3),
+    "MEAN": Kernel(wide=3),
+    **dict.fromkeys(("LEAKY_RELU", "RELU", "RELU6", "GELU"), Kernel()),
+    "AVERAGE_POOL_2D": Kernel(shares=True, wide=3),
+    "RESIZE_BILINEAR": Kernel(shares=True),
+    "SOFTMAX": Kernel(fixed=(1 / 256, 0), wide=3),
+    "LOGISTIC": Kernel(fixed=(1 / 256, 0), wide=3),
+    "TANH": Kernel(fixed=(1 / 128, 128), wide=3),
 }
 #: Operators that move or choose entries, and the places of what they take of these.
 MOVES: dict[str, Sequence[int] | None] = {
@@ -174,7 +181,7 @@ class _Pass:
             chosen[2] = filled
         type_ = self.tensor(y).type
         moved = self.writer.new(f"{self.tensor(y).name}_{kind.name}", type_.with_dtype(kind), steps=steps)
-        self.done.append(Operator(o.name, chosen, [moved], o.options, _version(o), o.origin))
+        self.done.append(Operator(o.name, chosen, [moved], o.options, _version(o, kind), o.origin))
         self.done.append(Operator("DEQUANTIZE", [moved], [y], None, 2, o.origin))
         self.codes[y] = moved
         return True
@@ -186,7 +193,7 @@ class _Pass:
             return None
         value = np.float32(np.asarray(load()).reshape(()))
         scale, zero, low = steps.scale[0], int(steps.zero_point[0]), _LOWEST[kind]
-        code = np.clip(np.rint(value / scale) + zero, low, low + 255)
+        code = np.clip(np.rint(value / scale) + zero, low, np.iinfo(kind.numpy).max)
         return self._constant(o.inputs[2], steps, kind) if np.float32(code - zero) * scale == value else None
 
     def _computes(self, o: Operator) -> bool:
@@ -195,7 +202,7 @@ class _Pass:
         if kernel is None or places is None or len(o.outputs) != 1:
             return False
         kind = self._codes(o.inputs[places[0]]).type.dtype
-        if kernel.signed and kind is not I8:
+        if (kernel.signed and kind is U8) or (kind is I16 and not kernel.wide):
             return False
         made = self._result(o, kernel, self._steps(o.inputs[places[0]]), kind)
         if made is None:
@@ -211,7 +218,10 @@ class _Pass:
                                              if i not in places):  # fmt: skip
             return False
         self.codes[o.outputs[0]] = made
-        self.done.append(Operator(o.name, chosen, [made], o.options, max(o.version, kernel.version), o.origin))
+        version = kernel.wide if kind is I16 else kernel.version
+        if hasattr(o.options, "potScaleInt16"):
+            o.options.potScaleInt16 = False  # scales are any numbers, not powers of two
+        self.done.append(Operator(o.name, chosen, [made], o.options, max(o.version, version), o.origin))
         return True
 
     def _result(self, o: Operator, kernel: Kernel, steps: Quantization | None, kind: DType) -> int | None:
@@ -223,7 +233,7 @@ class _Pass:
         assert own.steps is not None
         if kernel.shares and not same(own.steps, steps):
             return None
-        wanted = kernel.fixed
+        wanted = (2.0**-15, 2**15) if kernel.fixed is not None and kind is I16 else kernel.fixed
         if wanted is not None and (own.steps.scale[0], own.steps.zero_point[0] - _LOWEST[kind]) != wanted:
             return None
         return first
@@ -266,7 +276,7 @@ class _Pass:
                 chosen[2] = self._constant(o.inputs[2], steps, kind)
             self.instead |= {u.outputs[0]: rounded for u in rest}
             gone |= {id(u) for u in (first, *rest)}
-            o.inputs, o.outputs, o.version = chosen, [rounded], _version(o)
+            o.inputs, o.outputs, o.version = chosen, [rounded], _version(o, kind)
         self.part.operators = [o for o in reversed(after) if id(o) not in gone]
 
     def _rounding(
@@ -306,7 +316,7 @@ class _Pass:
 
             def codes() -> Array:
                 found = np.rint(np.asarray(load()) / steps.scale[0]) + steps.zero_point[0]
-                return np.clip(np.where(np.isnan(found), low, found), low, low + 255).astype(kind.numpy)
+                return np.clip(np.where(np.isnan(found), low, found), low, np.iinfo(kind.numpy).max).astype(kind.numpy)
 
             type_ = tensor.type.with_dtype(kind)
             self.constants[key] = self.writer.new(f"{tensor.name}_{kind.name}", type_, codes, steps)
@@ -319,7 +329,7 @@ class _Pass:
         assert kernel.weight is not None
         weight, steps = self.tensor(o.inputs[kernel.weight]), self._steps(o.inputs[data])
         grid = None if weight.load is None else self._grid(weight, kernel.axis)
-        if grid is None or steps is None or grid[1] is not kind:
+        if grid is None or steps is None or grid[1] is not (I8 if kind is I16 else kind):
             return None
         number, scale = self._weight(o.inputs[kernel.weight], *grid, kernel.axis), grid[0].scale
         at = o.inputs[kernel.bias] if kernel.bias < len(o.inputs) else -1
@@ -329,15 +339,17 @@ class _Pass:
         if bias.load is None:
             return None
         each = np.broadcast_to(scale, bias.type.shape).astype(np.float64) * np.float64(steps.scale[0])
-        load, key = bias.load, ("bias", at, each.tobytes())
+        whole = _I64 if kind is I16 else _I32
+        load, key = bias.load, ("bias", at, each.tobytes(), whole)
 
         def codes() -> Array:
             found = np.rint(np.asarray(load(), np.float64) / each)
-            return np.clip(found, -(2**31), 2**31 - 1).astype(np.int32)
+            most = 2.0**62 if whole is _I64 else 2.0**31 - 1
+            return np.clip(found, -most, most).astype(whole.numpy)
 
         if key not in self.constants:
             own = Quantization((scale * steps.scale[0]).astype(np.float32), np.zeros(scale.size, np.int64), 0)
-            self.constants[key] = self.writer.new(bias.name, bias.type.with_dtype(_I32), codes, own)
+            self.constants[key] = self.writer.new(bias.name, bias.type.with_dtype(whole), codes, own)
         return [number, self.constants[key]]
 
     def _grid(self, weight: Tensor, axis: int) -> tuple[Quantization, DType] | None:
@@ -352,7 +364,7 @@ class _Pass:
             return None
         f = fields(value)
         kind = f["x"].dtype
-        if kind not in _LOWEST or f["block"] or f["scale"].dtype.name != "f32":
+        if kind not in (I8, U8) or f["block"] or f["scale"].dtype.name != "f32":
             return None
         zero = np.zeros(1) if f["zero_point"] is None else self.writer.array(f["zero_point"])
         scale = self.writer.array(f["scale"])
@@ -399,9 +411,9 @@ def _activated(o: Operator) -> bool:
     return bool(getattr(o.options, "fusedActivationFunction", 0))
 
 
-def _version(o: Operator) -> int:
-    """The version of an operator that moves i8."""
-    return 1 if o.name == "RESHAPE" else max(o.version, 2)
+def _version(o: Operator, kind: DType) -> int:
+    """The version of an operator that moves i8, or i16."""
+    return 1 if o.name == "RESHAPE" else max(o.version, 3 if kind is I16 else 2)
 
 
 def _own_axis(tensor: Tensor) -> int | None:
