@@ -397,3 +397,14 @@ def test_windows_of_a_sequence() -> None:
     assert counts(model) == {"PAD": 1, "GATHER": 1, "RESHAPE": 3, "TRANSPOSE": 1}
     frames = same(Fn(lambda x: x.unfold(-1, 400, 160)), torch.rand(2, 16000))
     assert counts(frames) == {"SLICE": 1, "RESHAPE": 2, "GATHER": 1}
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_a_resize_without_its_batch(mode: str) -> None:
+    """Its channels are the axis before those that are resized, whatever else there is."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Upsample(scale_factor=(1.5, 2), mode=mode)).eval()
+    x = torch.rand(2, 3, 6, 8)
+    dag = td.from_torch(module, x).unbatch("b")
+    (own,) = run(dag.to_tflite(), [x[0].numpy()])
+    np.testing.assert_allclose(own, module(x)[0].detach().numpy(), atol=1e-5)
+    assert counts(dag.to_tflite())["TRANSPOSE"] == 2

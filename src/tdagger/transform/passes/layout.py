@@ -59,7 +59,8 @@ IMAGES: dict[str, Callable[[Value], int]] = {
     **dict.fromkeys((max_pool.name, avg_pool.name), _of_kernel),
     **dict.fromkeys((adaptive_avg_pool.name, adaptive_max_pool.name), _of_size),
     **dict.fromkeys((pixel_shuffle.name, pixel_unshuffle.name), _two),
-    **dict.fromkeys((interpolate.name, group_norm.name, instance_norm.name), _all_but_two),
+    interpolate.name: _of_size,
+    **dict.fromkeys((group_norm.name, instance_norm.name), _all_but_two),
 }
 
 
