@@ -408,3 +408,26 @@ def test_a_resize_without_its_batch(mode: str) -> None:
     (own,) = run(dag.to_tflite(), [x[0].numpy()])
     np.testing.assert_allclose(own, module(x)[0].detach().numpy(), atol=1e-5)
     assert counts(dag.to_tflite())["TRANSPOSE"] == 2
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Conv3d(2, 4, 3, padding=1),
+        nn.Conv3d(2, 4, (1, 2, 3), stride=(1, 2, 1), padding=(0, 1, 0), bias=False),
+        nn.Conv3d(2, 4, 2, dilation=(1, 2, 1)),
+        nn.Sequential(nn.Conv3d(2, 4, (3, 1, 1), padding="same"), nn.BatchNorm3d(4), nn.ReLU(), nn.Conv3d(4, 3, 2)),
+        nn.Sequential(nn.Conv3d(2, 4, 3, groups=2), nn.ReLU(), nn.MaxPool3d(2)),
+    ],
+    ids=["same", "strides", "dilation", "block", "groups"],
+)
+@pytest.mark.parametrize("kernels", [DEFAULT, PLAIN], ids=["default", "plain"])
+def test_volumes(module: nn.Module, kernels: Any) -> None:
+    """A convolution of volumes is CONV_3D, but for one with groups, which has no kernel."""
+    model = same(module.eval(), torch.rand(2, 2, 5, 6, 7), kernels=kernels)
+    convolutions = [m for m in module.modules() if isinstance(m, nn.Conv3d) and m.groups == 1]
+    assert counts(model).get("CONV_3D", 0) == len(convolutions)
+    assert "RELU" not in counts(model) or not convolutions
+    back = td.from_tflite(model)
+    x = torch.rand(2, 2, 5, 6, 7)
+    np.testing.assert_allclose(back.run(x.numpy()), module(x).detach().numpy(), atol=1e-5)

@@ -147,9 +147,33 @@ def _bias(w: Writer, f: dict[str, Any], channels: int) -> int:
     return w.constant(np.zeros(channels, np.float32)) if f["bias"] is None else w.ref(f["bias"])
 
 
+def _convolution_3d(w: Writer, i: Image, v: Value) -> int:
+    """Of ``[n d h w c]``, with a filter ``[d h w i o]``."""
+    f, weight = i.f, i.f["weight"]
+    out, taken, *kernel = weight.shape
+    type_ = i.x.type.with_shape((i.lead, *i.sizes, taken))
+    after = type_.with_shape((i.lead, *v.shape[v.rank - 4 : -1], out))
+    number, pads, padding = w.reshape(w.ref(i.x), i.x.shape, type_), [*f["padding"]], VALID
+    counts = tuple([-(-n // s_) for n, s_ in zip(i.sizes, f["stride"], strict=True)])
+    if pads == same_pads(i.sizes, kernel, f["stride"], f["dilation"]) and counts == after.shape[1:-1]:
+        padding = SAME
+    elif any(map(any, pads)):
+        sizes = [n + a + b for n, (a, b) in zip(i.sizes, pads, strict=True)]
+        places = w.constant(np.array([(0, 0), *pads, (0, 0)], np.int32))
+        number = w.op("PAD", [number, places], type_.with_shape((i.lead, *sizes, taken)), version=3)
+    filters = _laid(w, weight, (*kernel, taken, out), [2, 3, 4, 1, 0], "last")
+    steps = {f"stride{a}": n for a, n in zip("DHW", f["stride"], strict=True)}
+    steps |= {f"dilation{a}Factor": n for a, n in zip("DHW", f["dilation"], strict=True)}
+    made = options("Conv3D", padding=padding, **steps)
+    number = w.op("CONV_3D", [number, filters, _bias(w, f, out)], after, made)
+    return w.reshape(number, after.shape, v.type)
+
+
 def _convolution(w: Writer, v: Value) -> int:
     i = image(v)
     f, weight = i.f, i.f["weight"]
+    if i.spatial == 3:
+        return _convolution_3d(w, i, v)
     by = None
     if w.is_static(weight) and weight.op.name != "dequantize" and len(w.users.get(weight, ())) == 1:
         x, by = w.unscaled(i.x)
@@ -179,8 +203,10 @@ def _convolution(w: Writer, v: Value) -> int:
 
 def _convolves(v: Value) -> str | None:
     i = image(v)
-    if i.spatial > 2:
+    if i.spatial > 3:
         return "TFLite convolves images"
+    if i.spatial == 3 and (i.f["groups"] != 1 or any(min(p) < 0 for p in i.f["padding"])):
+        return "TFLite convolves volumes without groups, padded by nothing below 0"
     return None if v.type.size and i.f["weight"].type.size else "TFLite takes no image without entries"
 
 

@@ -492,7 +492,7 @@ def _check_order(part: Part) -> None:
 #: Constants of at most so many entries are one tensor wherever they are the same.
 _SHARED = 1 << 10
 #: Operators that take an activation along, in every runtime and kernel.
-FUSES = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL", "DIV", "MAX_POOL_2D",
-                   "AVERAGE_POOL_2D"})  # fmt: skip
+FUSES = frozenset({"CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL", "DIV",
+                   "MAX_POOL_2D", "AVERAGE_POOL_2D"})  # fmt: skip
 #: Those with a bias.
 _LAYERS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
