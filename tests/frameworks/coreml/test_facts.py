@@ -167,3 +167,23 @@ def test_random_numbers_are_of_the_declared_type() -> None:
     assert [str(v.type) for v in dag.graph.outputs.values()] == ["f16[2]", "f32[3]"]
     first, second = (dag.run(np.zeros(2, np.float32), seed=np.uint64(n))[0].tolist() for n in (1, 2))
     assert first != second
+
+
+@pytest.mark.parametrize(
+    ("op", "given"),
+    [
+        ("prelu", {"alpha": 4}), ("softplus_parametric", {"alpha": 4, "beta": 4}), ("elu", {"alpha": 0}),
+        ("layer_norm", {"gamma": 4, "beta": 4}), ("batch_norm", {"mean": 4, "variance": 4, "gamma": 4, "beta": 4}),
+        ("instance_norm", {"gamma": 4, "beta": 4}), ("scaled_tanh", {"alpha": 0, "beta": 0}),
+    ],
+)  # fmt: skip
+def test_numbers_of_f16_beside_f32(op: str, given: dict[str, int]) -> None:
+    """Since iOS17 what goes with x may be of another element type than x, whose type the result has."""
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(1, 4, 3, 4)).astype(np.float32)
+    numbers = {n: np.abs(draw.normal(size=(k,) if k else ())).astype(np.float16) for n, k in given.items()}
+    more = {"axes": [3]} if op == "layer_norm" else {}
+    own = run(op, x, (F, x.shape), 17, **numbers, **more)
+    wide = run(op, x, (F, x.shape), 17, **{n: v.astype(np.float32) for n, v in numbers.items()}, **more)
+    assert own.dtype == np.float32
+    np.testing.assert_array_equal(own, wide)

@@ -140,7 +140,8 @@ def _sigmoid_hard(x: Value, alpha: Float = 0.2, beta: Float = 0.5) -> Value:
 @rule("softplus_parametric")
 def _softplus_parametric(x: Value, alpha: Value, beta: Value) -> Value:
     after = range(1, x.rank - 1)
-    a, b = (unsqueeze(v, after) if x.rank > 2 else v for v in (alpha, beta))
+    narrow = [v if v.dtype is x.dtype else e.cast(v, x.dtype) for v in (alpha, beta)]  # f16 beside f32 since iOS17
+    a, b = (unsqueeze(v, after) if x.rank > 2 else v for v in narrow)
     return lib.softplus(x * b) * a
 
 
