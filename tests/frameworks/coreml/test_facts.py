@@ -29,6 +29,7 @@ def test_a_zero_of_reshape_copies_from_the_left_and_since_ios17_from_the_right()
     x = np.zeros((2, 3, 4), np.float32)
     assert run("reshape", x, (F, (2, 12, 1)), shape=[0, 12, 1]).shape == (2, 12, 1)
     assert run("reshape", x, (F, (6, 4)), 17, shape=[6, 0]).shape == (6, 4)
+    assert run("reshape", x[0], (F, (1, 1, 3, 4)), 17, shape=[1, 0, -1, 0]).shape == (1, 1, 3, 4)  # of no size: 1
     with pytest.raises(td.UnsupportedError, match="before iOS17"):
         one("reshape", x, (F, (6, 4)), 15, shape=[6, 0])
 

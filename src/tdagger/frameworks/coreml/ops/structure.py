@@ -30,15 +30,13 @@ def _transpose(x: Value, perm: Ints) -> Value:
 def _reshape(x: Value, shape: Ints, *, opset: int) -> Value:
     """A 0 copies a size: of the same place, or since iOS17 of the same place counted from the right.
 
-    Before, there have to be as many dimensions as there were.
+    Before, there have to be as many dimensions as there were; since then it is 1 where there is no such place.
     """
     if opset < 17 and 0 in shape and len(shape) != x.rank:
         raise unsupported(f"before iOS17 a 0 in its shape {list(shape)} needs as many dimensions as {x.type} has")
-    back = x.rank - len(shape) if opset >= 17 else 0
-    places = [i + back for i, n in enumerate(shape) if n == 0]
-    if any(not 0 <= i < x.rank for i in places):
-        raise unsupported(f"its shape {list(shape)} copies a size that {x.type} doesn't have")
-    return lib.reshape(x, shape=[x.shape[i + back] if n == 0 else n for i, n in enumerate(shape)])
+    back = x.rank - len(shape)
+    sizes = [n or (x.shape[i + back] if i + back >= 0 else 1) for i, n in enumerate(shape)]
+    return lib.reshape(x, shape=sizes)
 
 
 @rule("reshape_like")
