@@ -228,13 +228,13 @@ _SCORES = frozenset({"scaled_dot_product_attention", "matmul"})
 def _heads(call: Call, embed: int) -> Sequence[int]:
     """The numbers of heads that attention inside may have: sizes that its values have, and what these leave of it.
 
-    First those that leave as much of it as is contracted somewhere.
+    Those that leave as much of it as is contracted somewhere, if there are such: each try is an import.
     """
     values = call.graph.values
     sizes = {n for v in values for n in main_type(v).shape if n.__class__ is int and n > 0}
     contracted = {main_type(v.args[0]).shape[-1] for v in values if v.op.name in _SCORES}
     heads = {h for n in sizes if embed % n == 0 for h in (n, embed // n)}
-    return sorted(heads, key=lambda h: (embed // h not in contracted, h))
+    return sorted([h for h in heads if embed // h in contracted] or heads)
 
 
 def _attention(call: Call, state: Mapping[str, TensorType], name: str) -> Iterator[tuple[Settings, str]]:
