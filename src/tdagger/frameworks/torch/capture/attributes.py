@@ -11,7 +11,7 @@ import operator
 import sys
 import types
 from collections import OrderedDict, deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from tdagger.frameworks.torch.capture.reached import reached
 from tdagger.frameworks.torch.capture.surroundings import random_numbers_kept
 
 #: The attributes of a module that hold what is registered: their entries are named as the module's own.
@@ -30,6 +31,9 @@ _BOXES: dict[str, tuple[type, ...]] = {
     "function": (types.FunctionType,), "method": (types.MethodType,), "partial": (functools.partial,),
     "cell": (types.CellType,),
 }  # fmt: skip
+
+#: Packages whose classes hold nothing that a network computes.
+_OUTSIDE = sys.stdlib_module_names | {"torch", "numpy", "tdagger"}
 
 #: What can stand in the globals of a module, or on a class, and hold what a network computed.
 _HOLDING = frozenset({"tensor", "dict", "list", "set"})
@@ -45,8 +49,7 @@ def kind_of(cls: type) -> str:
             return kind
     if issubclass(cls, nn.Module):
         return "" if issubclass(cls, torch.jit.ScriptModule) else "object"
-    outside = sys.stdlib_module_names | {"torch", "numpy", "tdagger"}
-    if issubclass(cls, type) or not cls.__dictoffset__ or cls.__module__.partition(".")[0] in outside:
+    if issubclass(cls, type) or not cls.__dictoffset__ or cls.__module__.partition(".")[0] in _OUTSIDE:
         return "object" if cls is types.SimpleNamespace else ""
     return "object"
 
@@ -138,12 +141,18 @@ def _holds(value: Any) -> bool:
 _DICTS = (dict, OrderedDict)
 
 
+#: Entries of a global that are looked through without asking who names it.
+_FEW = 64
+
+
 class Box(NamedTuple):
     """A box, where it is found, and what it is."""
 
     path: str
     of: Any
     kind: str
+    #: Of globals, the names that are looked at; None for all.
+    names: Collection[str] | None = None
 
     def now(self) -> dict[Any, Any]:
         """Its entries."""
@@ -158,6 +167,8 @@ class Box(NamedTuple):
         """The entries that are looked at: their paths, keys and values."""
         outer = self.kind in ("class", "globals")
         for key, value in self.now().items():
+            if self.names is not None and key not in self.names:
+                continue
             kind = kind_of(type(value))
             if kind and (kind in _HOLDING or not outer) and not (outer and str(key).startswith("__")):
                 yield self.joined(key), key, value
@@ -208,6 +219,8 @@ class Attributes:
         #: Where each parameter and buffer is registered, by all its names.
         self.weights: dict[str, tuple[dict[str, Any], str]] = {}
         self._caches: list[tuple[Any, int]] = []
+        #: The classes of objects that aren't modules.
+        self._classes: set[type] = set()
         self._seen: set[int] = set()
         self._paths: set[str] = set()
         named = model.named_modules(remove_duplicate=False)
@@ -222,11 +235,17 @@ class Attributes:
         once = {id(m): (path, m) for path, m in reversed(modules)}
         for path, module in reversed(once.values()):
             self._look(Box(path, vars(module), "dict"), ())
-        for cls in {c for _, m in modules for c in type(m).__mro__ if not _is_torchs(c)}:
+        classes = {c for _, m in modules for c in type(m).__mro__ if not _is_torchs(c)}
+        scopes = {n: vars(sys.modules[n]) for n in {c.__module__ for c in classes} if n in sys.modules}
+        own = [box.of for box in self.boxes if box.kind in ("function", "method", "partial")]
+        tensors = {type(t) for _, m in modules for t in (*m._parameters.values(), *m._buffers.values())}
+        roots = [*classes, *own, *self._classes, *tensors, *_hooks_of_all()]
+        much = any(_is_much(v) for scope in scopes.values() for n, v in scope.items() if not n.startswith("__"))
+        names = reached(roots, scopes.values(), _OUTSIDE) if much else None  # which takes longer than to look at little
+        for cls in classes:
             self._look(Box(cls.__name__, cls, "class"), ())
-            scope: Any = vars(sys.modules.get(cls.__module__, types.ModuleType("")))
-            if id(scope) not in self._seen:
-                self._look(Box(cls.__module__, scope, "globals"), ())
+        for name, scope in scopes.items():
+            self._look(Box(name, scope, "globals", names), ())
         #: The tensors that aren't registered where they are held, by their places.
         self.apart -= self.registered
         self.tensors = [(place, place.get()) for place in self.places]
@@ -259,6 +278,7 @@ class Attributes:
                         self._paths.add(path)
                         self.places.append(Place(path, box, key, parents))
                 elif kind == "object":
+                    self._classes.add(type(value))
                     if id(value) not in self._seen:
                         self._seen.add(id(value))
                         stack.append((Box(path, vars(value), "dict"), ()))
@@ -297,6 +317,17 @@ class Attributes:
 def same(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:
     """Whether two boxes have the same entries in the same order."""
     return len(a) == len(b) and all(map(operator.is_, a.values(), b.values())) and list(a) == list(b)
+
+
+def _is_much(value: Any) -> bool:
+    """Whether a global is more than a few settings: data that is better not looked through where nobody names it."""
+    kind = kind_of(type(value))
+    return kind == "tensor" or (kind in _HOLDING and len(value) > _FEW)
+
+
+def _hooks_of_all() -> list[Any]:
+    """What torch calls around every module."""
+    return [hook for n, v in vars(nn.modules.module).items() if n.startswith("_global_") and v for hook in v.values()]
 
 
 def _is_torchs(cls: type) -> bool:
