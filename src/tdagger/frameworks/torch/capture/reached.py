@@ -43,7 +43,7 @@ def reached(roots: Iterable[Any], scopes: Collection[Mapping[str, Any]], outside
         if id(x) in seen:
             continue
         seen.add(id(x))
-        if isinstance(x, types.FunctionType) and id(x.__globals__) in own:
+        if type(x) is types.FunctionType and id(x.__globals__) in own:
             new = _said(x.__code__) - names
             if not new.isdisjoint(_ANYTHING):
                 return None
@@ -64,28 +64,28 @@ def _said(code: types.CodeType) -> set[str]:
 
 def _parts(x: Any, outside: Collection[str]) -> Iterator[Any]:
     """What is inside a thing that may be code, or hold some."""
-    kind = type(x)
+    kind = type(x)  # not isinstance, which asks a proxy what it stands for
     if kind in _PARTS:
         for name in _PARTS[kind]:
             yield getattr(x, name)
-    elif isinstance(x, types.FunctionType):
+    elif kind is types.FunctionType:
         yield from x.__closure__ or ()
         yield x.__defaults__
         yield x.__kwdefaults__
         yield from vars(x).values()
-    elif isinstance(x, types.CellType):
+    elif kind is types.CellType:
         try:
             yield x.cell_contents
         except ValueError:  # nothing was put into it yet
             return
-    elif isinstance(x, type):
+    elif issubclass(kind, type):
         if x.__module__.partition(".")[0] not in outside:
             yield from vars(x).values()
             yield from x.__bases__
-    elif isinstance(x, dict):
-        yield from x.values()
-    elif isinstance(x, list | tuple | set | frozenset | deque):
+    elif issubclass(kind, dict):
+        yield from dict.values(x)
+    elif issubclass(kind, list | tuple | set | frozenset | deque):
         yield from x
-    elif not isinstance(x, Tensor | types.ModuleType) and hasattr(x, "__dict__"):
+    elif kind.__dictoffset__ and not issubclass(kind, Tensor | types.ModuleType):
         yield kind
         yield from vars(x).values()
