@@ -18,6 +18,7 @@ from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Parameter
 from tdagger.ops.structure import Repeat, slice_axis
 from tdagger.transform.axes.unbatch import is_carried
+from tdagger.types import TensorType
 
 #: A TensorDAG, which stands to the right of this module.
 N = TypeVar("N", bound=Any)
@@ -31,10 +32,11 @@ def fills_spread(dag: N) -> N:
     Every value keeps its type and its numbers, and weights stay what they are. No axes are looked for where no weight
     of more than one dimension holds one number alone.
     """
-    leaves = {**dag.graph.parameters, **dag.graph.buffers}
-    fills = [v for n, v in leaves.items() if n not in dag.graph.updates and _is_fill(v, dag.weights)]
-    if not fills:
+    names = [n for n, w in dag.state.items() if _is_fill(n, w.type, dag.weights)]
+    if not names:
         return dag
+    leaves = {**dag.graph.parameters, **dag.graph.buffers}
+    fills = [leaves[n] for n in names if n in leaves and n not in dag.graph.updates]
     axes = Axes(dag.graph)
     own = {a for terms in axes.inputs for term in terms for a in resolve(term)}
     held = {v: {i: r[0] for i, t in enumerate(axes[v]) if len(r := resolve(t)) == 1 and r[0] in own} for v in fills}
@@ -49,14 +51,13 @@ def fills_spread(dag: N) -> N:
     return dag
 
 
-def _is_fill(leaf: Value, weights: Mapping[str, Array]) -> bool:
+def _is_fill(name: str, held: TensorType, weights: Mapping[str, Array]) -> bool:
     """Whether a weight of several dimensions holds one number alone."""
-    name: str = leaf.op.attributes["leaf"]
-    if leaf.rank < 2 or not 0 < leaf.type.size <= _ENTRIES or name not in weights:
+    if held.rank < 2 or not 0 < held.size <= _ENTRIES or name not in weights:
         return False
     data = np.asarray(weights[name])
-    first = data.reshape(-1)[:1]
-    return bool((data.reshape(-1)[-1:] == first).all() and (data == first).all())
+    first = data.item(0)
+    return bool(data.item(held.size - 1) == first and (data == first).all())
 
 
 def _spread(dag: N, places: Mapping[Value, Collection[int]]) -> N:
