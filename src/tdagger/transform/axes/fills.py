@@ -32,7 +32,9 @@ def fills_spread(dag: N) -> N:
     Every value keeps its type and its numbers, and weights stay what they are. No axes are looked for where no weight
     of more than one dimension holds one number alone.
     """
-    names = [n for n, w in dag.state.items() if _is_fill(n, w.type, dag.weights)]
+    sizes = {n for v in dag.graph.inputs.values() for n in v.shape}
+    shared = [(n, w.type) for n, w in dag.state.items() if not sizes.isdisjoint(w.type.shape)]
+    names = [n for n, held in shared if _is_fill(n, held, dag.weights)]
     if not names:
         return dag
     leaves = {**dag.graph.parameters, **dag.graph.buffers}

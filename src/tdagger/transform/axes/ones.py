@@ -34,6 +34,8 @@ def rows_told(dag: N) -> N:
     either if an input's dimension is only carried then: whatever the places, each row is computed alone, so other
     numbers of rows mean one thing.
     """
+    if not _leaves_a_choice(dag):
+        return fills_spread(dag)
     placed = ones_placed(dag)
     spread = fills_spread(placed)
     boldly = ones_placed(placed, boldly=True)
@@ -56,8 +58,7 @@ def ones_placed(dag: N, boldly: bool = False) -> N:
     Every value keeps its type and its numbers. Linear, and no axes are looked for where no node leaves the choice:
     ``dag.origins`` has all values that nodes made.
     """
-    alike = {(v.op, v.type): v for v in dag.origins if v.op.__class__ in (Group, Ungroup)}
-    if not any(map(_may_be_moved, alike.values())):
+    if not _leaves_a_choice(dag):
         return dag
     for _ in range(_ROUNDS):
         found = _once(dag, boldly)
@@ -65,6 +66,11 @@ def ones_placed(dag: N, boldly: bool = False) -> N:
             break
         dag = found
     return dag
+
+
+def _leaves_a_choice(dag: Any) -> bool:
+    alike = {(v.op, v.type): v for v in dag.origins if v.op.__class__ in (Group, Ungroup)}
+    return any(map(_may_be_moved, alike.values()))
 
 
 def _once(dag: N, boldly: bool) -> N:
