@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
 
 from tdagger.analysis.axes.algebra import Axes
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.errors import AxisError
-from tdagger.graph import Graph, replayed
+from tdagger.graph import Graph, rebuild, replayed
 from tdagger.op import Term, Value, normal_axis
 from tdagger.ops.source import Input
 from tdagger.ops.structure import Permute
@@ -17,6 +18,8 @@ from tdagger.transform.axes.resize import resize
 from tdagger.transform.axes.unbatch import batch, unbatch
 
 Origins = Mapping[Value, Any]
+#: A TensorDAG, which stands to the right of this module.
+N = TypeVar("N", bound=Any)
 
 #: How many more entries an axis is tried with.
 _NEAR = 5
@@ -54,6 +57,14 @@ def place(origins: Origins) -> Callable[[Value], str]:
         return f" ({', '.join(parts)})" if parts else ""
 
     return where
+
+
+def rewritten(dag: N, rule: Callable[[Value], Value | None]) -> N:
+    """The network with a rule applied to every value (:func:`tdagger.graph.rebuild`) that keeps types and inputs."""
+    graph, became = rebuild(dag.graph, rule)
+    origins = {new: dag.origins[old] for old, new in became.items() if old in dag.origins}
+    left_out = [one._replace(value=became.get(one.value, one.value)) for one in dag.left_out]
+    return replace(dag, graph=graph, origins=origins, left_out=left_out)
 
 
 def changed(change: Change, origins: Origins) -> tuple[Graph, dict[Value, Any]]:

@@ -413,9 +413,9 @@ def _contracted(value: Value, args: Sequence[Known]) -> Known:
 
 def _summed(one: Array, other: Array, axes: Sequence[int], shape: tuple[int, ...]) -> Array:
     """The sum over axes of the products of what broadcasts to a shape, with size 1 along these."""
-    both = (one.astype(np.float64), other.astype(np.float64))
     if not one.any() or not other.any():
         return np.zeros((1,) * len(shape))
+    both = (one.astype(np.float64), other.astype(np.float64))
     times = math.prod([shape[i] for i in axes if one.shape[i] == other.shape[i] == 1])
     a, b = [
         x.sum(tuple([i for i in axes if x.shape[i] > 1 and y.shape[i] == 1]), keepdims=True)

@@ -7,21 +7,17 @@ carried, each entry says the same of its row, and another number of rows has as 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
-from typing import Any, TypeVar
 
 import numpy as np
 
 from tdagger.analysis.axes.algebra import Axes, resolve
-from tdagger.graph import rebuild
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Parameter
 from tdagger.ops.structure import Repeat, slice_axis
 from tdagger.transform.axes.unbatch import is_carried
+from tdagger.transform.networks import N, rewritten
 from tdagger.types import TensorType
 
-#: A TensorDAG, which stands to the right of this module.
-N = TypeVar("N", bound=Any)
 #: No larger weight is looked at.
 _ENTRIES = 1 << 20
 
@@ -74,7 +70,4 @@ def _spread(dag: N, places: Mapping[Value, Collection[int]]) -> N:
             one = slice_axis(one, i, 0, 1)
         return Repeat(tuple([n if i in dims else None for i, n in enumerate(value.shape)]))(one)
 
-    graph, became = rebuild(dag.graph, rule)
-    origins = {new: dag.origins[old] for old, new in became.items() if old in dag.origins}
-    left_out = [one._replace(value=became.get(one.value, one.value)) for one in dag.left_out]
-    return replace(dag, graph=graph, origins=origins, left_out=left_out)
+    return rewritten(dag, rule)

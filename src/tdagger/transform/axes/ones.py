@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from tdagger.analysis.axes.algebra import Axes, Axis, resolve
-from tdagger.graph import rebuild
 from tdagger.op import Op, Term, Value
 from tdagger.ops.structure import Group, Ungroup
 from tdagger.transform.axes.fills import fills_spread
 from tdagger.transform.axes.unbatch import is_carried
+from tdagger.transform.networks import N, rewritten
 
-#: A TensorDAG, which stands to the right of this module.
-N = TypeVar("N", bound=Any)
 Pieces = list[list[int]]
 
 #: What is grouped has to be right before it is known where it is split again.
@@ -87,10 +84,7 @@ def _once(dag: N, boldly: bool) -> N:
         found = moved.get(next(of_graph))  # the driver gives every value of the graph once, in order
         return None if found is None else found(*value.args)
 
-    graph, became = rebuild(dag.graph, rule)
-    origins = {new: dag.origins[old] for old, new in became.items() if old in dag.origins}
-    left_out = [one._replace(value=became.get(one.value, one.value)) for one in dag.left_out]
-    return replace(dag, graph=graph, origins=origins, left_out=left_out)
+    return rewritten(dag, rule)
 
 
 def _pieces(value: Value) -> Pieces:

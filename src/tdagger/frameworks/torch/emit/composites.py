@@ -768,7 +768,8 @@ def composite_row(value: Value) -> Row:
             for name, given in zip(op.definition.tensors, op.given, strict=True):
                 fields[name] = next(rest) if given else "None"
         text = rule.write.format(**fields) if isinstance(rule.write, str) else rule.write(w, v, fields)
-        return text.replace(UNSAID.get(op.name, ")"), ")")
+        unsaid = UNSAID.get(op.name, "")
+        return f"{text.removesuffix(unsaid)})" if unsaid and text.endswith(unsaid) else text
 
     return row
 
