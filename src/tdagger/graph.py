@@ -481,6 +481,28 @@ def replayed(graph: Graph, new: Mapping[Value, Value]) -> dict[Value, Value]:
     return found
 
 
+def remade(value: Value, new: Mapping[Value, Value]) -> Value:
+    """What becomes of one value where ``new`` stands for some that it is made of.
+
+    >>> import tdagger as td
+    >>> x, y = td.input("x", (2,)), td.input("y", (2,))
+    >>> remade(td.exp(x) + x, {x: y}) is td.exp(y) + y
+    True
+    """
+    found: dict[Value, Value] = {}
+    stack = [value]
+    while stack:
+        v = stack[-1]
+        waiting = [] if v in found or v in new else [a for a in v.args if a not in found]
+        if waiting:
+            stack += waiting
+            continue
+        stack.pop()
+        if v not in found:
+            found[v] = new[v] if v in new else v.op(*[found[a] for a in v.args]) if v.args else v
+    return found[value]
+
+
 def applied(graph: Graph, args: Sequence[Value]) -> tuple[Value, ...]:
     """The results of a graph with values in the places of its inputs.
 

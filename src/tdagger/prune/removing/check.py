@@ -11,7 +11,7 @@ import numpy as np
 
 from tdagger.analysis.axes.algebra import resolve
 from tdagger.errors import InputError, UnsupportedError
-from tdagger.graph import is_one
+from tdagger.graph import is_one, remade
 from tdagger.interpret import run
 from tdagger.later import later
 from tdagger.network import Weights
@@ -178,7 +178,7 @@ def _with_zeros(dag: TensorDAG, removal: Removal, values: list[Value]) -> tuple[
                 for i, (own, a) in enumerate(zip(of.args, given, strict=True))
                 if own in scope.terms and is_one(own)
             }
-            return put_back(replayed(made, small), [removal.kept(t) for t in scope.terms[value]])
+            return put_back(remade(made, small), [removal.kept(t) for t in scope.terms[value]])
         if value in last:
             keeps = [removal.kept(t) for t in scope.terms[value]]
             return put_back(picked(value.op(*args), keeps), keeps)
@@ -186,21 +186,6 @@ def _with_zeros(dag: TensorDAG, removal: Removal, values: list[Value]) -> tuple[
 
     graph = edit.run(rule).graph()
     return finished(dag, graph, edit.origins), tuple(names)
-
-
-def replayed(value: Value, known: dict[Value, Value]) -> Value:
-    """A value made anew from others in the place of some that it is made of."""
-    new = dict(known)
-    stack = [value]
-    while stack:
-        v = stack[-1]
-        todo = [a for a in v.args if a not in new] if v not in new else []
-        if todo:
-            stack += todo
-            continue
-        stack.pop()
-        new.setdefault(v, v.op(*[new[a] for a in v.args]) if v.args else v)
-    return new[value]
 
 
 def put_back(value: Value, keeps: list[Kept]) -> Value:

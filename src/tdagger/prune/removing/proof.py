@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from tdagger.analysis.axes.algebra import resolve
-from tdagger.graph import is_one
+from tdagger.graph import is_one, remade
 from tdagger.network import Weight, Weights
 from tdagger.op import Array, Value
 from tdagger.ops.source import parameter
 from tdagger.ops.structure import Item, broadcast_to
 from tdagger.prune.finding.entries import is_norm
-from tdagger.prune.removing.check import EQUAL, Check, difference_of, outputs_of, put_back, replayed
+from tdagger.prune.removing.check import EQUAL, Check, difference_of, outputs_of, put_back
 from tdagger.prune.removing.constants import Constants, kept_of
 from tdagger.prune.removing.folding import Folded
 from tdagger.prune.removing.known import Known
@@ -85,7 +85,7 @@ def _with_constants(
                 for i, (own, a) in enumerate(zip(of.args, given, strict=True))
                 if own in scope.terms and is_one(own)
             }
-            stays = replayed(made, small)
+            stays = remade(made, small)
             if value in constants.missed:
                 stays = plus(stays, kept_of(constants, value, constants.missed[value]))
             known: Any = constants.known.get(value)

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from tdagger.graph import Graph, bulk, is_one
+from tdagger.graph import Graph, bulk, is_one, remade, topological
 from tdagger.library.arithmetic import hypot
 from tdagger.library.kinks import at_least, at_most, copysign, entr, polar, sinc, xlog1py
 from tdagger.library.training import stop_gradient, straight_through
@@ -94,18 +94,8 @@ def _base(value: Value) -> Value:
 
 def _cut(value: Value, stands: Mapping[Value, Value]) -> Graph:
     """The graph of a value, of others that stand for what it is made of as far as there are such."""
-    new: dict[Value, Value] = {}
-    stack = [value]
-    while stack:
-        v = stack[-1]
-        waiting = [] if v in new or v in stands else [p for p in v.args if p not in new]
-        if waiting:
-            stack += waiting
-            continue
-        stack.pop()
-        if v not in new:
-            new[v] = stands[v] if v in stands else v.op.again(tuple([new[p] for p in v.args]), v.type)
-    return Graph({v.op.leaf: v for v in new.values() if isinstance(v.op, Input)}, {"": new[value]})
+    made = remade(value, stands)
+    return Graph({v.op.leaf: v for v in topological([made]) if isinstance(v.op, Input)}, {"": made})
 
 
 def repeated_late(graph: Graph) -> Graph:
