@@ -399,3 +399,21 @@ def test_integers_of_recurrent_networks_that_are_refused() -> None:
     case = lstm_i8(rng, "UNIDIRECTIONAL_SEQUENCE_LSTM i8", peephole=True, projection=True)
     with pytest.raises(td.UnsupportedError, match="peephole of projected cells from wrong places"):
         td.from_tflite(case.model)
+
+
+@pytest.mark.parametrize(
+    ("op", "numbers", "step", "right"),
+    [("LOG", [1, 4, 100, 1000], 0.0005, np.log), ("RSQRT", [1, 4, 100, 1000], 0.001, lambda v: v**-0.5)],
+)
+def test_functions_of_i16_are_what_they_are_called(op: str, numbers: list[int], step: float, right: Any) -> None:
+    """Runtimes take small numbers of one table entry for each other: log(0.1) is -4.46 there."""
+    x = Given(np.array(numbers, np.int16), False, {"scale": 0.001, "zero": 0})
+    found = here(op, [x], [q("i16", step)]) * step
+    np.testing.assert_allclose(found, right(0.001 * np.array(numbers)), rtol=0, atol=step)
+
+
+def test_slopes_of_i16_are_kept() -> None:
+    """Runtimes give 0 for half of a negative number."""
+    x = Given(np.array([[-800, -400, 0, 100]], np.int16), False, {"scale": 0.001, "zero": 0})
+    slope = Given(np.full(4, 16384, np.int16), True, {"scale": 2.0**-15, "zero": 0})
+    assert here("PRELU", [x, slope], [q("i16", 0.001)]).tolist() == [[-400, -200, 0, 100]]
