@@ -20,7 +20,7 @@ from tdagger.frameworks.onnx.emit.kernels import computed_in, takes
 from tdagger.frameworks.onnx.emit.moves import moved, with_shape
 from tdagger.frameworks.onnx.emit.recurrent import is_network, network
 from tdagger.frameworks.onnx.emit.writer import Row, Writer, has_sizes
-from tdagger.frameworks.writing import SAME, permuted, unbroadcast
+from tdagger.frameworks.writing import SAME, Fields, fields, permuted, unbroadcast
 from tdagger.op import Value
 from tdagger.ops.indexing import Gather
 from tdagger.ops.source import Parameter
@@ -28,7 +28,6 @@ from tdagger.ops.structure import slice_axis, squeeze, unsqueeze
 from tdagger.transform.legal import identities as special
 from tdagger.types import DType, Size, TensorType, bool_, each_type, i64, in_numbers
 
-Fields = dict[str, Any]
 #: Whether the row holds, given the composite's attributes, the types of its arguments, and the operator set.
 Condition = Callable[[Fields, Sequence[TensorType]], bool]
 
@@ -1022,14 +1021,7 @@ def composite_row(value: Value, opset: int) -> Row | None:
     def row(w: Writer, v: Value) -> Any:
         if isinstance(rule.write, str):
             return w.typed(rule.write, v.dtype, [w.ref(a) for a in v.args])
-        fields: Fields = dict(op.attributes)
-        if op.definition.variadic:
-            fields[op.definition.tensors[0]] = v.args
-        else:
-            rest = iter(v.args)
-            for name, given in zip(op.definition.tensors, op.given, strict=True):
-                fields[name] = next(rest) if given else None
-        return rule.write(w, v, fields)
+        return rule.write(w, v, fields(v))
 
     return row
 
