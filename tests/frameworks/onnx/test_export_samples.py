@@ -12,7 +12,7 @@ import pytest
 import tdagger as td
 from tdagger.composite import composites
 from tdagger.errors import UnsupportedError
-from tdagger.frameworks.onnx.emit.composites import COMPOSITES
+from tdagger.frameworks.onnx.emit.composites.table import COMPOSITES
 from tdagger.frameworks.onnx.emit.core import CORE
 from tdagger.network import plain_signature
 from tdagger.op import core_ops

@@ -382,7 +382,7 @@ CORE: dict[str, Row] = {
 
 def row_of(value: Value, opset: int) -> Row | None:
     """The row of a value: its composite's where the row holds, else its core op's; None for a body."""
-    from tdagger.frameworks.onnx.emit.composites import composite_row
+    from tdagger.frameworks.onnx.emit.composites.table import composite_row
 
     if isinstance(value.op, Composite):
         return composite_row(value, opset)

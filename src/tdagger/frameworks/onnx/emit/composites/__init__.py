@@ -1,0 +1,1 @@
+"""How composites are written as ONNX: a file for each kind, all in one table."""
