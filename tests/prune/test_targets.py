@@ -148,6 +148,25 @@ def test_nothing_may_go() -> None:
         whole.prune_plan(flops=0.5)
 
 
+class Loudest(nn.Module):
+    """The loudest of some channels is taken, after a norm over them: zeros don't stand for channels that went."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm = nn.Linear(4, 6), nn.LayerNorm(6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.a(x)).amax(1)
+
+
+def test_what_keeps_groups_is_said() -> None:
+    whole = td.from_torch(Loudest().eval(), torch.rand(2, 4))
+    said = r"kept: a \(reduce takes the max over them .*\); with inexact='all' those with a reason may go too"
+    with pytest.raises(td.AttributeValueError, match=said):
+        whole.prune_plan(flops=0.5)
+    assert whole.prune_plan(flops=0.5, inexact="all").apply().graph.total_flops() < 0.6 * whole.graph.total_flops()
+
+
 class Empty(nn.Module):
     """Some of its dimensions have no entries, which nothing can be taken from."""
 

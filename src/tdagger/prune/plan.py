@@ -271,11 +271,13 @@ def _part(target: float | Mapping[str, float], group: Group) -> float:
 
 
 def _bounds(found: Prunable, groups: list[Group], multiple_of: int, least: float, inexact: str) -> str:
-    out = [g.name for g in found.groups if g not in groups]
-    said = [f"multiple_of={multiple_of}", f"least={least}"]
-    return (
-        f"{', '.join(said)}, and these groups are kept: {', '.join(out[:8]) or 'none'}{' ...' if len(out) > 8 else ''}"
-    )
+    """What a plan was held to: its steps, and the groups that were left as they are, with what an op sees in them."""
+    out = [g for g in found.groups if g not in groups]
+    why = {g.name: "" if g.exact or inexact == "all" else f" ({g.why[0]})" for g in out[:8]}
+    more = " ..." if len(out) > 8 else ""
+    can = "; with inexact='all' those with a reason may go too" if any(why.values()) else ""
+    kept = ", ".join(f"{name}{reason}" for name, reason in why.items()) or "none"
+    return f"multiple_of={multiple_of}, least={least}, and these groups are kept: {kept}{more}{can}"
 
 
 def _said(found: Prunable, entries: Mapping[str, Sequence[int]]) -> dict[str, Array]:

@@ -244,7 +244,8 @@ class Prunable:
         for value, how, seen in self._sights:
             for k in {k for f in seen for k in lies.get(f, ())}:
                 found.setdefault(k, {})[self._said(value, how)] = is_norm(value)
-        return lambda k: (tuple(found.get(k, ())), all(found.get(k, {}).values()))
+        first = {k: tuple(sorted(own, key=own.__getitem__)) for k, own in found.items()}  # norms last
+        return lambda k: (first.get(k, ()), all(found.get(k, {}).values()))
 
     def _said(self, value: Value, how: str) -> str:
         return f"{value.op.name}{'' if is_norm(value) else f' {how} them'}{self._where(value)}"
