@@ -7,7 +7,8 @@ the same number of steps with the same batches. A method is a row of ``METHODS``
 the part of FLOPs that stays, which gives a smaller module.
 
 "Folded" is ``constants="fold"``. Taylor's gradients are those of the same 6 training batches for both. Torch-Pruning is
-asked for a ratio, not for FLOPs: the ratio is found by bisection. Learned masks begin with Taylor's importances and
+asked for a ratio, not for FLOPs: the ratio is found by bisection, and tdagger is asked for the FLOPs that it came to,
+where it is installed, so that what is compared has one budget. Learned masks begin with Taylor's importances and
 train gates and weights together for the first half of the epochs that others train on for. Needs ``pip install -r
 benchmarks/pruning.txt``; what isn't installed is named and left out.
 
@@ -243,22 +244,23 @@ def by_learned_masks(trained: Trained, left: float) -> nn.Module:
 
 
 class Method(NamedTuple):
-    """What prunes, the package it needs, and the part of training on that it uses up itself."""
+    """What prunes, the package it needs, the part of training on that it uses up, and whose FLOPs it is asked for."""
 
     prune: Callable[[Trained, float], nn.Module]
     package: str = "tdagger"
     uses: float = 0
+    beside: str = ""
 
 
-#: What is compared; one more method is one more row.
+#: What is compared, whoever sets a budget before those beside it; one more method is one more row.
 METHODS = {
-    "tdagger l2": Method(partial(by_tdagger, lambda _: "l2")),
     "Torch-Pruning l2": Method(partial(by_torch_pruning, "GroupMagnitudeImportance"), "torch_pruning"),
-    "tdagger l2, folded": Method(partial(by_tdagger, lambda _: "l2", constants="fold")),
-    "tdagger Taylor": Method(partial(by_tdagger, of_loss)),
-    "tdagger Taylor, folded": Method(partial(by_tdagger, of_loss, constants="fold")),
-    "tdagger learned": Method(by_learned_masks, uses=0.5),
+    "tdagger l2": Method(partial(by_tdagger, lambda _: "l2"), beside="Torch-Pruning l2"),
+    "tdagger l2, folded": Method(partial(by_tdagger, lambda _: "l2", constants="fold"), beside="Torch-Pruning l2"),
     "Torch-Pruning Taylor": Method(partial(by_torch_pruning, "GroupTaylorImportance"), "torch_pruning"),
+    "tdagger Taylor": Method(partial(by_tdagger, of_loss), beside="Torch-Pruning Taylor"),
+    "tdagger Taylor, folded": Method(partial(by_tdagger, of_loss, constants="fold"), beside="Torch-Pruning Taylor"),
+    "tdagger learned": Method(by_learned_masks, uses=0.5, beside="Torch-Pruning Taylor"),
 }
 
 
@@ -278,7 +280,7 @@ def measure(task: Task, methods: list[str], seed: int, known: dict[str, Any]) ->
     for method in [m for m in methods if m not in known]:
         found: dict[str, Any] = {}
         for left in LEFT:
-            small = METHODS[method].prune(trained, left)
+            small = METHODS[method].prune(trained, _budget(method, left, known))
             met = flops(small, task) / whole
             before = accuracy(small, task)
             more = task.more - int(METHODS[method].uses * task.more)
@@ -286,6 +288,12 @@ def measure(task: Task, methods: list[str], seed: int, known: dict[str, Any]) ->
             found[str(left)] = {"flops": met, "before": before, "after": accuracy(small, task)}
             print(f"{task.name} seed {seed} {method} {left}: {found[str(left)]}", file=sys.stderr, flush=True)
         known[method] = found
+
+
+def _budget(method: str, left: float, known: dict[str, Any]) -> float:
+    """The part of FLOPs that a method is asked for: what the one beside it came to, where that was measured."""
+    peer = known.get(METHODS[method].beside)
+    return peer[str(left)]["flops"] if peer else left
 
 
 def table(task: str, found: dict[str, Any], methods: list[str]) -> None:
@@ -351,7 +359,7 @@ def main() -> None:
     options = parser.parse_args()
     wanted = options.methods.split(";")
     missing = {METHODS[m].package for m in wanted if importlib.util.find_spec(METHODS[m].package) is None}
-    methods = [m for m in wanted if METHODS[m].package not in missing]
+    methods = [m for m in METHODS if m in wanted and METHODS[m].package not in missing]
     if missing:
         print(f"not installed, so left out: {', '.join(missing)}")
     kept = Path(options.json) if options.json else None

@@ -277,7 +277,11 @@ def _bounds(found: Prunable, groups: list[Group], multiple_of: int, least: float
     more = " ..." if len(out) > 8 else ""
     can = "; with inexact='all' those with a reason may go too" if any(why.values()) else ""
     kept = ", ".join(f"{name}{reason}" for name, reason in why.items()) or "none"
-    return f"multiple_of={multiple_of}, least={least}, and these groups are kept: {kept}{more}{can}"
+    said = f"multiple_of={multiple_of}, least={least}, and these groups are kept: {kept}{more}{can}"
+    stops = {s.why: s for s in reversed(found.stopped)}  # the first of each reason
+    if not stops:
+        return said
+    return f"{said}. Other dimensions are stopped (prunable() has all): {'; '.join(map(str, [*stops.values()][:4]))}"
 
 
 def _said(found: Prunable, entries: Mapping[str, Sequence[int]]) -> dict[str, Array]:
