@@ -1,6 +1,7 @@
 """Numbers that the integers of a call can't hold: their last bits are taken, or they are refused, as eager does."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 import tdagger as td
 
-FORMS: dict[str, Callable[[Tensor, int], Tensor]] = {
+FORMS: dict[str, Callable[[Tensor, Any], Tensor]] = {
     "clamp": lambda x, n: x.clamp(n, 9),
     "clamp in place": lambda x, n: x.clone().clamp_(max=n),
     "clamp_min": torch.clamp_min,
@@ -65,6 +66,41 @@ def test_numbers_beyond_an_integer_type_are_as_in_eager(form: str) -> None:
         for found in (dag.to_torch(fixed=True)(x), torch.tensor(dag.run(x.numpy()))):
             assert found.dtype == wanted.dtype
             np.testing.assert_array_equal(found.numpy(), wanted.numpy())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_fractions_beside_integers_are_as_in_eager(form: str) -> None:
+    """They are cut where they become integers (``full_like``, ``addcmul``), and compared as they are elsewhere."""
+    function = FORMS[form]
+    for dtype, n in ((torch.uint8, 2.7), (torch.int8, -2.7), (torch.int64, -0.5), (torch.uint8, -2.7)):
+        x = torch.tensor([0, 1, 2, 3, 100, 0, 1], dtype=dtype)
+
+        class Net(nn.Module):
+            def forward(self, x: Tensor, n: float = n) -> Tensor:
+                return function(x, n)
+
+        try:
+            wanted = Net()(x)
+        except (RuntimeError, TypeError):
+            with pytest.raises((td.TDaggerError, TypeError)):
+                td.from_torch(Net(), (x,))
+            continue
+        dag = td.from_torch(Net(), (x,), sizes="alone")
+        for found in (dag.to_torch(fixed=True)(x), torch.tensor(dag.run(x.numpy()))):
+            assert found.dtype == wanted.dtype
+            np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+@pytest.mark.parametrize("shape", [(4, 4), (3, 5), (10, 3), (3, 3, 3)])
+def test_diagonals_are_filled(shape: tuple[int, ...], wrap: bool) -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x.clone().fill_diagonal_(2.5, wrap=wrap), x.int().fill_diagonal_(-3.5, wrap=wrap)
+
+    x = torch.rand(shape) * 9
+    for wanted, found in zip(Net()(x), td.from_torch(Net(), (x,)).to_torch()(x), strict=True):
+        np.testing.assert_array_equal(found.numpy(), wanted.numpy())
 
 
 def test_what_eager_refuses_is_refused_in_its_words() -> None:

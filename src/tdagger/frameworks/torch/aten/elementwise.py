@@ -169,7 +169,7 @@ def _hardshrink(self: Value, lambd: float = 0.5) -> Value:
 
 @rule("threshold")
 def _threshold(self: Value, threshold: float, value: float) -> Value:
-    return lib.threshold(self, threshold=scalar(threshold, self.dtype), value=scalar(value, self.dtype))
+    return lib.threshold(self, threshold=number(threshold, self.dtype), value=number(value, self.dtype))
 
 
 @rule("glu")
@@ -419,8 +419,7 @@ def _where(condition: Value, self: Any = None, other: Any = None) -> Value:
 
 @rule("masked_fill")
 def _masked_fill(self: Value, mask: Value, value: Any) -> Value:
-    if isinstance(value, Value):
-        value = e.cast(value, self.dtype)
+    value = e.cast(value, self.dtype) if isinstance(value, Value) else number(value, self.dtype)
     return e.where(mask, e.as_value(value, self), self)
 
 
@@ -462,7 +461,7 @@ def _added(function: Callable[..., Value], x: Value, y: Value, z: Value, value: 
     if to.is_float and to.bytes < 4:
         x, y, z = (e.cast(e.cast(v, to), "f32") for v in (x, y, z))  # what is wider is rounded first
     product = function(y, z)
-    out = _add(x, product if value == 1 else product * value)
+    out = _add(x, product if value == 1 else product * number(value, product.dtype))
     return e.cast(out, to) if to.is_float else out
 
 
@@ -481,7 +480,8 @@ def _fill(self: Value, value: Any, *, dtype: torch.dtype | None = None) -> Value
     to = self.dtype if dtype is None else DTYPES[dtype]
     if isinstance(value, Value):
         return _over(self, e.cast(value, to))
-    return lib.filled(self, value=scalar(value, to), dtype=to) if self.rank else const(scalar(value, to), to)
+    value = number(value, to)
+    return lib.filled(self, value=value, dtype=to) if self.rank else const(value, to)
 
 
 def _over(x: Value, value: Value) -> Value:

@@ -228,6 +228,18 @@ def _diagonal(self: Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Val
     return lib.diagonal(self, offset=offset, axis0=normal_axis(dim1, self.rank), axis1=normal_axis(dim2, self.rank))
 
 
+@rule("fill_diagonal")
+def _fill_diagonal(self: Value, fill_value: Any, wrap: bool = False) -> Value:
+    """A number where all positions are the same; with ``wrap`` a tall matrix goes on with the next row but one."""
+    first = iota_like(self, 0)
+    if wrap and self.rank == 2:
+        first = e.mod(first, e.full_like(first, self.shape[1] + 1))
+    same = e.equal(first, iota_like(self, 1))
+    for axis in range(2, self.rank):
+        same = same & e.equal(first, iota_like(self, axis))
+    return e.where(same, e.as_value(number(fill_value, self.dtype), self), self)
+
+
 @rule("tril")
 def _tril(self: Value, diagonal: int = 0) -> Value:
     return lib.tril(self, diagonal=diagonal)
@@ -323,7 +335,7 @@ def _pairs(pad: Sequence[int], rank: int) -> list[tuple[int, int] | None]:
 
 @rule("constant_pad_nd")
 def _constant_pad(self: Value, pad: Sequence[int], value: Any = 0) -> Value:
-    return s.pad(self, _pairs(pad, self.rank), value)
+    return s.pad(self, _pairs(pad, self.rank), number(value, self.dtype))
 
 
 @rule("pad")
@@ -359,7 +371,7 @@ def _full(shape: Sequence[int], value: Any, dtype: torch.dtype | DType | None) -
     if dtype is None:
         dtype = torch.get_default_dtype() if isinstance(value, float) else torch.tensor(value).dtype
     ours = DTYPES[dtype] if isinstance(dtype, torch.dtype) else dtype
-    return s.broadcast_to(const(scalar(value, ours), ours), tuple(shape))
+    return s.broadcast_to(const(number(value, ours), ours), tuple(shape))
 
 
 @rule("full")
