@@ -321,9 +321,9 @@ def _heads(b: Builder) -> None:
         (f"nn.MultiheadAttention({c}, {heads}, batch_first=True)", f"{{m}}({x}, {x}, {x}{given})[0]"),
         (f"nn.MultiheadAttention({c}, {heads})", f"{{m}}({x}, {x}, {x}, need_weights=False)[0]"),
         (f"nn.MultiheadAttention({c}, {heads}, batch_first=True)", f"{{m}}({x}, {x}, {x})[1]"),
-        (f"nn.TransformerEncoderLayer({c}, {heads}, 8, batch_first=True)", f"{{m}}({x})"),
-        (f"nn.TransformerDecoderLayer({c}, {heads}, 8, batch_first=True)", f"{{m}}({x}, {x}.flip(1))"),
-        (f"nn.TransformerEncoderLayer({c}, {heads}, 8, batch_first=True, norm_first=True)", f"{{m}}({x})"),
+        (f"nn.TransformerEncoderLayer({c}, {heads}, 8, 0.0, batch_first=True)", f"{{m}}({x})"),
+        (f"nn.TransformerDecoderLayer({c}, {heads}, 8, 0.0, batch_first=True)", f"{{m}}({x}, {x}.flip(1))"),
+        (f"nn.TransformerEncoderLayer({c}, {heads}, 8, 0.0, batch_first=True, norm_first=True)", f"{{m}}({x})"),
     )
     b.do("heads", f"{o} = {call.format(m=f'self.{p}')}", outs=[o], init=[f"self.{p} = {module}"], pure=False)
 
