@@ -31,7 +31,7 @@ from tdagger.errors import AttributeValueError
 from tdagger.prune.plan import prune_plan
 from tdagger.tensordag import TensorDAG
 
-#: resnet152, and ten times its 50 blocks; 800 blocks is what issue 13 times Torch-Pruning on.
+#: resnet152, and ten times its 50 blocks; 800 blocks is what Torch-Pruning was timed on before.
 LAYERS = (3, 8, 36, 3)
 
 

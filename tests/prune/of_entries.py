@@ -310,3 +310,11 @@ def taken_in_two_ways() -> Built:
 @pattern({}, "none", "output")
 def straight_out() -> Built:
     return Net(lambda s, x: s.a(x), a=linear(12, 8)), (tokens(),)
+
+
+@pattern({"b": 7})
+def resampled_channels() -> Built:
+    """Each of 7 channels is made of its own shares of others, which f32 rounds."""
+    return Net(lambda s, x: s.b(F.interpolate(s.a(x), size=7, mode="linear")), a=linear(12, 5), b=linear(7, 3)), (
+        tokens(),
+    )

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from tdagger.analysis.axes.algebra import resolve
+from tdagger.composite import Composite
 from tdagger.errors import InputError, UnsupportedError
-from tdagger.graph import is_one, remade
+from tdagger.graph import applied, is_one, remade
 from tdagger.interpret import run
 from tdagger.later import later
 from tdagger.network import Weights
@@ -182,10 +183,23 @@ def _with_zeros(dag: TensorDAG, removal: Removal, values: list[Value]) -> tuple[
         if value in last:
             keeps = [removal.kept(t) for t in scope.terms[value]]
             return put_back(picked(value.op(*args), keeps), keeps)
-        return None
+        return written_out(value, args, made)
 
     graph = edit.run(rule).graph()
     return finished(dag, graph, edit.origins), tuple(names)
+
+
+def written_out(value: Value, args: tuple[Any, ...], made: Any) -> Value | None:
+    """A composite as its body, where the smaller network has it so too (``made``); None elsewhere.
+
+    Constants of a body are rounded to the element type, which shows in double precision.
+    """
+    op = value.op
+    if not isinstance(op, Composite) or op.has_branches or not is_one(value):
+        return None
+    if not isinstance(made, Value) or made.op.name == op.name:
+        return None
+    return applied(op.body(*[a.type for a in value.args]), args)[0]
 
 
 def put_back(value: Value, keeps: list[Kept]) -> Value:

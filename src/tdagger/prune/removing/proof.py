@@ -19,7 +19,7 @@ from tdagger.op import Array, Value
 from tdagger.ops.source import parameter
 from tdagger.ops.structure import Item, broadcast_to
 from tdagger.prune.finding.entries import is_norm
-from tdagger.prune.removing.check import EQUAL, Check, difference_of, outputs_of, put_back
+from tdagger.prune.removing.check import EQUAL, Check, difference_of, outputs_of, put_back, written_out
 from tdagger.prune.removing.constants import Constants, kept_of
 from tdagger.prune.removing.folding import Folded
 from tdagger.prune.removing.known import Known
@@ -92,7 +92,9 @@ def _with_constants(
             whole = put_back(stays, [removal.kept(t) for t in scope.terms[value]])
             return plus(whole, np.where(known.gone & known.sure, known.number, 0.0)) if _floats(known) else whole
         zero = [constants.masked.get((value, i), ()) for i in range(len(args))]
-        return value.op(*map(zeroed, [(value, i) for i in range(len(args))], args, zero)) if any(zero) else None
+        if not any(zero):
+            return written_out(value, args, made)
+        return value.op(*map(zeroed, [(value, i) for i in range(len(args))], args, zero))
 
     def zeroed(use: tuple[Value, int], arg: Any, axes: tuple[int, ...]) -> Any:
         keeps = [k if axis in axes else None for axis, k in enumerate(constants.keeps(*use))] if axes else []
