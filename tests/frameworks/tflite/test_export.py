@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import tdagger as td
 from tests.frameworks.tflite.litert import DEFAULT, PLAIN, counts, interpreter, run
-from tests.networks import Fn
+from tests.networks import Fn, perturb
 
 exporter = pytest.importorskip("tdagger.frameworks.tflite.exporter")
 save = pytest.importorskip("tdagger.frameworks.tflite.emit.save")
@@ -431,3 +431,19 @@ def test_volumes(module: nn.Module, kernels: Any) -> None:
     back = td.from_tflite(model)
     x = torch.rand(2, 2, 5, 6, 7)
     np.testing.assert_allclose(back.run(x.numpy()), module(x).detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("slope", [0.1, 0.11])
+def test_a_file_with_norms_folded_and_channels_last_differs_by_rounding_alone(slope: float) -> None:
+    """What is flattened lies otherwise, and holds what weights with a norm in them, rounded to f32, have made of it."""
+    pooled = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 16, 1),
+        nn.BatchNorm2d(16), nn.LeakyReLU(0.1), nn.Flatten(), nn.Linear(16, 4),
+    )  # fmt: skip
+    perturb(pooled)
+    dag = td.from_torch(pooled.eval(), torch.rand(1, 3, 16, 16))
+    pooled[6].negative_slope = slope
+    back = td.from_tflite(written(pooled, torch.rand(1, 3, 16, 16)))
+    diff = td.diff(dag, back)
+    assert diff.verdict == ("rounding" if slope == 0.1 else "different"), str(diff)
+    assert ("attribute slope: 0.1 in A, 0.11 in B" in str(diff)) == (slope == 0.11)

@@ -70,6 +70,7 @@ class Judge:
         self.own: dict[Value, float] = {}  # and how far it is where it is given A's arguments
         self.bound: dict[Value, float] = {}
         self.given_a: dict[Value, Any] = {}  # values of B on A's arguments, A's own where there is a partner
+        self.apart: set[Value] = set()  # of these, those that A doesn't hold so, but with its entries at other places
         self.laid: dict[Value, Any] = {}  # the same, of what has its entries at other places than A's partner
         self.ends: dict[Value, float] = {}  # of what takes such and has none: how far it is on them
         self.behind: dict[Value, Value] = {}  # the values of A that B's are, where these have another partner
@@ -128,6 +129,8 @@ class Judge:
         held_so = None if a is None else _held_as(b, theirs)
         clean = relation == Relation.LITERAL and all(self._is_clean(x) for x in b.args)
         mine = self.of_b.step(b, held_so if clean else None)
+        if any(x in self.apart for x in b.args) if a is None else not _same_shapes(a, b):
+            self.apart.add(b)
         if a is None:
             self.given_a[b] = mine if is_leaf(b) else self._on_theirs(b)
             if self._takes_laid(b):
@@ -162,7 +165,7 @@ class Judge:
         self.given_a[b] = held_so if _same_shapes(a, b) else local
         if self._takes_laid(b) or relation == Relation.SPELLED or not _same_shapes(a, b):
             self._lay(a, b, self._on_laid(b) if self._takes_laid(b) else local)
-        if relation == Relation.NAMED:
+        if relation == Relation.NAMED and not any(x in self.apart for x in b.args):  # they may be rounded otherwise
             self.bound[b] = self._narrow(a, b)
         elif relation == Relation.SPELLED and self.own[b] > self.bound[b]:
             self.fine[b] = {(x, y) for x, y in self.aligner.arguments(a, b) if self._gives_the_same(x, y)}
