@@ -33,8 +33,10 @@ def places_of(value: Value) -> Array | None:
     if given is None:
         return None
     rows = np.asarray(computed(given), np.int64)
+    if not rows.size:
+        return None
     rows = rows.reshape(-1, rows.shape[-1] if index.rank > op.batch else 1)
-    if not rows.size or rows.min() < 0 or rows.max() >= value.args[0].shape[op.axis] or (rows != rows[0]).any():
+    if rows.min() < 0 or rows.max() >= value.args[0].shape[op.axis] or (rows != rows[0]).any():
         return None
     return rows[0]
 
