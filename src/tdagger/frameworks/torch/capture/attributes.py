@@ -33,7 +33,7 @@ _BOXES: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 #: Packages whose classes hold nothing that a network computes.
-_OUTSIDE = sys.stdlib_module_names | {"torch", "numpy", "tdagger"}
+OUTSIDE = sys.stdlib_module_names | {"torch", "numpy", "tdagger"}
 
 #: What can stand in the globals of a module, or on a class, and hold what a network computed.
 _HOLDING = frozenset({"tensor", "dict", "list", "set"})
@@ -49,7 +49,7 @@ def kind_of(cls: type) -> str:
             return kind
     if issubclass(cls, nn.Module):
         return "" if issubclass(cls, torch.jit.ScriptModule) else "object"
-    if issubclass(cls, type) or not cls.__dictoffset__ or cls.__module__.partition(".")[0] in _OUTSIDE:
+    if issubclass(cls, type) or not cls.__dictoffset__ or cls.__module__.partition(".")[0] in OUTSIDE:
         return "object" if cls is types.SimpleNamespace else ""
     return "object"
 
@@ -140,6 +140,9 @@ def _holds(value: Any) -> bool:
 
 _DICTS = (dict, OrderedDict)
 
+#: The entries of all boxes that have none: nobody writes to it.
+_EMPTY: dict[Any, Any] = {}
+
 
 #: Entries of a global that are looked through without asking who names it.
 _FEW = 64
@@ -157,6 +160,10 @@ class Box(NamedTuple):
     def now(self) -> dict[Any, Any]:
         """Its entries."""
         return dict(self.of) if self.kind == "globals" else contents(self.of, self.kind)
+
+    def seen(self) -> Mapping[Any, Any]:
+        """Its entries, to look at only: of a dict itself."""
+        return self.of if self.of.__class__ in _DICTS else self.now()
 
     @property
     def is_empty(self) -> bool:
@@ -241,7 +248,7 @@ class Attributes:
         tensors = {type(t) for _, m in modules for t in (*m._parameters.values(), *m._buffers.values())}
         roots = [*classes, *own, *self._classes, *tensors, *_hooks_of_all()]
         much = any(_is_much(v) for scope in scopes.values() for n, v in scope.items() if not n.startswith("__"))
-        names = reached(roots, scopes.values(), _OUTSIDE) if much else None  # which takes longer than to look at little
+        names = reached(roots, scopes.values(), OUTSIDE) if much else None  # which takes longer than to look at little
         for cls in classes:
             self._look(Box(cls.__name__, cls, "class"), ())
         for name, scope in scopes.items():
@@ -301,13 +308,13 @@ class Attributes:
 
     def snapshot(self) -> list[dict[Any, Any]]:
         """The entries of every box."""
-        return [box.now() for box in self.boxes]
+        return [_EMPTY if box.is_empty else box.now() for box in self.boxes]
 
     def restore(self, snapshot: list[dict[Any, Any]]) -> None:
         """Give every box the entries it had."""
         for box, entries in zip(self.boxes, snapshot, strict=True):
-            now = box.of if box.of.__class__ is dict else box.now()
-            if not (same(now, entries) if now else not entries):
+            now = box.seen()
+            if (now or entries) and not same(now, entries):
                 _fill(box.of, box.kind, entries)
         for cache, misses in self._caches:
             if cache.cache_info().misses != misses:

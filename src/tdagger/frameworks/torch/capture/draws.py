@@ -22,7 +22,7 @@ def sources(boxes: Iterable[Box]) -> list[RandomState]:
     """All generators that a network may draw from: the global ones, and those that it holds."""
     found: dict[int, RandomState] = {}
     for box in boxes:
-        for key, x in () if box.is_empty else box.now().items():
+        for key, x in box.seen().items():
             if isinstance(x, random.Random):
                 found[id(x)] = (f"{box.joined(key)} (a random.Random)", x.getstate, x.setstate)
             elif isinstance(x, _OF_NUMPY):

@@ -312,7 +312,7 @@ class Kept:
     @contextmanager
     def in_place(self, own: nn.Module) -> Generator[Run, None, None]:
         """Put in the place of what is held what a capture sees for it; leave all attributes as they were."""
-        before = self.attributes.snapshot()
+        before = now = self.attributes.snapshot()
         try:
             for place, _ in self.attributes.tensors:
                 if place.path in self.held:
@@ -320,7 +320,9 @@ class Kept:
                 elif id(place) in self._views:
                     part = self._views[id(place)]
                     place.put(part.of(self.attributes.current(part.name)))
-            yield Run(self)
+            if self.held or self._views:
+                now = self.attributes.snapshot()
+            yield Run(self, now)
         finally:
             self.attributes.restore(before)
 
@@ -372,9 +374,9 @@ def _untraced() -> Generator[None, None, None]:
 class Run:
     """What there was before a network runs, to tell afterwards what it changed."""
 
-    def __init__(self, kept: Kept) -> None:
+    def __init__(self, kept: Kept, before: list[dict[Any, Any]]) -> None:
         self._attributes = kept.attributes
-        self._before = kept.attributes.snapshot()
+        self._before = before
         self._entries = {id(b.of): entries for b, entries in zip(kept.attributes.boxes, self._before, strict=True)}
         self._weights: dict[str, Tensor] = {}
         seen: set[int] = set()
@@ -428,8 +430,8 @@ class Run:
         """What changed in the boxes, registered weights apart."""
         found: list[Change] = []
         for box, old in zip(self._attributes.boxes, self._before, strict=True):
-            new = box.now()
-            if same(old, new):
+            new = box.seen()
+            if not (old or new) or same(old, new):
                 continue
             for key in {**old, **new}:
                 a, b = old.get(key, _MISSING), new.get(key, _MISSING)

@@ -412,12 +412,12 @@ class Division:
         else:
             escaping = [
                 v
-                for v in sorted(call.inner, key=self._at.__getitem__)
+                for v in call.inner
                 if v in self._given
-                or any(u not in call.inner for u in users[v])
+                or not call.inner.issuperset(users[v])
                 or any(n not in own and n not in self.handled for n in self._updated.get(v, ()))
             ]
-            escaping = [v for v in escaping if not isinstance(v.type, tuple)]
+            escaping = sorted([v for v in escaping if not isinstance(v.type, tuple)], key=self._at.__getitem__)
             call.results = escaping
             results = {f"y{i}": new[v] for i, v in enumerate(escaping)}
             updates = {n.removeprefix(f"{call.path}."): arg(v) for n, v in own.items()}
@@ -436,10 +436,12 @@ class Division:
                 return name.removeprefix(f"{path}.") if path else leaf
         return None
 
-    def _ordered(self, call: Call) -> list[Value | Call]:
+    def _ordered(self, call: Call) -> Sequence[Value | Call]:
         """What a call computes itself and what it calls, arguments first, else in the source's order."""
         for child in [c for c in call.children if c.inlined or not c.results]:
             self._inline(call, child)
+        if not call.children:  # the graph's order has arguments first
+            return sorted(call.own, key=self._at.__getitem__)
         while True:
             needs = self._needs(call)
             order = _in_order(needs, self._first)
