@@ -1015,8 +1015,9 @@ class TensorDAG:
     def open_axes(self) -> openness.Candidates:
         """The axes of inputs that code can leave open, and why it can't others.
 
-        The source is asked, if there is one: once for all of them together at larger sizes and once with as few
-        entries as the graph takes, and for each of them where that isn't what the axes say. :meth:`certain` axes are
+        The source is asked, if there is one: once for all of them together at larger sizes, once with as few
+        entries as the graph takes and at sizes that its code compares with, and for each of them where that isn't what
+        the axes say. :meth:`certain` axes are
         only asked for with few entries.
         """
         asked = None if self.source is None else certain.Asked(self.source, self.graph)
@@ -1027,7 +1028,8 @@ class TensorDAG:
         def raises(sizes: Mapping[str, int]) -> str:
             return certain.raises(self.source, self.axes(), sizes)
 
-        return openness.candidates(self.axes(), self.origins, self.confirmed, ask if asked else None, raises)
+        numbers = certain.compared(self.source)
+        return openness.candidates(self.axes(), self.origins, self.confirmed, ask if asked else None, raises, numbers)
 
     # Going to a framework. Frameworks stand to the right of this module, so they are found by name.
 

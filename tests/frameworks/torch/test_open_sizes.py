@@ -538,3 +538,43 @@ def test_what_follows_sizes_is_not_of_the_layer_that_it_is_given_to() -> None:
     for n in (5, 9):
         y = torch.randn(3, n, 4)
         torch.testing.assert_close(back(y), module(y), rtol=0, atol=0)
+
+
+def _beside(x: Tensor) -> Tensor:
+    """A function that the one of the network names."""
+    return x * 2 if len(x) == 6 else x
+
+
+#: What does something else at a few sizes, or from one on: of the first axis, of 3, or of the second, of 8.
+ELSEWHERE: dict[str, tuple[Callable[[Tensor], Tensor], list[tuple[int, ...]], list[tuple[int, ...]]]] = {
+    "one size": (lambda x: x * 2 if x.shape[0] == 5 else x, [(4, 8), (6, 8)], [(5, 8)]),
+    "one of the other": (lambda x: x[:1] if x.size(1) == 5 else x, [(5, 8), (5, 9)], [(3, 5)]),
+    "more": (lambda x: x * 2 if x.shape[1] > 40 else x, [(13, 40)], [(3, 41), (3, 42), (3, 99)]),
+    "as many": (lambda x: x if not 40 <= x.shape[1] else x * 2, [(13, 39)], [(3, 40), (3, 41)]),  # noqa: SIM300
+    "some": (lambda x: x[:1] if x.shape[0] in (5, 7) else x, [(4, 8), (6, 8), (8, 8)], [(5, 8), (7, 8)]),
+    "in a function": (lambda x: _beside(x), [(5, 8), (7, 8)], [(6, 8)]),
+    "ranks": (lambda x: x * 2 if x.dim() == 2 and x.ndim == 2 and len(x.shape) == 2 else x, [(5, 8), (2, 2)], []),
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_sizes_that_the_source_compares_with_a_number_are_asked_about(name: str) -> None:
+    function, right, refused = ELSEWHERE[name]
+    net = td.from_torch(Function(function), torch.randn(3, 8)).to_torch()
+    for shape in right:
+        check(Function(function), net, [shape])
+    for shape in refused:
+        with pytest.raises(td.InputError, match="entries the source does something else"):
+            net(torch.randn(shape))
+
+
+def test_a_limit_that_the_source_asserts_is_said_at_the_door() -> None:
+    def function(x: Tensor) -> Tensor:
+        assert x.shape[1] <= 512, "too long"
+        return x * 2
+
+    net = td.from_torch(Function(function), torch.randn(3, 8)).to_torch()
+    check(Function(function), net, [(5, 512)])
+    assert "<= 512" in net.code
+    with pytest.raises(td.InputError, match="n: with 513 entries the source itself raises AssertionError: too long"):
+        net(torch.randn(3, 513))

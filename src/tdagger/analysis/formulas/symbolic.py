@@ -26,7 +26,7 @@ from tdagger.types import DType, TensorType, ValueType, each_type
 
 
 class Condition(NamedTuple):
-    """What sizes must fulfil: a number that must be 0, or that must be 0 or more; and what to say if not."""
+    """What sizes must fulfil, and what to say if not: a number is "zero", "positive" (or 0), or "other" than 0."""
 
     number: Number
     kind: str
@@ -35,7 +35,7 @@ class Condition(NamedTuple):
     def holds(self, point: Point) -> bool:
         """Whether it does at some sizes."""
         n = point.of(self.number)
-        return n == 0 if self.kind == "zero" else n >= 0
+        return {"zero": n == 0, "positive": n >= 0, "other": n != 0}[self.kind]
 
 
 class FreeSizes(Sizes):

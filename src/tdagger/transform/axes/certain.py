@@ -116,13 +116,24 @@ class Asked:
 
 def raises(source: Any, named: NamedAxes, sizes: Mapping[str, int]) -> str:
     """What a source raises when it is run at some sizes; nothing if it runs, or if it can't be run."""
-    while not hasattr(source, "raises") and hasattr(source, "source"):  # of a network that was changed
-        source = source.source
-    run = getattr(source, "raises", None)
+    run = _first_with(source, "raises")
     try:
         return "" if run is None else str(run(_shapes_at(named, {named.term(n): k for n, k in sizes.items()})))
     except TDaggerError:  # no such inputs can be made
         return ""
+
+
+def compared(source: Any) -> list[int]:
+    """The numbers that a source's code compares sizes with: there it may go another way."""
+    numbers = _first_with(source, "compared")
+    return [] if numbers is None else numbers()
+
+
+def _first_with(source: Any, name: str) -> Any:
+    """An attribute of a source, or of that of which it is a change."""
+    while not hasattr(source, name) and hasattr(source, "source"):
+        source = source.source
+    return getattr(source, name, None)
 
 
 class SourceRaises(AxisError):

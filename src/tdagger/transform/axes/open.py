@@ -140,11 +140,17 @@ Raises = Callable[[Mapping[str, int]], str]
 
 
 def candidates(
-    named: NamedAxes, origins: Origins, confirmed: frozenset[str], ask: Ask | None, raises: Raises = lambda sizes: ""
+    named: NamedAxes,
+    origins: Origins,
+    confirmed: frozenset[str],
+    ask: Ask | None,
+    raises: Raises = lambda sizes: "",
+    numbers: Sequence[int] = (),
 ) -> Candidates:
     """The axes of which nothing is in doubt, and the source, where there is one to ask, says the same.
 
     Where it raises at some sizes by itself, an axis has the multiples, or so many entries, with which it runs.
+    ``numbers`` are those that the source compares with something, which may be sizes.
     """
     found = Candidates((), {})
     why: dict[str, str] = {}
@@ -184,6 +190,9 @@ def candidates(
         asks = found.opened(named, free, origins)[0].conditions
         least |= _where_it_does_the_same(named, least, free, asks, ask, raises, steps)
     own = tuple([_at_least(n, *least[n]) for n in least] + [_multiple(n, *steps[n]) for n in steps])
+    if free and ask is not None and numbers and not _why_not(found, named, free, origins):
+        asks = found.opened(named, free, origins)[0].conditions
+        own += tuple(_at_numbers(named, free, (*own, *asks), _Answers(ask, raises), numbers))
     return replace(found, names=tuple(free), why=why, own=own)
 
 
@@ -332,6 +341,44 @@ def _where_it_does_the_same(
             else:
                 some[name] = n
     return found
+
+
+def _at_numbers(
+    named: NamedAxes, names: Sequence[str], conditions: Sequence[Condition], answers: _Answers, numbers: Sequence[int]
+) -> Iterator[Condition]:
+    """The sizes at which the source does something else, of those that it compares with a number and one more.
+
+    It is asked for all axes at once, and for each where it doesn't do the same. Where it does something else with more
+    entries than such a number, an axis has no more; fewer were asked about before.
+    """
+    symbols = {n: _symbol(n) for n in own_axes(named)}
+    own = {s: named.sizes[n] for n, s in symbols.items()}
+
+    def able(name: str, size: int) -> bool:
+        return size != named.sizes[name] and all(c.holds(Point({**own, symbols[name]: size})) for c in conditions)
+
+    most: dict[str, tuple[int, str]] = {}
+    for number in sorted({n for n in numbers if n <= _LARGEST})[:_MANY]:
+        other: dict[str, str] = {}
+        for size in (number, number + 1):
+            asked = [n for n in names if n not in most and able(n, size)]
+            asked = [n for n in asked if size == number or named.sizes[n] < size]
+            if not asked or not answers.why_not(dict.fromkeys(asked, size)):
+                continue
+            for name in asked:
+                why = answers.why_not({name: size})
+                if why and size == number:
+                    other[name] = f"{name}: with {size} entries {why}"
+                elif why:
+                    last = number - 1 if name in other else number
+                    most[name] = last, f"{name}: with {last + 1} entries {why}"
+        rest = {n: what for n, what in other.items() if n not in most}
+        yield from (Condition(variable(symbols[n]) - number, "other", what) for n, what in rest.items())
+    yield from (Condition(last - variable(symbols[n]), "positive", what) for n, (last, what) in most.items())
+
+
+#: Sizes that are asked about at most, and how many of them.
+_LARGEST, _MANY = 1 << 13, 12
 
 
 class _Answers:

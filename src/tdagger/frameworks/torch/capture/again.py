@@ -21,6 +21,7 @@ from tdagger.errors import InputError, TDaggerError
 from tdagger.frameworks.torch.aten import TORCH_DTYPES
 from tdagger.frameworks.torch.capture import autocast
 from tdagger.frameworks.torch.capture.attributes import left_as_it_was
+from tdagger.frameworks.torch.capture.compared import compared
 from tdagger.frameworks.torch.capture.draws import sources
 from tdagger.frameworks.torch.capture.leaves import without_compile
 from tdagger.frameworks.torch.capture.locking import one_at_a_time
@@ -74,6 +75,10 @@ class Again:
         args, kwargs = self._arguments(shapes)
         with self._as_it_was():
             return _said(_raised(self.model, args, kwargs))
+
+    def compared(self) -> list[int]:
+        """The numbers that the model's code compares sizes with."""
+        return compared(self.model) if isinstance(self.model, nn.Module) else []
 
     @one_at_a_time
     def at(self, shapes: Mapping[str, tuple[int, ...]]) -> TensorDAG:

@@ -86,8 +86,12 @@ def door_of(
         call.parameters.append(f"**{call.others}")
         call.lines.append(f"runtime.refuse_others({call.others})")
     for number, kind, message in dict.fromkeys(conditions):
-        apart = terms_of(number).get((), 0) if kind == "positive" else 0
-        holds = f"{sizes_as(number - apart, 0)} {'==' if kind == 'zero' else '>='} {-apart}"
+        apart = 0 if kind == "zero" else terms_of(number).get((), 0)
+        left = number - apart
+        sign = {"zero": "==", "positive": ">=", "other": "!="}[kind]
+        if kind == "positive" and all(n < 0 for n in terms_of(left).values()):  # -n >= -512
+            left, apart, sign = -left, -apart, "<="
+        holds = f"{sizes_as(left, 0)} {sign} {-apart}"
         call.checks.append(f"runtime.check_sizes({holds}, {message!r})")
     return call
 
