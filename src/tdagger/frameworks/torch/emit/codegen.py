@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, cast
 
@@ -17,6 +17,7 @@ import numpy as np
 from tdagger.composite import Composite
 from tdagger.frameworks.torch.emit.blocks import ModuleCall
 from tdagger.frameworks.torch.emit.loops import Loop, loops, variable
+from tdagger.frameworks.torch.emit.parts import together
 from tdagger.graph import Graph
 from tdagger.names import shown
 from tdagger.op import Value
@@ -175,6 +176,11 @@ class Writer:
         inner.names, inner.captured = self.names, self.captured
         return inner
 
+    @cached_property
+    def _together(self) -> dict[Value, list[Value | None]]:
+        """The slices that one call gives together."""
+        return together(self.graph, self.origins)
+
     # What rows call.
 
     def ref(self, value: Value) -> str:
@@ -294,7 +300,7 @@ class Writer:
 
     def _is_inlined(self, value: Value) -> bool:
         if isinstance(value.op, Permute | Slice | Repeat) or value.op.name == "stream":
-            view = True
+            view = value not in self._together
         elif is_reshape(value):
             base = self.reshaped(value)
             same = [n for n in value.type.shape if n != 1] == [n for n in base.type.shape if n != 1]
@@ -323,7 +329,15 @@ class Writer:
             self._plain(root)
         out: list[Statement] = []
         found = loops(self.graph, self.lists, self._kept)
+        left = {id(parts): sum(p is not None for p in parts) for parts in self._together.values()}
         for value in reversed(self.graph.values):
+            if value in self._together:
+                parts = self._together[value]
+                left[id(parts)] -= 1
+                wanted = [p for p in parts if p in self._wanted]
+                if wanted and not left[id(parts)]:  # where the first of them is: all that need one were met
+                    out.append(self._parts(wanted[0], parts) if len(wanted) > 1 else self._statement(wanted[0]))
+                continue
             if value not in self._wanted or isinstance(value.op, Item | Leaf):
                 if isinstance(value.op, Item) and value in self._wanted:
                     self._wanted.add(value.args[0])
@@ -354,6 +368,13 @@ class Writer:
         text = self._row_of(value)(self, value)
         form = value.op.targets if isinstance(value.op, ModuleCall) else ""
         return Statement(self._targets(value), text, origin.module if origin else "", self._before, form)
+
+    def _parts(self, value: Value, parts: Sequence[Value | None]) -> Statement:
+        """All parts that an axis is cut into, of which ``value`` is one, by one call."""
+        made = self._statement(value)
+        return replace(
+            made, targets=[p if p in self._wanted else None for p in parts], text=made.text.rpartition("[")[0]
+        )
 
     def _targets(self, value: Value, also: Collection[int] = ()) -> list[Value | None]:
         """The results of a value that are wanted, and those with the numbers ``also``."""

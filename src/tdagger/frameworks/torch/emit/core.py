@@ -9,6 +9,7 @@ import numpy as np
 
 from tdagger.errors import AxisError
 from tdagger.frameworks.torch.emit.codegen import Row, Writer, number, unbroadcast
+from tdagger.frameworks.torch.emit.parts import is_part, part
 from tdagger.frameworks.torch.emit.sizes import UnboundError
 from tdagger.frameworks.torch.runtime import DTYPES
 from tdagger.names import is_attribute, is_dotted, literal
@@ -230,15 +231,15 @@ def _sliced(w: Writer, v: Value, selected: set[int]) -> str:
         size = v.args[0].type.shape[axis]
         if b is None:
             parts.append(":")
-        elif _is_part(b) and axis not in selected and len(bounds) - bounds.count(None) == 1:
-            return f"{w.ref(v.args[0])}.{b[0].parts[0]}({b[0].parts[1]}, {axis})[{_part(b[0])}]"
+        elif is_part(b) and axis not in selected and len(bounds) - bounds.count(None) == 1:
+            return f"{w.ref(v.args[0])}.{b[0].parts[0]}({b[0].parts[1]}, {axis})[{part(b[0])}]"
         elif Size in (size.__class__, b[0].__class__, b[1].__class__):
-            part, is_flipped = _open_slice(v, b, size, axis in selected)
-            if MARK.search(part) and axis not in selected and b[2] == 1 and v.args[0] in w.held:
+            own, is_flipped = _open_slice(v, b, size, axis in selected)
+            if MARK.search(own) and axis not in selected and b[2] == 1 and v.args[0] in w.held:
                 low, high = (n.at(size) if isinstance(n, Sized) else n for n in b[:2])
                 narrow += f".narrow({axis}, {low}, {high - low})"
-                part = ":"
-            parts.append(part)
+                own = ":"
+            parts.append(own)
             flipped += [axis - sum(s < axis for s in selected)] if is_flipped else []
         elif axis in selected:
             parts.append(str(_from_end(b[0]) or entries[0]))
@@ -280,22 +281,6 @@ def _from_end(bound: int) -> int | None:
     if not isinstance(bound, Sized) or (bound.offsets, bound.divisor) != ((0,), 1):
         return None
     return bound.plus or None
-
-
-def _is_part(bounds: Any) -> bool:
-    """Whether bounds are those of one of the parts that an axis is cut into, and not of all from there on."""
-    start, stop, _ = bounds
-    if not isinstance(start, Sized) or start.parts is None or not isinstance(stop, Sized):
-        return False
-    if stop.parts == start.parts:
-        return _part(stop) == _part(start) + 1
-    return _part(start) == start.parts[2] - 1 and stop.parts is None and stop.key[2:] == ((0,), 1, 0, None)
-
-
-def _part(start: Sized) -> int:
-    """Which of the parts it is that starts there."""
-    assert start.parts is not None
-    return start.plus // start.parts[1] if start.parts[0] == "split" else len(start.offsets)
 
 
 def _pad(w: Writer, v: Value) -> str:
