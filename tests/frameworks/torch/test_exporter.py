@@ -726,3 +726,37 @@ def test_what_torch_takes_anyway_is_not_said(name: str) -> None:
     module = td.from_torch(Of(), x).to_torch()
     assert f"{code}\n" in module.code
     torch.testing.assert_close(module(x), function(x), rtol=0, atol=0)
+
+
+class _Parts(nn.Module):
+    """Parts of axes: all, some, one, those of another call, and one that is taken twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(6, 18)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        q, k, v = self.mix(x).split(6, -1)
+        a, b = x.chunk(2, 1)
+        c, _, d = x.split(2, 1)
+        last = x.split(4, 1)[1]
+        f, g = x.split([4, 2], 1)
+        return q * k.exp() + v * k, a - b, c / d, last + 1, f.sum(1) * g.sum(1)
+
+
+def test_the_parts_of_an_axis_are_taken_by_one_call() -> None:
+    source, x = _Parts(), torch.rand(3, 6) + 0.5
+    net = td.from_torch(source, x).to_torch()
+    assert "x1, x2, x3 = x1.split(6, 1)" in net.code
+    assert net.code.count(".split(6, 1)") == net.code.count(".chunk(2, 1)") == 1
+    for given in (x, torch.rand(5, 6) + 0.5):
+        wanted, other = (given.clone().requires_grad_() for _ in range(2))
+        for own, theirs in zip(net(wanted), source(other), strict=True):
+            torch.testing.assert_close(own, theirs)
+        torch.testing.assert_close(
+            torch.autograd.grad(sum(t.sum() for t in net(wanted)), wanted),
+            torch.autograd.grad(sum(t.sum() for t in source(other)), other),
+        )
+    for made in (torch.fx.symbolic_trace(net), torch.jit.script(net), torch.jit.trace(net, x)):
+        for own, theirs in zip(made(x), source(x), strict=True):
+            torch.testing.assert_close(own, theirs)
