@@ -617,3 +617,48 @@ def test_a_value_that_no_result_shows_is_a_difference() -> None:
     assert diff.first is not None
     assert diff.module(diff.first) == "k"
     assert "bias: k.bias in A, none in B" in str(diff)
+
+
+class Biased(nn.Module):
+    """Attention with a bias that is made of parameters alone, and a mask that masks nothing here."""
+
+    def __init__(self, narrow: str = "") -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Parameter(torch.randn(6, 8) * 0.01)
+        self.q, self.k, self.position = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.narrow = narrow
+
+    def _made(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        y = getattr(self, name)(x)
+        return y.bfloat16().float() if self.narrow == name else y
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        q, k, table = self._made("q", x), self._made("k", x), self._made("position", self.table)
+        scores = q @ k.transpose(-2, -1) + table @ table.T
+        return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1) @ x
+
+
+@pytest.mark.parametrize("name", ["q", "position"])
+def test_a_mask_that_masks_nothing_hides_no_fault(name: str) -> None:
+    x = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(2, 6, 6, dtype=torch.bool)
+    diff = td.diff(Biased(), Biased(name), (x, mask))
+    assert diff.verdict == "different"
+    assert [label(d.b.op) for d in diff.differences if d.b is not None] == ["cast"], str(diff)
+
+
+def test_what_takes_no_such_numbers_is_a_difference() -> None:
+    """An op on the other network's arguments may be given indices that it hasn't."""
+    ids = np.array([[3, 1, 2]], np.int32)
+    weights = {"table": np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)}
+
+    def rows(before: int) -> td.TensorDAG:
+        table, x = td.parameter("table", (6, 4)), td.input("ids", ids.shape, "i32")
+        held = td.slice_axis(table, axis=0, start=before, stop=6) if before else table
+        return td.TensorDAG.of_graph(td.Graph({"ids": x}, {"y": td.gather(held, x + (2 - before), 0)}), weights)
+
+    assert td.diff(rows(0), rows(2), ids).verdict == "rounding"
+    assert td.diff(rows(0), rows(1), ids).verdict == "rounding"
+    wrong = replace(rows(2), weights={"table": weights["table"] + 1.0})
+    assert td.diff(rows(0), wrong, ids).verdict == "different"

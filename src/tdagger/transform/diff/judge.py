@@ -19,7 +19,7 @@ from tdagger.transform.diff.errors import are_the_same_entries, distance, size
 from tdagger.transform.diff.exact import Exact, Noise, leaf_values, unit, wide
 from tdagger.transform.diff.inputs import taken
 from tdagger.transform.diff.relate import Detail, Relation, Relations, Weights, is_constant
-from tdagger.transform.diff.walk import Walk, is_rounded, last_uses, run
+from tdagger.transform.diff.walk import Walk, is_rounded, last_uses, tried
 
 #: How much more than what rounding at random moved a value counts as rounding.
 _MARGIN = 4.0
@@ -58,14 +58,14 @@ class Judge:
         self.a, self.b = aligner.a.graph, aligner.b.graph
         self.relations = Relations(aligner, weights, self._constants())
         self.fixed = _without_leaves(self.a, Input) | _without_leaves(self.b, Input)
-        #: Masks, positions and the like of B: who reads one tells whether it stands for what A has, written otherwise.
-        self.unfed = _without_leaves(self.b, Leaf)
+        #: Masks, positions and the like: who reads one of B tells whether it stands for what A has, written otherwise.
+        self.unfed = _without_leaves(self.a, Leaf) | _without_leaves(self.b, Leaf)
         self.wrong: set[Value] = set()  # those that are to blame
         self.related = {b: self.relations.of(b) for b in self.b.values}
         given = taken(self.b, pairs, inputs)
         noisy_a, noisy_b = self._noisy()
-        self.of_a = Walk(exact, self.a, noisy_a, leaf_values(inputs, weights.a), seed)
-        self.of_b = Walk(exact, self.b, noisy_b, leaf_values(given, weights.b), seed + 1)
+        self.of_a = Walk(exact, self.a, noisy_a, leaf_values(inputs, weights.a), seed, self.unfed)
+        self.of_b = Walk(exact, self.b, noisy_b, leaf_values(given, weights.b), seed + 1, self.unfed)
         self.off: dict[Value, float] = {}  # of B's values with a partner: how far B's own is from A's
         self.own: dict[Value, float] = {}  # and how far it is where it is given A's arguments
         self.bound: dict[Value, float] = {}
@@ -158,7 +158,7 @@ class Judge:
                 self.others.add(b)
             unfed = [] if b in self.unfed else [x for x in b.args if x in self.unfed]
             if unfed:
-                others = run(self.exact, b, [self.given_a[x] for x in b.args])
+                others = tried(self.exact, b, [self.given_a[x] for x in b.args])
                 if distance(theirs, others) <= self.bound[b]:
                     self.wrong.update(unfed)
                     local, self.own[b] = others, distance(theirs, others)
@@ -198,7 +198,7 @@ class Judge:
         return any(x in self.laid for x in b.args)
 
     def _on_laid(self, b: Value) -> Any:
-        return run(self.exact, b, [self.laid.get(x, self.given_a[x]) for x in b.args])
+        return tried(self.exact, b, [self.laid.get(x, self.given_a[x]) for x in b.args])
 
     def _gives_the_same(self, a: Value, b: Value) -> bool:
         """Whether a value of B gives on A's arguments what one of A gives, whatever it is made of."""
@@ -210,7 +210,7 @@ class Judge:
 
     def _on_theirs(self, b: Value) -> Any:
         mine = () if b in self.unfed else self.unfed
-        return run(self.exact, b, [self.of_b.values[x] if x in mine else self.given_a[x] for x in b.args])
+        return tried(self.exact, b, [self.of_b.values[x] if x in mine else self.given_a[x] for x in b.args])
 
     def _narrow(self, a: Value, b: Value) -> float:
         """What rounding may do to one op of both networks that differs by name: what it takes may be rounded."""
@@ -220,7 +220,7 @@ class Judge:
             return floor
         noise = Noise(0)
         args = [noise.of(self.given_a[x], self._unit(x)) if x in rounded else self.given_a[x] for x in b.args]
-        return floor + _MARGIN * distance(run(self.exact, b, args), self._on_theirs(b))
+        return floor + _MARGIN * distance(tried(self.exact, b, args), self._on_theirs(b))
 
     def allowed(self, a: Value, b: Value) -> float:
         """How far two values may be apart by rounding."""

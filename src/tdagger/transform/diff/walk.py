@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
+import numpy as np
+
 from tdagger.errors import UnsupportedError
-from tdagger.graph import Graph, flops
+from tdagger.graph import Graph, flops, result_types
 from tdagger.op import Array, Value
 from tdagger.ops.elementwise import Binary, Cast, Unary
 from tdagger.ops.source import Const, Leaf
 from tdagger.transform.diff.errors import size, spread
 from tdagger.transform.diff.exact import Exact, Noise
+from tdagger.transform.rewrite.values import is_elementwise
 
 #: How often rounding is tried at random.
 _TRIES = 3
@@ -21,13 +24,14 @@ class Walk:
     """A graph run in float64, and so many times more with errors added to ``noisy`` values.
 
     Nothing is run again whose arguments weren't moved. ``spread[value]`` is how far the runs are apart,
-    ``sizes[value]`` the largest number in it.
+    ``sizes[value]`` the largest number in it. ``known`` are the values that no leaf is behind.
     """
 
     def __init__(
-        self, exact: Exact, graph: Graph, noisy: Mapping[Value, float], leaves: Callable[[Value], Array], seed: int
-    ) -> None:
-        self.exact, self.graph, self.noisy, self.leaves = exact, graph, noisy, leaves
+        self, exact: Exact, graph: Graph, noisy: Mapping[Value, float], leaves: Callable[[Value], Array], seed: int,
+        known: Container[Value] = (),
+    ) -> None:  # fmt: skip
+        self.exact, self.graph, self.noisy, self.leaves, self.known = exact, graph, noisy, leaves, known
         self.noises = [Noise(seed * _TRIES + i) for i in range(_TRIES)]
         self.values: dict[Value, Any] = {}
         self.moved: dict[Value, list[Any]] = {}
@@ -67,8 +71,13 @@ class Walk:
         return isinstance(value.op, Const)
 
     def scale(self, value: Value) -> float:
-        """The largest number in a value and its arguments."""
-        return max([self.sizes[value], *[self.sizes[a] for a in value.args]])
+        """The largest number in a value and those of its arguments that bring an error along.
+
+        What no leaf is behind is known exactly: an op on entries rounds what it makes of them, however large they are
+        (a mask's least number where nothing is masked).
+        """
+        known = self.known if is_elementwise(value) else ()
+        return max([self.sizes[value], *[self.sizes[a] for a in value.args if a not in known]])
 
     def forget(self, value: Value, everything: bool) -> None:
         """Drop what a value is; ``everything``, or only what it is with errors."""
@@ -91,6 +100,15 @@ def run(exact: Exact, value: Value, args: list[Any]) -> Any:
     except Exception as e:
         e.add_note(f"while running {value!r} in float64")
         raise
+
+
+def tried(exact: Exact, value: Value, args: list[Any]) -> Any:
+    """One value in float64 on what another network has for its arguments; NaN where it takes no such numbers."""
+    try:
+        return run(exact, value, args)
+    except IndexError:
+        found = tuple([np.full(t.shape, np.nan) for t in result_types(value)])
+        return found if isinstance(value.type, tuple) else found[0]
 
 
 def last_uses(graph: Graph, kept: set[Value]) -> dict[Value, list[Value]]:
