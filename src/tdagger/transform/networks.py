@@ -10,6 +10,8 @@ from tdagger.analysis.axes.algebra import Axes
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.errors import AxisError
 from tdagger.graph import Graph, rebuild, replayed
+from tdagger.names import shown
+from tdagger.network import Origin
 from tdagger.op import Term, Value, normal_axis
 from tdagger.ops.source import Input
 from tdagger.ops.structure import Permute
@@ -50,13 +52,17 @@ class FreeAxes(NamedTuple):
 
 def place(origins: Origins) -> Callable[[Value], str]:
     """For messages: the module and the source line a value came from."""
+    return lambda value: placed(origins.get(value))
 
-    def where(value: Value) -> str:
-        origin = origins.get(value)
-        parts = [p for p in (origin.module, origin.source) if p] if origin else []
-        return f" ({', '.join(parts)})" if parts else ""
 
-    return where
+def placed(origin: Origin | None) -> str:
+    r"""The same of one origin.
+
+    >>> placed(Origin("layer\n1", "relu", "net.py:3")), placed(None)
+    (' (layer\\n1, net.py:3)', '')
+    """
+    parts = [shown(p) for p in (origin.module, origin.source) if p] if origin else []
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def rewritten(dag: N, rule: Callable[[Value], Value | None]) -> N:

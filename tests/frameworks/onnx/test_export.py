@@ -412,7 +412,7 @@ def test_a_body_that_takes_a_size_as_a_number_is_named() -> None:
     net = nn.Sequential(nn.Linear(4, 4), Mixed()).eval()
     dag = td.from_torch(net, torch.rand(2, 6, 4))
     axis = str(dag.axes().show(dag.graph.inputs["input"])).split()[1]
-    told = rf"{axis} can't be of any size: fft \(at 1, .*\) takes a size as a number, and {axis} has none"
+    told = rf"{axis} can't be of any size: fft \(1, .*\) takes a size as a number, and {axis} has none"
     with pytest.raises(td.AxisError, match=told):
         dag.to_onnx(dynamic=(axis,))
 
@@ -493,7 +493,7 @@ def test_fourier_transforms_of_any_batch() -> None:
         same(model, module, torch.rand(b, t))
     along = td.from_torch(Fn(lambda x: torch.fft.fft(x, dim=1).abs()), torch.rand(2, 12))
     same(checked(along.to_onnx(dynamic=("b",))), Fn(lambda x: torch.fft.fft(x, dim=1).abs()), torch.rand(5, 12))
-    with pytest.raises(td.AxisError, match=r"fft \(at .*\) takes a size as a number, and n has none"):
+    with pytest.raises(td.AxisError, match=r"fft \(.*\) takes a size as a number, and n has none"):
         along.to_onnx(dynamic=("n",))
 
 

@@ -21,6 +21,7 @@ from tdagger.op import Value
 from tdagger.tensordag import Origin, TensorDAG
 from tdagger.transform.legal import unsupported
 from tdagger.transform.legal.pairs import in_pairs
+from tdagger.transform.networks import placed
 from tdagger.transform.surgery.edit import finished
 from tdagger.types import Size, readable
 
@@ -128,8 +129,7 @@ def refuse(name: str, writer: Writer) -> None:
     sizes = [p for p in writer.problems if "can't be told" in p.why]
     if sizes:
         op, why, origin = sizes[0]
-        place = ", ".join([shown(p) for p in (origin.module, origin.source) if p]) if origin else ""
-        raise AxisError(f"{shown(name)}: {op}{f' (at {place})' if place else ''}: {readable(why)}")
+        raise AxisError(f"{shown(name)}: {op}{placed(origin)}: {readable(why)}")
     raise unsupported(name, "ONNX", writer.problems, "written")
 
 

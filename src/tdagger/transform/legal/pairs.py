@@ -11,7 +11,6 @@ from tdagger.composite import Composite
 from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError
 from tdagger.graph import Graph, bulk, is_one, result_types
 from tdagger.library import divide, hypot, matmul, subtract
-from tdagger.names import shown
 from tdagger.network import N, Origin
 from tdagger.op import Value
 from tdagger.ops.elementwise import (
@@ -42,6 +41,7 @@ from tdagger.ops.elementwise import cast as cast_to
 from tdagger.ops.source import Const, Leaf, const
 from tdagger.ops.structure import Pad, Slice
 from tdagger.transform.legal.target import label
+from tdagger.transform.networks import place
 from tdagger.transform.surgery.edit import down_to, each, finished, with_checks
 from tdagger.types import DType, Size, bool_
 
@@ -85,11 +85,9 @@ def in_pairs(dag: N) -> N:
                 open_ = sorted({str(n.formula) for a in value.args for n in a.type.shape if isinstance(n, Size)})
                 if not open_:
                     raise
-                origin = dag.origins.get(value)
-                at = ", ".join([shown(p) for p in (origin.module, origin.source) if p]) if origin else ""
-                place = f" (at {at})" if at else ""
+                where = place(dag.origins)(value)
                 raise AxisError(
-                    f"{label(value)}{place} takes a size as a number, and {', '.join(open_)} has none"
+                    f"{label(value)}{where} takes a size as a number, and {', '.join(open_)} has none"
                 ) from e
             origin = dag.origins.get(value)
             if origin is not None and not isinstance(value.op, Leaf):

@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from tdagger.analysis.axes.doubts import BY_CHANCE, LeftOut
 from tdagger.frameworks.torch.aten.functional import Cell, Ref
+from tdagger.library.shape import runs
 from tdagger.op import Value
 
 #: What refs are in torch: pairs of a ref and the tensor that stands for it.
@@ -120,13 +121,11 @@ def _mixed(old: Sequence[int], new: Sequence[int]) -> tuple[int, ...]:
     """The dimensions of more than 1 entry of which several together become several of another shape."""
     found: list[int] = []
     i = j = 0
-    while i < len(old) and j < len(new) and prod(old):
-        begin, other = i, j
-        while (a := prod(old[begin:i])) != (b := prod(new[other:j])) or i == begin:
-            i, j = (i + 1, j) if a <= b else (i, j + 1)
-        several = [k for k in range(begin, i) if old[k] != 1]
-        if len(several) > 1 and sum(n != 1 for n in new[other:j]) > 1:
+    for before, after in runs(tuple(old), tuple(new)) if prod(old) else ():
+        several = [k for k in range(i, i + before) if old[k] != 1]
+        if len(several) > 1 and sum(n != 1 for n in new[j : j + after]) > 1:
             found += several
+        i, j = i + before, j + after
     return tuple(found)
 
 
