@@ -186,6 +186,29 @@ def test_a_table_looked_up_at_pairs_is_worked_out_unless_places_are_counted() ->
         assert passes.fold_weights(counted).graph == counted.graph
 
 
+class Standardised(nn.Module):
+    """A convolution whose weight is standardised at every run, as NFNets do it: by a batch norm in train mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 3, 3, 3))
+        self.gain = nn.Parameter(torch.rand(4, 1, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        flat, gain = self.weight.reshape(1, 4, -1), (self.gain * 0.3).view(-1)
+        made = nn.functional.batch_norm(flat, None, None, weight=gain, training=True, momentum=0.0)
+        return nn.functional.conv2d(x, made.reshape_as(self.weight))
+
+
+def test_a_standardised_weight_is_the_weight() -> None:
+    before = td.from_torch(Standardised().eval(), (torch.randn(1, 3, 8, 8),))
+    after = passes.fold_weights(before)
+    assert [v.op.name for v in after.values if v.args] == ["convolution"]
+    assert list(after.state) == ["weight"]
+    assert error(before, after) < 1e-6
+    assert passes.fold_weights(after).graph == after.graph
+
+
 def test_numbers_that_look_alike_stay() -> None:
     def kept(function: Any) -> bool:
         dag = td.network(function, {"x": (2,)})

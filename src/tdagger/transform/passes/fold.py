@@ -17,14 +17,15 @@ from tdagger.network import N, Network, Weight, Weights
 from tdagger.op import Array, Op, Value
 from tdagger.ops.external import External
 from tdagger.ops.source import Buffer, Const, Input, Iota, Leaf, Parameter, Random, const
-from tdagger.ops.structure import Group, Item, Permute, Repeat, Slice, Ungroup
+from tdagger.ops.structure import Group, Permute, Repeat, Slice, Ungroup
 from tdagger.transform.axes.follow import Dimensions, followers
 from tdagger.transform.surgery.edit import Edit, down_to, finished, state_of
+from tdagger.types import TensorType
 
 #: Constants of more elements than these are kept as the programs that make them.
 ELEMENTS = 1 << 16
 #: What only moves or repeats entries is not worth data of its own.
-_MOVES = (Group, Ungroup, Repeat, Permute, Slice, Item)
+_MOVES = (Group, Ungroup, Repeat, Permute, Slice)
 
 
 def fold_constants(dag: N, limit: int = ELEMENTS, besides: Container[Value] = ()) -> N:
@@ -69,6 +70,8 @@ def fold_weights(dag: N, besides: Container[Value] = (), limit: int = ELEMENTS) 
     wanted = [v for v in wanted if all(has_data(dag, w) for w in behind[v])]
     if not wanted:
         return dag
+    behind = {_as_it_lay(v, dag.graph, {w.type for w in behind[v]}, besides): behind[v] for v in wanted}
+    wanted = list(behind)
     arrays = _run(wanted, dag.weights)
     state = state_of(dag)
     names = _names(dag, wanted, behind)
@@ -139,11 +142,31 @@ def _frontier(graph: Graph, static: set[Value]) -> list[Value]:
     ends += [v for v in (*graph.outputs.values(), *graph.updates.values()) if v in static]
     found: dict[Value, None] = {}
     for value in ends:
-        while isinstance(value.op, _MOVES) or _is_reshape(value):
+        while _only_moves(value):
             value = value.args[0]
         if not isinstance(value.op, Leaf | Const) and is_one(value):
             found[value] = None
     return list(found)
+
+
+def _as_it_lay(value: Value, graph: Graph, types: Container[TensorType], besides: Container[Value]) -> Value:
+    """What a value is moved to that has one of these types, if nothing else uses what lies between: else itself.
+
+    A weight that was standardised as a matrix is a weight of a convolution again.
+    """
+    at, results = value, {*graph.outputs.values(), *graph.updates.values()}
+    while at.type not in types:
+        users = graph.users[at]
+        if len(users) != 1 or at in results or not _only_moves(users[0]) or users[0] in besides:
+            return value
+        at = users[0]
+        if at.type.size != value.type.size:
+            return value
+    return at
+
+
+def _only_moves(value: Value) -> bool:
+    return isinstance(value.op, _MOVES) or _is_reshape(value)
 
 
 def _is_reshape(value: Value) -> bool:
