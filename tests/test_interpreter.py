@@ -140,6 +140,20 @@ def test_a_method_for_an_op_can_ask_for_what_the_op_gives() -> None:
     np.testing.assert_allclose(Doubled(dag, "torch").run(torch.tensor(x)), 2 * np.exp(2 * np.exp(x)), rtol=1e-6)
 
 
+@pytest.mark.parametrize("framework", ["numpy", "torch"])
+def test_a_method_that_gives_nothing_is_named(framework: Any) -> None:
+    class Printing(td.Interpreter):
+        def run_relu(self, value: Value, args: list[Any]) -> Any:
+            super().run_value(value, args)
+
+    dag = td.from_torch(nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3)), torch.zeros(2, 3))
+    x: Any = np.zeros((2, 3), np.float32) if framework == "numpy" else torch.zeros(2, 3)
+    with pytest.raises(
+        td.GraphError, match=r"Printing gave None for <relu.*\(1, .*activation.py.*super\(\)\.run_value"
+    ):
+        Printing(dag, framework).run(x)
+
+
 @pytest.mark.parametrize("title", ["value", "op", "leaf", "body", "graph"])
 def test_a_block_may_have_any_title(title: str) -> None:
     dag = td.network(lambda x: td.exp(td.neg(x)), {"x": (2,)})

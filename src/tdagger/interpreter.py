@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tdagger.composite import Composite
-from tdagger.errors import InputError, TDaggerError
+from tdagger.errors import GraphError, InputError, TDaggerError
 from tdagger.graph import Graph, label
 from tdagger.interpret import interpret, leaf_array
 from tdagger.later import later
@@ -113,12 +113,18 @@ class Interpreter:
 
     def _visit(self, value: Value, args: list[Any]) -> Any:
         try:
-            return self.run_value(value, args)
+            result = self.run_value(value, args)
         except TDaggerError:
             raise
         except Exception as e:
             e.add_note(f"while running {value!r}{self.where(value)}")
             raise
+        if result is None:
+            what = f"{type(self).__name__} gave None for {value!r}{self.where(value)}"
+            raise GraphError(
+                f"{what}: a method gives what stands for the op, super().run_value(value, args) or another"
+            )
+        return result
 
     def run_value(self, value: Value, args: list[Any]) -> Any:
         """What a value is, given what its arguments are: a tensor, or a tuple for an op with several results."""

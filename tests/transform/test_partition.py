@@ -107,8 +107,9 @@ def test_a_stage_for_every_op() -> None:
     dag = td.network(lambda x: td.exp(td.sin(td.exp(x))), {"x": (2,)})
     assert_parts(dag.partition(stages=3), dag)
     assert len(dag.partition(stages=3).parts) == 3
-    with pytest.raises(GraphError, match="from 1 to 3 stages, one for each value, not 4"):
-        dag.partition(stages=4)
+    for stages in (4, 0, 2.5):
+        with pytest.raises(GraphError, match=f"from 1 to 3 stages, one for each value, not {stages}"):
+            dag.partition(stages=stages)  # type: ignore[arg-type]
 
 
 def test_by_memory(resnet: td.TensorDAG) -> None:

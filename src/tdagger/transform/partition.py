@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
 from math import inf
-from typing import Any, Generic, NamedTuple
+from typing import Any, Generic, NamedTuple, cast
 
 from tdagger.analysis.numbers import quantity
 from tdagger.errors import GraphError
@@ -242,7 +242,7 @@ def by_cost(line: Line, costs: Sequence[float], stages: int, slack: float) -> li
 
     With what slack there is, cuts are where the fewest bytes cross. GraphError for more stages than values.
     """
-    if not 1 <= stages <= len(line):
+    if not isinstance(cast(Any, stages), int) or not 1 <= stages <= len(line):
         raise GraphError(f"partition: from 1 to {len(line)} stages, one for each value, not {stages}")
     sums = [0.0, *accumulate(costs)]
     most = _bottleneck(sums, stages) * (1 + slack)

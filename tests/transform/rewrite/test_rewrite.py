@@ -332,6 +332,12 @@ def test_another_type_is_refused() -> None:
         apply(make(lambda x: td.relu(x)), X)
     with pytest.raises(td.AttributeValueError, match="'q' is no wildcard"):
         make(lambda x: td.relu(x), lambda q: q)
+    dag = td.network(lambda x: td.relu(x), {"x": (2,)})
+    for strange in (td.relu, [make(lambda x: td.relu(x), lambda x: x), 3]):
+        with pytest.raises(td.AttributeValueError, match=r"a rule is what @td\.rule makes of a function, got"):
+            dag.rewrite(strange)
+        with pytest.raises(td.AttributeValueError, match=r"a rule is what @td\.rule makes of a function, got"):
+            dag.find(strange)
     with pytest.raises(AttributeError, match="nothing is known of a value, so it has no shape"):
         rule(lambda x: td.reduce(x, "sum", range(len(x.shape))))
     with pytest.raises(td.AttributeValueError, match=r"write op\('reduce', x"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from tdagger.errors import AttributeValueError
 from tdagger.graph import Graph
@@ -71,7 +71,7 @@ def _rewritten(
     axes: Any,
 ) -> tuple[Graph, dict[Value, Any], Report, Mapping[Value, Value]]:
     """As :func:`rewritten`, and of which value of the graph each value was made (where anything is known of these)."""
-    every = [rules] if isinstance(rules, Rule) else list(rules)
+    every = _rules(rules)
     lacking = [r.name for r in every if r.replacement is None]
     if lacking:
         raise AttributeValueError(f"rule {lacking[0]} has no replacement: register one with @{lacking[0]}.to")
@@ -79,6 +79,15 @@ def _rewritten(
     carried = {v: known[o] for v, o in made_for.items() if o in known} if known else {}
     modules = [getattr(known.get(f.place), "module", "") for f in fired]
     return after, carried, Report(tuple(fired), tuple(modules)), made_for
+
+
+def _rules(given: Any) -> list[Rule]:
+    """One rule or several as a list; AttributeValueError for anything else."""
+    every: list[Any] = list(cast(Iterable[Any], given)) if isinstance(given, Iterable) else [given]
+    for one in every:
+        if not isinstance(one, Rule):
+            raise AttributeValueError(f"a rule is what @td.rule makes of a function, got {one!r}")
+    return every
 
 
 def applied(
@@ -105,5 +114,5 @@ class Match(NamedTuple):
 
 def found(graph: Graph, rule: Rule, weights: Mapping[str, Array] | None = None) -> list[Match]:
     """Every match of a rule in a graph, in order; matches may overlap. Of several outputs ``root`` is the first."""
-    driver = Driver(graph, [rule], weights)
+    driver = Driver(graph, _rules(rule), weights)
     return [Match(v, m) for v in graph.values if rule.may_match(v.op) and (m := driver.matches(rule, v)) is not None]

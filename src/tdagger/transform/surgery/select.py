@@ -29,7 +29,7 @@ def near(name: str, names: Iterable[str]) -> str:
     >>> near("layer2.conv", ["layer1.conv", "layer2.conv1", "fc"])
     '; did you mean layer2.conv1, layer1.conv?'
     """
-    there = list(dict.fromkeys(names))
+    there = [n for n in dict.fromkeys(names) if n]
     close = difflib.get_close_matches(name, there, n=4, cutoff=0.6)
     if close:
         return f"; did you mean {', '.join(map(shown, close))}?"
