@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -237,6 +238,42 @@ def test_weights_are_read_once_for_all_runs(monkeypatch: pytest.MonkeyPatch) -> 
         runner.run(torch.from_numpy(data[0]))
         codes = [n for n in small.weights if n.endswith("weight")]
         assert {0: len(codes), most: 0}.get(budget, 1) <= len(runner.asked & {*codes}) < len(codes) + (not budget)
+
+
+def test_data_is_run_until_corrections_are_settled() -> None:
+    """More of it changes little then: what is corrected by all of it is nearly the same."""
+    dag, data = network("test_resnet")
+    rng = np.random.default_rng(0)
+    data = [rng.normal(size=data[0].shape).astype(np.float32) for _ in range(24)]
+    prepared = td.prepare(dag).calibrate(data)
+    given: list[int] = []
+
+    def counted() -> Iterator[Any]:
+        for i, x in enumerate(data):
+            given.append(i)
+            yield x
+
+    found = prepared.correct(counted()).corrections
+    assert 3 <= len(given) < 20
+    settled, bias._SETTLED = bias._SETTLED, 0.0
+    try:
+        wanted = prepared.correct(data).corrections
+    finally:
+        bias._SETTLED = settled
+    size = sum(float(np.square(c).sum()) for c in wanted.values())
+    away = sum(float(np.square(c - found[v]).sum()) for v, c in wanted.items())
+    assert 0 < away < 0.2 * size
+    with pytest.raises(td.InputError, match="there are more"):
+        td.prepare(dag).calibrate(data[:1]).correct(data)
+    with pytest.raises(td.InputError, match="24 batches, there are 2"):
+        prepared.correct(data[:2])
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((2, 5, 7, 3), -3), ((9, 4, 20), -2), ((3, 2, 4, 5, 6), -3), ((4, 6), -1)])
+def test_means_of_parts_are_those_of_channels_moved_to_the_end(shape: tuple[int, ...], axis: int) -> None:
+    x = np.random.default_rng(0).normal(size=shape)
+    moved = np.ascontiguousarray(np.moveaxis(x, axis, -1))
+    np.testing.assert_allclose(means(x, axis), means(moved, -1), atol=1e-12)
 
 
 def test_corrections_that_help_no_result_are_dropped() -> None:

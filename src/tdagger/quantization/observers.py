@@ -173,33 +173,41 @@ class SquaredError(Histogram):
 
     def choose(self, numbers: Numbers, low: float, high: float) -> tuple[float, float]:
         low, high = min(low, 0.0), max(high, 0.0)
+        if numbers.grid.is_float or low == high:
+            return low, high
         kept = self.bins > 0
         c, n = self.centres[kept], self.bins[kept].astype(np.float64)
         steps = numbers.bounds[1] - numbers.bounds[0]
 
-        def error(a: float, b: float) -> float:
+        def errors(ranges: Array) -> Array:
+            """Of each of some ranges: the sum of the squares of what quantizing to it changes."""
+            a, b = ranges[:, :1], ranges[:, 1:]
             if numbers.symmetric:
-                b = max(-a, b)
+                b = np.maximum(-a, b)
                 a = -b
-            inside = (c >= a) & (c <= b)
-            beyond = np.where(c < a, a - c, np.where(c > b, c - b, 0.0))
-            step = (b - a) / steps
-            if step < 2 * self.width:  # anywhere between two numbers of the grid
-                rounding = float(n[inside].sum()) * step * step / 12
-            else:
-                held = c[inside]
-                rounding = float((n[inside] * np.square(held - np.round(held / step) * step)).sum())
-            return rounding + float((n * beyond * beyond).sum())
+            return np.asarray(self.changed(c, (b - a) / steps, a, b) @ n)
 
-        best = (low, high)
-        if numbers.grid.is_float or low == high:
-            return best
-        for scale in np.linspace(1, 0.1, 46):
-            best = min(best, (low * scale, high * scale), key=lambda r: error(*r))
-        for _ in range(2):  # each end by itself
-            for scale in np.linspace(1, 0.7, 16):
-                best = min(best, (best[0] * scale, best[1]), (best[0], best[1] * scale), key=lambda r: error(*r))
-        return best
+        best = np.array([low, high])
+        tried = best * np.linspace(1, 0.1, 46)[:, None]
+        best = tried[np.argmin(errors(tried))]
+        parts = np.linspace(1, 0.7, 16)[:, None]
+        for _ in range(8):  # each end by itself, as long as that is better
+            before = best
+            for end in np.eye(2):
+                tried = best * np.where(end, parts, 1)
+                best = tried[np.argmin(errors(tried))]
+            if (best == before).all():
+                break
+        return float(best[0]), float(best[1])
+
+    def changed(self, c: Array, step: Array, low: Array, high: Array) -> Array:
+        """Mean squares of what rounding to the steps of ranges changes of numbers near ``c``: ``[ranges, len(c)]``."""
+        held = np.clip(c, low, high)
+        beyond = np.square(c - held)
+        fine = step < 2 * self.width  # anywhere between two numbers of the grid
+        return np.where(
+            beyond > 0, beyond, np.where(fine, np.square(step) / 12, np.square(held - np.round(held / step) * step))
+        )
 
 
 class ReadError(SquaredError):
@@ -210,45 +218,18 @@ class ReadError(SquaredError):
 
     read: Callable[[Array], Array] | None = None
 
-    def choose(self, numbers: Numbers, low: float, high: float) -> tuple[float, float]:
-        low, high = min(low, 0.0), max(high, 0.0)
-        kept = self.bins > 0
-        c, n = self.centres[kept], self.bins[kept].astype(np.float64)
-        read = self.read
-        if read is None or numbers.grid.is_float or low == high or not np.isfinite(read(c.astype(np.float32))).all():
-            return super().choose(numbers, low, high)
-        steps = numbers.bounds[1] - numbers.bounds[0]
+    def changed(self, c: Array, step: Array, low: Array, high: Array) -> Array:
+        read, half = self.read, self.width / 2
+        if read is None or not np.isfinite(read(c.astype(np.float32))).all():
+            return super().changed(c, step, low, high)
 
         def f(x: Array) -> Array:
             return read(x.astype(np.float32)).astype(np.float64)
 
-        wanted = f(c)
-        slope = (f(c + self.width / 2) - f(c - self.width / 2)) / self.width
-
-        def error(a: float, b: float) -> float:
-            if numbers.symmetric:
-                b = max(-a, b)
-                a = -b
-            step = (b - a) / steps
-            fine = step < 2 * self.width  # anywhere between two numbers of the grid
-            away = np.square(f(np.clip(c if fine else np.round(c / step) * step, a, b)) - wanted)
-            rounding = np.square(slope * step) / 12 * ((c >= a) & (c <= b)) if fine else 0.0
-            return float((n * (away + rounding)).sum())
-
-        best, least = (low, high), error(low, high)
-
-        def better(*tried: tuple[float, float]) -> None:
-            nonlocal best, least
-            for each in tried:
-                found = error(*each)
-                if found < least:
-                    best, least = each, found
-
-        better(*[(low * scale, high * scale) for scale in np.linspace(1, 0.1, 46)[1:]])
-        for _ in range(2):  # each end by itself
-            for scale in np.linspace(1, 0.7, 16)[1:]:
-                better((best[0] * scale, best[1]), (best[0], best[1] * scale))
-        return best
+        fine = step < 2 * self.width  # anywhere between two numbers of the grid
+        away = np.square(f(np.clip(np.where(fine, c, np.round(c / step) * step), low, high)) - f(c))
+        slope = (f(c + half) - f(c - half)) / self.width
+        return away + np.square(slope * step) / 12 * (fine & (c >= low) & (c <= high))
 
 
 class Entropy(Histogram):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -47,8 +47,9 @@ FLOAT_PASSES: tuple[Callable[[TensorDAG], TensorDAG], ...] = (
 )  # fmt: skip
 
 
-#: On so many batches it is looked whether the results got better by a correction, at so many numbers of a result.
-_CHECKED, _NUMBERS = 8, 1 << 18
+#: On so many batches it is looked whether the results got better by a correction, on fewer where that makes so many dB
+#: times batches; at so many numbers of a result. Results of so many first batches are kept, besides those of the last.
+_CHECKED, _PLAIN, _NUMBERS, _FIRST = 8, 3.0, 1 << 16, 32
 
 
 class Kept:
@@ -128,8 +129,8 @@ class Prepared:
         self.framework = framework or _framework()
         #: The means of channels of layers whose biases can be changed.
         self.means = {v: Means() for v in corrected(self.placement)}
-        #: What the float network gave for the last batches, or some numbers of it.
-        self.results: deque[list[Array]] = deque(maxlen=_CHECKED)
+        #: What the float network gave for the first and the last batches, or some numbers of it.
+        self.results: dict[int, list[Array]] = {}
         self._ranges: dict[Value, tuple[Any, tuple[float, float]]] = {}
         self._runner = Watching(self.dag, self.framework, {*self.watched, *self.means}, self._see)
 
@@ -138,7 +139,9 @@ class Prepared:
         self.batches += 1
         result = self.call(self._runner, (args, kwargs))
         if self.means:
-            self.results.append(floats(self._runner, result, _NUMBERS))
+            self.results[self.batches - 1] = floats(self._runner, result, _NUMBERS)
+            if self.batches > _FIRST + _CHECKED:
+                del self.results[self.batches - 1 - _CHECKED]
         return result
 
     def calls(self, data: Iterable[Any]) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
@@ -230,10 +233,11 @@ class Prepared:
     def correct(self, data: Iterable[Any], rounding: Rounding | None = None) -> Prepared:
         """Change the biases of layers so that the means of their channels are those of the float network.
 
-        Data is run once by the quantized network, corrected by what was seen so far. The biases are left as they were
-        where its results on the last of ``data`` (at most half of it) don't get nearer to the float network's by it: a
-        mean over positions that don't matter (padding) may be further from those that do.
-        ``data`` are the batches that the network was prepared with, in the same order; InputError for others.
+        Data is run by the quantized network, corrected by what was seen so far, until corrections would change little
+        by more of it. They are left out where its results on the last of these batches (at most half of all) don't get
+        nearer to the float network's by them: a mean over positions that don't matter (padding) may be further from
+        those that do. ``data`` are the batches that the network was prepared with, in the same order; InputError for
+        more or fewer, as far as they are run.
         """
         self.corrections = {}
         conversion = self.conversion(rounding)
@@ -242,17 +246,26 @@ class Prepared:
         plain = Repeated(quantized, runner.framework, like=runner)
         before, after = Local(), Local()
         first = self.batches - min(_CHECKED, (self.batches + 1) // 2)
+        checked = 0
         for call in self.calls(data):
             if runner.batch == self.batches:
                 raise InputError(f"correct: the network was prepared with {self.batches} batches, there are more")
+            wanted = self.results.get(runner.batch)
             result = self.call(runner, call)
-            if runner.batch >= first:
-                wanted = self.results[runner.batch - self.batches]
-                after.add_all(wanted, floats(runner, result, _NUMBERS))
-                before.add_all(wanted, floats(plain, self.call(plain, call), _NUMBERS))
             runner.batch += 1
-        if runner.batch != self.batches or not self.batches:
-            raise InputError(f"correct: the network was prepared with {self.batches} batches, there are {runner.batch}")
+            runner.settled = runner.settled or runner.is_settled()
+            if wanted is None or not (runner.settled or runner.batch > first):
+                continue
+            after.add_all(wanted, floats(runner, result, _NUMBERS))
+            before.add_all(wanted, floats(plain, self.call(plain, call), _NUMBERS))
+            checked += 1
+            if runner.settled and (checked == _CHECKED or abs(after.sqnr - before.sqnr) * checked > _PLAIN):
+                break
+        else:
+            if runner.batch != self.batches or not self.batches:
+                raise InputError(
+                    f"correct: the network was prepared with {self.batches} batches, there are {runner.batch}"
+                )
         if after.sqnr > before.sqnr:
             self.corrections = {v: runner.correction(v) for v in self.means}
         return self

@@ -56,4 +56,4 @@ def _module(value: Value) -> Any:
     signature = plain_signature(len(inputs), len(results))
     if not is_one(out) and len(results) == 1:
         signature = Signature(signature.inputs, Tree("tuple", (0,), (Tree("leaf"),)))
-    return module_of(TensorDAG(graph, {}, signature), copy=False, plain=False, flat=True)
+    return module_of(TensorDAG(graph, {}, signature), copy=False, plain=True)  # whose arguments need no checks

@@ -29,6 +29,8 @@ _PARTS = 8
 _KEPT = 32
 #: How many standard errors of a mean are taken for chance.
 _ERRORS = 2.0
+#: Corrections are settled after so many groups of batches, where on average so much of a layer's may be chance.
+_GROUPS, _SETTLED = 3, 1 / 32
 
 
 def corrected(placement: Placement) -> set[Value]:
@@ -60,9 +62,11 @@ def means(x: Array, axis: int) -> Array:
     array([[[1., 2.],
             [3., 4.]]])
     """
+    x = x.reshape(1, *x.shape) if x.ndim < 2 else x
+    if axis < -1 and x.ndim + axis == 1:  # channels before all positions, which are summed up where they are
+        return _parts(_parts(x.reshape(*x.shape[:2], -1), 2).swapaxes(1, 2), 0)
     x = np.moveaxis(x, axis, -1)
-    x = x.reshape(1 if x.ndim < 2 else x.shape[0], -1, x.shape[-1])
-    return _parts(_parts(x, 1), 0)
+    return _parts(_parts(x.reshape(len(x), -1, x.shape[-1]), 1), 0)
 
 
 def _parts(x: Array, axis: int) -> Array:
@@ -136,21 +140,36 @@ class Lacking:
         return Lacking(self.examples + len(parts), self.sums + parts.sum(0), self.squares + squares)
 
     def certain(self) -> Array:
-        """What each channel lacks, less the part of it that may be chance.
+        """What each channel lacks, less the part of it that may be chance: a mean within two standard errors is 0."""
+        mean, variance = self._moments()
+        square = np.square(mean)
+        share = 1 - _ERRORS**2 * variance / np.where(square > 0, square, 1)
+        return np.asarray(np.maximum(share, 0) * mean)
 
-        The variance of a mean is that among examples and that among positions, each over how many there are: what a few
-        positions have (the padding of sentences) isn't what a bias can repair. A mean within two standard errors is 0.
+    def chance(self) -> float:
+        """Of what is corrected, the share that may be chance: energies over all channels; 1.0 where nothing is.
+
+        >>> Lacking().and_(np.float64([[[1, 1]], [[1, 0]]])).chance()
+        0.0
+        """
+        mean, variance = self._moments()
+        square = np.square(mean)
+        certain = square > _ERRORS**2 * variance
+        return float(variance[certain].sum() / square[certain].sum()) if certain.any() else 1.0
+
+    def _moments(self) -> tuple[Array, Array]:
+        """The mean of each channel, and its variance: that among examples and that among positions, each over how many.
+
+        What a few positions have (the padding of sentences) isn't what a bias can repair.
         """
         each = np.asarray(self.sums / self.examples)
         mean, positions = each.mean(0), len(each)
-        square = np.square(mean)
         variance = np.zeros_like(mean)
         if self.examples > 1:
-            variance += np.maximum(self.squares / self.examples - square, 0) / (self.examples - 1)
+            variance += np.maximum(self.squares / self.examples - np.square(mean), 0) / (self.examples - 1)
         if positions > 1:
             variance += each.var(0, ddof=1) / positions
-        share = 1 - _ERRORS**2 * variance / np.where(square > 0, square, 1)
-        return np.asarray(np.maximum(share, 0) * mean)
+        return mean, variance
 
 
 class Correcting(Repeated):
@@ -168,6 +187,8 @@ class Correcting(Repeated):
         self.before: dict[Value, Lacking] = {}
         self.found: dict[Value, Array] = {}
         self.batch = 0
+        #: Whether corrections stay as they are.
+        self.settled = False
 
     def run_value(self, value: Value, args: list[Any]) -> Any:
         out = super().run_value(value, args)
@@ -175,7 +196,8 @@ class Correcting(Repeated):
         if layer is None:
             return out
         axis = axis_of(layer)
-        self._see(layer, means(self.framework.array(out), axis))
+        if not self.settled:
+            self._see(layer, means(self.framework.array(out), axis))
         change = self.correction(layer).reshape(-1, *(1,) * (-1 - axis))
         return out + self.tensor(change)
 
@@ -189,6 +211,14 @@ class Correcting(Repeated):
             self.before[layer] = self.lacking[layer]
         self.found[layer] = parts
         self.lacking[layer] = self.before[layer].and_(wanted.groups[group] - parts)
+
+    def is_settled(self) -> bool:
+        """Whether more data would change corrections little: little of them is chance, by several groups of batches."""
+        size = next(iter(self.wanted.values())).size
+        if self.batch % size or self.batch < _GROUPS * size:
+            return False
+        chances = [c for c in (each.chance() for each in self.lacking.values()) if c < 1]
+        return bool(chances) and float(np.mean(chances)) < _SETTLED
 
     def correction(self, layer: Value) -> Array:
         """What is to be added to a layer's bias by what was seen so far: f32."""
