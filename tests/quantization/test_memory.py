@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,17 @@ import numpy as np
 import pytest
 
 import tdagger as td
+from tdagger.quantization.profile import Numbers
+from tdagger.quantization.scales import Weights
 
 SIZE = 4096
 
 QUANTIZE = """
 import sys
+import tracemalloc
 import tdagger as td
+from tdagger.quantization.profile import Numbers
+from tdagger.quantization.scales import Weights
 dag = td.load(sys.argv[1])
 small = td.quantize(dag, target="gpu-weight-only")
 small.save(sys.argv[2])
@@ -63,3 +69,30 @@ def test_a_network_of_two_gigabytes_takes_less_than_one_beyond_its_file(tmp_path
     assert peak < size + (1 << 30)
     small = td.load(tmp_path / "small.tdag")
     assert all(small.weights[n].dtype == np.int8 for n in names)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        Numbers("i4", symmetric=True, per="block", block=32, observer="mse"), Numbers("u8", per="channel"),
+        Numbers("i8", symmetric=True, per="channel", narrow=True, observer="mse"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("channel", [0, 1])
+def test_one_weight_is_worked_out_in_parts(numbers: Numbers, channel: int) -> None:
+    """However large it is: beside its numbers and scales little is held, and the parts are those of the whole."""
+    weight = np.random.default_rng(0).normal(size=(2000, 2051)).astype(np.float32)
+    how = Weights(numbers, channel, 1 - channel)
+    tracemalloc.start()
+    try:
+        scales = how.scales(weight)
+        codes = how.rounded(weight, scales)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < weight.nbytes * 0.8 + scales.scale.nbytes
+    few = (slice(None),) * channel + (slice(500, 501),)
+    part = how.scales(weight[few])
+    at = few if numbers.per == "block" else few[-1:]
+    assert np.array_equal(scales.scale[at], part.scale)
+    assert np.array_equal(codes[few], how.rounded(weight[few], part))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,8 @@ from tdagger.quantization.profile import Numbers
 
 #: The smallest scale.
 LEAST = np.float32(LEAST_SCALE)
+#: So many numbers of a weight are worked out at once.
+_TOGETHER = 1 << 18
 
 
 class Affine(NamedTuple):
@@ -84,52 +87,92 @@ class Weights(NamedTuple):
             return (shape[self.channel],)
         return tuple([-(-n // self.block) if i == self.summed else n for i, n in enumerate(shape)])
 
-    def extremes(self, weight: Array) -> tuple[Array, Array]:
-        """The smallest and largest number of each part that has a scale of its own."""
-        if self.numbers.per == "block":
-            at = self._starts(weight)
-            return np.minimum.reduceat(weight, at, self.summed), np.maximum.reduceat(weight, at, self.summed)
-        axes = tuple([i for i in range(weight.ndim) if self.axis is None or i != self.axis])
-        return weight.min(axes), weight.max(axes)
+    def apart(self, x: Array) -> tuple[Array, tuple[int, ...]]:
+        """Numbers so that each part with a scale of its own is along some dimensions, and which these are.
 
-    def _starts(self, weight: Array) -> list[int]:
-        """Where blocks begin."""
-        return list(range(0, weight.shape[self.summed], self.block))
+        What blocks lack at the end is 0, which is on every grid.
+        """
+        if self.numbers.per != "block":
+            return x, tuple([i for i in range(x.ndim) if self.axis is None or i != self.axis % x.ndim])
+        axis, block = self.summed % x.ndim, self.block
+        lacking = -x.shape[axis] % block
+        x = np.pad(x, [(0, lacking if i == axis else 0) for i in range(x.ndim)]) if lacking else x
+        return x.reshape(*x.shape[:axis], -1, block, *x.shape[axis + 1 :]), (axis + 1,)
 
     def scales(self, weight: Array, counts: Array | float = 1.0) -> Affine:
         """The scales and zero points of a weight; with the observer "mse", those of the least mean square error.
 
         ``counts``: how much the square of each number's error counts.
         """
+        if self.numbers.per == "tensor":
+            return self._scales(weight, counts)
+        counts = np.broadcast_to(np.asarray(counts, np.float32), weight.shape)
+        parts = [self._scales(weight[at], counts[at]) for at in self.parts(weight)]
+        axis = 0 if self.numbers.per == "channel" else self.channel
+        zeros = [p.zero_point for p in parts if p.zero_point is not None]
+        return Affine(np.concatenate([p.scale for p in parts], axis), np.concatenate(zeros, axis) if zeros else None)
+
+    def parts(self, weight: Array) -> Iterator[tuple[slice, ...]]:
+        """Some of the channels at once, so many that what is worked out of them stays near the processor."""
+        axis = self.channel % weight.ndim
+        count = max(1, _TOGETHER * weight.shape[axis] // max(1, weight.size))
+        for start in range(0, weight.shape[axis], count):
+            yield (*(slice(None),) * axis, slice(start, start + count))
+
+    def _scales(self, weight: Array, counts: Array | float) -> Affine:
         weight = np.asarray(weight, np.float32)
-        low, high = self.extremes(weight)
+        x, axes = self.apart(weight)
+        low, high = x.min(axes), x.max(axes)
         found = affine(low, high, self.numbers)
         if self.numbers.observer != "mse" or self.numbers.grid.is_float:
             return found
-        least = self.error(weight, found, counts)
+        many = self.apart(np.broadcast_to(np.asarray(counts, np.float32), weight.shape))[0]
+        least = self._error(x, found, many, axes)
         for part in np.linspace(0.98, 0.5, 25):
             tried = affine(low * part, high * part, self.numbers)
-            error = self.error(weight, tried, counts)
+            error = self._error(x, tried, many, axes)
             better = error < least
             least = np.where(better, error, least)
             zero = None if tried.zero_point is None else np.where(better, tried.zero_point, _given(found.zero_point))
             found = Affine(np.where(better, tried.scale, found.scale), zero)
         return found
 
-    def error(self, weight: Array, how: Affine, counts: Array | float = 1.0) -> Array:
+    def _error(self, x: Array, how: Affine, counts: Array, axes: tuple[int, ...]) -> Array:
         """The sum of squares of what rounding to the nearest changes, for each part with a scale of its own."""
-        away = np.square(self.read(self.rounded(weight, how), how) - weight) * np.float32(counts)
-        if self.numbers.per == "block":
-            return np.add.reduceat(away, self._starts(weight), self.summed)
-        return away.sum(tuple([i for i in range(weight.ndim) if self.axis is None or i != self.axis]))
+        low, high = self.numbers.bounds
+        scale = np.expand_dims(how.scale, axes)
+        y = np.asarray(x / scale)
+        np.rint(y, out=y)
+        if how.zero_point is None:
+            np.clip(y, np.float32(low), np.float32(high), out=y)
+        else:
+            zero = np.expand_dims(how.zero_point, axes).astype(np.float32)
+            np.clip(y, np.float32(low) - zero, np.float32(high) - zero, out=y)
+        y *= scale
+        y -= x
+        np.square(y, out=y)
+        y *= counts
+        return y.sum(axes)
 
     def rounded(self, weight: Array, how: Affine) -> Array:
         """A weight rounded to the nearest numbers: what GPTQ and AdaRound would do otherwise, given more."""
+        weight = np.asarray(weight, np.float32)
+        codes = np.empty(weight.shape, self.numbers.grid.dtype.numpy)
+        for at in self.parts(weight):
+            codes[at] = self._rounded(weight[at], how if self.numbers.per == "tensor" else self._of(how, at))
+        return codes
+
+    def _of(self, how: Affine, at: tuple[slice, ...]) -> Affine:
+        """The scales of some channels."""
+        at = at if self.numbers.per == "block" else at[-1:]
+        return Affine(how.scale[at], None if how.zero_point is None else how.zero_point[at])
+
+    def _rounded(self, weight: Array, how: Affine) -> Array:
         low, high = self.numbers.bounds
         whole = self.numbers.grid.is_float
         rule: Any = quantize.numpy_rule
         return rule(
-            np.asarray(weight, np.float32), how.scale, how.zero_point, to=self.numbers.dtype, axis=self.axis,
+            weight, how.scale, how.zero_point, to=self.numbers.dtype, axis=self.axis,
             block=self.block, low=None if whole else int(low), high=None if whole else int(high), like="onnx",
             precision="",
         )  # fmt: skip

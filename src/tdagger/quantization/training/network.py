@@ -292,7 +292,7 @@ def _entries(root: Value) -> int:
 
 
 def _extremes(w: Value, how: Weights) -> tuple[Value, Value]:
-    """The ends of each part of a weight that has a scale of its own: :meth:`Weights.extremes` in a graph."""
+    """The ends of each part of a weight that has a scale of its own, in a graph."""
     if how.numbers.per == "block":
         at, size = how.summed, how.block
         blocks = -(-w.shape[at] // size)
