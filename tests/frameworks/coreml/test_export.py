@@ -161,6 +161,33 @@ def test_the_batch_is_open_in_a_range_or_a_list(tmp_path: Path) -> None:
         dag.to_coreml(path, dynamic=("c",))
 
 
+class Expanded(torch.nn.Module):
+    """What repeats constants over the batch: states, positions, queries, masks, places that are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.table = torch.nn.GRU(8, 8, batch_first=True), torch.nn.Embedding(5, 8)
+        self.query = torch.nn.Parameter(torch.randn(3, 8))
+        self.attend = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b = x.shape[0]
+        places = torch.arange(5).expand(b, -1)
+        x = self.gru(x)[0] + self.table(places)
+        x = x.masked_fill(places[..., None].expand(b, 5, 8) > 3, 0.5)
+        x = torch.cat([x.gather(1, (places * 2 % 5)[..., None].expand(b, 5, 8)), torch.zeros(b, 1, 8)], 1)
+        return self.attend(self.query.expand(b, -1, -1), x, x)[0]
+
+
+def test_constants_repeated_over_the_batch_follow_it(tmp_path: Path) -> None:
+    module, path = Expanded().eval(), tmp_path / "a.mlpackage"
+    td.from_torch(module, torch.rand(2, 5, 8)).to_coreml(path, dynamic=("b",), minimum_target="iOS17")
+    for b in (1, 2, 7):
+        x = torch.rand(b, 5, 8)
+        (found,) = by_mil(path, x.numpy())
+        np.testing.assert_allclose(found, module(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
 def test_a_size_is_worked_out_of_the_shape_of_an_input(tmp_path: Path) -> None:
     """A token for each image is repeated as often as there are images."""
 

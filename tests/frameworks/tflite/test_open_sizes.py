@@ -50,6 +50,42 @@ def test_any_batch(kernels: Any) -> None:
         np.testing.assert_allclose(at(model, x.numpy(), kernels), module(x).detach().numpy(), rtol=1e-4, atol=1e-6)
 
 
+class Expanded(nn.Module):
+    """What repeats constants over the batch: states, positions, queries, masks, places that are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.table, self.up = nn.GRU(8, 8, batch_first=True), nn.Embedding(5, 8), nn.Linear(8, 8)
+        self.query, self.attend = nn.Parameter(torch.randn(3, 8)), nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b = x.shape[0]
+        places = torch.arange(5).expand(b, -1)
+        x = self.gru(x)[0] + self.up(self.table(places))
+        x = x.masked_fill(places[..., None].expand(b, 5, 8) > 3, 0.5)
+        x = x + x.gather(1, (places * 2 % 5)[..., None].expand(b, 5, 8))
+        x = torch.cat([x, torch.zeros(b, 1, 8), torch.stack([x[:, 0], torch.ones_like(x[:, 0])], 1)], 1)
+        return self.attend(self.query.expand(b, -1, -1), x, x)[0]
+
+
+class Warped(nn.Module):
+    """A picture read at places that are the same for all."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        at = torch.linspace(-1, 1, 6)
+        grid = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1).expand(x.shape[0], -1, -1, -1)
+        return nn.functional.grid_sample(x, grid * 0.7, align_corners=False)
+
+
+@pytest.mark.parametrize(("module", "shape"), [(Expanded(), (5, 8)), (Warped(), (2, 6, 6)), (
+    nn.ConvTranspose2d(4, 6, 3, 2, groups=2), (4, 5, 5))], ids=["expanded", "warped", "grouped"])  # fmt: skip
+def test_constants_repeated_over_the_batch_follow_it(module: nn.Module, shape: tuple[int, ...]) -> None:
+    model = td.from_torch(module.eval(), torch.rand(2, *shape)).to_tflite(dynamic=("b",))
+    for b in (1, 2, 7):
+        x = torch.rand(b, *shape)
+        np.testing.assert_allclose(at(model, x.numpy(), DEFAULT), module(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
 def test_what_is_open_is_said_and_read_again() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Upsample(scale_factor=2)).eval()
     model = td.from_torch(module, torch.rand(1, 3, 8, 6)).to_tflite(dynamic=("b", "h", "w"))

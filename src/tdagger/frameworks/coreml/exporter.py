@@ -24,7 +24,7 @@ from tdagger.names import shown
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer
 from tdagger.tensordag import TensorDAG
-from tdagger.transform.legal import legalize, unsupported
+from tdagger.transform.legal import legalize, narrowed, unsupported
 from tdagger.transform.legal.pairs import in_pairs
 from tdagger.types import DType, TensorType
 
@@ -69,10 +69,11 @@ def to_coreml(
     if states:
         check_states(dag.name, opset, dag.graph.updates, dag.weights)
 
-    def written(network: TensorDAG) -> Made:
+    def written(network: TensorDAG, open_: bool = False) -> Made:
         network = recognised(network)
         network = in_half(in_pairs(network)) if precision == "f16" else network
-        return _made(legalize(network, target(opset)), opset, states)
+        network = legalize(network, target(opset))
+        return _made(narrowed(network, target(opset)) if open_ else network, opset, states, open_)
 
     allowed = _allowed(dag, dynamic)
     made = _at_points(dag, allowed, written) if allowed else written(dag)
@@ -155,12 +156,12 @@ def _allowed(dag: TensorDAG, dynamic: Sequence[str] | Mapping[str, Sequence[int]
     return found
 
 
-def _at_points(dag: TensorDAG, allowed: Allowed, written: Callable[[TensorDAG], Made]) -> Made:
+def _at_points(dag: TensorDAG, allowed: Allowed, written: Callable[[TensorDAG, bool], Made]) -> Made:
     """The program with open axes: written at several sizes, which have to be the same ops."""
     usual = {n: dag.axes().sizes[n] for n in allowed}
     sizes = points_of(usual)
     try:
-        made = [written(dag.resize(**cast(Any, s))) for s in sizes]
+        made = [written(dag.resize(**cast(Any, s)), True) for s in sizes]
         points = [Point(s, joined(m.ops), m.writer.constants, m.inputs, m.outputs)
                   for s, m in zip(sizes, made, strict=True)]  # fmt: skip
         found = opened(points)
@@ -170,10 +171,11 @@ def _at_points(dag: TensorDAG, allowed: Allowed, written: Callable[[TensorDAG], 
     return replace_with(made[0], found, usual, allowed)
 
 
-def _made(dag: TensorDAG, opset: int, states: bool) -> Made:
-    """The ops of a network that is legal."""
+def _made(dag: TensorDAG, opset: int, states: bool, open_: bool) -> Made:
+    """The ops of a network that is legal; ``open_``: some of its sizes are going to be open."""
     graph = dag.graph
-    made = Made(dag.name, opset, Writer(graph, row_of, dag.origins, dag.weights, target(opset).held, opset, packed))
+    writer = Writer(graph, row_of, dag.origins, dag.weights, target(opset).held, opset, packed, open_)
+    made = Made(dag.name, opset, writer)
     outputs = graph.outputs if states else results_of(graph)
     ends = made.begin(graph.inputs, outputs)
     kept = graph.updates if states else {}

@@ -22,7 +22,7 @@ from tdagger.frameworks.tflite.layout import IDENTITIES
 from tdagger.frameworks.writing import recognised, results_of, with_weights
 from tdagger.names import shown
 from tdagger.tensordag import TensorDAG
-from tdagger.transform.legal import Problem, Target, legalize, unsupported
+from tdagger.transform.legal import Problem, Target, legalize, narrowed, unsupported
 from tdagger.transform.passes import fold_batch_norm, simplify
 
 ROWS: dict[str, Row] = {**CORE, **COMPOSITES, **IMAGES, **RECURRENT, **INTEGERS}
@@ -65,7 +65,7 @@ def _at_points(dag: TensorDAG, usual: Mapping[str, int]) -> tuple[list[Part], Si
     """The operators with open sizes: written at several sizes, which have to be the same ones."""
     try:
         sizes = points_of(usual)
-        made = [written(legalized(dag.resize(**cast(Any, own))), True) for own in sizes]
+        made = [written(narrowed(legalized(dag.resize(**cast(Any, own))), TARGET), True) for own in sizes]
         points = [point_of(own, part, s.inputs) for own, ((part,), s) in zip(sizes, made, strict=True)]
         return [opened(points, usual)], made[0][1]
     except AxisError as e:

@@ -8,7 +8,7 @@ what has no entries.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import accumulate
 from math import prod
 from typing import Any, cast
@@ -95,20 +95,67 @@ def _base(value: Value) -> Value:
 def _cut(value: Value, stands: Mapping[Value, Value]) -> Graph:
     """The graph of a value, of others that stand for what it is made of as far as there are such."""
     made = remade(value, stands)
-    return Graph({v.op.leaf: v for v in topological([made]) if isinstance(v.op, Input)}, {"": made})
+    return Graph(_inputs_of([made]), {"": made})
 
 
 def repeated_late(graph: Graph) -> Graph:
     """The graph in core ops and what differs from them in training, repeated behind all that treats entries alike."""
-    core, _ = expanded(graph, lambda value, level: is_last(value) or value.op.name == "dropout", {})
-    found: dict[Value, tuple[Value, Times]] = {}
+    core, found = _lately(graph)
     with bulk():
-        for value in core.values:
-            found[value] = _late(value, [found[a] for a in value.args])
         inputs, outputs, updates = (
             {n: _repeated(*found[v]) for n, v in d.items()} for d in (core.inputs, core.outputs, core.updates)
         )
     return Graph(inputs, outputs, updates, graph.name)
+
+
+def repeats(values: Sequence[Value]) -> dict[Value, Value]:
+    """What stands for those values that are a smaller one repeated: computed once, and repeated last.
+
+    Where axes that are repeated and others are one, or the other way round, views come after the repeat.
+
+    >>> import tdagger as td
+    >>> row, exp = td.parameter("row", (1, 3)), td.exp
+    >>> repeats([exp(td.repeat(row, (4, None))), exp(row)])
+    {<exp(f32[4 3]) -> f32[4 3]>: <repeat(sizes=(4, None))(f32[1 3]) -> f32[4 3]>}
+    """
+    core, found = _lately(Graph(_inputs_of(values), {str(i): v for i, v in enumerate(values)}))
+    late = [found[core.outputs[str(i)]] for i in range(len(values))]
+    with bulk():
+        made = {v: _repeated(x, times) for v, (x, times) in zip(values, late, strict=True)}
+    return {v: r for v, r in made.items() if is_spread(r)}
+
+
+def is_spread(value: Value) -> bool:
+    """Whether a value is another one repeated; at most seen otherwise after that, and taken with single numbers."""
+    return isinstance(spread_of(value)[-1].op, Repeat)
+
+
+def spread_of(value: Value) -> list[Value]:
+    """A value and what it is made of, down to what is repeated if :func:`is_spread` holds."""
+    found = [value]
+    while not isinstance(value.op, Repeat):
+        if not isinstance(value.op, Group | Ungroup | Permute | Unary | Binary | Cast):
+            return found
+        large = [a for a in value.args if _base(a).type.size > 1] or value.args
+        if len(large) != 1:
+            return found
+        value = large[0]
+        found.append(value)
+    return found
+
+
+def _inputs_of(values: Iterable[Value]) -> dict[str, Value]:
+    return {v.op.leaf: v for v in topological(values) if isinstance(v.op, Input)}
+
+
+def _lately(graph: Graph) -> tuple[Graph, dict[Value, tuple[Any, Times]]]:
+    """The graph in core ops; each value with what of it is to be repeated later."""
+    core, _ = expanded(graph, lambda value, level: is_last(value) or value.op.name == "dropout", {})
+    found: dict[Value, tuple[Any, Times]] = {}
+    with bulk():
+        for value in core.values:
+            found[value] = _late(value, [found[a] for a in value.args])
+    return core, found
 
 
 def _late(value: Value, args: list[tuple[Any, Times]]) -> tuple[Any, Times]:

@@ -20,6 +20,7 @@ from tdagger.op import Array, Value
 from tdagger.ops.elementwise import Cast
 from tdagger.ops.source import Buffer, Const, Input, Parameter
 from tdagger.ops.structure import Item, Repeat
+from tdagger.transform.axes.same import is_spread
 from tdagger.transform.legal.legalize import is_static
 from tdagger.transform.legal.target import label
 from tdagger.types import DType, TensorType, broadcast_shapes
@@ -80,9 +81,9 @@ class Tensor(NamedTuple):
     number: int = 0
 
 
-def _is_spread(value: Value) -> bool:
-    """Whether a constant is one repeated, which takes less room as that."""
-    return isinstance(reshaped(value).op, Repeat) and value.type.bytes > SMALL
+def _repeats(value: Value, open_: bool) -> bool:
+    """Whether a constant is one repeated, which takes less room as that, or has the sizes that are open."""
+    return is_spread(value) if open_ else isinstance(reshaped(value).op, Repeat) and value.type.bytes > SMALL
 
 
 class Called:
@@ -114,9 +115,10 @@ class Writer(Walk):
         held: Mapping[str, str],
         opset: int,
         pack: Pack,
+        open_: bool = False,
     ) -> None:
         super().__init__(graph, origins, weights)
-        self.opset, self._pack = opset, pack
+        self.opset, self._pack, self.open = opset, pack, open_
         #: Quantized weights that are written as floats, and why.
         self.floats: dict[str, str] = {}
         self.held = {DType.of(a): DType.of(b) for a, b in held.items()}
@@ -174,7 +176,7 @@ class Writer(Walk):
 
     def within(self, graph: Graph, found: Mapping[Value, str]) -> Writer:
         """A writer of another graph of the program, whose inputs have names; constants and names are those of all."""
-        inner = Writer(graph, self._row_of, self.origins, self.weights, {}, self.opset, self._pack)
+        inner = Writer(graph, self._row_of, self.origins, self.weights, {}, self.opset, self._pack, self.open)
         inner.held, inner.names, inner.problems = self.held, self.names, self.problems
         inner.constants, inner._numbers, inner.floats = self.constants, self._numbers, self.floats
         inner.found.update(found)
@@ -234,7 +236,7 @@ class Writer(Walk):
         op = value.op
         if isinstance(op, Item):
             return self.ref(value.args[0])[op.index]
-        if value in self.static and not isinstance(value.type, tuple) and not _is_spread(value):
+        if value in self.static and not isinstance(value.type, tuple) and not _repeats(value, self.open):
             return self._constant(value)
         if isinstance(op, Buffer):  # one that changes is what it was, its new value an output
             return self._constant(value)

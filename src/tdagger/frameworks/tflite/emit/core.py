@@ -13,7 +13,7 @@ from ai_edge_litert import schema_py_generated as s
 
 from tdagger.frameworks.tflite.emit.save import kind_of
 from tdagger.frameworks.tflite.emit.writer import Reduced, Row, Writer
-from tdagger.frameworks.writing import permuted, reshaped
+from tdagger.frameworks.writing import permuted, reshaped, unbroadcast
 from tdagger.op import Value
 from tdagger.transform.legal import Accepts, types
 from tdagger.types import DType, TensorType, bool_, i64
@@ -79,6 +79,8 @@ def _shift_right(w: Writer, v: Value) -> int:
     """By as many places as there are bits, more, or fewer than none it is as by one less: the sign is left."""
     x, y = v.args
     if w.is_static(y):
+        small = unbroadcast(y)
+        y = small if small.type.size == 1 else y
         by = w.static_of([y], y.type, "shift", lambda a: np.where((a < 0) | (a > 31), 31, a).astype(np.int32))
         return w.op("RIGHT_SHIFT", [w.ref(x), by], v.type)
     number, most = w.ref(y), w.constant(np.int32(31))

@@ -21,6 +21,7 @@ from tdagger.network import Origin
 from tdagger.op import Array, Op, Value
 from tdagger.ops.source import Buffer, Const, Input, Leaf, const
 from tdagger.ops.structure import Concat, Item, Permute, Repeat
+from tdagger.transform.axes.same import is_spread
 from tdagger.transform.legal import Accepts, label
 from tdagger.transform.legal.legalize import is_static
 from tdagger.types import DType, TensorType, broadcast_shapes
@@ -376,8 +377,9 @@ class Writer(Walk):
 
     def _result(self, value: Value) -> Any:
         op = value.op
-        if value in self.static and isinstance(op, Repeat) and (self.open or value.type.size > _SHARED):
-            return self.rows["repeat"].write(self, value)
+        repeats = is_spread(value) if self.open else isinstance(op, Repeat) and value.type.size > _SHARED
+        if value in self.static and repeats:
+            return self.rows[label(value)].write(self, value)
         if value in self.static or isinstance(op, Buffer):  # one that changes is what it was, its new value an output
             return self._leaf(value)
         if isinstance(op, Item):
