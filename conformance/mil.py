@@ -357,6 +357,7 @@ def _cast(x: Any, dtype: str) -> Any:
 
 
 def _lrn(x: Any, size: Any, alpha: Any, beta: Any, k: Any) -> Any:
+    assert x.ndim == 4, "of other ranks what runs and what is said of it differ"
     t = torch.from_numpy(np.ascontiguousarray(_wide(x)))
     return F.local_response_norm(t, int(size), float(alpha), float(beta), float(k)).numpy().astype(x.dtype)
 

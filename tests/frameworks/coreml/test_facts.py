@@ -71,6 +71,22 @@ def test_upsampling_goes_by_sizes_not_by_factors() -> None:
     assert got == pytest.approx(np.clip(spacing, 0, 3), abs=1e-6)
 
 
+def test_nearest_entries_of_resize_are_at_the_middle_of_new_ones() -> None:
+    x = np.arange(1, 6, dtype=np.float32).reshape(1, 1, 1, 5)
+    how = {"resized_dims": np.int32(2), "interpolation_mode": "NEAREST_NEIGHBOR"}
+    for n in (2, 3, 8, 10):
+        got = run("resize", x, (F, (1, 1, 1, n)), 17, shape=np.array([1, 1, 1, n], np.int32), **how)
+        assert got.ravel().tolist() == [1 + (2 * i + 1) * 5 // (2 * n) for i in range(n)]
+
+
+def test_neighbours_of_local_response_norm_are_along_the_third_axis_from_the_end() -> None:
+    """Numbers of coremltools' own test, whose input has one entry there: of three axes the first, not the second."""
+    x = np.array([[[1, -7], [5, -6], [-3, -5]]], np.float32)
+    got = run("local_response_norm", x, (F, (1, 3, 2)), size=3)
+    assert got[0] == pytest.approx(np.array(
+        [[0.99997497, -6.99143696], [4.99687672, -5.99460602], [-2.99932504, -4.99687672]]), abs=1e-6)  # fmt: skip
+
+
 def test_concat_interleaved_of_constants() -> None:
     model = program({"x": (F, (2,))}, [
         ("concat", {"values": ["=x", "=x"], "axis": np.int32(0), "interleave": np.bool_(True)}, [("y", F, (4,))]),
@@ -149,6 +165,17 @@ def test_l2_norm_is_over_the_last_three_axes_and_layer_norm_over_any() -> None:
     left = x - x.mean(1, keepdims=True)
     norm = left / np.sqrt((left**2).mean(1, keepdims=True) + 1e-5)
     assert got == pytest.approx(norm * gamma.reshape(1, 3, 1, 1), abs=1e-5)
+
+
+def test_layer_norm_of_f16_rounds_once_along_any_axes() -> None:
+    rng = np.random.default_rng(0)
+    x, gamma, beta = (rng.normal(size=n).astype(np.float16) * 60 for n in ((4, 6, 5), (4, 5), (4, 5)))
+    how = {"gamma": gamma, "beta": beta, "axes": np.array([0, 2], np.int32), "epsilon": np.float16(0.01)}
+    got = run("layer_norm", x, ("float16", (4, 6, 5)), 17, **how)
+    wide, eps = x.astype(np.float64), float(np.float16(0.01))
+    mean, square = (np.mean(a, (0, 2), keepdims=True) for a in (wide, wide * wide))
+    want = (wide - mean) / np.sqrt(square - mean * mean + eps) * gamma[:, None] + beta[:, None]
+    assert np.all(np.abs(got - want) <= np.abs(want) * 2.0**-11 + 1e-4)
 
 
 def test_quantize_rounds_half_to_even_and_saturates() -> None:

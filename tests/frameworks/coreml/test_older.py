@@ -64,6 +64,19 @@ def test_five_axes_of_an_older_convolution() -> None:
     assert all(np.array_equal(again.weights[n], dag.weights[n]) for n in dag.state)
 
 
+def test_sizes_are_worked_out_of_constants_of_layers() -> None:
+    model = network((4, 6), (2, 3))
+    for name, numbers in (("begin", (1, 2)), ("more", (2, 3))):
+        p = layer(model, "loadConstantND", name, "x")
+        del model.neuralNetwork.layers[-1].input[:]
+        p.shape.append(2)
+        p.data.floatValue.extend(numbers)
+    layer(model, "addBroadcastable", "end", "begin", "more")
+    layer(model, "sliceDynamic", "y", "x", "begin", "end")
+    x = DRAW.normal(size=(4, 6)).astype(np.float32)
+    assert np.array_equal(td.from_coreml(model).run(x), x[1:3, 2:5])
+
+
 def test_quantized_weights_of_layers() -> None:
     """By a scale and a bias of each row, and by a table, of numbers packed in four bits."""
     model = network((4,))

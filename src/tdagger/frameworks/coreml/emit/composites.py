@@ -440,7 +440,8 @@ def _lrn(w: Writer, v: Value, f: Fields) -> str:
 
 
 def _neighbours(v: Value, f: Fields) -> str | None:
-    return None if f["axis"] == 1 and v.rank >= 3 and f["size"] % 2 else "its size is even, or its channels elsewhere"
+    fits = f["axis"] == 1 and v.rank == 4 and f["size"] % 2
+    return None if fits else "its size is even, or its channels aren't followed by two axes"
 
 
 _N = "f32 f16 i32 i64"

@@ -21,7 +21,7 @@ from tdagger.frameworks.coreml.layers.table import LAYERS, REASONS
 from tdagger.frameworks.coreml.read import Model
 from tdagger.frameworks.coreml.values import Constant, Tensors
 from tdagger.frameworks.importing import Importing, Problem
-from tdagger.frameworks.known import array_of_constant
+from tdagger.frameworks.known import Known
 from tdagger.graph import Graph
 from tdagger.library import reshape
 from tdagger.names import shown
@@ -51,6 +51,8 @@ class Layers(Importing):
         self.blobs: dict[str, Value] = {}
         self.held: dict[str, Constant] = {}
         self.state: dict[str, Weight] = {}
+        #: What sizes and places are worked out of, constants of layers among it.
+        self.known = Known(Tensors(self.held))
         self.failed: set[str] = set()
         self.at = ""
 
@@ -195,7 +197,7 @@ class Layers(Importing):
         leaf = value.op
         if isinstance(leaf, Learned | Buffer) and leaf.leaf in self.held:
             return self.held[leaf.leaf].read()
-        found = array_of_constant(value)
+        found = self.known.array(value)
         if found is None:
             raise UnsupportedError("a size or index of it depends on data, and has to be known here")
         return found

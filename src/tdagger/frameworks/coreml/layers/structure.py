@@ -84,8 +84,7 @@ def _slice_dynamic(w: Any, p: Any, x: Value, begin: Value, *rest: Value) -> Valu
 
 
 def _sliced(x: Value, p: Any, begin: list[int], end: list[int], strides: list[int]) -> Value:
-    before, after = list(p.beginMasks), list(p.endMasks)
-    lost = list(p.squeezeMasks) or [False] * x.rank
+    before, after, lost = (list(m) or [False] * x.rank for m in (p.beginMasks, p.endMasks, p.squeezeMasks))
     out = x
     for axis, n in enumerate(x.shape):
         if lost[axis]:

@@ -8,7 +8,7 @@ from tdagger import library as lib
 from tdagger.frameworks.coreml.ops.table import Bool, Float, Int, Ints, Statistic, rule, unsupported
 from tdagger.op import Value, normal_axis
 from tdagger.ops import elementwise as e
-from tdagger.ops.structure import reduce, unsqueeze
+from tdagger.ops.structure import permute, reduce
 
 
 def _reduced(function: Callable[[Value, tuple[int, ...], bool], Value]) -> Callable[..., Value]:
@@ -62,14 +62,10 @@ def _layer_norm(
     x: Value, axes: Ints | None = None, gamma: Value | None = None, beta: Value | None = None, epsilon: Float = 1e-5
 ) -> Value:
     along = tuple(range(x.rank)) if axes is None else tuple(sorted([normal_axis(a, x.rank) for a in axes]))
-    if along == tuple(range(x.rank - len(along), x.rank)):
-        return lib.layer_norm(x, gamma, beta, rank=len(along), eps=epsilon)
-    left = x - lib.mean(x, axes=along, keep=True)
-    out = left * lib.rsqrt(lib.mean(lib.square(left), axes=along, keep=True) + epsilon)
-    others = [i for i in range(along[0], x.rank) if i not in along]
-    if gamma is not None:
-        out = out * unsqueeze(gamma, [i - along[0] for i in others])
-    return out if beta is None else out + unsqueeze(beta, [i - along[0] for i in others])
+    order = (*[i for i in range(x.rank) if i not in along], *along)
+    last = x if order == tuple(range(x.rank)) else permute(x, order)
+    found = lib.layer_norm(last, gamma, beta, rank=len(along), eps=epsilon)
+    return found if last is x else permute(found, [order.index(i) for i in range(x.rank)])
 
 
 @rule("l2_norm")
@@ -83,6 +79,7 @@ def _l2_norm(x: Value, epsilon: Float = 1e-6) -> Value:
 def _local_response_norm(
     x: Value, size: Int, alpha: Float = 1e-4, beta: Float = 0.75, k: Float = 1.0
 ) -> Value:  # fmt: skip
+    """Along the third axis from the end, whatever the rank: so runs of coremltools' own test say, not its words."""
     if x.rank < 3:
         raise unsupported(f"{x.type} has no channels with something after them")
-    return lib.local_response_norm(x, size=size, alpha=alpha, beta=beta, k=k)
+    return lib.local_response_norm(x, size=size, alpha=alpha, beta=beta, k=k, axis=x.rank - 3)

@@ -118,12 +118,14 @@ def _resize(
         return _bilinear(x, size, sampling_mode)
     if interpolation_mode != "NEAREST_NEIGHBOR":
         raise unsupported(f"there is no interpolation mode {interpolation_mode}")
-    if sampling_mode == "DEFAULT" and count == 2 and x.rank >= 3:
-        return lib.interpolate(x, size=size, mode="nearest")
+    if sampling_mode == "DEFAULT":  # of nearest entries the middle of each new one, as TensorFlow's half pixels
+        sampling_mode = "UNALIGN_CORNERS"
+    if sampling_mode == "UNALIGN_CORNERS" and count == 2 and x.rank >= 3:
+        return lib.interpolate(x, size=size, mode="nearest-exact")
     out = x
     for k, (n, m) in enumerate(zip(old, size, strict=True)):
         at = places(n, m, sampling_mode)
-        near = np.floor(at if sampling_mode == "DEFAULT" else at + 0.5).astype(np.int64)
+        near = np.floor(at + 0.5).astype(np.int64)
         out = gather(out, const(np.minimum(near, n - 1), "i64"), x.rank - count + k)
     return out
 
