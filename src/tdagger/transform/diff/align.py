@@ -12,7 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tdagger.graph import Graph, result_types
+from tdagger.graph import Graph, label, result_types
 from tdagger.op import Value
 from tdagger.ops.elementwise import BINARY, Binary
 from tdagger.ops.source import Buffer, Const, Input, Leaf, Parameter
@@ -214,7 +214,7 @@ class Aligner:
             a, b = todo.popleft()
             if not self._open(a, b):
                 continue
-            if a.op.name != b.op.name:  # one may be behind ops that the other network hasn't
+            if label(a.op) != label(b.op):  # one may be behind ops that the other network hasn't
                 past = [(a, v) for v in self._behind(b, a, self.b)] + [(v, b) for v in self._behind(a, b, self.a)]
                 if len(past) > 1:
                     continue
@@ -236,7 +236,7 @@ class Aligner:
             level = [x for v in level for x in dict.fromkeys(side.args(v))]
             for x in level:
                 pair = (other, x) if side is self.b else (x, other)
-                if x.op.name == other.op.name and self.classes.look(x) == look and self._open(*pair):
+                if label(x.op) == label(other.op) and self.classes.look(x) == look and self._open(*pair):
                     return [x]
         return []
 

@@ -275,7 +275,7 @@ class Judge:
             if b not in reached and off:
                 found.add(b)
             blamed = off and self.own[b] > self.bound[b]  # it makes good nothing
-            if b in reached or (self.related[b][0] != Relation.LITERAL and not blamed):
+            if b in reached or (self.related[b][0] != Relation.LITERAL and not blamed) or self._cancels(b):
                 reached.update(b.args)
         errors = self.errors()
         todo = [r.b for r in self.results if not errors[r.name][0] <= errors[r.name][1]]
@@ -286,6 +286,16 @@ class Judge:
                 seen.add(b)
                 todo += b.args
         return found | seen
+
+    def _cancels(self, b: Value) -> bool:
+        """Whether a value is right on several that are off, one of them of another op than its partner: a sum of three.
+
+        Where each network adds another of them first, or one has none of what is 0 here.
+        """
+        if b not in self.off or self.off[b] > self.bound[b]:
+            return False
+        off = [x for x in b.args if x in self.off and self.off[x] > self.bound[x]]
+        return len(off) > 1 and any(self.related[x][0] == Relation.SPELLED for x in off)
 
     def _undone(self) -> set[Value]:
         """The values that lie otherwise than their partner, behind which what lies as in A again is what A gives."""
