@@ -149,7 +149,7 @@ def test_a_method_that_gives_nothing_is_named(framework: Any) -> None:
     dag = td.from_torch(nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3)), torch.zeros(2, 3))
     x: Any = np.zeros((2, 3), np.float32) if framework == "numpy" else torch.zeros(2, 3)
     with pytest.raises(
-        td.GraphError, match=r"Printing gave None for <relu.*\(1, .*activation.py.*super\(\)\.run_value"
+        td.GraphError, match=r"run_relu of Printing gave None for <relu.*\(1, .*activation.py.*super\(\)\.run_value"
     ):
         Printing(dag, framework).run(x)
 

@@ -113,18 +113,12 @@ class Interpreter:
 
     def _visit(self, value: Value, args: list[Any]) -> Any:
         try:
-            result = self.run_value(value, args)
+            return self.run_value(value, args)
         except TDaggerError:
             raise
         except Exception as e:
             e.add_note(f"while running {value!r}{self.where(value)}")
             raise
-        if result is None:
-            what = f"{type(self).__name__} gave None for {value!r}{self.where(value)}"
-            raise GraphError(
-                f"{what}: a method gives what stands for the op, super().run_value(value, args) or another"
-            )
-        return result
 
     def run_value(self, value: Value, args: list[Any]) -> Any:
         """What a value is, given what its arguments are: a tensor, or a tuple for an op with several results."""
@@ -136,9 +130,13 @@ class Interpreter:
             return self.run_op(value, args)
         outer, self._within = self._within, value
         try:
-            return own(value, args)
+            result = own(value, args)
         finally:
             self._within = outer
+        if result is None:
+            what = f"{name} of {type(self).__name__} gave None for {value!r}{self.where(value)}"
+            raise GraphError(f"{what}: it gives what stands for the op, super().run_value(value, args) or another")
+        return result
 
     def run_leaf(self, value: Value) -> Any:
         """What an input, parameter or buffer is; InputError if nobody gave it."""
