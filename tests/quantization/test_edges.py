@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import tdagger as td
+from tdagger import library as lib
 from tdagger.quantization.convert import rounded
 from tdagger.quantization.observers import OBSERVERS, Histogram, observer_of
 from tdagger.quantization.profile import Numbers
@@ -295,3 +296,54 @@ def test_every_bias_of_a_shared_weight_fits() -> None:
     found = td.quantize(dag, data, "x86", correct=False).run(data[0])
     np.testing.assert_allclose(found[:, 3], 50, rtol=1e-6)
     np.testing.assert_allclose(found, dag.run(data[0]), atol=0.1)
+
+
+def read_again(x: td.Value, scale: float, zero: int, other: float | None = None, to: str = "u8") -> td.Value:
+    """A value rounded and read, perhaps with another scale."""
+    made = lib.quantize(x, td.const(scale, "f32"), td.const(zero, to), to=to)
+    return lib.dequantize(made, td.const(scale if other is None else other, "f32"), td.const(zero, to))
+
+
+@pytest.mark.parametrize(
+    ("zero", "to", "ends"),
+    [(0, "u8", (0.0, 2.55)), (-128, "i8", (0.0, 2.55)), (255, "u8", (-2.55, 0.0)), (3, "u8", None)],
+)
+def test_a_relu_that_rounding_does_stays_in_float(zero: int, to: str, ends: Any) -> None:
+    """Quantizers leave activations out before what rounds to one side of 0."""
+    x, w = td.input("x", (2, 3)), td.parameter("w", (4, 3))
+    out = read_again(td.linear(x, w), 0.01, zero, to=to)
+    out = read_again(td.permute(out, (1, 0)), 0.01, zero, to=to)
+    weights = {"w": np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)}
+    back = td.dequantize(td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": out}), weights))
+    clipped = [(v.op.attributes["low"], v.op.attributes["high"]) for v in back.values if v.op.name == "clamp"]
+    if ends is None:
+        assert not clipped
+    else:
+        np.testing.assert_allclose(clipped[0], ends, rtol=1e-6)
+    assert len(clipped) == {None: 0, 0.0: 1}.get(ends and ends[0], 2)
+    given = np.float32([[1, -2, 3], [-4, 5, -6]])
+    wanted = (given @ weights["w"].T).T
+    np.testing.assert_allclose(back.run(given), wanted if ends is None else wanted.clip(*ends), rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_read_with_another_scale_stays() -> None:
+    """Nobody rounds to read so: QLinearConv is written as sums that are rounded with the scale 1."""
+    x = td.input("x", (2, 3))
+    graph = td.Graph({"x": x}, {"y": read_again(x, 1.0, 3, 0.5), "z": read_again(x, 0.5, 3)})
+    dag = td.TensorDAG.of_graph(graph, {})
+    given = np.float32([[1, -2, 3], [-1, 5, -3]])
+    back = td.dequantize(dag).run(given)
+    assert np.array_equal(back[0], given / 2)
+    assert np.array_equal(back[1], given)
+    alone = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": read_again(x, 1.0, 3, 0.5)}), {})
+    with pytest.raises(td.InputError, match="has no quantized values that are read in float as they were rounded"):
+        td.dequantize(alone)
+
+
+@pytest.mark.parametrize("framework", ["torch", "numpy"])
+@pytest.mark.parametrize("batch", [np.ones((1, 4), "f"), np.ones((2, 4), "d"), np.ones((2, 4), int), np.ones(4, "f")])
+def test_data_that_doesn_t_fit_is_refused_by_name(framework: str, batch: Any) -> None:
+    """Sizes that run all the same would be calibrated on, and f64 be of no use."""
+    dag = td.layers.linear(4, 3).resize({"x": (2, 4)})
+    with pytest.raises(td.InputError, match=r"input 'x' is f32\[2 4\], data has .* for it; give batches"):
+        td.quantize(dag, [np.ones((2, 4), "f"), batch], framework=framework)

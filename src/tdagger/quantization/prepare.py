@@ -287,10 +287,22 @@ class Prepared:
     def call(self, runner: Interpreter, call: tuple[Any, Any]) -> Any:
         """What a run of a network gives, without gradients."""
         args, kwargs = call
+        self._check(args, kwargs, runner)
         if self.framework == "numpy":
             return runner.run(*args, **kwargs)
         with later("torch.no_grad")():
             return runner.run(*args, **kwargs)
+
+    def _check(self, args: Any, kwargs: Any, runner: Interpreter) -> None:
+        """InputError for arguments of other sizes or types than the network's."""
+        for name, x in self.dag.bind(args, kwargs, runner.framework.is_tensor).items():
+            wanted, array = self.dag.graph.inputs[name].type, runner.framework.array(x)
+            if array.shape != wanted.shape or array.dtype != wanted.dtype.numpy:
+                sizes = " ".join(map(str, array.shape))
+                raise InputError(
+                    f"{shown(self.dag.name)}: input {name!r} is {wanted}, data has {array.dtype}[{sizes}] for it; give "
+                    "batches as the network takes them, or resize it to theirs"
+                )
 
 
 def _framework() -> str:
