@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 import tdagger as td
 from conformance.coverage import core_overloads, coverage
@@ -374,3 +376,26 @@ def test_cross_entropy_of_a_linear_layer_in_chunks(reduction: str, dtype: torch.
     ok(function, x, weight, target)
     ok(function, x, weight, target, t(4).to(dtype), t(4, low=0.5).to(dtype))
     ok(function, x[:2], weight, torch.tensor([1, 1]))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("scripted", [False, True])
+def test_batch_norm_of_one_dimension_is_of_no_entries(training: bool, scripted: bool) -> None:
+    """It has no channels: torch gives back what is empty, and raises of anything else."""
+    module = _Norm(training)
+    given = torch.jit.script(module) if scripted else module
+    back = td.from_torch(given, torch.zeros(0)).to_torch()
+    torch.testing.assert_close(back(torch.zeros(0)), module(torch.zeros(0)))
+    with pytest.raises(td.UnsupportedError, match=r"normalises tensors of 2 dimensions|can't capture"):
+        td.from_torch(given, torch.zeros(3))
+
+
+class _Norm(nn.Module):
+    def __init__(self, moving: bool) -> None:
+        super().__init__()
+        self.moving = moving
+        self.register_buffer("mean", torch.zeros(0))
+        self.register_buffer("variance", torch.ones(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.mean, self.variance, training=self.moving)

@@ -342,6 +342,10 @@ def _batch_norm(
     eps: float,
     cudnn_enabled: bool = False,
 ) -> Any:
+    if input.rank < 2:  # it has no channels
+        if input.type.size:
+            raise UnsupportedError(f"batch_norm of {input.type}: torch normalises tensors of 2 dimensions and more")
+        return input
     return _normalised(input, weight, bias, (running_mean, running_var), training, momentum, eps, ())
 
 
