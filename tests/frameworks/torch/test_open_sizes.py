@@ -387,6 +387,7 @@ SOME = torch.tensor([0, 5])
 
 #: What needs so many entries of the last axis, of 9 in the example; the source raises of fewer.
 FEWEST: dict[str, tuple[Callable[..., Any], tuple[int, ...], int, str]] = {
+    "diagonal": (lambda x: x.diagonal(1, 1, 2), (2, 2, 9), 3, "diagonal"),
     "topk": (lambda x: x.topk(3, 1)[0], (2, 9), 3, "topk"),
     "kthvalue": (lambda x: x.kthvalue(3, 1)[0], (2, 9), 3, "kthvalue"),
     "convolution": (lambda x: F.conv1d(x, torch.ones(2, 3, 4)), (2, 3, 9), 4, "convolution"),
@@ -578,3 +579,26 @@ def test_a_limit_that_the_source_asserts_is_said_at_the_door() -> None:
     assert "<= 512" in net.code
     with pytest.raises(td.InputError, match="n: with 513 entries the source itself raises AssertionError: too long"):
         net(torch.randn(3, 513))
+
+
+#: What torch computes of no entries: nothing, zeros, or NaN of means.
+OF_NONE: dict[str, Callable[[Tensor], Any]] = {
+    "mean": lambda x: (x.mean(0), x.sum(0), x.amax(1)),
+    "norm": lambda x: (F.layer_norm(x, (6,)), F.normalize(x), x.softmax(-1)),
+    "attention": lambda x: F.scaled_dot_product_attention(x[:, None], x[:, None], x[:, None]),
+    "product": lambda x: (x.mT @ x, torch.einsum("bsc,bsd->bcd", x, x), torch.cdist(x, x)),
+    "window": lambda x: (F.avg_pool1d(x, 2), F.max_pool1d(x, 2), F.conv1d(x, torch.ones(2, 4, 3))),
+    "parts": lambda x: (x.chunk(2, 1)[1], torch.cat([x, x], 0), x.flip(0), x.cumsum(0), x.flatten(1)),
+    "order": lambda x: (x.topk(2, 1).values, x.sort(0).values, x.gather(1, x.argsort(1))),
+    "loss": lambda x: F.mse_loss(x, x * 2),
+}
+
+
+@pytest.mark.parametrize("name", OF_NONE)
+def test_a_batch_of_none_gives_what_the_source_gives(name: str) -> None:
+    module = Function(OF_NONE[name])
+    net = td.from_torch(module, torch.randn(3, 4, 6)).to_torch()
+    assert "b" not in net.fixed_axes
+    for batch in (0, 5):
+        x = torch.randn(batch, 4, 6)
+        torch.testing.assert_close(net(x), module(x), equal_nan=True)

@@ -104,6 +104,13 @@ def _of_widths(more: int) -> Callable[[Value], Iterator[tuple[int, int]]]:
     return needs
 
 
+def _of_diagonal(value: Value) -> Iterator[tuple[int, int]]:
+    """As many entries of both axes as it has, after those that the offset leaves out."""
+    f = value.op.attributes
+    for axis, left_out in ((f["axis0"], max(-f["offset"], 0)), (f["axis1"], max(f["offset"], 0))):
+        yield value.args[0].shape[axis] - value.shape[-1], left_out
+
+
 def _of_positions(value: Value) -> Iterator[tuple[int, int]]:
     yield math.prod(value.args[0].shape[2:]), 2
 
@@ -124,6 +131,7 @@ def _of_scale(value: Value) -> Iterator[tuple[int, int]]:
 
 #: Of others, sizes and how large these must be: those of which an argument has so many entries.
 _TAKING: dict[str, Callable[[Value], Iterator[tuple[int, int]]]] = {
+    "diagonal": _of_diagonal,
     "topk": _of_axis,
     "kthvalue": _of_axis,
     "reflect_pad": _of_widths(1),
