@@ -148,7 +148,7 @@ conformance-tflite-export: $(READY)  ## Sweep 25 families of timm and 12 encoder
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.tflite_export timm
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m conformance.tflite_export transformers
 
-conformance-coreml: $(READY)  ## Run coremltools' tests of ops through the importer, one of EVERY (12: half an hour), write the table
+conformance-coreml: $(READY)  ## Run coremltools' tests of ops through the importer, one of EVERY (12: ten minutes), write the table
 	OMP_NUM_THREADS=1 $(BIN)/python -m conformance.coreml_ops --every $(or $(EVERY),12)
 	OMP_NUM_THREADS=1 PYMIL_TEST_TARGETS=neuralnetwork $(BIN)/python -m conformance.coreml_ops --every $(or $(EVERY),12)
 	$(BIN)/python -m conformance.coreml_ops table

@@ -215,3 +215,6 @@ def test_numbers_of_f16_beside_f32(op: str, given: dict[str, int]) -> None:
     wide = run(op, x, (F, x.shape), 17, **{n: v.astype(np.float32) for n, v in numbers.items()}, **more)
     assert own.dtype == np.float32
     np.testing.assert_array_equal(own, wide)
+    half = x.astype(np.float16)
+    narrow = run(op, half, ("float16", x.shape), 17, **{n: v.astype(np.float32) for n, v in numbers.items()}, **more)
+    np.testing.assert_allclose(narrow, wide, rtol=4e-3, atol=4e-3)

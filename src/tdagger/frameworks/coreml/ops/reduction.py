@@ -49,12 +49,12 @@ def _batch_norm(
     x: Value, mean: Statistic, variance: Statistic, gamma: Value | None = None, beta: Value | None = None,
     epsilon: Float = 1e-5,
 ) -> Value:  # fmt: skip
-    return lib.batch_norm(x, mean, variance, gamma, beta, eps=epsilon)
+    return e.cast(lib.batch_norm(x, mean, variance, gamma, beta, eps=epsilon), x.dtype)
 
 
 @rule("instance_norm")
 def _instance_norm(x: Value, gamma: Value | None = None, beta: Value | None = None, epsilon: Float = 1e-5) -> Value:
-    return lib.instance_norm(x, gamma, beta, eps=epsilon)
+    return e.cast(lib.instance_norm(x, gamma, beta, eps=epsilon), x.dtype)
 
 
 @rule("layer_norm")
