@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -372,3 +373,31 @@ def test_a_bound_beyond_all_entries_may_be_another_size() -> None:
         alone.resize(c=3)
     asked = td.from_torch(UpToAnother(), x, axes="b n c").resize(c=3)
     assert asked.graph.outputs["out"].shape == (2, 2, 3)
+
+
+class Remembers(nn.Module):
+    """Keeps what it computed of a parameter, in a dict and in an attribute, as attention biases are kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.rand(2, 9))
+        self.kept: dict[str, torch.Tensor] = {}
+        self.last: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if "bias" not in self.kept:
+            self.kept["bias"] = self.table[:, torch.arange(4)]
+        self.last = self.kept["bias"]
+        return torch.cat([x[:, :1], x[:, 1:]], 1) + self.last
+
+
+def test_what_a_run_left_in_the_source_is_not_what_was_imported() -> None:
+    source, x = Remembers().eval(), torch.rand(1, 2, 4)
+    dag = td.from_torch(source, (x,))
+    with torch.no_grad():
+        wanted = source(x.repeat(3, 1, 1))
+    held = dict(source.kept), source.last
+    made = dag.resize(b=3)
+    np.testing.assert_array_equal(made.run(x.repeat(3, 1, 1).numpy()), wanted.numpy())
+    assert source.kept["bias"] is held[0]["bias"]
+    assert source.last is held[1]

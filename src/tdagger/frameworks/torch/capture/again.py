@@ -20,7 +20,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from tdagger.errors import InputError, TDaggerError
 from tdagger.frameworks.torch.aten import TORCH_DTYPES
 from tdagger.frameworks.torch.capture import autocast
-from tdagger.frameworks.torch.capture.attributes import left_as_it_was
+from tdagger.frameworks.torch.capture.attributes import Attributes, left_as_it_was
 from tdagger.frameworks.torch.capture.compared import compared
 from tdagger.frameworks.torch.capture.draws import sources
 from tdagger.frameworks.torch.capture.leaves import without_compile
@@ -61,6 +61,8 @@ class Again:
     region: autocast.Region | None = None
     #: What gives the graph alone, cheaply, of inputs without data; None where it can't.
     sketch: Sketch | None = None
+    #: What the modules hold, and held when the network was imported: a run may have left something since (a cache).
+    held: tuple[Attributes, list[dict[Any, Any]]] | None = None
     #: The number of captures and sketches that were made.
     count: list[int] = field(default_factory=lambda: [0])
 
@@ -151,12 +153,15 @@ class Again:
 
     @contextmanager
     def _as_it_was(self) -> Generator[None, None, None]:
-        """The modes in which the network was captured, and no warnings."""
+        """The modules as they were when the network was captured, and no warnings."""
         now = [(m, m.training) for m, _ in self.modes]
         try:
-            for module, mode in self.modes:
-                module.training = mode
             with ExitStack() as stack:
+                if self.held is not None:
+                    attributes, entries = self.held
+                    stack.enter_context(attributes.as_in(entries))
+                for module, mode in self.modes:
+                    module.training = mode
                 stack.enter_context(warnings.catch_warnings())
                 warnings.simplefilter("ignore")  # what there is to say was said when it was imported
                 stack.enter_context(torch.set_grad_enabled(self.gradients))
@@ -285,6 +290,7 @@ def asked_again(
 ) -> Again:
     """What a network that was just imported can be captured again by."""
     tensors = [*leaves, *(model.parameters() if isinstance(model, nn.Module) else ())]
+    attributes = Attributes(model, beside=False) if isinstance(model, nn.Module) else None
     return Again(
         capture,
         model,
@@ -295,6 +301,7 @@ def asked_again(
         torch.is_grad_enabled(),
         autocast.surrounding(tensors),
         sketch,
+        None if attributes is None else (attributes, attributes.snapshot()),
     )
 
 

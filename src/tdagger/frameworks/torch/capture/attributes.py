@@ -11,7 +11,7 @@ import operator
 import sys
 import types
 from collections import OrderedDict, deque
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -216,9 +216,12 @@ class Place(NamedTuple):
 
 
 class Attributes:
-    """All that a network holds, its registered parameters and buffers apart."""
+    """All that a network holds, its registered parameters and buffers apart.
 
-    def __init__(self, model: nn.Module) -> None:
+    Without ``beside`` what its classes and the files that they are in hold is left out.
+    """
+
+    def __init__(self, model: nn.Module, beside: bool = True) -> None:
         self.boxes: list[Box] = []
         self.places: list[Place] = []
         #: The ids of the dicts in which modules hold what is registered with them, those of the network apart.
@@ -242,6 +245,19 @@ class Attributes:
         once = {id(m): (path, m) for path, m in reversed(modules)}
         for path, module in reversed(once.values()):
             self._look(Box(path, vars(module), "dict"), ())
+        if beside:
+            self._look_beside(modules)
+        #: The tensors that aren't registered where they are held, by their places.
+        self.apart -= self.registered
+        self.tensors = [(place, place.get()) for place in self.places]
+        self._storages: dict[int, list[str]] = {}
+        for name in self.weights:
+            tensor: Any = self.current_or_none(name)
+            if tensor is not None and tensor.layout is torch.strided:
+                self._storages.setdefault(tensor.untyped_storage()._cdata, []).append(name)
+
+    def _look_beside(self, modules: Sequence[tuple[str, nn.Module]]) -> None:
+        """Take up what the classes of modules hold, and the files that these are in."""
         classes = {c for _, m in modules for c in type(m).__mro__ if not _is_torchs(c)}
         scopes = {n: vars(sys.modules[n]) for n in {c.__module__ for c in classes} if n in sys.modules}
         own = [box.of for box in self.boxes if box.kind in ("function", "method", "partial")]
@@ -253,14 +269,6 @@ class Attributes:
             self._look(Box(cls.__name__, cls, "class"), ())
         for name, scope in scopes.items():
             self._look(Box(name, scope, "globals", names), ())
-        #: The tensors that aren't registered where they are held, by their places.
-        self.apart -= self.registered
-        self.tensors = [(place, place.get()) for place in self.places]
-        self._storages: dict[int, list[str]] = {}
-        for name in self.weights:
-            tensor: Any = self.current_or_none(name)
-            if tensor is not None and tensor.layout is torch.strided:
-                self._storages.setdefault(tensor.untyped_storage()._cdata, []).append(name)
 
     def _look(self, box: Box, parents: tuple[Place, ...]) -> None:
         """Take up a box and all that is inside."""
@@ -319,6 +327,16 @@ class Attributes:
         for cache, misses in self._caches:
             if cache.cache_info().misses != misses:
                 cache.cache_clear()
+
+    @contextmanager
+    def as_in(self, snapshot: list[dict[Any, Any]]) -> Generator[None, None, None]:
+        """Inside, every box has the entries that it had."""
+        now = self.snapshot()
+        self.restore(snapshot)
+        try:
+            yield
+        finally:
+            self.restore(now)
 
 
 def same(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:
