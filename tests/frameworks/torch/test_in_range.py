@@ -1,6 +1,7 @@
 """Numbers that the integers of a call can't hold: their last bits are taken, or they are refused, as eager does."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,49 +47,41 @@ FORMS: dict[str, Callable[[Tensor, Any], Tensor]] = {
 }
 
 
+Same = Callable[[Any, Any], None]
+
+
+def as_in_eager(form: str, dtype: torch.dtype, n: float, same: Same, refused: tuple[type[Exception], ...]) -> None:
+    """A call with a number gives what eager gives, by torch and by numpy; what eager refuses is refused by name."""
+    x = torch.tensor([0, 1, 2, 3, 100, 0, 1], dtype=dtype)
+
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return FORMS[form](x, n)
+
+    try:
+        wanted = Net()(x)
+    except refused:
+        with pytest.raises(td.TDaggerError):
+            td.from_torch(Net(), (x,))
+        return
+    dag = td.from_torch(Net(), (x,), sizes="alone")
+    for found in (dag.to_torch(fixed=True)(x), torch.tensor(dag.run(x.numpy()))):
+        assert found.dtype == wanted.dtype
+        same(found.numpy(), wanted.numpy())
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_numbers_beyond_an_integer_type_are_as_in_eager(form: str) -> None:
-    function = FORMS[form]
     for dtype, n in ((torch.uint8, -9), (torch.uint8, 256 + 44), (torch.int8, -200), (torch.int32, 2**40 + 3)):
-        x = torch.tensor([0, 1, 2, 3, 100, 0, 1], dtype=dtype)
-
-        class Net(nn.Module):
-            def forward(self, x: Tensor, n: int = n) -> Tensor:
-                return function(x, n)
-
-        try:
-            wanted = Net()(x)
-        except RuntimeError:
-            with pytest.raises(td.TDaggerError):
-                td.from_torch(Net(), (x,))
-            continue
-        dag = td.from_torch(Net(), (x,), sizes="alone")
-        for found in (dag.to_torch(fixed=True)(x), torch.tensor(dag.run(x.numpy()))):
-            assert found.dtype == wanted.dtype
-            np.testing.assert_array_equal(found.numpy(), wanted.numpy())
+        as_in_eager(form, dtype, n, np.testing.assert_array_equal, (RuntimeError,))
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_fractions_beside_integers_are_as_in_eager(form: str) -> None:
     """They are cut where they become integers (``full_like``, ``addcmul``), and compared as they are elsewhere."""
-    function = FORMS[form]
+    near = partial(np.testing.assert_allclose, rtol=1e-6)
     for dtype, n in ((torch.uint8, 2.7), (torch.int8, -2.7), (torch.int64, -0.5), (torch.uint8, -2.7)):
-        x = torch.tensor([0, 1, 2, 3, 100, 0, 1], dtype=dtype)
-
-        class Net(nn.Module):
-            def forward(self, x: Tensor, n: float = n) -> Tensor:
-                return function(x, n)
-
-        try:
-            wanted = Net()(x)
-        except (RuntimeError, TypeError):
-            with pytest.raises((td.TDaggerError, TypeError)):
-                td.from_torch(Net(), (x,))
-            continue
-        dag = td.from_torch(Net(), (x,), sizes="alone")
-        for found in (dag.to_torch(fixed=True)(x), torch.tensor(dag.run(x.numpy()))):
-            assert found.dtype == wanted.dtype
-            np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-6)
+        as_in_eager(form, dtype, n, near, (RuntimeError, TypeError))
 
 
 @pytest.mark.parametrize("wrap", [False, True])

@@ -129,7 +129,8 @@ class Judge:
         held_so = None if a is None else _held_as(b, theirs)
         clean = relation == Relation.LITERAL and all(self._is_clean(x) for x in b.args)
         mine = self.of_b.step(b, held_so if clean else None)
-        if any(x in self.apart for x in b.args) if a is None else not _same_shapes(a, b):
+        apart = any(x in self.apart for x in b.args) if a is None else not _same_shapes(a, b)
+        if apart:
             self.apart.add(b)
         if a is None:
             self.given_a[b] = mine if is_leaf(b) else self._on_theirs(b)

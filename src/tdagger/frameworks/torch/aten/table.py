@@ -119,7 +119,7 @@ def promote(*xs: Any) -> tuple[Any, ...]:
 
 def number(value: Any, dtype: DType) -> Any:
     """A Python number as torch takes it to an element type: to integers it is cut."""
-    return scalar(int(value) if dtype.is_int and not isinstance(value, int) else value, dtype)
+    return scalar(int(value) if dtype.is_int else value, dtype)
 
 
 def joining(kind: str, dtype: DType) -> str:

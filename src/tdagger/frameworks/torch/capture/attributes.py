@@ -320,10 +320,8 @@ class Attributes:
 
     def restore(self, snapshot: list[dict[Any, Any]]) -> None:
         """Give every box the entries it had."""
-        for box, entries in zip(self.boxes, snapshot, strict=True):
-            now = box.seen()
-            if (now or entries) and not same(now, entries):
-                _fill(box.of, box.kind, entries)
+        for box, entries in self.changed(snapshot):
+            _fill(box.of, box.kind, entries)
         for cache, misses in self._caches:
             if cache.cache_info().misses != misses:
                 cache.cache_clear()
@@ -331,12 +329,21 @@ class Attributes:
     @contextmanager
     def as_in(self, snapshot: list[dict[Any, Any]]) -> Generator[None, None, None]:
         """Inside, every box has the entries that it had."""
-        now = self.snapshot()
-        self.restore(snapshot)
+        changed = [(box, entries, box.now()) for box, entries in self.changed(snapshot)]
+        for box, entries, _ in changed:
+            _fill(box.of, box.kind, entries)
         try:
             yield
         finally:
-            self.restore(now)
+            for box, _, now in changed:
+                _fill(box.of, box.kind, now)
+
+    def changed(self, snapshot: list[dict[Any, Any]]) -> Iterator[tuple[Box, dict[Any, Any]]]:
+        """The boxes whose entries are others than they were, and these."""
+        for box, entries in zip(self.boxes, snapshot, strict=True):
+            now = box.seen()
+            if (now or entries) and not same(now, entries):
+                yield box, entries
 
 
 def same(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:

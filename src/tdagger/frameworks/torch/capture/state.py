@@ -29,7 +29,6 @@ from tdagger.frameworks.torch.capture.attributes import (
     contents,
     kind_of,
     left_as_it_was,
-    same,
 )
 from tdagger.frameworks.torch.capture.decisions import Decisions
 from tdagger.frameworks.torch.capture.draws import Draws
@@ -429,10 +428,8 @@ class Run:
     def _differences(self) -> list[Change]:
         """What changed in the boxes, registered weights apart."""
         found: list[Change] = []
-        for box, old in zip(self._attributes.boxes, self._before, strict=True):
+        for box, old in self._attributes.changed(self._before):
             new = box.seen()
-            if not (old or new) or same(old, new):
-                continue
             for key in {**old, **new}:
                 a, b = old.get(key, _MISSING), new.get(key, _MISSING)
                 if a is b or (box.kind == "globals" and not _may_hold(a) and not _may_hold(b)):
