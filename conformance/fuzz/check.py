@@ -256,6 +256,8 @@ class Checks:
             source = makers[entrance]()
         except Exception as e:
             raise NotApplicable(f"torch's own capture: {type(e).__name__}") from e
+        if entrance == "script" and (other := self.compared(torch.jit.script(self.program.module()))):
+            raise NotApplicable(f"torch's own script: {other}")
         return td.from_torch(source) if entrance == "program" else td.from_torch(source, self.program.arguments())
 
     def traced(self, module: torch.nn.Module) -> torch.jit.ScriptModule:
@@ -407,15 +409,15 @@ class Checks:
 
     def batched(self) -> str:
         """A batch of two: each entry as eager gives it alone."""
-        module = self.dag.batch(2).to_torch(fixed=True)
         salts = (0, 1)
+        wanted = [self.eager(None, s) for s in salts]
+        module = self.dag.batch(2).to_torch(fixed=True)
         args = [torch.stack(pair) for pair in zip(*(self.program.arguments(None, s) for s in salts), strict=True)]
         with torch.no_grad(), fresh(module):
             got = running(lambda: listed(module(*args)))
         for i, salt in enumerate(salts):
-            wanted = self.eager(None, salt)
-            ours = [g[i] if g.dim() > w.dim() else g for g, w in zip(got, wanted, strict=True)]
-            if found := difference(ours, wanted, self.noisy(None, salt)):
+            ours = [g[i] if g.dim() > w.dim() else g for g, w in zip(got, wanted[i], strict=True)]
+            if found := difference(ours, wanted[i], self.noisy(None, salt)):
                 return f"entry {i}: {found}"
         return ""
 

@@ -20,6 +20,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, cast, overload
 
+import numpy as np
+
 from tdagger.depth import nested
 from tdagger.errors import AttributeValueError, GraphError, NoInverseError
 from tdagger.graph import Graph, flops, is_view, result_types
@@ -27,7 +29,7 @@ from tdagger.interpret import run
 from tdagger.op import Array, Op, Value, ValueFunction, functions, normal_axis, symbolic
 from tdagger.ops.source import Input
 from tdagger.ops.structure import items
-from tdagger.types import ResultTypes, TensorType, ValueType, least
+from tdagger.types import ResultTypes, TensorType, ValueType, each_type, least
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -351,6 +353,24 @@ def composite(
         return CompositeFunction(f, prepare, flops_each, normal_axes, own_gradient)
 
     return make if function is None else make(function)
+
+
+def may_broadcast(value: Value) -> bool:
+    """Whether an op is a composite some argument of which has another shape than the result: it may spread entries."""
+
+    def shapes(v: Value) -> list[tuple[int, ...]]:
+        return [t.shape for t in result_types(v)]
+
+    return isinstance(value.op, Composite) and any(shapes(a) != shapes(value) for a in value.args)
+
+
+def shapes_given(op: Op, types: tuple[TensorType, ...]) -> list[tuple[int, ...]] | None:
+    """The shapes of an op's results, None if it doesn't take these arguments (its attributes may be a guess)."""
+    try:
+        with np.errstate(all="ignore"):
+            return [t.shape for t in each_type(op.infer(*types))]
+    except (TypeError, ValueError, IndexError, ArithmeticError):
+        return None
 
 
 def _once(op: Any, key: Any, make: Callable[[], R]) -> R:

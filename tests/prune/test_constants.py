@@ -196,3 +196,20 @@ def test_sums_of_products(seed: int) -> None:
     other = _reduced(value.op, _pointwise(product.op, args), product.shape)
     for a, b in zip(one.arrays, other.arrays, strict=True):
         np.testing.assert_allclose(*np.broadcast_arrays(a, b), rtol=1e-12, atol=1e-12)
+
+
+def test_a_buffer_that_becomes_a_constant_keeps_its_size() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 6, 1), nn.Linear(6, 2)
+            self.register_buffer("scale", torch.ones(6))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv(x) * self.scale[:, None, None]
+            self.scale.copy_(torch.arange(6).float())
+            return self.head(y.mean((2, 3)))
+
+    found = td.from_torch(Net(), torch.randn(2, 3, 4, 4)).prunable()
+    assert not list(found)
+    assert "is what the buffer 'scale' becomes" in str(found)

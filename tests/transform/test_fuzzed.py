@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -32,7 +34,7 @@ class _Halves(nn.Module):
 
 def test_a_batch_that_a_buffer_would_get_is_refused() -> None:
     dag = td.from_torch(_Counting(), (torch.randn(3, 2),))
-    with pytest.raises(td.AxisError, match=r"buffer 'seen', f32\[\], is given .*test_fuzzed.py:18.* in every run"):
+    with pytest.raises(td.AxisError, match=r"buffer 'seen', f32\[\], is given .*test_fuzzed.py:20.* in every run"):
         dag.batch(2)
 
 
@@ -66,3 +68,98 @@ def test_a_script_that_fails_at_other_sizes_is_no_source_for_them() -> None:
     dag = td.from_torch(torch.jit.trace(_Halves(), x), (x,))
     found = dag.resizable_axes()
     assert len(found.free) == len(found.fixed) == 1
+
+
+def _formula_is_what_is_counted(dag: td.TensorDAG, shape: tuple[int, ...]) -> bool:
+    """The formula at another shape of x is what is counted there (True), or refused (False)."""
+    names = dag.axes().show(dag.graph.inputs["x"]).split("[")[1].rstrip("]").split()
+    counted = dag.resize(x=shape).graph.total_flops()
+    try:
+        found = dag.cost_formula("flops")(**dict(zip(names, shape, strict=True)))
+    except td.AxisError:
+        return False
+    assert found == counted
+    return True
+
+
+def test_a_formula_counts_what_a_composite_broadcasts_once() -> None:
+    """Of 1 entry in the example, both the axis of the input and the pooled one: repeats aren't summed over."""
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = nn.functional.adaptive_avg_pool2d(x, 1)
+            return torch.einsum("abcd,dycw->dby", y, y)
+
+    dag = td.from_torch(Net(), torch.randn(1, 1, 3, 4))
+    for shape in ((2, 1, 3, 4), (3, 1, 3, 4), (1, 1, 6, 5)):
+        assert _formula_is_what_is_counted(dag, shape)
+
+
+class _ViewsSquares(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x.permute(1, 0).reshape(x.shape).relu_()
+        return x
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_what_depends_on_two_sizes_being_the_same_is_not_certain(size: int) -> None:
+    """The source is asked at sizes that differ, also where the example's are the same."""
+    with pytest.warns(UserWarning, match="writes to its inputs"):
+        dag = td.from_torch(_ViewsSquares(), torch.randn(size, size))
+    assert not dag.confirmed and not dag.cost_formula("flops").names
+
+
+def test_a_formula_of_an_axis_that_may_be_as_long_as_another() -> None:
+    dag = td.from_torch(_ViewsSquares(), torch.randn(2, 4))
+    assert dag.resize(x=(4, 4)).graph.total_flops() == 16 and dag.graph.total_flops() == 0
+    assert not _formula_is_what_is_counted(dag, (4, 4))
+
+
+def test_a_product_of_axes_is_asked_at_another_rest() -> None:
+    """13 * 14 leaves by 8 what 2 * 3 leaves."""
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x.flatten(-2)
+            return nn.functional.pad(x, (0, -x.shape[1] % 8))
+
+    for own in ((2, 2, 3), (1, 4, 6), (3, 5, 7), (1, 3, 5)):
+        net = td.from_torch(Net(), torch.randn(own)).to_torch()
+        for h in range(own[1], own[1] + 9):
+            for w in range(own[2], own[2] + 9):
+                x = torch.randn(own[0], h, w)
+                try:
+                    out = net(x)
+                except td.InputError:
+                    continue
+                assert torch.equal(out, Net()(x))
+
+
+def test_a_script_that_raises_at_other_sizes_does_so_on_data() -> None:
+    """TorchScript's interpreter reads the data that a tensor without any doesn't have, which ended the process."""
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.exp2(x)
+            y = torch.zeros_like(x)
+            y[-x.shape[0] // 2 :] = x[-x.shape[0] // 2 :]
+            return torch.atan2(y[torch.tensor([-1]), ..., 0], x[:, -2:, -3:-1].abs())
+
+    dag = td.from_torch(torch.jit.script(Net()), (torch.randn(1, 2, 4),))
+    with pytest.raises(td.AxisError, match="RuntimeError"):
+        dag.resize(x=(1, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("shape", "parts"),
+    [((2,), lambda x: x.unflatten(0, (2, x.shape[0] // 2))), ((2, 5), lambda x: x.view(2, x.shape[0] // 2, 5))],
+)
+def test_half_of_two_entries_is_not_taken_for_a_new_dimension(shape: tuple[int, ...], parts: Any) -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return parts(x)
+
+    dag = td.from_torch(torch.export.export(Net(), (torch.randn(shape),)))
+    with pytest.raises(td.AxisError, match="may be meant as a number"):
+        dag.resize(x=(4, *shape[1:]))
+    assert dag.resize(x=(4, *shape[1:]), source=Net()).graph.outputs["out"].shape == (2, 2, *shape[1:])

@@ -59,7 +59,7 @@ def of_shape(out: Value, x: Value, shape: Sequence[Any]) -> LeftOut | None:
             return LeftOut(
                 x, same, f"is given the shape {shown}, which it has, and of which some are equal", keeps=True
             )
-    few = [i for i, n in enumerate(given) if 1 < n <= _FEW and -1 in given]
+    few = [i for i, n in enumerate(given) if 1 < n <= _FEW and (-1 in given or _beside_a_new_one(x.shape, given, i))]
     wanted = {(math.prod(out.shape[:i]), given[i]) for i in few}
     kept = {i for i, n in enumerate(x.shape) if (math.prod(x.shape[:i]), n) in wanted}
     if kept:
@@ -69,7 +69,25 @@ def of_shape(out: Value, x: Value, shape: Sequence[Any]) -> LeftOut | None:
     return LeftOut(x, lost, what, keeps=True) if lost else None
 
 
+def _beside_a_new_one(old: Shape, given: Sequence[int], i: int) -> bool:
+    """Whether a size stands beside a 1 where it had none: it may be that number, and the 1 how often it goes into n."""
+
+    def ones(shape: Sequence[int], at: int) -> int:
+        return sum(1 for step in (1, -1) if 0 <= at + step < len(shape) and shape[at + step] == 1)
+
+    at = [k for k, n in enumerate(old) if n == given[i] and math.prod(old[:k]) == math.prod(given[:i])]
+    return bool(at) and ones(given, i) > ones(old, at[-1])
+
+
 _FEW_GIVEN = "is given the shape {}, in which so few may be meant as a number"
+
+
+def of_parts(x: Value, dim: int, sizes: Sequence[int]) -> LeftOut | None:
+    """A dimension divided into sizes one of which is all of it: that may be meant as a number."""
+    dim %= x.rank
+    few = any(1 < n <= _FEW and n == x.shape[dim] and not isinstance(n, Sized) for n in sizes)
+    shown = " x ".join(map(str, sizes))
+    return LeftOut(x, (dim,), _FEW_GIVEN.format(shown), keeps=True) if few and len(sizes) > 1 else None
 
 
 def _lost_ones(old: Shape, given: Sequence[int], new: Shape) -> set[int]:

@@ -14,7 +14,7 @@ from tdagger.analysis.axes.algebra import Axes, Axis, body_axes, resolve
 from tdagger.analysis.axes.notation import show_term
 from tdagger.analysis.axes.sizes import Equation, Sizes, solve
 from tdagger.analysis.formulas.polynomial import Number, Point, divided, never_negative
-from tdagger.composite import Composite
+from tdagger.composite import Composite, may_broadcast, shapes_given
 from tdagger.depth import nested
 from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError
 from tdagger.graph import is_one, result_types, topological
@@ -214,7 +214,7 @@ class Walk:
         self._shared: dict[Any, list[Node]] = {}
         for value in axes.graph.values:
             if value not in axes.static:
-                self.of[value] = self._add(value, [self._argument(value, i) for i in range(len(value.args))])
+                self.of[value] = self._add(value, self._arguments(value))
         for value in (*axes.graph.outputs.values(), *axes.graph.updates.values()):
             if value in axes.static:
                 self.of[value] = self._static(value, {})
@@ -252,13 +252,22 @@ class Walk:
 
     # Arguments.
 
+    def _arguments(self, value: Value) -> list[Node]:
+        """The arguments with the sizes that ``value`` takes them with, or, as a resized graph has them, as they are."""
+        given = [self._argument(value, i) for i in range(len(value.args))]
+        if self.remake and may_broadcast(value) and not any(isinstance(n.type, tuple) for n in given):
+            types = tuple([TensorType(n.type.shape, n.type.dtype) for n in given])
+            if shapes_given(value.op, types) == [self._shape(terms) for terms in self.axes.of(value)]:
+                return given
+        return [self._as_taken(node, value, i) for i, node in enumerate(given)]
+
     def _argument(self, value: Value, i: int) -> Node:
+        """An argument as it is."""
         arg = value.args[i]
         if arg in self.axes.static:
             shape = self._shape(self.axes.at(value, i))
-            uses = self.axes.uses(value, i, lambda copy: self._size((copy,)), shape)
-            return self._fitted(self._static(arg, uses), shape)
-        return self._as_taken(self.of[arg], value, i)
+            return self._static(arg, self.axes.uses(value, i, lambda copy: self._size((copy,)), shape))
+        return self.of[arg]
 
     def _as_taken(self, node: Node, value: Value, i: int) -> Node:
         """An argument with the sizes that ``value`` takes it with."""

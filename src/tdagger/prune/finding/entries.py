@@ -92,9 +92,11 @@ class Entries:
         for name, value in graph.updates.items():
             leaf: Any = graph.buffers.get(name) or graph.parameters.get(name)
             self._outer = value
-            if leaf in self.scope.terms:
-                self.join(self.scope.terms[leaf], self._result(value))
-            for term in () if leaf in self.scope.terms else self._result(value):
+            own, new = self.scope.terms.get(leaf, ()), self._result(value)
+            if own and new:
+                self.join(own, new)
+                continue
+            for term in (*own, *new):  # the other one is made of constants alone, or isn't in the graph
                 factors.block(term, Block(value, f"is what the buffer {name!r} becomes"))
         rows = {f for term in self._rows for f in resolve(term)}
         for name, value in graph.outputs.items():

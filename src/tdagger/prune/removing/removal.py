@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from tdagger.analysis.axes.algebra import resolve
-from tdagger.composite import Composite
+from tdagger.composite import Composite, shapes_given
 from tdagger.depth import nested
 from tdagger.errors import AttributeValueError, GraphError, TypeMismatchError
 from tdagger.graph import Graph, applied, bulk, is_one, result_types
@@ -33,7 +33,7 @@ from tdagger.prune.finding.places import is_written_out, moved
 from tdagger.prune.finding.units import Units
 from tdagger.prune.removing import padding
 from tdagger.prune.removing.alike import exactly, scalars, unlike, with_numbers
-from tdagger.transform.axes.change import candidates, shapes_of
+from tdagger.transform.axes.change import candidates
 from tdagger.types import ResultTypes, Sized, TensorType
 
 #: Whether each entry of a dimension stays; None if all do.
@@ -314,7 +314,7 @@ class Removal:
         numbers: tuple[float, float] | None = None
         recounts: Composite | None = None
         for candidate in (*candidates(op, places, plans, value), *self._regrouped(scope, value, op)):
-            if shapes_of(candidate, types) != shapes:
+            if shapes_given(candidate, types) != shapes:
                 continue
             candidate = cast(Composite, candidate)
             other = unlike(body, candidate.body(*types))

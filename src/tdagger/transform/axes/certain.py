@@ -16,9 +16,9 @@ from functools import cached_property
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from tdagger.analysis.axes.algebra import resolve
-from tdagger.analysis.axes.doubts import doubts
+from tdagger.analysis.axes.doubts import BY_CHANCE, doubts
 from tdagger.analysis.axes.names import NamedAxes
-from tdagger.analysis.axes.sizes import Sizes
+from tdagger.analysis.axes.sizes import Sizes, assumed
 from tdagger.errors import AxisError, TDaggerError
 from tdagger.graph import Graph
 from tdagger.op import Term, Value
@@ -358,7 +358,7 @@ def certainty(
         counted = frozenset(found.sizes.keys() - unknown(named, origins, open_axes, numbers=False).keys())
         return Certainty(Resizable(free, found.fixed, doubtful), confirmed, counted)
     asked = Asked(source, named.axes.graph)
-    answers = [_asks(named, asked, point) for point in _points(found.sizes)] if found.sizes else []
+    answers = [_asks(named, asked, point) for point in _points(named, found.sizes)] if found.sizes else []
     failing: dict[str, str] = {}
     stopped: dict[str, str] = {}
     if all(a is not None and a.same for a in answers):
@@ -368,6 +368,8 @@ def certainty(
     own = {n: found.sizes[n] for n in failing}
     fixed = {n: failing[n] for n in unknown(named, origins, own)} | stopped
     counted |= own.keys() - unknown(named, origins, own, numbers=False).keys()
+    chance = {n for n, s in found.sizes.items() if guessed(named, n, s[0], BY_CHANCE)}
+    confirmed, counted = confirmed - chance, counted - chance
     free = [n for n in found.sizes if n not in fixed]
     for name, why in found.fixed.items():
         size = named.sizes[name]
@@ -390,6 +392,15 @@ def unknown(
         if why is not None:
             found[name] = why
     return found
+
+
+def guessed(named: NamedAxes, name: str, size: int, said: str) -> str:
+    """What is guessed of an axis at another size in which some words are; nothing if no guess has them."""
+    if not any(said in g.what for g in named.axes.guesses):
+        return ""
+    sizes = resize(named.axes, {named.term(name): size}).sizes
+    found = () if sizes is None else assumed(named.axes, sizes)
+    return next((f"{g.value!r} {g.what}" for g in found if said in g.what), "")
 
 
 def dimensions(named: NamedAxes, confirmed: frozenset[str]) -> frozenset[tuple[str, int]]:
@@ -429,9 +440,35 @@ def carried(named: NamedAxes) -> frozenset[str]:
     return frozenset(found)
 
 
-def _points(sizes: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
-    """Two points at which every axis has another size, a multiple of its own and one that is near where it can."""
-    return [{n: s[i] for n, s in sizes.items()} for i in (0, -1)]
+def _points(named: NamedAxes, sizes: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
+    """Two points at which every axis has another size, a multiple of its own and one that is near where it can.
+
+    No two axes are alike there, where they can differ: a source may do something else where its image isn't a square.
+    """
+    points: list[dict[str, int]] = []
+    for i in (0, -1):
+        point: dict[str, int] = {}
+        for name, own in sizes.items():
+            more = own[i] - named.sizes[name]
+            further = (own[i] + k * more for k in range(1, _FURTHER))
+            taken = set(point.values())
+            point[name] = own[i]
+            if own[i] in taken:
+                point[name] = next((n for n in further if n not in taken and _fits(named, name, n)), own[i])
+        points.append(point)
+    return points
+
+
+#: So many sizes are tried for an axis that would be as long as another.
+_FURTHER = 5
+
+
+def _fits(named: NamedAxes, name: str, size: int) -> bool:
+    try:
+        resize(named.axes, {named.term(name): size}).run()
+    except AxisError:
+        return False
+    return True
 
 
 def _each(

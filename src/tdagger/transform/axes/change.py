@@ -18,7 +18,7 @@ import numpy as np
 from tdagger.analysis.axes.algebra import Axes, Axis, body_axes, resolve
 from tdagger.analysis.axes.notation import show_term
 from tdagger.analysis.axes.sizes import Sizes
-from tdagger.composite import Composite
+from tdagger.composite import Composite, may_broadcast, shapes_given
 from tdagger.depth import nested
 from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError
 from tdagger.graph import Graph, applied, bulk, is_one, result_types, topological
@@ -32,7 +32,7 @@ from tdagger.ops.elementwise import Cast, Unary
 from tdagger.ops.external import External
 from tdagger.ops.source import Const, Input, Iota, Leaf, const
 from tdagger.ops.structure import Bounds, Group, Item, Permute, Repeat, Slice, Ungroup, repeat, squeeze, unsqueeze
-from tdagger.types import ResultTypes, Size, Sized, TensorType, each_type, entries, in_numbers
+from tdagger.types import ResultTypes, Size, Sized, TensorType, entries, in_numbers
 
 #: Where a value of the network came from, for messages: ``(value) -> " (module, line)"``.
 Where = Callable[[Value], str]
@@ -221,8 +221,7 @@ class Change:
     def _apply(self, value: Value, plans: list[Plan], batched: bool) -> Any:
         op = value.op
         composite = isinstance(op, Composite)
-        # every argument of an elementwise op has all dimensions; other composites broadcast as they like
-        broadcasts = composite and any(_shapes_of_results(a) != _shapes_of_results(value) for a in value.args)
+        broadcasts = composite and may_broadcast(value)
         each = batched and not broadcasts
         given = [self._argument(value, i, each) for i in range(len(value.args))]
         places = [wanted for _, _, wanted in given]
@@ -230,7 +229,7 @@ class Change:
             self._check_index(value, [arg for arg, _, _ in given])
         if composite and broadcasts and not self.gone and self.added is None:
             loose = [arg for arg, _, _ in given]
-            if shapes_of(op, tuple([a.type for a in loose])) == [_shape(p) for p in plans]:
+            if shapes_given(op, tuple([a.type for a in loose])) == [_shape(p) for p in plans]:
                 return op(*loose)
         args = [arg if own == wanted else _fitted(arg, own, wanted) for arg, own, wanted in given]
         if composite:
@@ -397,10 +396,10 @@ class Change:
             if kind in self._kept:
                 return self._kept[kind](*args)
             for candidate in candidates(op, places, plans, value):
-                if shapes_of(candidate, types) == shapes:
+                if shapes_given(candidate, types) == shapes:
                     self._kept[kind] = candidate
                     return candidate(*args)
-                if in_numbers(types) != types and shapes_of(candidate, in_numbers(types)) == in_numbers(shapes):
+                if in_numbers(types) != types and shapes_given(candidate, in_numbers(types)) == in_numbers(shapes):
                     # its body doesn't keep formulas (it steps through an axis), but has these shapes here
                     found = [TensorType(s, t.dtype) for s, t in zip(shapes, result_types(value), strict=True)]
                     return candidate.again(tuple(args), cast(Any, found[0] if is_one(value) else ResultTypes(found)))
@@ -411,7 +410,7 @@ class Change:
         key = (Change, tuple([a.type for a in value.args]), self._inner_fates(value, op), types, tuple(places))
         label = op.found.get(key, ...)  # the composite of that name that it becomes, None if it becomes none
         if label is ...:
-            fits = [c for c in candidates(op, places, plans, value) if shapes_of(c, types) == shapes]
+            fits = [c for c in candidates(op, places, plans, value) if shapes_given(c, types) == shapes]
             if self.added is None:
                 changed = self._body(value, op, places)
                 label = next((c for c in fits if cast(Composite, c).body(*types) == changed), None)
@@ -519,10 +518,6 @@ def _does_nothing(op: Op) -> bool:
             return False
 
 
-def _shapes_of_results(value: Value) -> list[tuple[int, ...]]:
-    return [t.shape for t in result_types(value)]
-
-
 def _shape(plan: Plan) -> tuple[int, ...]:
     return tuple([p.size for p in plan])
 
@@ -530,15 +525,6 @@ def _shape(plan: Plan) -> tuple[int, ...]:
 def _same(plan: Plan, shape: tuple[int, ...]) -> bool:
     """Whether nothing changes."""
     return _shape(plan) == shape and all(p.axis is not None for p in plan)
-
-
-def shapes_of(op: Op, types: tuple[TensorType, ...]) -> list[tuple[int, ...]] | None:
-    """The shapes of an op's results, None if it doesn't take these arguments (its attributes may be a guess)."""
-    try:
-        with np.errstate(all="ignore"):
-            return [t.shape for t in each_type(op.infer(*types))]
-    except (TypeError, ValueError, IndexError, ArithmeticError):
-        return None
 
 
 def _fitted(value: Value, own: Plan, wanted: Plan) -> Value:

@@ -22,7 +22,7 @@ from tdagger.analysis.formulas.polynomial import Point, Symbol, symbols_of, vari
 from tdagger.analysis.formulas.symbolic import Condition, FreeSizes
 from tdagger.errors import AxisError
 from tdagger.graph import Graph
-from tdagger.transform.axes.certain import SourceRaises, unknown
+from tdagger.transform.axes.certain import SourceRaises, guessed, unknown
 from tdagger.transform.axes.least import long_enough
 from tdagger.transform.axes.resize import at_sizes, resize
 from tdagger.transform.networks import Origins, changed, own_axes, place
@@ -164,7 +164,7 @@ def candidates(
             continue  # a part of a dimension: the others of it follow the dimension
         try:
             sizes = _two_sizes(named, name)
-            if by_chance := _guessed(named, name, sizes[0], BY_CHANCE):
+            if by_chance := guessed(named, name, sizes[0], BY_CHANCE):
                 raise AxisError(by_chance)
             if name not in confirmed:
                 doubtful |= unknown(named, origins, {name: sizes})
@@ -184,7 +184,7 @@ def candidates(
         why |= _refuted(named, asked, doubtful, ask, steps)
         for name in _same_at_one([n for n in asked if n in least and n not in why], ask):
             del least[name]
-        least |= _of_fewer(named, [n for n in asked if n not in why and _guessed(named, n, asked[n][0], UP_TO)], ask)
+        least |= _of_fewer(named, [n for n in asked if n not in why and guessed(named, n, asked[n][0], UP_TO)], ask)
     free = [n for n in points if n not in why]
     if free and not _why_not(found, named, free, origins):
         asks = found.opened(named, free, origins)[0].conditions
@@ -409,7 +409,8 @@ class _Answers:
 def _far(named: NamedAxes, names: Sequence[str]) -> dict[str, int] | None:
     """For every axis a size beyond twice its own, no two alike: more by a prime number, where one fits.
 
-    So it leaves another rest than its own by all numbers that it may be padded or split by, odd where its own is even.
+    So it leaves another rest than its own by all numbers that it may be padded or split by, odd where its own is even;
+    and so does, where one of the first that fit lets it, what it makes with others that are flattened with it.
     None if what is asked of the axes leaves none.
     """
     _, conditions, symbols = _solved(named, names)
@@ -417,14 +418,27 @@ def _far(named: NamedAxes, names: Sequence[str]) -> dict[str, int] | None:
     found: dict[Symbol, int] = {}
     for symbol, size in own.items():
         more = [*_primes(max(size, _FEW), size + _TRIED), *range(size + 1 + size % 2, size + _TRIED, 2)]
-        for n in [size + k for k in more]:
-            here = Point({**own, **found, symbol: n})
-            if n not in found.values() and all(c.holds(here) for c in conditions):
-                found[symbol] = n
-                break
-        else:
+        fitting = (
+            n
+            for n in (size + k for k in more)
+            if n not in found.values() and all(c.holds(Point({**own, **found, symbol: n})) for c in conditions)
+        )
+        few = list(itertools.islice(fitting, _FEW))
+        if not few:
             return None
+        before = [(own[s], n) for s, n in found.items()]
+        found[symbol] = next((n for n in few if _leaves_others(before, size, n)), few[0])
     return {n: found[s] for n, s in symbols.items()}
+
+
+def _leaves_others(before: Sequence[tuple[int, int]], own: int, new: int) -> bool:
+    """Whether products of a size leave other rests than its own size's by small numbers that one pads to.
+
+    ``before`` are own and new sizes of axes before it: it is taken with each of them, and with the last ones together.
+    """
+    ends = [before[-k:] for k in (2, 3) if len(before) >= k]
+    pairs = [*before, *((math.prod(a for a, _ in end), math.prod(b for _, b in end)) for end in ends)]
+    return all((new * b - own * a) % k for a, b in pairs for k in (3, 4, 5, 7))
 
 
 def _primes(above: int, below: int) -> Iterator[int]:
@@ -457,15 +471,6 @@ def _is_other_at_one(named: NamedAxes, name: str, origins: Origins) -> bool:
     except AxisError:
         return True  # what it is there can't be said
     return sizes is not None and any(g.only is not None for g in assumed(named.axes, sizes))
-
-
-def _guessed(named: NamedAxes, name: str, size: int, said: str) -> str:
-    """What is guessed of an axis at another size in which some words are; nothing if no guess has them."""
-    if not any(said in g.what for g in named.axes.guesses):
-        return ""
-    sizes = resize(named.axes, {named.term(name): size}).sizes
-    found = () if sizes is None else assumed(named.axes, sizes)
-    return next((f"{g.value!r} {g.what}" for g in found if said in g.what), "")
 
 
 def _two_sizes(named: NamedAxes, name: str) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 
 from tdagger.analysis.axes.doubts import LeftOut
-from tdagger.frameworks.left_out import of_padding, of_shape, of_slice
+from tdagger.frameworks.left_out import of_padding, of_parts, of_shape, of_slice
 from tdagger.op import Value
 from tdagger.ops.structure import OPEN
 from tdagger.types import Sized
@@ -35,6 +35,11 @@ def _squeeze(out: Value, x: Value, dim: Any = None) -> LeftOut | None:
 
 def _view(out: Value, x: Value, shape: Sequence[Any] | torch.dtype) -> LeftOut | None:
     return None if isinstance(shape, torch.dtype) else of_shape(out, x, shape)  # a type: the same bits as other numbers
+
+
+def _unflatten(out: Value, x: Value, dim: int, sizes: Sequence[int]) -> LeftOut | None:
+    del out
+    return of_parts(x, dim, sizes)
 
 
 def _view_as(out: Value, x: Value, other: Value) -> LeftOut | None:
@@ -112,6 +117,7 @@ _FOUND: dict[str, _Finder] = {
     "reshape": _view,
     "_unsafe_view": _view,
     "as_strided": _as_strided,
+    "unflatten": _unflatten,
     "view_as": _view_as,
     "reshape_as": _view_as,
     "constant_pad_nd": _pad,

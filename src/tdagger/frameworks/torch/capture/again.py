@@ -70,7 +70,7 @@ class Again:
     def raises(self, shapes: Mapping[str, tuple[int, ...]]) -> str:
         """What the model raises with inputs of these shapes; nothing if it runs. It is run, not captured.
 
-        TorchScript isn't: its interpreter reads data that isn't there, which ends the process.
+        TorchScript isn't: it would have to be given data.
         """
         if _is_scripted(self.model) or self._runs(shapes):
             return ""
@@ -188,8 +188,18 @@ def _has_no_data(model: Any) -> bool:
 def _raised(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exception | None:
     """What a model raises when it is run on inputs of these sizes; None if it runs, or if data must be there to tell.
 
-    It is run on tensors without data, so that nothing is written to its own, and left as it was.
+    It is run on tensors without data, so that nothing is written to its own, and left as it was; TorchScript, whose
+    interpreter reads data that isn't there and ends the process, on copies of those it would be given.
     """
+    if _is_scripted(model):
+        with _as_before(model), put_back(), quiet():
+            leaves, tree = flatten((args, kwargs), lambda x: isinstance(x, torch.Tensor))
+            args, kwargs = tree.unflatten([t.detach().clone().requires_grad_(t.requires_grad) for t in leaves])
+            try:
+                model(*args, **kwargs)
+            except Exception as e:  # as below
+                return e
+        return None
     with _as_before(model), put_back(), quiet(), FakeTensorMode(allow_non_fake_inputs=True) as fake:
         leaves, tree = flatten((args, kwargs), lambda x: isinstance(x, torch.Tensor))
         args, kwargs = tree.unflatten([fake.from_tensor(t.detach()).requires_grad_(t.requires_grad) for t in leaves])
