@@ -301,7 +301,7 @@ class Checks:
             if any(axis in x.axes for x in p.inputs):
                 for size in dict.fromkeys((n + 1, 2 * n)):
                     self.resized({axis: size})
-                for size in dict.fromkeys((n + 1, 2 * n, 1)):
+                for size in dict.fromkeys((n + 1, 2 * n, 1, 0)):
                     self.check(f"open[{self.mode}]", lambda s={axis: size}: self.called(s), {axis: size})
         if p.stateful:
             self.check("left", self.left)

@@ -602,3 +602,33 @@ def test_a_batch_of_none_gives_what_the_source_gives(name: str) -> None:
     for batch in (0, 5):
         x = torch.randn(batch, 4, 6)
         torch.testing.assert_close(net(x), module(x), equal_nan=True)
+
+
+def test_a_product_that_is_squeezed_is_refused_where_it_is_one() -> None:
+    module = Function(lambda x: x.flatten(0, 1).squeeze(0))
+    net = td.from_torch(torch.export.export(module, (torch.randn(2, 3),))).to_torch()
+    for shape in ((1, 2), (2, 1), (0, 3), (4, 5)):
+        check(module, net, [shape])
+    with pytest.raises(td.InputError, match="b\\*n isn't 1: .* is squeezed"):
+        net(torch.randn(1, 1))
+    padded = Function(lambda x: F.pad(x, (2, 1))[..., 1:-1].squeeze(-1))
+    net = td.from_torch(torch.export.export(padded, (torch.randn(6),))).to_torch()
+    for shape in ((1,), (9,)):
+        check(padded, net, [shape])
+    with pytest.raises(td.InputError, match="is squeezed"):
+        net(torch.randn(0))
+
+
+def test_few_of_one_axis_hide_nothing_of_another() -> None:
+    """At 1 x 1 nothing is written either, as there are no columns up to the half of 1."""
+
+    def function(x: Tensor) -> Tensor:
+        x = x + 1
+        x[None][x.shape[0] // 2 :, : x.shape[1] // 2] = 6
+        return x
+
+    net = td.from_torch(Function(function), torch.randn(2, 4, 4)).to_torch()
+    for shape in ((3, 4, 4), (2, 6, 4)):
+        check(Function(function), net, [shape])
+    with pytest.raises(td.InputError, match="with 1 entries the source does something else"):
+        net(torch.randn(1, 4, 4))

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from tdagger.analysis.axes.algebra import resolve
-from tdagger.analysis.axes.doubts import BY_CHANCE, UP_TO
+from tdagger.analysis.axes.doubts import BY_CHANCE, NONE_OF, UP_TO
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.axes.sizes import Sizes, assumed, solve
 from tdagger.analysis.formulas.polynomial import Point, Symbol, symbols_of, variable
@@ -50,11 +50,25 @@ def opened(named: NamedAxes, names: Sequence[str], origins: Origins) -> Iterator
     """
     free, conditions, symbols = _solved(named, names)
     own = Point({s: named.sizes[n] for n, s in symbols.items()})
+    conditions += _other_at(named, free)
     for point in _points({s: named.sizes[n] for n, s in symbols.items()}, conditions):
         sizes = Sizes()
         sizes.known = {a: sizes_as(n, point.of(n)) for a, n in free.known.items()}
         graph, found = changed(at_sizes(named.axes, sizes, place(origins)), origins)
         yield Opened(graph, found, tuple(dict.fromkeys((*conditions, *long_enough(graph, own)))))
+
+
+def _other_at(named: NamedAxes, free: Sizes) -> Iterator[Condition]:
+    """That what is made of several sizes, or of one and a number, isn't as many entries as an op does otherwise with.
+
+    Of one axis alone :func:`candidates` says how many it must have.
+    """
+    for guess in named.axes.guesses:
+        n = 0 if guess.only is None else free.of(guess.term)
+        if guess.only is None or isinstance(n, int) or n in map(variable, symbols_of(n)):
+            continue
+        if n.terms.get((), 0) <= guess.only or min(n.terms.values()) < 0:  # else there are always more
+            yield Condition(n - guess.only, "other", f"{n} isn't {guess.only}: {guess.value!r} {guess.what}")
 
 
 def _solved(named: NamedAxes, names: Sequence[str]) -> tuple[Sizes, list[Condition], dict[str, Symbol]]:
@@ -323,7 +337,10 @@ def _where_it_does_the_same(
         return (n for n in sizes if all(c.holds(Point({**own, symbols[name]: n})) for c in conditions))
 
     fewest = {name: n for name in names if (n := next(fitting(name), None)) is not None}
-    if not fewest or not answers.why_not(fewest) or answers.why_not({}):
+    # where something is done to no entries, few of another axis may hide that some of this one are enough
+    hidden = any(NONE_OF in g.what for g in named.axes.guesses)
+    tried = [fewest, *({name: n} for name, n in fewest.items() if hidden)]
+    if not fewest or not any(map(answers.why_not, tried)) or answers.why_not({}):
         return {}
     found: dict[str, tuple[int, str]] = {}
     for name, n in fewest.items():
