@@ -165,3 +165,60 @@ def test_half_of_two_entries_is_not_taken_for_a_new_dimension(shape: tuple[int, 
     with pytest.raises(td.AxisError, match="may be meant as a number"):
         dag.resize(x=(4, *shape[1:]))
     assert dag.resize(x=(4, *shape[1:]), source=Net()).graph.outputs["out"].shape == (2, 2, *shape[1:])
+
+
+def _contrasted(x: torch.Tensor) -> torch.Tensor:
+    z = nn.functional.normalize(x.mean(1), dim=-1)
+    return nn.functional.cross_entropy(z @ z.T * 10, torch.arange(x.shape[0]))
+
+
+#: What an export alone can't know of an axis: functions of x, the other shape, and the doubt.
+ALONE = {
+    "far from the diagonal": (
+        lambda x: x @ x.transpose(1, 2) * torch.ones(x.shape[1], x.shape[1]).triu(x.shape[1] // 2),
+        (2, 7, 8),
+        "diagonal=3",
+    ),
+    "far in a product": (
+        lambda x: (x @ x.transpose(1, 2)).diagonal(x.shape[1] // 2, 1, 2),
+        (2, 7, 8),
+        "offset=3",
+    ),
+    "rolled constants": (lambda x: x[:, torch.arange(x.shape[1]).roll(x.shape[1] // 2)], (2, 7, 8), "3"),
+    "a count of targets": (_contrasted, (4, 6, 8), "nothing ties them to an axis"),
+    "a last index": (
+        lambda x: x.gather(1, (x[:, :1] > 0).long() + torch.arange(4)[None, :, None].clamp(max=x.shape[1] - 1)),
+        (2, 3, 8),
+        "high=5",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_numbers_that_constants_are_made_with_are_doubted(name: str) -> None:
+    function, shape, doubt = ALONE[name]
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return function(x)
+
+    dag = td.from_torch(torch.export.export(Net(), (torch.randn(2, 6, 8),)))
+    with pytest.raises(td.AxisError, match=f"not known(.|\n)*{doubt}"):
+        dag.resize(x=shape)
+
+
+def test_how_many_are_taken_may_be_another_with_other_sizes() -> None:
+    """Ops of several results that differ are compared as such: it was an error of Python's."""
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.kthvalue((x.shape[1] + 1) // 2, 1)[0]
+
+    dag = td.from_torch(Net(), torch.randn(2, 6, 8))
+    net = dag.to_torch()
+    x = torch.randn(3, 6, 4)
+    assert torch.equal(net(x), Net()(x))
+    with pytest.raises(td.InputError, match="axis 1 is 8, not 6"):
+        net(torch.randn(2, 8, 8))
+    x = torch.randn(2, 8, 8)
+    assert torch.equal(dag.resize(x=(2, 8, 8)).to_torch()(x), Net()(x))

@@ -609,7 +609,7 @@ def test_a_product_that_is_squeezed_is_refused_where_it_is_one() -> None:
     net = td.from_torch(torch.export.export(module, (torch.randn(2, 3),))).to_torch()
     for shape in ((1, 2), (2, 1), (0, 3), (4, 5)):
         check(module, net, [shape])
-    with pytest.raises(td.InputError, match="b\\*n isn't 1: .* is squeezed"):
+    with pytest.raises(td.InputError, match=r"b\*n isn't 1: .* is squeezed"):
         net(torch.randn(1, 1))
     padded = Function(lambda x: F.pad(x, (2, 1))[..., 1:-1].squeeze(-1))
     net = td.from_torch(torch.export.export(padded, (torch.randn(6),))).to_torch()

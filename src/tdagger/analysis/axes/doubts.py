@@ -32,6 +32,12 @@ from tdagger.types import Sized
 #: Attributes that hold numbers of entries as the source gave them.
 _COUNTS = frozenset({"kernel", "widths", "shift", "shifts", "k", "window", "classes"})
 
+#: Those that say how far from a diagonal.
+_OFFSETS = frozenset({"diagonal", "offset"})
+
+#: Those between which integers are kept.
+_LIMITS = frozenset({"low", "high"})
+
 #: Kinds of axes that nothing but constants has.
 _LOOSE = frozenset({"iota", "repeated", "const", "banded", "random", "interpolated", "bins"})
 
@@ -165,7 +171,7 @@ def doubts(axes: Axes, sizes: Sizes, numbers: bool = True) -> Iterator[Guess]:
     given = {number for a in changed if a.kind == "input" for number, _ in _wholes(a.size)}
     picked = {v.args[0] for v in axes.graph.values if v.op.name == "group"}
     for value in axes.graph.values:
-        why = _count(axes, value, changed) or _listed(value, entries, given)
+        why = _count(axes, value, changed) or _listed(value, entries, given) or _placed(axes, value, entries)
         if not why and value.op.name == "slice":
             why = _bound(axes, value, value in picked, changed, of) or _from_end(axes, value, changed, entries)
         if why and value not in known:
@@ -197,6 +203,19 @@ def _count(axes: Axes, value: Value, changed: set[Axis]) -> str:
                     for number, why in _wholes(n):
                         if number in numbers:
                             return f"has {name}={attributes[name]}, {why}"
+    return ""
+
+
+def _placed(axes: Axes, value: Value, made: Mapping[float, str]) -> str:
+    """Which number of entries that an op of constants, or one of places, is given is made of a size; not up to 2."""
+    names = _COUNTS | _OFFSETS if value in axes.static else _OFFSETS
+    if value.op.name == "clamp" and value.type.dtype.is_int:
+        names |= _LIMITS  # what is limited is an index
+    attributes = value.op.attributes
+    for name in attributes.keys() & names:
+        for n in _numbers(attributes[name]):
+            if abs(n) > 2 and abs(n) in made:
+                return f"has {name}={attributes[name]}, {made[abs(n)]}"
     return ""
 
 
@@ -347,6 +366,14 @@ def _untied(axes: Axes, sizes: Sizes, made: Mapping[float, str]) -> Iterator[Gue
             # what isn't used outside was summed, or picked from, among constants
             own = tuple(a for a in term if a not in inner) if static else term
             yield from _loose(value, own, sizes, made, counted, seen)
+        if static:  # used outside or not: here it was summed
+            yield from _loose(value, _gone(axes, value), sizes, made, counted, seen)
+
+
+def _gone(axes: Axes, value: Value) -> Term:
+    """The axes of the arguments of a value that it doesn't have."""
+    kept = {a for terms in axes.of(value) for t in terms for a in _with_parts(t)}
+    return tuple(a for arg in value.args for terms in axes.of(arg) for t in terms for a in resolve(t) if a not in kept)
 
 
 def _loose(

@@ -73,6 +73,8 @@ def _are_alike(a: Graph, b: Graph) -> bool:
                 pairs += waiting
                 continue
             if not alike:
+                if not (is_one(x) and is_one(y)):
+                    return False
                 base = () if waiting else (_base(x), _base(y))
                 own, other = (_cut(v, {b: stand(b) for b in base}) for v in (x, y))
                 left -= len(own.values) + len(other.values)
