@@ -591,6 +591,7 @@ OF_NONE: dict[str, Callable[[Tensor], Any]] = {
     "parts": lambda x: (x.chunk(2, 1)[1], torch.cat([x, x], 0), x.flip(0), x.cumsum(0), x.flatten(1)),
     "order": lambda x: (x.topk(2, 1).values, x.sort(0).values, x.gather(1, x.argsort(1))),
     "loss": lambda x: F.mse_loss(x, x * 2),
+    "divided": lambda x: (x.unflatten(2, (2, -1)).sum(1), x.unfold(1, 3, 1).mean(-1)),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -189,9 +189,22 @@ def reshape(w: Writer, v: Value) -> str:
     if isinstance(v.op, Group) and base is v.args[0] and (squeezed := _squeezed(v.op)):
         return f"{w.ref(base)}.squeeze({listed(squeezed) if len(squeezed) == 1 else tuple(squeezed)})"
     left_open = [i for i, n in enumerate(_factors(v)) if isinstance(n, Sized)]
+    if isinstance(v.op, Ungroup) and len(left_open) == 1 and base is v.args[0] and (split := _split(v.op, shape)):
+        return f"{w.ref(base)}.unflatten({split[0]}, ({listed(split[1])}))"
     if len(left_open) == 1:
         shape = tuple(-1 if i == left_open[0] else n for i, n in enumerate(shape))
     return f"{w.ref(base)}.reshape({listed(shape)})"
+
+
+def _split(op: Ungroup, shape: Sequence[int]) -> tuple[int, list[int]] | None:
+    """The one axis that is divided, and into what, beside open ones: where these have no entries, -1 says nothing."""
+    split = [i for i, sizes in enumerate(op.sizes) if len(sizes) > 1]
+    if len(split) != 1:
+        return None
+    sizes = shape[split[0] : split[0] + len(op.sizes[split[0]])]
+    if any(isinstance(n, Size) for n in sizes) or not any(isinstance(n, Size) for n in shape):
+        return None
+    return split[0], [-1 if isinstance(n, Sized) else n for n in op.sizes[split[0]]]
 
 
 def _squeezed(op: Group) -> list[int]:
