@@ -633,3 +633,10 @@ def test_few_of_one_axis_hide_nothing_of_another() -> None:
         check(Function(function), net, [shape])
     with pytest.raises(td.InputError, match="with 1 entries the source does something else"):
         net(torch.randn(1, 4, 4))
+
+
+@pytest.mark.parametrize("size", [0, 4])
+def test_other_parts_than_there_were_are_refused(size: int) -> None:
+    net = td.from_torch(Function(lambda x: x.chunk(3, 1)[1]), torch.randn(2, 5)).to_torch()
+    with pytest.raises(td.InputError, match=r"chunk\(3\) of t entries must give 3 parts"):
+        net(torch.randn(2, size))

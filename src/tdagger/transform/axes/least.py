@@ -168,6 +168,8 @@ def _in_parts(value: Value) -> Iterator[Condition]:
                 if how in ("split", "chunk"):
                     parts = -(-n.formula // by) if how == "split" else -(-n.formula // -(-n.formula // by))
                     text = f"{how}({by}) of {n.formula} entries must give {count} parts"
+                    if how == "chunk":  # the next one divides by a part's entries
+                        yield Condition(n.formula - 1, "positive", text)
                     yield Condition(parts - count, "zero", text)
 
 
