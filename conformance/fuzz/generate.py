@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from conformance.fuzz import build, steps_math, steps_nn, steps_shape
+from conformance.fuzz import build, steps_math, steps_nn, steps_shape, steps_size
 from conformance.fuzz.program import Program
 from conformance.fuzz.table import MAKERS, WEIGHTS
 
 #: The modules whose makers are in the table.
-FAMILIES = (steps_math, steps_shape, steps_nn)
+FAMILIES = (steps_math, steps_shape, steps_nn, steps_size)
 
 #: The ways into tdagger and how often each is taken: a module, its ExportedProgram (whose source isn't at hand), a
 #: module traced, and TorchScript of both kinds.

@@ -194,6 +194,40 @@ ALONE = {
 }
 
 
+def test_parts_of_which_one_is_all_are_doubted() -> None:
+    """A third of two entries is none, and the rest all."""
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.split([x.shape[1] // 3, x.shape[1] - x.shape[1] // 3], 1)[1]
+
+    dag = td.from_torch(torch.export.export(Net(), (torch.randn(2, 2),)))
+    with pytest.raises(td.AxisError, match="is split into parts of 0, 2 entries"):
+        dag.resize(x=(2, 4))
+
+
+class _Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(2, 3)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        state = torch.zeros(x.shape[0], 3)
+        for i in range(x.shape[1]):
+            state = self.cell(x[:, i], state)
+        return state, y[torch.tensor([0, y.shape[0] - 1])].frac()
+
+
+def test_a_formula_is_of_what_resize_gives_of_several_axes() -> None:
+    """At another batch of y resize gives the source's network, which computes first states of x for each sample."""
+    dag = td.from_torch(_Recurrent(), (torch.randn(1, 2, 2), torch.randn(1, 4)))
+    names = [dag.axes().show(v).split("[")[1].split()[0] for v in dag.graph.inputs.values()]
+    formula = dag.cost_formula("flops")
+    assert formula(**{names[0]: 2}) == dag.resize(x=(2, 2, 2)).graph.total_flops()
+    with pytest.raises(td.AxisError, match="aren't known"):
+        formula(**dict.fromkeys(names, 2))
+
+
 @pytest.mark.parametrize("name", ALONE)
 def test_numbers_that_constants_are_made_with_are_doubted(name: str) -> None:
     function, shape, doubt = ALONE[name]

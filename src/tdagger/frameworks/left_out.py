@@ -40,6 +40,13 @@ def _entries(n: int, start: Any, end: Any) -> range:
     return range(n)[first:last]
 
 
+def of_split(x: Value, dim: int, sizes: Sequence[int]) -> LeftOut | None:
+    """A split into parts of which one has all entries: with others the rest may have some."""
+    dim %= x.rank
+    whole = x.shape[dim] in sizes
+    return LeftOut(x, (dim,), f"is split into parts of {', '.join(map(str, sizes))} entries") if whole else None
+
+
 def of_squeeze(x: Value, axes: Sequence[int] | None) -> LeftOut:
     """A squeeze of some dimensions, or of all of 1 entry: of more entries they are none, or aren't dropped."""
     dims = [i for i, n in enumerate(x.shape) if n == 1] if not axes else [a % x.rank for a in axes]

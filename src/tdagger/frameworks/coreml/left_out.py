@@ -10,7 +10,7 @@ from typing import Any
 
 from tdagger.analysis.axes.doubts import LeftOut
 from tdagger.frameworks.known import array_of_constant
-from tdagger.frameworks.left_out import of_padding, of_shape, of_slice, of_squeeze
+from tdagger.frameworks.left_out import of_padding, of_shape, of_slice, of_split, of_squeeze
 from tdagger.op import Value
 
 
@@ -43,6 +43,13 @@ def _sized(out: Value, x: Value, begin: Value, size: Sequence[int]) -> Iterator[
             yield of_slice(out, x, axis, 0, count)
 
 
+def _split(
+    out: Value, x: Value, axis: int, num_splits: int | None = None, split_sizes: Sequence[int] | None = None
+) -> Iterator[LeftOut | None]:
+    if split_sizes is not None:
+        yield of_split(x, axis, split_sizes)
+
+
 def _squeeze(out: Value, x: Value, axes: Sequence[int] | None = None) -> Iterator[LeftOut | None]:
     yield of_squeeze(x, axes)
 
@@ -62,5 +69,6 @@ FINDERS: dict[str, Callable[..., Iterator[LeftOut | None]]] = {
     "slice_by_index": _slice,
     "slice_by_size": _sized,
     "pad": _pad,
+    "split": _split,
     "squeeze": _squeeze,
 }

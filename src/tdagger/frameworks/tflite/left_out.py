@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tdagger.analysis.axes.doubts import LeftOut
-from tdagger.frameworks.left_out import of_padding, of_shape, of_slice, of_squeeze
+from tdagger.frameworks.left_out import of_padding, of_shape, of_slice, of_split, of_squeeze
 from tdagger.op import Array, Value
 
 
@@ -36,6 +36,10 @@ def _reshape(out: Value, x: Value, shape: Sequence[int] | None = None, **options
         yield of_shape(out, x, wanted)
 
 
+def _split(out: Value, x: Value, sizes: Sequence[int], axis: int, **_: Any) -> Iterator[LeftOut | None]:
+    yield of_split(x, axis, [int(n) for n in sizes])
+
+
 def _squeeze(out: Value, x: Value, *, squeeze_dims: Sequence[int] | None = None) -> Iterator[LeftOut | None]:
     yield of_squeeze(x, squeeze_dims)
 
@@ -56,6 +60,7 @@ FINDERS: dict[str, Callable[..., Iterator[LeftOut | None]]] = {
     "PADV2": _pad,
     "RESHAPE": _reshape,
     "SLICE": _slice,
+    "SPLIT_V": _split,
     "SQUEEZE": _squeeze,
     "STRIDED_SLICE": _strided_slice,
 }

@@ -365,6 +365,8 @@ def certainty(
         confirmed = counted = frozenset(found.sizes)
     else:
         confirmed, counted, failing = _each(named, asked, found.sizes, stopped)
+        if not all(a is None or a.counted for a in answers):  # with another of these, resize gives what costs else
+            counted &= confirmed
     own = {n: found.sizes[n] for n in failing}
     fixed = {n: failing[n] for n in unknown(named, origins, own)} | stopped
     counted |= own.keys() - unknown(named, origins, own, numbers=False).keys()

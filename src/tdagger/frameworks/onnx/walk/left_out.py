@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tdagger.analysis.axes.doubts import LeftOut
-from tdagger.frameworks.left_out import of_padding, of_shape, of_slice, of_squeeze
+from tdagger.frameworks.left_out import of_padding, of_shape, of_slice, of_split, of_squeeze
 from tdagger.op import Value
 
 #: A bound beyond this is what exporters write for one that was left open.
@@ -29,7 +29,7 @@ def _split(
     out: Value, data: Value, split: Sequence[int] | None = None, *, axis: int = 0, **more: Any
 ) -> Iterator[LeftOut | None]:
     if split:
-        yield of_slice(out, data, axis, 0, split[0])
+        yield of_split(data, axis, split)
 
 
 def _squeeze(out: Value, data: Value, axes: Sequence[int] | None = None) -> Iterator[LeftOut | None]:

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 
 from tdagger.analysis.axes.doubts import LeftOut
-from tdagger.frameworks.left_out import of_padding, of_parts, of_shape, of_slice
+from tdagger.frameworks.left_out import of_padding, of_parts, of_shape, of_slice, of_split
 from tdagger.op import Value
 from tdagger.ops.structure import OPEN
 from tdagger.types import Sized
@@ -25,6 +25,11 @@ _Finder = Callable[..., LeftOut | None]
 def _slice(out: Value, x: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> LeftOut | None:
     del step
     return of_slice(out, x, dim, start, end)
+
+
+def _split(out: Any, x: Value, sizes: int | Sequence[int], dim: int = 0) -> LeftOut | None:
+    del out
+    return None if isinstance(sizes, int) else of_split(x, dim, sizes)
 
 
 def _squeeze(out: Value, x: Value, dim: Any = None) -> LeftOut | None:
@@ -124,6 +129,8 @@ _FOUND: dict[str, _Finder] = {
     "pad": _pad,
     "roll": _roll,
     "cross_entropy_loss": _smoothed,
+    "split": _split,
+    "split_with_sizes": _split,
     "squeeze": _squeeze,
     "squeeze_": _squeeze,
     "squeeze_copy": _squeeze,
