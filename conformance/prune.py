@@ -75,7 +75,7 @@ def judged(plan: Any) -> dict[str, Any]:
         "flops": small.graph.total_flops(),
         "parameters": sum(w.type.size for w in small.state.values() if w.is_parameter and not w.alias_of),
     }
-    predicted = {k: plan.after[k] for k in counted}
+    predicted = {k: plan.found.cost[k](plan.found.left(plan.gone)) for k in counted}
     start = time.process_time()
     check = plan.check()
     known, norms = plan.found.why(plan.gone, constants=plan.constants == "fold")

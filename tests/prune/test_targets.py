@@ -204,6 +204,32 @@ def test_what_only_a_shape_is_read_of(name: str) -> None:
     assert plan.check().passed
 
 
+class OneBin(nn.Module):
+    """Bins of one entry: with other numbers of bins the pool is written out, and where each largest one lay isn't."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.matmul(nn.functional.adaptive_max_pool2d(x, 8), self.weight).relu()
+
+
+def test_what_nothing_reads_any_more_is_no_cost() -> None:
+    """Both of what a plan says and of what it was asked for, which polynomials alone don't know."""
+    dag = td.from_torch(OneBin(), torch.randn(1, 3, 1, 1))
+    (group,) = dag.prunable().groups
+    plan = dag.prune_plan(entries={group.name: [0]})
+    small = plan.apply()
+    assert plan.after["flops"] == small.graph.total_flops()
+    assert plan.found.cost["flops"](plan.found.left(plan.gone)) > small.graph.total_flops()
+    plan = dag.prune_plan(flops=0.5)
+    assert plan.after["flops"] == plan.apply().graph.total_flops()
+    others = [dag.prune_plan(entries={group.name: range(n)}).after["flops"] for n in range(group.size)]
+    half = 0.5 * dag.graph.total_flops()
+    assert abs(plan.after["flops"] - half) == min(abs(n - half) for n in others)
+
+
 def test_dimensions_without_entries() -> None:
     dag = td.from_torch(Empty(), torch.randn(2, 4))
     (group,) = dag.prunable().groups

@@ -1,7 +1,7 @@
 """Which units go: the least important, as many as it takes to meet a target.
 
 What is left of a network is a sum of products of numbers of entries (:mod:`tdagger.prune.finding.costs`), so a target
-is met by evaluating that, never by making the network: how many go is found by bisection, and where one unit is more
+is met by evaluating that, not by making networks: how many go is found by bisection, and where one unit is more
 than what is missing, others go in its place.
 
 Units of different groups are compared by what is lost over what is freed. What is lost of a group that keeps the part
@@ -149,7 +149,7 @@ def _nearest(ranked: Ranked, left: Callable[[Array], float], target: float, rank
         return np.minimum(ranked.stepped(found), most)
 
     low, best = 0, counts(0)
-    near = _NEAR * left(best)
+    near = NEAR * left(best)
     for _ in range(rounds):
         high = total  # the cost is above the target at low, at or below it at high
         while high - low > 1:
@@ -164,6 +164,6 @@ def _nearest(ranked: Ranked, left: Callable[[Array], float], target: float, rank
 
 
 #: A target is met where what is off is so small a part of the whole network's cost.
-_NEAR = 0.002
+NEAR = 0.002
 #: How often what units free is found anew where so much has gone.
 _SLOPES = 3

@@ -14,7 +14,7 @@ from tdagger.analysis.time.timing import device_of, predict
 from tdagger.errors import AttributeValueError, GraphError
 from tdagger.op import Array
 from tdagger.prune.amounts import Amount, amount_of
-from tdagger.prune.choose import Ranked, Slopes, lost, to_target
+from tdagger.prune.choose import NEAR, Ranked, Slopes, lost, to_target
 from tdagger.prune.finding.groups import Group, Prunable, prunable
 from tdagger.prune.importance import NORMALISE, Importance, Weighed, importance_of
 from tdagger.prune.methods.gates import costs_of
@@ -45,7 +45,8 @@ class Row(NamedTuple):
 class PrunePlan:
     """What goes of a network: ``rows`` has for each group how many units, ``units`` which ones, by the group's name.
 
-    Nothing is made and no weight copied before :meth:`apply`. ``before`` and ``after`` are flops, parameters and bytes.
+    No weight is copied before :meth:`apply`. ``before`` and ``after`` are flops, parameters and bytes; ``after`` is
+    counted in the smaller network, without what ``constants="fold"`` adds.
     ``closed`` is the network with the branches that ``dag`` is without, each multiplied by 0; None if it is whole.
     """
 
@@ -74,10 +75,14 @@ class PrunePlan:
 
     @cached_property
     def after(self) -> dict[str, float]:
-        """Flops, parameters and bytes of what is left."""
-        left = self.found.left(self.gone)
-        unread = self.found.unread(left)
-        return {name: cost(left) - unread.get(name, 0.0) for name, cost in self.found.cost.items()}
+        """Flops, parameters and bytes of the smaller network."""
+        small = self._zeroed[0]
+        types = [w.type for w in small.state.values() if w.is_parameter and not w.alias_of]
+        return {
+            "flops": float(small.graph.total_flops()),
+            "parameters": float(sum(t.size for t in types)),
+            "bytes": float(sum(t.size * t.dtype.bytes for t in types)),
+        }
 
     @property
     def why(self) -> tuple[str, ...]:
@@ -103,10 +108,12 @@ class PrunePlan:
         return folded(self._network, self.found.units, self.gone, self.keep_numbers)
 
     @cached_property
-    def _applied(self) -> tuple[TensorDAG, Removal]:
-        if self.constants == "fold":
-            return self._folded.small, self._folded.removal
+    def _zeroed(self) -> tuple[TensorDAG, Removal]:
         return without(self._network, self.found.units, self.gone, self.keep_numbers)
+
+    @property
+    def _applied(self) -> tuple[TensorDAG, Removal]:
+        return (self._folded.small, self._folded.removal) if self.constants == "fold" else self._zeroed
 
     @property
     def removal(self) -> Removal:
@@ -184,6 +191,11 @@ def prune_plan(
     groups = allowed(found, keep, only, inexact)
     ((name, target),) = targets.items()
     ranked = _ranked(dag, found, groups, importance_of(importance), normalise, multiple_of, least)
+
+    def planned(counts: Array) -> PrunePlan:
+        units = {g.name: np.sort(o[:n]) for g, o, n in zip(groups, ranked.order, counts, strict=True) if n}
+        return PrunePlan(dag, found, units, keep_numbers, constants)
+
     if name == "ratio":
         part = cast("float | Mapping[str, float]", target)
         _check_ratio(part, found)
@@ -205,8 +217,30 @@ def prune_plan(
                 f"prune: {name} can't become {wanted:.6g}: {least_left:.6g} of {whole:.6g} is left if all goes that "
                 f"may go; {_bounds(found, groups, multiple_of, least, inexact)}"
             )
-    units = {g.name: np.sort(o[:n]) for g, o, n in zip(groups, ranked.order, counts, strict=True) if n}
-    return PrunePlan(dag, found, units, keep_numbers, constants)
+        if name != "time":
+            return _nearest(ranked, left, wanted, counts, global_, planned, {"params": "parameters"}.get(name, name))
+    return planned(counts)
+
+
+def _nearest(
+    ranked: Ranked, left: Callable[[Array], float], wanted: float, counts: Array, together: bool,
+    planned: Callable[[Array], PrunePlan], name: str,
+) -> PrunePlan:  # fmt: skip
+    """The plan whose network is nearest to the target: what nothing reads there any more is in no polynomial."""
+    best = plan = planned(counts)
+    near = NEAR * best.before[name]
+    for _ in range(_ROUNDS):
+        off = plan.after[name] - left(ranked.gone(counts))
+        if abs(off) <= near or abs(best.after[name] - wanted) <= near:
+            break
+        counts = to_target(ranked, left, wanted - off, together)
+        plan = planned(counts)
+        best = min(best, plan, key=lambda p: abs(p.after[name] - wanted))
+    return best
+
+
+#: How often a target is looked for anew where the network made costs other than its polynomial.
+_ROUNDS = 3
 
 
 def _cost(dag: TensorDAG, found: Prunable, name: str, device: Any) -> Callable[[Array], float]:

@@ -28,7 +28,6 @@ from tdagger.prune.finding.entries import COUNTS, Entries, is_norm
 from tdagger.prune.finding.factors import Factor, Term
 from tdagger.prune.finding.shuffles import as_gathers
 from tdagger.prune.finding.units import Units
-from tdagger.prune.finding.unread import Unread
 from tdagger.transform.networks import place
 
 
@@ -186,11 +185,6 @@ class Prunable:
         starts = np.array([f.number for f in self.units.factors], np.int64)
         before = np.concatenate([[0], np.cumsum(gone, dtype=np.int64)])  # a factor may have no entries
         return self.sizes - (before[starts + self.sizes] - before[starts])
-
-    @cached_property
-    def unread(self) -> Unread:
-        """What nothing reads where so many entries of every factor are left."""
-        return Unread(self.dag.graph, self.entries, self.units.factors)
 
     # Groups.
 
