@@ -18,12 +18,12 @@ from tdagger.interpret import run
 from tdagger.prune.removing.check import zeroed
 from tdagger.transform.diff.inputs import random_inputs
 from tdagger.transform.passes import convert_dtype
-from tests.prune import of_attention, of_convolutions, of_entries
+from tests.prune import of_attention, of_convolutions, of_entries, of_models
 from tests.prune.pattern import PATTERNS
 from tests.quick import one_of
 
 #: Where the table is filled.
-FILES = (of_attention, of_convolutions, of_entries)
+FILES = (of_attention, of_convolutions, of_entries, of_models)
 
 #: What is made and found of each, once.
 _KNOWN: dict[str, Any] = {}

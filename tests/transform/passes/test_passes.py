@@ -252,6 +252,31 @@ def test_another_element_type(mixed: td.TensorDAG) -> None:
         passes.convert_dtype(mixed, "i8")
 
 
+class Spectrum(nn.Module):
+    """Complex numbers that are computed, that are constants, and that are a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("turn", torch.polar(torch.ones(4), torch.arange(4.0)))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = torch.fft.rfft(x)[..., :4] * self.turn * torch.tensor([1j, 0.5, 1.0, 2.0])
+        return y, torch.fft.irfft(y, 6)
+
+
+def test_complex_numbers_have_parts_of_the_new_type() -> None:
+    module, x = Spectrum(), torch.randn(2, 6)
+    wide = passes.convert_dtype(td.from_torch(module, x), "f64", inputs=True)
+    assert [v.dtype.name for v in wide.graph.outputs.values()] == ["c128", "f64"]
+    assert {v.dtype.name for v in wide.graph.values if v.dtype.is_complex} == {"c128"}
+    for found, wanted in zip(wide.run(x.double().numpy()), module.double()(x.double()), strict=True):
+        np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-12, atol=1e-12)
+    back = passes.convert_dtype(td.from_torch(module.float(), x), "f64")
+    assert [v.dtype.name for v in back.graph.outputs.values()] == ["c64", "f32"]
+    narrow = passes.convert_dtype(wide, "f32", source="f64", inputs=True)
+    assert {v.dtype.name for v in narrow.graph.values if v.dtype.is_float or v.dtype.is_complex} == {"f32", "c64"}
+
+
 class Checked(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ from tdagger.ops.external import External
 from tdagger.ops.source import Const, Input, Iota, Leaf, const
 from tdagger.transform.surgery.edit import each, finished, state_of, with_checks
 from tdagger.transform.surgery.select import near, op_names
-from tdagger.types import DType
+from tdagger.types import DType, c64, c128, f32, f64
 
 
 def convert_dtype(
@@ -28,6 +28,7 @@ def convert_dtype(
 ) -> N:
     """The network with values of ``source`` (f32) as ``dtype``: weights, constants and all that is computed.
 
+    Complex numbers with parts of ``source`` become those with parts of ``dtype``, where there are such (c64, c128).
     ``keep`` names ops (``"softmax"``) and module paths that stay: their arguments are cast to ``source`` and what they
     give back. Inputs and outputs keep their types unless ``inputs``: then both are of ``dtype``. Composites compute
     narrow floats in f32 inside, as ever. AttributeValueError unless both are floats, and for a name in ``keep`` that is
@@ -45,6 +46,10 @@ def convert_dtype(
     if old is new:
         return dag
     return _Conversion(dag, old, new, frozenset(keep), inputs).run(dag)
+
+
+#: The complex numbers with such parts.
+_COMPLEX = {f32: c64, f64: c128}
 
 
 def _check_names(dag: Network, keep: Collection[str]) -> None:
@@ -65,7 +70,11 @@ class _Conversion:
     """The walk that gives every value its new type."""
 
     def __init__(self, dag: Any, old: DType, new: DType, keep: frozenset[str], inputs: bool) -> None:
-        self.dag, self.old, self.new, self.keep, self.inputs = dag, old, new, keep, inputs
+        self.dag, self.new, self.keep, self.inputs = dag, new, keep, inputs
+        #: What becomes of element types; others stay.
+        self.types = {old: new}
+        if old in _COMPLEX and new in _COMPLEX:
+            self.types[_COMPLEX[old]] = _COMPLEX[new]
         self.made: dict[Value, Any] = {}
         self.origins: dict[Value, Origin] = {}
         # a weight that something kept takes stays, and so does a buffer that a run changes
@@ -88,10 +97,7 @@ class _Conversion:
                 if origin is not None:
                     for v in each(made):
                         self.origins.setdefault(v, origin)
-        outputs = {
-            n: self._as(v, self.new if self.inputs and v.dtype is self.old else v.dtype)
-            for n, v in graph.outputs.items()
-        }
+        outputs = {n: self._as(v, self._type(v.dtype) if self.inputs else v.dtype) for n, v in graph.outputs.items()}
         updates = {n: self._as(v, v.dtype) for n, v in graph.updates.items()}
         ins = {n: self._input(v) for n, v in graph.inputs.items()}
         order = [v for made in self.made.values() for v in each(made)]
@@ -107,6 +113,10 @@ class _Conversion:
         kept = Weights.of(dag.weights, {n: n for n in dag.weights if n not in given})
         return finished(dag, after, self.origins, weights=kept | Weights.of(given, {n: n for n in given}), state=state)
 
+    def _type(self, dtype: DType) -> DType:
+        """What becomes of an element type."""
+        return self.types.get(dtype, dtype)
+
     def _input(self, value: Value) -> Value:
         made = self.made[value]
         return made.args[0] if isinstance(made.op, Cast) else made
@@ -120,39 +130,40 @@ class _Conversion:
         if isinstance(op, Input):
             return self._leaf_input(value, op)
         if isinstance(op, Leaf):
-            narrow = value.dtype is self.old and value not in self.fixed
-            return type(op)(op.leaf, value.type.with_dtype(self.new))() if narrow else value
+            narrow = value.dtype in self.types and value not in self.fixed
+            return type(op)(op.leaf, value.type.with_dtype(self._type(value.dtype)))() if narrow else value
         if isinstance(op, Const):
             return self._constant(value, op)
         if isinstance(op, Cast):
             arg = value.args[0]
-            wider = op.dtype is self.old and arg.dtype is self.new  # on purpose: what is kept takes it
-            return self._as(arg, self.new if op.dtype is self.old and not wider else op.dtype)
+            wider = op.dtype in self.types and arg.dtype is self._type(op.dtype)  # on purpose: what is kept takes it
+            return self._as(arg, op.dtype if wider else self._type(op.dtype))
         if self._is_kept(value) or isinstance(op, External):
             return op(*[self._as(a, a.dtype) if is_one(a) else self.made[a] for a in value.args])
-        if all(self.made[a] is a and not (is_one(a) and a.dtype is self.old) for a in value.args) and value.args:
+        if all(self.made[a] is a and not (is_one(a) and a.dtype in self.types) for a in value.args) and value.args:
             return value
         return self._changed(value, self._of_type(op))
 
     def _leaf_input(self, value: Value, op: Input) -> Value:
-        if value.dtype is not self.old:
+        if value.dtype not in self.types:
             return value
         if self.inputs:
-            return Input(op.leaf, value.type.with_dtype(self.new))()
-        return cast_to(value, self.new)
+            return Input(op.leaf, value.type.with_dtype(self._type(value.dtype)))()
+        return cast_to(value, self._type(value.dtype))
 
     def _constant(self, value: Value, op: Const) -> Value:
-        if value.dtype is not self.old:
+        new = self._type(value.dtype)
+        if new is value.dtype:
             return value
         with np.errstate(all="ignore"):
-            return const(op.data.astype(self.new.numpy), self.new)
+            return const(op.data.astype(new.numpy), new)
 
     def _of_type(self, op: Op) -> Op:
         """The op with its attribute of an element type changed."""
-        if isinstance(op, Iota) and op.dtype is self.old:
-            return Iota(op.size, self.new)
-        if isinstance(op, Composite) and op.attributes.get("dtype") is self.old:
-            fields = {f: getattr(op, f) for f in op.fields} | {"dtype": self.new}
+        if isinstance(op, Iota) and op.dtype in self.types:
+            return Iota(op.size, self._type(op.dtype))
+        if isinstance(op, Composite) and (dtype := op.attributes.get("dtype")) in self.types:
+            fields = {f: getattr(op, f) for f in op.fields} | {"dtype": self.types[dtype]}
             return cast(Any, type(op))(*fields.values())
         if isinstance(op, Composite) and any(isinstance(v, Graph) for v in op.attributes.values()):
             inside = [self._inside(v) if isinstance(v, Graph) else v for v in op.attributes.values()]
@@ -170,7 +181,7 @@ class _Conversion:
 
     def _changed(self, value: Value, op: Op) -> Any:
         args = [cast(Value, self.made[a]) for a in value.args]
-        args = [cast_to(a, self.new) if is_one(a) and a.dtype is self.old else a for a in args]  # what was kept
+        args = [cast_to(a, self._type(a.dtype)) if is_one(a) else a for a in args]  # what was kept
         try:
             made = op(*args)
         except (TypeMismatchError, AttributeValueError) as e:
