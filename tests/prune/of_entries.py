@@ -318,3 +318,23 @@ def resampled_channels() -> Built:
     return Net(lambda s, x: s.b(F.interpolate(s.a(x), size=7, mode="linear")), a=linear(12, 5), b=linear(7, 3)), (
         tokens(),
     )
+
+
+@pattern({"a": 8, "b": 6})
+def powers_and_bounds() -> Built:
+    """Functions with f(0) = 0 for the constants in them: a GELU written out with a cube, a hard tanh of two bounds."""
+
+    def function(m: Any, x: Any) -> Any:
+        h = m.a(x)
+        h = 0.5 * h * (1 + torch.tanh(0.8 * (h + 0.04 * torch.pow(h, 3.0))))
+        h = torch.minimum(torch.maximum(m.b(h), torch.tensor(-1.0)), torch.tensor(1.0)) / 2.0
+        return m.o(h.sum(1, keepdim=True))
+
+    return Net(function, a=linear(5, 8), b=linear(8, 6), o=linear(1, 3)), (torch.randn(2, 5),)
+
+
+@pattern({"a": 8}, "told", "takes the sum over them")
+def bounds_above_zero() -> Built:
+    """What is at least 0.5 is no zero where a unit is."""
+    parts = {"a": linear(5, 8), "o": linear(1, 3)}
+    return Net(lambda m, x: m.o(m.a(x).clamp(min=0.5).sum(1, keepdim=True)), **parts), (torch.randn(2, 5),)

@@ -247,3 +247,48 @@ def test_names_that_no_module_has(constants: str) -> None:
     assert plan.check().exact
     with pytest.raises(td.UnsupportedError, match="no module of torch has a weight called 2: rename it"):
         plan.check(framework="torch")
+
+
+class SharedPart(nn.Module):
+    """Heads whose last entries are turned with those of one key for all, as latent attention has them; two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k = (
+            nn.ModuleList([nn.Linear(6, 24) for _ in "ab"]),
+            nn.ModuleList([nn.Linear(6, 14) for _ in "ab"]),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, n, _ = x.shape
+        angles = torch.arange(n)[:, None] * 100.0 ** (-torch.arange(0, 4, 2) / 4)
+        cos, sin = torch.cat([angles.cos()] * 2, -1), torch.cat([angles.sin()] * 2, -1)
+
+        def turned(t: torch.Tensor) -> torch.Tensor:
+            return t * cos + torch.cat([-t[..., 2:], t[..., :2]], -1) * sin
+
+        for q, k in zip(self.q, self.k, strict=True):
+            a, one = q(x).reshape(b, n, 2, 12).transpose(1, 2).split([8, 4], -1)
+            other, shared = k(x).split([10, 4], -1)
+            keys = torch.cat([other[:, None, :, :8].expand(b, 2, n, 8), turned(shared[:, None]).expand(b, 2, n, 4)], -1)
+            scores = torch.cat([a, turned(one)], -1) @ keys.transpose(-1, -2)
+            x = x + scores.softmax(-1).mean(1) @ x
+        return x
+
+
+def test_units_have_the_same_names_at_other_sizes() -> None:
+    """A plan found for one batch, or for inference, names what goes of another: however the factors are numbered."""
+    found: list[Any] = []
+    for batch in (1, 2, 3):
+        dag = td.from_torch(SharedPart(), torch.randn(batch, 5, 6))
+        found.append([(g.name, [(m.name, m.axis, m.unit.tolist()) for m in g.members]) for g in dag.prunable()])
+    assert found[0] == found[1] == found[2]
+    last: dict[tuple[str, int, int], int] = {}
+    for group in dag.prunable():  # groups of a dimension by their first entries, and so their units
+        member = group.members[0]
+        entries = np.flatnonzero((member.unit >= 0).any(0))
+        place = (member.name, member.axis, group.place)
+        assert last.get(place, -1) < entries[0]
+        last[place] = int(entries[0])
+        _, firsts = np.unique(member.unit[0][entries], return_index=True)
+        assert (np.diff(firsts) > 0).all()

@@ -221,6 +221,10 @@ class Prunable:
         self, names: _Names, classes: Array, places: list[_Place], why: tuple[str, ...], only_norms: bool
     ) -> Group:
         members: list[Member] = []
+        number = _in_order(places[0].unit, len(classes))
+        if number is not None:
+            classes = classes[np.argsort(number[:-1])]
+            places = [p._replace(unit=number[p.unit]) for p in places]
         for name, axis, position, term, found in places:
             inner = math.prod(f.size for f in term[position + 1 :])
             outer = math.prod(f.size for f in term[:position])
@@ -316,11 +320,30 @@ def _is_plain(found: Array) -> bool:
     return bool((np.diff(found[:, 0]) > 0).all()) or len(np.unique(found)) == len(found)  # mostly they rise
 
 
+def _in_order(unit: Array, size: int) -> Array | None:
+    """The numbers of units by the order of their first entries, the last that of -1; None if they are in that order.
+
+    So a unit has the same number in a network for training, or of another batch, whose factors are others.
+    """
+    entries = unit.T.reshape(-1)
+    own = entries[entries >= 0]
+    if len(own) == size and (np.diff(own) > 0).all():  # mostly
+        return None
+    order = np.argsort(np.unique(own, return_index=True)[1])
+    number = np.full(size + 1, -1, np.int64)
+    number[order] = np.arange(size)
+    return number
+
+
 def _by_kind(found: Array, kind: Array, unit: Array) -> dict[int, Array]:
-    """For each group that entries of a factor go with, the numbers of their units: ``[k, entries]``."""
+    """For each group that entries of a factor go with, the numbers of their units: ``[k, entries]``.
+
+    In the order of their first entries, which is the same however the factors are numbered.
+    """
     kinds = kind[found]
     out: dict[int, Array] = {}
-    for k in np.unique(kinds).tolist():
+    each, first = np.unique(kinds, return_index=True)
+    for k in each[np.argsort(first)].tolist():
         if k >= 0:
             own = np.where(kinds == k, unit[found], -1).T
             out[k] = own[(own >= 0).any(1)]

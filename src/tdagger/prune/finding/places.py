@@ -88,7 +88,8 @@ def moved(places: Array, into: Array | None, taken: Array | None) -> Array:
 def is_written_out(value: Value, cut: Sequence[bool]) -> bool:
     """Whether what is left of something made of constants alone is a constant, where these dimensions lose entries.
 
-    What is only repeated is repeated less; floats and complex numbers are picked, and stay as precise as they are computed.
+    What is only repeated is repeated less; floats and complex numbers are picked, so that they stay as precise as they
+    are computed.
     """
     while isinstance(value.op, Repeat):
         cut = [c and n is None for c, n in zip(cut, value.op.sizes, strict=True)]

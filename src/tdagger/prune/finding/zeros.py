@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from tdagger.interpret import computed
 from tdagger.op import Op, Value
-from tdagger.ops.elementwise import POINTWISE
+from tdagger.ops.elementwise import POINTWISE, Cast
 from tdagger.ops.indexing import Gather, Scatter
 from tdagger.ops.source import Const
 from tdagger.ops.structure import Concat, Fold, Group, Pad, Permute, Reduce, Repeat, Slice, Unfold, Ungroup
@@ -28,9 +29,25 @@ Zeros = tuple[Flag, ...]
 
 def is_zero(value: Value) -> bool:
     """Whether what is made of constants alone plainly is 0."""
-    while isinstance(value.op, Repeat | Group | Ungroup | Permute | Slice):
+    source = _source(value).op
+    return isinstance(source, Const) and not source.data.any()
+
+
+def _source(value: Value) -> Value:
+    """What a value is moved, repeated or cast from."""
+    while isinstance(value.op, Repeat | Group | Ungroup | Permute | Slice | Cast) or value.op.name == "stop_gradient":
         value = value.args[0]
-    return isinstance(value.op, Const) and not value.op.data.any()
+    return value
+
+
+def _number(value: Value) -> Any:
+    """The number that all entries are, where that is plain; None elsewhere."""
+    source = _source(value)
+    if not isinstance(source.op, Const) or source.type.size != 1:
+        return None
+    while value.type.size != 1:
+        value = value.args[0]
+    return computed(value).item()
 
 
 def whole(flag: Flag) -> int:
@@ -51,22 +68,26 @@ _BESIDE = (-2.5, -1.0, 0.5, 1.0, 3.0)
 
 
 def of_zeros(op: Op, value: Value, flags: Sequence[int]) -> int:
-    """What a pointwise op gives where its arguments are such.
+    """What a pointwise op gives where its arguments are such; a number that is plain is that number.
 
     >>> import tdagger as td
     >>> x = td.input("x", (2,))
     >>> of_zeros((x * x).op, x * x, (ZERO, NUMBER)), of_zeros(td.log(x).op, td.log(x), (ZERO,))
     (1, 2)
+    >>> [of_zeros(y.op, y, (ZERO, NUMBER)) for y in (x**3.0, x**-1.0, td.minimum(x, 6.0), td.minimum(x, -6.0))]
+    [1, 2, 1, 0]
     """
     if NOTHING in flags:
         return NOTHING
     types = tuple([a.dtype for a in value.args])
-    key = (op, types, tuple(flags))
+    plain = tuple([_number(a) for a in value.args])
+    key = (op, types, tuple(flags), plain)
     found = _FOUND.get(key)
     if found is None:
 
         def out(zero: bool, beside: float) -> Any:
-            numbers = [0 if f == ZERO and zero else beside for f in flags]
+            given = [beside if n is None else n for n in plain]
+            numbers = [0 if f == ZERO and zero else n for f, n in zip(flags, given, strict=True)]
             return op.run(*[np.asarray([n]).astype(t.numpy) for n, t in zip(numbers, types, strict=True)])
 
         with np.errstate(all="ignore"):
