@@ -342,9 +342,8 @@ class TensorDAG:
 
         ``importance`` is l1, l2, lamp, fpgm, scale, random, or a function of a group
         (:mod:`tdagger.prune.importance`: Taylor and OBD from gradients). ``global_`` compares groups with each other:
-        the part of its group that a unit is (of Taylor and OBD, changes of one loss, as they are) over what it frees of
-        the target's cost, or with ``normalise`` (mean, max, sum, none) its importance over the group's, whatever it
-        frees; otherwise all lose the same part.
+        the part of its group that a unit is over what it frees of the target's cost, or with ``normalise`` (mean, max,
+        sum, none) its importance over the group's, whatever it frees; otherwise all lose the same part.
         ``multiple_of`` entries stay in every dimension, ``least`` units (or a part below 1) in every group. ``keep``
         names groups, or parameters and modules that stay as they are, ``only`` those that alone may lose units (of a
         module, the groups it makes); with wildcards. ``inexact``: which groups may go where zeros

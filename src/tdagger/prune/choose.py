@@ -7,9 +7,8 @@ than what is missing, others go in its place.
 Units of different groups are compared by what is lost over what is freed. What is lost of a group that keeps the part
 r of its importance is -log r for each weight that it lies in: the parts that layers behind one another let through are
 multiplied, so these add up, and the last unit of a group is worth more than the first that went. Of a unit of
-importance s, where those that matter no less add up to R, it is -log(1 - s / R) times the weights, or times the group's
-sum where importances are of the loss, and so comparable as they are. What is freed is the slope of the cost where so
-much has gone, so it is found anew once that is known.
+importance s, where those that matter no less add up to R, it is -log(1 - s / R) times the weights. What is freed is the
+slope of the cost where so much has gone, so it is found anew once that is known.
 """
 
 from __future__ import annotations
@@ -79,10 +78,10 @@ class Ranked:
         return self.group[np.argsort(rising, kind="stable")]
 
 
-def lost(importances: Array, times: float | None = None) -> Array:
+def lost(importances: Array, times: float) -> Array:
     """What a group loses with each unit, after those before it: ``importances`` rise.
 
-    It is as much as the group's sum, or ``times``, for each e-th part that is left. Numbers below 0 count from the
+    It is ``times`` for each e-th part that is left. Numbers below 0 count from the
     least; units that matter infinitely go last.
 
     >>> lost(np.array([1.0, 1.0, 2.0]), 1)[:2].round(3).tolist()
@@ -94,7 +93,7 @@ def lost(importances: Array, times: float | None = None) -> Array:
     rest = np.cumsum(s[::-1])[::-1]
     part = np.minimum(s / np.where(rest > 0, rest, 1.0), 1 - 1e-12)
     out = np.full(importances.shape, np.inf)
-    out[finite] = -np.log1p(-part) * (s.sum() if times is None else times)
+    out[finite] = -np.log1p(-part) * times
     return out
 
 

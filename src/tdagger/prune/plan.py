@@ -205,6 +205,11 @@ def prune_plan(
         whole = left(np.zeros(found.units.count, bool))
         asked = _amount(name, cast(Any, target))
         wanted = asked.number * whole if asked.is_part else asked.number
+        if not whole:
+            raise AttributeValueError(
+                f"prune: there are no {name} that could go: a network that is quantized has constants for its weights "
+                "(td.dequantize makes parameters of them)"
+            )
         if not 0 < wanted <= whole:
             raise AttributeValueError(f"prune: {name}={target} of {whole:.6g} is no part of what there is")
         ranked.slopes = None if normalise else _slopes(found, groups, name, device)
@@ -365,7 +370,6 @@ def _ranked(
     dag: TensorDAG, found: Prunable, groups: list[Group], importance: Importance, normalise: str, multiple_of: int,
     least: float,
 ) -> Ranked:  # fmt: skip
-    of_loss = getattr(importance, "of_loss", False)
     if normalise and normalise not in NORMALISE:
         raise AttributeValueError(f"prune: normalise is one of {', '.join(NORMALISE)}, got {normalise!r}")
     order: list[Array] = []
@@ -379,11 +383,7 @@ def _ranked(
             )
         by = np.argsort(score, kind="stable")
         order.append(by)
-        scores.append(
-            score[by] / NORMALISE[normalise](score)
-            if normalise
-            else lost(score[by], None if of_loss else _weights(found, group))
-        )
+        scores.append(score[by] / NORMALISE[normalise](score) if normalise else lost(score[by], _weights(found, group)))
     steps = [step_of(g, multiple_of) for g in groups]
     kept = [
         max(int(np.ceil(least * g.size)) if isinstance(least, float) and least < 1 else int(least), 1) for g in groups
