@@ -71,11 +71,16 @@ def imported(mlmodel: Any, values: Mapping[str, Any]) -> Network:
     known: Mapping[str, Any] = {}
     try:
         dag = import_model(model, Asked(inputs=shapes))
-    except td.UnsupportedError as e:
+    except td.UnsupportedError as error:
+        e = error
         if "td.Program" in str(e):
-            program = td.Program.from_coreml(model, inputs=shapes)
-            inputs = {n: program.slots[n].type for n in program.inputs}
-            return Network(inputs, [*program.outputs], program.run, {s.type.dtype.name for s in program.slots.values()})
+            try:
+                program = td.Program.from_coreml(model, inputs=shapes)
+                inputs = {n: program.slots[n].type for n in program.inputs}
+                dtypes = {s.type.dtype.name for s in program.slots.values()}
+                return Network(inputs, [*program.outputs], program.run, dtypes)
+            except td.UnsupportedError as error:
+                e = error
         known = {n: v for n, v in values.items() if v.size <= _FEW and (v.dtype.kind in "iu" or _whole(v))}
         if not known or not any(w in str(e) for w in ("depends on data", "depend on data")):
             raise

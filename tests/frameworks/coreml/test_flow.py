@@ -85,7 +85,7 @@ def loop() -> Any:
 
 
 def test_a_loop_is_one_of_a_program() -> None:
-    with pytest.raises(td.UnsupportedError, match=r"while_loop: it is a loop.*td.Program.from_coreml"):
+    with pytest.raises(td.UnsupportedError, match=r"while_loop: it is a loop of as many turns.*td.Program.from_coreml"):
         td.from_coreml(loop())
     n, y = td.Program.from_coreml(loop()).run(np.array([1, 2], "f"))
     assert int(n) == 6
@@ -158,3 +158,75 @@ def test_inputs_that_say_sizes_are_given_as_values() -> None:
         td.from_coreml(model, values={"z": [3]})
     with pytest.raises(td.InputError, match=r"input i"):
         td.from_coreml(model, values={"i": [3, 4]})
+
+
+def _list(dynamic: bool, index: Any, more: list[Any]) -> Any:
+    """A list of two zeros, to which x is written."""
+    made = {"init_length": np.int32(2), "dynamic_length": np.bool_(dynamic), "dtype": "fp32", "elem_shape": np.int32(2)}
+    ops = [
+        ("make_list", made, [("ls0", F, ())]),
+        ("list_write", {"ls": "=ls0", "index": index, "value": "=x"}, [("ls1", F, ())]),
+        *more,
+        ("list_length", {"ls": "=ls1"}, [("n", N, ())]),
+        ("list_gather", {"ls": "=ls1", "indices": np.array([1, 0], np.int32)}, [("y", F, (2, 2))]),
+    ]
+    return program({"x": (F, (2,)), "i": (N, (1,))}, ops, ["n", "y"])
+
+
+def test_lists_hold_as_many_tensors_as_are_known() -> None:
+    x = np.array([1, -3], "f")
+    n, y = td.from_coreml(_list(True, np.int32(1), [])).run(x, np.zeros(1, np.int32))
+    assert (int(n), y.tolist()) == (2, [[1, -3], [0, 0]])
+    n, y = td.from_coreml(_list(True, np.int32(4), [])).run(x, np.zeros(1, np.int32))
+    assert (int(n), y.tolist()) == (5, [[0, 0], [0, 0]])
+    with pytest.raises(td.UnsupportedError, match="list_write: it takes entry 4 of a list of 2"):
+        td.from_coreml(_list(False, np.int32(4), []))
+
+
+def test_a_list_is_written_where_data_says_if_it_can_not_grow() -> None:
+    index = ("squeeze", {"x": "=i"}, [("at", N, ())])
+    model = _list(False, "=at", [])
+    block = model.mlProgram.functions["main"].block_specializations["CoreML5"]
+    ops = list(block.operations)
+    other = program({"i": (N, (1,))}, [index], ["at"])
+    first = other.mlProgram.functions["main"].block_specializations["CoreML5"].operations[0]
+    del block.operations[:]
+    block.operations.extend([ops[0], first, *ops[1:]])
+    dag, x = td.from_coreml(model), np.array([1, -3], "f")
+    assert dag.run(x, np.array([1], np.int32))[1].tolist() == [[1, -3], [0, 0]]
+    assert dag.run(x, np.array([0], np.int32))[1].tolist() == [[0, 0], [1, -3]]
+    block.operations[0].inputs["dynamic_length"].arguments[0].value.immediateValue.tensor.bools.values[:] = [True]
+    with pytest.raises(td.UnsupportedError, match="its list grows: how long it is depends on data"):
+        td.from_coreml(model)
+
+
+def test_turns_that_are_known_are_written_out() -> None:
+    """A list that a loop lets grow; a weight of its turns is there once."""
+    test = ({"i": (N, ()), "v": (F, (2,))}, [("less", {"x": "=i", "y": "=n"}, [("again", B, ())])], ["again"])
+    body = (
+        {"i": (N, ()), "v": (F, (2,))},
+        [
+            ("const", {"val": np.array([1, 2], np.float32)}, [("k", F, (2,))]),
+            ("add", {"x": "=v", "y": "=k"}, [("v1", F, (2,))]),
+            ("add", {"x": "=i", "y": np.int32(1)}, [("i1", N, ())]),
+        ],
+        ["i1", "v1"],
+    )
+    ops = [
+        ("const", {"val": np.int32(0)}, [("zero", N, ())]),
+        ("squeeze", {"x": "=m"}, [("n", N, ())]),
+        ("while_loop", {"loop_vars": ["=zero", "=x"]}, [("t", N, ()), ("y", F, (2,))], [test, body]),
+    ]
+    model = program({"x": (F, (2,)), "m": (N, (1,))}, ops, ["y"])
+    with pytest.raises(td.UnsupportedError, match="as many turns as the data says"):
+        td.from_coreml(model)
+    dag = td.from_coreml(model, values={"m": [3]})
+    assert dag.run(np.zeros(2, "f")).tolist() == [3, 6]
+    assert list(dag.weights) == ["k"]
+
+
+def test_the_places_of_what_is_not_zero_are_known_of_known_numbers() -> None:
+    model = program({"x": (F, (2, 2))}, [("non_zero", {"x": "=x"}, [("y", N, (None, 2))])], ["y"])
+    with pytest.raises(td.UnsupportedError, match="non_zero: its input x depends on data"):
+        td.from_coreml(model)
+    assert td.from_coreml(model, values={"x": [[0, 2], [1, 1]]}).run().tolist() == [[0, 1], [1, 0], [1, 1]]

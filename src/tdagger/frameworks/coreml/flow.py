@@ -1,7 +1,7 @@
 """Ops of a program that look at the walk over it: states, labels, and what has blocks inside.
 
-A branch by a number that is known is that branch; another is the composite ``cond``. While a program is written
-(:mod:`.programs`), branches and loops are its blocks, and states are its state.
+A branch by a number that is known is that branch; another is the composite ``cond``. Turns of a loop that are known are
+written out. While a program is written (:mod:`.programs`), branches and loops are its blocks, and states are its state.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tdagger import library as lib
 from tdagger.errors import SourceError, UnsupportedError
 from tdagger.frameworks.choosing import chosen
+from tdagger.frameworks.coreml import lists
 from tdagger.frameworks.known import array_of_constant
 from tdagger.names import shown
 from tdagger.op import Value
@@ -21,6 +22,8 @@ from tdagger.program.write import if_, while_loop
 if TYPE_CHECKING:
     from tdagger.frameworks.coreml.importer import Walk
 
+#: So many ops of turns are written out where no program is written.
+_OPS = 1 << 16
 _AS_PROGRAM = "which a TDAG doesn't have: td.Program.from_coreml imports it as blocks"
 
 # --- states ------------------------------------------------------------------------------------------------
@@ -82,7 +85,7 @@ def _blocks(op: Any) -> tuple[Any, Any]:
     return op.blocks[0], op.blocks[1]
 
 
-def _draws(walk: Walk, function: Callable[[], Sequence[Value]]) -> Sequence[Value]:
+def _draws(walk: Walk, function: Callable[[], Sequence[Any]]) -> Sequence[Any]:
     """What a function gives; refused if it draws random numbers, which would be the same in each turn."""
     before = walk.streams
     found = function()
@@ -101,33 +104,58 @@ def _cond(walk: Walk, op: Any) -> Sequence[Any]:
     if known is not None:
         return walk.in_block(blocks[0 if bool(known.reshape(-1)[0]) else 1], [])
     predicate = lib.reshape(asked, shape=())
+    kinds: list[Sequence[Any]] = []
+
+    def arm(block: Any) -> tuple[Value, ...]:
+        kinds.append(walk.in_block(block, []))
+        return tuple(lists.plain(kinds[-1]))
+
     if is_tracing():
-        return cast("tuple[Value, ...]", if_(predicate, *[lambda b=b: walk.in_block(b, []) for b in blocks]))
+        found = cast("tuple[Value, ...]", if_(predicate, *[lambda b=b: arm(b) for b in blocks]))
+        return lists.like(kinds[0], found)
     before, walk.choosing = walk.choosing, True
     try:
-        then, otherwise = [walk.in_block(b, []) for b in blocks]
+        then, otherwise = [arm(b) for b in blocks]
     finally:
         walk.choosing = before
-    return chosen(predicate, then, otherwise)
+    return lists.like(kinds[0], chosen(predicate, then, otherwise))
 
 
 def _while_loop(walk: Walk, op: Any) -> Sequence[Any]:
     """A block again and again, as long as what another one gives is true."""
-    if not is_tracing():
-        raise UnsupportedError(f"it is a loop, {_AS_PROGRAM}")
-    start = tuple([walk.value(n, v) for n, v in walk.argument(op, "loop_vars")])
+    things = [v if isinstance(v, lists.Listed) else walk.value(n, v) for n, v in walk.argument(op, "loop_vars")]
     test, body = _blocks(op)
 
-    def going(*values: Value) -> Value:
-        found = _draws(walk, lambda: walk.in_block(test, values))
+    def asked(found: Sequence[Any]) -> Value:
         if len(found) != 1 or found[0].type.size != 1:
             raise SourceError("the condition of its loop isn't one number")
         return lib.reshape(found[0], shape=())
 
-    def turn(*values: Value) -> tuple[Value, ...]:
-        return tuple(_draws(walk, lambda: walk.in_block(body, values)))
+    if not is_tracing():
+        return _written_out(walk, things, lambda given: asked(walk.in_block(test, given)), body)
 
-    return cast("tuple[Value, ...]", while_loop(going, turn, start))
+    def going(*values: Value) -> Value:
+        return asked(_draws(walk, lambda: walk.in_block(test, lists.like(things, values))))
+
+    def turn(*values: Value) -> tuple[Value, ...]:
+        return tuple(lists.plain(_draws(walk, lambda: walk.in_block(body, lists.like(things, values)))))
+
+    return lists.like(things, cast("tuple[Value, ...]", while_loop(going, turn, tuple(lists.plain(things)))))
+
+
+def _written_out(walk: Walk, things: Sequence[Any], going: Callable[[Sequence[Any]], Value], body: Any
+                 ) -> Sequence[Any]:  # fmt: skip
+    """The turns of a loop one after the other, where each condition is a number that no input is behind."""
+    while True:
+        asked = array_of_constant(going(things))
+        if asked is None:
+            raise UnsupportedError(f"it is a loop of as many turns as the data says, {_AS_PROGRAM}")
+        if not bool(asked.reshape(-1)[0]):
+            return things
+        things = walk.in_block(body, things)
+        walk.steps += 1 + len(body.operations)
+        if walk.steps > _OPS:
+            raise UnsupportedError(f"its turns are more than {_OPS} ops, {_AS_PROGRAM}")
 
 
 #: Ops that change a state.
@@ -140,6 +168,7 @@ OWN: dict[str, Any] = {
     "classify": _classify,
     "cond": _cond,
     "while_loop": _while_loop,
+    **lists.OPS,
 }
 
 

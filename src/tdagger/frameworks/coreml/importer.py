@@ -18,6 +18,7 @@ from tdagger.frameworks.coreml.flow import OWN, WRITES, inside, read_by
 from tdagger.frameworks.coreml.inputs import Declared, declared, types_of
 from tdagger.frameworks.coreml.layers.network import Layers
 from tdagger.frameworks.coreml.left_out import FINDERS
+from tdagger.frameworks.coreml.lists import Listed
 from tdagger.frameworks.coreml.ops import RULES
 from tdagger.frameworks.coreml.ops.table import why_not
 from tdagger.frameworks.coreml.read import Model, read
@@ -73,7 +74,8 @@ def imported(model: Model, asked: Asked) -> TensorDAG:
             if kind == "mlProgram":
                 return Walk(model, asked).network()
             if kind in NETWORKS:
-                return Layers(model, asked).network()
+                layers = Layers(model, asked)
+                return layers.network(Again(model, layers.own, asked))
     except (InputError, SourceError, UnsupportedError):
         raise
     except UnicodeDecodeError as e:
@@ -114,9 +116,13 @@ class Walk(Scope):
             )
         self.opset = min(opset, 18)
         self.block = function.block_specializations[function.opset]
+        #: The inputs as the file declares them.
+        self.own: list[Declared] = []
         self.updates: dict[str, Value] = {}
         #: Whether the blocks of a choice are walked that isn't a program's.
         self.choosing = False
+        #: How many ops of turns of loops were written out.
+        self.steps = 0
         self.failed: set[str] = set()
         self.failing: list[set[str]] = []
         #: What would have been written to states, and couldn't be imported.
@@ -126,12 +132,12 @@ class Walk(Scope):
 
     def network(self) -> TensorDAG:
         """The function as a network."""
-        own, given = self.begin()
+        given = self.begin()
         outputs = self.walked()
         signature = self.with_seed(given, plain_signature(len(given), len(outputs)))
         graph = Graph(given, outputs, self.updates, self.called_as, self.order)
         weights = Tensors({n: self.held[n] for n in self.state})
-        source = Again(self.model, own, self.asked) if any(i.free for i in own) else None
+        source = Again(self.model, self.own, self.asked) if any(i.free for i in self.own) else None
         found = graph, weights, signature, self.state, self.origins, {}, self.called_as, {}, source
         return TensorDAG(*found, left_out=self.left_out, rows=True)
 
@@ -140,12 +146,12 @@ class Walk(Scope):
         """What the network is called."""
         return self.asked.name or Path(self.model.name).stem or self.title
 
-    def begin(self) -> tuple[list[Declared], dict[str, Value]]:
-        """The inputs as the file declares them, and their values by name; states and constants are known then."""
+    def begin(self) -> dict[str, Value]:
+        """The inputs by name; states and constants are known then."""
         features = features_of(self.model, self.title)
         states = [i for i in self.function.inputs if i.type.WhichOneof("type") == "stateType"]
         names = [i.name for i in self.function.inputs if i not in states]
-        own = [self._renamed(declared(i.name, i.type, features.get(i.name))) for i in self.function.inputs
+        self.own = own = [self._renamed(declared(i.name, i.type, features.get(i.name))) for i in self.function.inputs
                if i not in states]  # fmt: skip
         there = {i.name for i in own}
         shapes = {n: np.shape(a) for n, a in (self.asked.values or {}).items() if n in there}
@@ -155,7 +161,7 @@ class Walk(Scope):
         for i in states:
             self._hold_state(i)
         self.scope.update(zip(names, [known.get(n) or given[n] for n in types], strict=True))
-        return own, given
+        return given
 
     def walked(self) -> dict[str, Value]:
         """The outputs by name, after all ops; UnsupportedError names those that can't be imported."""
@@ -257,7 +263,7 @@ class Walk(Scope):
             self.failing.append({o.name for o in op.outputs} if not self.choosing else set())
             self.failed.update(o.name for o in op.outputs)
 
-    def in_block(self, block: Any, args: Sequence[Value]) -> tuple[Value, ...]:
+    def in_block(self, block: Any, args: Sequence[Any]) -> tuple[Any, ...]:
         """What a block inside an op gives; :class:`InBlock` if ops of it can't be imported, which are noted."""
         if len(block.inputs) != len(args):
             raise SourceError(f"a block of it takes {len(block.inputs)} values, and is given {len(args)}")
@@ -271,7 +277,8 @@ class Walk(Scope):
             missing = [n for n in block.outputs if n not in self.scope]
             if missing:
                 raise SourceError(f"the result {shown(missing[0])} of a block is made by nothing")
-            return tuple([self.value(n, self.scope[n]) for n in block.outputs])
+            found = [(n, self.scope[n]) for n in block.outputs]
+            return tuple([v if isinstance(v, Listed) else self.value(n, v) for n, v in found])
         finally:
             self.scope = before
 

@@ -9,7 +9,8 @@ from typing import Any, cast
 from tdagger.analysis.axes.doubts import of_sizes
 from tdagger.errors import UnsupportedError
 from tdagger.frameworks.coreml.asked import Asked
-from tdagger.frameworks.coreml.importer import Walk
+from tdagger.frameworks.coreml.importer import NETWORKS, Walk
+from tdagger.frameworks.coreml.layers.network import Layers
 from tdagger.frameworks.coreml.read import Model, read
 from tdagger.frameworks.coreml.values import Tensors
 from tdagger.graph import bulk
@@ -31,14 +32,14 @@ def from_coreml(
     written, states are slots that begin as buffers.
     """
     found = model if isinstance(model, Model) else read(model)
-    kind = found.spec.WhichOneof("Type")
-    if kind != "mlProgram":
-        raise UnsupportedError(f"{found.name} is a {kind}: ML programs have blocks, td.from_coreml imports the others")
-    walk = Walk(found, Asked(inputs, function, external, name, values=values))
+    kind, asked = found.spec.WhichOneof("Type"), Asked(inputs, function, external, name, values=values)
+    if kind not in ("mlProgram", *NETWORKS):
+        raise UnsupportedError(f"{found.name} is a {kind}: mlProgram and neuralNetwork are imported, no others")
+    walk = Layers(found, asked) if kind in NETWORKS else Walk(found, asked)
     trace = Trace("program")
 
     def written() -> tuple[dict[str, Value], dict[str, Value]]:
-        _, given = walk.begin()
+        given = walk.begin()
         for own, value in given.items():
             trace.taken(own, value.type)
         return given, walk.walked()

@@ -54,6 +54,8 @@ class Scope(Importing):
         #: States by their names, as they are at this place of the program.
         self.states: dict[str, Value] = {}
         self.called = names_of(model)
+        #: Constants that were read, by their places in the file: those of a loop's turns are one.
+        self.literals: dict[int, tuple[Any, Any]] = {}
 
     def value(self, name: str, found: Any, statistic: bool = False, weight: bool = False) -> Value:
         """What a name stands for as a value: a constant becomes a leaf when it is first asked for."""
@@ -105,10 +107,24 @@ class Scope(Importing):
         if len(op.outputs) != 1 or ("val" not in op.attributes and "val" not in op.inputs):
             raise SourceError("a constant has one output and a val")
         given = op.attributes["val"] if "val" in op.attributes else op.inputs["val"].arguments[0].value
-        self.bind(op.outputs[0].name, literal(given, self.model, "val"))
+        self.bind(op.outputs[0].name, self._literal(given, "val"))
+
+    def _literal(self, given: Any, what: str) -> Any:
+        """A literal of the file, the same one whenever it is read."""
+        known = self.literals.get(id(given))
+        if known is None:
+            known = self.literals[id(given)] = given, literal(given, self.model, what)
+        return known[1]
 
     def decompressed(self, op: Any) -> None:
         """A constant, or two, worked out when it is asked for; its type is the one that is declared."""
+        known = self.literals.get(id(op))
+        if known is None:
+            known = self.literals[id(op)] = op, self._decompressed(op)
+        for out, made in zip(op.outputs, known[1], strict=True):
+            self.bind(out.name, made)
+
+    def _decompressed(self, op: Any) -> list[Constant]:
         given: dict[str, Any] = {n: literal(v, self.model, n) for n, v in op.attributes.items() if n != "name"}
         for n in op.inputs:
             found = self.argument(op, n)
@@ -129,13 +145,15 @@ class Scope(Importing):
             except (KeyError, ValueError, IndexError, TypeError) as e:
                 raise SourceError(f"{self.model.name}: {shown(op.outputs[0].name)} ({op.type}): {e}") from e
 
-        for index, (out, t, shape) in enumerate(zip(op.outputs, types, shapes, strict=True)):
+        results: list[Constant] = []
+        for index, (t, shape) in enumerate(zip(types, shapes, strict=True)):
             whole: Any = shape
             made = Constant(t.dataType, whole, lambda index=index: load(index))
             found = quantized(op.type, given)
             if found is not None and (found.codes.shape, found.scale.kind) == (made.shape, made.kind):
                 made.quantized = found
-            self.bind(out.name, made)
+            results.append(made)
+        return results
 
     def argument(self, op: Any, name: str) -> list[tuple[str, Any]]:
         """What an input of an op is: names, and what they stand for."""
@@ -147,7 +165,7 @@ class Scope(Importing):
                     raise SourceError(f"its input {shown(name)} is {shown(a.name)}, which is made by nothing before it")
                 found.append((a.name, self.scope.get(a.name)))
             elif which == "value":
-                inner = literal(a.value, self.model, name)
+                inner = self._literal(a.value, name)
                 found.append((f"{op.outputs[0].name}.{name}" if op.outputs else name, inner))
             else:
                 raise SourceError(f"its input {shown(name)} is given neither by name nor as a value")

@@ -12,7 +12,7 @@ import numpy as np
 
 from tdagger.errors import SourceError
 from tdagger.frameworks.coreml.asked import Asked, inputs_of
-from tdagger.frameworks.coreml.importer import imported
+from tdagger.frameworks.coreml.importer import NETWORKS, imported
 from tdagger.frameworks.coreml.programs import from_coreml
 from tdagger.frameworks.coreml.read import Model, read
 from tdagger.frameworks.file import ModelSource, first_line, shapes_of
@@ -36,7 +36,7 @@ class CoreMLSource(ModelSource):
         return imported(self.model, Asked(self.shapes, None, external, self.name))
 
     def as_program(self) -> Program | None:
-        if self.model.spec.WhichOneof("Type") != "mlProgram":
+        if self.model.spec.WhichOneof("Type") not in ("mlProgram", *NETWORKS):
             return None
         return from_coreml(self.model, inputs=self.shapes, name=self.name)
 

@@ -7,16 +7,18 @@ become blobs of five axes inside: sequence, batch, channels, height, width.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tdagger.analysis.axes.doubts import LeftOut
 from tdagger.errors import InputError, SourceError, TDaggerError, UnsupportedError, warn
 from tdagger.frameworks.coreml.asked import known_inputs
-from tdagger.frameworks.coreml.inputs import described
-from tdagger.frameworks.coreml.layers import recurrent, rules, structure
+from tdagger.frameworks.coreml.inputs import Declared, described
+from tdagger.frameworks.coreml.layers import control, recurrent, rules, structure
 from tdagger.frameworks.coreml.layers.table import LAYERS, REASONS
 from tdagger.frameworks.coreml.read import Model
 from tdagger.frameworks.coreml.values import Constant, Tensors
@@ -30,9 +32,9 @@ from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Input, const
 from tdagger.ops.source import Parameter as Learned
 from tdagger.tensordag import Origin, TensorDAG
-from tdagger.types import DType, TensorType
 
-_ARRAYS = {65568: "f32", 131104: "i32", 65600: "f64", 65552: "f16"}
+#: Element types of arrays by MIL's numbers; f64 are held as f32.
+_ARRAYS = {65568: 11, 131104: 23, 65600: 11, 65552: 10}
 
 
 #: Every layer's rule; the modules of rules fill the table when they are imported.
@@ -48,53 +50,99 @@ class Layers(Importing):
         self.net = getattr(model.spec, model.spec.WhichOneof("Type"))
         #: Whether arrays are as they are described, and not five axes.
         self.exact = bool(self.net.arrayInputShapeMapping)
-        self.blobs: dict[str, Value] = {}
+        #: What layers made so far, by name; and what :mod:`.control` keeps beside them.
+        self.blobs: control.Blobs = {}
         self.held: dict[str, Constant] = {}
         self.state: dict[str, Weight] = {}
         #: What sizes and places are worked out of, constants of layers among it.
         self.known = Known(Tensors(self.held))
         self.failed: set[str] = set()
-        self.at = ""
+        #: The inputs as the file describes them.
+        self.own: list[Declared] = []
+        self.left_out: list[LeftOut] = []
+        #: What the weights of a layer are called by, and its place; weights by places and names, for turns of a loop.
+        self.at, self.place = "", ""
+        self.leaves: dict[tuple[str, str], Value] = {}
+        #: How often blobs are read, and how many layers of turns were written out.
+        self.reads = control.reads(self.net.layers)
+        self.steps = 0
 
-    def network(self) -> TensorDAG:
-        """The network."""
-        own = {f.name: self._input(f) for f in self.model.spec.description.input}
-        given = {n: v for n, v in own.items() if isinstance(v.op, Input)}
-        odd = [n for n in (*(self.asked.inputs or ()), *(self.asked.values or ())) if n not in own]
-        if odd:
-            raise InputError(f"inputs: there is no input {', '.join(map(shown, odd))}; there are {', '.join(own)}")
-        for number, item in enumerate(self.net.layers):
-            self._layer(number, item)
-        outputs = self._outputs()
-        if self.problems:
-            raise self.error(what="layers")
-        title = self.asked.name or Path(self.model.name).stem
+    @property
+    def called_as(self) -> str:
+        """What the network is called."""
+        return self.asked.name or Path(self.model.name).stem
+
+    def network(self, source: Any) -> TensorDAG:
+        """The network; ``source`` is asked for other sizes of what the file leaves open."""
+        given = self.begin()
+        outputs = self.walked()
+        title = self.called_as
         signature = self.with_seed(given, plain_signature(len(given), len(outputs)))
         graph = Graph(given, outputs, {}, title, self.order)
         weights = Tensors({n: self.held[n] for n in self.state})
-        return TensorDAG(graph, weights, signature, self.state, self.origins, {}, title, {}, None, rows=True)
+        source = source if any(i.free for i in self.own) else None
+        return TensorDAG(graph, weights, signature, self.state, self.origins, {}, title, {}, source, rows=True)
+
+    def begin(self) -> dict[str, Value]:
+        """The inputs by name."""
+        own = {f.name: self._input(f) for f in self.model.spec.description.input}
+        odd = [n for n in (*(self.asked.inputs or ()), *(self.asked.values or ())) if n not in own]
+        if odd:
+            raise InputError(f"inputs: there is no input {', '.join(map(shown, odd))}; there are {', '.join(own)}")
+        return {n: v for n, v in own.items() if isinstance(v.op, Input)}
+
+    def walked(self) -> dict[str, Value]:
+        """The outputs by name, after all layers; UnsupportedError names those that can't be imported."""
+        self.reads.update(f.name for f in self.model.spec.description.output)
+        control.run(self, self.net.layers)
+        outputs = self._outputs()
+        if self.problems:
+            raise self.error(what="layers")
+        return outputs
+
+    def kept(self) -> Callable[[], None]:
+        """What brings the network back to what it is now, for layers that are tried."""
+        names = ("blobs", "held", "state", "origins", "order", "problems", "failed", "leaves")
+        own = {n: copy(getattr(self, n)) for n in names}
+        seed, streams = self.seed, self.streams
+
+        def restore() -> None:
+            for n in names:
+                found = getattr(self, n)
+                found.clear()
+                found.extend(own[n]) if isinstance(found, list) else found.update(own[n])
+            self.seed, self.streams = seed, streams
+
+        return restore
 
     def _input(self, feature: Any) -> Value:
-        which = feature.type.WhichOneof("Type")
-        asked = (self.asked.inputs or {}).get(feature.name)
-        if which == "imageType":
-            rank = 4 if self.net.imageInputShapeMapping else 3
-            shape, dtype = described(feature, rank)[0], "f32"
-        elif which == "multiArrayType":
-            shape, dtype = described(feature, 0)[0], _ARRAYS.get(feature.type.multiArrayType.dataType, "f32")
-        else:
-            raise UnsupportedError(f"input {shown(feature.name)} is a {which}, not an array or an image")
-        if shape is None and asked is None:
-            raise InputError(f"input {shown(feature.name)} has open sizes: give inputs={{{feature.name!r}: shape}}")
-        found: tuple[int, ...] = tuple(shape or ()) if asked is None else tuple(asked)
-        if any(not 0 <= n <= 2**31 for n in found):
-            raise SourceError(f"input {shown(feature.name)}: there is no shape {list(found)}")
-        type_ = TensorType(found, DType.of("f32" if dtype == "f64" else dtype))
+        own = self._declared(feature)
+        self.own.append(own)
+        type_ = own.type((self.asked.inputs or {}).get(feature.name))
         known = {n: a for n, a in (self.asked.values or {}).items() if n == feature.name}
         value = known_inputs(self.asked._replace(values=known), {feature.name: type_}).get(feature.name)
         value = Input(feature.name, type_)() if value is None else value
-        self.blobs[feature.name] = self._prepared(feature.name, self._inside(value, which == "imageType"))
+        is_image = feature.type.WhichOneof("Type") == "imageType"
+        self.blobs[feature.name] = self._prepared(feature.name, self._inside(value, is_image))
         return value
+
+    def _declared(self, feature: Any) -> Declared:
+        """An input as it is described; one of which no shape is said has the one that is asked for."""
+        which, name = feature.type.WhichOneof("Type"), feature.name
+        if which not in ("imageType", "multiArrayType"):
+            raise UnsupportedError(f"input {shown(name)} is a {which}, not an array or an image")
+        rank = 4 if self.net.imageInputShapeMapping else 3
+        usual, ranges, shapes = described(feature, rank if which == "imageType" else 0)
+        sizes = [{n} for n in usual or (self.asked.inputs or {}).get(name, ())]
+        if ranges:
+            sizes = [{low, high} for low, high in ranges]
+        elif shapes:
+            sizes = [set(n) for n in zip(*shapes, strict=len({len(s) for s in shapes}) == 1)]
+        elif not usual and name not in (self.asked.inputs or {}):
+            raise InputError(f"input {shown(name)} has open sizes: give inputs={{{name!r}: shape}}")
+        dims = tuple([n.pop() if len(n) == 1 else None for n in sizes])
+        kind = 11 if which == "imageType" else _ARRAYS.get(feature.type.multiArrayType.dataType, 11)
+        return Declared(name, kind, dims, usual, ranges, shapes)
 
     def _inside(self, x: Value, image: bool) -> Value:
         """An array as the layers have it."""
@@ -139,7 +187,7 @@ class Layers(Importing):
                 continue
             if name not in self.blobs:
                 raise SourceError(f"the output {shown(f.name)} of {self.model.name} is made by nothing")
-            found[f.name] = self._outside(self.blobs[name], f)
+            found[f.name] = self._outside(control.blob(self, name), f)
         if told and not self.asked.quiet:
             warn(f"{self.model.name}: {', '.join(told)} is a label, which isn't given")
         if not found and not self.problems:
@@ -156,35 +204,44 @@ class Layers(Importing):
             return x
         return reshape(x, shape=x.shape[2:3] if x.shape[3:] == (1, 1) else x.shape[2:])
 
-    def _layer(self, number: int, item: Any) -> None:
+    def layer(self, number: int, item: Any, path: str) -> None:
+        """One layer; ``path`` is where the network stands that it is in."""
         name = item.name or f"number {number}"
         kind = item.WhichOneof("layer") or "nothing"
-        self.at = item.name or f"layer{number}"
+        self.at, self.place = item.name or f"layer{number}", f"{path}{number}"
         try:
             if not self.failed.isdisjoint(item.input):
-                self.failed.update(_written(item))
+                raise control.Failing("an input of it can't be imported")
+            inputs = [control.blob(self, n) for n in item.input]
+            results = self._called(kind, getattr(item, kind, None), inputs)
+            if kind in control.LAYERS:
                 return
-            missing = [n for n in item.input if n not in self.blobs]
-            if missing:
-                raise SourceError(f"its input {', '.join(map(shown, missing))} is made by nothing before it")
-            rule = _RULES.get(kind)
-            if rule is None:
-                raise UnsupportedError(REASONS.get(kind, "there is no rule for it"))
-            results = rule(self, getattr(item, kind), *[self.blobs[n] for n in item.input])
-            results = (results,) if isinstance(results, Value) else tuple(results)
             if kind == "split" or len(results) >= len(item.output):
                 self.note(results, Origin("", kind, name, (), ()))
             else:
                 raise UnsupportedError(f"it has {len(item.output)} outputs, its rule makes {len(results)}")
-            self.blobs.update(zip(item.output, results, strict=False))  # a blob may be made anew
+            for own, result in zip(item.output, results, strict=False):
+                control.bind(self, own, result)  # a blob may be made anew
         except SourceError as e:
             raise SourceError(f"{self.model.name}: layer {shown(name)} ({kind}): {e}") from e
         except UnicodeDecodeError:
             raise
+        except control.Failing:
+            self.failed.update(control.written([item]))
         except Exception as e:  # a rule meets sizes that nobody wrote it for
             why = str(e) if isinstance(e, TDaggerError | ValueError) else f"{type(e).__name__}: {e}"
             self.problems.append(Problem(kind, why, shown(name)))
-            self.failed.update(_written(item))
+            self.failed.update(control.written([item]))
+
+    def _called(self, kind: str, params: Any, inputs: Sequence[Value]) -> tuple[Value, ...]:
+        if kind in control.LAYERS:
+            control.LAYERS[kind](self, kind, params, inputs, f"{self.place}/")
+            return ()
+        rule = _RULES.get(kind)
+        if rule is None:
+            raise UnsupportedError(REASONS.get(kind, "there is no rule for it"))
+        results = rule(self, params, *inputs)
+        return (results,) if isinstance(results, Value) else tuple(results)
 
     # What rules ask.
 
@@ -214,6 +271,9 @@ class Layers(Importing):
         if count is not None and found != count:
             raise SourceError(f"its {name} has {found} numbers, where a shape of {list(shape or ())} takes {count}")
         own = tuple([int(n) for n in shape]) if shape is not None else (found,)
+        place = (self.place, name)
+        if place in self.leaves:
+            return self.leaves[place]
         path = f"{self.at}.{name}"
         while path in self.held:
             path += "_"
@@ -222,16 +282,8 @@ class Layers(Importing):
             return const(held.read(), "f32")
         self.held[path] = held
         self.state[path] = Weight(held.type, not statistic)
-        return (Buffer if statistic else Learned).of(path, held.type)
-
-
-def _written(item: Any) -> Iterator[str]:
-    """The blobs that a layer makes, and those that networks inside of it do."""
-    yield from item.output
-    kind = item.WhichOneof("layer")
-    for _, inner in getattr(item, kind).ListFields() if kind else ():
-        for own in getattr(inner, "layers", ()):
-            yield from _written(own)
+        leaf = self.leaves[place] = (Buffer if statistic else Learned).of(path, held.type)
+        return leaf
 
 
 def _loader(params: Any, count: int | None, shape: tuple[int, ...] | None, axis: int) -> tuple[Any, int]:

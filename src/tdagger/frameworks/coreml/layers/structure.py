@@ -307,3 +307,6 @@ def _range(w: Any, p: Any, *given: Value) -> Value:
     start = numbers[1] if len(numbers) > 1 else p.startValue
     step = numbers[2] if len(numbers) > 2 else p.stepSizeValue
     return mil("range_1d", *[np.asarray(n, np.float32) for n in (end, start, step)])
+
+
+layer("whereNonZero")(lambda w, p, x: const(np.argwhere(w.numbers(x)).astype(np.float32), "f32"))

@@ -20,13 +20,9 @@ from tdagger.ops import elementwise as e
 #: Rules by the name of the layer's field.
 LAYERS: dict[str, Callable[..., Any]] = {}
 
-_CONTROL = "control flow isn't imported"
-_DATA = "the size of its result depends on data"
 #: Layers that have no rule, and why.
 REASONS: dict[str, str] = {
-    **dict.fromkeys(("branch", "loop", "loopBreak", "loopContinue"), _CONTROL),
     "custom": "it is code of an app's own",
-    "whereNonZero": _DATA,
     "dot": "products of blobs along their channels aren't imported",
     "NonMaximumSuppression": "it keeps or drops boxes one after the other by data, in a loop",
     "categoricalDistribution": "its random numbers of categories aren't imported",

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from tdagger import library as lib
 from tdagger.frameworks.coreml.ops.elementwise import converted
-from tdagger.frameworks.coreml.ops.table import Bool, Int, Str, rule, unsupported
+from tdagger.frameworks.coreml.ops.table import Bool, Int, Numbers, Str, rule, unsupported
 from tdagger.frameworks.indices import non_negative
 from tdagger.library.shape import linear_index
 from tdagger.op import Value, normal_axis
 from tdagger.ops import elementwise as e
 from tdagger.ops import structure as s
 from tdagger.ops.indexing import argsort, gather, put_along, scatter, take_along
+from tdagger.ops.source import const
 
 #: Modes of scatter to kinds here; ``sub`` and ``div`` put negated and inverted updates.
 _MODES = {"update": "set", "add": "add", "sub": "add", "mul": "multiply", "div": "multiply", "max": "max", "min": "min"}
@@ -120,3 +123,9 @@ def _argmax(x: Value, axis: Int = -1, keep_dims: Bool = False, output_dtype: Str
 @rule("reduce_argmin")
 def _argmin(x: Value, axis: Int = -1, keep_dims: Bool = False, output_dtype: Str = "int32") -> Value:
     return converted(lib.argmin(x, axis=axis, keep=keep_dims), output_dtype)
+
+
+@rule("non_zero")
+def _non_zero(x: Numbers) -> Value:
+    """The places of what isn't 0, of numbers that are known: as many rows."""
+    return const(np.argwhere(x).astype(np.int32), "i32")

@@ -60,11 +60,8 @@ class OpRule(NamedTuple):
 
 RULES: dict[str, OpRule] = {}
 
-_LISTS = "lists of tensors aren't imported"
 #: Ops of MIL that have no rule, and why.
 REASONS: dict[str, str] = {
-    **dict.fromkeys(("make_list", "list_length", "list_write", "list_read", "list_gather", "list_scatter"), _LISTS),
-    "non_zero": "the number of its results depends on data",
     "non_maximum_suppression": "it keeps or drops boxes one after the other by data, in a loop",
     "conv_quantized": "it is an experiment of coremltools, which no file has: quantized weights are constexpr ops",
 }
