@@ -1169,6 +1169,25 @@ def sequence_lstm(rng: Rng, op: str) -> Case:
     return stateful(rng, op, [x, *weights, None, None], {18: (2, out), 19: (2, 4)}, 1, **options)
 
 
+@case("LSTM basic")
+def basic_lstm(rng: Rng) -> Case:
+    """One weight for all gates, states that go in and out."""
+    inputs = [numbers(rng, (2, 3)), numbers(rng, (2, 4)), const(numbers(rng, (16, 7))), const(numbers(rng, 16))]
+    return one("LSTM", [*inputs, numbers(rng, (2, 4))], ["f32"] * 4, kernelType=1, fusedActivationFunction=4)
+
+
+@case("LSTM basic u8")
+def basic_lstm_u8(rng: Rng, bias_step: float = 1.0, x_scale: float = 1 / 128) -> Case:
+    """As files of TensorFlow 1 have it; there is a kernel of u8 alone."""
+    x, h = quantized(rng, (2, 3), "u8", x_scale, 128), quantized(rng, (2, 4), "u8", 1 / 128, 128)
+    step = float(rng.uniform(0.002, 0.02))
+    w = const(rng.integers(0, 256, (16, 7)), np.uint8, scale=step, zero=int(rng.integers(100, 150)))
+    bias = const(rng.integers(-9999, 9999, 16), np.int32, scale=step * bias_step / 128, zero=0)
+    out = [q("u8", 1 / 128, 128), q("i16", 2.0**-11), q("u8", 1 / 128, 128), q("i16", 2.0**-12)]
+    inputs = [x, h, w, bias, quantized(rng, (2, 4), "i16", 2.0**-11)]
+    return one("LSTM", inputs, out, 1, kernelType=1, fusedActivationFunction=4)
+
+
 @case("UNIDIRECTIONAL_SEQUENCE_LSTM plain")
 def sequence_lstm_plain(rng: Rng) -> Case:
     weights, out = _lstm_weights(rng, False, False, False)

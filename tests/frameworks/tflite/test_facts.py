@@ -14,7 +14,7 @@ from ai_edge_litert import schema_py_generated as s
 
 import tdagger as td
 from tests.frameworks.tflite.build import KINDS, Build
-from tests.frameworks.tflite.cases import CASES, Given, const, ints, lstm_i8, one, q, quantized, stateful
+from tests.frameworks.tflite.cases import CASES, Given, basic_lstm_u8, const, ints, lstm_i8, one, q, quantized, stateful
 from tests.frameworks.tflite.runs import by_numpy, by_runtime, distance, interpreter, invoked
 
 F = np.float32
@@ -399,6 +399,10 @@ def test_integers_of_recurrent_networks_that_are_refused() -> None:
     case = lstm_i8(rng, "UNIDIRECTIONAL_SEQUENCE_LSTM i8", peephole=True, projection=True)
     with pytest.raises(td.UnsupportedError, match="peephole of projected cells from wrong places"):
         td.from_tflite(case.model)
+    with pytest.raises(td.UnsupportedError, match="its bias has another step than its products"):
+        td.from_tflite(basic_lstm_u8(rng, bias_step=2).model)
+    with pytest.raises(td.UnsupportedError, match=r"has u8 in steps of 0.0078125 from 128 there"):
+        td.from_tflite(basic_lstm_u8(rng, x_scale=0.01).model)
 
 
 @pytest.mark.parametrize(

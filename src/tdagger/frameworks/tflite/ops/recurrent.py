@@ -247,8 +247,10 @@ def _lstm_over(cell: _Cell, x: Value, h: Value, c: Value, reverse: bool) -> tupl
     return _stacked(outputs[:: -1 if reverse else 1], True), h, c
 
 
-#: What a kernel of integers rounds to: sums before functions, what these give, a norm.
+#: What kernels of integers round to: sums before functions, what these give, a norm.
 _SUMS, _UNIT, _NORM = 2.0**-12, 2.0**-15, 2.0**-10
+#: And the cell state of the kernel BASIC.
+_CELL = 2.0**-11
 
 
 def _integer_cell(given: Sequence[Value | None], node: Call, function: int, clips: tuple[float, float]) -> _Cell:
@@ -278,13 +280,14 @@ def _integer_cell(given: Sequence[Value | None], node: Call, function: int, clip
         "projected": (_grid(h).scale, int(_grid(h).zero_point[0]), "i8"),
     }  # fmt: skip
 
-    def rounded(x: Value, place: str) -> Value:
-        scale, zero, to = grids[place]
-        step = const(np.float32(np.asarray(scale).reshape(())), "f32")
-        offset = const(zero, to) if zero else None
-        return lib.dequantize(lib.quantize(x, step, offset, to=to), step, offset)
+    return _cell(real, _Numbers(lib.linear, lambda x, place: _to_grid(x, *grids[place])), function, *clips)
 
-    return _cell(real, _Numbers(lib.linear, rounded), function, *clips)
+
+def _to_grid(x: Value, scale: Any, zero: int = 0, to: str = "i16") -> Value:
+    """The real numbers that integers of so many bits stand for."""
+    step = const(np.float32(np.asarray(scale).reshape(())), "f32")
+    offset = const(zero, to) if zero else None
+    return lib.dequantize(lib.quantize(x, step, offset, to=to), step, offset)
 
 
 @rule("UNIDIRECTIONAL_SEQUENCE_LSTM")
@@ -339,24 +342,57 @@ def _lstm(
     fused_activation_function: int = 0, node: Call,
 ) -> Any:  # fmt: skip
     """One step; of the kernel BASIC with one weight for all gates, and its states as inputs and results."""
-    numbers = _numbers(node)
     if kernel_type:
-        if numbers != _Numbers():
-            raise unsupported("its kernel BASIC of integers isn't imported")
-        x, h, w, bias, c = given[:5]
-        if x is None or h is None or w is None or bias is None or c is None:
-            raise unsupported("an input is missing")
-        together = s.concat((x, h), 1)
-        total = lib.linear(together, w, bias)
-        i, g, f, o = s.split(total, [total.shape[1] // 4] * 4, 1)  # TFLite's: input, new, forget, output
-        c = lib.sigmoid(i) * e.tanh(g) + lib.sigmoid(f) * c
-        return lib.sigmoid(o) * e.tanh(c), c, together, total
+        return _basic(node, given)
+    numbers = _numbers(node)
     cell = _cell(given, numbers, fused_activation_function, cell_clip, proj_clip)
     x, h, c = given[0], given[18], given[19]
     if x is None or h is None or c is None:
         raise unsupported("its input or a state is missing")
     h, c = _step(cell, x, h, c)
     return Stateful((None,) * (len(node.outputs) - 1) + (h,), {18: h, 19: c})
+
+
+def _basic(node: Call, given: Sequence[Value | None]) -> Sequence[Value]:
+    """Of floats, or of u8 with a cell state of i16: rounded to the steps of 16 bits that its kernel has."""
+    x, h, w, bias, c = given[:5] if len(given) >= 5 else [None] * 5
+    if x is None or h is None or w is None or bias is None or c is None:
+        raise unsupported("an input is missing")
+    is_whole = any(t is not None and is_quantized(t) for t in node.inputs[:5])
+    if is_whole:
+        bias = _real(bias, _basic_step(node))
+        assert bias is not None
+
+    def rounded(x: Value, scale: float) -> Value:
+        return _to_grid(x, scale) if is_whole else x
+
+    together = s.concat((x, h), 1)
+    total = rounded(lib.linear(together, w, bias), _SUMS)
+    i, g, f, o = s.split(total, [total.shape[1] // 4] * 4, 1)  # TFLite's: input, new, forget, output
+    i, f, o = (rounded(lib.sigmoid(gate), _UNIT) for gate in (i, f, o))
+    new = rounded(rounded(i * rounded(e.tanh(g), _UNIT), _UNIT), _CELL)
+    c = rounded(new + rounded(f * c, _CELL), _CELL)
+    return rounded(o * rounded(e.tanh(c), _UNIT), _UNIT), c, together, total
+
+
+def _basic_step(node: Call) -> np.ndarray:
+    """The step of the products of the kernel BASIC of integers, which takes those of all else as given."""
+    x, h, w, bias, c = node.inputs[:5]
+    grids = [(t, 1 / 128, 128, "u8") for t in (x, h, *node.outputs[:1], *node.outputs[2:3])]
+    grids += [(t, _CELL, 0, "i16") for t in (c, node.outputs[1])] + [(node.outputs[3], _SUMS, 0, "i16")]
+    for tensor, scale, zero, kind in grids:
+        found = _grid(tensor)
+        dtype = DTYPES[tensor.kind].name if tensor is not None else ""
+        if (found.scale[0], found.zero_point[0], dtype) != (np.float32(scale), zero, kind):
+            raise unsupported(
+                f"its kernel BASIC of integers computes {kind} in steps of {scale} from {zero}, no others"
+            )
+    if w is None or DTYPES[w.kind].name != "u8" or bias is None or DTYPES[bias.kind].name != "i32":
+        raise unsupported("its kernel BASIC of integers has weights of u8 and a bias of i32")
+    step = _step_of(x, w)
+    if not np.allclose(_grid(bias).scale, step, rtol=1e-5, atol=0):
+        raise unsupported("its bias has another step than its products, by which its kernel takes these")
+    return step
 
 
 # --- SVDF --------------------------------------------------------------------------------------------------
