@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -358,21 +359,31 @@ def _basic(node: Call, given: Sequence[Value | None]) -> Sequence[Value]:
     x, h, w, bias, c = given[:5] if len(given) >= 5 else [None] * 5
     if x is None or h is None or w is None or bias is None or c is None:
         raise unsupported("an input is missing")
-    is_whole = any(t is not None and is_quantized(t) for t in node.inputs[:5])
+    is_whole, step = any(t is not None and is_quantized(t) for t in node.inputs[:5]), 1.0
     if is_whole:
-        bias = _real(bias, _basic_step(node))
+        step = float(_basic_step(node)[0])
+        bias = _real(bias, step)
         assert bias is not None
 
     def rounded(x: Value, scale: float) -> Value:
         return _to_grid(x, scale) if is_whole else x
 
     together = s.concat((x, h), 1)
-    total = rounded(lib.linear(together, w, bias), _SUMS)
+    total = lib.linear(together, w, bias)
+    total = _rounded_twice(total, step) if is_whole else total
     i, g, f, o = s.split(total, [total.shape[1] // 4] * 4, 1)  # TFLite's: input, new, forget, output
     i, f, o = (rounded(lib.sigmoid(gate), _UNIT) for gate in (i, f, o))
     new = rounded(rounded(i * rounded(e.tanh(g), _UNIT), _UNIT), _CELL)
     c = rounded(new + rounded(f * c, _CELL), _CELL)
     return rounded(o * rounded(e.tanh(c), _UNIT), _UNIT), c, together, total
+
+
+def _rounded_twice(x: Value, step: float) -> Value:
+    """Sums of products of a step as i16: first to a part of its steps, by whole powers of 2, and then to these."""
+    parts = float(2.0 ** -min(math.frexp(step / _SUMS)[1], 0))
+    whole = e.round_(x * (parts / _SUMS))
+    steps = e.floor(whole * (1 / parts) + 0.5)  # halves up
+    return lib.clamp(steps, low=-32768.0, high=32767.0) * _SUMS
 
 
 def _basic_step(node: Call) -> np.ndarray:
