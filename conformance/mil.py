@@ -414,6 +414,7 @@ OPS: dict[str, Callable[..., Any]] = {
     "reduce_log_sum_exp": _over(lambda x, axis, keepdims: torch.logsumexp(torch.from_numpy(x), axis, keepdims).numpy()),
     "reduce_argmax": _arg(np.argmax), "reduce_argmin": _arg(np.argmin), "argsort": _argsort, "topk": _topk,
     "cumsum": _cumsum,
+    "range_1d": lambda end, start, step: np.arange(start.item(), end.item(), step.item(), dtype=end.dtype),
     "shape": lambda x: np.array(x.shape, np.int32),
     "transpose": lambda x, perm: np.transpose(x, _axes(perm)), "reshape": lambda x, shape: x.reshape(_axes(shape)),
     "expand_dims": lambda x, axes: np.expand_dims(x, _axes(axes)),

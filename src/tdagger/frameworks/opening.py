@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
+from tdagger.analysis.formulas.polynomial import Generator, Point, Symbol, divided, symbols_of, terms_of, variable
+from tdagger.analysis.formulas.polynomial import Number as Formula
+from tdagger.analysis.formulas.symbolic import Condition
 from tdagger.errors import AxisError
+from tdagger.graph import result_types
 from tdagger.names import shown
 from tdagger.tensordag import TensorDAG
+from tdagger.transform.axes.open import symbol_of
+from tdagger.types import Size
 
 #: What a writer calls a tensor.
 T = TypeVar("T", int, str)
 
 
 class Number(NamedTuple):
-    """``factor`` times sizes of axes, and ``more``.
+    """A number that follows from the sizes of axes: a formula in them.
 
-    >>> Number(2, ("h", "w"), 1).at({"h": 3, "w": 5})
-    31
+    >>> number_of([31, 61, 101], [{"h": 3}, {"h": 6}, {"h": 10}], "it")
+    Number(formula=1 + 10*h)
     """
 
-    factor: int
-    axes: tuple[str, ...]
-    more: int
+    formula: Formula
+
+    @property
+    def axes(self) -> set[str]:
+        """The axes that it depends on."""
+        return {s.name for s in symbols_of(self.formula)}
 
     def at(self, sizes: Mapping[str, int]) -> int:
         """Its value at some sizes."""
-        out = self.factor
-        for a in self.axes:
-            out *= sizes[a]
-        return out + self.more
+        return Point({s: sizes[s.name] for s in symbols_of(self.formula)}).of(self.formula)
 
 
 def sizes_of(dag: TensorDAG, names: Iterable[str]) -> dict[str, int]:
@@ -45,23 +51,82 @@ def sizes_of(dag: TensorDAG, names: Iterable[str]) -> dict[str, int]:
     return {n: dag.axes().sizes[n] for n in asked}
 
 
-def points_of(usual: Mapping[str, int]) -> list[dict[str, int]]:
-    """Sizes to write a network at, which tell a number that follows from one axis from all others.
+class Open(NamedTuple):
+    """A network whose axes are to be open: their sizes now, formulas of all its sizes, what these have to fulfil."""
 
-    >>> points_of({"b": 1})
-    [{'b': 2}, {'b': 3}, {'b': 5}]
-    """
-    sizes = [{n: 2 * k for n, k in usual.items()}]
-    sizes += [{**sizes[0], n: 3 * k} for n, k in usual.items()]
-    sizes.append({n: 5 * k for n, k in usual.items()})
-    return sizes
+    usual: Mapping[str, int]
+    formulas: Sequence[Formula] = ()
+    fixed: frozenset[int] = frozenset()
+    conditions: Sequence[Condition] = ()
+
+    @classmethod
+    def of(cls, dag: TensorDAG, usual: Mapping[str, int]) -> Open:
+        """Of a network."""
+        found = dag.open_axes.opened(dag.axes(), list(usual), dag.origins)[0]
+        sizes = [n for v in found.graph.values for t in result_types(v) for n in t.shape]
+        sizes += [n for v in found.graph.values for n in _numbers(v.op.attributes)]
+        formulas: dict[Formula, None] = {n.formula: None for n in sizes if isinstance(n, Size)}
+        fixed = frozenset([int(n) for n in sizes if not isinstance(n, Size)])
+        return cls(usual, list(formulas), fixed, found.conditions)
+
+    def points(self) -> list[dict[str, int]]:
+        """Sizes to write the network at, which tell a number that follows from one axis from all others.
+
+        Multiples of what there is; and, where the network can have it, a size near one of these, which tells what is
+        rounded down. None is a number that the network has anyway.
+
+        >>> Open({"b": 1}).points()
+        [{'b': 2}, {'b': 3}, {'b': 5}]
+        """
+        usual = self.usual
+        first, second, last = ({n: self._clear(k, times) for n, k in usual.items()} for times in (2, 3, 5))
+        points = [first, *[{**first, n: k} for n, k in second.items()], last]
+        near = {n: self._near(n, first) for n, k in usual.items() if k > 1}
+        points += [{**first, n: k} for n, k in near.items() if k is not None]
+        return points
+
+    def _clear(self, size: int, times: int) -> int:
+        """A multiple of a size that is no number of the network; those that are tried for several don't meet."""
+        return next((size * k for k in range(times, 60, 5) if size * k not in self.fixed), size * times)
+
+    def _near(self, name: str, first: Mapping[str, int]) -> int | None:
+        """A size near a multiple that fulfils what is asked of it."""
+        for n in range(first[name] + 1, first[name] + self.usual[name]):
+            sizes = {**first, name: n}
+            known = [c for c in self.conditions if {s.name for s in symbols_of(c.number)} <= sizes.keys()]
+            points = [Point({s: sizes[s.name] for s in symbols_of(c.number)}) for c in known]
+            if n not in self.fixed and all(c.holds(p) for c, p in zip(known, points, strict=True)):
+                return n
+        return None
+
+    def varies(self, sizes: Mapping[str, int]) -> frozenset[int]:
+        """The numbers that the sizes of the network's open dimensions are there."""
+        return frozenset([Number(f).at(sizes) for f in self.formulas]) | frozenset(sizes.values())
 
 
-def number_of(values: Sequence[int], points: Sequence[Mapping[str, int]], what: str) -> Number | int:
+def _numbers(thing: Any) -> Iterator[int]:
+    """The whole numbers in the attributes of an op."""
+    if isinstance(thing, Mapping):
+        thing = tuple(cast("Mapping[Any, Any]", thing).values())
+    if isinstance(thing, range):
+        thing = (thing.start, thing.stop)
+    if isinstance(thing, tuple | list):
+        for one in cast("Sequence[Any]", thing):
+            yield from _numbers(one)
+    elif isinstance(thing, int) and not isinstance(thing, bool):
+        yield thing
+
+
+def number_of(
+    values: Sequence[int], points: Sequence[Mapping[str, int]], what: str, formulas: Sequence[Formula] = ()
+) -> Number | int:
     """What a number is of the axes' sizes, by what it is at some of them; AxisError if that isn't seen.
 
+    ``formulas`` are those that are known of the network; else it is a multiple of a product of sizes, or a multiple of
+    one and a number more.
+
     >>> number_of([6, 9, 15], [{"b": 2}, {"b": 3}, {"b": 5}], "it")
-    Number(factor=3, axes=('b',), more=0)
+    Number(formula=3*b)
     """
     if len(set(values)) == 1:
         return int(values[0])
@@ -72,19 +137,31 @@ def number_of(values: Sequence[int], points: Sequence[Mapping[str, int]], what: 
             if others and size[a] != points[0][a] and n != values[0]:
                 axes.append(a)
                 break
+    variables = [variable(symbol_of(a)) for a in axes]
+    tried: list[Formula] = []
     for power in (1, 2):
-        factor = Number(1, tuple(axes) * power, 0).at(points[0])
-        if values[0] % factor == 0:
-            found = Number(values[0] // factor, tuple(axes) * power, 0)
-            if [found.at(s) for s in points] == list(values):
-                return found
+        product: Any = 1
+        for a in variables * power:
+            product = product * a
+        factor = Number(product).at(points[0])
+        tried += [product * (values[0] // factor)] if values[0] % factor == 0 else []
     if len(axes) == 1:
         a = axes[0]
         other = next(i for i, s in enumerate(points) if s[a] != points[0][a])
         step, rest = divmod(values[other] - values[0], points[other][a] - points[0][a])
-        found = Number(step, (a,), values[0] - step * points[0][a])
-        if not rest and [found.at(s) for s in points] == list(values):
-            return found
+        tried += [] if rest else [variables[0] * step + (values[0] - step * points[0][a])]
+    for formula in (*tried, *formulas):
+        own = [Number(formula).at(s) for s in points]
+        if own == list(values):
+            return Number(formula)
+        more = {v - n for v, n in zip(values, own, strict=True)}
+        if len(more) == 1 and len(set(own)) > 1:  # what is padded
+            return Number(formula + more.pop())
+    for formula in formulas:
+        own = [Number(formula).at(s) for s in points]
+        parts = {v // n if n and not v % n else None for v, n in zip(values, own, strict=True)}
+        if len(parts) == 1 and len(set(own)) > 1 and (part := parts.pop()) is not None:
+            return Number(formula * part)
     told = ", ".join(map(str, values))
     raise AxisError(f"{what} is {told} at the sizes {[dict(s) for s in points]}, which no program can say")
 
@@ -111,6 +188,10 @@ class Worked(Generic[T]):
         """Of vectors of one."""
         raise NotImplementedError
 
+    def two(self, function: str, a: T, b: T) -> T:
+        """The floor of a quotient, the smaller or the larger (``floor``, ``min``, ``max``) of vectors of one."""
+        raise NotImplementedError
+
     def end_to_end(self, parts: Sequence[T], count: int) -> T:
         """Vectors as one, of ``count`` numbers."""
         raise NotImplementedError
@@ -129,15 +210,39 @@ class Worked(Generic[T]):
 
     def number(self, n: Number) -> T:
         """A number as a vector of one."""
-        found, *rest = [self.size(a) for a in n.axes]
-        for other in rest:
-            found = self.product(found, other)
-        found = self.product(found, self.constant([n.factor])) if n.factor != 1 else found
-        return self.total(found, self.constant([n.more])) if n.more else found
+        return self._formula(n.formula)
+
+    def _formula(self, formula: Formula) -> T:
+        if isinstance(formula, int):
+            return self.constant([formula])
+        terms = terms_of(formula)
+        total: T | None = None
+        for monomial in sorted(terms, key=len, reverse=True):
+            factors = [self._generator(g) for g in monomial]
+            if terms[monomial] != 1 or not factors:
+                factors.append(self.constant([terms[monomial]]))
+            found = factors[0]
+            for other in factors[1:]:
+                found = self.product(found, other)
+            total = found if total is None else self.total(total, found)
+        return self.constant([0]) if total is None else total
+
+    def _generator(self, g: Generator) -> T:
+        if isinstance(g, Symbol):
+            return self.size(g.name)
+        if g.function not in ("floor", "min", "max"):
+            raise AxisError(f"no file can work out {g}")
+        return self.two(g.function, *map(self._formula, g.args))
 
     def size(self, axis: str) -> T:
-        """The size of an axis: a dimension of an input; AxisError if it is none's alone."""
+        """The size of an axis: a dimension of an input, or what follows from one; AxisError if none tells it."""
+        own = variable(symbol_of(axis))
         for name, dims in self.dims.items():
-            if (own := Number(1, (axis,), 0)) in dims:
-                return self.dimension(name, dims.index(own))
+            if (found := Number(own)) in dims:
+                return self.dimension(name, dims.index(found))
+        for name, dims in self.dims.items():
+            for i, d in enumerate(dims):
+                parts = divided(d.formula, own) if isinstance(d, Number) else None
+                if isinstance(parts, int):
+                    return self.two("floor", self.dimension(name, i), self.constant([parts]))
         raise AxisError(f"no input has axis {shown(axis)} as a dimension of its own")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,13 +13,13 @@ import numpy as np
 from tdagger.errors import AttributeValueError, AxisError, UnsupportedError, warn
 from tdagger.frameworks.coreml.asked import NAMES
 from tdagger.frameworks.coreml.emit.core import as_type, with_shape
-from tdagger.frameworks.coreml.emit.flexible import Open, Point, opened
+from tdagger.frameworks.coreml.emit.flexible import Opened, Point, opened
 from tdagger.frameworks.coreml.emit.half import in_half
 from tdagger.frameworks.coreml.emit.quantized import needed_opset, packed, told
 from tdagger.frameworks.coreml.emit.save import empty, fill, set_type, write_package
 from tdagger.frameworks.coreml.emit.target import RANK, row_of, target
 from tdagger.frameworks.coreml.emit.writer import Op, Writer, reads
-from tdagger.frameworks.opening import Number, points_of, sizes_of
+from tdagger.frameworks.opening import Number, Open, sizes_of
 from tdagger.frameworks.writing import needed, recognised, results_of, with_weights
 from tdagger.names import shown
 from tdagger.op import Array, Value
@@ -69,11 +70,12 @@ def to_coreml(
     if states:
         check_states(dag.name, opset, dag.graph.updates, dag.weights)
 
-    def written(network: TensorDAG, open_: bool = False) -> Made:
+    def written(network: TensorDAG, varies: frozenset[int] | None = None) -> Made:
         network = recognised(network)
         network = in_half(in_pairs(network)) if precision == "f16" else network
-        network = legalize(network, target(opset))
-        return _made(narrowed(network, target(opset)) if open_ else network, opset, states, open_)
+        own = target(opset) if varies is None else replace(target(opset), varies=varies)
+        network = legalize(network, own)
+        return _made(network if varies is None else narrowed(network, own), opset, states, varies)
 
     allowed = _allowed(dag, dynamic)
     made = _at_points(dag, allowed, written) if allowed else written(dag)
@@ -156,25 +158,27 @@ def _allowed(dag: TensorDAG, dynamic: Sequence[str] | Mapping[str, Sequence[int]
     return found
 
 
-def _at_points(dag: TensorDAG, allowed: Allowed, written: Callable[[TensorDAG, bool], Made]) -> Made:
+def _at_points(dag: TensorDAG, allowed: Allowed, written: Callable[[TensorDAG, frozenset[int]], Made]) -> Made:
     """The program with open axes: written at several sizes, which have to be the same ops."""
     usual = {n: dag.axes().sizes[n] for n in allowed}
-    sizes = points_of(usual)
     try:
-        made = [written(dag.resize(**cast(Any, s)), True) for s in sizes]
+        open_ = Open.of(dag, usual)
+        sizes = open_.points()
+        made = [written(dag.resize(**cast(Any, s)), open_.varies(s)) for s in sizes]
         points = [Point(s, joined(m.ops), m.writer.constants, m.inputs, m.outputs)
                   for s, m in zip(sizes, made, strict=True)]  # fmt: skip
-        found = opened(points)
+        found = opened(points, open_)
     except AxisError as e:
         names = ", ".join(map(shown, allowed))
         raise AxisError(f"{shown(dag.name)}: {names} can't be of any size in CoreML: {e}") from e
     return replace_with(made[0], found, usual, allowed)
 
 
-def _made(dag: TensorDAG, opset: int, states: bool, open_: bool) -> Made:
-    """The ops of a network that is legal; ``open_``: some of its sizes are going to be open."""
+def _made(dag: TensorDAG, opset: int, states: bool, varies: frozenset[int] | None) -> Made:
+    """The ops of a network that is legal; ``varies``: sizes that are going to be open, where some are."""
     graph = dag.graph
-    writer = Writer(graph, row_of, dag.origins, dag.weights, target(opset).held, opset, packed, open_)
+    writer = Writer(graph, row_of, dag.origins, dag.weights, target(opset).held, opset, packed,
+                    varies is not None, varies or ())  # fmt: skip
     made = Made(dag.name, opset, writer)
     outputs = graph.outputs if states else results_of(graph)
     ends = made.begin(graph.inputs, outputs)
@@ -186,7 +190,7 @@ def _made(dag: TensorDAG, opset: int, states: bool, open_: bool) -> Made:
     return made
 
 
-def replace_with(made: Made, found: Open, usual: Mapping[str, int], allowed: Allowed) -> Made:
+def replace_with(made: Made, found: Opened, usual: Mapping[str, int], allowed: Allowed) -> Made:
     """What was made, with open sizes."""
     made.ops, made.writer.constants = found.ops, found.constants
     made.open, made.usual, made.allowed = found, usual, allowed
@@ -198,7 +202,7 @@ class Made:
 
     def __init__(self, name: str, opset: int, writer: Writer) -> None:
         self.name, self.opset, self.writer = name, opset, writer
-        self.open: Open | None = None
+        self.open: Opened | None = None
         self.usual: Mapping[str, int] = {}
         self.allowed: Allowed = {}
         self.ops: list[Op] = []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from tdagger.errors import AxisError
-from tdagger.frameworks.opening import points_of, sizes_of
+from tdagger.frameworks.opening import Open, sizes_of
 from tdagger.frameworks.tflite.emit.composites import COMPOSITES
 from tdagger.frameworks.tflite.emit.core import CORE
 from tdagger.frameworks.tflite.emit.flexible import opened, point_of
@@ -64,16 +65,21 @@ def to_tflite(dag: TensorDAG, path: str | Path | None = None, *, dynamic: Sequen
 def _at_points(dag: TensorDAG, usual: Mapping[str, int]) -> tuple[list[Part], Signature]:
     """The operators with open sizes: written at several sizes, which have to be the same ones."""
     try:
-        sizes = points_of(usual)
-        made = [written(narrowed(legalized(dag.resize(**cast(Any, own))), TARGET), True) for own in sizes]
+        found = Open.of(dag, usual)
+        sizes = found.points()
+        made: list[tuple[list[Part], Signature]] = []
+        for own in sizes:
+            target = replace(TARGET, varies=found.varies(own))
+            network = legalized(dag.resize(**cast(Any, own)), target)
+            made.append(written(narrowed(network, target), True, target.varies))
         points = [point_of(own, part, s.inputs) for own, ((part,), s) in zip(sizes, made, strict=True)]
-        return [opened(points, usual)], made[0][1]
+        return [opened(points, found)], made[0][1]
     except AxisError as e:
         names = ", ".join(map(shown, usual))
         raise AxisError(f"{shown(dag.name)}: {names} can't be of any size in TFLite: {e}") from e
 
 
-def legalized(dag: TensorDAG) -> TensorDAG:
+def legalized(dag: TensorDAG, target: Target = TARGET) -> TensorDAG:
     """The network with nothing but what the rows write."""
     ends = {**dag.graph.inputs, **dag.graph.outputs, **dag.graph.updates}
     empty = [
@@ -81,13 +87,15 @@ def legalized(dag: TensorDAG) -> TensorDAG:
     ]
     if empty:
         raise unsupported(dag.name, "TFLite", empty)
-    return legalize(fold_batch_norm(simplify(recognised(dag))), TARGET)
+    return legalize(fold_batch_norm(simplify(recognised(dag))), target)
 
 
-def written(dag: TensorDAG, open_: bool = False) -> tuple[list[Part], Signature]:
-    """The subgraphs of a network that is legal; ``open_``: some of its sizes are going to be open."""
+def written(
+    dag: TensorDAG, open_: bool = False, varies: Collection[int] = ()
+) -> tuple[list[Part], Signature]:  # fmt: skip
+    """The subgraphs of a network that is legal; ``open_``: some of its sizes, ``varies``, are going to be open."""
     graph = dag.graph
-    writer = Writer(graph, ROWS, dag.origins, dag.weights, open_)
+    writer = Writer(graph, ROWS, dag.origins, dag.weights, open_, varies)
     outputs = results_of(graph)
     writer.write(outputs.values())
     if writer.problems:

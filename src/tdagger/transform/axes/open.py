@@ -38,7 +38,7 @@ class Opened(NamedTuple):
 
 
 @lru_cache(1024)
-def _symbol(name: str) -> Symbol:
+def symbol_of(name: str) -> Symbol:
     """One for a name, so that the types of one network are those of the next."""
     return Symbol(name, 0)
 
@@ -74,7 +74,7 @@ def _other_at(named: NamedAxes, free: Sizes) -> Iterator[Condition]:
 def _solved(named: NamedAxes, names: Sequence[str]) -> tuple[Sizes, list[Condition], dict[str, Symbol]]:
     """The sizes of all axes where some are open, what these must fulfil, and the symbol of each."""
     conditions: list[Condition] = []
-    symbols = {n: _symbol(n) for n in names}
+    symbols = {n: symbol_of(n) for n in names}
     free = solve(named.axes, {named.term(n): variable(s) for n, s in symbols.items()}, FreeSizes(conditions))
     return free, conditions, symbols
 
@@ -123,17 +123,17 @@ class Candidates:
         found = self._made.get(key)
         if found is None:
             found = self._made[key] = tuple(opened(named, names, origins))
-        symbols = set(map(_symbol, names))
+        symbols = set(map(symbol_of, names))
         own = [c for c in self.own if symbols.issuperset(symbols_of(c.number))]
         return tuple([o._replace(conditions=tuple(dict.fromkeys((*own, *o.conditions)))) for o in found])
 
 
 def _at_least(name: str, size: int, what: str) -> Condition:
-    return Condition(variable(_symbol(name)) - size, "positive", f"{name}: {what}")
+    return Condition(variable(symbol_of(name)) - size, "positive", f"{name}: {what}")
 
 
 def _multiple(name: str, step: int, what: str) -> Condition:
-    return Condition(variable(_symbol(name)) % step, "zero", f"{name}: {what}")
+    return Condition(variable(symbol_of(name)) % step, "zero", f"{name}: {what}")
 
 
 #: What is said of 1 entry.
@@ -327,7 +327,7 @@ def _where_it_does_the_same(
     It is asked once with as few as the graph takes. Where it raises with these, or does something else (``if n > 4``),
     it is asked for each axis, and taken to do so with still fewer too.
     """
-    symbols = {n: _symbol(n) for n in own_axes(named)}
+    symbols = {n: symbol_of(n) for n in own_axes(named)}
     own = {s: named.sizes[n] for n, s in symbols.items()}
     answers = _Answers(ask, raises)
 
@@ -368,7 +368,7 @@ def _at_numbers(
     It is asked for all axes at once, and for each where it doesn't do the same. Where it does something else with more
     entries than such a number, an axis has no more; fewer were asked about before.
     """
-    symbols = {n: _symbol(n) for n in own_axes(named)}
+    symbols = {n: symbol_of(n) for n in own_axes(named)}
     own = {s: named.sizes[n] for n, s in symbols.items()}
 
     def able(name: str, size: int) -> bool:

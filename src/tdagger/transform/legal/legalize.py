@@ -17,7 +17,7 @@ from tdagger.op import Op, Value
 from tdagger.ops.elementwise import cast as cast_to
 from tdagger.ops.external import External
 from tdagger.ops.source import Buffer, Const, Input, Iota, Leaf, Parameter, Random, scalar
-from tdagger.ops.structure import Item, Pad
+from tdagger.ops.structure import Item, Pad, Slice
 from tdagger.transform.legal.pairs import in_pairs
 from tdagger.transform.legal.rewrites import IDENTITIES
 from tdagger.transform.legal.target import Target, label
@@ -97,14 +97,18 @@ def unsupported(name: str, target: str, problems: Sequence[Problem], verb: str =
     return UnsupportedError("\n".join(lines))
 
 
-def is_static(value: Value, static: Collection[Value], changing: Collection[str]) -> bool:
+def is_static(value: Value, static: Collection[Value], changing: Collection[str], varies: Collection[int] = ()) -> bool:
     """Whether a value is made of what is static: of constants, and of weights other than the buffers that change.
 
-    What has no entries is always static.
+    What has no entries is always static; what is counted to a number that varies, or sliced up to one, never is.
     """
     op = value.op
     if not isinstance(op, Leaf) and is_one(value) and not value.type.size:
         return True
+    if varies and isinstance(op, Iota | Slice):
+        counted = [op.size] if isinstance(op, Iota) else [len(range(*b)) for b in op.bounds if b is not None]
+        if not frozenset(counted).isdisjoint(varies):
+            return False
     if isinstance(op, Input | Random | External) or (isinstance(op, Buffer) and op.leaf in changing):
         return False
     return all(a in static for a in value.args)
@@ -173,7 +177,7 @@ class _Walk:
 
     def _is_static(self, value: Value) -> bool:
         """Whether no input is behind a value, and the target's writer works it out."""
-        if not self.target.folds or not is_static(value, self.static, self.changing):
+        if not self.target.folds or not is_static(value, self.static, self.changing, self.target.varies):
             return False
         self.static.add(value)
         return True

@@ -40,7 +40,7 @@ def narrowed(dag: N, target: Target) -> N:
     asked: dict[Value, None] = {}
     changing = set(graph.updates)
     for value in graph.values:
-        if is_static(value, static, changing):
+        if is_static(value, static, changing, target.varies):
             static.add(value)
         else:
             asked.update((a, None) for a in value.args if a in static)

@@ -73,6 +73,7 @@ class Target:
                     and whoever writes it writes the others; that constants and weights fit is checked
     ``identities``  labels to identities of the target's own, tried before those that are true everywhere
     ``folds``       whether whoever writes works out what no input is behind: such values are all accepted
+    ``varies``      sizes that are going to be other ones: what is counted to such a number isn't worked out
     ``last``        whether images have their channels last: ``convolution_last`` and so on, blocks of
                     :func:`tdagger.transform.passes.channels_last`, are what ``ops`` has for them
     """
@@ -85,6 +86,7 @@ class Target:
     identities: Mapping[str, Identity] = field(default_factory=dict[str, Identity])
     folds: bool = False
     last: bool = False
+    varies: frozenset[int] = frozenset()
 
     def refusal(self, value: Value) -> str | None:
         """Why a value can't be had as it is; None if it can.

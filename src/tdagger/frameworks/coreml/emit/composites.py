@@ -19,7 +19,7 @@ from tdagger.frameworks.writing import Fields, unbroadcast
 from tdagger.graph import result_types
 from tdagger.op import Value
 from tdagger.ops.structure import slice_axis
-from tdagger.types import TensorType
+from tdagger.types import DType, TensorType, bool_
 
 
 class Rule(NamedTuple):
@@ -213,12 +213,24 @@ def _attention(w: Writer, v: Value, f: Fields) -> str:
     keys, turned = _turned(k)
     found = w.op("matmul", scores, x=queries, y=w.ref(keys), transpose_x=w.flag(False), transpose_y=w.flag(not turned))
     if f["causal"]:
-        seen = w.const(np.tri(*shape[-2:], dtype=np.bool_))
+        seen = _seen(w, *shape[-2:])
         found = w.op("select", scores, cond=seen, a=found, b=w.number(-math.inf, v.dtype))
     weights = w.op("softmax", scores, x=found, axis=w.int(-1))
     return w.op(
         "matmul", w.type(v), x=weights, y=w.ref(value), transpose_x=w.flag(False), transpose_y=w.flag(False)
     )  # fmt: skip
+
+
+def _seen(w: Writer, rows: int, columns: int) -> str:
+    """Which keys each query sees: no later ones. Sizes that are going to be others are counted to."""
+    if rows not in w.varies and columns not in w.varies:
+        return w.const(np.tri(rows, columns, dtype=np.bool_))
+    i32, places = DType.of("i32"), list[str]()
+    for n, axis in ((rows, 1), (columns, 0)):
+        made = w.op("range_1d", TensorType((n,), i32), end=w.int(n), start=w.int(0), step=w.int(1))
+        shape = (n, 1) if axis else (1, n)
+        places.append(w.op("expand_dims", TensorType(shape, i32), x=made, axes=w.ints([axis])))
+    return w.op("less_equal", TensorType((rows, columns), bool_), x=places[1], y=places[0])
 
 
 def _attends(v: Value, f: Fields) -> str | None:

@@ -280,7 +280,13 @@ def _scan(w: Writer, v: Value) -> str:
 
 
 def _iota(w: Writer, v: Value) -> str:
-    return w.const(np.arange(v.shape[0]).astype(w.dtype(v.dtype).numpy))
+    """A constant, or numbers counted to one that is going to be another."""
+    to = w.dtype(v.dtype)
+    if v in w.static:
+        return w.const(np.arange(v.shape[0]).astype(to.numpy))
+    type_ = v.type.with_dtype(DType.of("i32"))
+    found = w.op("range_1d", type_, end=w.int(v.shape[0]), start=w.int(0), step=w.int(1))
+    return as_type(w, found, type_, to)
 
 
 def _external(w: Writer, v: Value) -> Any:

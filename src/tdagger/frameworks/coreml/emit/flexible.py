@@ -15,7 +15,7 @@ import numpy as np
 
 from tdagger.errors import AxisError
 from tdagger.frameworks.coreml.emit.writer import Op, Tensor
-from tdagger.frameworks.opening import Number, Worked, number_of
+from tdagger.frameworks.opening import Number, Open, Worked, number_of
 from tdagger.frameworks.writing import Names
 from tdagger.names import shown
 from tdagger.op import Array
@@ -24,7 +24,13 @@ from tdagger.types import DType, TensorType
 I32 = DType.of("i32")
 
 #: Inputs of ops that have to be constant: numbers there may not be open.
-_MAY_VARY = {("reshape", "shape"), ("tile", "reps"), ("slice_by_index", "begin"), ("slice_by_index", "end")}
+_MAY_VARY = {
+    ("range_1d", "end"),
+    ("reshape", "shape"),
+    ("tile", "reps"),
+    ("slice_by_index", "begin"),
+    ("slice_by_index", "end"),
+}
 
 
 class Point(NamedTuple):
@@ -37,7 +43,7 @@ class Point(NamedTuple):
     outputs: Mapping[str, TensorType]
 
 
-class Open(NamedTuple):
+class Opened(NamedTuple):
     """A program with open sizes: dimensions that are open are None in ``shapes``, by the names of results."""
 
     ops: list[Op]
@@ -47,14 +53,14 @@ class Open(NamedTuple):
     dims: dict[str, tuple[Number | int, ...]]
 
 
-def opened(points: Sequence[Point]) -> Open:
+def opened(points: Sequence[Point], open_: Open) -> Opened:
     """The program that is all of the points; AxisError says what no program can be."""
-    return _Opening(points).program()
+    return _Opening(points, open_).program()
 
 
 class _Opening(Worked[str]):
-    def __init__(self, points: Sequence[Point]) -> None:
-        self.points = points
+    def __init__(self, points: Sequence[Point], open_: Open) -> None:
+        self.points, self.formulas = points, open_.formulas
         self.base = points[0]
         self.ops: list[Op] = []
         self.constants: dict[str, Tensor | str] = dict(self.base.constants)
@@ -64,14 +70,14 @@ class _Opening(Worked[str]):
         self.made: dict[Any, str] = {}
         self.compared: set[tuple[str, ...]] = set()
 
-    def program(self) -> Open:
+    def program(self) -> Opened:
         self.dims = self._ends([p.inputs for p in self.points])
         results = self._ends([p.outputs for p in self.points])
         if len({len(p.ops) for p in self.points}) > 1:
             raise AxisError("the ops are others at other sizes")
         for same in zip(*[p.ops for p in self.points], strict=True):
             self._op(same)
-        return Open(self.ops, self.constants, self.shapes, self.dims | results)
+        return Opened(self.ops, self.constants, self.shapes, self.dims | results)
 
     def _ends(self, at_points: Sequence[Mapping[str, TensorType]]) -> dict[str, tuple[Number | int, ...]]:
         """The dimensions of inputs or outputs, of which the types are there at each point."""
@@ -130,11 +136,13 @@ class _Opening(Worked[str]):
 
     def _varying(self, op: Op, key: str, arrays: Sequence[Array]) -> str:
         what = f"{key} of op {shown(op.name)} ({op.op})"
-        vector = len({a.shape for a in arrays}) == 1 and arrays[0].dtype == np.int32 and arrays[0].ndim == 1
+        vector = len({a.shape for a in arrays}) == 1 and arrays[0].dtype == np.int32 and arrays[0].ndim <= 1
         if not vector or (op.op, key) not in _MAY_VARY:
             raise AxisError(f"{what} is other numbers at other sizes")
-        rows = list(zip(*[a.tolist() for a in arrays], strict=True))
+        rows = list(zip(*[a.reshape(-1).tolist() for a in arrays], strict=True))
         numbers = [self._number(row, what) for row in rows]
+        if not arrays[0].ndim:
+            return self._made("squeeze", 0, x=self.vector(numbers), axes=self.constant([0]))
         if op.op == "slice_by_index":
             mask = dict(op.inputs)["begin_mask" if key == "begin" else "end_mask"]
             held = self.constants[mask]  # pyright: ignore[reportArgumentType]
@@ -146,7 +154,7 @@ class _Opening(Worked[str]):
         return self.vector(numbers)
 
     def _number(self, values: Sequence[int], what: str) -> Number | int:
-        return number_of(values, [p.sizes for p in self.points], what)
+        return number_of(values, [p.sizes for p in self.points], what, self.formulas)
 
     def _const(self, array: Array) -> str:
         key = ("const", array.dtype.str, array.shape, array.tobytes())
@@ -165,7 +173,7 @@ class _Opening(Worked[str]):
         found = self.made.get(key)
         if found is None:
             found = self.made[key] = self._new(f"size_{op}")
-            type_ = TensorType((size,), I32)
+            type_ = TensorType((size,) if size else (), I32)
             self.ops.append(Op(op, tuple(sorted(inputs.items())), (found,), (type_,), found))
             self.shapes[found] = type_.shape
         return found
@@ -183,6 +191,9 @@ class _Opening(Worked[str]):
 
     def total(self, a: str, b: str) -> str:
         return self._made("add", 1, x=a, y=b)
+
+    def two(self, function: str, a: str, b: str) -> str:
+        return self._made({"floor": "floor_div", "min": "minimum", "max": "maximum"}[function], 1, x=a, y=b)
 
     def end_to_end(self, parts: Sequence[str], count: int) -> str:
         zero, no = self._const(np.zeros((), np.int32)), self._const(np.zeros((), np.bool_))

@@ -7,7 +7,7 @@ the same arguments is the same one. What no input is behind is worked out and is
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,6 +116,7 @@ class Writer(Walk):
         opset: int,
         pack: Pack,
         open_: bool = False,
+        varies: Collection[int] = (),
     ) -> None:
         super().__init__(graph, origins, weights)
         self.opset, self._pack, self.open = opset, pack, open_
@@ -129,9 +130,9 @@ class Writer(Walk):
         self._row_of = row_of
         self._made: dict[Any, Any] = {}
         self._numbers: dict[Any, str] = {}
-        self.changing = set(graph.updates)
+        self.changing, self.varies = set(graph.updates), varies
         for value in graph.values:
-            if is_static(value, self.static, self.changing):
+            if is_static(value, self.static, self.changing, varies):
                 self.static.add(value)
 
     # What rows call.

@@ -271,6 +271,13 @@ def _row(accepted: Any, write: Any, when: Any = None, reduces: Any = None) -> Ro
     return Row(Accepts(accepted, None, when), write, reduces)
 
 
+def _iota(w: Writer, v: Value) -> int:
+    """Numbers counted to one that is going to be another."""
+    given = [w.constant(n, "i32") for n in (0, v.shape[0], 1)]
+    type_ = v.type.with_dtype(I32)
+    return cast_to(w, w.op("RANGE", given, type_, s.RangeOptionsT()), type_, v.dtype)
+
+
 CORE: dict[str, Row] = {
     **{f"unary {k}": _row(_F32, unary(op)) for k, op in {
         "sqrt": "SQRT", "exp": "EXP", "log": "LOG", "sin": "SIN", "cos": "COS", "tanh": "TANH", "floor": "FLOOR",
@@ -307,4 +314,5 @@ CORE: dict[str, Row] = {
     "gather": _row(types("f32 i32 i64 i16 i8 u8 bool", "i32 i64 i16 i8 u8"), _gather),
     "argsort": _row(_NUMBERS, _argsort, _sorts),
     "scan sum": _row(_NUMBERS, _cumsum),
+    "iota": _row(_NUMBERS, _iota),
 }  # fmt: skip

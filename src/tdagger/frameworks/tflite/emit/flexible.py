@@ -14,7 +14,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as s
 
 from tdagger.errors import AxisError
-from tdagger.frameworks.opening import Number, Worked, number_of
+from tdagger.frameworks.opening import Number, Open, Worked, number_of
 from tdagger.frameworks.tflite.emit.writer import Operator, Part, Tensor
 from tdagger.names import shown
 from tdagger.op import Array
@@ -23,8 +23,9 @@ from tdagger.types import DType, TensorType
 _I32 = DType.of("i32")
 #: The inputs of operators that may be worked out when a file is run.
 _MAY_VARY = {
-    "BROADCAST_TO": (1,), "FILL": (0,), "PAD": (1,), "PADV2": (1,), "RESHAPE": (1,), "RESIZE_BILINEAR": (1,),
-    "RESIZE_NEAREST_NEIGHBOR": (1,), "SLICE": (1, 2), "STRIDED_SLICE": (1, 2), "TILE": (1,), "TRANSPOSE_CONV": (0,),
+    "BROADCAST_TO": (1,), "FILL": (0,), "PAD": (1,), "PADV2": (1,), "RANGE": (1,), "RESHAPE": (1,),
+    "RESIZE_BILINEAR": (1,), "RESIZE_NEAREST_NEIGHBOR": (1,), "SLICE": (1, 2), "STRIDED_SLICE": (1, 2), "TILE": (1,),
+    "TRANSPOSE_CONV": (0,),
 }  # fmt: skip
 
 
@@ -42,14 +43,14 @@ def point_of(sizes: Mapping[str, int], part: Part, inputs: Mapping[str, int]) ->
     return Point(sizes, part, inputs, [t.type.shape for t in part.tensors])
 
 
-def opened(points: Sequence[Point], usual: Mapping[str, int]) -> Part:
+def opened(points: Sequence[Point], open_: Open) -> Part:
     """The first of the points with open sizes; AxisError says what no file can be."""
-    return _Opening(points, usual).part()
+    return _Opening(points, open_).part()
 
 
 class _Opening(Worked[int]):
-    def __init__(self, points: Sequence[Point], usual: Mapping[str, int]) -> None:
-        self.points, self.usual = points, usual
+    def __init__(self, points: Sequence[Point], open_: Open) -> None:
+        self.points, self.usual, self.formulas = points, open_.usual, open_.formulas
         self.sizes = [p.sizes for p in points]
         self.base = points[0].part
         self.operators: list[Operator] = []
@@ -82,7 +83,9 @@ class _Opening(Worked[int]):
     def _dims(self, types: Sequence[TensorType], what: str) -> tuple[Number | int, ...]:
         if len({t.rank for t in types}) > 1:
             raise AxisError(f"{what} has more or fewer axes at other sizes")
-        return tuple([number_of([t.shape[i] for t in types], self.sizes, what) for i in range(types[0].rank)])
+        return tuple(
+            [number_of([t.shape[i] for t in types], self.sizes, what, self.formulas) for i in range(types[0].rank)]
+        )
 
     def _set(self, number: int, dims: Sequence[Number | int]) -> None:
         """Give a tensor its usual shape, and say which sizes are open."""
@@ -142,7 +145,7 @@ class _Opening(Worked[int]):
         op = same[0]
         shape = arrays[0].shape
         rows = zip(*[a.reshape(-1).tolist() for a in arrays], strict=True)
-        numbers = [number_of(row, self.sizes, f"input {place} of {told}") for row in rows]
+        numbers = [number_of(row, self.sizes, f"input {place} of {told}", self.formulas) for row in rows]
         open_ = [i for i, n in enumerate(numbers) if isinstance(n, Number)]
         if op.name == "RESHAPE" and len(open_) == 1:
             numbers[open_[0]] = -1
@@ -194,6 +197,11 @@ class _Opening(Worked[int]):
 
     def total(self, a: int, b: int) -> int:
         return self._op("ADD", [a, b], (1,), s.AddOptionsT())
+
+    def two(self, function: str, a: int, b: int) -> int:
+        name, made = {"floor": ("FLOOR_DIV", s.FloorDivOptionsT), "min": ("MINIMUM", s.MaximumMinimumOptionsT),
+                      "max": ("MAXIMUM", s.MaximumMinimumOptionsT)}[function]  # fmt: skip
+        return self._op(name, [a, b], (1,), made())
 
     def end_to_end(self, parts: Sequence[int], count: int) -> int:
         options: Any = s.ConcatenationOptionsT()

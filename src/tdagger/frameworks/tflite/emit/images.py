@@ -109,14 +109,21 @@ class Windows(NamedTuple):
         return {"padding": padding, "strideH": self.stride[0], "strideW": self.stride[1], **more}
 
 
+def is_same(w: Writer, pads: Pairs, sizes: Sequence[int], windows: Any, out: Sequence[int]) -> bool:
+    """Whether SAME pads so; where a size is open and windows are steps apart, not at every other size."""
+    if any(n in w.varies and step > 1 for n, step in zip(sizes, windows[1], strict=True)):
+        return False
+    counts = tuple([-(-n // step) for n, step in zip(sizes, windows[1], strict=True)])
+    return pads == same_pads(sizes, *windows) and counts == tuple(out)
+
+
 def placed(
     w: Writer, i: Image, windows: Windows, pads: Pairs, out: Sequence[int], fill: float = 0.0, counted: bool = False
 ) -> tuple[int, TensorType, int]:
     """The image so that windows lie as they should, and how the operator is to pad it."""
     number, type_ = as_images(w, i)
     sizes = type_.shape[1:3]
-    counts = tuple([-(-n // s_) for n, s_ in zip(sizes, windows.stride, strict=True)])
-    if pads == same_pads(sizes, *windows) and counts == tuple(out) and not (counted and any(map(any, pads))):
+    if is_same(w, pads, sizes, windows, out) and not (counted and any(map(any, pads))):
         return number, type_, SAME
     number, type_ = padded(w, number, type_, pads, fill)
     return number, type_, VALID
@@ -154,8 +161,7 @@ def _convolution_3d(w: Writer, i: Image, v: Value) -> int:
     type_ = i.x.type.with_shape((i.lead, *i.sizes, taken))
     after = type_.with_shape((i.lead, *v.shape[v.rank - 4 : -1], out))
     number, pads, padding = w.reshape(w.ref(i.x), i.x.shape, type_), [*f["padding"]], VALID
-    counts = tuple([-(-n // s_) for n, s_ in zip(i.sizes, f["stride"], strict=True)])
-    if pads == same_pads(i.sizes, kernel, f["stride"], f["dilation"]) and counts == after.shape[1:-1]:
+    if is_same(w, pads, i.sizes, (kernel, f["stride"], f["dilation"]), after.shape[1:-1]):
         padding = SAME
     elif any(map(any, pads)):
         sizes = [n + a + b for n, (a, b) in zip(i.sizes, pads, strict=True)]
@@ -253,13 +259,17 @@ def _convolves_back(v: Value) -> str | None:
 def _pool(
     w: Writer, v: Value, op: str, kernel: Any, stride: Any, low: Any, fill: float, counted: bool = False
 ) -> tuple[int, TensorType]:
-    """Windows of an image padded by ``low`` before, and as far as windows reach after; ``counted``: as entries."""
+    """Windows of an image padded by ``low`` before, and as far as windows reach after; ``counted``: as entries.
+
+    Where a size is open it is padded after as before, which is as far as they reach at any size.
+    """
     i = image(v, len(kernel))
     windows = Windows(_two(kernel, 1), _two(stride, 1), (1, 1))
     sizes, counts = _two(i.sizes, 1), _two(v.shape[v.rank - i.spatial - 1 : -1], 1)
     pads: Pairs = []
     for n, count, k, step, a in zip(sizes, counts, windows.kernel, windows.stride, _two(low, 0), strict=True):
-        pads.append((a, max((count - 1) * step + k - n - a, 0)))
+        even = n in w.varies and count == (n + 2 * a - k) // step + 1
+        pads.append((a, a if even else max((count - 1) * step + k - n - a, 0)))
     after = v.type.with_shape((i.lead, *counts, v.shape[-1]))
     number, _, padding = placed(w, i, windows, pads, counts, fill, counted)
     made = options("Pool2D", **windows.options(padding), filterHeight=windows.kernel[0],

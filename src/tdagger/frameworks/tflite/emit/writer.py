@@ -6,7 +6,7 @@ a constant tensor, worked out when the file is written. :class:`~tdagger.framewo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -117,6 +117,7 @@ class Writer(Walk):
         origins: Mapping[Value, Origin],
         weights: Mapping[str, Array],
         open_: bool = False,
+        varies: Collection[int] = (),
     ) -> None:
         super().__init__(graph, origins, weights)
         self.rows = rows
@@ -132,8 +133,9 @@ class Writer(Walk):
         self._writing: Value | None = None
         self._merged: dict[Value, tuple[Operator, Value]] = {}
         changing = set(graph.updates)
+        self.varies = varies
         for value in graph.values:
-            if is_static(value, self.static, changing):
+            if is_static(value, self.static, changing, varies):
                 self.static.add(value)
         for name, value in graph.inputs.items():
             self.found[value] = self._tensor(name, value.type)
@@ -426,7 +428,7 @@ class Writer(Walk):
 
     def within(self, graph: Graph, found: Mapping[Value, int]) -> Writer:
         """A writer of another graph to the same subgraph, the tensors of whose inputs are ``found``."""
-        inner = Writer(graph, self.rows, self.origins, self.weights)
+        inner = Writer(graph, self.rows, self.origins, self.weights, varies=self.varies)
         inner.part, inner._names, inner._constants = self.part, self._names, self._constants
         inner.problems, inner.parts = self.problems, self.parts
         self.static |= inner.static
@@ -435,7 +437,7 @@ class Writer(Walk):
 
     def subgraph(self, name: str) -> tuple[Writer, int]:
         """A writer of a new subgraph, which has this one's constants at hand, and its number."""
-        inner = Writer(Graph({}, {}), self.rows, self.origins, self.weights, self.open)
+        inner = Writer(Graph({}, {}), self.rows, self.origins, self.weights, self.open, self.varies)
         inner.part.name = name
         inner.static, inner.problems, inner.parts = self.static, self.problems, self.parts
         inner._origin = self._origin
