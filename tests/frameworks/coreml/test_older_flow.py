@@ -291,3 +291,32 @@ def test_sizes_that_an_older_network_leaves_open() -> None:
     assert td.from_coreml(model, inputs={"x": (5, 3)}).graph.inputs["x"].shape == (5, 3)
     with pytest.raises(td.InputError, match="may have the shapes 2x3, 5x3, not"):
         td.from_coreml(model, inputs={"x": (4, 3)})
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("flips", [150, pytest.param(5000, marks=pytest.mark.slow)], ids=["some", "all"])
+def test_cut_and_changed_files_are_one_typed_error(flips: int) -> None:
+    model, _ = doubled_until(3)
+    net = model.neuralNetwork
+    choice = add(net, "branch", ["x"], [])
+    linear(choice.ifBranch, "y", "z", 2, 1)
+    inner = add(choice.elseBranch, "loop", [], [], maxLoopIterations=4).bodyNetwork
+    linear(inner, "y", "z", 1, 1)
+    add(inner, "loopBreak", [], [])
+    add(net, "copy", ["z"], ["y"])
+    data, draw = model.SerializeToString(), np.random.default_rng(0)
+    changed = [data[:n] for n in range(0, len(data), 3)]
+    for _ in range(flips):
+        one = bytearray(data)
+        for at in draw.integers(0, len(data), draw.integers(1, 4)):
+            one[at] ^= 1 << int(draw.integers(8))
+        changed.append(bytes(one))
+    read = 0
+    for one in changed:
+        for function in (td.from_coreml, td.Program.from_coreml):
+            try:
+                function(bytes(one))
+                read += 1
+            except td.TDaggerError:
+                pass
+    assert read < len(changed)

@@ -1178,7 +1178,7 @@ def basic_lstm(rng: Rng) -> Case:
 
 @case("LSTM basic u8")
 def basic_lstm_u8(rng: Rng, bias_step: float = 1.0, x_scale: float = 1 / 128) -> Case:
-    """As files of TensorFlow 1 have it, for which there is a kernel; its functions are off by parts of a step of i16."""
+    """As TensorFlow 1 wrote it, for which there is a kernel; its functions are off by parts of a step of i16."""
     x, h = quantized(rng, (2, 3), "u8", x_scale, 128), quantized(rng, (2, 4), "u8", 1 / 128, 128)
     step = float(rng.uniform(0.002, 0.02))
     w = const(rng.integers(0, 256, (16, 7)), np.uint8, scale=step, zero=int(rng.integers(100, 150)))

@@ -56,7 +56,7 @@ def _gather(x: Value, indices: Value, *, axis: int = 0, batch_dims: int = 0) -> 
 def _embedding_lookup(ids: Value, table: Value, *, node: Call) -> Value:
     """Of a table of integers the rows, or the real numbers of these: by one scale, or one for each row."""
     if table.rank == 2 and isinstance(table.op, Parameter):
-        return lib.embedding(table, ids)
+        return lib.embedding(table, _checked(ids, table.shape[0]))
     tensor = node.inputs[1]
     if tensor is None or not node.dtypes[0].is_float or not is_quantized(tensor) or tensor.quantization is None:
         return gather(table, _checked(ids, table.shape[0]), 0)
