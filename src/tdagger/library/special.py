@@ -28,6 +28,7 @@ from tdagger.ops.elementwise import (
     minimum,
     neg,
     reciprocal,
+    round_,
     sign,
     sin,
     sqrt,
@@ -398,8 +399,8 @@ def digamma(x: Value) -> Value:
     out = log(high) - 0.5 / high - tail
     for k in range(10):
         out = out - reciprocal(positive + float(k))
-    # the distance to the next whole number is exact, and tan has that period
-    reflected = out - math.pi / tan((w - floor(w)) * math.pi)
+    # the distance to the nearest whole number is exact, and tan has that period
+    reflected = out - math.pi / tan((w - round_(w)) * math.pi)
     whole = negative & equal(w, floor(w))
     out = where(negative, where(whole, math.nan, reflected), out)
     return cast(where(equal(w, 0.0), neg(reciprocal(w)), out), x.dtype)

@@ -24,6 +24,7 @@ from tdagger.frameworks.writing import recognised, results_of, with_weights
 from tdagger.names import shown
 from tdagger.tensordag import TensorDAG
 from tdagger.transform.legal import Problem, Target, legalize, narrowed, unsupported
+from tdagger.transform.legal.single import SINGLE
 from tdagger.transform.passes import fold_batch_norm, simplify
 
 ROWS: dict[str, Row] = {**CORE, **COMPOSITES, **IMAGES, **RECURRENT, **INTEGERS}
@@ -35,7 +36,7 @@ TARGET = Target(
     rank=RANK,
     wider={"f16": ("f32",), "bf16": ("f32",), "i8": ("i32",), "u8": ("i32",), "i16": ("i32",), "u16": ("i32",),
            "bool": ("i32",), "u32": ("i64",)},
-    identities={**IDENTITIES, "dequantize": read_before},
+    identities={**IDENTITIES, **SINGLE, "dequantize": read_before},
     folds=True,
     last=True,
 )  # fmt: skip

@@ -16,6 +16,7 @@ from tdagger.library.quantized import dequantize, grid_of, quantize
 from tdagger.op import Value
 from tdagger.ops.elementwise import bitwise_xor, cast, not_
 from tdagger.transform.legal.identities import rms_norm_in_f32
+from tdagger.transform.legal.single import SINGLE
 from tdagger.transform.legal.target import Accepts, Target, types
 
 #: Most axes of a tensor.
@@ -104,6 +105,7 @@ def target(opset: int) -> Target:
         f"CoreML (iOS{opset})", ops, rank=RANK, wider={"bool": ("i32",)}, held={"i64": "i32"}, folds=True,
         identities={
             "binary equal": lambda v: not_(bitwise_xor(*v.args)) if v.args[0].dtype.name == "bool" else None,
+            **SINGLE,
             "fake_quantize": _rounded_and_read,
             "lstm": in_f32,
             "rms_norm": lambda v: rms_norm_in_f32(**fields(v)),
