@@ -287,10 +287,31 @@ def test_several_outputs_of_which_one_needs_the_other() -> None:
     s = td.sin(X)
     out, _ = apply(r, s, td.cos(X))
     assert out == [td.exp(X), td.tan(X)]
-    add = make(lambda x, y, z: (td.sin(x) + y, td.sin(x) + z), lambda x, y, z: (td.sin(x) + (y + z), td.exp(x)))
+    add = make(
+        lambda x, y, z: (td.sin(x) + y, td.sin(x) + z), lambda x, y, z: (td.sin(x) + (y + z), td.sin(x) - (y + z))
+    )
     # the second sum needs the first: replaced together they would go in a circle
     a = s + Y
     assert len(apply(add, a, s + td.cos(a))[1]) == 0
+
+
+def test_several_outputs_of_which_one_stays() -> None:
+    r = make(lambda x: (td.exp(x), td.exp(-x)), lambda x: (td.exp(x), 1.0 / td.exp(x)))
+    out, report = apply(r, td.exp(-X) * 2.0, td.exp(X), td.exp(-Y))
+    assert out == [(1.0 / td.exp(X)) * 2.0, td.exp(X), td.exp(-Y)]
+    assert report.counts == {"<lambda>": 1}
+    # one of what stands for them holds the other output, for which another value stands
+    crossed = make(lambda x: (td.sin(x), td.cos(x)), lambda x: (td.exp(td.cos(x)), td.tan(x)))
+    assert apply(crossed, td.sin(X), td.cos(X))[0] == [td.exp(td.tan(X)), td.tan(X)]
+
+
+def test_several_outputs_that_hold_themselves_are_refused() -> None:
+    own = make(lambda x: (td.sin(x), td.cos(x)), lambda x: (td.sin(x), td.exp(td.cos(x))))
+    round_ = make(lambda x: (td.sin(x), td.cos(x)), lambda x: (td.exp(td.cos(x)), td.exp(td.sin(x))))
+    for r in (own, round_):
+        r.name = "twins"
+        with pytest.raises(td.GraphError, match=r"rule twins goes on without an end: .* holds that again"):
+            apply(r, td.sin(X), td.cos(X))
 
 
 def test_rules_of_several_outputs_that_undo_each_other_are_named() -> None:

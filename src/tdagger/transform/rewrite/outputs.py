@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from tdagger.graph import Graph, bulk
 from tdagger.op import Value
+from tdagger.transform.rewrite.driver import RulesNotEnding
 from tdagger.transform.rewrite.rule import Context, Refused, Rule
 from tdagger.transform.rewrite.users import Users
 
@@ -30,12 +31,21 @@ def sweep_outputs(
                 continue
             roots = rule.roots_of(value, bound)
             made = rule.apply_all(roots, bound, context)
-            if isinstance(made, Refused) or made == roots or _reaches(made, roots, place):
+            if isinstance(made, Refused) or made == roots:
                 continue
-            first = first or dict(zip(roots, made, strict=True))
-            instead.update(zip(roots, made, strict=True))
+            put = {r: m for r, m in zip(roots, made, strict=True) if r is not m}
+            if _goes_round(put, place, ()):
+                captured = {v for v in bound[: len(rule.slots)] if isinstance(v, Value)}
+                held = _goes_round(put, place, captured)
+                if held is None:  # what the wildcards stand for needs an output
+                    continue
+                raise RulesNotEnding(
+                    f"rule {rule.name} goes on without an end: what stands for its output {held!r} holds that again"
+                )
+            first = first or put
+            instead.update(put)
             taken.update(roots)
-            fired.append((rule.name, roots[0], roots[0], made[0]))
+            fired.append((rule.name, roots[0], *next(iter(put.items()))))
     if not instead:
         return graph, {v: v for v in graph.values}, []
     became = _replaced(graph, instead)
@@ -49,19 +59,33 @@ def sweep_outputs(
     return Graph(inputs, outputs, updates, graph.name, [became[v] for v in graph.values if v in became]), became, fired
 
 
-def _reaches(made: tuple[Value, ...], roots: tuple[Value, ...], place: Mapping[Value, int]) -> bool:
-    """Whether what is to stand for the roots needs one of them."""
-    first = min(place[r] for r in roots)
-    stack, seen = list(made), set(made)
+def _goes_round(put: Mapping[Value, Value], place: Mapping[Value, int], past: Container[Value]) -> Value | None:
+    """A root that what stands for it needs again, where it isn't looked past some values; None if there is none."""
+    first = min(place[r] for r in put)
+    needs = {root: _needed(made, put, lambda v: v not in past and place.get(v, first) >= first)
+             for root, made in put.items()}  # fmt: skip
+    while needs:
+        free = [root for root, others in needs.items() if not any(o in needs for o in others)]
+        if not free:
+            return next(iter(needs))
+        for root in free:
+            del needs[root]
+    return None
+
+
+def _needed(made: Value, roots: Container[Value], beyond: Callable[[Value], bool]) -> set[Value]:
+    """The roots among what a value is made of, as far as that is looked at."""
+    found: set[Value] = set()
+    stack, seen = [made], {made}
     while stack:
         value = stack.pop()
         if value in roots:
-            return True
-        for arg in value.args:
-            if arg not in seen and place.get(arg, first) >= first:
-                seen.add(arg)
-                stack.append(arg)
-    return False
+            found.add(value)
+        elif beyond(value):
+            new = [a for a in value.args if a not in seen]
+            seen.update(new)
+            stack += new
+    return found
 
 
 def _replaced(graph: Graph, instead: Mapping[Value, Value]) -> dict[Value, Value] | None:
