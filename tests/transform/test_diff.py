@@ -65,8 +65,7 @@ def test_every_network_has_five_kinds() -> None:
 
 def core(dag: td.TensorDAG) -> td.TensorDAG:
     """The network over core ops alone."""
-    x = td.input("x", (1,))
-    spelled, _ = spelled_alike(dag.graph, Graph({"x": x}, {"x": x}))
+    spelled, _ = spelled_alike(dag, td.network(lambda x: td.exp(x), {"x": (1,)}))
     return dag.with_graph(spelled.graph, {v: dag.origins[o] for v, o in spelled.owner.items() if o in dag.origins})
 
 
@@ -686,3 +685,56 @@ def test_a_sum_without_what_is_nothing_is_rounding(tmp_path: Path) -> None:
     late.get_submodule("encoder.layer.1.attention.LayerNorm").eps = 1e-3
     first = td.diff(late, td.from_onnx(file), ids)
     assert [first.module(d) for d in first.differences] == ["encoder.layer.1.attention.LayerNorm"], str(first)
+
+
+class Images(nn.Module):
+    """Convolutions with norms, activations, a gate of channels and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())
+        self.two = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.BatchNorm2d(16), nn.SiLU())
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(16, 4, 1), nn.ReLU(), nn.Conv2d(4, 16, 1))
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.one(x)
+        x = x + self.two(x)
+        return self.head((x * self.gate(x).sigmoid()).mean((2, 3)))
+
+
+def _put(path: str, module: nn.Module) -> Any:
+    return lambda m: m.set_submodule(path, module)
+
+
+@pytest.mark.parametrize(
+    ("fault", "at"),
+    [
+        (lambda m: setattr(m.one[1], "eps", 0.01), "one"),
+        (_put("one.2", nn.LeakyReLU(0.01)), "one.2"),
+        (lambda m: m.two[0].weight.data[0].mul_(1.01), "two"),
+        (lambda m: setattr(m.two[0], "padding_mode", "replicate"), "two.0"),
+        (_put("gate.2", nn.GELU()), "gate.2"),
+        (lambda m: setattr(m.gate[3], "bias", None), "gate.3"),
+        (lambda m: m.head.weight.data[0].mul_(1.01), "head"),
+    ],
+)
+def test_a_fault_is_found_where_channels_lie_last(fault: Callable[[Any], Any], at: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = Images().eval().requires_grad_(False)
+    perturb(net)
+    x = torch.randn(1, 3, 8, 8)
+    dag = td.from_torch(net, x)
+
+    def as_file(module: nn.Module) -> td.TensorDAG:
+        td.from_torch(module, x).to_tflite(tmp_path / "net.tflite")
+        return td.from_tflite(tmp_path / "net.tflite")
+
+    assert td.diff(dag, as_file(net), x).verdict == "rounding"
+    wrong = copy.deepcopy(net)
+    if at == "two.0":
+        wrong.two[0]._reversed_padding_repeated_twice = [1, 1, 1, 1]  # pyright: ignore[reportPrivateUsage]
+    fault(wrong)
+    diff = td.diff(dag, as_file(wrong), x)
+    assert diff.first is not None
+    assert diff.module(diff.first).startswith(at), str(diff)

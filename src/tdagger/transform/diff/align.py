@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from tdagger.graph import Graph, label, result_types
@@ -22,6 +23,8 @@ from tdagger.transform.diff.classes import Class, Classes
 _ROUNDS = 7
 #: How many ops, one after the other, may stand between a value and what it is compared with in the other network.
 _INSERTED = 3
+#: How many ops may stand where the other network has others, for the value that both are made of to be found.
+_WRITTEN = 8
 
 
 class Side(NamedTuple):
@@ -224,6 +227,35 @@ class Aligner:
                 not isinstance(a.op, Binary) or self.classes.key(a.op) == self.classes.key(b.op)
             ):
                 todo.extend(self.arguments(a, b))
+                continue
+            x, y = self._source(a, self.a), self._source(b, self.b)
+            if x is not None and y is not None and self.classes.look(x) == self.classes.look(y):
+                todo.append((x, y))
+
+    def _source(self, value: Value, side: Side) -> Value | None:
+        """The one value that others make another of by a few ops, among those that inputs are behind; None if several.
+
+        So what is before an activation has a partner, also where the other network has another one.
+        """
+        place = self.places_a if side is self.a else self.places_b
+        level = {x for x in side.args(value) if x in place}
+        for _ in range(_WRITTEN):
+            if len(level) < 2:
+                break
+            last = max(level, key=place.__getitem__)
+            level.remove(last)
+            level.update(x for x in side.args(last) if x in place)
+        return level.pop() if len(level) == 1 else None
+
+    @cached_property
+    def places_a(self) -> dict[Value, int]:
+        """Where values of A are that an input is behind, but for inputs."""
+        return _made_of_inputs(self.a.graph)
+
+    @cached_property
+    def places_b(self) -> dict[Value, int]:
+        """The same of B."""
+        return _made_of_inputs(self.b.graph)
 
     def _behind(self, value: Value, other: Value, side: Side) -> list[Value]:
         """The nearest value that one is made of and that looks as another, of those without a partner, if there is one.
@@ -284,6 +316,14 @@ class Aligner:
             if key is not None and (len(mine) == len(theirs) == 1 if only else len(mine) == len(theirs)):
                 pairs += zip(theirs, mine, strict=True)
         return pairs
+
+
+def _made_of_inputs(graph: Graph) -> dict[Value, int]:
+    found: dict[Value, int] = {}
+    for i, value in enumerate(graph.values):
+        if any(x in found or isinstance(x.op, Input) for x in value.args):
+            found[value] = i
+    return found
 
 
 def _names(graph: Graph) -> list[str]:

@@ -86,7 +86,7 @@ def _compared(
     owners: tuple[Mapping[Value, Value], ...] = ({}, {})
     weights = Weights(a.weights, b.weights, sides[0].digests)
     if not aligner.done or (aligner.classes.inside and not _hold_the_same(aligner, weights)):
-        spelled = spelled_alike(a.graph, b.graph)
+        spelled = spelled_alike(a, b)
         owners = spelled[0].owner, spelled[1].owner
         if spelled[0].graph is not a.graph or spelled[1].graph is not b.graph:
             sides = [_written_as(side, s) for side, s in zip(sides, spelled, strict=True)]

@@ -299,12 +299,20 @@ class Judge:
         return len(off) > 1 and any(self.related[x][0] == Relation.SPELLED for x in off)
 
     def _undone(self) -> set[Value]:
-        """The values that lie otherwise than their partner, behind which what lies as in A again is what A gives."""
+        """The values that lie otherwise than their partner, behind which what lies as in A again is what A gives.
+
+        Of several that a value takes, those that come out right for another reader aren't to blame for this one.
+        """
+        ends = {b: self.ends.get(b, self.own[b]) <= self.bound[b] for b in self.off if b not in self.laid}
+        good: set[Value] = set()
+        for b in reversed(self.b.values):
+            if ends.get(b, b in good):
+                good.update(x for x in b.args if x in self.laid)
         bad = {r.b for r in self.results if r.b in self.laid or self._is_wrong_result(r)}
         for b in reversed(self.b.values):
-            ends = b in self.off and b not in self.laid
-            if self.ends.get(b, self.own[b]) > self.bound[b] if ends else b in bad:
-                bad.update(b.args)
+            if not ends.get(b, b not in bad):
+                laid = [x for x in b.args if x in self.laid]
+                bad.update([x for x in laid if x not in good] or laid)
         return {b for b in self.laid if b in self.off and b not in bad}
 
     def _right_for_readers(self) -> set[Value]:

@@ -1,4 +1,4 @@
-"""Two graphs brought to one spelling: composites that one has more of than the other are written as their bodies."""
+"""Two graphs brought to one spelling: channels first, composites that one has more of than the other written out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from tdagger.composite import Composite
 from tdagger.graph import Graph
 from tdagger.op import Value
-from tdagger.ops.structure import Item
+from tdagger.ops.structure import Item, Permute
+from tdagger.transform.passes.layout import IMAGES, with_channels_first
 
 
 class Spelled(NamedTuple):
@@ -19,15 +20,28 @@ class Spelled(NamedTuple):
     owner: Mapping[Value, Value]
 
 
-def spelled_alike(a: Graph, b: Graph) -> tuple[Spelled, Spelled]:
-    """Both graphs, where composites whose numbers differ are replaced by their bodies, until all are alike. Linear."""
-    one, other = (Spelled(g, {v: v for v in g.values}) for g in (a, b))
+def spelled_alike(a: Any, b: Any) -> tuple[Spelled, Spelled]:
+    """The graphs of two networks with channels first; composites whose numbers differ are written out. Linear."""
+    one, other = map(_with_channels_first, (a, b))
     while True:
         counts = _composites(one.graph), _composites(other.graph)
         names = {n for n in counts[0] | counts[1] if counts[0][n] != counts[1][n]}
         if not names:
             return one, other
         one, other = (_written_out(s, names) for s in (one, other))
+
+
+def _with_channels_first(network: Any) -> Spelled:
+    """The graph as it is, unless fewer images are transposed for an op if channels come first: files have them last."""
+    graph: Graph = network.graph
+    after, owner = with_channels_first(network)
+    if _transposes(after) < _transposes(graph):
+        return Spelled(after, owner)
+    return Spelled(graph, {v: v for v in graph.values})
+
+
+def _transposes(graph: Graph) -> int:
+    return sum(v.op.name in IMAGES and isinstance(v.args[0].op, Permute) for v in graph.values)
 
 
 def _composites(graph: Graph) -> Counter[str]:
@@ -47,7 +61,7 @@ def _written_out(spelled: Spelled, names: set[str]) -> Spelled:
             for v in body.values:
                 if v not in inner:
                     inner[v] = v.op(*[inner[x] for x in v.args])
-                    owner.setdefault(inner[v], spelled.owner[value])
+                    owner.setdefault(inner[v], spelled.owner.get(value, value))
             results = tuple([inner[v] for v in body.outputs.values()])
             new[value] = results[0] if len(results) == 1 else results
             continue
@@ -55,7 +69,7 @@ def _written_out(spelled: Spelled, names: set[str]) -> Spelled:
             new[value] = args[0][value.op.index]
             continue
         new[value] = value.op(*args)
-        owner[new[value]] = spelled.owner[value]
+        owner[new[value]] = spelled.owner.get(value, value)
     outputs = {k: new[v] for k, v in graph.outputs.items()}
     updates = {k: new[v] for k, v in graph.updates.items()}
     found = Graph({k: new[v] for k, v in graph.inputs.items()}, outputs, updates, graph.name, list(owner))

@@ -16,14 +16,14 @@ from tdagger.library.pool import adaptive_avg_pool, adaptive_max_pool, avg_pool,
 from tdagger.library.resize import interpolate
 from tdagger.library.shape import pixel_shuffle, pixel_unshuffle, reshape
 from tdagger.names import shown
-from tdagger.network import N
+from tdagger.network import N, Network
 from tdagger.op import Op, Value
 from tdagger.ops.elementwise import Binary, Bitcast, Cast, Unary, Where
 from tdagger.ops.indexing import Argsort, Gather, Scan
 from tdagger.ops.source import Const, Input, const
 from tdagger.ops.structure import Concat, Fold, Group, Item, Pad, Permute, Reduce, Repeat, Slice, Unfold, Ungroup
 from tdagger.transform.passes.rank import regrouped
-from tdagger.transform.surgery.edit import Edit, finished
+from tdagger.transform.surgery.edit import Edit, each, finished
 from tdagger.transform.surgery.select import near
 
 #: Which axis stands at each place: axis ``i`` of what is there is axis ``order[i]`` of the value it stands for.
@@ -104,6 +104,23 @@ def channels_first(dag: N, moved: Collection[str] = ()) -> N:
     their inverse. Inputs and outputs in ``moved`` have their last axis second.
     """
     return _laid_out(dag, False, moved)
+
+
+def with_channels_first(dag: Network) -> tuple[Graph, dict[Value, Value]]:
+    """The graph that channels_first gives, and for each of its values one of the network that it was made for."""
+    edit = Edit(dag)
+    walk = _Layouts(edit.new, {}, last=False)
+    edit.run(walk)
+    ends = ({n: walk.as_it_was(v) for n, v in d.items()} for d in (dag.graph.outputs, dag.graph.updates))
+    after = edit.graph(None, *ends)
+    owner: dict[Value, Value] = {}
+    for old, new in edit.new.items():
+        for value in each(new):
+            owner.setdefault(value, old)
+    for value in after.values:
+        if value not in owner and value.args:  # a transpose
+            owner[value] = owner[value.args[0]]
+    return after, owner
 
 
 def _laid_out(dag: N, last: bool, moved: Collection[str]) -> N:
