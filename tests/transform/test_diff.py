@@ -685,6 +685,13 @@ def test_a_sum_without_what_is_nothing_is_rounding(tmp_path: Path) -> None:
     late.get_submodule("encoder.layer.1.attention.LayerNorm").eps = 1e-3
     first = td.diff(late, td.from_onnx(file), ids)
     assert [first.module(d) for d in first.differences] == ["encoder.layer.1.attention.LayerNorm"], str(first)
+    turned = copy.deepcopy(module)
+    for layer in ("encoder.layer.0.attention.attn.q", "encoder.layer.1.attention.attn.k"):
+        weight = turned.get_submodule(layer).weight
+        weight.data = weight.data.flip(0).contiguous()
+        both = td.diff(turned, td.from_onnx(file), ids)
+        assert both.module(both.differences[0]) == "encoder.layer.0.attention.attn.q", str(both)
+    assert both.module(both.differences[1]) == "encoder.layer.1.attention.attn.k", str(both)
 
 
 class Images(nn.Module):

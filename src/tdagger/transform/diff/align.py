@@ -9,10 +9,12 @@ over both graphs.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import permutations
 from typing import Any, NamedTuple
 
+from tdagger.composite import Composite
 from tdagger.graph import Graph, label, result_types
 from tdagger.op import Value
 from tdagger.ops.elementwise import BINARY, Binary
@@ -226,11 +228,25 @@ class Aligner:
             if a.op.name == b.op.name and (
                 not isinstance(a.op, Binary) or self.classes.key(a.op) == self.classes.key(b.op)
             ):
-                todo.extend(self.arguments(a, b))
+                todo.extend(self._summands(a, b) or self.arguments(a, b))
                 continue
             x, y = self._source(a, self.a), self._source(b, self.b)
             if x is not None and y is not None and self.classes.look(x) == self.classes.look(y):
                 todo.append((x, y))
+
+    def _summands(self, a: Value, b: Value) -> list[tuple[Value, Value]]:
+        """The terms that go together of a sum of three and a sum of two (or products); nothing of other pairs."""
+        if not isinstance(a.op, Binary) or not BINARY[a.op.kind].commutes or a.op is not b.op:
+            return []
+        of_a, of_b = self.a.args(a), self.b.args(b)
+        nested = [[x for x in args if x.op is a.op] for args in (of_a, of_b)]
+        if sorted(map(len, nested)) != [0, 1]:
+            return []
+        if nested[0]:
+            tried = [[*zip(p, of_b, strict=True)] for p in permutations(_opened(of_a, nested[0][0], self.a), 2)]
+        else:
+            tried = [[*zip(of_a, p, strict=True)] for p in permutations(_opened(of_b, nested[1][0], self.b), 2)]
+        return max(tried, key=lambda pairs: sum(self._likeness(x, y) for x, y in pairs))
 
     def _source(self, value: Value, side: Side) -> Value | None:
         """The one value that others make another of by a few ops, among those that inputs are behind; None if several.
@@ -260,9 +276,10 @@ class Aligner:
     def _behind(self, value: Value, other: Value, side: Side) -> list[Value]:
         """The nearest value that one is made of and that looks as another, of those without a partner, if there is one.
 
-        As many ops as may be inserted at once are looked through.
+        As many ops as may be inserted at once are looked through, but no layer with a matrix of weights.
         """
         look = self.classes.look(other)
+        place = self.places_a if side is self.a else self.places_b
         level = [value]
         for _ in range(_INSERTED):
             level = [x for v in level for x in dict.fromkeys(side.args(v))]
@@ -270,6 +287,7 @@ class Aligner:
                 pair = (other, x) if side is self.b else (x, other)
                 if label(x.op) == label(other.op) and self.classes.look(x) == look and self._open(*pair):
                     return [x]
+            level = [x for x in level if not _is_layer(x, place)]
         return []
 
     def arguments(self, a: Value, b: Value) -> list[tuple[Value, Value]]:
@@ -316,6 +334,17 @@ class Aligner:
             if key is not None and (len(mine) == len(theirs) == 1 if only else len(mine) == len(theirs)):
                 pairs += zip(theirs, mine, strict=True)
         return pairs
+
+
+def _opened(args: Sequence[Value], inner: Value, side: Side) -> list[Value]:
+    """Arguments with those of one of them in its place."""
+    return [x for arg in args for x in (side.args(arg) if arg is inner else [arg])]
+
+
+def _is_layer(value: Value, fed: Container[Value]) -> bool:
+    """Whether a value is a composite of a matrix that no input is behind."""
+    weights = (x for x in value.args if x not in fed and not isinstance(x.op, Input))
+    return isinstance(value.op, Composite) and any(len(result_types(w)) == 1 and w.type.rank > 1 for w in weights)
 
 
 def _made_of_inputs(graph: Graph) -> dict[Value, int]:

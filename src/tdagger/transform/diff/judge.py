@@ -163,7 +163,7 @@ class Judge:
                 if distance(theirs, others) <= self.bound[b]:
                     self.wrong.update(unfed)
                     local, self.own[b] = others, distance(theirs, others)
-        self.given_a[b] = held_so if _same_shapes(a, b) else local
+        self.given_a[b] = local if b in self.behind or not _same_shapes(a, b) else held_so
         if self._takes_laid(b) or relation == Relation.SPELLED or not _same_shapes(a, b):
             self._lay(a, b, self._on_laid(b) if self._takes_laid(b) else local)
         if relation == Relation.NAMED and not any(x in self.apart for x in b.args):  # they may be rounded otherwise
