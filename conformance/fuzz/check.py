@@ -400,7 +400,7 @@ class Checks:
         return [n for n, p in self.program.module().named_parameters() if p.requires_grad]
 
     def _gradients(self, noise: Noise | None) -> list[Any]:
-        module = self.program.module()
+        module = self.reference()
         args = self.program.arguments()
         try:
             if noise is None:
