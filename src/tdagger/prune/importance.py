@@ -3,7 +3,8 @@
 An importance is a function of a :class:`Weighed` group that gives a number for each of its units; the least important
 go first. Units of different groups are compared by the part of their group that they are, over what they free
 (:mod:`tdagger.prune.choose`), whatever importances are of: those of one loss too have a level in each group that says
-more of how it was measured (batches, how often a unit is used) than of what goes with all of it.
+more of how it was measured (batches, how often a unit is used) than of what goes with all of it. Where learned masks
+begin, changes of one loss (Taylor, OBD: a function with ``of_loss``) are compared as they are; training corrects that.
 
 >>> import numpy as np
 >>> def smallest_row(group):
@@ -120,6 +121,17 @@ def random(group: Weighed) -> Array:
     return np.random.default_rng(zlib.crc32(group.group.name.encode())).random(group.size)
 
 
+@dataclass(frozen=True)
+class OfLoss:
+    """An importance that is a change of the loss: see above."""
+
+    function: Importance
+    of_loss: bool = True
+
+    def __call__(self, group: Weighed) -> Array:
+        return self.function(group)
+
+
 def taylor(gradients: Mapping[str, Array] | Sequence[Mapping[str, Array]]) -> Importance:
     """How much the loss changes to first order without a unit: ``|sum of weight * gradient|``: arXiv:1906.10771.
 
@@ -134,7 +146,7 @@ def taylor(gradients: Mapping[str, Array] | Sequence[Mapping[str, Array]]) -> Im
         sums = [group.sums(partial(_times, found)) for found in each]
         return np.sqrt(np.mean(np.square(sums), 0))
 
-    return importance
+    return OfLoss(importance)
 
 
 def _times(gradients: Mapping[str, Array], name: str, weight: Array) -> Array:
@@ -151,7 +163,7 @@ def obd(curvature: Mapping[str, Array]) -> Importance:
     def importance(group: Weighed) -> Array:
         return group.sums(lambda name, w: np.square(w, dtype=np.float64) * _of(curvature, name, w) / 2)
 
-    return importance
+    return OfLoss(importance)
 
 
 def _of(given: Mapping[str, Array], name: str, like: Array) -> Array:

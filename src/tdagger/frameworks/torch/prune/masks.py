@@ -395,8 +395,9 @@ _SPREAD = 1.0
 
 def _spread(dag: TensorDAG, groups: Sequence[Group], importance: Importance, blocks: Array) -> Array:
     """By how much the logits of blocks differ at first: with the logarithms of importances, whose mean is 0."""
+    normalise = NORMALISE["none" if getattr(importance, "of_loss", False) else "mean"]
     scores = [np.asarray(importance(Weighed(g, dag.weights)), np.float64) for g in groups]
-    flat = np.concatenate([s / NORMALISE["mean"](s) for s in scores])
+    flat = np.concatenate([s / normalise(s) for s in scores])
     least = flat[flat > 0].min(initial=np.inf)
     logs = np.log(np.maximum(flat, least if np.isfinite(least) else 1.0))
     logs = np.bincount(blocks, logs) / np.bincount(blocks)
