@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, islice
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from tdagger.analysis.formulas.polynomial import Generator, Point, Symbol, divided, symbols_of, terms_of, variable
@@ -58,6 +58,7 @@ class Open(NamedTuple):
     formulas: Sequence[Formula] = ()
     fixed: frozenset[int] = frozenset()
     conditions: Sequence[Condition] = ()
+    can: Callable[[Mapping[str, int]], bool] = lambda sizes: True
 
     @classmethod
     def of(cls, dag: TensorDAG, usual: Mapping[str, int]) -> Open:
@@ -67,7 +68,15 @@ class Open(NamedTuple):
         sizes += [n for v in found.graph.values for n in _numbers(v.op.attributes)]
         formulas: dict[Formula, None] = {n.formula: None for n in sizes if isinstance(n, Size)}
         fixed = frozenset([int(n) for n in sizes if not isinstance(n, Size)])
-        return cls(usual, list(formulas), fixed, found.conditions)
+
+        def can(sizes: Mapping[str, int]) -> bool:
+            try:
+                dag.resize(**cast(Any, sizes))
+            except AxisError:
+                return False
+            return True
+
+        return cls(usual, list(formulas), fixed, found.conditions, can)
 
     def points(self) -> list[dict[str, int]]:
         """Sizes to write the network at, which tell a number that follows from one axis from all others.
@@ -78,26 +87,32 @@ class Open(NamedTuple):
         >>> Open({"b": 1}).points()
         [{'b': 2}, {'b': 3}, {'b': 5}]
         """
-        usual = self.usual
-        first, second, last = ({n: self._clear(k, times) for n, k in usual.items()} for times in (2, 3, 5))
+        multiples = {n: self._multiples(n) for n in self.usual}
+        first, second, last = ({n: found[i] for n, found in multiples.items()} for i in range(3))
         points = [first, *[{**first, n: k} for n, k in second.items()], last]
-        near = {n: self._near(n, first) for n, k in usual.items() if k > 1}
-        points += [{**first, n: k} for n, k in near.items() if k is not None]
+        for name, size in self.usual.items():
+            near = [n for n in range(first[name] + 1, first[name] + size) if n not in self.fixed]
+            fitting = (n for n in near if self._fits({**first, name: n}))
+            points += [{**first, name: n} for n in islice(fitting, 1)]
         return points
 
-    def _clear(self, size: int, times: int) -> int:
-        """A multiple of a size that is no number of the network; those that are tried for several don't meet."""
-        return next((size * k for k in range(times, 60, 5) if size * k not in self.fixed), size * times)
+    def _multiples(self, name: str) -> list[int]:
+        """Three multiples of a size that the network can have, no numbers of its own if there are such."""
+        tried = [self.usual[name] * k for k in (2, 3, 5, 4, 7, 6, 11, 13)]
+        clear = [n for n in tried if n not in self.fixed]
+        found: list[int] = []
+        for n in [*clear, *[n for n in tried if n not in clear]]:
+            if self._fits({**self.usual, name: n}):
+                found.append(n)
+            if len(found) == 3:
+                return found
+        return tried[:3]  # the resize says what is asked of it
 
-    def _near(self, name: str, first: Mapping[str, int]) -> int | None:
-        """A size near a multiple that fulfils what is asked of it."""
-        for n in range(first[name] + 1, first[name] + self.usual[name]):
-            sizes = {**first, name: n}
-            known = [c for c in self.conditions if {s.name for s in symbols_of(c.number)} <= sizes.keys()]
-            points = [Point({s: sizes[s.name] for s in symbols_of(c.number)}) for c in known]
-            if n not in self.fixed and all(c.holds(p) for c, p in zip(known, points, strict=True)):
-                return n
-        return None
+    def _fits(self, sizes: Mapping[str, int]) -> bool:
+        """Whether sizes fulfil what is asked of them."""
+        known = [c for c in self.conditions if {s.name for s in symbols_of(c.number)} <= sizes.keys()]
+        points = [Point({s: sizes[s.name] for s in symbols_of(c.number)}) for c in known]
+        return all(c.holds(p) for c, p in zip(known, points, strict=True)) and self.can(sizes)
 
     def varies(self, sizes: Mapping[str, int]) -> frozenset[int]:
         """The numbers that the sizes of the network's open dimensions are there."""

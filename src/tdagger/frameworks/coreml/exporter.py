@@ -158,7 +158,7 @@ def _allowed(dag: TensorDAG, dynamic: Sequence[str] | Mapping[str, Sequence[int]
     return found
 
 
-def _at_points(dag: TensorDAG, allowed: Allowed, written: Callable[[TensorDAG, frozenset[int]], Made]) -> Made:
+def _at_points(dag: TensorDAG, allowed: Allowed, written: Callable[[TensorDAG, frozenset[int] | None], Made]) -> Made:
     """The program with open axes: written at several sizes, which have to be the same ops."""
     usual = {n: dag.axes().sizes[n] for n in allowed}
     try:
@@ -168,7 +168,9 @@ def _at_points(dag: TensorDAG, allowed: Allowed, written: Callable[[TensorDAG, f
         points = [Point(s, joined(m.ops), m.writer.constants, m.inputs, m.outputs)
                   for s, m in zip(sizes, made, strict=True)]  # fmt: skip
         found = opened(points, open_)
-    except AxisError as e:
+    except (AxisError, UnsupportedError) as e:
+        if isinstance(e, UnsupportedError):
+            written(dag, None)  # what can't be had at any size is that error
         names = ", ".join(map(shown, allowed))
         raise AxisError(f"{shown(dag.name)}: {names} can't be of any size in CoreML: {e}") from e
     return replace_with(made[0], found, usual, allowed)

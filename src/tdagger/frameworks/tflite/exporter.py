@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from tdagger.errors import AxisError
+from tdagger.errors import AxisError, UnsupportedError
 from tdagger.frameworks.opening import Open, sizes_of
 from tdagger.frameworks.tflite.emit.composites import COMPOSITES
 from tdagger.frameworks.tflite.emit.core import CORE
@@ -75,7 +75,9 @@ def _at_points(dag: TensorDAG, usual: Mapping[str, int]) -> tuple[list[Part], Si
             made.append(written(narrowed(network, target), True, target.varies))
         points = [point_of(own, part, s.inputs) for own, ((part,), s) in zip(sizes, made, strict=True)]
         return [opened(points, found)], made[0][1]
-    except AxisError as e:
+    except (AxisError, UnsupportedError) as e:
+        if isinstance(e, UnsupportedError):
+            legalized(dag)  # what can't be had at any size is that error
         names = ", ".join(map(shown, usual))
         raise AxisError(f"{shown(dag.name)}: {names} can't be of any size in TFLite: {e}") from e
 
