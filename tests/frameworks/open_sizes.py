@@ -96,7 +96,7 @@ def axis_of(dag: Any, case: Case) -> str:
     """What the open dimension is called."""
     dims = dag.graph.inputs["x"].shape
     for name in dag.open_axes.names:
-        n = dag.axes().sizes[name] * 4
+        n = dag.axes().sizes[name] * 3
         try:
             shape = dag.resize(**{name: n}).graph.inputs["x"].shape
         except Exception:
