@@ -195,10 +195,12 @@ class Aligner:
         return Alignment(self.a_of, self.b_of, self.same, dict(self.leaves))
 
     def pair_anew(self, partners: Mapping[Value, Value]) -> None:
-        """Give values of B other partners in A than they had, which had none."""
+        """Give values of B other partners in A than they had, which had none; what is between these has none then."""
         for b, a in partners.items():
             old = self.forced.pop(b, None) or self.a_of[b]
-            self.taken.pop(old, None)
+            while old is not a:
+                self.forced.pop(self.taken.pop(old, old), None)
+                old = self.a.graph.users[old][0]
             self.forced[b], self.taken[a] = a, b
         self._match()
 

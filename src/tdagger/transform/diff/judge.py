@@ -178,11 +178,15 @@ class Judge:
         """
         at = a
         for _ in range(_BEHIND):
-            users = [u for u in self.a.users[at] if u not in self.aligner.b_of]
-            if len(users) != 1 or any(u in self.aligner.b_of for u in self.a.users[at]):
+            users = self.a.users[at]
+            if len(users) != 1:
                 return
             at = users[0]
-            if _same_shapes(at, b) and distance(self.of_a.values[at], mine) <= self.allowed(at, b):
+            if (
+                at not in self.aligner.b_of
+                and _same_shapes(at, b)
+                and distance(self.of_a.values[at], mine) <= self.allowed(at, b)
+            ):
                 self.behind[b] = at
                 return
 
