@@ -700,7 +700,8 @@ class Images(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.one = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())
-        self.two = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.BatchNorm2d(16), nn.SiLU())
+        deep, wide = nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.Conv2d(16, 16, 1)
+        self.two = nn.Sequential(deep, nn.BatchNorm2d(16), wide, nn.BatchNorm2d(16), nn.SiLU())
         self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(16, 4, 1), nn.ReLU(), nn.Conv2d(4, 16, 1))
         self.head = nn.Linear(16, 5)
 
@@ -721,6 +722,7 @@ def _put(path: str, module: nn.Module) -> Any:
         (_put("one.2", nn.LeakyReLU(0.01)), "one.2"),
         (lambda m: m.two[0].weight.data[0].mul_(1.01), "two"),
         (lambda m: setattr(m.two[0], "padding_mode", "replicate"), "two.0"),
+        (_put("two.4", nn.LeakyReLU(0.01)), "two.4"),
         (_put("gate.2", nn.GELU()), "gate.2"),
         (lambda m: setattr(m.gate[3], "bias", None), "gate.3"),
         (lambda m: m.head.weight.data[0].mul_(1.01), "head"),
