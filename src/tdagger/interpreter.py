@@ -51,6 +51,10 @@ class Executor(Protocol):
         """What an op gives: a tensor, or a tuple of them for several results."""
         ...
 
+    def read_again(self, rounded: Value, value: Value, args: list[Any]) -> Any:
+        """What a ``dequantize`` gives of a ``quantize`` of its scale; the first of ``args`` is what is rounded."""
+        ...
+
     def array(self, tensor: Any) -> Array:
         """A tensor as an array."""
         ...
@@ -68,6 +72,9 @@ class _Numpy:
     def run(self, value: Value, args: list[Any]) -> Any:
         with np.errstate(all="ignore"):
             return value.op.run(*args)
+
+    def read_again(self, rounded: Value, value: Value, args: list[Any]) -> Any:
+        return self.run(value, [self.run(rounded, args), *args[1:]])
 
     def array(self, tensor: Any) -> Array:
         return np.asarray(tensor)

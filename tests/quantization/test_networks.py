@@ -240,6 +240,25 @@ def test_weights_are_read_once_for_all_runs(monkeypatch: pytest.MonkeyPatch) -> 
         assert {0: len(codes), most: 0}.get(budget, 1) <= len(runner.asked & {*codes}) < len(codes) + (not budget)
 
 
+@pytest.mark.parametrize("framework", ["numpy", "torch"])
+def test_rounding_and_reading_at_once_gives_the_same_bits(framework: str) -> None:
+    rng = np.random.default_rng(0)
+    x, w = td.input("x", (2, 3, 8, 8)), td.parameter("w", (4, 3, 3, 3))
+    arrays = {"w": rng.normal(size=(4, 3, 3, 3)).astype("f")}
+    y = td.convolution(td.relu(x) - td.neg(x), w, padding=1)
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": y}), arrays)
+    data = [rng.normal(size=(2, 3, 8, 8)).astype("f") for _ in range(2)]
+    prepared = td.prepare(dag, "x86", framework=framework).calibrate(data)
+    small, in_graph = prepared.convert(), prepared.conversion(in_graph=True).run()
+    given = 3 * data[0]  # beyond the range
+    given[0, 0, 0, :3] = np.nan, np.inf, -np.inf
+    runner = repeated.Repeated(in_graph, framework)
+    assert len(runner.together) == 3
+    assert {w.dtype.name for w in in_graph.weights.values()} == {"float32"}
+    one = given if framework == "numpy" else torch.from_numpy(given)
+    assert np.array_equal(np.asarray(runner.run(one)), np.asarray(Interpreter(small, framework).run(one)))
+
+
 def test_data_is_run_until_corrections_are_settled() -> None:
     """More of it changes little then: what is corrected by all of it is nearly the same."""
     dag, data = network("test_resnet")
@@ -274,6 +293,18 @@ def test_means_of_parts_are_those_of_channels_moved_to_the_end(shape: tuple[int,
     x = np.random.default_rng(0).normal(size=shape)
     moved = np.ascontiguousarray(np.moveaxis(x, axis, -1))
     np.testing.assert_allclose(means(x, axis), means(moved, -1), atol=1e-12)
+
+
+@pytest.mark.parametrize(("positions", "parts"), [((8, 8), 8), ((7, 7), 7), ((1, 1), 1), ((1, 13), 8)])
+def test_means_of_f32_are_of_parts_that_are_all_as_long(positions: tuple[int, int], parts: int) -> None:
+    """Of 13 positions there are none such: they are 8 parts of one and two."""
+    x = np.random.default_rng(0).normal(size=(2, 5, *positions)).astype(np.float32)
+    found = means(x, -3)
+    assert found.shape == (2, parts, 5)
+    assert found.dtype == np.float64
+    if parts != 8 or positions == (8, 8):
+        each = np.moveaxis(x, 1, -1).astype(np.float64).reshape(2, parts, -1, 5).mean(2)
+        np.testing.assert_allclose(found, each, atol=1e-6)
 
 
 def test_corrections_that_help_no_result_are_dropped() -> None:

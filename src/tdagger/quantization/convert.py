@@ -25,14 +25,18 @@ _LARGEST_BIAS = 2.0**30
 
 
 class Conversion:
-    """One network as it is converted. ``scales``: of the roots of a placement; ``given``: those of some weights."""
+    """One network as it is converted. ``scales``: of the roots of a placement; ``given``: those of some weights.
+
+    ``in_graph``: weights are rounded by the network itself, which is as it was in floats otherwise: for runs by torch.
+    """
 
     def __init__(
         self, dag: Any, placement: Placement, scales: Mapping[Value, Affine], rounding: Rounding = nearest,
         corrections: Mapping[Value, Array] | None = None, fake: bool = False,
-        given: Mapping[tuple[str, Weights], Affine] | None = None,
+        given: Mapping[tuple[str, Weights], Affine] | None = None, in_graph: bool = False,
     ) -> None:  # fmt: skip
         self.dag, self.placement, self.scales, self.fake = dag, placement, scales, fake
+        self.in_graph = in_graph and rounding is nearest
         self.corrections = dict(corrections or {})
         #: What became of the ops that are quantized.
         self.ops: dict[Value, Value] = {}
@@ -136,15 +140,17 @@ class Conversion:
         def zero() -> Array:
             return _zero(source.scales(name, leaf, how), how.numbers, shape)
 
-        codes = self.leaf(
-            (*key, "codes"), name, leaf.type.with_dtype(grid.dtype), lambda: source.codes(name, leaf, how), name
-        )
         scale_type, scale_name = TensorType(shape, "f32"), f"{name}_scale"
         parts = [self.leaf((*key, "scale"), scale_name, scale_type, lambda: source.scales(name, leaf, how).scale, name)]
         if not how.numbers.symmetric or grid.low == 0:
             parts.append(self.leaf((*key, "zero"), f"{name}_zero_point", TensorType(shape, grid.dtype), zero, name))
-        of = how.numbers.dtype if grid.bits < 8 else ""
-        out = lib.dequantize(codes, *parts, axis=how.axis, block=how.block, of=of)
+        if self.in_graph:
+            out = rounded(leaf, parts, how.numbers, how.axis, how.block, False)
+        else:
+            codes_type = leaf.type.with_dtype(grid.dtype)
+            codes = self.leaf((*key, "codes"), name, codes_type, lambda: source.codes(name, leaf, how), name)
+            of = how.numbers.dtype if grid.bits < 8 else ""
+            out = lib.dequantize(codes, *parts, axis=how.axis, block=how.block, of=of)
         return out if order == tuple(range(out.rank)) else permute(out, order)
 
     def bias(self, value: Value, at: int) -> Value | None:

@@ -18,7 +18,7 @@ from tdagger.quantization.profile import Numbers
 
 _BINS = 2048
 #: So many numbers are counted at once, so that counting takes little memory.
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16
 
 
 class Observer:
@@ -28,11 +28,11 @@ class Observer:
         self.low, self.high = np.inf, -np.inf
         self.count = self.updates = 0
 
-    def update(self, x: Array) -> None:
-        """Take in the numbers of a tensor, which are finite: :meth:`refused` says whether they are."""
+    def update(self, x: Array, ends: tuple[float, float] | None = None) -> None:
+        """Take in the numbers of a tensor, which are finite: its :func:`ends_of`, where they are known, say so."""
         if not x.size:
             return
-        low, high = float(x.min()), float(x.max())
+        low, high = ends or ends_of(x)
         self.note(x, low, high)
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.count += x.size
@@ -50,13 +50,21 @@ class Observer:
         return 0.0 if low <= self.low and self.high <= high else float("nan")
 
 
-def refused(x: Array) -> str:
-    """What makes a tensor useless for calibration; empty if nothing does.
+def ends_of(x: Array) -> tuple[float, float]:
+    """The smallest and the largest number of a tensor: NaN both, if it has one; (0, 0) of none.
 
-    >>> refused(np.float32([1, np.nan]))
-    'NaN'
+    >>> ends_of(np.float32([1, 3])), ends_of(np.float32([1, np.nan]))
+    ((1.0, 3.0), (nan, nan))
     """
-    ends = (x.min(), x.max()) if x.size else ()
+    return (float(x.min()), float(x.max())) if x.size else (0.0, 0.0)
+
+
+def refused(ends: tuple[float, float]) -> str:
+    """What makes a tensor of these ends useless for calibration; empty if nothing does.
+
+    >>> refused((1.0, np.inf))
+    'an infinity'
+    """
     if any(np.isnan(e) for e in ends):
         return "NaN"
     return "an infinity" if any(np.isinf(e) for e in ends) else ""
@@ -109,7 +117,7 @@ class Histogram(Observer):
     def _count(self, flat: Array) -> None:
         """Count some numbers, all of them within the bins."""
         n = len(self.bins)
-        places = ((flat - np.float32(self.start)) * np.float32(1 / self.width)).astype(np.intp)
+        places = ((flat - np.float32(self.start)) * np.float32(1 / self.width)).astype(np.int32)
         counts = np.bincount(places, minlength=n)
         self.bins += counts[:n]
         self.bins[-1] += counts[n:].sum()  # rounded up to the end

@@ -21,7 +21,7 @@ from tdagger.ops.source import Leaf
 from tdagger.ops.structure import Permute
 from tdagger.quantization.convert import Conversion
 from tdagger.quantization.layers import as_layers
-from tdagger.quantization.observers import Observer, ReadError, observer_of, refused
+from tdagger.quantization.observers import Observer, ReadError, ends_of, observer_of, refused
 from tdagger.quantization.other_sizes import OfFloat
 from tdagger.quantization.placement import Placement, place
 from tdagger.quantization.profile import Profile
@@ -156,14 +156,15 @@ class Prepared:
 
     def observe(self, value: Value, x: Array) -> None:
         """Show an observer what a value is in a batch; InputError if it isn't finite."""
-        why = refused(x)
+        ends = ends_of(x)
+        why = refused(ends)
         if why:
             where = place_of(self.dag.origins)(value)
             raise InputError(
                 f"calibration: {value!r}{where} has {why} in batch {self.batches}; leave the batch out, or keep the "
                 "op in float: keep="
             )
-        self.observers[self.watched[value]].update(x)
+        self.observers[self.watched[value]].update(x, ends)
 
     def calibrate(self, data: Iterable[Any], progress: Callable[[int], None] | None = None) -> Prepared:
         """Run on batches: each one argument of the network, a tuple of arguments or a dict of them by name."""
@@ -220,10 +221,12 @@ class Prepared:
             dag = step(dag)
         return dag
 
-    def conversion(self, rounding: Rounding | None = None) -> Conversion:
+    def conversion(self, rounding: Rounding | None = None, in_graph: bool = False) -> Conversion:
         """How the network is converted; weights are rounded as :attr:`rounding` says unless another is told."""
-        how = rounding or self.rounding
-        return Conversion(self.dag, self.placement, self.scales(), how, self.corrections, given=self.weight_scales)
+        how, given = rounding or self.rounding, self.weight_scales
+        return Conversion(
+            self.dag, self.placement, self.scales(), how, self.corrections, given=given, in_graph=in_graph
+        )
 
     def compare(self, data: Iterable[Any], rounding: Rounding | None = None) -> dict[Value, Local]:
         """What quantizing each op alone changes on data: by the op of the float network."""
@@ -240,7 +243,7 @@ class Prepared:
         more or fewer, as far as they are run.
         """
         self.corrections = {}
-        conversion = self.conversion(rounding)
+        conversion = self.conversion(rounding, in_graph=True)
         quantized = conversion.run()
         runner = Correcting(conversion, quantized, self._runner.framework, self.means, self._tensor)
         plain = Repeated(quantized, runner.framework, like=runner)

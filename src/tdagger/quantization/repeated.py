@@ -14,7 +14,7 @@ from tdagger.tensordag import TensorDAG
 from tdagger.transform.passes.fold import static_ends
 
 #: So many bytes of what is made of weights are kept; what is beyond is made in each run.
-KEPT = 1 << 28
+KEPT = 1 << 26
 
 
 class Repeated(Interpreter):
@@ -30,6 +30,8 @@ class Repeated(Interpreter):
     def __init__(self, network: TensorDAG, framework: str | Executor, like: Repeated | None = None) -> None:
         super().__init__(network, framework)
         self.kept, self.spared = _of_weights(network, KEPT) if like is None else (like.kept, like.spared)
+        #: Roundings that are read once, as they were rounded, with what reads each: both are run together.
+        self.together = _together(network)
         #: What was made of weights so far.
         self.made: dict[Value, Any] = {} if like is None else like.made
 
@@ -38,10 +40,32 @@ class Repeated(Interpreter):
             return self.made[value]
         if value in self.spared and len(self.made) == len(self.kept):
             return None  # all that reads it is there
+        if value in self.together:
+            return args[0]
         out = super().run_value(value, args)
         if value in self.kept:
             self.made[value] = out
         return out
+
+    def run_op(self, value: Value, args: list[Any]) -> Any:
+        if value.args and value.args[0] in self.together:
+            return self.framework.read_again(value.args[0], value, args)
+        return super().run_op(value, args)
+
+
+def _together(network: TensorDAG) -> set[Value]:
+    """What is rounded to integers for one reader alone, which reads it with the scale and zero point it has."""
+    graph = network.graph
+    ends = {*graph.outputs.values(), *graph.updates.values()}
+    found: set[Value] = set()
+    for value in graph.values:
+        if value.op.name != "dequantize" or value.args[0].op.name != "quantize" or value.args[0] in ends:
+            continue
+        rounded = value.args[0]
+        same = all(value.op.attributes[k] == rounded.op.attributes[k] for k in ("axis", "block"))
+        if same and value.args[1:] == rounded.args[1:] and graph.users[rounded] == [value]:
+            found.add(rounded)
+    return found
 
 
 def _of_weights(network: TensorDAG, budget: int) -> tuple[set[Value], set[Value]]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tdagger.frameworks.torch.exporter import module_of
-from tdagger.frameworks.torch.runtime import DTYPES, from_numpy, to_numpy
+from tdagger.frameworks.torch.runtime import DTYPES, from_numpy, quantized_and_read, to_numpy
 from tdagger.graph import Graph, is_one
+from tdagger.library.quantized import GRIDS
 from tdagger.network import Signature, plain_signature
 from tdagger.op import Array, Value
 from tdagger.ops.source import Input, Leaf
@@ -42,6 +44,17 @@ class Executor:
         if module is None:
             module = self._modules[key] = _module(value)
         return module(*args)
+
+    def read_again(self, rounded: Value, value: Value, args: list[Any]) -> Tensor:
+        """Rounded and read in f32, which has the numbers of 16 bits and fewer, in place."""
+        f, (x, scale, *zeros) = rounded.op.attributes, args
+        grid = GRIDS[f["to"]]
+        whole = not grid.is_float and grid.bits <= 16 and (f["like"], f["precision"]) == ("onnx", "")
+        if not whole or not x.dtype == scale.dtype == torch.float32 or value.dtype.name != "f32":
+            return self.run(value, [self.run(rounded, args), *args[1:]])
+        low, high = (getattr(grid, end) if f[end] is None else f[end] for end in ("low", "high"))
+        zero = zeros[0] if zeros else None
+        return quantized_and_read(x, scale, zero, low, high, f["axis"], f["block"])
 
     def array(self, tensor: Any) -> Array:
         return to_numpy(tensor)

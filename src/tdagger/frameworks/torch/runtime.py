@@ -355,6 +355,19 @@ def dequantize(x: Tensor, scale: Tensor, zero_point: Tensor | None, axis: int | 
     return less.to(scale.dtype) * _spread(scale, x, axis, block)
 
 
+def quantized_and_read(
+    x: Tensor, scale: Tensor, zero_point: Tensor | None, low: int, high: int, axis: int | None, block: int
+) -> Tensor:
+    """``dequantize(quantize(x))`` without the integers between, of 16 bits at most; no gradients."""
+    each = _spread(scale, x, axis, block)
+    y = (x / each).round_()
+    zero = None if zero_point is None else _spread(zero_point, x, axis, block).to(y.dtype)
+    if zero is not None:
+        y.add_(zero)
+    y.clamp_(low, high).nan_to_num_(low)
+    return (y if zero is None else y.sub_(zero)).mul_(each)
+
+
 def _spread(v: Tensor, x: Tensor, axis: int | None, block: int) -> Tensor:
     """A scale in a shape that broadcasts with x: a number, one for each entry of an axis, or for each block of it."""
     if v.numel() == 1:
