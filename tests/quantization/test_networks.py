@@ -400,3 +400,32 @@ def test_weights_of_several_tensors_are_refused_by_name() -> None:
     model.weight = torch.nn.Parameter(kind(torch.zeros(3, 4), torch.zeros(3, 4)))
     with pytest.raises(td.UnsupportedError, match=r"with torchao\.utils\.unwrap_tensor_subclass\(model\)"):
         td.from_torch(model, torch.zeros(1, 4))
+
+
+class Tied(torch.nn.Module):
+    """A table of words that is the head's weight too, as in GPT-2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.layer = torch.nn.Embedding(300, 16), torch.nn.Linear(16, 16)
+        self.head = torch.nn.Linear(16, 300, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.layer(self.table(words))))
+
+
+@pytest.mark.parametrize("target", ["x86", "x86-dynamic"])
+def test_a_table_that_is_a_layer_s_weight_too_is_in_the_file_once(target: str) -> None:
+    torch.manual_seed(0)
+    data = [torch.randint(0, 300, (2, 5)) for _ in range(3)]
+    small = td.quantize(td.from_torch(Tied().eval(), data[0]), data, target)
+    proto = small.to_onnx()
+    tables = [i for i in proto.graph.initializer if sorted(i.dims) == [16, 300]]
+    assert [(i.name, i.data_type) for i in tables] == [("table.weight", 3)]
+    session = ort.InferenceSession(proto.SerializeToString())
+    theirs = session.run(None, {session.get_inputs()[0].name: data[0].numpy()})[0]
+    wanted = small.to_torch()(data[0]).detach().numpy()
+    back = td.from_onnx(proto).to_torch()(data[0]).detach().numpy()
+    assert np.isclose(back, wanted, atol=1e-5).all()
+    assert decibels(float(np.square(wanted).sum()), float(np.square(theirs - wanted).sum())) > 25

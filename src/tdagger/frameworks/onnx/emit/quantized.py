@@ -129,12 +129,20 @@ def held(w: Writer, x: Value, of: str) -> str:
         flipped = order != tuple(range(x.rank))
         if not kind and not flipped:
             return w.ref(x)
+        if not kind and _lies(w, leaf):  # one table in the file
+            return w.node("Transpose", [w.ref(base)], perm=order)
         name = ".".join([*(["T"] if flipped else []), *([of] if kind else [])])
         return w.combined([leaf], name, lambda a: np.ascontiguousarray(a.transpose(order)), x.type, kind)
     if not of or of not in _NARROW:
         return w.ref(x)
     known = w.array(x)
     return w.node("Cast", [w.ref(x)], to=_NARROW[of]) if known is None else _constant(w, known, of)
+
+
+def _lies(w: Writer, leaf: Value) -> bool:
+    """Whether the integers of a matrix are also read as they lie: by more than linear layers that take it flipped."""
+    readers = [u for u in w.users.get(leaf, ()) if u.op.name != "permute"]
+    return any(u.op.name != "dequantize" or not w.is_flipped(u) for u in readers)
 
 
 def _constant(w: Writer, data: Array, of: str) -> str:

@@ -249,6 +249,13 @@ class Writer(Walk):
         op = value.op
         return value if isinstance(op, Parameter | Buffer) and value not in self._changing else None
 
+    def is_flipped(self, weight: Value) -> bool:
+        """Whether a weight, or what is read of its integers, is taken transposed alone: by layers that write MatMul."""
+        return all(
+            u.op.name == "linear" and u.args[0] is not weight and u.args[0].rank != 2
+            for u in self.users.get(weight, ())
+        )
+
     def moved(self, leaf: Value, name: str, change: Callable[[Array], Array], type_: TensorType) -> str:
         """A weight that is kept in the file in another layout, under a name of its own."""
         return self.combined([leaf], name, change, type_)

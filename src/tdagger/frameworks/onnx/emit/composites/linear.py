@@ -31,7 +31,7 @@ def transposed(w: Writer, weight: Value, dtype: DType, to: DType) -> str:
     if quantized_matrix is not None:
         return w.cast(quantized_matrix, dtype, to)
     leaf = w.weight(weight)
-    if leaf is not None and all(u.op.name == "linear" and u.args[0] is not leaf for u in w.users.get(leaf, ())):
+    if leaf is not None and w.is_flipped(leaf):
         flipped = weight.type.with_shape(weight.shape[::-1])
         name = w.moved(leaf, "T", lambda a: np.ascontiguousarray(a.T), flipped)
         return w.cast(name, dtype, to)
