@@ -72,9 +72,11 @@ def measure(folder: str, scratch: Path, only: list[str]) -> None:
         "i8 static, second layers of MLPs in float": static(keep=[second]),
         "i8 static, `smooth=True`": static(smooth=True),
         "i8 static, `smooth=True, compensate=True`": static(smooth=True, compensate=True),
-        "i8 dynamic, `smooth=True`": lambda: td.quantize(dag, data, "x86-dynamic", smooth=True),
-        "i8 dynamic": lambda: td.quantize(dag, target="x86-dynamic"),
-        "i8 dynamic, second layers of MLPs in float": lambda: td.quantize(dag, target="x86-dynamic", keep=[second]),
+        "i8 dynamic": lambda: td.quantize(dag, data, "x86-dynamic"),
+        "i8 dynamic, no data": lambda: td.quantize(dag, target="x86-dynamic"),
+        "i8 dynamic, no data, second layers of MLPs in float": lambda: td.quantize(
+            dag, target="x86-dynamic", keep=[second]
+        ),
         "i4 weights": weights(), "u4 weights": weights(weight=blocks),
         "i4 weights, `compensate=True`": weights(compensate=True),
         "i4 weights, `compensate=\"adaptive\"`": weights(compensate="adaptive"),

@@ -233,9 +233,10 @@ def quantize(dag: Any, *args: Any, **options: Any) -> Any:
     data), or a Profile; the options are those of :func:`prepare`, ``rounding``
     (:data:`tdagger.quantization.weights.Rounding`) and ``correct``: biases are changed so that the means of channels
     stay, for which data is read twice. ``equalize`` makes weights alike across layers first, ``smooth`` channels of
-    what goes into linear layers; ``split`` takes outlying channels apart, into products in float; ``compensate`` (True
-    or "adaptive") rounds weights so that the errors of some make up for those of others. ``target=dict(sqnr=30)`` keeps
-    the ops in float that change most, as few as give results of so many dB; ``dict(drop=0.01)``, as few as leave all
+    what goes into linear layers (the default where scales are found at run time and there is data); ``split`` takes
+    outlying channels apart, into products in float; ``compensate`` (True or "adaptive") rounds weights so that the
+    errors of some make up for those of others. ``target=dict(sqnr=30)`` keeps the ops in float that change most, as
+    few as give results of so many dB; ``dict(drop=0.01)``, as few as leave all
     but so many choices (top 1) as they were, and with ``metric``, a function of a network, as few as leave that so near
     to the float network's. ``scheme`` then is the target.
 

@@ -100,6 +100,25 @@ def test_dynamic_needs_no_data() -> None:
     assert quality(wanted, small.to_torch()(torch.from_numpy(data[0])).detach().numpy()) > 25
 
 
+def test_dynamic_with_data_makes_channels_alike() -> None:
+    """Where one is far larger; a generator, which can't be read twice, and ``smooth=False`` leave them."""
+    rng = np.random.default_rng(0)
+    size = np.where(np.arange(32) == 3, 50, 1).astype("f")
+    x = td.input("x", (8, 32))
+    y = td.linear(td.layer_norm(x, td.parameter("s", (32,)), td.parameter("b", (32,))), td.parameter("w", (16, 32)))
+    arrays = {"s": size, "b": np.zeros(32, "f"), "w": rng.normal(size=(16, 32)).astype("f")}
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": y}), arrays)
+    data = [rng.normal(size=(8, 32)).astype("f") for _ in range(4)]
+    wanted = dag.run(data[0])
+
+    def sqnr(given: Any, **how: Any) -> float:
+        found = td.quantize(dag, given, "x86-dynamic", **how).run(data[0])
+        return decibels(float(np.square(wanted).sum()), float(np.square(found - wanted).sum()))
+
+    assert sqnr(data) == sqnr(data, smooth=True) > sqnr(data, smooth=False) + 3
+    assert sqnr(None) == sqnr(iter(data), correct=False) == sqnr(data, smooth=False)
+
+
 def test_weights_in_blocks_of_four_bits() -> None:
     dag, data = network("test_vit")
     small = td.quantize(dag, target="gpu-weight-only")

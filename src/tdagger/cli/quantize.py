@@ -116,6 +116,7 @@ def quantize(
             channels = {"equalize": equalize, "smooth": smooth, "split": split}
             changed, left = repaired(dag, batches or (), target, keep=left, **channels)
     how: dict[str, Any] = {"compensate": "adaptive" if adaptive else compensate, "correct": correct}
+    how |= {"smooth": False} if smooth or goal else {}  # it is made, or what stays in float is told by values
     small: TensorDAG | None = None
     if goal and batches is not None:
         with common.progress(f"looking for what stays in float of {dag.name}"):

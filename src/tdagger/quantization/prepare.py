@@ -413,13 +413,16 @@ def prepared_by(
     rounding: Rounding = nearest,
     correct: bool = True,
     equalize: bool = False,
-    smooth: bool = False,
+    smooth: bool | None = None,
     split: bool = False,
     compensate: bool | str = False,
     progress: Callable[[int], None] | None = None,
     **how: Any,
 ) -> Prepared:
-    """A network prepared with data and repaired as it is told: all but the conversion."""
+    """A network prepared with data and repaired as it is told: all but the conversion.
+
+    ``smooth`` is the default where scales are found at run time and data can be read twice.
+    """
     if compensate not in (False, True, "adaptive"):
         raise AttributeValueError(f'quantize: compensate is True, "adaptive" or False, not {compensate!r}')
     prepared = prepare(dag, target, **how)
@@ -428,12 +431,14 @@ def prepared_by(
             f"quantize: {prepared.profile.name} quantizes activations by what data shows of them; give data, or a "
             "target that needs none (coreml-weight-only, gpu-weight-only, x86-dynamic)"
         )
+    again = data is not None and iter(data) is not data
+    smooth = prepared.profile.dynamic and again if smooth is None else smooth
     by_data = {"smooth": smooth, "split": split, "compensate": compensate}
     if data is None and any(by_data.values()):
         raise InputError(
             f"quantize: {next(n for n, d in by_data.items() if d)}=True goes by what data shows; give data"
         )
-    if data is not None and (correct or any(by_data.values())) and iter(data) is data:
+    if data is not None and (correct or any(by_data.values())) and not again:
         raise InputError(
             "quantize: data is read twice, for ranges and then for biases: give a list or what can be iterated over "
             "again, or correct=False"

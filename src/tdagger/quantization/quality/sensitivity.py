@@ -122,7 +122,7 @@ def with_quality(
     batches = list(data)
     # Repairs are made once: which ops stay is told by values.
     dag, kept = repaired(dag, batches, scheme, **{k: v for k, v in how.items() if k in _OF_REPAIRS})
-    how = {k: v for k, v in how.items() if k not in ("keep", "equalize", "smooth", "split")}
+    how = {k: v for k, v in how.items() if k not in ("keep", "equalize", "split")} | {"smooth": False}
     plain: dict[str, Any] = {**how, "correct": False}
     rows = ranked(prepared_by(dag, batches, scheme, keep=kept, **plain), batches)
 
