@@ -8,10 +8,11 @@ what has no entries.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import accumulate
 from math import prod
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -52,39 +53,78 @@ def _types(graph: Graph) -> list[object]:
 def _are_alike(a: Graph, b: Graph) -> bool:
     """Whether all that differs is found to be the same where it differs; if not, the graphs may be the same anyway.
 
-    One op of things that are the same is the same, so only what other ops make is put in another form.
+    One op of things that are the same is the same, so only what other ops make is put in another form, or what one op
+    makes of a thing that is repeated before it and after it.
     """
     both = [*a.outputs.values(), *a.updates.values()], [*b.outputs.values(), *b.updates.values()]
     pairs = list(zip(*both, strict=True))
     same: dict[Value, Value] = {}
-    stands: dict[Value, Value] = {}  # one input for two values that are the same
+    spread: dict[tuple[Value, Value], _Spread] = {}
+    compared: dict[tuple[Value, Value], bool] = {}
     left = len(a.values)
-
-    def stand(value: Value) -> Value:
-        return stands.setdefault(value, Input(str(len(stands)), value.type)())
-
     while pairs:
         x, y = pairs[-1]
-        if x is not y and same.get(x) is not y:
-            alike = x.op is y.op and len(x.args) == len(y.args)
-            below = zip(x.args, y.args, strict=True) if alike else [(_base(x), _base(y))]
+        if x is y or same.get(x) is y:
+            pairs.pop()
+            continue
+        if x.type != y.type:  # then one is repeated, or both are
+            cone = _cut([x, y])
+            left -= len(cone.values)
+            found = _spread(x, y, cone) if left >= 0 and is_one(x) and is_one(y) else None
+            if found is None:
+                return False
+            spread[x, y] = found
+        else:
+            one = x.op is y.op and len(x.args) == len(y.args)
+            below = list(zip(x.args, y.args, strict=True)) if one else [(_base(x), _base(y))]
+            if not one and (below == [(x, y)] or below[0][0].type != below[0][1].type):
+                below = []
             waiting = [(p, q) for p, q in below if p is not q and same.get(p) is not q]
-            if waiting and waiting != [(x, y)]:
+            if waiting:
                 pairs += waiting
                 continue
-            if not alike:
-                if not (is_one(x) and is_one(y)):
+            if not one or any(p.type != q.type for p, q in below):
+                if not is_one(x):  # another op of several results
                     return False
-                base = () if waiting else (_base(x), _base(y))
-                own, other = (_cut(v, {b: stand(b) for b in base}) for v in (x, y))
-                left -= len(own.values) + len(other.values)
-                if left < 0 or x.type != y.type or repeated_late(own).outputs != repeated_late(other).outputs:
+                own, other = made = _of_stands(x, y, below, spread)
+                if made not in compared:
+                    cuts = [_cut([v]) for v in made]
+                    left -= sum(len(c.values) for c in cuts)
+                    if left < 0 or own.type != other.type:
+                        return False
+                    compared[made] = operator.eq(*[repeated_late(c).outputs for c in cuts])
+                if not compared[made]:
                     return False
-            same[x] = y
-            if is_one(x):
-                stands[y] = stand(x)
+        same[x] = y
         pairs.pop()
     return True
+
+
+class _Spread(NamedTuple):
+    """What two values of other sizes are: one thing, and how often each repeats its dimensions."""
+
+    thing: Value
+    times: Times
+    others: Times
+
+
+def _spread(x: Value, y: Value, cone: Graph) -> _Spread | None:
+    core, found = _lately(cone)
+    (thing, times), (other, others) = (found[core.outputs[str(i)]] for i in (0, 1))
+    return _Spread(thing, times, others) if thing is other else None
+
+
+def _of_stands(
+    x: Value, y: Value, below: Iterable[tuple[Value, Value]], spread: Mapping[tuple[Value, Value], _Spread]
+) -> tuple[Value, Value]:
+    """Two values made of inputs in the place of what is the same below them: alike ones are one pair."""
+    stands: dict[Value, Value] = {}
+    new: tuple[dict[Value, Value], dict[Value, Value]] = {}, {}
+    for p, q in below:
+        thing, times, others = spread.get((p, q)) or (q, (None,) * q.rank, (None,) * q.rank)
+        stand = stands.setdefault(thing, Input(str(len(stands)), thing.type)())
+        new[0][p], new[1][q] = _repeated(stand, times), _repeated(stand, others)
+    return remade(x, new[0]), remade(y, new[1])
 
 
 def _base(value: Value) -> Value:
@@ -94,10 +134,8 @@ def _base(value: Value) -> Value:
     return value
 
 
-def _cut(value: Value, stands: Mapping[Value, Value]) -> Graph:
-    """The graph of a value, of others that stand for what it is made of as far as there are such."""
-    made = remade(value, stands)
-    return Graph(_inputs_of([made]), {"": made})
+def _cut(values: Sequence[Value]) -> Graph:
+    return Graph(_inputs_of(values), {str(i): v for i, v in enumerate(values)})
 
 
 def repeated_late(graph: Graph) -> Graph:
@@ -120,7 +158,7 @@ def repeats(values: Sequence[Value]) -> dict[Value, Value]:
     >>> repeats([exp(td.repeat(row, (4, None))), exp(row)])
     {<exp(f32[4 3]) -> f32[4 3]>: <repeat(sizes=(4, None))(f32[1 3]) -> f32[4 3]>}
     """
-    core, found = _lately(Graph(_inputs_of(values), {str(i): v for i, v in enumerate(values)}))
+    core, found = _lately(_cut(values))
     late = [found[core.outputs[str(i)]] for i in range(len(values))]
     with bulk():
         made = {v: _repeated(x, times) for v, (x, times) in zip(values, late, strict=True)}
@@ -254,7 +292,19 @@ def _gather(op: Any, value: Value) -> Carried:
 
 
 #: What has a gradient of its own and is computed entry by entry.
-_ELEMENTWISE = (stop_gradient, straight_through, at_least, at_most, copysign, entr, hypot, polar, sinc, xlog1py)
+_ELEMENTWISE = (
+    stop_gradient,
+    straight_through,
+    at_least,
+    at_most,
+    copysign,
+    entr,
+    hypot,
+    polar,
+    sigmoid,
+    sinc,
+    xlog1py,
+)
 
 _CARRIED: dict[Any, Callable[[Any, Value], Carried]] = {
     Unary | Binary | Where | Cast: _each,
