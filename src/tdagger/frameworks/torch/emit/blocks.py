@@ -412,7 +412,7 @@ class Division:
         else:
             escaping = [
                 v
-                for v in call.inner
+                for v in (*call.own, *[r for c in call.children for r in c.results])  # what left no call inside stays
                 if v in self._given
                 or not call.inner.issuperset(users[v])
                 or any(n not in own and n not in self.handled for n in self._updated.get(v, ()))
