@@ -28,6 +28,7 @@ from tdagger.frameworks.torch.aten.functional import Ref, refuse_shared_writes, 
 from tdagger.frameworks.torch.aten.passing import Passing
 from tdagger.frameworks.torch.capture import assertions, autocast, checks, state
 from tdagger.frameworks.torch.capture.again import Import, Sketch, asked_again
+from tdagger.frameworks.torch.capture.attributes import Attributes
 from tdagger.frameworks.torch.capture.export import (
     export,
     mark_cumulative,
@@ -164,11 +165,11 @@ def from_torch(
 
     def capture(args: tuple[Any, ...], kwargs: dict[str, Any]) -> TensorDAG:
         found, tree = flatten((args, kwargs), _is_tensor)
-        return _from_module(model, found, tree, via, external, name or type(model).__name__)
+        return _from_module(model, found, tree, via, external, name or type(model).__name__)[0]
 
-    dag = _from_module(model, leaves, inputs, via, external, name or type(model).__name__)
+    dag, held = _from_module(model, leaves, inputs, via, external, name or type(model).__name__)
     cheap = partial(sketched, model, name or type(model).__name__) if via == "export" and not external else None
-    return _knowing(dag, sizes, capture, model, leaves, inputs, cheap)
+    return _knowing(dag, sizes, capture, model, leaves, inputs, cheap, held)
 
 
 def _knowing(
@@ -179,25 +180,26 @@ def _knowing(
     leaves: Sequence[torch.Tensor],
     tree: Tree,
     cheap: Sketch | None = None,
+    held: Attributes | None = None,
 ) -> TensorDAG:
     """The network with what can be captured again; with what that says of its sizes, if they are to be certain."""
     if sizes == "alone":
         return dag
-    dag = replace(dag, source=asked_again(dag, capture, model, leaves, tree, cheap))
+    dag = replace(dag, source=asked_again(dag, capture, model, leaves, tree, cheap, held))
     return dag.certain() if sizes == "certain" else dag
 
 
 def _from_module(
     model: nn.Module, leaves: Sequence[torch.Tensor], inputs: Tree, via: str, external: bool, title: str
-) -> TensorDAG:
-    """A module captured once."""
+) -> tuple[TensorDAG, Attributes]:
+    """A module captured once, and what it holds."""
     traced = via == "trace"
     with following_gradients(model, traced=traced), _naming_odd_attributes(model):
         captured = state.captured(model, inputs, leaves, _trace if traced else export, traced)
     dag = (_import_trace if traced else _import_export)(captured, leaves, external, title)
     captured.flat.decisions.tell()
     captured.flat.draws.tell()
-    return dag
+    return dag, captured.flat.kept.attributes
 
 
 def _check_arguments(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

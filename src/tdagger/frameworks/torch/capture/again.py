@@ -55,14 +55,12 @@ class Again:
     leaves: Sequence[torch.Tensor]
     tree: Tree
     names: Sequence[str]
-    #: In which mode every module was.
-    modes: Sequence[tuple[nn.Module, bool]] = ()
+    #: What the modules hold, and held then, the mode of each too: a run may have left something since (a cache).
+    held: tuple[Attributes, list[dict[Any, Any]]] | None = None
     gradients: bool = True
     region: autocast.Region | None = None
     #: What gives the graph alone, cheaply, of inputs without data; None where it can't.
     sketch: Sketch | None = None
-    #: What the modules hold, and held when the network was imported: a run may have left something since (a cache).
-    held: tuple[Attributes, list[dict[Any, Any]]] | None = None
     #: The number of captures and sketches that were made.
     count: list[int] = field(default_factory=lambda: [0])
 
@@ -154,23 +152,16 @@ class Again:
     @contextmanager
     def _as_it_was(self) -> Generator[None, None, None]:
         """The modules as they were when the network was captured, and no warnings."""
-        now = [(m, m.training) for m, _ in self.modes]
-        try:
-            with ExitStack() as stack:
-                if self.held is not None:
-                    attributes, entries = self.held
-                    stack.enter_context(attributes.as_in(entries))
-                for module, mode in self.modes:
-                    module.training = mode
-                stack.enter_context(warnings.catch_warnings())
-                warnings.simplefilter("ignore")  # what there is to say was said when it was imported
-                stack.enter_context(torch.set_grad_enabled(self.gradients))
-                if self.region is not None:
-                    stack.enter_context(self.region())
-                yield
-        finally:
-            for module, mode in now:
-                module.training = mode
+        with ExitStack() as stack:
+            if self.held is not None:
+                attributes, entries = self.held
+                stack.enter_context(attributes.as_in(entries))
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")  # what there is to say was said when it was imported
+            stack.enter_context(torch.set_grad_enabled(self.gradients))
+            if self.region is not None:
+                stack.enter_context(self.region())
+            yield
 
 
 def _is_scripted(model: Any) -> bool:
@@ -297,21 +288,20 @@ def asked_again(
     leaves: Sequence[torch.Tensor],
     tree: Tree,
     sketch: Sketch | None = None,
+    held: Attributes | None = None,
 ) -> Again:
-    """What a network that was just imported can be captured again by."""
+    """What a network that was just imported can be captured again by. ``held``: what its modules hold."""
     tensors = [*leaves, *(model.parameters() if isinstance(model, nn.Module) else ())]
-    attributes = Attributes(model, beside=False) if isinstance(model, nn.Module) else None
     return Again(
         capture,
         model,
         tuple(leaves),
         tree,
         tuple(dag.graph.inputs)[: len(leaves)],
-        _modes(model),
+        None if held is None else _own(held),
         torch.is_grad_enabled(),
         autocast.surrounding(tensors),
         sketch,
-        None if attributes is None else (attributes, attributes.snapshot()),
     )
 
 
@@ -338,9 +328,10 @@ def source_of(model: Any, graph: Graph, signature: Signature) -> Again:
         return _called(TensorDAG.from_torch(model, args, kwargs, sizes="alone"), names)
 
     tree = signature.inputs._replace(children=(args, kwargs))
-    plain = isinstance(model, nn.Module) and not isinstance(model, torch.jit.ScriptModule)
-    cheap = partial(sketched, without_compile(model), graph.name) if plain else None
-    return Again(capture, model, leaves, tree, names, _modes(model), torch.is_grad_enabled(), sketch=cheap)
+    plain = None if isinstance(model, torch.jit.ScriptModule | torch.jit.ScriptFunction) else model
+    cheap = None if plain is None else partial(sketched, without_compile(plain), graph.name)
+    held = None if plain is None else _own(Attributes(plain))
+    return Again(capture, model, leaves, tree, names, held, torch.is_grad_enabled(), sketch=cheap)
 
 
 def _called(dag: TensorDAG, names: Sequence[str]) -> TensorDAG:
@@ -355,7 +346,6 @@ def _called(dag: TensorDAG, names: Sequence[str]) -> TensorDAG:
     return finished(dag, edit.graph(inputs=inputs), edit.origins, checks=edit.checks())
 
 
-def _modes(model: Any) -> tuple[tuple[nn.Module, bool], ...]:
-    """Whether every module trains; of a script it is part of what it does, and a frozen one has lost it."""
-    modules = model.modules() if isinstance(model, nn.Module) and not isinstance(model, torch.jit.ScriptModule) else ()
-    return tuple((m, m.training) for m in modules if "training" in vars(m))
+def _own(held: Attributes) -> tuple[Attributes, list[dict[Any, Any]]]:
+    """What a network's own modules hold now; of a script that is part of what it does."""
+    return held, held.snapshot(held.own)

@@ -216,12 +216,9 @@ class Place(NamedTuple):
 
 
 class Attributes:
-    """All that a network holds, its registered parameters and buffers apart.
+    """All that a network holds, its registered parameters and buffers apart."""
 
-    Without ``beside`` what its classes and the files that they are in hold is left out.
-    """
-
-    def __init__(self, model: nn.Module, beside: bool = True) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self.boxes: list[Box] = []
         self.places: list[Place] = []
         #: The ids of the dicts in which modules hold what is registered with them, those of the network apart.
@@ -245,8 +242,9 @@ class Attributes:
         once = {id(m): (path, m) for path, m in reversed(modules)}
         for path, module in reversed(once.values()):
             self._look(Box(path, vars(module), "dict"), ())
-        if beside:
-            self._look_beside(modules)
+        #: How many boxes are its own; those after them its classes and the files that they are in hold.
+        self.own = len(self.boxes)
+        self._look_beside(modules)
         #: The tensors that aren't registered where they are held, by their places.
         self.apart -= self.registered
         self.tensors = [(place, place.get()) for place in self.places]
@@ -314,9 +312,9 @@ class Attributes:
         """The parameters and buffers in the memory of a tensor, by their first names."""
         return self._storages.get(tensor.untyped_storage()._cdata, [])
 
-    def snapshot(self) -> list[dict[Any, Any]]:
-        """The entries of every box."""
-        return [_EMPTY if box.is_empty else box.now() for box in self.boxes]
+    def snapshot(self, boxes: int | None = None) -> list[dict[Any, Any]]:
+        """The entries of every box, or of the first few."""
+        return [_EMPTY if box.is_empty else box.now() for box in self.boxes[:boxes]]
 
     def restore(self, snapshot: list[dict[Any, Any]]) -> None:
         """Give every box the entries it had."""
@@ -328,7 +326,7 @@ class Attributes:
 
     @contextmanager
     def as_in(self, snapshot: list[dict[Any, Any]]) -> Generator[None, None, None]:
-        """Inside, every box has the entries that it had."""
+        """Inside, the boxes of a snapshot have the entries that they had."""
         changed = [(box, entries, box.now()) for box, entries in self.changed(snapshot)]
         for box, entries, _ in changed:
             _fill(box.of, box.kind, entries)
@@ -340,7 +338,7 @@ class Attributes:
 
     def changed(self, snapshot: list[dict[Any, Any]]) -> Iterator[tuple[Box, dict[Any, Any]]]:
         """The boxes whose entries are others than they were, and these."""
-        for box, entries in zip(self.boxes, snapshot, strict=True):
+        for box, entries in zip(self.boxes, snapshot, strict=False):
             now = box.seen()
             if (now or entries) and not same(now, entries):
                 yield box, entries
