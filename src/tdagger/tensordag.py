@@ -715,7 +715,6 @@ class TensorDAG:
         """The network with bodies in the place of composites: of those named, of all, or of all but those to ``keep``.
 
         Gradients at a kink (relu at 0, clamp at a limit) are those of the formula until :meth:`raise_` finds it again.
-        That of sigmoid is NaN where its ``exp(-x)`` is infinite.
         See :func:`tdagger.transform.passes.decompose`.
         """
         return self._with_source(lambda dag: decompose(dag, *names, keep=keep, deep=deep))

@@ -153,9 +153,9 @@ dropout.adjoint(_same)
 # --- exponentials ------------------------------------------------------------------------------------------
 
 
-@composite
+@composite(own_gradient=True)
 def sigmoid(x: Value) -> Value:
-    """``1 / (1 + exp(-x))``."""
+    """``1 / (1 + exp(-x))``; its gradient is 0, not that of the formula (NaN), where ``exp(-x)`` is infinite."""
     return cast(reciprocal(1.0 + exp(neg(wide(x)))), x.dtype)
 
 

@@ -283,12 +283,14 @@ def test_margins_that_are_just_kept(dtype: torch.dtype) -> None:
 
 # --- in core ops -------------------------------------------------------------------------------------------
 
-#: Functions of which a body has another gradient than torch at a kink, as :meth:`TensorDAG.inline` says: at limits, and
-#: where two are equal, that of its formula, and of a NaN; and where the body overflows on the way.
+#: Functions of which a body has another gradient than torch's, as :meth:`TensorDAG.inline` says, and where.
 FORMULAS = {
-    "relu", "relu6", "hardtanh", "hardsigmoid", "hardswish", "softshrink", "elu", "selu", "celu", "clamp", "clamp min",
-    "clamp max", "clamp crossed", "sigmoid", "silu", "hinge", "topk", "pooled", "margin", "layer norm",
-}  # fmt: skip
+    **dict.fromkeys(("relu", "relu6", "hardtanh", "hardsigmoid", "hardswish", "softshrink"), "at limits"),
+    **dict.fromkeys(("clamp", "clamp min", "clamp max", "clamp crossed", "hinge"), "at limits"),
+    **dict.fromkeys(("topk", "pooled", "margin"), "where two are equal"),
+    **dict.fromkeys(("elu", "selu", "celu"), "of NaN"),
+    "layer norm": "where torch's squares overflow: the body is finite",
+}
 
 
 def _of_bodies(table: dict[str, Function]) -> dict[str, Function]:

@@ -133,7 +133,7 @@ def test_recurrent(name: str) -> None:
     """From its steps, whichever of its results is used."""
     dag = td.from_torch(Recurrent(*RECURRENT[name]).eval(), torch.rand(3, 2, 4))
     core = dag.inline()
-    assert not composites(core)
+    assert composites(core).keys() <= {"sigmoid"}  # which has a gradient of its own
     assert core.raise_(exact=True).graph == dag.graph
 
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from tdagger.graph import Graph, bulk, is_one, remade, topological
+from tdagger.library.activation import sigmoid
 from tdagger.library.arithmetic import hypot
 from tdagger.library.kinks import at_least, at_most, copysign, entr, polar, sinc, xlog1py
 from tdagger.library.training import stop_gradient, straight_through
