@@ -417,3 +417,28 @@ def test_a_deep_network_is_put_in_another_form_only_where_it_differs(monkeypatch
     assert same(deep(True, 2.0), deep(False, 2.0))
     assert sum(seen) < 40
     assert not same(deep(True, 2.0), deep(False, 3.0))
+
+
+def test_a_mask_that_is_repeated_for_a_batch_before_it_is_made_is_put_in_another_form_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def deep(early: bool, other: bool = False) -> td.Graph:
+        x, m = td.input("x", (4, 2, 5, 3)), td.input("m", (1, 1, 5, 5))
+        whole = td.repeat(m, (4, None, None, None)) if early else m
+        mask = td.exp(whole * whole) > (2.0 if other else 1.0)
+        y = x
+        for _ in range(40):
+            y = td.exp(td.scaled_dot_product_attention(y, y, y, mask))
+        return td.Graph({"x": x, "m": m}, {"y": y})
+
+    seen: list[int] = []
+    own = module._lately  # pyright: ignore[reportPrivateUsage]
+
+    def counted(graph: td.Graph) -> Any:
+        seen.append(len(graph.values))
+        return own(graph)
+
+    monkeypatch.setattr(module, "_lately", counted)
+    assert same(deep(True), deep(False))
+    assert sum(seen) < 30
+    assert not same(deep(True), deep(False, other=True))

@@ -33,9 +33,9 @@ def rows_told(dag: N) -> N:
     """
     if not _leaves_a_choice(dag):
         return fills_spread(dag)
-    placed = ones_placed(dag)
+    placed = _placed(dag)
     spread = fills_spread(placed)
-    boldly = ones_placed(placed, boldly=True)
+    boldly = _placed(placed, boldly=True)
     if boldly is placed:
         return spread
     boldly = fills_spread(boldly)
@@ -49,14 +49,17 @@ def _carried(dag: Any) -> int:
     return sum(is_carried(axes, axis) for axis in ones)
 
 
-def ones_placed(dag: N, boldly: bool = False) -> N:
-    """The network with such dimensions beside the neighbour that is no weight's; ``boldly``: or is one as well.
+def ones_placed(dag: N) -> N:
+    """The network with such dimensions beside the neighbour that is no weight's.
 
     Every value keeps its type and its numbers. Linear, and no axes are looked for where no node leaves the choice:
     ``dag.origins`` has all values that nodes made.
     """
-    if not _leaves_a_choice(dag):
-        return dag
+    return _placed(dag) if _leaves_a_choice(dag) else dag
+
+
+def _placed(dag: N, boldly: bool = False) -> N:
+    """:func:`ones_placed` where there is a choice; ``boldly``: or beside one that is a weight's as well."""
     for _ in range(_ROUNDS):
         found = _once(dag, boldly)
         if found is dag:

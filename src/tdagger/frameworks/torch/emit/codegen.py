@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, cast
 
@@ -17,7 +17,7 @@ import numpy as np
 from tdagger.composite import Composite
 from tdagger.frameworks.torch.emit.blocks import ModuleCall
 from tdagger.frameworks.torch.emit.loops import Loop, loops, variable
-from tdagger.frameworks.torch.emit.parts import together
+from tdagger.frameworks.torch.emit.parts import all_parts, together
 from tdagger.graph import Graph
 from tdagger.names import shown
 from tdagger.op import Value
@@ -371,10 +371,11 @@ class Writer:
 
     def _parts(self, value: Value, parts: Sequence[Value | None]) -> Statement:
         """All parts that an axis is cut into, of which ``value`` is one, by one call."""
-        made = self._statement(value)
-        return replace(
-            made, targets=[p if p in self._wanted else None for p in parts], text=made.text.rpartition("[")[0]
-        )
+        bounds: Any = value.op.attributes["bounds"]
+        axis, start = next((i, b[0]) for i, b in enumerate(bounds) if b is not None)
+        origin = self.origins.get(value)
+        targets = [p if p in self._wanted else None for p in parts]
+        return Statement(targets, all_parts(self.ref(value.args[0]), axis, start), origin.module if origin else "", [])
 
     def _targets(self, value: Value, also: Collection[int] = ()) -> list[Value | None]:
         """The results of a value that are wanted, and those with the numbers ``also``."""

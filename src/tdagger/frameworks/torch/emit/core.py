@@ -9,7 +9,7 @@ import numpy as np
 
 from tdagger.errors import AxisError
 from tdagger.frameworks.torch.emit.codegen import Row, Writer, number, unbroadcast
-from tdagger.frameworks.torch.emit.parts import is_part, part
+from tdagger.frameworks.torch.emit.parts import all_parts, is_part, part
 from tdagger.frameworks.torch.emit.sizes import UnboundError
 from tdagger.frameworks.torch.runtime import DTYPES
 from tdagger.names import is_attribute, is_dotted, literal
@@ -245,7 +245,7 @@ def _sliced(w: Writer, v: Value, selected: set[int]) -> str:
         if b is None:
             parts.append(":")
         elif is_part(b) and axis not in selected and len(bounds) - bounds.count(None) == 1:
-            return f"{w.ref(v.args[0])}.{b[0].parts[0]}({b[0].parts[1]}, {axis})[{part(b[0])}]"
+            return f"{all_parts(w.ref(v.args[0]), axis, b[0])}[{part(b[0])}]"
         elif Size in (size.__class__, b[0].__class__, b[1].__class__):
             own, is_flipped = _open_slice(v, b, size, axis in selected)
             if MARK.search(own) and axis not in selected and b[2] == 1 and v.args[0] in w.held:

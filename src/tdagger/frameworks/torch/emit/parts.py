@@ -28,6 +28,12 @@ def part(start: Sized) -> int:
     return start.plus // start.parts[1] if start.parts[0] == "split" else len(start.offsets)
 
 
+def all_parts(x: str, axis: int, start: Sized) -> str:
+    """The call that gives all parts of ``x``, one of which starts there: ``x.split(768, 2)``."""
+    assert start.parts is not None
+    return f"{x}.{start.parts[0]}({start.parts[1]}, {axis})"
+
+
 def together(graph: Graph, origins: Mapping[Value, Origin]) -> dict[Value, list[Value | None]]:
     """For each slice that one call gives with others, all parts: None for those that nobody takes."""
     found: dict[Any, list[Value | None]] = {}
