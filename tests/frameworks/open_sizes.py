@@ -81,7 +81,7 @@ CASES: dict[str, Case] = {
     "causal": Case(Of(_causal, qkv=nn.Linear(8, 24)), (2, 8, 8), 1),
     "mask": Case(Of(_masked, qkv=nn.Linear(8, 24)), (2, 8, 8), 1),
     "positions": Case(Of(lambda x, t: x + t(torch.arange(x.shape[1])), t=nn.Embedding(64, 8)), (2, 8, 8), 1),
-    "table": Case(Table(), (2, 20, 8), 1),
+    "table": Case(Table(), (2, 10, 8), 1),
     "rotary": Case(Of(_rotated), (2, 8, 8), 1),
     "windows": Case(Of(_windowed), (2, 8, 8), 1, (4, 12, 36)),
     "strides": Case(Of(lambda x, c: c(x).flatten(1).sum(-1), c=nn.Conv1d(8, 8, 3, 2, 1)), (2, 8, 8), 2),
