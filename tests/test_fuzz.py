@@ -89,7 +89,7 @@ def test_programs_are_of_many_kinds() -> None:
     assert {p.structure for p in made} == {"one", "tuple", "dict"}
     assert any(len(p.inputs) > 1 for p in made)
     assert {2, 6, 12} <= {len(p.steps) for p in made}
-    assert len(FAMILIES) == 3
+    assert len(FAMILIES) == 4
 
 
 def test_weights_and_inputs_are_the_same_each_time() -> None:

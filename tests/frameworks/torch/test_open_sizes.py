@@ -640,3 +640,10 @@ def test_other_parts_than_there_were_are_refused(size: int) -> None:
     net = td.from_torch(Function(lambda x: x.chunk(3, 1)[1]), torch.randn(2, 5)).to_torch()
     with pytest.raises(td.InputError, match=r"chunk\(3\) of t entries must give 3 parts"):
         net(torch.randn(2, size))
+
+
+def test_the_last_entries_of_none_are_refused() -> None:
+    """What Python makes of how many there are is another number then."""
+    net = td.from_torch(Function(lambda x: F.pad(x.flatten(1)[:, -2:], (0, 1))), torch.randn(2, 3, 4)).to_torch()
+    with pytest.raises(td.InputError, match="at least are needed by a slice"):
+        net(torch.randn(2, 0, 4))

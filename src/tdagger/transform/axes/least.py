@@ -33,12 +33,14 @@ def long_enough(graph: Graph, own: Point) -> Iterator[Condition]:
         if isinstance(value.op, Slice):
             yield from _in_parts(value)
         for formula, needed, what in _needs(value, plain):
-            if needed > own.of(formula) or never_negative(formula - needed):
+            lowest = 0 if _takes_fewer(value) else 1
+            none = Point(dict.fromkeys(symbols_of(formula), lowest))
+            if needed > own.of(formula) or (never_negative(formula - needed) and none.of(formula) >= needed):
                 continue
-            symbol, size = _least(formula, needed, own)
+            symbol, size = _least(formula, needed, own, lowest)
             if symbol is None:
                 others[formula] = max(others.get(formula, (0, "")), (needed, what))
-            elif size > 1:
+            elif size > lowest:
                 least[symbol] = max(least.get(symbol, (0, "")), (size, what))
     for symbol, (size, what) in least.items():
         yield Condition(variable(symbol) - size, "positive", f"{symbol}: {size} at least are needed by {what}")
@@ -46,18 +48,23 @@ def long_enough(graph: Graph, own: Point) -> Iterator[Condition]:
         yield Condition(formula - needed, "positive", f"{formula}: {needed} at least are needed by {what}")
 
 
+def _takes_fewer(value: Value) -> bool:
+    """Whether an op takes what there is where it is less than it is told, and raises of nothing: a slice, no flip."""
+    return isinstance(value.op, Slice) and all(b is None or b[2] > 0 for b in value.op.bounds)
+
+
 #: Of so large axes the least size isn't looked for.
 _LOOKED = 1 << 14
 
 
-def _least(formula: Number, needed: int, own: Point) -> tuple[Symbol | None, int]:
+def _least(formula: Number, needed: int, own: Point, lowest: int) -> tuple[Symbol | None, int]:
     """The one axis that a number is made of, and the size from which on it is as large as needed; else no axis."""
     symbols = symbols_of(formula)
     symbol = min(symbols, key=lambda s: s.name)
     size = own.of(variable(symbol))
     if len(symbols) > 1 or size > _LOOKED:
         return None, 0
-    while size > 1 and Point({symbol: size - 1}).of(formula) >= needed:
+    while size > lowest and Point({symbol: size - 1}).of(formula) >= needed:
         size -= 1
     return symbol, size
 
