@@ -642,8 +642,10 @@ class TensorDAG:
         return NamedAxes(Axes(self.graph, assume_size_one=True), self.axis_names, self.origins)
 
     def with_graph(self, graph: Graph, origins: Mapping[Value, Origin] | None = None) -> TensorDAG:
-        """The same weights with another graph."""
-        new = replace(self, graph=graph, origins=self.origins if origins is None else origins, source=None)
+        """The same weights with another graph; checks of the data are of its inputs, or without a value."""
+        checks = [networks.check_on(graph, c) for c in self.checks]
+        found = self.origins if origins is None else origins
+        new = replace(self, graph=graph, origins=found, source=None, checks=checks)
         new = replace(new, certain_dimensions=frozenset[tuple[str, int]]())
         return replace(new, axis_names={n: p for n, p in self.axis_names.items() if _still_fits(self, graph, n, p)})
 

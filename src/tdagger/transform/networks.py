@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, TypeVar
 from tdagger.analysis.axes.algebra import Axes
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.errors import AxisError
-from tdagger.graph import Graph, rebuild, replayed
+from tdagger.graph import Graph, rebuild, replayed, topological
 from tdagger.names import shown
-from tdagger.network import Origin
+from tdagger.network import Check, Origin
 from tdagger.op import Term, Value, normal_axis
 from tdagger.ops.source import Input
 from tdagger.ops.structure import Permute
@@ -221,3 +221,12 @@ def free_axes(named: NamedAxes) -> FreeAxes:
             if name not in free:
                 break
     return FreeAxes(free, {n: why for n, why in fixed.items() if n not in free})
+
+
+def check_on(graph: Graph, check: Check) -> Check:
+    """A check of the data with another graph: without a value where its inputs are others, of other sizes too.
+
+    Numbers in it may be made of the sizes that they had.
+    """
+    leaves = [] if check.value is None else [v for v in topological([check.value]) if isinstance(v.op, Input)]
+    return check if set(graph.inputs.values()).issuperset(leaves) else check._replace(value=None)

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -190,11 +191,14 @@ def test_what_a_kept_check_raises_is_what_the_source_does() -> None:
         again.to_torch(checks=True)(X * 1000)
 
 
-def test_checks_of_another_network_than_the_imported_one_are_refused() -> None:
+def test_checks_of_another_network_than_the_imported_one_are_told_as_lost() -> None:
     with pytest.warns(UserWarning, match=CHECKS):
         dag = td.from_torch(Of(raises), X)
-    with pytest.raises(td.InputError, match=r"before it was changed \(they need .*f32\[3 4\]"):
+    with pytest.warns(UserWarning, match="these checks can't be kept: ValueError: too large"):
         dag.resize({"input0": (5, 4)}).to_torch(checks=True)
+    other = dag.resize({"input0": (5, 4)})
+    with pytest.raises(td.InputError, match=r"before it was changed \(they need .*f32\[3 4\]"):
+        replace(other, checks=dag.checks).to_torch(checks=True)
 
 
 def test_a_check_of_what_only_one_of_two_must_be_is_not_kept() -> None:
@@ -433,3 +437,21 @@ def test_a_scripted_encoder_with_a_mask() -> None:
     back = td.from_torch(torch.jit.script(net), (x, CAUSAL)).to_torch(fixed=True)
     for mask in (CAUSAL, OTHER):
         torch.testing.assert_close(back(x, mask), net(x, mask))
+
+
+def test_what_is_resized_or_loses_an_axis_goes_through_passes_and_exports() -> None:
+    """Its checks are of inputs that it has no more: they have no value, as these were looked for."""
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert not x.isnan().any()
+            return (x * 2).softmax(1)
+
+    with pytest.warns(UserWarning, match=CHECKS):
+        dag = td.from_torch(Net(), torch.randn(2, 6))
+    for changed in (dag.resize(x=(4, 6)), dag.unbatch(), dag.batch(3)):
+        assert [(c.value, c.message) for c in changed.checks] == [(None, dag.checks[0].message)]
+        optimized = changed.optimize()
+        x = torch.randn(next(iter(optimized.graph.inputs.values())).shape)
+        torch.testing.assert_close(optimized.to_torch(fixed=True)(x), (x * 2).softmax(x.dim() - 1))
+        assert changed.to_onnx() is not None
