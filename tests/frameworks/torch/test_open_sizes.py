@@ -647,3 +647,11 @@ def test_the_last_entries_of_none_are_refused() -> None:
     net = td.from_torch(Function(lambda x: F.pad(x.flatten(1)[:, -2:], (0, 1))), torch.randn(2, 3, 4)).to_torch()
     with pytest.raises(td.InputError, match="at least are needed by a slice"):
         net(torch.randn(2, 0, 4))
+
+
+def test_a_mean_over_classes_of_which_there_are_none_is_refused() -> None:
+    module = Function(lambda x: F.cross_entropy(x, x.softmax(1)))
+    net = td.from_torch(module, torch.randn(2, 3, 4)).to_torch()
+    check(module, net, [(2, 1, 4)])
+    with pytest.raises(td.InputError, match=r"s isn't 0: .* has classes that torch divides by"):
+        net(torch.randn(2, 0, 4))

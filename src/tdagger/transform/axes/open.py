@@ -59,13 +59,13 @@ def opened(named: NamedAxes, names: Sequence[str], origins: Origins) -> Iterator
 
 
 def _other_at(named: NamedAxes, free: Sizes) -> Iterator[Condition]:
-    """That what is made of several sizes, or of one and a number, isn't as many entries as an op does otherwise with.
+    """That what is made of sizes isn't as many entries as an op does otherwise with.
 
-    Of one axis alone :func:`candidates` says how many it must have.
+    Where an axis has 1 entry, :func:`candidates` says that.
     """
     for guess in named.axes.guesses:
         n = 0 if guess.only is None else free.of(guess.term)
-        if guess.only is None or isinstance(n, int) or n in map(variable, symbols_of(n)):
+        if guess.only is None or isinstance(n, int) or (guess.only == 1 and n in map(variable, symbols_of(n))):
             continue
         if n.terms.get((), 0) <= guess.only or min(n.terms.values()) < 0:  # else there are always more
             yield Condition(n - guess.only, "other", f"{n} isn't {guess.only}: {guess.value!r} {guess.what}")
@@ -481,13 +481,13 @@ def _why_not(found: Candidates, named: NamedAxes, names: Sequence[str], origins:
 
 def _is_other_at_one(named: NamedAxes, name: str, origins: Origins) -> bool:
     """Whether something that does nothing to an axis does something to one of 1 entry (squeezed, it is gone)."""
-    if all(g.only is None for g in named.axes.guesses):
+    if all(g.only != 1 for g in named.axes.guesses):
         return False
     try:
         sizes = resize(named.axes, {named.term(name): 1}, place(origins)).sizes
     except AxisError:
         return True  # what it is there can't be said
-    return sizes is not None and any(g.only is not None for g in assumed(named.axes, sizes))
+    return sizes is not None and any(g.only == 1 for g in assumed(named.axes, sizes))
 
 
 def _two_sizes(named: NamedAxes, name: str) -> tuple[int, int]:

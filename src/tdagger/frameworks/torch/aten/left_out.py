@@ -105,13 +105,16 @@ def _inverse_fft(out: Any, x: Value, n: Any = None, dim: int = -1, norm: Any = N
     return LeftOut(x, (dim % x.rank,), f"is half of a spectrum, of {n} entries")
 
 
-def _smoothed(
+def _of_classes(
     out: Any, x: Value, target: Value, weight: Any = None, reduction: int = 1, ignore_index: int = -100,
     label_smoothing: float = 0.0,
 ) -> LeftOut | None:  # fmt: skip
-    del out, target, weight, reduction, ignore_index
+    del out, weight, ignore_index
     classes = (min(x.rank - 1, 1),)
-    return LeftOut(x, classes, "is counted by torch for label_smoothing") if label_smoothing else None
+    if label_smoothing:
+        return LeftOut(x, classes, "is counted by torch for label_smoothing")
+    divided = reduction == 1 and not target.dtype.is_int  # of probabilities the mean is over entries / classes
+    return LeftOut(x, classes, "has classes that torch divides by", only=0) if divided else None
 
 
 #: By the name of an op, what says how its numbers could matter at other sizes.
@@ -128,7 +131,7 @@ _FOUND: dict[str, _Finder] = {
     "constant_pad_nd": _pad,
     "pad": _pad,
     "roll": _roll,
-    "cross_entropy_loss": _smoothed,
+    "cross_entropy_loss": _of_classes,
     "split": _split,
     "split_with_sizes": _split,
     "squeeze": _squeeze,
