@@ -117,6 +117,16 @@ def test_a_formula_of_an_axis_that_may_be_as_long_as_another() -> None:
     assert not _formula_is_what_is_counted(dag, (4, 4))
 
 
+def test_axes_of_one_size_are_asked_at_an_odd_number_more() -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.shape[1] % 2 else x * 2
+
+    dag = td.from_torch(Net(), torch.randn(2, 2, 1))
+    for shape in ((2, 3, 1), (3, 5, 1), (3, 4, 1)):
+        _formula_is_what_is_counted(dag, shape)
+
+
 def test_a_product_of_axes_is_asked_at_another_rest() -> None:
     """13 * 14 leaves by 8 what 2 * 3 leaves."""
 

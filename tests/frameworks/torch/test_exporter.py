@@ -760,3 +760,17 @@ def test_the_parts_of_an_axis_are_taken_by_one_call() -> None:
     for made in (torch.fx.symbolic_trace(net), torch.jit.script(net), torch.jit.trace(net, x)):
         for own, theirs in zip(made(x), source(x), strict=True):
             torch.testing.assert_close(own, theirs)
+
+
+def test_one_entry_from_before_the_start_is_the_first() -> None:
+    """``x[-3:]`` of one entry is that entry; ``x[-3]`` is none."""
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x + 1
+            x[None][-3:-1, 0:3] = 6
+            return x[None][-3:].squeeze(0) * x
+
+    x = torch.randn(1, 1)
+    for args in ((x,), (torch.randn(3, 2),)):
+        assert torch.equal(td.from_torch(Net(), args).to_torch()(*args), Net()(*args))

@@ -446,23 +446,20 @@ def _points(named: NamedAxes, sizes: Mapping[str, Sequence[int]]) -> list[dict[s
     """Two points at which every axis has another size, a multiple of its own and one that is near where it can.
 
     No two axes are alike there, where they can differ: a source may do something else where its image isn't a square.
+    What is near leaves other rests than the own size, so it differs by an odd number.
     """
     points: list[dict[str, int]] = []
     for i in (0, -1):
         point: dict[str, int] = {}
         for name, own in sizes.items():
             more = own[i] - named.sizes[name]
-            further = (own[i] + k * more for k in range(1, _FURTHER))
+            further = (named.sizes[name] + k * more for k in ((2, 3, 4) if i == 0 else (5, 7, 11)))
             taken = set(point.values())
             point[name] = own[i]
             if own[i] in taken:
                 point[name] = next((n for n in further if n not in taken and _fits(named, name, n)), own[i])
         points.append(point)
     return points
-
-
-#: So many sizes are tried for an axis that would be as long as another.
-_FURTHER = 5
 
 
 def _fits(named: NamedAxes, name: str, size: int) -> bool:

@@ -255,7 +255,7 @@ def _sliced(w: Writer, v: Value, selected: set[int]) -> str:
             parts.append(own)
             flipped += [axis - sum(s < axis for s in selected)] if is_flipped else []
         elif axis in selected:
-            parts.append(str(_from_end(b[0]) or entries[0]))
+            parts.append(str(_entry(b[0], size, entries[0])))
         elif not entries:
             parts.append("0:0")
         else:
@@ -278,7 +278,7 @@ def _open_slice(v: Value, bounds: Any, size: int, selected: bool) -> tuple[str, 
     start, stop, step = bounds
     low, high = (b.at(size) if isinstance(b, Sized) else b for b in (start, stop))
     if selected:
-        return str(_from_end(start) or low), False
+        return str(_entry(start, size, low)), False
     if step < -1:
         raise AxisError(f"{v!r} takes every {-step}th entry from the end of an axis of {size}")
     if step == -1:
@@ -287,6 +287,12 @@ def _open_slice(v: Value, bounds: Any, size: int, selected: bool) -> tuple[str, 
     first, last = (_from_end(b) or n for b, n in ((start, low), (stop, high)))
     by = f":{step}" if step != 1 else ""
     return f"{'' if first == 0 else first}:{'' if last == size else last}{by}", False
+
+
+def _entry(start: int, size: int, first: int) -> int:
+    """The one entry from a bound on: counted from the end if there are so many, as a slice takes what there is."""
+    end = _from_end(start)
+    return first if end is None or -end > size else end
 
 
 def _from_end(bound: int) -> int | None:
