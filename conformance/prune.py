@@ -194,7 +194,8 @@ def _off(library: str, rows: dict[str, Row]) -> str:
     if library.endswith(FOLDED):
         most = max((now / said - 1 for o in off.values() for said, now in o.values()), default=0.0)
         return f"- FLOPs or parameters more than planned, for new biases: {most:.1%} at most"
-    return f"- FLOPs or parameters other than predicted: {len(off)} {', '.join(off)}".rstrip()
+    what = "FLOPs or parameters other than groups' polynomials say (plans count what is made)"
+    return f"- {what}: {len(off)} {', '.join(off)}".rstrip()
 
 
 def _line(name: str, row: Row) -> str:
