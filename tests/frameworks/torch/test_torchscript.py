@@ -514,3 +514,20 @@ def test_whole_ops(name: str) -> None:
     for dag in (td.from_torch(torch.jit.trace(Net(), x), x), td.from_torch(Net(), x)):
         torch.testing.assert_close(dag.to_torch()(x), Net()(x))
         torch.testing.assert_close(torch.from_numpy(np.asarray(dag.run(x.numpy()))), Net()(x))
+
+
+class _Turned(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x > 0) ^ True
+
+
+def test_a_mask_with_true_is_what_its_source_makes_of_it() -> None:
+    """A script makes integers of it (findings/script_makes_masks_integers.sh); of a module it is bool in ours too."""
+    x = torch.tensor([1.0, -1.0])
+    script = torch.jit.script(_Turned())
+    back = td.from_torch(script, (x,)).to_torch()(x)
+    assert back.dtype == script(x).dtype == torch.int64
+    assert torch.equal(back, script(x))
+    own = td.from_torch(_Turned(), (x,))
+    for net in (own.to_torch(), own.to_torchscript()):
+        assert torch.equal(net(x), _Turned()(x))
