@@ -71,19 +71,19 @@ class Noise(TorchDispatchMode):
             return out
         if isinstance(out, tuple | list):
             return type(out)([self.off(t) for t in out])
-        return self.off(out)
+        return self.off(out, largest(out) if name == "linspace" else 0.0)
 
     def untied(self, t: Tensor) -> Tensor:
         """The same order, but no two entries are equal; in float64, as only a choice is made of it."""
         g = torch.Generator().manual_seed(self.salt)
         return t if t.dtype == torch.bool else t.double() + 1e-7 * torch.rand(t.shape, generator=g, dtype=torch.float64)
 
-    def off(self, t: Any) -> Any:
-        """A tensor with its rounding."""
+    def off(self, t: Any, scale: float = 0.0) -> Any:
+        """A tensor with its rounding; with a ``scale`` that of numbers so large, as what is counted to 0 has."""
         if not isinstance(t, Tensor) or not t.is_floating_point():
             return t
         wave = torch.sin(t.double() * 1e4 + self.salt).nan_to_num(0.0, 0.0, 0.0)
-        noisy = t.double() * (1 + torch.finfo(t.dtype).eps * wave)
+        noisy = t.double() + torch.finfo(t.dtype).eps * wave * (scale or t.double())
         return torch.where(t.isfinite(), noisy, t.double()).to(t.dtype)
 
 
