@@ -655,3 +655,12 @@ def test_a_mean_over_classes_of_which_there_are_none_is_refused() -> None:
     check(module, net, [(2, 1, 4)])
     with pytest.raises(td.InputError, match=r"s isn't 0: .* has classes that torch divides by"):
         net(torch.randn(2, 0, 4))
+
+
+def test_what_cannot_be_so_large_is_asked_near_too() -> None:
+    """Rows of a table by places made of another axis: there are none of so large sizes as tell rests apart."""
+    module = Function(lambda x: torch.embedding(x, torch.arange(0, x.shape[1], 2)))
+    for via in ("export", "trace"):
+        net = td.from_torch(module, torch.randn(3, 1), via=via).to_torch()
+        assert list(net.fixed_axes) == ["n"]
+        check(module, net, [(5, 1)])

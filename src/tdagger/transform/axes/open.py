@@ -254,8 +254,8 @@ def _refuted(
     It is asked once for all axes, at a point that tells apart what a multiple of a size and one that is near it tell:
     beyond twice what an axis has, by a prime number. Where it doesn't say the same, it is
     asked for each axis, and for those that are left together. Where it can't have such a size of an axis (it cuts it
-    into windows), it is asked at multiples, and where the graph leaves something in doubt at those near as well. Where
-    the source itself raises, ``steps`` gets the number of whose multiples it has as many.
+    into windows), it is asked at multiples and at those near, which it must have where the graph leaves something in
+    doubt. Where the source itself raises, ``steps`` gets the number of whose multiples it has as many.
     """
     raised: dict[tuple[tuple[str, int], ...], str] = {}
     answers: dict[tuple[tuple[str, int], ...], bool | None] = {}
@@ -272,9 +272,9 @@ def _refuted(
                 raised[key] = str(e)
         return answers[key]
 
-    def at_both(names: Sequence[str]) -> bool:
-        some = any(n in doubtful for n in names)
-        return all(at({n: asked[n][i] for n in names}) for i in ((0, 1) if some else (0,)))
+    def at_both(names: Sequence[str]) -> bool | None:
+        multiple, near = (at({n: asked[n][i] for n in names}) for i in (0, 1))
+        return bool(multiple) and (near if any(n in doubtful for n in names) else near is not False)
 
     if at(_far(named, list(asked))):
         return {}
