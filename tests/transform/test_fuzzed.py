@@ -266,3 +266,17 @@ def test_how_many_are_taken_may_be_another_with_other_sizes() -> None:
         net(torch.randn(2, 8, 8))
     x = torch.randn(2, 8, 8)
     assert torch.equal(dag.resize(x=(2, 8, 8)).to_torch()(x), Net()(x))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("axis", [1, 2])
+def test_what_lies_in_a_triangle_is_by_all_that_a_row_is_made_of(batch: int, axis: int) -> None:
+    """Entries of a product of axes were numbered as if one of these were all of it."""
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.reshape(x.shape[0], -1).triu(1)
+
+    dag = td.from_torch(Net(), torch.randn(batch, 2, 8))
+    with pytest.raises(td.AxisError, match=r"takes <iota\(size=16.*which numbers"):
+        dag.unbatch(input="x", axis=axis)

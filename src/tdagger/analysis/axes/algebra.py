@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Self, TypeVar, cast
 
 from tdagger.composite import Composite
@@ -697,7 +697,7 @@ class Axes:
             return known[axis]
 
         results = [tuple([outside(_without_ones(t)) for t in terms]) for terms in inner.results]
-        for mark in inner.marks:
+        for mark in inner.used_marks():
             self.mark(tuple([a for axis in resolve(mark.term) for a in known.get(axis, ())]), mark.how)
         for left, right in inner.equal:
             self.equal.append((outside(left), outside(right)))
@@ -726,6 +726,19 @@ class Axes:
             if any(a.size == 1 for t in terms for a in t):
                 self.expect(i, tuple([tuple([o for a in t for o in known[a]]) for t in terms]))
         return known
+
+    def used_marks(self) -> Iterator[Mark]:
+        """The marks, and those of values made of constants alone where something else takes these."""
+        of_constants: dict[Axis, Mark] = {}
+        for mark in self.marks:
+            yield mark
+            if mark.value in self.static:
+                of_constants.update(dict.fromkeys(resolve(mark.term), mark))
+        for (value, _), copies in self.copies.items() if of_constants else ():
+            for axis, copy in copies.items():
+                mark = of_constants.get(axis.root())
+                if mark is not None:
+                    yield Mark(value, (copy,), f"takes {mark.value!r}, which {mark.how}")
 
     @property
     def inputs(self) -> list[Terms]:

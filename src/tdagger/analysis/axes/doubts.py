@@ -172,6 +172,7 @@ def doubts(axes: Axes, sizes: Sizes, numbers: bool = True) -> Iterator[Guess]:
     picked = {v.args[0] for v in axes.graph.values if v.op.name == "group"}
     for value in axes.graph.values:
         why = _count(axes, value, changed) or _listed(value, entries, given) or _placed(axes, value, entries)
+        why = why or _taken(axes, sizes, value, changed, entries)
         if not why and value.op.name == "slice":
             why = _bound(axes, value, value in picked, changed, of) or _from_end(axes, value, changed, entries)
         if why and value not in known:
@@ -216,6 +217,18 @@ def _placed(axes: Axes, value: Value, made: Mapping[float, str]) -> str:
         for n in _numbers(attributes[name]):
             if abs(n) > 2 and abs(n) in made:
                 return f"has {name}={attributes[name]}, {made[abs(n)]}"
+    return ""
+
+
+def _taken(axes: Axes, sizes: Sizes, value: Value, changed: set[Axis], made: Mapping[float, str]) -> str:
+    """How many entries of a dimension that changes are taken by constants that don't follow it; not up to 2."""
+    if value.op.name not in ("gather", "embedding") or value.args[1] not in axes.static:
+        return ""
+    along = resolve(axes[value.args[0]][int(value.op.attributes.get("axis", 0))])
+    count = value.args[1].type.size
+    stays = all(sizes.of(t) == n for t, n in zip(axes.at(value, 1), value.args[1].shape, strict=True))
+    if count > 2 and count in made and stays and not changed.isdisjoint(along):
+        return f"takes {count} entries by constants, {made[count]}"
     return ""
 
 

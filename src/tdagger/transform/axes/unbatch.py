@@ -42,17 +42,7 @@ def is_carried(axes: Axes, axis: Axis) -> bool:
 
 def _marked(axes: Axes, removed: frozenset[Axis]) -> Iterator[Mark]:
     """What doesn't just carry the axes, that of values made of constants alone too, where it is for these axes."""
-    of_constants: dict[Axis, Mark] = {}
-    for mark in axes.marks:
-        if any(a in removed for a in resolve(mark.term)):
-            yield mark
-        if mark.value in axes.static:
-            of_constants.update(dict.fromkeys(resolve(mark.term), mark))
-    for (value, _), copies in axes.copies.items() if of_constants else ():
-        for axis, copy in copies.items():
-            mark = of_constants.get(axis.root())
-            if mark is not None and any(a in removed for a in resolve((copy,))):
-                yield Mark(value, (copy,), f"takes {mark.value!r}, which {mark.how}")
+    return (mark for mark in axes.used_marks() if any(a in removed for a in resolve(mark.term)))
 
 
 def _regrouped(axes: Axes, removed: frozenset[Axis]) -> Iterator[Mark]:
