@@ -59,13 +59,13 @@ def _are_alike(a: Graph, b: Graph) -> bool:
     """
     both = [*a.outputs.values(), *a.updates.values()], [*b.outputs.values(), *b.updates.values()]
     pairs = list(zip(*both, strict=True))
-    same: dict[Value, Value] = {}
+    same: set[tuple[Value, Value]] = set()  # one value may be the same as several
     spread: dict[tuple[Value, Value], _Spread] = {}
     compared: dict[tuple[Value, Value], bool] = {}
     left = len(a.values)
     while pairs:
         x, y = pairs[-1]
-        if x is y or same.get(x) is y:
+        if x is y or (x, y) in same:
             pairs.pop()
             continue
         if x.type != y.type:  # then one is repeated, or both are
@@ -80,7 +80,7 @@ def _are_alike(a: Graph, b: Graph) -> bool:
             below = list(zip(x.args, y.args, strict=True)) if one else [(_base(x), _base(y))]
             if not one and (below == [(x, y)] or below[0][0].type != below[0][1].type):
                 below = []
-            waiting = [(p, q) for p, q in below if p is not q and same.get(p) is not q]
+            waiting = [(p, q) for p, q in below if p is not q and (p, q) not in same]
             if waiting:
                 pairs += waiting
                 continue
@@ -96,7 +96,7 @@ def _are_alike(a: Graph, b: Graph) -> bool:
                     compared[made] = operator.eq(*[repeated_late(c).outputs for c in cuts])
                 if not compared[made]:
                     return False
-        same[x] = y
+        same.add((x, y))
         pairs.pop()
     return True
 
