@@ -24,7 +24,7 @@ from conformance.fuzz.program import Program
 from tdagger.analysis.axes.algebra import Axis
 from tdagger.frameworks.torch.aten.calls import array_of
 from tdagger.frameworks.torch.runtime import from_numpy
-from tdagger.transform.axes.certain import Network, Shapes, Sketching, Source
+from tdagger.transform.axes.sources import Network, Shapes, Sketching, Source
 
 Sizes = Mapping[str, int]
 Runs = Callable[[], list[list[Any]]]

@@ -34,7 +34,7 @@ from tdagger.network import Check, Origin, Signature, Weight, plain_signature
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Const, Leaf, Parameter
 from tdagger.transform import networks, surgery
-from tdagger.transform.axes import certain
+from tdagger.transform.axes import certain, sources
 from tdagger.transform.axes import open as openness
 from tdagger.transform.partition import Partition, partition
 from tdagger.transform.passes import decompose, optimized
@@ -68,7 +68,7 @@ class TensorDAG:
     modules: Mapping[str, str] = field(default_factory=dict[str, str])
     name: str = "network"
     axis_names: Mapping[str, str] = field(default_factory=dict[str, str])
-    source: certain.Source | None = field(default=None, repr=False)
+    source: sources.Source | None = field(default=None, repr=False)
     certain_dimensions: frozenset[tuple[str, int]] = frozenset()
     checks: Sequence[Check] = ()
     left_out: Sequence[LeftOut] = ()
@@ -595,7 +595,7 @@ class TensorDAG:
     def _carried(self) -> frozenset[str]:
         return certain.carried(self.axes())
 
-    def _asked(self, source: Any) -> certain.Source | None:
+    def _asked(self, source: Any) -> sources.Source | None:
         """Who is asked of other sizes: the model given, as a source with this network's inputs, or its own source."""
         if source is None:
             return self.source
@@ -619,7 +619,7 @@ class TensorDAG:
         new = change(self)
         if self.source is None:
             return new
-        return replace(new, source=certain.Changed(self.source, change, new if merges else None))
+        return replace(new, source=sources.Changed(self.source, change, new if merges else None))
 
     def resizable_axes(self, source: Any = None) -> networks.Resizable:
         """The named axes of the inputs that can have other sizes, why others can't, and of which that isn't known.
@@ -1020,15 +1020,15 @@ class TensorDAG:
         the axes say. :meth:`certain` axes are
         only asked for with few entries.
         """
-        asked = None if self.source is None else certain.Asked(self.source, self.graph)
+        asked = None if self.source is None else sources.Asked(self.source, self.graph)
 
         def ask(sizes: Mapping[str, int], *, cheaply: bool = False) -> bool | None:
             return None if asked is None else certain.agrees(self.axes(), asked, sizes, cheaply)
 
         def raises(sizes: Mapping[str, int]) -> str:
-            return certain.raises(self.source, self.axes(), sizes)
+            return sources.raises(self.source, self.axes(), sizes)
 
-        numbers = certain.compared(self.source)
+        numbers = sources.compared(self.source)
         return openness.candidates(self.axes(), self.origins, self.confirmed, ask if asked else None, raises, numbers)
 
     # Going to a framework. Frameworks stand to the right of this module, so they are found by name.

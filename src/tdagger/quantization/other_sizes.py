@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from tdagger.errors import AxisError
 from tdagger.tensordag import TensorDAG
-from tdagger.transform.axes.certain import Changed, OtherWeights, Source, SourceRaises
 from tdagger.transform.axes.same import same
+from tdagger.transform.axes.sources import Changed, OtherWeights, Source, SourceRaises
 from tdagger.transform.networks import asking
 
 Shapes = Mapping[str, tuple[int, ...]]

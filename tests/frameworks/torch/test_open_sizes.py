@@ -664,3 +664,17 @@ def test_what_cannot_be_so_large_is_asked_near_too() -> None:
         net = td.from_torch(module, torch.randn(3, 1), via=via).to_torch()
         assert list(net.fixed_axes) == ["n"]
         check(module, net, [(5, 1)])
+
+
+def test_what_a_condition_divides_by_is_asked_before_it() -> None:
+    """How long a diagonal from a third on is divides by what is 0 at few entries: it was an error of Python's."""
+    module = Function(lambda x: (x @ x.mT).diagonal(x.shape[-2] // 3, -2, -1))
+    net = td.from_torch(module, torch.randn(1, 6, 1)).to_torch()
+    check(module, net, [(3, 6, 4)])
+    for size in range(10):
+        x = torch.randn(1, size, 1)
+        try:
+            out = net(x)
+        except td.InputError:
+            continue
+        torch.testing.assert_close(out, module(x))

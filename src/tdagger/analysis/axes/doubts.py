@@ -171,8 +171,12 @@ def doubts(axes: Axes, sizes: Sizes, numbers: bool = True) -> Iterator[Guess]:
     given = {number for a in changed if a.kind == "input" for number, _ in _wholes(a.size)}
     picked = {v.args[0] for v in axes.graph.values if v.op.name == "group"}
     for value in axes.graph.values:
-        why = _count(axes, value, changed) or _listed(value, entries, given) or _placed(axes, value, entries)
-        why = why or _taken(axes, sizes, value, changed, entries)
+        why = (
+            _count(axes, value, changed)
+            or _listed(value, entries, given)
+            or _placed(axes, value, entries)
+            or _taken(axes, sizes, value, changed, entries)
+        )
         if not why and value.op.name == "slice":
             why = _bound(axes, value, value in picked, changed, of) or _from_end(axes, value, changed, entries)
         if why and value not in known:

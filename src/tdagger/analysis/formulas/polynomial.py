@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any, ClassVar, Final
 
@@ -374,6 +374,18 @@ class Point:
             total += n
         return total
 
+    def defined(self, number: Number) -> int | None:
+        """The number here; None where it divides by 0.
+
+        >>> h = Symbol("h", 8)
+        >>> [Point({h: n}).defined(12 // (variable(h) - 2)) for n in (3, 2)]
+        [12, None]
+        """
+        try:
+            return self.of(number)
+        except ZeroDivisionError:
+            return None
+
     def _generator(self, g: Generator) -> int:
         found = self._known.get(g)
         if found is None:
@@ -391,3 +403,18 @@ def symbols_of(number: Number) -> set[Symbol]:
         else:
             found.update(*map(symbols_of, g.args))
     return found
+
+
+def divisors(number: Number) -> Iterator[Number]:
+    """What a number divides by that isn't a plain number, what is divided by inside of it first.
+
+    >>> h = symbol("h", 8)
+    >>> list(divisors((h + 1) // 2)), list(divisors(12 // (h - 2)))
+    ([], [-2 + h])
+    """
+    for g in {g: None for monomial in terms_of(number) for g in monomial}:
+        if isinstance(g, Atom):
+            for arg in g.args:
+                yield from divisors(arg)
+            if g.function == "floor" and not isinstance(g.args[1], int):
+                yield g.args[1]

@@ -33,9 +33,9 @@ class Condition(NamedTuple):
     message: str
 
     def holds(self, point: Point) -> bool:
-        """Whether it does at some sizes."""
-        n = point.of(self.number)
-        return {"zero": n == 0, "positive": n >= 0, "other": n != 0}[self.kind]
+        """Whether it does at some sizes; not where it divides by 0."""
+        n = point.defined(self.number)
+        return n is not None and {"zero": n == 0, "positive": n >= 0, "other": n != 0}[self.kind]
 
 
 class FreeSizes(Sizes):

@@ -9,16 +9,14 @@ graph itself leaves open (:mod:`tdagger.analysis.axes.doubts`) is refused unless
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 from tdagger.analysis.axes.algebra import resolve
 from tdagger.analysis.axes.doubts import BY_CHANCE, doubts
 from tdagger.analysis.axes.names import NamedAxes
-from tdagger.analysis.axes.sizes import Sizes, assumed
+from tdagger.analysis.axes.sizes import assumed
 from tdagger.errors import AxisError, TDaggerError
 from tdagger.graph import Graph
 from tdagger.op import Term, Value
@@ -26,6 +24,7 @@ from tdagger.ops.source import Const, Iota
 from tdagger.transform.axes.change import reads_beyond
 from tdagger.transform.axes.resize import resize
 from tdagger.transform.axes.same import same
+from tdagger.transform.axes.sources import Asked, Network, OtherWeights, Source, SourceRaises, shapes_at, shapes_of
 from tdagger.transform.axes.unbatch import unbatch
 from tdagger.transform.networks import (
     Origins,
@@ -39,146 +38,8 @@ from tdagger.transform.networks import (
     refusal,
 )
 
-Shapes = Mapping[str, tuple[int, ...]]
-
 #: How the caller who knows better says so.
 ASSUME = "assume=True takes the graph at its word"
-
-
-class Network(Protocol):
-    """What is needed of a network that a source gives: a TensorDAG."""
-
-    @property
-    def graph(self) -> Graph: ...
-
-    @property
-    def origins(self) -> Mapping[Value, Any]: ...
-
-    @property
-    def weights(self) -> Mapping[str, Any]: ...
-
-
-class Source(Protocol):
-    """What a network was imported from, which can be imported again with inputs of other shapes."""
-
-    def at(self, shapes: Shapes) -> Network:
-        """The network with inputs of these shapes, by their names; TDaggerError if the source can't have them.
-
-        SourceRaises where it isn't the capture that fails: the source itself raises on such inputs.
-        """
-        ...
-
-
-@runtime_checkable
-class Sketching(Protocol):
-    """A source that can give the graph alone, for less."""
-
-    def sketch_at(self, shapes: Shapes) -> Graph | None:
-        """The graph of the network with inputs of these shapes; None where only :meth:`Source.at` can tell."""
-        ...
-
-
-class Asked:
-    """A source that is asked for graphs at other sizes, of a network that has the graph ``own``.
-
-    A sketch that says the same is taken; any other where the sketch at the network's own sizes is the network.
-    """
-
-    def __init__(self, source: Source, own: Graph) -> None:
-        self.source = source
-        self.own = own
-        self._last: tuple[Shapes, Graph | None] | None = None
-
-    def sketch(self, shapes: Shapes) -> Graph | None:
-        """What the source gives with inputs of these shapes, if that can be had for less than a network."""
-        if self._last is None or self._last[0] != shapes:
-            self._last = shapes, self.source.sketch_at(shapes) if isinstance(self.source, Sketching) else None
-        return self._last[1]
-
-    def at(self, shapes: Shapes) -> Graph:
-        """What the source gives with inputs of these shapes; TDaggerError if it gives nothing."""
-        sketch = self.sketch(shapes)
-        return self.source.at(shapes).graph if sketch is None or not self._believed else sketch
-
-    @cached_property
-    def _believed(self) -> bool:
-        return self.sketch(_shapes_of(self.own)) == self.own
-
-    def unchanged(self) -> bool:
-        """Whether the source still gives the network at its own sizes."""
-        return self._believed or self.source.at(_shapes_of(self.own)).graph == self.own
-
-    def agrees(self, ours: Graph) -> bool:
-        """Whether a sketch says that the source gives the same network at the sizes of a graph."""
-        sketch = self.sketch(_shapes_of(ours))
-        return sketch is not None and same(sketch, ours)
-
-
-def raises(source: Any, named: NamedAxes, sizes: Mapping[str, int]) -> str:
-    """What a source raises when it is run at some sizes; nothing if it runs, or if it can't be run."""
-    run = _first_with(source, "raises")
-    try:
-        return "" if run is None else str(run(_shapes_at(named, {named.term(n): k for n, k in sizes.items()})))
-    except TDaggerError:  # no such inputs can be made
-        return ""
-
-
-def compared(source: Any) -> list[int]:
-    """The numbers that a source's code compares sizes with: there it may go another way."""
-    numbers = _first_with(source, "compared")
-    return [] if numbers is None else numbers()
-
-
-def _first_with(source: Any, name: str) -> Any:
-    """An attribute of a source, or of that of which it is a change."""
-    while not hasattr(source, name) and hasattr(source, "source"):
-        source = source.source
-    return getattr(source, name, None)
-
-
-class SourceRaises(AxisError):
-    """A source can't run with inputs of some shapes: it raises by itself, whoever captures it."""
-
-
-class OtherWeights(AxisError):
-    """A change makes other weights of the same names where sizes are others: a number made of a size is merged in."""
-
-
-@dataclass(frozen=True)
-class Changed:
-    """The source of a network that was changed: its own, changed likewise. The same change gives the same graph.
-
-    ``merged`` is the changed network if the change makes new weights of old ones.
-    """
-
-    source: Source
-    change: Callable[[Any], Network]
-    merged: Network | None = None
-
-    def at(self, shapes: Shapes) -> Network:
-        """The network with inputs of these shapes, changed; TDaggerError if the source can't have them.
-
-        OtherWeights if weights that the change makes aren't those that it makes at the sizes of the changed network.
-        """
-        new = self.change(self.source.at(shapes))
-        if self.merged is not None:
-            own = {**self.merged.graph.parameters, **self.merged.graph.buffers}
-            for name, value in {**new.graph.parameters, **new.graph.buffers}.items():
-                if name in own and not _equal(new.weights[name], self.merged.weights[name]):
-                    raise OtherWeights(
-                        f"what is merged into the weight {name!r} ({value.type}) depends on sizes: resize first, and "
-                        "change the network then"
-                    )
-        return new
-
-
-def _equal(a: Any, b: Any) -> bool:
-    """Whether two arrays are the same, bit by bit; of memory that both share none is read."""
-    if (a.shape, a.dtype) != (b.shape, b.dtype):
-        return False
-    if a.__array_interface__["data"] == b.__array_interface__["data"] and a.strides == b.strides:
-        return True
-    return bool(a.tobytes() == b.tobytes())
 
 
 class Resized(NamedTuple):
@@ -237,7 +98,7 @@ def resized(
         if ours is not None and Asked(source, named.axes.graph).agrees(ours.graph):
             return ours
         try:
-            theirs = source.at(_shapes_of(ours.graph) if ours is not None else _shapes_at(named, wanted))
+            theirs = source.at(shapes_of(ours.graph) if ours is not None else shapes_at(named, wanted))
         except TDaggerError as e:
             goes_on = isinstance(e, SourceRaises) and (ours is None or _has_new_constants(named, ours.graph))
             if isinstance(e, OtherWeights | SourceRaises) and not goes_on:
@@ -284,24 +145,6 @@ def _beyond(graph: Graph) -> str:
             if beyond:
                 return beyond
     return ""
-
-
-def _shapes_of(graph: Graph) -> Shapes:
-    return {n: v.shape for n, v in graph.inputs.items()}
-
-
-def _shapes_at(named: NamedAxes, wanted: Mapping[Term, int]) -> Shapes:
-    """The shapes of the inputs where the axes say of no other dimension what becomes of it."""
-    new: dict[Term, int] = {resolve(t): n for t, n in wanted.items()}
-    single = Sizes()
-    for axis in {a for terms in named.axes.inputs for t in terms for a in t}:
-        single.known[axis] = new.get((axis,), axis.size)
-
-    def size(term: Term) -> int:
-        wanted = new.get(term)
-        return int(single.of(term)) if wanted is None else wanted
-
-    return {n: tuple([size(t) for t in named.axes[v]]) for n, v in named.axes.graph.inputs.items()}
 
 
 # --- without a source --------------------------------------------------------------------------------------
@@ -539,7 +382,7 @@ def _asks(named: NamedAxes, asked: Asked, sizes: Mapping[str, int], telling: boo
 
 def _answer(asked: Asked, ours: Graph) -> _Answer:
     """What the source gives at the sizes of a graph; TDaggerError if it gives nothing."""
-    theirs = ours if asked.agrees(ours) else asked.at(_shapes_of(ours))
+    theirs = ours if asked.agrees(ours) else asked.at(shapes_of(ours))
     return _Answer(theirs, ours, theirs is ours or same(theirs, ours))
 
 
@@ -550,6 +393,6 @@ def _costs(graph: Graph) -> tuple[int, ...]:
 def _can(named: NamedAxes, asked: Asked, sizes: Mapping[str, int]) -> bool:
     """Whether the source can have sizes that the axes can't follow."""
     try:
-        return not _beyond(asked.at(_shapes_at(named, {named.term(n): k for n, k in sizes.items()})))
+        return not _beyond(asked.at(shapes_at(named, {named.term(n): k for n, k in sizes.items()})))
     except TDaggerError:
         return False

@@ -35,7 +35,7 @@ def long_enough(graph: Graph, own: Point) -> Iterator[Condition]:
         for formula, needed, what in _needs(value, plain):
             lowest = 0 if _takes_fewer(value) else 1
             none = Point(dict.fromkeys(symbols_of(formula), lowest))
-            if needed > own.of(formula) or (never_negative(formula - needed) and none.of(formula) >= needed):
+            if needed > own.of(formula) or (never_negative(formula - needed) and _has(none, formula, needed)):
                 continue
             symbol, size = _least(formula, needed, own, lowest)
             if symbol is None:
@@ -46,6 +46,12 @@ def long_enough(graph: Graph, own: Point) -> Iterator[Condition]:
         yield Condition(variable(symbol) - size, "positive", f"{symbol}: {size} at least are needed by {what}")
     for formula, (needed, what) in others.items():
         yield Condition(formula - needed, "positive", f"{formula}: {needed} at least are needed by {what}")
+
+
+def _has(point: Point, formula: Number, needed: int) -> bool:
+    """Whether a number is so large at some sizes; not where it divides by 0."""
+    found = point.defined(formula)
+    return found is not None and found >= needed
 
 
 def _takes_fewer(value: Value) -> bool:
@@ -64,7 +70,7 @@ def _least(formula: Number, needed: int, own: Point, lowest: int) -> tuple[Symbo
     size = own.of(variable(symbol))
     if len(symbols) > 1 or size > _LOOKED:
         return None, 0
-    while size > lowest and Point({symbol: size - 1}).of(formula) >= needed:
+    while size > lowest and _has(Point({symbol: size - 1}), formula, needed):
         size -= 1
     return symbol, size
 
@@ -175,8 +181,6 @@ def _in_parts(value: Value) -> Iterator[Condition]:
                 if how in ("split", "chunk"):
                     parts = -(-n.formula // by) if how == "split" else -(-n.formula // -(-n.formula // by))
                     text = f"{how}({by}) of {n.formula} entries must give {count} parts"
-                    if how == "chunk":  # the next one divides by a part's entries
-                        yield Condition(n.formula - 1, "positive", text)
                     yield Condition(parts - count, "zero", text)
 
 

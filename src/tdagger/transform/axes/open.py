@@ -18,13 +18,14 @@ from tdagger.analysis.axes.algebra import resolve
 from tdagger.analysis.axes.doubts import BY_CHANCE, NONE_OF, UP_TO
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.axes.sizes import Sizes, assumed, solve
-from tdagger.analysis.formulas.polynomial import Point, Symbol, symbols_of, variable
+from tdagger.analysis.formulas.polynomial import Point, Symbol, divisors, symbols_of, variable
 from tdagger.analysis.formulas.symbolic import Condition, FreeSizes
 from tdagger.errors import AxisError
 from tdagger.graph import Graph
-from tdagger.transform.axes.certain import SourceRaises, guessed, unknown
+from tdagger.transform.axes.certain import guessed, unknown
 from tdagger.transform.axes.least import long_enough
 from tdagger.transform.axes.resize import at_sizes, resize
+from tdagger.transform.axes.sources import SourceRaises
 from tdagger.transform.networks import Origins, changed, own_axes, place
 from tdagger.types import readable, sizes_as
 
@@ -55,7 +56,13 @@ def opened(named: NamedAxes, names: Sequence[str], origins: Origins) -> Iterator
         sizes = Sizes()
         sizes.known = {a: sizes_as(n, point.of(n)) for a, n in free.known.items()}
         graph, found = changed(at_sizes(named.axes, sizes, place(origins)), origins)
-        yield Opened(graph, found, tuple(dict.fromkeys((*conditions, *long_enough(graph, own)))))
+        asked = [d for c in (*conditions, *long_enough(graph, own)) for d in (*_divided(c), c)]
+        yield Opened(graph, found, tuple(dict.fromkeys(asked)))
+
+
+def _divided(condition: Condition) -> Iterator[Condition]:
+    """That what a condition divides by isn't 0, which is asked before it."""
+    return (Condition(n, "other", condition.message) for n in divisors(condition.number))
 
 
 def _other_at(named: NamedAxes, free: Sizes) -> Iterator[Condition]:
@@ -427,8 +434,8 @@ def _far(named: NamedAxes, names: Sequence[str]) -> dict[str, int] | None:
     """For every axis a size beyond twice its own, no two alike: more by a prime number, where one fits.
 
     So it leaves another rest than its own by all numbers that it may be padded or split by, odd where its own is even;
-    and so does, where one of the first that fit lets it, what it makes with others that are flattened with it.
-    None if what is asked of the axes leaves none.
+    and so does, where one of the first that fit lets it, what it makes with others that are flattened with it. No two
+    are as many more: one may be compared with another and a number. None if what is asked of the axes leaves none.
     """
     _, conditions, symbols = _solved(named, names)
     own = {s: named.sizes[n] for n, s in symbols.items()}
@@ -440,11 +447,12 @@ def _far(named: NamedAxes, names: Sequence[str]) -> dict[str, int] | None:
             for n in (size + k for k in more)
             if n not in found.values() and all(c.holds(Point({**own, **found, symbol: n})) for c in conditions)
         )
-        few = list(itertools.islice(fitting, _FEW))
+        few = list(itertools.islice(fitting, _CHOICES))
         if not few:
             return None
         before = [(own[s], n) for s, n in found.items()]
-        found[symbol] = next((n for n in few if _leaves_others(before, size, n)), few[0])
+        apart = [n for n in few if all(n - size != b - a for a, b in before)] or few
+        found[symbol] = next((n for n in apart if _leaves_others(before, size, n)), apart[0])
     return {n: found[s] for n, s in symbols.items()}
 
 
@@ -465,6 +473,9 @@ def _primes(above: int, below: int) -> Iterator[int]:
 
 #: So few entries more are few: a half of a third of them may be as many as it was.
 _FEW = 7
+
+#: Of so many sizes that fit one is taken that leaves other rests.
+_CHOICES = 9
 
 #: Among so many sizes one is looked for that fulfils what is asked of it.
 _TRIED = 64

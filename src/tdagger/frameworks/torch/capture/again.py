@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -32,7 +32,7 @@ from tdagger.graph import Graph
 from tdagger.library.random import SEED
 from tdagger.ops.source import Input
 from tdagger.tensordag import Signature, TensorDAG
-from tdagger.transform.axes.certain import SourceRaises
+from tdagger.transform.axes.sources import SourceRaises
 from tdagger.transform.surgery.edit import Edit, finished
 from tdagger.tree import Tree, flatten
 
@@ -182,24 +182,15 @@ def _raised(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Except
     It is run on tensors without data, so that nothing is written to its own, and left as it was; TorchScript, whose
     interpreter reads data that isn't there and ends the process, on copies of those it would be given.
     """
-    if _is_scripted(model):
-        with _as_before(model), put_back(), quiet():
-            leaves, tree = flatten((args, kwargs), lambda x: isinstance(x, torch.Tensor))
-            args, kwargs = tree.unflatten([t.detach().clone().requires_grad_(t.requires_grad) for t in leaves])
-            try:
-                model(*args, **kwargs)
-            except Exception as e:  # as below
-                return e
-        return None
-    with _as_before(model), put_back(), quiet(), FakeTensorMode(allow_non_fake_inputs=True) as fake:
+    fake = None if _is_scripted(model) else FakeTensorMode(allow_non_fake_inputs=True)
+    with _as_before(model), put_back(), quiet(), nullcontext() if fake is None else fake:
         leaves, tree = flatten((args, kwargs), lambda x: isinstance(x, torch.Tensor))
-        args, kwargs = tree.unflatten([fake.from_tensor(t.detach()).requires_grad_(t.requires_grad) for t in leaves])
+        own = [t.detach().clone() if fake is None else fake.from_tensor(t.detach()) for t in leaves]
+        args, kwargs = tree.unflatten([o.requires_grad_(t.requires_grad) for o, t in zip(own, leaves, strict=True)])
         try:
             model(*args, **kwargs)
-        except _WITHOUT_DATA:
-            return None
         except Exception as e:  # whatever the network's own code or torch raises
-            return e
+            return None if fake is not None and isinstance(e, _WITHOUT_DATA) else e
     return None
 
 
