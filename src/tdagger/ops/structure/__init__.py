@@ -1,0 +1,82 @@
+"""The structural ops ("deinops"): permute group ungroup slice pad concat repeat reduce unfold fold, and item.
+
+They act axis by axis and keep the rank, except permute, group and ungroup, which reorganise axes. Functions
+here normalise what people write (negative axes, missing bounds) into the attributes of an op.
+"""
+
+from tdagger.ops.structure.extent import (
+    OPEN,
+    Bounds,
+    Concat,
+    Pad,
+    Reduce,
+    Repeat,
+    Slice,
+    Widths,
+    accumulator,
+    broadcast_to,
+    concat,
+    flip,
+    interleave,
+    pad,
+    reduce,
+    repeat,
+    select,
+    slice_axis,
+    split,
+    squeeze,
+    stride,
+)
+from tdagger.ops.structure.order import (
+    Group,
+    Permute,
+    Ungroup,
+    group,
+    open_factors,
+    permute,
+    transpose,
+    ungroup,
+    unsqueeze,
+)
+from tdagger.ops.structure.results import Item, item, items
+from tdagger.ops.structure.windows import Fold, Unfold, fold, unfold
+
+__all__ = [
+    "OPEN",
+    "Bounds",
+    "Concat",
+    "Fold",
+    "Group",
+    "Item",
+    "Pad",
+    "Permute",
+    "Reduce",
+    "Repeat",
+    "Slice",
+    "Unfold",
+    "Ungroup",
+    "Widths",
+    "accumulator",
+    "broadcast_to",
+    "concat",
+    "flip",
+    "fold",
+    "group",
+    "interleave",
+    "item",
+    "items",
+    "open_factors",
+    "pad",
+    "permute",
+    "reduce",
+    "repeat",
+    "select",
+    "slice_axis",
+    "split",
+    "squeeze",
+    "stride",
+    "transpose",
+    "unfold",
+    "ungroup",
+    "unsqueeze",
+]
