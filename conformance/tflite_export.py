@@ -59,7 +59,7 @@ def run(path: Path, leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """The outputs of a file for tensors in the order of its inputs."""
     interpreter = given(path, leaves)
     interpreter.invoke()
-    return [torch.from_numpy(interpreter.get_tensor(d["index"])) for d in interpreter.get_output_details()]
+    return [torch.from_numpy(np.array(interpreter.get_tensor(d["index"]))) for d in interpreter.get_output_details()]
 
 
 #: So much of the time of litert-torch's file ours may take.

@@ -19,6 +19,7 @@ from torch import Tensor
 
 import tdagger as td
 from conformance.fuzz.compare import Noise, difference, listed
+from conformance.fuzz.files import FORMATS, results
 from conformance.fuzz.frozen import frozen
 from conformance.fuzz.program import Program
 from tdagger.analysis.axes.algebra import Axis
@@ -287,6 +288,8 @@ class Checks:
             self.check("state", lambda: self.compared(self.back, calls=2, ties=False))
         self.check("numpy", lambda: self.compared(self.in_numpy(dag)))
         self.check("torchscript", self.scripted)
+        for name in FORMATS:
+            self.check(name, lambda name=name: self.in_file(name))
         self.check("gradients", self.gradients)
         self.check("axes", lambda: str(dag.axes()) and None)
         self.check("text", lambda: str(dag) and None)
@@ -342,6 +345,19 @@ class Checks:
             script = self.dag.to_torchscript()
         with torch.jit.optimized_execution(False):
             return self.compared(script)
+
+    def in_file(self, name: str) -> str:
+        """As a file, by its runtime and read again. But for ONNX element types are the nearest that the format has."""
+        wanted, inputs = self.eager(), self.program.arguments()
+        if any(t.dtype == torch.bfloat16 for t in (*wanted, *inputs)):
+            raise NotApplicable("arrays have no bfloat16")
+        for by, give in results(self.dag, FORMATS[name], inputs).items():
+            got = running(give)[: len(wanted)]  # behind them is the state
+            if name != "onnx":
+                got = [a.to(b.dtype).reshape(a.shape[: b.dim()]) for a, b in zip(got, wanted, strict=True)]
+            if wrong := difference(got, wanted, self.noisy()):
+                return f"{by}: {wrong}"
+        return ""
 
     def left(self) -> str:
         """What changes the state of the source though it is only looked at or converted."""

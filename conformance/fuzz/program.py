@@ -182,6 +182,9 @@ _SHOWS: dict[str, tuple[str, ...]] = {
     "state": ("b = dag.to_torch()", "for _ in range(2): print('eager', m(*inputs()), 'ours', b(*inputs()))"),
     "numpy": ("print('eager', m(*x))", "print('ours', dag.run(*[t.numpy() for t in inputs()]))"),
     "torchscript": ("print('eager', m(*x))", "print('ours', dag.to_torchscript()(*inputs()))"),
+    "onnx": ("dag.to_onnx('model.onnx')", "print(td.from_onnx('model.onnx'))"),
+    "tflite": ("dag.to_tflite('model.tflite')", "print(td.from_tflite('model.tflite'))"),
+    "coreml": ("dag.to_coreml('model.mlpackage')", "print(td.from_coreml('model.mlpackage'))"),
     "gradients": _GRADIENTS,
     "left": (
         "before = {{n: t.clone() for n, t in m.state_dict().items()}}",

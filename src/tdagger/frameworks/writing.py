@@ -157,14 +157,17 @@ def with_weights(dag: Network) -> None:
             raise InputError(f"{shown(dag.name)}: the weights have no {shown(name)}, which the graph needs")
 
 
-def results_of(graph: Graph) -> dict[str, Value]:
-    """The outputs of a file: those of the graph, and what buffers that change become as ``<name>.updated``."""
-    found: dict[str, Value] = dict(graph.outputs)
-    for name, value in graph.updates.items():
-        told = f"{name}.updated"
-        while told in found:
-            told += "_"
-        found[told] = value
+def results_of(graph: Graph, taken: Iterable[str] = ()) -> dict[str, Value]:
+    """The outputs of a file: those of the graph, and what buffers that change become as ``<name>.updated``.
+
+    What has a name that is ``taken``, as of an input where one name can't be both, has underscores behind it.
+    """
+    found, taken = dict[str, Value](), {*taken}
+    for name, value in [*graph.outputs.items(), *((f"{n}.updated", v) for n, v in graph.updates.items())]:
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        found[name] = value
     return found
 
 

@@ -309,6 +309,24 @@ def test_training_gives_what_buffers_become() -> None:
     np.testing.assert_allclose(got["1.running_var.updated"], module[1].running_var.numpy(), rtol=1e-4)
 
 
+class _Swapped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.z = nn.Parameter(torch.rand(3))
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"y": x, "x": y * 2, "x_": x + y, "z": x * self.z}
+
+
+def test_outputs_that_are_called_as_inputs_are_called_otherwise() -> None:
+    """One name can't be both in a model: it was written, and no runtime takes it."""
+    module, x, y = _Swapped(), torch.rand(2, 3), torch.rand(2, 3)
+    model = checked(td.from_torch(module, (x, y)).to_onnx())
+    assert [o.name for o in model.graph.output] == ["y_", "x_", "x__", "z"]
+    for got, want in zip(run(model, [x.numpy(), y.numpy()]), module(x, y).values(), strict=True):
+        np.testing.assert_allclose(got, want.detach().numpy(), rtol=1e-6)
+
+
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 def test_recurrent_networks(kind: Any) -> None:
     net = kind(5, 6, num_layers=2, bidirectional=True, batch_first=True)

@@ -44,12 +44,12 @@ def to_onnx(
     """Write a network as an ONNX file; without a path, give the ModelProto.
 
     Composites are single operators where the operator set has them, else their bodies. Inputs, outputs and weights
-    keep their names; a matrix that lies transposed in the file is called ``<name>.T``. UnsupportedError names all that
-    can't be written, at once. ``dynamic`` has names of axes (``dag.axes()``) that any size may be given for, True all
-    that can be; AxisError says why one can't. Buffers that change are outputs ``<name>.updated``, a network of
-    random numbers takes its seed as an input. ``external_data`` puts tensors in a file ``<path>.data``, as is done
-    anyway beyond 2 GB. ``opset`` is 20 unless it is given, 21 with weights in blocks or of 4 bits. ``metadata``:
-    nodes say which module and line they came from.
+    keep their names; a matrix that lies transposed in the file is called ``<name>.T``, an output that is called as an
+    input ``<name>_``. UnsupportedError names all that can't be written, at once. ``dynamic`` has names of axes
+    (``dag.axes()``) that any size may be given for, True all that can be; AxisError says why one can't. Buffers that
+    change are outputs ``<name>.updated``, a network of random numbers takes its seed as an input. ``external_data``
+    puts tensors in a file ``<path>.data``, as is done anyway beyond 2 GB. ``opset`` is 20 unless it is given, 21 with
+    weights in blocks or of 4 bits. ``metadata``: nodes say which module and line they came from.
     """
     if opset is None:
         opset = _opset_of(dag.graph)
@@ -108,7 +108,7 @@ class Made:
 def _made(dag: TensorDAG, graph: Graph, origins: Mapping[Value, Origin], opset: int) -> Made:
     """The nodes of a graph; UnsupportedError names what can't be written."""
     writer = Writer(graph, row_of, origins, dag.weights, opset, tables_of(dag.state))
-    outputs = results_of(graph)
+    outputs = results_of(graph, graph.inputs)
     writer.taken |= outputs.keys()
     writer.write(outputs.values())
     if writer.problems:
