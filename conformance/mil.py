@@ -348,7 +348,7 @@ def _arg(function: Any) -> Any:
 
 def _gelu(x: Any, mode: str) -> Any:
     kind = {"EXACT": "none", "TANH_APPROXIMATION": "tanh"}[mode]
-    return F.gelu(torch.from_numpy(np.ascontiguousarray(x)), approximate=kind).numpy()
+    return F.gelu(torch.from_numpy(np.array(x)), approximate=kind).numpy()
 
 
 def _cast(x: Any, dtype: str) -> Any:
