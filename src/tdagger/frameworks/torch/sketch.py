@@ -120,6 +120,8 @@ class _Importing(ProxyTorchDispatchMode):
         self._again: dict[Any, _Again | None] = {}
         self._kinds: dict[int, int] = {}
         self._numbers: dict[Any, int] = {}
+        #: Whether a tensor was made that lies in memory otherwise than what stands for it here may.
+        self._lies = False
         self.region: _Region | None = None
         #: Whether an op is being called: torch itself asks for devices then.
         self.calling = False
@@ -243,7 +245,7 @@ class _Importing(ProxyTorchDispatchMode):
         """How calls like one that gave ``out`` are made again; None if that can't be said."""
         if any(out is t for t in tensors):
             return _Again(itself=next(i for i, t in enumerate(tensors) if out is t))
-        if not tensors or type(out) is not Tensor:
+        if not tensors or type(out) is not Tensor or aliases.may_lie_otherwise(func, [self.meta(t) for t in tensors]):
             return None
         given = [self._refs[id(t)][0] for t in tensors]
         refs = iter(given)
@@ -305,6 +307,9 @@ class _Importing(ProxyTorchDispatchMode):
         tensors: list[Tensor] = []
         own_args, own_kwargs = _mapped((args, kwargs), self.meta, tensors)
         out = self._shapes.of(func, own_args, own_kwargs)
+        if self._lies and (func._schema.is_mutable or func._schema.name.removeprefix("aten::") in OF_MEMORY):
+            raise Unsure("memory that may lie otherwise is written to")
+        self._lies = self._lies or aliases.may_lie_otherwise(func, [self.meta(t) for t in tensors])
         refs = [self.ref(t) for t in tensors]
         if self.region is not None:
             self.region.reads(refs)

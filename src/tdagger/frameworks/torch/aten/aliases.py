@@ -1,7 +1,8 @@
 """Which tensors share memory: decided from the storages of the tensors without data that stand for them in torch.
 
 A schema says that ``reshape`` or ``contiguous`` may give a view, and says nothing of ``dropout`` in eval mode, which
-gives its argument. What they do depends on strides, and a tensor without data has those.
+gives its argument. What they do depends on strides, and a tensor without data has those; of some ops others than the
+CPU's kernels give (``findings/view_of_transposed_batch_norm.sh``), so these are run on numbers where it matters.
 """
 
 from __future__ import annotations
@@ -34,14 +35,60 @@ def writes(graphs: torch.fx.GraphModule) -> bool:
 
 
 def standing(graphs: torch.fx.GraphModule) -> Standing | None:
-    """What stands for the tensors of a program in which torch takes sizes for data; None if it has the numbers of all.
+    """What stands for the tensors of a program where what torch recorded isn't enough; None if it is.
 
     Sizes made of a constant's entries are symbols there, and whether a reshape of them is a view is left open; import
-    has their numbers.
+    has their numbers. And results of some ops may lie otherwise than was recorded.
     """
-    modules = [m for m in graphs.modules() if isinstance(m, torch.fx.GraphModule)]
-    recorded = [t for m in modules for n in m.graph.nodes for t in _tensors(n.meta.get("val"))]
-    return None if all(map(_in_numbers, recorded)) else Standing()
+    nodes = [n for m in graphs.modules() if isinstance(m, torch.fx.GraphModule) for n in m.graph.nodes]
+    enough = all(_in_numbers(t) for n in nodes for t in _tensors(n.meta.get("val")))
+    return None if enough and not any(map(_lies_otherwise, nodes)) else Standing()
+
+
+#: Of these one argument may be a number.
+_OF_TWO = (
+    *("div", "divide", "true_divide", "floor_divide", "copysign", "ldexp", "heaviside", "logaddexp", "logaddexp2"),
+    *("logical_and", "logical_or", "logical_xor", "xlogy", "special_xlogy", "special_xlog1py"),
+)
+#: Ops whose results have other strides without data than with, found by running torch's samples of its ops on tensors
+#: that are transposed, channels last or have gaps; composites that are made of them. And what their integers may be.
+_OTHERWISE = {
+    **dict.fromkeys(("max_unpool2d", "max_unpool3d", "nll_loss", "nll_loss2d", "nll_loss_nd", "cross_entropy_loss"), 0),
+    **dict.fromkeys(("batch_norm", "native_batch_norm", "_native_batch_norm_legit", "instance_norm"), 1),
+    **dict.fromkeys(("_native_batch_norm_legit_no_training", "_batch_norm_with_update", "log_sigmoid"), 1),
+    **dict.fromkeys(("log_sigmoid_forward", "channel_shuffle", "pad", "reflection_pad3d", "replication_pad3d"), 1),
+    **dict.fromkeys(("normal", "native_dropout_backward", *_OF_TWO), 1),
+}
+
+
+def may_lie_otherwise(target: OpOverload, given: Sequence[Tensor]) -> bool:
+    """Whether results of an op on these tensors may have other strides than without data: they don't lie row by row.
+
+    Of the functions of two numbers one that is Python's makes no difference.
+    """
+    name = _name(target)
+    if name not in _OTHERWISE or (name in _OF_TWO and len(given) < 2):
+        return False
+    return any(t.layout is torch.strided and not t.is_contiguous() for t in given)
+
+
+def _lies_otherwise(node: torch.fx.Node) -> bool:
+    given = [t for n in node.all_input_nodes for t in _tensors(n.meta.get("val"))]
+    return isinstance(node.target, OpOverload) and may_lie_otherwise(node.target, given)
+
+
+def _as_computed(target: OpOverload, args: Any, kwargs: Any) -> Any:
+    """The results of an op on tensors that lie as these do and have numbers, which are all the same."""
+    fill = _OTHERWISE[_name(target)]
+
+    def numbers(t: Tensor) -> Tensor:
+        return torch.empty_strided(t.shape, t.stride(), dtype=t.dtype).fill_(fill)
+
+    return target(*pytree.tree_map_only(Tensor, numbers, args), **pytree.tree_map_only(Tensor, numbers, kwargs))
+
+
+def _name(target: OpOverload) -> str:
+    return target._schema.name.removeprefix("aten::")
 
 
 def _in_numbers(tensor: Tensor) -> bool:
@@ -57,8 +104,7 @@ _ITSELF = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alp
 
 def stands_for(target: OpOverload, args: Sequence[Any], recorded: Any, first: Any) -> Any:
     """The tensors that stand for the results of an op: what was recorded, or what stands for its ``first`` argument."""
-    name = target._schema.name.removeprefix("aten::")
-    return first if name in _ITSELF and not (args[1] and args[2]) else recorded
+    return first if _name(target) in _ITSELF and not (args[1] and args[2]) else recorded
 
 
 def storage_of(x: Any) -> int | None:
@@ -210,18 +256,33 @@ class Standing:
                 stands = stands_for(
                     target, args, target(*fake_args, **fake_kwargs), fake_args[0] if fake_args else None
                 )
+            if not target._schema.is_mutable and may_lie_otherwise(target, _tensors((fake_args, fake_kwargs))):
+                with torch.no_grad():
+                    computed = _tensors(_as_computed(target, fake_args, fake_kwargs))
+                with self._mode:
+                    stands = _lying_as(stands, computed)
         except Exception:  # whatever torch raises where it needs the data
             return result
         if not target._schema.is_mutable:
             told: list[LeftOut] = []
             if refs and args[0] is refs[0]:
-                name = target._schema.name.removeprefix("aten::")
-                told = undecided(name, stands, self._of[refs[0]], refs[0].read())
+                told = undecided(_name(target), stands, self._of[refs[0]], refs[0].read())
             result = settled(result, stands, [(r, self._of[r]) for r in refs])
             self.undecided += Undecided.of(told, *refs[:1], result)
         for ref, tensor in zip(_refs(result), _tensors(stands), strict=False):
             self._of[ref] = tensor
         return result
+
+
+def _lying_as(stands: Any, computed: Sequence[Tensor]) -> Any:
+    """Tensors without data, each with the strides of the one that was computed."""
+    leaves, spec = pytree.tree_flatten(stands)
+    strides = iter(computed)
+    made = [
+        torch.empty_strided(t.shape, next(strides).stride(), dtype=t.dtype) if isinstance(t, Tensor) else t
+        for t in leaves
+    ]
+    return pytree.tree_unflatten(made, spec)
 
 
 def _refs(x: Any) -> list[Ref]:
