@@ -135,6 +135,7 @@ def measure(name: str, folder: Path) -> None:
     makers: dict[str, Callable[[Path], float]] = {
         "tdagger": ours(TARGET),
         "tdagger, `correct=False`": ours(TARGET, correct=False),
+        "tdagger, `least=0`": ours(TARGET, least=0),
         "tdagger, `onnxruntime-bytes`": ours("onnxruntime-bytes", **bits),
         "onnxruntime": lambda to: by_onnxruntime(path, to, named, NARROW),
     }

@@ -206,10 +206,11 @@ def prepare(dag: TensorDAG, scheme: Any = "x86", **options: Any) -> Any:
     """A network with observers where a target quantizes it: call it on data, then ``convert()``.
 
     ``scheme`` is a target's name or a :class:`tdagger.quantization.profile.Profile`; ``activation`` and ``weight`` are
-    other :class:`~tdagger.quantization.profile.Numbers` (or the name of an element type) than its own; ``keep`` names
-    ops, modules or weights that stay in float, with wildcards, or is a function of values. ``framework`` runs it: torch
-    or numpy. Norms are folded first. InputError where data has NaN or infinities, with the value, and for a network of
-    which nothing is quantized. See docs/quantization.md.
+    other :class:`~tdagger.quantization.profile.Numbers` (or the name of an element type) than its own, ``least``
+    another number of products that are enough for a layer to be quantized whose result is read in float (0: all are).
+    ``keep`` names ops, modules or weights that stay in float, with wildcards, or is a function of values. ``framework``
+    runs it: torch or numpy. Norms are folded first. InputError where data has NaN or infinities, with the value, and
+    for a network of which nothing is quantized. See docs/quantization.md.
 
     ``train=True``: ``prepared.to_torch()`` is a module that is quantized while it trains (biases aren't), in a loop of
     yours; ``prepared.convert()`` is the quantized network of what was trained. Batch norms are folded and have the

@@ -12,6 +12,7 @@ import tdagger as td
 from tdagger import library as lib
 from tdagger.quantization.convert import rounded
 from tdagger.quantization.observers import OBSERVERS, Histogram, observer_of
+from tdagger.quantization.placement import place
 from tdagger.quantization.profile import Numbers
 from tdagger.quantization.profiles import PROFILES, profile_of
 from tdagger.quantization.reading import read_as, told_apart
@@ -92,7 +93,7 @@ def test_what_is_read_as_a_function_is_rounded_for_its_results() -> None:
 
     def away(observer: str, also: dict[str, td.Value]) -> float:
         dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": td.hard_swish(y), **also}), arrays)
-        small = td.quantize(dag, data, "x86", activation=Numbers("u8", observer=observer), correct=False)
+        small = td.quantize(dag, data, "x86", activation=Numbers("u8", observer=observer), correct=False, least=0)
         pairs = [[np.asarray(n.run(d) if not also else n.run(d)[0]) for n in (small, dag)] for d in data]
         return sum(float(np.square(a - b).sum()) for a, b in pairs)
 
@@ -260,6 +261,33 @@ def test_weights_are_made_one_at_a_time() -> None:
     assert set(made) == {"a"}
 
 
+def _few(x: td.Value, w: td.Value, v: td.Value, act: Any) -> td.Value:
+    """Two convolutions, of 27 and 72 products, each followed by ``act``."""
+    return act(td.convolution(act(td.convolution(x, w)), v))
+
+
+@pytest.mark.parametrize(
+    ("made", "least", "quantized"),
+    [
+        (lambda x, w, v: _few(x, w, v, td.silu), None, ["v"]),  # 27 products aren't worth it: SiLU reads them
+        (lambda x, w, v: _few(x, w, v, td.silu), 0, ["w", "v"]),
+        (lambda x, w, v: _few(x, w, v, td.silu), 73, []),
+        (lambda x, w, v: _few(x, w, v, td.relu), None, ["w", "v"]),  # the second takes them as integers
+        (lambda x, w, v: _few(x, w, v, td.relu), 73, []),  # nor does it then: the first is read in float too
+        (lambda x, w, v: _few(x, w, v, lambda y: td.max_pool(y, kernel=2)), None, ["w", "v"]),  # moved on the way
+        (lambda x, w, v: td.silu(td.convolution(x, w) + td.convolution(x, w)), None, ["w"]),  # their sum does
+        (lambda x, w, v: td.silu(td.convolution(x, w)) + td.convolution(x, w), None, []),  # theirs doesn't
+    ],
+)  # fmt: skip
+def test_layers_of_few_products_stay_in_float_where_they_are_read_so(
+    made: Any, least: int | None, quantized: list[str]
+) -> None:
+    x, w, v = td.input("x", (1, 3, 14, 14)), td.parameter("w", (8, 3, 3, 3)), td.parameter("v", (8, 8, 3, 3))
+    graph = td.Graph({"x": x}, {"y": made(x, w, v)})
+    found = place(graph, profile_of("x86").having(least=least), lambda value: False)
+    assert [plan.leaf.op.leaf for plan in found.weights.values()] == quantized
+
+
 def test_what_is_padded_with_infinities_stays_in_float() -> None:
     """A max pool of "same" padding: its result may be quantized, what it takes can't."""
     x, v, w = td.input("x", (1, 3, 7, 7)), td.parameter("v", (4, 3, 1, 1)), td.parameter("w", (2, 4, 1, 1))
@@ -269,7 +297,7 @@ def test_what_is_padded_with_infinities_stays_in_float() -> None:
     out = td.convolution(td.max_pool(padded, kernel=2), w)
     dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": out}), arrays)
     data = [rng.normal(size=(1, 3, 7, 7)).astype("f") for _ in range(3)]
-    small = td.quantize(dag, data, "x86")
+    small = td.quantize(dag, data, "x86", least=0)
     away = small.run(data[0]) - dag.run(data[0])
     assert np.square(away).sum() < 1e-3 * np.square(dag.run(data[0])).sum()
 
@@ -347,3 +375,22 @@ def test_data_that_doesn_t_fit_is_refused_by_name(framework: str, batch: Any) ->
     dag = td.layers.linear(4, 3).resize({"x": (2, 4)})
     with pytest.raises(td.InputError, match=r"input 'x' is f32\[2 4\], data has .* for it; give batches"):
         td.quantize(dag, [np.ones((2, 4), "f"), batch], framework=framework)
+
+
+def test_a_picture_has_how_what_ops_take_is_spread() -> None:
+    from tdagger.quantization.quality.picture import view
+
+    dag = linear(np.ones((3, 4)))
+    data = [np.float32([[0, 0, 1, 2], [-1, 0, 3, 7]]), np.float32([[0, 0, 1, 1], [2, 2, 3, 4]])]
+    prepared = td.prepare(dag, "x86").calibrate(data)
+    found = {s["name"]: s["each"] for s in view(prepared).document["networks"][0]["said"]}
+    (spread,) = [each for each in found["what it takes, on data"] if each is not None]
+    everything = np.concatenate(data)
+    assert (spread["low"], spread["high"], spread["zeros"], sum(spread["counts"])) == (-1.0, 7.0, 5, 16)
+    wanted = np.histogram(everything, 32)[0]
+    assert np.abs(np.cumsum(spread["counts"]) - np.cumsum(wanted)).max() <= 3  # a number at an edge may be in the next
+    np.testing.assert_allclose([spread["mean"], spread["std"]], [everything.mean(), everything.std()], atol=0.01)
+    assert " … ".join(f"{end:.4g}" for end in spread["range"]) in found["range told apart"]
+    plain = td.prepare(dag, "x86", activation=Numbers("u8")).calibrate(data)  # minmax keeps no more than two numbers
+    said = view(plain).document["networks"][0]["said"]
+    assert [s["name"] for s in said if any(s["each"])] == ["range of what it takes, on data", "range told apart"]

@@ -37,10 +37,10 @@ def test_the_network_is_the_same_in_float_and_better_in_few_bits(act: Any) -> No
     model = separable(act)
     data = [torch.randn(4, 3, 12, 12) for _ in range(3)]
     dag = td.from_torch(model, data[0])
-    alike = equalize(dag, "x86", weight=WHOLE)
+    alike = equalize(dag, "x86", weight=WHOLE, least=0)
     wanted = model(data[0]).detach().numpy()
     assert np.abs(alike.run(data[0].numpy()) - wanted).max() <= 1e-6 * np.abs(wanted).max()
-    how: dict[str, Any] = {"weight": WHOLE, "activation": "i16", "correct": False}
+    how: dict[str, Any] = {"weight": WHOLE, "activation": "i16", "correct": False, "least": 0}
     small = [td.quantize(dag, data, "x86", equalize=e, **how).to_torch()(data[0]).detach() for e in (False, True)]
     before, after = (quality(wanted, s) for s in small)
     assert after > before + 6, (before, after)
@@ -48,9 +48,9 @@ def test_the_network_is_the_same_in_float_and_better_in_few_bits(act: Any) -> No
 
 def test_a_factor_does_not_pass_a_bound() -> None:
     dag = td.from_torch(separable(nn.ReLU6), torch.randn(4, 3, 12, 12))
-    alike = equalize(dag, "x86", weight=WHOLE)
-    assert alike.graph == td.prepare(dag, "x86").dag.graph
-    for name, array in td.prepare(dag, "x86").dag.weights.items():
+    alike = equalize(dag, "x86", weight=WHOLE, least=0)
+    assert alike.graph == td.prepare(dag, "x86", least=0).dag.graph
+    for name, array in td.prepare(dag, "x86", least=0).dag.weights.items():
         np.testing.assert_array_equal(alike.weights[name], array)
 
 
@@ -63,5 +63,5 @@ def test_what_is_read_elsewhere_or_mixed_is_left() -> None:
     h = td.relu(td.convolution(x, v))
     for outputs in ({"y": td.convolution(h, w, groups=2)}, {"y": td.convolution(h, u), "h": h}):
         dag = td.TensorDAG.of_graph(td.Graph({"x": x}, outputs), {n: arrays[n] for n in ("v", "w", "u")})
-        alike = equalize(dag, "x86")
+        alike = equalize(dag, "x86", least=0)
         assert all((alike.weights[n] == arrays[n]).all() for n in alike.weights)

@@ -159,14 +159,14 @@ def test_a_norm_that_would_not_train_is_refused() -> None:
         "can't train the batch norm a: it is folded for good into the convolution conv, whose weight conv.weight others"
     )
     with pytest.raises(td.InputError, match=why):
-        td.prepare(shared, "x86", train=True)
+        td.prepare(shared, "x86", train=True, least=0)
     transposed = nn.Sequential(nn.ConvTranspose2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 1, 1)).eval()
     with pytest.raises(
         td.InputError, match="the batch norm 1: it is folded for good into the convolution_transpose 0;"
     ):
-        td.prepare(td.from_torch(transposed, DATA[0]), "x86", train=True)
+        td.prepare(td.from_torch(transposed, DATA[0]), "x86", train=True, least=0)
     for dag in (shared, td.from_torch(transposed, DATA[0])):
-        assert td.op_counts(td.quantize(dag, DATA, "x86").values)["quantize"] > 0  # after training it can be
+        assert td.op_counts(td.quantize(dag, DATA, "x86", least=0).values)["quantize"] > 0  # after training it can be
 
 
 def test_norms_can_be_frozen() -> None:

@@ -303,13 +303,21 @@ def test_measures_of_ops_are_colours_and_a_box_has_the_worst(opened):
         {"name": "SQNR", "unit": "dB", "worst": "low", "each": each},
         {"name": "clipped", "unit": "", "worst": "high", "each": [n and n / 1000 for n in each]},
     ]
-    net["said"] = [{"name": "range told apart", "each": ["-1 … 1", *[None] * (count - 1)]}]
+    spread = {"low": -2.0, "high": 2.0, "counts": [1, 5, 4, 2], "mean": 0.1, "std": 0.7, "zeros": 3, "nonfinite": 0}
+    net["said"] = [
+        {"name": "range told apart", "each": ["-1 … 1", *[None] * (count - 1)]},
+        {"name": "what it takes", "each": [spread | {"range": [-1.0, 2.0]}, *[None] * (count - 1)]},
+    ]
     data["parameters"][0]["codes"] = {"low": -0.5, "high": 0.25, "ends": 0.125}
     view = opened(data, address="#open=0&at=0.0")
     page = view.page
     panel = page.locator(".panel").inner_text()
     assert "range told apart" in panel
     assert "-1 … 1" in panel
+    assert "-2.00 … 2.00 · mean 0.100 · std 0.700 · 3 zeros" in panel
+    assert page.locator(".panel .histogram line").evaluate_all("all => all.map((one) => +one.getAttribute('x1'))") == [
+        6
+    ]
     assert "codes for -0.500 … 0.250 · 13 % at an end" in panel
     page.locator("#heat").select_option("measure-SQNR")
     page.wait_for_selector(".box.heated")

@@ -21,12 +21,13 @@ function amount({ value, partial }: Amount, show: (x: number) => string): string
   return value === null ? "not counted" : `${partial ? "at least " : ""}${show(value)}`;
 }
 
-function histogram({ low, high, counts, mean, std, zeros, nonfinite }: Histogram): HTMLElement {
+function histogram({ low, high, counts, mean, std, zeros, nonfinite, range }: Histogram): HTMLElement {
   const most = Math.max(1, ...counts);
   const bar = 6;
   const title = `from ${low.toPrecision(3)} to ${high.toPrecision(3)}`;
   const picture = s("svg", { class: "histogram", viewBox: `0 0 ${counts.length * bar} 40`, role: "img", "aria-label": `histogram ${title}`, preserveAspectRatio: "none" },
-    counts.map((count, i) => s("rect", { x: i * bar + 0.5, y: 40 - (38 * count) / most, width: bar - 1, height: (38 * count) / most })));
+    counts.map((count, i) => s("rect", { x: i * bar + 0.5, y: 40 - (38 * count) / most, width: bar - 1, height: (38 * count) / most })),
+    (range ?? []).filter((end) => low < end && end < high).map((end) => ((end - low) / (high - low)) * counts.length * bar).map((x) => s("line", { x1: x, x2: x, y1: 0, y2: 40 })));
   const about = [`${low.toPrecision(3)} … ${high.toPrecision(3)}`, `mean ${mean.toPrecision(3)}`, `std ${std.toPrecision(3)}`];
   if (zeros) about.push(`${exact(zeros)} zeros`);
   if (nonfinite) about.push(`${exact(nonfinite)} not finite`);
@@ -206,13 +207,16 @@ export class Panel {
     return rows.some(([, value]) => value) ? section("Where", facts(rows)) : null;
   }
 
-  /** Texts that somebody found for this op: ranges on data, where it is to be quantized. */
+  /** What somebody found for this op: ranges on data and how numbers are spread, where it is to be quantized. */
   private said(item: Item): HTMLElement | null {
     const { model } = this.store;
     if (item.block) return null;
     const { op } = model.range(item);
-    const rows = (model.data.networks[item.state === "b" ? 1 : 0].said ?? []).map(({ name, each }): [string, Content] => [name, each[op]]);
-    return rows.some(([, text]) => text) ? section("Measured", facts(rows)) : null;
+    const rows = (model.data.networks[item.state === "b" ? 1 : 0].said ?? []).map(({ name, each }): [string, Content] => {
+      const found = each[op];
+      return [name, typeof found === "object" && found ? histogram(found) : found];
+    });
+    return rows.some(([, found]) => found) ? section("Measured", facts(rows)) : null;
   }
 
   private parameters(item: Item): HTMLElement | null {

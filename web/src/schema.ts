@@ -75,6 +75,7 @@ export interface Histogram {
   std: number;
   zeros: number;
   nonfinite: number;
+  range?: [number, number]; // which is told apart
 }
 
 export interface Parameter {
@@ -180,6 +181,6 @@ export interface Network {
   memory?: Memory;
   predicted?: Timing;
   measures?: Measured[];
-  said?: { name: string; each: (string | null)[] }[]; // texts of ops
+  said?: { name: string; each: (string | Histogram | null)[] }[]; // texts of ops, or how numbers are spread
   measured?: Timing;
 }

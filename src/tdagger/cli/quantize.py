@@ -20,7 +20,7 @@ from tdagger.errors import AttributeValueError, InputError, SourceError
 from tdagger.frameworks.source import named_object
 from tdagger.names import shown
 from tdagger.quantization.prepare import Prepared, prepare, prepared_by, repaired
-from tdagger.quantization.profiles import PROFILES
+from tdagger.quantization.profiles import PROFILES, profile_of
 from tdagger.quantization.quality.report import Layer, layers
 from tdagger.quantization.quality.sensitivity import sqnr, with_quality
 from tdagger.quantization.quality.times import times
@@ -47,6 +47,12 @@ def quantize(
     keep: Annotated[
         list[str] | None,
         typer.Option("--keep", metavar="NAME", help="Ops, modules or weights that stay in float, with wildcards."),
+    ] = None,
+    least: Annotated[
+        int | None,
+        typer.Option(
+            "--least", metavar="N", help="Layers of sums of fewer products stay in float, if read so; 0: none."
+        ),
     ] = None,
     quality: Annotated[
         float | None,
@@ -106,7 +112,8 @@ def quantize(
         raise AttributeValueError(f"--{name} goes by what data shows: give --data")
     if adaptive and not compensate:
         raise AttributeValueError("--adaptive says how --compensate rounds: give both")
-    prepared = prepare(dag, target, keep=keep or ())
+    profile = profile_of(target).having(least=least)
+    prepared = prepare(dag, profile, keep=keep or ())
     predicted = None if on is None else times(prepared, on)  # before what takes long
     if prepared.observers and batches is None:
         raise AttributeValueError(f"--target {target} finds ranges of activations on data: give --data")
@@ -114,16 +121,16 @@ def quantize(
     if equalize or smooth or split:
         with common.progress(f"making channels of {dag.name} alike"):
             channels = {"equalize": equalize, "smooth": smooth, "split": split}
-            changed, left = repaired(dag, batches or (), target, keep=left, **channels)
+            changed, left = repaired(dag, batches or (), profile, keep=left, **channels)
     how: dict[str, Any] = {"compensate": "adaptive" if adaptive else compensate, "correct": correct}
     how |= {"smooth": False} if smooth or goal else {}  # it is made, or what stays in float is told by values
     small: TensorDAG | None = None
     if goal and batches is not None:
         with common.progress(f"looking for what stays in float of {dag.name}"):
-            small, kept = with_quality(changed, batches, goal, target, keep=left, **how)
+            small, kept = with_quality(changed, batches, goal, profile, keep=left, **how)
             left = [*left, {f.value for f in kept}.__contains__]
     with common.progress(f"quantizing {dag.name}", total=None if batches is None else len(batches)) as step:
-        prepared = prepared_by(changed, batches, target, keep=left, progress=lambda n: step(), **how)
+        prepared = prepared_by(changed, batches, profile, keep=left, progress=lambda n: step(), **how)
         small = prepared.convert() if small is None else small
     with common.progress("comparing"):
         predicted = None if on is None else times(prepared, on)

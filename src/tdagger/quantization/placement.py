@@ -8,7 +8,7 @@ it was, unless the op that makes it has it in bytes alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -31,6 +31,11 @@ class Plan(NamedTuple):
     leaf: Value
     order: tuple[int, ...]
     how: Weights
+
+    @property
+    def products(self) -> int:
+        """How many products each number of a layer's result is the sum of."""
+        return self.leaf.type.size // self.leaf.shape[self.how.channel]
 
     @property
     def bytes(self) -> int:
@@ -79,16 +84,42 @@ class Placement:
 
 
 def place(graph: Graph, profile: Profile, keep: Callable[[Value], bool]) -> Placement:
-    """What a profile quantizes of a graph; ``keep`` says of ops that they stay as they are."""
-    found = Placement(profile)
+    """What a profile quantizes of a graph; ``keep`` says of ops that they stay as they are.
+
+    Layers that aren't worth it (:attr:`Profile.least`) stay too, then those that aren't without them, and so on.
+    """
     static = _static(graph)
-    for value in graph.values:
-        row = profile.rows.get(label(value.op))
-        if row is not None and is_one(value) and value.dtype is _F32 and not keep(value):
-            _take(found, graph, value, row, static)
+    named = [v for v in graph.values if label(v.op) in profile.rows and is_one(v) and v.dtype is _F32 and not keep(v)]
+    while True:
+        found = _placed(graph, profile, named, static)
+        few = {v for (v, _), plan in found.weights.items() if plan.products < profile.least}
+        few = {v for v in few if v in found.ends and not _is_read_quantized(found, graph, found.ends[v])}
+        if not few:
+            return found
+        named = [v for v in named if v not in few]
+
+
+def _placed(graph: Graph, profile: Profile, named: Iterable[Value], static: set[Value]) -> Placement:
+    """What is quantized of some ops that the profile names, in the graph's order."""
+    found = Placement(profile)
+    for value in named:
+        _take(found, graph, value, profile.rows[label(value.op)], static)
     if profile.activation is not None:
         _wants(found, graph, static)
     return found
+
+
+def _is_read_quantized(found: Placement, graph: Graph, value: Value) -> bool:
+    """Whether somebody takes a value as integers, as it is or moved."""
+    near = [value]
+    while near:
+        value = near.pop()
+        for user in graph.users[value]:
+            if any(a is value and found.is_quantized(user, i) for i, a in enumerate(user.args)):
+                return True
+            if user in found.moved:
+                near.append(user)
+    return False
 
 
 def _static(graph: Graph) -> set[Value]:

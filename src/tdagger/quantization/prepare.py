@@ -106,7 +106,8 @@ class Prepared:
         keeps.check()
         if not self.placement.rows:
             there = ", ".join(profile.rows)
-            raise InputError(f"{shown(dag.name)}: {profile.name} quantizes nothing of it; it quantizes {there}")
+            few = f", of layers those of {profile.least} products and more (least=)" if profile.least else ""
+            raise InputError(f"{shown(dag.name)}: {profile.name} quantizes nothing of it; it quantizes {there}{few}")
         self.watched = {} if profile.dynamic or profile.activation is None else self.placement.observed
         self.observers: dict[Value, Observer] = {}
         for root in self.watched.values():

@@ -88,7 +88,9 @@ class Profile:
     ``activation`` is None where only weights are quantized. ``rows``: ops by name (elementwise ones by their function).
     ``fused``: what is computed with the op before it, so that nothing is quantized between. ``shares``: ops that move
     or choose entries, whose result has the scale of what they take. ``dynamic``: scales of activations are found when
-    the network runs. ``opened``: composites that are quantized as what they are made of.
+    the network runs. ``opened``: composites that are quantized as what they are made of. ``least``: a layer
+    whose result is rounded is quantized where each number of that is a sum of at least so many products, or somebody
+    takes it as integers; fewer don't pay for rounding the result and reading it.
     """
 
     name: str
@@ -99,10 +101,11 @@ class Profile:
     shares: frozenset[str] = frozenset()
     dynamic: bool = False
     opened: tuple[str, ...] = ()
+    least: int = 0
     about: str = field(default="", compare=False)
 
     def having(self, **changes: Any) -> Profile:
-        """The profile with other numbers: ``activation`` and ``weight`` (Numbers, or the name of an element type)."""
+        """The profile with another ``least``, or other numbers: ``activation`` and ``weight`` (or element types)."""
         found: dict[str, Any] = {}
         for name, value in changes.items():
             if value is None:

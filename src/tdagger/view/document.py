@@ -47,10 +47,13 @@ class Measure(NamedTuple):
 
 
 class Said(NamedTuple):
-    """A text for some ops that somebody found, and its name; ``each`` has that of each op, a value of the network."""
+    """What somebody found for some ops, and its name; ``each`` has that of each op, a value of the network.
+
+    It is a text, or how numbers are spread: as :func:`tdagger.view.weights.histogram` has it.
+    """
 
     name: str
-    each: Mapping[Value, str]
+    each: Mapping[Value, str | Mapping[str, Any]]
 
 
 @dataclass(frozen=True)

@@ -9,5 +9,5 @@ ACTIVATION = Numbers("i8", observer="mse")
 
 PROFILE = replace(
     onnxruntime.PROFILE, name="arm", about="64-bit ARM CPUs: i8 activations, i8 weights per channel",
-    activation=ACTIVATION,
+    activation=ACTIVATION, least=0,
 )  # fmt: skip

@@ -12,5 +12,5 @@ ACTIVATION = Numbers("i8", symmetric=True, observer="mse")
 
 PROFILE = replace(
     onnxruntime.PROFILE, name="coreml", about="Core ML: symmetric i8 activations, i8 weights per channel",
-    activation=ACTIVATION,
+    activation=ACTIVATION, least=0,
 )  # fmt: skip

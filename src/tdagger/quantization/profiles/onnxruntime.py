@@ -25,4 +25,5 @@ PROFILE = Profile(
     },
     fused=frozenset({"relu", "relu6", "hardtanh", "clamp"}),
     shares=frozenset({"max_pool", "reshape", "group", "ungroup", "permute", "repeat", "slice"}),
+    least=64,
 )

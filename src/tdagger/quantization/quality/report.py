@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from tdagger.graph import label
@@ -69,22 +69,23 @@ def _layer(
     origin = prepared.dag.origins.get(value)
     seen = told = None
     clipped = 0.0
-    for data in _taken(prepared, value):
-        root = placement.root(data)
-        observer = prepared.observers.get(root)
-        if observer is None or not observer.count:
-            continue
+    root = observed(prepared, value)
+    if root is not None:
+        observer = prepared.observers[root]
         told, seen = ends(*scales[root], placement.numbers[root]), (observer.low, observer.high)
         clipped = observer.clipped(*told)
-        break
     module = "" if origin is None else origin.module
     sizes = (0, 0) if plan is None else (plan.leaf.type.bytes, plan.bytes)
     saturated = local.saturated / local.taken if local is not None and local.taken else None
     return Layer(module, label(value.op), seen, told, clipped, None if local is None else local.sqnr, sizes, saturated)
 
 
-def _taken(prepared: Prepared, value: Value) -> Iterator[Value]:
+def observed(prepared: Prepared, value: Value) -> Value | None:
+    """The value whose scale the first argument of an op has that data was seen of; None without one."""
     placement = prepared.placement
     for i, arg in enumerate(value.args):
         if placement.is_quantized(value, i) and arg in placement.points:
-            yield arg
+            root = placement.root(arg)
+            if root in prepared.observers and prepared.observers[root].count:
+                return root
+    return None

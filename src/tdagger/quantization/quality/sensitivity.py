@@ -16,7 +16,7 @@ from tdagger.quantization.quality.local import floats, qualities
 from tdagger.tensordag import TensorDAG
 
 #: The options of a quantization that are those of :func:`tdagger.quantization.prepare.repaired`.
-_OF_REPAIRS = ("keep", "framework", "activation", "weight", "equalize", "smooth", "split")
+_OF_REPAIRS = ("keep", "framework", "activation", "weight", "least", "equalize", "smooth", "split")
 
 
 class Found(NamedTuple):
