@@ -4,20 +4,29 @@ For each: processor time as a part of the float kernel's, in turns, the least of
 part of the largest exact sum. Weights of 8 bits and of 7: without VNNI, processors add two products in i16, where those
 of u8 and i8 don't fit.
 
-Usage: ``python benchmarks/bench_torch_integers.py``
+Then whole networks (timm's, random weights, ``td.quantize(dag, data, "x86")``): by the float module, by what
+``to_torch()`` writes, and by ``to_torch(integers=True)``; SQNRs are of the float module's results on another image.
+
+Usage: ``python benchmarks/bench_torch_integers.py [NETWORK ...]``
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import timm
 import torch
+
+import tdagger as td
 
 #: Rows, entries and channels of linear layers; channels, size and groups of 3 x 3 convolutions.
 LINEAR = ((1, 768, 768), (16, 768, 3072), (197, 768, 3072), (197, 3072, 768))
 CONVOLUTION = ((64, 56, 1), (256, 14, 1), (96, 56, 96))
+NETWORKS = ("resnet50", "vit_small_patch16_224", "efficientnet_b0")
 TURNS, ZERO, SCALE = 7, 100, 0.02
 
 
@@ -75,6 +84,21 @@ def convolution(channels: int, size: int, groups: int, bits: int) -> None:
     shown(f"convolution of {channels} at {size}, {groups} groups", bits, kernels, sums)
 
 
+def network(name: str) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model(name, pretrained=False).eval()
+    data = [torch.randn(1, 3, 224, 224) for _ in range(4)]
+    small = td.quantize(td.from_torch(model, data[0]), data[:3], "x86", correct=False)
+    modules = {"float": model, "dequantized": small.to_torch(), "on integers": small.to_torch(integers=True)}
+    with torch.no_grad():
+        found = times({n: partial(m, data[3]) for n, m in modules.items()})
+        results = {n: m(data[3]) for n, m in modules.items()}
+    for n, out in results.items():
+        away = (out - results["float"]).square().sum()
+        quality = float(10 * torch.log10(results["float"].square().sum() / away)) if away else float("inf")
+        print(f"| {name} | {n} | {quality:.1f} | {found[n] * 1e3:.1f} | {found[n] / found['float']:.2f} |", flush=True)
+
+
 def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -85,6 +109,9 @@ def main() -> None:
             linear(*shape, bits)
         for shape in CONVOLUTION:
             convolution(*shape, bits)
+    print("\n| network | by | SQNR dB | ms | of float |\n|---|---|---:|---:|---:|")
+    for name in sys.argv[1:] or NETWORKS:
+        network(name)
 
 
 if __name__ == "__main__":

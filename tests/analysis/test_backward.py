@@ -392,6 +392,7 @@ OTHERWISE = {
     "pixel_shuffle": "torch's gradient of an empty tensor fails",
     **{name: "torch.special has no derivative" for name in composites if name.startswith(("bessel", "airy"))},
     "spherical_bessel_j0": "torch.special has no derivative",
+    **dict.fromkeys(("integer_linear", "integer_convolution"), "kernels of integers have no derivative"),
 }
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.ao.quantization.fx._decomposed  # pyright: ignore[reportUnusedImport]  # registers the ops
 
 import tdagger as td
+from tdagger.frameworks.torch.integers import integer_convolution, integer_linear
 from tdagger.library.quantized import GRIDS
 from tdagger.quantization.profile import Numbers
 from tdagger.quantization.scales import affine
@@ -132,4 +133,45 @@ SAMPLES += [
     Sample("quantization_range", "symmetric, narrow",
            lambda a, b: td.quantization_range(a, b, to="i4", symmetric=True, narrow=True), _ENDS,
            lambda a, b: _range(a, b, "i4", True, True)),
+]  # fmt: skip
+
+
+def _layer(name: str) -> Any:
+    """By torch in f64. Scales are powers of two, so that results are exact, weights of 7 bits, whose sums fit."""
+
+    def expected(x: Array, w: Array, each: Array, bias: Array | None = None, **how: Any) -> Array:
+        def read(v: Array) -> Any:
+            return torch.from_numpy(v.astype(np.float64))
+
+        scales = each.astype(np.float64).reshape(-1, *(1,) * (w.ndim - 1))
+        given = (read((x.astype(np.float64) - 3) * _READ["scale"]), read(w * scales))
+        bias_ = None if bias is None else read(bias)
+        return to_numpy(getattr(torch.nn.functional, name)(*given, bias_, **how)).astype(np.float32)
+
+    return expected
+
+
+def _codes(*shape: int) -> tuple[Array, ...]:
+    rng = np.random.default_rng(len(shape))
+    each = np.float32(2.0 ** -np.arange(5, 5 + shape[0]))
+    return rng.integers(-63, 64, shape).astype("i1"), each, np.float32(rng.integers(-99, 99, shape[0]) / 64)
+
+
+_BYTES = np.random.default_rng(0).integers(0, 256, (2, 3, 5, 6)).astype("u1")
+_READ: dict[str, Any] = {"scale": 2.0**-5, "zero": 3}
+_CONV: dict[str, Any] = {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2), "groups": 1}
+SAMPLES += [
+    Sample("integer_linear", "bias", lambda x, w, s, b: integer_linear(x, w, s, b, **_READ),
+           (_BYTES, *_codes(4, 6)), _layer("linear")),
+    Sample("integer_linear", "moved", lambda x, w, s: integer_linear(x, w, s, **_READ, moved=True),
+           (_BYTES, np.ascontiguousarray(_codes(4, 6)[0].T), _codes(4, 6)[1]),
+           lambda x, w, s: _layer("linear")(x, np.ascontiguousarray(w.T), s)),
+    Sample("integer_linear", "relu", lambda x, w, s: integer_linear(x, w, s, **_READ, relu=True),
+           (_BYTES, *_codes(4, 6)[:2]), lambda x, w, s: np.maximum(_layer("linear")(x, w, s), 0)),
+    Sample("integer_convolution", "bias", lambda x, w, s, b: integer_convolution(x, w, s, b, **_READ, **_CONV),
+           (_BYTES, *_codes(4, 3, 3, 2)), lambda *a: _layer("conv2d")(*a, **_CONV)),
+    Sample("integer_convolution", "rounded",
+           lambda x, w, s: integer_convolution(x, w, s, **_READ, **_CONV, out_scale=0.125, out_zero=9),
+           (_BYTES, *_codes(4, 3, 3, 2)[:2]),
+           lambda *a: np.clip(np.round(_layer("conv2d")(*a, **_CONV) * 8) + 9, 0, 255).astype("u1")),
 ]  # fmt: skip

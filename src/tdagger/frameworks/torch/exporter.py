@@ -26,6 +26,7 @@ from tdagger.frameworks.torch.emit.module import (
     GeneratedModule,
     assembled,
 )
+from tdagger.frameworks.torch.integers import with_integers
 from tdagger.frameworks.torch.runtime import DTYPES
 from tdagger.graph import Graph, bulk, topological
 from tdagger.names import is_identifier, shown
@@ -38,7 +39,9 @@ from tdagger.tree import Tree
 
 
 @one_at_a_time
-def to_torch(dag: TensorDAG, *, copy: bool = False, checks: bool = False, fixed: bool = False) -> GeneratedModule:
+def to_torch(
+    dag: TensorDAG, *, copy: bool = False, checks: bool = False, fixed: bool = False, integers: bool = False
+) -> GeneratedModule:
     """A module that computes what ``dag`` says, with the source's state_dict, in eval mode.
 
     A network imported in train mode comes back in train mode, and is called with ``seed=`` a whole number or a
@@ -62,9 +65,15 @@ def to_torch(dag: TensorDAG, *, copy: bool = False, checks: bool = False, fixed:
     larger sizes, and once with as few entries as the graph takes; where it does something else there, fewer entries
     than it was asked at are refused. ``fixed``: all sizes are those of the example, and nothing is asked.
 
+    With ``integers`` quantized layers are computed on integers, where they take u8 of a scale that is known and the
+    processor has VNNI; a UserWarning names those that aren't, and why. Roundings may come out one step apart, and
+    the module is for eager torch on a CPU, without gradients. Without it layers are computed on what the integers
+    stand for.
+
     With ``checks`` the module raises where the source checks its data and raises (``dag.checks``); a UserWarning
     names those that can't be computed here. InputError if the network was changed since, so that they don't fit.
     """
+    dag = with_integers(dag) if integers else dag
     with bulk(acyclic=True):
         free = None if fixed else dag.open_axes
         design = design_of(_with_checks(dag) if checks else dag, copy, free=free)
