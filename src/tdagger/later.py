@@ -64,6 +64,8 @@ LATER = {
     "torch.from_torchscript": f"{_TORCH}.importer:from_torchscript",
     "torch.from_transformers": f"{_TORCH}.source.huggingface:from_transformers",
     "torch.to_torch": f"{_TORCH}.exporter:to_torch",
+    "torch.are_exact": f"{_TORCH}.integers:are_exact",
+    "torch.layers_on_integers": f"{_TORCH}.integers:layers_on_integers",
     "torch.program_from_torch": f"{_TORCH}.programs:from_torch",
     "torch.program_from_torchscript": f"{_TORCH}.script.read:from_torchscript",
     "torch.program_to_torch": f"{_TORCH}.emit.program:to_torch",

@@ -377,6 +377,31 @@ def test_data_that_doesn_t_fit_is_refused_by_name(framework: str, batch: Any) ->
         td.quantize(dag, [np.ones((2, 4), "f"), batch], framework=framework)
 
 
+def test_what_is_of_one_entry_by_chance_is_no_function_of_numbers() -> None:
+    """A pool of one entry gives it back: no function that a vector can be given to, so it has no say in ranges."""
+    x, w = td.input("x", (1, 3, 3, 3)), td.parameter("w", (4, 3, 3, 3))
+    pooled = td.adaptive_avg_pool(td.silu(td.convolution(x, w)), size=(1, 1))
+    graph = td.Graph({"x": x}, {"y": pooled})
+    read = read_as(graph, next(v for v in graph.values if v.op.name == "convolution"))
+    assert read is not None
+    np.testing.assert_allclose(read(np.float32([0, 1])), [0, 1 / (1 + np.exp(-1))], rtol=1e-6)
+    dag = td.TensorDAG.of_graph(graph, {"w": np.ones((4, 3, 3, 3), "f")})
+    assert td.op_counts(td.quantize(dag, [np.ones((1, 3, 3, 3), "f")], least=0).values)["quantize"] > 0
+
+
+def test_what_is_clipped_since_nobody_tells_it_apart_is_no_error_of_an_op() -> None:
+    """Far below 0 SiLU makes 0 of all numbers: the convolution before it isn't what changes the results."""
+    rng = np.random.default_rng(0)
+    x, w, b = td.input("x", (1, 8, 6, 6)), td.parameter("w", (4, 8, 3, 3)), td.parameter("b", (4,))
+    arrays = {"w": rng.normal(size=(4, 8, 3, 3)).astype("f"), "b": np.float32([-40, -20, 0, 5])}
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": td.silu(td.convolution(x, w, b))}), arrays)
+    data = [rng.normal(size=x.shape).astype("f") for _ in range(2)]
+    small = td.quantize(dag, data, correct=False)
+    away = sum(float(np.square(small.run(d) - dag.run(d)).sum()) for d in data)
+    whole = 10 * np.log10(sum(float(np.square(dag.run(d)).sum()) for d in data) / away)
+    assert td.sensitivity(dag, data)[0].sqnr == pytest.approx(whole, abs=0.1)
+
+
 def test_a_picture_has_how_what_ops_take_is_spread() -> None:
     from tdagger.quantization.quality.picture import view
 

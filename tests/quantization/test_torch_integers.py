@@ -12,6 +12,7 @@ import torch
 import tdagger as td
 from tdagger.frameworks.torch import integers
 from tdagger.quantization.integers import Integers
+from tdagger.quantization.repairs.bias import means
 from tests.quantization.test_integers import CASES, made
 
 KINDS = (
@@ -57,7 +58,7 @@ def test_is_the_reference_within_a_step(name: str) -> None:
 
 def test_relu_and_rounding_are_the_kernel_s() -> None:
     small, _ = _small("pooled")
-    graph, left = integers.on_integers(small)
+    graph, left, _ = integers.on_integers(small)
     ops = td.op_counts(graph.values)
     assert (ops["integer_convolution"], ops["quantize"], left) == (2, 2, [])  # of the input and what is pooled
     assert sorted(v.op.attributes["out_scale"] > 0 for v in graph.values if v.op.name == "integer_convolution") == [
@@ -109,3 +110,30 @@ def test_without_exact_sums_it_is_in_float(monkeypatch: Any) -> None:
     with pytest.warns(UserWarning, match="no VNNI"):
         module = small.to_torch(integers=True)
     assert torch.equal(module(torch.from_numpy(data[0])), small.to_torch()(torch.from_numpy(data[0])))
+
+
+def test_biases_are_corrected_by_runs_on_integers_too(monkeypatch: Any) -> None:
+    """Weights of 7 bits: both ways give the same but for roundings that are one step apart."""
+    rng = np.random.default_rng(0)
+    arrays = {"v": rng.normal(size=(16, 8, 3, 3)), "w": rng.normal(size=(16, 16, 3, 3)), "b": rng.normal(size=16)}
+    x, v, w, b = td.input("x", (2, 8, 12, 12)), *(td.parameter(n, a.shape) for n, a in arrays.items())
+    out = td.silu(td.convolution(td.relu(td.convolution(x, v)), w, b))
+    dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": out}), {n: a.astype("f") for n, a in arrays.items()})
+    data = [rng.normal(size=x.shape).astype("f") for _ in range(4)]
+    found: list[list[Any]] = []
+    for exact in (True, False):
+        monkeypatch.setattr(integers, "are_exact", lambda exact=exact: exact)
+        prepared = td.prepare(dag, "x86-avx2").calibrate(data)
+        found.append([prepared._to_correct(None)[0].graph, *prepared.correct(data).corrections.values()])
+    ops = [td.op_counts(graph.values)["integer_convolution"] for graph, *_ in found]
+    assert ops == [2, 0]
+    assert len(found[0]) == 3
+    for one, other in zip(found[0][1:], found[1][1:], strict=True):
+        np.testing.assert_allclose(one, other, rtol=0.05, atol=0.05 * np.abs(other).max())
+
+
+@pytest.mark.parametrize("sizes", [(3, 5, 4, 6), (2, 7, 1, 1), (1, 4, 3, 3)])
+def test_means_are_the_same_however_channels_lie(sizes: tuple[int, ...]) -> None:
+    x = np.random.default_rng(0).normal(size=sizes).astype("f")
+    last = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(means(last, -3), means(x, -3), rtol=1e-5, atol=1e-6)

@@ -232,7 +232,7 @@ class Prepared:
     def compare(self, data: Iterable[Any], rounding: Rounding | None = None) -> dict[Value, Local]:
         """What quantizing each op alone changes on data: by the op of the float network."""
         conversion = self.conversion(rounding)
-        return compare(conversion, conversion.run(), self.calls(data), self.framework, self.call)
+        return compare(conversion, conversion.run(), self.calls(data), self.framework, self.call, self.read)
 
     def correct(self, data: Iterable[Any], rounding: Rounding | None = None) -> Prepared:
         """Change the biases of layers so that the means of their channels are those of the float network.
@@ -244,9 +244,8 @@ class Prepared:
         more or fewer, as far as they are run.
         """
         self.corrections = {}
-        conversion = self.conversion(rounding, in_graph=True)
-        quantized = conversion.run()
-        runner = Correcting(conversion, quantized, self._runner.framework, self.means, self._tensor)
+        quantized, layers = self._to_correct(rounding)
+        runner = Correcting(layers, quantized, self._runner.framework, self.means, self._tensor)
         plain = Repeated(quantized, runner.framework, like=runner)
         before, after = Local(), Local()
         first = self.batches - min(_CHECKED, (self.batches + 1) // 2)
@@ -273,6 +272,15 @@ class Prepared:
         if after.sqnr > before.sqnr:
             self.corrections = {v: runner.correction(v) for v in self.means}
         return self
+
+    def _to_correct(self, rounding: Rounding | None) -> tuple[TensorDAG, dict[Value, Value]]:
+        """The quantized network as it is run here, and the layers in it that stand for those of :attr:`means`."""
+        if self.framework == "torch" and later("torch.are_exact")():
+            conversion = self.conversion(rounding)
+            made, new = later("torch.layers_on_integers")(conversion.run())
+            return made, {v: new[conversion.ops[v]] for v in self.means}
+        conversion = self.conversion(rounding, in_graph=True)
+        return conversion.run(), {v: conversion.ops[v] for v in self.means}
 
     def compensate(self, data: Iterable[Any], budget: int = BUDGET, adaptive: bool = False) -> Prepared:
         """Round weights of linear layers and convolutions so that each one's error is made up for by others (GPTQ).

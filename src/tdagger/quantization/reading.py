@@ -11,10 +11,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tdagger.errors import TDaggerError
 from tdagger.graph import Graph
 from tdagger.op import Array, Value
 from tdagger.transform.rewrite.values import is_elementwise, number_in
-from tdagger.types import DType
+from tdagger.types import DType, TensorType
 
 _F32 = DType.of("f32")
 #: A function is looked at in so many places on each side of 0.
@@ -56,7 +57,17 @@ def read_as(graph: Graph, value: Value) -> Callable[[Array], Array] | None:
 
 
 def _is_of(value: Value, made: dict[Value, None]) -> bool:
-    return is_elementwise(value) and all(a in made or number_in(a) is not None for a in value.args)
+    given = all(a in made or number_in(a) is not None for a in value.args)
+    return given and is_elementwise(value) and _is_of_any_shape(value)
+
+
+def _is_of_any_shape(value: Value) -> bool:
+    """Whether an op is one of numbers whatever their shape: a pool of one entry isn't."""
+    try:
+        found = value.op.infer(*[TensorType((2,), a.dtype.name) for a in value.args])
+    except TDaggerError:
+        return False
+    return isinstance(found, TensorType) and found.shape == (2,)
 
 
 def _full(value: Value, shape: tuple[int, ...]) -> Array:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tdagger.graph import topological
 from tdagger.interpreter import Executor, Interpreter
 from tdagger.op import Value
 from tdagger.tensordag import TensorDAG
@@ -69,10 +70,16 @@ def _together(network: TensorDAG) -> set[Value]:
 
 
 def _of_weights(network: TensorDAG, budget: int) -> tuple[set[Value], set[Value]]:
-    """What is made of weights alone and read with other things, up to so many bytes; what is read for nothing else."""
+    """What is made of weights alone and read with other things, up to so many bytes, and what is read for nothing else.
+
+    Buffers that are read with other things themselves are among the first: they may be made when they are asked for.
+    """
     graph = network.graph
     kept: set[Value] = set()
-    for value in static_ends(network):
+    made = static_ends(network)
+    behind = {*topological(made)}
+    buffers = [v for name, v in graph.buffers.items() if name not in graph.updates]
+    for value in (*made, *[v for v in buffers if any(u not in behind for u in graph.users[v])]):
         if value.type.bytes <= budget:
             kept.add(value)
             budget -= value.type.bytes

@@ -7,7 +7,7 @@ The kernels are of processors with VNNI; on others their sums of two products ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -139,18 +139,26 @@ def with_integers(dag: TensorDAG) -> TensorDAG:
         warn(f"{shown(dag.name)}: this processor has no VNNI, without which torch's sums of integers aren't exact: "
              "layers are computed in float")  # fmt: skip
         return dag
-    made, left = on_integers(dag)
+    made, left, _ = on_integers(dag)
     if left:
         warn(f"{shown(dag.name)}: computed in float: {'; '.join(left)}")
     return made
 
 
-def on_integers(dag: TensorDAG) -> tuple[TensorDAG, list[str]]:
-    """The network with quantized layers as composites of integers, and why each of the others isn't one.
+def layers_on_integers(dag: TensorDAG) -> tuple[TensorDAG, Mapping[Value, Any]]:
+    """The network with layers on integers that give floats, and what became of its values."""
+    made, _, new = on_integers(dag, rounding=False)
+    return made, new
+
+
+def on_integers(dag: TensorDAG, rounding: bool = True) -> tuple[TensorDAG, list[str], Mapping[Value, Any]]:
+    """The network with quantized layers as composites of integers, why each of the others isn't one, and its values.
+
+    ``rounding``: relus and the roundings of results are the kernels' too.
 
     >>> import numpy as np, tdagger as td
     >>> small = td.quantize(td.layers.linear(4, 3), [np.ones((1, 4), "f")], "x86")
-    >>> made, left = on_integers(small)
+    >>> made, left, _ = on_integers(small)
     >>> [v.op.name for v in made.values if v.args], left
     (['quantize', 'dequantize', 'integer_linear'], [])
     """
@@ -158,7 +166,7 @@ def on_integers(dag: TensorDAG) -> tuple[TensorDAG, list[str]]:
 
     def rule(value: Value, args: Sequence[Any]) -> Value | None:
         if value.op.name == "quantize":
-            return _rounded(dag, value, args)
+            return _rounded(dag, value, args) if rounding else None
         if value.op.name not in ("linear", "convolution") or _unmoved(args[1]).op.name != "dequantize":
             return None
         why = _refused(value, args)
@@ -177,7 +185,7 @@ def on_integers(dag: TensorDAG) -> tuple[TensorDAG, list[str]]:
         return integer_convolution(x, weight, weight_scale, bias, **how, padding=tuple([p for p, _ in f["padding"]]))
 
     edit = Edit(dag).run(rule)
-    return finished(dag, edit.graph(), edit.origins), left
+    return finished(dag, edit.graph(), edit.origins), left, edit.new
 
 
 def _rounded(dag: TensorDAG, value: Value, args: Sequence[Value]) -> Value | None:

@@ -109,9 +109,11 @@ def _places(size: int, count: int) -> Array:
 class Beside(Interpreter):
     """Runs the float network, and each quantized op on what it takes."""
 
-    def __init__(self, conversion: Conversion, quantized: TensorDAG, framework: str) -> None:
+    def __init__(
+        self, conversion: Conversion, quantized: TensorDAG, framework: str, read: Mapping[Value, Callable[..., Array]]
+    ) -> None:
         super().__init__(conversion.dag, framework)
-        self.conversion = conversion
+        self.conversion, self.read = conversion, read
         self.other = Interpreter(quantized, framework)
         self.other.weights = _Kept(quantized.weights)
         rows = conversion.placement.rows
@@ -138,7 +140,9 @@ class Beside(Interpreter):
             self.pending[value] = row, other
             return
         other = self._rounded(value, other) if value in placement.given else other
-        self.found[row].add(self.framework.array(out), self.framework.array(other))
+        arrays = self.framework.array(out), self.framework.array(other)
+        read = self.read.get(value)
+        self.found[row].add(*(arrays if read is None else map(read, arrays)))
 
     def _quantized(self, value: Value, args: list[Any]) -> Any:
         placement, op = self.conversion.placement, self.conversion.ops[value]
@@ -229,10 +233,14 @@ def _cone(value: Value) -> list[Value]:
 
 
 def compare(
-    conversion: Conversion, quantized: TensorDAG, data: Iterable[Any], framework: str, call: Callable[..., Any]
-) -> dict[Value, Local]:
-    """What quantizing each op alone changes on data; InputError if there is none."""
-    beside = Beside(conversion, quantized, framework)
+    conversion: Conversion, quantized: TensorDAG, data: Iterable[Any], framework: str, call: Callable[..., Any],
+    read: Mapping[Value, Callable[..., Array]],
+) -> dict[Value, Local]:  # fmt: skip
+    """What quantizing each op alone changes on data; InputError if there is none.
+
+    ``read``: of values that are read as a function of their numbers alone, that function: its results are compared.
+    """
+    beside = Beside(conversion, quantized, framework, read)
     batches = 0
     for batch in data:
         call(beside, batch)

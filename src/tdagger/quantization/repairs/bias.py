@@ -18,7 +18,6 @@ import numpy as np
 from tdagger.interpreter import Executor
 from tdagger.op import Array, Value
 from tdagger.ops.source import Const, Leaf
-from tdagger.quantization.convert import Conversion
 from tdagger.quantization.placement import Placement
 from tdagger.quantization.repeated import Repeated
 from tdagger.tensordag import TensorDAG
@@ -72,14 +71,19 @@ def means(x: Array, axis: int) -> Array:
 def _of_positions(x: Array) -> Array:
     """Means along the last axis, of as many entries beside each other as parts can have that are all as long.
 
-    One product with ones does it, in f32: numpy's sums of parts take several times as long.
+    One product with ones does it, in f32, wherever channels lie: numpy's sums of parts take several times as long.
     """
     size = x.shape[-1]
     count = next(n for n in range(min(size, _PARTS), 0, -1) if not size % n) if size else 1
     if x.dtype != np.float32 or 2 * count < min(size, _PARTS):
         return _parts(x, 2)
     length = size // count
-    sums = np.ascontiguousarray(x).reshape(-1, length) @ np.ones(length, np.float32)
+    ones = np.ones(length, np.float32)
+    if x.strides[1] < x.strides[2]:  # channels lie beside each other
+        last = x.swapaxes(1, 2)
+        sums = (ones @ last.reshape(len(x), count, length, -1)).swapaxes(1, 2)
+    else:
+        sums = np.ascontiguousarray(x).reshape(-1, length) @ ones
     return sums.reshape(*x.shape[:2], count).astype(np.float64) / length
 
 
@@ -187,14 +191,17 @@ class Lacking:
 
 
 class Correcting(Repeated):
-    """Runs the quantized network and corrects its layers on the way; ``wanted`` are the float network's means."""
+    """Runs the quantized network and corrects its layers on the way.
+
+    ``layers`` are those of the quantized network by the float network's, of which ``wanted`` has the means.
+    """
 
     def __init__(
-        self, conversion: Conversion, quantized: TensorDAG, framework: str | Executor, wanted: Mapping[Value, Means],
-        tensor: Callable[[Array], Any],
+        self, layers: Mapping[Value, Value], quantized: TensorDAG, framework: str | Executor,
+        wanted: Mapping[Value, Means], tensor: Callable[[Array], Any],
     ) -> None:  # fmt: skip
         super().__init__(quantized, framework)
-        self.layers = {conversion.ops[v]: v for v in wanted}
+        self.layers = {made: v for v, made in layers.items()}
         self.wanted, self.tensor = wanted, tensor
         self.lacking = {v: Lacking() for v in wanted}
         #: Of the group of batches that is run: what was lacking before it, and the means so far.
