@@ -68,6 +68,14 @@ class AxisRules(Protocol):
         """
         ...
 
+    def like(self, term: Term, size: int) -> Term | None:
+        """A new dimension of ``size`` entries, a number that may be the size of one there is before.
+
+        Where nothing else tells, it has as many as the first that comes of the same axes of inputs as ``term``; None if
+        there is none.
+        """
+        ...
+
     def cut(self, axis: int, term: Term, start: int, stop: int, step: int) -> Term:
         """Entries ``range(start, stop, step)`` of dimension ``axis`` of the argument."""
         ...
@@ -132,8 +140,8 @@ class ValueRef(weakref.ref["Value"]):
     """What an op's table of values holds: it forgets the value when nobody else knows it."""
 
     __slots__ = ("args", "table")
-    args: tuple[Value, ...]
-    table: dict[tuple[Value, ...], ValueRef]
+    args: tuple[Any, ...]
+    table: dict[tuple[Any, ...], ValueRef]
 
 
 def forget(ref: ValueRef, interning: threading.RLock = _interning) -> None:  # globals are gone as Python ends
@@ -380,7 +388,7 @@ class Op:
     own_gradient: ClassVar[bool] = False
 
     #: The values this op has made, by arguments, as long as somebody else holds them.
-    values: dict[tuple[Value, ...], ValueRef]
+    values: dict[tuple[Any, ...], ValueRef]
     #: The types inferred so far, by those of the arguments.
     inferred: dict[tuple[TensorType, ...], ValueType]
 
@@ -456,30 +464,38 @@ class Op:
         return value if table.setdefault(args, ref) is ref else self.settled(value, ref)
 
     def again(self, args: tuple[Value, ...], type_: TensorType) -> Value:
-        """The same, where it is known that the result has type ``type_``: rewrites that change no types."""
+        """The same, where it is known that the result has type ``type_``: rewrites that change no types.
+
+        Where sizes are formulas, one size may be told by two: what has another type is another value.
+        """
         ref = self.values.get(args)
         value = None if ref is None else ref()
-        return self.made(args, type_) if value is None else value
+        if value is None or value.type is type_ or value.type == type_:
+            return self.made(args, type_) if value is None else value
+        return self.made(args, type_, (*args, type_))
 
-    def made(self, args: tuple[Value, ...], type_: TensorType) -> Value:
-        """The same where there hardly is such a value yet, so that looking for it first is work for nothing."""
+    def made(self, args: tuple[Value, ...], type_: TensorType, key: tuple[Any, ...] | None = None) -> Value:
+        """The same where there hardly is such a value yet, so that looking for it first is work for nothing.
+
+        ``key`` is what it is found by, if not by its arguments.
+        """
         # here and not in a Value.__init__: a third of the time to build a graph would go into calling it
         table = self.values
         value = Value()
         value.op, value.args, value.type = self, args, type_
         ref = ValueRef(value, forget)
-        ref.args, ref.table = args, table
-        return value if table.setdefault(args, ref) is ref else self.settled(value, ref)
+        ref.args, ref.table = args if key is None else key, table
+        return value if table.setdefault(ref.args, ref) is ref else self.settled(value, ref)
 
     def settled(self, value: Value, ref: ValueRef) -> Value:
         """What a value just made is where the table has an entry: that of one that died, or another thread's."""
         table = self.values
         with _interning:
-            other = table.get(value.args)
+            other = table.get(ref.args)
             alive = None if other is None else other()
             if alive is not None:
                 return alive
-            table[value.args] = ref
+            table[ref.args] = ref
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:

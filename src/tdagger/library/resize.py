@@ -194,9 +194,29 @@ def interpolate(
     return cast(y, x.dtype)
 
 
+@interpolate.types
+def _(op: Any, *types: TensorType) -> TensorType | None:
+    """Of floats that have entries, to as many sizes as scales; the rest is the body's to take or refuse."""
+    if len(types) != 1 or op.given != (True,) or not types[0].dtype.is_float or op.mode not in _MODES:
+        return None
+    x, size, scale = types[0], op.size, op.scale or (None,) * len(op.size)
+    lead = x.rank - len(size)
+    if lead < 0 or len(scale) != len(size) or not all(isinstance(n, int) and n > 0 for n in (*x.shape, *size)):
+        return None
+    return (
+        x.with_shape((*x.shape[:lead], *size))
+        if all(s is None or (type(s) is float and s > 0) for s in scale)
+        else None
+    )
+
+
 @interpolate.axes
 def _(op: Composite, rules: AxisRules, out: TensorType, x: Terms) -> Terms:
-    """Sizes follow the factors that were given. Else what the result goes into tells, or the factors are guessed."""
+    """Sizes follow the factors that were given. Else what the result goes into tells.
+
+    Where nothing does, it is taken to have the size of another dimension that comes of the same axis of an input
+    (``size=skip.shape[-2:]``), or a factor of its own.
+    """
     sizes, scales = op.attributes["size"], op.attributes["scale"] or (None,) * len(op.attributes["size"])
     lead = len(x) - len(sizes)
     terms = list(x)
@@ -206,7 +226,10 @@ def _(op: Composite, rules: AxisRules, out: TensorType, x: Terms) -> Terms:
         exact = Fraction(factor).limit_denominator(_PARTS) if factor else Fraction(wanted, max(n, 1))
         fits = exact * n // 1 == wanted  # ONNX rounds sizes by one factor of several axes, up too
         told = factor is not None and float(exact) == factor and fits
-        if x[axis] and (told or (fits and wanted != 1 and 1 in (exact.numerator, exact.denominator))):
+        like = None if told or wanted in (1, n) else rules.like(x[axis], wanted)
+        if like is not None:
+            terms[axis] = like
+        elif x[axis] and (told or (fits and wanted != 1 and 1 in (exact.numerator, exact.denominator))):
             terms[axis] = rules.line([x[axis]] * exact.numerator, 0, exact.denominator, firm=told)
         else:
             terms[axis] = rules.fresh(wanted, "interpolated") if wanted != 1 else rules.one()

@@ -544,6 +544,16 @@ class Axes:
             axis.lines[:] = [line._replace(firm=True) if line[:3] == key else line for line in axis.lines]
         return found
 
+    def like(self, term: Term, size: int) -> Term | None:
+        sources = _sources(term)
+        for axis in self.all if sources else ():
+            one = axis.root()
+            if one.size == size and one.kind in ("input", "line") and not one.factors and _sources((one,)) == sources:
+                found = self.fresh(size, "line")
+                found[0].lines.append(Line(((one,),), firm=False))
+                return found
+        return None
+
     def cut(self, axis: int, term: Term, start: int, stop: int, step: int) -> Term:
         size, count = size_of(term), len(range(start, stop, step))
         if step < 0:
@@ -651,14 +661,17 @@ class Axes:
                 inner, found = self._segment(part, start - ends[i], stop - ends[i])
                 return Line((*known.parts[:i], *inner.parts), inner.offset), found
         chunks = size // count if count > 1 and size % count == 0 and start % count == 0 else 0
-        if len(term) == 1 and term[0].rigid and 1 < chunks <= _CHUNKS:
+        fixed = all(a.rigid for a in term)
+        first = start == 0 and not isinstance(stop, Sized)  # as many as there are of something else: positions
+        if len(term) == 1 and fixed and 1 < chunks <= _CHUNKS and not first:
             _, chunk = self._split_axis(term[0], count)
             return Line(((chunk,),) * (start // count)), (chunk,)
         if stop == size:
             self._guess_bounds(term, start, stop)
             return Line((start,)), self.line((term,), -start, firm=start == 1 and size > 3)
         # most of it without what is at the end, as what was padded is cut again
-        found = self.line((term,), stop - size, firm=False) if start == 0 and size - stop < stop else self._some(count)
+        padded = start == 0 and size - stop < stop and not fixed
+        found = self.line((term,), stop - size, firm=False) if padded else self._some(count)
         self._guess_bounds(term, start, stop, found)
         return Line((start,)), found
 
@@ -792,6 +805,23 @@ def _firm(term: Term) -> Line | None:
     if len(term) != 1:
         return None
     return next((line for line in term[0].lines if line.firm), None) if term[0].kind == "line" else None
+
+
+def _sources(term: Term) -> set[Axis]:
+    """The axes of inputs that the number of entries of a dimension comes from."""
+    found: set[Axis] = set()
+    seen: set[Axis] = set()
+    stack = list(resolve(term))
+    while stack:
+        axis = stack.pop()
+        if axis in seen:
+            continue
+        seen.add(axis)
+        if axis.kind == "input":
+            found.add(axis)
+        else:
+            stack += [a for line in axis.lines for p in line.parts if not isinstance(p, int) for a in resolve(p)]
+    return found
 
 
 def _sum(term: Term) -> Line | None:

@@ -260,7 +260,8 @@ class NamedAxes:
         if axis.name:
             return
         letter = self._letter(axis)
-        if axis.lines and depth < _DEEPEST and not self._roles.is_held(axis):
+        own = self._roles.is_held(axis) or (axis.kind == "input" and _is_made_of_itself(axis))
+        if axis.lines and depth < _DEEPEST and not own:
             axis.name = "?"  # what is made of itself finds this
             for line in axis.lines[:4]:
                 for part in line.parts:
@@ -289,6 +290,20 @@ class NamedAxes:
             one = resolve(parts[0]) if parts and line.firm and line.is_sum and len(set(parts)) == 1 else ()
             if len(parts) > 1 and len(parts) == len(line.parts) and len(one) == 1 and not one[0].name:
                 one[0].name = f"{axis.name}/{len(parts)}"
+
+
+def _is_made_of_itself(axis: Axis) -> bool:
+    """Whether an axis is counted from what is counted from it: an image that is halved, and doubled again."""
+    seen: set[Axis] = set()
+    stack = [axis]
+    while stack:
+        for line in stack.pop().lines:
+            found = {a for p in line.parts if not isinstance(p, int) for a in resolve(p)}
+            if axis in found:
+                return True
+            stack += found - seen
+            seen |= found
+    return False
 
 
 def _meet(axes: Axes, these: set[Axis]) -> bool:

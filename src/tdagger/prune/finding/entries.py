@@ -442,6 +442,9 @@ class Entries:
         raise NotImplementedError("bodies are walked, not asked")
 
     def expect(self, argument: int, terms: Terms) -> None: ...
+    def like(self, term: Term, size: int) -> Term | None:
+        return None  # entries of another size are others
+
     def stays_one(self, term: Term) -> None: ...
     def guess(self, term: Term, what: str, told_by: Term = ()) -> None: ...
 

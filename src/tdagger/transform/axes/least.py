@@ -1,6 +1,7 @@
 """How many entries open axes must have, since an op takes so many by numbers: slices, windows, indices, the k largest.
 
-Where an axis has fewer, the source raises somewhere inside; a network that says so at its door says which axis it is.
+And how many they may have, where a table has so many. Where an axis has others, the source raises somewhere inside; a
+network that says so at its door says which axis it is.
 """
 
 from __future__ import annotations
@@ -8,11 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
+from tdagger.analysis.axes.algebra import Axes, Line
+from tdagger.analysis.axes.sizes import Sizes
 from tdagger.analysis.formulas.polynomial import Number, Point, Symbol, never_negative, symbols_of, variable
 from tdagger.analysis.formulas.symbolic import Condition
 from tdagger.graph import Graph, result_types
 from tdagger.interpret import computed
-from tdagger.op import Value
+from tdagger.op import Term, Value
 from tdagger.ops.source import Const, Iota
 from tdagger.ops.structure import Slice
 from tdagger.types import Size, Sized
@@ -46,6 +51,37 @@ def long_enough(graph: Graph, own: Point) -> Iterator[Condition]:
         yield Condition(variable(symbol) - size, "positive", f"{symbol}: {size} at least are needed by {what}")
     for formula, (needed, what) in others.items():
         yield Condition(formula - needed, "positive", f"{formula}: {needed} at least are needed by {what}")
+
+
+def few_enough(axes: Axes, free: Sizes) -> Iterator[Condition]:
+    """Conditions of sizes: a table has the entries that are taken of it by a slice, or by numbers that count on.
+
+    ``free`` are the sizes of all axes where some are open.
+    """
+    for value in axes.graph.values:
+        if value in axes.static:
+            continue
+        if isinstance(value.op, Slice):
+            for i, (bounds, term) in enumerate(zip(value.op.bounds, axes[value], strict=True)):
+                if bounds is None or bounds[2] != 1 or isinstance(bounds[0], Sized) or isinstance(bounds[1], Sized):
+                    continue
+                start = free.line(axes.starts.get((value, i), Line((int(bounds[0]),))))
+                yield from _within(axes[value.args[0]][i], start + free.of(term), free, "a slice")
+        elif value.op.name in ("gather", "embedding") and value.args[1] in axes.static:
+            table = axes[value.args[0]][int(value.op.attributes.get("axis", 0))]
+            for i, (n, term) in enumerate(zip(value.args[1].shape, axes.at(value, 1), strict=True)):
+                new = free.of(term)
+                if n > 1 and not isinstance(new, int):
+                    numbers = computed(value.args[1])
+                    if (np.diff(numbers, axis=i) == 1).all():
+                        yield from _within(table, int(numbers.max()) + 1 + new - n, free, value.op.name)
+
+
+def _within(table: Term, needed: Number, free: Sizes, what: str) -> Iterator[Condition]:
+    """That a dimension has so many entries, where it has a number of them and these are open."""
+    n = free.of(table)
+    if isinstance(n, int) and not isinstance(needed, int):
+        yield Condition(n - needed, "positive", f"{needed}: {n} at most are there for {what}")
 
 
 def _has(point: Point, formula: Number, needed: int) -> bool:

@@ -23,7 +23,7 @@ from tdagger.analysis.formulas.symbolic import Condition, FreeSizes
 from tdagger.errors import AxisError
 from tdagger.graph import Graph
 from tdagger.transform.axes.certain import guessed, unknown
-from tdagger.transform.axes.least import long_enough
+from tdagger.transform.axes.least import few_enough, long_enough
 from tdagger.transform.axes.resize import at_sizes, resize
 from tdagger.transform.axes.sources import SourceRaises
 from tdagger.transform.networks import Origins, changed, own_axes, place
@@ -83,19 +83,21 @@ def _solved(named: NamedAxes, names: Sequence[str]) -> tuple[Sizes, list[Conditi
     conditions: list[Condition] = []
     symbols = {n: symbol_of(n) for n in names}
     free = solve(named.axes, {named.term(n): variable(s) for n, s in symbols.items()}, FreeSizes(conditions))
+    conditions += few_enough(named.axes, free)
     return free, conditions, symbols
 
 
 def _points(sizes: Mapping[Symbol, int], conditions: Sequence[Condition]) -> tuple[Point, Point]:
     """A point where every axis is a multiple of what it was, and one where it is near that, but where none can be.
 
-    AxisError if the conditions have none.
+    Where an axis can't have more entries, it has fewer there. AxisError if the conditions have no such points.
     """
     found: list[dict[Symbol, int]] = [{}, {}]
     for symbol, size in sizes.items():
         multiples, near = [size * k for k in range(2, 9)], range(size + 1, size + _TRIED)
+        fewer = range(size - 1, max(size - _TRIED, 1), -1)
         for at, tried in zip(found, ((*multiples, *near), (*near, *multiples)), strict=True):
-            for n in tried:
+            for n in (*tried, *fewer):
                 here = Point({**sizes, **at, symbol: n})
                 if n > 1 and n != found[0].get(symbol) and all(c.holds(here) for c in conditions):
                     at[symbol] = n
