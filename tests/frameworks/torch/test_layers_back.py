@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -102,6 +103,7 @@ LAYERS: list[tuple[Any, tuple[int, ...]]] = [
     (lambda: nn.Unfold(3, padding=1), IMAGE),
     (lambda: nn.Fold((4, 5), 2), (1, 32, 12)),
     (lambda: nn.Unflatten(1, (2, 4)), IMAGE),
+    (lambda: nn.Unflatten(-1, (2, 2, 2)), (5, 8)),
     (lambda: nn.Softmin(1), IMAGE),
     (nn.Softmax2d, IMAGE),
     (lambda: nn.UpsamplingBilinear2d(scale_factor=2), IMAGE),
@@ -355,3 +357,101 @@ def test_linear_layers_that_only_hold_weights_are_that() -> None:
     assert type(module.conv).__name__ == "Conv1d"
     assert "not called" not in module.code
     torch.testing.assert_close(module(x), source(x))
+
+
+class Called(nn.Module):
+    """A layer called with several things."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, *args: Any) -> Any:
+        return self.layer(*args)
+
+
+@pytest.mark.parametrize(
+    ("make", "shapes"),
+    [
+        (lambda: nn.Bilinear(4, 3, 5), [(2, 4), (2, 3)]),
+        (lambda: nn.Bilinear(4, 3, 5, bias=False), [(2, 6, 4), (2, 6, 3)]),
+        (lambda: nn.CosineSimilarity(), [(2, 4), (2, 4)]),
+        (lambda: nn.CosineSimilarity(2, 1e-4), [(2, 3, 4), (2, 3, 4)]),
+        (lambda: nn.PairwiseDistance(), [(2, 4), (2, 4)]),
+        (lambda: nn.PairwiseDistance(1.0, keepdim=True), [(2, 4), (2, 4)]),
+        (lambda: nn.GRUCell(4, 3), [(2, 4), (2, 3)]),
+        (lambda: nn.RNNCell(4, 4, nonlinearity="relu"), [(2, 4), (2, 4)]),
+    ],
+)
+def test_layers_of_several_things(make: Callable[[], nn.Module], shapes: list[tuple[int, ...]]) -> None:
+    layer, tensors = make(), tuple(map(torch.randn, shapes))
+    back = td.from_torch(Called(layer).eval(), tensors).to_torch()
+    assert type(back.layer) is type(layer)
+    assert repr(back.layer) == repr(layer)
+    assert vars(back.layer).get("eps") == vars(layer).get("eps")
+    torch.testing.assert_close(back(*tensors), layer(*tensors))
+
+
+def test_a_cell_with_its_state() -> None:
+    """The state is read before the input."""
+    cell = nn.LSTMCell(4, 3)
+    x, state = torch.randn(2, 4), (torch.randn(2, 3), torch.randn(2, 3))
+    back = td.from_torch(Called(cell).eval(), (x, state)).to_torch()
+    assert type(back.layer) is nn.LSTMCell
+    torch.testing.assert_close(back(x, state), cell(x, state))
+
+
+class Steps(nn.Module):
+    """A cell called once for each step: all calls share the transposed weights, which are one value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(4, 5)
+        self.out = nn.Linear(5, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = x.new_zeros(x.shape[0], 5)
+        outputs: list[torch.Tensor] = []
+        for t in range(x.shape[1]):
+            h = self.cell(x[:, t], h)
+            outputs.append(self.out(h))
+        return torch.stack(outputs, 1)
+
+
+def test_a_cell_in_a_loop_is_called_in_each_turn() -> None:
+    module = Steps().eval()
+    x = torch.randn(2, 3, 4)
+    back = td.from_torch(module, x).to_torch()
+    assert type(back.cell) is nn.GRUCell
+    assert [n for n, _ in back.named_buffers()] == []
+    seen: list[torch.Tensor] = []
+    back.cell.register_forward_hook(lambda layer, args, out: seen.append(out))
+    torch.testing.assert_close(back(x), module(x))
+    assert len(seen) == 3
+    torch.testing.assert_close(back(x[:1]), module(x[:1]))
+
+
+def test_a_module_called_twice_makes_its_own_of_its_weights_each_time() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Transposed()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(self.inner(x).relu())
+
+    class Transposed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * self.weight.exp() + 1
+
+    module = Twice().eval()
+    x = torch.randn(4, 4)
+    back = td.from_torch(module, x).to_torch()
+    assert back.code.count("self.inner(") == 2
+    expected, found = (torch.autograd.grad(m(x).sum(), m.inner.weight)[0] for m in (module, back))
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(back(x), module(x))

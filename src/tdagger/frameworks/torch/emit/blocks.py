@@ -206,7 +206,10 @@ class Division:
         self._given = set(graph.outputs.values())
         #: Buffers that a layer changes when it is called.
         self.handled: set[str] = set()
+        #: What several calls of a module make of its weights: each makes it anew, as in the source.
+        self._repeated: set[Value] = set()
         self._put()
+        self._repeat()
         self._hoist()
         self._gather()
         self.calls: list[Call] = []
@@ -228,6 +231,20 @@ class Division:
             else:
                 around = [self._place[a].parent or self.root for a in value.args if a in self._place]
                 self._place[value] = _common(around) if around else self.root
+
+    def _repeat(self) -> None:
+        """Find what was the same in several calls of a module, as it is made of the module's weights alone."""
+        kept = self._given.union(self._updated)
+        for value in self._graph.values:
+            at = self._place.get(value)
+            if at is None or at.parent is None or value in kept or isinstance(value.type, tuple):
+                continue
+            if value.args and all(isinstance(a.op, Parameter | Buffer) for a in value.args):
+                users = [self._place.get(u) for u in self._graph.users[value]]
+                if all(c is not None and c.path == at.path for c in users) and any(c is not users[0] for c in users):
+                    self._repeated.add(value)
+        for value in self._repeated:
+            del self._place[value]
 
     def _call_of(self, origin: Origin) -> Call:
         key = (origin.module, origin.calls)
@@ -372,6 +389,8 @@ class Division:
 
         def outer(value: Value) -> Value:
             op = value.op
+            if value in self._repeated:
+                return op.again(tuple([arg(a) for a in value.args]), value.type)
             if isinstance(op, Parameter | Buffer):
                 name = self._local(op.leaf, call.path)
                 if name is not None:

@@ -385,7 +385,7 @@ def shortened(kind: type, settings: Settings) -> tuple[tuple[str, Any], ...]:
     defaults = _defaults(kind)
     found: list[tuple[str, Any]] = []
     for name, value in settings.items():
-        if isinstance(value, tuple) and len(set(value)) == 1 and name != "normalized_shape" and None not in value:
+        if isinstance(value, tuple) and len(set(value)) == 1 and name not in _SHAPES and None not in value:
             value = int(value[0]) if isinstance(value[0], int) else value[0]
         elif isinstance(value, tuple):
             value = tuple([int(v) if isinstance(v, int) else v for v in value])
@@ -397,6 +397,10 @@ def shortened(kind: type, settings: Settings) -> tuple[tuple[str, Any], ...]:
     if dict(found).get("stride") == dict(found).get("kernel_size") and "Pool" in kind.__name__:
         found = [(n, v) for n, v in found if n != "stride"]
     return tuple(found)
+
+
+#: Settings that are shapes: of one number in several places they are no number.
+_SHAPES = frozenset({"normalized_shape", "unflattened_size"})
 
 
 @lru_cache(256)

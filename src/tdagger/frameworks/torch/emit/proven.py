@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -342,13 +343,48 @@ def _cell(call: Call, state: Mapping[str, TensorType], name: str) -> Iterator[tu
     if weight is None or hidden is None:
         return
     settings: Settings = {"input_size": weight.shape[1], "hidden_size": hidden.shape[1], "bias": "bias_ih" in state}
-    arguments = {1: "{0}", 2: "{0}, {1}", 3: "{0}, ({1}, {2})"}.get(len(call.args), "{0}")
-    yield settings, arguments
-    if name == "RNNCell":
-        yield {**settings, "nonlinearity": "relu"}, arguments
+    form = {1: "{0}", 2: "{0}, {1}", 3: "{0}, ({1}, {2})"}.get(len(call.args), "{0}")
+    for order in itertools.permutations(["{0}", "{1}", "{2}"][: len(call.args)]):  # they come as they are used
+        yield settings, form.format(*order)
+        if name == "RNNCell":
+            yield {**settings, "nonlinearity": "relu"}, form.format(*order)
+
+
+def _bilinear(call: Call, state: Mapping[str, TensorType], name: str) -> Iterator[tuple[Settings, str]]:
+    weight = state.get("weight")
+    if weight is not None and weight.rank == 3:
+        sizes = dict(zip(("out_features", "in1_features", "in2_features"), weight.shape, strict=True))
+        yield {**sizes, "bias": "bias" in state}, "{0}, {1}"
+
+
+def _numbers(call: Call) -> Sequence[float]:
+    """The numbers in a call, as short as float32 has them: constants of one entry, and what others are at least."""
+    found = [
+        v.op.data.reshape(-1)[0].item() for v in call.graph.values if isinstance(v.op, Const) and v.op.data.size == 1
+    ]
+    found += [v.op.attributes["low"] for v in call.graph.values if v.op.name == "clamp"]
+    return list(dict.fromkeys(float(str(np.float32(n))) for n in found if isinstance(n, float)))
+
+
+def _similarity(call: Call, state: Mapping[str, TensorType], name: str) -> Iterator[tuple[Settings, str]]:
+    """Along each axis, with each number there is; called with one thing or two."""
+    if 0 < len(call.args) <= 2:
+        arguments = "{0}, {1}" if len(call.args) == 2 else "{0}, {0}"
+        for dim, eps in itertools.product(range(call.args[0].type.rank), _numbers(call)):
+            yield {"dim": dim, "eps": eps}, arguments
+
+
+def _distance(call: Call, state: Mapping[str, TensorType], name: str) -> Iterator[tuple[Settings, str]]:
+    if len(call.args) == 2:
+        numbers = dict.fromkeys((*_numbers(call), 1e-6, 1.0, 2.0))
+        for p, eps, keep in itertools.product(numbers, numbers, (False, True)):
+            yield {"p": p, "eps": eps, "keepdim": keep}, "{0}, {1}"
 
 
 GUESSES: dict[str, Guess] = {
+    "Bilinear": _bilinear,
+    "CosineSimilarity": _similarity,
+    "PairwiseDistance": _distance,
     "Softsign": _plain,
     "Tanhshrink": _plain,
     "Softmin": _of_softmax,
