@@ -180,6 +180,24 @@ def output_error(want: Sequence[Tensor], got: Sequence[Tensor]) -> float:
     return max((difference(*(array_of(t.contiguous()) for t in pair)).relative for pair in pairs), default=0.0)
 
 
+def error_as_held(want: Sequence[Tensor], got: Sequence[Tensor]) -> float:
+    """The same, of bools and integers in the types that a format has for them."""
+    return output_error([w.to(g.dtype) for w, g in zip(want, got, strict=True)], got)
+
+
+def error_of_file(read: Callable[[], td.TensorDAG], want: Sequence[Tensor], leaves: Sequence[Tensor]) -> str:
+    """The error of a network that is read from a file, run by numpy on tensors in its order; or why it can't be."""
+    try:
+        dag = read()
+        inputs = dag.graph.inputs.values()
+        feeds = [t.detach().numpy().astype(v.dtype.numpy).reshape(v.shape) for t, v in zip(leaves, inputs, strict=True)]
+        found = dag.run(*feeds)
+    except td.TDaggerError as e:
+        return " ".join(str(e).split())[:300]
+    got = [torch.from_numpy(np.array(a)) for a in (found if isinstance(found, tuple) else (found,))]
+    return f"{error_as_held(want, [g.reshape(w.shape) for w, g in zip(want, got, strict=True)]):.1e}"
+
+
 def output_errors_f64(module: nn.Module, args: Any, kwargs: Any, via: Via) -> tuple[float, float]:
     """:func:`output_error` of the network in float64, imported anew; and of its own float32, to its own float64."""
     wide, wide_args, wide_kwargs = in_float64(module, args, kwargs)

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 import tdagger as td
-from conformance.axes import DRAWS, imported, outputs, short
-from conformance.check import another, output_error, tensors
+from conformance.axes import DRAWS, imported, outputs
+from conformance.check import another, error_as_held, error_of_file, tensors
 from conformance.mil import Program
 from conformance.models import ROOT, command_line, listed
 from conformance.onnx_export import SUBJECTS
@@ -64,31 +64,13 @@ def work(library: str) -> Callable[[str, Callable[..., None]], None]:
             report(ops=sum(ops.values()), moves=ops["transpose"] + ops["reshape"])
             expected = [outputs(module, a, k) for a, k in ((args, kwargs), another(args, kwargs))]
             errors = [
-                error_of(wanted, run(program, tensors(given)[0]))
+                error_as_held(wanted, run(program, tensors(given)[0]))
                 for wanted, given in zip(expected, ((args, kwargs), another(args, kwargs)), strict=True)
             ]
             report(error_found=max(errors), status="ok" if max(errors) <= ALLOWED else "wrong", stage="again")
-            report(again=_again(path, expected[0], leaves))
+            report(again=error_of_file(lambda: td.from_coreml(path), expected[0], leaves))
 
     return checked
-
-
-def error_of(wanted: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> float:
-    """The largest difference, of bools and integers as CoreML has them."""
-    return output_error([w.to(f.dtype) if w.dtype != f.dtype else w for w, f in zip(wanted, found, strict=True)], found)
-
-
-def _again(path: Path, expected: Sequence[torch.Tensor], leaves: Sequence[torch.Tensor]) -> str:
-    """The difference of what is imported from a package, or why it can't be."""
-    try:
-        back = td.from_coreml(path)
-        inputs = list(back.graph.inputs.values())
-        feeds = [t.detach().numpy().astype(v.dtype.numpy).reshape(v.shape) for t, v in zip(leaves, inputs, strict=True)]
-        found = back.run(*feeds)
-    except td.TDaggerError as e:
-        return short(str(e))
-    arrays = found if isinstance(found, tuple) else (found,)
-    return f"{error_of(expected, [torch.from_numpy(np.array(a)) for a in arrays]):.1e}"
 
 
 _INTRODUCTION = """# Networks as CoreML packages

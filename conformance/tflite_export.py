@@ -25,7 +25,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 import tdagger as td
 from conformance.axes import DRAWS, build_timm, build_transformers, imported, outputs
-from conformance.check import another, output_error, tensors
+from conformance.check import another, error_of_file, output_error, tensors
 from conformance.models import ROOT, command_line, listed
 from conformance.onnx_export import TIMM
 from conformance.sweep import Row
@@ -120,11 +120,11 @@ def _by_tdagger(library: str) -> Callable[[str, Callable[..., None]], None]:
             start = time.process_time()
             dag.to_tflite(path)
             report(**_told(path, time.process_time() - start), stage="run")
-            errors = [
-                output_error(outputs(module, a, k), run(path, tensors((a, k))[0]))
-                for a, k in ((args, kwargs), another(args, kwargs))
-            ]
-            report(error_found=max(errors), status="ok" if max(errors) <= ALLOWED else "wrong")
+            given = ((args, kwargs), another(args, kwargs))
+            expected = [outputs(module, a, k) for a, k in given]
+            errors = [output_error(w, run(path, tensors(g)[0])) for w, g in zip(expected, given, strict=True)]
+            report(error_found=max(errors), status="ok" if max(errors) <= ALLOWED else "wrong", stage="again")
+            report(again=error_of_file(lambda: td.from_tflite(path), expected[0], leaves))
 
     return checked
 
@@ -165,6 +165,7 @@ ai-edge-litert (XNNPACK, one thread) on two inputs. Zeros and ones among the wei
 branch is left out for being 0.
 
 - **error**: the largest difference to the network itself, relative to the largest number of that output; allowed: 1e-4.
+- **again**: the difference of what `td.from_tflite` makes of the file, run by numpy, to the network.
 - **export s**: processor time of `to_tflite` of the imported network, **both s** with `td.from_torch` before it.
 - **litert-torch**: what `litert_torch.convert` makes of the same network, where it was run (0.10.0): operators,
   transposes, MB, seconds, the capture by torch among them.
@@ -172,7 +173,7 @@ branch is left out for being 0.
   at least 15 runs of each by turns in one process, by the interpreter with one thread.
 """
 _HEAD = (
-    "| network | status | error | operators | TRANSPOSE | MB | export s | both s | "
+    "| network | status | error | again | operators | TRANSPOSE | MB | export s | both s | "
     "litert-torch: operators, TRANSPOSE, MB, s | latency ms | of its |"
 )
 
@@ -219,7 +220,7 @@ def _row(name: str, row: Row, peer: Row) -> str:
         told += f" (wrong: {peer['error_found']:.1e})"
     faster = (peer["own_ms"], f"{peer['own_ms'] / peer['peer_ms']:.2f}") if "own_ms" in peer else ("", "")
     own = (*(row.get(k, "") for k in keys), peer.get("own_conversion", ""))
-    cells = (name, row["status"], error, *own, told, *faster)
+    cells = (name, row["status"], error, row.get("again", ""), *own, told, *faster)
     return "| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |"
 
 
