@@ -373,6 +373,12 @@ def _upsample(x: Any, scale_factor_height: Any, scale_factor_width: Any) -> Any:
     return x.repeat(int(scale_factor_height), -2).repeat(int(scale_factor_width), -1)
 
 
+@_torch
+def _upsample_bilinear(x: Any, scale_factor_height: Any, scale_factor_width: Any, align_corners: Any) -> Any:
+    factors = (float(scale_factor_height), float(scale_factor_width))
+    return F.interpolate(x, scale_factor=factors, mode="bilinear", align_corners=bool(align_corners))
+
+
 def _scalar(x: Any) -> float:
     return float(np.asarray(x))
 
@@ -406,7 +412,7 @@ OPS: dict[str, Callable[..., Any]] = {
     "scaled_dot_product_attention": _attention, "conv": _conv, "conv_transpose": _conv_transpose,
     "max_pool": _pool(False), "avg_pool": _pool(True), "batch_norm": _batch_norm, "layer_norm": _layer_norm,
     "instance_norm": _instance_norm, "local_response_norm": _lrn, "resize_bilinear": _resize,
-    "upsample_nearest_neighbor": _upsample,
+    "upsample_bilinear": _upsample_bilinear, "upsample_nearest_neighbor": _upsample,
     "reduce_sum": _over(np.sum), "reduce_prod": _over(np.prod), "reduce_max": _over(np.max),
     "reduce_min": _over(np.min),
     "reduce_mean": _over(np.mean), "reduce_l1_norm": _over(lambda x, **k: np.abs(x).sum(**k)),

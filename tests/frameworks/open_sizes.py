@@ -76,6 +76,26 @@ def _halved(x: torch.Tensor, conv: nn.Module, up: nn.Module) -> torch.Tensor:
     return y.flatten(2).transpose(1, 2).reshape(y.shape[0], -1, 2, 2).softmax(1)
 
 
+def _standardised(x: torch.Tensor) -> torch.Tensor:
+    """Sums are divided by how many entries there are, and by one less."""
+    return (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True) + x.var(1, keepdim=True, unbiased=False) + 0.1)
+
+
+def _cut(x: torch.Tensor) -> torch.Tensor:
+    """The last entry, every second and third one, some on the other side."""
+    return x[:, -1:] + torch.cat([x[:, ::2], x[:, 1::3], x.roll((1, -2), (1, 2))], 1)
+
+
+def _warped(x: torch.Tensor) -> torch.Tensor:
+    """Read at places that the picture says; these are of its size in halves."""
+    return F.grid_sample(x, x.permute(0, 2, 3, 1) * 2 - 1, align_corners=False)
+
+
+def _doubled(x: torch.Tensor) -> torch.Tensor:
+    y = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+    return F.interpolate(F.interpolate(y, scale_factor=3, mode="bilinear"), scale_factor=2)
+
+
 #: By name.
 CASES: dict[str, Case] = {
     "causal": Case(Of(_causal, qkv=nn.Linear(8, 24)), (2, 8, 8), 1),
@@ -89,6 +109,13 @@ CASES: dict[str, Case] = {
                   (16, 17, 19, 30)),
     "patches": Case(Of(lambda x, p: p(x).flatten(2).softmax(-1), p=nn.Conv2d(3, 4, 4, 4)), (1, 3, 16, 8), 2,
                     (16, 18, 31)),
+    "variance": Case(Of(_standardised), (2, 8, 4), 1),
+    "groups": Case(Of(lambda x, n: n(x), n=nn.GroupNorm(2, 8)), (2, 8, 7), 2),
+    "cut": Case(Of(_cut), (2, 8, 5), 1),
+    "sorted": Case(Of(lambda x: x.sort(1)[0]), (2, 8, 4), 1),
+    "warped": Case(Of(_warped), (1, 2, 5, 8), 3),
+    "doubled": Case(Of(_doubled), (1, 2, 5, 8), 3),
+    "lengthened": Case(Of(lambda x: F.interpolate(x, scale_factor=2, mode="linear")), (2, 3, 8), 2),
 }  # fmt: skip
 
 

@@ -181,6 +181,18 @@ def number_of(
     raise AxisError(f"{what} is {told} at the sizes {[dict(s) for s in points]}, which no program can say")
 
 
+def halves_of(values: Sequence[float]) -> list[int] | None:
+    """How many halves some floats are; None if one isn't a whole number of them.
+
+    A sum is divided by a count, and places in an image are multiples of half its size.
+
+    >>> halves_of([3.5, 4.0]), halves_of([2.6])
+    ([7, 8], None)
+    """
+    halves = [2 * float(v) for v in values]
+    return [int(h) for h in halves] if all(h.is_integer() for h in halves) else None
+
+
 class Worked(Generic[T]):
     """Numbers that a file works out of the shapes of its inputs when it is run: vectors of i32, made by a writer."""
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import tdagger as td
-from tests.frameworks.coreml.programs import one
+from tests.frameworks.coreml.programs import one, program
 from tests.frameworks.coreml.test_export import by_mil
 
 F = "float32"
@@ -19,6 +19,12 @@ def test_a_slice_that_begins_after_its_end_is_none() -> None:
     x = np.arange(5, dtype=np.float32)
     with pytest.raises(td.UnsupportedError, match="slice_by_index"):
         one("slice_by_index", x, (F, (1,)), begin=[4], end=[2], stride=[1])
+
+
+def test_two_constants_of_one_entry_make_an_array_of_one() -> None:
+    x, two = np.zeros(1, np.float32), np.array([2], np.float32)
+    ops = [("mul", {"x": two, "y": two}, [("a", F, (1,))]), ("add", {"x": "=x", "y": "=a"}, [("y", F, (1,))])]
+    assert td.from_coreml(program({"x": (F, (1,))}, ops, ["y"])).run(x).tolist() == [4]
 
 
 def test_pools_padded_to_the_same_size_are_not_rounded_up() -> None:

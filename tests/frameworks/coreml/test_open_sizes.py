@@ -31,8 +31,8 @@ def test_numbers_that_follow_from_a_size(name: str, precision: str, tmp_path: Pa
 
 def test_what_cannot_be_open_is_named(tmp_path: Path) -> None:
     """Places that are read follow from a size in numbers that no op here makes."""
-    module = torch.nn.Upsample(size=3, mode="linear")
-    dag = td.from_torch(module, torch.rand(2, 4, 8))
+    module = torch.nn.Upsample(size=(3, 6), mode="bicubic")
+    dag = td.from_torch(module, torch.rand(2, 4, 8, 6))
     name = next(n for n in dag.open_axes.names if dag.axes().sizes[n] == 8)
     with pytest.raises(td.AxisError, match=r"can't be of any size in CoreML: indices of op gather"):
         dag.to_coreml(tmp_path / "a.mlpackage", dynamic=(name,))

@@ -18,7 +18,7 @@ from tdagger.frameworks.coreml.emit.writer import Writer
 from tdagger.frameworks.writing import Fields, unbroadcast
 from tdagger.graph import result_types
 from tdagger.op import Value
-from tdagger.ops.structure import slice_axis
+from tdagger.ops.structure import slice_axis, unsqueeze
 from tdagger.types import DType, TensorType, bool_
 
 
@@ -286,26 +286,32 @@ def _to_ones(v: Value, f: Fields) -> str | None:
 
 
 def _interpolate(w: Writer, v: Value, f: Fields) -> str:
+    """By whole factors, where it is by some: those are the same at any size."""
     x: Value = f["x"]
-    height, width = f["size"]
-    if f["mode"] == "nearest":
-        up = [int(a // b) for a, b in zip(f["size"], x.shape[-2:], strict=True)]
-        return _back(w, w.op(
-            "upsample_nearest_neighbor", _made(w, v, 3), x=_flattened(w, x, 3), scale_factor_height=w.int(up[0]),
-            scale_factor_width=w.int(up[1]),
-        ), v.type, 3)  # fmt: skip
-    mode = "STRICT_ALIGN_CORNERS" if f["align_corners"] else "UNALIGN_CORNERS"
-    return _back(w, w.op(
-        "resize_bilinear", _made(w, v, 3), x=_flattened(w, x, 3), target_size_height=w.int(height),
-        target_size_width=w.int(width), sampling_mode=w.text(mode),
-    ), v.type, 3)  # fmt: skip
+    if len(f["size"]) == 1:  # one axis is a picture one entry high
+        x = unsqueeze(x, (x.rank - 1,))
+    high, wide = x.shape[-2:]
+    height, width = (1, *f["size"])[-2:]
+    inner, made = _flattened(w, x, 3), w.type(v, (math.prod(x.shape[:-3]), x.shape[-3], height, width))
+    if height % high == width % wide == 0:
+        factors = {"scale_factor_height": w.int(height // high), "scale_factor_width": w.int(width // wide)}
+        linear = f["mode"] == "linear"
+        corners = w.flag(f["align_corners"]) if linear else None
+        op = "upsample_bilinear" if linear else "upsample_nearest_neighbor"
+        found = w.op(op, made, x=inner, align_corners=corners, **factors)
+    else:
+        mode = w.text("STRICT_ALIGN_CORNERS" if f["align_corners"] else "UNALIGN_CORNERS")
+        sizes = {"target_size_height": w.int(height), "target_size_width": w.int(width)}
+        found = w.op("resize_bilinear", made, x=inner, sampling_mode=mode, **sizes)
+    return with_shape(w, found, made, v.shape)
 
 
 def _resizes(v: Value, f: Fields) -> str | None:
     x: Value = f["x"]
-    if len(f["size"]) != 2 or x.rank < 3 or f["antialias"]:
-        return "MIL resizes two axes, without antialiasing"
-    pairs = list(zip(f["size"], x.shape[-2:], f["scale"] or (None, None), strict=True))
+    n = len(f["size"])
+    if n not in (1, 2) or x.rank < n + 1 or f["antialias"]:
+        return "MIL resizes one or two axes, without antialiasing"
+    pairs = list(zip(f["size"], x.shape[-n:], f["scale"] or (None,) * n, strict=True))
     if any(c is not None and c != a / b for a, b, c in pairs):
         return "its scale isn't the one that its sizes have"
     if f["mode"] == "nearest" and all(a % b == 0 for a, b, _ in pairs):

@@ -159,11 +159,14 @@ def _one_cut(v: Value) -> tuple[int, int, int] | None:
 
 
 def _parts(w: Writer, v: Value) -> str | None:
-    """One split for the slices that cut an axis of a value into parts, if ``v`` is one of them."""
+    """One split for the slices that cut an axis of a value into parts, if ``v`` is one of them.
+
+    A split has sizes that are constants, so none is written where sizes are going to be open.
+    """
     x = v.args[0]
     cut = _one_cut(v)
     users = w.graph.users.get(x, ())
-    if cut is None or len(users) < 2:
+    if w.open or cut is None or len(users) < 2:
         return None
     found: dict[int, Value] = {}
     for user in users:

@@ -3,7 +3,8 @@
 The ops are written at several sizes of the open axes. They have to be the same ones, but for whole numbers in the
 constants, each of which has to be a multiple of a product of the axes' sizes, or one size and a number more, at all
 points. In the program such a number is left to the op (``-1`` in a reshape, the mask of a slice), or worked out of the
-shape of an input. Whatever can't be said so is refused, with the op that it is of.
+shape of an input; so is a float that is a count, as a sum is divided by. Whatever can't be said so is refused, with
+the op that it is of.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import numpy as np
 
 from tdagger.errors import AxisError
 from tdagger.frameworks.coreml.emit.writer import Op, Tensor
-from tdagger.frameworks.opening import Number, Open, Worked, number_of
+from tdagger.frameworks.opening import Number, Open, Worked, halves_of, number_of
 from tdagger.frameworks.writing import Names
 from tdagger.names import shown
 from tdagger.op import Array
 from tdagger.types import DType, TensorType
 
-I32 = DType.of("i32")
+F16, F32, I32 = DType.of("f16"), DType.of("f32"), DType.of("i32")
 
 #: Inputs of ops that have to be constant: numbers there may not be open.
 _MAY_VARY = {
@@ -31,6 +32,11 @@ _MAY_VARY = {
     ("slice_by_index", "begin"),
     ("slice_by_index", "end"),
 }
+#: Ops that may take a count, which is worked out in i32 and cast.
+_COUNTS = frozenset({
+    "add", "equal", "floor_div", "greater", "greater_equal", "less", "less_equal", "maximum", "minimum", "mod", "mul",
+    "not_equal", "real_div", "sub",
+})  # fmt: skip
 
 
 class Point(NamedTuple):
@@ -69,6 +75,8 @@ class _Opening(Worked[str]):
         self.names = Names(taken)
         self.made: dict[Any, str] = {}
         self.compared: set[tuple[str, ...]] = set()
+        #: Counts beside numbers of f16, which has none beyond 65504: the op is one of f32.
+        self.wide: set[str] = set()
 
     def program(self) -> Opened:
         self.dims = self._ends([p.inputs for p in self.points])
@@ -102,7 +110,30 @@ class _Opening(Worked[str]):
         for i, name in enumerate(first.outputs):
             self._note(name, [o.types[i] for o in same])
         inputs = [(key, self._input(first, key, [dict(o.inputs)[key] for o in same])) for key, _ in first.inputs]
-        self.ops.append(first._replace(inputs=tuple(inputs)))
+        made = first._replace(inputs=tuple(inputs))
+        if self.wide.isdisjoint([n for _, n in inputs if isinstance(n, str)]):
+            self.ops.append(made)
+        else:
+            self._in_f32(made)
+
+    def _in_f32(self, op: Op) -> None:
+        """An op of two numbers of f16, one of them a count, between casts."""
+        inputs = tuple([(k, n if n in self.wide else self._cast(n, self.names.new(n), op.types[0], F32))
+                        for k, n in op.inputs if isinstance(n, str)])  # fmt: skip
+        (out,), (type_,) = op.outputs, op.types
+        if type_.dtype is not F16:
+            self.ops.append(op._replace(inputs=inputs))
+            return
+        name = self.names.new(out)
+        self.shapes[name] = self.shapes[out]
+        self.ops.append(op._replace(inputs=inputs, outputs=(name,), types=(type_.with_dtype(F32),), name=name))
+        self._cast(name, out, type_, F16)
+
+    def _cast(self, name: str, to: str, type_: TensorType, dtype: DType) -> str:
+        kind = self._text({F16: "fp16", F32: "fp32"}[dtype])
+        self.shapes[to] = self.shapes[name]
+        self.ops.append(Op("cast", (("dtype", kind), ("x", name)), (to,), (type_.with_dtype(dtype),), to))
+        return to
 
     def _input(self, op: Op, key: str, names: Sequence[Any]) -> Any:
         if isinstance(names[0], tuple):
@@ -136,6 +167,10 @@ class _Opening(Worked[str]):
 
     def _varying(self, op: Op, key: str, arrays: Sequence[Array]) -> str:
         what = f"{key} of op {shown(op.name)} ({op.op})"
+        if op.op in _COUNTS and all(a.size == 1 and a.dtype.kind in "fi" for a in arrays):
+            found = self._count(arrays, what)
+            if found is not None:
+                return found
         vector = len({a.shape for a in arrays}) == 1 and arrays[0].dtype == np.int32 and arrays[0].ndim <= 1
         if not vector or (op.op, key) not in _MAY_VARY:
             raise AxisError(f"{what} is other numbers at other sizes")
@@ -153,6 +188,26 @@ class _Opening(Worked[str]):
             numbers[open_[0]] = -1
         return self.vector(numbers)
 
+    def _count(self, arrays: Sequence[Array], what: str) -> str | None:
+        """One number that varies, whole or in halves, as f32 or i32; None if it is no count."""
+        halves = halves_of([a.item() for a in arrays])
+        if halves is None:
+            return None
+        whole = all(h % 2 == 0 for h in halves)
+        found, of = self.vector([self._number([h // 2 for h in halves] if whole else halves, what)]), I32
+        if arrays[0].dtype != np.int32:
+            found, of = self._made("cast", 1, F32, x=found, dtype=self._text("fp32")), F32
+        if not whole:
+            found = self._made("mul", 1, of, x=found, y=self._const(np.full(1, 0.5, np.float32)))
+        shape = arrays[0].shape
+        if not shape:
+            found = self._made("squeeze", 0, of, x=found, axes=self.constant([0]))
+        elif len(shape) > 1:
+            found = self._made("reshape", shape, of, x=found, shape=self.constant(shape))
+        if arrays[0].dtype == np.float16:
+            self.wide.add(found)
+        return found
+
     def _number(self, values: Sequence[int], what: str) -> Number | int:
         return number_of(values, [p.sizes for p in self.points], what, self.formulas)
 
@@ -168,12 +223,20 @@ class _Opening(Worked[str]):
     def _new(self, name: str) -> str:
         return self.names.new(name)
 
-    def _made(self, op: str, size: int, **inputs: Any) -> str:
+    def _text(self, text: str) -> str:
+        found = self.made.get(text)
+        if found is None:
+            found = self.made[text] = self._new("size")
+            self.constants[found] = text
+            self.compared.add((found,) * len(self.points))
+        return found
+
+    def _made(self, op: str, size: int | tuple[int, ...], of: DType = I32, **inputs: Any) -> str:
         key = (op, tuple(sorted(inputs.items())))
         found = self.made.get(key)
         if found is None:
             found = self.made[key] = self._new(f"size_{op}")
-            type_ = TensorType((size,) if size else (), I32)
+            type_ = TensorType(size if isinstance(size, tuple) else (size,) if size else (), of)
             self.ops.append(Op(op, tuple(sorted(inputs.items())), (found,), (type_,), found))
             self.shapes[found] = type_.shape
         return found

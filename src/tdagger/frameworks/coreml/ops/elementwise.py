@@ -163,7 +163,8 @@ def _of_two(function: Callable[[Any, Any], Value]) -> Callable[[Value, Value], V
 
 def numbers(x: Value, y: Value) -> tuple[Any, Any]:
     """The arguments, with a constant of one entry of rank 1 and more as a number beside what has as many axes."""
-    return _as_number(x, y.rank), _as_number(y, x.rank)
+    first = _as_number(x, y.rank)
+    return first, _as_number(y, first.rank)
 
 
 def _as_number(x: Value, rank: int) -> Value:

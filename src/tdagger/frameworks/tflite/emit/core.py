@@ -172,7 +172,7 @@ def _slice(w: Writer, v: Value) -> int:
     number = w.ref(x)
     if any(r.step != 1 and len(r) > 1 for r in forwards):
         begin, step = [r.start for r in forwards], [r.step if len(r) > 1 else 1 for r in forwards]
-        end = [r[-1] + 1 if len(r) else r.start for r in forwards]
+        end = [min(r.stop, n) if len(r) else r.start for r, n in zip(forwards, x.shape, strict=True)]
         made = options("StridedSlice")
         number = w.op("STRIDED_SLICE", [number, *map(w.ints, (begin, end, step))], v.type, made,
                       version=4 if x.rank > 4 else 1)  # fmt: skip

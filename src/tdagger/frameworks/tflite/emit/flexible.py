@@ -2,7 +2,7 @@
 
 They have to be the same ones at all sizes, but for whole numbers in shapes and bounds. Such a number is left to the
 operator (-1 in a RESHAPE, in the size of a SLICE), or worked out of the SHAPE of an input when the file is run. What
-can't be said so is refused, with the operator that it is of.
+can't be said so is refused, with the operator that it is of. So is a float that is a count, as a sum is divided by.
 """
 
 from __future__ import annotations
@@ -14,19 +14,26 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as s
 
 from tdagger.errors import AxisError
-from tdagger.frameworks.opening import Number, Open, Worked, number_of
+from tdagger.frameworks.opening import Number, Open, Worked, halves_of, number_of
 from tdagger.frameworks.tflite.emit.writer import Operator, Part, Tensor
 from tdagger.names import shown
 from tdagger.op import Array
 from tdagger.types import DType, TensorType
 
-_I32 = DType.of("i32")
+_F32, _I32 = DType.of("f32"), DType.of("i32")
 #: The inputs of operators that may be worked out when a file is run.
 _MAY_VARY = {
     "BROADCAST_TO": (1,), "FILL": (0,), "PAD": (1,), "PADV2": (1,), "RANGE": (1,), "RESHAPE": (1,),
     "RESIZE_BILINEAR": (1,), "RESIZE_NEAREST_NEIGHBOR": (1,), "SLICE": (1, 2), "STRIDED_SLICE": (1, 2), "TILE": (1,),
-    "TRANSPOSE_CONV": (0,),
+    "TOPK_V2": (1,), "TRANSPOSE_CONV": (0,),
 }  # fmt: skip
+#: Operators that may take a count, which is worked out in i32 and cast.
+_COUNTS = frozenset({
+    "ADD", "DIV", "EQUAL", "FLOOR_DIV", "FLOOR_MOD", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "MAXIMUM",
+    "MINIMUM", "MUL", "NOT_EQUAL", "SUB",
+})  # fmt: skip
+#: What counts are.
+_COUNTED = {_F32: s.TensorType.FLOAT32, _I32: s.TensorType.INT32, DType.of("i64"): s.TensorType.INT64}
 
 
 class Point(NamedTuple):
@@ -134,10 +141,15 @@ class _Opening(Worked[int]):
         if _alike(tensors):
             self.compared.add(tuple(numbers))
             return first
-        vector = all(t.type is tensors[0].type and t.type.dtype is _I32 for t in tensors)
-        if not vector or place not in _MAY_VARY.get(op.name, ()):
-            raise AxisError(f"input {place} of {told} is other numbers at other sizes")
-        return self._varying(same, told, place, [_loaded(t) for t in tensors])
+        arrays = [_loaded(t) for t in tensors]
+        if all(t.type is tensors[0].type for t in tensors):
+            if tensors[0].type.dtype is _I32 and place in _MAY_VARY.get(op.name, ()):
+                return self._varying(same, told, place, arrays)
+            if op.name in _COUNTS and tensors[0].type.dtype in _COUNTED and tensors[0].type.size == 1:
+                found = self._count(tensors[0].type, [a.item() for a in arrays], f"input {place} of {told}")
+                if found is not None:
+                    return found
+        raise AxisError(f"input {place} of {told} is other numbers at other sizes")
 
     # Numbers that vary.
 
@@ -154,6 +166,25 @@ class _Opening(Worked[int]):
         vector = self.vector(numbers)
         return vector if len(shape) == 1 else self._op("RESHAPE", [vector, self.constant(shape)], shape)
 
+    def _count(self, type_: TensorType, values: Sequence[float], what: str) -> int | None:
+        """One number that varies, whole or in halves, in an element type and a shape; None if it is no count."""
+        halves = halves_of(values)
+        if halves is None:
+            return None
+        whole = all(h % 2 == 0 for h in halves)
+        counts = [h // 2 for h in halves] if whole else halves
+        found, dtype = self.vector([number_of(counts, self.sizes, what, self.formulas)]), type_.dtype
+        if dtype is not _I32:
+            options: Any = s.CastOptionsT()
+            options.inDataType, options.outDataType = s.TensorType.INT32, _COUNTED[dtype]
+            found = self._op("CAST", [found], (1,), options, dtype)
+        if not whole:
+            half = self._tensor("half", "half", (), lambda: np.float32(0.5), dtype)
+            found = self._op("MUL", [found, half], (1,), s.MulOptionsT(), dtype)
+        if type_.rank == 1:
+            return found
+        return self._op("RESHAPE", [found, self.constant(type_.shape)], type_.shape, dtype=dtype)
+
     def _reaches_end(self, same: Sequence[Operator], axis: int) -> bool:
         """Whether a SLICE takes an axis from a known place to its end, at all sizes."""
         found: set[int] = set()
@@ -167,18 +198,18 @@ class _Opening(Worked[int]):
                 return False
         return len(found) == 1
 
-    def _tensor(self, key: Any, name: str, shape: Sequence[int], load: Any = None) -> int:
+    def _tensor(self, key: Any, name: str, shape: Sequence[int], load: Any = None, dtype: DType = _I32) -> int:
         if key not in self.made:
             self.made[key] = len(self.base.tensors)
             told = f"open/{name}_{self.made[key]}"
-            self.base.tensors.append(Tensor(told, TensorType(tuple(shape), _I32), load))
+            self.base.tensors.append(Tensor(told, TensorType(tuple(shape), dtype), load))
         return self.made[key]
 
-    def _op(self, name: str, inputs: list[int], shape: Sequence[int], options: Any = None) -> int:
-        key = (name, *inputs)
+    def _op(self, name: str, inputs: list[int], shape: Sequence[int], options: Any = None, dtype: DType = _I32) -> int:
+        key = (name, *inputs, dtype)
         if key in self.made:
             return self.made[key]
-        out = self._tensor(key, name.lower(), shape)
+        out = self._tensor(key, name.lower(), shape, dtype=dtype)
         self.operators.append(Operator(name, inputs, [out], options))
         return out
 
