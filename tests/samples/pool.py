@@ -56,6 +56,10 @@ for _x, _ceil, _padded, (_kernel, _stride, _padding) in product(
     SAMPLES += sampled("avg_pool", _id, _average(_how)[0], [_x], _average(_how)[1], ("f32",))
 for _how in ({"kernel": (3, 2), "stride": (2, 1), "padding": (1, 0)}, {"kernel": 2, "divisor": 3}):
     SAMPLES += sampled("avg_pool", f"{_how}", _average(_how)[0], [(2, 3, 6, 7)], _average(_how)[1])
+for _how in ({"kernel": 2000, "ceil": True}, {"kernel": (9, 2), "stride": (7, 2), "padding": 1, "ceil": True}):
+    SAMPLES += sampled("avg_pool", f"beyond x {_how}", _average(_how)[0], [(2, 3, 6, 7)], _average(_how)[1], ("f32",))
+_how = {"kernel": (2000, 2), "stride": (1999, 2), "padding": 0, "ceil": True}
+SAMPLES += sampled("max_pool", "beyond x", _max(_how, False)[0], [(2, 3, 6, 7)], _max(_how, False)[1], ulps=0)
 SAMPLES += sampled("avg_pool", "inf and nan", _average({"kernel": 2})[0], [special((1, 2, 6), n1=INF, n5=NAN, n9=-INF)],
                    _average({"kernel": 2})[1], ("f32",))  # fmt: skip
 

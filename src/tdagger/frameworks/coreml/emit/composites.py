@@ -265,6 +265,8 @@ def _pools(v: Value, f: Fields) -> str | None:
         return "MIL has pools of 1 to 3 axes without dilation"
     if f["ceil"] and (n > 2 or any(f["padding"]) or f.get("count_include_pad", False)):
         return "sizes are rounded up, which MIL has without padding and for 1 or 2 axes"
+    if any(k > m + 2 * p for k, m, p in zip(f["kernel"], f["x"].shape[-n:], f["padding"], strict=True)):
+        return "its one window is larger than what it is of"
     if f.get("divisor") is not None:
         return "its sum is divided by a number of its own"
     return _full(v, f)
