@@ -86,10 +86,14 @@ def _windows(x: Value, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints
     return Ungroup((*((n,) for n in x.shape[:lead]), *pairs))(y)
 
 
-def _reached(x: Value, kernel: Ints, padding: Ints, dilation: Ints) -> Ints:
-    """The kernel without what is beyond x and its padding: one window may be larger, where counts are rounded up."""
-    sizes = zip(_sizes(x, kernel), kernel, padding, dilation, strict=True)
-    return tuple([min(k, n + 2 * p) if d == 1 else k for n, k, p, d in sizes])
+def reached(sizes: Ints, kernel: Ints, padding: Ints, dilation: Ints) -> Ints:
+    """The kernel without what is beyond an input and its padding: one window may be, where counts are rounded up.
+
+    >>> reached((2, 9), (2560, 3), (0, 1), (1, 1))
+    (2, 3)
+    """
+    given = zip(sizes, kernel, padding, dilation, strict=True)
+    return tuple([min(k, n + 2 * p) if d == 1 else k for n, k, p, d in given])
 
 
 def _inside(y: Value, kernel: Ints) -> tuple[int, ...]:
@@ -139,7 +143,7 @@ def max_pool(x: Value, *, kernel: Ints, stride: Ints, padding: Ints, dilation: I
 
     ``ceil`` rounds the number of windows up, but a last window must start in x or in the padding before it.
     """
-    kernel = _reached(x, kernel, padding, dilation)
+    kernel = reached(_sizes(x, kernel), kernel, padding, dilation)
     y = _windows(x, kernel, stride, padding, dilation, ceil, _lowest(x))
     return _drop_inside(reduce(y, "max", _inside(y, kernel)), kernel)
 
@@ -152,7 +156,7 @@ def max_pool_with_indices(
 
     Of equal entries the first counts, of several NaN the last.
     """
-    kernel = _reached(x, kernel, padding, dilation)
+    kernel = reached(_sizes(x, kernel), kernel, padding, dilation)
     sizes, how = _sizes(x, kernel), (kernel, stride, padding, dilation, ceil)
     y = _windows(x, *how, _lowest(x))
     inside = _inside(y, kernel)
@@ -235,7 +239,7 @@ def avg_pool(
     ``divisor`` divides the sums instead. ``ceil`` is as in :func:`max_pool`; what it reaches beyond the
     padding is never counted.
     """
-    kernel = _reached(x, kernel, padding, (1,) * len(kernel))
+    kernel = reached(_sizes(x, kernel), kernel, padding, (1,) * len(kernel))
     y = _windows(wide(x), kernel, stride, padding, (1,) * len(kernel), ceil, 0)
     total = _drop_inside(reduce(y, "sum", _inside(y, kernel)), kernel)
     if divisor is not None:

@@ -15,6 +15,7 @@ from ai_edge_litert import schema_py_generated as s
 from tdagger.frameworks.tflite.emit.core import options, reduced
 from tdagger.frameworks.tflite.emit.writer import Reduced, Row, Writer
 from tdagger.frameworks.writing import fields
+from tdagger.library.pool import reached
 from tdagger.library.resize import _nearest as nearest_places  # pyright: ignore[reportPrivateUsage]
 from tdagger.op import Array, Value
 from tdagger.transform.legal import Accepts, types
@@ -284,7 +285,11 @@ def _max_pool(w: Writer, v: Value) -> int:
 
 
 def _pooled(v: Value) -> dict[str, Any]:
-    return image(v, 0).f
+    """The attributes of a pool, with a kernel that is no larger than what it is of."""
+    f = image(v, 0).f
+    kernel, padding = f["kernel"], f["padding"]
+    sizes = image(v, len(kernel)).sizes
+    return {**f, "kernel": reached(sizes, kernel, padding, f.get("dilation", (1,) * len(kernel)))}
 
 
 def _pools(v: Value) -> str | None:
