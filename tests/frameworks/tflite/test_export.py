@@ -321,6 +321,7 @@ def test_linear_keeps_all_axes() -> None:
 def test_whole_numbers_of_64_bits_that_are_known_to_be_small() -> None:
     """FLOOR_DIV has no kernel of i64: places divided by a count are computed in i32."""
     same(Fn(lambda x: x.topk(3, -1)[1] // 2 + x.argsort(-1)[..., :3] // 4), torch.rand(2, 9))
+    same(Fn(lambda x: torch.div(x.argmax(-1) * 5 - 7, -3, rounding_mode="trunc") % 4 // 2), torch.rand(2, 9))
     x = td.input("x", (3,), "i64")
     dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": td.floor_divide(x, 2)}))
     with pytest.raises(td.UnsupportedError, match="TFLite has no binary floor_divide of i64"):

@@ -24,6 +24,7 @@ from tdagger.ops.indexing import Argsort
 from tdagger.ops.source import Const, Iota, iota
 from tdagger.ops.structure import permute, reduce, transpose, unsqueeze
 from tdagger.transform.legal.identities import checked_index, rms_norm_in_f32
+from tdagger.transform.legal.target import label
 from tdagger.transform.passes.rank import regrouped
 from tdagger.types import bool_
 
@@ -200,6 +201,15 @@ def most(value: Value) -> float:
 
 #: Ops of which every entry is one of an argument's.
 _MOVES = frozenset({"permute", "group", "ungroup", "reshape", "slice", "repeat", "concat", "stop_gradient"})
+#: What no result of whole numbers is beyond, by what its arguments aren't beyond.
+_BEYOND: Mapping[str, Callable[..., float]] = {
+    "unary neg": lambda x: x, "unary abs": lambda x: x, "unary sign": lambda x: 1.0,
+    "binary add": lambda x, y: x + y, "subtract": lambda x, y: x + y,
+    "binary multiply": lambda x, y: x * y if x and y else 0.0, "binary floor_divide": lambda x, y: x,
+    "binary mod": lambda x, y: y, "rem": lambda x, y: y, "binary max": max, "binary min": max,
+    "where": lambda condition, x, y: max(x, y), "gather": lambda x, places: x,
+    "reduce max": lambda x: x, "reduce min": lambda x: x,
+}  # fmt: skip
 
 
 def _most(v: Value, args: list[float]) -> float:
@@ -217,9 +227,8 @@ def _most(v: Value, args: list[float]) -> float:
         return min(args[0], 2.0 ** (8 * own.bytes)) if own.is_int and own.bytes < v.dtype.bytes else args[0]
     if op.name in _MOVES:
         return max(args)
-    if op.name == "gather":
-        return args[0]
-    return math.inf
+    beyond = _BEYOND.get(label(v))
+    return beyond(*args) if beyond is not None and v.dtype.is_int else math.inf
 
 
 # --- images ------------------------------------------------------------------------------------------------
