@@ -112,6 +112,7 @@ CASES: dict[str, Case] = {
     "variance": Case(Of(_standardised), (2, 8, 4), 1),
     "groups": Case(Of(lambda x, n: n(x), n=nn.GroupNorm(2, 8)), (2, 8, 7), 2),
     "cut": Case(Of(_cut), (2, 8, 5), 1),
+    "framed": Case(Of(lambda x: x.unfold(1, 3, 2).mul(2)), (2, 9, 4), 1),
     "sorted": Case(Of(lambda x: x.sort(1)[0]), (2, 8, 4), 1),
     "warped": Case(Of(_warped), (1, 2, 5, 8), 3),
     "doubled": Case(Of(_doubled), (1, 2, 5, 8), 3),

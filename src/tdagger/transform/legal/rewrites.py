@@ -269,7 +269,12 @@ def _unfold(v: Value) -> Value:
         whole = _taken(ungroup(x, op.axis, (-1, piece)), op.axis, places[::piece] // piece)
         counts = [2 if i == op.axis else 1 for i in range(x.rank)]
         return group(whole, counts)
-    return _taken(x, op.axis, places)
+    if np.array_equal(places, np.arange(x.shape[op.axis])):
+        return x
+    shape = (op.windows(x.shape[op.axis]), op.kernel)  # counted, so that as many windows as there are can be open
+    starts = unsqueeze(multiply(iota(shape[0], "i32"), op.stride), (1,))
+    inside = const(np.arange(op.kernel, dtype=np.int32)[None] * np.int32(op.dilation))
+    return Gather(op.axis, 0)(x, group(add(broadcast_to(starts, shape), broadcast_to(inside, shape)), (2,)))
 
 
 def _taken(x: Value, axis: int, places: np.ndarray) -> Value:
