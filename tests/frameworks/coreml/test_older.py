@@ -77,6 +77,29 @@ def test_sizes_are_worked_out_of_constants_of_layers() -> None:
     assert np.array_equal(td.from_coreml(model).run(x), x[1:3, 2:5])
 
 
+def test_the_two_ways_of_an_lstm_have_weights_of_their_own() -> None:
+    torch = pytest.importorskip("torch")
+    lstm = torch.nn.LSTM(3, 2, bidirectional=True)
+    model = network((4, 1, 3, 1, 1))
+    p = layer(model, "biDirectionalLSTM")
+    p.inputVectorSize, p.outputVectorSize = 3, 2
+    p.params.sequenceOutput = p.params.hasBiasVectors = True
+    for way, activations in (("", p.activationsForwardLSTM), ("_reverse", p.activationsBackwardLSTM)):
+        for kind in ("sigmoid", "tanh", "tanh"):
+            getattr(activations.add(), kind).SetInParent()
+        of = {n: getattr(lstm, f"{n}_l0{way}").detach() for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+        each = {"WeightMatrix": of["weight_ih"], "RecursionMatrix": of["weight_hh"],
+                "BiasVector": of["bias_ih"] + of["bias_hh"]}  # fmt: skip
+        weights = p.weightParams.add()
+        for name, numbers in each.items():
+            for gate, part in zip(("input", "forget", "block", "output"), numbers.split(2), strict=True):
+                field = f"{gate}{'Input' if gate == 'block' else 'Gate'}{name}"
+                getattr(weights, field).floatValue.extend(part.reshape(-1).tolist())
+    x = DRAW.normal(size=(4, 1, 3)).astype(np.float32)
+    found = td.from_coreml(model).run(x[..., None, None])
+    np.testing.assert_allclose(found.reshape(4, 1, 4), lstm(torch.from_numpy(x))[0].detach(), atol=1e-6)
+
+
 def test_quantized_weights_of_layers() -> None:
     """By a scale and a bias of each row, and by a table, of numbers packed in four bits."""
     model = network((4,))

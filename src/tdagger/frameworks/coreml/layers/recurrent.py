@@ -48,8 +48,9 @@ def _back(x: Value, out: Value, state: bool = False) -> Value:
     return lib.reshape(three, shape=(*three.shape, 1, 1)) if x.rank == 5 else three
 
 
-def _together(w: Any, params: Any, names: Sequence[str], shape: tuple[int, ...]) -> Value:
-    return s.concat([w.weight(n, getattr(params, n), shape) for n in names], 0)
+def _together(w: Any, params: Any, names: Sequence[str], shape: tuple[int, ...], way: str = "") -> Value:
+    """Weights one after the other; ``way`` is added to the names that they have here, each of which is one weight."""
+    return s.concat([w.weight(f"{n}{way}", getattr(params, n), shape) for n in names], 0)
 
 
 @layer("simpleRecurrent")
@@ -87,16 +88,16 @@ def _gru(w: Any, p: Any, x: Value, h: Value | None = None) -> tuple[Value, ...]:
 _LSTM = ("inputGate", "forgetGate", "outputGate", "blockInput")
 
 
-def _lstm_weights(w: Any, params: Any, p: Any, way: Any) -> dict[str, Value]:
+def _lstm_weights(w: Any, params: Any, p: Any, given: Any, way: str = "") -> dict[str, Value]:
     size = p.outputVectorSize
     found = {
-        "weight_ih": _together(w, way, [f"{g}WeightMatrix" for g in _LSTM], (size, p.inputVectorSize)),
-        "weight_hh": _together(w, way, [f"{g}RecursionMatrix" for g in _LSTM], (size, size)),
+        "weight_ih": _together(w, given, [f"{g}WeightMatrix" for g in _LSTM], (size, p.inputVectorSize), way),
+        "weight_hh": _together(w, given, [f"{g}RecursionMatrix" for g in _LSTM], (size, size), way),
     }
     if params.hasBiasVectors:
-        found["bias"] = _together(w, way, [f"{g}BiasVector" for g in _LSTM], (size,))
+        found["bias"] = _together(w, given, [f"{g}BiasVector" for g in _LSTM], (size,), way)
     if params.hasPeepholeVectors:
-        found["peephole"] = _together(w, way, [f"{g}PeepholeVector" for g in _LSTM[:3]], (size,))
+        found["peephole"] = _together(w, given, [f"{g}PeepholeVector" for g in _LSTM[:3]], (size,), way)
     return found
 
 
@@ -127,7 +128,7 @@ def _both(w: Any, p: Any, x: Value, *states: Value) -> tuple[Value, ...]:
     y = _sequence(x)
     size = p.outputVectorSize
     given = [_state(v, y, size) for v in states] or [_state(None, y, size)] * 4
-    forward, back = (_lstm_weights(w, p.params, p, way) for way in p.weightParams)
+    forward, back = (_lstm_weights(w, p.params, p, g, way) for g, way in zip(p.weightParams, ("", "_"), strict=True))
     settings = _settings(p.params, p.activationsForwardLSTM)
     if settings != _settings(p.params, p.activationsBackwardLSTM):
         raise unsupported("its two ways have different activations")
