@@ -100,11 +100,15 @@ class Classes:
             return args[0]
         if isinstance(op, Composite) and self.inside and not op.has_branches:
             return self._body(op, types, args)
-        if args and not isinstance(args[0], tuple):
+        if args and self._has_shape_of(args[0], types[0]):
             moved = self._moved(op, args[0], out)
             if moved is not None:
                 return moved
         return self._opaque(op, args, out)
+
+    def _has_shape_of(self, x: Class, type_: Any) -> bool:
+        """Whether what has a number is of the shape of a value: one of a pair may have another."""
+        return isinstance(x, int) and isinstance(type_, TensorType) and self.shapes[x] == type_.shape
 
     def _opaque(self, op: Op, args: Sequence[Class], out: Any) -> int:
         own = self._keys.get(op)

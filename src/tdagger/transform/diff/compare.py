@@ -83,12 +83,14 @@ def _compared(
     alignment = aligner.align()
     if not run:
         return Found("", (), alignment, {}, len(alignment.same), len(b.graph.values))
+    respelled = False
     owners: tuple[Mapping[Value, Value], ...] = ({}, {})
     weights = Weights(a.weights, b.weights, sides[0].digests)
     if not aligner.done or (aligner.classes.inside and not _hold_the_same(aligner, weights)):
         spelled = spelled_alike(a, b)
         owners = spelled[0].owner, spelled[1].owner
         if spelled[0].graph is not a.graph or spelled[1].graph is not b.graph:
+            respelled = True
             sides = [_written_as(side, s) for side, s in zip(sides, spelled, strict=True)]
             results = paired_results(sides[0].graph, sides[1].graph, outputs)
             aligner = _aligned(sides[0], sides[1], results, pairs, exact, run)
@@ -105,7 +107,8 @@ def _compared(
         first = judge.first_bad()
         differences = [*([] if first is None else [first]), *differences]
     matter = off or any(d.matters for d in differences)
-    verdict = "different" if matter else "same" if _is_same(aligner, judge, results) else "rounding"
+    same = not respelled and _is_same(aligner, judge, results)
+    verdict = "different" if matter else "same" if same else "rounding"
     if measures is not None and not matter:
         theirs = typed(b.graph, taken(b.graph, pairs, drawn))
         first, equal, errors = measured(judge, results, measures[0](typed(a.graph, drawn)), measures[1](theirs), seed)

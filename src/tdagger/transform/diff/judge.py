@@ -11,14 +11,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tdagger.graph import Graph, result_types
+from tdagger.graph import result_types
 from tdagger.op import Array, Value
 from tdagger.ops.source import Const, Input, Leaf
 from tdagger.transform.diff.align import Aligner, Result, is_leaf
+from tdagger.transform.diff.amends import Amends
 from tdagger.transform.diff.errors import are_the_same_entries, distance, size
-from tdagger.transform.diff.exact import Exact, Noise, leaf_values, unit, wide
+from tdagger.transform.diff.exact import Exact, Noise, leaf_values, unit
 from tdagger.transform.diff.inputs import taken
 from tdagger.transform.diff.relate import Detail, Relation, Relations, Weights, is_constant
+from tdagger.transform.diff.values import (
+    held_as,
+    is_scaled,
+    is_stored,
+    is_whole,
+    same_shapes,
+    without,
+    without_leaves,
+)
 from tdagger.transform.diff.walk import Walk, is_rounded, last_uses, tried
 
 #: How much more than what rounding at random moved a value counts as rounding.
@@ -57,9 +67,9 @@ class Judge:
         self.aligner, self.results, self.exact, self.weights = aligner, results, exact, weights
         self.a, self.b = aligner.a.graph, aligner.b.graph
         self.relations = Relations(aligner, weights, self._constants())
-        self.fixed = _without_leaves(self.a, Input) | _without_leaves(self.b, Input)
+        self.fixed = without_leaves(self.a, Input) | without_leaves(self.b, Input)
         #: Masks, positions and the like: who reads one of B tells whether it stands for what A has, written otherwise.
-        self.unfed = _without_leaves(self.a, Leaf) | _without_leaves(self.b, Leaf)
+        self.unfed = without_leaves(self.a, Leaf) | without_leaves(self.b, Leaf)
         self.wrong: set[Value] = set()  # those that are to blame
         self.related = {b: self.relations.of(b) for b in self.b.values}
         given = taken(self.b, pairs, inputs)
@@ -72,6 +82,7 @@ class Judge:
         self.given_a: dict[Value, Any] = {}  # values of B on A's arguments, A's own where there is a partner
         self.apart: set[Value] = set()  # of these, those that A doesn't hold so, but with its entries at other places
         self.laid: dict[Value, Any] = {}  # the same, of what has its entries at other places than A's partner
+        self.again: dict[Value, Any] = {}  # what ``given_a`` had that was asked for later
         self.ends: dict[Value, float] = {}  # of what takes such and has none: how far it is on them
         self.behind: dict[Value, Value] = {}  # the values of A that B's are, where these have another partner
         self.others: set[Value] = set()  # values of B that only move entries, of which A's partner has none
@@ -99,7 +110,7 @@ class Judge:
 
     def _unit(self, value: Value) -> float:
         """What rounding moves a value by, relatively; a coarser type than both networks work in is a difference."""
-        if not is_rounded(value) or (isinstance(value.op, Const) and _is_whole(value.op.data)):
+        if not is_rounded(value) or (isinstance(value.op, Const) and is_whole(value.op.data)):
             return 0.0
         return min(max(unit(t.dtype) for t in result_types(value)), unit(self.exact.precision))
 
@@ -126,10 +137,10 @@ class Judge:
         relation, _ = self.related[b]
         a = self.aligner.a_of.get(b)
         theirs = None if a is None else self.of_a.values[a]
-        held_so = None if a is None else _held_as(b, theirs)
+        held_so = None if a is None else held_as(b, theirs)
         clean = relation == Relation.LITERAL and all(self._is_clean(x) for x in b.args)
         mine = self.of_b.step(b, held_so if clean else None)
-        apart = any(x in self.apart for x in b.args) if a is None else not _same_shapes(a, b)
+        apart = any(x in self.apart for x in b.args) if a is None else not same_shapes(a, b)
         if apart:
             self.apart.add(b)
         if a is None:
@@ -146,7 +157,7 @@ class Judge:
                 self.wrong.update(
                     x for x in b.args if x in self.unfed and self.off.get(x, 0.0) > self.bound.get(x, 0.0)
                 )
-            whole = _same_shapes(a, b) and not (held and relation != Relation.LITERAL)
+            whole = same_shapes(a, b) and not self._holds_other(b)
             self.given_a[b] = held_so if whole else mine if held else self._on_theirs(b)
             if not held and self._takes_laid(b):
                 self._lay(a, b, self._on_laid(b))
@@ -163,9 +174,9 @@ class Judge:
                 if distance(theirs, others) <= self.bound[b]:
                     self.wrong.update(unfed)
                     local, self.own[b] = others, distance(theirs, others)
-        self.given_a[b] = local if b in self.behind or not _same_shapes(a, b) else held_so
-        if self._takes_laid(b) or relation == Relation.SPELLED or not _same_shapes(a, b):
-            self._lay(a, b, self._on_laid(b) if self._takes_laid(b) else local)
+        own = b in self.behind or not same_shapes(a, b) or self._holds_other(b)
+        self.given_a[b] = local if own else held_so
+        self._lay(a, b, self._on_laid(b) if self._takes_laid(b) else local)
         if relation == Relation.NAMED and not any(x in self.apart for x in b.args):  # they may be rounded otherwise
             self.bound[b] = self._narrow(a, b)
         elif relation == Relation.SPELLED and self.own[b] > self.bound[b]:
@@ -184,7 +195,7 @@ class Judge:
             at = users[0]
             if (
                 at not in self.aligner.b_of
-                and _same_shapes(at, b)
+                and same_shapes(at, b)
                 and distance(self.of_a.values[at], mine) <= self.allowed(at, b)
             ):
                 self.behind[b] = at
@@ -194,7 +205,7 @@ class Judge:
         """Note that a pair lies otherwise, a matrix and its transpose, where B is ``mine``; or that this ends here."""
         theirs = self.of_a.values[a]
         off = distance(theirs, mine)
-        if off > self.bound[b] and (not _same_shapes(a, b) or are_the_same_entries(theirs, mine, self.bound[b])):
+        if off > self.bound[b] and (not same_shapes(a, b) or are_the_same_entries(theirs, mine, self.bound[b])):
             self.laid[b] = mine
         elif self._takes_laid(b):
             self.ends[b] = off
@@ -239,12 +250,14 @@ class Judge:
         found: dict[Any, Difference] = {}
         alone = self._uncompensated()
         undone = self._undone() | self._right_for_readers()
+        amended = self._amended()
         for b, (relation, details) in self.related.items():
             if relation == Relation.NAMED and details and not is_leaf(b) and b not in undone:
                 a, error, bound = self.aligner.a_of[b], self.own[b], self.bound[b]
-                found[b] = Difference("op", a, b, error, bound, tuple(details), error > bound and b in alone)
-        for b in alone if not self._is_off() else ():
-            if self.related[b][0] == Relation.SPELLED and self.own[b] > self.bound[b] and b not in undone:
+                found[b] = Difference("op", a, b, error, bound, tuple(details), error > bound and b not in amended)
+        undone |= amended
+        for b in self.off if not self._is_off() else ():
+            if self.related[b][0] == Relation.SPELLED and self._is_blamed(b) and b not in undone:
                 self._explain(self.aligner.a_of[b], b, b.args, found)
         todo: list[Value] = []
         for result in self.results:
@@ -256,12 +269,67 @@ class Judge:
                 continue
             seen.add(b)
             todo += [x for x in b.args if self._is_bad(x)]
-            if self.own.get(b, 0.0) > self.bound.get(b, 0.0) and b not in found and b not in undone:
+            if self._is_blamed(b) and b not in found and b not in undone:
                 self._explain(self.aligner.a_of[b], b, b.args, found)
         order = {v: i for i, v in enumerate(self.b.values)}
         before = {v: i for i, v in enumerate(self.a.values)}
         partners = self.aligner.b_of
         return sorted(found.values(), key=lambda d: _place(d, order, before, partners))
+
+    def _is_blamed(self, b: Value) -> bool:
+        """Whether a value differs on A's arguments; a weight that only one network works out shows in who reads it."""
+        return self.own.get(b, 0.0) > self.bound.get(b, 0.0) and not self._holds_other(b)
+
+    def _amended(self) -> set[Value]:
+        """The values of B that aren't what A has on its arguments, for which other ops make up behind."""
+        wrong = [b for b, off in self.own.items() if off > self.bound[b]]
+        on_theirs = {b: tried(self.exact, b, [self._given_again(x) for x in b.args]) for b in wrong}
+
+        def error(b: Value, array: Any) -> tuple[float, float]:
+            a = self.aligner.a_of.get(b)
+            if a is None:
+                return np.inf, np.inf
+            off = distance(self.of_a.values[a], array)
+            allowed = max(self.bound[b], np.finfo(np.float64).tiny)
+            return off / allowed, off / (_FLOOR * max(self.of_a.scale(a), self.of_b.scale(b), allowed))
+
+        def run(b: Value, args: list[Any]) -> Any:
+            return tried(self.exact, b, args)
+
+        partner = self.aligner.a_of
+        turned = {x for x in self.off if not same_shapes(partner[x], x)}
+        other = {b for b in self.b.values if any(x in turned for x in b.args)}
+        return Amends(self.b, on_theirs, other, self._given_again, run, error).all()
+
+    def _given_again(self, b: Value) -> Any:
+        """What a value of B is on A's arguments, A's own where there is a partner that looks so."""
+        known = self.again
+        stack = [b]
+        while stack:
+            value = stack[-1]
+            a = self.aligner.a_of.get(value)
+            own = value in self.unfed or value in self.behind or self._holds_other(value)
+            if value in known:
+                stack.pop()
+            elif a is not None and same_shapes(a, value) and not own:
+                known[stack.pop()] = held_as(value, self.of_a.values[a])
+            elif is_leaf(value):
+                known[stack.pop()] = self.of_b.leaves(value)
+            elif all(x in known for x in value.args):
+                known[stack.pop()] = tried(self.exact, value, [known[x] for x in value.args])
+            else:
+                stack += [x for x in value.args if x not in known]
+        return known[b]
+
+    def _holds_other(self, b: Value) -> bool:
+        """Whether a value is a weight or a constant that holds other numbers than A's, or that A works out.
+
+        Who reads it tells whether it is right.
+        """
+        relation, a = self.related[b][0], self.aligner.a_of.get(b)
+        if is_leaf(b) or b in self.relations.constants:
+            return relation != Relation.LITERAL
+        return relation == Relation.SPELLED and a is not None and is_stored(b) != is_stored(a)
 
     def _is_off(self) -> bool:
         """Whether a result is further off than rounding allows."""
@@ -360,12 +428,16 @@ class Judge:
         if relation == Relation.NAMED and details:
             found[b] = Difference("op", a, b, error, bound, tuple(details))
             return
-        if not _same_shapes(a, b) and any(x in self.off and not _same_shapes(self.aligner.a_of[x], x) for x in args):
+        if not same_shapes(a, b) and any(x in self.off and not same_shapes(self.aligner.a_of[x], x) for x in args):
             return  # other sizes that came from before
         alike = type(a.op) is type(b.op)
-        others = (
-            [(x, y) for x, y in self.aligner.arguments(a, b) if not self.relations.goes_with(x, y)] if alike else []
-        )
+        fine = self.fine.get(b, set())
+        pairs = [p for p in self.aligner.arguments(a, b) if p not in fine] if alike else []
+        made = [p for p in pairs if self._are_weights(*p)]
+        others = [p for p in pairs if p not in made and not self.relations.goes_with(*p)]
+        if made and not others:
+            found[b] = self._of_weights(a, b, made)
+            return
         crossed: list[Detail] = []
         for x, y in others:
             extra, missing = self._alone([y], [x])
@@ -380,7 +452,18 @@ class Judge:
             if (alike or b in self.others) and (extra or missing):
                 self._regions(missing, extra, error, bound, found)
             else:
-                found[b] = Difference("op", a, b, error, bound, (Detail("op", "", a, b),))
+                op = Detail("op", "", (*missing, a), (*extra, b)) if extra or missing else Detail("op", "", a, b)
+                found[b] = Difference("op", a, b, error, bound, (op,))
+
+    def _are_weights(self, x: Value, y: Value) -> bool:
+        """Whether two values are weights that one network works out and the other holds."""
+        return {x, y} <= self.fixed and is_stored(x) != is_stored(y)
+
+    def _of_weights(self, a: Value, b: Value, made: list[tuple[Value, Value]]) -> Difference:
+        """The difference that weights make: of what scales each channel of them if that is all, else of the layer."""
+        details = [Detail("made", "", x, y) for x, y in made]
+        of_layer = all(is_scaled(self.of_a.values[x], self._given_again(y)) for x, y in made)
+        return Difference("op", made[0][0] if of_layer else a, b, self.own[b], self.bound[b], tuple(details))
 
     def _regions(
         self, missing: list[Value], extra: list[Value], error: float, bound: float, found: dict[Any, Difference]
@@ -392,7 +475,7 @@ class Judge:
 
     def _alone(self, b: Sequence[Value], a: Sequence[Value]) -> tuple[list[Value], list[Value]]:
         """What these values of B and of A are made of that has no partner, arguments first."""
-        found = _without(b, self.aligner.a_of), _without(a, self.aligner.b_of)
+        found = without(b, self.aligner.a_of), without(a, self.aligner.b_of)
         extra, missing = ([v for v in one if v not in self.relations.constants] for one in found)
         return extra, missing
 
@@ -411,46 +494,6 @@ class Judge:
             off = distance(self.of_a.values[r.a], self.of_b.values[r.b])
             found[r.name] = off, self.allowed(r.a, r.b), size(self.of_a.values[r.a])
         return found
-
-
-def _is_whole(data: Array) -> bool:
-    """Whether a constant holds whole numbers alone, which no float type rounds that they are written in."""
-    exact: Any = wide(data)
-    return exact.dtype.kind == "f" and bool((exact == np.rint(exact)).all())
-
-
-def _without_leaves(graph: Graph, kind: type[Leaf]) -> set[Value]:
-    """The values that no leaf of a kind is behind."""
-    found: set[Value] = set()
-    for value in graph.values:
-        if not isinstance(value.op, kind) and all(x in found for x in value.args):
-            found.add(value)
-    return found
-
-
-def _same_shapes(a: Value, b: Value) -> bool:
-    return [t.shape for t in result_types(a)] == [t.shape for t in result_types(b)]
-
-
-def _held_as(b: Value, array: Any) -> Any:
-    """What a value of A holds as its partner in B holds it: integers, and what is true, as B's type of them."""
-    if isinstance(b.type, tuple):
-        return array
-    whole = array.dtype.kind in "biu" and b.dtype.numpy.kind in "biu"
-    return array.astype(b.dtype.numpy, copy=False) if whole else array
-
-
-def _without(values: Sequence[Value], partners: Mapping[Value, Value]) -> list[Value]:
-    found: dict[Value, None] = {}
-    stack: list[tuple[Value, bool]] = [(v, False) for v in values]
-    while stack:
-        value, done = stack.pop()
-        if done:
-            found[value] = None
-        elif value not in partners and value not in found and not is_leaf(value):
-            stack.append((value, True))
-            stack += [(x, False) for x in value.args]
-    return list(found)
 
 
 def _place(

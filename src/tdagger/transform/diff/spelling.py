@@ -1,4 +1,7 @@
-"""Two graphs brought to one spelling: channels first, composites that one has more of than the other written out."""
+"""Two graphs brought to one spelling: channels first, norms in the layers before them where the other has them so.
+
+Composites that one has more of than the other are written out.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,13 @@ from typing import Any, NamedTuple
 
 from tdagger.composite import Composite
 from tdagger.graph import Graph
-from tdagger.op import Value
+from tdagger.op import Array, Value
 from tdagger.ops.structure import Item, Permute
+from tdagger.transform.passes.layers import NORMS
 from tdagger.transform.passes.layout import IMAGES, with_channels_first
+from tdagger.transform.rewrite.sweeps import swept
+
+_NORM = "batch_norm"
 
 
 class Spelled(NamedTuple):
@@ -21,8 +28,13 @@ class Spelled(NamedTuple):
 
 
 def spelled_alike(a: Any, b: Any) -> tuple[Spelled, Spelled]:
-    """The graphs of two networks with channels first; composites whose numbers differ are written out. Linear."""
+    """The graphs of two networks in one spelling. Linear."""
     one, other = map(_with_channels_first, (a, b))
+    counts = [_composites(s.graph)[_NORM] for s in (one, other)]
+    if counts[0] > counts[1]:
+        one = _with_norms_in_layers(one, a.weights, counts[1])
+    elif counts[0] < counts[1]:
+        other = _with_norms_in_layers(other, b.weights, counts[0])
     while True:
         counts = _composites(one.graph), _composites(other.graph)
         names = {n for n in counts[0] | counts[1] if counts[0][n] != counts[1][n]}
@@ -38,6 +50,22 @@ def _with_channels_first(network: Any) -> Spelled:
     if _transposes(after) < _transposes(graph):
         return Spelled(after, owner)
     return Spelled(graph, {v: v for v in graph.values})
+
+
+def _with_norms_in_layers(spelled: Spelled, weights: Mapping[str, Array], count: int) -> Spelled:
+    """The graph with batch norms as what they make of the weights of the layers before them; as it is, if no closer.
+
+    ``count`` is how many the other network has. A layer is its own layer's, what its weights are made of the norm's.
+    """
+    graph, made_for, _ = swept(spelled.graph, NORMS, weights)
+    if abs(_composites(graph)[_NORM] - count) >= abs(_composites(spelled.graph)[_NORM] - count):
+        return spelled
+    owner: dict[Value, Value] = {}
+    for value, old in made_for.items():
+        is_layer = old.op.name == _NORM and value.op.name == old.args[0].op.name
+        of = old.args[0] if is_layer else old
+        owner[value] = spelled.owner.get(of, of)
+    return Spelled(graph, owner)
 
 
 def _transposes(graph: Graph) -> int:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from tdagger.graph import Graph, label, result_types
+from tdagger.graph import Graph, label, result_types, topological
 from tdagger.names import lines as escaped
 from tdagger.names import shown
 from tdagger.op import Value
@@ -209,6 +209,8 @@ def _detail(diff: Diff, detail: Detail) -> str:
             return f"{detail.name}: {_argument(detail.a)} in A, none in B"
         case "with":
             return f"{detail.name}: none in A, {_argument(detail.b)} in B"
+        case "made":
+            return f"weights made of {_leaves(detail.a)} in A, of {_leaves(detail.b)} in B"
         case "run":
             return ""
         case "argument":
@@ -217,6 +219,11 @@ def _detail(diff: Diff, detail: Detail) -> str:
             return f"{label(detail.a.op)} in A, {label(detail.b.op)} in B"
         case _:
             return "; ".join(filter(None, [_only("A", detail.a), _only("B", detail.b)]))
+
+
+def _leaves(value: Value) -> str:
+    """The names of what a value is made of."""
+    return ", ".join(shown(v.op.leaf) for v in topological([value]) if isinstance(v.op, Leaf))
 
 
 def _only(side: str, values: tuple[Value, ...]) -> str:

@@ -1,0 +1,127 @@
+"""Networks through files, and by hand as files have them: a fault is told where it is, and once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import tdagger as td
+from tests.networks import perturb
+
+
+class Attention(nn.Module):
+    """Two blocks of attention; as files have it, queries are scaled instead of scores and products aren't layers."""
+
+    def __init__(self, file: bool = False, eps: float = 1e-5, scale: float = 0.5) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.norms = nn.ModuleList([nn.LayerNorm(4, eps=eps if i == 0 else 1e-5) for i in range(2)])
+        self.layers = nn.ModuleList([nn.Linear(4, 4) for _ in range(2)])
+        self.file, self.scale = file, scale
+        perturb(self)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for norm, layer in zip(self.norms, self.layers, strict=True):
+            y = norm(x)
+            by, after = (self.scale, 1.0) if self.file else (1.0, self.scale)
+            y = ((y * by) @ y.transpose(-2, -1) * after).softmax(-1) @ y
+            x = x + (y @ layer.weight.T + layer.bias if self.file else layer(y))
+        return x
+
+
+X = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+
+
+def test_what_is_scaled_elsewhere_isnt_blamed_for_a_fault_before_it() -> None:
+    right = Attention()
+    assert td.diff(right, Attention(file=True), X).verdict == "rounding"
+    for fault in (1e-3, 3e-5):  # the second one is small
+        diff = td.diff(right, Attention(file=True, eps=fault), X)
+        assert [diff.module(d) for d in diff.differences] == ["norms.0"], str(diff)
+    diff = td.diff(right, Attention(file=True, scale=0.51), X)
+    assert diff.verdict == "different"
+
+
+def test_a_square_matrix_that_lies_otherwise_in_two_files_is_no_difference() -> None:
+    """One holds ``w`` and the other its transpose, under the same name and of the same shape."""
+    weight = np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32)
+
+    def one(w: Any, x: Any) -> Any:
+        return td.linear(x, w)
+
+    def other(w: Any, x: Any) -> Any:
+        return td.matmul(x, w)
+
+    def as_network(layer: Callable[[Any, Any], Any], held: Any) -> td.TensorDAG:
+        x = td.input("x", (3, 4))
+        return td.TensorDAG.of_graph(td.Graph({"x": x}, {"y": layer(td.parameter("w", (4, 4)), x)}), {"w": held})
+
+    a, b = as_network(one, weight), as_network(other, np.ascontiguousarray(weight.T))
+    assert td.diff(a, b, X[0, :3].numpy()).verdict == "rounding"
+    assert td.diff(a, as_network(other, weight), X[0, :3].numpy()).verdict == "different"
+
+
+class Images(nn.Module):
+    """Convolutions with norms, which files fold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.bn1 = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.two, self.bn2 = nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.bn2(self.two(torch.relu(self.bn1(self.one(x)))))).mean((2, 3))
+
+
+def _other_eps(eps: float) -> Callable[[Any], None]:
+    return lambda m: setattr(m.bn1 if eps < 1e-3 else m.bn2, "eps", eps)
+
+
+@pytest.mark.parametrize(
+    ("fault", "at"),
+    [
+        (_other_eps(1e-4), "bn1"),
+        (_other_eps(1e-2), "bn2"),
+        (lambda m: m.bn1.bias.data.mul_(1.1), "bn1"),
+        (lambda m: m.bn2.running_mean.data.add_(0.01), "bn2"),
+        (lambda m: m.one.weight.data[0].copy_(m.one.weight.data[0].flip(1)), "one"),
+        (lambda m: m.two.weight.data.copy_(m.two.weight.data.flip(1)), "two"),
+    ],
+)
+def test_a_fault_in_a_folded_norm_or_its_layer_is_told_at_that(
+    fault: Callable[[Any], Any], at: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    net = Images().eval().requires_grad_(False)
+    perturb(net)
+    x = torch.randn(1, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    dag = td.from_torch(net, x)
+
+    def as_file(module: nn.Module) -> td.TensorDAG:
+        td.from_torch(module, x).to_tflite(tmp_path / "net.tflite")
+        return td.from_tflite(tmp_path / "net.tflite")
+
+    wrong = copy.deepcopy(net)
+    fault(wrong)
+    diff = td.diff(dag, as_file(wrong), x)
+    assert [diff.module(d) for d in diff.differences] == [at], str(diff)
+
+
+def test_a_pair_of_other_shapes_is_compared(tmp_path: Path) -> None:
+    """ONNX scatters by an index for each number, torch by one for each row: these are a pair."""
+
+    class Graphs(nn.Module):
+        def forward(self, x: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
+            return torch.zeros_like(x).index_add(0, edges[1], x[edges[0]]).sum(1)
+
+    edges = torch.randint(0, 5, (2, 9), generator=torch.Generator().manual_seed(0))
+    dag = td.from_torch(Graphs(), (X[0], edges))
+    dag.to_onnx(tmp_path / "net.onnx")
+    assert td.diff(dag, td.from_onnx(tmp_path / "net.onnx"), (X[0], edges)).verdict == "rounding"
