@@ -128,6 +128,20 @@ def test_indices_that_nobody_uses_are_dropped(both: Any) -> None:
     assert passes.drop_unused_results(whole).graph == whole.graph
 
 
+def test_batch_norm_of_rows_goes_into_the_linear_layer_before() -> None:
+    random = np.random.default_rng(0)
+    sizes: dict[str, tuple[int, ...]] = {"w": (4, 3), "mean": (4,), "var": (4,), "m2": (2,), "v2": (2,)}
+    data = {n: random.uniform(0.5, 1.5, s).astype("f") for n, s in sizes.items()}
+    x, (w, *of) = td.input("x", (2, 5, 3)), [td.parameter(n, s) for n, s in sizes.items()]
+    given = random.standard_normal((2, 5, 3)).astype("f")
+    for shape, (mean, var), left in (((10, 4), of[:2], 0), ((20, 2), of[2:], 1)):
+        rows = td.batch_norm(td.reshape(td.linear(x, w), shape=shape), mean, var, axis=1)
+        dag = td.TensorDAG.of_graph(td.Graph({"x": x}, {"a": rows}), data).inline("reshape")
+        folded = passes.fold_batch_norm(dag)
+        assert sum(v.op.name == "batch_norm" for v in folded.values) == left
+        np.testing.assert_allclose(folded.run(given), dag.run(given), rtol=1e-5, atol=1e-6)
+
+
 def test_batch_norm_stays_where_others_use_its_argument() -> None:
     x, w = td.input("x", (1, 2, 4, 4)), td.parameter("w", (3, 2, 1, 1))
     mean, var = td.buffer("mean", (3,)), td.buffer("var", (3,))

@@ -23,15 +23,18 @@ class Amends:
     """The values of a graph that are made good.
 
     ``wrong`` has those that differ on A's arguments, with what they are then, ``other`` those that can't take these,
-    ``given`` tells what any value is on them, ``run`` works one out on others. ``error`` tells of what came out how far
-    it is from what A has, as a multiple of what rounding allows there and as one of what float64 leaves.
+    ``fixed`` those that no input is behind, ``given`` tells what any value is on them, ``run`` works one out on others.
+    ``error`` tells of what came out how far it is from what A has, as a multiple of what rounding allows there and as
+    one of what float64 leaves.
     """
 
     def __init__(
-        self, graph: Graph, wrong: Mapping[Value, Any], other: Collection[Value], given: Callable[[Value], Any],
-        run: Callable[[Value, list[Any]], Any], error: Callable[[Value, Any], tuple[float, float]],
+        self, graph: Graph, wrong: Mapping[Value, Any], other: Collection[Value], fixed: Collection[Value],
+        given: Callable[[Value], Any], run: Callable[[Value, list[Any]], Any],
+        error: Callable[[Value, Any], tuple[float, float]],
     ) -> None:  # fmt: skip
-        self.graph, self.wrong, self.other, self.given, self.run, self.error = graph, wrong, other, given, run, error
+        self.graph, self.wrong, self.other, self.fixed = graph, wrong, other, fixed
+        self.given, self.run, self.error = given, run, error
         self.place = {v: i for i, v in enumerate(graph.values)}
         self.results = {*graph.outputs.values(), *graph.updates.values()}
 
@@ -59,10 +62,13 @@ class Amends:
         follow(start)
         while todo and len(carried) < _SOON and not carried.keys() & self.results:
             _, value = heappop(todo)
-            for arg in value.args:
-                if arg in others and arg not in carried:
-                    carried[arg] = self.wrong[arg]
-                    follow(arg)
+            joining = [x for x in self._joining(value, others) if x not in carried]
+            if joining:
+                carried.update({x: self.wrong[x] for x in joining})
+                heappush(todo, (self.place[value], value))
+                for x in joining:
+                    follow(x)
+                continue
             made = self.run(value, [carried[x] if x in carried else self.given(x) for x in value.args])
             error, left = self.error(value, made)
             if error > 1:
@@ -73,3 +79,17 @@ class Amends:
             elif left > 1:
                 return set()
         return {*carried, *good} if good and not todo and not carried.keys() & self.results else set()
+
+    def _joining(self, value: Value, others: Collection[Value]) -> list[Value]:
+        """Those of ``others`` that a value takes, or of which weights that it takes are made."""
+        found: dict[Value, None] = {}
+        stack = list(value.args) if others else []
+        seen = set(stack)
+        while stack:
+            x = stack.pop()
+            if x in others:
+                found[x] = None
+            elif x in self.fixed:
+                stack += [y for y in x.args if y not in seen]
+                seen.update(x.args)
+        return list(found)

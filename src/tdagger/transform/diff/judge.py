@@ -299,7 +299,7 @@ class Judge:
         partner = self.aligner.a_of
         turned = {x for x in self.off if not same_shapes(partner[x], x)}
         other = {b for b in self.b.values if any(x in turned for x in b.args)}
-        return Amends(self.b, on_theirs, other, self._given_again, run, error).all()
+        return Amends(self.b, on_theirs, other, self.fixed, self._given_again, run, error).all()
 
     def _given_again(self, b: Value) -> Any:
         """What a value of B is on A's arguments, A's own where there is a partner that looks so."""

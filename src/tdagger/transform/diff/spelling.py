@@ -62,8 +62,10 @@ def _with_norms_in_layers(spelled: Spelled, weights: Mapping[str, Array], count:
         return spelled
     owner: dict[Value, Value] = {}
     for value, old in made_for.items():
-        is_layer = old.op.name == _NORM and value.op.name == old.args[0].op.name
-        of = old.args[0] if is_layer else old
+        of = old
+        if old.op.name == _NORM:
+            before = [*old.args[:1], *old.args[0].args[:1]]  # the other axes may be made one in between
+            of = next((v for v in before if v.op.name == value.op.name), old)
         owner[value] = spelled.owner.get(of, of)
     return Spelled(graph, owner)
 

@@ -19,7 +19,7 @@ from tdagger.op import Array, Value
 from tdagger.ops.elementwise import add, multiply
 from tdagger.ops.external import External
 from tdagger.ops.source import Buffer, Input, Leaf, Parameter, Random
-from tdagger.ops.structure import Permute, broadcast_to, unsqueeze
+from tdagger.ops.structure import Group, Permute, broadcast_to, unsqueeze
 from tdagger.transform.passes.fold import fold_weights, has_data, static_ends
 from tdagger.transform.rewrite import Rule, applied, no, only, op, rule, spread
 
@@ -105,31 +105,40 @@ def _fits(x: Value, w: Value, layer: Mapping[str, Any], axis: int, where: Callab
     return True
 
 
-def _norm(layer: Any) -> Rule:
+def _norm(layer: Any, grouped: bool = False) -> Rule:
+    """A batch norm of what a layer gives; ``grouped``: its other axes are made one in between, as in LeViT."""
     scaled, where = LAYERS[layer]
 
     @rule
     def norm(
-        x: Any, w: Any, mean: Any, var: Any, kept: Any, bn: Any, b: Any = None, gamma: Any = None, beta: Any = None
-    ) -> Any:
-        return batch_norm(only(layer(x, w, b, **kept)), mean, var, gamma, beta, **bn)
+        x: Any, w: Any, mean: Any, var: Any, kept: Any, bn: Any, b: Any = None, gamma: Any = None, beta: Any = None,
+        counts: Any = None,
+    ) -> Any:  # fmt: skip
+        made = only(layer(x, w, b, **kept))
+        made = only(op("group", made, counts=counts)) if grouped else made
+        return batch_norm(made, mean, var, gamma, beta, **bn)
 
     @norm.when
     def known(w: Any, b: Any, mean: Any, var: Any, gamma: Any, beta: Any, graph: Any) -> Any:
         return _known(graph.weights, w, b, mean, var, gamma, beta)
 
     @norm.when
-    def fits(x: Any, w: Any, kept: Any, bn: Any) -> Any:
-        return _fits(x, w, kept, bn["axis"], where)
+    def fits(x: Any, w: Any, kept: Any, bn: Any, counts: Any, root: Value) -> Any:
+        if grouped and (bn["axis"] != root.rank - 1 or counts[-1] != 1):
+            return no("the channels aren't an axis of their own")
+        return _fits(x, w, kept, where(x, w) if grouped else bn["axis"], where)
 
     @norm.to
-    def _(x: Any, w: Any, b: Any, mean: Any, var: Any, gamma: Any, beta: Any, kept: Any, bn: Any) -> Any:
+    def _(
+        x: Any, w: Any, b: Any, mean: Any, var: Any, gamma: Any, beta: Any, kept: Any, bn: Any, counts: Any
+    ) -> Any:  # fmt: skip
         scale = rsqrt(wide(var) + bn["eps"])
         scale = scale if gamma is None else scale * gamma
         shift = -mean * scale if b is None else (b - mean) * scale
-        return layer(x, scaled(w, scale), shift if beta is None else shift + beta, **kept)
+        made = layer(x, scaled(w, scale), shift if beta is None else shift + beta, **kept)
+        return Group(counts)(made) if grouped else made
 
-    norm.name = f"batch_norm_into_{layer.name}"
+    norm.name = f"batch_norm{'_of_rows' if grouped else ''}_into_{layer.name}"
     return norm
 
 
@@ -192,7 +201,7 @@ def _(x: Any, v: Any, w: Any, a: Any, b: Any) -> Any:
     return linear(x, matmul(w, v), b if a is None else linear(a, w, b))
 
 
-NORMS = tuple(_norm(layer) for layer in LAYERS)
+NORMS = (*[_norm(layer) for layer in LAYERS], _norm(linear, grouped=True))
 SCALES = tuple(
     _scale(layer, f, moved) for layer in LAYERS for f in (multiply, divide, add, subtract) for moved in (False, True)
 )

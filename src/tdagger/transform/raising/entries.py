@@ -7,8 +7,9 @@ import math
 from collections.abc import Callable, Iterator
 
 from tdagger.composite import composites
+from tdagger.graph import label
 from tdagger.ops.structure import Reduce, Slice, Ungroup
-from tdagger.transform.raising.cone import Cone, Guesses, guess
+from tdagger.transform.raising.cone import Cone, Guess, Guesses, guess
 from tdagger.types import TensorType
 
 # --- element by element ------------------------------------------------------------------------------------
@@ -91,6 +92,39 @@ def glu(cone: Cone) -> Guesses:
         for axis, bounds in enumerate(v.op.bounds):
             if bounds is not None:
                 yield guess("glu", (kind,), axis=axis)
+
+
+def arg(cone: Cone) -> Guesses:
+    """Guesses of argmax and argmin: the second reduction says the axis, and whether it is kept."""
+    for v in cone.ops(Reduce, 2)[1:]:
+        if v.op.kind in ("max", "min"):
+            for keep in (True, False):
+                yield guess(f"arg{v.op.kind}", (v.args[0].type,), axis=v.op.axes[0], keep=keep)
+
+
+def stack(cone: Cone) -> Guesses:
+    """Guesses of stack: each part has an axis of one entry."""
+    value, parts = cone.value, cone.value.args
+    if label(value.op) != "concat":
+        return
+    axis: int = value.op.attributes["axis"]
+    kind = parts[0].type
+    if all(p.type is kind for p in parts) and kind.shape[axis] == 1:
+        one = kind.with_shape((*kind.shape[:axis], *kind.shape[axis + 1 :]))
+        yield Guess(composites["stack"], (one,) * len(parts), {"axis": axis}, ())
+
+
+def roll(cone: Cone) -> Guesses:
+    """Guesses of roll: the end of an axis before its start, for each axis."""
+    shifts, axes = list[int](), list[int]()
+    value = cone.value
+    while label(value.op) == "concat" and len(value.args) == 2 and all(isinstance(x.op, Slice) for x in value.args):
+        axis: int = value.op.attributes["axis"]
+        size, step = value.type.shape[axis], value.args[0].type.shape[axis]
+        shifts.insert(0, step if 2 * step <= size else step - size)
+        axes.insert(0, axis)
+        value = value.args[0].args[0]
+        yield guess("roll", (cone.value.type,), shifts=tuple(shifts), axes=tuple(axes))
 
 
 def normalize(cone: Cone) -> Guesses:

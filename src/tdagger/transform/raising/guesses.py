@@ -13,6 +13,7 @@ from tdagger.op import Value
 from tdagger.transform.raising.cone import Cone, Guesses
 from tdagger.transform.raising.entries import (
     along,
+    arg,
     channels,
     elementwise,
     gelu,
@@ -21,6 +22,8 @@ from tdagger.transform.raising.entries import (
     limits,
     normalize,
     reduction,
+    roll,
+    stack,
 )
 from tdagger.transform.raising.products import (
     adaptive,
@@ -71,6 +74,9 @@ TABLE: tuple[tuple[tuple[str, ...], Callable[[Cone], Guesses]], ...] = (
     (("add", "multiply", "group"), channels),
     (("add", "group", "ungroup"), linear),
     (("group", "ungroup", "add"), matmul),
+    (("concat",), stack),
+    (("concat",), roll),
+    (("reduce", "group"), arg),
     (("gather",), embedding),
     (("add", "group"), convolution),
     (("group", "multiply", "reduce"), pools),
