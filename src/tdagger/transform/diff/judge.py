@@ -22,8 +22,8 @@ from tdagger.transform.diff.inputs import taken
 from tdagger.transform.diff.relate import Detail, Relation, Relations, Weights, is_constant
 from tdagger.transform.diff.values import (
     held_as,
+    is_held_by_one,
     is_scaled,
-    is_stored,
     is_whole,
     same_shapes,
     without,
@@ -257,7 +257,8 @@ class Judge:
                 found[b] = Difference("op", a, b, error, bound, tuple(details), error > bound and b not in amended)
         undone |= amended
         for b in self.off if not self._is_off() else ():
-            if self.related[b][0] == Relation.SPELLED and self._is_blamed(b) and b not in undone:
+            told = b in alone or self._takes_other_weights(b)
+            if told and self.related[b][0] == Relation.SPELLED and self._is_blamed(b) and b not in undone:
                 self._explain(self.aligner.a_of[b], b, b.args, found)
         todo: list[Value] = []
         for result in self.results:
@@ -329,7 +330,7 @@ class Judge:
         relation, a = self.related[b][0], self.aligner.a_of.get(b)
         if is_leaf(b) or b in self.relations.constants:
             return relation != Relation.LITERAL
-        return relation == Relation.SPELLED and a is not None and is_stored(b) != is_stored(a)
+        return relation == Relation.SPELLED and a is not None and is_held_by_one(a, b)
 
     def _is_off(self) -> bool:
         """Whether a result is further off than rounding allows."""
@@ -455,9 +456,17 @@ class Judge:
                 op = Detail("op", "", (*missing, a), (*extra, b)) if extra or missing else Detail("op", "", a, b)
                 found[b] = Difference("op", a, b, error, bound, (op,))
 
+    def _takes_other_weights(self, b: Value) -> bool:
+        """Whether weights that one network works out and the other holds are others; not what its bound hides."""
+        a = self.aligner.a_of[b]
+        fine = self.fine.get(b, set())
+        return type(a.op) is type(b.op) and any(
+            self._are_weights(x, y) for x, y in self.aligner.arguments(a, b) if (x, y) not in fine
+        )
+
     def _are_weights(self, x: Value, y: Value) -> bool:
         """Whether two values are weights that one network works out and the other holds."""
-        return {x, y} <= self.fixed and is_stored(x) != is_stored(y)
+        return {x, y} <= self.fixed and is_held_by_one(x, y)
 
     def _of_weights(self, a: Value, b: Value, made: list[tuple[Value, Value]]) -> Difference:
         """The difference that weights make: of what scales each channel of them if that is all, else of the layer."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tdagger.graph import Graph, result_types
+from tdagger.graph import Graph, flops, result_types
 from tdagger.op import Array, Value
 from tdagger.ops.source import Input, Leaf
 from tdagger.ops.structure import Group, Permute, Ungroup
@@ -24,6 +24,12 @@ def is_stored(value: Value) -> bool:
     while isinstance(value.op, Group | Ungroup | Permute) or value.op.name == "reshape":
         value = value.args[0]
     return isinstance(value.op, Leaf) and not isinstance(value.op, Input)
+
+
+def is_held_by_one(x: Value, y: Value) -> bool:
+    """Whether one of two values is a weight, however it is moved, and the other is computed."""
+    computed = y if is_stored(x) else x
+    return is_stored(x) != is_stored(y) and flops(computed) > 0
 
 
 def is_scaled(a: Any, b: Any) -> bool:
