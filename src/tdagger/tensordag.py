@@ -34,8 +34,8 @@ from tdagger.network import Check, Origin, Signature, Weight, plain_signature
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Const, Leaf, Parameter
 from tdagger.transform import networks, surgery
+from tdagger.transform.axes import candidates as openness
 from tdagger.transform.axes import certain, sources
-from tdagger.transform.axes import open as openness
 from tdagger.transform.partition import Partition, partition
 from tdagger.transform.passes import decompose, optimized
 from tdagger.transform.raising import Lifted, raised
@@ -1016,8 +1016,8 @@ class TensorDAG:
         """The axes of inputs that code can leave open, and why it can't others.
 
         The source is asked, if there is one: once for all of them together at larger sizes, once with as few
-        entries as the graph takes and at sizes that its code compares with, and for each of them where that isn't what
-        the axes say. :meth:`certain` axes are
+        entries as the graph takes, where some have as few and others many, and at sizes that its code compares
+        with; and for each of them where that isn't what the axes say. :meth:`certain` axes are
         only asked for with few entries.
         """
         asked = None if self.source is None else sources.Asked(self.source, self.graph)

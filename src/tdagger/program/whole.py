@@ -29,7 +29,7 @@ from tdagger.program.program import Program
 from tdagger.tensordag import TensorDAG
 from tdagger.transform import networks
 from tdagger.transform.axes import certain
-from tdagger.transform.axes.open import candidates
+from tdagger.transform.axes.candidates import candidates
 from tdagger.transform.passes import optimized
 from tdagger.tree import Tree
 

@@ -283,12 +283,12 @@ def test_expressions_of_sizes() -> None:
         bound.filled(str(sizes_as(symbol("w", 2), 2)))
 
 
-def test_the_source_is_asked_at_large_sizes_and_at_small_ones_where_it_says_the_same() -> None:
-    """Once each, also where the graph leaves doubts of several axes."""
+def test_the_source_is_asked_at_large_sizes_at_small_ones_and_where_each_is_small() -> None:
+    """Once each, also where the graph leaves doubts of both axes."""
     dag = td.from_torch(Function(lambda x: x[2:, 1:] * 2), torch.randn(3, 6))
     dag.to_torch()
     dag.to_torch()
-    assert dag.source.count[0] == 2
+    assert dag.source.count[0] == 4
 
 
 @pytest.mark.parametrize("by", [2, 3, 5])

@@ -30,7 +30,7 @@ from tdagger.network import declared
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Leaf
 from tdagger.tensordag import Origin, TensorDAG, Weight
-from tdagger.transform.axes.open import Candidates
+from tdagger.transform.axes.candidates import Candidates
 from tdagger.types import Size, readable
 
 

@@ -1,0 +1,394 @@
+"""Which axes of a network can have any size: of those that nothing is in doubt of, and the source says the same."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from tdagger.analysis.axes.algebra import resolve
+from tdagger.analysis.axes.doubts import BY_CHANCE, NONE_OF, UP_TO
+from tdagger.analysis.axes.names import NamedAxes
+from tdagger.analysis.axes.sizes import assumed
+from tdagger.analysis.formulas.polynomial import Point, symbols_of, variable
+from tdagger.analysis.formulas.symbolic import Condition
+from tdagger.errors import AxisError
+from tdagger.transform.axes.certain import guessed, unknown
+from tdagger.transform.axes.open import Opened, opened, solved, symbol_of, two_points
+from tdagger.transform.axes.points import apart, divisors, far, multiple_of
+from tdagger.transform.axes.resize import resize
+from tdagger.transform.axes.sources import SourceRaises
+from tdagger.transform.networks import Origins, own_axes, place
+from tdagger.types import readable
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The axes of the inputs that may be open, and why others aren't.
+
+    ``own``: how many entries some must have, and of which multiples, and what is known of others.
+    """
+
+    names: tuple[str, ...]
+    why: dict[str, str]
+    own: tuple[Condition, ...] = ()
+    #: The graphs that were made: whoever writes code wants those that were tried here.
+    _made: dict[tuple[NamedAxes, tuple[str, ...]], tuple[Opened, ...]] = field(
+        default_factory=dict[tuple[NamedAxes, tuple[str, ...]], tuple[Opened, ...]], repr=False, compare=False
+    )
+
+    def opened(self, named: NamedAxes, names: Sequence[str], origins: Origins) -> tuple[Opened, ...]:
+        """The graph at two points, as :func:`opened`, with what ``own`` asks of sizes; made once."""
+        key = (named, tuple(names))
+        found = self._made.get(key)
+        if found is None:
+            found = self._made[key] = tuple(opened(named, names, origins))
+        symbols = set(map(symbol_of, names))
+        own = [c for c in self.own if symbols.issuperset(symbols_of(c.number))]
+        return tuple([o._replace(conditions=tuple(dict.fromkeys((*own, *o.conditions)))) for o in found])
+
+
+def _at_least(name: str, size: int, what: str) -> Condition:
+    return Condition(variable(symbol_of(name)) - size, "positive", f"{name}: {what}")
+
+
+def _multiple(name: str, step: int, what: str) -> Condition:
+    return Condition(variable(symbol_of(name)) % step, "zero", f"{name}: {what}")
+
+
+#: What is said of 1 entry.
+_AT_ONE = "the network may be another where it has 1 entry"
+
+
+class Ask(Protocol):
+    """Whether the source gives at some sizes what the axes say; None if it gives nothing there.
+
+    SourceRaises if it raises by itself. ``cheaply``: by a sketch alone; where that doesn't say so, False.
+    """
+
+    def __call__(self, sizes: Mapping[str, int], *, cheaply: bool = False) -> bool | None: ...
+
+
+#: By axis of which multiples it has as many entries, and why.
+Steps = Mapping[str, tuple[int, str]]
+
+#: What the source raises when it is run at some sizes; nothing if it runs.
+Raises = Callable[[Mapping[str, int]], str]
+
+
+def candidates(
+    named: NamedAxes,
+    origins: Origins,
+    confirmed: frozenset[str],
+    ask: Ask | None,
+    raises: Raises = lambda sizes: "",
+    numbers: Sequence[int] = (),
+) -> Candidates:
+    """The axes of which nothing is in doubt, and the source, where there is one to ask, says the same.
+
+    Where it raises at some sizes by itself, an axis has the multiples, or so many entries, with which it runs.
+    ``numbers`` are those that the source compares with something, which may be sizes.
+    """
+    found = Candidates((), {})
+    why: dict[str, str] = {}
+    points: dict[str, tuple[int, int]] = {}
+    doubtful: dict[str, str] = {}
+    least: dict[str, tuple[int, str]] = {}
+    steps: dict[str, tuple[int, str]] = {}
+    whole = {term for terms in named.axes.inputs for term in map(resolve, terms)}
+    for name in own_axes(named):
+        if named.term(name) not in whole:
+            continue  # a part of a dimension: the others of it follow the dimension
+        try:
+            sizes = _two_sizes(named, name)
+            if by_chance := guessed(named, name, sizes[0], BY_CHANCE):
+                raise AxisError(by_chance)
+            if name not in confirmed:
+                doubtful |= unknown(named, origins, {name: sizes})
+        except AxisError as e:
+            why[name] = readable(str(e)).splitlines()[0]
+            continue
+        points[name] = sizes
+        if name not in confirmed and named.sizes[name] != 1 and _is_other_at_one(named, name, origins):
+            least[name] = 2, _AT_ONE
+    asked = {n: s for n, s in points.items() if n not in confirmed}
+    if ask is not None and asked and _why_not(found, named, list(asked), origins):
+        why |= {n: w for n in asked if (w := _why_not(found, named, [n], origins))}
+        asked = {n: s for n, s in asked.items() if n not in why}
+    if ask is None or not asked:
+        why |= doubtful
+    else:
+        why |= _refuted(named, asked, doubtful, ask, steps)
+        for name in _same_at_one([n for n in asked if n in least and n not in why], ask):
+            del least[name]
+        least |= _of_fewer(named, [n for n in asked if n not in why and guessed(named, n, asked[n][0], UP_TO)], ask)
+    free = [n for n in points if n not in why]
+    answers = _Answers(named, ask, raises)
+    while free and not _why_not(found, named, free, origins):
+        answers.conditions = found.opened(named, free, origins)[0].conditions
+        least |= _where_it_does_the_same(answers, least, free, steps)
+        refuted = _where_one_is_few(answers, least, free, steps)
+        if not refuted:
+            break
+        why |= refuted
+        free = [n for n in free if n not in why]  # which have other fewest entries where these have their own
+    own = tuple([_at_least(n, *least[n]) for n in least] + [_multiple(n, *steps[n]) for n in steps])
+    if free and ask is not None and numbers and not _why_not(found, named, free, origins):
+        answers.conditions = (*own, *found.opened(named, free, origins)[0].conditions)
+        own += tuple(_at_numbers(answers, free, numbers))
+    return replace(found, names=tuple(free), why=why, own=own)
+
+
+def _same_at_one(names: Sequence[str], ask: Ask) -> list[str]:
+    """The axes with 1 entry of which, of any of them alone and of all together, the source does what the axes say."""
+    same = [n for n in names if ask({n: 1}, cheaply=True)]
+    return same if len(same) < 2 or ask(dict.fromkeys(same, 1), cheaply=True) else []
+
+
+def _of_fewer(named: NamedAxes, names: Iterable[str], ask: Ask) -> dict[str, tuple[int, str]]:
+    """How many entries axes must have that may be padded up to a number: the least at which the source was asked.
+
+    Such padding is none at larger sizes, and most at the smallest.
+    """
+    found: dict[str, tuple[int, str]] = {}
+
+    def agrees(sizes: Mapping[str, int]) -> bool:
+        try:
+            return bool(ask(sizes))
+        except SourceRaises:
+            return False
+
+    several = [n for n in names if named.sizes[n] > 1]
+    if not several or agrees(dict.fromkeys(several, 1)):
+        return found
+    for name in several:
+        own = named.sizes[name]
+        tried = [n for n in dict.fromkeys((1, 2, 3, own // 2)) if n < own]
+        size = next((n for n in tried if agrees({name: n})), own)
+        if size > 1:
+            what = _AT_ONE if size == 2 else f"the source may do something else where it has less than {size} entries"
+            found[name] = size, what
+    return found
+
+
+def _refuted(
+    named: NamedAxes,
+    asked: Mapping[str, tuple[int, int]],
+    doubtful: Mapping[str, str],
+    ask: Ask,
+    steps: dict[str, tuple[int, str]],
+) -> dict[str, str]:
+    """The axes with which the source does something else than the axes say.
+
+    It is asked once for all axes, at a point that tells apart what a multiple of a size and one that is near it tell:
+    beyond twice what an axis has, by a prime number. Where it doesn't say the same, it is
+    asked for each axis, and for those that are left together. Where it can't have such a size of an axis (it cuts it
+    into windows), it is asked at multiples and at those near, which it must have where the graph leaves something in
+    doubt. Where the source itself raises, ``steps`` gets the number of whose multiples it has as many.
+    """
+    raised: dict[tuple[tuple[str, int], ...], str] = {}
+    answers: dict[tuple[tuple[str, int], ...], bool | None] = {}
+
+    def at(point: Mapping[str, int] | None) -> bool | None:
+        if point is None:
+            return None
+        key = tuple(point.items())
+        if key not in answers:
+            answers[key] = None
+            try:
+                answers[key] = ask(point)
+            except SourceRaises as e:
+                raised[key] = str(e)
+        return answers[key]
+
+    def at_both(names: Sequence[str]) -> bool | None:
+        multiple, near = (at({n: asked[n][i] for n in names}) for i in (0, 1))
+        return bool(multiple) and (near if any(n in doubtful for n in names) else near is not False)
+
+    if at(far(named, list(asked))):
+        return {}
+    why: dict[str, str] = {}
+    even: list[str] = []
+    for name in asked:
+        point = far(named, [name])
+        said = at(point)
+        if said is None and point is not None and (error := raised.get(tuple(point.items()))):
+            step = next((n for n in divisors(named.sizes[name]) if at({name: multiple_of(named.sizes[name], n)})), None)
+            if step is None:
+                why[name] = error
+            else:
+                steps[name] = step, f"{error}; it runs at multiples of {step}"
+        elif said is None:
+            even.append(name)
+        elif point is not None and not said:
+            why[name] = doubtful.get(name, f"at {name}={point[name]} the source does something else")
+    if even and not at_both(even):
+        failing = [n for n in even if not at_both([n])]
+        why |= {n: doubtful.get(n, f"at {n}={asked[n][0]} the source does something else") for n in failing}
+    left = [n for n in asked if n not in why]
+    together = far(named, left) if not even and not steps else {n: asked[n][0] for n in left}
+    if len(left) > 1 and not at(together):
+        others = f"the source does something else where {left[0]} has another size too"
+        why |= {n: doubtful.get(n, others) for n in left[1:]}
+    return why
+
+
+class _Answers:
+    """Why a source doesn't do what the axes say, at some sizes of axes, where the others have their own; kept."""
+
+    def __init__(self, named: NamedAxes, ask: Ask | None, raises: Raises) -> None:
+        self.named = named
+        #: What the graph asks of sizes.
+        self.conditions: tuple[Condition, ...] = ()
+        self._own = {symbol_of(n): named.sizes[n] for n in own_axes(named)}
+        self._ask, self._raises = ask, raises
+        self._known: dict[tuple[tuple[str, int], ...], str] = {}
+
+    def fit(self, sizes: Mapping[str, int]) -> bool:
+        """Whether the graph may have such sizes."""
+        point = Point({**self._own, **{symbol_of(n): size for n, size in sizes.items()}})
+        return all(c.holds(point) for c in self.conditions)
+
+    def fewer(self, name: str, least: Mapping[str, tuple[int, str]], steps: Steps) -> Iterator[int]:
+        """The sizes below its own that an axis may have where the others have their own, the least first."""
+        step, first = steps.get(name, (1,))[0], least.get(name, (1,))[0]
+        sizes = range(-(-first // step) * step, self.named.sizes[name], step)
+        return (n for n in sizes if self.fit({name: n}))
+
+    def why_not(self, sizes: Mapping[str, int]) -> str:
+        """Nothing if it does the same. Sketches are asked first, which are cheap."""
+        key = tuple(sorted(sizes.items()))
+        if key not in self._known:
+            self._known[key] = self._why_not(sizes)
+        return self._known[key]
+
+    def _why_not(self, sizes: Mapping[str, int]) -> str:
+        if self._ask is None or self._ask(sizes, cheaply=True):
+            return ""
+        if error := self._raises(sizes):
+            return f"the source itself raises {error}"
+        try:
+            return "" if self._ask(sizes) else "the source does something else"
+        except SourceRaises as e:
+            return readable(str(e)).splitlines()[0]
+
+
+def _where_it_does_the_same(
+    answers: _Answers, least: Mapping[str, tuple[int, str]], names: Sequence[str], steps: Steps
+) -> dict[str, tuple[int, str]]:
+    """How many entries axes must have for the source to run, and to go the way it went, beside what the graph asks.
+
+    It is asked once with as few as the graph takes. Where it raises with these, or does something else (``if n > 4``),
+    it is asked for each axis, and taken to do so with still fewer too.
+    """
+    own = answers.named.sizes
+    fewest = {name: n for name in names if (n := next(answers.fewer(name, least, steps), None)) is not None}
+    # where something is done to no entries, few of another axis may hide that some of this one are enough
+    hidden = any(NONE_OF in g.what for g in answers.named.axes.guesses)
+    tried = [fewest, *({name: n} for name, n in fewest.items() if hidden)]
+    if not fewest or not any(map(answers.why_not, tried)) or answers.why_not({}):
+        return {}
+    found: dict[str, tuple[int, str]] = {}
+    for name, n in fewest.items():
+        if len(fewest) > 1 and not answers.why_not({name: n}):
+            continue
+        able = [*answers.fewer(name, least, steps), own[name]]
+        first = bisect_left(able, True, key=lambda n, name=name: not answers.why_not({name: n}))
+        found[name] = able[first], f"with {able[first - 1]} entries {answers.why_not({name: able[first - 1]})}"
+    together = fewest | {n: size for n, (size, _) in found.items()}
+    if answers.why_not(together):
+        some: dict[str, int] = {}
+        for name, n in together.items():
+            if why := answers.why_not(some | {name: n}):
+                found[name] = own[name], f"with fewer entries of {' and '.join([*some, name])} {why}"
+            else:
+                some[name] = n
+    return found
+
+
+def _where_one_is_few(
+    answers: _Answers, least: Mapping[str, tuple[int, str]], names: Sequence[str], steps: Steps
+) -> dict[str, str]:
+    """The axes of which there may not be many where others have few entries: a source may cut one where another ends.
+
+    It is asked at sizes where of every two axes each once has as few entries as it may and the other many.
+    """
+    named = answers.named
+    few = {n: next(answers.fewer(n, least, steps), named.sizes[n]) for n in names}
+    why: dict[str, str] = {}
+    for some in apart(names):
+        many = [n for n in names if n not in some and n not in why]
+        more = far(named, [n for n in many if n not in steps]) or {}
+        more |= {n: multiple_of(named.sizes[n], steps[n][0]) for n in many if n in steps}
+        of_few = {n: few[n] for n in some if n not in why}
+        if not more or not answers.fit(of_few | more) or not answers.why_not(of_few | more):
+            continue
+        told = {n: w for n, size in more.items() if (w := answers.why_not(of_few | {n: size}))}
+        for name in told or more:
+            said = told.get(name, "the source does something else")
+            shown = ", ".join(f"{n}={size}" for n, size in of_few.items())
+            why[name] = f"at {name}={more[name]} and {shown} {said}"
+    return why
+
+
+def _at_numbers(answers: _Answers, names: Sequence[str], numbers: Sequence[int]) -> Iterator[Condition]:
+    """The sizes at which the source does something else, of those that it compares with a number and one more.
+
+    It is asked for all axes at once, and for each where it doesn't do the same. Where it does something else with more
+    entries than such a number, an axis has no more; fewer were asked about before.
+    """
+    own = answers.named.sizes
+    most: dict[str, tuple[int, str]] = {}
+    for number in sorted({n for n in numbers if n <= _LARGEST})[:_MANY]:
+        other: dict[str, str] = {}
+        for size in (number, number + 1):
+            asked = [n for n in names if n not in most and size != own[n] and answers.fit({n: size})]
+            asked = [n for n in asked if size == number or own[n] < size]
+            if not asked or not answers.why_not(dict.fromkeys(asked, size)):
+                continue
+            for name in asked:
+                why = answers.why_not({name: size})
+                if why and size == number:
+                    other[name] = f"{name}: with {size} entries {why}"
+                elif why:
+                    last = number - 1 if name in other else number
+                    most[name] = last, f"{name}: with {last + 1} entries {why}"
+        rest = {n: what for n, what in other.items() if n not in most}
+        yield from (Condition(variable(symbol_of(n)) - number, "other", what) for n, what in rest.items())
+    yield from (Condition(last - variable(symbol_of(n)), "positive", what) for n, (last, what) in most.items())
+
+
+#: Sizes that are asked about at most, and how many of them.
+_LARGEST, _MANY = 1 << 13, 12
+
+
+def _why_not(found: Candidates, named: NamedAxes, names: Sequence[str], origins: Origins) -> str:
+    """Why some axes can't be open together; nothing if they can."""
+    try:
+        found.opened(named, names, origins)
+    except AxisError as e:
+        return readable(str(e)).splitlines()[0]
+    return ""
+
+
+def _is_other_at_one(named: NamedAxes, name: str, origins: Origins) -> bool:
+    """Whether something that does nothing to an axis does something to one of 1 entry (squeezed, it is gone)."""
+    if all(g.only != 1 for g in named.axes.guesses):
+        return False
+    try:
+        sizes = resize(named.axes, {named.term(name): 1}, place(origins)).sizes
+    except AxisError:
+        return True  # what it is there can't be said
+    return sizes is not None and any(g.only == 1 for g in assumed(named.axes, sizes))
+
+
+def _two_sizes(named: NamedAxes, name: str) -> tuple[int, int]:
+    """Two other sizes that an axis may have; AxisError if it can't have any."""
+    rigid = [a.rigid for a in named.term(name) if a.rigid]
+    if rigid or not named.sizes[name]:
+        raise AxisError(f"{rigid[0]} has its size" if rigid else "it has no entries")
+    _, conditions, symbols = solved(named, [name])
+    one, other = two_points({symbols[name]: named.sizes[name]}, conditions)
+    size = variable(symbols[name])
+    return one.of(size), other.of(size)
