@@ -44,6 +44,10 @@ _EXACT = (
 _CHOICES = ("topk", "sort", "argsort", "argmax", "argmin", "max", "min", "kthvalue", "median", "nanmedian", "mode")
 
 
+#: Ops whose rounding is that of the largest of their results: each is counted from numbers that large.
+_OF_THE_LARGEST = ("linspace", "_fft")
+
+
 #: Those that torch itself doesn't promise an order of: it keeps that of the entries for few of them only.
 _UNSTABLE = ("sort", "argsort")
 
@@ -71,7 +75,11 @@ class Noise(TorchDispatchMode):
             return out
         if isinstance(out, tuple | list):
             return type(out)([self.off(t) for t in out])
-        return self.off(out, largest(out) if name == "linspace" else 0.0)
+        if not name.startswith(_OF_THE_LARGEST):
+            return self.off(out)
+        real = torch.view_as_real(out) if out.is_complex() else out
+        noisy = self.off(real, largest(real))
+        return torch.view_as_complex(noisy) if out.is_complex() else noisy
 
     def untied(self, t: Tensor) -> Tensor:
         """The same order, but no two entries are equal; in float64, as only a choice is made of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import product
 from typing import Any
 
@@ -314,3 +315,52 @@ def test_a_module_where_one_axis_is_few_and_another_many(name: str, shape: tuple
         except td.InputError:
             continue
         assert torch.equal(out, Net()(x))
+
+
+def test_a_part_of_an_input_makes_no_room_for_another_axis() -> None:
+    """Of 3 x (2 x 2) every second entry is written: with 6 rows the columns, split in two, became half as many."""
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = x.reshape(*x.shape[:-1], 2, -1).flatten(-2) * 1
+            y.flatten(0, -1)[::2] = 0
+            return y
+
+    dag = td.from_torch(Net(), torch.randn(3, 4))
+    (rows,) = [n for n, size in dag.axes().sizes.items() if size == 3]
+    for n in (4, 6):
+        counted = dag.resize(x=(n, 4)).graph.total_flops()
+        with suppress(td.AxisError):
+            assert dag.cost_formula("flops")(**{rows: n}) == counted
+
+
+#: What is done to a flattened matrix of one row, and whether the export alone tells what that is with more rows.
+OF_ONE_ROW: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], bool]] = {
+    "written": (lambda x: _written(x * 2).view(x.shape), True),
+    "rolled": (lambda x: torch.cat([x.flatten()[1:], x.flatten()[:1]]).view(x.shape), True),
+    "one more and less": (lambda x: torch.cat([x.flatten(), x.flatten()[:1]])[:-1].view(x.shape), True),
+    "one more for each row": (lambda x: torch.cat([x.flatten(), x[:, 0]]).view(x.shape[0], x.shape[1] + 1), False),
+}
+
+
+def _written(x: torch.Tensor) -> torch.Tensor:
+    x.view(-1)[1:] = 0
+    return x
+
+
+@pytest.mark.parametrize("name", OF_ONE_ROW)
+def test_the_rows_of_a_matrix_that_was_flattened_are_where_they_were(name: str) -> None:
+    """They were behind the 1 that a view gave them, ``1 14`` for ``2 7``."""
+    function, told = OF_ONE_ROW[name]
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return function(x)
+
+    dag = td.from_torch(torch.export.export(Net(), (torch.randn(1, 7),)))
+    if not told:
+        with pytest.raises(td.AxisError, match=r"not known(.|\n)*of 1 entry is a factor of what"):
+            dag.resize(x=(2, 7))
+        return
+    x = torch.randn(2, 7)
+    assert torch.equal(dag.resize(x=(2, 7)).to_torch()(x), Net()(x))

@@ -456,6 +456,10 @@ class Axes:
             if axis.size == 1 and not _place_one(axis, inner, sizes, pieces) and not stated and 1 in sizes:
                 self.guess((axis,), f"of 1 entry is at another place in {_times(sizes)}")
             inner *= axis.size
+        for axis in _ones_counted(axes) if 1 in sizes and not stated else ():
+            self.guess(
+                (axis,), f"of 1 entry is a factor of what the dimension split into {_times(sizes)} is counted from"
+            )
         found = [tuple(p) if p or n != 1 else self.one() for p, n in zip(pieces, sizes, strict=True)]
         for term, n in zip(found, sizes, strict=True) if stated else ():
             if not isinstance(n, Sized):
@@ -531,8 +535,10 @@ class Axes:
             constant, divisor = constant // divisor, 1
             flat += [constant] if constant > 0 else []
             offset = min(constant, 0)
-        if divisor == 1 and not constant and sum(counts.values()) == 1:
-            return next(iter(counts))
+        whole = [t for t in counts.elements() if t]
+        single = counts.get((), 0)  # so many times one entry that stands for nothing
+        if divisor == 1 and counts and (constant + single, len(whole)) in ((0, 1), (1, 0)):
+            return whole[0] if whole else ()
         key = (tuple(flat), offset, divisor)
         found = self._lines.get(key)
         if found is None:
@@ -865,6 +871,22 @@ def _place_one(axis: Axis, inner: int, sizes: Sequence[int], pieces: list[list[A
         seen *= own[at].size
     own.insert(at, axis)
     return False
+
+
+def _ones_counted(term: Term) -> list[Axis]:
+    """The axes of 1 entry that are factors of what a dimension is counted from: a view may have a place for one."""
+    found: list[Axis] = []
+    seen: set[Axis] = set()
+    stack = list(term)
+    while stack:
+        axis = stack.pop()
+        if axis in seen:
+            continue
+        seen.add(axis)
+        for part in [resolve(p) for line in axis.lines for p in line.parts if not isinstance(p, int)]:
+            stack += part
+            found += [a for a in part if a.size == 1 and len(part) > 1]
+    return list(dict.fromkeys(found))
 
 
 def _times(sizes: Sequence[int]) -> str:

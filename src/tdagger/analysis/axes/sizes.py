@@ -131,10 +131,11 @@ def solve(axes: Axes, wanted: Mapping[Term, Any], sizes: Sizes | None = None) ->
     for axis in fixed:
         sizes.known.setdefault(axis, axis.size)
     meant = {axis for equation in asked for axis in equation.term}
-    hard = _Following([*asked, *firm], sizes, meant)
+    own = {a for terms in axes.inputs for t in terms for a in resolve(t)} - meant
+    hard = _Following([*asked, *firm], sizes, meant, own)
     hard.all()
     for axis in leaves:
-        if axis.kind == "input" and axis not in meant:
+        if axis in own:
             sizes.known.setdefault(axis, axis.size)
     hard.all()
     stated = {axis for term in axes.stated for axis in resolve(term)}
@@ -190,11 +191,13 @@ class _Following:
     Each is looked at again only where the size of one of its axes was found.
     """
 
-    def __init__(self, equations: list[Equation], sizes: Sizes, meant: Set[Axis] = frozenset()) -> None:
+    def __init__(
+        self, equations: list[Equation], sizes: Sizes, meant: Set[Axis] = frozenset(), own: Set[Axis] = frozenset()
+    ) -> None:
         self.equations = equations
         self.sizes = sizes
-        #: The axes that are given other sizes.
-        self.meant = meant
+        #: The axes that are given other sizes, and those of inputs, or parts of them, that nobody asked of.
+        self.meant, self.own = meant, own
         #: The equations that an axis is in.
         self.places: dict[Axis, list[int]] = {}
         for i, equation in enumerate(equations):
@@ -227,7 +230,7 @@ class _Following:
 
     def _would_shrink(self, equation: Equation, value: Any, left: Axis, told: Term) -> bool:
         """Whether an input's axis that nobody asked of would make room for another: their product stays what it is."""
-        if left.kind != "input" or left in self.meant or isinstance(equation.value, int):
+        if left not in self.own or isinstance(equation.value, int):
             return False
         stays = value == math.prod([a.size for a in equation.term])
         if not stays or self.sizes.of(told) == math.prod([a.size for a in told]):
