@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tdagger.analysis.axes.doubts import NONE_OF, UP_TO, LeftOut
+from tdagger.analysis.axes.doubts import UP_TO, LeftOut
 from tdagger.analysis.axes.made import WHOLE
 from tdagger.op import Value
 from tdagger.ops.structure import OPEN
@@ -27,7 +27,7 @@ def of_slice(out: Value, x: Value, dim: int, start: Any, end: Any) -> LeftOut | 
     """
     n = x.shape[dim]
     if not _entries(n, start, end):
-        return LeftOut(x, (dim % x.rank,), f"is sliced {NONE_OF} {n} entries are")
+        return LeftOut(x, (dim % x.rank,), f"is sliced where none of {n} entries are")
     if not isinstance(end, int) or isinstance(end, Sized) or end < 0 or end >= OPEN:
         return None
     made = [i for i, size in enumerate(x.shape) if end > n and any(end == f(size) for f in WHOLE.values())]

@@ -56,9 +56,6 @@ _LISTED = 64
 #: What is said of padding.
 UP_TO = "which may be up to a number"
 
-#: What is said of what is done to no entries.
-NONE_OF = "where none of"
-
 #: What is said of what another size may do where it is the same as that of something else, or as many as a product.
 BY_CHANCE = "where sizes happen to fit"
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from tdagger.analysis.axes.algebra import resolve
-from tdagger.analysis.axes.doubts import BY_CHANCE, NONE_OF, UP_TO
+from tdagger.analysis.axes.doubts import BY_CHANCE, UP_TO
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.axes.sizes import assumed
 from tdagger.analysis.formulas.polynomial import Point, symbols_of, variable
 from tdagger.analysis.formulas.symbolic import Condition
 from tdagger.errors import AxisError
 from tdagger.transform.axes.certain import guessed, unknown
-from tdagger.transform.axes.open import Opened, opened, solved, symbol_of, two_points
+from tdagger.transform.axes.open import TRIED, Opened, opened, solved, symbol_of, two_points
 from tdagger.transform.axes.points import apart, divisors, far, multiple_of
 from tdagger.transform.axes.resize import resize
 from tdagger.transform.axes.sources import SourceRaises
@@ -256,6 +256,23 @@ class _Answers:
         sizes = range(-(-first // step) * step, self.named.sizes[name], step)
         return (n for n in sizes if self.fit({name: n}))
 
+    def many(self, names: Sequence[str], steps: Steps) -> dict[str, int]:
+        """Sizes far beyond the own ones, where the graph takes such: else the largest that it takes."""
+        found = far(self.named, [n for n in names if n not in steps]) or {}
+        for name in names:
+            own, step = self.named.sizes[name], steps.get(name, (1,))[0]
+            if name not in found or not self.fit({name: found[name]}):
+                more = range(multiple_of(own, step) if step > 1 else own + TRIED, own, -step)
+                found[name] = next((n for n in more if self.fit({name: n})), own)
+        return found
+
+    def fitting(self, sizes: Mapping[str, int], given: Mapping[str, int] | None = None) -> dict[str, int]:
+        """Those of some sizes that the graph takes, one after the other, beside those that are given."""
+        found = dict(given or {})
+        for name, size in sizes.items():
+            found |= {name: size} if self.fit(found | {name: size}) else {}
+        return found
+
     def why_not(self, sizes: Mapping[str, int]) -> str:
         """Nothing if it does the same. Sketches are asked first, which are cheap."""
         key = tuple(sorted(sizes.items()))
@@ -279,14 +296,13 @@ def _where_it_does_the_same(
 ) -> dict[str, tuple[int, str]]:
     """How many entries axes must have for the source to run, and to go the way it went, beside what the graph asks.
 
-    It is asked once with as few as the graph takes. Where it raises with these, or does something else (``if n > 4``),
-    it is asked for each axis, and taken to do so with still fewer too.
+    It is asked once with as few as the graph takes, and with few of some where there are many of others, which hides
+    nothing. Where it raises with these, or does something else (``if n > 4``), it is asked for each axis, and taken to
+    do so with still fewer too.
     """
     own = answers.named.sizes
     fewest = {name: n for name in names if (n := next(answers.fewer(name, least, steps), None)) is not None}
-    # where something is done to no entries, few of another axis may hide that some of this one are enough
-    hidden = any(NONE_OF in g.what for g in answers.named.axes.guesses)
-    tried = [fewest, *({name: n} for name, n in fewest.items() if hidden)]
+    tried = [fewest, *(few | many for few, many in _corners(answers, least, names, steps))]
     if not fewest or not any(map(answers.why_not, tried)) or answers.why_not({}):
         return {}
     found: dict[str, tuple[int, str]] = {}
@@ -307,28 +323,30 @@ def _where_it_does_the_same(
     return found
 
 
+def _corners(
+    answers: _Answers, least: Mapping[str, tuple[int, str]], names: Sequence[str], steps: Steps
+) -> Iterator[tuple[dict[str, int], dict[str, int]]]:
+    """Few entries of some axes and many of the others, as the graph takes: of every two axes each is once the few."""
+    few = {n: next(answers.fewer(n, least, steps), answers.named.sizes[n]) for n in names}
+    many = answers.many(names, steps)
+    for some in apart(names):
+        of_few = answers.fitting({n: few[n] for n in names if n in some})
+        of_many = answers.fitting({n: many[n] for n in names if n not in some}, of_few)
+        yield of_few, {n: size for n, size in of_many.items() if n not in of_few}
+
+
 def _where_one_is_few(
     answers: _Answers, least: Mapping[str, tuple[int, str]], names: Sequence[str], steps: Steps
 ) -> dict[str, str]:
-    """The axes of which there may not be many where others have few entries: a source may cut one where another ends.
-
-    It is asked at sizes where of every two axes each once has as few entries as it may and the other many.
-    """
-    named = answers.named
-    few = {n: next(answers.fewer(n, least, steps), named.sizes[n]) for n in names}
+    """The axes of which there may not be many where others have few: a source may cut one where another ends."""
     why: dict[str, str] = {}
-    for some in apart(names):
-        many = [n for n in names if n not in some and n not in why]
-        more = far(named, [n for n in many if n not in steps]) or {}
-        more |= {n: multiple_of(named.sizes[n], steps[n][0]) for n in many if n in steps}
-        of_few = {n: few[n] for n in some if n not in why}
-        if not more or not answers.fit(of_few | more) or not answers.why_not(of_few | more):
+    for few, many in _corners(answers, least, names, steps):
+        if not why.keys().isdisjoint(few) or not answers.why_not(few | many):
             continue
-        told = {n: w for n, size in more.items() if (w := answers.why_not(of_few | {n: size}))}
-        for name in told or more:
-            said = told.get(name, "the source does something else")
-            shown = ", ".join(f"{n}={size}" for n, size in of_few.items())
-            why[name] = f"at {name}={more[name]} and {shown} {said}"
+        told = {n: w for n, size in many.items() if (w := answers.why_not(few | {n: size}))}
+        shown = ", ".join(f"{n}={size}" for n, size in few.items())
+        for name in told or many:
+            why[name] = f"at {name}={many[name]} and {shown} {told.get(name, 'the source does something else')}"
     return why
 
 
