@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import random
 import re
 import traceback
 import warnings
@@ -33,6 +34,8 @@ Runs = Callable[[], list[list[Any]]]
 #: Outcomes. ``wrong`` and ``crash`` are faults of tdagger; ``n/a`` is what eager, or torch's capture, can't do itself;
 #: ``unseen`` is a wrong resize of an ExportedProgram that has no trace of what its source does with a size, and which.
 OUTCOMES = ("ok", "refused", "n/a", "unseen", "wrong", "crash")
+#: At how many sizes of several axes a program is called, and the axes that parameters have too.
+TOGETHER, OF_PARAMETERS = 6, "cd"
 #: How often a program is run with noise before a difference is believed.
 NOISES = 4
 
@@ -300,14 +303,35 @@ class Checks:
         for x in p.inputs:
             for i in range(len(x.axes)):
                 self.check("unbatch", lambda x=x, i=i: self.unbatched(p.inputs.index(x), i), {x.name: i})
-        for axis, n in p.sizes.items():
-            if any(axis in x.axes for x in p.inputs):
-                for size in dict.fromkeys((n + 1, 2 * n)):
-                    self.resized({axis: size})
-                for size in dict.fromkeys((n + 1, 2 * n, 1, 0)):
-                    self.check(f"open[{self.mode}]", lambda s={axis: size}: self.called(s), {axis: size})
+        for axis in self.axes:
+            n = p.sizes[axis]
+            for size in dict.fromkeys((n + 1, 2 * n)):
+                self.resized({axis: size})
+            for size in dict.fromkeys((n + 1, 2 * n, 1, 0)):
+                self.check(f"open[{self.mode}]", lambda s={axis: size}: self.called(s), {axis: size})
+        for i, sizes in enumerate(self.together()):
+            if not i:
+                self.resized(sizes)
+            self.check(f"open[{self.mode}]", lambda s=sizes: self.called(s), sizes)
         if p.stateful:
             self.check("left", self.left)
+
+    @property
+    def axes(self) -> list[str]:
+        """The axes that inputs have."""
+        return [a for a in self.program.sizes if any(a in x.axes for x in self.program.inputs)]
+
+    def together(self) -> Iterator[dict[str, int]]:
+        """Other sizes of several axes at once, few of some and many of others; mostly not of those of parameters."""
+        rng = random.Random(self.program.seed)
+        for _ in range(TOGETHER if len(self.axes) > 1 else 0):
+            sizes: dict[str, int] = {}
+            for axis in self.axes:
+                n = self.program.sizes[axis]
+                size = rng.choice((1, n, n + 1, 2 * n, 3 * n + 2))
+                if axis not in OF_PARAMETERS or rng.random() < 0.2:
+                    sizes[axis] = size
+            yield sizes
 
     def in_numpy(self, dag: td.TensorDAG) -> Callable[..., Any]:
         """``dag.run`` on tensors."""
