@@ -1016,9 +1016,9 @@ class TensorDAG:
         """The axes of inputs that code can leave open, and why it can't others.
 
         The source is asked, if there is one: once for all of them together at larger sizes, once with as few
-        entries as the graph takes, where some have as few and others many, and at sizes that its code compares
-        with; and for each of them where that isn't what the axes say. :meth:`certain` axes are
-        only asked for with few entries.
+        entries as the graph takes, where some have as few and others many, where all have as many, and at sizes that
+        its code compares with; and for each of them where that isn't what the axes say. :meth:`certain` axes are
+        only asked for at the last ones.
         """
         asked = None if self.source is None else sources.Asked(self.source, self.graph)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import product
@@ -285,7 +286,7 @@ def test_what_lies_in_a_triangle_is_by_all_that_a_row_is_made_of(batch: int, axi
         dag.unbatch(input="x", axis=axis)
 
 
-#: What one axis is cut by is made of another; all of it is there at the example's sizes, as at many others.
+#: What is done to one axis by the size of another; nothing is at the example's sizes, as at many others.
 BY_ANOTHER: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "up to one less": lambda x: x[:, : x.shape[2] - 1],
     "up to twice": lambda x: x[:, : 2 * x.shape[2]],
@@ -294,13 +295,17 @@ BY_ANOTHER: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "of three": lambda x: x[:, : x.shape[0] + x.shape[2]],
     "the batch": lambda x: x[: x.shape[1]],
     "parts": lambda x: torch.cat(x.split(x.shape[1], 2)[::-1], 2),
+    "as many": lambda x: x * 2 if x.shape[1] == x.shape[2] else x * 3,
+    "as many as rows": lambda x: x * 2 if x.shape[0] == x.shape[2] else x * 3,
+    "a multiple": lambda x: x * 2 if x.shape[1] % x.shape[2] else x * 3,
+    "in common": lambda x: x * math.gcd(x.shape[1], x.shape[2]),
     "padded": lambda x: nn.functional.pad(x, (0, 0, 0, max(0, x.shape[1] - x.shape[2]))),
 }
 
 
 @pytest.mark.parametrize("name", BY_ANOTHER)
 @pytest.mark.parametrize("shape", [(2, 3, 4), (3, 3, 3), (1, 5, 2)])
-def test_a_module_where_one_axis_is_few_and_another_many(name: str, shape: tuple[int, int, int]) -> None:
+def test_a_module_where_one_axis_is_few_beside_another_or_as_many(name: str, shape: tuple[int, int, int]) -> None:
     """It was asked where all axes have many entries or all have few, so that one never ended the other."""
     function = BY_ANOTHER[name]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +13,7 @@ from tdagger.analysis.axes.algebra import resolve
 from tdagger.analysis.axes.doubts import BY_CHANCE, UP_TO
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.axes.sizes import assumed
-from tdagger.analysis.formulas.polynomial import Point, symbols_of, variable
+from tdagger.analysis.formulas.polynomial import Number, Point, symbols_of, variable
 from tdagger.analysis.formulas.symbolic import Condition
 from tdagger.errors import AxisError
 from tdagger.transform.axes.certain import guessed, unknown
@@ -33,6 +35,8 @@ class Candidates:
     names: tuple[str, ...]
     why: dict[str, str]
     own: tuple[Condition, ...] = ()
+    #: Pairs of axes that can't have as many entries, and why.
+    unlike: Mapping[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
     #: The graphs that were made: whoever writes code wants those that were tried here.
     _made: dict[tuple[NamedAxes, tuple[str, ...]], tuple[Opened, ...]] = field(
         default_factory=dict[tuple[NamedAxes, tuple[str, ...]], tuple[Opened, ...]], repr=False, compare=False
@@ -46,6 +50,7 @@ class Candidates:
             found = self._made[key] = tuple(opened(named, names, origins))
         symbols = set(map(symbol_of, names))
         own = [c for c in self.own if symbols.issuperset(symbols_of(c.number))]
+        own += _all_other(named, names, self.unlike)
         return tuple([o._replace(conditions=tuple(dict.fromkeys((*own, *o.conditions)))) for o in found])
 
 
@@ -125,19 +130,24 @@ def candidates(
         least |= _of_fewer(named, [n for n in asked if n not in why and guessed(named, n, asked[n][0], UP_TO)], ask)
     free = [n for n in points if n not in why]
     answers = _Answers(named, ask, raises)
+    unlike: dict[tuple[str, str], str] = {}
     while free and not _why_not(found, named, free, origins):
         answers.conditions = found.opened(named, free, origins)[0].conditions
-        least |= _where_it_does_the_same(answers, least, free, steps)
-        refuted = _where_one_is_few(answers, least, free, steps)
+        refuted = _where_alike(answers, free, steps, unlike)
+        answers.conditions += _all_other(named, free, unlike)
+        if not refuted:
+            least |= _where_it_does_the_same(answers, least, free, steps)
+            refuted = _where_one_is_few(answers, least, free, steps)
         if not refuted:
             break
         why |= refuted
         free = [n for n in free if n not in why]  # which have other fewest entries where these have their own
     own = tuple([_at_least(n, *least[n]) for n in least] + [_multiple(n, *steps[n]) for n in steps])
     if free and ask is not None and numbers and not _why_not(found, named, free, origins):
-        answers.conditions = (*own, *found.opened(named, free, origins)[0].conditions)
+        known = replace(found, own=own, unlike=unlike).opened(named, free, origins)
+        answers.conditions = known[0].conditions
         own += tuple(_at_numbers(answers, free, numbers))
-    return replace(found, names=tuple(free), why=why, own=own)
+    return replace(found, names=tuple(free), why=why, own=own, unlike=unlike)
 
 
 def _same_at_one(names: Sequence[str], ask: Ask) -> list[str]:
@@ -291,6 +301,53 @@ class _Answers:
             return readable(str(e)).splitlines()[0]
 
 
+def _where_alike(
+    answers: _Answers, names: Sequence[str], steps: Steps, unlike: dict[tuple[str, str], str]
+) -> dict[str, str]:
+    """The axes that can't have multiples of another's entries; ``unlike`` gets those that can't have as many, and why.
+
+    A source may go another way there (``if h == w``), where its other sizes never come by chance.
+    """
+    own = answers.named.sizes
+    step = math.lcm(_DIVIDED, *(steps[n][0] for n in names if n in steps))
+    above = step * (max(own[n] for n in names) // step + 1)
+    sizes = range(above, above + TRIED * step, step)
+    size = next((n for n in sizes if answers.fit(dict.fromkeys(names, n))), above)
+    why: dict[str, str] = {}
+    multiples = answers.fitting({n: size * k for k, n in enumerate(names, 1)})
+    if len(multiples) > 1 and answers.why_not(multiples):
+        some: dict[str, int] = {}
+        for name, n in multiples.items():
+            if told := answers.why_not(some | {name: n}):
+                why[name] = f"at {_shown(some | {name: n})} {told}"
+            else:
+                some[name] = n
+    alike = answers.fitting({n: size for n in names if n not in why})
+    if len(alike) > 1 and (told := answers.why_not(alike)):
+        pairs = [(a, b) for a, b in itertools.combinations(alike, 2) if answers.why_not({a: size, b: size})]
+        unlike |= {(a, b): f"{a}, {b}: with {size} entries of both {told}" for a, b in pairs if own[a] != own[b]}
+        if not pairs or any(own[a] == own[b] for a, b in pairs):
+            why |= {n: f"at {_shown(alike)} {told}" for n in [*alike][1:]}
+    return why
+
+
+def _all_other(named: NamedAxes, free: Sequence[str], unlike: Mapping[tuple[str, str], str]) -> tuple[Condition, ...]:
+    """That pairs of axes haven't as many entries, where the one that isn't free has its own."""
+
+    def size(name: str) -> Number:
+        return variable(symbol_of(name)) if name in free else named.sizes[name]
+
+    return tuple([
+        Condition(size(a) - size(b), "other", what)
+        for (a, b), what in unlike.items()
+        if a in free or b in free
+    ])  # fmt: skip
+
+
+def _shown(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{n}={size}" for n, size in sizes.items())
+
+
 def _where_it_does_the_same(
     answers: _Answers, least: Mapping[str, tuple[int, str]], names: Sequence[str], steps: Steps
 ) -> dict[str, tuple[int, str]]:
@@ -302,6 +359,7 @@ def _where_it_does_the_same(
     """
     own = answers.named.sizes
     fewest = {name: n for name in names if (n := next(answers.fewer(name, least, steps), None)) is not None}
+    fewest = answers.fitting(fewest)
     tried = [fewest, *(few | many for few, many in _corners(answers, least, names, steps))]
     if not fewest or not any(map(answers.why_not, tried)) or answers.why_not({}):
         return {}
@@ -344,9 +402,8 @@ def _where_one_is_few(
         if not why.keys().isdisjoint(few) or not answers.why_not(few | many):
             continue
         told = {n: w for n, size in many.items() if (w := answers.why_not(few | {n: size}))}
-        shown = ", ".join(f"{n}={size}" for n, size in few.items())
         for name in told or many:
-            why[name] = f"at {name}={many[name]} and {shown} {told.get(name, 'the source does something else')}"
+            why[name] = f"at {_shown({name: many[name], **few})} {told.get(name, 'the source does something else')}"
     return why
 
 
@@ -376,6 +433,9 @@ def _at_numbers(answers: _Answers, names: Sequence[str], numbers: Sequence[int])
         yield from (Condition(variable(symbol_of(n)) - number, "other", what) for n, what in rest.items())
     yield from (Condition(last - variable(symbol_of(n)), "positive", what) for n, (last, what) in most.items())
 
+
+#: What sizes are multiples of where they are to have much in common.
+_DIVIDED = 12
 
 #: Sizes that are asked about at most, and how many of them.
 _LARGEST, _MANY = 1 << 13, 12
