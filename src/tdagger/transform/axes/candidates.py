@@ -306,28 +306,30 @@ def _where_alike(
 ) -> dict[str, str]:
     """The axes that can't have multiples of another's entries; ``unlike`` gets those that can't have as many, and why.
 
-    A source may go another way there (``if h == w``), where its other sizes never come by chance.
+    A source may go another way there (``if h == w``), where its other sizes never come by chance. It is asked at
+    multiples where it does something else with as many of all.
     """
     own = answers.named.sizes
     step = math.lcm(_DIVIDED, *(steps[n][0] for n in names if n in steps))
     above = step * (max(own[n] for n in names) // step + 1)
     sizes = range(above, above + TRIED * step, step)
     size = next((n for n in sizes if answers.fit(dict.fromkeys(names, n))), above)
+    alike = answers.fitting(dict.fromkeys(names, size))
     why: dict[str, str] = {}
-    multiples = answers.fitting({n: size * k for k, n in enumerate(names, 1)})
-    if len(multiples) > 1 and answers.why_not(multiples):
-        some: dict[str, int] = {}
-        for name, n in multiples.items():
-            if told := answers.why_not(some | {name: n}):
-                why[name] = f"at {_shown(some | {name: n})} {told}"
-            else:
-                some[name] = n
-    alike = answers.fitting({n: size for n in names if n not in why})
-    if len(alike) > 1 and (told := answers.why_not(alike)):
-        pairs = [(a, b) for a, b in itertools.combinations(alike, 2) if answers.why_not({a: size, b: size})]
-        unlike |= {(a, b): f"{a}, {b}: with {size} entries of both {told}" for a, b in pairs if own[a] != own[b]}
-        if not pairs or any(own[a] == own[b] for a, b in pairs):
-            why |= {n: f"at {_shown(alike)} {told}" for n in [*alike][1:]}
+    told = answers.why_not(alike) if len(alike) > 1 else ""
+    if not told:
+        return why
+    pairs = [(a, b) for a, b in itertools.combinations(alike, 2) if answers.why_not({a: size, b: size})]
+    unlike |= {(a, b): f"{a}, {b}: with {size} entries of both {told}" for a, b in pairs if own[a] != own[b]}
+    some: dict[str, int] = {}
+    for name, n in answers.fitting({n: size * k for k, n in enumerate(alike, 1)}).items():
+        if other := answers.why_not(some | {name: n}):
+            why[name] = f"at {_shown(some | {name: n})} {other}"
+        else:
+            some[name] = n
+    left = [n for n in alike if n not in why]
+    if answers.why_not(dict.fromkeys(left, size)) and not any(a in left and b in left for a, b in unlike):
+        why |= {n: f"at {_shown(alike)} {told}" for n in left[1:]}
     return why
 
 
