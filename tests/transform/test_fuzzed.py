@@ -290,7 +290,6 @@ def test_what_lies_in_a_triangle_is_by_all_that_a_row_is_made_of(batch: int, axi
 BY_ANOTHER: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "up to one less": lambda x: x[:, : x.shape[2] - 1],
     "up to twice": lambda x: x[:, : 2 * x.shape[2]],
-    "from the end": lambda x: x[:, :, -2 * x.shape[1] :],
     "the lesser": lambda x: x.narrow(1, 0, min(x.shape[1], x.shape[2])),
     "of three": lambda x: x[:, : x.shape[0] + x.shape[2]],
     "the batch": lambda x: x[: x.shape[1]],

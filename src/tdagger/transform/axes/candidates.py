@@ -290,13 +290,19 @@ class _Answers:
             self._known[key] = self._why_not(sizes)
         return self._known[key]
 
+    def differs(self, sizes: Mapping[str, int]) -> str:
+        """As :meth:`why_not`, but nothing where one of them gives nothing: beyond a table of positions."""
+        why = self.why_not(sizes)
+        return "" if why == _NOTHING else why
+
     def _why_not(self, sizes: Mapping[str, int]) -> str:
         if self._ask is None or self._ask(sizes, cheaply=True):
             return ""
         if error := self._raises(sizes):
             return f"the source itself raises {error}"
         try:
-            return "" if self._ask(sizes) else "the source does something else"
+            same = self._ask(sizes)
+            return "" if same else _NOTHING if same is None else "the source does something else"
         except SourceRaises as e:
             return readable(str(e)).splitlines()[0]
 
@@ -316,19 +322,19 @@ def _where_alike(
     size = next((n for n in sizes if answers.fit(dict.fromkeys(names, n))), above)
     alike = answers.fitting(dict.fromkeys(names, size))
     why: dict[str, str] = {}
-    told = answers.why_not(alike) if len(alike) > 1 else ""
+    told = answers.differs(alike) if len(alike) > 1 else ""
     if not told:
         return why
-    pairs = [(a, b) for a, b in itertools.combinations(alike, 2) if answers.why_not({a: size, b: size})]
+    pairs = [(a, b) for a, b in itertools.combinations(alike, 2) if answers.differs({a: size, b: size})]
     unlike |= {(a, b): f"{a}, {b}: with {size} entries of both {told}" for a, b in pairs if own[a] != own[b]}
     some: dict[str, int] = {}
     for name, n in answers.fitting({n: size * k for k, n in enumerate(alike, 1)}).items():
-        if other := answers.why_not(some | {name: n}):
+        if other := answers.differs(some | {name: n}):
             why[name] = f"at {_shown(some | {name: n})} {other}"
         else:
             some[name] = n
     left = [n for n in alike if n not in why]
-    if answers.why_not(dict.fromkeys(left, size)) and not any(a in left and b in left for a, b in unlike):
+    if answers.differs(dict.fromkeys(left, size)) and not any(a in left and b in left for a, b in unlike):
         why |= {n: f"at {_shown(alike)} {told}" for n in left[1:]}
     return why
 
@@ -362,12 +368,13 @@ def _where_it_does_the_same(
     own = answers.named.sizes
     fewest = {name: n for name in names if (n := next(answers.fewer(name, least, steps), None)) is not None}
     fewest = answers.fitting(fewest)
-    tried = [fewest, *(few | many for few, many in _corners(answers, least, names, steps))]
-    if not fewest or not any(map(answers.why_not, tried)) or answers.why_not({}):
+    corners = [few | many for few, many in _corners(answers, least, names, steps)]
+    tried = [answers.why_not(fewest), *map(answers.differs, corners)] if fewest else []
+    if not any(tried) or answers.why_not({}):
         return {}
     found: dict[str, tuple[int, str]] = {}
     for name, n in fewest.items():
-        if len(fewest) > 1 and not answers.why_not({name: n}):
+        if not answers.why_not({name: n}):
             continue
         able = [*answers.fewer(name, least, steps), own[name]]
         first = bisect_left(able, True, key=lambda n, name=name: not answers.why_not({name: n}))
@@ -401,9 +408,9 @@ def _where_one_is_few(
     """The axes of which there may not be many where others have few: a source may cut one where another ends."""
     why: dict[str, str] = {}
     for few, many in _corners(answers, least, names, steps):
-        if not why.keys().isdisjoint(few) or not answers.why_not(few | many):
+        if not why.keys().isdisjoint(few) or not answers.differs(few | many):
             continue
-        told = {n: w for n, size in many.items() if (w := answers.why_not(few | {n: size}))}
+        told = {n: w for n, size in many.items() if (w := answers.differs(few | {n: size}))}
         for name in told or many:
             why[name] = f"at {_shown({name: many[name], **few})} {told.get(name, 'the source does something else')}"
     return why
@@ -435,6 +442,9 @@ def _at_numbers(answers: _Answers, names: Sequence[str], numbers: Sequence[int])
         yield from (Condition(variable(symbol_of(n)) - number, "other", what) for n, what in rest.items())
     yield from (Condition(last - variable(symbol_of(n)), "positive", what) for n, (last, what) in most.items())
 
+
+#: What is said where the source, or the graph, has no such sizes.
+_NOTHING = "the source gives nothing that can be compared"
 
 #: What sizes are multiples of where they are to have much in common.
 _DIVIDED = 12
