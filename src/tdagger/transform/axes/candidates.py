@@ -393,13 +393,24 @@ def _where_it_does_the_same(
 def _corners(
     answers: _Answers, least: Mapping[str, tuple[int, str]], names: Sequence[str], steps: Steps
 ) -> Iterator[tuple[dict[str, int], dict[str, int]]]:
-    """Few entries of some axes and many of the others, as the graph takes: of every two axes each is once the few."""
+    """Few entries of some axes and many of the others, as the graph takes: of every two axes each is once the few.
+
+    Not where the network as it is has few of the ones and many of the others: the graph says what it does there.
+    """
+    own = answers.named.sizes
     few = {n: next(answers.fewer(n, least, steps), answers.named.sizes[n]) for n in names}
     many = answers.many(names, steps)
     for some in apart(names):
+        others = [n for n in names if n not in some]
+        if all(own[m] >= _APART * own[n] for n in some for m in others):
+            continue
         of_few = answers.fitting({n: few[n] for n in names if n in some})
-        of_many = answers.fitting({n: many[n] for n in names if n not in some}, of_few)
+        of_many = answers.fitting({n: many[n] for n in others}, of_few)
         yield of_few, {n: size for n, size in of_many.items() if n not in of_few}
+
+
+#: So many times as many entries are many, where others are few.
+_APART = 8
 
 
 def _where_one_is_few(
