@@ -293,6 +293,8 @@ BY_ANOTHER: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "the lesser": lambda x: x.narrow(1, 0, min(x.shape[1], x.shape[2])),
     "of three": lambda x: x[:, : x.shape[0] + x.shape[2]],
     "the batch": lambda x: x[: x.shape[1]],
+    "the last ones": lambda x: x[:, -x.shape[2] :] + 0,
+    "the last ones, twice": lambda x: x[:, :, -2 * x.shape[1] :],
     "parts": lambda x: torch.cat(x.split(x.shape[1], 2)[::-1], 2),
     "as many": lambda x: x * 2 if x.shape[1] == x.shape[2] else x * 3,
     "as many as rows": lambda x: x * 2 if x.shape[0] == x.shape[2] else x * 3,

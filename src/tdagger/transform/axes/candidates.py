@@ -283,6 +283,13 @@ class _Answers:
             found |= {name: size} if self.fit(found | {name: size}) else {}
         return found
 
+    def given(self, few: Mapping[str, int], many: Mapping[str, int]) -> dict[str, int]:
+        """The largest sizes on the way from ``many`` to the own ones at which, beside few, anything is given at all."""
+        while self.why_not({**few, **many}) == _NOTHING and any(n > self.named.sizes[a] for a, n in many.items()):
+            less = {a: (n + self.named.sizes[a]) // 2 for a, n in many.items()}
+            many = less if self.fit({**few, **less}) else {a: self.named.sizes[a] for a in many}
+        return dict(many)
+
     def why_not(self, sizes: Mapping[str, int]) -> str:
         """Nothing if it does the same. Sketches are asked first, which are cheap."""
         key = tuple(sorted(sizes.items()))
@@ -406,7 +413,7 @@ def _corners(
             continue
         of_few = answers.fitting({n: few[n] for n in names if n in some})
         of_many = answers.fitting({n: many[n] for n in others}, of_few)
-        yield of_few, {n: size for n, size in of_many.items() if n not in of_few}
+        yield of_few, answers.given(of_few, {n: size for n, size in of_many.items() if n not in of_few})
 
 
 #: So many times as many entries are many, where others are few.
