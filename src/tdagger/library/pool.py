@@ -96,6 +96,12 @@ def reached(sizes: Ints, kernel: Ints, padding: Ints, dilation: Ints) -> Ints:
     return tuple([min(k, n + 2 * p) if d == 1 else k for n, k, p, d in given])
 
 
+def _fitting(x: Value, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil: bool) -> Ints:
+    """The kernel as it is :func:`reached`; TypeMismatchError if not one window of it fits."""
+    _window_counts(x, kernel, stride, padding, dilation, ceil)
+    return reached(_sizes(x, kernel), kernel, padding, dilation)
+
+
 def _inside(y: Value, kernel: Ints) -> tuple[int, ...]:
     """The kernel axes of ``[.. w k w k ..]``."""
     return tuple(range(y.rank - 2 * len(kernel) + 1, y.rank, 2))
@@ -143,7 +149,7 @@ def max_pool(x: Value, *, kernel: Ints, stride: Ints, padding: Ints, dilation: I
 
     ``ceil`` rounds the number of windows up, but a last window must start in x or in the padding before it.
     """
-    kernel = reached(_sizes(x, kernel), kernel, padding, dilation)
+    kernel = _fitting(x, kernel, stride, padding, dilation, ceil)
     y = _windows(x, kernel, stride, padding, dilation, ceil, _lowest(x))
     return _drop_inside(reduce(y, "max", _inside(y, kernel)), kernel)
 
@@ -156,7 +162,7 @@ def max_pool_with_indices(
 
     Of equal entries the first counts, of several NaN the last.
     """
-    kernel = reached(_sizes(x, kernel), kernel, padding, dilation)
+    kernel = _fitting(x, kernel, stride, padding, dilation, ceil)
     sizes, how = _sizes(x, kernel), (kernel, stride, padding, dilation, ceil)
     y = _windows(x, *how, _lowest(x))
     inside = _inside(y, kernel)
@@ -239,7 +245,7 @@ def avg_pool(
     ``divisor`` divides the sums instead. ``ceil`` is as in :func:`max_pool`; what it reaches beyond the
     padding is never counted.
     """
-    kernel = reached(_sizes(x, kernel), kernel, padding, (1,) * len(kernel))
+    kernel = _fitting(x, kernel, stride, padding, (1,) * len(kernel), ceil)
     y = _windows(wide(x), kernel, stride, padding, (1,) * len(kernel), ceil, 0)
     total = _drop_inside(reduce(y, "sum", _inside(y, kernel)), kernel)
     if divisor is not None:

@@ -219,6 +219,12 @@ def _dequantized(c: Call) -> Kernel:
     return c.fresh(like(out.shape, c.strides[:1]), extra)
 
 
+def _integer_convolution(c: Call) -> Kernel:
+    """Channels last, as which its input is copied unless it is so."""
+    x, out = c.types[0], c.out[0]
+    return c.fresh(channels_last(out.shape), 0 if is_channels_last(x.shape, c.strides[0]) else x.bytes)
+
+
 def _cond(c: Call) -> Kernel:
     """Either branch; the one that needs more."""
     branches = (attribute(c, "then"), attribute(c, "otherwise"))
@@ -252,7 +258,7 @@ _PLAIN = (
     "stack", "repeat_interleave", "pixel_shuffle", "pixel_unshuffle", "tril", "triu", "reflect_pad", "replicate_pad",
     "circular_pad", "one_hot", "fft", "addmm", "baddbmm", "embedding", "local_response_norm", "grid_sample", "gaussian",
     "stream", "uniform", "normal", "exponential", "random_integers", "permutation", "bernoulli", "dropout_train",
-    "alpha_dropout_train", "batch_norm_train", "instance_norm_train",
+    "alpha_dropout_train", "batch_norm_train", "instance_norm_train", "integer_linear",
 )  # fmt: skip
 
 _RULES: dict[str, Rule] = {
@@ -284,6 +290,7 @@ _RULES: dict[str, Rule] = {
     "scaled_dot_product_attention": attention,
     "convolution": convolution,
     "convolution_transpose": transposed_convolution,
+    "integer_convolution": _integer_convolution,
     # norms
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
