@@ -1,10 +1,13 @@
 """What the table of samples can't say of products, convolutions and pools: flops, adjoints, inverses, errors."""
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -200,3 +203,20 @@ def test_einsum_points_at_what_is_wrong(equation: str, shapes: list[tuple[int, .
 def test_what_does_not_fit_is_refused(build: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         build()
+
+
+@pytest.mark.parametrize("ceil", [False, True])
+@pytest.mark.parametrize(("ours", "torchs"), [(td.max_pool, F.max_pool1d), (td.avg_pool, F.avg_pool1d)])
+def test_windows_are_as_many_as_in_torch_or_refused_as_there(
+    ours: Callable[..., td.Value], torchs: Callable[..., torch.Tensor], ceil: bool
+) -> None:
+    for n, kernel, stride, padding in product((1, 2, 4), (1, 2, 3, 5, 8), (1, 2, 3, 5), (0, 1, 2)):
+        x = numbers((1, 2, n), "f32")
+        try:
+            want = torchs(torch.from_numpy(x), kernel, stride, padding, ceil_mode=ceil)
+        except RuntimeError:
+            with pytest.raises(td.TDaggerError):
+                ours(td.input("x", x.shape), kernel=kernel, stride=stride, padding=padding, ceil=ceil)
+            continue
+        value = ours(td.input("x", x.shape), kernel=kernel, stride=stride, padding=padding, ceil=ceil)
+        np.testing.assert_allclose(evaluate(value, {"x": x}), want.numpy(), rtol=1e-6)
