@@ -23,7 +23,7 @@ from conformance.fuzz.compare import Noise, difference, listed
 from conformance.fuzz.files import FORMATS, results
 from conformance.fuzz.frozen import frozen
 from conformance.fuzz.program import Program
-from tdagger.analysis.axes.algebra import Axis
+from tdagger.analysis.axes.terms import Axis
 from tdagger.frameworks.torch.aten.calls import array_of
 from tdagger.frameworks.torch.runtime import from_numpy
 from tdagger.transform.axes.sources import Network, Shapes, Sketching, Source

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import tdagger as td
-from tdagger.analysis.axes.algebra import Axes, Axis, Line, resolve, size_of
+from tdagger.analysis.axes.algebra import Axes
+from tdagger.analysis.axes.terms import Axis, Line, resolve, size_of
 from tdagger.transform.axes.unbatch import unbatch
 
 

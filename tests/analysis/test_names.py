@@ -5,9 +5,10 @@ import re
 import pytest
 
 import tdagger as td
-from tdagger.analysis.axes.algebra import Axes, Axis, Line
+from tdagger.analysis.axes.algebra import Axes
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.axes.notation import show_line, show_term
+from tdagger.analysis.axes.terms import Axis, Line
 from tdagger.errors import AxisError
 from tdagger.tensordag import Signature, TensorDAG
 from tdagger.tree import Tree

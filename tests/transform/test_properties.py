@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tdagger as td
-from tdagger.analysis.axes.algebra import Axes, resolve, size_of
+from tdagger.analysis.axes.algebra import Axes
 from tdagger.analysis.axes.sizes import solve
+from tdagger.analysis.axes.terms import resolve, size_of
 from tdagger.composite import Composite
 from tdagger.graph import is_one, result_types
 from tdagger.interpret import run

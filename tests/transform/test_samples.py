@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import tdagger as td
-from tdagger.analysis.axes.algebra import Axes, resolve, size_of
+from tdagger.analysis.axes.algebra import Axes
 from tdagger.analysis.axes.names import NamedAxes
+from tdagger.analysis.axes.terms import resolve, size_of
 from tdagger.composite import Composite
 from tdagger.errors import AxisError
 from tdagger.graph import topological

@@ -13,9 +13,10 @@ from heapq import heapify, heappop, heappush
 from itertools import chain, pairwise
 from typing import Any
 
-from tdagger.analysis.axes.algebra import Axes, resolve
+from tdagger.analysis.axes.algebra import Axes
 from tdagger.analysis.axes.doubts import with_sizes_left_out
 from tdagger.analysis.axes.names import NamedAxes
+from tdagger.analysis.axes.terms import resolve
 from tdagger.analysis.formulas.symbolic import Condition
 from tdagger.errors import AxisError, GraphError
 from tdagger.graph import Graph, topological

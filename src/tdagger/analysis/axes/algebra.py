@@ -12,11 +12,24 @@ dimension of size 1 that stands for nothing gives ``(b)``, and changes nothing i
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Self, TypeVar, cast
+from typing import Any, TypeVar, cast
 
+from tdagger.analysis.axes.terms import (
+    Axis,
+    Guess,
+    Line,
+    Mark,
+    Opaque,
+    firm_line,
+    ones_counted,
+    resolve,
+    size_of,
+    sources_of,
+    sum_line,
+    without_ones,
+)
 from tdagger.composite import Composite
 from tdagger.depth import nested
 from tdagger.graph import Graph, bulk, is_one, result_types, topological
@@ -28,127 +41,8 @@ from tdagger.types import Sized, TensorType, sized
 
 T = TypeVar("T")
 
-
-class Refined:
-    """What may be found to be one with another of its kind, or be split into ``factors``, everywhere."""
-
-    __slots__ = ("factors", "parent")
-
-    def __init__(self) -> None:
-        self.parent: Self | None = None
-        self.factors: tuple[Self, ...] = ()
-
-    def root(self) -> Self:
-        """The one that stands for all those found to be one with this."""
-        one = self
-        while one.parent is not None:
-            if one.parent.parent is not None:
-                one.parent = one.parent.parent
-            one = one.parent
-        return one
-
-
-class Axis(Refined):
-    """One axis: its size, and what is known of it. Axes found equal are one: ask their :meth:`root`.
-
-    ``kind`` says where it came from: input, parameter, buffer, const, iota, repeated, kernel, one, line ...;
-    ``rigid`` names the parameter or buffer whose shape holds it; ``factors`` are what it was split into;
-    ``lines`` tell its number of entries.
-    """
-
-    __slots__ = ("kind", "lines", "name", "rigid", "size")
-
-    def __init__(self, size: int, kind: str, rigid: str = "") -> None:
-        super().__init__()
-        self.size = size
-        self.kind = kind
-        self.rigid = rigid
-        self.lines: list[Line] = []
-        self.name = ""
-
-    def __repr__(self) -> str:
-        return self.name or f"{self.kind}:{self.size}"
-
-
-class Line(NamedTuple):
-    """A number of entries: ``(sum of parts + offset) // divisor``. Parts lie end to end; an int is constant entries.
-
-    Not ``firm``: a guess (a slice of fixed length), taken only where nothing else tells.
-    """
-
-    parts: tuple[Term | int, ...]
-    offset: int = 0
-    divisor: int = 1
-    firm: bool = True
-
-    @property
-    def is_sum(self) -> bool:
-        """Whether it is just its parts end to end."""
-        return self.divisor == 1 and not self.offset
-
-
-class Mark(NamedTuple):
-    """An op that doesn't just carry an axis: the value, the term of the dimension, and what it does."""
-
-    value: Value
-    term: Term
-    how: str
-
-
 #: Ops that lay entries out anew, all of them.
 _REGROUPING = frozenset({"group", "ungroup"})
-
-
-class Guess(NamedTuple):
-    """What the program doesn't tell: a number that may have been computed from the size of ``term``, or may not.
-
-    It is taken to stay. ``told_by`` is a dimension whose size, where something firm tells it, takes the guess away.
-    ``only``: it is a guess where the dimension gets so many entries. ``keeps``: it is about where entries lie, or
-    how many are added, and none of a dimension that is only carried is left out whatever is meant.
-    """
-
-    value: Value | None
-    term: Term
-    what: str
-    told_by: Term = ()
-    only: int | None = None
-    keeps: bool = False
-
-
-class Opaque(NamedTuple):
-    """Two views of one dimension that have no common refinement, and where they met."""
-
-    value: Value
-    term: Term
-    other: Term
-
-
-def resolve(term: Term) -> Term:
-    """A term in axes that stand for themselves: found equal, split where they were split.
-
-    >>> a = Axis(6, "input")
-    >>> a.factors = (Axis(2, "part"), Axis(3, "part"))
-    >>> resolve((a,))
-    (part:2, part:3)
-    """
-    if len(term) == 1:
-        axis: Refined = term[0]
-        if axis.parent is None and not axis.factors:
-            return term
-    out: list[Refined] = []
-    stack: list[Refined] = list(reversed(term))
-    while stack:
-        axis = stack.pop().root()
-        if axis.factors:
-            stack.extend(reversed(axis.factors))
-        else:
-            out.append(axis)
-    return tuple(out)
-
-
-def size_of(term: Term) -> int:
-    """How many entries a dimension has."""
-    return math.prod([a.size for a in term])
 
 
 class Axes:
@@ -373,7 +267,7 @@ class Axes:
             a, b = b, a
         b.parent = a
         a.rigid = a.rigid or b.rigid
-        one, other = _sum((a,)), _sum((b,))
+        one, other = sum_line((a,)), sum_line((b,))
         a.lines += b.lines
         if one is not None and other is not None:
             self._cancel(one, other)
@@ -456,7 +350,7 @@ class Axes:
             if axis.size == 1 and not _place_one(axis, inner, sizes, pieces) and not stated and 1 in sizes:
                 self.guess((axis,), f"of 1 entry is at another place in {_times(sizes)}")
             inner *= axis.size
-        for axis in _ones_counted(axes) if 1 in sizes and not stated else ():
+        for axis in ones_counted(axes) if 1 in sizes and not stated else ():
             self.guess(
                 (axis,), f"of 1 entry is a factor of what the dimension split into {_times(sizes)} is counted from"
             )
@@ -511,7 +405,7 @@ class Axes:
                 flat += [part] if part else []
                 continue
             term = resolve(part)
-            known = _firm(term)
+            known = firm_line(term)
             if known is not None and known.divisor == 1:
                 flat += known.parts
                 offset += known.offset
@@ -523,7 +417,7 @@ class Axes:
         if divisor > 1:  # where constant entries lie doesn't matter, so what was padded is a floor of a floor too
             offset += sum(p for p in flat if isinstance(p, int))
             flat = [p for p in flat if not isinstance(p, int)]
-            known = _firm(flat[0]) if len(flat) == 1 else None
+            known = firm_line(flat[0]) if len(flat) == 1 else None
             if known is not None:
                 flat = list(known.parts)
                 offset, divisor = known.offset + offset * known.divisor, known.divisor * divisor
@@ -551,10 +445,10 @@ class Axes:
         return found
 
     def like(self, term: Term, size: int) -> Term | None:
-        sources = _sources(term)
+        sources = sources_of(term)
         for axis in self.all if sources else ():
             one = axis.root()
-            if one.size == size and one.kind in ("input", "line") and not one.factors and _sources((one,)) == sources:
+            if one.size == size and one.kind in ("input", "line") and not one.factors and sources_of((one,)) == sources:
                 found = self.fresh(size, "line")
                 found[0].lines.append(Line(((one,),), firm=False))
                 return found
@@ -615,7 +509,7 @@ class Axes:
 
     def _part(self, term: Term, start: int) -> Term | None:
         """Which of the parts laid end to end it is, where they are chunked into as many: then they are of one size."""
-        cut, known = start.parts if isinstance(start, Sized) else None, _sum(term)
+        cut, known = start.parts if isinstance(start, Sized) else None, sum_line(term)
         if cut is None or cut[0] == "split" or known is None or not known.is_sum or len(known.parts) != cut[1]:
             return None
         parts = [p for p in known.parts if not isinstance(p, int)]
@@ -651,7 +545,7 @@ class Axes:
         size, count = size_of(term), stop - start
         if count == size:
             return Line(()), term
-        known = _firm(term)
+        known = firm_line(term)
         if known is not None and known.is_sum and len(known.parts) > 1:
             ends = [0]
             for part in known.parts:
@@ -715,7 +609,7 @@ class Axes:
                     self._join(lines[0], line)
             return known[axis]
 
-        results = [tuple([outside(_without_ones(t)) for t in terms]) for terms in inner.results]
+        results = [tuple([outside(without_ones(t)) for t in terms]) for terms in inner.results]
         for mark in inner.used_marks():
             self.mark(tuple([a for axis in resolve(mark.term) for a in known.get(axis, ())]), mark.how)
         for left, right in inner.equal:
@@ -806,42 +700,6 @@ def _difference(start: int, stop: int) -> tuple[dict[int, int], int, int]:
     return {o: times for o, times in last.items() if times}, divisor, rules[1].plus - rules[0].plus
 
 
-def _firm(term: Term) -> Line | None:
-    """What tells the number of entries of a single axis."""
-    if len(term) != 1:
-        return None
-    return next((line for line in term[0].lines if line.firm), None) if term[0].kind == "line" else None
-
-
-def _sources(term: Term) -> set[Axis]:
-    """The axes of inputs that the number of entries of a dimension comes from."""
-    found: set[Axis] = set()
-    seen: set[Axis] = set()
-    stack = list(resolve(term))
-    while stack:
-        axis = stack.pop()
-        if axis in seen:
-            continue
-        seen.add(axis)
-        if axis.kind == "input":
-            found.add(axis)
-        else:
-            stack += [a for line in axis.lines for p in line.parts if not isinstance(p, int) for a in resolve(p)]
-    return found
-
-
-def _sum(term: Term) -> Line | None:
-    """The firm line of a single axis that is its parts end to end, whole."""
-    if len(term) != 1:
-        return None
-    return next((line for line in term[0].lines if line.firm and line.divisor == 1), None)
-
-
-def _without_ones(term: Term) -> Term:
-    """A term without the axes of size 1 that were added beside others (a convolution's one group)."""
-    return tuple([a for a in term if a.kind != "one"]) if len(term) > 1 else term
-
-
 def _place_one(axis: Axis, inner: int, sizes: Sequence[int], pieces: list[list[Axis]]) -> bool:
     """Give an axis of size 1, with ``inner`` entries inside of it, to a factor of size 1 at its place.
 
@@ -871,22 +729,6 @@ def _place_one(axis: Axis, inner: int, sizes: Sequence[int], pieces: list[list[A
         seen *= own[at].size
     own.insert(at, axis)
     return False
-
-
-def _ones_counted(term: Term) -> list[Axis]:
-    """The axes of 1 entry that are factors of what a dimension is counted from: a view may have a place for one."""
-    found: list[Axis] = []
-    seen: set[Axis] = set()
-    stack = list(term)
-    while stack:
-        axis = stack.pop()
-        if axis in seen:
-            continue
-        seen.add(axis)
-        for part in [resolve(p) for line in axis.lines for p in line.parts if not isinstance(p, int)]:
-            stack += part
-            found += [a for a in part if a.size == 1 and len(part) > 1]
-    return list(dict.fromkeys(found))
 
 
 def _times(sizes: Sequence[int]) -> str:

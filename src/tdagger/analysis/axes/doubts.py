@@ -21,9 +21,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
-from tdagger.analysis.axes.algebra import Axes, Axis, Guess, resolve
+from tdagger.analysis.axes.algebra import Axes
 from tdagger.analysis.axes.made import WHOLE, attributes_made, because, numbers_made
 from tdagger.analysis.axes.sizes import Sizes, assumed
+from tdagger.analysis.axes.terms import Axis, Guess, resolve
 from tdagger.graph import Graph, is_one, result_types
 from tdagger.op import Term, Value
 from tdagger.ops.source import Const, Iota

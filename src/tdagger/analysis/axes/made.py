@@ -14,7 +14,8 @@ from typing import Any, cast
 
 import ml_dtypes
 
-from tdagger.analysis.axes.algebra import Axes, Axis, Guess, resolve
+from tdagger.analysis.axes.algebra import Axes
+from tdagger.analysis.axes.terms import Axis, Guess, resolve
 from tdagger.composite import Composite
 from tdagger.graph import result_types
 from tdagger.op import Term, Value

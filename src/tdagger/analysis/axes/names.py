@@ -20,9 +20,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tdagger.analysis.axes.algebra import Axes, Axis, resolve, size_of
+from tdagger.analysis.axes.algebra import Axes
 from tdagger.analysis.axes.notation import parse, runs, show_line, show_term
 from tdagger.analysis.axes.roles import Roles
+from tdagger.analysis.axes.terms import Axis, resolve, size_of
 from tdagger.errors import AxisError
 from tdagger.graph import result_types
 from tdagger.names import shown

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tdagger.analysis.axes.algebra import Line, resolve
+from tdagger.analysis.axes.terms import Line, resolve
 from tdagger.op import Term
 
 #: A line of more parts isn't written out.
@@ -16,7 +16,7 @@ _MOST_PARTS = 12
 def show_term(term: Term) -> str:
     """A term as people write it, of axes that have names: ``(h d)``, ``b``, 1 for nothing.
 
-    >>> from tdagger.analysis.axes.algebra import Axis
+    >>> from tdagger.analysis.axes.terms import Axis
     >>> b, d = Axis(2, "input"), Axis(3, "input")
     >>> b.name, d.name = "b", "d"
     >>> show_term((b, d)), show_term((b,)), show_term(())

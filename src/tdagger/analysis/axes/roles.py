@@ -18,7 +18,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from tdagger.analysis.axes.algebra import Axes, Axis, resolve
+from tdagger.analysis.axes.algebra import Axes
+from tdagger.analysis.axes.terms import Axis, resolve
 from tdagger.op import Term, Value
 from tdagger.ops.source import Buffer, Leaf, Parameter
 

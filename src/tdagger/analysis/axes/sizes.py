@@ -18,8 +18,9 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from heapq import heappop, heappush
 from typing import Any, NamedTuple, cast
 
-from tdagger.analysis.axes.algebra import Axes, Axis, Guess, Line, resolve
+from tdagger.analysis.axes.algebra import Axes
 from tdagger.analysis.axes.notation import show_term
+from tdagger.analysis.axes.terms import Axis, Guess, Line, resolve
 from tdagger.errors import AxisError
 from tdagger.op import Term
 

@@ -22,9 +22,10 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, cast
 
-from tdagger.analysis.axes.algebra import Axes, resolve
+from tdagger.analysis.axes.algebra import Axes
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.axes.sizes import solve
+from tdagger.analysis.axes.terms import resolve
 from tdagger.analysis.formulas.polynomial import (
     Atom,
     Generator,

@@ -10,9 +10,10 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, cast
 
-from tdagger.analysis.axes.algebra import Axes, Axis, body_axes, resolve
+from tdagger.analysis.axes.algebra import Axes, body_axes
 from tdagger.analysis.axes.notation import show_term
 from tdagger.analysis.axes.sizes import Equation, Sizes, solve
+from tdagger.analysis.axes.terms import Axis, resolve
 from tdagger.analysis.formulas.polynomial import Number, Point, divided, never_negative
 from tdagger.composite import Composite, may_broadcast, shapes_given
 from tdagger.depth import nested

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tdagger.analysis.axes.algebra import Axes, Axis, resolve
+from tdagger.analysis.axes.algebra import Axes
+from tdagger.analysis.axes.terms import Axis, resolve
 from tdagger.errors import AxisError, UnsupportedError
 from tdagger.frameworks.known import number_of
 from tdagger.frameworks.onnx.things import Absent, Read, Thing, Varying, blanked, plain_of, what

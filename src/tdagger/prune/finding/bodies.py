@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tdagger.analysis.axes.algebra import resolve, size_of
+from tdagger.analysis.axes.terms import resolve, size_of
 from tdagger.composite import Composite
 from tdagger.op import Array, Value
 from tdagger.prune.finding import factors

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from tdagger.analysis.axes.algebra import resolve, size_of
+from tdagger.analysis.axes.terms import resolve, size_of
 from tdagger.composite import Composite
 from tdagger.depth import nested
 from tdagger.graph import Graph, bulk, is_one, result_types, topological

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tdagger.analysis.axes.algebra import Refined, resolve, size_of
+from tdagger.analysis.axes.terms import Refined, resolve, size_of
 from tdagger.op import Array, Value
 
 

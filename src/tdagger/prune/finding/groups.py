@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tdagger.analysis.axes.algebra import resolve
+from tdagger.analysis.axes.terms import resolve
 from tdagger.network import Network
 from tdagger.op import Array, Value
 from tdagger.prune.finding.costs import Polynomial

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from tdagger.analysis.axes.algebra import resolve
+from tdagger.analysis.axes.terms import resolve
 from tdagger.op import Array
 from tdagger.prune.finding.entries import Entries
 from tdagger.prune.finding.factors import Block, Factor, Term, columns

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tdagger.analysis.axes.algebra import size_of
+from tdagger.analysis.axes.terms import size_of
 from tdagger.analysis.time.timing import Device
 from tdagger.analysis.time.work import Work, works
 from tdagger.graph import Graph, is_one

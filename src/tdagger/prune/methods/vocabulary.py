@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tdagger.analysis.axes.algebra import resolve
+from tdagger.analysis.axes.terms import resolve
 from tdagger.errors import AttributeValueError, GraphError
 from tdagger.library.linear import embedding
 from tdagger.names import shown

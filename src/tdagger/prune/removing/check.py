@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tdagger.analysis.axes.algebra import resolve
+from tdagger.analysis.axes.terms import resolve
 from tdagger.composite import Composite
 from tdagger.errors import InputError, UnsupportedError
 from tdagger.graph import applied, is_one, remade

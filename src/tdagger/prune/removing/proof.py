@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tdagger.analysis.axes.algebra import resolve
+from tdagger.analysis.axes.terms import resolve
 from tdagger.graph import is_one, remade
 from tdagger.network import Weight, Weights
 from tdagger.op import Array, Value

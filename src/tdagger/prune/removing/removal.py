@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from tdagger.analysis.axes.algebra import resolve
+from tdagger.analysis.axes.terms import resolve
 from tdagger.composite import Composite, shapes_given
 from tdagger.depth import nested
 from tdagger.errors import AttributeValueError, GraphError, TypeMismatchError

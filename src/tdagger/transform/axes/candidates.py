@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from tdagger.analysis.axes.algebra import resolve
 from tdagger.analysis.axes.doubts import BY_CHANCE, UP_TO
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.axes.sizes import assumed
+from tdagger.analysis.axes.terms import resolve
 from tdagger.analysis.formulas.polynomial import Number, Point, symbols_of, variable
 from tdagger.analysis.formulas.symbolic import Condition
 from tdagger.errors import AxisError

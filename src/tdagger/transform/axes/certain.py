@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from tdagger.analysis.axes.algebra import resolve
 from tdagger.analysis.axes.doubts import BY_CHANCE, doubts
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.axes.sizes import assumed
+from tdagger.analysis.axes.terms import resolve
 from tdagger.errors import AxisError, TDaggerError
 from tdagger.graph import Graph
 from tdagger.op import Term, Value

@@ -15,9 +15,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from tdagger.analysis.axes.algebra import Axes, Axis, body_axes, resolve
+from tdagger.analysis.axes.algebra import Axes, body_axes
 from tdagger.analysis.axes.notation import show_term
 from tdagger.analysis.axes.sizes import Sizes
+from tdagger.analysis.axes.terms import Axis, resolve
 from tdagger.composite import Composite, may_broadcast, shapes_given
 from tdagger.depth import nested
 from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError

@@ -10,7 +10,8 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from tdagger.analysis.axes.algebra import Axes, resolve
+from tdagger.analysis.axes.algebra import Axes
+from tdagger.analysis.axes.terms import resolve
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Parameter
 from tdagger.ops.structure import Repeat, slice_axis

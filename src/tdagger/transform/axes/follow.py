@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
-from tdagger.analysis.axes.algebra import Axes, Axis, resolve
+from tdagger.analysis.axes.algebra import Axes
 from tdagger.analysis.axes.sizes import Sizes, solve
+from tdagger.analysis.axes.terms import Axis, resolve
 from tdagger.errors import AxisError
 from tdagger.graph import Graph, result_types, topological
 from tdagger.op import Term, Value

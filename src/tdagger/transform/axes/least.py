@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tdagger.analysis.axes.algebra import Axes, Line
+from tdagger.analysis.axes.algebra import Axes
 from tdagger.analysis.axes.sizes import Sizes
+from tdagger.analysis.axes.terms import Line
 from tdagger.analysis.formulas.polynomial import Number, Point, Symbol, never_negative, symbols_of, variable
 from tdagger.analysis.formulas.symbolic import Condition
 from tdagger.graph import Graph, result_types

@@ -11,7 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tdagger.analysis.axes.algebra import Axes, Axis, resolve
+from tdagger.analysis.axes.algebra import Axes
+from tdagger.analysis.axes.terms import Axis, resolve
 from tdagger.op import Op, Term, Value
 from tdagger.ops.structure import Group, Ungroup
 from tdagger.transform.axes.fills import fills_spread

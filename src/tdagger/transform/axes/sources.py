@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
-from tdagger.analysis.axes.algebra import resolve
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.axes.sizes import Sizes
+from tdagger.analysis.axes.terms import resolve
 from tdagger.errors import AxisError, TDaggerError
 from tdagger.graph import Graph
 from tdagger.op import Term, Value

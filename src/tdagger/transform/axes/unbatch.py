@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from tdagger.analysis.axes.algebra import Axes, Axis, Mark, resolve
+from tdagger.analysis.axes.algebra import Axes
 from tdagger.analysis.axes.notation import show_term
+from tdagger.analysis.axes.terms import Axis, Mark, resolve
 from tdagger.errors import AxisError
 from tdagger.op import Terms, Value
 from tdagger.transform.axes.change import Change, Where

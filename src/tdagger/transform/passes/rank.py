@@ -8,8 +8,9 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
-from tdagger.analysis.axes.algebra import Axes, Axis, resolve
+from tdagger.analysis.axes.algebra import Axes
 from tdagger.analysis.axes.sizes import Sizes
+from tdagger.analysis.axes.terms import Axis, resolve
 from tdagger.composite import Composite
 from tdagger.errors import AttributeValueError, AxisError, TypeMismatchError, UnsupportedError
 from tdagger.graph import Graph, is_one, result_types, topological
