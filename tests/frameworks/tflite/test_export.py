@@ -328,6 +328,14 @@ def test_whole_numbers_of_64_bits_that_are_known_to_be_small() -> None:
         dag.to_tflite()
 
 
+@pytest.mark.parametrize("shape", [(3, 4), (2, 5), (4, 5), (3, 3)])
+def test_a_step_of_one_entry_ends_there(shape: tuple[int, int]) -> None:
+    """Beside an axis of which several entries are taken: with a step of 1 the other went on to its end."""
+    x = torch.rand(shape)
+    for net in (Fn(lambda x: x[1::2, 1::2]), Fn(lambda x: x[1:2, ::2]), Fn(lambda x: x[::2, -1:])):
+        np.testing.assert_array_equal(run(written(net, x), [x.numpy()])[0], net(x).numpy())
+
+
 def test_slices_backwards_reach_the_first_entry() -> None:
     same(Fn(lambda x: x.flip(0)[::2]), torch.rand(5))
 

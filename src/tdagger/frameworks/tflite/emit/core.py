@@ -171,7 +171,8 @@ def _slice(w: Writer, v: Value) -> int:
     forwards = [r[::-1] if r.step < 0 else r for r in ranges]
     number = w.ref(x)
     if any(r.step != 1 and len(r) > 1 for r in forwards):
-        begin, step = [r.start for r in forwards], [r.step if len(r) > 1 else 1 for r in forwards]
+        begin = [r.start for r in forwards]
+        step = [min(r.step, max(n, 1)) for r, n in zip(forwards, x.shape, strict=True)]
         end = [min(r.stop, n) if len(r) else r.start for r, n in zip(forwards, x.shape, strict=True)]
         made = options("StridedSlice")
         number = w.op("STRIDED_SLICE", [number, *map(w.ints, (begin, end, step))], v.type, made,
