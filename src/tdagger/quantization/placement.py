@@ -92,8 +92,11 @@ def place(graph: Graph, profile: Profile, keep: Callable[[Value], bool]) -> Plac
     named = [v for v in graph.values if label(v.op) in profile.rows and is_one(v) and v.dtype is _F32 and not keep(v)]
     while True:
         found = _placed(graph, profile, named, static)
-        few = {v for (v, _), plan in found.weights.items() if plan.products < profile.least}
-        few = {v for v in few if v in found.ends and not _is_read_quantized(found, graph, found.ends[v])}
+        small = {v for (v, _), plan in found.weights.items() if plan.products < profile.least and v in found.ends}
+        few: set[Value] = set()
+        for value in reversed(named):  # who reads others before them: a chain goes at once
+            if value in small and not _is_read_quantized(found, graph, found.ends[value], few):
+                few.add(value)
         if not few:
             return found
         named = [v for v in named if v not in few]
@@ -109,13 +112,14 @@ def _placed(graph: Graph, profile: Profile, named: Iterable[Value], static: set[
     return found
 
 
-def _is_read_quantized(found: Placement, graph: Graph, value: Value) -> bool:
-    """Whether somebody takes a value as integers, as it is or moved."""
+def _is_read_quantized(found: Placement, graph: Graph, value: Value, without: set[Value]) -> bool:
+    """Whether somebody takes a value as integers, as it is or moved; ``without`` are layers that stay in float."""
     near = [value]
     while near:
         value = near.pop()
         for user in graph.users[value]:
-            if any(a is value and found.is_quantized(user, i) for i, a in enumerate(user.args)):
+            taken = user not in without and any(a is value for a in user.args)
+            if taken and any(a is value and found.is_quantized(user, i) for i, a in enumerate(user.args)):
                 return True
             if user in found.moved:
                 near.append(user)
