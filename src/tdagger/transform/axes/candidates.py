@@ -136,8 +136,10 @@ def candidates(
         refuted = _where_alike(answers, free, steps, unlike)
         answers.conditions += _all_other(named, free, unlike)
         if not refuted:
-            least |= _where_it_does_the_same(answers, least, free, steps)
-            refuted = _where_one_is_few(answers, least, free, steps)
+            corners = list(_corners(answers, least, free, steps))
+            fewest = _where_it_does_the_same(answers, least, free, steps, corners)
+            least |= fewest
+            refuted = _where_one_is_few(answers, list(_corners(answers, least, free, steps)) if fewest else corners)
         if not refuted:
             break
         why |= refuted
@@ -363,8 +365,16 @@ def _shown(sizes: Mapping[str, int]) -> str:
     return ", ".join(f"{n}={size}" for n, size in sizes.items())
 
 
+#: Few entries of some axes, and many of others.
+Corner = tuple[dict[str, int], dict[str, int]]
+
+
 def _where_it_does_the_same(
-    answers: _Answers, least: Mapping[str, tuple[int, str]], names: Sequence[str], steps: Steps
+    answers: _Answers,
+    least: Mapping[str, tuple[int, str]],
+    names: Sequence[str],
+    steps: Steps,
+    corners: Sequence[Corner],
 ) -> dict[str, tuple[int, str]]:
     """How many entries axes must have for the source to run, and to go the way it went, beside what the graph asks.
 
@@ -375,8 +385,7 @@ def _where_it_does_the_same(
     own = answers.named.sizes
     fewest = {name: n for name in names if (n := next(answers.fewer(name, least, steps), None)) is not None}
     fewest = answers.fitting(fewest)
-    corners = [few | many for few, many in _corners(answers, least, names, steps)]
-    tried = [answers.why_not(fewest), *map(answers.differs, corners)] if fewest else []
+    tried = [answers.why_not(fewest), *[answers.differs(few | many) for few, many in corners]] if fewest else []
     if not any(tried) or answers.why_not({}):
         return {}
     found: dict[str, tuple[int, str]] = {}
@@ -399,13 +408,13 @@ def _where_it_does_the_same(
 
 def _corners(
     answers: _Answers, least: Mapping[str, tuple[int, str]], names: Sequence[str], steps: Steps
-) -> Iterator[tuple[dict[str, int], dict[str, int]]]:
+) -> Iterator[Corner]:
     """Few entries of some axes and many of the others, as the graph takes: of every two axes each is once the few.
 
     Not where the network as it is has few of the ones and many of the others: the graph says what it does there.
     """
     own = answers.named.sizes
-    few = {n: next(answers.fewer(n, least, steps), answers.named.sizes[n]) for n in names}
+    few = {n: next(answers.fewer(n, least, steps), own[n]) for n in names}
     many = answers.many(names, steps)
     for some in apart(names):
         others = [n for n in names if n not in some]
@@ -420,12 +429,10 @@ def _corners(
 _APART = 8
 
 
-def _where_one_is_few(
-    answers: _Answers, least: Mapping[str, tuple[int, str]], names: Sequence[str], steps: Steps
-) -> dict[str, str]:
+def _where_one_is_few(answers: _Answers, corners: Sequence[Corner]) -> dict[str, str]:
     """The axes of which there may not be many where others have few: a source may cut one where another ends."""
     why: dict[str, str] = {}
-    for few, many in _corners(answers, least, names, steps):
+    for few, many in corners:
         if not why.keys().isdisjoint(few) or not answers.differs(few | many):
             continue
         told = {n: w for n, size in many.items() if (w := answers.differs(few | {n: size}))}
