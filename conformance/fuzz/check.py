@@ -6,6 +6,7 @@ import contextlib
 import math
 import random
 import re
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -375,12 +376,13 @@ class Checks:
         wanted, inputs = self.eager(), self.program.arguments()
         if any(t.dtype == torch.bfloat16 for t in (*wanted, *inputs)):
             raise NotApplicable("arrays have no bfloat16")
-        for by, give in results(self.dag, FORMATS[name], inputs).items():
-            got = running(give)[: len(wanted)]  # behind them is the state
-            if name != "onnx":
-                got = [a.to(b.dtype).reshape(a.shape[: b.dim()]) for a, b in zip(got, wanted, strict=True)]
-            if wrong := difference(got, wanted, self.noisy()):
-                return f"{by}: {wrong}"
+        with tempfile.TemporaryDirectory() as folder:
+            for by, give in results(self.dag, FORMATS[name], inputs, folder).items():
+                got = running(give)[: len(wanted)]  # behind them is the state
+                if name != "onnx":
+                    got = [a.to(b.dtype).reshape(a.shape[: b.dim()]) for a, b in zip(got, wanted, strict=True)]
+                if wrong := difference(got, wanted, self.noisy()):
+                    return f"{by}: {wrong}"
         return ""
 
     def left(self) -> str:

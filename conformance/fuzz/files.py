@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,14 +44,15 @@ FORMATS = {
 }
 
 
-def results(dag: td.TensorDAG, form: Format, inputs: Sequence[Tensor]) -> dict[str, Callable[[], list[Tensor]]]:
-    """What gives the results of the file, by who gives them; the file is written before.
+def results(
+    dag: td.TensorDAG, form: Format, inputs: Sequence[Tensor], folder: str
+) -> dict[str, Callable[[], list[Tensor]]]:
+    """What gives the results of the file, by who gives them; the file is written to a folder before.
 
     Raises:
         UnsupportedError: the format can't have it.
     """
-    folder = tempfile.TemporaryDirectory()
-    path = Path(folder.name) / f"model{form.suffix}"
+    path = Path(folder) / f"model{form.suffix}"
     form.write(dag, path)
 
     def again() -> list[Tensor]:
@@ -60,7 +60,6 @@ def results(dag: td.TensorDAG, form: Format, inputs: Sequence[Tensor]) -> dict[s
         kinds = [v.type.dtype.numpy for v in read.graph.inputs.values()]
         arrays = [t.detach().numpy().astype(k, copy=False) for t, k in zip(inputs, kinds, strict=True)]
         out = listed(read.run(*arrays))
-        folder.cleanup()
         return [torch.from_numpy(np.array(a)) for a in out]
 
     return {"its runtime": lambda: form.run(path, inputs), "read again": again}

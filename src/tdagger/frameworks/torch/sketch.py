@@ -307,7 +307,7 @@ class _Importing(ProxyTorchDispatchMode):
         tensors: list[Tensor] = []
         own_args, own_kwargs = _mapped((args, kwargs), self.meta, tensors)
         out = self._shapes.of(func, own_args, own_kwargs)
-        if self._lies and (func._schema.is_mutable or func._schema.name.removeprefix("aten::") in OF_MEMORY):
+        if self._lies and (func._schema.is_mutable or aliases.name_of(func) in OF_MEMORY):
             raise Unsure("memory that may lie otherwise is written to")
         self._lies = self._lies or aliases.may_lie_otherwise(func, [self.meta(t) for t in tensors])
         refs = [self.ref(t) for t in tensors]
@@ -326,7 +326,7 @@ class _Importing(ProxyTorchDispatchMode):
     def _imported(self, func: OpOverload, args: Any, kwargs: Any, out: Any, known: aliases.Pairs) -> Any:
         """The refs of a call's results, of the types that torch says."""
         args = with_tensor(func, args)
-        memory = _memory(known[0][1]) if known and func._schema.name.removeprefix("aten::") in OF_MEMORY else None
+        memory = _memory(known[0][1]) if known and aliases.name_of(func) in OF_MEMORY else None
         result = self.caller.call(func, args, dict(kwargs), _NOWHERE, memory)
         if not func._schema.is_mutable:
             stands = aliases.stands_for(func, args, out, known[0][1] if known else None)

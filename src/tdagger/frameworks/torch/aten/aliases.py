@@ -66,7 +66,7 @@ def may_lie_otherwise(target: OpOverload, given: Sequence[Tensor]) -> bool:
 
     Of the functions of two numbers one that is Python's makes no difference.
     """
-    name = _name(target)
+    name = name_of(target)
     if name not in _OTHERWISE or (name in _OF_TWO and len(given) < 2):
         return False
     return any(t.layout is torch.strided and not t.is_contiguous() for t in given)
@@ -79,7 +79,7 @@ def _lies_otherwise(node: torch.fx.Node) -> bool:
 
 def _as_computed(target: OpOverload, args: Any, kwargs: Any) -> Any:
     """The results of an op on tensors that lie as these do and have numbers, which are all the same."""
-    fill = _OTHERWISE[_name(target)]
+    fill = _OTHERWISE[name_of(target)]
 
     def numbers(t: Tensor) -> Tensor:
         return torch.empty_strided(t.shape, t.stride(), dtype=t.dtype).fill_(fill)
@@ -87,7 +87,8 @@ def _as_computed(target: OpOverload, args: Any, kwargs: Any) -> Any:
     return target(*pytree.tree_map_only(Tensor, numbers, args), **pytree.tree_map_only(Tensor, numbers, kwargs))
 
 
-def _name(target: OpOverload) -> str:
+def name_of(target: OpOverload) -> str:
+    """What an op is called, without the library that it is of."""
     return target._schema.name.removeprefix("aten::")
 
 
@@ -104,7 +105,7 @@ _ITSELF = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alp
 
 def stands_for(target: OpOverload, args: Sequence[Any], recorded: Any, first: Any) -> Any:
     """The tensors that stand for the results of an op: what was recorded, or what stands for its ``first`` argument."""
-    return first if _name(target) in _ITSELF and not (args[1] and args[2]) else recorded
+    return first if name_of(target) in _ITSELF and not (args[1] and args[2]) else recorded
 
 
 def storage_of(x: Any) -> int | None:
@@ -266,7 +267,7 @@ class Standing:
         if not target._schema.is_mutable:
             told: list[LeftOut] = []
             if refs and args[0] is refs[0]:
-                told = undecided(_name(target), stands, self._of[refs[0]], refs[0].read())
+                told = undecided(name_of(target), stands, self._of[refs[0]], refs[0].read())
             result = settled(result, stands, [(r, self._of[r]) for r in refs])
             self.undecided += Undecided.of(told, *refs[:1], result)
         for ref, tensor in zip(_refs(result), _tensors(stands), strict=False):

@@ -608,8 +608,7 @@ def _call_node(
             known = [(r, n.meta["val"]) for r, n in pairs if isinstance(r, Ref) and n.meta.get("val") is not None]
             stands = aliases.stands_for(target, args, node.meta.get("val"), known[0][1] if known else None)
             if known and args and args[0] is known[0][0]:
-                name = target._schema.name.removeprefix("aten::")
-                told = aliases.undecided(name, stands, known[0][1], known[0][0].read())
+                told = aliases.undecided(aliases.name_of(target), stands, known[0][1], known[0][0].read())
                 result = aliases.settled(result, stands, known)
                 caller.undecided += aliases.Undecided.of(told, known[0][0], result)
             else:
