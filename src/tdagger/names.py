@@ -9,6 +9,7 @@ from __future__ import annotations
 import keyword
 import re
 import unicodedata
+from collections.abc import Container
 from typing import Any, cast
 
 #: How long a name or a word of a text is that is shown whole; of longer ones both ends are.
@@ -88,10 +89,19 @@ def identifier(text: str, taken: set[str]) -> str:
     """
     base = re.sub(r"\W+", "_", unicodedata.normalize("NFKC", text[:LONGEST])).strip("_") or "x"
     base = base if is_identifier(base) else f"input_{base}"
-    name = base if is_identifier(base) else identifier(base.encode("ascii", "ignore").decode(), set())
-    while name in taken:
-        name += "_"
+    name = untaken(base if is_identifier(base) else identifier(base.encode("ascii", "ignore").decode(), set()), taken)
     taken.add(name)
+    return name
+
+
+def untaken(name: str, *taken: Container[str]) -> str:
+    """A name with as many underscores behind it as it takes for none of ``taken`` to have it.
+
+    >>> untaken("x", {"x", "x_"}, ["x__"]), untaken("y", ())
+    ('x___', 'y')
+    """
+    while any(name in names for names in taken):
+        name += "_"
     return name
 
 

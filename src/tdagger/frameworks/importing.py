@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 
 from tdagger import library as lib
 from tdagger.errors import UnsupportedError
-from tdagger.names import shown
+from tdagger.names import shown, untaken
 from tdagger.network import Origin, Signature, with_seed
 from tdagger.op import Value
 from tdagger.ops.external import External
@@ -51,9 +51,7 @@ class Importing:
     def draw(self) -> Value:
         """The seed of a random stream that nothing else draws from."""
         if self.seed is None:
-            name = lib.SEED
-            while name in self.taken:
-                name += "_"
+            name = untaken(lib.SEED, self.taken)
             self.seed = Input(name, TensorType((), "u64"))()
         self.streams += 1
         return lib.stream(self.seed, number=self.streams)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar, cast
 
 from tdagger.errors import InputError, UnsupportedError
 from tdagger.graph import Graph, topological
-from tdagger.names import shown
+from tdagger.names import shown, untaken
 from tdagger.network import N, Network, Origin
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Input, Parameter
@@ -157,16 +157,14 @@ def with_weights(dag: Network) -> None:
             raise InputError(f"{shown(dag.name)}: the weights have no {shown(name)}, which the graph needs")
 
 
-def results_of(graph: Graph, taken: Iterable[str] = ()) -> dict[str, Value]:
+def results_of(graph: Graph, taken: Container[str] = ()) -> dict[str, Value]:
     """The outputs of a file: those of the graph, and what buffers that change become as ``<name>.updated``.
 
     What has a name that is ``taken``, as of an input where one name can't be both, has underscores behind it.
     """
-    found, taken = dict[str, Value](), {*taken}
+    found: dict[str, Value] = {}
     for name, value in [*graph.outputs.items(), *((f"{n}.updated", v) for n, v in graph.updates.items())]:
-        while name in taken:
-            name += "_"
-        taken.add(name)
+        name = untaken(name, taken, found)
         found[name] = value
     return found
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tdagger import library as lib
+from tdagger.names import untaken
 from tdagger.network import Weight
 from tdagger.network import Weights as Weighed
 from tdagger.op import Array, Value
@@ -225,8 +226,7 @@ class Conversion:
         return found
 
     def fresh(self, name: str) -> str:
-        while name in self.taken:
-            name += "_"
+        name = untaken(name, self.taken)
         self.taken.add(name)
         return name
 

@@ -28,7 +28,7 @@ from tdagger.frameworks.coreml.values import Constant, dims_of, literal
 from tdagger.frameworks.importing import Importing
 from tdagger.frameworks.known import array_of_constant
 from tdagger.library.quantized import dequantize
-from tdagger.names import shown
+from tdagger.names import shown, untaken
 from tdagger.network import Weight
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, const
@@ -79,8 +79,7 @@ class Scope(Importing):
 
     def _kept(self, name: str, found: Constant, is_learned: bool) -> Value:
         """A weight of the network."""
-        while name in self.held:  # a block beside this one has a constant of that name
-            name += "_"
+        name = untaken(name, self.held)  # a block beside this one may have a constant of that name
         self.held[name] = found
         self.state[name] = Weight(found.type, is_learned)
         return (Learned if is_learned else Buffer).of(name, found.type)

@@ -24,7 +24,7 @@ from tdagger.frameworks.onnx.walk.nodes import Nodes
 from tdagger.frameworks.onnx.walk.scope import Scope
 from tdagger.frameworks.sizes import Declared, axis_names, bound
 from tdagger.graph import Graph, bulk
-from tdagger.names import shown
+from tdagger.names import shown, untaken
 from tdagger.network import Signature
 from tdagger.op import Value
 from tdagger.ops.source import Input, const
@@ -176,9 +176,7 @@ class Walk(Nodes):
         trees: list[Tree] = []
 
         def add(name: str, value: Value) -> None:
-            while name in outputs:
-                name += "_"
-            outputs[name] = value
+            outputs[untaken(name, outputs)] = value
 
         for o in self.graph.output:
             found = self.thing(scope, o.name)

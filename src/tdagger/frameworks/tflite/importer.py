@@ -47,7 +47,7 @@ from tdagger.frameworks.tflite.schema import (
 from tdagger.frameworks.tflite.state import Resource, Variables
 from tdagger.frameworks.tflite.tensors import Tensors
 from tdagger.graph import Graph, bulk
-from tdagger.names import shown
+from tdagger.names import shown, untaken
 from tdagger.network import Origin, Weight, plain_signature
 from tdagger.op import Value
 from tdagger.ops.external import Slot
@@ -209,8 +209,7 @@ class Walk(Importing):
         outputs: dict[str, Value] = {}
         for i in frame.graph.outputs:
             name = self.outputs.get(i, frame.graph.tensors[i].name) or "out"
-            while name in outputs:
-                name += "_"
+            name = untaken(name, outputs)
             found = self.find(frame, i)
             if not isinstance(found, Value):
                 raise SourceError(f"the output {shown(name)} of {self.model.name} is made by nothing")
@@ -380,9 +379,7 @@ class Walk(Importing):
         """The path of a module, none of which is called as a constant tensor is: that has the name."""
         found = ""
         for part in path.split(".") if path else ():
-            own = f"{found}.{part}" if found else part
-            while own in self.names:
-                own += "_"
+            own = untaken(f"{found}.{part}" if found else part, self.names)
             self.modules.setdefault(own, class_of(own))
             found = own
         return found

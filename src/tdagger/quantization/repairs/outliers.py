@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tdagger.graph import label
+from tdagger.names import untaken
 from tdagger.network import Weight
 from tdagger.network import Weights as Weighed
 from tdagger.op import Array, Value
@@ -57,9 +58,7 @@ def split(prepared: Prepared, data: Iterable[Any]) -> Split:
         mask[places] = 0
         plan = prepared.placement.weights[value, 1]
         name, weight = leaf_data(prepared, plan)
-        own = f"{name}_outliers"
-        while own in taken:
-            own += "_"
+        own = untaken(f"{name}_outliers", taken)
         taken.add(own)
         made[own] = np.ascontiguousarray(weight[:, places])
         small = Parameter(own, TensorType(made[own].shape, "f32"))()

@@ -26,7 +26,7 @@ from tdagger.frameworks.importing import Importing, Problem
 from tdagger.frameworks.known import Known
 from tdagger.graph import Graph
 from tdagger.library import reshape
-from tdagger.names import shown
+from tdagger.names import shown, untaken
 from tdagger.network import Weight, plain_signature
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Input, const
@@ -274,9 +274,7 @@ class Layers(Importing):
         place = (self.place, name)
         if place in self.leaves:
             return self.leaves[place]
-        path = f"{self.at}.{name}"
-        while path in self.held:
-            path += "_"
+        path = untaken(f"{self.at}.{name}", self.held)
         held = Constant(11, own, lambda: load().reshape(own))
         if held.type.size == 1 and name in ("data", "alpha", "scale"):
             return const(held.read(), "f32")

@@ -21,7 +21,7 @@ from tdagger.frameworks.onnx.emit.writer import Branch, Node, Writer, reads
 from tdagger.frameworks.onnx.exporter import OPSET, Made, checked, difference, ended, refuse, tables_of, written
 from tdagger.frameworks.writing import block_until, check_program, needed
 from tdagger.graph import Graph
-from tdagger.names import shown
+from tdagger.names import shown, untaken
 from tdagger.op import Value
 from tdagger.ops.source import Input
 from tdagger.program.lives import Lives
@@ -112,17 +112,13 @@ class _Emitter:
         types: dict[str, Value] = {}
         labels = {n: self._labels(n) for n in program.inputs}
         for slot in program.outputs:
-            own = slot
-            while own in refs or own in program.inputs:
-                own += "_"
+            own = untaken(slot, refs, program.inputs)
             refs[own] = self._cut(slot, names)
             types[own] = Input(slot, program.slots[slot].type)()
             labels[own] = self._labels(slot)
         updates = [n for n in buffers if n in self.lives.written(whole)]
         for slot in updates:
-            own = f"{buffers[slot]}.updated"
-            while own in refs or own in program.inputs:
-                own += "_"
+            own = untaken(f"{buffers[slot]}.updated", refs, program.inputs)
             refs[own], types[own] = names[slot], Input(slot, program.slots[slot].type)()
         if writer.problems:
             refuse(program.name, writer)

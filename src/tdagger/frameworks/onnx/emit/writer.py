@@ -20,6 +20,7 @@ from tdagger.frameworks.writing import Walk, is_reshape, needed, unbroadcast
 from tdagger.graph import Graph
 from tdagger.graph import applied as replayed
 from tdagger.interpret import computed
+from tdagger.names import untaken
 from tdagger.network import Origin
 from tdagger.op import Array, Value
 from tdagger.ops.source import Buffer, Const, Input, Iota, Leaf, Parameter
@@ -396,8 +397,7 @@ class Writer(Walk):
 
     def named(self, name: str) -> str:
         """A name like this one that nothing has yet."""
-        while name in self.taken:
-            name += "_"
+        name = untaken(name, self.taken)
         self.taken.add(name)
         return name
 

@@ -26,7 +26,7 @@ from tdagger.frameworks.onnx.file.read import Model
 from tdagger.frameworks.onnx.file.tensors import HELD, Tensors
 from tdagger.frameworks.onnx.things import Thing
 from tdagger.frameworks.onnx.walk.scope import Scope
-from tdagger.names import shown
+from tdagger.names import shown, untaken
 from tdagger.network import Weight
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Parameter, const
@@ -63,8 +63,7 @@ class Leaves(Importing):
         if kept is not None and name in kept:
             own = kept[name]
         else:
-            while own in self.tensors.held:
-                own += "_"
+            own = untaken(own, self.tensors.held)
             self.tensors.held[own] = held
             if kept is not None:
                 kept[name] = own
@@ -133,9 +132,7 @@ class Leaves(Importing):
         """
         if not isinstance(self.leaves[not statistic][name].op, Parameter | Buffer):
             return name
-        own = here or f"{name}_{'statistic' if statistic else 'weight'}"
-        while own in self.tensors.held:
-            own += "_"
+        own = untaken(here or f"{name}_{'statistic' if statistic else 'weight'}", self.tensors.held)
         self.tensors.held[own] = self.tensors.held[name]
         return own
 

@@ -16,6 +16,7 @@ from tdagger.frameworks.tflite.emit.writer import Operator, Part, Writer, compac
 from tdagger.frameworks.tflite.exporter import ROWS, legalized
 from tdagger.frameworks.writing import block_until, check_program, with_weights
 from tdagger.graph import Graph
+from tdagger.names import untaken
 from tdagger.program.lives import Lives
 from tdagger.program.program import Program
 from tdagger.program.simplify import at_end
@@ -78,9 +79,7 @@ class _Emitter:
         self.sequence(whole, writer, names, at_end(program))
         outputs: dict[str, int] = {}
         for n in program.outputs:
-            own = n
-            while own in outputs or own in program.inputs:
-                own += "_"
+            own = untaken(n, outputs, program.inputs)
             outputs[own] = self._own(writer, self.name_of(n, writer, names), program.slots[n].type, outputs.values())
         for n in changing:
             made = s.AssignVariableOptionsT()

@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from tdagger.frameworks.torch.capture.reached import reached
 from tdagger.frameworks.torch.capture.surroundings import random_numbers_kept
+from tdagger.names import untaken
 
 #: The attributes of a module that hold what is registered: their entries are named as the module's own.
 REGISTERED = ("_parameters", "_buffers", "_modules")
@@ -286,8 +287,7 @@ class Attributes:
                     self.apart.add(id(value))
                 if kind == "tensor":
                     if id(box.of) not in self.registered:
-                        while path in self._paths:
-                            path += "_"
+                        path = untaken(path, self._paths)
                         self._paths.add(path)
                         self.places.append(Place(path, box, key, parents))
                 elif kind == "object":

@@ -37,6 +37,7 @@ from tdagger.frameworks.torch.capture.passing import Called, Steps, steps_of, ve
 from tdagger.frameworks.torch.capture.provenance import is_tracing, lost_writes
 from tdagger.graph import topological
 from tdagger.library import stream
+from tdagger.names import untaken
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Input, Parameter
 from tdagger.tensordag import Signature, Weight
@@ -108,9 +109,7 @@ def held(attributes: Attributes, paths: Sequence[str]) -> dict[str, Held]:
         if place.path in wanted and place.path not in found:
             name = names.get(id(tensor), "")
             if not name:
-                name = place.path
-                while name in taken:
-                    name += "_"
+                name = untaken(place.path, taken)
                 taken.add(name)
                 names[id(tensor)] = name
             found[place.path] = Held(name, tensor)

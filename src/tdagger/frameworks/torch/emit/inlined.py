@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from tdagger.errors import UnsupportedError
-from tdagger.names import is_attribute, shown
+from tdagger.names import is_attribute, shown, untaken
 
 #: Packages that a written file may import.
 ALLOWED = frozenset({*sys.stdlib_module_names, "torch", "safetensors"})
@@ -269,8 +269,7 @@ class Inliner:
 
 def _free(name: str, taken: set[str]) -> str:
     """A name that isn't taken; it is then."""
-    while name in taken:
-        name += "_"
+    name = untaken(name, taken)
     taken.add(name)
     return name
 

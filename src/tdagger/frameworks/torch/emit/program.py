@@ -25,7 +25,7 @@ from tdagger.frameworks.torch.emit.module import Entry, GeneratedModule, Source,
 from tdagger.frameworks.torch.emit.scans import with_scans
 from tdagger.frameworks.torch.runtime import DTYPES, from_numpy
 from tdagger.graph import Graph, replayed
-from tdagger.names import identifier, shown
+from tdagger.names import identifier, shown, untaken
 from tdagger.network import declared, plain_signature
 from tdagger.op import Value
 from tdagger.ops.source import Input, Leaf
@@ -295,9 +295,7 @@ class _Traced:
         taken = {*graph.inputs}
         weights: dict[Value, Value] = {}
         for leaf in leaves:
-            name = leaf.op.leaf if isinstance(leaf.op, Leaf) else ""
-            while name in taken:
-                name += "_"
+            name = untaken(leaf.op.leaf if isinstance(leaf.op, Leaf) else "", taken)
             taken.add(name)
             weights[leaf] = Input(name, leaf.type)()
         key = f"{self.prefix}{len(self.functions)}" if block not in self.functions else ""

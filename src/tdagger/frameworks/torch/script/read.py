@@ -27,7 +27,7 @@ from tdagger.frameworks.torch.script.paths import Kinds, Path, Plan
 from tdagger.frameworks.torch.script.walk import NeedsNumber, Walker
 from tdagger.frameworks.torch.source.archive import load
 from tdagger.graph import Graph, bulk
-from tdagger.names import shown
+from tdagger.names import shown, untaken
 from tdagger.network import Signature, Weight
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Parameter
@@ -257,8 +257,7 @@ class _Reading:
         return Walk(leaf).all([((), x)])[0]
 
     def _buffer(self, name: str, data: torch.Tensor) -> Value:
-        while name in self.held or name in self.weights:
-            name += "_"
+        name = untaken(name, self.held, self.weights)
         self.held[name] = data
         return Buffer(name, TensorType(tuple(data.shape), DTYPES[data.dtype]))()
 
