@@ -38,15 +38,19 @@ def interpret(graph: Graph, rule: Callable[[Value, list[Any]], Any]) -> tuple[di
 
 
 def run(
-    graph: Graph, inputs: Mapping[str, Array], weights: Mapping[str, Array]
+    graph: Graph,
+    inputs: Mapping[str, Array],
+    weights: Mapping[str, Array],
+    taken: Callable[[Any], Any] = lambda argument: argument,
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Execute a graph with numpy: the outputs and the new values of changed buffers, by name.
 
-    ``inputs`` and ``weights`` are looked up by the names of the leaves. InputError if one is missing or has
-    another type than the graph declares.
+    ``inputs`` and ``weights`` are looked up by the names of the leaves; ops get what ``taken`` makes of an argument.
+    InputError if a leaf is missing or has another type than the graph declares.
     """
+    rule = _rule(inputs, weights)
     with np.errstate(all="ignore"):
-        return interpret(graph, _rule(inputs, weights))
+        return interpret(graph, lambda value, args: rule(value, [*map(taken, args)]))
 
 
 def run_all(graph: Graph, inputs: Mapping[str, Array], weights: Mapping[str, Array]) -> dict[Value, Any]:

@@ -492,8 +492,8 @@ class TensorDAG:
         ``what`` is flops, bytes, reads or writes, ``unit`` that of reads and writes. Sizes not given are the
         network's; AxisError says which axes are free, or which sizes it can't have and why. Free are those of which the
         source, asked at two other sizes, gives what costs as much as the graph says; without a source those that the
-        graph leaves no doubt of. ``assume`` takes the graph at its word, and asks nobody. ``f.expression`` is the
-        formula in sympy.
+        graph leaves no doubt of. Where an axis has fewer entries than here, what :meth:`resize` gives is counted, once.
+        ``assume`` takes the graph at its word, and asks nobody. ``f.expression`` is the formula in sympy.
         """
         in_elements = {"reads": "elements read", "writes": "elements written"}
         kind = in_elements.get(what, what) if unit == "elements" else what
@@ -503,12 +503,15 @@ class TensorDAG:
 
     @cached_property
     def _costs(self) -> Costs:
-        return costs_of(self.graph, self.axes()) if self.axis_names else self.graph.costs
+        return costs_of(self.graph, self.axes(), resized=lambda shapes: self.resize(shapes, assume=True).graph)
 
     @cached_property
     def _certain_costs(self) -> Costs:
         """The formulas in the axes that are certain."""
-        return costs_of(self.graph, self.axes(), frozenset(self._doubtful)) if self._doubtful else self._costs
+        if self.source is None:
+            left_out = frozenset(self._doubtful)
+            return costs_of(self.graph, self.axes(), left_out, self._costs.resized) if left_out else self._costs
+        return costs_of(self.graph, self.axes(), frozenset(self._doubtful), lambda shapes: self.resize(shapes).graph)
 
     @cached_property
     def _doubtful(self) -> dict[str, str]:

@@ -11,6 +11,7 @@ from torch import nn
 
 import tdagger as td
 from tdagger.prune.importance import obd, taylor
+from tdagger.prune.removing.check import EQUAL, difference_of, outputs_of
 
 
 @pytest.fixture
@@ -235,6 +236,36 @@ def test_dimensions_without_entries() -> None:
     plan = dag.prune_plan(entries={group.name: [0, 3]})
     assert plan.after["flops"] == plan.apply().graph.total_flops()
     assert plan.check().exact
+
+
+class Cancels(nn.Module):
+    """The mean of what a layer norm gives is 0 but for rounding, and so is a sum less the same in another order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.norm = nn.Linear(4, 8), nn.Linear(8, 6), nn.LayerNorm(6)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = self.norm(self.b(self.a(x).relu()))
+        return y.mean(), y.sum((0, 1)) - y.sum(1).sum(0)
+
+
+@pytest.mark.parametrize("framework", ["torch", "numpy"])
+def test_what_cancels_is_equal_within_what_it_is_made_of(framework: str) -> None:
+    dag = td.from_torch(Cancels().eval(), torch.randn(3, 4))
+    group = next(g for g in dag.prunable().groups if g.size == 8)
+    checks = [dag.prune_plan(entries={group.name: [0, n]}).check(seed, framework) for n in (1, 5) for seed in range(3)]
+    assert all(c.exact for c in checks)
+
+
+def test_what_cancels_is_not_equal_to_something_else() -> None:
+    """A weight less where the sum isn't 0 for it: off by a part of 1e-7 of what is summed."""
+    dag = td.from_torch(Cancels().eval(), torch.randn(3, 4))
+    inputs = {"x": np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)}
+    bias = np.array([1e-7, 0, 0, 0, 0, 0], np.float32)
+    other = dag.with_weights({"norm.bias": bias})
+    assert difference_of(dag, inputs, "numpy", outputs_of(dag, inputs, "torch")) <= EQUAL
+    assert difference_of(dag, inputs, "numpy", outputs_of(other, inputs, "torch")) > EQUAL
 
 
 @pytest.mark.parametrize("constants", ["zero", "fold"])

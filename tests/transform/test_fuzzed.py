@@ -371,3 +371,59 @@ def test_the_rows_of_a_matrix_that_was_flattened_are_where_they_were(name: str) 
         return
     x = torch.randn(2, 7)
     assert torch.equal(dag.resize(x=(2, 7)).to_torch()(x), Net()(x))
+
+
+def test_as_many_of_the_largest_as_there_are() -> None:
+    """``k`` is no more than there are: the op took what it got, so that the graph was the source's in its results."""
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x.topk(min(3, x.shape[0]), 0)
+
+    dag = td.from_torch(Net(), torch.randn(3, 4))
+    for rows in (1, 2, 5):
+        x = torch.randn(rows, 4)
+        values, places = dag.resize(x=(rows, 4)).to_torch(fixed=True)(x)
+        assert torch.equal(values, Net()(x)[0])
+        assert torch.equal(places, Net()(x)[1])
+    with pytest.raises(td.AxisError, match=r"topk\(k=3, axis=0\).* can't follow: on f32\[2 4\]"):
+        td.from_torch(Net(), torch.randn(3, 4), sizes="alone").resize(x=(2, 4), assume=True)
+
+
+#: What a source does otherwise with few entries, and so costs: a slice takes what there is, an `if`, products as sums.
+OF_FEW: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "slice": lambda x: x[:2] * 3,
+    "slice in the middle": lambda x: x[1:3] - x[1:3].mean(),
+    "branch": lambda x: x[..., :1] if x.shape[0] > 4 else x + 1,
+    "einsum": lambda x: torch.einsum("ik,jk->ij", x, x),
+}
+
+
+@pytest.mark.parametrize("name", OF_FEW)
+def test_a_formula_of_few_entries_is_what_resize_gives(name: str) -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return OF_FEW[name](x)
+
+    dag = td.from_torch(Net(), torch.randn(6, 3))
+    formula = dag.cost_formula("flops")
+    for rows, columns in product((1, 2, 4, 7, 12), (1, 2, 3, 5)):
+        graph = dag.resize(x=(rows, columns)).graph
+        names = dag.axes().show(dag.graph.inputs["x"]).split("[")[1].rstrip("]").split()
+        given = {n: k for n, k in zip(names, (rows, columns), strict=True) if n in formula.names}
+        if len(given) == 2 or columns == 3:
+            assert formula(**given) == graph.total_flops()
+            assert dag.cost_formula("reads")(**given) == graph.total_memory_reads()
+
+
+def test_a_formula_of_fewer_entries_than_a_slice_takes_is_refused_without_a_source() -> None:
+    dag = td.from_torch(torch.export.export(_Firsts(), (torch.randn(8, 5),)), axes={"x": "r c"})
+    formula = dag.cost_formula("flops", assume=True)
+    assert formula(r=3) == dag.resize(x=(3, 5), assume=True).graph.total_flops()
+    with pytest.raises(td.AxisError, match="takes 3 entries from 0, but there are 2"):
+        formula(r=2)
+
+
+class _Firsts(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:3] * 3

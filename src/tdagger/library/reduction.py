@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from tdagger.composite import Composite, composite
 from tdagger.errors import AttributeValueError, NoInverseError, TypeMismatchError
@@ -179,19 +178,14 @@ def sort(x: Value, *, axis: int, descending: bool = False) -> tuple[Value, Value
     return take_along(x, index, axis), index
 
 
-def _check_topk(x: Value, **attributes: Any) -> tuple[tuple[Value], dict[str, Any]]:
-    k, axis = attributes.get("k"), attributes.get("axis", -1)
-    if k is not None and x.rank and -x.rank <= axis < x.rank and not 0 <= k <= x.shape[axis]:
-        raise AttributeValueError(f"topk: k={k} is not within axis {axis} of {x.type}")
-    return (x,), attributes
-
-
-@composite(prepare=_check_topk)
+@composite
 def topk(x: Value, *, k: int, axis: int, largest: bool = True, stable: bool = False) -> tuple[Value, Value]:
     """The ``k`` largest (or smallest) entries along ``axis`` in order, and where they were (i64).
 
     Of equal entries the first come first; a framework may take others, unless it has to be ``stable``.
     """
     del stable
+    if not 0 <= k <= x.shape[axis]:
+        raise AttributeValueError(f"topk: k={k} is not within axis {axis} of {x.type}")
     index = slice_axis(argsort(x, axis, largest), axis, 0, k)
     return take_along(x, index, axis), index

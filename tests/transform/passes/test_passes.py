@@ -396,6 +396,22 @@ def test_pipelines() -> None:
         td.Pipeline([other], check=1).run(dag)
 
 
+def test_a_checked_pass_may_round_what_cancels_otherwise() -> None:
+    """What is left of numbers that cancel is off by a rounding of those."""
+    dag = td.network(lambda x: td.reduce(x - td.mean(x, axes=(0,)), "sum", (0,)), {"x": (100,)})
+
+    def otherwise(by: float) -> Callable[[td.TensorDAG], td.TensorDAG]:
+        def step(d: td.TensorDAG) -> td.TensorDAG:
+            del d
+            return td.network(lambda x: td.reduce(x, "sum", (0,)) - 100 * td.mean(x, axes=(0,)) + by, {"x": (100,)})
+
+        return step
+
+    td.Pipeline([otherwise(0.0)], check=3).run(dag)
+    with pytest.raises(td.GraphError, match="changes what the network gives"):
+        td.Pipeline([otherwise(1e-2)], check=3).run(dag)
+
+
 REAL = ("resnet50", "convnext_tiny", "swin_tiny_patch4_window7_224", "GPT2LMHeadModel", "LSTM")
 
 

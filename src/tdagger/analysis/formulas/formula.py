@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, cast
 
@@ -54,6 +54,9 @@ COSTS = {
     "elements written": "elements written",
 }
 
+#: Gives the graph with inputs of other shapes.
+Resizing = Callable[[Mapping[str, tuple[int, ...]]], Graph]
+
 
 class Costs:
     """The costs of a graph as formulas in its free axes: ``symbols``, by name.
@@ -61,16 +64,25 @@ class Costs:
     ``names`` are the dimensions that may be free, by name; those of which another size is ruled out stay as they are.
     ``uneven`` are free, but no formula holds for them: ops depend on them in some way that their axes don't tell, or
     attributes hold their size. Costs are counted anew for them. ``weights`` are names for axes of parameters.
+    ``resized`` gives the graph with inputs of other shapes, of which costs are those where an axis has fewer entries.
     """
 
-    def __init__(self, axes: Axes, names: Mapping[str, Term], weights: Mapping[str, Term] | None = None) -> None:
+    def __init__(
+        self,
+        axes: Axes,
+        names: Mapping[str, Term],
+        weights: Mapping[str, Term] | None = None,
+        resized: Resizing | None = None,
+    ) -> None:
         self.axes = axes
         self._weights = dict(weights or {})
+        self.resized = resized
         self.symbols = {n: Symbol(n, math.prod([a.size for a in t])) for n, t in names.items()}
         self.uneven: dict[str, Symbol] = {}
         self._terms = dict(names)
         self._branches: list[tuple[Branch, dict[str, Number]]] = []
         self._numbers: dict[tuple[tuple[str, int], ...], dict[str, int]] = {}
+        self._smaller: dict[tuple[tuple[str, int], ...], dict[str, int]] = {}
         self._solve()
         self._keep([n for n, s in self.symbols.items() if self._others(s)])
         self._no_empty_axes()
@@ -182,6 +194,8 @@ class Costs:
             if not condition.holds(point):
                 at = ", ".join(f"{n}={sizes.get(n, s.size)}" for n, s in self.free.items())
                 raise AxisError(f"{condition.message}; not so at {at}")
+        if self.resized is not None and any(n < self.free[k].size for k, n in sizes.items()):
+            return self._count_resized(self.resized, sizes)[what]
         uneven = any(sizes.get(n, s.size) != s.size for n, s in self.uneven.items())
         # functions that make composites may treat sizes of 1 in a way of their own
         ones = any(sizes.get(n, s.size) == 1 != s.size for n, s in self.symbols.items())
@@ -229,6 +243,15 @@ class Costs:
                 raise AxisError(f"axis {empty[0]} of {empty[0].size} entries would have {found.known[empty[0]]}")
             self._numbers[key] = cast(Any, _totals(Walk(self.axes, found, Branch(), remake=True).nodes))
         return self._numbers[key]
+
+    def _count_resized(self, resized: Resizing, sizes: Mapping[str, int]) -> dict[str, int]:
+        """The costs of the graph that a resize gives: few entries of an axis are what slices and sources ask for."""
+        key = tuple(sorted((n, k) for n, k in sizes.items() if k != self.free[n].size))
+        if key not in self._smaller:
+            found = solve(self.axes, {self._terms[n]: k for n, k in sizes.items()})
+            shapes = {n: tuple(map(found.of, self.axes[v])) for n, v in self.axes.graph.inputs.items()}
+            self._smaller[key] = cast(Any, _totals([*resized(shapes).values]))
+        return self._smaller[key]
 
 
 def _bound(bound: int, n: Number) -> Number:
@@ -317,12 +340,17 @@ def names_of(named: NamedAxes, left_out: frozenset[str] = frozenset()) -> dict[s
     return {n: t for n, t in out.items() if n not in left_out}
 
 
-def costs_of(graph: Graph, named: NamedAxes | None = None, left_out: frozenset[str] = frozenset()) -> Costs:
-    """The costs of a graph, in axes that have the names of ``named``, but for some."""
+def costs_of(
+    graph: Graph,
+    named: NamedAxes | None = None,
+    left_out: frozenset[str] = frozenset(),
+    resized: Resizing | None = None,
+) -> Costs:
+    """The costs of a graph, in axes that have the names of ``named``, but for some; ``resized`` as of `Costs`."""
     named = NamedAxes(Axes(graph)) if named is None else named
     terms = {n: named.term(n) for n in named.sizes}
     held = {n: t for n, t in terms.items() if len(t) == 1 and t[0].rigid and t[0].kind != "const"}
-    return Costs(named.axes, names_of(named, left_out), held)
+    return Costs(named.axes, names_of(named, left_out), held, resized)
 
 
 def cost_function(graph: Graph, what: str, named: NamedAxes | None = None) -> CostFunction:

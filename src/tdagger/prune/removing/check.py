@@ -25,7 +25,7 @@ from tdagger.prune.removing.removal import Kept, Removal, picked
 from tdagger.tensordag import TensorDAG
 from tdagger.transform.diff.inputs import random_inputs
 from tdagger.transform.passes import convert_dtype
-from tdagger.transform.passes.pipeline import difference
+from tdagger.transform.passes.pipeline import difference, scales
 from tdagger.transform.surgery.edit import Edit, finished
 
 #: Outputs of both networks that differ by no more, over the largest, are equal: rounding of f64 in other orders of
@@ -73,20 +73,19 @@ def checked(dag: TensorDAG, small: TensorDAG, removal: Removal, seed: int, frame
         raise InputError(f"a plan of a network without weights can't be checked: {missing[0]!r} has no data")
     inputs = random_inputs(dag.graph, dag.graph, {n: n for n in dag.graph.inputs}, seed)
     masked = replace(dag, weights=_masked(dag, removal), source=None)
-    expected = outputs_of(_with_zeros(masked, removal, [])[0], inputs, framework)
     given = outputs_of(small, inputs, framework)
-    unlike = difference_of(expected, given)
     values = _unlike_values(removal)
+    unlike = difference_of(_with_zeros(masked, removal, [])[0], inputs, framework, given, last=not values)
     if unlike <= EQUAL or not values:
         return Check(unlike, unlike)
     helped, names = _with_zeros(masked, removal, values)
-    return Check(difference_of(outputs_of(helped, inputs, framework), given), unlike, names)
+    return Check(difference_of(helped, inputs, framework, given), unlike, names)
 
 
 def without_what_adds_nothing(check: Check, closed: TensorDAG, dag: TensorDAG, seed: int, framework: str) -> Check:
     """The check of a network without some branches, with how far it is from the one in which those are times 0."""
     inputs = random_inputs(dag.graph, dag.graph, {n: n for n in dag.graph.inputs}, seed)
-    off = difference_of(outputs_of(closed, inputs, framework), outputs_of(dag, inputs, framework))
+    off = difference_of(closed, inputs, framework, outputs_of(dag, inputs, framework))
     return replace(check, error=max(check.error, off), unlike=max(check.unlike, off))
 
 
@@ -118,14 +117,11 @@ def outputs_of(
     Without a ``framework`` torch runs it, if it is installed and can hold the network (weights may have names that no
     module has), else numpy.
     """
-    wide = convert_dtype(dag, "f64", inputs=True)
-    if exact:
-        wide = wide.with_weights({n: a for n, a in exact.items() if n in wide.weights})
+    wide, arrays = _wide(dag, inputs, exact)
     own = {n: np.array(wide.weights[n]) for n in wide.graph.updates if n in wide.weights}
     if own:  # buffers that a run changes aren't to change in the network that is checked
         others = Weights.of(wide.weights, {n: n for n in wide.weights if n not in own})
         wide = replace(wide, weights=others | Weights.of(own, {n: n for n in own}))
-    arrays = {n: np.asarray(inputs[n]).astype(v.dtype.numpy) for n, v in wide.graph.inputs.items()}
     flat = replace(wide, modules={})  # only what is computed counts, not by which layers
     by_numpy = framework == "numpy" or (not framework and find_spec("torch") is None)
     module = None if by_numpy else _module(flat, refusing=bool(framework))
@@ -145,9 +141,36 @@ def _module(dag: TensorDAG, refusing: bool) -> Any:
         return None
 
 
-def difference_of(expected: list[Array], given: list[Array]) -> float:
-    """The largest difference of any output, over its largest entry; infinite where only one of two is finite."""
-    return max((difference(a, b) for a, b in zip(expected, given, strict=True)), default=0.0)
+def _wide(
+    dag: TensorDAG, inputs: Mapping[str, Array], exact: Mapping[str, Array] | None
+) -> tuple[TensorDAG, dict[str, Array]]:
+    """The network in double precision, and its inputs."""
+    wide = convert_dtype(dag, "f64", inputs=True)
+    if exact:
+        wide = wide.with_weights({n: a for n, a in exact.items() if n in wide.weights})
+    return wide, {n: np.asarray(inputs[n]).astype(v.dtype.numpy) for n, v in wide.graph.inputs.items()}
+
+
+def difference_of(
+    dag: TensorDAG,
+    inputs: Mapping[str, Array],
+    framework: str,
+    given: list[Array],
+    exact: Mapping[str, Array] | None = None,
+    last: bool = True,
+) -> float:
+    """The largest difference of any output from what is given, over its largest entry; infinite where one isn't finite.
+
+    Where that isn't equal it is over what the output is made of, which may cancel (:func:`scales`), but where it isn't
+    the ``last`` word.
+    """
+    pairs = list(zip(dag.graph.outputs, outputs_of(dag, inputs, framework, exact), given, strict=True))
+    found = max((difference(a, b) for _, a, b in pairs), default=0.0)
+    if found <= EQUAL or not last or dag.graph.external:
+        return found
+    wide, arrays = _wide(dag, inputs, exact)
+    least = scales(wide.graph, arrays, wide.weights, EQUAL)
+    return max(difference(a, b, least[n]) for n, a, b in pairs)
 
 
 def _unlike_values(removal: Removal) -> list[Value]:
