@@ -416,6 +416,19 @@ def test_a_formula_of_few_entries_is_what_resize_gives(name: str) -> None:
             assert dag.cost_formula("reads")(**given) == graph.total_memory_reads()
 
 
+@pytest.mark.parametrize("every", [2, 3, 5, 8])
+def test_what_few_entries_hide_is_not_in_a_formula(every: int) -> None:
+    """Every second of 1, 2 and of no more entries is one; the source is asked where there are more than a few."""
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.embedding(torch.arange(0, x.shape[0], every), x)
+
+    dag = td.from_torch(Net(), torch.randn(1, 3))
+    for rows in (2, 3, 5, 9, 16):
+        _formula_is_what_is_counted(dag, (rows, 3))
+
+
 def test_a_formula_of_fewer_entries_than_a_slice_takes_is_refused_without_a_source() -> None:
     dag = td.from_torch(torch.export.export(_Firsts(), (torch.randn(8, 5),)), axes={"x": "r c"})
     formula = dag.cost_formula("flops", assume=True)

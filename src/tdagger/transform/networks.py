@@ -26,6 +26,9 @@ N = TypeVar("N", bound=Any)
 #: How many more entries an axis is tried with.
 _NEAR = 5
 
+#: So few entries are few: of twice as many there may be one half, third or eighth, as there was.
+_FEW = 8
+
 
 class Resizable(NamedTuple):
     """Which named axes of a network's inputs can have other sizes, why others can't, and of which that isn't known.
@@ -204,12 +207,14 @@ def own_axes(named: NamedAxes) -> list[str]:
 
 
 def free_axes(named: NamedAxes) -> FreeAxes:
-    """The axes of the inputs tried with twice and three times as many entries, and with some more."""
+    """The axes of the inputs tried with a multiple of their entries that is no longer few, and with some more."""
     free: dict[str, list[int]] = {}
     fixed: dict[str, str] = {}
     for name in own_axes(named):
         size = named.sizes[name]
-        for sizes in ((2 * size, 3 * size), range(size + 1, size + _NEAR)):
+        more = max(_FEW // max(size, 1) + 1, 2)
+        multiples = [size * k for k in (more, more + 1, 2, 3)]
+        for sizes in (multiples, range(size + 1, size + _NEAR)):
             for wanted in sizes:
                 try:
                     resize(named.axes, {named.term(name): wanted}).run()
