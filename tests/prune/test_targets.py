@@ -245,9 +245,10 @@ class Cancels(nn.Module):
         super().__init__()
         self.a, self.b, self.norm = nn.Linear(4, 8), nn.Linear(8, 6), nn.LayerNorm(6)
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         y = self.norm(self.b(self.a(x).relu()))
-        return y.mean(), y.sum((0, 1)) - y.sum(1).sum(0)
+        mean = y.mean()
+        return mean, y.sum((0, 1)) - y.sum(1).sum(0), mean.view(())
 
 
 @pytest.mark.parametrize("framework", ["torch", "numpy"])
