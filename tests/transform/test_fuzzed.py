@@ -390,6 +390,53 @@ def test_as_many_of_the_largest_as_there_are() -> None:
         td.from_torch(Net(), torch.randn(3, 4), sizes="alone").resize(x=(2, 4), assume=True)
 
 
+#: What takes so many entries of an axis that a file doesn't say whether another size has as many.
+TAKING: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], tuple[int, ...]]] = {
+    "a third": (lambda x: x.topk(x.shape[1] // 3, 1)[0], (2, 9, 3)),
+    "a part of both": (lambda x: torch.hstack([x, x]).topk(2 * x.shape[1] // 3, 1)[0], (2, 6, 3)),
+    "a quantile": (lambda x: x.kthvalue(3 * x.shape[1] // 4, 1)[0], (2, 12, 3)),
+    "unpooled": (
+        lambda x: _raised(nn.functional.max_unpool1d(*nn.functional.max_pool1d(x, 2, return_indices=True), 2)),
+        (1, 4, 2),
+    ),
+}
+
+
+def _raised(x: torch.Tensor) -> torch.Tensor:
+    x.flatten()[::2] += 1
+    return x
+
+
+@pytest.mark.parametrize("name", TAKING)
+def test_how_many_are_taken_is_not_known_of_a_file(name: str) -> None:
+    function, shape = TAKING[name]
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return function(x)
+
+    larger = (shape[0], 2 * shape[1], shape[2])
+    dag = td.from_torch(torch.export.export(Net(), (torch.randn(shape),)))
+    with pytest.raises(td.AxisError, match=r"not known(.|\n)*(takes k=|is unpooled to)"):
+        dag.resize({"x": larger})
+    x = torch.randn(larger)
+    assert torch.equal(dag.resize({"x": larger}, source=Net()).to_torch()(x), Net()(x))
+
+
+def test_pools_of_no_channels() -> None:
+    """torch pools no channels where there is no batch, and refuses a batch of none."""
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = x[: x.shape[0] // 2 * 2 : 2] + x[1::2]
+            return nn.functional.adaptive_max_pool2d(y, (None, 2)) + nn.functional.adaptive_avg_pool2d(y, (None, 2))
+
+    dag = td.from_torch(Net(), torch.randn(4, 3, 5))
+    for rows in (1, 2, 6):
+        x = torch.randn(rows, 3, 5)
+        torch.testing.assert_close(dag.resize(x=(rows, 3, 5)).to_torch(fixed=True)(x), Net()(x))
+
+
 #: What a source does otherwise with few entries, and so costs: a slice takes what there is, an `if`, products as sums.
 OF_FEW: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "slice": lambda x: x[:2] * 3,

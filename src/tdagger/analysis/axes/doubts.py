@@ -174,6 +174,7 @@ def doubts(axes: Axes, sizes: Sizes, numbers: bool = True) -> Iterator[Guess]:
             or _listed(value, entries, given)
             or _placed(axes, value, entries)
             or _taken(axes, sizes, value, changed, entries)
+            or _unpooled(axes, sizes, value)
         )
         if not why and value.op.name == "slice":
             why = _bound(axes, value, value in picked, changed, of) or _from_end(axes, value, changed, entries)
@@ -191,6 +192,10 @@ def doubts(axes: Axes, sizes: Sizes, numbers: bool = True) -> Iterator[Guess]:
 def _count(axes: Axes, value: Value, changed: set[Axis]) -> str:
     """Which attribute of an op holds a number of entries that is made of the size of one of its dimensions."""
     attributes = value.op.attributes
+    if attributes.get("k", 0) > 2:  # so many of an axis, as a slice takes them: any part of it may be meant
+        axis = attributes["axis"]
+        if not changed.isdisjoint(resolve(axes[value.args[0]][axis])):
+            return f"takes k={attributes['k']} of {value.args[0].shape[axis]} entries"
     for name in attributes.keys() & _COUNTS:
         given = {n for n in _numbers(attributes[name]) if n > 0}
         for arg in value.args if given else ():
@@ -232,6 +237,15 @@ def _taken(axes: Axes, sizes: Sizes, value: Value, changed: set[Axis], made: Map
     if count > 2 and count in made and stays and not changed.isdisjoint(along):
         return f"takes {count} entries by constants, {made[count]}"
     return ""
+
+
+def _unpooled(axes: Axes, sizes: Sizes, value: Value) -> str:
+    """To how many entries as many as before are unpooled: to others only since a product has another size."""
+    if value.op.name != "max_unpool":
+        return ""
+    dimensions = zip(axes[value.args[0]], value.args[0].shape, axes[value], value.shape, strict=True)
+    other = [n for x, m, term, n in dimensions if sizes.of(x) == m and sizes.of(term) != n]
+    return f"is unpooled to {other[0]} entries, which are no others of as many" if other else ""
 
 
 def _windows(attributes: Mapping[str, Any], rank: int) -> range:

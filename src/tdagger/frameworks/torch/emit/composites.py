@@ -306,9 +306,10 @@ def _grid_sample(w: Writer, v: Value, f: Fields) -> str:
     return _unmerged(f"F.grid_sample({x}, {grid}, {how})", v, rank, rank)
 
 
-def _up_to_3d(name: str) -> Condition:
-    """torch has kernels for one to three spatial axes; ``name`` is the attribute with an entry for each."""
-    return lambda f, types: len(f[name]) <= 3
+def _pools_to_size(f: Fields, types: Sequence[TensorType]) -> bool:
+    """torch has kernels for one to three spatial axes, and takes no channels only where nothing is before them."""
+    n = len(f["size"])
+    return n <= 3 and (types[0].rank < n + 2 or types[0].shape[-n - 1] > 0)
 
 
 def _scale_gives_size(f: Fields, types: Sequence[TensorType]) -> bool:
@@ -711,10 +712,10 @@ COMPOSITES: dict[str, Rule] = {
     "max_pool": Rule(_spatial(_POOL + ")", "kernel"), "f", _takes_maximum),
     "max_pool_with_indices": Rule(_spatial(_POOL + ", return_indices=True)", "kernel"), "f", _takes_maximum),
     "avg_pool": Rule(_avg_pool, "f", _averages),
-    "adaptive_avg_pool": Rule(_spatial("F.adaptive_avg_pool{n}d({x}, {size})", "size"), "f", _up_to_3d("size")),
-    "adaptive_max_pool": Rule(_spatial("F.adaptive_max_pool{n}d({x}, {size})", "size"), "f", _up_to_3d("size")),
+    "adaptive_avg_pool": Rule(_spatial("F.adaptive_avg_pool{n}d({x}, {size})", "size"), "f", _pools_to_size),
+    "adaptive_max_pool": Rule(_spatial("F.adaptive_max_pool{n}d({x}, {size})", "size"), "f", _pools_to_size),
     "adaptive_max_pool_with_indices": Rule(
-        _spatial("F.adaptive_max_pool{n}d({x}, {size}, return_indices=True)", "size"), "f", _up_to_3d("size")
+        _spatial("F.adaptive_max_pool{n}d({x}, {size}, return_indices=True)", "size"), "f", _pools_to_size
     ),
     # numbers of few bits
     "quantize": Rule(_quantize, "fi", lambda f, t: not grid_of(f["to"]).is_float and not f["precision"]),
