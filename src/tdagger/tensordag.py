@@ -1031,8 +1031,13 @@ class TensorDAG:
         def raises(sizes: Mapping[str, int]) -> str:
             return sources.raises(self.source, self.axes(), sizes)
 
-        numbers = sources.compared(self.source)
-        return openness.candidates(self.axes(), self.origins, self.confirmed, ask if asked else None, raises, numbers)
+        def compared(sizes: Mapping[str, int], size_of: sources.SizeOf) -> list[sources.Comparison]:
+            named = self.axes()
+            shapes = sources.shapes_at(named, {named.term(n): k for n, k in sizes.items()})
+            return sources.compared(self.source, shapes, size_of)
+
+        found = (ask, raises, compared) if asked else ()
+        return openness.candidates(self.axes(), self.origins, self.confirmed, *found)
 
     # Going to a framework. Frameworks stand to the right of this module, so they are found by name.
 

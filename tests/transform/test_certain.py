@@ -1,6 +1,8 @@
 """Sizes that are certain: the source is asked; without one what the graph leaves open is refused."""
 
+import itertools
 import math
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -334,6 +336,78 @@ def test_so_few_entries_as_the_source_takes_are_taken():
     assert back(torch.ones(2, 4)).shape == (2, 4)
     with pytest.raises(td.InputError, match="with 3 entries the source itself raises ValueError: too short"):
         back(torch.ones(2, 3))
+
+
+def halved(x):
+    while x.shape[1] > x.shape[2]:
+        x = nn.functional.avg_pool1d(x.mT, 2).mT
+    return x
+
+
+class Limited(nn.Module):
+    limit = 9
+
+    def forward(self, x):
+        return x * 2 if x.shape[1] <= self.limit else x * 3
+
+
+#: What a source asks of the sizes of two axes, behind which it goes another way.
+ASKING = {
+    "twice": lambda x: x.shape[1] == 2 * x.shape[2],
+    "one more": lambda x: x.shape[1] == x.shape[2] + 1,
+    "not three times": lambda x: x.shape[1] != 3 * x.shape[2],
+    "larger": lambda x: x.size(1) > x.size(2),
+    "a sum": lambda x: x.shape[1] + x.shape[2] == 20,
+    "a product": lambda x: x.shape[1] * x.shape[2] == 35,
+    "an even sum": lambda x: (x.shape[1] + x.shape[2]) % 2 == 0,
+    "a rest": lambda x: bool(x.shape[1] % 3),
+    "a half": lambda x: x.shape[1] // 2 == x.shape[2],
+    "a ratio": lambda x: x.shape[1] / x.shape[2] == 2,
+    "a larger ratio": lambda x: x.shape[1] / x.shape[2] > 1.5,
+    "rounded up": lambda x: math.ceil(x.shape[1] / 4) == x.shape[2],
+    "a difference": lambda x: abs(x.shape[1] - x.shape[2]) > 3,
+    "two at once": lambda x: x.shape[1:] == (8, 6),
+    "one and the other": lambda x: x.shape[1] == 7 and x.shape[2] > 9,
+    "one of several": lambda x: x.shape[1] in (11, 13),
+    "entries": lambda x: x.numel() == 84,
+    "rows": lambda x: len(x) == 5,
+    "of what was made": lambda x: (x[:, 1:] * 2).relu().shape[1] == x.shape[2] + 2,
+    "the largest": lambda x: max(x.shape[1:]) > 13,
+}
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 6), (2, 5, 7)])
+@pytest.mark.parametrize("name", [*ASKING, "a loop", "a limit"])
+def test_the_open_module_goes_no_other_way_than_its_source(name, shape):
+    """Comparisons of sizes are read as the source makes them, and it is asked behind each."""
+    asks = ASKING.get(name)
+    module = Fn(lambda x: x * 2 if asks(x) else x * 3) if asks else Fn(halved) if name == "a loop" else Limited()
+    back = td.from_torch(module, torch.randn(shape)).to_torch()
+    runs = 0
+    for b, h, w in itertools.product((1, 2, 5), (1, 3, 4, 5, 7, 8, 9, 11, 12, 14, 16), (1, 2, 3, 4, 5, 6, 7, 8, 12)):
+        x = torch.randn(b, h, w)
+        with suppress(td.InputError):
+            torch.testing.assert_close(back(x), module(x))
+            runs += 1
+    assert runs > 1
+
+
+def test_comparisons_leave_tensors_and_lists_as_they_were():
+    """What says the sizes while they are read is gone afterwards, also where the source raises."""
+
+    def failing(x):
+        if len(x) == 2 and x.shape[1] > 3:
+            return x * x.numel()
+        raise ValueError("no")
+
+    before = torch.Tensor.shape, torch.Tensor.size, torch.Tensor.numel, len
+    kept = []
+    module = Fn(lambda x: (kept.append(x.shape[1]), failing(x))[1])
+    dag = td.from_torch(module, torch.randn(2, 6))
+    dag.open_axes  # noqa: B018
+    assert (torch.Tensor.shape, torch.Tensor.size, torch.Tensor.numel, len) == before
+    assert not {"shape", "size", "numel"} & vars(torch.Tensor).keys()
+    assert all(type(n + 1) is int for n in kept)
 
 
 def test_an_axis_that_the_source_has_at_one_size_is_fixed():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,12 +26,14 @@ from torch._ops import (
 )
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode, PythonKeyTracer
 
+from tdagger.analysis.formulas.polynomial import Number
 from tdagger.frameworks.torch.aten import DTYPES, Memory, aliases, memory_of
 from tdagger.frameworks.torch.aten.calls import OF_MEMORY, Caller, constant, type_of, with_tensor, without_gradient
 from tdagger.frameworks.torch.aten.functional import Cell, Ref
 from tdagger.frameworks.torch.aten.repeated import Steps, is_repeatable, steps_of
 from tdagger.frameworks.torch.capture import state
 from tdagger.frameworks.torch.capture.checks import kernels_left_open
+from tdagger.frameworks.torch.capture.compared import Notes, measuring
 from tdagger.frameworks.torch.capture.export import cumulative_averages
 from tdagger.frameworks.torch.capture.gradients import following_gradients, replaced
 from tdagger.frameworks.torch.capture.leaves import input_names, output_names, state_and_held, weight_value
@@ -42,6 +44,7 @@ from tdagger.op import Op, Value
 from tdagger.ops.source import Input
 from tdagger.program.trace import is_tracing
 from tdagger.tensordag import Origin
+from tdagger.transform.axes.sources import SizeOf
 from tdagger.tree import Tree
 
 _C: Any = torch._C
@@ -54,8 +57,18 @@ class Unsure(Exception):
     """What a sketch can't follow; it is a reason to capture the network, and no fault of it."""
 
 
-def sketched(model: nn.Module, title: str, leaves: Sequence[Tensor], tree: Tree) -> Graph | None:
-    """The graph that capturing a network gives, of inputs like ``leaves`` (on the meta device); None if unsure."""
+def sketched(
+    model: nn.Module,
+    title: str,
+    leaves: Sequence[Tensor],
+    tree: Tree,
+    size_of: SizeOf | None = None,
+    notes: Notes | None = None,
+) -> Graph | None:
+    """The graph that capturing a network gives, of inputs like ``leaves`` (on the meta device); None if unsure.
+
+    ``notes`` gets what its code compares sizes with, until then, which are made of what ``size_of`` says.
+    """
     try:
         devices = {t.device for t in (*model.parameters(), *model.buffers())} or {torch.device("cpu")}
         if len(devices) > 1 or is_tracing():
@@ -63,14 +76,21 @@ def sketched(model: nn.Module, title: str, leaves: Sequence[Tensor], tree: Tree)
         with warnings.catch_warnings(action="ignore"), following_gradients(model, traced=False):
 
             def take(flat: state.Flat, args: Sequence[Tensor]) -> Graph:
-                return _run(flat, args, title, next(iter(devices)))
+                return _run(flat, args, title, next(iter(devices)), size_of, notes)
 
             return state.captured(model, tree, leaves, take, runs=False).program
     except Exception:  # whatever it is: a capture tells it, or gives the graph
         return None
 
 
-def _run(flat: state.Flat, args: Sequence[Tensor], title: str, device: torch.device) -> Graph:
+def _run(
+    flat: state.Flat,
+    args: Sequence[Tensor],
+    title: str,
+    device: torch.device,
+    size_of: SizeOf | None,
+    notes: Notes | None,
+) -> Graph:
     """The graph of one run of a network, its ops imported as they are called."""
     if flat.twice:
         raise Unsure("the network keeps what isn't a tensor")
@@ -87,6 +107,7 @@ def _run(flat: state.Flat, args: Sequence[Tensor], title: str, device: torch.dev
     with (
         bulk(), put_back(), kernels_left_open(), cumulative_averages(flat), _compiling_state_context(),
         _regions(made), _on(device, made), made, _directly(made), enable_python_dispatcher(),
+        nullcontext() if size_of is None or notes is None else measuring(made.sizes(size_of), notes),
     ):  # fmt: skip
         results = flat(*own)
     returned = [made.ref(t).read() for t in results]
@@ -149,6 +170,15 @@ class _Importing(ProxyTorchDispatchMode):
                 self.constants.append(found[0].cell)
             self._refs[id(tensor)] = found
         return found[0]
+
+    def sizes(self, size_of: SizeOf) -> Callable[[Tensor, int], Number | None]:
+        """What sizes of tensors are made of, where it is known of values."""
+
+        def of(tensor: Tensor, dim: int) -> Number | None:
+            found = self._refs.get(id(tensor))
+            return None if found is None else size_of(found[0].read(), dim)
+
+        return of
 
     def _copied(self, tensor: Tensor) -> Ref:
         """The ref of what a factory gave (``arange``, ``zeros_like``), of which torch makes another object."""

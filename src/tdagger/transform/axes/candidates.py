@@ -9,18 +9,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from tdagger.analysis.axes.algebra import Axes
 from tdagger.analysis.axes.doubts import BY_CHANCE, UP_TO
 from tdagger.analysis.axes.names import NamedAxes
-from tdagger.analysis.axes.sizes import assumed
+from tdagger.analysis.axes.sizes import assumed, solve
 from tdagger.analysis.axes.terms import resolve
 from tdagger.analysis.formulas.polynomial import Number, Point, symbols_of, variable
-from tdagger.analysis.formulas.symbolic import Condition
+from tdagger.analysis.formulas.symbolic import Condition, FreeSizes
 from tdagger.errors import AxisError
+from tdagger.graph import Graph, topological
+from tdagger.op import Value
+from tdagger.ops.source import Input
 from tdagger.transform.axes.certain import guessed, unknown
 from tdagger.transform.axes.open import TRIED, Opened, opened, solved, symbol_of, two_points
 from tdagger.transform.axes.points import apart, divisors, far, multiple_of
 from tdagger.transform.axes.resize import resize
-from tdagger.transform.axes.sources import SourceRaises
+from tdagger.transform.axes.sources import Comparison, SizeOf, SourceRaises
 from tdagger.transform.networks import Origins, own_axes, place
 from tdagger.types import readable
 
@@ -78,6 +82,9 @@ class Ask(Protocol):
 #: By axis of which multiples it has as many entries, and why.
 Steps = Mapping[str, tuple[int, str]]
 
+#: The comparisons that the source's code makes at some sizes, in what sizes of values are made of.
+Compared = Callable[[Mapping[str, int], SizeOf], Iterable[Comparison]]
+
 #: What the source raises when it is run at some sizes; nothing if it runs.
 Raises = Callable[[Mapping[str, int]], str]
 
@@ -86,14 +93,14 @@ def candidates(
     named: NamedAxes,
     origins: Origins,
     confirmed: frozenset[str],
-    ask: Ask | None,
+    ask: Ask | None = None,
     raises: Raises = lambda sizes: "",
-    numbers: Sequence[int] = (),
+    compared: Compared = lambda sizes, size_of: (),
 ) -> Candidates:
     """The axes of which nothing is in doubt, and the source, where there is one to ask, says the same.
 
     Where it raises at some sizes by itself, an axis has the multiples, or so many entries, with which it runs.
-    ``numbers`` are those that the source compares with something, which may be sizes.
+    ``compared`` are comparisons of sizes in the source's code, behind each of which it may go another way.
     """
     found = Candidates((), {})
     why: dict[str, str] = {}
@@ -145,10 +152,10 @@ def candidates(
         why |= refuted
         free = [n for n in free if n not in why]  # which have other fewest entries where these have their own
     own = tuple([_at_least(n, *least[n]) for n in least] + [_multiple(n, *steps[n]) for n in steps])
-    if free and ask is not None and numbers and not _why_not(found, named, free, origins):
+    if free and ask is not None and not _why_not(found, named, free, origins):
         known = replace(found, own=own, unlike=unlike).opened(named, free, origins)
         answers.conditions = known[0].conditions
-        own += tuple(_at_numbers(answers, free, numbers))
+        own += tuple(_where_compared(answers, free, compared))
     return replace(found, names=tuple(free), why=why, own=own, unlike=unlike)
 
 
@@ -257,9 +264,13 @@ class _Answers:
         self._ask, self._raises = ask, raises
         self._known: dict[tuple[tuple[str, int], ...], str] = {}
 
+    def point(self, sizes: Mapping[str, int]) -> Point:
+        """Some sizes, and the own ones of other axes."""
+        return Point({**self._own, **{symbol_of(n): size for n, size in sizes.items()}})
+
     def fit(self, sizes: Mapping[str, int]) -> bool:
         """Whether the graph may have such sizes."""
-        point = Point({**self._own, **{symbol_of(n): size for n, size in sizes.items()}})
+        point = self.point(sizes)
         return all(c.holds(point) for c in self.conditions)
 
     def fewer(self, name: str, least: Mapping[str, tuple[int, str]], steps: Steps) -> Iterator[int]:
@@ -441,31 +452,83 @@ def _where_one_is_few(answers: _Answers, corners: Sequence[Corner]) -> dict[str,
     return why
 
 
-def _at_numbers(answers: _Answers, names: Sequence[str], numbers: Sequence[int]) -> Iterator[Condition]:
-    """The sizes at which the source does something else, of those that it compares with a number and one more.
+def _where_compared(answers: _Answers, names: Sequence[str], compared: Compared) -> Iterator[Condition]:
+    """What sizes must fulfil so that comparisons in the source's code go the way they go, where that matters.
 
-    It is asked for all axes at once, and for each where it doesn't do the same. Where it does something else with more
-    entries than such a number, an axis has no more; fewer were asked about before.
+    It is asked at the nearest sizes at which one goes the other way. Where it does the same there, the comparisons that
+    it makes there are read as well (``h == 8 and w == 6``).
     """
-    own = answers.named.sizes
-    most: dict[str, tuple[int, str]] = {}
-    for number in sorted({n for n in numbers if n <= _LARGEST})[:_MANY]:
-        other: dict[str, str] = {}
-        for size in (number, number + 1):
-            asked = [n for n in names if n not in most and size != own[n] and answers.fit({n: size})]
-            asked = [n for n in asked if size == number or own[n] < size]
-            if not asked or not answers.why_not(dict.fromkeys(asked, size)):
+    named = answers.named
+    own = {n: named.sizes[n] for n in names}
+    points: list[dict[str, int]] = [{}]
+    known: set[tuple[Number, str]] = set()
+    for point in points:  # grows
+        for comparison in compared(point, _size_of(named, names, point)):
+            number, kind, holds = comparison
+            if (number, kind) in known:
                 continue
-            for name in asked:
-                why = answers.why_not({name: size})
-                if why and size == number:
-                    other[name] = f"{name}: with {size} entries {why}"
-                elif why:
-                    last = number - 1 if name in other else number
-                    most[name] = last, f"{name}: with {last + 1} entries {why}"
-        rest = {n: what for n, what in other.items() if n not in most}
-        yield from (Condition(variable(symbol_of(n)) - number, "other", what) for n, what in rest.items())
-    yield from (Condition(last - variable(symbol_of(n)), "positive", what) for n, (last, what) in most.items())
+            known.add((number, kind))
+            if not holds:
+                number, kind = (-number - 1, kind) if kind == "positive" else (number, "other")
+            condition = Condition(number, kind, "")
+            at = _nearest(answers, condition, {**own, **point})
+            if at is None or not condition.holds(answers.point({})):
+                continue
+            at = {n: size for n, size in at.items() if size != own[n]}
+            if why := answers.why_not(at):
+                found = condition._replace(message=f"{', '.join(at)}: with {_shown(at)} {why}")
+                answers.conditions += (found,)
+                yield found
+            elif len(points) < _MANY:
+                points.append(at)
+
+
+def _size_of(named: NamedAxes, names: Sequence[str], sizes: Mapping[str, int]) -> SizeOf:
+    """What dimensions of values are made of where the network has some sizes: those that it has, and a few others."""
+    free, _, _ = solved(named, names)
+    change = resize(named.axes, {named.term(n): k for n, k in sizes.items()}, empty=True)
+    change.run()
+    here = {new: old for old, new in change.new.items()}
+    shapes = {n: tuple(map(free.of, named[v])) for n, v in named.axes.graph.inputs.items()}
+    others: dict[Value, Sequence[Number]] = {}
+
+    def of(value: Value, dim: int) -> Number | None:
+        old = here.get(value)
+        if old is not None and old.rank == value.rank:
+            return free.of(named[old][dim])
+        if value not in others:
+            others[value] = _shape(value, shapes) if len(others) < _OTHERS else ()
+        return others[value][dim] if others[value] else None
+
+    return of
+
+
+def _shape(value: Value, shapes: Mapping[str, Sequence[Number]]) -> Sequence[Number]:
+    """The shape of a value that no result is made of (``x.mT.shape``), of those of inputs; none if it can't be told."""
+    inputs = {v.op.leaf: v for v in topological([value]) if isinstance(v.op, Input)}
+    axes = Axes(Graph(inputs, {"out": value}))
+    terms = [(t, n) for name, v in inputs.items() for t, n in zip(axes[v], shapes.get(name, v.shape), strict=True)]
+    try:
+        return tuple(map(solve(axes, {t: n for t, n in terms if t}, FreeSizes([])).of, axes[value]))
+    except AxisError:
+        return ()
+
+
+def _nearest(answers: _Answers, condition: Condition, at: Mapping[str, int]) -> dict[str, int] | None:
+    """The sizes nearest to some at which a condition doesn't hold and which the graph may have: of one axis, or two."""
+    names = sorted(s.name for s in symbols_of(condition.number))
+
+    def sizes_of(name: str) -> list[int]:
+        here, near = (answers.point({**at, name: at[name] + k}).defined(condition.number) for k in (0, 1))
+        root = at[name] if here is None or near is None or here == near else at[name] - here // (near - here)
+        more = {n for n in range(root - 2, root + 3) if 0 <= n <= _LARGEST}
+        return sorted(more | {*range(at[name] + TRIED)}, key=lambda n: abs(n - at[name]))
+
+    tried = ({**at, name: n} for name in names for n in sizes_of(name))
+    few = range(1, _GRID)
+    both = ({**at, a: n, b: m} for a, b in itertools.combinations(names, 2) for n in few for m in few)
+    other = (sizes for sizes in itertools.chain(tried, both) if not condition.holds(answers.point(sizes)))
+    return next((sizes for sizes in other if answers.fit(sizes)), None)
 
 
 #: What is said where the source, or the graph, has no such sizes.
@@ -474,8 +537,11 @@ _NOTHING = "the source gives nothing that can be compared"
 #: What sizes are multiples of where they are to have much in common.
 _DIVIDED = 12
 
-#: Sizes that are asked about at most, and how many of them.
-_LARGEST, _MANY = 1 << 13, 12
+#: Of so many values that no result is made of sizes are worked out, each for itself.
+_OTHERS = 16
+
+#: Sizes that are asked about at most, those of two axes together, and at how many sizes comparisons are read.
+_LARGEST, _GRID, _MANY = 1 << 13, 33, 12
 
 
 def _why_not(found: Candidates, named: NamedAxes, names: Sequence[str], origins: Origins) -> str:

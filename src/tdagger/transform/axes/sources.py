@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.axes.sizes import Sizes
 from tdagger.analysis.axes.terms import resolve
+from tdagger.analysis.formulas.polynomial import Number
 from tdagger.errors import AxisError, TDaggerError
 from tdagger.graph import Graph
 from tdagger.op import Term, Value
@@ -99,10 +100,22 @@ def raises(source: Any, named: NamedAxes, sizes: Mapping[str, int]) -> str:
         return ""
 
 
-def compared(source: Any) -> list[int]:
-    """The numbers that a source's code compares sizes with: there it may go another way."""
-    numbers = _first_with(source, "compared")
-    return [] if numbers is None else numbers()
+class Comparison(NamedTuple):
+    """What a source's code asks of sizes: whether a number is "zero" or "positive" (or 0), and whether it ``holds``."""
+
+    number: Number
+    kind: str
+    holds: bool
+
+
+#: What a dimension of a value is made of, in axes that are open; None where that isn't known.
+SizeOf = Callable[[Value, int], Number | None]
+
+
+def compared(source: Any, shapes: Shapes, size_of: SizeOf) -> list[Comparison]:
+    """The comparisons of sizes that a source's code makes with inputs of some shapes: it may go another way there."""
+    comparisons = _first_with(source, "compared")
+    return [] if comparisons is None else comparisons(shapes, size_of)
 
 
 def _first_with(source: Any, name: str) -> Any:

@@ -21,7 +21,7 @@ from tdagger.errors import InputError, TDaggerError
 from tdagger.frameworks.torch.aten import TORCH_DTYPES
 from tdagger.frameworks.torch.capture import autocast
 from tdagger.frameworks.torch.capture.attributes import Attributes, left_as_it_was
-from tdagger.frameworks.torch.capture.compared import compared
+from tdagger.frameworks.torch.capture.compared import Notes
 from tdagger.frameworks.torch.capture.draws import sources
 from tdagger.frameworks.torch.capture.leaves import without_compile
 from tdagger.frameworks.torch.capture.locking import one_at_a_time
@@ -32,15 +32,15 @@ from tdagger.graph import Graph
 from tdagger.library.random import SEED
 from tdagger.ops.source import Input
 from tdagger.tensordag import Signature, TensorDAG
-from tdagger.transform.axes.sources import SourceRaises
+from tdagger.transform.axes.sources import Comparison, SizeOf, SourceRaises
 from tdagger.transform.surgery.edit import Edit, finished
 from tdagger.tree import Tree, flatten
 
 #: Imports a network: of its arguments and keyword arguments.
 Import = Callable[[tuple[Any, ...], dict[str, Any]], TensorDAG]
 
-#: Gives the graph alone, of tensors on the meta device nested as a tree says.
-Sketch = Callable[[Sequence[torch.Tensor], Tree], Graph | None]
+#: Gives the graph alone, of tensors on the meta device nested as a tree says; notes comparisons where that is asked.
+Sketch = Callable[..., Graph | None]
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,9 +76,13 @@ class Again:
         with self._as_it_was():
             return _said(_raised(self.model, args, kwargs))
 
-    def compared(self) -> list[int]:
-        """The numbers that the model's code compares sizes with."""
-        return compared(self.model) if isinstance(self.model, nn.Module) else []
+    @one_at_a_time
+    def compared(self, shapes: Mapping[str, tuple[int, ...]], size_of: SizeOf) -> list[Comparison]:
+        """The comparisons of sizes that the model makes with inputs of these shapes, as far as a sketch gets."""
+        notes = Notes()
+        self.count[0] += 1
+        self._sketched(shapes, size_of=size_of, notes=notes)
+        return [*notes.made.values()]
 
     @one_at_a_time
     def at(self, shapes: Mapping[str, tuple[int, ...]]) -> TensorDAG:
@@ -108,12 +112,12 @@ class Again:
         self.count[0] += found is not None
         return found
 
-    def _sketched(self, shapes: Mapping[str, tuple[int, ...]]) -> Graph | None:
+    def _sketched(self, shapes: Mapping[str, tuple[int, ...]], **measuring: Any) -> Graph | None:
         if self.sketch is None or self.region is not None:
             return None
         try:
             with self._as_it_was():
-                return self.sketch(self._without_data(shapes), self.tree)
+                return self.sketch(self._without_data(shapes), self.tree, **measuring)
         finally:
             gc.collect(0)  # as for a capture
 

@@ -1,97 +1,256 @@
-"""The integers that a network's code compares sizes with (``if n == 3``, ``assert n <= 512``): another way may begin.
+"""Comparisons of sizes that a network's code makes as it runs (``if h == 2 * w``): another way may begin there.
 
-They are read from the bytecode of ``forward``, of what the network has that is named there, and of functions beside it
-in the file. Each costs a question; what is compared elsewhere, or with what isn't written as a number, isn't seen.
+Tensors say their sizes as whole numbers that know what they are made of, and note what they are compared with.
 """
 
 from __future__ import annotations
 
-import dis
-import types
-from collections.abc import Iterator
+import builtins
+import math
+import operator
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from fractions import Fraction
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor
 
-from tdagger.frameworks.torch.capture.attributes import OUTSIDE
+from tdagger.analysis.formulas.polynomial import Number, terms_of
+from tdagger.frameworks.torch.capture.gradients import replaced
+from tdagger.transform.axes.sources import Comparison
 
-#: What code says that asks for sizes.
-_SIZES = frozenset({"shape", "size", "len", "numel"})
+#: What a size of a tensor is made of: of the tensor and the number of the dimension; None where that isn't known.
+SizeOf = Callable[[Tensor, int], Number | None]
 
-#: So many instructions before a comparison what is compared is loaded.
-_BEFORE = 6
+#: A number of more terms is no longer followed.
+_TERMS = 16
 
-#: What takes a number that is loaded right before it: an index, an argument.
-_TAKES = ("BINARY_SUBSCR", "PRECALL", "CALL")
+#: Packages whose own code isn't looked at: what they compare they raise at, or it says nothing of the network.
+_OUTSIDE = frozenset({"torch", "tdagger"})
 
 
-def compared(model: nn.Module) -> list[int]:
-    """The numbers above 1 that code of a network compares with, in which sizes are asked for.
+class Notes:
+    """The comparisons that were made, each once, as long as somebody listens."""
 
-    >>> scope = {"__name__": "net", "nn": nn}  # what is tdagger's own isn't looked at
-    >>> exec('''class Net(nn.Module):
-    ...     def forward(self, x):
-    ...         return x if x.shape[0] == 7 or x.dim() == 4 else x + 9''', scope)
-    >>> compared(scope["Net"]())
-    [7]
+    def __init__(self) -> None:
+        self.made: dict[tuple[Number, str], Comparison] = {}
+        self.open = True
+
+    def note(self, number: Number, kind: str, holds: bool) -> bool:
+        """Note whether a number is "zero" or "positive" (or 0) here, which is what is given back."""
+        if self.open and not isinstance(number, int):
+            self.made.setdefault((number, kind), Comparison(number, kind, holds))
+        return holds
+
+
+class Measured(int):
+    """A whole number that is made of sizes: its ``number``, and who notes what it is compared with.
+
+    >>> from tdagger.analysis.formulas.polynomial import symbol
+    >>> notes = Notes()
+    >>> h, w = (measured(n, symbol(name, n), notes) for name, n in (("h", 8), ("w", 6)))
+    >>> h == 2 * w, (h + 1) // 2 > 5, h / w < 1.5
+    (False, False, True)
+    >>> [(str(c.number), c.kind, c.holds) for c in notes.made.values()]
+    [('h - 2*w', 'zero', False), ('5 - floor((1 + h)/2)', 'positive', True), ('2*h - 3*w', 'positive', False)]
     """
-    found: set[int] = set()
-    for code in _codes(model):
-        if not _SIZES.isdisjoint(code.co_names) and any(type(n) in (int, tuple) for n in code.co_consts):
-            found.update(n for n in _numbers(code) if n > 1)
-    return sorted(found)
+
+    number: Any
+    notes: Notes
+
+    __hash__ = int.__hash__
+
+    def __bool__(self) -> bool:
+        return not self.notes.note(self.number, "zero", int(self) == 0)
+
+    def __eq__(self, other: object) -> Any:
+        return _compared(self, other, operator.eq)
+
+    def __ne__(self, other: object) -> Any:
+        return _compared(self, other, operator.ne)
+
+    def __lt__(self, other: Any) -> Any:
+        return _compared(self, other, operator.lt)
+
+    def __le__(self, other: Any) -> Any:
+        return _compared(self, other, operator.le)
+
+    def __gt__(self, other: Any) -> Any:
+        return _compared(self, other, operator.gt)
+
+    def __ge__(self, other: Any) -> Any:
+        return _compared(self, other, operator.ge)
+
+    def __neg__(self) -> int:
+        return measured(-int(self), -self.number, self.notes)
+
+    def __abs__(self) -> int:
+        return self if self >= 0 else -self
+
+    def __truediv__(self, other: Any) -> Any:
+        return _ratio(self, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return _ratio(other, self)
+
+    def __ceil__(self) -> int:
+        return self
+
+    __floor__ = __trunc__ = __pos__ = __ceil__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (int, (int(self),))
 
 
-def _codes(model: nn.Module) -> Iterator[types.CodeType]:
-    """The code that a network's ``forward`` begins with, and that of what it names."""
-    kinds = {type(m) for m in model.modules()}
-    by_name: dict[str, list[Any]] = {}  # what may be meant by an attribute of a module
-    for scope in (*map(vars, {c for kind in kinds for c in kind.__mro__ if _is_own(c)}), *map(vars, model.modules())):
-        for name, x in scope.items():
-            if isinstance(x, types.FunctionType | staticmethod | classmethod | property):
-                by_name.setdefault(name, []).append(x)
-    files = {getattr(x, "__module__", None) for x in by_name.get("forward", ())}
-    stack: list[Any] = list(by_name.get("forward", ()))
-    seen: set[int] = set()
-    while stack:
-        x = stack.pop()
-        x = getattr(x, "__func__", getattr(x, "fget", x))
-        if not isinstance(x, types.FunctionType) or id(x) in seen or not _is_own(x):
-            continue
-        seen.add(id(x))
-        codes = [x.__code__]
-        for code in codes:  # grows
-            codes += [c for c in code.co_consts if isinstance(c, types.CodeType)]
-            for name in code.co_names:
-                stack += by_name.get(name, ())
-                other = x.__globals__.get(name)
-                stack += [other] if getattr(other, "__module__", None) in files else []
-        stack += [cell.cell_contents for cell in x.__closure__ or () if _is_full(cell)]
-        yield from codes
+class Ratio(float):
+    """One number that is made of sizes over another, which is above 0."""
+
+    above: Any
+    below: Any
+    notes: Notes
+
+    __hash__ = float.__hash__
+
+    def __eq__(self, other: object) -> Any:
+        return _compared(self, other, operator.eq)
+
+    def __ne__(self, other: object) -> Any:
+        return _compared(self, other, operator.ne)
+
+    def __lt__(self, other: Any) -> Any:
+        return _compared(self, other, operator.lt)
+
+    def __le__(self, other: Any) -> Any:
+        return _compared(self, other, operator.le)
+
+    def __gt__(self, other: Any) -> Any:
+        return _compared(self, other, operator.gt)
+
+    def __ge__(self, other: Any) -> Any:
+        return _compared(self, other, operator.ge)
+
+    def __floor__(self) -> int:
+        return measured(float(self).__floor__(), self.above // self.below, self.notes)
+
+    def __ceil__(self) -> int:
+        return measured(float(self).__ceil__(), -(-self.above // self.below), self.notes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (float, (float(self),))
 
 
-def _is_own(x: Any) -> bool:
-    return str(x.__module__).partition(".")[0] not in OUTSIDE
+def measured(value: int, number: Any, notes: Notes) -> int:
+    """A whole number that is made of sizes; a plain one where it isn't, or is made of too much."""
+    if isinstance(number, int) or len(terms_of(number)) > _TERMS or not notes.open:
+        return value
+    out = Measured(value)
+    out.number, out.notes = number, notes
+    return out
 
 
-def _is_full(cell: types.CellType) -> bool:
-    try:
-        return cell.cell_contents is not None
-    except ValueError:  # nothing was put into it yet
-        return False
+def _number(x: int) -> Any:
+    return x.number if isinstance(x, Measured) else int(x)
 
 
-def _numbers(code: types.CodeType) -> Iterator[int]:
-    """The integers that are loaded right before a comparison, but those that ranks are compared with."""
-    steps = list(dis.get_instructions(code))
-    for i, step in enumerate(steps):
-        if step.opname not in ("COMPARE_OP", "CONTAINS_OP"):
-            continue
-        before = steps[max(0, i - _BEFORE) : i]
-        said = {s.argval for s in steps[max(0, i - 2 * _BEFORE) : i] if isinstance(s.argval, str)}
-        if said & {"dim", "ndim"} or {"len", "shape"} <= said:
-            continue
-        for own, after in zip(before, [*before[1:], step], strict=True):
-            if after.opname not in _TAKES and own.opname.startswith("LOAD_"):
-                numbers = own.argval if isinstance(own.argval, tuple) else (own.argval,)
-                yield from (n for n in numbers if type(n) is int)
+def _arithmetic(function: Callable[[Any, Any], Any]) -> tuple[Any, Any]:
+    """What a function of two whole numbers is of one that is made of sizes, from the left and from the right."""
+
+    def of(a: Any, b: Any, notes: Notes) -> Any:
+        if not isinstance(a, int) or not isinstance(b, int):
+            return function(*(int(n) if isinstance(n, Measured) else n for n in (a, b)))
+        value = function(int(a), int(b))
+        return measured(value, function(_number(a), _number(b)), notes)
+
+    def left(self: Measured, other: Any) -> Any:
+        return of(self, other, self.notes)
+
+    def right(self: Measured, other: Any) -> Any:
+        return of(other, self, self.notes)
+
+    return left, right
+
+
+for _name in ("add", "sub", "mul", "floordiv", "mod"):
+    _left, _right = _arithmetic(getattr(operator, _name))
+    setattr(Measured, f"__{_name}__", _left)
+    setattr(Measured, f"__r{_name}__", _right)
+
+
+def _ratio(a: Any, b: Any) -> float:
+    """One number over another; with where it comes from if both are whole."""
+    plain = [int(n) if isinstance(n, Measured) else n for n in (a, b)]
+    value = operator.truediv(*plain)
+    if not isinstance(a, int) or not isinstance(b, int) or plain[1] <= 0:
+        return value
+    out = Ratio(value)
+    out.above, out.below = _number(a), _number(b)
+    out.notes = next(n.notes for n in (a, b) if isinstance(n, Measured))
+    return out
+
+
+def _parts(x: Any) -> tuple[Any, Any]:
+    """A number as one over another that is above 0."""
+    if isinstance(x, Ratio):
+        return x.above, x.below
+    if isinstance(x, int):
+        return _number(x), 1
+    return Fraction(x).limit_denominator(1 << 20).as_integer_ratio()
+
+
+def _plain(x: Any) -> Any:
+    return float(x) if isinstance(x, Ratio) else int(x) if isinstance(x, Measured) else x
+
+
+def _compared(a: Any, b: Any, how: Callable[[Any, Any], bool]) -> Any:
+    """What a comparison gives, which is noted."""
+    if not isinstance(b, int | float):
+        return NotImplemented
+    found = how(_plain(a), _plain(b))
+    if isinstance(b, float) and not math.isfinite(b):
+        return found
+    (n, d), (m, e) = _parts(a), _parts(b)
+    apart = n * e - m * d  # as a - b, times what is above 0
+    if how in (operator.eq, operator.ne):
+        a.notes.note(apart, "zero", found == (how is operator.eq))
+    elif how in (operator.ge, operator.lt):
+        a.notes.note(apart, "positive", found == (how is operator.ge))
+    else:
+        a.notes.note(-apart, "positive", found == (how is operator.le))
+    return found
+
+
+@contextmanager
+def measuring(size_of: SizeOf, notes: Notes) -> Generator[None, None, None]:
+    """Let tensors say what their sizes are made of, to all code but torch's and this."""
+    kind: Any = Tensor
+    shape, size, length = kind.shape, kind.size, builtins.len
+
+    def shape_of(t: Tensor) -> Any:
+        own = shape.__get__(t)
+        if str(sys._getframe(2).f_globals.get("__name__")).partition(".")[0] in _OUTSIDE:
+            return own
+        found = [n if (of := size_of(t, i)) is None else measured(n, of, notes) for i, n in enumerate(own)]
+        return torch.Size(found)
+
+    def size_at(t: Tensor, *args: Any, **kwargs: Any) -> Any:
+        dim = args[0] if args else kwargs.get("dim")
+        return shape_of(t) if dim is None else shape_of(t)[dim] if isinstance(dim, int) else size(t, dim)
+
+    def numel_of(t: Tensor) -> int:
+        return math.prod(shape_of(t), start=1)
+
+    def length_of(x: Any) -> int:
+        return shape_of(x)[0] if isinstance(x, Tensor) and x.ndim else length(x)
+
+    with (
+        replaced(kind, "shape", property(lambda t: shape_of(t))),
+        replaced(kind, "size", size_at),
+        replaced(kind, "numel", numel_of),
+        replaced(builtins, "len", length_of),
+    ):
+        try:
+            yield
+        finally:
+            notes.open = False
