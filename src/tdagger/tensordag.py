@@ -1036,8 +1036,7 @@ class TensorDAG:
             shapes = sources.shapes_at(named, {named.term(n): k for n, k in sizes.items()})
             return sources.compared(self.source, shapes, size_of)
 
-        found = (ask, raises, compared) if asked else ()
-        return openness.candidates(self.axes(), self.origins, self.confirmed, *found)
+        return openness.candidates(self.axes(), self.origins, self.confirmed, ask if asked else None, raises, compared)
 
     # Going to a framework. Frameworks stand to the right of this module, so they are found by name.
 

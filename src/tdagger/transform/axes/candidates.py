@@ -476,7 +476,8 @@ def _where_compared(answers: _Answers, names: Sequence[str], compared: Compared)
                 continue
             at = {n: size for n, size in at.items() if size != own[n]}
             if why := answers.why_not(at):
-                found = condition._replace(message=f"{', '.join(at)}: with {_shown(at)} {why}")
+                shown = f"{next(iter(at.values()))} entries" if len(at) == 1 else _shown(at)
+                found = condition._replace(message=f"{', '.join(at)}: with {shown} {why}")
                 answers.conditions += (found,)
                 yield found
             elif len(points) < _MANY:
