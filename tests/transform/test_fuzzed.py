@@ -487,3 +487,22 @@ def test_a_formula_of_fewer_entries_than_a_slice_takes_is_refused_without_a_sour
 class _Firsts(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x[:3] * 3
+
+
+def test_a_copy_that_nobody_reads_may_be_a_view_of_one_entry() -> None:
+    """What is written to it is in no graph, but where it shares memory with the result."""
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x.sin()
+            x.transpose(0, 1).flatten(0, 1).relu_()
+            return x
+
+    dag = td.from_torch(torch.export.export(Net(), (torch.randn(2, 4, 3),)))
+    with pytest.raises(td.AxisError, match="is copied here, and shares memory where it has 1 entry"):
+        dag.resize(x=(1, 4, 3))
+    x = torch.randn(1, 4, 3)
+    with pytest.raises(td.InputError, match="b: the network may be another where it has 1 entry"):
+        dag.to_torch()(x)
+    assert torch.equal(dag.resize({"x": (1, 4, 3)}, source=Net()).to_torch()(x), Net()(x))
+    assert torch.equal(dag.to_torch()(x.expand(5, 4, 3)), Net()(x.expand(5, 4, 3)))

@@ -130,11 +130,11 @@ def with_left_out(axes: Axes, left_out: Iterable[LeftOut]) -> Axes:
         if value in known:
             axes.guesses += [Guess(value, axes[value][i], what, (), only, keeps) for i in dimensions]
             continue
-        if only is not None:
-            continue
         said = f"is what {value!r} is made of, which {what}"
-        for found in _behind(value, known):  # what came of it has no entries, or was written over
-            axes.guesses += [Guess(found, t, said, keeps=keeps) for t in axes[found] if t]
+        few = None if only is None else {value.shape[i] for i in dimensions}
+        for found in _behind(value, known):  # what came of it has no entries, was written over, or nobody reads it
+            dims = zip(axes[found], found.shape, strict=True)
+            axes.guesses += [Guess(found, t, said, (), only, keeps) for t, n in dims if t and (few is None or n in few)]
     return axes
 
 
