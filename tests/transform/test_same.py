@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import tdagger as td
 from tdagger.interpret import run
@@ -123,6 +124,8 @@ REPEATED: dict[str, Callable[..., Tensor]] = {
     "a mask": lambda x, w: x.masked_fill(torch.ones(x.shape, dtype=torch.bool).tril() ^ True, 0.5),
     "a state": lambda x, w: (torch.zeros(x.shape[0], 5) + 1).tanh() + x[:, 0],
     "an entry of all": lambda x, w: (w.max().expand_as(x) + 1).sigmoid() * x,
+    "places in windows": lambda x, w: x + F.conv1d(torch.ones(x.shape).cumsum(2), w.expand(4, 4, 5), padding=2),
+    "windows of places": lambda x, w: x + F.conv_transpose1d(torch.ones(x.shape), w.expand(4, 4, 5), padding=2),
 }
 
 
@@ -141,6 +144,7 @@ def test_a_resized_network_costs_what_the_formula_says(name: str) -> None:
     model = Net()
     dag = td.from_torch(model, torch.randn(1, 4, 5))
     formula = dag.cost_formula("flops")
+    assert "b" in dag.open_axes.names
     for n in (2, 7):
         x = torch.randn(n, 4, 5)
         resized = dag.resize(b=n)

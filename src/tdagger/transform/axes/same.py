@@ -25,7 +25,7 @@ from tdagger.op import Value
 from tdagger.ops.elementwise import Binary, Cast, Unary, Where
 from tdagger.ops.indexing import Argsort, Gather, Scan
 from tdagger.ops.source import Input, const
-from tdagger.ops.structure import Concat, Group, Item, Pad, Permute, Reduce, Repeat, Slice, Ungroup
+from tdagger.ops.structure import Concat, Fold, Group, Item, Pad, Permute, Reduce, Repeat, Slice, Unfold, Ungroup
 from tdagger.transform.passes.decompose import expanded, is_last
 
 #: How often each dimension of 1 entry of a value is to be repeated; None for one that isn't.
@@ -314,7 +314,7 @@ _CARRIED: dict[Any, Callable[[Any, Value], Carried]] = {
     Group: _group,
     Ungroup: _ungroup,
     Reduce: _but(lambda op: op.axes),
-    Scan | Argsort | Concat: _but(lambda op: (op.axis,)),
+    Scan | Argsort | Concat | Unfold | Fold: _but(lambda op: (op.axis,)),
     Slice: _but(lambda op: [i for i, bounds in enumerate(op.bounds) if bounds is not None]),
     Pad: _but(lambda op: [i for i, widths in enumerate(op.widths) if widths is not None]),
     Gather: _gather,
