@@ -28,7 +28,7 @@ from tdagger.frameworks.torch.aten.functional import Ref, refuse_shared_writes, 
 from tdagger.frameworks.torch.aten.passing import Passing
 from tdagger.frameworks.torch.capture import assertions, autocast, checks, state
 from tdagger.frameworks.torch.capture.again import Import, Sketch, asked_again
-from tdagger.frameworks.torch.capture.attributes import Attributes
+from tdagger.frameworks.torch.capture.attributes import Attributes, Looked
 from tdagger.frameworks.torch.capture.export import (
     export,
     mark_cumulative,
@@ -168,7 +168,7 @@ def from_torch(
         return _from_module(model, found, tree, via, external, name or type(model).__name__)[0]
 
     dag, held = _from_module(model, leaves, inputs, via, external, name or type(model).__name__)
-    cheap = partial(sketched, model, name or type(model).__name__) if via == "export" and not external else None
+    cheap = partial(sketched, Looked(model), name or type(model).__name__) if via == "export" and not external else None
     return _knowing(dag, sizes, capture, model, leaves, inputs, cheap, held)
 
 

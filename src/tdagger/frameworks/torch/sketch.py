@@ -14,6 +14,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._dispatch.python import enable_python_dispatcher
@@ -32,6 +33,7 @@ from tdagger.frameworks.torch.aten.calls import OF_MEMORY, Caller, constant, typ
 from tdagger.frameworks.torch.aten.functional import Cell, Ref
 from tdagger.frameworks.torch.aten.repeated import Steps, is_repeatable, steps_of
 from tdagger.frameworks.torch.capture import state
+from tdagger.frameworks.torch.capture.attributes import Looked
 from tdagger.frameworks.torch.capture.checks import kernels_left_open
 from tdagger.frameworks.torch.capture.compared import Notes, measuring
 from tdagger.frameworks.torch.capture.export import cumulative_averages
@@ -41,7 +43,7 @@ from tdagger.frameworks.torch.capture.shapes import Shape, Shapes, shape_of
 from tdagger.frameworks.torch.capture.surroundings import put_back
 from tdagger.graph import Graph, bulk
 from tdagger.op import Op, Value
-from tdagger.ops.source import Input
+from tdagger.ops.source import Input, const
 from tdagger.program.trace import is_tracing
 from tdagger.tensordag import Origin
 from tdagger.transform.axes.sources import SizeOf
@@ -58,7 +60,7 @@ class Unsure(Exception):
 
 
 def sketched(
-    model: nn.Module,
+    looked: Looked,
     title: str,
     leaves: Sequence[Tensor],
     tree: Tree,
@@ -67,8 +69,10 @@ def sketched(
 ) -> Graph | None:
     """The graph that capturing a network gives, of inputs like ``leaves`` (on the meta device); None if unsure.
 
-    ``notes`` gets what its code compares sizes with, until then, which are made of what ``size_of`` says.
+    ``looked``: the network, which mostly holds what it held when it was sketched before. ``notes`` gets what its code
+    compares sizes with, until then, which are made of what ``size_of`` says.
     """
+    model = looked.model
     try:
         devices = {t.device for t in (*model.parameters(), *model.buffers())} or {torch.device("cpu")}
         if len(devices) > 1 or is_tracing():
@@ -78,7 +82,7 @@ def sketched(
             def take(flat: state.Flat, args: Sequence[Tensor]) -> Graph:
                 return _run(flat, args, title, next(iter(devices)), size_of, notes)
 
-            return state.captured(model, tree, leaves, take, runs=False).program
+            return state.captured(model, tree, leaves, take, runs=False, looked=looked).program
     except Exception:  # whatever it is: a capture tells it, or gives the graph
         return None
 
@@ -184,7 +188,8 @@ class _Importing(ProxyTorchDispatchMode):
         """The ref of what a factory gave (``arange``, ``zeros_like``), of which torch makes another object."""
         if not tensor.numel():  # ``torch.tensor([])`` on the meta device: there is no data that it could have had
             self._meta[id(tensor)] = tensor, tensor
-            return Ref(constant(torch.empty(tensor.shape, dtype=tensor.dtype)))
+            type_ = type_of(tensor)
+            return Ref(const(np.zeros(type_.shape, type_.dtype.numpy), type_.dtype))
         found = self._first.get(aliases.storage_of(tensor))
         if found is None or (found.shape, found.stride()) != (tensor.shape, tensor.stride()):
             raise Unsure("a tensor without data from elsewhere")
@@ -213,6 +218,8 @@ class _Importing(ProxyTorchDispatchMode):
 
     def called(self, func: OpOverload, *args: Any, **kwargs: Any) -> Any:
         """What a call gives: as one of its kind gave before, else as torch tells a mode of it."""
+        if func is torch.ops.aten.detach_.default and not args[0].requires_grad and not args[0].numel():
+            return args[0]  # ``torch.tensor([])``
         key, tensors = self._kind(func, args, kwargs)
         again = None if key is None else self._again.get(key)
         if again is not None and self.region is None:
@@ -261,10 +268,12 @@ class _Importing(ProxyTorchDispatchMode):
 
     def _number(self, tensor: Tensor) -> int | None:
         """The number of a tensor's kind; None if its memory is also that of what no ops here are the view of."""
-        found = self._refs.get(id(tensor))
-        if found is None or tensor.layout is not torch.strided:
+        if tensor.layout is not torch.strided:
             return None
-        ref = found[0]
+        found = self._refs.get(id(tensor))
+        if found is None and not (tensor.is_meta and not tensor.numel()):
+            return None
+        ref = self.ref(tensor) if found is None else found[0]
         if ref.apart is not None or ref.cell.of is not None:
             return None
         kind = tensor.shape, tensor.stride(), ref.read().type, ref.is_contiguous

@@ -105,7 +105,6 @@ def candidates(
     found = Candidates((), {})
     why: dict[str, str] = {}
     points: dict[str, tuple[int, int]] = {}
-    doubtful: dict[str, str] = {}
     least: dict[str, tuple[int, str]] = {}
     steps: dict[str, tuple[int, str]] = {}
     whole = {term for terms in named.axes.inputs for term in map(resolve, terms)}
@@ -116,8 +115,8 @@ def candidates(
             sizes = _two_sizes(named, name)
             if by_chance := guessed(named, name, sizes[0], BY_CHANCE):
                 raise AxisError(by_chance)
-            if name not in confirmed:
-                doubtful |= unknown(named, origins, {name: sizes})
+            for size in () if name in confirmed else sizes:
+                resize(named.axes, {named.term(name): size})
         except AxisError as e:
             why[name] = readable(str(e)).splitlines()[0]
             continue
@@ -128,10 +127,10 @@ def candidates(
     if ask is not None and asked and _why_not(found, named, list(asked), origins):
         why |= {n: w for n in asked if (w := _why_not(found, named, [n], origins))}
         asked = {n: s for n, s in asked.items() if n not in why}
-    if ask is None or not asked:
-        why |= doubtful
-    else:
-        why |= _refuted(named, asked, doubtful, ask, steps)
+    if ask is None:
+        why |= unknown(named, origins, asked)
+    elif asked:
+        why |= _refuted(named, asked, origins, ask, steps)
         for name in _same_at_one([n for n in asked if n in least and n not in why], ask):
             del least[name]
         least |= _of_fewer(named, [n for n in asked if n not in why and guessed(named, n, asked[n][0], UP_TO)], ask)
@@ -194,7 +193,7 @@ def _of_fewer(named: NamedAxes, names: Iterable[str], ask: Ask) -> dict[str, tup
 def _refuted(
     named: NamedAxes,
     asked: Mapping[str, tuple[int, int]],
-    doubtful: Mapping[str, str],
+    origins: Origins,
     ask: Ask,
     steps: dict[str, tuple[int, str]],
 ) -> dict[str, str]:
@@ -227,6 +226,7 @@ def _refuted(
 
     if at(far(named, list(asked))):
         return {}
+    doubtful = unknown(named, origins, asked)
     why: dict[str, str] = {}
     even: list[str] = []
     for name in asked:

@@ -20,7 +20,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from tdagger.errors import InputError, TDaggerError
 from tdagger.frameworks.torch.aten import TORCH_DTYPES
 from tdagger.frameworks.torch.capture import autocast
-from tdagger.frameworks.torch.capture.attributes import Attributes, left_as_it_was
+from tdagger.frameworks.torch.capture.attributes import Attributes, Looked, left_as_it_was
 from tdagger.frameworks.torch.capture.compared import Notes
 from tdagger.frameworks.torch.capture.draws import sources
 from tdagger.frameworks.torch.capture.leaves import without_compile
@@ -324,7 +324,7 @@ def source_of(model: Any, graph: Graph, signature: Signature) -> Again:
 
     tree = signature.inputs._replace(children=(args, kwargs))
     plain = None if isinstance(model, torch.jit.ScriptModule | torch.jit.ScriptFunction) else model
-    cheap = None if plain is None else partial(sketched, without_compile(plain), graph.name)
+    cheap = None if plain is None else partial(sketched, Looked(without_compile(plain)), graph.name)
     held = None if plain is None else _own(Attributes(plain))
     return Again(capture, model, leaves, tree, names, held, torch.is_grad_enabled(), sketch=cheap)
 

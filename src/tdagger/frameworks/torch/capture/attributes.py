@@ -250,6 +250,11 @@ class Attributes:
         self.apart -= self.registered
         self.tensors = [(place, place.get()) for place in self.places]
         self._storages: dict[int, list[str]] = {}
+        self._look_at_memory()
+
+    def _look_at_memory(self) -> None:
+        """Note whose memory is whose, which a tensor may leave (``p.data = x``)."""
+        self._storages.clear()
         for name in self.weights:
             tensor: Any = self.current_or_none(name)
             if tensor is not None and tensor.layout is torch.strided:
@@ -323,6 +328,14 @@ class Attributes:
         for cache, misses in self._caches:
             if cache.cache_info().misses != misses:
                 cache.cache_clear()
+
+    def are_still(self, snapshot: list[dict[Any, Any]]) -> bool:
+        """Whether every box has the entries it had, so that this is what there is to see now."""
+        if any(self.changed(snapshot)):
+            return False
+        self._caches = [(c, c.cache_info().misses) for c, _ in self._caches]
+        self._look_at_memory()
+        return True
 
     @contextmanager
     def as_in(self, snapshot: list[dict[Any, Any]]) -> Generator[None, None, None]:
@@ -402,14 +415,30 @@ def _bytes(t: Tensor) -> Tensor:
     return (flat if flat.stride() == (1,) else flat.clone(memory_format=torch.contiguous_format)).view(torch.uint8)
 
 
+class Looked:
+    """What a network holds, for who asks it again and again: looked through anew where it isn't what it was."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._last: tuple[Attributes, list[dict[Any, Any]]] | None = None
+
+    def now(self) -> tuple[Attributes, list[dict[Any, Any]]]:
+        """All that it holds now, and the entries of every box."""
+        if self._last is None or not self._last[0].are_still(self._last[1]):
+            attributes = Attributes(self.model)
+            self._last = attributes, attributes.snapshot()
+        return self._last
+
+
 @contextmanager
-def left_as_it_was(model: nn.Module, parameters: bool = False) -> Generator[Attributes, None, None]:
+def left_as_it_was(
+    model: nn.Module, parameters: bool = False, looked: Looked | None = None
+) -> Generator[Attributes, None, None]:
     """Run or capture a network inside, and leave it, and the generators of random numbers, as they were before.
 
-    With ``parameters`` the data of parameters too, which takes their memory once more.
+    With ``parameters`` the data of parameters too, which takes their memory once more. ``looked``: what it held before.
     """
-    attributes = Attributes(model)
-    before = attributes.snapshot()
+    attributes, before = (looked or Looked(model)).now()
     owners = [(held, dict(held)) for held, _ in attributes.weights.values()]
     own = [*model.parameters(), *model.buffers()]
     flags = [(t, t.requires_grad, t.grad) for t in own if t.is_leaf]

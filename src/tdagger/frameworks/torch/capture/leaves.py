@@ -22,7 +22,7 @@ def state_of(module: nn.Module) -> tuple[dict[str, Weight], dict[str, torch.Tens
     weights: dict[str, Weight] = {}
     tensors: dict[str, torch.Tensor] = {}
     first: dict[int, str] = {}
-    kept = set(module.state_dict(keep_vars=True))
+    kept = module.state_dict(keep_vars=True)
     for is_parameter, named in (
         (True, module.named_parameters(remove_duplicate=False)),
         (False, module.named_buffers(remove_duplicate=False)),
@@ -37,8 +37,7 @@ def state_of(module: nn.Module) -> tuple[dict[str, Weight], dict[str, torch.Tens
                 "" if alias == name else alias,
             )
             tensors[name] = tensor
-    order = list(module.state_dict(keep_vars=True))
-    ordered = [*(n for n in order if n in weights), *(n for n in weights if n not in kept)]
+    ordered = [*(n for n in kept if n in weights), *(n for n in weights if n not in kept)]
     return {n: weights[n] for n in ordered}, tensors
 
 

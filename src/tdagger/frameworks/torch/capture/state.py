@@ -25,6 +25,7 @@ from tdagger.frameworks.torch.capture.attributes import (
     REGISTERED,
     Attributes,
     Box,
+    Looked,
     Place,
     contents,
     kind_of,
@@ -493,12 +494,13 @@ def captured(
     tensors: Sequence[Tensor],
     take: Callable[[Flat, Sequence[Tensor]], Program],
     runs: bool,
+    looked: Looked | None = None,
 ) -> Capture[Program]:
     """What ``take`` makes of a network, with the tensors of its attributes that change as buffers.
 
-    The network is left as it was. ``runs``: it is run on data for that.
+    The network is left as it was. ``runs``: it is run on data for that. ``looked``: what it held before.
     """
-    with left_as_it_was(model, runs) as attributes:
+    with left_as_it_was(model, runs, looked) as attributes:
         flat = Flat(model, inputs, attributes, unregistered(attributes))
         program = take(flat, flat.arguments(tensors))
         if flat.draws.drawn:  # once more, to know where
@@ -508,7 +510,7 @@ def captured(
     if not changes:
         return Capture(flat, program)
     draws = flat.draws
-    with left_as_it_was(model, runs) as attributes:
+    with left_as_it_was(model, runs, looked) as attributes:
         views = {p.path for p, _ in flat.kept.attributes.tensors if flat.kept.is_view(p)}
         own = held(attributes, [c.path for c in changes if c.is_tensor and c.path not in views])
         twice = any(c.path not in own for c in changes)
