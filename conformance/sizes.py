@@ -38,7 +38,7 @@ def work(library: str) -> Callable[[str, Callable[..., None]], None]:
         report(stage="to_torch")
         start = time.perf_counter()
         back = dag.to_torch()
-        report(seconds_back=round(time.perf_counter() - start, 2))
+        report(stage="calls", seconds_back=round(time.perf_counter() - start, 2))
         axes = dag.axes()
         found: list[tuple[str, int, str]] = []
 
