@@ -392,6 +392,31 @@ def test_layers_of_several_things(make: Callable[[], nn.Module], shapes: list[tu
     torch.testing.assert_close(back(*tensors), layer(*tensors))
 
 
+IDS = torch.tensor([[1, 2, 4, 1], [3, 0, 2, 2]])
+
+
+@pytest.mark.parametrize(
+    ("make", "tensors"),
+    [
+        (lambda: nn.EmbeddingBag(9, 3), [IDS]),
+        (lambda: nn.EmbeddingBag(9, 3, mode="max"), [IDS]),
+        (lambda: nn.EmbeddingBag(9, 3, mode="sum", padding_idx=2), [IDS]),
+        (lambda: nn.EmbeddingBag(9, 3), [IDS.reshape(-1), torch.tensor([0, 3, 5])]),
+        (lambda: nn.EmbeddingBag(9, 3, mode="sum", include_last_offset=True), [IDS[0], torch.tensor([0, 1, 4])]),
+        (lambda: nn.LPPool1d(3, 2, 1), [torch.rand(2, 3, 8)]),
+        (lambda: nn.LPPool2d(1.5, (2, 4)), [torch.rand(2, 3, 8, 8)]),
+        (lambda: nn.MaxUnpool1d(2), [torch.rand(2, 1, 2), torch.tensor([[[0, 2]], [[1, 3]]])]),
+        (lambda: nn.MaxUnpool2d(3, 2, 1), [torch.rand(1, 1, 5, 5), 3 * torch.arange(25).reshape(1, 1, 5, 5)]),
+    ],
+)
+def test_layers_that_read_and_write_at_places(make: Callable[[], nn.Module], tensors: list[torch.Tensor]) -> None:
+    layer = make()
+    back = td.from_torch(Called(layer).eval(), tuple(tensors)).to_torch()
+    assert type(back.layer) is type(layer)
+    assert repr(back.layer) == repr(layer)
+    torch.testing.assert_close(back(*tensors), layer(*tensors), rtol=0, atol=0)
+
+
 def test_a_cell_with_its_state() -> None:
     """The state is read before the input."""
     cell = nn.LSTMCell(4, 3)

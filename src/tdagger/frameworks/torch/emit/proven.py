@@ -381,7 +381,56 @@ def _distance(call: Call, state: Mapping[str, TensorType], name: str) -> Iterato
             yield {"p": p, "eps": eps, "keepdim": keep}, "{0}, {1}"
 
 
+def _bag(call: Call, state: Mapping[str, TensorType], name: str) -> Iterator[tuple[Settings, str]]:
+    """Called with ids, offsets where these are one list, and weights, in the order in which they are used."""
+    weight = state.get("weight")
+    if weight is None or weight.rank != 2:
+        return
+    sizes: Settings = dict(zip(("num_embeddings", "embedding_dim"), weight.shape, strict=True))
+    one = [
+        v.op.data.reshape(-1)[0].item() for v in call.graph.values if isinstance(v.op, Const) and v.op.data.size == 1
+    ]
+    skipped = [{}, *({"padding_idx": n} for n in dict.fromkeys(one) if isinstance(n, int) and 0 <= n < weight.shape[0])]
+    forms = {
+        1: [({}, "{0}")],
+        2: [({}, "{0}, {1}"), ({}, "{1}, {0}"), ({}, "{0}, None, {1}"), ({}, "{1}, None, {0}"),
+            ({"include_last_offset": True}, "{0}, {1}"), ({"include_last_offset": True}, "{1}, {0}")],
+        3: [({}, ", ".join(order)) for order in itertools.permutations(["{0}", "{1}", "{2}"])],
+    }  # fmt: skip
+    for (more, form), mode, skip in itertools.product(forms.get(len(call.args), []), ("mean", "sum", "max"), skipped):
+        yield {**sizes, "mode": mode, **more, **skip}, form
+
+
+def _power_pool(call: Call, state: Mapping[str, TensorType], name: str) -> Iterator[tuple[Settings, str]]:
+    for value in call.graph.values:
+        if value.op.name == "avg_pool":
+            f = value.op.attributes
+            settings = {"kernel_size": f["kernel"], "stride": f["stride"], "ceil_mode": f["ceil"]}
+            for p in dict.fromkeys((2.0, 1.0, 3.0, *_numbers(call))):
+                yield {"norm_type": int(p) if p.is_integer() else p, **settings}, "{0}"
+
+
+#: Kernels and strides that are tried, those first of which windows don't overlap, then those that leave nothing out.
+_WINDOWS = sorted(itertools.product(range(1, 8), range(1, 8)), key=lambda ks: (ks[0] != ks[1], ks[0] < ks[1], ks))
+
+
+def _unpool(call: Call, state: Mapping[str, TensorType], name: str) -> Iterator[tuple[Settings, str]]:
+    """Windows that make so many entries of those that there are."""
+    n = int(name[-2])
+    each: list[list[tuple[int, int, int]]] = []
+    for before, after in zip(call.args[0].type.shape[-n:], call.results[0].type.shape[-n:], strict=True):
+        extents = [(k, s, int(before - 1) * s + k - int(after)) for k, s in _WINDOWS]
+        each.append([(k, s, cut // 2) for k, s, cut in extents if cut % 2 == 0 and 0 <= cut <= k])
+    for found in zip(*each, strict=False):
+        kernel, stride, padding = map(tuple, zip(*found, strict=True))
+        for arguments in ("{0}, {1}", "{1}, {0}"):  # they come as they are used
+            yield {"kernel_size": kernel, "stride": stride, "padding": padding}, arguments
+
+
 GUESSES: dict[str, Guess] = {
+    "EmbeddingBag": _bag,
+    **{f"LPPool{n}d": _power_pool for n in (1, 2, 3)},
+    **{f"MaxUnpool{n}d": _unpool for n in (1, 2, 3)},
     "Bilinear": _bilinear,
     "CosineSimilarity": _similarity,
     "PairwiseDistance": _distance,
