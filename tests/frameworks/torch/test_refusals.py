@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 import tdagger as td
@@ -86,6 +87,26 @@ def test_what_stops_a_capture(case: int) -> None:
     assert advice in second
     for word in ("Guard", "u0", "zuf0", "aten.", "Could not", "FakeTensor"):
         assert word not in text
+
+
+def test_what_a_library_decides_by_data_is_said_to_be_in_a_module() -> None:
+    """Nobody rewrites the library."""
+
+    class Picks(nn.Module):
+        def forward(self, boxes: torch.Tensor) -> torch.Tensor:
+            boxes = boxes[boxes[:, 0] > 0.5]
+            return boxes[torchvision.ops.batched_nms(boxes, boxes[:, 0], boxes[:, 1], 0.5)]
+
+    class Detector(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.picks = Picks()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.picks(x.cumsum(1))
+
+    with pytest.raises(td.UnsupportedError, match="by themselves the modules that Picks calls before that"):
+        td.from_torch(Detector(), X)
 
 
 def test_what_fails_for_another_reason_says_it_and_its_line() -> None:

@@ -185,11 +185,30 @@ def explained(error: BaseException) -> tuple[str, str]:
     guards = "GuardOnDataDependentSymNode" in words or "data-dependent" in words
     if guards:
         what, advice = _asks(at) if at is not None else _BRANCH
+        advice += _apart(error, at)
     elif reason is not None:
         what, advice = reason.what, reason.advice
     else:
         what, advice = f"{type(error).__name__}: {first}", ""
     return f"{what}{_where(at)}", advice
+
+
+def _apart(error: BaseException, at: TracebackType | None) -> str:
+    """What to do where the line is a library's, which nobody rewrites: say in whose forward it is."""
+    if at is None or "site-packages" not in at.tb_frame.f_code.co_filename:
+        return ""
+    modules = [type(m) for one in _chain(error) for m in _modules(one.__traceback__)]
+    own = [k.__name__ for k in modules if not k.__module__.startswith(("torch.", "tdagger."))]
+    return f". Or import by themselves the modules that {own[-1]} calls before that" if own else ""
+
+
+def _modules(at: TracebackType | None) -> Iterator[torch.nn.Module]:
+    """The modules whose methods a traceback goes through, outer ones first."""
+    while at is not None:
+        found = at.tb_frame.f_locals.get("self")
+        if isinstance(found, torch.nn.Module):
+            yield found
+        at = at.tb_next
 
 
 def _where(at: Any) -> str:
