@@ -392,6 +392,49 @@ def test_layers_of_several_things(make: Callable[[], nn.Module], shapes: list[tu
     torch.testing.assert_close(back(*tensors), layer(*tensors))
 
 
+class Written(nn.Module):
+    """An activation that writes to what it is given."""
+
+    def __init__(self, of: Callable[..., torch.Tensor], kind: Any = nn.ReLU, inplace: bool = True) -> None:
+        super().__init__()
+        self.of = of
+        self.conv = nn.Conv2d(8, 8, 1)
+        self.norm = nn.BatchNorm2d(8)
+        self.drop = nn.Identity()
+        self.act = kind(inplace=inplace)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.of(self, x)
+
+
+@pytest.mark.parametrize(
+    ("net", "again"),
+    [
+        (Written(lambda m, x: m.act(m.conv(x))), True),
+        (Written(lambda m, x: m.act(m.drop(m.norm(m.conv(x)))), nn.Hardswish), True),
+        (Written(lambda m, x: m.act(m.act(m.norm(x)) + m.conv(x)), nn.SiLU), True),
+        (Written(lambda m, x: m.act(m.conv(x)), inplace=False), False),
+        (Written(lambda m, x: m.act(m.conv(x)[:, :4])), False),
+        (Written(lambda m, x: m.act(m.conv(x).sigmoid() - 0.5) + m.act(m.norm(x))), False),
+        (Written(lambda m, x: (y := m.conv(x)).mean() + m.act(y)), False),
+        (Written(lambda m, x: m.conv(m.act(x.clone()))), False),
+    ],
+)
+@pytest.mark.parametrize("train", [False, True])
+def test_layers_that_write_in_place_do_so_where_nothing_else_reads_it(net: nn.Module, again: bool, train: bool) -> None:
+    net = copy.deepcopy(net).train(train)
+    x = torch.randn(IMAGE)
+    back = td.from_torch(copy.deepcopy(net), x).to_torch()
+    assert type(back.act) is type(net.act)
+    assert back.act.inplace == (again and (not train or "norm" not in net.of.__code__.co_names))
+    found = [m(x) for m in (net, back)]
+    torch.testing.assert_close(found[0], found[1])
+    for y in found:
+        y.square().sum().backward()
+    grads = [{n: p.grad for n, p in m.named_parameters() if p.grad is not None} for m in (net, back)]
+    torch.testing.assert_close(*grads, rtol=1e-5, atol=1e-5)
+
+
 IDS = torch.tensor([[1, 2, 4, 1], [3, 0, 2, 2]])
 
 

@@ -19,7 +19,7 @@ from tdagger.frameworks.torch.emit.codegen import Marked, Writer
 from tdagger.frameworks.torch.emit.composites import is_known
 from tdagger.frameworks.torch.emit.core import cannot
 from tdagger.frameworks.torch.emit.forward import door_of, forward_of
-from tdagger.frameworks.torch.emit.layers import COUNTER, counts
+from tdagger.frameworks.torch.emit.layers import COUNTER, counts, in_place
 from tdagger.frameworks.torch.emit.legalize import legalize
 from tdagger.frameworks.torch.emit.module import Entry, Source
 from tdagger.frameworks.torch.emit.proven import layer_of
@@ -152,16 +152,20 @@ def designed(made: Making) -> Design:
     modules = {p: kind for p, kind in dag.modules.items() if p}
     paths = _paths(state, modules)
     whole = dag.graph
+    written: set[str] = set()
     if flat:
         division = Division(graph, origins, {}, state, lambda *_: None)
     else:
         marked, told = with_passed(whole, dag.origins)
         division = Division(marked, told, modules, state, lambda c, n, s: layer_of(c, n, s, trains), made.shaped)
+        written = in_place(division.calls, marked, told)
     names: dict[str, Any] = {}
     classes = Classes(dag, state, paths, trains, writer_of, names)
     parts: dict[str, Part] = {}
     guards: dict[str, str] = {}
     for call in division.calls[:-1]:
+        if call.layer is not None and call.path in written:
+            call.layer = replace(call.layer, settings=(*call.layer.settings, ("inplace", True)))
         if call.path not in parts:
             parts[call.path] = classes.part(call)
             counter = f"{call.path}.{COUNTER}"

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
@@ -20,8 +21,9 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from tdagger.composite import Composite
 from tdagger.errors import AxisError
-from tdagger.frameworks.torch.emit.blocks import Call, Layer
-from tdagger.network import Weight
+from tdagger.frameworks.torch.emit.blocks import Call, Layer, Passed
+from tdagger.graph import Graph
+from tdagger.network import Origin, Weight
 from tdagger.op import Value
 from tdagger.ops.source import Buffer, Const, Input, Iota, Leaf, Parameter
 from tdagger.ops.structure import Item, Pad
@@ -397,6 +399,37 @@ def shortened(kind: type, settings: Settings) -> tuple[tuple[str, Any], ...]:
     if dict(found).get("stride") == dict(found).get("kernel_size") and "Pool" in kind.__name__:
         found = [(n, v) for n, v in found if n != "stride"]
     return tuple(found)
+
+
+def in_place(calls: Iterable[Call], graph: Graph, origins: Mapping[Value, Origin]) -> set[str]:
+    """The paths of layers that the source ran in place, where nothing else reads what they are given.
+
+    That is made anew by what doesn't read its result for a gradient.
+    """
+    uses = Counter([a for v in graph.values for a in v.args])
+    uses.update((*graph.outputs.values(), *graph.updates.values()))
+    found: set[str] = set()
+    others: set[str] = set()
+    for call in calls:
+        if call.layer is None or "inplace" not in _parameters(call.layer.kind):
+            continue
+        written: Any = None
+        if len(call.own) == 1 and call.own[0] in origins and call.own[0].args:
+            given = call.own[0].args[0]
+            while isinstance(given.op, Passed) and uses[given] == 1:
+                (given,) = given.args
+            kind = given.op.name if isinstance(given.op, Composite) else str(given.op.attributes.get("kind"))
+            written = _IN_PLACE.search(origins[call.own[0]].op) and uses[given] == 1 and kind in _MADE_ANEW
+        (found if written else others).add(call.path)
+    return found - others
+
+
+#: An op of torch that writes its result to its argument: ``aten.relu_.default``.
+_IN_PLACE = re.compile(r"^aten\.\w+_\.")
+
+_MADE_ANEW = frozenset({
+    "add", "batch_norm", "convolution", "convolution_transpose", "group_norm", "instance_norm", "layer_norm", "linear",
+})  # fmt: skip
 
 
 #: Settings that are shapes: of one number in several places they are no number.
