@@ -77,6 +77,32 @@ for m in module.modules():
 
 `train`, `eval` and `requires_grad_` do to them what they do to the source's.
 
+Layers of other libraries are generated classes of their names too. What knows such a layer by its class (`peft`'s LoRA
+knows `Conv1D` of transformers, of which GPT-2 is made) is given one, which is called from then on:
+
+```python
+import torch
+from transformers import GPT2Config, GPT2Model
+from transformers.pytorch_utils import Conv1D
+
+import tdagger as td
+
+source = GPT2Model(GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=100)).eval()
+module = td.from_torch(source, (), {"input_ids": torch.zeros(2, 9, dtype=torch.long), "use_cache": False}).to_torch()
+for name, m in list(module.named_modules()):
+    if type(m).__name__ == "Conv1D":
+        new = Conv1D(m.weight.shape[1], m.weight.shape[0])
+        new.weight, new.bias = m.weight, m.bias
+        module.set_submodule(name, new)
+```
+
+## One module under two names
+
+A module that the source has under two names (`self.b = self.a`) comes back as two, one at each name, whose parameters
+are the same: the state_dict, gradients and outputs are those of the source. A TDAG has the weights that are tied, not
+whether modules are. A hook on `a` is called for the calls of `a` alone, and `named_modules()` has both. To have one
+again, `module.b = module.a`.
+
 ## Another element type
 
 Sizes are open, element types aren't. A cast that changes nothing leaves no op, so of the norms of a Llama, which
