@@ -11,10 +11,10 @@ these are done in sweeps until one changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from tdagger.errors import GraphError
+from tdagger.errors import AttributeValueError, GraphError, TypeMismatchError, UnsupportedError
 from tdagger.graph import Graph, label
 from tdagger.op import Array, Op, Value
 from tdagger.transform.rewrite.rule import Context, Refused, Rule
@@ -34,6 +34,15 @@ class Fired(NamedTuple):
     place: Value | None
     before: Value
     after: Value
+
+
+#: What the ops of a replacement raise, and the rule if it has another type.
+MADE_WRONG = (TypeMismatchError, AttributeValueError, UnsupportedError)
+
+
+def wrong(rule: Rule, place: str, error: Exception) -> Exception:
+    """The error of a replacement with the rule's name and the place."""
+    return type(error)(f"rule {rule.name} at {place}: {error}")
 
 
 class RulesNotEnding(GraphError):
@@ -70,12 +79,17 @@ class Index:
 
 
 class Driver(Context):
-    """One sweep over a graph."""
+    """One sweep over a graph. ``told`` says of one of its values, for messages, what it is and where it came from."""
 
     def __init__(
-        self, graph: Graph, rules: Iterable[Rule], weights: Mapping[str, Array] | None = None, axes: Any = None
+        self,
+        graph: Graph,
+        rules: Iterable[Rule],
+        weights: Mapping[str, Array] | None = None,
+        axes: Any = None,
+        told: Callable[[Any], str] = repr,
     ) -> None:
-        self.graph = graph
+        self.graph, self.told = graph, told
         self.index = Index(rules)
         self.normal: dict[Value, Value] = {}
         self.fired: list[Fired] = []
@@ -178,7 +192,10 @@ class Driver(Context):
             bound = rule.match(value, self, used)
             if bound.__class__ is not list:
                 continue
-            after = rule.apply(value, bound, self)  # type: ignore[arg-type]
+            try:
+                after = rule.apply(value, bound, self)  # type: ignore[arg-type]
+            except MADE_WRONG as e:
+                raise wrong(rule, self.told(self.place), e) from e
             if isinstance(after, Refused) or after is value:
                 continue
             self.fired.append(Fired(rule.name, self.place, value, after))
@@ -261,11 +278,18 @@ class Driver(Context):
         again = stack[-1]
         loop = stack[stack.index(again) : -1]
         names = [r.name for r, _ in (standing[v] for v in loop if v in standing) if r is not None]
-        return RulesNotEnding(f"rules {', '.join(dict.fromkeys(names))} undo each other at {again!r}: leave one out")
+        return undone(names, f"{self.told(self.place)}, where {again!r} comes again")
 
     def _endless(self, standing: Mapping[Value, tuple[Rule | None, Value]]) -> GraphError:
-        last = [r.name for r, _ in list(standing.values())[-50:] if r is not None]
-        return RulesNotEnding(
-            f"rules {', '.join(dict.fromkeys(last))} go on without an end: what they make matches again, at "
-            f"{list(standing)[-1]!r}"
-        )
+        names = list(dict.fromkeys(r.name for r, _ in list(standing.values())[-50:] if r is not None))
+        what = f"rule {names[0]} goes" if len(names) == 1 else f"rules {', '.join(names)} go"
+        last = list(standing)[-1]
+        return RulesNotEnding(f"{what} on without an end at {self.told(self.place)}: {last!r} matches again")
+
+
+def undone(rules: Iterable[str], place: str) -> RulesNotEnding:
+    """The error of rules that undo each other, by name."""
+    names = list(dict.fromkeys(rules))
+    if len(names) == 1:
+        return RulesNotEnding(f"rule {names[0]} undoes itself at {place}")
+    return RulesNotEnding(f"rules {', '.join(names)} undo each other at {place}: leave one out")

@@ -7,15 +7,18 @@ from typing import Any
 
 from tdagger.graph import Graph, bulk
 from tdagger.op import Value
-from tdagger.transform.rewrite.driver import RulesNotEnding
+from tdagger.transform.rewrite.driver import MADE_WRONG, RulesNotEnding, wrong
 from tdagger.transform.rewrite.rule import Context, Refused, Rule
 from tdagger.transform.rewrite.users import Users
 
 
 def sweep_outputs(
-    graph: Graph, rules: list[Rule], context: Context
+    graph: Graph, rules: list[Rule], context: Context, told: Callable[[Value], str]
 ) -> tuple[Graph, dict[Value, Value], list[tuple[str, Value, Value, Value]]]:
-    """The graph with matches that don't overlap replaced, what became of each value, and what was applied."""
+    """The graph with matches that don't overlap replaced, what became of each value, and what was applied.
+
+    ``told`` says of a value, for messages, what it is and where it came from.
+    """
     place = {v: i for i, v in enumerate(graph.values)}
     instead: dict[Value, Value] = {}
     first: dict[Value, Value] = {}
@@ -30,7 +33,10 @@ def sweep_outputs(
             if not isinstance(bound, list):
                 continue
             roots = rule.roots_of(value, bound)
-            made = rule.apply_all(roots, bound, context)
+            try:
+                made = rule.apply_all(roots, bound, context)
+            except MADE_WRONG as e:
+                raise wrong(rule, told(value), e) from e
             if isinstance(made, Refused) or made == roots:
                 continue
             put = {r: m for r, m in zip(roots, made, strict=True) if r is not m}
@@ -40,7 +46,8 @@ def sweep_outputs(
                 if held is None:  # what the wildcards stand for needs an output
                     continue
                 raise RulesNotEnding(
-                    f"rule {rule.name} goes on without an end: what stands for its output {held!r} holds that again"
+                    f"rule {rule.name} goes on without an end at {told(value)}: what stands for its output {held!r} "
+                    "holds that again"
                 )
             first = first or put
             instead.update(put)

@@ -11,6 +11,7 @@ from tdagger.errors import AttributeValueError
 from tdagger.graph import Graph
 from tdagger.network import N
 from tdagger.op import Array, Value
+from tdagger.transform.networks import place
 from tdagger.transform.rewrite.driver import Driver, Fired
 from tdagger.transform.rewrite.rule import Rule
 from tdagger.transform.rewrite.sweeps import swept
@@ -75,7 +76,7 @@ def _rewritten(
     lacking = [r.name for r in every if r.replacement is None]
     if lacking:
         raise AttributeValueError(f"rule {lacking[0]} has no replacement: register one with @{lacking[0]}.to")
-    after, made_for, fired = swept(graph, every, weights, axes, bool(known))
+    after, made_for, fired = swept(graph, every, weights, axes, bool(known), place(known))
     carried = {v: known[o] for v, o in made_for.items() if o in known} if known else {}
     modules = [getattr(known.get(f.place), "module", "") for f in fired]
     return after, carried, Report(tuple(fired), tuple(modules)), made_for

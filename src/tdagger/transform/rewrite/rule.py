@@ -197,9 +197,7 @@ class Rule:
         if not isinstance(made, tuple) or [getattr(m, "type", None) for m in cast(Any, made)] != [
             r.type for r in roots
         ]:
-            raise TypeMismatchError(
-                f"rule {self.name}: what stands for {roots!r} must have their types, it is {made!r}"
-            )
+            raise TypeMismatchError(f"what stands for {roots!r} must have their types, it is {made!r}")
         return cast(tuple[Value, ...], made)
 
     def match(
@@ -239,7 +237,7 @@ class Rule:
         elif isinstance(made, bool | int | float | complex):
             return broadcast_to(as_value(made, value), value.shape)
         shown = getattr(made, "type", made)
-        raise TypeMismatchError(f"rule {self.name}: what stands for {value!r} must be {value.type}, it is {shown}")
+        raise TypeMismatchError(f"what stands for {value!r} must be {value.type}, it is {shown}")
 
     def matches(self, value: Value) -> dict[str, Any] | None:
         """What each wildcard stands for where the pattern and the conditions match at a value, else None."""

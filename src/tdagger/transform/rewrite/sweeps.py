@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tdagger.graph import Graph, bulk
 from tdagger.op import Array, Value
-from tdagger.transform.rewrite.driver import Driver, Fired, RulesNotEnding
+from tdagger.transform.rewrite.driver import Driver, Fired, undone
 from tdagger.transform.rewrite.outputs import sweep_outputs
 from tdagger.transform.rewrite.rule import Rule
 
@@ -18,11 +18,18 @@ def swept(
     weights: Mapping[str, Array] | None = None,
     axes: Any = None,
     trace: bool = True,
+    where: Callable[[Any], str] = lambda _: "",
 ) -> tuple[Graph, dict[Value, Value], list[Fired]]:
     """The graph rewritten to a fixed point, of which value of the graph each value was made, and what was applied.
 
-    Where values were made isn't told without ``trace``, which rules that need one sweep only do without.
+    Where values were made isn't told without ``trace``, which rules that need one sweep only do without. ``where`` says
+    for messages where a value of the graph came from.
     """
+
+    def told(value: Any) -> str:
+        first = origin.get(value, value)
+        return f"{first!r}{where(first)}"
+
     every = list(rules)
     single = [r for r in every if len(r.patterns) == 1]
     several = [r for r in every if len(r.patterns) > 1]
@@ -33,14 +40,14 @@ def swept(
     with bulk():
         while True:
             places = origin
-            driver = Driver(graph, single, weights, axes)
+            driver = Driver(graph, single, weights, axes, told)
             after = driver.run()
             became, made = driver.normal, driver.made
             changed = list(driver.fired)
             if several:
                 origin = _traced(origin, graph, became, made)
                 graph = after
-                after, became, more = sweep_outputs(graph, several, driver)
+                after, became, more = sweep_outputs(graph, several, driver, told)
                 made = {}
                 changed += [Fired(*m) for m in more]
             if trace or sweeps:
@@ -53,8 +60,9 @@ def swept(
             if not sweeps or not changed:
                 return graph, origin, fired
             if graph in seen:
-                names = dict.fromkeys(f.rule for f in fired[seen[graph] :])
-                raise RulesNotEnding(f"rules {', '.join(names)} undo each other: leave one out")
+                again = fired[seen[graph] :]
+                first = again[0].place
+                raise undone((f.rule for f in again), f"{first!r}{where(first)}")
             seen[graph] = len(fired)
 
 
