@@ -137,6 +137,11 @@ def _ordered(given: Iterable[Value], needed: list[Value]) -> list[Value]:
             done.add(value)
             order.append(value)
     _reach(needed, done, order, [])
+    return _used(order, needed)
+
+
+def _used(order: list[Value], needed: list[Value]) -> list[Value]:
+    """Those of some values, arguments first, that others need."""
     reached = set(needed)
     update = reached.update
     for value in reversed(order):
@@ -151,7 +156,8 @@ class Graph:
     ``updates`` maps the name of a buffer to its value after a run: a network that changes a buffer is a pure
     function here. Two graphs are equal if their names and values are: values are interned, so that is
     equality node for node. ``order`` lists values in the order a walk should take where arguments leave it
-    open, the source's for an imported network; without it, each value comes when it is first needed.
+    open, the source's for an imported network; without it, each value comes when it is first needed. Where the caller
+    knows that it has all that is needed, inputs and arguments first, it is ``complete``.
 
     >>> import tdagger as td
     >>> x = td.input("x", (2, 3))
@@ -167,12 +173,13 @@ class Graph:
         updates: Mapping[str, Value] | None = None,
         name: str = "graph",
         order: Iterable[Value] = (),
+        complete: bool = False,
     ) -> None:
         self.inputs = dict(inputs)
         self.outputs = dict(outputs)
         self.updates = dict(updates or {})
         self.name = name
-        self._order = order
+        self._order, self._complete = order, complete
         for key, value in self.inputs.items():
             if not isinstance(value.op, Input) or value.op.leaf != key:
                 why = f"input {key!r} must be an input leaf of that name, got {value!r}"
@@ -197,7 +204,10 @@ class Graph:
         """Every value, arguments before users: the inputs first, then what the outputs and updates need."""
         needed = [*self.inputs.values(), *self.outputs.values(), *self.updates.values()]
         if self._order:
-            order = _ordered([*self.inputs.values(), *self._order], needed)
+            if self._complete:
+                order = _used(list(self._order), needed)
+            else:
+                order = _ordered([*self.inputs.values(), *self._order], needed)
             leaves: list[Value] = [v for v in order if not v.args]
             self._order = ()
         else:

@@ -449,7 +449,7 @@ def parted(dag: N, line: Line, numbers: Sequence[int], flags: Sequence[bool] = (
     parts = [Part(dag, i, kinds.get(n), state) for n, i in order.items()]
     homes = [order[n] for n in numbers]
     place = line.get
-    names: dict[Value, str] = {}
+    names: list[str] = [""] * len(line)  # by place, as what is far apart in memory is slow to look up
     taken = Names(graph.inputs)
     edges: list[Edge] = []
     for value, at in zip(line, homes, strict=True):
@@ -457,34 +457,42 @@ def parted(dag: N, line: Line, numbers: Sequence[int], flags: Sequence[bool] = (
         part.values.append(value)
         for arg in value.args:
             there = place(arg)
-            source = None if there is None else homes[there]
+            if there is None:
+                if isinstance(arg.op, Input):
+                    part.inputs[arg.op.leaf] = arg
+                continue
+            source = homes[there]
             if source == at:
                 continue
-            if source is not None:
-                name = names.get(arg)
-                if name is None:
-                    name = names[arg] = taken.new(name_of(dag, arg))
-                    parts[source].outputs[name] = arg
-                if name not in part.inputs:
-                    part.inputs[name] = arg
-                    edges.append(Edge(name, source, at, arg.type))
-            elif isinstance(arg.op, Input):
-                part.inputs[arg.op.leaf] = arg
-
-    def home(value: Value) -> int:
-        return homes[line[value]] if value in line else len(parts) - 1  # a leaf is handed on by the last
+            name = names[there]
+            if not name:
+                name = names[there] = taken.new(name_of(dag, arg))
+                parts[source].outputs[name] = arg
+            inputs = part.inputs
+            count = len(inputs)
+            inputs[name] = arg
+            if len(inputs) > count:
+                edges.append(Edge(name, source, at, arg.type))
 
     outputs: list[str] = []
+    handed: dict[Value, str] = {}  # leaves that are outputs, by the last part
     for value in graph.outputs.values():
         if isinstance(value.op, Input):
             outputs.append(value.op.leaf)
             continue
-        if value not in names:
-            names[value] = taken.new(name_of(dag, value))
-            parts[home(value)].outputs[names[value]] = value
-        outputs.append(names[value])
+        there = place(value)
+        name = handed.get(value, "") if there is None else names[there]
+        if not name:
+            name = taken.new(name_of(dag, value))
+            if there is None:
+                handed[value] = name
+            else:
+                names[there] = name
+            parts[-1 if there is None else homes[there]].outputs[name] = value
+        outputs.append(name)
     for name, value in graph.updates.items():
-        parts[home(value)].updates[name] = value
+        there = place(value)
+        parts[-1 if there is None else homes[there]].updates[name] = value
     return Partition(dag, tuple(parts), tuple(edges), tuple(outputs))
 
 

@@ -183,7 +183,7 @@ class Driver(Context):
             {k: normal[v] for k, v in d.items()} for d in (graph.inputs, graph.outputs, graph.updates)
         )
         # every normal form, arguments first, with what came of the replaced in its place
-        return Graph(inputs, outputs, updates, graph.name, [v for v, n in normal.items() if v is n])
+        return Graph(inputs, outputs, updates, graph.name, [v for v, n in normal.items() if v is n], complete=True)
 
     def _applied(self, value: Value, rules: tuple[Rule, ...]) -> tuple[Rule, Value] | None:
         """The first rule that applies at a value whose arguments are in normal form, and what it gives."""
