@@ -125,3 +125,57 @@ def test_a_pair_of_other_shapes_is_compared(tmp_path: Path) -> None:
     dag = td.from_torch(Graphs(), (X[0], edges))
     dag.to_onnx(tmp_path / "net.onnx")
     assert td.diff(dag, td.from_onnx(tmp_path / "net.onnx"), (X[0], edges)).verdict == "rounding"
+
+
+class Block(nn.Module):
+    """Layers of square matrices behind a norm; what they give is small beside what it is added to."""
+
+    def __init__(self, eps: float = 1e-5) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm = nn.LayerNorm(4, eps=eps)
+        self.q, self.k, self.v, self.o = (nn.Linear(4, 4, bias=False) for _ in range(4))
+        self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 4)
+        for layer in (self.o, self.second):
+            layer.weight.data *= 1e-3
+            nn.init.zeros_(self.second.bias)
+        self.narrow = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.tanh(x * 3.0)
+        y = self.norm(x)
+        x = x + self.o((self.q(y) @ self.k(y).transpose(-2, -1)).softmax(-1) @ self.v(y))
+        y = self.norm(x)
+        return x + self.second(torch.relu(self.first(y.bfloat16().float() if self.narrow else y)))
+
+
+def _swapped(net: Block) -> None:
+    net.v, net.o = net.o, net.v
+
+
+@pytest.mark.parametrize(
+    ("fault", "at"),
+    [
+        (lambda net: setattr(net.norm, "eps", 3e-5), ["norm"]),
+        (lambda net: setattr(net.norm, "eps", 1.001e-5), ["norm"]),  # what it does fades behind it
+        (_swapped, ["v", "o"]),
+        (lambda net: setattr(net, "narrow", True), ["Cast"]),
+    ],
+)
+def test_a_fault_before_or_in_products_that_lie_otherwise_is_told_there_alone(
+    fault: Callable[[Any], Any], at: list[str], tmp_path: Path
+) -> None:
+    net = Block().eval().requires_grad_(False)
+    dag = td.from_torch(net, X)
+
+    def as_file(module: nn.Module) -> td.TensorDAG:
+        td.from_torch(module, X).to_onnx(tmp_path / "net.onnx")
+        return td.from_onnx(tmp_path / "net.onnx")
+
+    assert td.diff(dag, as_file(net), X).verdict == "rounding"
+    wrong = copy.deepcopy(net)
+    fault(wrong)
+    diff = td.diff(dag, as_file(wrong), X)
+    assert diff.verdict == "different"
+    told = [diff.module(d) if d.a is not None else d.b.op.name.title() for d in diff.differences]
+    assert list(dict.fromkeys(told)) == at, str(diff)

@@ -74,11 +74,15 @@ class Amends:
             if error > 1:
                 carried[value] = made
                 follow(value)
-            elif value in self.wrong or value in self.other:
+            elif (value in self.wrong or value in self.other) and not self._is_right(value):
                 good.add(value)
             elif left > 1:
                 return set()
         return {*carried, *good} if good and not todo and not carried.keys() & self.results else set()
+
+    def _is_right(self, value: Value) -> bool:
+        """Whether a value is what A has where nothing is carried on to it."""
+        return self.error(value, self.run(value, [self.given(x) for x in value.args]))[0] <= 1
 
     def _joining(self, value: Value, others: Collection[Value]) -> list[Value]:
         """Those of ``others`` that a value takes, or of which weights that it takes are made."""

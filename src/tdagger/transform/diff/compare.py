@@ -132,11 +132,16 @@ def _written_as(side: Side, spelled: Spelled) -> Side:
 def _owned(
     differences: Iterable[Difference], a: Mapping[Value, Value], b: Mapping[Value, Value]
 ) -> Iterator[Difference]:
-    """Differences of the networks as they are: inside of composites, they are those of the composite."""
+    """Differences of the networks as they are: inside of composites, they are those of the composite.
+
+    What only one network has inside of a composite is told with that composite's partner, if another difference is.
+    """
+    told = [(d, (d.a and a.get(d.a, d.a), d.b and b.get(d.b, d.b))) for d in differences]
+    paired = {v for _, of in told if None not in of for v in of}
     seen: set[Any] = set()
-    for d in differences:
-        of = d.a and a.get(d.a, d.a), d.b and b.get(d.b, d.b)
-        if of not in seen:
+    for d, of in told:
+        inside = (d.b in b and of[1] in paired) if d.a is None else d.b is None and d.a in a and of[0] in paired
+        if of not in seen and not inside:
             seen.add(of)
             yield d._replace(a=of[0], b=of[1])
 

@@ -6,7 +6,7 @@ whether B differs there at all, the second whether it is this op that makes the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -272,10 +272,28 @@ class Judge:
             todo += [x for x in b.args if self._is_bad(x)]
             if self._is_blamed(b) and b not in found and b not in undone:
                 self._explain(self.aligner.a_of[b], b, b.args, found)
+        carried = self._behind_extra(found.values())
+        found = {key: d for key, d in found.items() if d.b not in carried or d.error < np.inf}
         order = {v: i for i, v in enumerate(self.b.values)}
         before = {v: i for i, v in enumerate(self.a.values)}
         partners = self.aligner.b_of
         return sorted(found.values(), key=lambda d: _place(d, order, before, partners))
+
+    def _behind_extra(self, found: Iterable[Difference]) -> set[Value]:
+        """What lies otherwise behind ops that only B has, and what is taken with it, up to where it lies as in A again.
+
+        Of these nobody can tell whether they are right, as they are of other shapes on what isn't.
+        """
+        extra = {v for d in found if d.kind == "extra" for v in d.details[0].b}
+        behind: set[Value] = set()
+        for b in self.b.values if extra else ():
+            if b in self.apart and b not in extra and any(x in extra or x in behind for x in b.args):
+                behind.add(b)
+        for b in reversed(self.b.values if behind else ()):
+            users = self.b.users[b]
+            if b in self.apart and users and all(u in behind for u in users):
+                behind.add(b)
+        return behind
 
     def _is_blamed(self, b: Value) -> bool:
         """Whether a value differs on A's arguments; a weight that only one network works out shows in who reads it."""
@@ -384,8 +402,7 @@ class Judge:
         bad = {r.b for r in self.results if r.b in self.laid or self._is_wrong_result(r)}
         for b in reversed(self.b.values):
             if not ends.get(b, b not in bad):
-                laid = [x for x in b.args if x in self.laid]
-                bad.update([x for x in laid if x not in good] or laid)
+                bad.update([x for x in b.args if x in self.laid and x not in good])
         return {b for b in self.laid if b in self.off and b not in bad}
 
     def _right_for_readers(self) -> set[Value]:
