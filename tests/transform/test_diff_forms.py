@@ -14,6 +14,7 @@ from torch import nn
 
 import tdagger as td
 from tests.networks import perturb
+from tests.transform import diff_cases
 
 
 class Attention(nn.Module):
@@ -179,3 +180,15 @@ def test_a_fault_before_or_in_products_that_lie_otherwise_is_told_there_alone(
     assert diff.verdict == "different"
     told = [diff.module(d) if d.a is not None else d.b.op.name.title() for d in diff.differences]
     assert list(dict.fromkeys(told)) == at, str(diff)
+
+
+def test_a_fault_is_followed_through_what_is_off_in_one_row_alone(tmp_path: Path) -> None:
+    """The class token of a ViT is off, while the rows of the patches let all of the sum before it be further apart."""
+    module, args = diff_cases.built("ViT")
+    dag = td.from_torch(module, args)
+    fault = next(f for f in diff_cases.casts(dag) if f.places[0][1].args[0].op.name == "layer_norm")
+    fault.network.to_tflite(tmp_path / "net.tflite")
+    first, *others = td.diff(dag, td.from_tflite(tmp_path / "net.tflite"), args).differences
+    assert first.a is None
+    assert str(first.b).startswith("<cast")
+    assert not any(d.matters for d in others)

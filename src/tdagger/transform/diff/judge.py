@@ -269,7 +269,7 @@ class Judge:
             if b in seen or (b in self.off and b not in alone):
                 continue
             seen.add(b)
-            todo += [x for x in b.args if self._is_bad(x)]
+            todo += [x for x in b.args if x in alone or self._is_bad(x)]
             if self._is_blamed(b) and b not in found and b not in undone:
                 self._explain(self.aligner.a_of[b], b, b.args, found)
         carried = self._behind_extra(found.values())
@@ -372,11 +372,19 @@ class Judge:
         errors = self.errors()
         todo = [r.b for r in self.results if not errors[r.name][0] <= errors[r.name][1]]
         seen: set[Value] = set()
+        hidden: set[Value] = set()  # within bounds, but the most of what one takes that isn't: one row may be off
+
+        def is_off(b: Value) -> bool:
+            return b not in self.off or self.off[b] > self.bound[b]
+
         while todo:
             b = todo.pop()
-            if b not in seen and (b not in self.off or self.off[b] > self.bound[b]):
-                seen.add(b)
-                todo += b.args
+            if b in seen or not (b in hidden or is_off(b)):
+                continue
+            seen.add(b)
+            todo += b.args
+            if b in self.off and self.own[b] <= self.bound[b] and b.args and not any(is_off(x) for x in b.args):
+                hidden.add(max(b.args, key=lambda x: self.off[x] / max(self.bound[x], np.finfo(np.float64).tiny)))
         return found | seen
 
     def _cancels(self, b: Value) -> bool:
