@@ -55,6 +55,10 @@ class Executor(Protocol):
         """What a ``dequantize`` gives of a ``quantize`` of its scale; the first of ``args`` is what is rounded."""
         ...
 
+    def packed(self, value: Value, args: list[Any]) -> Callable[[Any], Any] | None:
+        """An op as a function of what it takes first, its other ``args`` laid out for it once; None where none is."""
+        ...
+
     def array(self, tensor: Any) -> Array:
         """A tensor as an array."""
         ...
@@ -75,6 +79,9 @@ class _Numpy:
 
     def read_again(self, rounded: Value, value: Value, args: list[Any]) -> Any:
         return self.run(value, [self.run(rounded, args), *args[1:]])
+
+    def packed(self, value: Value, args: list[Any]) -> None:
+        return None
 
     def array(self, tensor: Any) -> Array:
         return np.asarray(tensor)

@@ -83,6 +83,31 @@ def test_outliers_are_clipped_by_the_squared_error() -> None:
     assert error(least) < 0.9 * error(whole)
 
 
+@pytest.mark.parametrize("layout", ["C", "F"])
+def test_of_large_tensors_some_numbers_are_counted(layout: Any) -> None:
+    """All of the outer half, and so many of the others that ranges are as good."""
+    rng = np.random.default_rng(0)
+    x = np.maximum(rng.standard_t(4, size=(64, 71, 97)), -1).astype(np.float32)
+    parts, whole = observer_of("mse"), observer_of("mse")
+    assert isinstance(parts, Histogram)
+    assert isinstance(whole, Histogram)
+    parts.update(np.asarray(x, order=layout))
+    for some in np.split(x.reshape(-1), 32):  # each small enough to be counted whole
+        whole.update(some, (float(x.min()), float(x.max())))
+    outer = parts.centres > x.max() / 2 + parts.width
+    assert np.array_equal(parts.bins[outer], whole.bins[outer])
+    assert parts.bins.min() >= 0
+    assert parts.bins.sum() + parts.zeros == pytest.approx(x.size, rel=0.01)
+    assert parts.range(U8) == pytest.approx(whole.range(U8), rel=0.1)
+
+    def error(observer: Any) -> float:
+        scale, zero = affine(*observer.range(U8), U8)
+        y = np.clip(np.round(x / scale) + zero, 0, 255) - zero.astype(float)
+        return float(np.square(y * scale - x).mean())
+
+    assert error(parts) < 1.01 * error(whole)
+
+
 def test_what_is_read_as_a_function_is_rounded_for_its_results() -> None:
     """All that is below -3 becomes 0: it needs no numbers of its own."""
     rng = np.random.default_rng(0)

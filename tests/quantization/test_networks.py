@@ -12,10 +12,11 @@ import onnxruntime as ort
 import pytest
 import timm
 import torch
+from torch import nn
 
 import tdagger as td
 from tdagger.interpreter import Interpreter
-from tdagger.quantization import repeated
+from tdagger.quantization import prepare, repeated
 from tdagger.quantization.profile import Numbers
 from tdagger.quantization.quality.local import decibels
 from tdagger.quantization.repairs import bias
@@ -257,6 +258,34 @@ def test_weights_are_read_once_for_all_runs(monkeypatch: pytest.MonkeyPatch) -> 
         runner.run(torch.from_numpy(data[0]))
         codes = [n for n in small.weights if n.endswith("weight")]
         assert {0: len(codes), most: 0}.get(budget, 1) <= len(runner.asked & {*codes}) < len(codes) + (not budget)
+
+
+def test_numbers_made_to_correct_biases_are_those_that_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    dag, data = network("test_resnet")
+    found: list[dict[str, Any]] = []
+    for room in (0, 20000, repeated.KEPT):
+        monkeypatch.setattr(prepare, "KEPT", room)
+        small = td.quantize(dag, data)
+        found.append({n: np.array(w) for n, w in small.weights.items()})
+    assert all(np.array_equal(a, found[0][n]) for other in found[1:] for n, a in other.items())
+
+
+def test_layers_with_weights_laid_out_for_them_give_what_the_network_gives() -> None:
+    """Which are convolutions of images; others stay as they are."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(4, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Conv2d(8, 12, 1, bias=False),
+        nn.Conv2d(12, 12, (3, 5), padding=(2, 4), dilation=2, groups=3), nn.ConvTranspose2d(12, 4, 2, 2), nn.Flatten(2),
+        nn.Conv1d(4, 4, 3), nn.Linear(1726, 3),
+    ).eval()  # fmt: skip
+    x = torch.randn(2, 4, 35, 47)
+    prepared = td.prepare(td.from_torch(model, x), "x86", framework="torch")
+    for _ in range(2):
+        assert torch.allclose(prepared(x), model(x), atol=1e-5)
+    laid = [v.op.name for v, layer in prepared._runner.packed.items() if layer is not None]
+    assert laid == ["convolution"] * 4
+    prepared.convert()
+    assert not prepared._runner.packed
 
 
 @pytest.mark.parametrize("framework", ["numpy", "torch"])

@@ -17,7 +17,7 @@ from tdagger.ops.structure import Permute, permute
 from tdagger.quantization.placement import Placement, Plan, is_view
 from tdagger.quantization.profile import Numbers
 from tdagger.quantization.scales import Affine, Weights
-from tdagger.quantization.weights import Made, Rounding, Source, nearest
+from tdagger.quantization.weights import Kept, Made, Rounding, Source, nearest
 from tdagger.transform.surgery.edit import Edit, finished, state_of
 from tdagger.types import DType, TensorType
 
@@ -34,14 +34,14 @@ class Conversion:
     def __init__(
         self, dag: Any, placement: Placement, scales: Mapping[Value, Affine], rounding: Rounding = nearest,
         corrections: Mapping[Value, Array] | None = None, fake: bool = False,
-        given: Mapping[tuple[str, Weights], Affine] | None = None, in_graph: bool = False,
+        given: Mapping[tuple[str, Weights], Affine] | None = None, in_graph: bool = False, kept: Kept | None = None,
     ) -> None:  # fmt: skip
         self.dag, self.placement, self.scales, self.fake = dag, placement, scales, fake
         self.in_graph = in_graph and rounding is nearest
         self.corrections = dict(corrections or {})
         #: What became of the ops that are quantized.
         self.ops: dict[Value, Value] = {}
-        self.source = Source(dag.weights, rounding, given=given or {})
+        self.source = Source(dag.weights, rounding, given=given or {}, kept=kept or Kept())
         self.made: dict[str, Callable[[], Array]] = {}
         self.types: dict[str, TensorType] = {}
         self.leaves: dict[Any, Value] = {}

@@ -19,6 +19,8 @@ from tdagger.quantization.profile import Numbers
 _BINS = 2048
 #: So many numbers are counted at once, so that counting takes little memory.
 _CHUNK = 1 << 16
+#: Of a tensor with more numbers than these, so many of its inner half are counted, for all of them.
+_COUNTED = 1 << 15
 
 
 class Observer:
@@ -89,7 +91,8 @@ class Moving(Observer):
 class Histogram(Observer):
     """Counts in bins of one width, which doubles where numbers are beyond; zeros are counted apart, as they are exact.
 
-    Subclasses choose the range.
+    Of a large tensor the numbers of the outer half of what was seen, which say whether it pays to clip them, are all
+    counted, and of the others each so-manieth, as so many. Subclasses choose the range.
     """
 
     def __init__(self, bins: int = _BINS) -> None:
@@ -110,18 +113,26 @@ class Histogram(Observer):
             self._double(up=True)
         while low < self.start:
             self._double(up=False)
-        flat = x.reshape(-1)
-        for at in range(0, len(flat), _CHUNK):
-            self._count(flat[at : at + _CHUNK])
+        flat = x.ravel("K")  # as they lie
+        step = -(-len(flat) // _COUNTED) | 1  # odd: sizes of images and channels rarely are
+        low, high = min(low, self.low) / 2, max(high, self.high) / 2
+        some = np.ascontiguousarray(flat[::step])
+        for at in range(0, len(some), _CHUNK):
+            self._count(some[at : at + _CHUNK], step)
+        if step > 1:
+            self._count(_outside(some, low, high), -step)
+            for at in range(0, len(flat), _CHUNK):
+                self._count(_outside(flat[at : at + _CHUNK], low, high), 1)
 
-    def _count(self, flat: Array) -> None:
-        """Count some numbers, all of them within the bins."""
+    def _count(self, flat: Array, times: int) -> None:
+        """Count some numbers, all of them within the bins, each as so many."""
         n = len(self.bins)
         places = ((flat - np.float32(self.start)) * np.float32(1 / self.width)).astype(np.int32)
         counts = np.bincount(places, minlength=n)
+        counts *= times
         self.bins += counts[:n]
         self.bins[-1] += counts[n:].sum()  # rounded up to the end
-        zeros = np.count_nonzero(flat == 0)
+        zeros = times * np.count_nonzero(flat == 0)
         if zeros:
             self.bins[min(int(np.float32(-self.start) * np.float32(1 / self.width)), n - 1)] -= zeros
             self.zeros += zeros
@@ -157,6 +168,12 @@ class Histogram(Observer):
     def choose(self, numbers: Numbers, low: float, high: float) -> tuple[float, float]:
         """The range, of what was seen from ``low`` to ``high``."""
         raise NotImplementedError
+
+
+def _outside(x: Array, low: float, high: float) -> Array:
+    """The numbers beyond ``low``, if it isn't 0, and ``high``, as they follow one another."""
+    beyond = x > np.float32(high)
+    return x[beyond | (x < np.float32(low)) if low else beyond]
 
 
 class Percentile(Histogram):

@@ -33,8 +33,9 @@ from tdagger.quantization.repairs.compensate import BUDGET, compensate
 from tdagger.quantization.repairs.equalize import equalized
 from tdagger.quantization.repairs.outliers import split as split_outliers
 from tdagger.quantization.repairs.smooth import smoothed
-from tdagger.quantization.repeated import Repeated
+from tdagger.quantization.repeated import KEPT, Repeated
 from tdagger.quantization.scales import Affine, Weights, affine
+from tdagger.quantization.weights import Kept as KeptNumbers
 from tdagger.quantization.weights import Rounding, nearest
 from tdagger.tensordag import TensorDAG
 from tdagger.transform import passes
@@ -133,6 +134,8 @@ class Prepared:
         #: What the float network gave for the first and the last batches, or some numbers of it.
         self.results: dict[int, list[Array]] = {}
         self._ranges: dict[Value, tuple[Any, tuple[float, float]]] = {}
+        #: A rounding, and the numbers of weights that were made by it to correct biases.
+        self._numbers: tuple[Rounding, KeptNumbers] = self.rounding, KeptNumbers()
         self._runner = Watching(self.dag, self.framework, {*self.watched, *self.means}, self._see)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -225,8 +228,10 @@ class Prepared:
     def conversion(self, rounding: Rounding | None = None, in_graph: bool = False) -> Conversion:
         """How the network is converted; weights are rounded as :attr:`rounding` says unless another is told."""
         how, given = rounding or self.rounding, self.weight_scales
+        self._runner.forget()
+        kept = self._numbers[1] if how is self._numbers[0] else None
         return Conversion(
-            self.dag, self.placement, self.scales(), how, self.corrections, given=given, in_graph=in_graph
+            self.dag, self.placement, self.scales(), how, self.corrections, given=given, in_graph=in_graph, kept=kept
         )
 
     def compare(self, data: Iterable[Any], rounding: Rounding | None = None) -> dict[Value, Local]:
@@ -276,6 +281,7 @@ class Prepared:
     def _to_correct(self, rounding: Rounding | None) -> tuple[TensorDAG, dict[Value, Value]]:
         """The quantized network as it is run here, and the layers in it that stand for those of :attr:`means`."""
         if self.framework == "torch" and later("torch.are_exact")():
+            self._numbers = rounding or self.rounding, KeptNumbers(KEPT)
             conversion = self.conversion(rounding)
             made, new = later("torch.layers_on_integers")(conversion.run())
             return made, {v: new[conversion.ops[v]] for v in self.means}

@@ -41,6 +41,35 @@ class Made(Lazy):
 
 
 @dataclass
+class Kept:
+    """Numbers of weights that were made, with their scales; of several sources of the same weights and rounding.
+
+    ``room``: so many bytes more may be kept.
+    """
+
+    room: int = 0
+    made: dict[tuple[str, Weights], tuple[Affine, Array]] = field(
+        default_factory=dict[tuple[str, Weights], tuple[Affine, Array]]
+    )
+
+    def codes(self, key: tuple[str, Weights], scales: Affine, make: Callable[[], Array]) -> Array:
+        """The numbers of a weight with these scales, which are kept if there is room."""
+        if key in self.made:
+            before, codes = self.made[key]
+            if np.array_equal(before.scale, scales.scale) and np.array_equal(_zeros(before), _zeros(scales)):
+                return codes
+        codes = make()
+        if codes.nbytes <= self.room:
+            self.room -= codes.nbytes
+            self.made[key] = scales, codes
+        return codes
+
+
+def _zeros(scales: Affine) -> Array:
+    return np.zeros(()) if scales.zero_point is None else scales.zero_point
+
+
+@dataclass
 class Source:
     """Weights as they were and what their scales are; those of the last one asked for are kept."""
 
@@ -52,6 +81,7 @@ class Source:
     )
     #: Scales that were learned, by the weight and how it is quantized.
     given: Mapping[tuple[str, Weights], Affine] = field(default_factory=dict[tuple[str, Weights], Affine])
+    kept: Kept = field(default_factory=Kept)
     _last: tuple[tuple[str, Weights], Affine] | None = None
 
     def data(self, name: str, leaf: Value) -> Array:
@@ -74,7 +104,8 @@ class Source:
 
     def codes(self, name: str, leaf: Value, how: Weights) -> Array:
         """A weight as the whole numbers it is rounded to."""
-        return self.rounding(self.data(name, leaf), name, self.scales(name, leaf, how), how)
+        scales = self.scales(name, leaf, how)
+        return self.kept.codes((name, how), scales, lambda: self.rounding(self.data(name, leaf), name, scales, how))
 
 
 def _name(leaf: Value) -> str:

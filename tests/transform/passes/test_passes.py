@@ -200,6 +200,17 @@ def test_a_table_looked_up_at_pairs_is_worked_out_unless_places_are_counted() ->
         assert passes.fold_weights(counted).graph == counted.graph
 
 
+def test_folded_weights_are_nobody_elses() -> None:
+    w = np.random.default_rng(0).normal(size=(3, 3)).astype("f")
+    x, held = td.input("x", (3, 3)), td.parameter("w", (3, 3))
+    same, twice = td.stop_gradient(held), held * 2.0
+    ends = {"y": x + same, "z": x + twice, "again": x * td.stop_gradient(twice), "w": x - held}
+    after = passes.fold_weights(td.TensorDAG.of_graph(td.Graph({"x": x}, ends), {"w": w}))
+    arrays = [w, *(a for n, a in after.weights.items() if n != "w")]
+    assert not any(np.shares_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i])
+    assert len(arrays) > 2
+
+
 class Standardised(nn.Module):
     """A convolution whose weight is standardised at every run, as NFNets do it: by a batch norm in train mode."""
 

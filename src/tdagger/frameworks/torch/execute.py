@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tdagger.composite import Composite
+from tdagger.frameworks.torch.aten.extend import FUNCTIONS
 from tdagger.frameworks.torch.exporter import module_of
 from tdagger.frameworks.torch.runtime import DTYPES, from_numpy, quantized_and_read, to_numpy
 from tdagger.graph import Graph, is_one
@@ -39,6 +41,9 @@ class Executor:
         if not value.args:
             op: Any = value.op
             return from_numpy(op.run(), DTYPES[value.dtype.name])
+        function = FUNCTIONS.get(value.op.name)
+        if function is not None and isinstance(value.op, Composite):
+            return function(*value.op.spread(tuple(args)), **value.op.attributes)
         key = (value.op, tuple([a.type for a in value.args]))
         module = self._modules.get(key)
         if module is None:
@@ -55,6 +60,18 @@ class Executor:
         low, high = (getattr(grid, end) if f[end] is None else f[end] for end in ("low", "high"))
         zero = zeros[0] if zeros else None
         return quantized_and_read(x, scale, zero, low, high, f["axis"], f["block"])
+
+    def packed(self, value: Value, args: list[Any]) -> Callable[[Tensor], Tensor] | None:
+        """A convolution of images by oneDNN, its weight laid out for it once: torch's own does that in each run."""
+        f = value.op.attributes
+        if value.op.name != "convolution" or value.rank != 4 or any(a.dtype != torch.float32 for a in args):
+            return None
+        if not torch.backends.mkldnn.is_available() or any(a != b or a < 0 for a, b in f["padding"]):
+            return None
+        x, weight, bias, *_ = *args, None
+        how: Any = ([a for a, _ in f["padding"]], f["stride"], f["dilation"], f["groups"])
+        lying = torch.ops.mkldnn._reorder_convolution_weight(weight, *how, list(x.shape))
+        return lambda x: torch.ops.mkldnn._convolution_pointwise(x, lying, bias, *how, "none", [], "")
 
     def array(self, tensor: Any) -> Array:
         return to_numpy(tensor)

@@ -23,6 +23,9 @@ from tdagger.quantization.scales import ends
 from tdagger.tensordag import TensorDAG
 from tdagger.tree import flatten
 
+#: So many bytes of weights are held once more, as the kernels of layers want them.
+_PACKED = 1 << 27
+
 
 @dataclass
 class Local:
@@ -63,11 +66,27 @@ def decibels(signal: float, noise: float) -> float:
 
 
 class Watching(Interpreter):
-    """Runs a network and shows observers what they are for."""
+    """Runs a network again and again, and shows observers what they are for."""
 
     def __init__(self, dag: TensorDAG, framework: str, see: Container[Value], report: Callable[..., None]) -> None:
         super().__init__(dag, framework)
         self.see, self.report = see, report
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of what is held of weights, as layers want them."""
+        self.packed: dict[Value, Callable[[Any], Any] | None] = {}
+        self.room = _PACKED
+
+    def run_op(self, value: Value, args: list[Any]) -> Any:
+        if value not in self.packed and len(args) > 1:
+            kept = value.args[1:]
+            weighs = sum(a.type.bytes for a in kept)
+            fits = weighs <= self.room and all(a.op.name == "parameter" for a in kept)
+            self.packed[value] = self.framework.packed(value, args) if fits else None
+            self.room -= weighs if self.packed[value] else 0
+        layer = self.packed.get(value)
+        return super().run_op(value, args) if layer is None else layer(args[0])
 
     def run_value(self, value: Value, args: list[Any]) -> Any:
         out = super().run_value(value, args)

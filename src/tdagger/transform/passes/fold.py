@@ -77,13 +77,15 @@ def fold_weights(dag: N, besides: Container[Value] = (), limit: int = ELEMENTS) 
     names = _names(dag, wanted, behind)
     made: dict[Value, Value] = {}
     given: dict[str, Array] = {}
+    held = {id(dag.weights[cast(Leaf, w.op).leaf]) for ws in behind.values() for w in ws}
     for value, array in zip(wanted, arrays, strict=True):
         name, sources = names[value], [state[cast(Leaf, w.op).leaf] for w in behind[value]]
         learned = any(s.is_parameter for s in sources)
         old = state.get(name, Weight(value.type, learned))
         state[name] = Weight(value.type, learned, any(s.trainable for s in sources), old.persistent)
         made[value] = (Parameter if learned else Buffer)(name, value.type)()
-        given[name] = np.array(array, order="C")
+        given[name] = _own(array, held)
+        held.add(id(given[name]))
     kept = {n: n for n in dag.weights if n not in given}
     weights = Weights.of(dag.weights, kept) | Weights.of(given, {n: n for n in given})
     return _with(dag, made, weights=weights, state=state)
@@ -177,6 +179,13 @@ def _run(values: list[Value], weights: Mapping[str, Array]) -> list[Array]:
     """What values that need no inputs are."""
     out, _ = run(Graph({}, {str(i): v for i, v in enumerate(values)}), {}, weights)
     return list(out.values())
+
+
+def _own(array: Array, held: set[int]) -> Array:
+    """An array in C order that nobody else has: a copy of what isn't its own data, or is one of ``held`` (ids)."""
+    f = array.flags
+    own = f.owndata and f.c_contiguous and f.writeable and id(array) not in held
+    return array if own else np.array(array, order="C")
 
 
 def _with(dag: N, made: Mapping[Value, Value], **parts: Any) -> N:

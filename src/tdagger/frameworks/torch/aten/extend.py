@@ -22,6 +22,8 @@ from tdagger.op import Op, Value, core_ops
 
 #: A template with the names of tensors and attributes in braces, or a function of tensors, attributes by their names.
 How = str | Callable[..., Any]
+#: The functions of composites that torch computes by one, whatever they take.
+FUNCTIONS: dict[str, Callable[..., Any]] = {}
 
 
 def writes(
@@ -43,6 +45,8 @@ def writes(
         if name in COMPOSITES:
             raise AttributeValueError(f"torch knows {name} already")
         COMPOSITES[name] = Rule(how if isinstance(how, str) else _calls(how), takes, when)
+        if not isinstance(how, str) and takes == "fibcu" and when is None and not op.variadic:
+            FUNCTIONS[name] = how
         return
     if core_ops.get(name) is not op or takes != "fibcu" or when is not None:
         raise AttributeValueError(f"{name}: give a class of core op (without takes= and when=) or a composite")
