@@ -270,6 +270,30 @@ def test_numbers_made_to_correct_biases_are_those_that_are_written(monkeypatch: 
     assert all(np.array_equal(a, found[0][n]) for other in found[1:] for n, a in other.items())
 
 
+@pytest.mark.parametrize("target", ["x86", "x86-dynamic", "coreml-weight-only", "gpu-weight-only"])
+def test_tied_weights_are_one_tensor_still(target: str) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.head = nn.Embedding(50, 96), nn.Linear(96, 50, bias=False)
+            self.head.weight = self.table.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(torch.relu(self.table(x)))
+
+    torch.manual_seed(0)
+    model, x = Tied().eval(), torch.randint(0, 50, (2, 7))
+    small = td.quantize(td.from_torch(model, x), [x], target)
+    for dag in (small, td.dequantize(small)):
+        table, head = dag.state["table.weight"], dag.state["head.weight"]
+        assert head.alias_of == "table.weight"
+        assert head.type is table.type
+        assert np.array_equal(dag.weights["head.weight"], dag.weights["table.weight"])
+    assert small.state["head.weight"].type.dtype.name == ("f32" if target == "gpu-weight-only" else "i8")
+    held = small.to_torch().state_dict(keep_vars=True)
+    assert held["table.weight"].data_ptr() == held["head.weight"].data_ptr()
+
+
 def test_layers_with_weights_laid_out_for_them_give_what_the_network_gives() -> None:
     """Which are convolutions of images; others stay as they are."""
     torch.manual_seed(0)

@@ -17,7 +17,7 @@ from tdagger.ops.structure import Permute, permute
 from tdagger.quantization.placement import Placement, Plan, is_view
 from tdagger.quantization.profile import Numbers
 from tdagger.quantization.scales import Affine, Weights
-from tdagger.quantization.weights import Kept, Made, Rounding, Source, nearest
+from tdagger.quantization.weights import Kept, Rounding, Source, nearest, with_tied
 from tdagger.transform.surgery.edit import Edit, finished, state_of
 from tdagger.types import DType, TensorType
 
@@ -81,9 +81,8 @@ class Conversion:
             state[name] = weight
             state |= {n: Weight(self.types[n], False) for n in behind.get(name, ())}
         state |= {n: Weight(t, False) for n, t in self.types.items() if n not in state}
-        own = {n: n for n in self.dag.weights if n not in self.made}
-        made = Made(self.made)
-        weights = Weighed.of(self.dag.weights, own) | Weighed({n: (made, n) for n in self.made})
+        state, made = with_tied(state, self.made)
+        weights = Weighed.of(self.dag.weights, {n: n for n in self.dag.weights if n not in made}) | made
         return finished(self.dag, graph, edit.origins, weights=weights, state=state)
 
     def _rule(self, value: Value, args: tuple[Any, ...]) -> Any:

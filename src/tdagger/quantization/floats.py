@@ -19,7 +19,7 @@ from tdagger.op import Array, Value
 from tdagger.ops.elementwise import cast
 from tdagger.ops.source import Input, Leaf, Parameter, Random, const
 from tdagger.ops.structure import Item
-from tdagger.quantization.weights import Made
+from tdagger.quantization.weights import with_tied
 from tdagger.tensordag import TensorDAG
 from tdagger.transform.surgery.edit import Edit, finished, state_of
 
@@ -50,9 +50,8 @@ def dequantize(dag: TensorDAG) -> TensorDAG:
     for name, weight in state_of(dag).items():
         state[name] = floats.state.pop(name, weight)
     state |= floats.state
-    own = {n: n for n in dag.weights if n not in floats.made}
-    made = Made(floats.made)
-    weights = Weights.of(dag.weights, own) | Weights({n: (made, n) for n in floats.made})
+    state, made = with_tied(state, floats.made)
+    weights = Weights.of(dag.weights, {n: n for n in dag.weights if n not in made}) | made
     return finished(dag, edit.graph(), edit.origins, weights=weights, state=state)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from tdagger.errors import InputError
-from tdagger.network import Lazy
+from tdagger.network import Lazy, Weight
+from tdagger.network import Weights as Weighed
 from tdagger.op import Array, Value
 from tdagger.ops.source import Const, Leaf
 from tdagger.quantization.scales import Affine, Weights
@@ -38,6 +39,16 @@ class Made(Lazy):
 
     def __len__(self) -> int:
         return len(self.makers)
+
+
+def with_tied(
+    state: Mapping[str, Weight], made: Mapping[str, Callable[[], Array]]
+) -> tuple[dict[str, Weight], Weighed]:
+    """A state in which what is tied to weights that were made is what these are, and all these weights, made lazily."""
+    held = {n: n for n in made} | {n: w.alias_of for n, w in state.items() if w.alias_of in made and n not in made}
+    told = {n: w if held.get(n, n) == n else replace(state[held[n]], alias_of=held[n]) for n, w in state.items()}
+    by_name = Made(made)
+    return told, Weighed({n: (by_name, of) for n, of in held.items()})
 
 
 @dataclass
