@@ -26,6 +26,15 @@ def data():
     torch.manual_seed(1)
     return [torch.randn(1, 3, 8, 8) for _ in range(3)]
 def nothing(): return []
+class Spoken(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.steps = torch.nn.Conv1d(8, 12, 1), torch.nn.GRU(12, 20, batch_first=True)
+        self.last = torch.nn.Linear(20, 4)
+    def forward(self, x):
+        return self.last(self.steps(self.first(x).transpose(1, 2))[0])
+def spoken():
+    return Spoken().eval(), torch.zeros(2, 8, 9)
 def outlying():
     torch.manual_seed(2)
     net = torch.nn.Sequential(
@@ -56,6 +65,15 @@ def test_table_and_file(capsys, tmp_path):
     assert "SQNR of the results" in out
     small = td.from_onnx(tmp_path / "q.onnx")
     assert td.op_counts(small.values)["quantize"] >= 3
+
+
+def test_weights_that_stay_in_float_are_named(capsys):
+    assert main(["quantize", "quantize_nets:spoken", "--target", "gpu-weight-only"]) == 0
+    assert "weights in float: steps (gru) 7.68 kB, first (convolution) 384 B" in shown(capsys)
+    assert main(["quantize", "quantize_nets:spoken", "--target", "coreml-weight-only", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["float"] == [{"module": "steps", "op": "gru", "bytes": 7680}]
+    assert main(["quantize", "quantize_nets:build", "--target", "coreml-weight-only"]) == 0
+    assert "in float" not in shown(capsys)
 
 
 def test_a_coreml_package(capsys, tmp_path):

@@ -21,10 +21,14 @@ from tdagger.frameworks.source import named_object
 from tdagger.names import shown
 from tdagger.quantization.prepare import Prepared, prepare, prepared_by, repaired
 from tdagger.quantization.profiles import PROFILES, profile_of
-from tdagger.quantization.quality.report import Layer, layers
+from tdagger.quantization.quality.report import Layer, Left, layers
+from tdagger.quantization.quality.report import left as in_float
 from tdagger.quantization.quality.sensitivity import sqnr, with_quality
 from tdagger.quantization.quality.times import times
 from tdagger.tensordag import TensorDAG
+
+#: Weights that stay in float are named where they are one of so many parts of all, and more.
+_LARGE = 100
 
 
 @common.of_network
@@ -141,11 +145,12 @@ def quantize(
     if as_json:
         found: dict[str, Any] = {"source": source, "name": dag.name, "target": target, "sqnr": whole, "bytes": totals}
         found["kept"] = [f.module or f.op for f in kept]
+        found["float"] = [f._asdict() for f in in_float(prepared)]
         if seconds is not None:
             found |= {"device": device, "seconds": {"before": seconds[0], "after": seconds[1]}}
         typer.echo(json.dumps({**found, "layers": [r.as_json() for r in rows]}, indent=1))
     else:
-        show(common.console(), rows, dag, source, whole, totals, kept, seconds)
+        show(common.console(), rows, dag, source, whole, totals, kept, seconds, in_float(prepared))
     if to is not None:
         to.write(small)
     return 0
@@ -204,7 +209,7 @@ def _cut(path: Path, dag: TensorDAG) -> list[dict[str, Any]]:
 
 def show(
     console: Console, rows: list[Layer], dag: TensorDAG, source: str, whole: float | None, totals: dict[str, int],
-    kept: list[Any], seconds: tuple[float, float] | None = None,
+    kept: list[Any], seconds: tuple[float, float] | None = None, stays: list[Left] | None = None,
 ) -> None:  # fmt: skip
     """Print a row for each quantized op."""
     console.print(f"[bold]{escape(dag.name)}[/bold]  [dim]{escape(source)}[/dim]", highlight=False)
@@ -229,6 +234,10 @@ def show(
     say(console, f"{len(rows)} ops quantized; weights {before} -> {after}{end}")
     if seconds is not None:
         say(console, f"predicted time {duration(seconds[0])} -> {duration(seconds[1])}")
+    large = [f for f in stays or () if f.bytes * _LARGE >= totals["before"]]
+    if large:
+        told = ", ".join(f"{escape(f.module or '-')} ({escape(f.op)}) {quantity(f.bytes, 'B')}" for f in large)
+        say(console, f"weights in float: {told}")
     if kept:
         say(console, f"in float: {', '.join(escape(f.module or f.op) for f in kept)}")
 

@@ -88,7 +88,7 @@ def place(graph: Graph, profile: Profile, keep: Callable[[Value], bool]) -> Plac
 
     Layers that aren't worth it (:attr:`Profile.least`) stay too, then those that aren't without them, and so on.
     """
-    static = _static(graph)
+    static = without_inputs(graph)
     named = [v for v in graph.values if label(v.op) in profile.rows and is_one(v) and v.dtype is _F32 and not keep(v)]
     while True:
         found = _placed(graph, profile, named, static)
@@ -126,7 +126,7 @@ def _is_read_quantized(found: Placement, graph: Graph, value: Value, without: se
     return False
 
 
-def _static(graph: Graph) -> set[Value]:
+def without_inputs(graph: Graph) -> set[Value]:
     """What no input is behind: weights, constants, and what is made of them."""
     found: set[Value] = set()
     for value in graph.values:

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from tdagger.graph import label
 from tdagger.op import Value
-from tdagger.quantization.placement import Plan
+from tdagger.ops.source import Const, Leaf
+from tdagger.quantization.placement import Plan, without_inputs
 from tdagger.quantization.prepare import Prepared
 from tdagger.quantization.quality.local import Local
 from tdagger.quantization.quality.times import Times
@@ -39,6 +40,38 @@ class Layer(NamedTuple):
         sizes = {"before": self.bytes[0], "after": self.bytes[1]}
         seconds = None if self.seconds is None else {"before": self.seconds[0], "after": self.seconds[1]}
         return {**self._asdict(), "bytes": sizes, "seconds": seconds}
+
+
+class Left(NamedTuple):
+    """An op whose weights stay in float, with the bytes of those that are matrices and larger."""
+
+    module: str
+    op: str
+    bytes: int
+
+
+def left(prepared: Prepared) -> list[Left]:
+    """The ops with weights that stay in float, the largest first; a weight counts where it is read first."""
+    graph, weights = prepared.dag.graph, prepared.placement.weights
+    static = without_inputs(graph)
+    seen = {plan.leaf for plan in weights.values()}
+    found: list[Left] = []
+    for value in graph.values:
+        if value in static:
+            continue
+        size, near = 0, [a for i, a in enumerate(value.args) if a in static and (value, i) not in weights]
+        while near:
+            v = near.pop()
+            if v in seen:
+                continue
+            seen.add(v)
+            near += v.args
+            if isinstance(v.op, Leaf | Const) and v.rank > 1 and v.dtype.is_float:
+                size += v.type.bytes
+        if size:
+            origin = prepared.dag.origins.get(value)
+            found.append(Left("" if origin is None else origin.module, label(value.op), size))
+    return sorted(found, key=lambda f: -f.bytes)
 
 
 def layers(prepared: Prepared, data: Iterable[Any] | None = None, predicted: Times | None = None) -> list[Layer]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from functools import wraps
 from typing import Any, cast
 
@@ -72,12 +72,12 @@ def fold_weights(dag: N, besides: Container[Value] = (), limit: int = ELEMENTS) 
         return dag
     behind = {_as_it_lay(v, dag.graph, {w.type for w in behind[v]}, besides): behind[v] for v in wanted}
     wanted = list(behind)
-    arrays = _run(wanted, dag.weights)
+    read = _Read(dag.weights)
+    arrays, held = _run(wanted, read), read.ids
     state = state_of(dag)
     names = _names(dag, wanted, behind)
     made: dict[Value, Value] = {}
     given: dict[str, Array] = {}
-    held = {id(dag.weights[cast(Leaf, w.op).leaf]) for ws in behind.values() for w in ws}
     for value, array in zip(wanted, arrays, strict=True):
         name, sources = names[value], [state[cast(Leaf, w.op).leaf] for w in behind[value]]
         learned = any(s.is_parameter for s in sources)
@@ -179,6 +179,28 @@ def _run(values: list[Value], weights: Mapping[str, Array]) -> list[Array]:
     """What values that need no inputs are."""
     out, _ = run(Graph({}, {str(i): v for i, v in enumerate(values)}), {}, weights)
     return list(out.values())
+
+
+class _Read(Mapping[str, Array]):
+    """Weights, and the ids of the arrays that were read."""
+
+    def __init__(self, weights: Mapping[str, Array]) -> None:
+        self.weights = weights
+        self.ids: set[int] = set()
+
+    def __getitem__(self, name: str) -> Array:
+        array = self.weights[name]
+        self.ids.add(id(array))
+        return array
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.weights
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.weights)
+
+    def __len__(self) -> int:
+        return len(self.weights)
 
 
 def _own(array: Array, held: set[int]) -> Array:
