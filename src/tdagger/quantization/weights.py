@@ -59,6 +59,8 @@ class Kept:
     """
 
     room: int = 0
+    #: Of the same weights, their scales before biases had to fit.
+    scales: dict[tuple[str, Weights], Affine] = field(default_factory=dict[tuple[str, Weights], Affine])
     made: dict[tuple[str, Weights], tuple[Affine, Array]] = field(
         default_factory=dict[tuple[str, Weights], tuple[Affine, Array]]
     )
@@ -107,7 +109,9 @@ class Source:
         """The scales of a weight."""
         key = (name, how)
         if self._last is None or self._last[0] != key:
-            found = self.given.get(key) or how.scales(self.data(name, leaf))
+            found = self.given.get(key) or self.kept.scales.get(key) or how.scales(self.data(name, leaf))
+            if self.kept.room:
+                self.kept.scales[key] = found
             for least in self.least.get(key, ()):
                 found = Affine(np.asarray(np.maximum(found.scale, least())), found.zero_point)
             self._last = (key, found)
