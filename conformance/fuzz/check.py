@@ -329,13 +329,17 @@ class Checks:
         return [a for a in self.program.sizes if any(a in x.axes for x in self.program.inputs)]
 
     def together(self) -> Iterator[dict[str, int]]:
-        """Other sizes of several axes at once, few of some and many of others; mostly not of those of parameters."""
+        """Other sizes of several axes at once: few of some and many of others, as many, twice as many, one more.
+
+        Those of parameters mostly stay.
+        """
         rng = random.Random(self.program.seed)
         for _ in range(TOGETHER if len(self.axes) > 1 else 0):
             sizes: dict[str, int] = {}
             for axis in self.axes:
                 n = self.program.sizes[axis]
-                size = rng.choice((1, n, n + 1, 2 * n, 3 * n + 2))
+                other = rng.choice([n, *sizes.values()])
+                size = rng.choice((1, n, n + 1, 2 * n, 3 * n + 2, other, other + 1, 2 * other))
                 if axis not in OF_PARAMETERS or rng.random() < 0.2:
                     sizes[axis] = size
             yield sizes

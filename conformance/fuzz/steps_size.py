@@ -60,3 +60,20 @@ def _by_size(b: Builder) -> None:
     tail = ".reshape(-1" + ", 1" * (len(b.shape(x)) - 1 - at) + ")"
     form = b.one(*_FORMS).format(x=x, i=b.signed(x, at), n=b.size(x, at), t=tail)
     b.do("by_size", f"{o} = {form}", outs=[o])
+
+
+#: Of sizes ``n`` and ``m``, and a small number ``k``.
+_TURNS = (
+    "{n} > 2 * {m}", "{n} == {m} + {k}", "{n} + {m} >= 9 * {k}", "{n} >= 3 * {k}", "not {n} % ({k} + 1)",
+    "{n} * {m} == 12 * {k}", "min({n}, {m}) < {k}", "{n} / {m} > {k}", "{n} - {m} in (1, {k})",
+    "{x}.numel() > 40 * {k}",
+)  # fmt: skip
+
+
+@maker(2)
+def _turning(b: Builder) -> None:
+    """Another way where sizes compare so, which costs as much."""
+    x, y, o = b.pick("float", 1), b.pick("float", 1), b.new()
+    n, m = (b.size(v, b.dim(v, 1)) for v in (x, y))
+    turns = b.one(*_TURNS).format(x=x, n=n, m=m, k=b.rng.randint(1, 4))
+    b.do("turning", f"{o} = {x} * 0.5 if {turns} else {x} + 1", outs=[o])

@@ -520,6 +520,17 @@ def squeezed(x: Tensor) -> Tensor:
     return (x * 2).squeeze()
 
 
+def test_a_script_that_does_something_else_with_multiples_is_fixed() -> None:
+    """What TorchScript compares isn't seen; it is asked with so many entries."""
+    net = td.from_torch(torch.jit.script(doubled_by_four), torch.randn(7)).to_torch()
+    with pytest.raises(td.InputError, match="axis 0 is 8, not 7"):
+        net(torch.randn(8))
+
+
+def doubled_by_four(x: Tensor) -> Tensor:
+    return x * 2 if x.shape[0] % 4 == 0 else x + 1
+
+
 def test_what_follows_sizes_is_not_of_the_layer_that_it_is_given_to() -> None:
     """Numbers that are made anew for each size (T5's buckets of distances) stay with who computes them."""
 
@@ -553,6 +564,8 @@ ELSEWHERE: dict[str, tuple[Callable[[Tensor], Tensor], list[tuple[int, ...]], li
     "more": (lambda x: x * 2 if x.shape[1] > 40 else x, [(13, 40)], [(3, 41), (3, 42), (3, 99)]),
     "as many": (lambda x: x if not 40 <= x.shape[1] else x * 2, [(13, 39)], [(3, 40), (3, 41)]),  # noqa: SIM300
     "some": (lambda x: x[:1] if x.shape[0] in (5, 7) else x, [(4, 8), (6, 8), (8, 8)], [(5, 8), (7, 8)]),
+    "multiples": (lambda x: x if x.shape[1] % 6 > 0 else x * 2, [(5, 8), (6, 9)], [(3, 6), (3, 12)]),
+    "none": (lambda x: x if x.shape[0] else x[:, :1], [(1, 8), (6, 9)], [(0, 8)]),
     "in a function": (lambda x: _beside(x), [(5, 8), (7, 8)], [(6, 8)]),
     "ranks": (lambda x: x * 2 if x.dim() == 2 and x.ndim == 2 and len(x.shape) == 2 else x, [(5, 8), (2, 2)], []),
 }
@@ -566,6 +579,53 @@ def test_sizes_that_the_source_compares_with_a_number_are_asked_about(name: str)
         check(Function(function), net, [shape])
     for shape in refused:
         with pytest.raises(td.InputError, match="entries the source does something else"):
+            net(torch.randn(shape))
+
+
+#: What goes another way where sizes, of a batch of 2, 5 rows, 8 columns, are compared with each other: where, and not.
+BETWEEN: dict[str, tuple[Callable[[int, int, int], Any], list[tuple[int, ...]], list[tuple[int, ...]]]] = {
+    "twice": (lambda b, h, w: h == 2 * w, [(3, 16, 8), (2, 6, 3)], [(2, 16, 9), (3, 7, 7), (2, 8, 16)]),
+    "one more": (lambda b, h, w: h == w + 1, [(3, 9, 8), (2, 2, 1)], [(2, 8, 9), (3, 7, 7)]),
+    "a sum": (lambda b, h, w: h + w > 100, [(2, 93, 8), (1, 3, 98)], [(2, 92, 8), (1, 3, 97)]),
+    "a product": (lambda b, h, w: b * h == 30, [(3, 10, 8), (5, 6, 20)], [(2, 16, 8), (2, 14, 20)]),
+    "a quotient": (lambda b, h, w: h / (w + 1) == 1.5, [(2, 3, 1), (2, 12, 7)], [(2, 16, 8), (2, 13, 7)]),
+    "far apart": (lambda b, h, w: h > 2 * w, [(2, 17, 8), (2, 7, 3), (1, 3, 1)], [(2, 16, 8), (9, 2, 1), (1, 99, 50)]),
+    "an area": (lambda b, h, w: h * w > 400, [(2, 21, 20)], [(2, 20, 20), (7, 1, 400)]),
+    "a rest": (lambda b, h, w: not (h - w) % 4, [(2, 9, 5), (1, 1, 5)], [(2, 6, 8), (2, 16, 9)]),
+    "a difference": (lambda b, h, w: not h - w - 3, [(2, 11, 8)], [(2, 12, 8), (2, 8, 11)]),
+    "the least": (lambda b, h, w: min(h, 60) == 60, [(2, 60, 8), (2, 90, 8)], [(2, 59, 8)]),
+}
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_sizes_that_the_source_compares_with_each_other_are_asked_about(name: str) -> None:
+    turns, refused, right = BETWEEN[name]
+    module = Function(lambda x: x * 2 if turns(*x.shape) else x + 1)
+    net = td.from_torch(module, torch.randn(2, 5, 8)).to_torch()
+    for shape in right:
+        check(module, net, [shape])
+    for shape in refused:
+        with pytest.raises(td.InputError, match=r"the source does something else \(test_open_sizes.py:\d+"):
+            net(torch.randn(shape))
+
+
+def test_a_size_of_what_was_computed_is_compared() -> None:
+    """With what is written elsewhere than in ``forward``: the limit of a part of the network."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool, self.limit = nn.MaxPool1d(2, 1), 40
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.pool(x)
+            return y * 2 if y.shape[-1] == x.shape[0] + 7 or y.shape[1] > self.limit else y
+
+    net = td.from_torch(Net(), torch.randn(2, 5, 8)).to_torch()
+    for shape in ((2, 40, 9), (1, 5, 10), (20, 3, 9)):
+        check(Net(), net, [shape])
+    for shape in ((2, 5, 10), (1, 6, 9), (3, 41, 8)):
+        with pytest.raises(td.InputError, match="the source does something else"):
             net(torch.randn(shape))
 
 

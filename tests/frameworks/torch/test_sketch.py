@@ -24,6 +24,7 @@ class Of(nn.Module):
         self.register_buffer("scale", torch.tensor([1.0, 2.0, 3.0, 4.0]))
         self.plain = torch.arange(4.0)
         self.last = torch.zeros(4)
+        self.tables: dict[int, Tensor] = {}
 
     def forward(self, x: Tensor) -> Any:
         return self.function(self, x)
@@ -108,6 +109,13 @@ def shaped(m: Any, x: Tensor) -> Tensor:
     return F.pad(m.linear(x), (0, x.shape[0] % 2)) if x.shape[0] > 3 else x[: x.shape[0] // 2]
 
 
+def tabled(m: Any, x: Tensor) -> Tensor:
+    """Keeps what it makes of its weights, by size: a change of what isn't a tensor."""
+    if len(x) not in m.tables:
+        m.tables[len(x)] = m.linear.weight[:, torch.arange(4) % len(x)]
+    return x @ m.tables[len(x)] + torch.rand_like(x)
+
+
 def dropped(m: Any, x: Tensor) -> Tensor:
     return F.dropout(m.linear(x), 0.5, True) + torch.rand_like(x)
 
@@ -134,7 +142,7 @@ def counted(m: Any, x: Tensor) -> Tensor:
 
 
 FOLLOWED = [no_gradients, turned_off_twice, updated, kept, views, constants, several, again, elsewhere, by_device,
-            by_gradient, shaped, dropped]  # fmt: skip
+            by_gradient, shaped, tabled, dropped]  # fmt: skip
 NOT_FOLLOWED = [cast, mapped, decided, counted]
 
 

@@ -394,6 +394,47 @@ class Point:
         return found
 
 
+def _floored(a: Number, b: Number) -> Number:
+    return a // b
+
+
+def _bits(a: Number) -> Number:
+    return a.bit_length()
+
+
+def _least(a: Number, b: Number) -> Number:
+    return a.least(b) if isinstance(a, Poly) else b.least(a) if isinstance(b, Poly) else min(a, b)
+
+
+def _most(a: Number, b: Number) -> Number:
+    return a.most(b) if isinstance(a, Poly) else b.most(a) if isinstance(b, Poly) else max(a, b)
+
+
+def given(number: Number, sizes: Mapping[Symbol, int]) -> Number:
+    """The number where some variables are what they are.
+
+    >>> h, w = Symbol("h", 8), Symbol("w", 8)
+    >>> given(2 * variable(h) * variable(w) + (variable(w) + variable(h)) // 4, {h: 3})
+    6*w + floor((3 + w)/4)
+    """
+    total: Number = 0
+    for monomial, n in terms_of(number).items():
+        part: Number = n
+        for g in monomial:
+            if isinstance(g, Atom) and not symbols_of(variable(g)).isdisjoint(sizes):
+                part = part * _AGAIN[g.function](*[given(a, sizes) for a in g.args])
+            else:
+                part = part * (sizes[g] if isinstance(g, Symbol) and g in sizes else variable(g))
+        total = total + part
+    return total
+
+
+#: The functions of atoms, on numbers.
+_AGAIN: dict[str, Callable[..., Number]] = {
+    "floor": _floored, "min": _least, "max": _most, "bits": _bits,
+}  # fmt: skip
+
+
 def symbols_of(number: Number) -> set[Symbol]:
     """The variables that a number depends on, those inside its atoms too."""
     found: set[Symbol] = set()

@@ -96,18 +96,17 @@ def _run(
     notes: Notes | None,
 ) -> Graph:
     """The graph of one run of a network, its ops imported as they are called."""
-    if flat.twice:
-        raise Unsure("the network keeps what isn't a tensor")
     weights, tensors = state_and_held(flat)
     names = input_names(flat.model.forward, flat.inputs)
-    inputs = {n: Input(n, type_of(t))() for n, t in zip(names, args, strict=True)}
-    made = _Importing(Caller(taken=names))
+    given = {n: Input(n, type_of(t))() for n, t in zip(flat.names_of_inputs(names), args, strict=True)}
+    inputs = {n: given[n] for n in names}
+    made = _Importing(Caller(taken=[*given]))
     refs: dict[str, Ref] = {}
     stands = flat.stands()
     for name, weight in weights.items():
         ref = refs.setdefault(weight.alias_of or name, Ref(weight_value(name, weight)))
         made.know(stands.get(name, tensors[name]), ref)
-    own = [made.input(t, Ref(inputs[n])) for n, t in zip(names, args, strict=True)]
+    own = [made.input(t, Ref(v)) for t, v in zip(args, given.values(), strict=True)]
     with (
         bulk(), put_back(), kernels_left_open(), cumulative_averages(flat), _compiling_state_context(),
         _regions(made), _on(device, made), made, _directly(made), enable_python_dispatcher(),
@@ -120,7 +119,9 @@ def _run(
     if made.caller.problems:
         raise made.caller.error()
     updates = {n: Ref(r.cell.value, r.cell).read() for n, r in refs.items() if r.cell.version}
-    returned, updates = state.settled(flat, returned, updates, None)
+    again = [*given.values()][len(names) :]
+    twice = state.Twice([*inputs.values()], again, made.caller.streams) if flat.twice else None
+    returned, updates = state.settled(flat, returned, updates, twice)
     signature = made.caller.with_seed(inputs, flat.signature())
     outputs = dict(zip(output_names(signature.outputs), returned, strict=True))
     return Graph(inputs, outputs, updates, title, made.caller.order)

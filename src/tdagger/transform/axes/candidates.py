@@ -7,14 +7,14 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tdagger.analysis.axes.algebra import Axes
 from tdagger.analysis.axes.doubts import BY_CHANCE, UP_TO
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.axes.sizes import assumed, solve
 from tdagger.analysis.axes.terms import resolve
-from tdagger.analysis.formulas.polynomial import Number, Point, symbols_of, variable
+from tdagger.analysis.formulas.polynomial import Number, Point, given, symbols_of, variable
 from tdagger.analysis.formulas.symbolic import Condition, FreeSizes
 from tdagger.errors import AxisError
 from tdagger.graph import Graph, topological
@@ -39,8 +39,6 @@ class Candidates:
     names: tuple[str, ...]
     why: dict[str, str]
     own: tuple[Condition, ...] = ()
-    #: Pairs of axes that can't have as many entries, and why.
-    unlike: Mapping[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
     #: The graphs that were made: whoever writes code wants those that were tried here.
     _made: dict[tuple[NamedAxes, tuple[str, ...]], tuple[Opened, ...]] = field(
         default_factory=dict[tuple[NamedAxes, tuple[str, ...]], tuple[Opened, ...]], repr=False, compare=False
@@ -52,9 +50,9 @@ class Candidates:
         found = self._made.get(key)
         if found is None:
             found = self._made[key] = tuple(opened(named, names, origins))
-        symbols = set(map(symbol_of, names))
-        own = [c for c in self.own if symbols.issuperset(symbols_of(c.number))]
-        own += _all_other(named, names, self.unlike)
+        sizes = {symbol_of(n): size for n, size in named.sizes.items() if n not in names}
+        own = [c._replace(number=given(c.number, sizes)) for c in self.own if symbols_of(c.number) - sizes.keys()]
+        own = [c for c in own if symbols_of(c.number)]
         return tuple([o._replace(conditions=tuple(dict.fromkeys((*own, *o.conditions)))) for o in found])
 
 
@@ -103,10 +101,11 @@ def candidates(
     ``compared`` are comparisons of sizes in the source's code, behind each of which it may go another way.
     """
     found = Candidates((), {})
+    wrong: list[Mapping[str, int]] = []
+    ask = None if ask is None else _remembering(ask, wrong)
     why: dict[str, str] = {}
     points: dict[str, tuple[int, int]] = {}
     least: dict[str, tuple[int, str]] = {}
-    steps: dict[str, tuple[int, str]] = {}
     whole = {term for terms in named.axes.inputs for term in map(resolve, terms)}
     for name in own_axes(named):
         if named.term(name) not in whole:
@@ -129,33 +128,104 @@ def candidates(
         asked = {n: s for n, s in asked.items() if n not in why}
     if ask is None:
         why |= unknown(named, origins, asked)
-    elif asked:
-        why |= _refuted(named, asked, origins, ask, steps)
-        for name in _same_at_one([n for n in asked if n in least and n not in why], ask):
-            del least[name]
-        least |= _of_fewer(named, [n for n in asked if n not in why and guessed(named, n, asked[n][0], UP_TO)], ask)
     free = [n for n in points if n not in why]
     answers = _Answers(named, ask, raises)
-    unlike: dict[tuple[str, str], str] = {}
-    while free and not _why_not(found, named, free, origins):
-        answers.conditions = found.opened(named, free, origins)[0].conditions
-        refuted = _where_alike(answers, free, steps, unlike)
-        answers.conditions += _all_other(named, free, unlike)
+    turns: list[Condition] = []
+    limits = _Limits(tuple(free), {}, least, {}, {})
+    for _ in range(_PASSES):
+        limits = _Limits(tuple(free), {}, dict(least), {}, {})
+        if ask is not None and asked:
+            limits = _each_asked(named, limits, asked, origins, ask, turns)
+        limits = _asked_together(found, answers, limits, turns, origins)
+        if ask is None:
+            break
+        told: set[str] = set()
+        if limits.why and free and not _why_not(found, named, free, origins):
+            told = _explained(answers, free, compared, wrong)
+        names = [n for n in free if n in limits.free or n in told]
+        before = len(turns)
+        if names and not _why_not(found, named, names, origins):
+            answers.conditions = (*found.opened(named, names, origins)[0].conditions, *turns)
+            turns += _where_compared(answers, names, compared)
+        if len(turns) == before or not limits.any:
+            break  # else it's known now why the source does something else there
+    own = [_at_least(n, *least) for n, least in limits.least.items()]
+    own += [_multiple(n, *step) for n, step in limits.steps.items()]
+    return replace(found, names=limits.free, why=why | limits.why, own=(*own, *turns, *_all_other(limits.unlike)))
+
+
+class _Limits(NamedTuple):
+    """The axes that can be free together, why others can't, how many entries some must have, and which not as many."""
+
+    free: tuple[str, ...]
+    why: dict[str, str]
+    least: dict[str, tuple[int, str]]
+    steps: dict[str, tuple[int, str]]
+    unlike: dict[tuple[str, str], str]
+
+    @property
+    def any(self) -> bool:
+        """Whether the source does something else anywhere."""
+        return bool(self.why or self.least or self.unlike)
+
+    def without(self, why: Mapping[str, str]) -> _Limits:
+        """Where some axes can't be free."""
+        free = tuple([n for n in self.free if n not in why])
+        return self._replace(free=free, why={**self.why, **why})
+
+
+def _each_asked(
+    named: NamedAxes,
+    limits: _Limits,
+    asked: Mapping[str, tuple[int, int]],
+    origins: Origins,
+    ask: Ask,
+    turns: Sequence[Condition],
+) -> _Limits:
+    """What is so for each axis, of two other sizes of which it may have one."""
+    limits = limits.without(_refuted(named, asked, origins, ask, limits.steps, turns))
+    left = [n for n in asked if n in limits.free]
+    for name in _same_at_one([n for n in left if n in limits.least], ask):
+        del limits.least[name]
+    limits.least.update(_of_fewer(named, [n for n in left if guessed(named, n, asked[n][0], UP_TO)], ask))
+    return limits
+
+
+def _asked_together(
+    found: Candidates, answers: _Answers, limits: _Limits, turns: Sequence[Condition], origins: Origins
+) -> _Limits:
+    """What is so where axes have few entries, many, and as many as others, but where ``turns`` don't hold."""
+    named, steps = answers.named, limits.steps
+    while limits.free and not _why_not(found, named, limits.free, origins):
+        free = limits.free
+        answers.conditions = (*found.opened(named, free, origins)[0].conditions, *turns)
+        refuted = _where_alike(answers, free, steps, limits.unlike)
+        answers.conditions += tuple(_all_other(limits.unlike))
         if not refuted:
-            corners = list(_corners(answers, least, free, steps))
-            fewest = _where_it_does_the_same(answers, least, free, steps, corners)
-            least |= fewest
-            refuted = _where_one_is_few(answers, list(_corners(answers, least, free, steps)) if fewest else corners)
+            corners = list(_corners(answers, limits.least, free, steps))
+            fewest = _where_it_does_the_same(answers, limits.least, free, steps, corners)
+            limits.least.update(fewest)
+            corners = list(_corners(answers, limits.least, free, steps)) if fewest else corners
+            refuted = _where_one_is_few(answers, corners)
         if not refuted:
             break
-        why |= refuted
-        free = [n for n in free if n not in why]  # which have other fewest entries where these have their own
-    own = tuple([_at_least(n, *least[n]) for n in least] + [_multiple(n, *steps[n]) for n in steps])
-    if free and ask is not None and not _why_not(found, named, free, origins):
-        known = replace(found, own=own, unlike=unlike).opened(named, free, origins)
-        answers.conditions = known[0].conditions
-        own += tuple(_where_compared(answers, free, compared))
-    return replace(found, names=tuple(free), why=why, own=own, unlike=unlike)
+        limits = limits.without(refuted)  # the others have other fewest entries where these have their own
+    return limits
+
+
+def _remembering(ask: Ask, wrong: list[Mapping[str, int]]) -> Ask:
+    """One who isn't asked again where the source does what the axes say; ``wrong`` gets the sizes where it doesn't."""
+    right: list[Mapping[str, int]] = []
+
+    def again(sizes: Mapping[str, int], *, cheaply: bool = False) -> bool | None:
+        if sizes in right:
+            return True
+        said = ask(sizes, cheaply=cheaply)
+        if said or (said is False and not cheaply):
+            (right if said else wrong).append(dict(sizes))
+        return said
+
+    return again
 
 
 def _same_at_one(names: Sequence[str], ask: Ask) -> list[str]:
@@ -196,8 +266,9 @@ def _refuted(
     origins: Origins,
     ask: Ask,
     steps: dict[str, tuple[int, str]],
+    turns: Sequence[Condition],
 ) -> dict[str, str]:
-    """The axes with which the source does something else than the axes say.
+    """The axes with which the source does something else than the axes say, where ``turns`` hold.
 
     It is asked once for all axes, at a point that tells apart what a multiple of a size and one that is near it tell:
     beyond twice what an axis has, by a prime number. Where it doesn't say the same, it is
@@ -224,13 +295,13 @@ def _refuted(
         multiple, near = (at({n: asked[n][i] for n in names}) for i in (0, 1))
         return bool(multiple) and (near if any(n in doubtful for n in names) else near is not False)
 
-    if at(far(named, list(asked))):
+    if at(far(named, list(asked), turns)):
         return {}
     doubtful = unknown(named, origins, asked)
     why: dict[str, str] = {}
     even: list[str] = []
     for name in asked:
-        point = far(named, [name])
+        point = far(named, [name], turns)
         said = at(point)
         if said is None and point is not None and (error := raised.get(tuple(point.items()))):
             step = next((n for n in divisors(named.sizes[name]) if at({name: multiple_of(named.sizes[name], n)})), None)
@@ -246,7 +317,7 @@ def _refuted(
         failing = [n for n in even if not at_both([n])]
         why |= {n: doubtful.get(n, f"at {n}={asked[n][0]} the source does something else") for n in failing}
     left = [n for n in asked if n not in why]
-    together = far(named, left) if not even and not steps else {n: asked[n][0] for n in left}
+    together = far(named, left, turns) if not even and not steps else {n: asked[n][0] for n in left}
     if len(left) > 1 and not at(together):
         others = f"the source does something else where {left[0]} has another size too"
         why |= {n: doubtful.get(n, others) for n in left[1:]}
@@ -330,7 +401,7 @@ class _Answers:
 def _where_alike(
     answers: _Answers, names: Sequence[str], steps: Steps, unlike: dict[tuple[str, str], str]
 ) -> dict[str, str]:
-    """The axes that can't have multiples of another's entries; ``unlike`` gets those that can't have as many, and why.
+    """The axes that can't have multiples of others' entries; ``unlike`` gets those that can't have as many, and why.
 
     A source may go another way there (``if h == w``), where its other sizes never come by chance. It is asked at
     multiples where it does something else with as many of all.
@@ -342,7 +413,7 @@ def _where_alike(
     size = next((n for n in sizes if answers.fit(dict.fromkeys(names, n))), above)
     alike = answers.fitting(dict.fromkeys(names, size))
     why: dict[str, str] = {}
-    told = answers.differs(alike) if len(alike) > 1 else ""
+    told = answers.differs(alike)
     if not told:
         return why
     pairs = [(a, b) for a, b in itertools.combinations(alike, 2) if answers.differs({a: size, b: size})]
@@ -359,17 +430,10 @@ def _where_alike(
     return why
 
 
-def _all_other(named: NamedAxes, free: Sequence[str], unlike: Mapping[tuple[str, str], str]) -> tuple[Condition, ...]:
-    """That pairs of axes haven't as many entries, where the one that isn't free has its own."""
-
-    def size(name: str) -> Number:
-        return variable(symbol_of(name)) if name in free else named.sizes[name]
-
-    return tuple([
-        Condition(size(a) - size(b), "other", what)
-        for (a, b), what in unlike.items()
-        if a in free or b in free
-    ])  # fmt: skip
+def _all_other(unlike: Mapping[tuple[str, str], str]) -> Iterator[Condition]:
+    """That pairs of axes haven't as many entries."""
+    for (a, b), what in unlike.items():
+        yield Condition(variable(symbol_of(a)) - variable(symbol_of(b)), "other", what)
 
 
 def _shown(sizes: Mapping[str, int]) -> str:
@@ -463,8 +527,7 @@ def _where_compared(answers: _Answers, names: Sequence[str], compared: Compared)
     points: list[dict[str, int]] = [{}]
     known: set[tuple[Number, str]] = set()
     for point in points:  # grows
-        for comparison in compared(point, _size_of(named, names, point)):
-            number, kind, holds = comparison
+        for number, kind, holds, line in compared(point, _size_of(named, names, point)):
             if (number, kind) in known:
                 continue
             known.add((number, kind))
@@ -477,11 +540,27 @@ def _where_compared(answers: _Answers, names: Sequence[str], compared: Compared)
             at = {n: size for n, size in at.items() if size != own[n]}
             if why := answers.why_not(at):
                 shown = f"{next(iter(at.values()))} entries" if len(at) == 1 else _shown(at)
-                found = condition._replace(message=f"{', '.join(at)}: with {shown} {why}")
+                found = condition._replace(message=f"{', '.join(at)}: with {shown} {why} ({line})")
                 answers.conditions += (found,)
                 yield found
             elif len(points) < _MANY:
                 points.append(at)
+
+
+def _explained(
+    answers: _Answers,
+    names: Sequence[str],
+    compared: Compared,
+    wrong: Sequence[Mapping[str, int]],
+) -> set[str]:
+    """The axes for which, where the source doesn't do what they say, something that it compares comes out otherwise.
+
+    Not those with which alone it doesn't do that anyway.
+    """
+    conditions = [(Condition(c.number, c.kind, ""), c.holds) for c in compared({}, _size_of(answers.named, names, {}))]
+    turned = [w for w in wrong if any(c.holds(answers.point(w)) != holds for c, holds in conditions)]
+    anyway = {n for sizes in wrong if len(sizes) == 1 and sizes not in turned for n in sizes}
+    return {n for sizes in turned for n in sizes} - anyway
 
 
 def _size_of(named: NamedAxes, names: Sequence[str], sizes: Mapping[str, int]) -> SizeOf:
@@ -522,15 +601,19 @@ def _nearest(answers: _Answers, condition: Condition, at: Mapping[str, int]) -> 
     def sizes_of(name: str) -> list[int]:
         here, near = (answers.point({**at, name: at[name] + k}).defined(condition.number) for k in (0, 1))
         root = at[name] if here is None or near is None or here == near else at[name] - here // (near - here)
-        more = {n for n in range(root - 2, root + 3) if 0 <= n <= _LARGEST}
-        return sorted(more | {*range(at[name] + TRIED)}, key=lambda n: abs(n - at[name]))
+        more = {n for n in range(root - 2, root + 3) if 1 <= n <= _LARGEST}
+        return sorted(more | {*range(1, at[name] + TRIED)}, key=lambda n: abs(n - at[name]))
 
     tried = ({**at, name: n} for name in names for n in sizes_of(name))
     few = range(1, _GRID)
     both = ({**at, a: n, b: m} for a, b in itertools.combinations(names, 2) for n in few for m in few)
-    other = (sizes for sizes in itertools.chain(tried, both) if not condition.holds(answers.point(sizes)))
+    none = ({**at, name: 0} for name in names)  # of which all may be the same
+    other = (sizes for sizes in itertools.chain(tried, both, none) if not condition.holds(answers.point(sizes)))
     return next((sizes for sizes in other if answers.fit(sizes)), None)
 
+
+#: How often the axes are asked about, each time with what was found of comparisons.
+_PASSES = 3
 
 #: What is said where the source, or the graph, has no such sizes.
 _NOTHING = "the source gives nothing that can be compared"

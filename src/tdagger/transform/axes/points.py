@@ -4,29 +4,40 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.formulas.polynomial import Point, Symbol
-from tdagger.transform.axes.open import TRIED, solved
+from tdagger.analysis.formulas.symbolic import Condition
+from tdagger.transform.axes.open import TRIED, solved, symbol_of
 
 
-def far(named: NamedAxes, names: Sequence[str]) -> dict[str, int] | None:
+def far(named: NamedAxes, names: Sequence[str], also: Iterable[Condition] = ()) -> dict[str, int] | None:
     """For every axis a size beyond twice its own, no two alike: more by a prime number, where one fits.
 
     So it leaves another rest than its own by all numbers that it may be padded or split by, odd where its own is even;
     and so does, where one of the first that fit lets it, what it makes with others that are flattened with it. No two
-    are as many more: one may be compared with another and a number. None if what is asked of the axes leaves none.
+    are as many more: one may be compared with another and a number. None if what is asked of the axes, ``also`` by
+    conditions, leaves none.
     """
     _, conditions, symbols = solved(named, names)
+    conditions += also
     own = {s: named.sizes[n] for n, s in symbols.items()}
+    others = {symbol_of(n): size for n, size in named.sizes.items()}
+    found = _beyond(own, others, conditions) or _beyond(dict(reversed(own.items())), others, conditions)
+    return None if found is None else {n: found[s] for n, s in symbols.items()}
+
+
+def _beyond(
+    own: Mapping[Symbol, int], others: Mapping[Symbol, int], conditions: Sequence[Condition]
+) -> dict[Symbol, int] | None:
     found: dict[Symbol, int] = {}
     for symbol, size in own.items():
         more = [*_primes(max(size, _FEW), size + TRIED), *range(size + 1 + size % 2, size + TRIED, 2)]
         fitting = (
             n
             for n in (size + k for k in more)
-            if n not in found.values() and all(c.holds(Point({**own, **found, symbol: n})) for c in conditions)
+            if n not in found.values() and all(c.holds(Point({**others, **found, symbol: n})) for c in conditions)
         )
         few = list(itertools.islice(fitting, _CHOICES))
         if not few:
@@ -34,7 +45,7 @@ def far(named: NamedAxes, names: Sequence[str]) -> dict[str, int] | None:
         before = [(own[s], n) for s, n in found.items()]
         apart = [n for n in few if all(n - size != b - a for a, b in before)] or few
         found[symbol] = next((n for n in apart if _leaves_others(before, size, n)), apart[0])
-    return {n: found[s] for n, s in symbols.items()}
+    return found
 
 
 def _leaves_others(before: Sequence[tuple[int, int]], own: int, new: int) -> bool:

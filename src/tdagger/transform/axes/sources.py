@@ -101,11 +101,12 @@ def raises(source: Any, named: NamedAxes, sizes: Mapping[str, int]) -> str:
 
 
 class Comparison(NamedTuple):
-    """What a source's code asks of sizes: whether a number is "zero" or "positive" (or 0), and whether it ``holds``."""
+    """What a source's code asks of sizes: whether a number is "zero" or "positive" (or 0), whether it is, and where."""
 
     number: Number
     kind: str
     holds: bool
+    place: str
 
 
 #: What a dimension of a value is made of, in axes that are open; None where that isn't known.

@@ -6,12 +6,14 @@ Tensors say their sizes as whole numbers that know what they are made of, and no
 from __future__ import annotations
 
 import builtins
+import linecache
 import math
 import operator
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,9 +42,19 @@ class Notes:
 
     def note(self, number: Number, kind: str, holds: bool) -> bool:
         """Note whether a number is "zero" or "positive" (or 0) here, which is what is given back."""
-        if self.open and not isinstance(number, int):
-            self.made.setdefault((number, kind), Comparison(number, kind, holds))
+        if self.open and not isinstance(number, int) and (number, kind) not in self.made:
+            self.made[number, kind] = Comparison(number, kind, holds, _place())
         return holds
+
+
+def _place() -> str:
+    """The line of code that compares."""
+    frame = sys._getframe(1)
+    while frame.f_code.co_filename == __file__ and frame.f_back is not None:
+        frame = frame.f_back
+    file, line = frame.f_code.co_filename, frame.f_lineno
+    said = linecache.getline(file, line, frame.f_globals).strip()
+    return f"{Path(file).name}:{line}" + (f": {said}" if said else "")
 
 
 class Measured(int):
