@@ -476,6 +476,28 @@ def test_what_few_entries_hide_is_not_in_a_formula(every: int) -> None:
         _formula_is_what_is_counted(dag, (rows, 3))
 
 
+def test_a_formula_of_two_axes_of_one_entry_that_are_added() -> None:
+    """Each alone is spread over the other; both together are one axis."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix = nn.MultiheadAttention(2, 2)
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            z = self.mix(x, x, x, need_weights=False)[0] + y
+            return z.clamp(-1, 1).cumprod(-3) + y
+
+    dag = td.from_torch(
+        Net(), (torch.randn(1, 3, 2), torch.randn(1, 3, 2)), axes={"x": "a n d", "y": "b n d"}, via="trace"
+    )
+    formula = dag.cost_formula("flops")
+    assert {"a", "b"}.issubset(formula.names)
+    for n in (2, 5):
+        counted = dag.resize({"x": (n, 3, 2), "y": (n, 3, 2)}).graph.total_flops()
+        assert formula(a=n, b=n) == counted
+
+
 def test_a_formula_of_fewer_entries_than_a_slice_takes_is_refused_without_a_source() -> None:
     dag = td.from_torch(torch.export.export(_Firsts(), (torch.randn(8, 5),)), axes={"x": "r c"})
     formula = dag.cost_formula("flops", assume=True)

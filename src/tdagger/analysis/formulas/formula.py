@@ -194,7 +194,9 @@ class Costs:
             if not condition.holds(point):
                 at = ", ".join(f"{n}={sizes.get(n, s.size)}" for n, s in self.free.items())
                 raise AxisError(f"{condition.message}; not so at {at}")
-        if self.resized is not None and any(n < self.free[k].size for k, n in sizes.items()):
+        fewer = any(n < self.free[k].size for k, n in sizes.items())
+        several = sum(n > 1 == self.free[k].size for k, n in sizes.items()) > 1  # of 1 entry, which may broadcast
+        if self.resized is not None and (fewer or several):
             return self._count_resized(self.resized, sizes)[what]
         uneven = any(sizes.get(n, s.size) != s.size for n, s in self.uneven.items())
         # functions that make composites may treat sizes of 1 in a way of their own
