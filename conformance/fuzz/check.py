@@ -555,6 +555,12 @@ class Checks:
             for term, new, old in zip(named[value], shape, value.shape, strict=True):
                 if new != old or named.dimension(term) in formula.names:
                     given[named.dimension(term)] = new
+        moved = {a for n, k in given.items() if named.sizes.get(n, k) != k for a in named.term(n)}
+        for name, shape in shapes.items():
+            value = self.dag.graph.inputs[name]
+            kept = [t for t, new, old in zip(named[value], shape, value.shape, strict=True) if new == old]
+            if any(not moved.isdisjoint(t) for t in kept):
+                raise NotApplicable("an axis that another dimension, which stays, is a product of")
         unknown = [n for n in given if n not in formula.names]
         if any(not n.isidentifier() for n in unknown):
             raise NotApplicable("a product of axes")
