@@ -87,7 +87,7 @@ def test_outliers_are_clipped_by_the_squared_error() -> None:
 def test_of_large_tensors_some_numbers_are_counted(layout: Any) -> None:
     """All of the outer half, and so many of the others that ranges are as good."""
     rng = np.random.default_rng(0)
-    x = np.maximum(rng.standard_t(4, size=(64, 71, 97)), -1).astype(np.float32)
+    x = rng.standard_t(4, size=(64, 71, 97)).astype(np.float32)
     parts, whole = observer_of("mse"), observer_of("mse")
     assert isinstance(parts, Histogram)
     assert isinstance(whole, Histogram)

@@ -20,7 +20,7 @@ _BINS = 2048
 #: So many numbers are counted at once, so that counting takes little memory.
 _CHUNK = 1 << 16
 #: Of a tensor with more numbers than these, so many of its inner half are counted, for all of them.
-_COUNTED = 1 << 15
+_COUNTED = 1 << 18
 
 
 class Observer:
