@@ -609,6 +609,14 @@ def test_sizes_that_the_source_compares_with_each_other_are_asked_about(name: st
             net(torch.randn(shape))
 
 
+def test_a_traced_network_is_run_for_what_it_compares() -> None:
+    module = Function(lambda x: x * 2 if x.shape[1] == 2 * x.shape[2] else x + 1)
+    net = td.from_torch(module, torch.randn(2, 5, 8), via="trace").to_torch()
+    check(module, net, [(3, 16, 9)])
+    with pytest.raises(td.InputError, match="n: with 16 entries the source does something else"):
+        net(torch.randn(3, 18, 9))
+
+
 def test_a_size_of_what_was_computed_is_compared() -> None:
     """With what is written elsewhere than in ``forward``: the limit of a part of the network."""
 

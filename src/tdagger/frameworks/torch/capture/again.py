@@ -78,10 +78,16 @@ class Again:
 
     @one_at_a_time
     def compared(self, shapes: Mapping[str, tuple[int, ...]], size_of: SizeOf) -> list[Comparison]:
-        """The comparisons of sizes that the model makes with inputs of these shapes, as far as a sketch gets."""
-        notes = Notes()
-        self.count[0] += 1
-        self._sketched(shapes, size_of=size_of, notes=notes)
+        """The comparisons of sizes that the model makes with inputs of these shapes, as far as a sketch gets.
+
+        A network that isn't sketched otherwise (traced, in a region of autocast) is for this; TorchScript isn't run.
+        """
+        notes, sketch = Notes(), self.sketch
+        if sketch is None and isinstance(self.model, nn.Module) and not _is_scripted(self.model):
+            sketch = partial(sketched, Looked(without_compile(self.model)), "")
+        if sketch is not None:
+            self.count[0] += 1
+            self._made(sketch, shapes, size_of=size_of, notes=notes)
         return [*notes.made.values()]
 
     @one_at_a_time
@@ -112,12 +118,13 @@ class Again:
         self.count[0] += found is not None
         return found
 
-    def _sketched(self, shapes: Mapping[str, tuple[int, ...]], **measuring: Any) -> Graph | None:
-        if self.sketch is None or self.region is not None:
-            return None
+    def _sketched(self, shapes: Mapping[str, tuple[int, ...]]) -> Graph | None:
+        return None if self.sketch is None or self.region is not None else self._made(self.sketch, shapes)
+
+    def _made(self, sketch: Sketch, shapes: Mapping[str, tuple[int, ...]], **measuring: Any) -> Graph | None:
         try:
             with self._as_it_was():
-                return self.sketch(self._without_data(shapes), self.tree, **measuring)
+                return sketch(self._without_data(shapes), self.tree, **measuring)
         finally:
             gc.collect(0)  # as for a capture
 
