@@ -37,6 +37,14 @@ def network(seed: int = 0) -> nn.Module:
 DATA = [torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(4)]
 
 
+def test_it_trains_with_batches_of_any_size() -> None:
+    """A norm's momentum may be what one gets from the example's batch: 0.1 is ``(2 * 50) ** -0.5``."""
+    data = torch.randn(50, 1, 8, 8)
+    module = td.prepare(td.from_torch(network(), data), "xnnpack", train=True).calibrate([data]).to_torch()
+    for mode in (True, False):
+        assert module.train(mode)(data[:7]).shape == (7, 10)
+
+
 @pytest.mark.parametrize(
     ("scheme", "learned"),
     in_turn(2, ("x86", "xnnpack", "tflite", "coreml", "gpu-weight-only", "x86-dynamic"), (False, True)),

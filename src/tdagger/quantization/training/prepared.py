@@ -60,7 +60,7 @@ class Trainable(Prepared):
             scales = self.scales() if self.batches else {}
             ranges = {r: self.range(r) for r in self.observers} if self.batches else {}
             self._training = Training(self.before, self.dag, self.placement, scales, ranges, self.learned)
-            self._network = self._training.run()
+            self._network = self.asking(self._training.run())
         return self._network
 
     @property
