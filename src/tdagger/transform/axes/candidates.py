@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from tdagger.analysis.axes.algebra import Axes
 from tdagger.analysis.axes.doubts import BY_CHANCE, UP_TO
 from tdagger.analysis.axes.names import NamedAxes
-from tdagger.analysis.axes.sizes import assumed, solve
+from tdagger.analysis.axes.sizes import assumed
 from tdagger.analysis.axes.terms import resolve
-from tdagger.analysis.formulas.polynomial import Number, Point, given, symbols_of, variable
-from tdagger.analysis.formulas.symbolic import Condition, FreeSizes
+from tdagger.analysis.formulas.polynomial import given, symbols_of, variable
+from tdagger.analysis.formulas.symbolic import Condition
 from tdagger.errors import AxisError
-from tdagger.graph import Graph, topological
-from tdagger.op import Value
-from tdagger.ops.source import Input
+from tdagger.transform.axes.answers import Answers, Ask, Raises, remembering
 from tdagger.transform.axes.certain import guessed, unknown
-from tdagger.transform.axes.open import TRIED, Opened, opened, solved, symbol_of, two_points
-from tdagger.transform.axes.points import apart, divisors, far, multiple_of
+from tdagger.transform.axes.comparisons import Compared, explained, where_compared
+from tdagger.transform.axes.open import Opened, opened, solved, symbol_of, two_points
+from tdagger.transform.axes.points import divisors, far, multiple_of
 from tdagger.transform.axes.resize import resize
-from tdagger.transform.axes.sources import Comparison, SizeOf, SourceRaises
+from tdagger.transform.axes.sources import SourceRaises
+from tdagger.transform.axes.together import all_other, corners_of, where_alike, where_it_does_the_same, where_one_is_few
 from tdagger.transform.networks import Origins, own_axes, place
 from tdagger.types import readable
 
@@ -68,25 +64,6 @@ def _multiple(name: str, step: int, what: str) -> Condition:
 _AT_ONE = "the network may be another where it has 1 entry"
 
 
-class Ask(Protocol):
-    """Whether the source gives at some sizes what the axes say; None if it gives nothing there.
-
-    SourceRaises if it raises by itself. ``cheaply``: by a sketch alone; where that doesn't say so, False.
-    """
-
-    def __call__(self, sizes: Mapping[str, int], *, cheaply: bool = False) -> bool | None: ...
-
-
-#: By axis of which multiples it has as many entries, and why.
-Steps = Mapping[str, tuple[int, str]]
-
-#: The comparisons that the source's code makes at some sizes, in what sizes of values are made of.
-Compared = Callable[[Mapping[str, int], SizeOf], Iterable[Comparison]]
-
-#: What the source raises when it is run at some sizes; nothing if it runs.
-Raises = Callable[[Mapping[str, int]], str]
-
-
 def candidates(
     named: NamedAxes,
     origins: Origins,
@@ -102,7 +79,7 @@ def candidates(
     """
     found = Candidates((), {})
     wrong: list[Mapping[str, int]] = []
-    ask = None if ask is None else _remembering(ask, wrong)
+    ask = None if ask is None else remembering(ask, wrong)
     why: dict[str, str] = {}
     points: dict[str, tuple[int, int]] = {}
     least: dict[str, tuple[int, str]] = {}
@@ -129,7 +106,7 @@ def candidates(
     if ask is None:
         why |= unknown(named, origins, asked)
     free = [n for n in points if n not in why]
-    answers = _Answers(named, ask, raises)
+    answers = Answers(named, ask, raises)
     turns: list[Condition] = []
     limits = _Limits(tuple(free), {}, least, {}, {})
     for _ in range(_PASSES):
@@ -141,17 +118,17 @@ def candidates(
             break
         told: set[str] = set()
         if limits.why and free and not _why_not(found, named, free, origins):
-            told = _explained(answers, free, compared, wrong)
+            told = explained(answers, free, compared, wrong)
         names = [n for n in free if n in limits.free or n in told]
         before = len(turns)
         if names and not _why_not(found, named, names, origins):
             answers.conditions = (*found.opened(named, names, origins)[0].conditions, *turns)
-            turns += _where_compared(answers, names, compared)
+            turns += where_compared(answers, names, compared)
         if len(turns) == before or not limits.any:
             break  # else it's known now why the source does something else there
     own = [_at_least(n, *least) for n, least in limits.least.items()]
     own += [_multiple(n, *step) for n, step in limits.steps.items()]
-    return replace(found, names=limits.free, why=why | limits.why, own=(*own, *turns, *_all_other(limits.unlike)))
+    return replace(found, names=limits.free, why=why | limits.why, own=(*own, *turns, *all_other(limits.unlike)))
 
 
 class _Limits(NamedTuple):
@@ -192,40 +169,25 @@ def _each_asked(
 
 
 def _asked_together(
-    found: Candidates, answers: _Answers, limits: _Limits, turns: Sequence[Condition], origins: Origins
+    found: Candidates, answers: Answers, limits: _Limits, turns: Sequence[Condition], origins: Origins
 ) -> _Limits:
     """What is so where axes have few entries, many, and as many as others, but where ``turns`` don't hold."""
     named, steps = answers.named, limits.steps
     while limits.free and not _why_not(found, named, limits.free, origins):
         free = limits.free
         answers.conditions = (*found.opened(named, free, origins)[0].conditions, *turns)
-        refuted = _where_alike(answers, free, steps, limits.unlike)
-        answers.conditions += tuple(_all_other(limits.unlike))
+        refuted = where_alike(answers, free, steps, limits.unlike)
+        answers.conditions += tuple(all_other(limits.unlike))
         if not refuted:
-            corners = list(_corners(answers, limits.least, free, steps))
-            fewest = _where_it_does_the_same(answers, limits.least, free, steps, corners)
+            corners = list(corners_of(answers, limits.least, free, steps))
+            fewest = where_it_does_the_same(answers, limits.least, free, steps, corners)
             limits.least.update(fewest)
-            corners = list(_corners(answers, limits.least, free, steps)) if fewest else corners
-            refuted = _where_one_is_few(answers, corners)
+            corners = list(corners_of(answers, limits.least, free, steps)) if fewest else corners
+            refuted = where_one_is_few(answers, corners)
         if not refuted:
             break
         limits = limits.without(refuted)  # the others have other fewest entries where these have their own
     return limits
-
-
-def _remembering(ask: Ask, wrong: list[Mapping[str, int]]) -> Ask:
-    """One who isn't asked again where the source does what the axes say; ``wrong`` gets the sizes where it doesn't."""
-    right: list[Mapping[str, int]] = []
-
-    def again(sizes: Mapping[str, int], *, cheaply: bool = False) -> bool | None:
-        if sizes in right:
-            return True
-        said = ask(sizes, cheaply=cheaply)
-        if said or (said is False and not cheaply):
-            (right if said else wrong).append(dict(sizes))
-        return said
-
-    return again
 
 
 def _same_at_one(names: Sequence[str], ask: Ask) -> list[str]:
@@ -324,308 +286,8 @@ def _refuted(
     return why
 
 
-class _Answers:
-    """Why a source doesn't do what the axes say, at some sizes of axes, where the others have their own; kept."""
-
-    def __init__(self, named: NamedAxes, ask: Ask | None, raises: Raises) -> None:
-        self.named = named
-        #: What the graph asks of sizes.
-        self.conditions: tuple[Condition, ...] = ()
-        self._own = {symbol_of(n): named.sizes[n] for n in own_axes(named)}
-        self._ask, self._raises = ask, raises
-        self._known: dict[tuple[tuple[str, int], ...], str] = {}
-
-    def point(self, sizes: Mapping[str, int]) -> Point:
-        """Some sizes, and the own ones of other axes."""
-        return Point({**self._own, **{symbol_of(n): size for n, size in sizes.items()}})
-
-    def fit(self, sizes: Mapping[str, int]) -> bool:
-        """Whether the graph may have such sizes."""
-        point = self.point(sizes)
-        return all(c.holds(point) for c in self.conditions)
-
-    def fewer(self, name: str, least: Mapping[str, tuple[int, str]], steps: Steps) -> Iterator[int]:
-        """The sizes below its own that an axis may have where the others have their own, the least first."""
-        step, first = steps.get(name, (1,))[0], least.get(name, (1,))[0]
-        sizes = range(-(-first // step) * step, self.named.sizes[name], step)
-        return (n for n in sizes if self.fit({name: n}))
-
-    def many(self, names: Sequence[str], steps: Steps) -> dict[str, int]:
-        """Sizes far beyond the own ones, where the graph takes such: else the largest that it takes."""
-        found = far(self.named, [n for n in names if n not in steps]) or {}
-        for name in names:
-            own, step = self.named.sizes[name], steps.get(name, (1,))[0]
-            if name not in found or not self.fit({name: found[name]}):
-                more = range(multiple_of(own, step) if step > 1 else own + TRIED, own, -step)
-                found[name] = next((n for n in more if self.fit({name: n})), own)
-        return found
-
-    def fitting(self, sizes: Mapping[str, int], given: Mapping[str, int] | None = None) -> dict[str, int]:
-        """Those of some sizes that the graph takes, one after the other, beside those that are given."""
-        found = dict(given or {})
-        for name, size in sizes.items():
-            found |= {name: size} if self.fit(found | {name: size}) else {}
-        return found
-
-    def given(self, few: Mapping[str, int], many: Mapping[str, int]) -> dict[str, int]:
-        """The largest sizes on the way from ``many`` to the own ones at which, beside few, anything is given at all."""
-        while self.why_not({**few, **many}) == _NOTHING and any(n > self.named.sizes[a] for a, n in many.items()):
-            less = {a: (n + self.named.sizes[a]) // 2 for a, n in many.items()}
-            many = less if self.fit({**few, **less}) else {a: self.named.sizes[a] for a in many}
-        return dict(many)
-
-    def why_not(self, sizes: Mapping[str, int]) -> str:
-        """Nothing if it does the same. Sketches are asked first, which are cheap."""
-        key = tuple(sorted(sizes.items()))
-        if key not in self._known:
-            self._known[key] = self._why_not(sizes)
-        return self._known[key]
-
-    def differs(self, sizes: Mapping[str, int]) -> str:
-        """As :meth:`why_not`, but nothing where one of them gives nothing: beyond a table of positions."""
-        why = self.why_not(sizes)
-        return "" if why == _NOTHING else why
-
-    def _why_not(self, sizes: Mapping[str, int]) -> str:
-        if self._ask is None or self._ask(sizes, cheaply=True):
-            return ""
-        if error := self._raises(sizes):
-            return f"the source itself raises {error}"
-        try:
-            same = self._ask(sizes)
-            return "" if same else _NOTHING if same is None else "the source does something else"
-        except SourceRaises as e:
-            return readable(str(e)).splitlines()[0]
-
-
-def _where_alike(
-    answers: _Answers, names: Sequence[str], steps: Steps, unlike: dict[tuple[str, str], str]
-) -> dict[str, str]:
-    """The axes that can't have multiples of others' entries; ``unlike`` gets those that can't have as many, and why.
-
-    A source may go another way there (``if h == w``), where its other sizes never come by chance. It is asked at
-    multiples where it does something else with as many of all.
-    """
-    own = answers.named.sizes
-    step = math.lcm(_DIVIDED, *(steps[n][0] for n in names if n in steps))
-    above = step * (max(own[n] for n in names) // step + 1)
-    sizes = range(above, above + TRIED * step, step)
-    size = next((n for n in sizes if answers.fit(dict.fromkeys(names, n))), above)
-    alike = answers.fitting(dict.fromkeys(names, size))
-    why: dict[str, str] = {}
-    told = answers.differs(alike)
-    if not told:
-        return why
-    pairs = [(a, b) for a, b in itertools.combinations(alike, 2) if answers.differs({a: size, b: size})]
-    unlike |= {(a, b): f"{a}, {b}: with {size} entries of both {told}" for a, b in pairs if own[a] != own[b]}
-    some: dict[str, int] = {}
-    for name, n in answers.fitting({n: size * k for k, n in enumerate(alike, 1)}).items():
-        if other := answers.differs(some | {name: n}):
-            why[name] = f"at {_shown(some | {name: n})} {other}"
-        else:
-            some[name] = n
-    left = [n for n in alike if n not in why]
-    if answers.differs(dict.fromkeys(left, size)) and not any(a in left and b in left for a, b in unlike):
-        why |= {n: f"at {_shown(alike)} {told}" for n in left[1:]}
-    return why
-
-
-def _all_other(unlike: Mapping[tuple[str, str], str]) -> Iterator[Condition]:
-    """That pairs of axes haven't as many entries."""
-    for (a, b), what in unlike.items():
-        yield Condition(variable(symbol_of(a)) - variable(symbol_of(b)), "other", what)
-
-
-def _shown(sizes: Mapping[str, int]) -> str:
-    return ", ".join(f"{n}={size}" for n, size in sizes.items())
-
-
-#: Few entries of some axes, and many of others.
-Corner = tuple[dict[str, int], dict[str, int]]
-
-
-def _where_it_does_the_same(
-    answers: _Answers,
-    least: Mapping[str, tuple[int, str]],
-    names: Sequence[str],
-    steps: Steps,
-    corners: Sequence[Corner],
-) -> dict[str, tuple[int, str]]:
-    """How many entries axes must have for the source to run, and to go the way it went, beside what the graph asks.
-
-    It is asked once with as few as the graph takes, and with few of some where there are many of others, which hides
-    nothing. Where it raises with these, or does something else (``if n > 4``), it is asked for each axis, and taken to
-    do so with still fewer too.
-    """
-    own = answers.named.sizes
-    fewest = {name: n for name in names if (n := next(answers.fewer(name, least, steps), None)) is not None}
-    fewest = answers.fitting(fewest)
-    tried = [answers.why_not(fewest), *[answers.differs(few | many) for few, many in corners]] if fewest else []
-    if not any(tried) or answers.why_not({}):
-        return {}
-    found: dict[str, tuple[int, str]] = {}
-    for name, n in fewest.items():
-        if not answers.why_not({name: n}):
-            continue
-        able = [*answers.fewer(name, least, steps), own[name]]
-        first = bisect_left(able, True, key=lambda n, name=name: not answers.why_not({name: n}))
-        found[name] = able[first], f"with {able[first - 1]} entries {answers.why_not({name: able[first - 1]})}"
-    together = fewest | {n: size for n, (size, _) in found.items()}
-    if answers.why_not(together):
-        some: dict[str, int] = {}
-        for name, n in together.items():
-            if why := answers.why_not(some | {name: n}):
-                found[name] = own[name], f"with fewer entries of {' and '.join([*some, name])} {why}"
-            else:
-                some[name] = n
-    return found
-
-
-def _corners(
-    answers: _Answers, least: Mapping[str, tuple[int, str]], names: Sequence[str], steps: Steps
-) -> Iterator[Corner]:
-    """Few entries of some axes and many of the others, as the graph takes: of every two axes each is once the few.
-
-    Not where the network as it is has few of the ones and many of the others: the graph says what it does there.
-    """
-    own = answers.named.sizes
-    few = {n: next(answers.fewer(n, least, steps), own[n]) for n in names}
-    many = answers.many(names, steps)
-    for some in apart(names):
-        others = [n for n in names if n not in some]
-        if all(own[m] >= _APART * own[n] for n in some for m in others):
-            continue
-        of_few = answers.fitting({n: few[n] for n in names if n in some})
-        of_many = answers.fitting({n: many[n] for n in others}, of_few)
-        yield of_few, answers.given(of_few, {n: size for n, size in of_many.items() if n not in of_few})
-
-
-#: So many times as many entries are many, where others are few.
-_APART = 8
-
-
-def _where_one_is_few(answers: _Answers, corners: Sequence[Corner]) -> dict[str, str]:
-    """The axes of which there may not be many where others have few: a source may cut one where another ends."""
-    why: dict[str, str] = {}
-    for few, many in corners:
-        if not why.keys().isdisjoint(few) or not answers.differs(few | many):
-            continue
-        told = {n: w for n, size in many.items() if (w := answers.differs(few | {n: size}))}
-        for name in told or many:
-            why[name] = f"at {_shown({name: many[name], **few})} {told.get(name, 'the source does something else')}"
-    return why
-
-
-def _where_compared(answers: _Answers, names: Sequence[str], compared: Compared) -> Iterator[Condition]:
-    """What sizes must fulfil so that comparisons in the source's code go the way they go, where that matters.
-
-    It is asked at the nearest sizes at which one goes the other way. Where it does the same there, the comparisons that
-    it makes there are read as well (``h == 8 and w == 6``).
-    """
-    named = answers.named
-    own = {n: named.sizes[n] for n in names}
-    points: list[dict[str, int]] = [{}]
-    known: set[tuple[Number, str]] = set()
-    for point in points:  # grows
-        for number, kind, holds, line in compared(point, _size_of(named, names, point)):
-            if (number, kind) in known:
-                continue
-            known.add((number, kind))
-            if not holds:
-                number, kind = (-number - 1, kind) if kind == "positive" else (number, "other")
-            condition = Condition(number, kind, "")
-            at = _nearest(answers, condition, {**own, **point})
-            if at is None or not condition.holds(answers.point({})):
-                continue
-            at = {n: size for n, size in at.items() if size != own[n]}
-            if why := answers.why_not(at):
-                shown = f"{next(iter(at.values()))} entries" if len(at) == 1 else _shown(at)
-                found = condition._replace(message=f"{', '.join(at)}: with {shown} {why} ({line})")
-                answers.conditions += (found,)
-                yield found
-            elif len(points) < _MANY:
-                points.append(at)
-
-
-def _explained(
-    answers: _Answers,
-    names: Sequence[str],
-    compared: Compared,
-    wrong: Sequence[Mapping[str, int]],
-) -> set[str]:
-    """The axes for which, where the source doesn't do what they say, something that it compares comes out otherwise.
-
-    Not those with which alone it doesn't do that anyway.
-    """
-    conditions = [(Condition(c.number, c.kind, ""), c.holds) for c in compared({}, _size_of(answers.named, names, {}))]
-    turned = [w for w in wrong if any(c.holds(answers.point(w)) != holds for c, holds in conditions)]
-    anyway = {n for sizes in wrong if len(sizes) == 1 and sizes not in turned for n in sizes}
-    return {n for sizes in turned for n in sizes} - anyway
-
-
-def _size_of(named: NamedAxes, names: Sequence[str], sizes: Mapping[str, int]) -> SizeOf:
-    """What dimensions of values are made of where the network has some sizes: those that it has, and a few others."""
-    free, _, _ = solved(named, names)
-    change = resize(named.axes, {named.term(n): k for n, k in sizes.items()}, empty=True)
-    change.run()
-    here = {new: old for old, new in change.new.items()}
-    shapes = {n: tuple(map(free.of, named[v])) for n, v in named.axes.graph.inputs.items()}
-    others: dict[Value, Sequence[Number]] = {}
-
-    def of(value: Value, dim: int) -> Number | None:
-        old = here.get(value)
-        if old is not None and old.rank == value.rank:
-            return free.of(named[old][dim])
-        if value not in others:
-            others[value] = _shape(value, shapes) if len(others) < _OTHERS else ()
-        return others[value][dim] if others[value] else None
-
-    return of
-
-
-def _shape(value: Value, shapes: Mapping[str, Sequence[Number]]) -> Sequence[Number]:
-    """The shape of a value that no result is made of (``x.mT.shape``), of those of inputs; none if it can't be told."""
-    inputs = {v.op.leaf: v for v in topological([value]) if isinstance(v.op, Input)}
-    axes = Axes(Graph(inputs, {"out": value}))
-    terms = [(t, n) for name, v in inputs.items() for t, n in zip(axes[v], shapes.get(name, v.shape), strict=True)]
-    try:
-        return tuple(map(solve(axes, {t: n for t, n in terms if t}, FreeSizes([])).of, axes[value]))
-    except AxisError:
-        return ()
-
-
-def _nearest(answers: _Answers, condition: Condition, at: Mapping[str, int]) -> dict[str, int] | None:
-    """The sizes nearest to some at which a condition doesn't hold and which the graph may have: of one axis, or two."""
-    names = sorted(s.name for s in symbols_of(condition.number))
-
-    def sizes_of(name: str) -> list[int]:
-        here, near = (answers.point({**at, name: at[name] + k}).defined(condition.number) for k in (0, 1))
-        root = at[name] if here is None or near is None or here == near else at[name] - here // (near - here)
-        more = {n for n in range(root - 2, root + 3) if 1 <= n <= _LARGEST}
-        return sorted(more | {*range(1, at[name] + TRIED)}, key=lambda n: abs(n - at[name]))
-
-    tried = ({**at, name: n} for name in names for n in sizes_of(name))
-    few = range(1, _GRID)
-    both = ({**at, a: n, b: m} for a, b in itertools.combinations(names, 2) for n in few for m in few)
-    none = ({**at, name: 0} for name in names)  # of which all may be the same
-    other = (sizes for sizes in itertools.chain(tried, both, none) if not condition.holds(answers.point(sizes)))
-    return next((sizes for sizes in other if answers.fit(sizes)), None)
-
-
 #: How often the axes are asked about, each time with what was found of comparisons.
 _PASSES = 3
-
-#: What is said where the source, or the graph, has no such sizes.
-_NOTHING = "the source gives nothing that can be compared"
-
-#: What sizes are multiples of where they are to have much in common.
-_DIVIDED = 12
-
-#: Of so many values that no result is made of sizes are worked out, each for itself.
-_OTHERS = 16
-
-#: Sizes that are asked about at most, those of two axes together, and at how many sizes comparisons are read.
-_LARGEST, _GRID, _MANY = 1 << 13, 33, 12
 
 
 def _why_not(found: Candidates, named: NamedAxes, names: Sequence[str], origins: Origins) -> str:
