@@ -50,7 +50,7 @@ def where_compared(answers: Answers, names: Sequence[str], compared: Compared) -
                 found = condition._replace(message=f"{', '.join(at)}: with {entries} {why} ({line})")
                 answers.conditions += (found,)
                 yield found
-            elif len(points) < _MANY:
+            elif at not in points and len(points) < _MANY:
                 points.append(at)
 
 
