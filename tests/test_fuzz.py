@@ -81,7 +81,7 @@ def test_programs_run_and_most_of_them_at_other_sizes() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_programs_are_of_many_kinds() -> None:
-    made = [program(s) for s in range(100)]
+    made = [program(s) for s in range(200)]
     ops = Counter(step.op for p in made for step in p.steps)
     assert len(ops) > 45
     assert {"view", "write", "slice", "sized", "convolution", "attention", "pool", "loop", "index", "norm"} <= set(ops)

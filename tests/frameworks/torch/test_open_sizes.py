@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -291,36 +292,67 @@ def test_the_source_is_asked_at_few_points() -> None:
     assert dag.source.count[0] == 6
 
 
+def unseen(size: int) -> int:
+    """A size whose comparisons can't be seen: of C."""
+    return int(np.int64(size))
+
+
 @pytest.mark.parametrize("by", [2, 3, 5])
-def test_what_python_does_to_odd_sizes_is_fixed(by: int) -> None:
+def test_what_python_does_to_odd_sizes_is_fixed_or_asked_for(by: int) -> None:
     """The graph leaves no doubt: only the source says that it is another where a size isn't a multiple."""
-    module = Function(lambda x: x * 2 if x.shape[1] % by == 0 else x * 3)
+    module = Function(lambda x: x * 2 if unseen(x.shape[1]) % by == 0 else x * 3)
     net = td.from_torch(module, torch.randn(2, 30)).to_torch()
     assert net.fixed_axes == {"n": "at n=61 the source does something else"}
     check(module, net, [(5, 30)])
     with pytest.raises(td.InputError, match="n=30"):
         net(torch.randn(2, 31))
+    module = Function(lambda x: x * 2 if x.shape[1] % by == 0 else x * 3)
+    net = td.from_torch(module, torch.randn(2, 30)).to_torch()
+    for shape in ((5, 60), (2, 7 * by), (1, by)):
+        check(module, net, [shape])
+    with pytest.raises(td.InputError, match="entries the source does something else"):
+        net(torch.randn(2, 31))
 
 
 @pytest.mark.parametrize(("size", "asked"), [(1, 12), (3, 14), (7, 18)])
-def test_what_python_does_to_even_sizes_is_fixed(size: int, asked: int) -> None:
+def test_what_python_does_to_even_sizes_is_fixed_or_asked_for(size: int, asked: int) -> None:
     """The example's size is odd, so the source is asked at an even one."""
-    module = Function(lambda x: x * 7.5 if x.shape[1] % 2 else x * 9.5)
+    module = Function(lambda x: x * 7.5 if unseen(x.shape[1]) % 2 else x * 9.5)
     net = td.from_torch(module, torch.randn(2, size)).to_torch()
     assert net.fixed_axes == {"n": f"at n={asked} the source does something else"}
     check(module, net, [(5, size)])
+    module = Function(lambda x: x * 7.5 if x.shape[1] % 2 else x * 9.5)
+    net = td.from_torch(module, torch.randn(2, size)).to_torch()
+    for shape in ((5, size), (1, 1), (3, 21)):
+        check(module, net, [shape])
+    with pytest.raises(td.InputError, match="entries the source does something else"):
+        net(torch.randn(2, 12))
 
 
 def test_what_is_cut_into_windows_is_asked_at_multiples() -> None:
     """The source can't have odd sizes of one axis; what it does to odd sizes of another is seen all the same."""
 
     def function(x: Tensor) -> Tensor:
-        assert x.shape[2] % 2 == 0
-        return x * 7.5 if x.shape[1] % 2 == 0 else x * 3
+        assert unseen(x.shape[2]) % 2 == 0
+        return x * 7.5 if unseen(x.shape[1]) % 2 == 0 else x * 3
 
     net = td.from_torch(Function(function), torch.randn(2, 6, 4)).to_torch()
     assert net.fixed_axes == {"n": "at n=17 the source does something else"}
     check(Function(function), net, [(3, 6, 10)])
+
+
+def test_sizes_that_must_be_even_are_asked_for() -> None:
+    def function(x: Tensor) -> Tensor:
+        assert x.shape[2] % 2 == 0
+        return x * 7.5 if x.shape[1] % 2 == 0 else x * 3
+
+    net = td.from_torch(Function(function), torch.randn(2, 6, 4)).to_torch()
+    assert net.fixed_axes == {}
+    for shape in ((3, 8, 10), (1, 2, 2)):
+        check(Function(function), net, [shape])
+    for shape in ((2, 6, 5), (2, 7, 4)):
+        with pytest.raises(td.InputError, match=r"multiple|entries the source"):
+            net(torch.randn(shape))
 
 
 @pytest.mark.parametrize(
@@ -678,7 +710,7 @@ def test_a_product_that_is_squeezed_is_refused_where_it_is_one() -> None:
     net = td.from_torch(torch.export.export(module, (torch.randn(2, 3),))).to_torch()
     for shape in ((1, 2), (2, 1), (0, 3), (4, 5)):
         check(module, net, [shape])
-    with pytest.raises(td.InputError, match=r"b\*n isn't 1: .* is squeezed"):
+    with pytest.raises(td.InputError, match=r"(b\*n|n\*b) isn't 1: .* is squeezed"):
         net(torch.randn(1, 1))
     padded = Function(lambda x: F.pad(x, (2, 1))[..., 1:-1].squeeze(-1))
     net = td.from_torch(torch.export.export(padded, (torch.randn(6),))).to_torch()

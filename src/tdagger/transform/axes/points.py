@@ -34,6 +34,7 @@ def _beyond(
     found: dict[Symbol, int] = {}
     for symbol, size in own.items():
         more = [*_primes(max(size, _FEW), size + TRIED), *range(size + 1 + size % 2, size + TRIED, 2)]
+        more += range(size + 1, size + TRIED)  # where what is asked of it leaves no odd number
         fitting = (
             n
             for n in (size + k for k in more)
