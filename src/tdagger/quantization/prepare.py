@@ -52,6 +52,9 @@ FLOAT_PASSES: tuple[Callable[[TensorDAG], TensorDAG], ...] = (
 #: times batches; at so many numbers of a result. Results of so many first batches are kept, besides those of the last.
 _CHECKED, _PLAIN, _NUMBERS, _FIRST = 8, 3.0, 1 << 16, 32
 
+#: So many dB worse is no clear loss: what is looked at is corrected by a part of the data.
+_WORSE = 0.5
+
 
 class Kept:
     """Which ops stay in float: by their names, their modules' or weights' (with wildcards), or functions of values."""
@@ -243,10 +246,10 @@ class Prepared:
         """Change the biases of layers so that the means of their channels are those of the float network.
 
         Data is run by the quantized network, corrected by what was seen so far, until corrections would change little
-        by more of it. They are left out where its results on the last of these batches (at most half of all) don't get
-        nearer to the float network's by them: a mean over positions that don't matter (padding) may be further from
-        those that do. ``data`` are the batches that the network was prepared with, in the same order; InputError for
-        more or fewer, as far as they are run.
+        by more of it. They are left out where its results on the last of these batches (at most half of all) get
+        clearly further from the float network's by them: a mean over positions that don't matter (padding) may be
+        further from those that do. ``data`` are the batches that the network was prepared with, in the same order;
+        InputError for more or fewer, as far as they are run.
         """
         self.corrections = {}
         quantized, layers = self._to_correct(rounding)
@@ -274,7 +277,7 @@ class Prepared:
                 raise InputError(
                     f"correct: the network was prepared with {self.batches} batches, there are {runner.batch}"
                 )
-        if after.sqnr > before.sqnr:
+        if after.sqnr > before.sqnr - _WORSE:
             self.corrections = {v: runner.correction(v) for v in self.means}
         return self
 

@@ -73,9 +73,11 @@ def explained(
 def _size_of(named: NamedAxes, names: Sequence[str], sizes: Mapping[str, int]) -> SizeOf:
     """What dimensions of values are made of where the network has some sizes: those that it has, and a few others."""
     free, _, _ = solved(named, names)
-    change = resize(named.axes, {named.term(n): k for n, k in sizes.items()}, empty=True)
-    change.run()
-    here = {new: old for old, new in change.new.items()}
+    here = {v: v for v in named.axes.graph.values}
+    if sizes:
+        change = resize(named.axes, {named.term(n): k for n, k in sizes.items()}, empty=True)
+        change.run()
+        here = {new: old for old, new in change.new.items()}
     shapes = {n: tuple(map(free.of, named[v])) for n, v in named.axes.graph.inputs.items()}
     others: dict[Value, Sequence[Number]] = {}
 
