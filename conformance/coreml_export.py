@@ -40,7 +40,7 @@ def run(program: Program, leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         array = array.astype(np.int32) if array.dtype in (np.int64, np.bool_) else array
         feeds[name] = array.reshape([int(d.constant.size) for d in kind.dimensions])
     with np.errstate(all="ignore"):
-        return [torch.from_numpy(np.array(a)) for a in program.run(feeds).values()]
+        return [torch.from_numpy(np.array(a, order="C")) for a in program.run(feeds).values()]
 
 
 def work(library: str) -> Callable[[str, Callable[..., None]], None]:

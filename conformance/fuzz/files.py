@@ -32,7 +32,7 @@ def _by_onnxruntime(path: Path, inputs: Sequence[Tensor]) -> list[Tensor]:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     feeds = {i.name: t.detach().numpy() for i, t in zip(session.get_inputs(), inputs, strict=True)}
-    return [torch.from_numpy(np.array(a)) for a in session.run(None, feeds)]
+    return [torch.from_numpy(np.array(a, order="C")) for a in session.run(None, feeds)]
 
 
 FORMATS = {
@@ -60,6 +60,6 @@ def results(
         kinds = [v.type.dtype.numpy for v in read.graph.inputs.values()]
         arrays = [t.detach().numpy().astype(k, copy=False) for t, k in zip(inputs, kinds, strict=True)]
         out = listed(read.run(*arrays))
-        return [torch.from_numpy(np.array(a)) for a in out]
+        return [torch.from_numpy(np.array(a, order="C")) for a in out]
 
     return {"its runtime": lambda: form.run(path, inputs), "read again": again}

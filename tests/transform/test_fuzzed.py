@@ -528,3 +528,20 @@ def test_a_copy_that_nobody_reads_may_be_a_view_of_one_entry() -> None:
         dag.to_torch()(x)
     assert torch.equal(dag.resize({"x": (1, 4, 3)}, source=Net()).to_torch()(x), Net()(x))
     assert torch.equal(dag.to_torch()(x.expand(5, 4, 3)), Net()(x.expand(5, 4, 3)))
+
+
+def test_a_reshape_that_fits_at_some_sizes_alone_fixes_them() -> None:
+    """So many windows as there are entries here: it was an IndexError."""
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = nn.functional.avg_pool2d(nn.functional.pad(x, (1, 1, 1, 1), mode="replicate"), 3)
+            return nn.functional.unfold(x, 2, stride=2).reshape(-1, 2)
+
+    x = torch.randn(1, 6, 4, 4)
+    net = td.from_torch(Net(), x).to_torch()
+    torch.testing.assert_close(net(x), Net()(x))
+    for shape in ((2, 6, 4, 4), (1, 6, 7, 4), (1, 6, 10, 10)):
+        x = torch.randn(shape)
+        with suppress(td.InputError):
+            torch.testing.assert_close(net(x), Net()(x))

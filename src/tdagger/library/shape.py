@@ -67,6 +67,8 @@ def runs(old: Shape, new: Shape) -> list[tuple[int, int]]:
         a, b, start = old[i], new[j], (i, j)
         i, j = i + 1, j + 1
         while a != b:
+            if i == len(old) or j == len(new):  # sizes that are formulas may be as many here, and not at others
+                raise AttributeValueError(f"reshape: {tuple(old)} can't become {tuple(new)} at all sizes")
             if a < b:
                 a, i = a * old[i], i + 1
             else:

@@ -592,3 +592,18 @@ def test_names_of_nodes_that_a_file_numbered_itself() -> None:
         written = [node.name for node in made.graph.node]
         assert len(set(written)) == len(written) == 3
         assert written[0] == "/Concat"
+
+
+def test_an_entry_from_the_end_that_is_beyond_it_is_a_slice() -> None:
+    """``x[-3:-1]`` of one row is nothing that is written to: the rest begins at -3, where a Gather fails."""
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x * 1
+            y = x.reshape(-1)
+            x[-3:-1, :-1] = 0
+            return y
+
+    x = torch.randn(1, 1)
+    (out,) = run(checked(td.from_torch(Net(), x).to_onnx()), [x.numpy()])
+    np.testing.assert_array_equal(out, x.numpy().ravel())

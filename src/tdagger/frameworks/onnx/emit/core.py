@@ -95,7 +95,8 @@ def _dropping(w: Writer, base: Value, v: Value) -> Any:
             at = _from_end(start)
             if at is None:
                 at = start.at(x.shape[cut[0]]) if isinstance(start, Sized) else start
-            if at.__class__ is not Size:
+            within = at.__class__ is not Size and int(at) >= -int(x.shape[cut[0]])  # a Slice ends there, a Gather fails
+            if within:
                 return moved(w, "Gather", v.dtype, [w.ref(x)], [w.scalar(int(at), i64)], axis=cut[0])
     return None
 
