@@ -67,7 +67,7 @@ def runs(old: Shape, new: Shape) -> list[tuple[int, int]]:
         a, b, start = old[i], new[j], (i, j)
         i, j = i + 1, j + 1
         while a != b:
-            if i == len(old) or j == len(new):  # sizes that are formulas may be as many here, and not at others
+            if i == len(old) if a < b else j == len(new):  # formulas of sizes that are alike here alone
                 raise AttributeValueError(f"reshape: {tuple(old)} can't become {tuple(new)} at all sizes")
             if a < b:
                 a, i = a * old[i], i + 1
