@@ -207,6 +207,11 @@ def _rounded(dag: TensorDAG, value: Value, args: Sequence[Value]) -> Value | Non
     return type(op)(*changed.values(), op.given)(*made.args)
 
 
+def _has_tiles() -> bool:
+    """Whether the processor has AMX, for which oneDNN 3.12 has wrong kernels: findings/amx_integers_in_groups.sh."""
+    return torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage]
+
+
 def _unmoved(value: Value) -> Value:
     while isinstance(value.op, Permute):
         value = value.args[0]
@@ -234,6 +239,9 @@ def _refused(value: Value, args: Sequence[Value]) -> str:
         return "" if value.rank > 1 else "a vector has no rows"
     if value.args[1].rank != 4 or value.rank != 4:
         return "it isn't a convolution of images"
+    groups = value.op.attributes["groups"]
+    if groups > 1 and not weight.shape[0] == groups == groups * weight.shape[1] and _has_tiles():
+        return "oneDNN's kernels for AMX sum convolutions in groups wrong"
     return (
         ""
         if all(a == b >= 0 for a, b in value.op.attributes["padding"])
