@@ -117,7 +117,7 @@ def candidates(
         if ask is None:
             break
         told: set[str] = set()
-        if limits.why and free and not _why_not(found, named, free, origins):
+        if limits.why and wrong and not _why_not(found, named, free, origins):
             told = explained(answers, free, compared, wrong)
         names = [n for n in free if n in limits.free or n in told]
         before = len(turns)

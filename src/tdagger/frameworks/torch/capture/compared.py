@@ -57,25 +57,13 @@ def _place() -> str:
     return f"{Path(file).name}:{line}" + (f": {said}" if said else "")
 
 
-class Measured(int):
-    """A whole number that is made of sizes: its ``number``, and who notes what it is compared with.
+class Compared:
+    """What notes its comparisons: the base of the numbers that are made of sizes."""
 
-    >>> from tdagger.analysis.formulas.polynomial import symbol
-    >>> notes = Notes()
-    >>> h, w = (measured(n, symbol(name, n), notes) for name, n in (("h", 8), ("w", 6)))
-    >>> h == 2 * w, (h + 1) // 2 > 5, h / w < 1.5
-    (False, False, True)
-    >>> [(str(c.number), c.kind, c.holds) for c in notes.made.values()]
-    [('h - 2*w', 'zero', False), ('5 - floor((1 + h)/2)', 'positive', True), ('2*h - 3*w', 'positive', False)]
-    """
-
-    number: Any
     notes: Notes
 
-    __hash__ = int.__hash__
-
-    def __bool__(self) -> bool:
-        return not self.notes.note(self.number, "zero", int(self) == 0)
+    def __hash__(self) -> int:
+        return super().__hash__()
 
     def __eq__(self, other: object) -> Any:
         return _compared(self, other, operator.eq)
@@ -94,6 +82,24 @@ class Measured(int):
 
     def __ge__(self, other: Any) -> Any:
         return _compared(self, other, operator.ge)
+
+
+class Measured(Compared, int):
+    """A whole number that is made of sizes: its ``number``, and who notes what it is compared with.
+
+    >>> from tdagger.analysis.formulas.polynomial import symbol
+    >>> notes = Notes()
+    >>> h, w = (measured(n, symbol(name, n), notes) for name, n in (("h", 8), ("w", 6)))
+    >>> h == 2 * w, (h + 1) // 2 > 5, h / w < 1.5
+    (False, False, True)
+    >>> [(str(c.number), c.kind, c.holds) for c in notes.made.values()]
+    [('h - 2*w', 'zero', False), ('5 - floor((1 + h)/2)', 'positive', True), ('2*h - 3*w', 'positive', False)]
+    """
+
+    number: Any
+
+    def __bool__(self) -> bool:
+        return not self.notes.note(self.number, "zero", int(self) == 0)
 
     def __neg__(self) -> int:
         return measured(-int(self), -self.number, self.notes)
@@ -116,32 +122,11 @@ class Measured(int):
         return (int, (int(self),))
 
 
-class Ratio(float):
+class Ratio(Compared, float):
     """One number that is made of sizes over another, which is above 0."""
 
     above: Any
     below: Any
-    notes: Notes
-
-    __hash__ = float.__hash__
-
-    def __eq__(self, other: object) -> Any:
-        return _compared(self, other, operator.eq)
-
-    def __ne__(self, other: object) -> Any:
-        return _compared(self, other, operator.ne)
-
-    def __lt__(self, other: Any) -> Any:
-        return _compared(self, other, operator.lt)
-
-    def __le__(self, other: Any) -> Any:
-        return _compared(self, other, operator.le)
-
-    def __gt__(self, other: Any) -> Any:
-        return _compared(self, other, operator.gt)
-
-    def __ge__(self, other: Any) -> Any:
-        return _compared(self, other, operator.ge)
 
     def __floor__(self) -> int:
         return measured(float(self).__floor__(), self.above // self.below, self.notes)
