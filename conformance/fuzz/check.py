@@ -9,6 +9,7 @@ import re
 import tempfile
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -368,9 +369,10 @@ class Checks:
         if not check.passed or (not check.exact and not plan.why):
             return f"pruned: {check}, told: {plan.why}, without {entries}"
         flops, predicted = small.graph.total_flops(), plan.found.cost["flops"](plan.found.left(plan.gone))
-        # where values fall away that nothing reads any more, the polynomial that targets are solved by isn't all
-        alike = len(small.graph.values) == len(plan.found.dag.graph.values)
-        if flops != plan.after["flops"] or (flops != predicted and alike):
+        # where ops fall away, as nothing reads them any more or all they read is constant, the polynomial that targets
+        # are solved by isn't all
+        left, had = (Counter(v.op.name for v in dag.graph.values) for dag in (small, plan.found.dag))
+        if flops != plan.after["flops"] or (flops != predicted and left == had):
             return f"pruned: flops {flops}, said {plan.after['flops']}, by the polynomial {predicted}"
         return ""
 
@@ -555,15 +557,13 @@ class Checks:
             for term, new, old in zip(named[value], shape, value.shape, strict=True):
                 if new != old or named.dimension(term) in formula.names:
                     given[named.dimension(term)] = new
-        moved = {a for n, k in given.items() if named.sizes.get(n, k) != k for a in named.term(n)}
-        for name, shape in shapes.items():
-            value = self.dag.graph.inputs[name]
-            kept = [t for t, new, old in zip(named[value], shape, value.shape, strict=True) if new == old]
-            if any(not moved.isdisjoint(t) for t in kept):
-                raise NotApplicable("an axis that another dimension, which stays, is a product of")
         unknown = [n for n in given if n not in formula.names]
         if any(not n.isidentifier() for n in unknown):
             raise NotApplicable("a product of axes")
+        with contextlib.suppress(td.AxisError):  # the formula says why, or has it wrong
+            follow = self.dag.resize(given, assume=True).graph.inputs
+            if any(follow[name].shape != tuple(shape) for name, shape in shapes.items()):
+                raise NotApplicable("an axis that another dimension, which stays, is made of")
         got, counted = formula(**given), resized.graph.total_flops()
         return "" if got == counted else f"by the formula {got} flops, counted {counted} at {given}"
 

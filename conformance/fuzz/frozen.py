@@ -1,14 +1,15 @@
 """What a program of fixed sizes can't tell: the same program with numbers written out that it made of sizes.
 
-``x[-x.shape[1] // 2:]`` of 2 columns is exported as ``x[-1:]``, and a loop over ``n // 2`` steps, of 1, as nothing.
-Whoever has the export alone can't tell it from the program that says so. Numbers up to 2 are in every program, so they
-are taken as said; a resize that is right for the program with these written out is one that nobody could know to be
-wrong.
+``x[-x.shape[1] // 2:]`` of 2 columns is exported as ``x[-1:]``, a loop over ``n // 2`` steps, of 1, as nothing, and
+``x if n > 4 else -x`` as one of them. Whoever has the export alone can't tell it from the program that says so. Numbers
+up to 2 are in every program, so they are taken as said; a resize that is right for the program with these written out
+is one that nobody could know to be wrong.
 """
 
 from __future__ import annotations
 
 import ast
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -29,15 +30,18 @@ def frozen(program: Program) -> Iterator[tuple[str, Program]]:
         seen, loops = _values(program)
     except Exception:  # a program that can't be run with its numbers noted has none written out
         return
-    empty = {k: n for k, n in seen.items() if k in loops and n <= 0}
-    small = {k: n for k, n in seen.items() if isinstance(n, int) and abs(n) <= SMALL and k not in loops}
-    for why, numbers in (
-        ("a loop ran for no step", empty),
-        (f"a number up to {SMALL} is made of a size", small),
-        (f"a loop ran for no step, and a number up to {SMALL} is made of a size", empty | small),
-    ):
-        if numbers:
-            yield why, _with(program, _Written(numbers))
+    untold: dict[str, dict[int, Any]] = {
+        "a loop ran for no step": {k: n for k, n in seen.items() if k in loops and n <= 0},
+        f"a number up to {SMALL} is made of a size": {
+            k: n for k, n in seen.items() if type(n) is int and abs(n) <= SMALL and k not in loops
+        },
+        "sizes are compared": {k: n for k, n in seen.items() if isinstance(n, bool)},
+    }
+    found = [(why, numbers) for why, numbers in untold.items() if numbers]
+    for some in range(1, len(found) + 1):
+        for parts in itertools.combinations(found, some):
+            numbers = {k: n for _, part in parts for k, n in part.items()}
+            yield ", and ".join(why for why, _ in parts), _with(program, _Written(numbers))
 
 
 def _values(program: Program) -> tuple[dict[int, Any], set[int]]:
@@ -90,8 +94,16 @@ def _of_sizes(node: ast.AST) -> bool:
     return reads
 
 
+def _compares(node: ast.AST) -> bool:
+    """Whether it is a comparison of what sizes are in."""
+    of = node.operand if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not) else node
+    return isinstance(of, ast.Compare | ast.BinOp) and any(
+        _reads_size(part) or (isinstance(part, ast.Attribute) and part.attr == "numel") for part in ast.walk(of)
+    )
+
+
 class _Places(ast.NodeTransformer):
-    """Visits the largest expressions of sizes, each by its place in the program."""
+    """Visits the largest expressions of sizes, and what is asked of sizes, each by its place in the program."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -101,6 +113,10 @@ class _Places(ast.NodeTransformer):
     def visit(self, node: ast.AST) -> Any:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "range" and any(map(_of_sizes, node.args[:1])):
             self.loops.add(self.count)
+        if isinstance(node, ast.IfExp) and _compares(node.test):
+            self.count += 1
+            test = self.changed(self.count - 1, node.test)
+            return ast.IfExp(test, self.visit(node.body), self.visit(node.orelse))
         if isinstance(node, ast.expr) and _of_sizes(node):
             self.count += 1
             return self.changed(self.count - 1, node)

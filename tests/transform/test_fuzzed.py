@@ -48,8 +48,36 @@ def test_a_formula_of_uneven_chunks_is_what_is_counted_or_refused() -> None:
     (name,) = [n for n, size in formula.names.items() if size == 8]
     for n in (9, 15, 18):
         assert formula(**{name: n}) == dag.resize(x=(2, n)).graph.total_flops()
-    with pytest.raises(td.AxisError, match="the last of chunks"):
+    with pytest.raises(td.AxisError, match="takes floor"):
         formula(**{name: 16})  # 6, 6 and 4: not a third, rounded down
+
+
+class _Uneven(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mean = sum((t.mean() for t in x.chunk(3, -1)), torch.zeros(()))
+        return mean, torch.nn.functional.adaptive_max_pool2d(x, 1)
+
+
+class _Windows(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, -3:-1] - x[..., :-1:2]
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "other", "match"),
+    [(_Uneven(), (2, 8, 6, 3), 4, "cut into 3 parts"), (_Windows(), (1, 2), 3, "takes floor")],
+    ids=["two chunks instead of three", "two of three where one of two was taken"],
+)
+def test_no_formula_where_slices_take_other_numbers_of_entries(
+    module: nn.Module, shape: tuple[int, ...], other: int, match: str
+) -> None:
+    dag = td.from_torch(module, torch.randn(shape))
+    formula = dag.cost_formula("flops")
+    name = dag.axes().show(dag.graph.inputs["x"]).split("[")[1].rstrip("]").split()[-1]
+    with pytest.raises(td.AxisError, match=match):
+        formula(**{name: other})
+    twice = dag.resize({"x": (*shape[:-1], 2 * shape[-1])})
+    assert formula(**{name: 2 * shape[-1]}) == twice.graph.total_flops()
 
 
 def test_a_formula_of_two_axes_of_one_size_tells_them_apart() -> None:

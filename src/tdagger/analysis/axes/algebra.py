@@ -67,8 +67,6 @@ class Axes:
         self.expected: dict[tuple[Value, int], Terms] = {}
         #: Where slices start: the entries before them, for a value and a dimension.
         self.starts: dict[tuple[Value, int], Line] = {}
-        #: The last of several chunks, and along which axis: lines don't tell how many entries these have.
-        self.rests: list[tuple[Value, int]] = []
         #: The axes of a composite's body that the axes of its arguments stand for.
         self.inside: dict[Value, dict[Axis, Term]] = {}
         #: What stands for the axes of an argument made of constants alone, for this use of it.
@@ -495,7 +493,6 @@ class Axes:
         if not offsets:
             return self._some(len(range(0, plus, step)), True) if count != 1 else ()
         if len(offsets) > 1:  # the last of several chunks: what it has is checked where sizes change
-            self.rests.append((self._value, axis))
             found = self.line((term,), 0, divisor, firm=False)
             if size_of(found) == count:
                 return found

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from tdagger.analysis.axes.algebra import Axes
 from tdagger.analysis.axes.names import NamedAxes
-from tdagger.analysis.axes.sizes import solve
+from tdagger.analysis.axes.sizes import Sizes, solve
 from tdagger.analysis.axes.terms import resolve
 from tdagger.analysis.formulas.polynomial import (
     Atom,
@@ -38,11 +38,12 @@ from tdagger.analysis.formulas.polynomial import (
     variable,
 )
 from tdagger.analysis.formulas.symbolic import Branch, Condition, FreeSizes, Walk
-from tdagger.errors import AxisError, UnsupportedError
+from tdagger.errors import AttributeValueError, AxisError, UnsupportedError
 from tdagger.graph import Graph, flops, traffic
-from tdagger.op import Term
+from tdagger.op import Term, Value
 from tdagger.ops.source import Buffer, Const, Parameter
-from tdagger.types import Sized
+from tdagger.ops.structure import Slice
+from tdagger.types import Sized, entries
 
 #: What can be counted, and what it means.
 COSTS = {
@@ -97,11 +98,7 @@ class Costs:
         self.conditions: list[Condition] = []
         wanted = {self._terms[n]: variable(s) for n, s in self.symbols.items()}
         self.sizes = solve(self.axes, wanted, FreeSizes(self.conditions))
-        for value, i in self.axes.rests:
-            n, (start, stop, _) = self.sizes.of(self.axes[value.args[0]][i]), value.op.attributes["bounds"][i]
-            rest = _bound(stop, n) - _bound(start, n) - self.sizes.of(self.axes[value][i])
-            if not isinstance(rest, int):
-                self.conditions.append(Condition(rest, "zero", f"{value!r} is the last of chunks of one size or less"))
+        self.taken = [*_taken(self.axes, self.sizes)]
 
     def _keep(self, names: list[str]) -> None:
         """Solve again with some of the symbols only."""
@@ -119,7 +116,7 @@ class Costs:
 
     def _can(self, symbol: Symbol, size: int) -> bool:
         point = Point({s: size if s is symbol else s.size for s in self.symbols.values()})
-        return all(c.holds(point) for c in self.conditions)
+        return all(c.holds(point) for c in (*self.conditions, *self.taken))
 
     def _no_empty_axes(self) -> None:
         """An axis keeps at least one entry: a condition where that isn't certain, and from then on it is."""
@@ -147,7 +144,7 @@ class Costs:
 
     def _agree(self, sizes: Mapping[str, int]) -> bool:
         point = self._point(sizes)
-        if not all(c.holds(point) for c in self.conditions):
+        if not all(c.holds(point) for c in (*self.conditions, *self.taken)):
             return True
         try:
             counted = self._count(sizes)
@@ -190,10 +187,10 @@ class Costs:
             raise AxisError(f"sizes are at least 1, got {dict(sizes)}")
         sizes = self._following(sizes)
         point = self._point(sizes)
-        for condition in self.conditions:
+        for condition in (*self.conditions, *self.taken):
             if not condition.holds(point):
-                at = ", ".join(f"{n}={sizes.get(n, s.size)}" for n, s in self.free.items())
-                raise AxisError(f"{condition.message}; not so at {at}")
+                at = {n: sizes.get(n, s.size) for n, s in self.free.items()}
+                raise AxisError(f"{condition.message}; not so at {_listed(at)}")
         fewer = any(n < self.free[k].size for k, n in sizes.items())
         several = sum(n > 1 == self.free[k].size for k, n in sizes.items()) > 1  # of 1 entry, which may broadcast
         if self.resized is not None and (fewer or several):
@@ -243,6 +240,8 @@ class Costs:
             empty = [a for a, n in found.known.items() if n < 0 or (n == 0) != (a.size == 0)]
             if empty:
                 raise AxisError(f"axis {empty[0]} of {empty[0].size} entries would have {found.known[empty[0]]}")
+            if untrue := next((c for c in _taken(self.axes, found) if not c.holds(Point({}))), None):
+                raise AxisError(f"{untrue.message}; not so at {_listed(here)}")
             self._numbers[key] = cast(Any, _totals(Walk(self.axes, found, Branch(), remake=True).nodes))
         return self._numbers[key]
 
@@ -256,11 +255,48 @@ class Costs:
         return self._smaller[key]
 
 
-def _bound(bound: int, n: Number) -> Number:
-    """A bound of a slice of ``n`` entries."""
-    if not isinstance(bound, Sized):
-        return bound
-    return _sum([(n + o) // bound.divisor for o in bound.offsets]) + bound.plus
+def _listed(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{n}={size}" for n, size in sizes.items())
+
+
+class Taken(NamedTuple):
+    """A condition: a slice whose bounds follow the size of an axis takes as many entries as its result has.
+
+    ``x[:, -3:-1]`` takes two, but one of two; chunks are of one size but for the last.
+    """
+
+    value: Value
+    bounds: tuple[int, int, int]
+    size: Number
+    taken: Number
+
+    @property
+    def message(self) -> str:
+        """What must be so."""
+        parts = next((b.parts for b in self.bounds[:2] if isinstance(b, Sized) and b.parts), None)
+        cut = f", cut into {parts[2]} parts" if parts else ""
+        return f"{self.value!r} takes {self.taken} of {self.size} entries{cut}"
+
+    def holds(self, point: Point) -> bool:
+        """Whether it does at some sizes."""
+        n, count = point.defined(self.size), point.defined(self.taken)
+        if n is None or count is None:
+            return False
+        try:
+            start, stop = (b.of(n) if isinstance(b, Sized) else b for b in self.bounds[:2])
+        except AttributeValueError:  # another number of parts
+            return False
+        return entries(start, stop, self.bounds[2], n) == count
+
+
+def _taken(axes: Axes, sizes: Sizes) -> Iterator[Taken]:
+    """The conditions of the slices of axes that have another size."""
+    for value in axes.graph.values:
+        for i, bounds in enumerate(value.op.bounds if isinstance(value.op, Slice) else ()):
+            if bounds is not None and any(isinstance(b, Sized) for b in bounds[:2]):
+                size, count = sizes.of(axes[value.args[0]][i]), sizes.of(axes[value][i])
+                if (size, count) != (value.args[0].shape[i], value.shape[i]):
+                    yield Taken(value, bounds, size, count)
 
 
 def _totals(nodes: list[Any]) -> dict[str, Number]:
