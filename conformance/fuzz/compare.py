@@ -82,9 +82,15 @@ class Noise(TorchDispatchMode):
         return torch.view_as_complex(noisy) if out.is_complex() else noisy
 
     def untied(self, t: Tensor) -> Tensor:
-        """The same order, but no two entries are equal; in float64, as only a choice is made of it."""
-        g = torch.Generator().manual_seed(self.salt)
-        return t if t.dtype == torch.bool else t.double() + 1e-7 * torch.rand(t.shape, generator=g, dtype=torch.float64)
+        """The same order, but no two entries are equal; in float64, as only a choice is made of it.
+
+        One salt and the next turn the order of equal ones around.
+        """
+        if t.dtype == torch.bool:
+            return t
+        g = torch.Generator().manual_seed(self.salt // 2)
+        more = 1e-7 * torch.rand(t.shape, generator=g, dtype=torch.float64)
+        return t.double() + (-more if self.salt % 2 else more)
 
     def off(self, t: Any, scale: float = 0.0) -> Any:
         """A tensor with its rounding; with a ``scale`` that of numbers so large, as what is counted to 0 has."""

@@ -573,3 +573,60 @@ def test_a_reshape_that_fits_at_some_sizes_alone_fixes_them() -> None:
         x = torch.randn(shape)
         with suppress(td.InputError):
             torch.testing.assert_close(net(x), Net()(x))
+
+
+class _NumbersInARow(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        flat = x.flatten(1)
+        return flat + torch.tensor([float(3 * i) for i in range(flat.shape[1])])
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_numbers_that_count_on_along_merged_axes_are_those_of_no_single_one(axis: int) -> None:
+    dag = td.from_torch(_NumbersInARow(), torch.randn(2, 4, 3))
+    with pytest.raises(td.AxisError, match="differs along dimension 0, of which a part is to go"):
+        dag.unbatch(input="x", axis=axis)
+
+
+class _MergedAndNew(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(0, 1)[None] * 0.5
+
+
+def test_a_new_dimension_is_none_of_one_entry_that_was_merged() -> None:
+    x = torch.randn(1, 2, 3)
+    alone = td.from_torch(torch.export.export(_MergedAndNew(), (x,)))
+    with pytest.raises(td.AxisError, match="is a new dimension"):
+        alone.resize({"x": (2, 2, 3)})
+    resized = td.from_torch(_MergedAndNew(), x).resize({"x": (2, 2, 3)})
+    assert resized.graph.outputs["out"].shape == (1, 4, 3)
+
+
+class _Sizes(nn.Module):
+    """What it reads a size of is no part of its result."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        last = x[:, -2:]
+        return x * 0.5 if x.size(0) == last.size(-1) + 2 else x + 1
+
+
+def test_what_is_read_of_a_slice_is_less_where_there_is_less() -> None:
+    module = td.from_torch(_Sizes(), torch.randn(3, 3)).to_torch()
+    for shape in ((3, 3), (3, 5), (6, 2), (1, 4)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(module(x), _Sizes()(x))
+    for shape in ((4, 3), (3, 1)):
+        with pytest.raises(td.InputError, match="the source does something else"):
+            module(torch.randn(shape))
+
+
+class _FirstChunks(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second = x[:, 1:].chunk(3, 1)[:2]
+        return first.sum() + second.sum() + x
+
+
+def test_chunks_of_no_entries_are_as_many_as_asked_for() -> None:
+    resized = td.from_torch(_FirstChunks(), torch.randn(2, 7)).resize({"x": (2, 1)})
+    x = torch.randn(2, 1)
+    torch.testing.assert_close(resized.to_torch()(x), _FirstChunks()(x))

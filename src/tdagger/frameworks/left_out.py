@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tdagger.analysis.axes.doubts import UP_TO, LeftOut
+from tdagger.analysis.axes.doubts import NEW, UP_TO, LeftOut
 from tdagger.analysis.axes.made import WHOLE
 from tdagger.op import Value
 from tdagger.ops.structure import OPEN
@@ -51,6 +51,11 @@ def of_squeeze(x: Value, axes: Sequence[int] | None) -> LeftOut:
     """A squeeze of some dimensions, or of all of 1 entry: of more entries they are none, or aren't dropped."""
     dims = [i for i, n in enumerate(x.shape) if n == 1] if not axes else [a % x.rank for a in axes]
     return LeftOut(x, tuple(dims), "is squeezed, which drops an axis of 1 entry", keeps=True)
+
+
+def of_unsqueeze(out: Value, axes: Sequence[int]) -> LeftOut | None:
+    """A new dimension: after ``x.flatten(0, 1)`` of 1 x 3, ``[None]`` isn't the dimension of 1 entry."""
+    return LeftOut(out, tuple([a % out.rank for a in axes]), NEW) if out.op.name == "ungroup" else None
 
 
 def of_shape(out: Value, x: Value, shape: Sequence[Any]) -> LeftOut | None:

@@ -60,6 +60,9 @@ UP_TO = "which may be up to a number"
 #: What is said of what another size may do where it is the same as that of something else, or as many as a product.
 BY_CHANCE = "where sizes happen to fit"
 
+#: What is said of a dimension that is put in: an axis of 1 entry that was merged may seem to come back there.
+NEW = "is a new dimension"
+
 #: Of so few entries the half, or all but one, is 1.
 _FEWEST = 2
 
@@ -129,6 +132,8 @@ def with_left_out(axes: Axes, left_out: Iterable[LeftOut]) -> Axes:
     for value, dimensions, what, only, keeps in left_out:
         if value in known:
             axes.guesses += [Guess(value, axes[value][i], what, (), only, keeps) for i in dimensions]
+            continue
+        if what == NEW:
             continue
         said = f"is what {value!r} is made of, which {what}"
         few = None if only is None else {value.shape[i] for i in dimensions}

@@ -10,7 +10,7 @@ from typing import Any
 
 from tdagger.analysis.axes.doubts import LeftOut
 from tdagger.frameworks.known import array_of_constant
-from tdagger.frameworks.left_out import of_padding, of_shape, of_slice, of_split, of_squeeze
+from tdagger.frameworks.left_out import of_padding, of_shape, of_slice, of_split, of_squeeze, of_unsqueeze
 from tdagger.op import Value
 
 
@@ -54,6 +54,10 @@ def _squeeze(out: Value, x: Value, axes: Sequence[int] | None = None) -> Iterato
     yield of_squeeze(x, axes)
 
 
+def _expand_dims(out: Value, x: Value, axes: Sequence[int]) -> Iterator[LeftOut | None]:
+    yield of_unsqueeze(out, axes)
+
+
 def _pad(
     out: Value, x: Value, pad: Sequence[int], mode: str = "", constant_val: Any = None
 ) -> Iterator[LeftOut | None]:
@@ -71,4 +75,5 @@ FINDERS: dict[str, Callable[..., Iterator[LeftOut | None]]] = {
     "pad": _pad,
     "split": _split,
     "squeeze": _squeeze,
+    "expand_dims": _expand_dims,
 }

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tdagger.analysis.axes.doubts import LeftOut
-from tdagger.frameworks.left_out import of_padding, of_shape, of_slice, of_split, of_squeeze
+from tdagger.frameworks.left_out import of_padding, of_shape, of_slice, of_split, of_squeeze, of_unsqueeze
 from tdagger.op import Array, Value
 
 
@@ -44,6 +44,10 @@ def _squeeze(out: Value, x: Value, *, squeeze_dims: Sequence[int] | None = None)
     yield of_squeeze(x, squeeze_dims)
 
 
+def _expand_dims(out: Value, x: Value, axis: int) -> Iterator[LeftOut | None]:
+    yield of_unsqueeze(out, [axis])
+
+
 def _pad(out: Value, x: Value, paddings: Array, *_: Any, **__: Any) -> Iterator[LeftOut | None]:
     """Padding is given for every axis; those before the first that is padded aren't meant, nor the channels."""
     sides = {i: (int(a), int(b)) for i, (a, b) in enumerate(paddings.tolist())}
@@ -56,6 +60,7 @@ def _pad(out: Value, x: Value, paddings: Array, *_: Any, **__: Any) -> Iterator[
 
 #: By the operator, what says how its numbers could matter at other sizes.
 FINDERS: dict[str, Callable[..., Iterator[LeftOut | None]]] = {
+    "EXPAND_DIMS": _expand_dims,
     "PAD": _pad,
     "PADV2": _pad,
     "RESHAPE": _reshape,

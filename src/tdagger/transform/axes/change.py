@@ -303,7 +303,7 @@ class Change:
             return cast(Any, whole)[op.index] if isinstance(whole, tuple) else op(whole)
         plans = self._plans(value, False)
         if isinstance(op, Const):
-            return _constant(op, plans[0])
+            return _constant(op, plans[0], counts_on=not self.gone)
         args: list[Value] = []
         places: list[Plan] = []
         for i, arg in enumerate(value.args):
@@ -579,8 +579,11 @@ def drop_dimensions(value: Value, axes: list[int]) -> Value:
     return squeeze(value, axes)
 
 
-def _constant(op: Const, plan: Plan) -> Value:
-    """A constant with other dimensions, if it is clear what they hold."""
+def _constant(op: Const, plan: Plan, counts_on: bool) -> Value:
+    """A constant with other dimensions, if it is clear what they hold; ``counts_on`` is whether numbers may go on.
+
+    Where an axis goes that is a part of a dimension, each of its entries has others of them.
+    """
     data = op.data
     for axis in reversed(range(data.ndim)):
         place = where_now(plan, axis)
@@ -595,6 +598,8 @@ def _constant(op: Const, plan: Plan) -> Value:
         now = op if data is op.data else cast(Const, const(data).op)
         if isinstance(size, Size):
             return _open_constant(now, plan, axis, size)
+        if not counts_on and not (data == data.take([0], axis)).all():
+            raise AxisError(f"{op} of {list(op.shape)} differs along dimension {axis}, of which a part is to go")
         new = now.resized(axis, size)
         other = now.partner(axis) if new is None else None
         if other is not None and (at := where_now(plan, other)) is not None and plan[at].size == size:

@@ -14,7 +14,9 @@ from tdagger.errors import AxisError
 from tdagger.graph import Graph, topological
 from tdagger.op import Value
 from tdagger.ops.source import Input
+from tdagger.ops.structure import Slice
 from tdagger.transform.axes.answers import Answers, shown
+from tdagger.transform.axes.least import counted_to
 from tdagger.transform.axes.open import TRIED, solved
 from tdagger.transform.axes.resize import resize
 from tdagger.transform.axes.sources import Comparison, SizeOf
@@ -34,7 +36,7 @@ def where_compared(answers: Answers, names: Sequence[str], compared: Compared) -
     points: list[dict[str, int]] = [{}]
     known: set[tuple[Number, str]] = set()
     for point in points:  # grows
-        for number, kind, holds, line in compared(point, _size_of(named, names, point)):
+        for number, kind, holds, line in _made(named, names, compared, point):
             if (number, kind) in known:
                 continue
             known.add((number, kind))
@@ -64,14 +66,25 @@ def explained(
 
     Not those with which alone it doesn't do that anyway.
     """
-    conditions = [(Condition(c.number, c.kind, ""), c.holds) for c in compared({}, _size_of(answers.named, names, {}))]
+    made = _made(answers.named, names, compared, {})
+    conditions = [(Condition(c.number, c.kind, ""), c.holds) for c in made]
     turned = [w for w in wrong if any(c.holds(answers.point(w)) != holds for c, holds in conditions)]
     anyway = {n for sizes in wrong if len(sizes) == 1 and sizes not in turned for n in sizes}
     return {n for sizes in turned for n in sizes} - anyway
 
 
-def _size_of(named: NamedAxes, names: Sequence[str], sizes: Mapping[str, int]) -> SizeOf:
-    """What dimensions of values are made of where the network has some sizes: those that it has, and a few others."""
+def _made(named: NamedAxes, names: Sequence[str], compared: Compared, sizes: Mapping[str, int]) -> Iterator[Comparison]:
+    """The comparisons at some sizes, and what must be so that sizes that are read are what is compared."""
+    clipped: list[Comparison] = []
+    yield from compared(sizes, _size_of(named, names, sizes, clipped))
+    yield from clipped
+
+
+def _size_of(named: NamedAxes, names: Sequence[str], sizes: Mapping[str, int], clipped: list[Comparison]) -> SizeOf:
+    """What dimensions of values are made of where the network has some sizes: those that it has, and a few others.
+
+    ``clipped`` gets what that asks of sizes.
+    """
     free, _, _ = solved(named, names)
     here = {v: v for v in named.axes.graph.values}
     if sizes:
@@ -86,21 +99,31 @@ def _size_of(named: NamedAxes, names: Sequence[str], sizes: Mapping[str, int]) -
         if old is not None and old.rank == value.rank:
             return free.of(named[old][dim])
         if value not in others:
-            others[value] = _shape(value, shapes) if len(others) < _OTHERS else ()
+            others[value] = _shape(value, shapes, clipped) if len(others) < _OTHERS else ()
         return others[value][dim] if others[value] else None
 
     return of
 
 
-def _shape(value: Value, shapes: Mapping[str, Sequence[Number]]) -> Sequence[Number]:
-    """The shape of a value that no result is made of (``x.mT.shape``), of those of inputs; none if it can't be told."""
+def _shape(value: Value, shapes: Mapping[str, Sequence[Number]], clipped: list[Comparison]) -> Sequence[Number]:
+    """The shape of a value that no result is made of (``x.mT.shape``), of those of inputs; none if it can't be told.
+
+    ``clipped`` gets that slices have what they take: ``x[:, -2:]`` is of one of one.
+    """
     inputs = {v.op.leaf: v for v in topological([value]) if isinstance(v.op, Input)}
-    axes = Axes(Graph(inputs, {"out": value}))
+    axes = Axes(graph := Graph(inputs, {"out": value}))
     terms = [(t, n) for name, v in inputs.items() for t, n in zip(axes[v], shapes.get(name, v.shape), strict=True)]
     try:
-        return tuple(map(solve(axes, {t: n for t, n in terms if t}, FreeSizes([])).of, axes[value]))
+        free = solve(axes, {t: n for t, n in terms if t}, FreeSizes([]))
     except AxisError:
         return ()
+    for v in graph.values:
+        op, x = v.op, v.args[0] if v.args else v
+        for size, term, bounds in zip(x.shape, axes[x], op.bounds, strict=True) if isinstance(op, Slice) else ():
+            for needed in counted_to(bounds):
+                at_least = free.of(term) - needed
+                clipped.append(Comparison(at_least, "positive", size >= needed, f"of which {v!r} is read"))
+    return tuple(map(free.of, axes[value]))
 
 
 def _nearest(answers: Answers, condition: Condition, at: Mapping[str, int]) -> dict[str, int] | None:

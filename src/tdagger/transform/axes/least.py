@@ -20,7 +20,7 @@ from tdagger.graph import Graph, result_types
 from tdagger.interpret import computed
 from tdagger.op import Term, Value
 from tdagger.ops.source import Const, Iota
-from tdagger.ops.structure import Slice
+from tdagger.ops.structure import Bounds, Slice
 from tdagger.types import Size, Sized
 
 #: A number of entries in free axes, how large it must be, and what for.
@@ -195,16 +195,18 @@ _TAKING: dict[str, Callable[[Value], Iterator[tuple[int, int]]]] = {
 def _of_slice(value: Value) -> Iterator[Need]:
     """The entries that bounds count to, from the start or from the end."""
     for n, bounds in zip(value.args[0].shape, value.op.attributes["bounds"], strict=True):
-        if bounds is None or not isinstance(n, Size):
-            continue
-        for bound, more in zip(bounds, (1, 0), strict=False):
-            if isinstance(bound, Sized) and bound.parts is not None:
-                continue
-            if isinstance(bound, Sized):
-                needed = -bound.plus if (bound.offsets, bound.divisor) == ((0,), 1) else 0
-            else:
-                needed = 0 if isinstance(bound, Size) else bound + more
-            yield n.formula, needed, "a slice"
+        if isinstance(n, Size):
+            yield from ((n.formula, needed, "a slice") for needed in counted_to(bounds))
+
+
+def counted_to(bounds: Bounds | None) -> Iterator[int]:
+    """How many entries the bounds of a slice count to, from the start or from the end."""
+    for bound, more in zip(bounds or (), (1, 0), strict=False):
+        if isinstance(bound, Sized):
+            if bound.parts is None:
+                yield -bound.plus if (bound.offsets, bound.divisor) == ((0,), 1) else 0
+        else:
+            yield 0 if isinstance(bound, Size) else bound + more
 
 
 def _in_parts(value: Value) -> Iterator[Condition]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tdagger.analysis.axes.doubts import LeftOut
-from tdagger.frameworks.left_out import of_padding, of_shape, of_slice, of_split, of_squeeze
+from tdagger.frameworks.left_out import of_padding, of_shape, of_slice, of_split, of_squeeze, of_unsqueeze
 from tdagger.op import Value
 
 #: A bound beyond this is what exporters write for one that was left open.
@@ -34,6 +34,10 @@ def _split(
 
 def _squeeze(out: Value, data: Value, axes: Sequence[int] | None = None) -> Iterator[LeftOut | None]:
     yield of_squeeze(data, axes)
+
+
+def _unsqueeze(out: Value, data: Value, axes: Sequence[int]) -> Iterator[LeftOut | None]:
+    yield of_unsqueeze(out, axes)
 
 
 def _reshape(out: Value, data: Value, shape: Sequence[int], allowzero: int = 0) -> Iterator[LeftOut | None]:
@@ -78,6 +82,7 @@ FINDERS: dict[str, Callable[..., Iterator[LeftOut | None]]] = {
     "Slice": _slice,
     "Split": _split,
     "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
     "Reshape": _reshape,
     "Pad": _pad,
     "ScatterND": _scatter_nd,

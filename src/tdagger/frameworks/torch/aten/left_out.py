@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 
 from tdagger.analysis.axes.doubts import LeftOut
-from tdagger.frameworks.left_out import of_padding, of_parts, of_shape, of_slice, of_split
+from tdagger.frameworks.left_out import of_padding, of_parts, of_shape, of_slice, of_split, of_unsqueeze
 from tdagger.op import Value
 from tdagger.ops.structure import OPEN
 from tdagger.types import Sized
@@ -36,6 +36,11 @@ def _squeeze(out: Value, x: Value, dim: Any = None) -> LeftOut | None:
     named = range(x.rank) if dim is None else [d % x.rank for d in (dim if isinstance(dim, Sequence) else [dim])]
     wide = tuple([d for d in named if x.shape[d] > 1]) if x.rank else ()
     return LeftOut(x, wide, "is squeezed, which drops an axis of 1 entry", only=1) if wide else None
+
+
+def _unsqueeze(out: Value, x: Value, dim: int) -> LeftOut | None:
+    del x
+    return of_unsqueeze(out, [dim])
 
 
 def _view(out: Value, x: Value, shape: Sequence[Any] | torch.dtype) -> LeftOut | None:
@@ -137,6 +142,9 @@ _FOUND: dict[str, _Finder] = {
     "squeeze": _squeeze,
     "squeeze_": _squeeze,
     "squeeze_copy": _squeeze,
+    "unsqueeze": _unsqueeze,
+    "unsqueeze_": _unsqueeze,
+    "unsqueeze_copy": _unsqueeze,
     "fill": _fill,
     "fill_": _fill,
     "col2im": _fold,

@@ -193,7 +193,7 @@ def _split_with_sizes(self: Value, split_sizes: Sequence[int], dim: int = 0) -> 
 def _chunk(self: Value, chunks: int, dim: int = 0) -> tuple[Value, ...]:
     n = self.shape[dim]
     if not n:
-        return (self,)
+        return (self,) * chunks
     count = -(-n // -(-n // chunks))
     return _parts(self, dim, "chunk", chunks, [((chunks - 1,) * i, 0) for i in range(count)])
 
