@@ -28,7 +28,7 @@ from conformance.fuzz.program import Program
 from tdagger.analysis.axes.terms import Axis
 from tdagger.frameworks.torch.aten.calls import array_of
 from tdagger.frameworks.torch.runtime import from_numpy
-from tdagger.transform.axes.sources import Network, Shapes, Sketching, Source
+from tdagger.transform.axes.sources import Network, Noted, Shapes, SizeOf, Sketching, Source
 
 Sizes = Mapping[str, int]
 Runs = Callable[[], list[list[Any]]]
@@ -90,15 +90,25 @@ class Kept:
         """Its graph, if that can be had for less."""
         return self._asked(self.source.sketch_at, shapes) if isinstance(self.source, Sketching) else None
 
+    def noted_at(self, shapes: Shapes, size_of: SizeOf) -> Noted:
+        """The same, with what its code compares: of other axes each time."""
+        source = self.source
+        return self._watched(lambda: source.noted_at(shapes, size_of)) if isinstance(source, Sketching) else Noted()
+
+    def _watched(self, ask: Callable[[], Any]) -> Any:
+        before = state(self.module)
+        try:
+            return ask()
+        finally:
+            self.changed = self.changed or differing(before, state(self.module))
+
     def _asked(self, ask: Callable[[Shapes], Any], shapes: Shapes) -> Any:
         key = (ask.__name__, *sorted(shapes.items()))
         if key not in self._given:
-            before = state(self.module)
             try:
-                self._given[key] = ask(shapes)
+                self._given[key] = self._watched(lambda: ask(shapes))
             except td.TDaggerError as e:
                 self._given[key] = e
-            self.changed = self.changed or differing(before, state(self.module))
         found = self._given[key]
         if isinstance(found, td.TDaggerError):
             raise found

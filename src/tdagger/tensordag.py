@@ -36,6 +36,7 @@ from tdagger.ops.source import Buffer, Const, Leaf, Parameter
 from tdagger.transform import networks, surgery
 from tdagger.transform.axes import candidates as openness
 from tdagger.transform.axes import certain, sources
+from tdagger.transform.axes.asking import Asking
 from tdagger.transform.partition import Partition, partition
 from tdagger.transform.passes import decompose, optimized
 from tdagger.transform.raising import Lifted, raised
@@ -1023,20 +1024,9 @@ class TensorDAG:
         its code compares with; and for each of them where that isn't what the axes say. :meth:`certain` axes are
         only asked for at the last ones.
         """
-        asked = None if self.source is None else sources.Asked(self.source, self.graph)
-
-        def ask(sizes: Mapping[str, int], *, cheaply: bool = False) -> bool | None:
-            return None if asked is None else certain.agrees(self.axes(), asked, sizes, cheaply)
-
-        def raises(sizes: Mapping[str, int]) -> str:
-            return sources.raises(self.source, self.axes(), sizes)
-
-        def compared(sizes: Mapping[str, int], size_of: sources.SizeOf) -> list[sources.Comparison]:
-            named = self.axes()
-            shapes = sources.shapes_at(named, {named.term(n): k for n, k in sizes.items()})
-            return sources.compared(self.source, shapes, size_of)
-
-        return openness.candidates(self.axes(), self.origins, self.confirmed, ask if asked else None, raises, compared)
+        named = self.axes()
+        ask = None if self.source is None else Asking(named, sources.Asked(self.source, self.graph))
+        return openness.candidates(named, self.origins, self.confirmed, ask)
 
     # Going to a framework. Frameworks stand to the right of this module, so they are found by name.
 

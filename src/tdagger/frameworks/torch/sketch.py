@@ -74,13 +74,12 @@ def sketched(
     """
     model = looked.model
     try:
-        devices = {t.device for t in (*model.parameters(), *model.buffers())} or {torch.device("cpu")}
-        if len(devices) > 1 or is_tracing():
+        if is_tracing():
             return None
         with warnings.catch_warnings(action="ignore"), following_gradients(model, traced=False):
 
             def take(flat: state.Flat, args: Sequence[Tensor]) -> Graph:
-                return _run(flat, args, title, next(iter(devices)), size_of, notes)
+                return _run(flat, args, title, size_of, notes)
 
             return state.captured(model, tree, leaves, take, runs=False, looked=looked).program
     except Exception:  # whatever it is: a capture tells it, or gives the graph
@@ -91,12 +90,14 @@ def _run(
     flat: state.Flat,
     args: Sequence[Tensor],
     title: str,
-    device: torch.device,
     size_of: SizeOf | None,
     notes: Notes | None,
 ) -> Graph:
     """The graph of one run of a network, its ops imported as they are called."""
     weights, tensors = state_and_held(flat)
+    devices = {t.device for n, t in tensors.items() if n not in flat.kept.tensors} or {torch.device("cpu")}
+    if len(devices) > 1:
+        raise Unsure("weights on several devices")
     names = input_names(flat.model.forward, flat.inputs)
     given = {n: Input(n, type_of(t))() for n, t in zip(flat.names_of_inputs(names), args, strict=True)}
     inputs = {n: given[n] for n in names}
@@ -109,7 +110,7 @@ def _run(
     own = [made.input(t, Ref(v)) for t, v in zip(args, given.values(), strict=True)]
     with (
         bulk(), put_back(), kernels_left_open(), cumulative_averages(flat), _compiling_state_context(),
-        _regions(made), _on(device, made), made, _directly(made), enable_python_dispatcher(),
+        _regions(made), _on(devices.pop(), made), made, _directly(made), enable_python_dispatcher(),
         nullcontext() if size_of is None or notes is None else measuring(made.sizes(size_of), notes),
     ):  # fmt: skip
         results = flat(*own)
@@ -146,6 +147,7 @@ class _Importing(ProxyTorchDispatchMode):
         self._again: dict[Any, _Again | None] = {}
         self._kinds: dict[int, int] = {}
         self._numbers: dict[Any, int] = {}
+        self._repeatable: dict[int, bool] = {}
         #: Whether a tensor was made that lies in memory otherwise than what stands for it here may.
         self._lies = False
         self.region: _Region | None = None
@@ -219,7 +221,7 @@ class _Importing(ProxyTorchDispatchMode):
 
     def called(self, func: OpOverload, *args: Any, **kwargs: Any) -> Any:
         """What a call gives: as one of its kind gave before, else as torch tells a mode of it."""
-        if func is torch.ops.aten.detach_.default and not args[0].requires_grad and not args[0].numel():
+        if func is _DETACH and not args[0].requires_grad and not args[0].numel():
             return args[0]  # ``torch.tensor([])``
         key, tensors = self._kind(func, args, kwargs)
         again = None if key is None else self._again.get(key)
@@ -239,32 +241,40 @@ class _Importing(ProxyTorchDispatchMode):
     def _kind(self, func: OpOverload, args: Any, kwargs: Any) -> tuple[Any, list[Tensor]]:
         """What calls that give alike have in common, and their tensors; None for those of which nothing is known."""
         tensors: list[Tensor] = []
-        if not is_repeatable(func) or _C._are_functorch_transforms_active():
+        number = id(func)  # ops stay, and finding their hash takes longer
+        known = self._repeatable.get(number)
+        if known is None:
+            known = self._repeatable[number] = is_repeatable(func)
+        if not known or _C._are_functorch_transforms_active():
             return None, tensors
-        key: list[Any] = [func]
-        for x in (*args, *kwargs.items()) if kwargs else args:
-            if not self._put(x, key, tensors):
-                return None, tensors
-        return tuple(key), tensors
+        key: list[Any] = [number]
+        if self._put(args, key, tensors) and (not kwargs or self._put([*kwargs.items()], key, tensors)):
+            return tuple(key), tensors
+        return None, tensors
 
-    def _put(self, x: Any, key: list[Any], tensors: list[Tensor]) -> bool:
-        """Add to a key what an argument is, and its tensors to those of the call; False if it can't be said."""
-        kind = type(x)
-        if kind is float or kind is complex:
-            key += (kind, repr(x))  # 0.0 is -0.0
-        elif kind in _PLAIN or kind is torch.device:
-            key += (kind, x)
-        elif kind is list or kind is tuple:
-            key += (kind, len(x))
-            return all(self._put(e, key, tensors) for e in x)
-        elif isinstance(x, Tensor):
-            number = self._kinds.get(id(x))
-            number = self._number(x) if number is None else number
-            key.append(number)
-            tensors.append(x)
-            return number is not None
-        else:
-            return False
+    def _put(self, xs: Sequence[Any], key: list[Any], tensors: list[Tensor]) -> bool:
+        """Add to a key what arguments are, and their tensors to those of the call; False if it can't be said."""
+        kinds = self._kinds
+        for x in xs:
+            kind = type(x)
+            if kind in _PLAIN or kind is torch.device:
+                key.append(kind)
+                key.append(repr(x) if kind is float or kind is complex else x)  # 0.0 is -0.0
+            elif isinstance(x, Tensor):
+                number = kinds.get(id(x))
+                if number is None:
+                    number = self._number(x)
+                    if number is None:
+                        return False
+                key.append(number)
+                tensors.append(x)
+            elif kind is list or kind is tuple:
+                key.append(kind)
+                key.append(len(x))
+                if not self._put(x, key, tensors):
+                    return False
+            else:
+                return False
         return True
 
     def _number(self, tensor: Tensor) -> int | None:
@@ -295,14 +305,15 @@ class _Importing(ProxyTorchDispatchMode):
         if steps is None or number is None:
             return None
         of = next((i for i, r in enumerate(given) if r.cell is ref.cell), None)
+        grows = func not in _CONSTANT and (out.is_floating_point() or out.is_complex())
         memories = [aliases.storage_of(self.meta(t)) for t in tensors]
         shared = [i for i, memory in enumerate(memories) if memory == aliases.storage_of(out)]
         if of is None:
-            return None if shared or ref.ops else _Again(steps, number, shape_of(out))
+            return None if shared or ref.ops else _Again(steps, number, shape_of(out), grows=grows)
         before = given[of].ops
         if shared[:1] != [of] or ref.ops[: len(before)] != before:
             return None
-        return _Again(steps, number, of=of, ops=ref.ops[len(before) :])
+        return _Again(steps, number, of=of, ops=ref.ops[len(before) :], grows=grows)
 
     def _repeated(self, func: OpOverload, args: Any, kwargs: Any, tensors: Sequence[Tensor], again: _Again) -> Tensor:
         """What a call gives of whose kind one was learnt."""
@@ -312,18 +323,18 @@ class _Importing(ProxyTorchDispatchMode):
         value = again.steps.of([r.read() for r in refs])
         self.caller.order.append(value)
         if again.of is None:
-            ref = Ref(value)
+            ref, lies = Ref(value), again.shape
+            assert lies is not None
             with _C._DisablePythonDispatcher():
-                assert again.shape is not None
-                out = torch.empty_strided(again.shape.size, again.shape.stride, dtype=again.shape.dtype, device="meta")
+                out = torch.empty_strided(lies.size, lies.stride, dtype=lies.dtype, device=_META)
         else:
             of = refs[again.of]
             ref = Ref(value, of.cell, of.ops + again.ops)
             own_args, own_kwargs = _mapped((args, kwargs), self.meta, [])
             with _C._DisablePythonDispatcher(), _C._AutoDispatchBelowAutograd():
                 out = func(*own_args, **own_kwargs)
-        self._first.setdefault(aliases.storage_of(out), out)
-        self._know(out, ref, _grows(func, tensors))
+        self._first.setdefault(out.untyped_storage()._cdata, out)
+        self._know(out, ref, again.grows and torch.is_grad_enabled() and _any_grows(tensors))
         self._kinds[id(out)] = again.kind
         return out
 
@@ -386,12 +397,12 @@ class _Importing(ProxyTorchDispatchMode):
         value = result.read()
         if value.shape != tuple(out.shape) or value.dtype is not DTYPES[out.dtype]:
             raise Unsure(f"{value.type} for {out.dtype}{list(out.shape)}")
-        self._know(out, result, grows)
+        self._know(out, result, grows and (out.is_floating_point() or out.is_complex()))
         if self.region is not None:
             self.region.makes(result, id(out))
 
     def _know(self, out: Tensor, ref: Ref, grows: bool) -> None:
-        if grows and (out.is_floating_point() or out.is_complex()):
+        if grows:
             out.requires_grad_()
         self._refs[id(out)] = ref, out
         self._meta[id(out)] = out, out
@@ -407,18 +418,23 @@ class _Importing(ProxyTorchDispatchMode):
 
 
 #: What a gradient doesn't go through.
-_CONSTANT = frozenset({torch.ops.aten.detach.default, torch.ops.aten.detach_.default})
+_DETACH = torch.ops.aten.detach_.default
+_CONSTANT = frozenset({torch.ops.aten.detach.default, _DETACH})
 
 
 def _grows(func: OpOverload, tensors: Sequence[Tensor]) -> bool:
     """Whether what a call gives has a gradient, if it is of floats."""
-    return func not in _CONSTANT and torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    return func not in _CONSTANT and torch.is_grad_enabled() and _any_grows(tensors)
+
+
+def _any_grows(tensors: Sequence[Tensor]) -> bool:
+    return any(t.requires_grad for t in tensors)
 
 
 class _Again(NamedTuple):
     """What calls of one kind give: an argument itself, or what steps make, of a kind of its own.
 
-    It lies as ``shape`` says, or is a view of the argument ``of``, by ``ops``.
+    It lies as ``shape`` says, or is a view of the argument ``of``, by ``ops``. ``grows``: it has the gradient of one.
     """
 
     steps: Steps = Steps((), 0)
@@ -427,6 +443,7 @@ class _Again(NamedTuple):
     of: int | None = None
     ops: tuple[Op, ...] = ()
     itself: int | None = None
+    grows: bool = False
 
 
 class _Region:

@@ -2,60 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
 
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.formulas.polynomial import Point
 from tdagger.analysis.formulas.symbolic import Condition
+from tdagger.transform.axes.asking import Asking
 from tdagger.transform.axes.open import TRIED, symbol_of
 from tdagger.transform.axes.points import far, multiple_of
 from tdagger.transform.axes.sources import SourceRaises
 from tdagger.transform.networks import own_axes
 from tdagger.types import readable
 
-
-class Ask(Protocol):
-    """Whether the source gives at some sizes what the axes say; None if it gives nothing there.
-
-    SourceRaises if it raises by itself. ``cheaply``: by a sketch alone; where that doesn't say so, False.
-    """
-
-    def __call__(self, sizes: Mapping[str, int], *, cheaply: bool = False) -> bool | None: ...
-
-
-#: What the source raises when it is run at some sizes; nothing if it runs.
-Raises = Callable[[Mapping[str, int]], str]
-
-
 #: By axis of which multiples it has as many entries, and why.
 Steps = Mapping[str, tuple[int, str]]
-
-
-def remembering(ask: Ask, wrong: list[Mapping[str, int]]) -> Ask:
-    """One who isn't asked again where the source does what the axes say; ``wrong`` gets the sizes where it doesn't."""
-    right: list[Mapping[str, int]] = []
-
-    def again(sizes: Mapping[str, int], *, cheaply: bool = False) -> bool | None:
-        if sizes in right:
-            return True
-        said = ask(sizes, cheaply=cheaply)
-        if said or (said is False and not cheaply):
-            (right if said else wrong).append(dict(sizes))
-        return said
-
-    return again
 
 
 class Answers:
     """Why a source doesn't do what the axes say, at some sizes of axes, where the others have their own; kept."""
 
-    def __init__(self, named: NamedAxes, ask: Ask | None, raises: Raises) -> None:
+    def __init__(self, named: NamedAxes, ask: Asking | None) -> None:
         self.named = named
         #: What the graph asks of sizes.
         self.conditions: tuple[Condition, ...] = ()
         self._own = {symbol_of(n): named.sizes[n] for n in own_axes(named)}
-        self._ask, self._raises = ask, raises
+        self._ask = ask
         self._known: dict[tuple[tuple[str, int], ...], str] = {}
 
     def point(self, sizes: Mapping[str, int]) -> Point:
@@ -112,7 +83,7 @@ class Answers:
     def _why_not(self, sizes: Mapping[str, int]) -> str:
         if self._ask is None or self._ask(sizes, cheaply=True):
             return ""
-        if error := self._raises(sizes):
+        if error := self._ask.raises(sizes):
             return f"the source itself raises {error}"
         try:
             same = self._ask(sizes)

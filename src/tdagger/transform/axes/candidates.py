@@ -13,9 +13,10 @@ from tdagger.analysis.axes.terms import resolve
 from tdagger.analysis.formulas.polynomial import given, symbols_of, variable
 from tdagger.analysis.formulas.symbolic import Condition
 from tdagger.errors import AxisError
-from tdagger.transform.axes.answers import Answers, Ask, Raises, remembering
+from tdagger.transform.axes.answers import Answers
+from tdagger.transform.axes.asking import Asking
 from tdagger.transform.axes.certain import guessed, unknown
-from tdagger.transform.axes.comparisons import Compared, explained, where_compared
+from tdagger.transform.axes.comparisons import explained, where_compared
 from tdagger.transform.axes.open import Opened, opened, solved, symbol_of, two_points
 from tdagger.transform.axes.points import divisors, far, multiple_of
 from tdagger.transform.axes.resize import resize
@@ -68,18 +69,14 @@ def candidates(
     named: NamedAxes,
     origins: Origins,
     confirmed: frozenset[str],
-    ask: Ask | None = None,
-    raises: Raises = lambda sizes: "",
-    compared: Compared = lambda sizes, size_of: (),
+    ask: Asking | None = None,
 ) -> Candidates:
     """The axes of which nothing is in doubt, and the source, where there is one to ask, says the same.
 
     Where it raises at some sizes by itself, an axis has the multiples, or so many entries, with which it runs.
-    ``compared`` are comparisons of sizes in the source's code, behind each of which it may go another way.
+    Behind each comparison of sizes in its code it may go another way.
     """
     found = Candidates((), {})
-    wrong: list[Mapping[str, int]] = []
-    ask = None if ask is None else remembering(ask, wrong)
     why: dict[str, str] = {}
     points: dict[str, tuple[int, int]] = {}
     least: dict[str, tuple[int, str]] = {}
@@ -106,7 +103,9 @@ def candidates(
     if ask is None:
         why |= unknown(named, origins, asked)
     free = [n for n in points if n not in why]
-    answers = Answers(named, ask, raises)
+    answers = Answers(named, ask)
+    if ask is not None and free and not _why_not(found, named, free, origins):
+        ask.names = tuple(free)
     turns: list[Condition] = []
     limits = _Limits(tuple(free), {}, least, {}, {})
     for _ in range(_PASSES):
@@ -117,13 +116,13 @@ def candidates(
         if ask is None:
             break
         told: set[str] = set()
-        if limits.why and wrong and not _why_not(found, named, free, origins):
-            told = explained(answers, free, compared, wrong)
+        if limits.why and ask.wrong and not _why_not(found, named, free, origins):
+            told = explained(answers, free, ask)
         names = [n for n in free if n in limits.free or n in told]
         before = len(turns)
         if names and not _why_not(found, named, names, origins):
             answers.conditions = (*found.opened(named, names, origins)[0].conditions, *turns)
-            turns += where_compared(answers, names, compared)
+            turns += where_compared(answers, names, ask)
         if len(turns) == before or not limits.any:
             break  # else it's known now why the source does something else there
     own = [_at_least(n, *least) for n, least in limits.least.items()]
@@ -156,7 +155,7 @@ def _each_asked(
     limits: _Limits,
     asked: Mapping[str, tuple[int, int]],
     origins: Origins,
-    ask: Ask,
+    ask: Asking,
     turns: Sequence[Condition],
 ) -> _Limits:
     """What is so for each axis, of two other sizes of which it may have one."""
@@ -190,13 +189,13 @@ def _asked_together(
     return limits
 
 
-def _same_at_one(names: Sequence[str], ask: Ask) -> list[str]:
+def _same_at_one(names: Sequence[str], ask: Asking) -> list[str]:
     """The axes with 1 entry of which, of any of them alone and of all together, the source does what the axes say."""
     same = [n for n in names if ask({n: 1}, cheaply=True)]
     return same if len(same) < 2 or ask(dict.fromkeys(same, 1), cheaply=True) else []
 
 
-def _of_fewer(named: NamedAxes, names: Iterable[str], ask: Ask) -> dict[str, tuple[int, str]]:
+def _of_fewer(named: NamedAxes, names: Iterable[str], ask: Asking) -> dict[str, tuple[int, str]]:
     """How many entries axes must have that may be padded up to a number: the least at which the source was asked.
 
     Such padding is none at larger sizes, and most at the smallest.
@@ -226,7 +225,7 @@ def _refuted(
     named: NamedAxes,
     asked: Mapping[str, tuple[int, int]],
     origins: Origins,
-    ask: Ask,
+    ask: Asking,
     steps: dict[str, tuple[int, str]],
     turns: Sequence[Condition],
 ) -> dict[str, str]:

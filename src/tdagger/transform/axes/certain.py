@@ -350,22 +350,6 @@ def _each(
     return frozenset(confirmed), frozenset(counted), failing
 
 
-def agrees(named: NamedAxes, asked: Asked, sizes: Mapping[str, int], cheaply: bool = False) -> bool | None:
-    """Whether the source gives at these sizes the network that the axes say; None: one gives none.
-
-    ``cheaply``: only a sketch is asked, and what it doesn't say is False. SourceRaises where the source itself raises.
-    """
-    try:
-        ours = resize(named.axes, {named.term(n): k for n, k in sizes.items()}, empty=True).run()
-        return asked.agrees(ours) if cheaply else _answer(asked, ours).same
-    except OtherWeights:
-        return False
-    except SourceRaises:
-        raise
-    except TDaggerError:
-        return None
-
-
 def _asks(named: NamedAxes, asked: Asked, sizes: Mapping[str, int], telling: bool = False) -> _Answer | None:
     """Whether the source gives what the axes say; None if one of them gives nothing (``telling``: its error)."""
     try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -62,8 +63,8 @@ class Change:
         self.batched = set(batched)
         self.new: dict[Value, Any] = {}
         self.plans: dict[Value, Any] = {}
-        #: For every value made, the value it was made for.
-        self.made_for: dict[Value, Value] = {}
+        #: What was made, in order, and the value it was made for.
+        self._made: list[tuple[Value, Any]] = []
         #: Inputs of a composite's body that stand for axes of size 1 that nobody gave the network.
         self.loose: set[Axis] = set()
         #: What becomes of the axes of constants in the use at hand.
@@ -142,7 +143,7 @@ class Change:
             for value in graph.values:
                 if value not in self.axes.static:
                     self._visit(value)
-                    self._remember(value, self.new[value])
+                    self._made.append((value, self.new[value]))
             # an output may be a constant, or not depend on what is new
             results = {v: self._result(v) for v in (*graph.outputs.values(), *graph.updates.values())}
         named = {k: self.new[v] for k, v in graph.inputs.items()}
@@ -173,13 +174,18 @@ class Change:
             "import it again"
         )
 
-    def _remember(self, value: Value, made: Any) -> None:
-        stack: list[Value] = list(cast(tuple[Value, ...], made)) if isinstance(made, tuple) else [made]
-        while stack:
-            v = stack.pop()
-            if v not in self.made_for:
-                self.made_for[v] = value
-                stack += v.args
+    @cached_property
+    def made_for(self) -> dict[Value, Value]:
+        """For every value made, the value it was made for."""
+        found: dict[Value, Value] = {}
+        for value, made in self._made:
+            stack: list[Value] = list(cast(tuple[Value, ...], made)) if isinstance(made, tuple) else [made]
+            while stack:
+                v = stack.pop()
+                if v not in found:
+                    found[v] = value
+                    stack += v.args
+        return found
 
     def _result(self, value: Value) -> Value:
         if value in self.axes.static:
@@ -204,6 +210,8 @@ class Change:
         self.plans[value] = plans[0] if is_one(value) else plans
 
     def _plans(self, value: Value, batched: bool) -> list[Plan]:
+        if is_one(value):
+            return [self.plan(self.axes[value], value.type.shape, batched)]
         pairs = zip(self.axes.of(value), result_types(value), strict=True)
         return [self.plan(terms, t.shape, batched) for terms, t in pairs]
 
@@ -253,8 +261,12 @@ class Change:
         arg = value.args[i]
         if not is_one(arg):
             return self.new[arg], (), ()
+        is_static = arg in self.axes.static
+        if self.added is None and not is_static and (value, i) not in self.axes.expected:
+            own = self.plans[arg]
+            return self.new[arg], own, own
         wanted = self.plan(self.axes.at(value, i), arg.type.shape, batched or arg in self.batched)
-        if arg in self.axes.static:
+        if is_static:
             try:
                 found, own = self._static(arg, self._uses(value, i, wanted))
             except AxisError as e:
@@ -286,7 +298,7 @@ class Change:
             made: dict[Value, Any] = {}
             for v in needed:  # each is of the module that its old one is of, not of the one that uses it
                 made[v] = v if kept else self._make_static(v, made)
-                self._remember(v, made[v])
+                self._made.append((v, made[v]))
             return made[value], plan
         finally:
             self.uses = outer

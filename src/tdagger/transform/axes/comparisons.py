@@ -3,40 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from tdagger.analysis.axes.algebra import Axes
-from tdagger.analysis.axes.names import NamedAxes
-from tdagger.analysis.axes.sizes import solve
 from tdagger.analysis.formulas.polynomial import Number, symbols_of
-from tdagger.analysis.formulas.symbolic import Condition, FreeSizes
-from tdagger.errors import AxisError
-from tdagger.graph import Graph, topological
-from tdagger.op import Value
-from tdagger.ops.source import Input
-from tdagger.ops.structure import Slice
+from tdagger.analysis.formulas.symbolic import Condition
 from tdagger.transform.axes.answers import Answers, shown
-from tdagger.transform.axes.least import counted_to
-from tdagger.transform.axes.open import TRIED, solved
-from tdagger.transform.axes.resize import resize
-from tdagger.transform.axes.sources import Comparison, SizeOf
-
-#: The comparisons that the source's code makes at some sizes, in what sizes of values are made of.
-Compared = Callable[[Mapping[str, int], SizeOf], Iterable[Comparison]]
+from tdagger.transform.axes.asking import Asking
+from tdagger.transform.axes.open import TRIED
 
 
-def where_compared(answers: Answers, names: Sequence[str], compared: Compared) -> Iterator[Condition]:
+def where_compared(answers: Answers, names: Sequence[str], asking: Asking) -> Iterator[Condition]:
     """What sizes must fulfil so that comparisons in the source's code go the way they go, where that matters.
 
-    It is asked at the nearest sizes at which one goes the other way. Where it does the same there, the comparisons that
-    it makes there are read as well (``h == 8 and w == 6``).
+    It is asked at the nearest sizes at which one goes the other way, if no run went the way it goes there. Where it
+    does the same, the comparisons that it makes there are read as well (``h == 8 and w == 6``).
     """
     named = answers.named
     own = {n: named.sizes[n] for n in names}
     points: list[dict[str, int]] = [{}]
     known: set[tuple[Number, str]] = set()
     for point in points:  # grows
-        for number, kind, holds, line in _made(named, names, compared, point):
+        for number, kind, holds, line in asking.compared(names, point):
             if (number, kind) in known:
                 continue
             known.add((number, kind))
@@ -47,7 +34,7 @@ def where_compared(answers: Answers, names: Sequence[str], compared: Compared) -
             if at is None or not condition.holds(answers.point({})):
                 continue
             at = {n: size for n, size in at.items() if size != own[n]}
-            if why := answers.why_not(at):
+            if asking.seen(names, at) is None and (why := answers.why_not(at)):
                 entries = f"{next(iter(at.values()))} entries" if len(at) == 1 else shown(at)
                 found = condition._replace(message=f"{', '.join(at)}: with {entries} {why} ({line})")
                 answers.conditions += (found,)
@@ -56,74 +43,16 @@ def where_compared(answers: Answers, names: Sequence[str], compared: Compared) -
                 points.append(at)
 
 
-def explained(
-    answers: Answers,
-    names: Sequence[str],
-    compared: Compared,
-    wrong: Sequence[Mapping[str, int]],
-) -> set[str]:
+def explained(answers: Answers, names: Sequence[str], asking: Asking) -> set[str]:
     """The axes for which, where the source doesn't do what they say, something that it compares comes out otherwise.
 
     Not those with which alone it doesn't do that anyway.
     """
-    made = _made(answers.named, names, compared, {})
-    conditions = [(Condition(c.number, c.kind, ""), c.holds) for c in made]
+    conditions = [(Condition(c.number, c.kind, ""), c.holds) for c in asking.compared(names, {})]
+    wrong = asking.wrong
     turned = [w for w in wrong if any(c.holds(answers.point(w)) != holds for c, holds in conditions)]
     anyway = {n for sizes in wrong if len(sizes) == 1 and sizes not in turned for n in sizes}
     return {n for sizes in turned for n in sizes} - anyway
-
-
-def _made(named: NamedAxes, names: Sequence[str], compared: Compared, sizes: Mapping[str, int]) -> Iterator[Comparison]:
-    """The comparisons at some sizes, and what must be so that sizes that are read are what is compared."""
-    clipped: list[Comparison] = []
-    yield from compared(sizes, _size_of(named, names, sizes, clipped))
-    yield from clipped
-
-
-def _size_of(named: NamedAxes, names: Sequence[str], sizes: Mapping[str, int], clipped: list[Comparison]) -> SizeOf:
-    """What dimensions of values are made of where the network has some sizes: those that it has, and a few others.
-
-    ``clipped`` gets what that asks of sizes.
-    """
-    free, _, _ = solved(named, names)
-    here = {v: v for v in named.axes.graph.values}
-    if sizes:
-        change = resize(named.axes, {named.term(n): k for n, k in sizes.items()}, empty=True)
-        change.run()
-        here = {new: old for old, new in change.new.items()}
-    shapes = {n: tuple(map(free.of, named[v])) for n, v in named.axes.graph.inputs.items()}
-    others: dict[Value, Sequence[Number]] = {}
-
-    def of(value: Value, dim: int) -> Number | None:
-        old = here.get(value)
-        if old is not None and old.rank == value.rank:
-            return free.of(named[old][dim])
-        if value not in others:
-            others[value] = _shape(value, shapes, clipped) if len(others) < _OTHERS else ()
-        return others[value][dim] if others[value] else None
-
-    return of
-
-
-def _shape(value: Value, shapes: Mapping[str, Sequence[Number]], clipped: list[Comparison]) -> Sequence[Number]:
-    """The shape of a value that no result is made of (``x.mT.shape``), of those of inputs; none if it can't be told.
-
-    ``clipped`` gets that slices have what they take: ``x[:, -2:]`` is of one of one.
-    """
-    inputs = {v.op.leaf: v for v in topological([value]) if isinstance(v.op, Input)}
-    axes = Axes(graph := Graph(inputs, {"out": value}))
-    terms = [(t, n) for name, v in inputs.items() for t, n in zip(axes[v], shapes.get(name, v.shape), strict=True)]
-    try:
-        free = solve(axes, {t: n for t, n in terms if t}, FreeSizes([]))
-    except AxisError:
-        return ()
-    for v in graph.values:
-        op, x = v.op, v.args[0] if v.args else v
-        for size, term, bounds in zip(x.shape, axes[x], op.bounds, strict=True) if isinstance(op, Slice) else ():
-            for needed in counted_to(bounds):
-                at_least = free.of(term) - needed
-                clipped.append(Comparison(at_least, "positive", size >= needed, f"of which {v!r} is read"))
-    return tuple(map(free.of, axes[value]))
 
 
 def _nearest(answers: Answers, condition: Condition, at: Mapping[str, int]) -> dict[str, int] | None:
@@ -143,9 +72,6 @@ def _nearest(answers: Answers, condition: Condition, at: Mapping[str, int]) -> d
     other = (sizes for sizes in itertools.chain(tried, both, none) if not condition.holds(answers.point(sizes)))
     return next((sizes for sizes in other if answers.fit(sizes)), None)
 
-
-#: Of so many values that no result is made of sizes are worked out, each for itself.
-_OTHERS = 16
 
 #: Sizes that are asked about at most, those of two axes together, and at how many sizes comparisons are read.
 _LARGEST, _GRID, _MANY = 1 << 13, 33, 12

@@ -5,7 +5,7 @@ A source is captured again at other sizes; where it can give the graph alone for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -20,6 +20,26 @@ from tdagger.op import Term, Value
 from tdagger.transform.axes.same import same
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Comparison(NamedTuple):
+    """What a source's code asks of sizes: whether a number is "zero" or "positive" (or 0), whether it is, and where."""
+
+    number: Number
+    kind: str
+    holds: bool
+    place: str
+
+
+#: What a dimension of a value is made of, in axes that are open; None where that isn't known.
+SizeOf = Callable[[Value, int], Number | None]
+
+
+class Noted(NamedTuple):
+    """A sketch and the comparisons of its code, each None where it can't be had."""
+
+    graph: Graph | None = None
+    comparisons: Sequence[Comparison] | None = None
 
 
 class Network(Protocol):
@@ -54,6 +74,10 @@ class Sketching(Protocol):
         """The graph of the network with inputs of these shapes; None where only :meth:`Source.at` can tell."""
         ...
 
+    def noted_at(self, shapes: Shapes, size_of: SizeOf) -> Noted:
+        """The same, with the comparisons of sizes that its code makes: it may go another way where they differ."""
+        ...
+
 
 class Asked:
     """A source that is asked for graphs at other sizes, of a network that has the graph ``own``.
@@ -64,13 +88,25 @@ class Asked:
     def __init__(self, source: Source, own: Graph) -> None:
         self.source = source
         self.own = own
-        self._last: tuple[Shapes, Graph | None] | None = None
+        self._last: tuple[Shapes, Noted] | None = None
 
-    def sketch(self, shapes: Shapes) -> Graph | None:
-        """What the source gives with inputs of these shapes, if that can be had for less than a network."""
+    def sketch(self, shapes: Shapes, size_of: SizeOf | None = None) -> Graph | None:
+        """What the source gives with inputs of these shapes, if that can be had for less than a network.
+
+        ``size_of``: what its code compares is noted in these sizes, if it is run.
+        """
         if self._last is None or self._last[0] != shapes:
-            self._last = shapes, self.source.sketch_at(shapes) if isinstance(self.source, Sketching) else None
-        return self._last[1]
+            found = Noted()
+            if isinstance(self.source, Sketching):
+                found = found if size_of is None else self.source.noted_at(shapes, size_of)
+                found = Noted(self.source.sketch_at(shapes)) if found.graph is None else found
+            self._last = shapes, found
+        return self._last[1].graph
+
+    @property
+    def noted(self) -> Sequence[Comparison] | None:
+        """The comparisons of the last sketch; None where it wasn't followed."""
+        return None if self._last is None else self._last[1].comparisons
 
     def at(self, shapes: Shapes) -> Graph:
         """What the source gives with inputs of these shapes; TDaggerError if it gives nothing."""
@@ -85,9 +121,9 @@ class Asked:
         """Whether the source still gives the network at its own sizes."""
         return self._believed or self.source.at(shapes_of(self.own)).graph == self.own
 
-    def agrees(self, ours: Graph) -> bool:
+    def agrees(self, ours: Graph, size_of: SizeOf | None = None) -> bool:
         """Whether a sketch says that the source gives the same network at the sizes of a graph."""
-        sketch = self.sketch(shapes_of(ours))
+        sketch = self.sketch(shapes_of(ours), size_of)
         return sketch is not None and same(sketch, ours)
 
 
@@ -100,23 +136,10 @@ def raises(source: Any, named: NamedAxes, sizes: Mapping[str, int]) -> str:
         return ""
 
 
-class Comparison(NamedTuple):
-    """What a source's code asks of sizes: whether a number is "zero" or "positive" (or 0), whether it is, and where."""
-
-    number: Number
-    kind: str
-    holds: bool
-    place: str
-
-
-#: What a dimension of a value is made of, in axes that are open; None where that isn't known.
-SizeOf = Callable[[Value, int], Number | None]
-
-
-def compared(source: Any, shapes: Shapes, size_of: SizeOf) -> list[Comparison]:
-    """The comparisons of sizes that a source's code makes with inputs of some shapes: it may go another way there."""
-    comparisons = _first_with(source, "compared")
-    return [] if comparisons is None else comparisons(shapes, size_of)
+def compared(source: Any, shapes: Shapes, size_of: SizeOf) -> Sequence[Comparison]:
+    """The comparisons of sizes that a source's code makes with inputs of some shapes, as far as it gets."""
+    noted = _first_with(source, "noted_at")
+    return () if noted is None else noted(shapes, size_of).comparisons or ()
 
 
 def _first_with(source: Any, name: str) -> Any:

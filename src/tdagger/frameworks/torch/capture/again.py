@@ -32,7 +32,7 @@ from tdagger.graph import Graph
 from tdagger.library.random import SEED
 from tdagger.ops.source import Input
 from tdagger.tensordag import Signature, TensorDAG
-from tdagger.transform.axes.sources import Comparison, SizeOf, SourceRaises
+from tdagger.transform.axes.sources import Noted, SizeOf, SourceRaises
 from tdagger.transform.surgery.edit import Edit, finished
 from tdagger.tree import Tree, flatten
 
@@ -77,18 +77,20 @@ class Again:
             return _said(_raised(self.model, args, kwargs))
 
     @one_at_a_time
-    def compared(self, shapes: Mapping[str, tuple[int, ...]], size_of: SizeOf) -> list[Comparison]:
-        """The comparisons of sizes that the model makes with inputs of these shapes, as far as a sketch gets.
+    def noted_at(self, shapes: Mapping[str, tuple[int, ...]], size_of: SizeOf) -> Noted:
+        """The graph that :meth:`at` gives, and the comparisons of sizes that the model makes, as far as a sketch gets.
 
-        A network that isn't sketched otherwise (traced, in a region of autocast) is for this; TorchScript isn't run.
+        A network that isn't sketched otherwise (traced, in a region of autocast) is for these; TorchScript isn't run.
         """
         notes, sketch = Notes(), self.sketch
         if sketch is None and isinstance(self.model, nn.Module) and not _is_scripted(self.model):
             sketch = partial(sketched, Looked(without_compile(self.model)), "")
-        if sketch is not None:
-            self.count[0] += 1
-            self._made(sketch, shapes, size_of=size_of, notes=notes)
-        return [*notes.made.values()]
+        if sketch is None:
+            return Noted()
+        self.count[0] += 1
+        found = self._made(sketch, shapes, size_of=size_of, notes=notes)
+        believed = found if sketch is self.sketch and self.region is None else None
+        return Noted(believed, [*notes.made.values()])
 
     @one_at_a_time
     def at(self, shapes: Mapping[str, tuple[int, ...]]) -> TensorDAG:
@@ -212,7 +214,7 @@ def _as_before(model: Any) -> Generator[None, None, None]:
         yield
         return
     with left_as_it_was(model) as attributes:
-        before = [(put, get()) for _, get, put in sources(attributes.boxes)]
+        before = [(put, get()) for _, get, put in sources(attributes)]
         try:
             yield
         finally:

@@ -227,6 +227,8 @@ class Attributes:
         #: Where each parameter and buffer is registered, by all its names.
         self.weights: dict[str, tuple[dict[str, Any], str]] = {}
         self._caches: list[tuple[Any, int]] = []
+        #: What is found of all this once, for as long as it is still what the network holds.
+        self.found: dict[str, Any] = {}
         #: The classes of objects that aren't modules.
         self._classes: set[type] = set()
         self._seen: set[int] = set()
@@ -249,6 +251,8 @@ class Attributes:
         #: The tensors that aren't registered where they are held, by their places.
         self.apart -= self.registered
         self.tensors = [(place, place.get()) for place in self.places]
+        #: The boxes that are dicts, of which most have no entries; None for others.
+        self._dicts = [box.of if box.of.__class__ in _DICTS else None for box in self.boxes]
         self._storages: dict[int, list[str]] = {}
         self._look_at_memory()
 
@@ -319,7 +323,8 @@ class Attributes:
 
     def snapshot(self, boxes: int | None = None) -> list[dict[Any, Any]]:
         """The entries of every box, or of the first few."""
-        return [_EMPTY if box.is_empty else box.now() for box in self.boxes[:boxes]]
+        pairs = zip(self.boxes[:boxes], self._dicts, strict=False)
+        return [_EMPTY if own is not None and not own else box.now() for box, own in pairs]
 
     def restore(self, snapshot: list[dict[Any, Any]]) -> None:
         """Give every box the entries it had."""
@@ -351,8 +356,8 @@ class Attributes:
 
     def changed(self, snapshot: list[dict[Any, Any]]) -> Iterator[tuple[Box, dict[Any, Any]]]:
         """The boxes whose entries are others than they were, and these."""
-        for box, entries in zip(self.boxes, snapshot, strict=False):
-            now = box.seen()
+        for box, own, entries in zip(self.boxes, self._dicts, snapshot, strict=False):
+            now = box.seen() if own is None else own
             if (now or entries) and not same(now, entries):
                 yield box, entries
 
@@ -442,7 +447,7 @@ def left_as_it_was(
     owners = [(held, dict(held)) for held, _ in attributes.weights.values()]
     own = [*model.parameters(), *model.buffers()]
     flags = [(t, t.requires_grad, t.grad) for t in own if t.is_leaf]
-    kept = [t for _, t in attributes.tensors] + [*model.buffers(), *(model.parameters() if parameters else ())]
+    kept = [t for _, t in attributes.tensors] + [t for t in own if parameters or not isinstance(t, nn.Parameter)]
     known = {id(t): t for t in kept if _has_data(t)}
     data = [(t, t.detach().clone()) for t in known.values()]
     try:

@@ -12,14 +12,21 @@ from typing import Any
 import numpy as np
 
 from tdagger.errors import warn
-from tdagger.frameworks.torch.capture.attributes import Box
+from tdagger.frameworks.torch.capture.attributes import Attributes, Box
 from tdagger.frameworks.torch.capture.checks import line_at
 from tdagger.frameworks.torch.capture.refusals import is_own
 from tdagger.frameworks.torch.capture.surroundings import GENERATORS, RandomState
 
 
-def sources(boxes: Iterable[Box]) -> list[RandomState]:
+def sources(attributes: Attributes) -> list[RandomState]:
     """All generators that a network may draw from: the global ones, and those that it holds."""
+    known = attributes.found.get("generators")
+    if known is None:
+        known = attributes.found["generators"] = _sources(attributes.boxes)
+    return known
+
+
+def _sources(boxes: Iterable[Box]) -> list[RandomState]:
     found: dict[int, RandomState] = {}
     for box in boxes:
         for key, x in box.seen().items():
@@ -51,8 +58,8 @@ def _same(a: Any, b: Any) -> bool:
 class Draws:
     """Which generators a run of a network drew from, and at which lines."""
 
-    def __init__(self, boxes: Iterable[Box]) -> None:
-        self._sources = sources(boxes)
+    def __init__(self, attributes: Attributes) -> None:
+        self._sources = sources(attributes)
         self.drawn: dict[str, dict[str, None]] = {}
         #: Whether to find out the lines too, which is slow.
         self.watched = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,12 +17,17 @@ from tdagger.tensordag import Weight
 from tdagger.tree import Tree
 
 
-def state_of(module: nn.Module) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:
-    """Every tensor of a module's weights, and the tensors by name; tied ones point to the first name."""
+def state_of(
+    module: nn.Module, kept: Collection[str] | None = None
+) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:
+    """Every tensor of a module's weights, and the tensors by name; tied ones point to the first name.
+
+    ``kept``: the names in its ``state_dict()``, where these are known.
+    """
     weights: dict[str, Weight] = {}
     tensors: dict[str, torch.Tensor] = {}
     first: dict[int, str] = {}
-    kept = module.state_dict(keep_vars=True)
+    kept = saved_names(module) if kept is None else kept
     for is_parameter, named in (
         (True, module.named_parameters(remove_duplicate=False)),
         (False, module.named_buffers(remove_duplicate=False)),
@@ -39,6 +44,11 @@ def state_of(module: nn.Module) -> tuple[dict[str, Weight], dict[str, torch.Tens
             tensors[name] = tensor
     ordered = [*(n for n in kept if n in weights), *(n for n in weights if n not in kept)]
     return {n: weights[n] for n in ordered}, tensors
+
+
+def saved_names(module: nn.Module) -> dict[str, None]:
+    """The names in a module's ``state_dict()``, in its order."""
+    return dict.fromkeys(module.state_dict(keep_vars=True))
 
 
 def weight_value(name: str, weight: Weight) -> Value:
@@ -94,7 +104,10 @@ def _is_layer(kind: type) -> bool:
 
 def state_and_held(flat: Flat) -> tuple[dict[str, Weight], dict[str, torch.Tensor]]:
     """The state of a module, and the tensors of its attributes that a capture has as weights."""
-    weights, tensors = state_of(flat.model)
+    found = flat.kept.attributes.found
+    if "saved" not in found:
+        found["saved"] = saved_names(flat.model)
+    weights, tensors = state_of(flat.model, found["saved"])
     for name, (weight, tensor) in flat.weights().items():
         weights[name], tensors[name] = weight, tensor
     return weights, tensors

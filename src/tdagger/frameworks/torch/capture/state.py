@@ -153,7 +153,7 @@ class Flat(Captured):
         self.called = Called()
         self.kept = Kept(attributes, held)
         self.decisions = Decisions(self.kept.now(), model.training)
-        self.draws = Draws(attributes.boxes)
+        self.draws = Draws(attributes)
         self.held = nn.Module()
         for i, (_, tensor) in enumerate(self.kept.tensors.items()):
             if _trains(tensor):

@@ -1,0 +1,172 @@
+"""A source that is asked whether it does at some sizes what the axes say, and what its code compared meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tdagger.analysis.axes.algebra import Axes
+from tdagger.analysis.axes.names import NamedAxes
+from tdagger.analysis.axes.sizes import Sizes, solve
+from tdagger.analysis.formulas.polynomial import Number, Point
+from tdagger.analysis.formulas.symbolic import Condition, FreeSizes
+from tdagger.errors import AxisError, TDaggerError
+from tdagger.graph import Graph, topological
+from tdagger.op import Term, Value
+from tdagger.ops.source import Input
+from tdagger.ops.structure import Slice
+from tdagger.transform.axes.least import counted_to
+from tdagger.transform.axes.open import solved, symbol_of
+from tdagger.transform.axes.resize import resize
+from tdagger.transform.axes.same import same
+from tdagger.transform.axes.sources import (
+    Asked,
+    Comparison,
+    OtherWeights,
+    SizeOf,
+    SourceRaises,
+    compared,
+    raises,
+    shapes_at,
+    shapes_of,
+)
+from tdagger.transform.networks import own_axes
+
+
+class Run(NamedTuple):
+    """The comparisons of a run that did what the axes say, in the sizes of some axes."""
+
+    names: tuple[str, ...]
+    comparisons: Sequence[Comparison]
+
+    def tells_of(self, point: Point) -> bool:
+        """Whether all that was compared comes out the same at other sizes: the code goes the same way there."""
+        return all(Condition(c.number, c.kind, "").holds(point) == c.holds for c in self.comparisons)
+
+
+class Asking:
+    """Whether a source gives at some sizes, where other axes have their own, what the axes say.
+
+    ``names`` are the axes in whose sizes it is noted what the source's code compares; none, and nothing is.
+    """
+
+    def __init__(self, named: NamedAxes, asked: Asked) -> None:
+        self.named = named
+        self.names: tuple[str, ...] = ()
+        #: Sizes at which it was found not to.
+        self.wrong: list[Mapping[str, int]] = []
+        self._asked = asked
+        self._right: list[Mapping[str, int]] = []
+        self._runs: list[Run] = []
+        self._free: tuple[tuple[str, ...], Sizes] | None = None
+        self._own = {symbol_of(n): named.sizes[n] for n in own_axes(named)}
+
+    def __call__(self, sizes: Mapping[str, int], *, cheaply: bool = False) -> bool | None:
+        """Whether it does; None if one of them gives nothing there.
+
+        SourceRaises if the source raises by itself. ``cheaply``: by a sketch alone; where that doesn't say so, False.
+        """
+        if sizes in self._right:
+            return True
+        said = self._ask(sizes, cheaply)
+        if said or (said is False and not cheaply):
+            (self._right if said else self.wrong).append(dict(sizes))
+        return said
+
+    def _ask(self, sizes: Mapping[str, int], cheaply: bool) -> bool | None:
+        try:
+            change = resize(self.named.axes, self._terms(sizes), empty=True)
+            ours = change.run()
+            clipped: list[Comparison] = []
+            size_of = self._size_of(self.names, change.new, clipped) if self.names else None
+            if self._asked.agrees(ours, size_of):
+                if self._asked.noted is not None:
+                    self._runs.append(Run(self.names, [*self._asked.noted, *clipped]))
+                return True
+            return False if cheaply else same(self._asked.at(shapes_of(ours)), ours)
+        except OtherWeights:
+            return False
+        except SourceRaises:
+            raise
+        except TDaggerError:
+            return None
+
+    def raises(self, sizes: Mapping[str, int]) -> str:
+        """What the source raises when it is run at some sizes; nothing if it runs."""
+        return raises(self._asked.source, self.named, sizes)
+
+    def seen(self, names: Sequence[str], sizes: Mapping[str, int]) -> Sequence[Comparison] | None:
+        """The comparisons at some sizes, if a run that did the same tells of them: its code goes the same way."""
+        point = Point({**self._own, **{symbol_of(n): size for n, size in sizes.items()}})
+        return next((r.comparisons for r in self._runs if r.names == tuple(names) and r.tells_of(point)), None)
+
+    def compared(self, names: Sequence[str], sizes: Mapping[str, int]) -> Sequence[Comparison]:
+        """The comparisons of sizes that the source's code makes at some sizes, in those of axes that are open.
+
+        And what must be so that sizes that are read are what is compared.
+        """
+        found = self.seen(names, sizes)
+        if found is not None:
+            return found
+        values: dict[Value, Any] = {v: v for v in self.named.axes.graph.values}
+        if sizes:
+            change = resize(self.named.axes, self._terms(sizes), empty=True)
+            change.run()
+            values = change.new
+        shapes = shapes_at(self.named, self._terms(sizes))
+        clipped: list[Comparison] = []
+        return [*compared(self._asked.source, shapes, self._size_of(names, values, clipped)), *clipped]
+
+    def _terms(self, sizes: Mapping[str, int]) -> dict[Term, int]:
+        return {self.named.term(n): k for n, k in sizes.items()}
+
+    def _size_of(self, names: Sequence[str], values: Mapping[Value, Any], clipped: list[Comparison]) -> SizeOf:
+        """What dimensions of values are made of: of those that the network has, old and new, and a few others.
+
+        ``clipped`` gets what that asks of sizes.
+        """
+        named = self.named
+        free = self._solved(tuple(names))
+        here = {new: old for old, new in values.items() if isinstance(new, Value)}
+        shapes = {n: tuple(map(free.of, named[v])) for n, v in named.axes.graph.inputs.items()}
+        others: dict[Value, Sequence[Number]] = {}
+
+        def of(value: Value, dim: int) -> Number | None:
+            old = here.get(value)
+            if old is not None and old.rank == value.rank:
+                return free.of(named[old][dim])
+            if value not in others:
+                others[value] = _shape(value, shapes, clipped) if len(others) < _OTHERS else ()
+            return others[value][dim] if others[value] else None
+
+        return of
+
+    def _solved(self, names: tuple[str, ...]) -> Sizes:
+        if self._free is None or self._free[0] != names:
+            self._free = names, solved(self.named, names)[0]
+        return self._free[1]
+
+
+def _shape(value: Value, shapes: Mapping[str, Sequence[Number]], clipped: list[Comparison]) -> Sequence[Number]:
+    """The shape of a value that no result is made of (``x.mT.shape``), of those of inputs; none if it can't be told.
+
+    ``clipped`` gets that slices have what they take: ``x[:, -2:]`` is of one of one.
+    """
+    inputs = {v.op.leaf: v for v in topological([value]) if isinstance(v.op, Input)}
+    axes = Axes(graph := Graph(inputs, {"out": value}))
+    terms = [(t, n) for name, v in inputs.items() for t, n in zip(axes[v], shapes.get(name, v.shape), strict=True)]
+    try:
+        free = solve(axes, {t: n for t, n in terms if t}, FreeSizes([]))
+    except AxisError:
+        return ()
+    for v in graph.values:
+        op, x = v.op, v.args[0] if v.args else v
+        for size, term, bounds in zip(x.shape, axes[x], op.bounds, strict=True) if isinstance(op, Slice) else ():
+            for needed in counted_to(bounds):
+                at_least = free.of(term) - needed
+                clipped.append(Comparison(at_least, "positive", size >= needed, f"of which {v!r} is read"))
+    return tuple(map(free.of, axes[value]))
+
+
+#: Of so many values that no result is made of sizes are worked out, each for itself.
+_OTHERS = 16
