@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 from tdagger.composite import Composite
@@ -36,12 +37,18 @@ def core_body(op: Composite, types: tuple[TensorType, ...]) -> Graph | None:
     return op.found[key]
 
 
-def matched(body: Graph, value: Value, result: int = 0) -> tuple[Value, ...] | None:
-    """What the inputs of a body stand for where a result of it ends at a value, op by op; None if none does."""
+def matched(
+    body: Graph, value: Value, result: int = 0, given: Mapping[int, Value] | None = None
+) -> tuple[Value, ...] | None:
+    """What the inputs of a body stand for where a result of it ends at a value, op by op; None if none does.
+
+    ``given`` are those known before, by number: a body needn't read an input of which it takes the sizes.
+    """
     end = list(body.outputs.values())[result]
     if isinstance(end.op, Input):
         return None  # the identity is everywhere
-    bound: dict[Value, Value] = {}
+    inputs = list(body.inputs.values())
+    bound: dict[Value, Value] = {inputs[i]: v for i, v in (given or {}).items()}
     stack = [(end, value)]
     while stack:
         inner, outer = stack.pop()
@@ -58,7 +65,6 @@ def matched(body: Graph, value: Value, result: int = 0) -> tuple[Value, ...] | N
         bound[inner] = outer
         if not isinstance(inner.op, Input):
             stack += zip(inner.args, _ordered(inner, outer), strict=True)
-    inputs = list(body.inputs.values())
     return tuple([bound[v] for v in inputs]) if all(v in bound for v in inputs) else None
 
 

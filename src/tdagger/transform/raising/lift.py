@@ -17,10 +17,12 @@ from tdagger.composite import Composite
 from tdagger.graph import Graph, applied, bulk, label
 from tdagger.network import N, Origin
 from tdagger.op import Value
-from tdagger.ops.structure import item
+from tdagger.ops.structure import Permute, item
 from tdagger.transform.idioms import IDIOMS
 from tdagger.transform.raising.bodies import composite_of, core_body, matched
+from tdagger.transform.raising.cone import Guesses
 from tdagger.transform.raising.guesses import guesses
+from tdagger.transform.raising.products import counted, einsum
 from tdagger.transform.rewrite import rewritten
 from tdagger.transform.surgery.edit import finished, with_checks
 
@@ -64,11 +66,17 @@ def raised(dag: N, exact: bool = False) -> tuple[N, Lifted]:
 def lifted(graph: Graph, origins: Mapping[Value, Origin]) -> tuple[Graph, dict[Value, Origin], dict[str, int]]:
     """The graph with composites where their bodies were, where its values came from, and how many of each there are."""
     chosen: dict[Value, tuple[Chosen, int | None]] = {}
-    present = set(graph.values)
+    present = {v: i for i, v in enumerate(graph.values)}
     needed = {*graph.inputs.values(), *graph.outputs.values(), *graph.updates.values()}
     for value in reversed(graph.values):
         if value not in needed:
             continue
+        index = counted(value)
+        if index is not None:
+            at, op, args = index
+            tensor = args[0]
+            if at not in chosen and (not tensor.args or present[tensor] < present[at]):  # not made of the index
+                chosen[at] = Chosen(op, args), None
         best = None if value in chosen else _best(value, present)
         if best is not None:
             chosen.update({r: (best, i) for i, r in enumerate(best.results)} if best.results else {value: (best, None)})
@@ -80,7 +88,7 @@ def lifted(graph: Graph, origins: Mapping[Value, Origin]) -> tuple[Graph, dict[V
             if value not in needed:
                 continue
             choice, result = chosen.get(value, (value, None))
-            args = tuple([new[a] for a in choice.args])
+            args = tuple([new[a] if a.args else new.setdefault(a, a) for a in choice.args])  # leaves may come late
             made = value if choice is value and args == value.args else choice.op(*args)
             new[value] = made if result is None else item(made, result)
             if value in origins:
@@ -93,11 +101,25 @@ def lifted(graph: Graph, origins: Mapping[Value, Origin]) -> tuple[Graph, dict[V
 def _best(value: Value, present: Container[Value]) -> Chosen | None:
     """The composite that stands for most ops of those whose bodies end at a value, and its arguments.
 
-    Of composites with several results, the one that stands for most values that there are.
+    Of composites with several results, the one that stands for most values that there are. An einsum, which could be
+    most of them with their arguments' permutations, only where nothing else ends there or at what is permuted.
     """
+    best, size = _largest(value, guesses(value), present)
+    if best is None:
+        found, _ = _largest(value, einsum(value), present)
+        if found is None or not isinstance(value.op, Permute):
+            return found
+        return found if _largest(value.args[0], guesses(value.args[0]), present)[0] is None else None
+    if size <= _SMALL and any(_larger(a, size) for a in value.args if a not in best.args):
+        return None
+    return best
+
+
+def _largest(value: Value, proposed: Guesses, present: Container[Value]) -> tuple[Chosen | None, int]:
+    """Of some guesses the one that stands for most, and how many values its body has."""
     most, best = (0, 0), None
     tried: set[Any] = set()
-    for guess in guesses(value):
+    for guess in proposed:
         op = composite_of(guess)
         key = (op, guess.types, guess.result)
         if op is None or key in tried:
@@ -114,9 +136,7 @@ def _best(value: Value, present: Container[Value]) -> Chosen | None:
         size = (sum(r in present for r in results), len(body))
         if size > most:
             most, best = size, Chosen(op, args, results)
-    if best is None or (most[1] <= _SMALL and any(_larger(a, most[1]) for a in value.args if a not in best.args)):
-        return None
-    return best
+    return best, most[1]
 
 
 def _larger(inner: Value, size: int) -> bool:

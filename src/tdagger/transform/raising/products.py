@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import itertools
 import math
+import string
 from collections.abc import Iterator
 from typing import Any
 
+from tdagger.composite import Composite, composites
 from tdagger.graph import is_one, label
 from tdagger.op import Value
-from tdagger.ops.indexing import Gather
+from tdagger.ops.elementwise import Cast
+from tdagger.ops.indexing import Gather, Scatter
 from tdagger.ops.source import Iota
-from tdagger.ops.structure import Group, Pad, Reduce, Repeat, Unfold, Ungroup
-from tdagger.transform.raising.cone import Cone, Guesses, guess
+from tdagger.ops.structure import Group, Pad, Permute, Reduce, Repeat, Unfold, Ungroup
+from tdagger.transform.raising.bodies import composite_of, core_body, matched
+from tdagger.transform.raising.cone import Cone, Guess, Guesses, guess
 from tdagger.transform.rewrite.values import behind
 from tdagger.types import TensorType
+
+#: Of so many axes that are indexed together, each is tried as signed and as not; of more all are alike.
+_FEW = 4
 
 # --- products ----------------------------------------------------------------------------------------------
 
@@ -63,11 +70,68 @@ def _own_batches(product: Value, count: int) -> Iterator[tuple[list[int], list[i
     yield tuple(list(behind(a)[min(1, len(behind(a)) - 1)].shape[:count]) for a in product.args)  # type: ignore[misc]
 
 
+def einsum(value: Value) -> Guesses:
+    """Guesses of einsum of two operands, each with axes of its own: what is summed comes last in their product."""
+    below, total = _below(value, Permute, Group, Cast)
+    if not isinstance(total.op, Reduce) or total.op.kind != "sum" or label(total.args[0].op) != "multiply":
+        return
+    product = total.args[0]
+    kept = product.rank - len(total.op.axes)
+    if total.op.axes != tuple(range(kept, product.rank)) or value.rank != kept or kept > len(string.ascii_letters):
+        return
+    order = value.op.order if below and isinstance(value.op, Permute) else range(kept)
+    for permuted in (True, False):
+        terms, types = list[str](), list[TensorType]()
+        for side in product.args:
+            views, x = _below(side, Cast, Permute, Repeat, Ungroup)
+            axes = [i for i, n in enumerate(side.shape) if all(v.shape[i] == n for v in views if v.rank == side.rank)]
+            moves = [v.op.order for v in views if isinstance(v.op, Permute)]
+            if len(moves) > 1 or len(axes) != x.rank or set(axes).issuperset(range(kept)):
+                return
+            shape = x.shape
+            if moves and permuted:
+                axes = [axes[moves[0].index(i)] for i in range(x.rank)]
+            elif moves:
+                shape = tuple([x.shape[i] for i in moves[0]])
+            terms.append("".join([string.ascii_letters[i] for i in axes]))
+            types.append(TensorType(shape, value.dtype))
+        out = "".join([string.ascii_letters[i] for i in order])
+        yield Guess(composites["einsum"], tuple(types), {"equation": f"{','.join(terms)}->{out}"}, ())
+
+
 def embedding(cone: Cone) -> Guesses:
-    """Guesses of embedding."""
+    """Guesses of embedding: its indices don't count from the end."""
     value = cone.value
-    if value.op is Gather(0, 0) and value.args[0].rank == 2:
+    if value.op is Gather(0, 0) and value.args[0].rank == 2 and counted(value) is None:
         yield guess("embedding", tuple(a.type for a in value.args))
+
+
+def counted(value: Value) -> tuple[Value, Composite, tuple[Value, ...]] | None:
+    """The index of a gather or scatter that is a ``linear_index``, its op and arguments.
+
+    It is found from here: its body doesn't read the tensor whose sizes it counts by.
+    """
+    if not isinstance(value.op, Gather | Scatter):
+        return None
+    x, index = value.args[:2]
+    axis = value.op.axis
+    counts = x.op.counts[axis] if isinstance(x.op, Group) else 1
+    tensors = [(x, axis, 1)]
+    if isinstance(x.op, Group) and counts > 1:
+        tensors.insert(0, (x.args[0], sum(x.op.counts[:axis]), counts))
+    views, last = _below(index, Permute, Repeat, Group, Ungroup, Cast)
+    for total, (tensor, first, count) in itertools.product((*views, last), tensors):
+        alike = [(True,) * count, (False,) * count]
+        several = itertools.product((True, False), repeat=count) if count <= _FEW else alike
+        for signed in several:
+            types = (tensor.type, *(total.type,) * count)
+            made = Guess(composites["linear_index"], types, {"axis": first, "signed": signed}, ())
+            op = composite_of(made)
+            body = core_body(op, types) if op is not None else None
+            args = matched(body, total, given={0: tensor}) if body is not None else None
+            if op is not None and args is not None:
+                return total, op, args
+    return None
 
 
 def _below(value: Value, *kinds: type[Any]) -> tuple[list[Any], Any]:
