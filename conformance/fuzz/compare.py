@@ -48,6 +48,10 @@ _CHOICES = ("topk", "sort", "argsort", "argmax", "argmin", "max", "min", "kthval
 _OF_THE_LARGEST = ("linspace", "_fft")
 
 
+#: Ops that divide by how far entries are apart: what is left of equal ones is their rounding, made larger.
+_CENTERED = ("native_layer_norm", "native_group_norm", "native_batch_norm", "_native_batch_norm")
+
+
 #: Those that torch itself doesn't promise an order of: it keeps that of the entries for few of them only.
 _UNSTABLE = ("sort", "argsort")
 
@@ -70,6 +74,8 @@ class Noise(TorchDispatchMode):
             found = func(self.untied(args[0]), *args[1:], **(kwargs or {}))
             back = [t.to(args[0].dtype) if t.is_floating_point() else t for t in listed(found)]
             return type(found)(back) if isinstance(found, tuple | list) else back[0]
+        if name.startswith(_CENTERED):
+            args = (self.apart(args[0]), *args[1:])
         out = func(*args, **(kwargs or {}))
         if func._schema.is_mutable or name.startswith(_EXACT) or any(r.alias_info for r in func._schema.returns):
             return out
@@ -91,6 +97,12 @@ class Noise(TorchDispatchMode):
         g = torch.Generator().manual_seed(self.salt // 2)
         more = 1e-7 * torch.rand(t.shape, generator=g, dtype=torch.float64)
         return t.double() + (-more if self.salt % 2 else more)
+
+    def apart(self, t: Tensor) -> Tensor:
+        """Every entry off by a rounding of its own, equal ones too."""
+        g = torch.Generator().manual_seed(self.salt)
+        wave = 2 * torch.rand(t.shape, generator=g, dtype=torch.float64) - 1
+        return (t.double() * (1 + torch.finfo(t.dtype).eps * wave)).to(t.dtype)
 
     def off(self, t: Any, scale: float = 0.0) -> Any:
         """A tensor with its rounding; with a ``scale`` that of numbers so large, as what is counted to 0 has."""

@@ -630,3 +630,17 @@ def test_chunks_of_no_entries_are_as_many_as_asked_for() -> None:
     resized = td.from_torch(_FirstChunks(), torch.randn(2, 7)).resize({"x": (2, 1)})
     x = torch.randn(2, 1)
     torch.testing.assert_close(resized.to_torch()(x), _FirstChunks()(x))
+
+
+class _TurnedSquares(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(-1, -3).reshape(x.shape)
+
+
+def test_a_shape_that_moves_the_axis_of_one_entry_leaves_it_open() -> None:
+    x = torch.randn(1, 4, 4)
+    with pytest.raises(td.AxisError, match="is given the shape 1 x 4 x 4"):
+        td.from_torch(torch.export.export(_TurnedSquares(), (x,))).resize({"x": (2, 4, 4)})
+    resized = td.from_torch(_TurnedSquares(), x).resize({"x": (2, 4, 4)})
+    more = torch.randn(2, 4, 4)
+    torch.testing.assert_close(resized.to_torch(fixed=True)(more), _TurnedSquares()(more))

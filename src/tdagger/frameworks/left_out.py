@@ -65,20 +65,19 @@ def of_shape(out: Value, x: Value, shape: Sequence[Any]) -> LeftOut | None:
     old, new = [n for n in x.shape if n != 1], [n for n in given if n != 1]
     if old != new and sorted(old) == sorted(new):
         return LeftOut(x, tuple(range(x.rank)), f"is given the shape {shown}, its own in another order", keeps=True)
+    lost = _lost_ones(x.shape, given, out.shape)
     if old == new:
         same = tuple(i for i, n in enumerate(x.shape) if x.shape.count(n) > 1 and (n != 1 or out is x))
         if same:
-            return LeftOut(
-                x, same, f"is given the shape {shown}, which it has, and of which some are equal", keeps=True
-            )
+            what = f"is given the shape {shown}, which it has, and of which some are equal"
+            return LeftOut(x, tuple(lost.union(same)), what, keeps=True)
     few = [i for i, n in enumerate(given) if 1 < n <= _FEW and (-1 in given or _beside_a_new_one(x.shape, given, i))]
     wanted = {(math.prod(out.shape[:i]), given[i]) for i in few}
     kept = {i for i, n in enumerate(x.shape) if (math.prod(x.shape[:i]), n) in wanted}
     if kept:
-        return LeftOut(x, tuple(kept | _lost_ones(x.shape, given, out.shape)), _FEW_GIVEN.format(shown), keeps=True)
-    lost = tuple(_lost_ones(x.shape, given, out.shape))
+        return LeftOut(x, tuple(kept | lost), _FEW_GIVEN.format(shown), keeps=True)
     what = f"has 1 entry for which the shape {shown} has no place of its own"
-    return LeftOut(x, lost, what, keeps=True) if lost else None
+    return LeftOut(x, tuple(lost), what, keeps=True) if lost else None
 
 
 def _beside_a_new_one(old: Shape, given: Sequence[int], i: int) -> bool:
