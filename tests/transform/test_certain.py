@@ -376,6 +376,37 @@ ASKING = {
 }
 
 
+#: Of what no result is made of, sizes that are others where there is less, or that Python worked out.
+ASIDE = {
+    "the first": lambda x: len(x) == x[:, :5].shape[1],
+    "the last": lambda x: len(x) == x[:, -5:].shape[1],
+    "some in the middle": lambda x: len(x) == x[:, 1:4].shape[1],
+    "half": lambda x: len(x) == x[:, : x.shape[1] // 2].shape[1],
+    "every second": lambda x: len(x) == x[:, ::2].shape[1],
+    "a part": lambda x: len(x) == x.chunk(2, 1)[0].shape[1],
+    "a pool": lambda x: len(x) == x.unfold(1, 1, 2).shape[1],
+    "the largest": lambda x: len(x) == x.topk(min(3, x.shape[1]), 1)[0].shape[1],
+    "the less": lambda x: len(x) == min(3, x.shape[1]),
+    "a diagonal": lambda x: len(x) == x.diagonal().shape[0] + 1,
+    "joined": lambda x: 2 * len(x) + 1 == torch.cat([x, x[:, :2]], 1).shape[1],
+    "entries": lambda x: x[:, :4].numel() == 3 * len(x) + 1,
+}
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (2, 7), (4, 1)])
+@pytest.mark.parametrize("name", ASIDE)
+def test_what_is_compared_of_what_no_result_is_made_of(name, shape):
+    """It is right where such a size is known, and else it isn't compared at other sizes."""
+    asks = ASIDE[name]
+    module = Fn(lambda x: x * 2 if asks(x) else x * 3)
+    back = td.from_torch(module, torch.randn(shape)).to_torch()
+    assert back(torch.randn(shape)) is not None
+    for sizes in itertools.product((1, 2, 3, 4, 5, 7), (1, 2, 3, 4, 5, 6, 8)):
+        x = torch.randn(sizes)
+        with suppress(td.InputError):
+            torch.testing.assert_close(back(x), module(x), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("shape", [(2, 8, 6), (2, 5, 7)])
 @pytest.mark.parametrize("name", [*ASKING, "a loop", "a limit"])
 def test_the_open_module_goes_no_other_way_than_its_source(name, shape):

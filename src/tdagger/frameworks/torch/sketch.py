@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ from tdagger.frameworks.torch.capture.surroundings import put_back
 from tdagger.graph import Graph, bulk
 from tdagger.op import Op, Value
 from tdagger.ops.source import Input, const
+from tdagger.ops.structure import OPEN
 from tdagger.program.trace import is_tracing
 from tdagger.tensordag import Origin
 from tdagger.transform.axes.sources import SizeOf
@@ -111,7 +112,7 @@ def _run(
     with (
         bulk(), put_back(), kernels_left_open(), cumulative_averages(flat), _compiling_state_context(),
         _regions(made), _on(devices.pop(), made), made, _directly(made), enable_python_dispatcher(),
-        nullcontext() if size_of is None or notes is None else measuring(made.sizes(size_of), notes),
+        nullcontext() if size_of is None or notes is None else measuring(made.sizes(size_of), notes, made.indexing),
     ):  # fmt: skip
         results = flat(*own)
     returned = [made.ref(t).read() for t in results]
@@ -148,6 +149,11 @@ class _Importing(ProxyTorchDispatchMode):
         self._kinds: dict[int, int] = {}
         self._numbers: dict[Any, int] = {}
         self._repeatable: dict[int, bool] = {}
+        #: Tensors that are all of what they were cut from, where there may be more, and of the same value; what is made
+        #: of such, or sliced by other numbers there (False).
+        self._cut: dict[int, bool] = {}
+        #: Whether an index is being taken in which no number is made of sizes.
+        self._by_numbers = False
         #: Whether a tensor was made that lies in memory otherwise than what stands for it here may.
         self._lies = False
         self.region: _Region | None = None
@@ -183,9 +189,18 @@ class _Importing(ProxyTorchDispatchMode):
 
         def of(tensor: Tensor, dim: int) -> Number | None:
             found = self._refs.get(id(tensor))
-            return None if found is None else size_of(found[0].read(), dim)
+            return None if found is None else size_of(found[0].read(), dim, self._cut.get(id(tensor)))
 
         return of
+
+    @contextmanager
+    def indexing(self, by_numbers: bool) -> Generator[None, None, None]:
+        """While an index is taken, in which all numbers are as they are written, or not."""
+        before, self._by_numbers = self._by_numbers, by_numbers
+        try:
+            yield
+        finally:
+            self._by_numbers = before
 
     def _copied(self, tensor: Tensor) -> Ref:
         """The ref of what a factory gave (``arange``, ``zeros_like``), of which torch makes another object."""
@@ -306,14 +321,15 @@ class _Importing(ProxyTorchDispatchMode):
             return None
         of = next((i for i, r in enumerate(given) if r.cell is ref.cell), None)
         grows = func not in _CONSTANT and (out.is_floating_point() or out.is_complex())
+        cut = self._cut.get(id(out), False)
         memories = [aliases.storage_of(self.meta(t)) for t in tensors]
         shared = [i for i, memory in enumerate(memories) if memory == aliases.storage_of(out)]
         if of is None:
-            return None if shared or ref.ops else _Again(steps, number, shape_of(out), grows=grows)
+            return None if shared or ref.ops else _Again(steps, number, shape_of(out), grows=grows, cut=cut)
         before = given[of].ops
         if shared[:1] != [of] or ref.ops[: len(before)] != before:
             return None
-        return _Again(steps, number, of=of, ops=ref.ops[len(before) :], grows=grows)
+        return _Again(steps, number, of=of, ops=ref.ops[len(before) :], grows=grows, cut=cut)
 
     def _repeated(self, func: OpOverload, args: Any, kwargs: Any, tensors: Sequence[Tensor], again: _Again) -> Tensor:
         """What a call gives of whose kind one was learnt."""
@@ -336,6 +352,10 @@ class _Importing(ProxyTorchDispatchMode):
         self._first.setdefault(out.untyped_storage()._cdata, out)
         self._know(out, ref, again.grows and torch.is_grad_enabled() and _any_grows(tensors))
         self._kinds[id(out)] = again.kind
+        if again.cut:
+            self._cut[id(out)] = True
+        else:
+            self._made_of(func, args, tensors, out)
         return out
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -367,12 +387,25 @@ class _Importing(ProxyTorchDispatchMode):
         given = iter(refs)
         ref_args, ref_kwargs = _mapped((args, kwargs), lambda _: next(given), [])
         known = list(zip(refs, map(self.meta, tensors), strict=True))
+        left_out = len(self.caller.left_out)
         result = self._imported(func, ref_args, ref_kwargs, out, known)
         self._keep(out, result, _grows(func, tensors))
+        same = isinstance(result, Ref) and bool(refs) and result.read() is refs[0].read()
+        if same and len(self.caller.left_out) > left_out:
+            self._cut[id(out)] = True
+        else:
+            self._made_of(func, args, tensors, out)
         if isinstance(out, Tensor) and not func._schema.is_mutable:
             self._first.setdefault(aliases.storage_of(out), out)
         stands = {id(m): t for (_, m), t in zip(known, tensors, strict=True)}  # what is given back is itself
         return _mapped(out, lambda t: stands.get(id(t), t), [])
+
+    def _made_of(self, func: OpOverload, args: Sequence[Any], tensors: Sequence[Tensor], out: Any) -> None:
+        """Note what is made of something that was cut, and slices that may have other numbers at other sizes."""
+        apart = func is _SLICE and (not self._by_numbers or _is_clipped(*args))
+        if apart or (self._cut and any(id(t) in self._cut for t in tensors)):
+            for made in out if isinstance(out, tuple | list) else (out,):
+                self._cut.setdefault(id(cast(Any, made)), False)
 
     def _imported(self, func: OpOverload, args: Any, kwargs: Any, out: Any, known: aliases.Pairs) -> Any:
         """The refs of a call's results, of the types that torch says."""
@@ -417,6 +450,15 @@ class _Importing(ProxyTorchDispatchMode):
         self._kinds.clear()
 
 
+_SLICE = torch.ops.aten.slice.Tensor
+
+
+def _is_clipped(x: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> bool:
+    """Whether a slice takes fewer entries than its bounds say."""
+    n = x.shape[dim]
+    return any(b is not None and (b < -n or n < b < OPEN) for b in (start, end))
+
+
 #: What a gradient doesn't go through.
 _DETACH = torch.ops.aten.detach_.default
 _CONSTANT = frozenset({torch.ops.aten.detach.default, _DETACH})
@@ -435,6 +477,7 @@ class _Again(NamedTuple):
     """What calls of one kind give: an argument itself, or what steps make, of a kind of its own.
 
     It lies as ``shape`` says, or is a view of the argument ``of``, by ``ops``. ``grows``: it has the gradient of one.
+    ``cut``: it is all of the first argument, where there may be more.
     """
 
     steps: Steps = Steps((), 0)
@@ -444,6 +487,7 @@ class _Again(NamedTuple):
     ops: tuple[Op, ...] = ()
     itself: int | None = None
     grows: bool = False
+    cut: bool = False
 
 
 class _Region:

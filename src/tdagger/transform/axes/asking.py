@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 from tdagger.analysis.axes.algebra import Axes
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.axes.sizes import Sizes, solve
-from tdagger.analysis.formulas.polynomial import Number, Point
+from tdagger.analysis.axes.terms import resolve
+from tdagger.analysis.formulas.polynomial import Number, Point, Symbol, symbols_of, variable
 from tdagger.analysis.formulas.symbolic import Condition, FreeSizes
+from tdagger.composite import Composite
 from tdagger.errors import AxisError, TDaggerError
-from tdagger.graph import Graph, topological
+from tdagger.graph import Graph, is_one, topological
 from tdagger.op import Term, Value
-from tdagger.ops.source import Input
-from tdagger.ops.structure import Slice
+from tdagger.ops.elementwise import Binary, Unary
+from tdagger.ops.source import Const, Input, Leaf
+from tdagger.ops.structure import Slice, Ungroup
 from tdagger.transform.axes.least import counted_to
 from tdagger.transform.axes.open import solved, symbol_of
 from tdagger.transform.axes.resize import resize
@@ -31,6 +34,7 @@ from tdagger.transform.axes.sources import (
     shapes_of,
 )
 from tdagger.transform.networks import own_axes
+from tdagger.types import Sized
 
 
 class Run(NamedTuple):
@@ -38,10 +42,12 @@ class Run(NamedTuple):
 
     names: tuple[str, ...]
     comparisons: Sequence[Comparison]
+    #: Whether all that was compared is known at other sizes.
+    known: bool
 
     def tells_of(self, point: Point) -> bool:
         """Whether all that was compared comes out the same at other sizes: the code goes the same way there."""
-        return all(Condition(c.number, c.kind, "").holds(point) == c.holds for c in self.comparisons)
+        return self.known and all(Condition(c.number, c.kind, "").holds(point) == c.holds for c in self.comparisons)
 
 
 class Asking:
@@ -55,7 +61,11 @@ class Asking:
         self.names: tuple[str, ...] = ()
         #: Sizes at which it was found not to.
         self.wrong: list[Mapping[str, int]] = []
+        #: Of which axes something is compared that isn't known at other sizes, and where.
+        self.why: dict[str, str] = {}
         self._asked = asked
+        #: What stands for sizes that aren't known at others, and the axes that they may be made of.
+        self._hidden: dict[Symbol, Sequence[str]] = {}
         self._right: list[Mapping[str, int]] = []
         self._runs: list[Run] = []
         self._free: tuple[tuple[str, ...], Sizes] | None = None
@@ -81,7 +91,9 @@ class Asking:
             size_of = self._size_of(self.names, change.new, clipped) if self.names else None
             if self._asked.agrees(ours, size_of):
                 if self._asked.noted is not None:
-                    self._runs.append(Run(self.names, [*self._asked.noted, *clipped]))
+                    noted = [*self._asked.noted, *clipped]
+                    known = all(self._hidden.keys().isdisjoint(symbols_of(c.number)) for c in noted)
+                    self._runs.append(Run(self.names, noted, known))
                 return True
             return False if cheaply else same(self._asked.at(shapes_of(ours)), ours)
         except OtherWeights:
@@ -103,7 +115,7 @@ class Asking:
     def compared(self, names: Sequence[str], sizes: Mapping[str, int]) -> Sequence[Comparison]:
         """The comparisons of sizes that the source's code makes at some sizes, in those of axes that are open.
 
-        And what must be so that sizes that are read are what is compared.
+        Behind them what must be so that sizes that were read are what they seem.
         """
         found = self.seen(names, sizes)
         if found is not None:
@@ -115,7 +127,15 @@ class Asking:
             values = change.new
         shapes = shapes_at(self.named, self._terms(sizes))
         clipped: list[Comparison] = []
-        return [*compared(self._asked.source, shapes, self._size_of(names, values, clipped)), *clipped]
+        made = compared(self._asked.source, shapes, self._size_of(names, values, clipped))
+        return [*made, *clipped]
+
+    def unknown(self, number: Number, line: str) -> bool:
+        """Whether a number that is compared isn't known at other sizes; ``why`` gets axes that it may be made of."""
+        axes = {n for symbol in symbols_of(number) for n in self._hidden.get(symbol, ())}
+        for name in axes:
+            self.why.setdefault(name, f"a size is compared that isn't known where it has others ({line})")
+        return bool(axes)
 
     def _terms(self, sizes: Mapping[str, int]) -> dict[Term, int]:
         return {self.named.term(n): k for n, k in sizes.items()}
@@ -123,23 +143,35 @@ class Asking:
     def _size_of(self, names: Sequence[str], values: Mapping[Value, Any], clipped: list[Comparison]) -> SizeOf:
         """What dimensions of values are made of: of those that the network has, old and new, and a few others.
 
-        ``clipped`` gets what that asks of sizes.
+        What isn't known at other sizes has a symbol of its own. ``clipped`` gets what must be so that others are.
         """
         named = self.named
         free = self._solved(tuple(names))
         here = {new: old for old, new in values.items() if isinstance(new, Value)}
         shapes = {n: tuple(map(free.of, named[v])) for n, v in named.axes.graph.inputs.items()}
-        others: dict[Value, Sequence[Number]] = {}
+        others: dict[tuple[Value, bool | None], Sequence[Number]] = {}
 
-        def of(value: Value, dim: int) -> Number | None:
+        def of(value: Value, dim: int, cut: bool | None) -> Number:
             old = here.get(value)
-            if old is not None and old.rank == value.rank:
+            if not cut and old is not None and old.rank == value.rank:
                 return free.of(named[old][dim])
-            if value not in others:
-                others[value] = _shape(value, shapes, clipped) if len(others) < _OTHERS else ()
-            return others[value][dim] if others[value] else None
+            key = value, cut
+            if key not in others:
+                others[key] = (_shape(value, shapes, clipped) if cut is None else ()) or self._not_known(value, names)
+            return others[key][dim]
 
         return of
+
+    def _not_known(self, value: Value, names: Sequence[str]) -> Sequence[Number]:
+        """Symbols for the sizes of a value; those themselves of what the network holds."""
+        if isinstance(value.op, Leaf | Const) and not isinstance(value.op, Input):
+            return value.shape
+        inputs = {v.op.leaf for v in topological([value]) if isinstance(v.op, Input)}
+        axes = {a for n in inputs for term in self.named[self.named.axes.graph.inputs[n]] for a in resolve(term)}
+        of = [n for n in names if not inputs or not axes.isdisjoint(resolve(self.named.term(n)))]
+        symbols = [Symbol(f"?{len(self._hidden) + i}", n, low=0) for i, n in enumerate(value.shape)]
+        self._hidden.update(dict.fromkeys(symbols, of))
+        return [variable(s) for s in symbols]
 
     def _solved(self, names: tuple[str, ...]) -> Sizes:
         if self._free is None or self._free[0] != names:
@@ -147,17 +179,42 @@ class Asking:
         return self._free[1]
 
 
+#: Ops that give no other sizes than those of what they are given, but those that they merge or add up.
+_AS_GIVEN = frozenset({"permute", "group", "concat", "reduce", "cast", "stop_gradient"})
+
+
+def _is_as_given(value: Value) -> bool:
+    """Whether sizes of an op's result are those of its arguments, without a number that may be made of others."""
+    op = value.op
+    if isinstance(op, Ungroup):
+        return all(sum(n != 1 for n in sizes) <= 1 for sizes in op.sizes)
+    if isinstance(op, Slice):
+        return all(not isinstance(n, Sized) or n.parts is None for b in op.bounds if b is not None for n in b[:2])
+    if isinstance(op, Composite):  # an activation
+        alike = is_one(value) and all(is_one(a) and a.shape == value.shape for a in value.args)
+        return alike and not any(isinstance(v, int | tuple) for v in op.attributes.values())
+    return isinstance(op, Leaf | Const | Unary | Binary) or op.name in _AS_GIVEN
+
+
 def _shape(value: Value, shapes: Mapping[str, Sequence[Number]], clipped: list[Comparison]) -> Sequence[Number]:
     """The shape of a value that no result is made of (``x.mT.shape``), of those of inputs; none if it can't be told.
 
-    ``clipped`` gets that slices have what they take: ``x[:, -2:]`` is of one of one.
+    Numbers that Python worked out of sizes are in windows and the like. ``clipped`` gets that slices have what they
+    take: ``x[:, -2:]`` is of one of one.
     """
-    inputs = {v.op.leaf: v for v in topological([value]) if isinstance(v.op, Input)}
+    of = list(topological([value]))
+    repeats = not any(v.op.name == "concat" for v in of)  # a number, to what it is added to
+    if not all(_is_as_given(v) or (repeats and v.op.name == "repeat") for v in of):
+        return ()
+    inputs = {v.op.leaf: v for v in of if isinstance(v.op, Input)}
     axes = Axes(graph := Graph(inputs, {"out": value}))
     terms = [(t, n) for name, v in inputs.items() for t, n in zip(axes[v], shapes.get(name, v.shape), strict=True)]
+    asked: list[Condition] = []
     try:
-        free = solve(axes, {t: n for t, n in terms if t}, FreeSizes([]))
+        free = solve(axes, {t: n for t, n in terms if t}, FreeSizes(asked))
     except AxisError:
+        return ()
+    if asked:
         return ()
     for v in graph.values:
         op, x = v.op, v.args[0] if v.args else v
@@ -166,7 +223,3 @@ def _shape(value: Value, shapes: Mapping[str, Sequence[Number]], clipped: list[C
                 at_least = free.of(term) - needed
                 clipped.append(Comparison(at_least, "positive", size >= needed, f"of which {v!r} is read"))
     return tuple(map(free.of, axes[value]))
-
-
-#: Of so many values that no result is made of sizes are worked out, each for itself.
-_OTHERS = 16

@@ -125,6 +125,8 @@ def candidates(
             turns += where_compared(answers, names, ask)
         if len(turns) == before or not limits.any:
             break  # else it's known now why the source does something else there
+    if ask is not None:
+        limits = limits.without({n: w for n, w in ask.why.items() if n in limits.free})
     own = [_at_least(n, *least) for n, least in limits.least.items()]
     own += [_multiple(n, *step) for n, step in limits.steps.items()]
     return replace(found, names=limits.free, why=why | limits.why, own=(*own, *turns, *all_other(limits.unlike)))

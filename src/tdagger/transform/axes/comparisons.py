@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tdagger.analysis.formulas.polynomial import Number, symbols_of
 from tdagger.analysis.formulas.symbolic import Condition
 from tdagger.transform.axes.answers import Answers, shown
 from tdagger.transform.axes.asking import Asking
 from tdagger.transform.axes.open import TRIED
+from tdagger.transform.axes.sources import Comparison
 
 
 def where_compared(answers: Answers, names: Sequence[str], asking: Asking) -> Iterator[Condition]:
@@ -23,14 +24,19 @@ def where_compared(answers: Answers, names: Sequence[str], asking: Asking) -> It
     points: list[dict[str, int]] = [{}]
     known: set[tuple[Number, str]] = set()
     for point in points:  # grows
-        for number, kind, holds, line in asking.compared(names, point):
+        way: list[Comparison] = []
+        for made in asking.compared(names, point):
+            number, kind, holds, line = made
+            if asking.unknown(number, line):
+                continue
+            way.append(made)
             if (number, kind) in known:
                 continue
             known.add((number, kind))
             if not holds:
                 number, kind = (-number - 1, kind) if kind == "positive" else (number, "other")
             condition = Condition(number, kind, "")
-            at = _nearest(answers, condition, {**own, **point})
+            at = _nearest(answers, condition, {**own, **point}, names, way[:-1])
             if at is None or not condition.holds(answers.point({})):
                 continue
             at = {n: size for n, size in at.items() if size != own[n]}
@@ -48,15 +54,22 @@ def explained(answers: Answers, names: Sequence[str], asking: Asking) -> set[str
 
     Not those with which alone it doesn't do that anyway.
     """
-    conditions = [(Condition(c.number, c.kind, ""), c.holds) for c in asking.compared(names, {})]
+    made = [c for c in asking.compared(names, {}) if not asking.unknown(c.number, c.place)]
+    conditions = [(Condition(c.number, c.kind, ""), c.holds) for c in made]
     wrong = asking.wrong
     turned = [w for w in wrong if any(c.holds(answers.point(w)) != holds for c, holds in conditions)]
     anyway = {n for sizes in wrong if len(sizes) == 1 and sizes not in turned for n in sizes}
     return {n for sizes in turned for n in sizes} - anyway
 
 
-def _nearest(answers: Answers, condition: Condition, at: Mapping[str, int]) -> dict[str, int] | None:
-    """The sizes nearest to some at which a condition doesn't hold and which the graph may have: of one axis, or two."""
+def _nearest(
+    answers: Answers, condition: Condition, at: Mapping[str, int], free: Sequence[str], way: Sequence[Comparison]
+) -> dict[str, int] | None:
+    """The sizes nearest to some at which a condition doesn't hold and which the graph may have: of one axis, or two.
+
+    Where it may not have those of one axis, another that is ``free`` gives way. What was compared on the ``way`` there
+    comes out the same, if that can be.
+    """
     names = sorted(s.name for s in symbols_of(condition.number))
 
     def sizes_of(name: str) -> list[int]:
@@ -65,13 +78,28 @@ def _nearest(answers: Answers, condition: Condition, at: Mapping[str, int]) -> d
         more = {n for n in range(root - 2, root + 3) if 1 <= n <= _LARGEST}
         return sorted(more | {*range(1, at[name] + TRIED)}, key=lambda n: abs(n - at[name]))
 
-    tried = ({**at, name: n} for name in names for n in sizes_of(name))
+    def of_one() -> Iterator[dict[str, int]]:
+        return ({**at, name: n} for name in names for n in sizes_of(name))
+
+    def turned(sizes: Iterable[dict[str, int]]) -> Iterator[dict[str, int]]:
+        return (s for s in sizes if not condition.holds(answers.point(s)))
+
     few = range(1, _GRID)
     both = ({**at, a: n, b: m} for a, b in itertools.combinations(names, 2) for n in few for m in few)
+    some = itertools.islice(turned(of_one()), _TURNED)
+    beside = ({**sizes, a: n} for sizes in some for a in free if a not in names for n in few)
     none = ({**at, name: 0} for name in names)  # of which all may be the same
-    other = (sizes for sizes in itertools.chain(tried, both, none) if not condition.holds(answers.point(sizes)))
-    return next((sizes for sizes in other if answers.fit(sizes)), None)
+    before = [(Condition(c.number, c.kind, ""), c.holds) for c in way]
+    first: dict[str, int] | None = None
+    for sizes in turned(itertools.chain(of_one(), both, beside, none)):
+        if answers.fit(sizes):
+            point = answers.point(sizes)
+            if all(c.holds(point) == holds for c, holds in before):
+                return sizes
+            first = sizes if first is None else first
+    return first
 
 
-#: Sizes that are asked about at most, those of two axes together, and at how many sizes comparisons are read.
-_LARGEST, _GRID, _MANY = 1 << 13, 33, 12
+#: Sizes that are asked about at most, those of two axes together, how many of one are tried beside others, and at how
+#: many sizes comparisons are read.
+_LARGEST, _GRID, _TURNED, _MANY = 1 << 13, 33, 8, 12

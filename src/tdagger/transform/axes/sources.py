@@ -31,8 +31,9 @@ class Comparison(NamedTuple):
     place: str
 
 
-#: What a dimension of a value is made of, in axes that are open; None where that isn't known.
-SizeOf = Callable[[Value, int], Number | None]
+#: What a dimension of a value is made of, in axes that are open. The last says that the value was cut, and all of it
+#: was left, or (False) that it is made of such.
+SizeOf = Callable[[Value, int, bool | None], Number]
 
 
 class Noted(NamedTuple):

@@ -11,7 +11,7 @@ import math
 import operator
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -218,11 +218,23 @@ def _compared(a: Any, b: Any, how: Callable[[Any, Any], bool]) -> Any:
     return found
 
 
+def _is_measured(index: Any) -> bool:
+    """Whether a part of an index has a number that is made of sizes."""
+    if isinstance(index, slice):
+        return any(map(_is_measured, (index.start, index.stop, index.step)))
+    return isinstance(index, Compared)
+
+
 @contextmanager
-def measuring(size_of: SizeOf, notes: Notes) -> Generator[None, None, None]:
-    """Let tensors say what their sizes are made of, to all code but torch's and this."""
+def measuring(
+    size_of: SizeOf, notes: Notes, indexing: Callable[[bool], AbstractContextManager[None]]
+) -> Generator[None, None, None]:
+    """Let tensors say what their sizes are made of, to all code but torch's and this.
+
+    ``indexing`` is told while an index is taken whether its numbers are as they are written.
+    """
     kind: Any = Tensor
-    shape, size, length = kind.shape, kind.size, builtins.len
+    shape, size, length, entry = kind.shape, kind.size, builtins.len, kind.__getitem__
 
     def shape_of(t: Tensor) -> Any:
         own = shape.__get__(t)
@@ -241,7 +253,12 @@ def measuring(size_of: SizeOf, notes: Notes) -> Generator[None, None, None]:
     def length_of(x: Any) -> int:
         return shape_of(x)[0] if isinstance(x, Tensor) and x.ndim else length(x)
 
+    def entry_of(t: Tensor, index: Any) -> Any:
+        with indexing(not any(map(_is_measured, index if isinstance(index, tuple) else (index,)))):
+            return entry(t, index)
+
     with (
+        replaced(kind, "__getitem__", entry_of),
         replaced(kind, "shape", property(lambda t: shape_of(t))),
         replaced(kind, "size", size_at),
         replaced(kind, "numel", numel_of),
