@@ -25,7 +25,7 @@ from tdagger.analysis.memory.plan import ALIGNMENT, Plan, plan
 from tdagger.analysis.memory.schedule import scheduled
 from tdagger.analysis.time.profile import Profile
 from tdagger.analysis.time.timing import Device, Prediction, device_of, predict
-from tdagger.errors import AttributeValueError, AxisError, GraphError, InputError
+from tdagger.errors import AttributeValueError, AxisError, GraphError, InputError, TDaggerError
 from tdagger.graph import Graph, Unit, flops, op_counts
 from tdagger.interpret import run
 from tdagger.later import later
@@ -37,6 +37,7 @@ from tdagger.transform import networks, surgery
 from tdagger.transform.axes import candidates as openness
 from tdagger.transform.axes import certain, sources
 from tdagger.transform.axes.asking import Asking
+from tdagger.transform.axes.points import elsewhere
 from tdagger.transform.partition import Partition, partition
 from tdagger.transform.passes import decompose, optimized
 from tdagger.transform.raising import Lifted, raised
@@ -1027,6 +1028,46 @@ class TensorDAG:
         named = self.axes()
         ask = None if self.source is None else Asking(named, sources.Asked(self.source, self.graph))
         return openness.candidates(named, self.origins, self.confirmed, ask)
+
+    @cached_property
+    def freest(self) -> TensorDAG:
+        """This network, or as its source gives it at sizes where more axes can be open, its own among them.
+
+        Sizes may fit by chance (``interpolate(size=(8, 8))`` of 8 rows, a batch of 1 that goes into any dimension
+        beside it): the graph says then what the source doesn't.
+        """
+        found, source = self.open_axes, self.source
+        if not found.by_chance or not isinstance(source, sources.Sketching):
+            return self
+        names = found.by_chance
+        for tried in dict.fromkeys((names, tuple([n for n in names if self.axes().sizes[n] == 1]))):
+            freed = self._freed(source, tried) if tried else None
+            if freed is not None:
+                return freed
+        return self
+
+    def _freed(self, source: Any, names: Sequence[str]) -> TensorDAG | None:
+        """The network imported where some axes have other sizes, if it can have its own too, and that frees some."""
+        named = self.axes()
+        wanted = certain.dimensions(named, frozenset({*self.open_axes.names, *names}))
+        terms = {named.term(n): size for n, size in elsewhere(named, names).items()}
+        try:
+            shapes = sources.shapes_at(named, terms)
+            sketch = source.sketch_at(shapes)
+            if sketch is None:
+                return None
+            drawn = replace(self, graph=sketch, origins={}, left_out=(), axis_names={}, certain_dimensions=frozenset())
+            if not openness.is_at(drawn.axes(), self.graph) or not drawn._opens(wanted):
+                return None
+            other = replace(self._as_in(source.at(shapes)), source=source)
+            fits = openness.is_at(other.axes(), self.graph) and other._opens(wanted)
+            return other if fits and other.open_axes.hold(other.axes(), other.origins, self.graph) else None
+        except TDaggerError:
+            return None
+
+    def _opens(self, dimensions: frozenset[tuple[str, int]]) -> bool:
+        """Whether these dimensions of inputs can be open together."""
+        return dimensions <= certain.dimensions(self.axes(), frozenset(self.open_axes.names))
 
     # Going to a framework. Frameworks stand to the right of this module, so they are found by name.
 

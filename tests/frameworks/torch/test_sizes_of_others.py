@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -120,13 +121,39 @@ def test_what_is_made_as_large_as_the_image() -> None:
     assert set(back.fixed_axes) == {"c"}
 
 
-def test_what_is_made_as_large_as_a_number_has_no_other_size() -> None:
-    """The same network but for the number, which doesn't follow: the source says so."""
+def test_what_is_made_as_large_as_a_number_is_as_large_at_other_sizes() -> None:
+    """The same network but for the number, which doesn't follow: the source says so where it isn't the image's size."""
     module = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Upsample(size=(32, 32)))
-    back = same_at(module, torch.randn(1, 3, 32, 32), (2, 3, 32, 32))
-    assert {"h", "w"} <= set(back.fixed_axes)
-    with pytest.raises(td.InputError, match="axis 2 is 40, not 32"):
-        back(torch.randn(1, 3, 40, 32))
+    back = same_at(module, torch.randn(1, 3, 32, 32), (1, 3, 32, 32), (2, 3, 40, 32), (3, 3, 64, 48), (1, 3, 9, 7))
+    assert set(back.fixed_axes) == {"c"}
+    for size in (8, (8, 5), (4, 16)):
+        module = nn.Upsample(size=size, mode="bilinear")
+        back = same_at(module, torch.randn(2, 3, 8, 8), (2, 3, 8, 8), (1, 2, 16, 4), (3, 3, 5, 9))
+        assert not back.fixed_axes
+
+
+class OtherAtEight(nn.Module):
+    """It does another thing where there are 8 rows, which nobody sees it ask."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, size=(8, 8)) * (2 if int(np.int64(x.shape[2])) == 8 else 3)
+
+
+def test_what_the_source_does_at_other_sizes_alone_isnt_taken() -> None:
+    back = same_at(OtherAtEight(), torch.randn(2, 3, 8, 6), (3, 2, 8, 6))
+    assert any("is interpolated to 8 entries" in why for why in back.fixed_axes.values())
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_batch_of_one_that_goes_into_the_dimension_beside_it(first: bool) -> None:
+    """Attention with weights makes rows of batch and heads, and again rows of tokens and batch."""
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=first)
+    module = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    shapes = ((1, 6, 16), (3, 5, 16), (7, 1, 16), (1, 1, 16))
+    back = same_at(module, torch.randn(1, 6, 16) if first else torch.randn(6, 1, 16), *shapes)
+    assert set(back.fixed_axes.values()) == {"layers.0.self_attn.in_proj_weight has its size"}
+    assert type(back.layers[0].linear1) is nn.Linear
+    assert back.state_dict().keys() == module.state_dict().keys()
 
 
 class Positions(nn.Module):

@@ -19,7 +19,7 @@ from tdagger.frameworks.torch.capture.scripting import Literals
 from tdagger.frameworks.torch.emit.codegen import Writer
 from tdagger.frameworks.torch.emit.composites import is_known
 from tdagger.frameworks.torch.emit.core import CORE
-from tdagger.frameworks.torch.emit.design import Making, design_of, designed, entries_of
+from tdagger.frameworks.torch.emit.design import Making, design_of, designed, entries_of, freest_design
 from tdagger.frameworks.torch.emit.forward import container, count
 from tdagger.frameworks.torch.emit.legalize import legalize
 from tdagger.frameworks.torch.emit.module import (
@@ -75,8 +75,8 @@ def to_torch(
     """
     dag = with_integers(dag) if integers else dag
     with bulk(acyclic=True):
-        free = None if fixed else dag.open_axes
-        design = design_of(_with_checks(dag) if checks else dag, copy, free=free)
+        prepared = _with_checks if checks else lambda dag: dag
+        design = design_of(prepared(dag), copy, None) if fixed else freest_design(dag, copy, prepared)
         module = assembled({p: part.make for p, part in design.parts.items()}, design.state, design.trains)
     module.__dict__["_fixed_axes"] = tuple(design.fixed.items())
     return module

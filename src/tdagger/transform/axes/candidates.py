@@ -10,9 +10,11 @@ from tdagger.analysis.axes.doubts import BY_CHANCE, UP_TO
 from tdagger.analysis.axes.names import NamedAxes
 from tdagger.analysis.axes.sizes import assumed
 from tdagger.analysis.axes.terms import resolve
-from tdagger.analysis.formulas.polynomial import given, symbols_of, variable
+from tdagger.analysis.formulas.polynomial import Point, given, symbols_of, variable
 from tdagger.analysis.formulas.symbolic import Condition
 from tdagger.errors import AxisError
+from tdagger.graph import Graph
+from tdagger.op import Term
 from tdagger.transform.axes.answers import Answers
 from tdagger.transform.axes.asking import Asking
 from tdagger.transform.axes.certain import guessed, unknown
@@ -20,6 +22,7 @@ from tdagger.transform.axes.comparisons import explained, where_compared
 from tdagger.transform.axes.open import Opened, opened, solved, symbol_of, two_points
 from tdagger.transform.axes.points import divisors, far, multiple_of
 from tdagger.transform.axes.resize import resize
+from tdagger.transform.axes.same import same
 from tdagger.transform.axes.sources import SourceRaises
 from tdagger.transform.axes.together import all_other, corners_of, where_alike, where_it_does_the_same, where_one_is_few
 from tdagger.transform.networks import Origins, own_axes, place
@@ -36,6 +39,8 @@ class Candidates:
     names: tuple[str, ...]
     why: dict[str, str]
     own: tuple[Condition, ...] = ()
+    #: Axes that aren't free by what the graph says of its own sizes alone: the source may mean another thing.
+    by_chance: tuple[str, ...] = ()
     #: The graphs that were made: whoever writes code wants those that were tried here.
     _made: dict[tuple[NamedAxes, tuple[str, ...]], tuple[Opened, ...]] = field(
         default_factory=dict[tuple[NamedAxes, tuple[str, ...]], tuple[Opened, ...]], repr=False, compare=False
@@ -51,6 +56,28 @@ class Candidates:
         own = [c._replace(number=given(c.number, sizes)) for c in self.own if symbols_of(c.number) - sizes.keys()]
         own = [c for c in own if symbols_of(c.number)]
         return tuple([o._replace(conditions=tuple(dict.fromkeys((*own, *o.conditions)))) for o in found])
+
+    def hold(self, named: NamedAxes, origins: Origins, graph: Graph) -> bool:
+        """Whether the axes may have the sizes of the inputs of another graph."""
+        sizes = _sizes_in(named, graph)
+        point = Point({symbol_of(n): sizes.get(resolve(named.term(n)), size) for n, size in named.sizes.items()})
+        return all(c.holds(point) for c in self.opened(named, self.names, origins)[0].conditions)
+
+
+def is_at(named: NamedAxes, graph: Graph) -> bool:
+    """Whether a network is another graph where its inputs have the shapes of that one's."""
+    own = {resolve(t): n for v in named.axes.graph.inputs.values() for t, n in zip(named[v], v.shape, strict=True)}
+    wanted = {t: n for t, n in _sizes_in(named, graph).items() if own[t] != n}
+    try:
+        return same(resize(named.axes, wanted).run(), graph)
+    except AxisError:
+        return False
+
+
+def _sizes_in(named: NamedAxes, graph: Graph) -> dict[Term, int]:
+    """How many entries the dimensions of inputs have in another graph of such inputs."""
+    inputs = named.axes.graph.inputs.items()
+    return {resolve(t): n for k, v in inputs for t, n in zip(named[v], graph.inputs[k].shape, strict=True)}
 
 
 def _at_least(name: str, size: int, what: str) -> Condition:
@@ -129,7 +156,10 @@ def candidates(
         limits = limits.without({n: w for n, w in ask.why.items() if n in limits.free})
     own = [_at_least(n, *least) for n, least in limits.least.items()]
     own += [_multiple(n, *step) for n, step in limits.steps.items()]
-    return replace(found, names=limits.free, why=why | limits.why, own=(*own, *turns, *all_other(limits.unlike)))
+    doubtful = unknown(named, origins, {n: s for n, s in asked.items() if n in limits.why}) if ask is not None else {}
+    by_chance = tuple([n for n in (*why, *doubtful) if not any(a.rigid for a in named.term(n))])
+    own_conditions = (*own, *turns, *all_other(limits.unlike))
+    return replace(found, names=limits.free, why=why | limits.why, own=own_conditions, by_chance=by_chance)
 
 
 class _Limits(NamedTuple):

@@ -59,6 +59,15 @@ def _leaves_others(before: Sequence[tuple[int, int]], own: int, new: int) -> boo
     return all((new * b - own * a) % k for a, b in pairs for k in (3, 4, 5, 7))
 
 
+def elsewhere(named: NamedAxes, names: Sequence[str]) -> dict[str, int]:
+    """For every axis a size by which nothing fits by chance: the next prime number, no two alike, none there is."""
+    found: dict[str, int] = {}
+    for name in names:
+        taken = {*named.sizes.values(), *found.values()}
+        found[name] = next(n for n in _primes(max(named.sizes[name], 4), 1 << 31) if n not in taken)
+    return found
+
+
 def _primes(above: int, below: int) -> Iterator[int]:
     """The odd prime numbers between two numbers."""
     return (n for n in range(above + 1, below) if n % 2 and all(n % k for k in range(3, math.isqrt(n) + 1, 2)))

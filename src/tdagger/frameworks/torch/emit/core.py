@@ -376,6 +376,9 @@ def _gather(w: Writer, v: Value) -> str:
     op: Any = v.op
     x, index = v.args
     if op.batch == 0:
+        counted = _from_the_end(index, x.shape[op.axis])
+        if counted is not None and counted.rank:  # an index of torch is checked, and counts from the end
+            return f"{w.ref(x)}[{':, ' * op.axis}{_long(w, counted)}]"
         if op.axis == 0 and x.rank == 2 and x.dtype.is_float and index.dtype.name in ("i32", "i64"):
             return f"F.embedding({w.ref(index)}, {w.ref(x)})"
         if index.rank == 0 and w.captured:
@@ -389,6 +392,14 @@ def _gather(w: Writer, v: Value) -> str:
 
 
 _ALONG = {"set": "scatter", "add": "scatter_add"}
+
+
+def _from_the_end(index: Value, n: int) -> Value | None:
+    """The indices into ``n`` entries that were made to count from the end where they are negative; None of others."""
+    if index.op.name != "linear_index" or index.op.attributes["signed"] != (True,):
+        return None
+    x, given = index.args
+    return given if x.shape[index.op.attributes["axis"]] == n else None
 
 
 def _scatter(w: Writer, v: Value) -> str:

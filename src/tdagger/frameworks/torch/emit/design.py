@@ -104,6 +104,15 @@ def design_of(dag: TensorDAG, copy: bool, free: Candidates | None) -> Design:
     return designed(made)
 
 
+def freest_design(dag: TensorDAG, copy: bool, prepared: Callable[[TensorDAG], TensorDAG] = lambda dag: dag) -> Design:
+    """The design with axes open, of the network as its source gives it at the sizes at which most can be."""
+    other = dag.freest
+    design = design_of(prepared(other), copy, other.open_axes)
+    if other is not dag and not design.fixed.keys().isdisjoint(other.open_axes.names):
+        return design_of(prepared(dag), copy, dag.open_axes)  # what isn't open has the sizes of the example
+    return design
+
+
 def _written_out(graph: Graph) -> set[str]:
     """The composites that torch has no function for at some sizes."""
     return {v.op.name for v in graph.values if isinstance(v.op, Composite) and not is_known(v)}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tdagger.errors import SourceError, UnsupportedError
 from tdagger.frameworks.torch.emit.classes import Part
-from tdagger.frameworks.torch.emit.design import design_of
+from tdagger.frameworks.torch.emit.design import freest_design
 from tdagger.frameworks.torch.emit.inlined import ALLOWED, Inliner, imports_of, is_found, renamed, used_globals
 from tdagger.frameworks.torch.emit.module import Block, assembled, sources
 from tdagger.frameworks.torch.runtime import RECORDED
@@ -110,7 +110,7 @@ def written(dag: TensorDAG, path: Path) -> Written:
     """
     if not path.stem.isidentifier():
         raise SourceError(f"{shown(path)}: a Python file is imported by its name, which must be an identifier")
-    design = design_of(dag, False, dag.open_axes)
+    design = freest_design(dag, False)
     module = assembled({p: part.make for p, part in design.parts.items()}, design.state, design.trains)
     named = sources(module)
     state, tensors = _state(module, dag.name)
