@@ -70,3 +70,32 @@ def test_it_takes_no_memory_of_the_axes() -> None:
         net(x, i, i)
     averages: Any = profile.key_averages()
     assert max(e.self_cpu_memory_usage for e in averages) < 1000
+
+
+class Table(nn.Module):
+    """Entries of a table along an axis, by indices that are given."""
+
+    def __init__(self, axis: int, rank: int) -> None:
+        super().__init__()
+        self.axis = axis
+        self.table = nn.Parameter(torch.randn(5, 5, 5)[(0,) * (3 - rank)])
+
+    def forward(self, i: Tensor) -> Tensor:
+        return self.table[(slice(None),) * self.axis + (i,)] * 2
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3)])
+@pytest.mark.parametrize(("axis", "rank"), [(0, 1), (0, 2), (1, 2), (2, 3)])
+def test_one_index_is_torchs_own(axis: int, rank: int, shape: tuple[int, ...]) -> None:
+    """It is checked there, counts from the end, and its gradient is added up."""
+    net = Table(axis, rank)
+    index = torch.randint(-5, 5, shape)
+    back = td.from_torch(net, index).to_torch()
+    assert f"self.table[{':, ' * axis}i]" in back.code
+    for module in (net, back):
+        module(index).sum().backward()
+    assert torch.equal(back(index), net(index))
+    assert torch.equal(back.table.grad, net.table.grad)
+    for beyond in (5, -6):
+        with pytest.raises(IndexError):
+            back(torch.full(shape, beyond))
