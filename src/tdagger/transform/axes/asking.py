@@ -150,11 +150,15 @@ class Asking:
         here = {new: old for old, new in values.items() if isinstance(new, Value)}
         shapes = {n: tuple(map(free.of, named[v])) for n, v in named.axes.graph.inputs.items()}
         others: dict[tuple[Value, bool | None], Sequence[Number]] = {}
+        known: dict[Term, Number] = {}
 
         def of(value: Value, dim: int, cut: bool | None) -> Number:
             old = here.get(value)
             if not cut and old is not None and old.rank == value.rank:
-                return free.of(named[old][dim])
+                term = named[old][dim]
+                if term not in known:
+                    known[term] = free.of(term)
+                return known[term]
             key = value, cut
             if key not in others:
                 others[key] = (_shape(value, shapes, clipped) if cut is None else ()) or self._not_known(value, names)

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ _TERMS = 16
 
 #: Packages whose own code isn't looked at: what they compare they raise at, or it says nothing of the network.
 _OUTSIDE = frozenset({"torch", "tdagger"})
+
+
+@cache
+def _is_outside(module: str | None) -> bool:
+    return str(module).partition(".")[0] in _OUTSIDE
 
 
 class Notes:
@@ -238,7 +244,7 @@ def measuring(
 
     def shape_of(t: Tensor) -> Any:
         own = shape.__get__(t)
-        if str(sys._getframe(2).f_globals.get("__name__")).partition(".")[0] in _OUTSIDE:
+        if _is_outside(sys._getframe(2).f_globals.get("__name__")):
             return own
         found = [n if (of := size_of(t, i)) is None else measured(n, of, notes) for i, n in enumerate(own)]
         return torch.Size(found)
