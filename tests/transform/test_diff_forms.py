@@ -192,3 +192,32 @@ def test_a_fault_is_followed_through_what_is_off_in_one_row_alone(tmp_path: Path
     assert first.a is None
     assert str(first.b).startswith("<cast")
     assert not any(d.matters for d in others)
+
+
+class Windows(nn.Module):
+    """Windows of an image through layers: rows and columns change places where ``order`` has them so."""
+
+    def __init__(self, order: tuple[int, ...] = (0, 2, 3, 1)) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.order = order
+        self.conv, self.norm, self.up, self.down = (
+            nn.Conv2d(3, 6, 2, 2),
+            nn.LayerNorm(6),
+            nn.Linear(6, 9),
+            nn.Linear(9, 6),
+        )
+        perturb(self)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x).permute(self.order)
+        windows = self.norm(x).reshape(-1, 2, 2, 2, 2, 6).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, 6)
+        return self.down(torch.relu(self.up(windows))) + windows
+
+
+def test_what_is_put_at_other_places_is_told_once(tmp_path: Path) -> None:
+    """Layers behind it, whose weights lie otherwise in files, aren't told too."""
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    td.from_torch(Windows((0, 3, 2, 1)), x).to_onnx(tmp_path / "net.onnx")
+    differences = td.diff(Windows(), td.from_onnx(tmp_path / "net.onnx"), x).differences
+    assert [d.a.op.name for d in differences if d.a is not None] == ["permute"]

@@ -19,6 +19,7 @@ from tdagger.graph import Graph, label, result_types
 from tdagger.op import Value
 from tdagger.ops.elementwise import BINARY, Binary
 from tdagger.ops.source import Buffer, Const, Input, Leaf, Parameter
+from tdagger.ops.structure import Group, Permute, Ungroup
 from tdagger.transform.diff.classes import Class, Classes
 
 #: How often pairs are looked for between those that were found.
@@ -218,7 +219,7 @@ class Aligner:
         """Pair values, and their arguments, place by place, as long as ops have one name and as many arguments."""
         todo = deque(pairs)
         while todo:
-            a, b = todo.popleft()
+            a, b = self._past_reshapes(*todo.popleft())
             if not self._open(a, b):
                 continue
             if label(a.op) != label(b.op):  # one may be behind ops that the other network hasn't
@@ -235,6 +236,19 @@ class Aligner:
             x, y = self._source(a, self.a), self._source(b, self.b)
             if x is not None and y is not None and self.classes.look(x) == self.classes.look(y):
                 todo.append((x, y))
+
+    def _past_reshapes(self, a: Value, b: Value) -> tuple[Value, Value]:
+        """A pair, but what is reshaped in one network alone as it was before: the other may reshape it once, later."""
+        while isinstance(a.op, Group | Ungroup) != isinstance(b.op, Group | Ungroup):
+            if isinstance(a.op, Permute) or isinstance(b.op, Permute):  # one network may move axes in one go, too
+                break
+            if [t.shape for t in result_types(a)] == [t.shape for t in result_types(b)]:
+                break
+            if isinstance(a.op, Group | Ungroup):
+                a = a.args[0]
+            else:
+                b = b.args[0]
+        return a, b
 
     def _summands(self, a: Value, b: Value) -> list[tuple[Value, Value]]:
         """The terms that go together of a sum of three and a sum of two (or products); nothing of other pairs."""

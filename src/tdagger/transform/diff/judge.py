@@ -272,22 +272,29 @@ class Judge:
             todo += [x for x in b.args if x in alone or self._is_bad(x)]
             if self._is_blamed(b) and b not in found and b not in undone:
                 self._explain(self.aligner.a_of[b], b, b.args, found)
-        carried = self._behind_extra(found.values())
+        carried = self._behind_moved(found.values())
         found = {key: d for key, d in found.items() if d.b not in carried or d.error < np.inf}
         order = {v: i for i, v in enumerate(self.b.values)}
         before = {v: i for i, v in enumerate(self.a.values)}
         partners = self.aligner.b_of
         return sorted(found.values(), key=lambda d: _place(d, order, before, partners))
 
-    def _behind_extra(self, found: Iterable[Difference]) -> set[Value]:
-        """What lies otherwise behind ops that only B has, and what is taken with it, up to where it lies as in A again.
+    def _behind_moved(self, found: Iterable[Difference]) -> set[Value]:
+        """What lies otherwise behind ops that only B has, or that put entries at other places than A does.
 
-        Of these nobody can tell whether they are right, as they are of other shapes on what isn't.
+        With what is taken with it, up to where it lies as in A again. Of these nobody can tell whether they are right,
+        as they are of other shapes on what isn't.
         """
-        extra = {v for d in found if d.kind == "extra" for v in d.details[0].b}
+        first: set[Value] = set()
+        for d in found:
+            if d.kind == "extra":
+                first.update(d.details[0].b)
+            elif d.b in self.laid and d.error < np.inf and not self._takes_laid(d.b):
+                first.add(d.b)
         behind: set[Value] = set()
-        for b in self.b.values if extra else ():
-            if b in self.apart and b not in extra and any(x in extra or x in behind for x in b.args):
+        for b in self.b.values if first else ():
+            lies_so = b in self.apart or b in self.laid
+            if lies_so and b not in first and any(x in first or x in behind for x in b.args):
                 behind.add(b)
         for b in reversed(self.b.values if behind else ()):
             users = self.b.users[b]
