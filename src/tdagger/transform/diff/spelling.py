@@ -20,6 +20,10 @@ from tdagger.transform.rewrite.sweeps import swept
 _NORM = "batch_norm"
 
 
+#: The axes of an image.
+_IMAGE = 4
+
+
 class Spelled(NamedTuple):
     """A graph in another spelling; ``owner`` has for each of its values that of the graph it was made for."""
 
@@ -44,12 +48,21 @@ def spelled_alike(a: Any, b: Any) -> tuple[Spelled, Spelled]:
 
 
 def _with_channels_first(network: Any) -> Spelled:
-    """The graph as it is, unless fewer images are transposed for an op if channels come first: files have them last."""
+    """The graph as it is, unless fewer images are transposed for an op if channels come first: files have them last.
+
+    What images become (tokens) may have them last again, if that takes fewer transposes.
+    """
     graph: Graph = network.graph
-    after, owner = with_channels_first(network)
-    if _transposes(after) < _transposes(graph):
-        return Spelled(after, owner)
-    return Spelled(graph, {v: v for v in graph.values})
+    found = Spelled(graph, {v: v for v in graph.values})
+    if not _transposes(graph):
+        return found
+    turned = [Spelled(*with_channels_first(network, smallest)) for smallest in (0, _IMAGE)]
+    best = min(turned, key=lambda s: (_transposes(s.graph), _moves(s.graph)))
+    return best if _transposes(best.graph) < _transposes(graph) else found
+
+
+def _moves(graph: Graph) -> int:
+    return sum(isinstance(v.op, Permute) for v in graph.values)
 
 
 def _with_norms_in_layers(spelled: Spelled, weights: Mapping[str, Array], count: int) -> Spelled:

@@ -106,10 +106,13 @@ def channels_first(dag: N, moved: Collection[str] = ()) -> N:
     return _laid_out(dag, False, moved)
 
 
-def with_channels_first(dag: Network) -> tuple[Graph, dict[Value, Value]]:
-    """The graph that channels_first gives, and for each of its values one of the network that it was made for."""
+def with_channels_first(dag: Network, smallest: int = 0) -> tuple[Graph, dict[Value, Value]]:
+    """The graph that channels_first gives, and for each of its values one of the network that it was made for.
+
+    What has fewer axes than ``smallest`` (tokens that images are made of) stays as it was.
+    """
     edit = Edit(dag)
-    walk = _Layouts(edit.new, {}, last=False)
+    walk = _Layouts(edit.new, {}, last=False, smallest=smallest)
     edit.run(walk)
     ends = ({n: walk.as_it_was(v) for n, v in d.items()} for d in (dag.graph.outputs, dag.graph.updates))
     after = edit.graph(None, *ends)
@@ -171,8 +174,10 @@ class _Layouts:
         last: bool,
         least: int = 4,
         lead: Collection[Value] = (),
+        smallest: int = 0,
     ) -> None:
         self.new = new
+        self.smallest = smallest
         self.orders = orders
         self.last = last
         self.least = least
@@ -208,6 +213,8 @@ class _Layouts:
             return op(*[self.as_it_was(a) if is_one(a) else self.new[a] for a in value.args])
         out, orders = made
         several = [tuple(o) for o in orders]
+        if is_one(value) and value.rank < self.smallest:
+            return laid(out, _inverse(several[0]))
         if any(o != tuple(range(len(o))) for o in several):
             self.orders[value] = several[0] if is_one(value) else several
         return out
