@@ -84,7 +84,7 @@ class Noise(TorchDispatchMode):
         if not name.startswith(_OF_THE_LARGEST):
             return self.off(out)
         real = torch.view_as_real(out) if out.is_complex() else out
-        noisy = self.off(real, largest(real))
+        noisy = self.apart(real, largest(real))
         return torch.view_as_complex(noisy) if out.is_complex() else noisy
 
     def untied(self, t: Tensor) -> Tensor:
@@ -98,18 +98,22 @@ class Noise(TorchDispatchMode):
         more = 1e-7 * torch.rand(t.shape, generator=g, dtype=torch.float64)
         return t.double() + (-more if self.salt % 2 else more)
 
-    def apart(self, t: Tensor) -> Tensor:
-        """Every entry off by a rounding of its own, equal ones too."""
+    def apart(self, t: Tensor, scale: float = 0.0) -> Tensor:
+        """Every entry off by a rounding of its own, equal ones too.
+
+        With a ``scale`` by that of numbers so large, as what is counted to 0 has.
+        """
         g = torch.Generator().manual_seed(self.salt)
         wave = 2 * torch.rand(t.shape, generator=g, dtype=torch.float64) - 1
-        return (t.double() * (1 + torch.finfo(t.dtype).eps * wave)).to(t.dtype)
+        noisy = t.double() + torch.finfo(t.dtype).eps * wave * (scale or t.double())
+        return torch.where(t.isfinite(), noisy, t.double()).to(t.dtype)
 
-    def off(self, t: Any, scale: float = 0.0) -> Any:
-        """A tensor with its rounding; with a ``scale`` that of numbers so large, as what is counted to 0 has."""
+    def off(self, t: Any) -> Any:
+        """A tensor with its rounding."""
         if not isinstance(t, Tensor) or not t.is_floating_point():
             return t
         wave = torch.sin(t.double() * 1e4 + self.salt).nan_to_num(0.0, 0.0, 0.0)
-        noisy = t.double() + torch.finfo(t.dtype).eps * wave * (scale or t.double())
+        noisy = t.double() + torch.finfo(t.dtype).eps * wave * t.double()
         return torch.where(t.isfinite(), noisy, t.double()).to(t.dtype)
 
 

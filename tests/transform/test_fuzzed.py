@@ -644,3 +644,18 @@ def test_a_shape_that_moves_the_axis_of_one_entry_leaves_it_open() -> None:
     resized = td.from_torch(_TurnedSquares(), x).resize({"x": (2, 4, 4)})
     more = torch.randn(2, 4, 4)
     torch.testing.assert_close(resized.to_torch(fixed=True)(more), _TurnedSquares()(more))
+
+
+class _UpToAnother(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[None, : x.shape[1] - 1] * 0.5
+
+
+def test_a_slice_that_is_left_out_may_be_up_to_another_size() -> None:
+    """Of 2 x 7 all rows are taken, and torch leaves no slice; of 2 x 2 it is one."""
+    x = torch.randn(2, 7)
+    with pytest.raises(td.AxisError, match="leaves out a slice"):
+        td.from_torch(torch.export.export(_UpToAnother(), (x,))).resize({"x": (2, 2)})
+    less = torch.randn(2, 2)
+    resized = td.from_torch(_UpToAnother(), x).resize({"x": (2, 2)})
+    torch.testing.assert_close(resized.to_torch(fixed=True)(less), _UpToAnother()(less))

@@ -130,10 +130,13 @@ def with_left_out(axes: Axes, left_out: Iterable[LeftOut]) -> Axes:
     """The axes, with what was left out of their graph among the guesses."""
     known = set(axes.graph.values) if left_out else set[Value]()
     for value, dimensions, what, only, keeps in left_out:
+        if what == NEW:  # it is one, or another axis took its place; with the value nothing is lost
+            terms = [axes[value][i] for i in dimensions] if value in known else []
+            merged = [tuple([a for a in resolve(t) if a.kind != "one"]) for t in terms]
+            axes.guesses += [Guess(value, t, what, (), only, keeps) for t in merged if t]
+            continue
         if value in known:
             axes.guesses += [Guess(value, axes[value][i], what, (), only, keeps) for i in dimensions]
-            continue
-        if what == NEW:
             continue
         said = f"is what {value!r} is made of, which {what}"
         few = None if only is None else {value.shape[i] for i in dimensions}

@@ -168,11 +168,12 @@ class Asking:
 
     def _not_known(self, value: Value, names: Sequence[str]) -> Sequence[Number]:
         """Symbols for the sizes of a value; those themselves of what the network holds."""
-        if isinstance(value.op, Leaf | Const) and not isinstance(value.op, Input):
-            return value.shape
         inputs = {v.op.leaf for v in topological([value]) if isinstance(v.op, Input)}
         axes = {a for n in inputs for term in self.named[self.named.axes.graph.inputs[n]] for a in resolve(term)}
-        of = [n for n in names if not inputs or not axes.isdisjoint(resolve(self.named.term(n)))]
+        held = isinstance(value.op, Leaf | Const)  # which the network holds, if it is no input
+        of = [n for n in names if not (inputs or held) or not axes.isdisjoint(resolve(self.named.term(n)))]
+        if not of:
+            return value.shape
         symbols = [Symbol(f"?{len(self._hidden) + i}", n, low=0) for i, n in enumerate(value.shape)]
         self._hidden.update(dict.fromkeys(symbols, of))
         return [variable(s) for s in symbols]

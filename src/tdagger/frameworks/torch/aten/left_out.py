@@ -187,7 +187,11 @@ def unseen(name: str, x: Value, args: Sequence[Any], code: str) -> list[LeftOut]
     own = int(args[0]) % x.rank if name == "slice" and args and x.rank else None
     whole = own is not None and len(args) == 3 and not args[1] and int(args[2]) >= OPEN  # no step
     indices = _indices(code)
-    dims = {d for index in indices for d in _bounded(index, x.rank) if d != own or whole}
+    bounded = [(d, part) for index in indices for d, part in _bounded(index, x.rank) if d != own or whole]
+    dims = {d for d, _ in bounded}
+    for d, part in bounded:  # a bound that is worked out may be of another dimension, which then cuts where it is less
+        if any(b is not None and _number(b) is None for b in (part.lower, part.upper)):
+            dims |= {i for i, n in enumerate(x.shape) if 2 * n >= x.shape[d]}
     if whole and not indices:  # somewhere else
         dims.add(cast(int, own))
     what = "is indexed, and torch leaves out a slice that takes all of it"
@@ -205,13 +209,13 @@ def _indices(code: str) -> list[list[ast.expr]]:
     return [index.elts if isinstance(index, ast.Tuple) else [index] for index in found]
 
 
-def _bounded(index: Sequence[ast.expr], rank: int) -> list[int]:
-    """The dimensions at which an index has a slice that may take all of few entries."""
+def _bounded(index: Sequence[ast.expr], rank: int) -> list[tuple[int, ast.Slice]]:
+    """The dimensions at which an index has a slice that may take all of few entries, and that."""
     parts = [p for p in index if not (isinstance(p, ast.Constant) and p.value is None)]
     rest = next((i for i, p in enumerate(parts) if isinstance(p, ast.Constant) and p.value is ...), None)
     if rest is not None:
         parts[rest : rest + 1] = [ast.Slice()] * (rank - len(parts) + 1)
-    return [i for i, p in enumerate(parts[:rank]) if isinstance(p, ast.Slice) and _may_be_all(p)]
+    return [(i, p) for i, p in enumerate(parts[:rank]) if isinstance(p, ast.Slice) and _may_be_all(p)]
 
 
 def _may_be_all(part: ast.Slice) -> bool:
