@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tdagger.analysis.axes.doubts import NEW, UP_TO, LeftOut
+from tdagger.analysis.axes.doubts import NEW, SQUEEZED, UP_TO, LeftOut
 from tdagger.analysis.axes.made import WHOLE
 from tdagger.op import Value
 from tdagger.ops.structure import OPEN
@@ -50,7 +50,7 @@ def of_split(x: Value, dim: int, sizes: Sequence[int]) -> LeftOut | None:
 def of_squeeze(x: Value, axes: Sequence[int] | None) -> LeftOut:
     """A squeeze of some dimensions, or of all of 1 entry: of more entries they are none, or aren't dropped."""
     dims = [i for i, n in enumerate(x.shape) if n == 1] if not axes else [a % x.rank for a in axes]
-    return LeftOut(x, tuple(dims), "is squeezed, which drops an axis of 1 entry", keeps=True)
+    return LeftOut(x, tuple(dims), SQUEEZED, keeps=True)
 
 
 def of_unsqueeze(out: Value, axes: Sequence[int]) -> LeftOut | None:

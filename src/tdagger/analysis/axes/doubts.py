@@ -17,7 +17,7 @@ its size (``1 / n``, zeros of ``n`` entries that are only summed, a window over 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
@@ -62,6 +62,9 @@ BY_CHANCE = "where sizes happen to fit"
 
 #: What is said of a dimension that is put in: an axis of 1 entry that was merged may seem to come back there.
 NEW = "is a new dimension"
+
+#: What is said of an axis that is dropped where it has 1 entry.
+SQUEEZED = "is squeezed, which drops an axis of 1 entry"
 
 #: Of so few entries the half, or all but one, is 1.
 _FEWEST = 2
@@ -126,13 +129,16 @@ def with_sizes_left_out(axes: Axes, sizes: Iterable[OfSize]) -> Axes:
     return axes
 
 
-def with_left_out(axes: Axes, left_out: Iterable[LeftOut]) -> Axes:
+def with_left_out(axes: Axes, left_out: Collection[LeftOut]) -> Axes:
     """The axes, with what was left out of their graph among the guesses."""
     known = set(axes.graph.values) if left_out else set[Value]()
+    # an axis that was squeezed away comes back, as far as that is sure
+    dropped = [(v, i) for v, dims, what, *_ in left_out if what == SQUEEZED and v in known for i in dims]
+    squeezed = {a for v, i in dropped for a in resolve(axes[v][i])}
     for value, dimensions, what, only, keeps in left_out:
         if what == NEW:  # it is one, or another axis took its place; with the value nothing is lost
             terms = [axes[value][i] for i in dimensions] if value in known else []
-            merged = [tuple([a for a in resolve(t) if a.kind != "one"]) for t in terms]
+            merged = [tuple([a for a in resolve(t) if a.kind != "one" and a not in squeezed]) for t in terms]
             axes.guesses += [Guess(value, t, what, (), only, keeps) for t in merged if t]
             continue
         if value in known:

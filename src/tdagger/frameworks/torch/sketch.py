@@ -152,6 +152,7 @@ class _Importing(ProxyTorchDispatchMode):
         #: Tensors that are all of what they were cut from, where there may be more, and of the same value; what is made
         #: of such, or sliced by other numbers there (False).
         self._cut: dict[int, bool] = {}
+        self._fed: dict[Value, bool] = {}
         #: Whether an index is being taken in which no number is made of sizes.
         self._by_numbers = False
         #: Whether a tensor was made that lies in memory otherwise than what stands for it here may.
@@ -391,7 +392,7 @@ class _Importing(ProxyTorchDispatchMode):
         result = self._imported(func, ref_args, ref_kwargs, out, known)
         self._keep(out, result, _grows(func, tensors))
         same = isinstance(result, Ref) and bool(refs) and result.read() is refs[0].read()
-        if same and len(self.caller.left_out) > left_out:
+        if same and func in _CUTTING and len(self.caller.left_out) > left_out:
             self._cut[id(out)] = True
         else:
             self._made_of(func, args, tensors, out)
@@ -403,9 +404,22 @@ class _Importing(ProxyTorchDispatchMode):
     def _made_of(self, func: OpOverload, args: Sequence[Any], tensors: Sequence[Tensor], out: Any) -> None:
         """Note what is made of something that was cut, and slices that may have other numbers at other sizes."""
         apart = func is _SLICE and (not self._by_numbers or _is_clipped(*args))
-        if apart or (self._cut and any(id(t) in self._cut for t in tensors)):
+        if apart or (self._cut and any(id(t) in self._cut and self._is_fed(t) for t in tensors)):
             for made in out if isinstance(out, tuple | list) else (out,):
                 self._cut.setdefault(id(cast(Any, made)), False)
+
+    def _is_fed(self, tensor: Tensor) -> bool:
+        """Whether a tensor is made of inputs: what is cut of a table has as many rows as what it is added to."""
+        stack = [self._refs[id(tensor)][0].read()]
+        while stack:
+            value = stack[-1]
+            left = [a for a in value.args if a not in self._fed]
+            if value in self._fed or not left:
+                self._fed[value] = isinstance(value.op, Input) or any(self._fed[a] for a in value.args)
+                stack.pop()
+            else:
+                stack += left
+        return self._fed[self._refs[id(tensor)][0].read()]
 
     def _imported(self, func: OpOverload, args: Any, kwargs: Any, out: Any, known: aliases.Pairs) -> Any:
         """The refs of a call's results, of the types that torch says."""
@@ -451,6 +465,9 @@ class _Importing(ProxyTorchDispatchMode):
 
 
 _SLICE = torch.ops.aten.slice.Tensor
+_CUTTING = frozenset({
+    _SLICE, torch.ops.aten.alias.default, torch.ops.aten.constant_pad_nd.default, torch.ops.aten.pad.default,
+})  # fmt: skip
 
 
 def _is_clipped(x: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> bool:

@@ -161,7 +161,9 @@ class Asking:
                 return known[term]
             key = value, cut
             if key not in others:
-                others[key] = (_shape(value, shapes, clipped) if cut is None else ()) or self._not_known(value, names)
+                found = [None] * value.rank if cut is not None else _shape(value, shapes, clipped)
+                hidden = self._not_known(value, names) if None in found else ()
+                others[key] = [hidden[i] if n is None else n for i, n in enumerate(found)]
             return others[key][dim]
 
         return of
@@ -201,30 +203,50 @@ def _is_as_given(value: Value) -> bool:
     return isinstance(op, Leaf | Const | Unary | Binary) or op.name in _AS_GIVEN
 
 
-def _shape(value: Value, shapes: Mapping[str, Sequence[Number]], clipped: list[Comparison]) -> Sequence[Number]:
-    """The shape of a value that no result is made of (``x.mT.shape``), of those of inputs; none if it can't be told.
+#: Ops that give so many entries, which may be as many as there are, or the fewer of two axes.
+_TAKING = frozenset({"topk", "diagonal", "adaptive_avg_pool", "adaptive_max_pool", "interpolate", "unfold"})
 
-    Numbers that Python worked out of sizes are in windows and the like. ``clipped`` gets that slices have what they
-    take: ``x[:, -2:]`` is of one of one.
+
+def _takes(axes: Axes, value: Value) -> bool:
+    """Whether an op takes a number of entries, or of an axis one of as many parts as there are."""
+    if not isinstance(value.op, Slice):
+        return value.op.name in _TAKING
+    cut = [
+        term
+        for term, bounds in zip(axes[value.args[0]], value.op.bounds, strict=True)
+        if bounds is not None and any(isinstance(n, Sized) and n.parts for n in bounds[:2])
+    ]
+    return any(not a.rigid for term in cut for a in resolve(term))
+
+
+def _shape(value: Value, shapes: Mapping[str, Sequence[Number]], clipped: list[Comparison]) -> Sequence[Number | None]:
+    """The shape of a value that no result is made of (``x.mT.shape``), of those of inputs; None where it isn't known.
+
+    Known are dimensions that an input has, or a weight, whatever was done to others. Of others numbers that Python
+    worked out of sizes may be in windows and the like. ``clipped`` gets that slices have what they take: ``x[:, -2:]``
+    is of one of one.
     """
     of = list(topological([value]))
-    repeats = not any(v.op.name == "concat" for v in of)  # a number, to what it is added to
-    if not all(_is_as_given(v) or (repeats and v.op.name == "repeat") for v in of):
-        return ()
     inputs = {v.op.leaf: v for v in of if isinstance(v.op, Input)}
     axes = Axes(graph := Graph(inputs, {"out": value}))
     terms = [(t, n) for name, v in inputs.items() for t, n in zip(axes[v], shapes.get(name, v.shape), strict=True)]
-    asked: list[Condition] = []
     try:
-        free = solve(axes, {t: n for t, n in terms if t}, FreeSizes(asked))
+        free = solve(axes, {t: n for t, n in terms if t}, FreeSizes([]))
     except AxisError:
-        return ()
-    if asked:
-        return ()
-    for v in graph.values:
-        op, x = v.op, v.args[0] if v.args else v
-        for size, term, bounds in zip(x.shape, axes[x], op.bounds, strict=True) if isinstance(op, Slice) else ():
-            for needed in counted_to(bounds):
-                at_least = free.of(term) - needed
-                clipped.append(Comparison(at_least, "positive", size >= needed, f"of which {v!r} is read"))
-    return tuple(map(free.of, axes[value]))
+        return [None] * value.rank
+    whole = {tuple(resolve(t)) for t, _ in terms}
+    sure = not any(_takes(axes, v) for v in of)
+    kept = [
+        sure and (tuple(resolve(t)) in whole or all(a.rigid or a.kind in ("input", "one") for a in resolve(t)))
+        for t in axes[value]
+    ]
+    repeats = not any(v.op.name == "concat" for v in of)  # a number, to what it is added to
+    if not all(kept) and all(_is_as_given(v) or (repeats and v.op.name == "repeat") for v in of):
+        kept = [True] * value.rank
+        for v in graph.values:
+            op, x = v.op, v.args[0] if v.args else v
+            for size, term, bounds in zip(x.shape, axes[x], op.bounds, strict=True) if isinstance(op, Slice) else ():
+                for needed in counted_to(bounds):
+                    at_least = free.of(term) - needed
+                    clipped.append(Comparison(at_least, "positive", size >= needed, f"of which {v!r} is read"))
+    return [free.of(t) if known else None for t, known in zip(axes[value], kept, strict=True)]

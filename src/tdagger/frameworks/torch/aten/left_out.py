@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 
-from tdagger.analysis.axes.doubts import LeftOut
+from tdagger.analysis.axes.doubts import SQUEEZED, LeftOut
 from tdagger.frameworks.left_out import of_padding, of_parts, of_shape, of_slice, of_split, of_unsqueeze
 from tdagger.op import Value
 from tdagger.ops.structure import OPEN
@@ -35,7 +35,7 @@ def _split(out: Any, x: Value, sizes: int | Sequence[int], dim: int = 0) -> Left
 def _squeeze(out: Value, x: Value, dim: Any = None) -> LeftOut | None:
     named = range(x.rank) if dim is None else [d % x.rank for d in (dim if isinstance(dim, Sequence) else [dim])]
     wide = tuple([d for d in named if x.shape[d] > 1]) if x.rank else ()
-    return LeftOut(x, wide, "is squeezed, which drops an axis of 1 entry", only=1) if wide else None
+    return LeftOut(x, wide, SQUEEZED, only=1) if wide else None
 
 
 def _unsqueeze(out: Value, x: Value, dim: int) -> LeftOut | None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from tdagger.analysis.formulas.polynomial import Number, terms_of
 from tdagger.frameworks.torch.capture.gradients import replaced
@@ -231,6 +232,21 @@ def _is_measured(index: Any) -> bool:
     return isinstance(index, Compared)
 
 
+class _Indices(TorchFunctionMode):
+    """Tells of every index that is taken whether its numbers are as they are written."""
+
+    def __init__(self, indexing: Callable[[bool], AbstractContextManager[None]]) -> None:
+        super().__init__()
+        self.indexing = indexing
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not Tensor.__getitem__:
+            return func(*args, **(kwargs or {}))
+        index = args[1] if isinstance(args[1], tuple) else (args[1],)
+        with self.indexing(not any(map(_is_measured, index))):
+            return func(*args)
+
+
 @contextmanager
 def measuring(
     size_of: SizeOf, notes: Notes, indexing: Callable[[bool], AbstractContextManager[None]]
@@ -240,7 +256,7 @@ def measuring(
     ``indexing`` is told while an index is taken whether its numbers are as they are written.
     """
     kind: Any = Tensor
-    shape, size, length, entry = kind.shape, kind.size, builtins.len, kind.__getitem__
+    shape, size, length = kind.shape, kind.size, builtins.len
 
     def shape_of(t: Tensor) -> Any:
         own = shape.__get__(t)
@@ -259,12 +275,8 @@ def measuring(
     def length_of(x: Any) -> int:
         return shape_of(x)[0] if isinstance(x, Tensor) and x.ndim else length(x)
 
-    def entry_of(t: Tensor, index: Any) -> Any:
-        with indexing(not any(map(_is_measured, index if isinstance(index, tuple) else (index,)))):
-            return entry(t, index)
-
     with (
-        replaced(kind, "__getitem__", entry_of),
+        _Indices(indexing),
         replaced(kind, "shape", property(lambda t: shape_of(t))),
         replaced(kind, "size", size_at),
         replaced(kind, "numel", numel_of),
