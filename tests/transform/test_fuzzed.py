@@ -659,3 +659,18 @@ def test_a_slice_that_is_left_out_may_be_up_to_another_size() -> None:
     less = torch.randn(2, 2)
     resized = td.from_torch(_UpToAnother(), x).resize({"x": (2, 2)})
     torch.testing.assert_close(resized.to_torch(fixed=True)(less), _UpToAnother()(less))
+
+
+class _Grid(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        theta = torch.eye(2, 3)[None].expand(x.shape[0], -1, -1)
+        grid = nn.functional.affine_grid(theta, list(x.shape), align_corners=False)
+        return nn.functional.grid_sample(x, grid, align_corners=False)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 1, 4), (2, 1, 3, 4)])
+def test_a_decomposition_that_makes_numbers_of_its_own(shape: tuple[int, ...]) -> None:
+    """Of one row torch makes a tensor for its place, which has no data where it is traced without."""
+    x = torch.randn(shape)
+    dag = td.from_torch(torch.export.export(_Grid(), (x,)))
+    torch.testing.assert_close(dag.to_torch(fixed=True)(x), _Grid()(x))

@@ -507,8 +507,11 @@ def decomposed(
     if region is not None:  # autocast looks at the device
         with FakeTensorMode():
             inputs = [torch.empty(t.shape, dtype=t.dtype, device=region.device) for t in inputs]
+    traced = make_fx(call, decomposition_table=_without_own_rule() if inputs else {})
     try:
-        graph = make_fx(call, decomposition_table=_without_own_rule() if inputs else {})(*inputs)
+        graph = traced(*inputs)
+        if _has_no_numbers(graph):  # of tensors that it makes itself, beside those without data
+            graph = traced(*[torch.zeros(t.shape, dtype=t.dtype) for t in inputs])
     except Exception as e:  # torch can't run it on meta tensors: then it has no decomposition we could use
         inner = re.search(r"aten::(\w+)", str(e))
         reason = reason_of(inner[1]) if inner else None
@@ -523,6 +526,12 @@ def decomposed(
     own = plan_of(target).name if isinstance(target, OpOverload) else ""
     others = ", ".join(sorted(missing - {own}))
     return f"there is no rule for it{', nor for ' + others + ', which it decomposes into' if others else ''}"
+
+
+def _has_no_numbers(graph: torch.fx.GraphModule) -> bool:
+    """Whether a graph holds a tensor without data."""
+    held = [getattr(graph, str(n.target), None) for n in graph.graph.nodes if n.op == "get_attr"]
+    return any(isinstance(t, torch.Tensor) and t.is_meta for t in held)
 
 
 def _is_op(node: torch.fx.Node) -> bool:
