@@ -160,6 +160,8 @@ class Asking:
                     known[term] = free.of(term)
                 return known[term]
             key = value, cut
+            if key not in others and cut is None and len(others) >= _OTHERS:
+                return value.shape[dim]
             if key not in others:
                 found = [None] * value.rank if cut is not None else _shape(value, shapes, clipped)
                 hidden = self._not_known(value, names) if None in found else ()
@@ -185,6 +187,10 @@ class Asking:
             self._free = names, solved(self.named, names)[0]
         return self._free[1]
 
+
+#: Of so many values that no result is made of sizes are worked out, each for itself; those of more are taken as they
+#: are, as each takes as long as the network is deep.
+_OTHERS = 32
 
 #: Ops that give no other sizes than those of what they are given, but those that they merge or add up.
 _AS_GIVEN = frozenset({"permute", "group", "concat", "reduce", "cast", "stop_gradient"})
