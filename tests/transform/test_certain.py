@@ -506,3 +506,29 @@ def test_what_a_run_left_in_the_source_is_not_what_was_imported() -> None:
     np.testing.assert_array_equal(made.run(x.repeat(3, 1, 1).numpy()), wanted.numpy())
     assert source.kept["bias"] is held[0]["bias"]
     assert source.last is held[1]
+
+
+class Keeping(nn.Module):
+    """It keeps what it made of its weights, or not, and compares a size of what no result is made of."""
+
+    def __init__(self, keeps: bool) -> None:
+        super().__init__()
+        self.keeps = keeps
+        self.bias = nn.Parameter(torch.arange(4.0))
+        self.kept: dict[str, torch.Tensor] = {}
+
+    def forward(self, x):
+        kept = self.kept if self.keeps else {}
+        if "bias" not in kept:
+            kept["bias"] = self.bias[torch.tensor([0, 2])].sum()
+        ahead = x.mT.unfold(0, 1, 2).shape[0]
+        return (x * 2 if len(x) == ahead else x * 3) + kept["bias"]
+
+
+def test_a_network_that_keeps_what_it_made_is_asked_as_often_as_one_that_does_not():
+    """It is run twice at each size; the second time nobody knows its inputs, and the run was made again without."""
+    dags = [td.from_torch(Keeping(keeps).eval(), torch.randn(3, 3)) for keeps in (True, False)]
+    with_one, without = [dag.to_torch().fixed_axes for dag in dags]
+    assert with_one.keys() == without.keys() == {"b", "n"}
+    counts = [dag.source.count[0] for dag in dags]
+    assert counts[0] == counts[1]

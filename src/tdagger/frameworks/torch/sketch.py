@@ -149,8 +149,10 @@ class _Importing(ProxyTorchDispatchMode):
         self._kinds: dict[int, int] = {}
         self._numbers: dict[Any, int] = {}
         self._repeatable: dict[int, bool] = {}
-        #: Tensors that are all of what they were cut from, where there may be more, and of the same value; what is made
-        #: of such, or sliced by other numbers there (False).
+        #: Whether anybody asks what sizes are made of.
+        self._measured = False
+        #: Where somebody does: tensors that are all of what they were cut from, where there may be more, and of the
+        #: same value; what is made of such, or sliced by other numbers there (False).
         self._cut: dict[int, bool] = {}
         self._fed: dict[Value, bool] = {}
         #: Whether an index is being taken in which no number is made of sizes.
@@ -187,6 +189,7 @@ class _Importing(ProxyTorchDispatchMode):
 
     def sizes(self, size_of: SizeOf) -> Callable[[Tensor, int], Number | None]:
         """What sizes of tensors are made of, where it is known of values."""
+        self._measured = True
 
         def of(tensor: Tensor, dim: int) -> Number | None:
             found = self._refs.get(id(tensor))
@@ -353,10 +356,8 @@ class _Importing(ProxyTorchDispatchMode):
         self._first.setdefault(out.untyped_storage()._cdata, out)
         self._know(out, ref, again.grows and torch.is_grad_enabled() and _any_grows(tensors))
         self._kinds[id(out)] = again.kind
-        if again.cut:
-            self._cut[id(out)] = True
-        else:
-            self._made_of(func, args, tensors, out)
+        if self._measured:
+            self._follow(func, args, tensors, out, again.cut)
         return out
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -391,18 +392,19 @@ class _Importing(ProxyTorchDispatchMode):
         left_out = len(self.caller.left_out)
         result = self._imported(func, ref_args, ref_kwargs, out, known)
         self._keep(out, result, _grows(func, tensors))
-        same = isinstance(result, Ref) and bool(refs) and result.read() is refs[0].read()
-        if same and func in _CUTTING and len(self.caller.left_out) > left_out:
-            self._cut[id(out)] = True
-        else:
-            self._made_of(func, args, tensors, out)
+        if self._measured:
+            cut = func in _CUTTING and len(self.caller.left_out) > left_out and result.read() is refs[0].read()
+            self._follow(func, args, tensors, out, cut)
         if isinstance(out, Tensor) and not func._schema.is_mutable:
             self._first.setdefault(aliases.storage_of(out), out)
         stands = {id(m): t for (_, m), t in zip(known, tensors, strict=True)}  # what is given back is itself
         return _mapped(out, lambda t: stands.get(id(t), t), [])
 
-    def _made_of(self, func: OpOverload, args: Sequence[Any], tensors: Sequence[Tensor], out: Any) -> None:
-        """Note what is made of something that was cut, and slices that may have other numbers at other sizes."""
+    def _follow(self, func: OpOverload, args: Sequence[Any], tensors: Sequence[Tensor], out: Any, cut: bool) -> None:
+        """Note what was cut, what is made of it, and slices that may have other numbers at other sizes."""
+        if cut:
+            self._cut[id(out)] = True
+            return
         apart = func is _SLICE and (not self._by_numbers or _is_clipped(*args))
         if apart or (self._cut and any(id(t) in self._cut and self._is_fed(t) for t in tensors)):
             for made in out if isinstance(out, tuple | list) else (out,):

@@ -171,8 +171,13 @@ class Asking:
         return of
 
     def _not_known(self, value: Value, names: Sequence[str]) -> Sequence[Number]:
-        """Symbols for the sizes of a value; those themselves of what the network holds."""
+        """Symbols for the sizes of a value; those themselves of what the network holds.
+
+        And of what is made of inputs that it hasn't: of a second call, in which its code compares what it did before.
+        """
         inputs = {v.op.leaf for v in topological([value]) if isinstance(v.op, Input)}
+        if not inputs <= self.named.axes.graph.inputs.keys():
+            return value.shape
         axes = {a for n in inputs for term in self.named[self.named.axes.graph.inputs[n]] for a in resolve(term)}
         held = isinstance(value.op, Leaf | Const)  # which the network holds, if it is no input
         of = [n for n in names if not (inputs or held) or not axes.isdisjoint(resolve(self.named.term(n)))]
